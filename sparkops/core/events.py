@@ -1,0 +1,106 @@
+"""What happens during a run, one frozen class per sort; progress display, log and reports listen to one stream.
+
+`time` is seconds since the epoch (UTC). Events carry no content and no secrets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The base of all events."""
+
+    time: float = field(default_factory=time.time)
+
+    def as_json(self) -> dict[str, Any]:
+        """A line of the event log: the fields, and `event` = the class's name."""
+        return {"event": type(self).__name__, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    command: str
+    inventory: str
+    nodes: tuple[str, ...]
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConnecting(Event):
+    node: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeObserved(Event):
+    """One node answered its one question; `seconds` from the start of connecting."""
+
+    node: str
+    seconds: float
+    resources: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFailed(Event):
+    node: str
+    why: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted(Event):
+    node: str
+    id: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepProgress(Event):
+    """`done` and `total` in `unit` (bytes unless said otherwise); either may be None; `text` is a short line."""
+
+    node: str
+    id: str
+    text: str = ""
+    done: float | None = None
+    total: float | None = None
+    unit: str = "bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished(Event):
+    """`outcome` is one of done, failed, not-attempted, unknown, interrupted."""
+
+    node: str
+    id: str
+    outcome: str
+    seconds: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something that sparkops won't touch or can't know, and says."""
+
+    text: str
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    exit_status: int
+    seconds: float
+    counts: Mapping[str, int]
+
+
+Listener: TypeAlias = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """A listener for those who don't listen."""

@@ -1,0 +1,103 @@
+"""The plan: what differs, as values. A Step per resource that is not as declared; Violations beside them.
+
+Nothing here acts, connects or knows a kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from sparkops.core.states import State, Unknown
+
+Action: TypeAlias = Literal["create", "update", "delete", "verify"]
+Severity: TypeAlias = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """What sparkops must not repair itself. An error blocks what depends on `resource`."""
+
+    id: str
+    resource: str
+    node: str
+    severity: Severity
+    message: str
+    remedy: str = ""
+    source: str = ""
+    accepted: str = ""
+
+    @property
+    def blocks(self) -> bool:
+        return self.severity == "error" and not self.accepted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One resource to bring from `before` to `after`; `changes` names the keys that differ.
+
+    `diff` is a unified text diff where the kind gives one. `verify` steps look, they change nothing: the
+    resource has to be proven again because something that it stands on is about to change.
+    """
+
+    id: str
+    kind: str
+    node: str
+    action: Action
+    before: State
+    after: State
+    changes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    disruptive: bool = False
+    service: str | None = None
+    role: str = ""
+    diff: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that differs, is violated or could not be known, over all nodes, in an order that respects `needs`.
+
+    `unknown` maps the ids that could not be compared to the reason; `unreachable` nodes to theirs; `total` counts
+    the resources that were declared.
+    """
+
+    steps: tuple[Step, ...] = ()
+    violations: tuple[Violation, ...] = ()
+    unknown: Mapping[str, Unknown] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    blocked: Mapping[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    total: int = 0
+
+    @property
+    def disruptive(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.disruptive)
+
+    @property
+    def exit_status(self) -> int:
+        """0 as declared, 2 something differs or is violated, 3 nothing differs but something is unknown."""
+        if self.steps or any(violation.blocks for violation in self.violations):
+            return 2
+        return 3 if self.unknown or self.unreachable else 0
+
+
+def counts(steps: tuple[Step, ...]) -> dict[str, int]:
+    """How many steps of each action."""
+    found: dict[str, int] = {}
+    for step in steps:
+        found[step.action] = found.get(step.action, 0) + 1
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A value fit for JSON: Unknown, Pending, FromFact and secrets as their printed form."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return str(value)

@@ -1,0 +1,55 @@
+"""The one Report of a run; the renderers in `reports/` show it as text, JSON or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from sparkops.core.plan import Plan
+
+Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How one step ended. `why` and `hint` are empty when it is done; `detail` is e.g. the engine's last lines."""
+
+    id: str
+    node: str
+    outcome: Outcome
+    seconds: float = 0.0
+    why: str = ""
+    hint: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs."""
+
+    command: Literal["plan", "drift", "apply"]
+    cluster: str
+    inventory: str
+    plan: Plan
+    results: tuple[Result, ...] = ()
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    interrupted: bool = False
+    declined: bool = False
+    run: str = ""
+
+    @property
+    def exit_status(self) -> int:
+        """DESIGN's table: 0, 2, 3, 4, 130."""
+        if self.interrupted:
+            return 130
+        if self.command != "apply":
+            return self.plan.exit_status
+        if self.declined:
+            return 2
+        if any(result.outcome != "done" for result in self.results) or self.plan.blocked:
+            return 4
+        if any(violation.blocks for violation in self.plan.violations):
+            return 4
+        return 3 if self.plan.unknown or self.plan.unreachable else 0

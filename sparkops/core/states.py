@@ -1,0 +1,67 @@
+"""States and the values in them that are not (yet) plain: unknown, pending, taken from a fact.
+
+A state is a flat mapping of plain values; `None` is absence. An observation is a state or `Unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It could not be found out, and why. Nothing may be removed, restarted or overwritten because of it."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"(unknown: {self.why})"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The value that a step, named by the id of its resource, will have brought about."""
+
+    step: str
+
+    def __str__(self) -> str:
+        return f"(known after {self.step})"
+
+
+@dataclass(frozen=True, slots=True)
+class FromFact:
+    """A desired value that the node's own facts give, by a dotted path such as `fabric.rail0.ifname`."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"(fact {self.path})"
+
+
+State: TypeAlias = "Mapping[str, Any] | None"
+Observed: TypeAlias = "Mapping[str, Any] | Unknown | None"
+
+
+def lookup(facts: Mapping[str, Any] | Unknown, path: str) -> Any:
+    """The fact at a dotted path; `Unknown` where any part of the way is missing or unknown itself."""
+    here: Any = facts
+    for part in path.split("."):
+        if isinstance(here, Unknown):
+            return here
+        if not isinstance(here, Mapping) or part not in here:
+            return Unknown(f"the node has no fact {path}")
+        here = here[part]
+    return here
+
+
+def resolve(value: Any, facts: Mapping[str, Any] | Unknown) -> Any:
+    """`value` with every `FromFact` in it, at any depth, replaced out of `facts`."""
+    if isinstance(value, FromFact):
+        return lookup(facts, value.path)
+    if isinstance(value, Mapping):
+        return {key: resolve(each, facts) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [resolve(each, facts) for each in value]
+    return value

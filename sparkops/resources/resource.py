@@ -1,0 +1,120 @@
+"""What a resource is: one thing on one node in its desired state. The kinds stand beside this module.
+
+A kind is a frozen dataclass of declared values and a few pure functions over states. It must not know the network:
+`ask` says what the worker's module of the same name shall look at, `act` what it shall do; who carries both is
+no business of a kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparkops.core.plan import Step, Violation
+from sparkops.core.states import Observed, State, Unknown
+
+if TYPE_CHECKING:
+    from sparkops.nodes.session import Session
+
+Peers = Callable[[str], Observed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """The base of all kinds.
+
+    `name` is what the kind calls its thing (a path, a unit, a package). `after` holds the ids of resources, on this
+    node or another, that must be as declared before this one is touched. `where` is the place of the declaration
+    (`file:line:column`), for messages.
+    """
+
+    kind: ClassVar[str]
+    interrupts: ClassVar[frozenset[str]] = frozenset()
+    """The keys whose change interrupts a service."""
+    exclusive: ClassVar[str] = ""
+    """Steps of one node with the same word here run one after another (apt holds one lock)."""
+    reproved: ClassVar[bool] = False
+    """True for a kind that has to be proven again whenever something it stands on is changed (`probe`)."""
+
+    node: str
+    name: str
+    role: str = ""
+    service: str | None = None
+    after: tuple[str, ...] = ()
+    where: str = ""
+
+    @property
+    def id(self) -> str:
+        """Stable, readable and unique within an inventory: `file /etc/motd @spark-01`."""
+        return f"{self.kind} {self.name} @{self.node}"
+
+    def ask(self) -> dict[str, Any]:
+        """What the worker's `observe` of this kind needs: plain values, and bytes where content is compared there."""
+        raise NotImplementedError
+
+    def desired(self) -> State:
+        """The declared state; `None` is absence. Only the keys that are declared; others are not compared."""
+        raise NotImplementedError
+
+    def act(self, step: Step) -> dict[str, Any]:
+        """What the worker's `converge` of this kind needs beside `ask` and the two states."""
+        return {}
+
+    def same(self, key: str, wanted: Any, found: Any) -> bool:
+        """Whether `found` satisfies `wanted` for this key; equality unless the kind knows better."""
+        return bool(wanted == found)
+
+    def text_diff(self, found: State) -> str:
+        """A unified diff of what would change inside, where the kind has text; else empty."""
+        return ""
+
+    def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
+        """What is wrong and must not be repaired. `peers` gives the observation of another resource by id."""
+        return ()
+
+    def notices(self, found: Observed) -> tuple[str, ...]:
+        """What is seen and left alone, to be said."""
+        return ()
+
+    def converge(self, session: Session, step: Step) -> Iterator[Mapping[str, Any]]:
+        """Bring the thing from `step.before` to `step.after` on its node; yields progress, returns what was then seen.
+
+        The worker compares `before` once more before it acts and observes again after. Progress mappings have the
+        fields of `StepProgress`: text, done, total, unit.
+        """
+        args = {
+            "kind": self.kind,
+            "id": self.id,
+            "ask": self.ask(),
+            "before": step.before,
+            "want": step.after,
+            "action": step.action,
+            "act": self.act(step),
+        }
+        answer = yield from session.stream("converge", args)
+        return unpack(answer)
+
+    def explain(self, found: Observed) -> str:
+        """Words for a state that stayed wrong after converge, or empty; the kind may know a likely cause."""
+        return ""
+
+
+def unpack(answer: Mapping[str, Any]) -> Observed:
+    """A worker's observation `{"found": {...} | None}` or `{"unknown": why}` as a value."""
+    if "unknown" in answer:
+        return Unknown(str(answer["unknown"]))
+    found = answer.get("found")
+    if found is not None and not isinstance(found, Mapping):
+        return Unknown(f"the worker answered {type(found).__name__} where a state was expected")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """An entry of the inventory's `accept:`; `until` is an ISO date or empty."""
+
+    id: str
+    reason: str
+    until: str = ""
+

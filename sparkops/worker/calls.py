@@ -1,0 +1,88 @@
+"""What a call on the worker gets and may raise: the context `Call`, and the two exceptions `Unknown` and `Refused`."""
+
+import importlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+WINDOW = 16
+"""How many data chunks may be under way before the receiver has to grant more."""
+
+
+class Unknown(Exception):  # noqa: N818 - it is a value of the protocol, not a fault
+    """It could not be found out, and why."""
+
+
+class Refused(Exception):  # noqa: N818
+    """A call that is answered with a reason instead of being done.
+
+    `type` is a word that the controller knows: failed, stale, busy, cancelled, gone. `hint` is the way out, `detail`
+    longer material such as the last lines of a log.
+    """
+
+    def __init__(self, what: str, type: str = "failed", hint: str = "", detail: str = "") -> None:
+        super().__init__(what)
+        self.type = type
+        self.hint = hint
+        self.detail = detail
+
+
+class Call:
+    """One running call: reports progress, and streams binary data both ways with credits, so none starves others."""
+
+    def __init__(self, number: int, send: Callable[[dict[str, Any]], None], session_over: threading.Event) -> None:
+        self.id = number
+        self._send = send
+        self._data: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._credit = threading.Semaphore(WINDOW)
+        self.session_over = session_over
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def progress(self, text: str = "", done: float | None = None, total: float | None = None, **more: Any) -> None:
+        """Tell the controller how far it is; the fields of the `StepProgress` event."""
+        self._send({"id": self.id, "progress": {"text": text, "done": done, "total": total, **more}})
+
+    def take(self, message: dict[str, Any]) -> None:
+        """What the controller sends to a running call: data, the end of data, credit, cancel."""
+        if isinstance(message.get("data"), bytes):
+            self._data.put(message["data"])
+        if message.get("end"):
+            self._data.put(None)
+        for _ in range(min(int(message.get("credit") or 0), WINDOW)):
+            self._credit.release()
+        if message.get("cancel"):
+            self.stopping.set()
+            self._data.put(None)
+
+    def receive(self) -> Iterator[bytes]:
+        """The chunks that the controller sends, until it ends them; raises Refused when the session is over."""
+        while True:
+            try:
+                chunk = self._data.get(timeout=1.0)
+            except queue.Empty:
+                if self.session_over.is_set():
+                    raise Refused("the controller is gone", "gone") from None
+                continue
+            if chunk is None:
+                return
+            yield chunk
+            self._send({"id": self.id, "credit": 1})
+
+    def send(self, data: bytes) -> None:
+        """One chunk to the controller; waits for its credit."""
+        while not self._credit.acquire(timeout=1.0):
+            if self.session_over.is_set() or self.stopping.is_set():
+                raise Refused("the controller is gone", "gone")
+        self._send({"id": self.id, "data": data})
+
+
+def kind(name: str) -> Any:
+    """The worker's module of that name. Raises Refused for one that was not sent."""
+    if not name.isidentifier():
+        raise Refused(f"no kind {name!r}")
+    try:
+        return importlib.import_module(f"sparkops.worker.{name}")
+    except ModuleNotFoundError:
+        raise Refused(f"no kind {name!r} on this worker") from None

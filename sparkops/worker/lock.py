@@ -1,0 +1,52 @@
+"""The node's lock: a flock held by this process, so that the kernel drops it when the process is gone."""
+
+import fcntl
+import json
+import os
+import time
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused
+
+_held: dict[str, int] = {}
+
+
+def acquire(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """Take the lock of `state_dir` without waiting, and write the holder (who, from, command) beside it.
+
+    Raises Refused `busy` naming the present holder.
+    """
+    folder = args["state_dir"]
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(handle, 4096, 0).decode(errors="replace")
+        os.close(handle)
+        raise Refused(f"held by {_words(text)}", "busy", hint="wait until it is done, then run again") from None
+    holder = {**args["holder"], "since": time.time()}
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(holder).encode(), 0)
+    _held[folder] = handle
+    return {"since": holder["since"]}
+
+
+def release(call: Call, args: dict[str, Any]) -> None:
+    """Give the lock back."""
+    handle = _held.pop(args["state_dir"], None)
+    if handle is not None:
+        os.ftruncate(handle, 0)
+        os.close(handle)
+
+
+def _words(text: str) -> str:
+    try:
+        holder = json.loads(text)
+        age = max(0, int(time.time() - holder["since"]))
+        return f"{holder['who']} from {holder['from']} for {age} s ({holder['command']})"
+    except (ValueError, KeyError, TypeError):
+        return "someone who has not yet said who"
+
+
+CALLS = {"acquire": acquire, "release": release}

@@ -1,0 +1,114 @@
+"""The worker's frame loop: requests with ids in, answers and progress out, several calls at once.
+
+Two calls are built in: `observe` (read only, all kinds in one request) and `converge` (one resource). `lock` and
+`claims` have their own modules; a kind offers further calls in its `CALLS` as `KIND.NAME`. When the input ends, the
+running atomic step is finished and the process leaves within `GRACE` seconds.
+"""
+
+import os
+import sys
+import threading
+import time
+from typing import Any, BinaryIO
+
+from sparkops.core import frames
+from sparkops.worker import observing
+from sparkops.worker.calls import Call, Refused, Unknown, kind
+
+BEAT = 5.0
+GRACE = 5.0
+
+
+class Loop:
+    """One session: owns the output stream and the running calls."""
+
+    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+        self.source = source
+        self.sink = sink
+        self.writing = threading.Lock()
+        self.calls: dict[int, Call] = {}
+        self.stopping = threading.Event()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one frame; a controller that is gone ends the session."""
+        data = frames.encode(message)
+        try:
+            with self.writing:
+                self.sink.write(data)
+                self.sink.flush()
+        except (OSError, ValueError):
+            self.stopping.set()
+
+    def run(self) -> int:
+        """Serve until the input ends; returns the exit status."""
+        threading.Thread(target=self._beat, daemon=True).start()
+        status = 0
+        try:
+            while (message := frames.read(self.source)) is not None:
+                self._take(message)
+        except (frames.BadFrame, EOFError) as error:
+            print(f"sparkops worker: {error}", file=sys.stderr)
+            status = 1
+        self.stopping.set()
+        deadline = time.monotonic() + GRACE
+        for call in list(self.calls.values()):
+            call.stopping.set()
+            if call.thread is not None:
+                call.thread.join(max(0.0, deadline - time.monotonic()))
+        return status
+
+    def _beat(self) -> None:
+        while not self.stopping.wait(BEAT):
+            self.send({"beat": 1})
+
+    def _take(self, message: dict[str, Any]) -> None:
+        number = message.get("id")
+        if not isinstance(number, int):
+            raise frames.BadFrame("a message without an id")
+        if "call" in message:
+            call = Call(number, self.send, self.stopping)
+            self.calls[number] = call
+            call.thread = threading.Thread(
+                target=self._serve, args=(call, message["call"], message.get("args") or {}), daemon=True
+            )
+            call.thread.start()
+        elif (running := self.calls.get(number)) is not None:
+            running.take(message)
+
+    def _serve(self, call: Call, name: str, args: dict[str, Any]) -> None:
+        try:
+            answer: dict[str, Any] = {"result": find(name)(call, args)}
+        except Refused as error:
+            answer = {"error": {"type": error.type, "what": str(error), "hint": error.hint, "detail": error.detail}}
+        except Unknown as error:
+            answer = {"error": {"type": "unknown", "what": str(error), "hint": "", "detail": ""}}
+        except OSError as error:
+            answer = {"error": {"type": "os", "what": observing.words(error), "hint": "", "detail": ""}}
+        except Exception as error:  # noqa: BLE001 - a defect of ours is told to the controller, with its place
+            answer = {"error": {"type": "defect", "what": observing.place(error), "hint": "", "detail": ""}}
+        self.calls.pop(call.id, None)
+        self.send({"id": call.id, **answer})
+
+
+def find(name: str) -> Any:
+    """The function behind a call's name: `observe`, `converge`, or `KIND.NAME` out of the kind's `CALLS`."""
+    if name in ("observe", "converge"):
+        return getattr(observing, name)
+    module, _, function = name.partition(".")
+    calls = getattr(kind(module), "CALLS", {})
+    if function not in calls:
+        raise Refused(f"no call {name!r}")
+    return calls[function]
+
+
+def main() -> None:
+    """Serve on standard input and output; what libraries print goes to standard error."""
+    source = os.fdopen(os.dup(0), "rb")
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    os.environ["LC_ALL"] = "C.UTF-8"
+    os.umask(0o022)
+    status = Loop(source, sink).run()
+    sys.stderr.flush()
+    os._exit(status)
