@@ -44,9 +44,7 @@ class SparkopsError(Exception):
 class InventoryError(SparkopsError):
     """The declaration is wrong. `others` are the further faults found in the same reading."""
 
-    def __init__(
-        self, what: str, *, where: str = "", hint: str = "", others: tuple[InventoryError, ...] = ()
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", hint: str = "", others: tuple[InventoryError, ...] = ()) -> None:
         super().__init__(what, where=where, hint=hint)
         self.others = others
 

@@ -75,7 +75,7 @@ def decode(body: bytes) -> dict[str, Any]:
     return message
 
 
-def read(stream: "Source | BinaryIO") -> "dict[str, Any] | None":
+def read(stream: Source | BinaryIO) -> dict[str, Any] | None:
     """The next message; None at the stream's end. Raises BadFrame, and EOFError where it ends inside a frame."""
     head = _exactly(stream, 4)
     if not head:
@@ -89,7 +89,7 @@ def read(stream: "Source | BinaryIO") -> "dict[str, Any] | None":
     return decode(body)
 
 
-def _exactly(stream: "Source | BinaryIO", size: int) -> bytes:
+def _exactly(stream: Source | BinaryIO, size: int) -> bytes:
     parts: list[bytes] = []
     missing = size
     while missing:

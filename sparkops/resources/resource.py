@@ -7,7 +7,7 @@ no business of a kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,7 +77,7 @@ class Resource:
         """What is seen and left alone, to be said."""
         return ()
 
-    def converge(self, session: Session, step: Step) -> Iterator[Mapping[str, Any]]:
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         """Bring the thing from `step.before` to `step.after` on its node; yields progress, returns what was then seen.
 
         The worker compares `before` once more before it acts and observes again after. Progress mappings have the
@@ -117,4 +117,3 @@ class Accept:
     id: str
     reason: str
     until: str = ""
-

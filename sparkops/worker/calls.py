@@ -10,11 +10,11 @@ WINDOW = 16
 """How many data chunks may be under way before the receiver has to grant more."""
 
 
-class Unknown(Exception):  # noqa: N818 - it is a value of the protocol, not a fault
+class Unknown(Exception):
     """It could not be found out, and why."""
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """A call that is answered with a reason instead of being done.
 
     `type` is a word that the controller knows: failed, stale, busy, cancelled, gone. `hint` is the way out, `detail`

@@ -19,7 +19,7 @@ _writing = threading.Lock()
 
 
 @contextlib.contextmanager
-def acting(claim: "dict[str, Any] | None", identity: str, action: str) -> Iterator[None]:
+def acting(claim: dict[str, Any] | None, identity: str, action: str) -> Iterator[None]:
     """Around one act on `identity`. `claim` is `{state_dir, cluster, kind, name}`; None claims nothing."""
     if claim is None:
         yield
@@ -57,7 +57,7 @@ def _load(path: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _change(folder: str, cluster: str, key: str, entry: "dict[str, Any] | None") -> None:
+def _change(folder: str, cluster: str, key: str, entry: dict[str, Any] | None) -> None:
     path = os.path.join(folder, cluster + ".json")
     record = _load(path)
     if entry is None:

@@ -36,7 +36,8 @@ def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
         else:
             jobs.append(([identity], lambda module=module, ask=ask, i=identity: {i: module.observe(ask)}))
     for name, asks in many.items():
-        jobs.append((list(asks), lambda module=kind(name), asks=asks: module.observe_many(asks)))
+        module = kind(name)
+        jobs.append((list(asks), lambda module=module, asks=asks: module.observe_many(asks)))
     answers.update(_side_by_side(jobs, limit))
     return {"answers": answers, "clock": time.time()}
 
@@ -102,7 +103,7 @@ def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     if "unknown" in now:
         raise Refused(f"not touched, because its state is unknown: {now['unknown']}", "unknown")
     found = now["found"]
-    volatile = getattr(module, "VOLATILE", frozenset())
+    volatile: frozenset[str] = getattr(module, "VOLATILE", frozenset())
     changed = differing(args["before"], found, volatile)
     if changed:
         raise Refused(f"it changed since it was compared ({', '.join(changed)}); nothing was done", "stale")
@@ -111,7 +112,7 @@ def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     return look(name, identity, ask)
 
 
-def differing(before: Any, found: Any, volatile: "frozenset[str]") -> list[str]:
+def differing(before: Any, found: Any, volatile: frozenset[str]) -> list[str]:
     """The keys in which two looks at one thing differ; ["existence"] where it came or went."""
     if before is None or found is None:
         return [] if before is found else ["existence"]

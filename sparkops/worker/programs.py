@@ -5,7 +5,7 @@ import subprocess
 from sparkops.worker.calls import Refused, Unknown
 
 
-def ask(argv: "list[str]", timeout: float = 20.0) -> "tuple[int, str, str]":
+def ask(argv: list[str], timeout: float = 20.0) -> tuple[int, str, str]:
     """Status, standard output and error of a program that only looks. Raises Unknown when it hangs or is missing."""
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
@@ -16,7 +16,7 @@ def ask(argv: "list[str]", timeout: float = 20.0) -> "tuple[int, str, str]":
     return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
-def run(argv: "list[str]", timeout: float = 120.0, data: "bytes | None" = None) -> str:
+def run(argv: list[str], timeout: float = 120.0, data: bytes | None = None) -> str:
     """Standard output of a program that acts. Raises Refused with its last words when it fails or hangs."""
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, input=data or b"")

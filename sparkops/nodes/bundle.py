@@ -1,0 +1,85 @@
+"""The worker as bytes: the program that is sent to a node, with only the kinds in use.
+
+It must not import the worker: it reads its sources.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import CodeType
+
+PACKAGE = Path(__file__).resolve().parent.parent
+ALWAYS = ("sparkops.worker.main", "sparkops.worker.lock", "sparkops.worker.jobs")
+KIND_GROUP = "sparkops.worker_kinds"
+
+
+@cache
+def _builder() -> dict[str, object]:
+    """The names of `worker/bundle.py`, run from its text: how a program is put together is told in one place."""
+    space: dict[str, object] = {"__name__": "bundle"}
+    code: CodeType = compile((PACKAGE / "worker" / "bundle.py").read_text(), "bundle", "exec")
+    exec(code, space)
+    return space
+
+
+@cache
+def source(module: str) -> str:
+    """The text of a module of ours, or of the worker half of a third party's kind. Raises KeyError."""
+    parts = module.split(".")[1:]
+    for path in (PACKAGE.joinpath(*parts).with_suffix(".py"), PACKAGE.joinpath(*parts, "__init__.py")):
+        if path.is_file():
+            return path.read_text()
+    for entry in importlib.metadata.entry_points(group=KIND_GROUP):
+        if parts[:1] == ["worker"] and entry.name == parts[-1]:
+            spec = importlib.util.find_spec(entry.value)
+            if spec is not None and spec.origin:
+                return Path(spec.origin).read_text()
+    raise KeyError(module)
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source(module))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in found if name.startswith("sparkops.") and _exists(name))
+
+
+def _exists(module: str) -> bool:
+    try:
+        source(module)
+    except KeyError:
+        return False
+    return True
+
+
+@cache
+def program(kinds: frozenset[str]) -> bytes:
+    """The worker for these kinds: sources of the modules they need and nothing else, compressed."""
+    wanted: list[str] = ["sparkops", *ALWAYS, *sorted(f"sparkops.worker.{kind}" for kind in kinds)]
+    sources: dict[str, str] = {}
+    while wanted:
+        module = wanted.pop()
+        if module in sources or not _exists(module):
+            continue
+        sources[module] = source(module)
+        wanted += _imports(module)
+        if "." in module:
+            wanted.append(module.rpartition(".")[0])
+    build = _builder()["build"]
+    built = build(sources, "sparkops.worker.main", "main")  # type: ignore[operator]
+    assert isinstance(built, bytes)
+    return built
+
+
+def kinds_bundle(kinds: Iterable[str]) -> bytes:
+    """`program` for any iterable of kind names."""
+    return program(frozenset(kinds))

@@ -1,0 +1,239 @@
+"""A live worker on a node: calls with answers, streams with progress, duplex channels of binary data.
+
+It knows frames and ids; it must not know what a call means. One thread reads; any thread may call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any, ClassVar
+
+from sparkops.core import frames
+from sparkops.core.errors import ConnectionFailed, ConvergeFailed, LockBusy, SparkopsError, Stale, WorkerFailed
+from sparkops.nodes.transport import Stream
+
+SILENCE = 45.0
+"""Seconds without any frame (the worker sends one every five) after which the node counts as gone."""
+WINDOW = 16
+
+
+class UnknownState(SparkopsError):
+    """The worker could not find something out; nothing was done."""
+
+    exit_status: ClassVar[int] = 3
+
+
+class CallFailed(ConvergeFailed):
+    """A call was refused by the worker; `detail` is longer material, `type` the worker's word for the reason."""
+
+    def __init__(self, what: str, *, where: str, hint: str, detail: str, type: str) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.detail = detail
+        self.type = type
+
+
+class Session:
+    """One worker. `node` is the name used in messages."""
+
+    def __init__(self, node: str, stream: Stream) -> None:
+        self.node = node
+        self._stream = stream
+        self._ids = itertools.count(1)
+        self._calls: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._writing = threading.Lock()
+        self._over: SparkopsError | None = None
+        self._heard = time.monotonic()
+        self._reader = threading.Thread(target=self._read, name=f"worker of {node}", daemon=True)
+        self._reader.start()
+
+    def call(self, name: str, args: Mapping[str, Any] | None = None, *, timeout: float | None = None) -> Any:
+        """The answer of a call; progress is dropped. Raises ConnectionFailed after `timeout` seconds."""
+        stream = self.stream(name, args, timeout=timeout)
+        while True:
+            try:
+                next(stream)
+            except StopIteration as done:
+                return done.value
+
+    def stream(
+        self, name: str, args: Mapping[str, Any] | None = None, *, timeout: float | None = None
+    ) -> Generator[Mapping[str, Any], None, Any]:
+        """Start a call now; yields its progress and returns its answer. Closing the generator cancels the call."""
+        number, inbox = self._start(name, args)
+        return self._follow(number, inbox, timeout)
+
+    def send(
+        self, name: str, args: Mapping[str, Any] | None, chunks: Iterable[bytes]
+    ) -> Generator[Mapping[str, Any], None, Any]:
+        """A call that is fed with `chunks` (each well under the frame limit); yields progress, returns its answer."""
+        channel = Channel(self, *self._start(name, args))
+        for chunk in chunks:
+            channel.write(chunk)
+            yield from channel.progress()
+        channel.end()
+        return (yield from self._follow(channel.number, channel.inbox, None, channel.waiting))
+
+    def channel(self, name: str, args: Mapping[str, Any] | None = None) -> Channel:
+        """A call that is a two-way stream of bytes, such as a relayed socket."""
+        return Channel(self, *self._start(name, args))
+
+    def close(self) -> None:
+        """End the session: the worker finishes its atomic step and leaves."""
+        self._over = self._over or ConnectionFailed("the session is closed", where=self.node)
+        self._stream.close_input()
+        self._reader.join(6.0)
+        self._stream.close()
+
+    def _start(self, name: str, args: Mapping[str, Any] | None) -> tuple[int, queue.SimpleQueue[dict[str, Any]]]:
+        number = next(self._ids)
+        inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._calls[number] = inbox
+        self.post({"id": number, "call": name, "args": dict(args or {})})
+        return number, inbox
+
+    def post(self, message: dict[str, Any]) -> None:
+        """Write one frame. Raises what ended the session."""
+        if self._over is not None:
+            raise self._over
+        data = frames.encode(message)
+        with self._writing:
+            self._stream.write(data)
+
+    def _follow(
+        self,
+        number: int,
+        inbox: queue.SimpleQueue[dict[str, Any]],
+        timeout: float | None,
+        waiting: Iterable[dict[str, Any]] = (),
+    ) -> Generator[Mapping[str, Any], None, Any]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        finished = False
+        early = list(waiting)
+        try:
+            while True:
+                message = early.pop(0) if early else self.take(inbox, deadline)
+                if "progress" in message:
+                    yield message["progress"]
+                elif "result" in message:
+                    finished = True
+                    return message["result"]
+                elif "error" in message:
+                    finished = True
+                    raise self._error(message["error"])
+        finally:
+            self._calls.pop(number, None)
+            if not finished and self._over is None:
+                self.post({"id": number, "cancel": True})
+
+    def take(self, inbox: queue.SimpleQueue[dict[str, Any]], deadline: float | None = None) -> dict[str, Any]:
+        """The next message for a call. Raises ConnectionFailed when the worker is silent for too long."""
+        while True:
+            try:
+                message = inbox.get(timeout=0.5)
+            except queue.Empty:
+                if self._over is not None:
+                    raise self._over from None
+                now = time.monotonic()
+                if deadline is not None and now > deadline:
+                    raise ConnectionFailed("no answer in time", where=self.node) from None
+                if now - self._heard > SILENCE:
+                    raise ConnectionFailed(
+                        f"no sign of life for {SILENCE:.0f} s",
+                        where=self.node,
+                        hint="look at the node's console; run again when it answers, what was begun is resumed",
+                    ) from None
+                continue
+            if "over" in message:
+                assert self._over is not None
+                raise self._over
+            return message
+
+    def _error(self, error: Any) -> SparkopsError:
+        fields = {key: str(error.get(key, "")) for key in ("type", "what", "hint", "detail")}
+        what, hint = fields["what"], fields["hint"]
+        if fields["type"] == "stale":
+            return Stale(what, where=self.node, hint=hint or "run again to compare anew")
+        if fields["type"] == "busy":
+            return LockBusy(what, where=self.node, hint=hint)
+        if fields["type"] == "unknown":
+            return UnknownState(what, where=self.node, hint=hint)
+        return CallFailed(what, where=self.node, hint=hint, detail=fields["detail"], type=fields["type"])
+
+    def _read(self) -> None:
+        try:
+            while (message := frames.read(self._stream)) is not None:
+                self._heard = time.monotonic()
+                inbox = self._calls.get(message.get("id") or 0)
+                if inbox is not None:
+                    inbox.put(message)
+            self._end(self._ended())
+        except (frames.BadFrame, EOFError) as error:
+            self._end(WorkerFailed(f"the worker's answer is broken: {error}", where=self.node))
+        except SparkopsError as error:
+            self._end(error)
+
+    def _ended(self) -> SparkopsError:
+        said = self._stream.stderr().strip()
+        return WorkerFailed(
+            "the worker ended" + (f": {said.splitlines()[-1]}" if said else ""),
+            where=self.node,
+            hint="run again; what was begun is resumed",
+        )
+
+    def _end(self, error: SparkopsError) -> None:
+        self._over = self._over or error
+        for inbox in list(self._calls.values()):
+            inbox.put({"over": True})
+
+
+class Channel:
+    """A call as a two-way stream of bytes with credits, so that no channel starves another."""
+
+    def __init__(self, session: Session, number: int, inbox: queue.SimpleQueue[dict[str, Any]]) -> None:
+        self.session = session
+        self.number = number
+        self.inbox = inbox
+        self.waiting: list[dict[str, Any]] = []
+        self._credit = WINDOW
+
+    def write(self, data: bytes) -> None:
+        """Send one chunk; waits for the worker's credit. Raises the worker's error when the call has ended."""
+        while self._credit == 0:
+            self._note(self.session.take(self.inbox))
+        self._credit -= 1
+        self.session.post({"id": self.number, "data": data})
+
+    def end(self) -> None:
+        """No more data from here."""
+        self.session.post({"id": self.number, "end": True})
+
+    def progress(self) -> Iterable[Mapping[str, Any]]:
+        """The progress that has come in meanwhile."""
+        while not self.inbox.empty():
+            self._note(self.session.take(self.inbox))
+        found = [message["progress"] for message in self.waiting if "progress" in message]
+        self.waiting = [message for message in self.waiting if "progress" not in message]
+        return found
+
+    def _note(self, message: dict[str, Any]) -> None:
+        if "credit" in message:
+            self._credit += int(message["credit"])
+            return
+        if "error" in message:
+            raise self.session._error(message["error"])
+        self.waiting.append(message)
+
+    def read(self) -> bytes:
+        """The next chunk from the worker; b"" when the call is over. Raises the worker's error."""
+        while True:
+            message = self.waiting.pop(0) if self.waiting else self.session.take(self.inbox)
+            if isinstance(message.get("data"), bytes):
+                self.session.post({"id": self.number, "credit": 1})
+                return bytes(message["data"])
+            if "result" in message:
+                return b""
+            self._note(message)
