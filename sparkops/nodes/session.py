@@ -37,10 +37,11 @@ class CallFailed(ConvergeFailed):
 
 
 class Session:
-    """One worker. `node` is the name used in messages."""
+    """One worker. `node` is the name used in messages, `claims` the `state_dir` and `cluster` that acts are claimed for."""
 
-    def __init__(self, node: str, stream: Stream) -> None:
+    def __init__(self, node: str, stream: Stream, claims: Mapping[str, str] | None = None) -> None:
         self.node = node
+        self.claims = claims
         self._stream = stream
         self._ids = itertools.count(1)
         self._calls: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
@@ -81,11 +82,11 @@ class Session:
         """A call that is a two-way stream of bytes, such as a relayed socket."""
         return Channel(self, *self._start(name, args))
 
-    def close(self) -> None:
-        """End the session: the worker finishes its atomic step and leaves."""
+    def close(self, grace: float = 6.0) -> None:
+        """End the session: the worker gets `grace` seconds to finish its atomic step and leave."""
         self._over = self._over or ConnectionFailed("the session is closed", where=self.node)
         self._stream.close_input()
-        self._reader.join(6.0)
+        self._reader.join(grace)
         self._stream.close()
 
     def _start(self, name: str, args: Mapping[str, Any] | None) -> tuple[int, queue.SimpleQueue[dict[str, Any]]]:

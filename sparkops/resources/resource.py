@@ -25,7 +25,8 @@ class Resource:
     """The base of all kinds.
 
     `name` is what the kind calls its thing (a path, a unit, a package). `after` holds the ids of resources, on this
-    node or another, that must be as declared before this one is touched. `where` is the place of the declaration
+    node or another, that must be as declared before this one is touched. `peer_nodes` are the nodes of its service: while
+    one of them is silent, nothing of the service is touched. `where` is the place of the declaration
     (`file:line:column`), for messages.
     """
 
@@ -34,6 +35,8 @@ class Resource:
     """The keys whose change interrupts a service."""
     exclusive: ClassVar[str] = ""
     """Steps of one node with the same word here run one after another (apt holds one lock)."""
+    converged: ClassVar[bool] = True
+    """False for a kind that is only ever judged (`require`): it never yields a step."""
     reproved: ClassVar[bool] = False
     """True for a kind that has to be proven again whenever something it stands on is changed (`probe`)."""
 
@@ -42,12 +45,20 @@ class Resource:
     role: str = ""
     service: str | None = None
     after: tuple[str, ...] = ()
+    peer_nodes: tuple[str, ...] = ()
     where: str = ""
 
     @property
     def id(self) -> str:
         """Stable, readable and unique within an inventory: `file /etc/motd @spark-01`."""
         return f"{self.kind} {self.name} @{self.node}"
+
+    def prepare(self) -> Resource:
+        """This resource with what has to be learnt outside of the nodes (a hub's manifest), before they are asked.
+
+        May use the network; not called by what works offline. A SparkopsError makes the resource unknown.
+        """
+        return self
 
     def ask(self) -> dict[str, Any]:
         """What the worker's `observe` of this kind needs: plain values, and bytes where content is compared there."""
@@ -92,6 +103,8 @@ class Resource:
             "action": step.action,
             "act": self.act(step),
         }
+        if session.claims is not None:
+            args["claim"] = {**session.claims, "kind": self.kind, "name": self.name}
         answer = yield from session.stream("converge", args)
         return unpack(answer)
 

@@ -1,0 +1,138 @@
+"""The road, once: compile → observe → diff → plan, and for an apply → lock → observe again → converge → report.
+
+`plan` and `drift` leave it at the plan; there is no second path that could disagree with the first.
+"""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sparkops.core import events
+from sparkops.core.errors import ConvergeFailed
+from sparkops.core.plan import Plan
+from sparkops.core.report import Report
+from sparkops.inventory.model import Inventory
+from sparkops.nodes import bundle
+from sparkops.nodes.passwords import Passwords
+from sparkops.reconcile import schedule
+from sparkops.reconcile.compile import Compiled
+from sparkops.reconcile.fleet import THREADS, Fleet
+from sparkops.reconcile.observe import FACTS, needs_facts, observe, prepare
+from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.targets import targets
+from sparkops.resources.resource import Resource
+
+Command = Literal["plan", "drift", "apply"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Road:
+    """What one run goes by: the compiled inventory and how to reach its nodes. `stop` is set by the first Ctrl-C."""
+
+    inventory: Inventory
+    compiled: Compiled
+    passwords: Passwords
+    listener: events.Listener = events.silent
+    jobs: int = THREADS
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def look(self, command: Literal["plan", "drift"]) -> Report:
+        """The plan, and nothing is touched."""
+        started = time.monotonic()
+        resources, unprepared = prepare(self.compiled.resources)
+        with self._fleet(resources) as fleet:
+            seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
+        return self._report(command, self._plan(resources, seen), started)
+
+    def apply(self, agree: Callable[[Report], bool]) -> Report:
+        """Bring the nodes into the declared state. `agree` is shown the plan and answers whether to go on."""
+        started = time.monotonic()
+        resources, unprepared = prepare(self.compiled.resources)
+        with self._fleet(resources) as fleet:
+            seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
+            plan = self._plan(resources, seen)
+            agreed = agree(self._report("apply", plan, started))
+            if not plan.steps:
+                return self._report("apply", plan, started)
+            if not agreed:
+                return self._report("apply", plan, started, declined=True)
+            fleet.lock(sorted({step.node for step in plan.steps} - fleet.failed.keys()), self._holder())
+            seen = observe(fleet, resources, unprepared=unprepared, listener=events.silent)
+            again = self._plan(resources, seen)
+            self._refuse_surprise(plan, again)
+            results = schedule.run(again, resources, fleet, facts=seen.facts, stop=self.stop, listener=self.listener)
+            fleet.unlock()
+            return self._report("apply", again, started, results=results, interrupted=self.stop.is_set())
+
+    def _fleet(self, resources: Sequence[Resource]) -> Fleet:
+        kinds = {resource.kind for resource in resources}
+        if needs_facts(resources):
+            kinds.add(FACTS)
+        nodes = {resource.node for resource in resources}
+        return Fleet(
+            {name: target for name, target in targets(self.inventory).items() if name in nodes},
+            cluster=self.inventory.cluster,
+            passwords=self.passwords,
+            program=bundle.kinds_bundle(kinds),
+            listener=self.listener,
+            jobs=self.jobs,
+        )
+
+    def _plan(self, resources: Sequence[Resource], seen: Observations) -> Plan:
+        return build(
+            resources,
+            seen,
+            accept=self.inventory.accept,
+            today=datetime.datetime.now(datetime.timezone.utc).date(),
+            notices=self.compiled.notices,
+        )
+
+    def _report(self, command: Command, plan: Plan, started: float, **more: Any) -> Report:
+        return Report(
+            command=command,
+            cluster=self.inventory.cluster,
+            inventory=str(self.inventory.path),
+            plan=plan,
+            endpoints=endpoints(self.inventory, plan.nodes),
+            seconds=time.monotonic() - started,
+            **more,
+        )
+
+    def _holder(self) -> dict[str, Any]:
+        return {
+            "who": getpass.getuser(),
+            "from": socket.gethostname(),
+            "pid": os.getpid(),
+            "command": f"apply {self.inventory.path.name}",
+        }
+
+    def _refuse_surprise(self, shown: Plan, now: Plan) -> None:
+        """What interrupts service and was not in the plan that was agreed to is not done."""
+        agreed = {step.id for step in shown.disruptive}
+        new = [step.id for step in now.disruptive if step.id not in agreed]
+        if new:
+            raise ConvergeFailed(
+                f"the nodes changed after the plan was shown; it would now also interrupt {', '.join(new)}",
+                hint="nothing was touched; run again to see the new plan",
+            )
+
+
+def endpoints(inventory: Inventory, nodes: Sequence[str]) -> Mapping[str, str]:
+    """The OpenAI-compatible URL of each declared service that has a port, at its first node."""
+    found: dict[str, str] = {}
+    for service in inventory.services.values():
+        if service.state == "retired" or not service.nodes or service.nodes[0] not in nodes:
+            continue
+        head = service.nodes[0]
+        port = inventory.variables(head, service.name).get("service", {}).get("port")
+        if isinstance(port, int):
+            found[service.name] = f"http://{inventory.nodes[head].host or head}:{port}/v1"
+    return found

@@ -1,0 +1,49 @@
+"""One diff for all kinds: the declared state of a resource against the found one. Pure: no network, no clock.
+
+Wanted None and found is a delete, found None and wanted a create, else the wanted keys that differ. A value that is
+unknown on either side makes the whole resource unknown: it is reported and never acted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparkops.core.plan import Action
+from sparkops.core.states import Observed, Pending, State, Unknown, resolve
+from sparkops.resources.resource import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What has to be done: the action, both states and the keys that differ."""
+
+    action: Action
+    before: State
+    after: State
+    changes: tuple[str, ...]
+
+
+def diff(resource: Resource, found: Observed, facts: Mapping[str, Any] | Unknown) -> Difference | Unknown | None:
+    """The difference of one resource; None when it is as declared, Unknown when that can't be said."""
+    if isinstance(found, Unknown):
+        return found
+    wanted = resource.desired()
+    if wanted is None:
+        return None if found is None else Difference("delete", found, None, tuple(sorted(found)))
+    wanted = resolve(wanted, facts)
+    for key, value in wanted.items():
+        if isinstance(value, Unknown):
+            return Unknown(f"what {key} should be is unknown: {value.why}")
+    if found is None:
+        return Difference("create", None, wanted, tuple(wanted))
+    changes = tuple(key for key in wanted if _differs(resource, key, wanted[key], found.get(key)))
+    unsure = [value for key in wanted if isinstance(value := found.get(key), Unknown)]
+    if unsure:
+        return unsure[0]
+    return Difference("update", found, wanted, changes) if changes else None
+
+
+def _differs(resource: Resource, key: str, wanted: Any, found: Any) -> bool:
+    return isinstance(wanted, Pending) or not resource.same(key, wanted, found)

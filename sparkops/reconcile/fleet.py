@@ -1,0 +1,148 @@
+"""The nodes of a run as live sessions: one connection and one exec each, opened side by side, closed together.
+
+It must not know kinds: it is given the worker as bytes and hands out sessions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sparkops.core import events
+from sparkops.core.errors import ConnectionFailed, LockBusy, SparkopsError
+from sparkops.nodes.connect import connect, start_worker
+from sparkops.nodes.passwords import Passwords
+from sparkops.nodes.session import Session
+from sparkops.nodes.target import Target
+from sparkops.nodes.transport import Transport
+
+Result = TypeVar("Result")
+THREADS = 64
+
+
+class Fleet:
+    """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run."""
+
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        *,
+        cluster: str,
+        passwords: Passwords,
+        program: bytes,
+        listener: events.Listener = events.silent,
+        jobs: int = THREADS,
+    ) -> None:
+        self.targets = targets
+        self.cluster = cluster
+        self.failed: dict[str, SparkopsError] = {}
+        self._passwords = passwords
+        self._program = program
+        self._listener = listener
+        self._jobs = max(1, jobs)
+        self._sessions: dict[str, Session] = {}
+        self._transports: dict[str, Transport] = {}
+        self._locked: list[str] = []
+        self._guard = threading.Lock()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def session(self, node: str) -> Session:
+        """The node's session, opened on first use. Raises what kept it from opening."""
+        if node in self.failed:
+            raise self.failed[node]
+        if node not in self._sessions:
+            try:
+                self._open(node)
+            except SparkopsError as error:
+                self.fail(node, error)
+                raise
+        return self._sessions[node]
+
+    def _open(self, node: str) -> None:
+        target = self.targets[node]
+        self._listener(events.NodeConnecting(node=node, address=target.host))
+        transport = connect(target, self._passwords)
+        try:
+            stream = start_worker(transport, target, self._program, self._passwords)
+        except BaseException:
+            transport.close()
+            raise
+        session = Session(node, stream, {"state_dir": target.state_dir, "cluster": self.cluster})
+        with self._guard:
+            self._transports[node] = transport
+            self._sessions[node] = session
+
+    def fail(self, node: str, error: SparkopsError) -> None:
+        """Take a node out of the run."""
+        with self._guard:
+            first = node not in self.failed
+            self.failed.setdefault(node, error)
+        if first:
+            self._listener(events.NodeFailed(node=node, why=error.what, hint=error.hint))
+
+    def each(self, nodes: Iterable[str], work: Callable[[str, Session], Result]) -> dict[str, Result | SparkopsError]:
+        """`work` on every node side by side; a node's error stands in its place and holds no other up."""
+        names = list(nodes)
+
+        def one(node: str) -> Result | SparkopsError:
+            try:
+                return work(node, self.session(node))
+            except ConnectionFailed as error:
+                self.fail(node, error)
+                return error
+            except SparkopsError as error:
+                return error
+
+        if not names:
+            return {}
+        with ThreadPoolExecutor(min(self._jobs, len(names)), thread_name_prefix="node") as pool:
+            return dict(zip(names, pool.map(one, names), strict=True))
+
+    def lock(self, nodes: Iterable[str], holder: Mapping[str, Any]) -> None:
+        """Take the locks of all these nodes or of none. Raises LockBusy naming each busy node and its holder."""
+
+        def take(node: str, session: Session) -> None:
+            session.call("lock.acquire", {"state_dir": self.targets[node].state_dir, "holder": holder}, timeout=30)
+
+        answers = self.each(nodes, take)
+        self._locked = [node for node, answer in answers.items() if answer is None]
+        busy = {node: answer for node, answer in answers.items() if isinstance(answer, LockBusy)}
+        others = [answer for answer in answers.values() if isinstance(answer, SparkopsError)]
+        if busy:
+            self.unlock()
+            first = next(iter(busy.values()))
+            raise LockBusy(
+                "; ".join(f"{node} is {error.what}" for node, error in busy.items()),
+                hint=first.hint or "wait until it is done, then run again",
+            )
+        if others:
+            self.unlock()
+            raise others[0]
+
+    def unlock(self) -> None:
+        """Give the locks back; a node that is gone has lost its own already."""
+        self.each(
+            [node for node in self._locked if node not in self.failed],
+            lambda node, session: session.call("lock.release", {"state_dir": self.targets[node].state_dir}, timeout=30),
+        )
+        self._locked = []
+
+    def close(self) -> None:
+        """End all sessions and connections."""
+        sessions, self._sessions = self._sessions, {}
+        transports, self._transports = self._transports, {}
+
+        def end(node: str) -> None:
+            sessions[node].close(grace=0.0 if node in self.failed else 6.0)
+            transports[node].close()
+
+        if sessions:
+            with ThreadPoolExecutor(min(THREADS, len(sessions))) as pool:
+                list(pool.map(end, sessions))

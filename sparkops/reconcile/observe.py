@@ -1,0 +1,118 @@
+"""Ask every node once, for everything: the observations of all its resources, and the facts that are referred to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sparkops.core import events
+from sparkops.core.errors import SparkopsError
+from sparkops.core.states import FromFact, Observed, Unknown
+from sparkops.nodes.session import Session
+from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.plan import Observations
+from sparkops.resources.resource import Resource, unpack
+
+LIMIT = 30.0
+"""Seconds that an observer on the node may take before its answer is unknown."""
+MARGIN = 15.0
+FACTS = "facts"
+
+
+def prepare(resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
+    """The resources with what they need from outside, and those for which that could not be had.
+
+    The slow ones (hub look-ups) run side by side; what needs nothing costs nothing.
+    """
+    lazy = [each for each in resources if type(each).prepare is not Resource.prepare]
+    if not lazy:
+        return tuple(resources), {}
+    failed: dict[str, Unknown] = {}
+
+    def one(resource: Resource) -> Resource:
+        try:
+            return resource.prepare()
+        except SparkopsError as error:
+            failed[resource.id] = Unknown(f"{error.what} → {error.hint}" if error.hint else error.what)
+            return resource
+
+    with ThreadPoolExecutor(min(8, len(lazy))) as pool:
+        done = {resource.id: resource for resource in pool.map(one, lazy)}
+    return tuple(done.get(each.id, each) for each in resources), failed
+
+
+def observe(
+    fleet: Fleet,
+    resources: Sequence[Resource],
+    *,
+    unprepared: Mapping[str, Unknown] | None = None,
+    listener: events.Listener = events.silent,
+) -> Observations:
+    """What every node answers; silent nodes stand in `unreachable`."""
+    unprepared = unprepared or {}
+    by_node: dict[str, list[Resource]] = {}
+    for resource in resources:
+        asked = by_node.setdefault(resource.node, [])
+        if resource.id not in unprepared:
+            asked.append(resource)
+    found: dict[str, Observed] = dict(unprepared)
+    facts: dict[str, Mapping[str, Any] | Unknown] = {}
+
+    def ask(node: str, session: Session) -> Mapping[str, Any]:
+        started = time.monotonic()
+        answers = _ask(session, by_node[node])
+        unknown = sum("unknown" in answer for answer in answers.values())
+        listener(
+            events.NodeObserved(
+                node=node, seconds=time.monotonic() - started, resources=len(by_node[node]), unknown=unknown
+            )
+        )
+        return answers
+
+    unreachable: dict[str, str] = {}
+    for node, answers in fleet.each(by_node, ask).items():
+        if isinstance(answers, SparkopsError):
+            fleet.fail(node, answers)
+            unreachable[node] = f"{answers.what} → {answers.hint}" if answers.hint else answers.what
+            continue
+        told = answers.get(FACTS)
+        if told is not None:
+            state = unpack(told)
+            facts[node] = state if state is not None else {}
+        found.update({each.id: unpack(answers[each.id]) for each in by_node[node] if each.id in answers})
+    return Observations(found=found, facts=facts, unreachable=unreachable)
+
+
+def observe_one(session: Session, resource: Resource) -> Observed:
+    """One resource, asked again just before it is acted on."""
+    answers = _ask(session, [resource])
+    return unpack(answers[resource.id]) if resource.id in answers else Unknown("the worker did not answer for it")
+
+
+def _ask(session: Session, resources: Sequence[Resource]) -> Mapping[str, Any]:
+    asks: list[list[Any]] = [[each.id, each.kind, each.ask()] for each in resources]
+    groups = sorted({path.partition(".")[0] for each in resources for path in fact_paths(each.desired())})
+    if groups:
+        asks.append([FACTS, FACTS, {"groups": groups}])
+    answer = session.call("observe", {"asks": asks, "limit": LIMIT}, timeout=LIMIT + MARGIN)
+    answers = answer.get("answers") if isinstance(answer, Mapping) else None
+    return answers if isinstance(answers, Mapping) else {}
+
+
+def fact_paths(value: Any) -> Iterable[str]:
+    """The paths of all `FromFact` in a desired state, at any depth."""
+    if isinstance(value, FromFact):
+        yield value.path
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from fact_paths(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from fact_paths(each)
+
+
+def needs_facts(resources: Iterable[Resource]) -> bool:
+    """Whether any of them takes a value from a fact, so that the worker has to know facts."""
+    return any(True for each in resources for _ in fact_paths(each.desired()))

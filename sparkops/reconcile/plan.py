@@ -1,0 +1,155 @@
+"""From resources and observations to a Plan: steps in order, violations, what is unknown and what that blocks. Pure."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Plan, Step, Violation
+from sparkops.core.states import Observed, Unknown
+from sparkops.reconcile.diff import Difference, diff
+from sparkops.resources.resource import Accept, Resource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """What the nodes answered. `found` by resource id, `facts` and `unreachable` (why) by node."""
+
+    found: Mapping[str, Observed]
+    facts: Mapping[str, Mapping[str, Any] | Unknown] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+
+
+def ordered(resources: Iterable[Resource]) -> tuple[Resource, ...]:
+    """The resources so that each stands after those that it is `after`. Raises InventoryError for a cycle."""
+    by_id = {resource.id: resource for resource in resources}
+    graph = {resource.id: [each for each in resource.after if each in by_id] for resource in by_id.values()}
+    try:
+        return tuple(by_id[each] for each in TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        circle = " → ".join(error.args[1])
+        raise InventoryError(f"these wait for each other: {circle}", hint="take out one `after`") from None
+
+
+def build(
+    resources: Sequence[Resource],
+    seen: Observations,
+    *,
+    accept: Sequence[Accept] = (),
+    today: datetime.date,
+    notices: Sequence[str] = (),
+) -> Plan:
+    """The plan for these resources. `today` decides which `accept` entries have run out."""
+    builder = _Builder(seen, {each.id: each for each in accept}, today)
+    for resource in ordered(resources):
+        builder.add(resource)
+    return Plan(
+        steps=tuple(builder.steps.values()),
+        violations=tuple(builder.violations),
+        unknown=builder.unknown,
+        unreachable=seen.unreachable,
+        blocked=builder.blocked,
+        notices=(*notices, *builder.notices),
+        nodes=tuple(dict.fromkeys(resource.node for resource in resources)),
+        total=len(resources),
+    )
+
+
+class _Builder:
+    """Walks the resources in order, so that everything that one stands on is known before it."""
+
+    def __init__(self, seen: Observations, accept: Mapping[str, Accept], today: datetime.date) -> None:
+        self.seen = seen
+        self.accept = accept
+        self.today = today
+        self.steps: dict[str, Step] = {}
+        self.violations: list[Violation] = []
+        self.unknown: dict[str, Unknown] = {}
+        self.blocked: dict[str, str] = {}
+        self.notices: list[str] = []
+        self._needs: dict[str, tuple[str, ...]] = {}
+        self._barrier: dict[str, str] = {}
+
+    def add(self, resource: Resource) -> None:
+        found = self._found(resource)
+        needs = tuple(dict.fromkeys(each for up in resource.after for each in self._upstream(up)))
+        self._needs[resource.id] = needs
+        barrier = next((self._barrier[up] for up in resource.after if up in self._barrier), "")
+        barrier = barrier or self._silent_peer(resource)
+        own = self._judge(resource, found)
+        self.notices += resource.notices(found)
+        difference = diff(resource, found, self.seen.facts.get(resource.node, {})) if resource.converged else None
+        if isinstance(found, Unknown) or isinstance(difference, Unknown):
+            why = found if isinstance(found, Unknown) else difference
+            assert isinstance(why, Unknown)
+            if resource.node not in self.seen.unreachable:
+                self.unknown[resource.id] = why
+            own = own or f"{resource.id} is unknown ({why.why})"
+        elif difference is not None or self._needs_proof(resource, needs):
+            self.steps[resource.id] = step_for(resource, difference, found, needs)
+            if barrier:
+                self.blocked[resource.id] = barrier
+        if own or barrier:
+            self._barrier[resource.id] = barrier or own
+
+    def _found(self, resource: Resource) -> Observed:
+        if resource.node in self.seen.unreachable:
+            return Unknown(self.seen.unreachable[resource.node])
+        return self.seen.found.get(resource.id, Unknown("the node did not answer for it"))
+
+    def _upstream(self, up: str) -> tuple[str, ...]:
+        return (up,) if up in self.steps else self._needs.get(up, ())
+
+    def _needs_proof(self, resource: Resource, needs: tuple[str, ...]) -> bool:
+        return resource.reproved and any(self.steps[each].service == resource.service for each in needs)
+
+    def _silent_peer(self, resource: Resource) -> str:
+        silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]
+        return f"node {silent[0]} of service {resource.service} does not answer" if silent else ""
+
+    def _judge(self, resource: Resource, found: Observed) -> str:
+        """Record the violations; the words of the first one that blocks, or empty."""
+        words = ""
+        lookup = self.seen.found.get
+        for violation in resource.violations(found, lambda each: lookup(each, Unknown("not asked"))):
+            judged = self._accepted(violation)
+            self.violations.append(judged)
+            if judged.blocks and not words:
+                words = f"{judged.id}: {judged.message}"
+        return words
+
+    def _accepted(self, violation: Violation) -> Violation:
+        entry = self.accept.get(violation.id)
+        if entry is None:
+            return violation
+        if entry.until and datetime.date.fromisoformat(entry.until) < self.today:
+            self.notices.append(f"the acceptance of {entry.id} ran out on {entry.until}")
+            return violation
+        until = f" until {entry.until}" if entry.until else ""
+        return replace(violation, accepted=f"{entry.reason}{until}")
+
+
+def step_for(resource: Resource, difference: Difference | None, found: Observed, needs: tuple[str, ...]) -> Step:
+    """The step for a difference; without one, the step that proves the resource again."""
+    state = None if isinstance(found, Unknown) else found
+    if difference is None:
+        difference = Difference("verify", state, resource.desired(), ())
+    gone = difference.action == "delete" and bool(resource.interrupts)
+    return Step(
+        id=resource.id,
+        kind=resource.kind,
+        node=resource.node,
+        action=difference.action,
+        before=difference.before,
+        after=difference.after,
+        changes=difference.changes,
+        needs=needs,
+        disruptive=gone or (difference.action == "update" and bool(resource.interrupts & set(difference.changes))),
+        service=resource.service,
+        role=resource.role,
+        diff=resource.text_diff(state) if difference.action != "verify" else "",
+    )

@@ -1,0 +1,183 @@
+"""Carry out the steps of a plan: each as soon as what it needs is done, several at once, all nodes side by side.
+
+A failed, unknown or blocked step takes down only what needs it. Before a step whose ground has moved in this run, the
+resource is looked at again: what is seen then decides, not what the plan remembered.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparkops.core import events
+from sparkops.core.errors import ConnectionFailed, NodeError, SparkopsError
+from sparkops.core.plan import Plan, Step
+from sparkops.core.report import Outcome, Result
+from sparkops.core.states import Observed, Unknown
+from sparkops.reconcile.diff import diff
+from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.observe import observe_one
+from sparkops.reconcile.plan import step_for
+from sparkops.resources.resource import Resource
+
+PER_NODE = 4
+"""Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""
+
+
+class Schedule:
+    """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        resources: Mapping[str, Resource],
+        fleet: Fleet,
+        *,
+        facts: Mapping[str, Mapping[str, Any] | Unknown],
+        stop: threading.Event,
+        listener: events.Listener = events.silent,
+    ) -> None:
+        self.plan = plan
+        self.resources = resources
+        self.fleet = fleet
+        self.facts = facts
+        self.stop = stop
+        self.listener = listener
+        self.results: dict[str, Result] = {}
+        self._changed = threading.Condition()
+        self._running: dict[str, Step] = {}
+
+    def run(self) -> tuple[Result, ...]:
+        """The results in the plan's order, one for every step."""
+        waiting = list(self.plan.steps)
+        with self._changed:
+            while waiting or self._running:
+                waiting = [step for step in waiting if not self._begin(step)]
+                if self._running:
+                    self._changed.wait(0.5)
+        return tuple(self.results[step.id] for step in self.plan.steps)
+
+    def _begin(self, step: Step) -> bool:
+        """Start or settle a step; False while it has to wait."""
+        if self.stop.is_set():
+            return self._settle(step, "interrupted", "the run was stopped before it")
+        if why := self.plan.blocked.get(step.id):
+            return self._settle(step, "not-attempted", why)
+        for need in step.needs:
+            if need not in self.results:
+                return False
+            if self.results[need].outcome != "done":
+                return self._settle(step, "not-attempted", f"{need} is not as declared")
+        if not self._room(step):
+            return False
+        self._running[step.id] = step
+        threading.Thread(target=self._work, args=(step,), name=step.id, daemon=True).start()
+        return True
+
+    def _room(self, step: Step) -> bool:
+        beside = [each for each in self._running.values() if each.node == step.node]
+        word = self.resources[step.id].exclusive
+        busy = bool(word) and any(self.resources[each.id].exclusive == word for each in beside)
+        return len(beside) < PER_NODE and not busy
+
+    def _settle(self, step: Step, outcome: Outcome, why: str) -> bool:
+        self._finish(step, Result(id=step.id, node=step.node, outcome=outcome, why=why))
+        return True
+
+    def _finish(self, step: Step, result: Result) -> None:
+        self.results[step.id] = result
+        self.listener(
+            events.StepFinished(
+                node=step.node, id=step.id, outcome=result.outcome, seconds=result.seconds, why=result.why
+            )
+        )
+
+    def _work(self, step: Step) -> None:
+        started = time.monotonic()
+        self.listener(events.StepStarted(node=step.node, id=step.id, action=step.action))
+        outcome: Outcome = "done"
+        why, hint, detail = "", "", ""
+        try:
+            why = self._bring(step)
+            outcome = "failed" if why else "done"
+        except NodeError as error:
+            if isinstance(error, ConnectionFailed):
+                self.fleet.fail(step.node, error)
+            outcome, why, hint = "unknown", error.what, error.hint
+        except SparkopsError as error:
+            outcome, why, hint, detail = "failed", error.what, error.hint, getattr(error, "detail", "")
+        except Exception as error:  # noqa: BLE001 - a defect in one step must not hide the results of the others
+            outcome, why = "failed", f"a defect of sparkops: {type(error).__name__}: {error}"
+        seconds = time.monotonic() - started
+        with self._changed:
+            del self._running[step.id]
+            self._finish(
+                step,
+                Result(id=step.id, node=step.node, outcome=outcome, seconds=seconds, why=why, hint=hint, detail=detail),
+            )
+            self._changed.notify()
+
+    def _bring(self, step: Step) -> str:
+        """Converge one resource and prove it; returns what is still wrong, or empty."""
+        resource = self.resources[step.id]
+        session = self.fleet.session(step.node)
+        now: Step | None = step
+        if step.needs and step.action != "verify":
+            found = observe_one(session, resource)
+            now = self._again(resource, found, step)
+        if now is None:
+            return ""
+        work = resource.converge(session, now)
+        while True:
+            try:
+                progress = next(work)
+            except StopIteration as done:
+                return self._proof(resource, done.value)
+            self._tell(step, progress)
+
+    def _again(self, resource: Resource, found: Observed, step: Step) -> Step | None:
+        difference = diff(resource, found, self.facts.get(resource.node, {}))
+        if isinstance(difference, Unknown):
+            raise SparkopsError(f"not touched, because its state is unknown: {difference.why}", where=resource.node)
+        if difference is None:
+            return None
+        return step_for(resource, difference, found, step.needs)
+
+    def _proof(self, resource: Resource, found: Observed) -> str:
+        left = diff(resource, found, self.facts.get(resource.node, {}))
+        if left is None:
+            return ""
+        words = resource.explain(found)
+        if isinstance(left, Unknown):
+            return f"done, but its state is unknown afterwards: {left.why}"
+        wanted, after = left.after or {}, left.before or {}
+        pairs = [f"{key} is {after.get(key)!r}, declared {wanted.get(key)!r}" for key in left.changes[:4]]
+        return words or "still differs: " + ("; ".join(pairs) or left.action)
+
+    def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
+        self.listener(
+            events.StepProgress(
+                node=step.node,
+                id=step.id,
+                text=str(progress.get("text") or ""),
+                done=progress.get("done"),
+                total=progress.get("total"),
+                unit=str(progress.get("unit") or "bytes"),
+            )
+        )
+
+
+def run(
+    plan: Plan,
+    resources: Sequence[Resource],
+    fleet: Fleet,
+    *,
+    facts: Mapping[str, Mapping[str, Any] | Unknown],
+    stop: threading.Event,
+    listener: events.Listener = events.silent,
+) -> tuple[Result, ...]:
+    """Carry out `plan`; see Schedule."""
+    by_id = {resource.id: resource for resource in resources}
+    return Schedule(plan, by_id, fleet, facts=facts, stop=stop, listener=listener).run()
