@@ -1,0 +1,50 @@
+"""pytest's way to the lab: `lab`, `node`, `nodes`, `node_factory`.
+
+A node from here is fresh for each test (2 to 5 s) and gone after it. The lab is reused where one runs; where none
+does it is brought up, and taken down by the last test run that uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from .lab import Lab
+from .node import Node
+
+NodeFactory = Callable[[], Node]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The running lab."""
+    running = Lab.up()
+    with running.in_use():
+        yield running
+
+
+@pytest.fixture
+def node_factory(lab: Lab) -> Iterator[NodeFactory]:
+    """Makes fresh nodes, all gone after the test."""
+    made: list[Node] = []
+
+    def make() -> Node:
+        made.append(lab.add_node())
+        return made[-1]
+
+    yield make
+    for node in made:
+        lab.remove_node(node)
+
+
+@pytest.fixture
+def node(node_factory: NodeFactory) -> Node:
+    """One fresh node."""
+    return node_factory()
+
+
+@pytest.fixture
+def nodes(node_factory: NodeFactory) -> Callable[[int], list[Node]]:
+    """`nodes(3)`: that many fresh nodes."""
+    return lambda count: [node_factory() for _ in range(count)]
