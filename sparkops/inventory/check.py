@@ -1,0 +1,166 @@
+"""What a schema can't say about an inventory: names that must exist, and the variables of each role.
+
+It reads a document whose shape may still be wrong in places (those faults are known already) and adds faults only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from sparkops.core.secrets import SecretRef
+from sparkops.inventory.declarations import Role
+from sparkops.inventory.document import Document, Where
+from sparkops.inventory.faults import Faults, suggest
+from sparkops.inventory.schema import GROUP, NODE, SERVICE
+from sparkops.inventory.validate import dotted, validate
+
+Scope = Literal["node", "service", "any"]
+OPEN: Mapping[str, Any] = {"type": ["object", "null"]}
+
+
+class Checker:
+    """The checks of one document."""
+
+    def __init__(self, document: Document, roles: Mapping[str, Role], faults: Faults) -> None:
+        self.document = document
+        self.roles = roles
+        self.faults = faults
+        self.nodes = self._mapping(document.data, "nodes")
+        self.groups = self._mapping(document.data, "groups")
+        self.services = self._mapping(document.data, "services")
+
+    def all(self) -> None:
+        """Every check of an inventory."""
+        top = self.document.data
+        self._one_meaning()
+        self._roles(top, ())
+        self.namespaces(top.get("vars"), ("vars",))
+        self._passwords(top, ())
+        for name, group in self.groups.items():
+            self._part(group, ("groups", name), GROUP)
+            self._names(group, ("groups", name, "nodes"), self.nodes, "node")
+        for name, node in self.nodes.items():
+            self._part(node, ("nodes", name), NODE)
+        for name, service in self.services.items():
+            if isinstance(service, dict):
+                self._service(service, ("services", name))
+
+    def namespaces(self, values: Any, path: Where, *, scope: Scope = "any") -> None:
+        """A mapping of namespaces: each key a role, each value that role's variables."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            here = (*path, name)
+            role = self.roles.get(name)
+            if role is None:
+                self.faults.add(
+                    f"there is no role {name!r} whose variables these could be",
+                    where=self.document.where_key(here),
+                    hint=suggest(name, self.roles),
+                )
+            elif scope == "service" and role.scope == "node":
+                self.faults.add(
+                    f"the role {name} belongs to nodes and sees nothing of a service",
+                    where=self.document.where_key(here),
+                    hint="set its variables under vars, in a group or in a node",
+                )
+            else:
+                self.variables(role, value, here)
+
+    def variables(self, role: Role, value: Any, path: Where, also: Iterable[str] = ()) -> None:
+        """One layer of a role's variables."""
+        if role.document is not None and isinstance(value, dict):
+            validate(self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also)
+
+    def _part(self, part: Any, path: Where, shape: Mapping[str, Any]) -> None:
+        """A group or a node: its roles, its connection, its namespaces."""
+        if not isinstance(part, dict):
+            return
+        self._roles(part, path)
+        self._passwords(part, path)
+        self.namespaces(part.get("vars"), (*path, "vars"))
+        for key, value in part.items():
+            if key not in shape["properties"] and key in self.roles:
+                self.variables(self.roles[key], value, (*path, key))
+
+    def _service(self, service: Mapping[str, Any], path: Where) -> None:
+        self._roles(service, path)
+        self._names(service, (*path, "nodes"), {**self.nodes, **self.groups}, "node or group")
+        self.namespaces(service.get("vars"), (*path, "vars"), scope="service")
+        self._direct({key: each for key, each in service.items() if key not in SERVICE["properties"]}, path, SERVICE)
+        members = set(members_of(service, self.groups))
+        for node, values in self._mapping(service, "per_node").items():
+            here = (*path, "per_node", node)
+            if node not in members:
+                self.faults.add(
+                    f"{dotted(path)} is not on a node {node!r}",
+                    where=self.document.where_key(here),
+                    hint=suggest(node, members),
+                )
+            elif isinstance(values, dict):
+                self._direct(values, here, {})
+
+    def _direct(self, values: Mapping[str, Any], path: Where, shape: Mapping[str, Any]) -> None:
+        """What stands directly in a service: namespaces of service roles, and the variables of the role `service`."""
+        spaces, direct = split(values, self.roles)
+        self.namespaces(spaces, path, scope="service")
+        words = [name for name, role in self.roles.items() if role.scope == "service" and name != "service"]
+        self.variables(self.roles["service"], direct, path, also=(*words, *shape.get("properties", ())))
+
+    def _roles(self, part: Mapping[str, Any], path: Where) -> None:
+        self._names(part, (*path, "roles"), self.roles, "role")
+
+    def _names(self, part: Any, path: Where, known: Mapping[str, Any], kind: str) -> None:
+        for index, name in enumerate(_strings(part.get(path[-1]) if isinstance(part, dict) else None)):
+            if name not in known:
+                self.faults.add(
+                    f"there is no {kind} {name!r}", where=self.document.where((*path, index)), hint=suggest(name, known)
+                )
+
+    def _passwords(self, part: Mapping[str, Any], path: Where) -> None:
+        connection = self._mapping(part, "connection")
+        for key in ("ssh_password", "become_password"):
+            if isinstance(connection.get(key), str):
+                self.faults.add(
+                    f"{key} stands in the file as plain text",
+                    where=self.document.where((*path, "connection", key)),
+                    hint="refer to it: !env NAME, !file PATH or !command [program, argument]",
+                )
+
+    def _one_meaning(self) -> None:
+        """`--limit` takes nodes, groups and services by name, so a name has one meaning."""
+        seen: dict[str, str] = {}
+        for kind, names in (("node", self.nodes), ("group", self.groups), ("service", self.services)):
+            for name in names:
+                if name in seen:
+                    self.faults.add(
+                        f"{name} is the name of a {seen[name]} and of a {kind}",
+                        where=self.document.where_key((f"{kind}s", name)),
+                        hint="rename one of them",
+                    )
+                seen.setdefault(name, kind)
+
+    @staticmethod
+    def _mapping(part: Any, key: str) -> Mapping[str, Any]:
+        value = part.get(key) if isinstance(part, dict) else None
+        return value if isinstance(value, dict) else {}
+
+
+def split(values: Mapping[str, Any], roles: Mapping[str, Role]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stands directly in a service, as namespaces of roles and variables of the role `service`."""
+    spaces = {key: value for key, value in values.items() if key in roles and key != "service"}
+    return spaces, {key: value for key, value in values.items() if key not in spaces}
+
+
+def members_of(service: Mapping[str, Any], groups: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes of a service, groups replaced by their nodes, in order and once."""
+    found: list[str] = []
+    for name in _strings(service.get("nodes")):
+        group = groups.get(name)
+        found += _strings(group.get("nodes")) if isinstance(group, dict) else [name]
+    return tuple(dict.fromkeys(found))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    for each in value if isinstance(value, list) else ():
+        if isinstance(each, str) and not isinstance(each, SecretRef):
+            yield each

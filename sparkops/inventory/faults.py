@@ -1,0 +1,61 @@
+"""Collecting the faults of a reading, so that a user sees all of them at once; and the nearest known word.
+
+It must not know what is being read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from sparkops.core.errors import InventoryError
+
+SHOWN_WORDS = 12
+SHOWN_FAULTS = 100
+
+
+class Faults:
+    """The faults found so far, in the order in which they were found; the first `SHOWN_FAULTS` are told."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], InventoryError] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def add(self, what: str, *, where: str, hint: str = "") -> None:
+        """One more fault; the same fault at the same place is kept once (aliases repeat them)."""
+        self._found.setdefault((what, where), InventoryError(what, where=where, hint=hint))
+
+    def take(self, error: InventoryError) -> None:
+        """All faults of an error that was raised elsewhere."""
+        for each in (error, *error.others):
+            self.add(each.what, where=each.where, hint=each.hint)
+
+    def raise_any(self) -> None:
+        """Raises one InventoryError that carries all faults; does nothing when there are none."""
+        if not self._found:
+            return
+        first, *others = list(self._found.values())[:SHOWN_FAULTS]
+        if len(self._found) > SHOWN_FAULTS:
+            others.append(InventoryError(f"and {len(self._found) - SHOWN_FAULTS} more faults"))
+        raise InventoryError(first.what, where=first.where, hint=first.hint, others=tuple(others))
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was probably meant to be."""
+    by_lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A hint for an unknown word: the nearest known one, else the known ones."""
+    words = sorted(known)
+    close = nearest(word, words)
+    if close is not None:
+        return f"did you mean {close}?"
+    if not words:
+        return ""
+    rest = len(words) - SHOWN_WORDS
+    return f"known: {', '.join(words[:SHOWN_WORDS])}{f' and {rest} more' if rest > 0 else ''}"

@@ -1,0 +1,158 @@
+"""The typed inventory: what one file, its roles and its recipes declare, checked and merged.
+
+Plain frozen values. They must not know how the file was read, nor what a role does with its variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sparkops.core.secrets import SecretRef
+from sparkops.inventory.declarations import Role, complete
+from sparkops.inventory.merge import Layer, fold
+from sparkops.inventory.recipes import Recipe
+
+State = Literal["present", "retired"]
+STATE_DIR = "/var/lib/sparkops"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How to reach a node. What is None is left to ~/.ssh/config and then to ssh's own defaults.
+
+    `connect_timeout` and `keepalive` are seconds; the passwords are references, read at use.
+    """
+
+    type: Literal["ssh", "local"] = "ssh"
+    user: str | None = None
+    port: int | None = None
+    become: bool = False
+    host_key: tuple[str, ...] = ()
+    identity_file: str | None = None
+    proxy_jump: str | None = None
+    state_dir: str = STATE_DIR
+    ssh_password: SecretRef | str | None = None
+    become_password: SecretRef | str | None = None
+    connect_timeout: float = 10.0
+    keepalive: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One machine. `roles` are its node roles in order, `groups` the groups that name it, as listed in the file."""
+
+    name: str
+    host: str
+    connection: Connection
+    groups: tuple[str, ...] = ()
+    state: State = "present"
+    roles: tuple[str, ...] = ()
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One model server on one or more nodes, the head first. `roles` maps each node to its service roles in order."""
+
+    name: str
+    nodes: tuple[str, ...]
+    recipe: Recipe | None = None
+    state: State = "present"
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept:
+    """A violation that the user knows and accepts, until the last day `until` (an ISO date, or empty for ever)."""
+
+    id: str
+    reason: str
+    until: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """The sources of variables, apart: those of all, of each group, node, service, and service on a node."""
+
+    defaults: tuple[Layer, ...] = ()
+    recipes: Mapping[str, Layer] = field(default_factory=dict)
+    top: tuple[Layer, ...] = ()
+    groups: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
+    nodes: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
+    services: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
+    per_node: Mapping[tuple[str, str], Layer] = field(default_factory=dict)
+    extra: tuple[Layer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """One cluster. Mappings keep the order of the file. `notices` are things that have to be said."""
+
+    path: Path
+    cluster: str
+    nodes: Mapping[str, Node]
+    services: Mapping[str, Service]
+    groups: Mapping[str, tuple[str, ...]]
+    roles: Mapping[str, Role] = field(repr=False)
+    accept: tuple[Accept, ...] = ()
+    notices: tuple[str, ...] = ()
+    sources: Layers = field(repr=False)
+    _merged: dict[tuple[str, str | None], Mapping[str, Any]] = field(
+        default_factory=dict, repr=False, compare=False, init=False
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the inventory stands in: its roles, recipes and templates stand beside it."""
+        return self.path.parent
+
+    def layers(self, node: str, service: str | None = None) -> tuple[Layer, ...]:
+        """The sources of a node's variables, or of a service's on a node, weakest first."""
+        parts = self.sources
+        found = list(parts.defaults)
+        if service is not None and service in parts.recipes:
+            found.append(parts.recipes[service])
+        found += parts.top
+        for group in self.nodes[node].groups:
+            found += parts.groups.get(group, ())
+        found += parts.nodes.get(node, ())
+        if service is not None:
+            found += parts.services.get(service, ())
+            if (service, node) in parts.per_node:
+                found.append(parts.per_node[service, node])
+        return (*found, *parts.extra)
+
+    def variables(self, node: str, service: str | None = None) -> Mapping[str, Any]:
+        """The merged variables, in a namespace per role; secrets are references. Raises KeyError for unknown names.
+
+        A variable that its role declares and nothing sets is None.
+        """
+        key = (node, service)
+        if key not in self._merged:
+            if service is not None and node not in self.services[service].nodes:
+                raise KeyError(f"{service} is not on {node}")
+            merged = fold(layer.data for layer in self.layers(node, service))
+            self._merged[key] = {
+                name: complete(role.variables, merged.get(name, {})) for name, role in self.roles.items()
+            }
+        return self._merged[key]
+
+    def services_on(self, node: str) -> tuple[Service, ...]:
+        """The services that name a node, in the order of the file."""
+        return tuple(service for service in self.services.values() if node in service.nodes)
+
+    def limit(self, patterns: Sequence[str] | str | None) -> tuple[str, ...]:
+        """The nodes that `--limit` means, whole services with their closure; all nodes without a pattern."""
+        from sparkops.inventory.limit import select
+
+        return select(self, patterns)
+
+
+def ordered(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:
+    """`names` without repetition, in the given order."""
+    wanted = set(names)
+    return tuple(name for name in order if name in wanted)

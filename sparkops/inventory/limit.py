@@ -1,0 +1,62 @@
+"""What `--limit` means: names of nodes, groups and services, globs, and exclusions with `!`.
+
+A service is never cut in two: a selected node brings the other nodes of its services, and theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from sparkops.core.errors import InventoryError
+from sparkops.inventory.faults import suggest
+
+if TYPE_CHECKING:
+    from sparkops.inventory.inventory import Inventory
+
+
+def select(inventory: Inventory, patterns: Sequence[str] | str | None) -> tuple[str, ...]:
+    """The selected nodes in the inventory's order. Raises InventoryError for a pattern that matches nothing, and for
+    an exclusion that would cut a service in two."""
+    words = [patterns] if isinstance(patterns, str) else list(patterns or ())
+    words = [word.strip() for each in words for word in each.split(",") if word.strip()]
+    wanted = [word for word in words if not word.startswith("!")]
+    chosen = {node for word in wanted for node in _match(inventory, word)} if wanted else set(inventory.nodes)
+    excluded = {node for word in words if word.startswith("!") for node in _match(inventory, word[1:])}
+    selected = _closure(inventory, chosen - excluded)
+    cut = [node for node in inventory.nodes if node in selected & excluded]
+    if cut:
+        service = next(
+            each for each in inventory.services.values() if cut[0] in each.nodes and set(each.nodes) - excluded
+        )
+        raise InventoryError(
+            f"--limit excludes {cut[0]}, but the service {service.name} spans {', '.join(service.nodes)}",
+            hint=f"a service is taken as a whole: exclude it with !{service.name}",
+        )
+    if not selected:
+        raise InventoryError("--limit leaves no node", hint="name at least one node that is not excluded")
+    return tuple(node for node in inventory.nodes if node in selected)
+
+
+def _match(inventory: Inventory, pattern: str) -> set[str]:
+    sets: dict[str, tuple[str, ...]] = {name: (name,) for name in inventory.nodes}
+    sets.update(inventory.groups)
+    sets.update({name: service.nodes for name, service in inventory.services.items()})
+    found = {node for name, nodes in sets.items() if fnmatchcase(name, pattern) for node in nodes}
+    if pattern == "all" and not found:
+        return set(inventory.nodes)
+    if not any(fnmatchcase(name, pattern) for name in sets):
+        raise InventoryError(f"--limit {pattern} matches no node, group or service", hint=suggest(pattern, sets))
+    return found
+
+
+def _closure(inventory: Inventory, nodes: set[str]) -> set[str]:
+    found = set(nodes)
+    while True:
+        more = {
+            node for service in inventory.services.values() if found & set(service.nodes) for node in service.nodes
+        } - found
+        if not more:
+            return found
+        found |= more

@@ -1,0 +1,93 @@
+"""From a path to an `Inventory`: read, check, build. Offline; no secret is read and nothing is written.
+
+All faults are reported together. It must not know nodes or what roles do with their variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparkops.core.errors import InventoryError
+from sparkops.inventory.build import build
+from sparkops.inventory.check import Checker
+from sparkops.inventory.declarations import Role, find_roles
+from sparkops.inventory.document import Document, Where, parse, read
+from sparkops.inventory.faults import Faults, suggest
+from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.merge import Layer
+from sparkops.inventory.recipes import Recipe, read_recipe
+from sparkops.inventory.schema import checked
+from sparkops.inventory.validate import validate
+
+Extra = Sequence["tuple[str, str]"]
+
+
+def load(path: Path | str, *, extra: Extra = ()) -> Inventory:
+    """The inventory in a file. `extra` are the `-e ROLE.VARIABLE=VALUE` of the command line, values in YAML.
+
+    Raises InventoryError with every fault of the file, its roles and its recipes.
+    """
+    path = Path(path)
+    document = read(path)
+    roles, notices = find_roles(path.parent)
+    faults = Faults()
+    if not isinstance(document.data, dict):
+        raise InventoryError(
+            "the file declares nothing" if document.data is None else "an inventory is a mapping",
+            where=document.where(),
+            hint="begin with version: 1, cluster: NAME and nodes:",
+        )
+    validate(document, (), checked(roles), faults, label="the inventory")
+    recipes = _recipes(document, path.parent, roles, faults)
+    Checker(document, roles, faults).all()
+    extras = tuple(_extra(key, value, path.parent, roles, faults) for key, value in extra)
+    faults.raise_any()
+    return build(path, document, roles, recipes, extras, notices)
+
+
+def _recipes(document: Document, beside: Path, roles: Mapping[str, Role], faults: Faults) -> dict[str, Recipe]:
+    """The recipes in use, by name."""
+    found: dict[str, Recipe] = {}
+    services = document.data.get("services")
+    for name, service in (services if isinstance(services, dict) else {}).items():
+        recipe = service.get("recipe") if isinstance(service, dict) else None
+        if not isinstance(recipe, str) or recipe in found:
+            continue
+        try:
+            found[recipe] = read_recipe(recipe, beside, where=document.where(("services", name, "recipe")))
+        except InventoryError as error:
+            faults.take(error)
+            continue
+        checker = Checker(found[recipe].document, roles, faults)
+        checker.namespaces(found[recipe].variables, ("variables",), scope="service")
+    return found
+
+
+def _extra(key: str, value: str, folder: Path, roles: Mapping[str, Role], faults: Faults) -> Layer:
+    """One `-e` as a layer of its own."""
+    name = f"-e {key}"
+    path: Where = tuple(key.split("."))
+    empty = Layer(name, {}, Document(name, folder, {}), {})
+    role = str(path[0])
+    if role not in roles or len(path) < 2 or "" in path:
+        what = f"-e {key}: expected ROLE.VARIABLE=VALUE" if role in roles else f"-e {key}: there is no role {role!r}"
+        faults.add(what, where="", hint="" if role in roles else suggest(role, roles))
+        return empty
+    try:
+        parsed = parse(value, name=name, folder=folder)
+    except InventoryError as error:
+        faults.take(error)
+        return empty
+    marks = {(*path, *place): mark for place, mark in parsed.marks.items()}
+    raw = {(*path, *place): text for place, text in parsed.raw.items()}
+    document = Document(name, folder, _nest(path, parsed.data), marks, {}, raw)
+    Checker(document, roles, faults).namespaces(document.data, ())
+    return Layer(name, document.data, document, {role: (role,)})
+
+
+def _nest(path: Iterable[str | int], value: Any) -> Any:
+    for part in reversed(tuple(path)):
+        value = {part: value}
+    return value

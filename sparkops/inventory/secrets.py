@@ -1,0 +1,94 @@
+"""Turning a declared reference to a secret into the secret, at use, once.
+
+Errors name the reference and never the value. It must not know what a secret is for.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from sparkops.core.errors import SecretError
+from sparkops.core.secrets import MASK, Secret, SecretRef
+
+COMMAND_TIMEOUT = 60.0
+MAX_BYTES = 1024 * 1024
+
+
+class Secrets:
+    """Reads each reference at most once. `timeout` bounds a `!command`, in seconds."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None, *, timeout: float = COMMAND_TIMEOUT) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._timeout = timeout
+        self._known: dict[tuple[str, str | tuple[str, ...], str], Secret] = {}
+
+    def resolve(self, ref: SecretRef) -> Secret:
+        """The secret. Raises SecretError when it cannot be read or is empty."""
+        key = (ref.source, ref.argument, ref.base)
+        if key not in self._known:
+            value = self._read(ref)
+            if not value:
+                raise SecretError(f"the secret {ref} is empty", where=ref.where)
+            self._known[key] = Secret(value, origin=str(ref))
+        return self._known[key]
+
+    def _read(self, ref: SecretRef) -> str:
+        if isinstance(ref.argument, tuple):
+            return self._command(ref, ref.argument)
+        if ref.source == "env":
+            if ref.argument not in self._environ:
+                raise SecretError(
+                    f"the secret {ref} is not in the environment",
+                    where=ref.where,
+                    hint=f"export {ref.argument}=… before you start sparkops",
+                )
+            return self._environ[ref.argument]
+        return self._file(ref, ref.argument)
+
+    def _file(self, ref: SecretRef, argument: str) -> str:
+        path = Path(ref.base) / Path(argument).expanduser()
+        try:
+            with path.open("rb") as file:
+                return _text(ref, file.read(MAX_BYTES + 1))
+        except OSError as error:
+            raise SecretError(
+                f"the secret {ref} cannot be read: {error.strerror}",
+                where=ref.where,
+                hint=f"put the secret into {path}, readable for you alone",
+            ) from None
+
+    def _command(self, ref: SecretRef, argv: tuple[str, ...]) -> str:
+        try:
+            done = subprocess.run(
+                argv, cwd=ref.base, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=self._timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise SecretError(f"{ref} did not end within {self._timeout:g} s", where=ref.where) from None
+        except OSError as error:
+            raise SecretError(f"{ref} cannot be started: {error.strerror}", where=ref.where) from None
+        if done.returncode != 0:
+            raise SecretError(
+                f"{ref} ended with status {done.returncode}", where=ref.where, hint="run the command by hand"
+            )
+        return _text(ref, done.stdout)
+
+
+class Masked:
+    """Stands in for `Secrets` where none may be read: every secret is `***`."""
+
+    def resolve(self, ref: SecretRef) -> Secret:
+        return Secret(MASK, origin=str(ref))
+
+
+def _text(ref: SecretRef, content: bytes) -> str:
+    """The text of a secret without its last line end (an editor or `echo` put it there)."""
+    if len(content) > MAX_BYTES:
+        raise SecretError(f"the secret {ref} is longer than {MAX_BYTES} bytes", where=ref.where)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise SecretError(f"the secret {ref} is not UTF-8 text", where=ref.where) from None
+    return text[:-1].removesuffix("\r") if text.endswith("\n") else text

@@ -1,0 +1,249 @@
+"""Holding a part of a document against a JSON Schema; faults carry the value, the expectation, the place and a way out.
+
+The standard's keywords as jsonschema knows them, with three changes: a secret's reference passes as a string, `null`
+passes wherever variables are merged (it unsets), and there `required` waits until all layers are merged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from sparkops.core.secrets import SecretRef
+from sparkops.inventory.document import Document, Where
+from sparkops.inventory.faults import Faults, suggest
+
+SHOWN = 80
+
+
+def validate(
+    document: Document,
+    path: Where,
+    schema: Mapping[str, Any],
+    faults: Faults,
+    *,
+    label: str = "",
+    fragment: bool = False,
+    instance: Any = ...,
+    also: Iterable[str] = (),
+) -> None:
+    """Adds the faults of the value at `path`. `fragment` says that it is one layer of variables.
+
+    `instance` replaces the value where only a part of it is meant; `also` are further words to suggest at its top.
+    """
+    value = document.at(path) if instance is ... else instance
+    words = tuple(also)
+    for error in _validator(fragment)(schema).iter_errors(value):
+        _explain(error, document, path, faults, label, words)
+
+
+def missing(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The required variables that no layer sets, with their schemas."""
+    properties = schema.get("properties", {})
+    for name in schema.get("required", ()):
+        if values.get(name) is None:
+            yield name, properties.get(name, {})
+
+
+def check_schema(document: Document, path: Where, faults: Faults) -> None:
+    """Adds a fault when the value at `path` is itself no JSON Schema."""
+    from jsonschema import Draft202012Validator
+
+    for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(document.at(path)):
+        here = (*path, *error.absolute_path)
+        faults.add(f"{dotted(here)} is no JSON Schema: {_clip(error.message)}", where=document.where(here))
+
+
+@cache
+def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
+    """The validator class; imported late, since jsonschema takes longer to import than most inventories to load."""
+    from jsonschema import Draft202012Validator, ValidationError, validators
+
+    def required(
+        validator: Any, names: Iterable[str], instance: Any, schema: Mapping[str, Any]
+    ) -> Iterator[ValidationError]:
+        if isinstance(instance, dict):
+            for name in names:
+                if name not in instance:
+                    yield ValidationError(name)
+
+    def guarded(keyword: str, check: Any) -> Any:
+        def passes(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+            if (fragment and instance is None) or (isinstance(instance, SecretRef) and keyword != "type"):
+                return iter(())
+            return iter(check(validator, wanted, instance, schema) or ())
+
+        return passes
+
+    known: dict[str, Any] = {**Draft202012Validator.VALIDATORS, "required": required}
+    if fragment:
+        known["required"] = lambda validator, names, instance, schema: ()
+    for keyword in ("type", "pattern", "enum", "const", "format", "minLength", "maxLength", "anyOf", "oneOf"):
+        known[keyword] = guarded(keyword, known[keyword])
+    types = Draft202012Validator.TYPE_CHECKER.redefine(
+        "string", lambda checker, instance: isinstance(instance, (str, SecretRef))
+    )
+    extend: Callable[..., Any] = validators.extend
+    made: Callable[[Mapping[str, Any]], Any] = extend(Draft202012Validator, known, type_checker=types)
+    return made
+
+
+def _explain(error: Any, document: Document, prefix: Where, faults: Faults, label: str, also: tuple[str, ...]) -> None:
+    here = (*prefix, *error.absolute_path)
+    name = dotted(here) or label or "the file"
+    where = document.where(here)
+    wanted = error.validator_value
+    shown = _shown(error.instance, document.raw.get(here))
+    if "propertyNames" in error.relative_schema_path:
+        faults.add(
+            f"{error.instance!r} is no name",
+            where=document.where_key((*here, error.instance)),
+            hint="a name has letters, digits, dots, dashes and underscores, 63 at most",
+        )
+    elif error.validator == "additionalProperties" and wanted is False:
+        known = (*error.schema.get("properties", {}), *(also if not error.absolute_path else ()))
+        for key in _unknown_keys(error):
+            inside = f" in {name}" if name else ""
+            faults.add(f"unknown key {key!r}{inside}", where=document.where_key((*here, key)), hint=suggest(key, known))
+    elif error.validator == "required":
+        faults.add(
+            f"{name} lacks {error.message}",
+            where=document.where_key(here),
+            hint=_described(error.schema.get("properties", {}).get(error.message, {}), error.message),
+        )
+    elif error.validator == "type":
+        faults.add(
+            f"{name} is {shown}, expected {_types(wanted)}", where=where, hint=_type_hint(error, document.raw.get(here))
+        )
+    elif error.validator in ("enum", "const"):
+        choices = [wanted] if error.validator == "const" else list(wanted)
+        listed = ", ".join(str(each) for each in choices)
+        texts = [each for each in choices if isinstance(each, str)]
+        hint = suggest(error.instance, texts) if isinstance(error.instance, str) else ""
+        faults.add(f"{name} is {shown}, expected {listed}", where=where, hint="" if "known:" in hint else hint)
+    elif error.validator in ("anyOf", "oneOf") and error.context:
+        _explain_choice(error, document, prefix, faults, label, also)
+    else:
+        faults.add(f"{name} is {shown}, {_limit(error)}", where=where, hint=_description(error.schema))
+
+
+def _explain_choice(
+    error: Any, document: Document, prefix: Where, faults: Faults, label: str, also: tuple[str, ...]
+) -> None:
+    """One fault for a choice of schemas: the types when none fits, else the fault of the choice that came furthest."""
+    top = len(error.absolute_path)
+    if all(each.validator == "type" and len(each.absolute_path) == top for each in error.context):
+        here = (*prefix, *error.absolute_path)
+        words = [word for each in error.context for word in _as_list(each.validator_value)]
+        raw = document.raw.get(here)
+        faults.add(
+            f"{dotted(here) or label} is {_shown(error.instance, raw)}, expected {_types(words)}",
+            where=document.where(here),
+            hint=_trap(error.instance, words, raw) or _description(error.schema),
+        )
+        return
+    furthest = max(error.context, key=lambda each: (len(each.absolute_path), each.validator != "type"))
+    _explain(furthest, document, prefix, faults, label, also)
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A path as a user writes it: `services.qwen.nodes[0]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _unknown_keys(error: Any) -> list[str]:
+    import re
+
+    patterns = error.schema.get("patternProperties", {})
+    properties = error.schema.get("properties", {})
+    return [
+        key
+        for key in error.instance
+        if key not in properties and not any(re.search(pattern, key) for pattern in patterns)
+    ]
+
+
+def _type_hint(error: Any, raw: str | None) -> str:
+    return _trap(error.instance, _as_list(error.validator_value), raw) or _description(error.schema)
+
+
+def _trap(value: Any, wanted: list[str], raw: str | None) -> str:
+    """Words for what YAML 1.1 makes of an unquoted scalar, where that is likely the cause."""
+    if raw and "string" in wanted and value is not None:
+        read = json.dumps(value)
+        seen = f"YAML reads {raw} as {read}" if read != raw else f"YAML reads {raw} as {_KINDS.get(type(value), 'it')}"
+        return f'{seen}; write it in quotes: "{raw}"'
+    if isinstance(value, str) and "boolean" in wanted and value.lower() in _BOOLEANS:
+        return f"write {value.lower()} without quotes"
+    if isinstance(value, str) and {"integer", "number"} & set(wanted) and value.strip().lstrip("-").isdigit():
+        return f"write {value} without quotes"
+    return ""
+
+
+def _limit(error: Any) -> str:
+    wanted = error.validator_value
+    words = {
+        "minimum": f"expected at least {wanted}",
+        "maximum": f"expected at most {wanted}",
+        "exclusiveMinimum": f"expected more than {wanted}",
+        "exclusiveMaximum": f"expected less than {wanted}",
+        "pattern": f"expected text that matches {wanted}",
+        "minLength": "expected text that is not empty" if wanted == 1 else f"expected at least {wanted} characters",
+        "minItems": "expected at least one item" if wanted == 1 else f"expected at least {wanted} items",
+        "minProperties": "expected at least one entry" if wanted == 1 else f"expected at least {wanted} entries",
+        "uniqueItems": "expected no item twice",
+    }
+    return words.get(error.validator, f"which breaks its rule: {_clip(error.message)}")
+
+
+def _shown(value: Any, raw: str | None = None) -> str:
+    if raw:
+        return raw
+    if value is None:
+        return "empty"
+    if isinstance(value, SecretRef):
+        return str(value)
+    if isinstance(value, dict):
+        return f"a mapping ({_clip(', '.join(value))})" if value else "an empty mapping"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    return _clip(repr(value))
+
+
+def _types(wanted: Any) -> str:
+    words = [_NAMES.get(each, each) for each in _as_list(wanted) if each != "null"]
+    return " or ".join(dict.fromkeys(words))
+
+
+def _described(part: Any, name: str) -> str:
+    text = _description(part)
+    return f"{name}: {text}" if text else f"add {name}"
+
+
+def _description(part: Any) -> str:
+    return str(part["description"]) if isinstance(part, Mapping) and "description" in part else ""
+
+
+def _as_list(value: Any) -> list[str]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+_NAMES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+}
+_KINDS: Mapping[type, str] = {bool: "a boolean", int: "a number", float: "a number"}
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off")
