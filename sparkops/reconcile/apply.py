@@ -19,9 +19,10 @@ from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed
 from sparkops.core.plan import Plan
 from sparkops.core.report import Report
-from sparkops.inventory.model import Inventory
+from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.secrets import Secrets
 from sparkops.nodes import bundle
-from sparkops.nodes.passwords import Passwords
+from sparkops.nodes.connect import Connections
 from sparkops.reconcile import schedule
 from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import THREADS, Fleet
@@ -39,7 +40,8 @@ class Road:
 
     inventory: Inventory
     compiled: Compiled
-    passwords: Passwords
+    connections: Connections
+    secrets: Secrets
     listener: events.Listener = events.silent
     jobs: int = THREADS
     stop: threading.Event = field(default_factory=threading.Event)
@@ -78,9 +80,9 @@ class Road:
             kinds.add(FACTS)
         nodes = {resource.node for resource in resources}
         return Fleet(
-            {name: target for name, target in targets(self.inventory).items() if name in nodes},
+            {name: target for name, target in targets(self.inventory, self.secrets).items() if name in nodes},
             cluster=self.inventory.cluster,
-            passwords=self.passwords,
+            connections=self.connections,
             program=bundle.kinds_bundle(kinds),
             listener=self.listener,
             jobs=self.jobs,

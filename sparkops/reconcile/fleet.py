@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from sparkops.core import events
 from sparkops.core.errors import ConnectionFailed, LockBusy, SparkopsError
-from sparkops.nodes.connect import connect, start_worker
-from sparkops.nodes.passwords import Passwords
+from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Transport
@@ -30,7 +29,7 @@ class Fleet:
         targets: Mapping[str, Target],
         *,
         cluster: str,
-        passwords: Passwords,
+        connections: Connections,
         program: bytes,
         listener: events.Listener = events.silent,
         jobs: int = THREADS,
@@ -38,7 +37,7 @@ class Fleet:
         self.targets = targets
         self.cluster = cluster
         self.failed: dict[str, SparkopsError] = {}
-        self._passwords = passwords
+        self._connections = connections
         self._program = program
         self._listener = listener
         self._jobs = max(1, jobs)
@@ -67,10 +66,10 @@ class Fleet:
 
     def _open(self, node: str) -> None:
         target = self.targets[node]
-        self._listener(events.NodeConnecting(node=node, address=target.host))
-        transport = connect(target, self._passwords)
+        self._listener(events.NodeConnecting(node=node, address=target.address))
+        transport = self._connections.connect(target)
         try:
-            stream = start_worker(transport, target, self._program, self._passwords)
+            stream = self._connections.start_worker(transport, target, self._program)
         except BaseException:
             transport.close()
             raise

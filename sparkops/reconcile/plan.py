@@ -11,8 +11,9 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
+from sparkops.inventory.inventory import Accept
 from sparkops.reconcile.diff import Difference, diff
-from sparkops.resources.resource import Accept, Resource
+from sparkops.resources.resource import Resource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,12 +121,3 @@ def unpack(answer: Mapping[str, Any]) -> Observed:
     if found is not None and not isinstance(found, Mapping):
         return Unknown(f"the worker answered {type(found).__name__} where a state was expected")
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Accept:
-    """An entry of the inventory's `accept:`; `until` is an ISO date or empty."""
-
-    id: str
-    reason: str
-    until: str = ""

@@ -1,0 +1,47 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both install what is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-all check fix bench docs clean lab-down
+
+demo: $(STAMP)
+	$(BIN)/python -m tests.lab.demo
+
+test: $(STAMP)
+	$(PYTEST) -m "not slow" tests
+
+test-all: $(STAMP)
+	$(PYTEST) tests
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/unit tests/worker
+
+fix: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)
+	$(BIN)/python -m docs.generate
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+lab-down: $(STAMP)
+	$(BIN)/python -m tests.lab down
+
+# The environment is made anew when the declared dependencies change.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "sparkops needs Python 3.10 or later"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh tests/lab/apt.sh python3-venv
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean: lab-down
+	rm -rf $(VENV) dist build

@@ -1,0 +1,22 @@
+"""The entry point: answers `--version` at once, and hands everything else to the command line.
+
+The command-line library is imported only when a command runs, so that what needs no library pays for none.
+"""
+
+import sys
+
+
+def main() -> int:
+    """Run one command; returns the exit status of DESIGN's table."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        from sparkops import __version__
+
+        print(f"sparkops {__version__}")
+        return 0
+    from sparkops.cli.app import run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

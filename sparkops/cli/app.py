@@ -1,0 +1,119 @@
+"""The command line: which command stands in which module, and where errors become words and exit statuses.
+
+Commands are imported when they are called; their one-line summaries stand here, so that `--help` imports none.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from sparkops.core.errors import SparkopsError
+
+DEFECT = 70
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init", "Write a first, commented inventory"),
+    "plan": ("plan", "Show what would change; touches nothing"),
+    "apply": ("apply", "Bring the nodes into the declared state"),
+    "drift": ("drift", "Report what differs from the declaration, with an exit status for scripts"),
+    "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
+    "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
+    "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
+    "facts": ("facts", "Print what the nodes say about themselves"),
+    "trust": ("trust", "Show the host keys of nodes and add them to known_hosts"),
+    "completion": ("completion", "Print the completion script for bash, zsh or fish"),
+}
+
+
+class Lazy(click.Group):
+    """A group that imports a command's module when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"sparkops.cli.{COMMANDS[cmd_name][0]}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; commands: {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command {args[0]!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(
+    cls=Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit statuses: 0 as declared, 1 wrong input, 2 differs, 3 unknown or unreachable, 4 some steps failed, "
+    "75 a lock is busy, 130 interrupted.",
+)
+@click.version_option(package_name="sparkops", prog_name="sparkops", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Declarative, agentless provisioning of DGX Spark nodes and the LLM services on them.
+
+    \b
+    sparkops init > inventory.yml      a first inventory to fill in
+    sparkops plan inventory.yml        what would change
+    sparkops apply inventory.yml       bring the nodes there
+    sparkops drift inventory.yml       what differs, for a timer or CI
+    """
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command line; every error becomes its words on standard error and its exit status."""
+    try:
+        status = cli.main(list(args), prog_name="sparkops", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        print("\ninterrupted; the same command resumes", file=sys.stderr)
+        return 130
+    except SparkopsError as error:
+        print(f"error: {safe(str(error))}", file=sys.stderr)
+        return error.exit_status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EROFS, errno.EISDIR):
+            return _defect()
+        print(f"error: {error.filename or 'this machine'}: {error.strerror}", file=sys.stderr)
+        return 1
+    except Exception:  # noqa: BLE001 - whatever is left is a defect of ours and says so
+        return _defect()
+
+
+def _defect() -> int:
+    traceback.print_exc()
+    print("\nThis is a defect of sparkops, not of your inventory. Please report the lines above.", file=sys.stderr)
+    return DEFECT
+
+
+def safe(text: str) -> str:
+    """Text from a node or a file without the control characters that could drive a terminal."""
+    return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in text)

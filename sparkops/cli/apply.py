@@ -1,0 +1,116 @@
+"""`sparkops apply`: the whole road, with the question before what interrupts a service."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparkops.cli import options
+
+if TYPE_CHECKING:
+    from sparkops.core.report import Report
+
+
+@click.command(
+    "apply",
+    epilog="""\b
+Examples:
+  sparkops apply inventory.yml
+  sparkops apply inventory.yml --yes              also what interrupts a service, unasked
+  sparkops apply inventory.yml --limit spark-01 --role driver""",
+)
+@options.inventory_argument
+@options.selection
+@options.jobs
+@options.output
+@click.option("-y", "--yes", is_flag=True, help="Don't ask before steps that interrupt a service")
+def command(inventory: Path, yes: bool, **given: Any) -> int:
+    """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
+
+    Ctrl-C once finishes the running steps and stops; twice leaves at once. Both can be resumed by the same command.
+    """
+    return _apply(inventory, yes, **given)
+
+
+def _apply(
+    inventory: Path,
+    yes: bool,
+    *,
+    extra: tuple[tuple[str, str], ...],
+    limit: tuple[str, ...],
+    roles: tuple[str, ...],
+    jobs: int,
+    form: str,
+    output: Path | None,
+    verbose: int,
+    no_color: bool,
+) -> int:
+    from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
+    from sparkops.operate.runs import RunFolder
+    from sparkops.nodes.connect import Connections
+    from sparkops.reconcile.apply import Road
+
+    loaded, compiled, secrets = options.load(inventory, extra, limit, roles)
+    run = RunFolder.create(loaded.cluster, "apply")
+    stop = threading.Event()
+    with listener_for(form, no_color, run.write) as listener, _interrupts(stop):
+
+        def agree(report: Report) -> bool:
+            if form == "text":
+                with listener.paused():
+                    show_plan(report, no_color=no_color, verbose=verbose)
+                    return _agree(report, yes)
+            return _agree(report, yes)
+
+        report = Road(
+            inventory=loaded,
+            compiled=compiled,
+            connections=Connections(passwords_for(loaded)),
+            secrets=secrets,
+            listener=listener,
+            jobs=jobs,
+            stop=stop,
+        ).apply(agree)
+    report = run.finish(report)
+    emit(report, form, output, no_color=no_color, verbose=verbose)
+    return report.exit_status
+
+
+def _agree(report: Report, yes: bool) -> bool:
+    interrupting = report.plan.disruptive
+    if yes or not interrupting:
+        return True
+    if not options.is_terminal():
+        raise click.UsageError(
+            f"{len(interrupting)} steps interrupt a service ({', '.join(s.id for s in interrupting[:3])}); "
+            "without a terminal to ask at, this needs --yes"
+        )
+    return click.confirm(f"{len(interrupting)} steps interrupt a service. Go on?")
+
+
+@contextlib.contextmanager
+def _interrupts(stop: threading.Event) -> Generator[None, None, None]:
+    """First Ctrl-C (or SIGTERM): finish what runs. Second: leave now."""
+
+    def handle(number: int, _: object) -> None:
+        if stop.is_set():
+            sys.stderr.write("\nleft at once; the same command resumes\n")
+            sys.stderr.flush()
+            os._exit(130)
+        stop.set()
+        sys.stderr.write("\nstopping after the running steps; again to leave at once\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

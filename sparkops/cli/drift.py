@@ -1,0 +1,29 @@
+"""`sparkops drift`: a plan that nobody runs, as a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sparkops.cli import options
+
+
+@click.command(
+    "drift",
+    epilog="""\b
+Examples:
+  sparkops drift inventory.yml
+  sparkops drift inventory.yml --format json      for a timer or CI: exit status 0, 2 or 3
+  sparkops drift inventory.yml --limit qwen       one service with all its nodes""",
+)
+@options.inventory_argument
+@options.selection
+@options.jobs
+@options.output
+def command(inventory: Path, **given: Any) -> int:
+    """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
+    from sparkops.cli.looking import look
+
+    return look("drift", inventory, **given)

@@ -1,0 +1,54 @@
+"""`sparkops inventory show`: the merged variables of a node, and where each came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sparkops.cli import options
+
+
+@click.group("inventory")
+def command() -> None:
+    """Look into the inventory, offline; secrets stay references."""
+
+
+@command.command(
+    "show",
+    epilog="""\b
+Examples:
+  sparkops inventory show spark-01
+  sparkops inventory show spark-01 --service qwen --origin""",
+)
+@click.argument("node")
+@click.option("-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True)
+@click.option("--service", help="As this service on the node sees it")
+@click.option("--origin", is_flag=True, help="Say for each value where it came from")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-e", "--extra", type=options.Pair(), multiple=True, help="Set a variable: service.port=8001")
+def show(
+    node: str, inventory: Path, service: str | None, origin: bool, form: str, extra: tuple[tuple[str, str], ...]
+) -> None:
+    """Print the merged variables of a node, or of a service on it."""
+    import yaml
+
+    from sparkops.inventory.load import load
+    from sparkops.inventory.show import show as origins
+    from sparkops.inventory.show import values
+
+    loaded = load(inventory, extra=extra)
+    if not origin:
+        found = values(loaded, node, service)
+        text = json.dumps(found, indent=2) if form == "json" else yaml.safe_dump(found, sort_keys=False).rstrip()
+        click.echo(text)
+        return
+    lines = origins(loaded, node, service)
+    if form == "json":
+        rows = [{"path": each.path, "value": each.value, "layer": each.layer, "where": each.where} for each in lines]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max((len(each.path) for each in lines), default=0)
+    for each in lines:
+        click.echo(f"{each.path:{width}}  {json.dumps(each.value)}  # {each.layer}, {each.where}")

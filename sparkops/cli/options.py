@@ -1,0 +1,82 @@
+"""Options that several commands share, and loading what they point to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sparkops.inventory.inventory import Inventory
+    from sparkops.inventory.secrets import Secrets
+    from sparkops.reconcile.compile import Compiled
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
+    """`key=value`; the value is read as YAML, as it would be in the inventory."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        key, sign, text = str(value).partition("=")
+        if not sign or not key:
+            self.fail(f"{value!r} is not of the form key=value", param, ctx)
+        return key, text
+
+
+def inventory_argument(function: Command) -> Command:
+    return click.argument("inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"))(function)
+
+
+def selection(function: Command) -> Command:
+    """--limit, --role and -e."""
+    for option in (
+        click.option("-e", "--extra", type=Pair(), multiple=True, help="Set a variable: service.port=8001"),
+        click.option("--role", "roles", multiple=True, help="Only these roles (repeatable)"),
+        click.option(
+            "--limit", multiple=True, help="Only these nodes, groups or services; globs and !x work (repeatable)"
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def output(function: Command) -> Command:
+    """--format, -o, -v and --no-color."""
+    for option in (
+        click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
+        click.option("-v", "--verbose", count=True, help="Also list what is as declared"),
+        click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file"),
+        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
+    ):
+        function = option(function)
+    return function
+
+
+def jobs(function: Command) -> Command:
+    return click.option(
+        "--jobs", type=click.IntRange(1, 512), default=64, show_default=True, help="Nodes to talk to at once"
+    )(function)
+
+
+def load(
+    inventory: Path, extra: tuple[tuple[str, str], ...], limit: tuple[str, ...], roles: tuple[str, ...]
+) -> tuple[Inventory, Compiled, Secrets]:
+    """The inventory and what it means for the selected nodes. Raises InventoryError."""
+    from sparkops.inventory.load import load as read
+    from sparkops.inventory.secrets import Secrets
+    from sparkops.reconcile.compile import compile as build
+
+    secrets = Secrets()
+    loaded = read(inventory, extra=extra)
+    return loaded, build(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
+
+
+def is_terminal() -> bool:
+    """Whether a person sees the output and can answer."""
+    return sys.stdout.isatty() and sys.stdin.isatty()

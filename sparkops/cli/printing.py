@@ -1,0 +1,59 @@
+"""Where reports and progress go: standard output or a file, colours or none, bars or lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from sparkops.core import events
+from sparkops.core.report import Report
+from sparkops.inventory.inventory import Inventory
+from sparkops.nodes.passwords import Passwords, terminal
+from sparkops.reports import text
+from sparkops.reports.json import as_json
+from sparkops.reports.progress import Lines, Live, Silent
+
+
+def console(no_color: bool, *, error: bool = False) -> Console:
+    """A console without rich's own guessing of markup and highlights."""
+    plain = no_color or bool(os.environ.get("NO_COLOR"))
+    return Console(no_color=plain, highlight=False, markup=False, emoji=False, stderr=error)
+
+
+def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
+    """Bars on a terminal, lines without one, silence for JSON."""
+    if form != "text":
+        return Silent(others)
+    shown = console(no_color, error=True)
+    if shown.is_terminal:
+        return Live(shown, others)
+    return Lines(lambda line: print(line, file=sys.stderr, flush=True), others)
+
+
+def passwords_for(inventory: Inventory) -> Passwords:
+    """Passwords asked for at the terminal, where there is one."""
+    return Passwords(terminal(), tuple(inventory.nodes))
+
+
+def show_plan(report: Report, *, no_color: bool, verbose: int) -> None:
+    """The plan of an apply, before the question."""
+    text.Printer(console(no_color), verbose=verbose).plan(report)
+
+
+def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verbose: int) -> None:
+    """Print the report, or write it to a file."""
+    if form == "json":
+        words = json.dumps(as_json(report), indent=1) + "\n"
+    elif output is not None:
+        words = "\n".join(text.lines(report)) + "\n"
+    else:
+        text.render(report, console(no_color), verbose=verbose)
+        return
+    if output is None:
+        sys.stdout.write(words)
+    else:
+        output.write_text(words, encoding="utf-8")

@@ -1,0 +1,39 @@
+"""What nodes say about themselves, asked in one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparkops.core import events
+from sparkops.core.errors import SparkopsError
+from sparkops.core.states import Unknown
+from sparkops.nodes import bundle
+from sparkops.nodes.connect import Connections
+from sparkops.nodes.session import Session
+from sparkops.nodes.target import Target
+from sparkops.reconcile.fleet import THREADS, Fleet
+from sparkops.resources.resource import unpack
+
+GROUPS = ("os", "cpu", "memory", "disk", "gpu", "docker", "cdi", "network", "reboot", "desktop", "firmware", "packages")
+
+
+def facts(
+    targets: Mapping[str, Target],
+    connections: Connections,
+    *,
+    groups: Sequence[str] = GROUPS,
+    jobs: int = THREADS,
+    listener: events.Listener = events.silent,
+) -> dict[str, Mapping[str, Any] | SparkopsError | Unknown]:
+    """The facts of every node, by node; an error or the reason where they could not be had."""
+    program = bundle.kinds_bundle(["facts"])
+
+    def ask(node: str, session: Session) -> Mapping[str, Any] | Unknown:
+        asks = [["facts", "facts", {"groups": list(groups)}]]
+        answer = session.call("observe", {"asks": asks, "limit": 30.0}, timeout=45.0)
+        found = unpack(answer["answers"]["facts"])
+        return found if found is not None else {}
+
+    with Fleet(targets, cluster="", connections=connections, program=program, listener=listener, jobs=jobs) as fleet:
+        return fleet.each(targets, ask)
