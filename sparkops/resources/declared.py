@@ -1,0 +1,81 @@
+"""Checks of declared values that several kinds share; each error shows the value, the place and the way out.
+
+It must not know any kind, and it does not look at a node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.secrets import Secret
+from sparkops.core.states import FromFact
+
+_MODE = re.compile(r"[0-7]{3,4}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|[0-9]{1,10}")
+
+
+def path(value: Any, what: str, where: str) -> str:
+    """An absolute, normal path: no `..`, no doubled or final slash. Raises InventoryError."""
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value or "\n" in value:
+        raise InventoryError(f"{what} is {value!r}, not an absolute path", where=where, hint="begin it with /")
+    parts = value[1:].split("/")
+    if value != "/" and any(part in ("", ".", "..") for part in parts):
+        normal = "/" + "/".join(part for part in parts if part not in ("", "."))
+        hint = "write it without `..`" if ".." in parts else f"write {normal}"
+        raise InventoryError(f"{what} is {value!r}, which names its place in a roundabout way", where=where, hint=hint)
+    return value
+
+
+def mode(value: Any, where: str) -> str | None:
+    """`0644` for a declared mode; None for none. Raises InventoryError, in particular for numbers."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        guess = f"{value:04o}" if 0 <= value <= 0o7777 else "0644"
+        raise InventoryError(
+            f"mode is the number {value}; YAML has read it, and whether it was octal is lost",
+            where=where,
+            hint=f'write it in quotes, such as "{guess}"',
+        )
+    if not isinstance(value, str) or not _MODE.fullmatch(value):
+        raise InventoryError(f"mode is {value!r}", where=where, hint='write octal digits in quotes, such as "0644"')
+    return value.zfill(4)
+
+
+def account(value: Any, what: str, where: str) -> Any:
+    """The name or number of a user or group as text; None and facts pass. Raises InventoryError."""
+    if value is None or isinstance(value, FromFact):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise InventoryError(f"{what} is {value!r}", where=where, hint="give a name or a number of a user or group")
+    return value
+
+
+def words(value: Any, what: str, where: str) -> tuple[str, ...]:
+    """A list of words, such as an argument list, as a tuple of texts. Raises InventoryError for texts and secrets."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InventoryError(f"{what} is {value!r}, not a list", where=where, hint=f"write {what}: [word, word, …]")
+    found = []
+    for each in value:
+        if isinstance(each, Secret):
+            raise InventoryError(
+                f"a secret stands in {what}, where every user of the node could read it",
+                where=where,
+                hint="put it into a file of its own and name the file",
+            )
+        if isinstance(each, bool) or not isinstance(each, (str, int, float)) or "\0" in str(each):
+            raise InventoryError(f"{what} contains {each!r}, which is no word", where=where, hint="quote it")
+        found.append(str(each))
+    return tuple(found)
+
+
+def one_of(value: Any, what: str, choices: tuple[str, ...], where: str) -> str:
+    """One of the words in `choices`. Raises InventoryError."""
+    if value not in choices:
+        raise InventoryError(f"{what} is {value!r}", where=where, hint=f"write one of: {', '.join(choices)}")
+    return str(value)

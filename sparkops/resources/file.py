@@ -1,0 +1,112 @@
+"""A file on a node: content, owner, group and mode, or its absence.
+
+Content is identified by its SHA-256. Secret content is compared on the node and never shown, diffed or hashed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparkops.core.plan import Step
+from sparkops.core.secrets import Content, Secret
+from sparkops.core.states import State
+from sparkops.resources import declared
+from sparkops.resources.resource import Resource
+
+SHOWN = 64 << 10
+"""Bytes of declared text up to which a diff is shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class File(Resource):
+    """A file. `name` is its absolute path.
+
+    `content`, `owner`, `group` and `mode` are compared only where declared; what is replaced keeps the rest. `validate`
+    is an argument list in which `{path}` stands for the new file, run before it takes its place. A secret content has
+    mode 0600 unless another is declared.
+    """
+
+    kind: ClassVar[str] = "file"
+
+    content: str | Secret | Content | None = None
+    owner: str | int | None = None
+    group: str | int | None = None
+    mode: str | None = None
+    validate: tuple[str, ...] = ()
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        declared.path(self.name, "the name of a file", self.where)
+        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        if isinstance(self.content, (str, Secret)):
+            put(self, "content", Content(self.content))
+        put(self, "owner", declared.account(self.owner, "owner", self.where))
+        put(self, "group", declared.account(self.group, "group", self.where))
+        put(self, "mode", declared.mode(self.mode, self.where))
+        put(self, "validate", declared.words(self.validate, "validate", self.where))
+
+    def ask(self) -> dict[str, Any]:
+        asked: dict[str, Any] = {"path": self.name}
+        for key in ("owner", "group"):
+            if isinstance(value := getattr(self, key), str):
+                asked[key] = value
+        if isinstance(self.content, Content) and self.state == "present":
+            data = self.content.encode()
+            if self.content.secret:
+                asked["secret"] = data
+            else:
+                asked.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        return asked
+
+    def desired(self) -> State:
+        if self.state == "absent":
+            return None
+        wanted: dict[str, Any] = {"type": "file"}
+        if isinstance(self.content, Content):
+            secret = self.content.secret
+            wanted["content"] = "declared" if secret else _digest(self.content)
+            if secret:
+                wanted["mode"] = "0600"
+        for key in ("owner", "group", "mode"):
+            if (value := getattr(self, key)) is not None:
+                wanted[key] = value
+        return wanted
+
+    def act(self, step: Step) -> dict[str, Any]:
+        given: dict[str, Any] = {"validate": list(self.validate)}
+        if isinstance(self.content, Content) and not self.content.secret:
+            given["content"] = self.content.encode()
+        return given
+
+    def text_diff(self, found: State) -> str:
+        """What would change in the text; a sentence in brackets where that cannot be shown."""
+        if self.state == "absent" or not isinstance(self.content, Content):
+            return ""
+        if found is not None and found.get("content") == (self.desired() or {}).get("content"):
+            return ""
+        if isinstance(self.content.text, Secret):
+            return "(content changed (secret))"
+        if found is not None and "text" not in found:
+            return f"(the present content is binary or large: {found.get('size', '?')} bytes)"
+        if len(self.content.text) > SHOWN:
+            return f"(the declared content is large: {len(self.content.encode())} bytes)"
+        return _unified(self.name, found["text"] if found else None, self.content.text)
+
+
+def _digest(content: Content) -> str:
+    return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
+
+
+def _unified(name: str, old: str | None, new: str) -> str:
+    before = "/dev/null" if old is None else name
+    lines = difflib.unified_diff(_lines(old or ""), _lines(new), before, name)
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
+def _lines(text: str) -> list[str]:
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
