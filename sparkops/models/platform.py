@@ -1,0 +1,137 @@
+"""What is known about drivers, CUDA, kernels, firmware and engines: the typed view of `knowledge/platform.yml`.
+
+It must not know a node or an inventory: it judges a version, and says why and by whose word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import yaml
+
+from sparkops.core.data import bundled
+from sparkops.core.errors import InventoryError
+
+Word: TypeAlias = Literal["accept", "warn", "deny"]
+Certainty: TypeAlias = Literal["verified", "unverified", "contradictory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is held of the versions that `match`, a glob over the whole version. `match` is empty for the unlisted."""
+
+    match: str
+    word: Word
+    certainty: Certainty
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """All verdicts on one thing, the way out of a bad one, and what is held of a version that nothing matches."""
+
+    name: str
+    title: str
+    remedy: str
+    unlisted: Word
+    verdicts: tuple[Verdict, ...]
+
+    def verdict(self, version: str) -> Verdict:
+        """The verdict with the most specific match; that on unlisted versions where none matches."""
+        index = most_specific([each.match for each in self.verdicts], version)
+        if index is not None:
+            return self.verdicts[index]
+        return Verdict("", self.unlisted, "unverified", f"nothing is known about {self.title} {version}", "")
+
+    def judge(self, version: str, accept: Iterable[str] = (), deny: Iterable[str] = ()) -> Verdict:
+        """The verdict where an inventory's own globs stand beside what is known.
+
+        The most specific match of all three counts; between equals the inventory's word before what is known, and its
+        deny before its accept.
+        """
+        own = [Verdict(each, "deny", "verified", "the inventory denies it", "inventory") for each in deny]
+        own += [Verdict(each, "accept", "verified", "the inventory accepts it", "inventory") for each in accept]
+        candidates = [*own, *self.verdicts]
+        index = most_specific([each.match for each in candidates], version)
+        return self.verdict(version) if index is None else candidates[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """All components by name."""
+
+    components: Mapping[str, Component]
+
+    def component(self, name: str) -> Component:
+        """The component of that name. Raises InventoryError naming the known ones."""
+        if name not in self.components:
+            raise InventoryError(
+                f"nothing is known about a component {name!r}", hint=f"known: {', '.join(sorted(self.components))}"
+            )
+        return self.components[name]
+
+    def verdict(self, component: str, version: str) -> Verdict:
+        """The verdict on a version of a component."""
+        return self.component(component).verdict(version)
+
+
+def specificity(glob: str) -> int:
+    """How many characters of a glob are literal; a set in brackets counts as one."""
+    return len(re.sub(r"[*?]", "", re.sub(r"\[[^\]]+\]", "x", glob)))
+
+
+def most_specific(globs: list[str], version: str) -> int | None:
+    """The index of the most specific glob that matches, the first of equals; None where none does."""
+    matching = [index for index, glob in enumerate(globs) if fnmatchcase(version, glob)]
+    return max(matching, key=lambda index: (specificity(globs[index]), -index), default=None)
+
+
+@cache
+def load(path: Path | None = None) -> Platform:
+    """The bundled knowledge, or that of another file. Raises InventoryError for a file that is not of its shape."""
+    path = path or bundled("knowledge") / "platform.yml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
+    try:
+        return Platform({name: _component(name, each) for name, each in content["components"].items()})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InventoryError(
+            f"not of the shape of platform.schema.json: {error}",
+            where=str(path),
+            hint="compare it with the bundled knowledge/platform.yml",
+        ) from None
+
+
+def _component(name: str, content: Mapping[str, Any]) -> Component:
+    return Component(
+        name=name,
+        title=str(content["title"]),
+        remedy=str(content["remedy"]),
+        unlisted=_one_of(content["unlisted"], get_args(Word)),
+        verdicts=tuple(_verdict(each) for each in content["verdicts"]),
+    )
+
+
+def _verdict(content: Mapping[str, Any]) -> Verdict:
+    return Verdict(
+        match=str(content["match"]),
+        word=_one_of(content["verdict"], get_args(Word)),
+        certainty=_one_of(content["certainty"], get_args(Certainty)),
+        reason=str(content["reason"]),
+        source=str(content["source"]),
+    )
+
+
+def _one_of(value: Any, words: tuple[str, ...]) -> Any:
+    if value not in words:
+        raise ValueError(f"{value!r} is none of {', '.join(words)}")
+    return value

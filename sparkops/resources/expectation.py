@@ -1,0 +1,189 @@
+"""What one fact is expected to be, and the judgement on a value. Pure; it must not know where a value came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Severity
+from sparkops.inventory.faults import suggest
+from sparkops.models import platform
+from sparkops.models.platform import Component, most_specific
+
+Fault: TypeAlias = Literal["missing", "differs", "denied", "unlisted", "doubtful", "low", "high", "lacks", "uneven"]
+
+GIB = 1 << 30
+WORDS = {
+    "equals",
+    "one_of",
+    "matches",
+    "deny",
+    "accept",
+    "verdicts",
+    "at_least",
+    "at_most",
+    "includes",
+    "empty",
+    "equal_on_service",
+    "tolerance",
+    "optional",
+    "severity",
+    "remedy",
+    "reason",
+    "source",
+    "id",
+    "title",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Why a value is not as expected; `severity` is that of what is known, empty for the requirement's own."""
+
+    fault: Fault
+    words: str
+    severity: Severity | Literal[""] = ""
+    remedy: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """One key of a requirement's `expect`, which is a plain value (equality) or a mapping of these words.
+
+    equals, one_of          the value, or one of several
+    matches, deny           globs, of which one, or none, must match; the more specific counts, deny between equals
+    verdicts                a component of knowledge/platform.yml; `accept` and `deny` are the inventory's own word
+                            beside it, and a non-empty `accept` leaves out what it does not name
+    at_least, at_most       bounds, inclusive (bytes where the key ends in `_bytes`)
+    includes, empty         for lists: an element of it (or, of a list, any of them); that there is none
+    equal_on_service        the same on all nodes of the service; numbers within `tolerance`, a fraction of the largest
+    optional                a fact that the node does not have is as expected
+    title, reason, remedy, source, severity, id     words for the violation
+    """
+
+    equals: Any = None
+    one_of: tuple[Any, ...] = ()
+    matches: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
+    verdicts: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    includes: Any = None
+    empty: bool = False
+    equal_on_service: bool = False
+    tolerance: float = 0.0
+    optional: bool = False
+    severity: Severity | Literal[""] = ""
+    title: str = ""
+    reason: str = ""
+    remedy: str = ""
+    source: str = ""
+    id: str = ""
+
+
+def parse(declared: Any, where: str = "") -> Expectation:
+    """The expectation that a role or inventory declares. Raises InventoryError for a word that does not exist."""
+    if not isinstance(declared, Mapping):
+        return Expectation(equals=declared)
+    for word in declared:
+        if word not in WORDS:
+            hint = suggest(str(word), WORDS)
+            raise InventoryError(f"an expectation has no word {word!r}", where=where, hint=hint)
+    given: dict[str, Any] = dict(declared)
+    for word in ("one_of", "matches", "deny", "accept"):
+        given[word] = tuple(given.get(word) or ())
+    if given.get("verdicts"):
+        platform.load().component(given["verdicts"])
+    return Expectation(**given)
+
+
+def judge(key: str, expected: Expectation, value: Any) -> Judgement | None:
+    """What is wrong with the value of `key`; None when it is as expected. Peers are judged by `uneven`."""
+    if value is None and not expected.empty:
+        if expected.optional or _asks_nothing(expected):
+            return None
+        return Judgement("missing", "the node has none")
+    if expected.verdicts:
+        return _judge_version(expected, platform.load().component(expected.verdicts), str(value))
+    return _judge_globs(expected, str(value)) or _judge_plain(key, expected, value)
+
+
+def _asks_nothing(expected: Expectation) -> bool:
+    bounds = (expected.equals, expected.at_least, expected.at_most, expected.includes)
+    lists = (expected.one_of, expected.matches, expected.deny, expected.verdicts)
+    return all(each is None for each in bounds) and not any(lists)
+
+
+def _judge_globs(expected: Expectation, text: str) -> Judgement | None:
+    globs = [*expected.deny, *expected.matches]
+    index = most_specific(globs, text)
+    if index is not None and index < len(expected.deny):
+        return Judgement("denied", f"{text} matches {globs[index]}, which is denied")
+    if expected.matches and index is None:
+        return Judgement("unlisted", f"{text} is none of {listed(expected.matches)}")
+    return None
+
+
+def _judge_version(expected: Expectation, component: Component, version: str) -> Judgement | None:
+    verdict = component.judge(version, expected.accept, expected.deny)
+    if verdict.word != "deny" and expected.accept and most_specific(list(expected.accept), version) is None:
+        words = f"{component.title} {version} is none of {listed(expected.accept)}"
+        return Judgement("unlisted", words, "error", component.remedy, "inventory")
+    if verdict.word == "accept":
+        return None
+    certainty = "" if verdict.certainty == "verified" else f" ({verdict.certainty})"
+    words = f"{component.title} {version}: {verdict.reason}{certainty}" if verdict.match else verdict.reason
+    if verdict.word == "deny":
+        return Judgement("denied", words, "error", component.remedy, verdict.source)
+    return Judgement("doubtful", words, "warning", component.remedy, verdict.source)
+
+
+def _judge_plain(key: str, expected: Expectation, value: Any) -> Judgement | None:
+    if expected.equals is not None and value != expected.equals:
+        return Judgement("differs", f"{shown(key, value)} instead of {shown(key, expected.equals)}")
+    if expected.one_of and value not in expected.one_of:
+        return Judgement("unlisted", f"{shown(key, value)} is none of {listed(expected.one_of)}")
+    if expected.at_least is not None and value < expected.at_least:
+        return Judgement("low", f"{shown(key, value)}, at least {shown(key, expected.at_least)} needed")
+    if expected.at_most is not None and value > expected.at_most:
+        return Judgement("high", f"{shown(key, value)}, at most {shown(key, expected.at_most)} allowed")
+    if expected.includes is not None:
+        wanted = expected.includes if isinstance(expected.includes, (list, tuple)) else [expected.includes]
+        if not any(each in value for each in wanted):
+            return Judgement("lacks", f"{listed(value) or 'nothing'} has none of {listed(wanted)}")
+    if expected.empty and value:
+        return Judgement("differs", listed(value) if isinstance(value, (list, tuple)) else str(value))
+    return None
+
+
+def uneven(key: str, expected: Expectation, by_node: Mapping[str, Any]) -> Judgement | None:
+    """Whether a service's nodes differ in `key`; the words name each node with its value."""
+    values = list(by_node.values())
+    if all(_close(value, other, expected.tolerance) for value in values for other in values):
+        return None
+    each = ", ".join(f"{node} {shown(key, value)}" for node, value in sorted(by_node.items()))
+    return Judgement("uneven", f"differs within the service: {each}")
+
+
+def _close(one: Any, other: Any, tolerance: float) -> bool:
+    if tolerance and isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return abs(one - other) <= tolerance * max(abs(one), abs(other))
+    return bool(one == other)
+
+
+def shown(key: str, value: Any) -> str:
+    """A value for a person; bytes in GiB."""
+    if value is None:
+        return "none"
+    if key.endswith("_bytes") and isinstance(value, (int, float)):
+        return f"{value / GIB:.1f} GiB"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def listed(values: Any) -> str:
+    """Several values for a person."""
+    return ", ".join(str(each) for each in cast("list[Any]", values))

@@ -1,0 +1,113 @@
+"""`require`: what a node has to be, judged on its facts and never repaired: driver, kernel, memory, disk, runtime.
+
+It is named by a group of facts (`worker/facts.py`). Expectations see one group; several requirements of the same
+group tell each other apart by `label`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from sparkops.core.plan import Severity, Violation
+from sparkops.core.states import Observed, State, Unknown
+from sparkops.resources.expectation import Expectation, Judgement, judge, parse, uneven
+from sparkops.resources.resource import Peers, Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Require(Resource):
+    """Expectations on the facts of the group `name`.
+
+    `expect` maps a fact's key in the group (dotted for nested ones) to a value or to words of `Expectation`. `args`
+    goes to the group (`disk` takes `path`). `severity` and `remedy` are those of expectations that have none. A
+    violation's id is `LABEL.KEY-FAULT` (`gpu.driver-version-denied`), where an expectation's `id` stands for
+    `LABEL.KEY`; it is the same on all nodes, so that one `accept` can cover a fleet.
+    """
+
+    kind: ClassVar[str] = "require"
+    converged: ClassVar[bool] = False
+
+    expect: Mapping[str, Any]
+    args: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    severity: Severity = "error"
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        for declared in self.expect.values():
+            parse(declared, self.where)
+
+    @property
+    def id(self) -> str:
+        return self.id_on(self.node)
+
+    def id_on(self, node: str) -> str:
+        """The id of the same requirement on another node; a service's own carries the service's name."""
+        of = f" of {self.service}" if self.service else ""
+        return f"{self.kind} {self.label or self.name}{of} @{node}"
+
+    @property
+    def expectations(self) -> dict[str, Expectation]:
+        return {key: parse(declared, self.where) for key, declared in self.expect.items()}
+
+    def ask(self) -> dict[str, Any]:
+        return {"group": self.name, "args": dict(self.args), "keys": sorted(self.expect)}
+
+    def desired(self) -> State:
+        return {}
+
+    def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
+        if isinstance(found, Unknown) or found is None:
+            return ()
+        if found.get("present") is False:
+            return self._absent(found)
+        wrong = []
+        for key, expected in self.expectations.items():
+            judgement = judge(key, expected, found.get(key))
+            if judgement is not None:
+                wrong.append(self._violation(key, expected, judgement))
+            elif expected.equal_on_service:
+                wrong += self._compared(key, expected, found, peers)
+        return tuple(wrong)
+
+    def _absent(self, found: Mapping[str, Any]) -> tuple[Violation, ...]:
+        if all(each.optional for each in self.expectations.values()):
+            return ()
+        return (
+            Violation(
+                id=f"{self.label or self.name}.absent",
+                resource=self.id,
+                node=self.node,
+                severity=self.severity,
+                message=f"no {self.name}: {found.get('error') or 'the node has none'}",
+                remedy=self.remedy,
+            ),
+        )
+
+    def _compared(
+        self, key: str, expected: Expectation, found: Mapping[str, Any], peers: Peers
+    ) -> tuple[Violation, ...]:
+        """Each node of a pair that differs is violated in the same words, so that neither is touched alone."""
+        by_node = {self.node: found.get(key)}
+        for node in self.peer_nodes:
+            other = found if node == self.node else peers(self.id_on(node))
+            if isinstance(other, Mapping) and other.get("present") is not False:
+                by_node[node] = other.get(key)
+        judgement = uneven(key, expected, by_node)
+        return (self._violation(key, expected, judgement),) if judgement is not None else ()
+
+    def _violation(self, key: str, expected: Expectation, judgement: Judgement) -> Violation:
+        name = expected.id or f"{self.label or self.name}.{key.replace('_', '-')}"
+        subject = expected.title or f"{self.name}.{key}"
+        reason = f" ({expected.reason})" if expected.reason else ""
+        return Violation(
+            id=f"{name}-{judgement.fault}",
+            resource=self.id,
+            node=self.node,
+            severity=judgement.severity or expected.severity or self.severity,
+            message=f"{subject}: {judgement.words}{reason}",
+            remedy=expected.remedy or judgement.remedy or self.remedy,
+            source=expected.source or judgement.source,
+        )
