@@ -1,0 +1,172 @@
+"""The kind `unit`: a systemd unit, from its text to what its running process was started from.
+
+Whether a process has to be restarted is not a matter of what this run wrote: the unit's text carries
+`Environment=SPARKOPS_INPUTS=DIGEST`, and the observer reads that back out of the *running* process. A unit without a
+main process (`Type=oneshot` with `RemainAfterExit=yes`) says it through the lines of `inputs_lines`. Any other change
+of the text needs a daemon-reload and interrupts nothing.
+
+It must not know how systemd is asked: that is the worker's half.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Step
+from sparkops.core.secrets import Content, Secret
+from sparkops.core.states import Observed, State, Unknown
+from sparkops.resources.resource import Resource
+
+SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
+NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
+VARIABLE = "SPARKOPS_INPUTS"
+STAMPS = "/run/sparkops/units"
+
+
+def inputs_lines(digest: str, *, main_process: bool = True) -> tuple[str, ...]:
+    """The lines of a `[Service]` section by which a running unit tells what it was started from.
+
+    `digest` stands for the inputs (hexadecimal, or any word without spaces). With `main_process=False`, for units that
+    are active without a process, the start also leaves the digest in `/run/sparkops/units/NAME`.
+    """
+    lines = [f"Environment={VARIABLE}={digest}"]
+    if not main_process:
+        write = f'mkdir -p {STAMPS} && printf %%s "$${VARIABLE}" > {STAMPS}/%n'
+        lines.append(f"ExecStartPost=/bin/sh -c '{write}'")
+    return tuple(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit(Resource):
+    """A systemd unit. What is left `None` is not compared.
+
+    content: the unit file's text, written to /etc/systemd/system/NAME; without it the unit is someone else's.
+    enabled, running, masked: as systemctl means them. A unit that is starting counts as running, one that waits for an
+        automatic restart does not. Declaring `enabled: true` or `running: true` declares that it is not masked.
+    inputs: the digest that the running process must have been started from; needs `inputs_lines` in the text.
+    properties: names and values as `systemctl show` prints them.
+    wait: whether a start waits until systemd calls it started. False for units that take long to get ready and that a
+        `probe` waits for.
+    container: the container that the unit runs; its label `sparkops.spec` must be `inputs`.
+    image: an image reference; the running container's image must be what the reference now resolves to.
+    secret: the bytes of the service's secret environment file; the container's label `sparkops.secret` must be their
+        HMAC by the node's key.
+    drop_ins: paths of drop-ins that are declared elsewhere; all others are said.
+    state_dir: where the node's key stands.
+    """
+
+    kind: ClassVar[str] = "unit"
+    interrupts: ClassVar[frozenset[str]] = frozenset(
+        {"running", "inputs", "failed", "container_inputs", "container_image", "secret_inputs"}
+    )
+
+    content: Content | str | None = None
+    enabled: bool | None = None
+    running: bool | None = None
+    masked: bool | None = None
+    inputs: str | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
+    wait: bool = True
+    container: str | None = None
+    image: str | None = None
+    secret: Content | str | None = None
+    drop_ins: tuple[str, ...] = ()
+    state_dir: str = "/var/lib/sparkops"
+    state: Literal["present", "absent"] = "present"
+
+    def __post_init__(self) -> None:
+        if not NAME.match(self.name):
+            hint = f"write it with its suffix ({SUFFIXES.replace('|', ', ')})"
+            raise InventoryError(f"{self.name!r} is no name of a systemd unit", where=self.where, hint=hint)
+        if isinstance(self.content, Secret) or (isinstance(self.content, Content) and self.content.secret):
+            hint = "put it into a file of mode 0600 and name that by EnvironmentFile= or LoadCredential="
+            what = f"the text of {self.name} holds a secret; unit files can be read by all"
+            raise InventoryError(what, where=self.where, hint=hint)
+        if self.masked and (self.running or self.enabled):
+            raise InventoryError(f"{self.name} can't be masked and running or enabled", where=self.where)
+
+    @property
+    def _digest(self) -> str | None:
+        return None if self.content is None else "sha256:" + hashlib.sha256(_bytes(self.content)).hexdigest()
+
+    def ask(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "present": self.state == "present",
+            "content": self._digest,
+            "inputs": self.inputs is not None,
+            "properties": sorted(self.properties),
+            "container": self.container,
+            "image": self.image,
+            "secret": _bytes(self.secret) if self.secret is not None else None,
+            "state_dir": self.state_dir,
+        }
+
+    def desired(self) -> State:
+        if self.state == "absent":
+            return None
+        wanted: dict[str, Any] = {}
+        if self.content is not None:
+            wanted["content"] = self._digest
+        masked = False if self.masked is None and (self.running or self.enabled) else self.masked
+        wanted |= {"masked": masked, "enabled": self.enabled, "reload_needed": False, "running": self.running}
+        if self.running:
+            wanted |= {"failed": False, "inputs": self.inputs}
+            wanted["container_inputs"] = self.inputs if self.container else None
+            wanted["container_image"] = "current" if self.container and self.image else None
+            wanted["secret_inputs"] = "declared" if self.container and self.secret is not None else None
+        wanted |= {f"property.{name}": str(value) for name, value in self.properties.items()}
+        return {key: value for key, value in wanted.items() if value is not None}
+
+    def same(self, key: str, wanted: Any, found: Any) -> bool:
+        """What runs is compared only where something runs; that nothing does is said by `running`."""
+        if key in ("inputs", "container_inputs", "container_image", "secret_inputs") and found is None:
+            return True
+        return bool(wanted == found)
+
+    def act(self, step: Step) -> dict[str, Any]:
+        material: dict[str, Any] = {"wait": self.wait}
+        if self.content is not None:
+            material["content"] = _bytes(self.content)
+        return material
+
+    def text_diff(self, found: State) -> str:
+        if self.content is None or self.state == "absent":
+            return ""
+        if found is not None and found.get("content") == self._digest:
+            return ""
+        before = str((found or {}).get("text") or "")
+        after = _bytes(self.content).decode()
+        path = f"/etc/systemd/system/{self.name}"
+        lines = difflib.unified_diff(
+            before.splitlines(), after.splitlines(), path if before else "/dev/null", path, lineterm=""
+        )
+        return "".join(f"{line}\n" for line in lines)
+
+    def notices(self, found: Observed) -> tuple[str, ...]:
+        if self.content is None or found is None or isinstance(found, Unknown):
+            return ()
+        foreign = [path for path in found.get("drop_ins") or () if path not in self.drop_ins]
+        return tuple(f"{self.node}: {path} overrides {self.name}; it is left alone" for path in foreign)
+
+    def explain(self, found: Observed) -> str:
+        if found is None or isinstance(found, Unknown):
+            return ""
+        if found.get("exists") is False:
+            return f"the node has no unit {self.name}; what brings it, a package or `content`, is missing"
+        if self.running and (found.get("failed") or not found.get("running")):
+            result = found.get("result") or "unknown"
+            return f"{self.name} is {found.get('state')} (result {result}, {found.get('restarts', 0)} restarts)"
+        if self.enabled and not found.get("enabled"):
+            return f"{self.name} can't be enabled; its text has no [Install] section"
+        return ""
+
+
+def _bytes(text: Content | str) -> bytes:
+    return text.encode()
