@@ -87,7 +87,7 @@ class Checker:
         self._names(service, (*path, "nodes"), {**self.nodes, **self.groups}, "node or group")
         self.namespaces(service.get("vars"), (*path, "vars"), scope="service")
         self._direct({key: each for key, each in service.items() if key not in SERVICE["properties"]}, path, SERVICE)
-        members = set(members_of(service, self.groups))
+        members = [node for node in members_of(service, self.groups) if node in self.nodes]
         for node, values in self._mapping(service, "per_node").items():
             here = (*path, "per_node", node)
             if node not in members:

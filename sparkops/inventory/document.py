@@ -71,8 +71,9 @@ class Document:
         return f"{self.name}:{mark[0] + 1}:{mark[1] + 1}"
 
 
-def read(path: Path, name: str | None = None) -> Document:
-    """The document in a file. Raises InventoryError with every fault found in it."""
+def read(path: Path, name: str | None = None, *, faults: Faults | None = None) -> Document:
+    """The document in a file. Raises InventoryError with every fault found in it; with `faults`, adds them there and
+    raises only when nothing can be read."""
     shown = name or str(path)
     try:
         size = path.stat().st_size
@@ -90,17 +91,18 @@ def read(path: Path, name: str | None = None) -> Document:
         raise InventoryError("the file is not UTF-8", where=f"{shown}:{line}:1", hint="save it as UTF-8") from None
     except OSError as error:
         raise InventoryError(f"cannot read the file: {error.strerror}", where=shown) from error
-    return parse(text, name=shown, folder=path.parent)
+    return parse(text, name=shown, folder=path.parent, faults=faults)
 
 
-def parse(text: str, *, name: str, folder: Path) -> Document:
-    """The document in a text. Raises InventoryError with every fault found in it."""
+def parse(text: str, *, name: str, folder: Path, faults: Faults | None = None) -> Document:
+    """The document in a text; faults as in `read`."""
     if len(text) > MAX_BYTES:
         raise InventoryError(f"the text is longer than the {MAX_BYTES} characters that are read", where=f"{name}:1:1")
-    faults = Faults()
-    builder = _Builder(name, folder, faults)
+    found = Faults() if faults is None else faults
+    builder = _Builder(name, folder, found)
     data = builder.value(_compose(text, name), (), 0)
-    faults.raise_any()
+    if faults is None:
+        found.raise_any()
     return Document(name, folder, data, builder.marks, builder.keys, builder.raw)
 
 

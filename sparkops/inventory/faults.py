@@ -15,7 +15,7 @@ SHOWN_FAULTS = 100
 
 
 class Faults:
-    """The faults found so far, in the order in which they were found; the first `SHOWN_FAULTS` are told."""
+    """The faults found so far, told in the order of their places; the first `SHOWN_FAULTS` are told."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], InventoryError] = {}
@@ -36,10 +36,17 @@ class Faults:
         """Raises one InventoryError that carries all faults; does nothing when there are none."""
         if not self._found:
             return
-        first, *others = list(self._found.values())[:SHOWN_FAULTS]
+        first, *others = sorted(self._found.values(), key=_place)[:SHOWN_FAULTS]
         if len(self._found) > SHOWN_FAULTS:
             others.append(InventoryError(f"and {len(self._found) - SHOWN_FAULTS} more faults"))
         raise InventoryError(first.what, where=first.where, hint=first.hint, others=tuple(others))
+
+
+def _place(fault: InventoryError) -> tuple[str, int, int]:
+    file, *numbers = fault.where.rsplit(":", 2)
+    if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+        return file, int(numbers[0]), int(numbers[1])
+    return fault.where, 0, 0
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -30,9 +30,9 @@ def load(path: Path | str, *, extra: Extra = ()) -> Inventory:
     Raises InventoryError with every fault of the file, its roles and its recipes.
     """
     path = Path(path)
-    document = read(path)
-    roles, notices = find_roles(path.parent)
     faults = Faults()
+    document = read(path, faults=faults)
+    roles, notices = find_roles(path.parent)
     if not isinstance(document.data, dict):
         raise InventoryError(
             "the file declares nothing" if document.data is None else "an inventory is a mapping",
