@@ -1,0 +1,51 @@
+"""A directory on a node: owner, group and mode, or its absence. Its absence is brought about only when it is empty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparkops.core.plan import Step
+from sparkops.core.states import State
+from sparkops.resources import declared
+from sparkops.resources.resource import Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory(Resource):
+    """A directory. `name` is its absolute path.
+
+    With `parents`, missing directories above it are made too (root's, 0755); they are not looked after any further.
+    """
+
+    kind: ClassVar[str] = "directory"
+
+    owner: str | int | None = None
+    group: str | int | None = None
+    mode: str | None = None
+    parents: bool = False
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        declared.path(self.name, "the name of a directory", self.where)
+        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        put(self, "owner", declared.account(self.owner, "owner", self.where))
+        put(self, "group", declared.account(self.group, "group", self.where))
+        put(self, "mode", declared.mode(self.mode, self.where))
+
+    def ask(self) -> dict[str, Any]:
+        asked = {"path": self.name}
+        for key in ("owner", "group"):
+            if isinstance(value := getattr(self, key), str):
+                asked[key] = value
+        return asked
+
+    def desired(self) -> State:
+        if self.state == "absent":
+            return None
+        declared_keys = {key: getattr(self, key) for key in ("owner", "group", "mode")}
+        return {"type": "directory", **{key: value for key, value in declared_keys.items() if value is not None}}
+
+    def act(self, step: Step) -> dict[str, Any]:
+        return {"parents": self.parents}

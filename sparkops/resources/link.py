@@ -1,0 +1,35 @@
+"""A symbolic link on a node, or its absence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.states import State
+from sparkops.resources import declared
+from sparkops.resources.resource import Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link(Resource):
+    """A symbolic link. `name` is its absolute path, `target` what is written into it; it need not exist."""
+
+    kind: ClassVar[str] = "link"
+
+    target: str = ""
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        declared.path(self.name, "the name of a link", self.where)
+        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        if self.state == "present" and (not isinstance(self.target, str) or not self.target or "\0" in self.target):
+            raise InventoryError(
+                f"link {self.name} has the target {self.target!r}", where=self.where, hint="say `target: /some/path`"
+            )
+
+    def ask(self) -> dict[str, Any]:
+        return {"path": self.name}
+
+    def desired(self) -> State:
+        return None if self.state == "absent" else {"type": "link", "target": self.target}
