@@ -1,0 +1,32 @@
+"""Timing on a shared, noisy machine: interleaved rounds, medians, ratios."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def side_by_side(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, Any]]:
+    """Seconds of each work, all in turn in each round, so that what disturbs one disturbs the others as well."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            taken[name].append(time.perf_counter() - started)
+    return {
+        name: {
+            "median": round(statistics.median(each), 4),
+            "min": round(min(each), 4),
+            "max": round(max(each), 4),
+            "rounds": rounds,
+        }
+        for name, each in taken.items()
+    }
+
+
+def ratio(figures: Mapping[str, Mapping[str, Any]], of: str, to: str) -> float:
+    """How many times the median of one is the median of the other."""
+    return round(float(figures[of]["median"]) / float(figures[to]["median"]), 2)

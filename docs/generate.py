@@ -1,0 +1,117 @@
+"""`python -m docs.generate`: the pages that are written from the data: inventory reference and roles.
+
+A test compares them with what this would write, so they can't fall behind.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparkops.inventory.declarations import Role, find_roles
+from sparkops.inventory.schema import ACCEPT, CONNECTION, CORE, GROUP, NODE, SERVICE
+
+DOCS = Path(__file__).parent
+NOTE = "<!-- Written by `make docs` from the schemas; edit those. -->\n"
+
+
+def inventory_page() -> str:
+    """The reference of the inventory's own words."""
+    parts = [
+        NOTE,
+        "# The inventory, word by word\n",
+        "One YAML file; `sparkops schema` prints the same as a JSON Schema for your editor. Variables of roles are in "
+        "[roles.md](roles.md).\n",
+        "Merging, weakest first: role defaults, recipe, `vars`, groups in the order listed, node, service, service on a "
+        "node (`per_node`), `-e`. Mappings merge, everything else replaces, `null` unsets. "
+        "`sparkops inventory show NODE --origin` prints where each value came from.\n",
+        "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`; they are read only when they are used, "
+        "never by `schema`, `render` or `inventory show`.\n",
+    ]
+    sections: list[tuple[str, Mapping[str, Any]]] = [
+        ("Top level", CORE),
+        ("connection", CONNECTION),
+        ("groups.NAME", GROUP),
+        ("nodes.NAME", NODE),
+        ("services.NAME", SERVICE),
+        ("accept[]", ACCEPT),
+    ]
+    for title, schema in sections:
+        parts += [f"## {title}\n", *_table(schema)]
+    parts.append(
+        "A node or group may also carry a role's variables directly (`fabric: {…}`); in a service a role's name "
+        "(`image`, `checkpoint`, `health`) is its namespace, and every other key is a variable of the role `service`.\n"
+    )
+    return "\n".join(parts)
+
+
+def roles_page() -> str:
+    """Every built-in role with its variables."""
+    roles, _ = find_roles(None)
+    parts = [
+        NOTE,
+        "# Roles\n",
+        "A role is a folder `roles/NAME/` with one `role.yml`: summary, scope, order, variables as a JSON Schema, and "
+        "resources. Yours stand beside the inventory, under `roles/`; see [own roles](own-roles.md).\n",
+    ]
+    for role in roles.values():
+        if role.document is not None:
+            parts += _role(role)
+    return "\n".join(parts)
+
+
+def _role(role: Role) -> Iterator[str]:
+    yield f"## {role.name}\n"
+    yield f"{role.summary.strip()}. Scope: {role.scope}." + (f" After: {', '.join(role.after)}." if role.after else "")
+    yield ""
+    yield from _table(role.variables)
+
+
+def _table(schema: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    rows = list(_rows(schema, prefix))
+    if rows:
+        yield "| key | type | default | meaning |"
+        yield "|---|---|---|---|"
+        yield from rows
+        yield ""
+
+
+def _rows(schema: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    required = schema.get("required", ())
+    for name, part in schema.get("properties", {}).items():
+        words = [_cell(part.get("description", "")), "required" if name in required else ""]
+        default = f"`{json.dumps(part['default'])}`" if "default" in part else ""
+        yield f"| `{prefix}{name}` | {_type(part)} | {_cell(default)} | {'; '.join(filter(None, words))} |"
+        if part.get("type") == "object" and "properties" in part and part is not CONNECTION:
+            yield from _rows(part, f"{prefix}{name}.")
+
+
+def _type(part: Mapping[str, Any]) -> str:
+    if "enum" in part:
+        return " or ".join(f"`{value}`" for value in part["enum"])
+    if "const" in part:
+        return f"`{part['const']}`"
+    if "anyOf" in part:
+        return " or ".join(dict.fromkeys(_type(each) for each in part["anyOf"]))
+    found = part.get("type", "any")
+    return " or ".join(found) if isinstance(found, list) else str(found)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+PAGES = {"inventory.md": inventory_page, "roles.md": roles_page}
+
+
+def main() -> int:
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

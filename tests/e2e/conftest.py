@@ -1,0 +1,86 @@
+"""The command line as a user runs it: a process of its own, an inventory in a folder, the lab's SSH configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.lab import Lab
+
+
+@dataclass
+class Shell:
+    """A folder with an inventory, and `sparkops` to run in it."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, text: str) -> Path:
+        """A file in the folder; the text's common indentation is dropped."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """`sparkops` started, not waited for."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "sparkops", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.environment, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self,
+        *arguments: str,
+        status: int | None = 0,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        """`sparkops` run to its end; its exit status must be `status`, unless that is None."""
+        process = self.start(*arguments, environment=environment)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"no end within {timeout} s:\n{out}\n{err}") from None
+        if status is not None:
+            assert process.returncode == status, f"exit status {process.returncode}:\n{out}\n{err}"
+        return subprocess.CompletedProcess(list(arguments), process.returncode, out, err)
+
+    def json(self, *arguments: str, status: int | None = 0, **more: Any) -> dict[str, Any]:
+        """The JSON report of a command."""
+        done = self.run(*arguments, "--format", "json", status=status, **more)
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
+
+
+@pytest.fixture
+def shell(lab: Lab, tmp_path: Path) -> Shell:
+    """An empty folder, and sparkops that finds the lab's nodes by their names."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    return Shell(
+        folder,
+        {
+            "SPARKOPS_SSH_CONFIG": str(lab.ssh_config),
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "NO_COLOR": "1",
+        },
+    )

@@ -1,0 +1,155 @@
+"""From states to a plan, with plain values: what differs, in which order, and what unknowns and violations block."""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Plan, Violation
+from sparkops.core.states import FromFact, Observed, Pending, State, Unknown
+from sparkops.inventory.inventory import Accept
+from sparkops.reconcile.diff import Difference, diff
+from sparkops.reconcile.plan import Observations, build
+from sparkops.resources.resource import Peers, Resource
+
+TODAY = datetime.date(2026, 11, 24)
+STATES = st.none() | st.dictionaries(st.sampled_from("abc"), st.integers(0, 2), max_size=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing(Resource):
+    """A kind with nothing behind it: the diff knows no other."""
+
+    kind: ClassVar[str] = "thing"
+    interrupts: ClassVar[frozenset[str]] = frozenset({"running"})
+    node: str = "n1"
+    want: State = field(default_factory=dict)
+
+    def desired(self) -> State:
+        return self.want
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged(Thing):
+    kind: ClassVar[str] = "judged"
+    converged: ClassVar[bool] = False
+
+    def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
+        return (Violation(id="x.bad", resource=self.id, node=self.node, severity="error", message="it is bad"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof(Thing):
+    kind: ClassVar[str] = "proof"
+    reproved: ClassVar[bool] = True
+
+
+def plan(*resources: Resource, found: dict[str, Any], **more: Any) -> Plan:
+    seen = Observations(found=found, facts=more.pop("facts", {}), unreachable=more.pop("unreachable", {}))
+    return build(resources, seen, today=TODAY, **more)
+
+
+@given(STATES)
+def test_a_thing_that_is_as_declared_has_no_difference(state: State) -> None:
+    assert diff(Thing(name="x", want=state), state, {}) is None
+
+
+@given(STATES, STATES)
+def test_what_a_difference_leads_to_has_none_left(wanted: State, found: State) -> None:
+    thing = Thing(name="x", want=wanted)
+    difference = diff(thing, found, {})
+    if isinstance(difference, Difference):
+        after = None if difference.after is None else {**(found or {}), **difference.after}
+        assert diff(thing, after, {}) is None
+
+
+@given(STATES)
+def test_the_unknown_is_never_a_difference(wanted: State) -> None:
+    assert diff(Thing(name="x", want=wanted), Unknown("time-out"), {}) == Unknown("time-out")
+
+
+def test_a_found_key_that_nobody_declared_is_not_compared() -> None:
+    assert diff(Thing(name="x", want={"a": 1}), {"a": 1, "b": 2}, {}) is None
+
+
+def test_an_unknown_value_makes_the_whole_thing_unknown() -> None:
+    assert diff(Thing(name="x", want={"a": 1, "b": 1}), {"a": Unknown("hung"), "b": 2}, {}) == Unknown("hung")
+
+
+def test_a_value_from_a_fact_is_filled_in() -> None:
+    thing = Thing(name="x", want={"a": FromFact("fabric.rail0.ifname")})
+    facts = {"fabric": {"rail0": {"ifname": "enp1s0f0np0"}}}
+    assert diff(thing, {"a": "enp1s0f0np0"}, facts) is None
+    assert isinstance(diff(thing, {"a": "x"}, {}), Unknown)
+
+
+def test_a_pending_value_differs() -> None:
+    difference = diff(Thing(name="x", want={"a": Pending("image y @n1")}), {"a": 1}, {})
+    assert isinstance(difference, Difference)
+    assert difference.changes == ("a",)
+
+
+def test_a_step_needs_the_nearest_steps_that_it_stands_on() -> None:
+    one = Thing(name="1", want={"a": 1})
+    two = Thing(name="2", want={"a": 1}, after=(one.id,))
+    three = Thing(name="3", want={"a": 1}, after=(two.id,))
+    made = plan(three, two, one, found={one.id: None, two.id: {"a": 1}, three.id: None})
+    assert [step.id for step in made.steps] == [one.id, three.id]
+    assert made.steps[1].needs == (one.id,)
+
+
+def test_a_cycle_is_told_with_its_members() -> None:
+    one = Thing(name="1", after=("thing 2 @n1",))
+    two = Thing(name="2", after=("thing 1 @n1",))
+    with pytest.raises(InventoryError, match="wait for each other"):
+        plan(one, two, found={})
+
+
+def test_an_unknown_thing_blocks_only_what_stands_on_it() -> None:
+    one = Thing(name="1", want={"a": 1})
+    two = Thing(name="2", want={"a": 1}, after=(one.id,))
+    free = Thing(name="3", want={"a": 1})
+    made = plan(one, two, free, found={one.id: Unknown("hung"), two.id: None, free.id: None})
+    assert set(made.blocked) == {two.id}
+    assert made.exit_status == 2
+
+
+def test_only_unknown_things_are_exit_status_3() -> None:
+    one = Thing(name="1", want={"a": 1})
+    assert plan(one, found={one.id: Unknown("hung")}).exit_status == 3
+
+
+def test_a_violation_blocks_until_it_is_accepted() -> None:
+    judged = Judged(name="driver")
+    thing = Thing(name="1", want={"a": 1}, after=(judged.id,))
+    found = {judged.id: {}, thing.id: None}
+    assert set(plan(judged, thing, found=found).blocked) == {thing.id}
+    accepted = plan(judged, thing, found=found, accept=(Accept(id="x.bad", reason="known", until="2026-12-01"),))
+    assert not accepted.blocked
+    assert accepted.violations[0].accepted == "known until 2026-12-01"
+
+
+def test_an_acceptance_runs_out_visibly() -> None:
+    judged = Judged(name="driver")
+    made = plan(judged, found={judged.id: {}}, accept=(Accept(id="x.bad", reason="known", until="2026-11-23"),))
+    assert made.violations[0].blocks
+    assert "ran out" in made.notices[0]
+
+
+def test_a_silent_node_stops_the_service_on_the_others() -> None:
+    here = Thing(name="1", want={"a": 1}, service="qwen", peer_nodes=("n1", "n2"))
+    there = Thing(name="1", node="n2", want={"a": 1}, service="qwen", peer_nodes=("n1", "n2"))
+    made = plan(here, there, found={here.id: None}, unreachable={"n2": "no answer"})
+    assert "does not answer" in made.blocked[here.id]
+
+
+def test_what_stands_on_a_change_is_proven_again() -> None:
+    one = Thing(name="1", want={"running": True}, service="qwen")
+    probe = Proof(name="p", want={"answers": True}, after=(one.id,), service="qwen")
+    made = plan(one, probe, found={one.id: {"running": False}, probe.id: {"answers": True}})
+    assert [step.action for step in made.steps] == ["update", "verify"]
+    assert made.steps[0].disruptive
