@@ -1,0 +1,74 @@
+"""The one function that makes a serve command line out of declared values: for lint, fit and the unit alike.
+
+Keys are vLLM's own flag names, verbatim. Which flags an engine knows is lint's business, not this module's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparkops.core.errors import InventoryError
+
+FLAG = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*")
+
+
+def serve_argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
+    """`command`, the model, then the flags sorted by name, so that the order of a file's lines restarts nothing.
+
+    true → `--x`, false → `--no-x`, null → nothing, a list → several words, a mapping → compact JSON, the
+    rest → one word. Raises InventoryError for a key that is no flag name or a value that makes no words.
+    """
+    argv = [*command, model] if model else list(command)
+    for key in sorted(serve):
+        argv += flag_words(key, serve[key])
+    return argv
+
+
+def flag_words(key: str, value: Any) -> list[str]:
+    """The words of one flag."""
+    if not FLAG.fullmatch(key):
+        bare = key.lstrip("-").strip()
+        hint = f"write {bare}, without dashes in front" if FLAG.fullmatch(bare) else "write vLLM's flag name, as it is"
+        raise InventoryError(f"serve has the key {key!r}, which is no flag name", hint=hint)
+    if value is None:
+        return []
+    if value is True:
+        return [f"--{key}"]
+    if value is False:
+        return [f"--no-{key}"]
+    if isinstance(value, (list, tuple)):
+        return [f"--{key}", *_several(key, value)]
+    word = _word(key, value)
+    return [f"--{key}={word}"] if word.startswith("-") else [f"--{key}", word]
+
+
+def canonical(value: Any) -> str:
+    """A value as JSON in one form: keys sorted, no spaces, characters as they are. Raises TypeError or ValueError."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _several(key: str, values: Sequence[Any]) -> list[str]:
+    if not values:
+        raise InventoryError(f"serve.{key} is an empty list, which makes no words", hint="write null to leave it out")
+    words = [_word(key, each) for each in values]
+    for word in words:
+        if word.startswith("-"):
+            raise InventoryError(f"serve.{key} holds the word {word!r}, which would be read as a flag of its own")
+    return words
+
+
+def _word(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InventoryError(f"serve.{key} holds a NUL character, which no argument can carry")
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, Mapping):
+        return canonical(value)
+    raise InventoryError(f"serve.{key} is of a type that makes no words: {type(value).__name__}")
