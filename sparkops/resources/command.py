@@ -1,0 +1,101 @@
+"""A check on a node and a program that makes it true, for what no other kind covers.
+
+The parameter is `run`, not `converge`, because that is what every kind does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Step
+from sparkops.core.states import Observed, State
+from sparkops.resources import declared
+from sparkops.resources.resource import Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Resource):
+    """A check and what makes it true. `name` is a few words that say what it is about.
+
+    As declared when `creates` (a path) exists and `check` (an argument list) ends with 0, printing exactly `stdout`
+    or something that `matches` a regular expression, where those are declared. `run` is the argument list that brings
+    it about, `env` its further environment, `timeout` its limit in seconds; `check_timeout` that of the check, which is
+    unknown beyond. `disruptive: true` says that running it interrupts service.
+    """
+
+    kind: ClassVar[str] = "command"
+
+    check: tuple[str, ...] = ()
+    run: tuple[str, ...] = ()
+    creates: str | None = None
+    stdout: str | None = None
+    matches: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 600.0
+    check_timeout: float = 20.0
+    disruptive: bool = False
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name in ("check", "run"):
+            put(self, name, declared.words(getattr(self, name), name, self.where))
+        if self.creates is not None:
+            declared.path(self.creates, "creates", self.where)
+        if not self.check and self.creates is None:
+            raise InventoryError(
+                f"command {self.name!r} has neither check nor creates, so nobody could say whether it is done",
+                where=self.where,
+                hint="add `check: [program, argument, …]` or `creates: /path`",
+            )
+        if not self.check and (self.stdout is not None or self.matches is not None):
+            raise InventoryError(f"command {self.name!r} compares the output of no check", where=self.where)
+        self._refuse_bad_pattern()
+        self._refuse_bad_values()
+        if self.disruptive:
+            put(self, "interrupts", frozenset({"ok"}))
+
+    def _refuse_bad_pattern(self) -> None:
+        if self.matches is None:
+            return
+        try:
+            re.compile(self.matches)
+        except re.error as error:
+            raise InventoryError(f"matches is no regular expression: {error}", where=self.where) from None
+
+    def _refuse_bad_values(self) -> None:
+        for name in ("timeout", "check_timeout"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+                raise InventoryError(
+                    f"{name} is {value!r}", where=self.where, hint="write a number of seconds above zero"
+                )
+        if not isinstance(self.env, Mapping) or not all(isinstance(each, str) for each in self.env.values()):
+            raise InventoryError(
+                f"the environment of command {self.name!r} has values that are no texts",
+                where=self.where,
+                hint="quote numbers; put secrets into a file",
+            )
+
+    def ask(self) -> dict[str, Any]:
+        return {
+            "check": list(self.check),
+            "creates": self.creates,
+            "stdout": self.stdout,
+            "matches": self.matches,
+            "timeout": self.check_timeout,
+        }
+
+    def desired(self) -> State:
+        return {"ok": True}
+
+    def act(self, step: Step) -> dict[str, Any]:
+        return {"run": list(self.run), "timeout": self.timeout, "env": dict(self.env)}
+
+    def explain(self, found: Observed) -> str:
+        """Why the check still fails after the program ran."""
+        why = found.get("why") if isinstance(found, Mapping) else None
+        return f"the program ended well, and yet {why}" if why else ""

@@ -1,0 +1,86 @@
+"""A kernel parameter on a node, now and after the next start.
+
+Each parameter has a file of its own, `/etc/sysctl.d/60-sparkops-KEY.conf`. Another file that is read later and sets
+something else is not touched: it is said.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Violation
+from sparkops.core.states import FromFact, Observed, State
+from sparkops.resources import declared
+from sparkops.resources.resource import Peers, Resource
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:@-]+)+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sysctl(Resource):
+    """A kernel parameter. `name` is its key (`vm.swappiness`); white space in `value` does not matter.
+
+    Absent means that our file is gone; the running value stays until the next start.
+    """
+
+    kind: ClassVar[str] = "sysctl"
+
+    value: str | int | FromFact | None = None
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _KEY.fullmatch(self.name):
+            raise InventoryError(
+                f"{self.name!r} is no kernel parameter", where=self.where, hint="write a key such as vm.swappiness"
+            )
+        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        value = self.value
+        if self.state == "absent" or isinstance(value, FromFact):
+            return
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip() or "\n" in str(value):
+            raise InventoryError(
+                f"sysctl {self.name} has the value {value!r}",
+                where=self.where,
+                hint="write a number or a text; for on and off 1 and 0",
+            )
+
+    @property
+    def file(self) -> str:
+        """The name of our file for this key in /etc/sysctl.d."""
+        return f"60-sparkops-{self.name.replace('/', '-')}.conf"
+
+    def ask(self) -> dict[str, Any]:
+        asked: dict[str, Any] = {"key": self.name, "file": self.file}
+        return {**asked, "absent": True} if self.state == "absent" else asked
+
+    def desired(self) -> State:
+        if self.state == "absent":
+            return None
+        value = self.value if isinstance(self.value, FromFact) else " ".join(str(self.value).split())
+        return {"value": value, "persisted": value}
+
+    def same(self, key: str, wanted: Any, found: Any) -> bool:
+        return found is not None and str(wanted).split() == str(found).split()
+
+    def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
+        """A warning where another file undoes ours at the next start."""
+        other = found.get("overridden_by") if isinstance(found, dict) else None
+        if not isinstance(other, dict) or self.same("value", self.value, other.get("value")):
+            return ()
+        return (
+            Violation(
+                id=f"sysctl-overridden:{self.name}",
+                resource=self.id,
+                node=self.node,
+                severity="warning",
+                message=f"{other['path']} is read after ours and sets {self.name} = {other['value']}",
+                remedy=f"remove the line from {other['path']}, or declare that value",
+                source="sysctl.d(5)",
+            ),
+        )
+
+    def explain(self, found: Observed) -> str:
+        return "the kernel rounds or limits some values; declare what it shows" if isinstance(found, dict) else ""

@@ -1,0 +1,101 @@
+"""Running a program that acts and may take long: it ends properly even where the session does not live to see it.
+
+Its output goes to a file without a name, not to a pipe, so that a session that goes away breaks no write of the
+program's (a package manager killed in the middle leaves half-configured packages).
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+
+from sparkops.worker.calls import Call, Refused
+
+POLL = 0.1
+TAIL = 4000
+
+
+def run(
+    call: Call,
+    argv: list[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    line: Callable[[str], None] = lambda text: None,
+) -> str:
+    """The output of a program, error output in it; `line` is given each line as it comes.
+
+    Raises Refused with the last of the output when it fails or takes longer than `timeout` seconds (its process group
+    is then ended), and Refused `cancelled` when the call is no longer wanted: the program goes on to its end.
+    """
+    with open(os.memfd_create("sparkops-run"), "w+b") as output:
+        try:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+                cwd="/",
+            )
+        except FileNotFoundError:
+            raise Refused(f"{argv[0]} is not installed on the node") from None
+        except PermissionError:
+            raise Refused(f"{argv[0]} is not executable on the node") from None
+        said = _follow(call, child, output.fileno(), timeout, line)
+    if child.returncode != 0:
+        lines = [each for each in said.splitlines() if each.strip()] or ["it said nothing"]
+        raise Refused(f"{_short(argv)} ended with {child.returncode}: {lines[-1]}", detail=said[-TAIL:])
+    return said
+
+
+def _follow(
+    call: Call, child: "subprocess.Popen[bytes]", handle: int, timeout: float, line: Callable[[str], None]
+) -> str:
+    deadline = time.monotonic() + timeout
+    said = b""
+    told = 0
+    while True:
+        ended = child.poll() is not None
+        said += _new(handle, len(said))
+        end = len(said) if ended else said.rfind(b"\n") + 1
+        if end > told:
+            for each in said[told:end].decode(errors="replace").splitlines():
+                line(each)
+            told = end
+        text = said.decode(errors="replace")
+        if ended:
+            return text
+        if call.stopping.is_set() or call.session_over.is_set():
+            raise Refused(
+                "cancelled; the program that was running goes on to its end", "cancelled", detail=text[-TAIL:]
+            )
+        if time.monotonic() > deadline:
+            _end(child)
+            raise Refused(f"the program did not end within {timeout:g} s and was stopped", detail=text[-TAIL:])
+        time.sleep(POLL)
+
+
+def _new(handle: int, start: int) -> bytes:
+    parts = []
+    while part := os.pread(handle, 1 << 16, start):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(5.0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _short(argv: list[str]) -> str:
+    return " ".join(argv[:3])

@@ -1,0 +1,102 @@
+"""The node half of `command` with small real programs."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.secrets import Secret
+from sparkops.resources.command import Command
+from sparkops.worker import command, observing
+from sparkops.worker.calls import Refused
+from tests.worker.nodes import apply, call
+
+
+def declared(**given: Any) -> Command:
+    return Command(node="n1", name="some words", **given)
+
+
+def test_a_failing_check_is_made_true_once(tmp_path: Path) -> None:
+    one = declared(check=["test", "-e", f"{tmp_path}/f"], run=["touch", f"{tmp_path}/f"])
+    assert apply(one) == ["ok"]
+    assert apply(one) == []
+
+
+def test_what_creates_a_path_runs_until_the_path_is_there(tmp_path: Path) -> None:
+    one = declared(creates=f"{tmp_path}/f", run=["touch", f"{tmp_path}/f"])
+    assert apply(one) == ["ok"]
+    assert apply(one) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "ok"),
+    [({"stdout": "a b"}, True), ({"stdout": "a"}, False), ({"matches": "^a"}, True), ({"matches": "^b"}, False)],
+)
+def test_the_output_of_a_check_is_compared(given: dict[str, str], ok: bool) -> None:
+    assert command.observe(declared(check=["echo", "a b"], **given).ask())["ok"] is ok
+
+
+def test_a_check_that_hangs_is_unknown_and_its_children_are_gone() -> None:
+    one = declared(check=["sh", "-c", "sleep 60 & sleep 60"], check_timeout=0.3)
+    started = time.monotonic()
+    answer = observing.look("command", one.id, one.ask())
+    assert "did not end within 0.3 s" in answer["unknown"]
+    assert time.monotonic() - started < 5
+
+
+def test_a_check_whose_program_is_missing_fails_and_may_be_made_true() -> None:
+    found = command.observe(declared(check=["/no/such/program"]).ask())
+    assert found["ok"] is False
+    assert "not installed" in found["why"]
+
+
+def test_a_failure_carries_the_last_of_the_output() -> None:
+    with pytest.raises(Refused, match="ended with 3: the reason") as caught:
+        apply(declared(check=["false"], run=["sh", "-c", "echo first; echo the reason >&2; exit 3"]))
+    assert "first" in caught.value.detail
+
+
+def test_a_program_that_takes_too_long_is_stopped() -> None:
+    with pytest.raises(Refused, match="did not end within"):
+        apply(declared(check=["false"], run=["sh", "-c", "sleep 60 & sleep 60"], timeout=0.3))
+
+
+def test_a_program_that_leaves_the_check_failing_is_a_failure(tmp_path: Path) -> None:
+    one = declared(check=["false"], run=["true"])
+    args = {"kind": "command", "id": one.id, "ask": one.ask(), "before": {"ok": False}, "want": {"ok": True}}
+    after = observing.converge(call(), {**args, "action": "update", "act": {"run": ["true"], "timeout": 5}})
+    assert after["found"]["ok"] is False
+    assert "yet false ended with 1" in one.explain(after["found"])
+
+
+def test_without_a_program_the_failing_check_is_the_answer() -> None:
+    with pytest.raises(Refused, match="ended with 1"):
+        apply(declared(check=["false"]))
+
+
+def test_a_cancelled_call_leaves_the_program_to_its_end(tmp_path: Path) -> None:
+    cancelled = call()
+    cancelled.stopping.set()
+    one = declared(check=["false"], run=["sh", "-c", f"sleep 0.5; touch {tmp_path}/f"])
+    with pytest.raises(Refused) as caught:
+        command.converge(cancelled, one.ask(), {"ok": False}, {"ok": True}, {"run": list(one.run), "timeout": 5})
+    assert caught.value.type == "cancelled"
+    time.sleep(1.0)
+    assert (tmp_path / "f").exists()
+
+
+def test_only_a_disruptive_command_interrupts() -> None:
+    assert declared(check=["true"]).interrupts == frozenset()
+    assert declared(check=["true"], disruptive=True).interrupts == {"ok"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"check": "true"}, {"check": ["a", Secret("x")]}, {"check": ["true"], "matches": "("}, {"creates": "rel"},
+     {"check": ["true"], "timeout": 0}],
+)  # fmt: skip
+def test_declarations_that_cannot_work_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InventoryError):
+        declared(**given)
