@@ -74,7 +74,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str]) -> dict[str, Any] | None:
         "running": running(shown),
         "failed": active == "failed",
         "reload_needed": shown.get("NeedDaemonReload") == "yes",
-        "drop_ins": shown.get("DropInPaths", "").split(),
+        "drop_ins": sorted({*shown.get("DropInPaths", "").split(), *_drop_ins(ask["name"])}),
         "state": f"{active} ({shown.get('SubState', '')})",
         "result": shown.get("Result", ""),
         "restarts": int(shown.get("NRestarts") or 0),
@@ -108,6 +108,14 @@ def _text(path: str) -> bytes | None:
         return None
     with os.fdopen(handle, "rb") as file:
         return file.read()
+
+
+def _drop_ins(name: str) -> list[str]:
+    """Those that stand there, also where systemd has not read them yet."""
+    folder = os.path.join(UNITS, name + ".d")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return [os.path.join(folder, entry) for entry in os.listdir(folder) if entry.endswith(".conf")]
+    return []
 
 
 def inputs_of(name: str, shown: dict[str, str]) -> str:

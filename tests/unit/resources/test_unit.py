@@ -1,0 +1,118 @@
+"""What a declared unit means, over plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.secrets import Content, Secret
+from sparkops.core.states import Unknown
+from sparkops.reconcile.diff import Difference, diff
+from sparkops.resources.unit import Unit, inputs_lines
+
+TEXT = "[Service]\nExecStart=/bin/true\n"
+
+
+def unit(**given: Any) -> Unit:
+    return Unit(**{"node": "spark-01", "name": "qwen.service", **given})
+
+
+def as_declared(declared: Unit) -> dict[str, Any]:
+    return dict(declared.desired() or {})
+
+
+def changes(declared: Unit, **found: Any) -> tuple[str, ...]:
+    difference = diff(declared, as_declared(declared) | found, {})
+    assert not isinstance(difference, Unknown)
+    return difference.changes if isinstance(difference, Difference) else ()
+
+
+def service() -> Unit:
+    return unit(
+        content=TEXT, enabled=True, running=True, inputs="abc", container="qwen", image="repo:tag", secret="A=1\n"
+    )
+
+
+def test_what_is_not_declared_is_not_compared() -> None:
+    assert unit(content=TEXT).desired() == {"content": unit(content=TEXT).ask()["content"], "reload_needed": False}
+
+
+def test_to_run_means_neither_masked_nor_failed() -> None:
+    assert unit(running=True).desired() == {"masked": False, "reload_needed": False, "running": True, "failed": False}
+
+
+def test_a_process_from_other_inputs_is_a_difference_that_interrupts() -> None:
+    assert changes(service(), inputs="other") == ("inputs",)
+    assert "inputs" in Unit.interrupts
+
+
+def test_a_process_that_does_not_say_its_inputs_is_a_difference() -> None:
+    assert changes(service(), inputs="") == ("inputs",)
+
+
+def test_where_nothing_runs_only_that_is_said() -> None:
+    stopped = {
+        "running": False,
+        "inputs": None,
+        "container_inputs": None,
+        "container_image": None,
+        "secret_inputs": None,
+    }
+    assert changes(service(), **stopped) == ("running",)
+
+
+def test_another_text_alone_interrupts_nothing() -> None:
+    assert changes(service(), content="sha256:00") == ("content",)
+    assert "content" not in Unit.interrupts
+    assert "reload_needed" not in Unit.interrupts
+
+
+def test_a_container_of_an_image_that_was_replaced_is_a_difference() -> None:
+    assert changes(service(), container_image="other") == ("container_image",)
+
+
+def test_properties_are_compared_as_systemd_prints_them() -> None:
+    declared = unit(properties={"OOMScoreAdjust": "-900"})
+    assert changes(declared, **{"property.OOMScoreAdjust": "0"}) == ("property.OOMScoreAdjust",)
+
+
+def test_the_diff_of_the_text_is_unified() -> None:
+    shown = unit(content=TEXT).text_diff({"text": "[Service]\nExecStart=/bin/false\n", "content": "sha256:0"})
+    assert "-ExecStart=/bin/false" in shown
+    assert "+ExecStart=/bin/true" in shown
+
+
+def test_a_secret_in_a_unit_is_refused_and_not_shown() -> None:
+    with pytest.raises(InventoryError) as refused:
+        unit(content=Content(Secret("hf_token")))
+    assert "hf_token" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["qwen", "../qwen.service", "a b.service", "", "-.x"])
+def test_what_is_no_name_of_a_unit_is_refused(name: str) -> None:
+    with pytest.raises(InventoryError):
+        unit(name=name)
+
+
+def test_masked_and_running_contradict_each_other() -> None:
+    with pytest.raises(InventoryError):
+        unit(masked=True, running=True)
+
+
+def test_foreign_drop_ins_are_said_and_declared_ones_are_not() -> None:
+    found = {"drop_ins": ["/etc/systemd/system/qwen.service.d/a.conf", "/etc/systemd/system/qwen.service.d/b.conf"]}
+    (notice,) = unit(content=TEXT, drop_ins=("/etc/systemd/system/qwen.service.d/b.conf",)).notices(found)
+    assert "a.conf" in notice
+
+
+def test_a_crash_loop_is_told_with_systemds_result() -> None:
+    found = {"failed": True, "running": False, "state": "failed (failed)", "result": "start-limit-hit", "restarts": 3}
+    assert "start-limit-hit" in service().explain(found)
+
+
+def test_the_lines_for_a_unit_without_a_process_leave_a_stamp() -> None:
+    environment, post = inputs_lines("abc", main_process=False)
+    assert environment == "Environment=SPARKOPS_INPUTS=abc"
+    assert "/run/sparkops/units/%n" in post
