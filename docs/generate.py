@@ -25,8 +25,8 @@ def inventory_page() -> str:
         "# The inventory, word by word\n",
         "One YAML file; `sparkops schema` prints the same as a JSON Schema for your editor. Variables of roles are in "
         "[roles.md](roles.md).\n",
-        "Merging, weakest first: role defaults, recipe, `vars`, groups in the order listed, node, service, service on a "
-        "node (`per_node`), `-e`. Mappings merge, everything else replaces, `null` unsets. "
+        "Merging, weakest first: role defaults, recipe, `vars`, groups in the order listed, node, service, service on "
+        "a node (`per_node`), `-e`. Mappings merge, everything else replaces, `null` unsets. "
         "`sparkops inventory show NODE --origin` prints where each value came from.\n",
         "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`; they are read only when they are used, "
         "never by `schema`, `render` or `inventory show`.\n",
