@@ -22,6 +22,7 @@ BUILT_IN: Mapping[str, Literal["node", "service"]] = {
     "host": "node",
     "driver": "node",
     "fabric": "node",
+    "uniform": "service",
     "image": "service",
     "checkpoint": "service",
     "service": "service",

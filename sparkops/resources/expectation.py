@@ -12,7 +12,9 @@ from sparkops.inventory.faults import suggest
 from sparkops.models import platform
 from sparkops.models.platform import Component, most_specific
 
-Fault: TypeAlias = Literal["missing", "differs", "denied", "unlisted", "doubtful", "low", "high", "lacks", "uneven"]
+Fault: TypeAlias = Literal[
+    "missing", "differs", "denied", "unlisted", "doubtful", "low", "high", "lacks", "uneven", "shared"
+]
 
 GIB = 1 << 30
 WORDS = {
@@ -27,6 +29,7 @@ WORDS = {
     "includes",
     "empty",
     "equal_on_service",
+    "distinct_on_service",
     "tolerance",
     "optional",
     "severity",
@@ -60,6 +63,7 @@ class Expectation:
     at_least, at_most       bounds, inclusive (bytes where the key ends in `_bytes`)
     includes, empty         for lists: an element of it (or, of a list, any of them); that there is none
     equal_on_service        the same on all nodes of the service; numbers within `tolerance`, a fraction of the largest
+    distinct_on_service     another on each node of the service
     optional                a fact that the node does not have is as expected
     title, reason, remedy, source, severity, id     words for the violation
     """
@@ -75,6 +79,7 @@ class Expectation:
     includes: Any = None
     empty: bool = False
     equal_on_service: bool = False
+    distinct_on_service: bool = False
     tolerance: float = 0.0
     optional: bool = False
     severity: Severity | Literal[""] = ""
@@ -96,13 +101,16 @@ def parse(declared: Any, where: str = "") -> Expectation:
     given: dict[str, Any] = dict(declared)
     for word in ("one_of", "matches", "deny", "accept"):
         given[word] = tuple(given.get(word) or ())
+    for word in ("at_least", "at_most", "tolerance"):
+        if isinstance(given.get(word), bool) or not isinstance(given.get(word, 0), (int, float, type(None))):
+            raise InventoryError(f"{word} is {given[word]!r}", where=where, hint="write a number")
     if given.get("verdicts"):
         platform.load().component(given["verdicts"])
     return Expectation(**given)
 
 
 def judge(key: str, expected: Expectation, value: Any) -> Judgement | None:
-    """What is wrong with the value of `key`; None when it is as expected. Peers are judged by `uneven`."""
+    """What is wrong with the value of `key` on its own; None when it is as expected."""
     if value is None and not expected.empty:
         if expected.optional or _asks_nothing(expected):
             return None
@@ -160,13 +168,18 @@ def _judge_plain(key: str, expected: Expectation, value: Any) -> Judgement | Non
     return None
 
 
-def uneven(key: str, expected: Expectation, by_node: Mapping[str, Any]) -> Judgement | None:
-    """Whether a service's nodes differ in `key`; the words name each node with its value."""
+def judge_service(key: str, expected: Expectation, by_node: Mapping[str, Any]) -> Judgement | None:
+    """Whether a service's nodes differ in `key`, or must and don't; the words name each node with its value."""
     values = list(by_node.values())
-    if all(_close(value, other, expected.tolerance) for value in values for other in values):
-        return None
     each = ", ".join(f"{node} {shown(key, value)}" for node, value in sorted(by_node.items()))
-    return Judgement("uneven", f"differs within the service: {each}")
+    if expected.equal_on_service and not all(
+        _close(value, other, expected.tolerance) for value in values for other in values
+    ):
+        return Judgement("uneven", f"differs within the service: {each}")
+    known = [value for value in values if value is not None]
+    if expected.distinct_on_service and len(set(known)) < len(known):
+        return Judgement("shared", f"the same on several nodes of the service: {each}")
+    return None
 
 
 def _close(one: Any, other: Any, tolerance: float) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from sparkops.core.plan import Severity, Violation
 from sparkops.core.states import Observed, State, Unknown
-from sparkops.resources.expectation import Expectation, Judgement, judge, parse, uneven
+from sparkops.resources.expectation import Expectation, Judgement, judge, judge_service, parse
 from sparkops.resources.resource import Peers, Resource
 
 
@@ -68,7 +68,7 @@ class Require(Resource):
             judgement = judge(key, expected, found.get(key))
             if judgement is not None:
                 wrong.append(self._violation(key, expected, judgement))
-            elif expected.equal_on_service:
+            elif expected.equal_on_service or expected.distinct_on_service:
                 wrong += self._compared(key, expected, found, peers)
         return tuple(wrong)
 
@@ -89,13 +89,13 @@ class Require(Resource):
     def _compared(
         self, key: str, expected: Expectation, found: Mapping[str, Any], peers: Peers
     ) -> tuple[Violation, ...]:
-        """Each node of a pair that differs is violated in the same words, so that neither is touched alone."""
+        """Each node of a pair that differs is judged in the same words, so that neither is touched alone."""
         by_node = {self.node: found.get(key)}
         for node in self.peer_nodes:
             other = found if node == self.node else peers(self.id_on(node))
             if isinstance(other, Mapping) and other.get("present") is not False:
                 by_node[node] = other.get(key)
-        judgement = uneven(key, expected, by_node)
+        judgement = judge_service(key, expected, by_node)
         return (self._violation(key, expected, judgement),) if judgement is not None else ()
 
     def _violation(self, key: str, expected: Expectation, judgement: Judgement) -> Violation:

@@ -6,8 +6,9 @@ import pytest
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Violation
-from sparkops.core.states import Observed, Unknown
+from sparkops.core.states import MARK, Observed, Unknown, lookup
 from sparkops.resources.require import Require
+from sparkops.worker import facts as worker_facts
 
 GIB = 1 << 30
 
@@ -162,3 +163,13 @@ def test_it_asks_for_its_keys_and_is_never_converged() -> None:
     assert require.ask() == {"group": "disk", "args": {"path": "/models"}, "keys": ["free_bytes"]}
     assert require.converged is False
     assert list(require.desired() or {}) == []
+
+
+def test_a_fact_that_the_worker_marked_as_unknown_is_unknown_with_its_reason() -> None:
+    facts = {"gpu": {MARK: "nvidia-smi did not answer"}, "os": {"kernel": {MARK: "no /proc"}}}
+    assert lookup(facts, "gpu.driver_version") == Unknown("gpu.driver_version: nvidia-smi did not answer")
+    assert lookup(facts, "os.kernel") == Unknown("os.kernel: no /proc")
+
+
+def test_both_halves_mark_unknown_facts_alike() -> None:
+    assert worker_facts.MARK == MARK
