@@ -212,6 +212,11 @@ class Channel:
         """No more data from here."""
         self.session.post({"id": self.number, "end": True})
 
+    def close(self) -> None:
+        """Let go of the call, whether it has ended or not; what still comes for it is dropped."""
+        if self.session._calls.pop(self.number, None) is not None and self.session._over is None:
+            self.session.post({"id": self.number, "cancel": True})
+
     def progress(self) -> Iterable[Mapping[str, Any]]:
         """The progress that has come in meanwhile."""
         while not self.inbox.empty():

@@ -94,7 +94,12 @@ class Resource:
         The worker compares `before` once more before it acts and observes again after. Progress mappings have the
         fields of `StepProgress`: text, done, total, unit.
         """
-        args = {
+        answer = yield from session.stream("converge", self.order(session, step))
+        return unpack(answer)
+
+    def order(self, session: Session, step: Step) -> dict[str, Any]:
+        """The arguments of the worker's call `converge`, with the claim that the session acts under."""
+        order: dict[str, Any] = {
             "kind": self.kind,
             "id": self.id,
             "ask": self.ask(),
@@ -104,9 +109,8 @@ class Resource:
             "act": self.act(step),
         }
         if session.claims is not None:
-            args["claim"] = {**session.claims, "kind": self.kind, "name": self.name}
-        answer = yield from session.stream("converge", args)
-        return unpack(answer)
+            order["claim"] = {**session.claims, "kind": self.kind, "name": self.name}
+        return order
 
     def explain(self, found: Observed) -> str:
         """Words for a state that stayed wrong after converge, or empty; the kind may know a likely cause."""

@@ -13,8 +13,8 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from sparkops.worker.calls import Call, Refused, Unknown
 
@@ -25,6 +25,7 @@ OLDEST = (1, 41)
 CHUNK = 256 << 10
 Body = bytes | Iterable[bytes] | Mapping[str, Any] | None
 Query = Mapping[str, Any]
+Answer = TypeVar("Answer")
 
 
 class EngineError(Refused):
@@ -93,10 +94,7 @@ def ask(path: str, timeout: float = 20.0, *, query: Query | None = None, at: str
 
     Raises Unknown for every other way of not knowing, also where no engine listens.
     """
-    try:
-        status, body = request("GET", path, timeout=timeout, query=query, at=at)
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise Unknown(f"Docker does not listen at {error.filename}") from None
+    status, body = reached(lambda: request("GET", path, timeout=timeout, query=query, at=at))
     if status == 404:
         return None
     if status != 200:
@@ -105,6 +103,14 @@ def ask(path: str, timeout: float = 20.0, *, query: Query | None = None, at: str
         return json.loads(body)
     except ValueError:
         raise Unknown("Docker answered something that is no JSON") from None
+
+
+def reached(question: Callable[[], Answer]) -> Answer:
+    """What `question` answers; that no engine listens is Unknown to whom it does not matter why."""
+    try:
+        return question()
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise Unknown(f"Docker does not listen at {error.filename}; it is not installed or not running") from None
 
 
 def act(
@@ -224,7 +230,7 @@ def _open(
     except TimeoutError:
         link.close()
         raise _silent(timeout) from None
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         return link, _early(link)
     except http.client.HTTPException as error:
         link.close()
@@ -296,6 +302,11 @@ def api_version(at: str = SOCKET) -> str:
     return f"{chosen[0]}.{chosen[1]}"
 
 
+def speaks(version: tuple[int, int], at: str = SOCKET) -> bool:
+    """Whether this API version or a newer one is spoken with the engine. Raises Unknown where none answers."""
+    return _pair(reached(lambda: api_version(at))) >= version
+
+
 def _pair(text: Any) -> tuple[int, int]:
     major, _, minor = str(text or "").partition(".")
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
@@ -303,13 +314,13 @@ def _pair(text: Any) -> tuple[int, int]:
 
 def inspect_image(reference: str, *, at: str | None = None, query: Query | None = None) -> dict[str, Any] | None:
     """What the engine knows of an image by name, digest or id; None where it has none. Raises Unknown."""
-    found = ask(f"/images/{_quoted(reference)}/json", query=query, at=at)
+    found = ask(f"/images/{quoted(reference)}/json", query=query, at=at)
     return found if isinstance(found, dict) else None
 
 
 def inspect_container(name: str, *, at: str | None = None) -> dict[str, Any] | None:
     """What the engine knows of a container by name or id; None where it has none. Raises Unknown."""
-    found = ask(f"/containers/{_quoted(name)}/json", at=at)
+    found = ask(f"/containers/{quoted(name)}/json", at=at)
     return found if isinstance(found, dict) else None
 
 
@@ -322,7 +333,7 @@ def containers(
     return [each for each in found or [] if isinstance(each, dict)]
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """A name as part of a path; slashes and colons stay, as the engine wants them."""
     return urllib.parse.quote(name, safe="/:@")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from sparkops.core import frames
 from sparkops.worker import bundle, claims
-from sparkops.worker.calls import Call, Refused, kind
+from sparkops.worker.calls import Call, Refused, Unknown, kind
 
 RUN = "/run/sparkops/jobs"
 POLL = 0.2
@@ -149,6 +149,8 @@ def main() -> None:
         result: dict[str, Any] = {"result": kind(order["module"]).JOBS[order["function"]](job, order["args"])}
     except Refused as error:
         result = {"error": {"type": error.type, "what": str(error), "hint": error.hint, "detail": error.detail}}
+    except Unknown as error:
+        result = {"error": {"type": "unknown", "what": str(error), "hint": "", "detail": ""}}
     except OSError as error:
         text = f"{error.filename or order['key']}: {error.strerror or error}"
         result = {"error": {"type": "os", "what": text, "hint": "", "detail": ""}}

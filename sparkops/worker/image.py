@@ -1,0 +1,162 @@
+"""Images on the node: identity by digests, build label and content, never by name or image id; pulled, built, loaded.
+
+The id of an image is the storage driver's business: two engines give one image two ids. What is equal everywhere are
+the registry's digests and, for an image that came by file, the ordered layers and the configuration.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sparkops.worker import docker, image_build, image_pull, jobs
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.image_pull import engine_words, fits
+
+LABEL = "sparkops.build"
+VOLATILE = frozenset({"size"})
+CONFIG = (
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Labels",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "User",
+    "Volumes",
+    "WorkingDir",
+)
+"""The part of an image's configuration that says how it runs; engines of several versions tell the rest differently."""
+
+
+def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+    """The image under `ask["name"]`, or None.
+
+    Keys: `reference`; `digest` (of the registry's index: the pinned one where the image has it, else any, else "");
+    `manifest` (of this platform's manifest; None where the engine does not tell it); `platform`; `fits` (it is for the
+    declared platform, else for the node's own); `content`; `build` (the label of a build of ours or ""); `archive`
+    (`declared` or `other`, where `like` was asked); `size` in bytes.
+    """
+    at = ask.get("at") or docker.SOCKET
+    query = {"manifests": "1"} if docker.speaks((1, 48), at) else None
+    found = docker.inspect_image(ask["name"], at=at, query=query)
+    return None if found is None else state(found, ask, docker.versions(at))
+
+
+def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]:
+    """The state out of `GET /images/NAME/json` and, for the node's own platform, `GET /version`."""
+    digests = index_digests(found, ask["repository"])
+    layers = list((found.get("RootFS") or {}).get("Layers") or [])
+    config = found.get("Config") or {}
+    platform = "/".join(part for part in (found.get("Os"), found.get("Architecture"), found.get("Variant")) if part)
+    wanted = ask.get("platform") or f"{engine.get('Os')}/{engine.get('Arch')}"
+    seen = {
+        "reference": ask["name"],
+        "digest": ask["digest"] if ask.get("digest") in digests else (digests[0] if digests else ""),
+        "manifest": manifest(found, wanted, digests, ask.get("manifest")),
+        "platform": platform,
+        "fits": fits(platform, wanted),
+        "content": content(layers, config),
+        "build": str((config.get("Labels") or {}).get(LABEL, "")),
+        "size": found.get("Size"),
+    }
+    if (like := ask.get("like")) is not None:
+        equal = content(like["layers"], like["config"]) == seen["content"]
+        seen["archive"] = "declared" if equal else "other"
+    return seen
+
+
+def index_digests(found: dict[str, Any], repository: str) -> list[str]:
+    """The digests under which this repository's image is known; the last word of a containerd store comes first."""
+    own = [str(each).rpartition("@") for each in found.get("RepoDigests") or []]
+    target = (found.get("Descriptor") or {}).get("digest")
+    digests = [digest for name, _, digest in own if name == repository]
+    return sorted(digests, key=lambda digest: digest != target)
+
+
+def manifest(found: dict[str, Any], platform: str, digests: list[str], pinned: str | None) -> str | None:
+    """The digest of the platform's manifest; None for an engine that keeps only what it pulled by."""
+    for each in found.get("Manifests") or []:
+        told = (each.get("ImageData") or {}).get("Platform") or {}
+        name = "/".join(str(told[key]) for key in ("os", "architecture", "variant") if told.get(key))
+        if each.get("Kind") == "image" and each.get("Available") and fits(name, platform):
+            return str(each.get("ID"))
+    return pinned if pinned in digests else None
+
+
+def content(layers: list[str], config: dict[str, Any]) -> str:
+    """A digest of the ordered layers and of how the image runs; equal on every engine that has the same image."""
+    kept = {key: config[key] for key in CONFIG if config.get(key)}
+    told = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(told.encode()).hexdigest()
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Bring the image here as `act["how"]` says (pull, build: as a job; load: out of what the controller sends)."""
+    if want is None:
+        remove(ask)
+    elif act["how"] == "load":
+        load(call, ask, act)
+    else:
+        key = f"image {ask['name']}"
+        jobs.run(call, key, "image", act["how"], {**ask, **act}, attach=act["attach"])
+
+
+def remove(ask: dict[str, Any]) -> None:
+    """Take the name away, and the image with its last name. Raises Refused while a container uses it."""
+    try:
+        docker.act("DELETE", f"/images/{docker.quoted(ask['name'])}", at=ask.get("at"))
+    except docker.EngineError as error:
+        if error.status == 409:
+            raise Refused(
+                f"{ask['name']} is in use: {error.message}", hint="stop and remove the container that uses it first"
+            ) from None
+        raise
+
+
+def load(call: Call, ask: dict[str, Any], act: dict[str, Any]) -> None:
+    """Load the archive that the controller sends, and give it the declared name. `act["size"]` in bytes."""
+    image_pull.room(act["size"], at=ask.get("at"))
+    said = ""
+    try:
+        body = _counted(call, act["size"])
+        headers = {"Content-Type": "application/x-tar", "Content-Length": str(act["size"])}
+        for line in docker.stream(
+            "POST",
+            "/images/load",
+            body,
+            query={"quiet": "1"},
+            headers=headers,
+            stopping=call.stopping,
+            at=ask.get("at"),
+        ):
+            said = str(line.get("stream", "")).strip() or said
+    except docker.EngineError as error:
+        raise engine_words(error.message, ask["name"]) from None
+    for head in ("Loaded image ID: ", "Loaded image: "):
+        if said.startswith(head):
+            return tag(said.removeprefix(head), ask)
+    raise Refused(f"Docker did not say what it loaded: {said or 'nothing'}", hint="see journalctl -u docker there")
+
+
+def _counted(call: Call, total: int) -> Iterator[bytes]:
+    done = 0
+    for chunk in call.receive():
+        done += len(chunk)
+        call.progress("loading", done, total)
+        yield chunk
+    if done != total:
+        raise Refused(f"the archive ended after {done} of {total} bytes", "gone", hint="run apply again")
+
+
+def tag(source: str, ask: dict[str, Any]) -> None:
+    """Give an image the declared name, where that has a tag."""
+    image_pull.tag(source, ask)
+
+
+JOBS = {"pull": image_pull.pull, "build": image_build.build}
