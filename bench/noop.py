@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
         self.folder = folder
-        self.nodes = [node for node in lab.nodes if node.name.startswith("spark-")][:3]
+        self.nodes = [node for node in lab.nodes() if node.name.startswith("spark-")][:3]
         self.environment = {
             **os.environ,
             "SPARKOPS_SSH_CONFIG": str(folder / "ssh_config"),
