@@ -68,6 +68,7 @@ def _print(lab: Lab) -> int:
     print(f"ssh       ssh -F {lab.ssh_config} NODE")
     for registry in (lab.registry, lab.private_registry):
         print(f"registry  {registry.host}{f' (user {registry.user})' if registry.user else ''}")
+    print(f"hub       {lab.hub} (lab/tiny-moe at {lab.model_commit})")
     for node in lab.nodes():
         print(f"node      {node.name:14} {node.address:15} {'answers' if node.greets() else 'silent'}")
     return 0

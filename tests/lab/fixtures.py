@@ -1,4 +1,4 @@
-"""pytest's way to the lab: `lab`, `node`, `nodes`, `node_factory`.
+"""pytest's way to the lab: `lab`, `node`, `nodes`, `node_factory`, `hub`.
 
 A node from here is fresh for each test (2 to 5 s) and gone after it. The lab is reused where one runs; where none
 does it is brought up, and taken down by the last test run that uses it.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from .hub import Hub
 from .lab import Lab
 from .node import Node
 
@@ -48,3 +49,10 @@ def node(node_factory: NodeFactory) -> Node:
 def nodes(node_factory: NodeFactory) -> Callable[[int], list[Node]]:
     """`nodes(3)`: that many fresh nodes."""
     return lambda count: [node_factory() for _ in range(count)]
+
+
+@pytest.fixture
+def hub(lab: Lab) -> Iterator[Hub]:
+    """A model hub of the test's own, which the nodes reach: empty, without faults, its log at zero."""
+    with Hub(lab.address) as running:
+        yield running

@@ -1,11 +1,34 @@
-"""The engine images in the lab's registry, made when first asked for and kept with the registry's storage."""
+"""The engine images in the lab's registry, made when first asked for and kept with the registry's storage.
+
+Both stand on one base layer (Debian with python3). `lab/engine` adds the small engine as `vllm`;
+`lab/transformers` adds torch's CPU build and transformers, and really runs the tiny model.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .registry import Registry
+from . import machine, rootfs
+from .machine import LabError, run
+from .registry import Layer, Pushed, Registry
+
+ENGINE = Path(__file__).with_name("engine.py")
+TORCH = "torch==2.13.0"
+SERVING = "transformers[serving]==5.24.0"
+TARGET_PYTHON = "3.11"
+"""Python of the base layer (Debian bookworm's); wheels are chosen for it, whichever python runs the lab."""
+
+PACKAGES = "/opt/engine"
+"""Where the packages lie in the image."""
 
 
 class NoCpuTorch(RuntimeError):
@@ -14,15 +37,164 @@ class NoCpuTorch(RuntimeError):
 
 @dataclass(frozen=True)
 class Image:
-    """An image in the lab's registry."""
+    """An image in the lab's registry: what to pull, and the digest of its list of manifests."""
 
-    reference: str
+    name: str
+    tag: str
     digest: str
+    registry: str
+
+    @property
+    def reference(self) -> str:
+        """Name and tag, as an inventory may have it before it is locked."""
+        return f"{self.registry}/{self.name}:{self.tag}"
+
+    @property
+    def pinned(self) -> str:
+        """Name and digest."""
+        return f"{self.registry}/{self.name}@{self.digest}"
 
 
-def engine(registry: Registry, cache: Path) -> Image:
-    raise NotImplementedError
+def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[str, str] | None = None) -> Image:
+    """The small engine. Other `labels` make another digest of the same content, for a test that updates an image."""
+    program = ENGINE.read_bytes()
+    key = machine.recipe_key("engine", rootfs.ENGINE_BASE.key, program.decode(), tag, dict(labels or {}))
+    return _once(
+        registry,
+        cache,
+        key,
+        lambda: registry.push(
+            "lab/engine",
+            tag,
+            [_base(cache), Layer.written(cache / "layers" / f"{key}.tar.gz", _program_tar(program))],
+            entrypoint=["vllm"],
+            labels=labels,
+            env={"PYTHONUNBUFFERED": "1"},
+        ),
+    )
 
 
 def transformers(registry: Registry, cache: Path) -> Image:
-    raise NotImplementedError
+    """transformers' own server on torch's CPU build; entry point `transformers`. Raises NoCpuTorch."""
+    key = machine.recipe_key("transformers", rootfs.ENGINE_BASE.key, TORCH, SERVING, TARGET_PYTHON, _LAUNCHER)
+    return _once(
+        registry,
+        cache,
+        key,
+        lambda: registry.push(
+            "lab/transformers",
+            "1",
+            [_base(cache), _packages(cache, key)],
+            entrypoint=["transformers"],
+            env={"PYTHONPATH": PACKAGES, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
+            architectures=[_architecture()],
+        ),
+    )
+
+
+def cpu_torch() -> str:
+    """Version of torch that pip would take here, if it is one for the CPU alone; raises NoCpuTorch with the reason.
+
+    Asked of pip itself: its report names what each candidate requires, and a GPU build requires NVIDIA's libraries.
+    """
+    argv = [*_pip(), "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", TORCH]
+    with tempfile.TemporaryDirectory() as empty:
+        asked = run([*argv, *_for_target(Path(empty))], check=False, timeout=300)
+    try:
+        found = json.loads(asked.stdout)["install"][0]["metadata"]
+    except (ValueError, LookupError):
+        raise NoCpuTorch(f"pip finds no {TORCH}: {asked.stderr.decode(errors='replace')[-400:].strip()}") from None
+    heavy = [name for name in found.get("requires_dist", []) if name.startswith(("nvidia-", "cuda-", "triton"))]
+    if heavy:
+        raise NoCpuTorch(f"torch {found['version']} requires {heavy[0]} and {len(heavy) - 1} more of its kind")
+    return str(found["version"])
+
+
+def _once(registry: Registry, cache: Path, key: str, push: object) -> Image:
+    """The image noted under `key`, if the registry still has it; else pushed and noted."""
+    note = cache / "images" / f"{key}.json"
+    if note.exists():
+        image = Image(**{**json.loads(note.read_text()), "registry": registry.host})
+        if registry.digest(image.name, image.digest) and registry.digest(image.name, image.tag) == image.digest:
+            return image
+    pushed: Pushed = push()  # type: ignore[operator]
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps({"name": pushed.name, "tag": pushed.tag, "digest": pushed.digest}))
+    return Image(pushed.name, pushed.tag, pushed.digest, registry.host)
+
+
+def _base(cache: Path) -> Layer:
+    """The layer both images stand on, made once."""
+    path = cache / "layers" / f"{rootfs.ENGINE_BASE.key}.tar.gz"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rootfs.built(rootfs.ENGINE_BASE, cache) as root:
+            _pack(root, path, leave_out=("./dev/*", "./proc/*", "./sys/*", "./var/lib/apt/lists/*", "./usr/share/i18n/*"))
+    return Layer.of(path)
+
+
+def _packages(cache: Path, key: str) -> Layer:
+    """The layer with torch and transformers, as pip lays them down for the base layer's python."""
+    path = cache / "layers" / f"{key}.tar.gz"
+    if not path.exists():
+        version = cpu_torch()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
+        try:
+            target = folder / PACKAGES.lstrip("/")
+            run([*_pip(), "--no-compile", f"torch=={version}", SERVING, *_for_target(target)], timeout=1800)
+            launcher = folder / "usr/local/bin/transformers"
+            launcher.parent.mkdir(parents=True)
+            launcher.write_text(_LAUNCHER)
+            launcher.chmod(0o755)
+            _pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return Layer.of(path)
+
+
+_LAUNCHER = """#!/usr/bin/python3
+import sys
+from transformers.cli.transformers import main
+sys.exit(main())
+"""
+
+
+def _pip() -> list[str]:
+    return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+
+def _for_target(target: Path) -> list[str]:
+    return ["--target", str(target), "--python-version", TARGET_PYTHON, "--only-binary=:all:"]
+
+
+def _pack(root: Path, path: Path, *, leave_out: Sequence[str]) -> None:
+    """Write the folder `root` as a gzipped tar that is the same for the same content."""
+    beside = path.with_suffix(".part")
+    tar = [
+        *("tar", "-C", str(root), "--numeric-owner", "--sort=name", "--mtime=2026-01-01"),
+        *(f"--exclude={pattern}" for pattern in leave_out),
+        *("-c", "."),
+    ]
+    with beside.open("wb") as out:
+        packing = subprocess.Popen(machine.as_root(tar), stdout=subprocess.PIPE)
+        squeezed = subprocess.run(["gzip", "-n", "-1"], stdin=packing.stdout, stdout=out)
+    if packing.wait() != 0 or squeezed.returncode != 0:
+        raise LabError(f"packing {root} failed")
+    beside.replace(path)
+
+
+def _program_tar(program: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo("usr/local/bin/vllm")
+        body = b"#!/usr/bin/python3\n" + program
+        entry.size, entry.mode = len(body), 0o755
+        tar.addfile(entry, io.BytesIO(body))
+    return out.getvalue()
+
+
+def _architecture() -> str:
+    """The machine's architecture as images name it."""
+    name = run(["uname", "-m"]).stdout.decode().strip()
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(name, name)

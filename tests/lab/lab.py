@@ -12,14 +12,13 @@ import io
 import json
 import os
 import secrets
-import shutil
-import subprocess
+import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import dockerd, images, machine, registry, rootfs
+from . import dockerd, images, machine, model, registry, rootfs
 from .dockerd import Engine
 from .images import Image
 from .machine import Daemon, LabError, run
@@ -33,6 +32,8 @@ FABRIC = "sparkops-lab-fabric"
 FABRIC_SUBNET = "10.213.78"
 FABRIC_MTU = 9000
 LABEL = "sparkops-lab"
+HUB_PORT = 5080
+MODEL = "lab/tiny-moe"
 OVERLAY = Path(__file__).parent / "files" / "node"
 
 
@@ -57,6 +58,7 @@ class Lab:
             lab._network()
             lab._key()
             registry.start(state, cache, GATEWAY)
+            lab._start_hub()
             rootfs.ensure(rootfs.NODE, engine, cache)
         wanted = [f"spark-{number:02}" for number in range(1, nodes + 1)]
         for name in wanted:
@@ -121,6 +123,24 @@ class Lab:
     def private_registry(self) -> Registry:
         """The same content, behind a user name and a password."""
         return registry.instance("private-registry", GATEWAY)
+
+    @property
+    def hub(self) -> str:
+        """Address (HF_ENDPOINT) of the lab's standing hub; it has the tiny model as `lab/tiny-moe`.
+
+        A test that wants faults or a request log starts a Hub of its own (fixture `hub`).
+        """
+        return f"http://{GATEWAY}:{HUB_PORT}"
+
+    @property
+    def model_commit(self) -> str:
+        """The commit of `lab/tiny-moe` that the standing hub serves."""
+        return (self.state / "hub.log").read_text().split()[1]
+
+    @property
+    def model(self) -> Path:
+        """The tiny model as a folder."""
+        return self.state / "tiny-moe"
 
     @property
     def engine_image(self) -> Image:
@@ -205,6 +225,19 @@ class Lab:
                 *("network", "create", "--label", LABEL, "--subnet", f"{SUBNET}.0/24", "--gateway", GATEWAY),
                 *("-o", "com.docker.network.bridge.name=sparkops-lab0", NETWORK),
             )
+
+    def _start_hub(self) -> None:
+        """The standing hub, a process of its own, so that it outlives whoever brought the lab up."""
+        if Daemon.load(self.state / "hub.json") is not None:
+            return
+        model.write(self.model)
+        (self.state / "hub.log").unlink(missing_ok=True)
+        listen = ("--address", GATEWAY, "--port", str(HUB_PORT), "--store-port", str(HUB_PORT + 1))
+        argv = [sys.executable, "-m", "tests.lab.hub", *listen, f"{MODEL}={self.model}"]
+        pid = machine.start_daemon(argv, self.state / "hub.log", cwd=Path(__file__).parents[2])
+        if not machine.wait_until(lambda: self.hub in (self.state / "hub.log").read_text(), 20):
+            raise LabError(f"the hub did not start: {(self.state / 'hub.log').read_text()[-800:]}")
+        Daemon.of(pid).save(self.state / "hub.json")
 
     def _key(self) -> None:
         (self.state / "nodes").mkdir(exist_ok=True)

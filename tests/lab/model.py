@@ -275,6 +275,7 @@ def _byte_characters() -> list[str]:
 
 
 def _tokenizer_config() -> dict[str, object]:
+    """tokenizer_config.json; the processor class keeps transformers from looking for an image processor."""
     bos, end, *_ = SPECIAL
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -283,6 +284,7 @@ def _tokenizer_config() -> dict[str, object]:
         "pad_token": end,
         "model_max_length": 32768,
         "clean_up_tokenization_spaces": False,
+        "processor_class": "PreTrainedTokenizerFast",
         "chat_template": CHAT_TEMPLATE,
     }
 
