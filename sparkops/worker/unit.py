@@ -165,7 +165,8 @@ def converge(
     if "content" in want and want["content"] != found.get("content"):
         claims.write(os.path.join(UNITS, name), act["content"], 0o644)
         programs.run([*SYSTEMCTL, "daemon-reload"])
-    elif found.get("reload_needed"):
+    elif found.get("reload_needed") or "content" not in want:
+        # Of a unit that a package brings, systemd does not notice the first drop-in: it has cached which folders exist.
         programs.run([*SYSTEMCTL, "daemon-reload"])
     if "enabled" in want and want["enabled"] != found.get("enabled", False):
         programs.run([*SYSTEMCTL, "enable" if want["enabled"] else "disable", "--", name])
