@@ -87,6 +87,7 @@ class Checker:
         self._names(service, (*path, "nodes"), {**self.nodes, **self.groups}, "node or group")
         self.namespaces(service.get("vars"), (*path, "vars"), scope="service")
         self._direct({key: each for key, each in service.items() if key not in SERVICE["properties"]}, path, SERVICE)
+        self._retired(service, path)
         members = [node for node in members_of(service, self.groups) if node in self.nodes]
         for node, values in self._mapping(service, "per_node").items():
             here = (*path, "per_node", node)
@@ -98,6 +99,18 @@ class Checker:
                 )
             elif isinstance(values, dict):
                 self._direct(values, here, {})
+
+    def _retired(self, service: Mapping[str, Any], path: Where) -> None:
+        """A service that stays can't stand on a node that goes."""
+        if service.get("state") == "retired":
+            return
+        for node in members_of(service, self.groups):
+            if self._mapping(self.nodes, node).get("state") == "retired":
+                self.faults.add(
+                    f"{dotted(path)} is on {node}, which is retired",
+                    where=self.document.where((*path, "nodes")),
+                    hint="take the node out of its nodes, or retire the service too",
+                )
 
     def _direct(self, values: Mapping[str, Any], path: Where, shape: Mapping[str, Any]) -> None:
         """What stands directly in a service: namespaces of service roles, and the variables of the role `service`."""

@@ -22,7 +22,7 @@ from sparkops.inventory.faults import Faults, suggest
 
 Where: TypeAlias = "tuple[str | int, ...]"
 
-MAX_BYTES = 2 * 1024 * 1024
+MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
 
@@ -154,7 +154,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         loader = _Composer(text)
         found: yaml.Node | None = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error, name) from None
+        raise _syntax_error(error, name, text) from None
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
         line = text[:position].count("\n") + 1
@@ -167,14 +167,14 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     return found
 
 
-def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> InventoryError:
+def _syntax_error(error: yaml.MarkedYAMLError, name: str, text: str) -> InventoryError:
     mark = error.problem_mark or error.context_mark
     where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
     problem = error.problem or "the YAML cannot be read"
     if isinstance(error, _TooDeep):
         return InventoryError(problem, where=where)
     hint = ""
-    if "\\t" in problem:
+    if mark and _at(text, mark) == "\t":
         hint = "indent with spaces, never with tabs"
     elif "but found another document" in problem:
         hint = "one file holds one document; remove the line ---"
@@ -183,6 +183,12 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> InventoryError:
     elif error.context:
         hint = f"it happened {error.context}"
     return InventoryError(f"the YAML cannot be read: {problem}", where=where, hint=hint)
+
+
+def _at(text: str, mark: yaml.Mark) -> str:
+    """The character at a mark."""
+    lines = text.split("\n")
+    return lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
 
 
 class _Builder:
@@ -315,6 +321,8 @@ class _Builder:
 
     def _fault(self, node: yaml.Node, what: str, hint: str = "") -> None:
         self.faults.add(what, where=self._where(node), hint=hint)
+        if self.faults.full:
+            self.faults.raise_any()
 
 
 _ARTICLE = {"bool": "a boolean", "int": "a number", "float": "a number", "null": "nothing"}

@@ -23,6 +23,11 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    @property
+    def full(self) -> bool:
+        """Whether so many faults were found that it makes no sense to look for more."""
+        return len(self._found) > 10 * SHOWN_FAULTS
+
     def add(self, what: str, *, where: str, hint: str = "") -> None:
         """One more fault; the same fault at the same place is kept once (aliases repeat them)."""
         self._found.setdefault((what, where), InventoryError(what, where=where, hint=hint))

@@ -133,8 +133,10 @@ CORE: Mapping[str, Any] = {
     },
 }
 
-RESERVED = frozenset({"node", "nodes", "cluster", "item", "argv", "fact", "state", "vars", "connection", "roles"}) | (
-    frozenset(GROUP["properties"]) | frozenset(NODE["properties"]) | frozenset(SERVICE["properties"])
+_CONTEXT = ("node", "nodes", "cluster", "item", "argv", "fact", "render")
+_TOP = frozenset(CORE["properties"]) | frozenset(_CONTEXT)
+RESERVED = (
+    _TOP | frozenset(GROUP["properties"]) | frozenset(NODE["properties"]) | frozenset(SERVICE["properties"])
 ) - {"host"}
 """Words that can't be the name of a user's role, since they mean something else where a namespace may stand.
 

@@ -1,0 +1,61 @@
+"""What `--limit` selects."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparkops.core.errors import InventoryError
+from sparkops.inventory.inventory import Inventory
+from tests.unit.inventory.project import Project
+
+
+@pytest.fixture
+def fleet(project: Project) -> Inventory:
+    return project.load("""
+        version: 1
+        cluster: c
+        groups: {rack: {nodes: [n1, n5]}}
+        nodes: {n1: , n2: , n3: , n4: , n5: }
+        services:
+          one: {nodes: [n1, n2]}
+          two: {nodes: [n2, n3]}
+          four: {nodes: [n4]}
+    """)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "nodes"),
+    [
+        (None, "n1 n2 n3 n4 n5"),
+        ([], "n1 n2 n3 n4 n5"),
+        ("all", "n1 n2 n3 n4 n5"),
+        ("n5", "n5"),
+        ("n4,n5", "n4 n5"),
+        (["n5", "n4"], "n4 n5"),
+        ("n[45]", "n4 n5"),
+        ("four", "n4"),
+        ("f*", "n4"),
+        ("n1", "n1 n2 n3"),
+        ("rack", "n1 n2 n3 n5"),
+        ("!four", "n1 n2 n3 n5"),
+        ("rack,!one", "n5"),
+        ("!one,!two", "n4 n5"),
+    ],
+)
+def test_limit_takes_names_globs_services_and_exclusions(fleet: Inventory, patterns: str, nodes: str) -> None:
+    assert " ".join(fleet.limit(patterns)) == nodes
+
+
+def test_an_exclusion_that_would_cut_a_service_in_two_is_refused(fleet: Inventory) -> None:
+    with pytest.raises(InventoryError, match=r"excludes n2, but the service one spans n1, n2"):
+        fleet.limit("n1,!n2")
+
+
+def test_a_pattern_that_matches_nothing_tells_the_nearest_name(fleet: Inventory) -> None:
+    with pytest.raises(InventoryError, match="did you mean rack"):
+        fleet.limit("rak")
+
+
+def test_a_limit_that_leaves_no_node_is_refused(fleet: Inventory) -> None:
+    with pytest.raises(InventoryError, match="leaves no node"):
+        fleet.limit("n5,!rack")
