@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from sparkops.worker import parents
-from sparkops.worker.calls import Call, Refused
+from sparkops.worker.calls import Call, Refused, Unknown
 
 PROC = "/proc/sys"
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
@@ -22,7 +22,13 @@ def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
     With `absent` only our own file counts: without it the answer is None.
     """
     files = read_files(FOLDERS)
-    return {identity: _state(ask, files) for identity, ask in asks.items()}
+    states: dict[str, Any] = {}
+    for identity, ask in asks.items():
+        try:
+            states[identity] = _state(ask, files)
+        except OSError as error:
+            states[identity] = Unknown(f"{error.filename}: {error.strerror}")
+    return states
 
 
 def _state(ask: dict[str, Any], files: list[tuple[str, dict[str, str]]]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.core.states import FromFact
 from sparkops.resources.sysctl import Sysctl
 from sparkops.worker import sysctl
-from sparkops.worker.calls import Refused
+from sparkops.worker.calls import Refused, Unknown
 from tests.worker.nodes import apply
 
 KEY = "net.ipv4.tcp_rmem"
@@ -99,6 +99,14 @@ def test_a_value_from_a_fact_is_asked_without_it() -> None:
     one = declared(value=FromFact("memory.total"))
     assert one.desired() == {"value": FromFact("memory.total"), "persisted": FromFact("memory.total")}
     assert one.ask() == {"key": KEY, "file": "60-sparkops-net.ipv4.tcp_rmem.conf"}
+
+
+def test_a_parameter_that_cannot_be_read_leaves_the_others_known(root: Path) -> None:
+    (root / "proc/net/ipv4/flush").mkdir()
+    one, other = declared(value=1), Sysctl(node="n1", name="net.ipv4.flush", value=1)
+    answers = sysctl.observe_many({each.id: each.ask() for each in (one, other)})
+    assert answers[one.id]["value"] == "4096 131072 6291456"
+    assert isinstance(answers[other.id], Unknown)
 
 
 @pytest.mark.parametrize("value", [None, "", True, "1\n2", 1.5])

@@ -1,0 +1,77 @@
+"""A mount on a node: its line in `/etc/fstab`, and whether it is mounted now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.states import State
+from sparkops.resources import declared
+from sparkops.resources.resource import Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount(Resource):
+    """A mount. `name` is the mount point; `source` a device, `UUID=…`, an export or a word such as `tmpfs`.
+
+    `options` is a text as in fstab or a list; `passno` the order of checks at start (0: none). Only the line of this
+    mount point is edited. What is in use is not unmounted; what else is mounted there is not touched.
+    """
+
+    kind: ClassVar[str] = "mount"
+    interrupts: ClassVar[frozenset[str]] = frozenset({"source", "fstype"})
+
+    source: str = ""
+    fstype: str = ""
+    options: str | Sequence[str] = "defaults"
+    passno: int = 0
+    mounted: bool = True
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        declared.path(self.name, "the name of a mount", self.where)
+        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        given = self.options.split(",") if isinstance(self.options, str) else self.options
+        put(self, "options", declared.words(given, "options", self.where) or ("defaults",))
+        if self.state == "absent":
+            return
+        for name, value in (("source", self.source), ("fstype", self.fstype)):
+            if not isinstance(value, str) or not value or (name == "fstype" and len(value.split()) != 1):
+                raise InventoryError(
+                    f"mount {self.name} has the {name} {value!r}", where=self.where, hint=f"say `{name}:` as in fstab"
+                )
+        for option in self.options:
+            if not option or any(char in option for char in " \t\n,"):
+                raise InventoryError(f"mount {self.name} has the option {option!r}", where=self.where)
+        if isinstance(self.passno, bool) or not isinstance(self.passno, int) or not 0 <= self.passno <= 9:
+            raise InventoryError(
+                f"mount {self.name} has passno {self.passno!r}", where=self.where, hint="write 0, 1 or 2"
+            )
+        if not self.mounted:
+            put(self, "interrupts", frozenset({"source", "fstype", "mounted"}))
+
+    def ask(self) -> dict[str, Any]:
+        asked: dict[str, Any] = {"path": self.name}
+        if self.state == "present":
+            asked.update(source=self.source, fstype=self.fstype, options=list(self.options))
+        return asked
+
+    def desired(self) -> State:
+        if self.state == "absent":
+            return None
+        wanted = {
+            "source": self.source,
+            "fstype": self.fstype,
+            "options": list(self.options),
+            "passno": self.passno,
+            "mounted": self.mounted,
+        }
+        return {**wanted, "without": []} if self.mounted else wanted
+
+    def same(self, key: str, wanted: Any, found: Any) -> bool:
+        if key == "options":
+            return found is not None and sorted(wanted) == sorted(found)
+        return bool(wanted == found and type(wanted) is type(found))

@@ -1,0 +1,92 @@
+"""A Debian package on a node: installed, its version, held; or its absence. Or a pattern of packages to be held."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Step
+from sparkops.core.states import Observed, State
+from sparkops.resources import declared
+from sparkops.resources.resource import Resource
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?")
+_PATTERN = re.compile(r"[a-z0-9+.*?\[\]!-]+")
+_VERSION = re.compile(r"[A-Za-z0-9.+:~*?\[\]-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package(Resource):
+    """A package of apt. `name` may be a pattern (`nvidia-driver-*`) where only `hold` is declared: then whatever
+    matches and is installed is held, and nothing is installed.
+
+    `version` is exact or a pattern (`580.95.*`, with the epoch where it has one); only a declared version may lead to a
+    downgrade. `hold` protects from upgrades by others. `update_cache: false` takes the package lists as they are.
+    `disruptive: true` says that a change of its version interrupts service.
+    """
+
+    kind: ClassVar[str] = "package"
+    exclusive: ClassVar[str] = "apt"
+
+    version: str | None = None
+    hold: bool | None = None
+    update_cache: bool = True
+    disruptive: bool = False
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        if not isinstance(self.name, str) or not (_PATTERN if self.pattern else _NAME).fullmatch(self.name):
+            raise InventoryError(
+                f"{self.name!r} is no package name", where=self.where, hint="small letters, digits, + - and ."
+            )
+        if self.version is not None and (not isinstance(self.version, str) or not _VERSION.fullmatch(self.version)):
+            raise InventoryError(
+                f"package {self.name} has the version {self.version!r}",
+                where=self.where,
+                hint='write it in quotes, such as "580.95.05-0ubuntu1" or "580.95.*"',
+            )
+        if self.hold is not None and not isinstance(self.hold, bool):
+            raise InventoryError(f"hold is {self.hold!r}", where=self.where, hint="write true or false")
+        if self.pattern and (self.version is not None or self.state == "absent" or self.hold is None):
+            raise InventoryError(
+                f"{self.name!r} is a pattern, which can only be held or released",
+                where=self.where,
+                hint="declare `hold: true`, or name one package",
+            )
+        if self.disruptive:
+            object.__setattr__(self, "interrupts", frozenset({"status", "version"}))
+
+    @property
+    def pattern(self) -> bool:
+        """Whether the name stands for whatever matches it."""
+        return isinstance(self.name, str) and any(char in self.name for char in "*?[")
+
+    def ask(self) -> dict[str, Any]:
+        return {"name": self.name, "pattern": self.pattern}
+
+    def desired(self) -> State:
+        if self.state == "absent":
+            return None
+        if self.pattern:
+            return {"unheld": []} if self.hold else {"held": []}
+        wanted: dict[str, Any] = {"status": "installed"}
+        if self.version is not None:
+            wanted["version"] = self.version
+        if self.hold is not None:
+            wanted["hold"] = self.hold
+        return wanted
+
+    def same(self, key: str, wanted: Any, found: Any) -> bool:
+        if key == "version":
+            return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, wanted))
+        return bool(wanted == found)
+
+    def act(self, step: Step) -> dict[str, Any]:
+        return {"update": self.update_cache, "holds": self.hold is not None}
+
+    def explain(self, found: Observed) -> str:
+        return "look at what apt says on the node: `apt-cache policy " + self.name + "`" if found is None else ""

@@ -1,0 +1,95 @@
+"""An account on a node: its ids, groups, home, shell, keys, and whether its services may run without a login."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Step
+from sparkops.core.states import State
+from sparkops.resources import declared
+from sparkops.resources.resource import Resource
+
+_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_KEY = re.compile(r"(.* )?(ssh|ecdsa|sk)-[^ ]+ AAAA[A-Za-z0-9+/=]+( [^\n]*)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class User(Resource):
+    """An account. Only what is declared is compared.
+
+    `groups` are added and others kept, unless `exact_groups`; `authorized_keys` are only ever added. `system` counts
+    when it is made: a system account has no home of its own unless `directory` makes it. Its removal keeps its home.
+    """
+
+    kind: ClassVar[str] = "user"
+    exclusive: ClassVar[str] = "accounts"
+
+    uid: int | None = None
+    group: str | int | None = None
+    groups: tuple[str, ...] | None = None
+    exact_groups: bool = False
+    home: str | None = None
+    shell: str | None = None
+    system: bool = False
+    linger: bool | None = None
+    authorized_keys: tuple[str, ...] = ()
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InventoryError(
+                f"{self.name!r} is no user name",
+                where=self.where,
+                hint="small letters, digits, - and _, beginning with a letter",
+            )
+        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        put(self, "group", declared.account(self.group, "group", self.where))
+        if self.groups is not None:
+            named = (declared.account(each, "groups", self.where) for each in _listed(self, "groups"))
+            put(self, "groups", tuple(sorted({*named})))
+        for name in ("home", "shell"):
+            if (value := getattr(self, name)) is not None:
+                declared.path(value, name, self.where)
+        if self.uid is not None and (isinstance(self.uid, bool) or not isinstance(self.uid, int) or self.uid < 1):
+            raise InventoryError(f"uid is {self.uid!r}", where=self.where, hint="write a number above zero")
+        put(self, "authorized_keys", _listed(self, "authorized_keys"))
+        for key in self.authorized_keys:
+            if not _KEY.fullmatch(key.strip()):
+                raise InventoryError(
+                    f"authorized_keys contains {key[:40]!r}, which is no public key",
+                    where=self.where,
+                    hint="paste the line of a .pub file",
+                )
+        put(self, "authorized_keys", tuple(key.strip() for key in self.authorized_keys))
+
+    def ask(self) -> dict[str, Any]:
+        return {"name": self.name, "keys": list(self.authorized_keys)}
+
+    def desired(self) -> State:
+        if self.state == "absent":
+            return None
+        wanted: dict[str, Any] = {}
+        for key in ("uid", "group", "home", "shell", "linger"):
+            if (value := getattr(self, key)) is not None:
+                wanted[key] = value
+        if self.groups is not None:
+            wanted["groups"] = list(self.groups)
+        if self.authorized_keys:
+            wanted["authorized_keys"] = list(self.authorized_keys)
+        return wanted
+
+    def same(self, key: str, wanted: Any, found: Any) -> bool:
+        if key == "groups" and not self.exact_groups:
+            return set(wanted) <= set(found)
+        return bool(wanted == found)
+
+    def act(self, step: Step) -> dict[str, Any]:
+        return {"system": self.system, "exact_groups": self.exact_groups}
+
+
+def _listed(user: User, name: str) -> tuple[str, ...]:
+    return declared.words(getattr(user, name), name, user.where)
