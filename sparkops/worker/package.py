@@ -35,7 +35,7 @@ SHOWN = ("Get:", "Fetched ", "Preparing ", "Unpacking ", "Setting up ", "Removin
 HINTS = {
     "dpkg was interrupted": "run `dpkg --configure -a` on the node and look at what it says",
     "Could not get lock": "another package manager runs (unattended-upgrades?); wait for it, then apply again",
-    "remove is disabled": "it would remove other packages; say which shall go with `state: absent`, or choose a version",
+    "remove is disabled": "it would remove other packages; say which with `state: absent`, or choose a version",
     "Held packages were changed": "the package is held; declare `hold:` with it to let sparkops change it",
     "No space left": "free some space: `df -h / /var`, `apt-get clean`",
     "enough free space": "free some space: `df -h / /var`, `apt-get clean`",
