@@ -4,7 +4,7 @@
 from the files.
 """
 
-import base64
+import binascii
 import json
 import sys
 import zlib
@@ -12,12 +12,15 @@ import zlib
 SOURCES: dict[str, str] = {}
 
 _LOADER = """
-import base64, importlib.abc, importlib.util, json, sys, zlib
-S = json.loads(zlib.decompress(base64.b64decode(P)))
-class Sources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+import binascii, json, sys, zlib
+from importlib.machinery import ModuleSpec
+S = json.loads(zlib.decompress(binascii.a2b_base64(P)))
+class Sources:
     def find_spec(self, name, path=None, target=None):
         if name in S:
-            return importlib.util.spec_from_loader(name, self, is_package=name + "." in "\\n".join(S) + "\\n")
+            return ModuleSpec(name, self, is_package=any(each.startswith(name + ".") for each in S))
+    def create_module(self, spec):
+        return None
     def exec_module(self, module):
         exec(compile(S[module.__name__], module.__name__.replace(".", "/") + ".py", "exec"), module.__dict__)
 sys.meta_path.insert(0, Sources())
@@ -33,7 +36,7 @@ def program(module: str, function: str) -> bytes:
 
 def build(sources: dict[str, str], module: str, function: str) -> bytes:
     """The program for these sources; `sources` maps module names to texts, packages included."""
-    packed = base64.b64encode(zlib.compress(json.dumps(sources).encode(), 6))
+    packed = binascii.b2a_base64(zlib.compress(json.dumps(sources).encode(), 6), newline=False)
     return f"P = {packed!r}\n{_LOADER}\nimport {module}\nsys.modules[{module!r}].{function}()\n".encode()
 
 

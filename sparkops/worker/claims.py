@@ -7,7 +7,6 @@ was meant. Two clusters that claim one thing is an error.
 import contextlib
 import json
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -69,7 +68,8 @@ def _change(folder: str, cluster: str, key: str, entry: dict[str, Any] | None) -
 
 def write(path: str, data: bytes, mode: int) -> None:
     """Write beside, fsync, rename: the old content or the new one, never a part."""
-    handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".sparkops-")
+    beside = os.path.join(os.path.dirname(path), f".sparkops-{os.urandom(8).hex()}")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)

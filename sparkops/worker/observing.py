@@ -7,7 +7,6 @@ between two looks without meaning anything. Looking never changes the node.
 
 import threading
 import time
-import traceback
 from typing import Any
 
 from sparkops.worker import claims
@@ -128,6 +127,8 @@ def words(error: OSError) -> str:
 
 def place(error: BaseException) -> str:
     """A defect with the line that it came from."""
+    import traceback  # only for defects: it takes longer to load than a look at ten files
+
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{at}"
