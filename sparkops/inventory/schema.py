@@ -133,7 +133,7 @@ CORE: Mapping[str, Any] = {
     },
 }
 
-_CONTEXT = ("node", "nodes", "cluster", "item", "argv", "fact", "render")
+_CONTEXT = ("node", "nodes", "cluster", "item", "argv", "fact", "folder", "render")
 _TOP = frozenset(CORE["properties"]) | frozenset(_CONTEXT)
 RESERVED = (
     _TOP | frozenset(GROUP["properties"]) | frozenset(NODE["properties"]) | frozenset(SERVICE["properties"])

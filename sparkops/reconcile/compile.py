@@ -113,7 +113,7 @@ class _Compiler:
             return []
 
     def _context(self, place: Place) -> Context:
-        """What expressions see: a namespace per role, and `node`, `nodes`, `cluster`; the service's own words in it."""
+        """What expressions see: a namespace per role, and `node`, `nodes`, `cluster`, `folder`."""
         spaces = dict(self.seals.seal(self.inventory.variables(place.node, place.service)))
         if place.service is not None:
             service = self.inventory.services[place.service]
@@ -125,7 +125,13 @@ class _Compiler:
                 "recipe": service.recipe.name if service.recipe else None,
                 "state": "retired" if place.retired else service.state,
             }
-        return {**spaces, "node": self.nodes[place.node], "nodes": self.nodes, "cluster": self.inventory.cluster}
+        return {
+            **spaces,
+            "node": self.nodes[place.node],
+            "nodes": self.nodes,
+            "cluster": self.inventory.cluster,
+            "folder": str(self.inventory.folder),
+        }
 
     def _node(self, node: Node) -> Mapping[str, Any]:
         """A node as expressions of any node see it: who it is, and its variables."""

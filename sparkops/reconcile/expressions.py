@@ -103,35 +103,35 @@ class Expressions:
 
     def template(self, name: str, context: Context, where: str) -> Content:
         """The rendered text of a template file, as content that knows whether a secret is in it."""
-        with _Telling(where, self._env):
+        with Telling(where, self._env):
             text = self._env.get_template(name).render({**context, "fact": fact})
             return Content(self.seals.open(text))
 
     def _text(self, source: str, where: str) -> Value:
-        with _Telling(where):
+        with Telling(where):
             inner = _only_expression(self._env, source)
             if inner is not None:
                 return self._expression(inner, where)
             template = self._env.from_string(source)
 
         def render(context: Context) -> Any:
-            with _Telling(where):
+            with Telling(where):
                 return template.render({"fact": fact, **context})
 
         return render
 
     def _expression(self, source: str, where: str) -> Value:
-        with _Telling(where):
+        with Telling(where):
             compiled = self._env.compile_expression(source, undefined_to_none=False)
 
         def evaluate(context: Context) -> Any:
-            with _Telling(where):
+            with Telling(where):
                 return _plain(compiled({"fact": fact, **context}))
 
         return evaluate
 
 
-class _Telling:
+class Telling:
     """Turns a fault inside into an InventoryError at a place; in a template file at the template's own line."""
 
     def __init__(self, where: str, env: jinja2.Environment | None = None) -> None:

@@ -18,7 +18,7 @@ from sparkops.core.secrets import Content, Secret
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
-from sparkops.reconcile.expressions import Context, Expressions, Value
+from sparkops.reconcile.expressions import Context, Expressions, Telling, Value
 from sparkops.reconcile.sealed import Seals
 from sparkops.resources.resource import Resource
 
@@ -91,7 +91,9 @@ class Engine:
                 continue
             if place.retired and entry.kind.kind not in TAKEN_DOWN:
                 continue
-            yield self._one(expressions, entry, place, here)
+            with Telling(entry.where):
+                made = self._one(expressions, entry, place, here)
+            yield made
 
     def _one(self, expressions: Expressions, entry: Entry, place: Place, context: Context) -> Made:
         given = {key: self._given(entry, key, value(context)) for key, value in entry.parameters.items()}
