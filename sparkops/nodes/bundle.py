@@ -5,9 +5,9 @@ It must not import the worker: it reads its sources.
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from types import CodeType
 PACKAGE = Path(__file__).resolve().parent.parent
 ALWAYS = ("sparkops.worker.main", "sparkops.worker.lock", "sparkops.worker.jobs")
 KIND_GROUP = "sparkops.worker_kinds"
+_IMPORT = re.compile(r"^[ ]*(?:from (sparkops[\w.]*) import (\([^)]*\)|[^\n]*)|import (sparkops[\w.]+))", re.M)
 
 
 @cache
@@ -28,29 +29,32 @@ def _builder() -> dict[str, object]:
 
 
 @cache
+def _others() -> dict[str, str]:
+    """The worker halves that installed packages bring: kind → module."""
+    return {entry.name: entry.value for entry in importlib.metadata.entry_points(group=KIND_GROUP)}
+
+
+@cache
 def source(module: str) -> str:
     """The text of a module of ours, or of the worker half of a third party's kind. Raises KeyError."""
     parts = module.split(".")[1:]
     for path in (PACKAGE.joinpath(*parts).with_suffix(".py"), PACKAGE.joinpath(*parts, "__init__.py")):
         if path.is_file():
             return path.read_text()
-    for entry in importlib.metadata.entry_points(group=KIND_GROUP):
-        if parts[:1] == ["worker"] and entry.name == parts[-1]:
-            spec = importlib.util.find_spec(entry.value)
-            if spec is not None and spec.origin:
-                return Path(spec.origin).read_text()
+    if parts[:1] == ["worker"] and len(parts) == 2 and parts[1] in (others := _others()):
+        spec = importlib.util.find_spec(others[parts[1]])
+        if spec is not None and spec.origin:
+            return Path(spec.origin).read_text()
     raise KeyError(module)
 
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
+    """The modules of ours that a module names in its import statements, wherever they stand."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(source(module))):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in found if name.startswith("sparkops.") and _exists(name))
+    for package, names, plain in _IMPORT.findall(source(module)):
+        found += [plain] if plain else [package, *(f"{package}.{name}" for name in re.findall(r"\w+", names))]
+    return tuple(name for name in found if _exists(name))
 
 
 def _exists(module: str) -> bool:

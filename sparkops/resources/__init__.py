@@ -26,6 +26,7 @@ BUILT_IN = (
 GROUP = "sparkops.kinds"
 
 
+@cache
 def names() -> tuple[str, ...]:
     """Every kind's name, the built-in ones and those of installed packages (entry point group `sparkops.kinds`)."""
     others = {entry.name for entry in importlib.metadata.entry_points(group=GROUP)}
