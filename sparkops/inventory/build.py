@@ -52,15 +52,17 @@ class _Builder:
         for group, members in self.members.items():
             for node in members:
                 self.of_node[node].append(group)
+        self.of_services: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for service in self.services.values():
+            for node in members_of(service, self.groups):
+                self.of_services[node] += service.get("roles", ())
 
     def node(self, name: str) -> Node:
         content = self.nodes[name]
         groups = self.of_node[name]
         parts = [self.top, *(self.groups[group] for group in groups), content]
         wanted = [role for part in parts for role in part.get("roles", ())]
-        for service in self.services.values():
-            if name in members_of(service, self.groups):
-                wanted += service.get("roles", ())
+        wanted += self.of_services[name]
         return Node(
             name=name,
             host=content.get("host", name),
