@@ -1,0 +1,115 @@
+"""Node jobs: a process of their own that outlives its session, is attached to, cancelled, and leaves its result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.nodes import bundle
+from sparkops.worker import bundle as carried
+from sparkops.worker import jobs
+from sparkops.worker.calls import Call, Refused
+
+PROGRAM = '''
+"""A kind with one job, for this test: counts, or fails in a chosen way."""
+import os, time
+from sparkops.worker.calls import Refused
+
+def count(job, args):
+    for number in range(args["to"]):
+        job.check()
+        job.progress(f"at {number}", number, args["to"], unit="steps")
+        time.sleep(0.05)
+    if args.get("fail") == "refused":
+        raise Refused("it can't be", "failed", "try otherwise", "the last line")
+    if args.get("fail") == "os":
+        open("/nowhere/at/all")
+    return {"counted": args["to"], "pid": os.getpid()}
+
+JOBS = {"count": count}
+'''
+
+
+@pytest.fixture(autouse=True)
+def carried_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the loader holds on a node: the worker's sources, and the kind `counting` with them."""
+    monkeypatch.setattr(jobs, "RUN", str(tmp_path / "jobs"))
+    names = ["sparkops", "sparkops.core", "sparkops.worker", "sparkops.core.frames"]
+    names += [f"sparkops.worker.{name}" for name in ("bundle", "calls", "claims", "jobs")]
+    sources = {name: bundle.source(name) for name in names if name != "sparkops.worker.counting"}
+    monkeypatch.setattr(carried, "SOURCES", {**sources, "sparkops.worker.counting": PROGRAM})
+    yield
+    for running in jobs.running():
+        os.killpg(running["pid"], signal.SIGKILL)
+
+
+def call() -> tuple[Call, list[dict[str, Any]]]:
+    sent: list[dict[str, Any]] = []
+    return Call(1, sent.append, threading.Event()), sent
+
+
+def run(caller: Call, attach: str = "", **args: Any) -> Any:
+    return jobs.run(caller, "thing", "counting", "count", args, attach)
+
+
+def test_a_job_tells_its_progress_and_its_result() -> None:
+    caller, sent = call()
+    assert run(caller, to=15)["counted"] == 15
+    told = [message["progress"] for message in sent]
+    assert told
+    assert told[-1]["total"] == 15
+    assert jobs.running() == []
+
+
+def test_a_job_is_not_in_the_session_that_started_it() -> None:
+    assert run(call()[0], to=1)["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize(("fail", "words"), [("refused", "it can't be"), ("os", "/nowhere/at/all")])
+def test_a_job_that_fails_says_why(fail: str, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        run(call()[0], to=1, fail=fail)
+
+
+def test_a_session_that_goes_leaves_the_job_and_the_next_one_attaches() -> None:
+    first, _ = call()
+    threading.Timer(0.5, first.session_over.set).start()
+    with pytest.raises(Refused, match="goes on"):
+        run(first, to=60)
+    (running,) = jobs.running()
+    second, sent = call()
+    assert run(second, to=60)["pid"] == running["pid"]
+    assert sent[0]["progress"]["done"] > 0, "it was attached to, not begun again"
+
+
+def test_a_job_with_other_inputs_is_not_attached_to() -> None:
+    first, _ = call()
+    threading.Timer(0.3, first.session_over.set).start()
+    with pytest.raises(Refused):
+        run(first, attach="commit a", to=60)
+    with pytest.raises(Refused, match="other inputs"):
+        run(call()[0], attach="commit b", to=60)
+
+
+def test_a_cancelled_job_stops_between_its_steps() -> None:
+    first, _ = call()
+    threading.Timer(0.5, lambda: jobs.cancel_folder(jobs.folder_of("thing"))).start()
+    started = time.monotonic()
+    with pytest.raises(Refused, match="cancelled"):
+        run(first, to=200)
+    assert time.monotonic() - started < 5
+
+
+def test_a_killed_job_is_told_and_can_be_begun_again() -> None:
+    first, _ = call()
+    threading.Timer(0.5, lambda: os.killpg(jobs.running()[0]["pid"], signal.SIGKILL)).start()
+    with pytest.raises(Refused, match="without a result"):
+        run(first, to=200)
+    assert run(call()[0], to=2)["counted"] == 2
