@@ -1,0 +1,1 @@
+"""Checkpoints as artefacts: manifests, and the hub that they come from."""

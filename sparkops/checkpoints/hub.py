@@ -1,0 +1,191 @@
+"""The hub as the controller asks it, by the hub's own client: a revision's commit, a commit's manifest, files to push.
+
+What a commit holds never changes, so its manifest is kept in the user's cache: a pinned commit needs no network the
+second time. The client is slow to import and is imported when it is used. It must not know nodes. No message holds the
+token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit, parse
+from sparkops.core.errors import SparkopsError
+from sparkops.core.secrets import Secret
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+PUBLIC = "https://huggingface.co"
+TIMEOUT = 20.0
+
+
+class HubError(SparkopsError):
+    """The hub refused: no such repository or revision, no access."""
+
+
+class HubUnreachable(HubError):
+    """The hub did not answer, or not now; the same question may be answered later."""
+
+    exit_status: ClassVar[int] = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a revision stands for. `moved_to` is the repository's new name where the declared one is an old one."""
+
+    commit: str
+    moved_to: str = ""
+
+
+class Hub:
+    """One hub. `endpoint` "" means HF_ENDPOINT of the environment, else the public one; `cache` keeps manifests."""
+
+    def __init__(self, endpoint: str = "", token: Secret | None = None, cache: Path | None = None) -> None:
+        self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC).rstrip("/")
+        self._token = token
+        self._cache = cache if cache is not None else default_cache()
+
+    @contextlib.contextmanager
+    def _asking(self, repository: str, revision: str) -> Iterator[HfApi]:
+        """The client; its exceptions become HubError in words."""
+        from huggingface_hub import HfApi
+
+        token = self._token.reveal() if self._token is not None else False
+        api = HfApi(endpoint=self.endpoint, token=token, library_name="sparkops")
+        try:
+            yield api
+        except SparkopsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the client raises what its HTTP library raises, too
+            raise self._words(error, api, repository, revision) from None
+
+    def resolve(self, repository: str, revision: str) -> Resolved:
+        """The commit of a branch, tag or commit. Raises HubError, HubUnreachable."""
+        with self._asking(repository, revision) as api:
+            info = api.repo_info(repository, revision=revision, repo_type="model", timeout=TIMEOUT)
+            commit, name = str(info.sha or ""), str(info.id)
+            if not is_commit(commit):
+                raise HubError(f"the hub gave {commit!r} as commit", where=self._where(repository, revision))
+            if getattr(info, "gated", False):
+                self._check_access(api, name, commit, repository, revision)
+        return Resolved(commit, name if name != repository else "")
+
+    def _check_access(self, api: HfApi, name: str, commit: str, repository: str, revision: str) -> None:
+        """A gated repository lists its files to everyone; whether we may read one is asked now, not in an hour."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        manifest = self.manifest(repository, commit)
+        smallest = min(manifest.files, key=lambda file: file.size)
+        url = hf_hub_url(name, smallest.path, revision=commit, endpoint=self.endpoint)
+        get_hf_file_metadata(url, token=api.token, timeout=TIMEOUT)
+
+    def manifest(self, repository: str, commit: str) -> Manifest:
+        """All files of a commit; out of the cache where it is there. Raises HubError, ManifestError."""
+        kept = self._kept(repository, commit)
+        with contextlib.suppress(OSError, ManifestError, UnicodeDecodeError):
+            found = parse(kept.read_text(encoding="utf-8"))
+            if (found.repository, found.commit) == (repository, commit):
+                return found
+        with self._asking(repository, commit) as api:
+            entries = list(api.list_repo_tree(repository, recursive=True, revision=commit, repo_type="model"))
+        manifest = Manifest(repository, commit, tuple(file for each in entries if (file := _file(each)) is not None))
+        _write(kept, manifest.canonical)
+        return manifest
+
+    def download(self, repository: str, commit: str, path: str) -> Path:
+        """A file of a commit on this machine: out of the user's Hugging Face cache, into it where it is lacking."""
+        from huggingface_hub import hf_hub_download
+
+        with self._asking(repository, commit) as api:
+            return Path(hf_hub_download(repository, path, revision=commit, endpoint=self.endpoint, token=api.token))
+
+    def _kept(self, repository: str, commit: str) -> Path:
+        hub = hashlib.sha256(self.endpoint.encode()).hexdigest()[:12]
+        return self._cache / "manifests" / hub / repository.replace("/", "--") / f"{commit}.json"
+
+    def _where(self, repository: str, revision: str) -> str:
+        return f"{repository}@{revision} at {self.endpoint}"
+
+    def _words(self, error: Exception, api: HfApi, repository: str, revision: str) -> HubError:
+        """An exception of the client for a person. The order matters: some are subclasses of others."""
+        from huggingface_hub import errors
+
+        where = self._where(repository, revision)
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        given = self._token is not None
+        if isinstance(error, errors.OfflineModeIsEnabled):
+            return HubUnreachable("HF_HUB_OFFLINE is set, so the hub is not asked", where=where, hint=_PIN)
+        if isinstance(error, errors.GatedRepoError):
+            return HubError("the repository is gated" + (" and this token has no access" if given else ""), where=where,
+                            hint=f"accept the licence at {self.endpoint}/{repository}"
+                            + ("" if given else ", then declare `token: !env HF_TOKEN`"))  # fmt: skip
+        if isinstance(error, errors.DisabledRepoError):
+            return HubError("the hub has disabled this repository", where=where, hint="declare another one")
+        if isinstance(error, errors.RevisionNotFoundError):
+            return HubError(
+                "the repository has no such revision", where=where, hint=self._nearest(api, repository, revision)
+            )
+        if status == 401 and given and "Invalid" in str(error):
+            return HubError("the hub refuses the token", where=where, hint="declare a valid `token`, or none")
+        if isinstance(error, errors.RepositoryNotFoundError):
+            hint = "check the name" + ("" if given else "; a private one needs `token: !env HF_TOKEN`")
+            return HubError("there is no such repository, or it is private", where=where, hint=hint)
+        if isinstance(error, errors.HFValidationError):
+            return HubError(f"{repository!r} is no repository's name", where=where, hint="it is written ORG/NAME")
+        if status in (401, 403):
+            return HubError(f"access denied ({status})", where=where, hint="declare the `token` of a user with access")
+        if status == 429:
+            return HubUnreachable("the hub answers that it is asked too often (429)", where=where, hint=_LATER)
+        if status is not None:
+            return HubUnreachable(f"the hub answered {status}", where=where, hint=_LATER)
+        if isinstance(error, OSError) or type(error).__module__.startswith(
+            ("httpx", "httpcore", "requests", "urllib3")
+        ):
+            return HubUnreachable(f"the hub can't be reached ({type(error).__name__})", where=where, hint=_PIN)
+        return HubError(f"the hub's client failed ({type(error).__name__})", where=where, hint=_LATER)
+
+    def _nearest(self, api: HfApi, repository: str, revision: str) -> str:
+        """The branches and tags that look like the revision."""
+        try:
+            refs = api.list_repo_refs(repository, repo_type="model")
+            names = [ref.name for ref in (*refs.branches, *refs.tags)]
+        except Exception:  # noqa: BLE001 - only a hint is at stake
+            return "check the revision"
+        close = difflib.get_close_matches(revision, names, 3, 0.5) or names[:5]
+        return f"did you mean {' or '.join(close)}?" if close else "the repository has no branch"
+
+
+_PIN = "check network and proxy; with `revision` pinned to a full commit, a known manifest needs no hub"
+_LATER = "try again later; with `revision` pinned to a full commit, a known manifest needs no hub"
+
+
+def default_cache() -> Path:
+    """Where manifests are kept: sparkops/ in XDG_CACHE_HOME."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparkops"
+
+
+def _file(entry: Any) -> ManifestFile | None:
+    """A file of the hub's tree; None for a folder."""
+    if not hasattr(entry, "blob_id"):
+        return None
+    if entry.lfs is not None:
+        return ManifestFile(entry.path, entry.lfs.size, f"sha256:{entry.lfs.sha256}")
+    return ManifestFile(entry.path, entry.size, f"git-sha1:{entry.blob_id}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Keep it; a cache that can't be written is no reason to fail."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as beside:
+            beside.write(text)
+        Path(beside.name).replace(path)

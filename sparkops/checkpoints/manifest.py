@@ -1,0 +1,157 @@
+"""What a checkpoint is: which files, of which sizes and contents, out of which commit. Its digest is its identity.
+
+Pure values; it must not know hubs, nodes or folders. What comes from outside is checked here before anyone believes it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sparkops.core.errors import SparkopsError
+
+MOST_FILES = 100_000
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_OID = re.compile(r"sha256:[0-9a-f]{64}|git-sha1:[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+class ManifestError(SparkopsError):
+    """A list of files that must not be believed: hostile, contradictory or empty."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ManifestFile:
+    """One file: its path with `/`, its size in bytes, its content as `sha256:HEX` or `git-sha1:HEX` (a git blob's)."""
+
+    path: str
+    size: int
+    oid: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A commit's files, in order of their paths. Raises ManifestError for what no checkpoint may be."""
+
+    repository: str
+    commit: str
+    files: tuple[ManifestFile, ...]
+
+    def __post_init__(self) -> None:
+        where = f"{self.repository}@{self.commit[:12]}"
+        if not is_repository(self.repository):
+            raise ManifestError(f"{self.repository!r} is no repository's name", hint="it is written ORG/NAME")
+        if not is_commit(self.commit):
+            raise ManifestError("a commit is 40 hexadecimal digits", where=where)
+        object.__setattr__(self, "files", tuple(sorted(self.files)))
+        if len(self.files) > MOST_FILES:
+            raise ManifestError(
+                f"{len(self.files)} files are more than the {MOST_FILES} that are believed", where=where
+            )
+        _check(self.files, where)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+    @cached_property
+    def canonical(self) -> str:
+        """The manifest as JSON, the same text for the same manifest; this text stands in the folder on the node."""
+        files = [[file.path, file.size, file.oid] for file in self.files]
+        value = {"version": 1, "repository": self.repository, "commit": self.commit, "files": files}
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    @cached_property
+    def digest(self) -> str:
+        """The identity: `sha256:` and the SHA-256 of the canonical text."""
+        return "sha256:" + hashlib.sha256(self.canonical.encode()).hexdigest()
+
+    def chosen(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Manifest:
+        """Only the files that match one of `include` (none: all) and none of `exclude`, as the hub's client does it.
+
+        A pattern that ends in `/` means all in that folder. Raises ManifestError where nothing is left.
+        """
+        kept = tuple(
+            file
+            for file in self.files
+            if (not include or _matches(file.path, include)) and not _matches(file.path, exclude)
+        )
+        if not kept:
+            raise ManifestError(
+                f"none of the {len(self.files)} files is left by include {list(include)} and exclude {list(exclude)}",
+                where=f"{self.repository}@{self.commit[:12]}",
+                hint="the first files are " + ", ".join(file.path for file in self.files[:3]),
+            )
+        return Manifest(self.repository, self.commit, kept)
+
+
+def parse(text: str) -> Manifest:
+    """The manifest of a canonical text. Raises ManifestError."""
+    try:
+        value: Any = json.loads(text)
+        files = tuple(ManifestFile(path, size, oid) for path, size, oid in value["files"])
+        repository, commit = value["repository"], value["commit"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ManifestError("a manifest that can't be read") from None
+    if not isinstance(repository, str) or not isinstance(commit, str):
+        raise ManifestError("a manifest without repository and commit")
+    return Manifest(repository, commit, files)
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a full commit, which never moves."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+def is_repository(name: str) -> bool:
+    """Whether it can be the name of a repository: `ORG/NAME`, or `NAME` alone."""
+    return _REPOSITORY.fullmatch(name) is not None and ".." not in name and "--" not in name
+
+
+def _matches(path: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, each + "*" if each.endswith("/") else each) for each in patterns)
+
+
+def _check(files: Sequence[ManifestFile], where: str) -> None:
+    paths: set[str] = set()
+    folders: set[str] = set()
+    sizes: dict[str, int] = {}
+    for file in files:
+        if not isinstance(file.path, str) or (fault := _fault(file.path)):
+            raise ManifestError(f"{file.path!r} is no file's path: {fault}", where=where)
+        if type(file.size) is not int or not 0 <= file.size < 1 << 60:
+            raise ManifestError(f"{file.path}: {file.size!r} is no size", where=where)
+        if not isinstance(file.oid, str) or _OID.fullmatch(file.oid) is None:
+            raise ManifestError(f"{file.path}: {file.oid!r} is no hash of content", where=where)
+        if file.path in paths:
+            raise ManifestError(f"{file.path} is listed twice", where=where)
+        if sizes.setdefault(file.oid, file.size) != file.size:
+            raise ManifestError(f"{file.path}: one content can't have two sizes", where=where)
+        paths.add(file.path)
+        parts = file.path.split("/")
+        folders.update("/".join(parts[:n]) for n in range(1, len(parts)))
+    if clash := paths & folders:
+        raise ManifestError(f"{min(clash)} is both a file and a folder", where=where)
+
+
+def _fault(path: str) -> str:
+    parts = path.split("/")
+    if not path or len(path) > 1024 or any(len(part.encode(errors="replace")) > 255 for part in parts):
+        return "empty or too long"
+    if path.startswith("/") or "" in parts:
+        return "absolute, or with an empty part"
+    if "." in parts or ".." in parts:
+        return "it leads elsewhere"
+    if "\\" in path or any(unicodedata.category(character)[0] == "C" for character in path):
+        return "it holds control characters or backslashes"
+    if parts[0] == ".sparkops":
+        return "the name is sparkops' own"
+    return ""

@@ -1,0 +1,194 @@
+"""A checkpoint in a folder on a node: exactly the files of one commit of a hub's repository, proven by their hashes.
+
+What the commit holds is learnt in `prepare`; without it the declared state is unknown. Content comes from the hub by
+the node itself, or is pushed by the controller; what lies on the node already is proven and taken over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparkops.checkpoints.hub import Hub
+from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
+from sparkops.core.errors import ConvergeFailed, InventoryError
+from sparkops.core.plan import Step
+from sparkops.core.secrets import Secret
+from sparkops.core.states import Observed, State, Unknown
+from sparkops.resources import declared
+from sparkops.resources.resource import Resource
+
+if TYPE_CHECKING:
+    from sparkops.nodes.session import Session
+
+CACHES = ("~/.cache/huggingface",)
+"""Where the node is looked through for what is there already, unless `adopt` says otherwise."""
+CHUNK = 256 << 10
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Resource):
+    """`name` is the folder's absolute path on the node.
+
+    repository, revision: what it holds; the revision is a branch, a tag or a full commit. `commit` is what the lock
+        file says that the revision stands for, and wins.
+    endpoint: the hub; "" means HF_ENDPOINT of the controller, else the public one. `token`: for the hub's origin only.
+    include, exclude: patterns of paths, as the hub's client has them.
+    source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
+        the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
+    adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
+    owner: whose the files are, and with whose rights they are fetched; "" is the present owner, else who connects.
+    verify: `changed` hashes what has changed since it was last hashed, `deep` also what was hashed over a day ago.
+    connections, segment, stall: parallel connections, bytes of a range, seconds of silence that end a try.
+    """
+
+    kind: ClassVar[str] = "checkpoint"
+
+    repository: str
+    revision: str = "main"
+    commit: str = ""
+    endpoint: str = ""
+    token: str | Secret | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    source: str = "hub"
+    local: str = ""
+    adopt: tuple[str, ...] = CACHES
+    owner: str = ""
+    verify: str = "changed"
+    state_dir: str = "/var/lib/sparkops"
+    connections: int = 6
+    segment: int = 64 * MIB
+    stall: float = 30.0
+    manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
+    moved_to: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        declared.path(self.name, "the folder of a checkpoint", self.where)
+        if self.name == "/":
+            raise InventoryError(
+                "a checkpoint can't be the root folder", where=self.where, hint="name a folder of its own"
+            )
+        if not isinstance(self.repository, str) or not is_repository(self.repository):
+            raise InventoryError(
+                f"{self.repository!r} is no repository", where=self.where, hint="it is written ORG/NAME"
+            )
+        if self.commit and not is_commit(self.commit):
+            raise InventoryError(f"{self.commit!r} is no commit", where=self.where, hint="give all 40 digits")
+        declared.one_of(self.source, "source", ("hub", "push"), self.where)
+        declared.one_of(self.verify, "verify", ("changed", "deep"), self.where)
+        put(self, "revision", str(self.revision))
+        for key in ("include", "exclude", "adopt"):
+            put(self, key, declared.words(getattr(self, key), key, self.where))
+        put(self, "owner", declared.account(self.owner or None, "owner", self.where) or "")
+        token = Secret(self.token, "token") if isinstance(self.token, str) and self.token else self.token or None
+        put(self, "token", token)
+
+    @property
+    def hub(self) -> Hub:
+        """The hub that it comes from."""
+        return Hub(self.endpoint, self.token if isinstance(self.token, Secret) else None)
+
+    def prepare(self) -> Checkpoint:
+        """With its manifest: asks the hub for a branch or tag each time, for a commit only once. Raises HubError."""
+        pinned = self.commit or (self.revision if is_commit(self.revision) else "")
+        moved = ""
+        hub = self.hub
+        if not pinned:
+            resolved = hub.resolve(self.repository, self.revision)
+            pinned, moved = resolved.commit, resolved.moved_to
+        manifest = hub.manifest(self.repository, pinned).chosen(self.include, self.exclude)
+        ready = dataclasses.replace(self)
+        object.__setattr__(ready, "manifest", manifest)
+        object.__setattr__(ready, "moved_to", moved)
+        return ready
+
+    def ask(self) -> dict[str, Any]:
+        return {
+            "folder": self.name,
+            "state_dir": self.state_dir,
+            "owner": self.owner,
+            "deep": self.verify == "deep",
+        }
+
+    def desired(self) -> State:
+        if self.manifest is None:
+            return {"manifest": Unknown(f"the hub was not asked for {self.repository}@{self.revision}")}
+        wanted: dict[str, Any] = {
+            "repository": self.repository,
+            "commit": self.manifest.commit,
+            "manifest": self.manifest.digest,
+            "size": self.manifest.size,
+            "missing": [],
+            "wrong": [],
+            "unverified": [],
+            "leftover": "",
+        }
+        if self.owner:
+            wanted["owner"] = self.owner
+        return wanted
+
+    def act(self, step: Step) -> dict[str, Any]:
+        if self.manifest is None:
+            return {}
+        return {
+            "manifest": self.manifest.canonical,
+            "digest": self.manifest.digest,
+            "mode": "fetch" if self.source == "hub" else "staged",
+            "adopt": list(self.adopt),
+            "hub": {
+                "endpoint": self.hub.endpoint,
+                "token": self.token.reveal() if isinstance(self.token, Secret) and self.source == "hub" else "",
+            },
+            "manner": {"connections": self.connections, "segment": self.segment, "stall": self.stall},
+        }
+
+    def notices(self, found: Observed) -> tuple[str, ...]:
+        if not self.moved_to:
+            return ()
+        return (f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name",)
+
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+        """Fetched by the node; or, with `source: push`, what it lacks is streamed to it first, resuming by offset."""
+        if self.source == "push" and step.after is not None and self.manifest is not None:
+            yield from self._push(session, self.act(step))
+        return (yield from super().converge(session, step))
+
+    def _push(self, session: Session, act: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
+        answer = yield from session.stream("checkpoint.look", {"ask": self.ask(), "act": dict(act)})
+        missing = [(str(path), int(size), str(oid), int(there)) for path, size, oid, there in answer.get("missing", ())]
+        total = sum(size for _, size, _, _ in missing)
+        done = 0
+        for number, (path, size, oid, there) in enumerate(missing, 1):
+            text = f"pushing {path} ({number} of {len(missing)})"
+            yield {"text": text, "done": done + there, "total": total}
+            place = {"folder": self.name, "oid": oid, "size": size, "offset": there}
+            for progress in session.send("checkpoint.put", place, _chunks(self._local(path, size), there)):
+                yield {"text": text, "done": done + (progress.get("done") or 0), "total": total}
+            done += size
+
+    def _local(self, path: str, size: int) -> Path:
+        """The file on this machine. What it holds is proven on the node."""
+        assert self.manifest is not None
+        if not self.local:
+            return self.hub.download(self.repository, self.manifest.commit, path)
+        found = Path(self.local).expanduser() / path
+        if not found.is_file() or found.stat().st_size != size:
+            raise ConvergeFailed(
+                f"{found} is not there with the {size} bytes of {self.repository}@{self.manifest.commit[:12]}",
+                where=self.where,
+                hint="complete the folder on this machine, or leave `local` undeclared",
+            )
+        return found
+
+
+def _chunks(path: Path, offset: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while data := file.read(CHUNK):
+            yield data

@@ -1,0 +1,244 @@
+"""Ranged GETs from a hub with the standard library: redirects, proxies, and what an answer means.
+
+The token goes to the hub's own origin only; an encrypted way never leads to a plain one. It must not know of disks.
+"""
+
+import email.utils
+import encodings.idna  # noqa: F401 - Python would look for it on disk later, where the owner may not read
+import http.client
+import re
+import socket
+import ssl
+import time
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin, urlsplit
+
+from sparkops.worker.calls import Refused
+
+REDIRECTS = 8
+_LOST = (OSError, http.client.HTTPException)
+_USER_AGENT = "sparkops"
+
+
+class Retry(Exception):
+    """This try failed and another may not; `after` is the seconds that the server asks to wait, or None."""
+
+    def __init__(self, why: str, after: float | None = None) -> None:
+        super().__init__(why)
+        self.why = why
+        self.after = after
+
+
+@dataclass
+class Remote:
+    """One file at the hub: `url` there, and where its content was last found (`located`, a signed address, expires)."""
+
+    url: str
+    size: int
+    label: str
+    located: str = ""
+
+
+@dataclass
+class Body:
+    """An answer that is being read: bytes from `start` to `end` of the file; `ranged` False where it is the whole."""
+
+    response: http.client.HTTPResponse
+    start: int
+    end: int
+    ranged: bool
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The hub: `endpoint` without a final slash, and what is fetched from it. `token` may be empty."""
+
+    endpoint: str
+    repository: str
+    commit: str
+    token: str
+
+    def remote(self, path: str, size: int) -> Remote:
+        """The file `path` of the repository at the commit."""
+        url = f"{self.endpoint}/{quote(self.repository)}/resolve/{self.commit}/{quote(path)}"
+        return Remote(url, size, f"{path} of {self.repository}@{self.commit[:12]} at {self.endpoint}")
+
+
+class Client:
+    """The connections of one thread, kept open per origin. `stall` is the seconds of silence that end a try."""
+
+    def __init__(self, hub: Hub, stall: float) -> None:
+        self._hub = hub
+        self._stall = stall
+        self._open: dict[tuple[str, str], http.client.HTTPConnection] = {}
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for connection in self._open.values():
+            connection.close()
+        self._open.clear()
+
+    def get(self, remote: Remote, start: int, end: int) -> Body:
+        """The bytes `start` to `end` (exclusive) of a file, or all of it from a server that ignores ranges.
+
+        Raises Retry, and Refused for what another try won't change.
+        """
+        url = remote.located or remote.url
+        for _ in range(REDIRECTS):
+            response = self._request(url, start, end)
+            if response.status not in (301, 302, 303, 307, 308):
+                break
+            response.read(65536)
+            url = self._next(url, response, remote)
+        else:
+            raise Refused(f"{remote.label}: more than {REDIRECTS} redirects", hint="check the endpoint")
+        away = _origin(url) != _origin(remote.url)
+        if response.status in (200, 206):
+            remote.located = url if away else ""
+            return self._body(remote, response, start, end)
+        self._drop(url)
+        if away and response.status in (400, 401, 403, 404, 410):
+            remote.located = ""
+            raise Retry(f"the download address of {remote.label} has expired (status {response.status})", 0.0)
+        raise self._fault(remote, response)
+
+    def _request(self, url: str, start: int, end: int) -> http.client.HTTPResponse:
+        parts = urlsplit(url)
+        headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
+        if self._hub.token and _origin(url) == _origin(self._hub.endpoint):
+            headers["Authorization"] = f"Bearer {self._hub.token}"
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        for fresh in (False, True):
+            connection, target = self._connection(url, path, fresh)
+            try:
+                connection.request("GET", target, headers=headers)
+                return connection.getresponse()
+            except ssl.SSLCertVerificationError as error:
+                raise Refused(
+                    f"the certificate of {parts.netloc} is not trusted on the node ({error.verify_message})",
+                    hint="install your authority's certificate on the node (update-ca-certificates), check its clock",
+                ) from None
+            except _LOST as error:
+                self._drop(url)
+                if fresh or isinstance(error, (TimeoutError, socket.gaierror, ConnectionRefusedError)):
+                    raise Retry(_words(parts.netloc, error)) from None
+        raise AssertionError("unreachable")
+
+    def _connection(self, url: str, path: str, fresh: bool) -> tuple[http.client.HTTPConnection, str]:
+        """A connection for this URL and the request's target on it; through the proxy that the environment names."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        proxy = _proxy(parts.scheme, host)
+        target = url if proxy and parts.scheme == "http" else path
+        kept = self._open.get(_origin(url))
+        if kept is not None and not fresh:
+            return kept, target
+        through = (proxy[0], proxy[1]) if proxy else (host, port)
+        connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            connection = http.client.HTTPSConnection(*through, timeout=self._stall, context=context)
+            if proxy:
+                connection.set_tunnel(host, port)
+        else:
+            connection = http.client.HTTPConnection(*through, timeout=self._stall)
+        self._drop(url)
+        self._open[_origin(url)] = connection
+        return connection, target
+
+    def _drop(self, url: str) -> None:
+        connection = self._open.pop(_origin(url), None)
+        if connection is not None:
+            connection.close()
+
+    def _next(self, url: str, response: http.client.HTTPResponse, remote: Remote) -> str:
+        found = urljoin(url, response.headers.get("Location") or "")
+        scheme = urlsplit(found).scheme
+        if scheme not in ("http", "https") or (scheme == "http" and not self._hub.endpoint.startswith("http:")):
+            raise Refused(
+                f"{remote.label}: redirected to a {scheme or 'nameless'} address, which is not encrypted",
+                hint="check the endpoint; a plain one must be declared as http://",
+            )
+        return found
+
+    def _body(self, remote: Remote, response: http.client.HTTPResponse, start: int, end: int) -> Body:
+        if response.status == 206:
+            match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", (response.headers.get("Content-Range") or "").strip())
+            if match is None or int(match[1]) != start:
+                self.close()
+                raise Retry(f"{remote.label}: the server answered another range than the one asked for")
+            if match[3] != "*" and int(match[3]) != remote.size:
+                raise wrong_size(remote, int(match[3]))
+            return Body(response, start, min(end, int(match[2]) + 1), ranged=True)
+        length = response.headers.get("Content-Length")
+        if length is not None and length.isdigit() and int(length) != remote.size:
+            self.close()
+            raise wrong_size(remote, int(length))
+        return Body(response, 0, remote.size, ranged=start == 0 and end == remote.size)
+
+    def _fault(self, remote: Remote, response: http.client.HTTPResponse) -> Exception:
+        status = response.status
+        code = response.headers.get("X-Error-Code") or ""
+        if status in (408, 425, 429) or status >= 500:
+            return Retry(f"{self._hub.endpoint} answered {status} {response.reason}", _retry_after(response))
+        if code == "GatedRepo":
+            return Refused(
+                f"{remote.label}: the repository is gated and this node's token has no access",
+                hint=f"accept the licence at {self._hub.endpoint}/{self._hub.repository}, declare that user's `token`",
+            )
+        if status in (401, 403):
+            given = "the token was refused" if self._hub.token else "no token was given"
+            return Refused(
+                f"{remote.label}: access denied ({status}, {given})",
+                hint="declare `token: !env HF_TOKEN` of a user with access",
+            )
+        if status == 416:
+            return wrong_size(remote, None)
+        return Refused(
+            f"{remote.label}: the hub answered {status} {response.reason}",
+            hint="the commit is known but this file is not served; check the endpoint, or give another revision",
+        )
+
+
+def wrong_size(remote: Remote, got: int | None) -> Refused:
+    """The hub serves another size than its own list of files says."""
+    served = f"{got} bytes" if got is not None else "fewer bytes"
+    return Refused(
+        f"{remote.label}: {served} are served where the manifest says {remote.size}",
+        hint="the hub or a proxy on the way is at fault; try again later or through another endpoint",
+    )
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, f"{parts.hostname}:{port}"
+
+
+def _proxy(scheme: str, host: str) -> tuple[str, int] | None:
+    """The proxy that HTTPS_PROXY or HTTP_PROXY of the node's environment names for this host, minding NO_PROXY."""
+    named = urllib.request.getproxies_environment()
+    if scheme not in named or urllib.request.proxy_bypass(host):
+        return None
+    parts = urlsplit(named[scheme] if "//" in named[scheme] else f"http://{named[scheme]}")
+    return (parts.hostname, parts.port or 3128) if parts.hostname else None
+
+
+def _retry_after(response: http.client.HTTPResponse) -> float | None:
+    text = (response.headers.get("Retry-After") or "").strip()
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _words(host: str, error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"{host} does not answer in time"
+    if isinstance(error, socket.gaierror):
+        return f"the name {host} is not known on the node"
+    return f"the connection to {host} failed ({getattr(error, 'strerror', None) or error or type(error).__name__})"

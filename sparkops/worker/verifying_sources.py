@@ -1,0 +1,100 @@
+"""Where on the node a wanted content may lie already: Hugging Face caches and plain folders.
+
+A source is only ever read. A candidate is a guess by name and size; who asks must prove it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+
+_FICLONE = 0x40049409
+_BY_COPY = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}
+
+
+class Sources:
+    """The declared places, looked through with the rights of this process. `dangling` collects broken links."""
+
+    def __init__(self, places: list[str], repository: str, commit: str) -> None:
+        self._commit = commit
+        self._folders: list[str] = []
+        self._blobs: list[str] = []
+        self.dangling: list[str] = []
+        for place in places:
+            self._look(os.path.expanduser(place), "models--" + repository.replace("/", "--"))
+
+    def _look(self, place: str, name: str) -> None:
+        """A place may be HF_HOME, its `hub/`, the folder of one repository there, or a plain folder with the files."""
+        for repo in (place, os.path.join(place, name), os.path.join(place, "hub", name)):
+            snapshots = os.path.join(repo, "snapshots")
+            if not os.path.isdir(snapshots):
+                continue
+            found = sorted(_entries(snapshots), key=lambda each: each != self._commit)
+            self._folders += [os.path.join(snapshots, each) for each in found]
+            self._blobs.append(os.path.join(repo, "blobs"))
+        if os.path.isdir(place):
+            self._folders.append(place)
+
+    def candidates(self, path: str, oid: str, size: int) -> Iterator[str]:
+        """Readable regular files of that size that may be the content, links resolved, each once."""
+        seen = set()
+        names = [os.path.join(folder, path) for folder in self._folders]
+        for name in [*names, *(os.path.join(folder, oid.partition(":")[2]) for folder in self._blobs)]:
+            real = os.path.realpath(name)
+            if os.path.islink(name) and not os.path.exists(real):
+                self.dangling.append(name)
+            if real not in seen and os.path.isfile(real) and os.access(real, os.R_OK):
+                seen.add(real)
+                if os.path.getsize(real) == size:
+                    yield real
+
+
+def _entries(folder: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(folder)
+    return []
+
+
+def take_over(source: str, target: str) -> str:
+    """Make `target` out of `source`: a hard link, else a shared copy, else a copy. Returns which of the three."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _BY_COPY:
+            raise
+    else:
+        return "link"
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            return _copy(reading, writing)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+
+
+def _copy(reading: int, writing: int) -> str:
+    try:
+        fcntl.ioctl(writing, _FICLONE, reading)
+    except OSError:
+        pass
+    else:
+        return "shared copy"
+    left = os.fstat(reading).st_size
+    try:
+        while left and (done := os.copy_file_range(reading, writing, left)):
+            left -= done
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    while left and (data := os.read(reading, 1 << 20)):
+        left -= len(data)
+        while data:
+            data = data[os.write(writing, data) :]
+    os.fsync(writing)
+    return "copy"

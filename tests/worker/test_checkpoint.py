@@ -1,0 +1,381 @@
+"""The node half of `checkpoint` on a temporary folder, against a hub on this machine: fetch, proof, adoption."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.checkpoints.hub import HubUnreachable
+from sparkops.core.secrets import Secret
+from sparkops.resources.checkpoint import Checkpoint
+from sparkops.worker import checkpoint, jobs
+from sparkops.worker.calls import Refused
+from tests.lab.hub import Fault, Hub
+from tests.worker.nodes import apply, call, differing
+
+REPO = "org/tiny"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+Declare = Callable[..., Checkpoint]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "RUN", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model", 1)
+
+
+@pytest.fixture
+def declare(hub: Hub, tmp_path: Path, model: Path) -> Declare:
+    """A checkpoint of the hub's repository in `models/tiny`, prepared; keywords as the kind has them."""
+    hub.add_repo(REPO, model)
+
+    def make(**more: Any) -> Checkpoint:
+        given = {"repository": REPO, "endpoint": hub.endpoint, "adopt": (), "segment": 64 << 10, "stall": 2.0, **more}
+        given.setdefault("name", str(tmp_path / "models" / "tiny"))
+        return Checkpoint(node="n1", state_dir=str(tmp_path / "state"), **given).prepare()
+
+    return make
+
+
+def write_model(folder: Path, seed: int) -> Path:
+    """Two shards, a config and a file in a sub-folder; the same for the same seed."""
+    chance = random.Random(seed)
+    (folder / "extra").mkdir(parents=True, exist_ok=True)
+    (folder / "model-1.safetensors").write_bytes(chance.randbytes(700_001))
+    (folder / "model-2.safetensors").write_bytes(chance.randbytes(300_000))
+    (folder / "config.json").write_text(json.dumps({"seed": seed}))
+    (folder / "extra" / "empty.txt").write_bytes(b"")
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, without sparkops' own."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".sparkops" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def found(one: Checkpoint) -> dict[str, Any]:
+    state = checkpoint.observe(one.ask())
+    assert state is not None
+    return state
+
+
+def beside(one: Checkpoint) -> list[str]:
+    return sorted(os.listdir(Path(one.name).parent))
+
+
+def test_a_checkpoint_is_fetched_whole_and_then_left_alone(declare: Declare, hub: Hub, model: Path) -> None:
+    one = declare()
+    assert apply(one) == ["existence"]
+    assert content(Path(one.name)) == content(model)
+    assert beside(one) == ["tiny"]
+    hub.forget()
+    assert apply(one) == []
+    assert hub.bytes_sent() == 0
+
+
+def test_a_changed_shard_of_the_same_size_is_seen_and_it_alone_is_fetched_again(
+    declare: Declare, hub: Hub, model: Path
+) -> None:
+    one = declare()
+    apply(one)
+    with (Path(one.name) / "model-2.safetensors").open("r+b") as shard:
+        shard.seek(1000)
+        shard.write(b"rot")
+    hub.forget()
+    assert found(one)["unverified"] == ["model-2.safetensors"]
+    assert apply(one) == ["unverified"]
+    assert content(Path(one.name)) == content(model)
+    assert hub.bytes_sent("model-1*") == hub.bytes_sent("config*") == 0
+    assert hub.bytes_sent("model-2*") == 300_000
+    assert beside(one) == ["tiny"]
+    assert apply(one) == []
+
+
+def test_a_touched_file_with_the_right_content_is_hashed_and_not_fetched(declare: Declare, hub: Hub) -> None:
+    one = declare()
+    apply(one)
+    (Path(one.name) / "model-1.safetensors").touch()
+    hub.forget()
+    assert apply(one) == ["unverified"]
+    assert hub.bytes_sent() == 0
+
+
+def test_missing_and_cut_files_are_named_and_brought_back(declare: Declare, model: Path) -> None:
+    one = declare()
+    apply(one)
+    (Path(one.name) / "config.json").unlink()
+    os.truncate(Path(one.name) / "model-1.safetensors", 10)
+    state = found(one)
+    assert (state["missing"], state["wrong"]) == (["config.json"], ["model-1.safetensors"])
+    apply(one)
+    assert content(Path(one.name)) == content(model)
+
+
+def test_a_folder_with_the_right_files_and_no_record_is_proven_instead_of_fetched(
+    declare: Declare, hub: Hub, model: Path
+) -> None:
+    one = declare()
+    shutil.copytree(model, one.name)
+    inode = (Path(one.name) / "model-1.safetensors").stat().st_ino
+    hub.forget()
+    assert "manifest" in apply(one)
+    assert hub.bytes_sent() == 0
+    assert (Path(one.name) / "model-1.safetensors").stat().st_ino == inode
+    assert apply(one) == []
+
+
+def test_a_moved_branch_brings_the_new_files_and_keeps_what_is_equal(declare: Declare, hub: Hub, model: Path) -> None:
+    apply(declare())
+    (Path(declare().name) / "mine.jinja").write_text("somebody's own")
+    (model / "config.json").write_text("{}")
+    (model / "extra" / "empty.txt").unlink()
+    hub.add_repo(REPO, model)
+    hub.forget()
+    one = declare()
+    assert {"commit", "manifest"} <= set(apply(one))
+    assert content(Path(one.name)) == {**content(model), "mine.jinja": b"somebody's own"}
+    assert hub.bytes_sent("*.safetensors") == 0
+
+
+def test_a_pinned_commit_with_a_known_manifest_needs_no_hub(declare: Declare, hub: Hub) -> None:
+    one = declare()
+    apply(one)
+    assert one.manifest is not None
+    commit = one.manifest.commit
+    hub.fail("*", Fault(stage="info", status=429))
+    hub.fail("*", Fault(stage="tree", status=429))
+    hub.forget()
+    assert apply(declare(revision=commit)) == []
+    assert apply(declare(commit=commit)) == []
+    assert hub.requests == ()
+    with pytest.raises(HubUnreachable, match="too often"):
+        declare()
+
+
+def test_files_can_be_chosen_by_patterns(declare: Declare) -> None:
+    one = declare(include=("*.json", "extra/"))
+    apply(one)
+    assert set(content(Path(one.name))) == {"config.json", "extra/empty.txt"}
+
+
+@as_root
+def test_the_files_belong_to_the_owner_who_needs_no_way_through_the_state_folder(
+    declare: Declare, tmp_path: Path
+) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    one = declare(name=str(tmp_path / "closed" / "tiny"), owner="nobody")
+    apply(one)
+    assert found(one)["owner"] == "nobody"
+    assert (Path(one.name) / "model-1.safetensors").owner() == "nobody"
+    assert apply(declare(name=one.name, owner="daemon")) == ["owner"]
+    assert (Path(one.name) / "model-1.safetensors").owner() == "daemon"
+
+
+def test_leftovers_of_a_given_up_upgrade_are_seen_and_removed(declare: Declare) -> None:
+    one = declare()
+    apply(one)
+    (Path(one.name).parent / ".tiny.sparkops-partial").mkdir()
+    assert apply(one) == ["leftover"]
+    assert beside(one) == ["tiny"]
+
+
+def test_a_link_in_the_folders_place_is_unknown_and_never_followed(declare: Declare, tmp_path: Path) -> None:
+    one = declare()
+    Path(one.name).parent.mkdir()
+    os.symlink(tmp_path, one.name)
+    with pytest.raises(AssertionError, match="is a link"):
+        apply(one)
+
+
+def test_deep_verification_hashes_again_what_was_hashed_long_ago(declare: Declare, tmp_path: Path) -> None:
+    one = declare(verify="deep")
+    apply(one)
+    assert apply(one) == []
+    (index,) = (tmp_path / "state" / "verified").iterdir()
+    record = json.loads(index.read_text())
+    record["files"] = {mark: [oid, at - 90_000] for mark, (oid, at) in record["files"].items()}
+    index.write_text(json.dumps(record))
+    assert found(declare())["unverified"] == []
+    assert len(found(one)["unverified"]) == 4
+    assert apply(one) == ["unverified"]
+    assert apply(one) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(drop_after=20_000),
+        Fault(status=503),
+        Fault(stage="resolve", status=429, retry_after=1),
+        Fault(status=403),
+        Fault(stall_after=1000, stall=10),
+        Fault(corrupt_at=5),
+        Fault(stage="resolve", status=500),
+    ],
+    ids=["dropped", "503", "429", "expired", "stalled", "corrupt", "500"],
+)
+def test_a_passing_fault_is_survived(declare: Declare, hub: Hub, model: Path, fault: Fault) -> None:
+    hub.fail("*.safetensors", fault, times=1)
+    one = declare()
+    apply(one)
+    assert content(Path(one.name)) == content(model)
+
+
+def test_a_server_that_ignores_ranges_is_read_from_the_start(declare: Declare, hub: Hub, model: Path) -> None:
+    hub.fail("*.safetensors", Fault(ignore_range=True))
+    one = declare()
+    apply(one)
+    assert content(Path(one.name)) == content(model)
+
+
+@pytest.mark.parametrize(
+    ("path", "fault", "words"),
+    [
+        ("model-1*", Fault(corrupt_at=5), r"model-1.safetensors of org/tiny@.* its content is sha256:.* manifest says"),
+        ("model-1*", Fault(size_delta=-1), "700000 bytes are served where the manifest says 700001"),
+        ("config*", Fault(size_delta=3), "bytes are served where the manifest says"),
+        ("model-1*", Fault(stage="resolve", status=401), r"access denied \(401, no token was given\)"),
+        ("model-1*", Fault(stage="resolve", status=404), "the hub answered 404"),
+    ],
+    ids=["corrupt", "short", "long", "401", "404"],
+)
+def test_a_lasting_fault_is_told_and_leaves_nothing_half_published(
+    declare: Declare, hub: Hub, model: Path, path: str, fault: Fault, words: str
+) -> None:
+    hub.fail(path, fault)
+    one = declare(token=None)
+    with pytest.raises(Refused, match=words):
+        apply(one)
+    assert not os.path.exists(one.name)
+    hub.heal()
+    apply(one)
+    assert content(Path(one.name)) == content(model)
+
+
+def test_the_token_goes_to_the_hub_and_never_to_the_store(declare: Declare, hub: Hub) -> None:
+    hub.grant("hf_secret", REPO)
+    one = declare(token=Secret("hf_secret"))
+    apply(one)
+    seen = {(each.origin, each.authorization) for each in hub.requests if each.file}
+    assert seen == {("hub", "Bearer hf_secret"), ("store", None)}
+
+
+def test_too_small_a_disk_is_told_before_anything_is_fetched(declare: Declare, hub: Hub) -> None:
+    one = declare()
+    hub.forget()
+    act = one.act(None)  # type: ignore[arg-type]
+    manifest = json.loads(act["manifest"])
+    manifest["files"] = [[path, size + (1 << 50), oid] for path, size, oid in manifest["files"]]
+    act["manifest"] = json.dumps(manifest)
+    with pytest.raises(Refused, match=r"not enough space for .*tiny: .* GiB are needed, .* free there"):
+        checkpoint.converge(call(), one.ask(), None, one.desired(), act)  # type: ignore[arg-type]
+    assert hub.bytes_sent() == 0
+
+
+def test_a_killed_fetch_goes_on_where_it_was(declare: Declare, hub: Hub, model: Path) -> None:
+    (model / "model-1.safetensors").write_bytes(random.Random(2).randbytes(4_000_000))
+    hub.add_repo(REPO, model)
+    hub.fail("model-1*", Fault(rate=700_000))
+    one = declare(connections=2, segment=1 << 20, include=("model-1*",))
+    ended: list[Refused] = []
+
+    def run() -> None:
+        try:
+            apply(one)
+        except Refused as error:
+            ended.append(error)
+
+    running = threading.Thread(target=run, daemon=True)
+    running.start()
+    folder = jobs.folder_of(f"checkpoint {one.name}")
+    journal = Path(one.name).parent / ".tiny.sparkops-partial" / ".sparkops" / "content"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        done = [json.loads(each.read_text()).get("done", []) for each in journal.glob("*.json")]
+        if done and sum(end - start for start, end in done[0]) > 1_500_000:
+            break
+        time.sleep(0.05)
+    os.kill(json.loads(Path(folder, "job.json").read_text())["pid"], signal.SIGKILL)
+    running.join(10)
+    assert not jobs.alive(folder)
+    assert "ended without a result" in str(ended[0])
+    hub.heal()
+    time.sleep(0.5)
+    hub.forget()
+    apply(one)
+    assert content(Path(one.name)) == {"model-1.safetensors": (model / "model-1.safetensors").read_bytes()}
+    assert hub.bytes_sent("model-1*") <= 4_000_000 - 1_500_000
+
+
+def hf_cache(home: Path, model: Path, commit: str) -> Path:
+    """The model as the hub's client leaves it: blobs, and a snapshot of links to them."""
+    repo = home / "hub" / "models--org--tiny"
+    (repo / "blobs").mkdir(parents=True)
+    for number, path in enumerate(sorted(path for path in model.rglob("*") if path.is_file())):
+        blob = repo / "blobs" / f"etag{number}"
+        shutil.copy(path, blob)
+        link = repo / "snapshots" / commit / path.relative_to(model)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return repo
+
+
+def test_a_cache_of_the_hubs_client_is_adopted_by_hard_links(
+    declare: Declare, hub: Hub, model: Path, tmp_path: Path
+) -> None:
+    repo = hf_cache(tmp_path / "hf", model, "0" * 40)
+    before = {path: path.read_bytes() for path in (repo / "blobs").iterdir()}
+    one = declare(adopt=(str(tmp_path / "hf"),))
+    hub.forget()
+    apply(one)
+    assert hub.bytes_sent("*.safetensors") == 0
+    assert content(Path(one.name)) == content(model)
+    assert (Path(one.name) / "model-1.safetensors").stat().st_nlink == 2
+    assert {path: path.read_bytes() for path in (repo / "blobs").iterdir()} == before
+
+
+def test_a_rotten_or_dangling_cache_is_not_believed(declare: Declare, hub: Hub, model: Path, tmp_path: Path) -> None:
+    repo = hf_cache(tmp_path / "hf", model, "0" * 40)
+    blobs = {path.stat().st_size: path for path in (repo / "blobs").iterdir()}
+    blobs[700_001].write_bytes(b"x" * 700_001)
+    blobs[300_000].unlink()
+    one = declare(adopt=(str(tmp_path / "hf"),))
+    apply(one)
+    assert content(Path(one.name)) == content(model)
+    assert blobs[700_001].read_bytes() == b"x" * 700_001
+
+
+def test_an_unknown_owner_is_told(declare: Declare) -> None:
+    with pytest.raises(Refused, match="no user 'nobody-here'"):
+        apply(declare(owner="nobody-here"))
+
+
+def test_a_retired_checkpoint_goes_only_with_our_record(declare: Declare) -> None:
+    one = declare()
+    Path(one.name).mkdir(parents=True)
+    with pytest.raises(Refused, match="no record"):
+        checkpoint.converge(call(), one.ask(), found(one), None, {})
+    apply(one)
+    checkpoint.converge(call(), one.ask(), found(one), None, {})
+    assert beside(one) == []
+    assert differing(one, None) == ["existence"]
