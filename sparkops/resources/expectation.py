@@ -13,7 +13,7 @@ from sparkops.models import platform
 from sparkops.models.platform import Component, most_specific
 
 Fault: TypeAlias = Literal[
-    "missing", "differs", "denied", "unlisted", "doubtful", "low", "high", "lacks", "uneven", "shared"
+    "missing", "differs", "denied", "unlisted", "doubtful", "low", "high", "lacks", "present", "uneven", "shared"
 ]
 
 GIB = 1 << 30
@@ -61,7 +61,7 @@ class Expectation:
     verdicts                a component of knowledge/platform.yml; `accept` and `deny` are the inventory's own word
                             beside it, and a non-empty `accept` leaves out what it does not name
     at_least, at_most       bounds, inclusive (bytes where the key ends in `_bytes`)
-    includes, empty         for lists: an element of it (or, of a list, any of them); that there is none
+    includes, empty         for lists: an element of it, or one of several; that there is none
     equal_on_service        the same on all nodes of the service; numbers within `tolerance`, a fraction of the largest
     distinct_on_service     another on each node of the service
     optional                a fact that the node does not have is as expected
@@ -161,10 +161,10 @@ def _judge_plain(key: str, expected: Expectation, value: Any) -> Judgement | Non
         return Judgement("high", f"{shown(key, value)}, at most {shown(key, expected.at_most)} allowed")
     if expected.includes is not None:
         wanted = expected.includes if isinstance(expected.includes, (list, tuple)) else [expected.includes]
-        if not any(each in value for each in wanted):
+        if wanted and not any(each in value for each in wanted):
             return Judgement("lacks", f"{listed(value) or 'nothing'} has none of {listed(wanted)}")
     if expected.empty and value:
-        return Judgement("differs", listed(value) if isinstance(value, (list, tuple)) else str(value))
+        return Judgement("present", listed(value) if isinstance(value, (list, tuple)) else str(value))
     return None
 
 

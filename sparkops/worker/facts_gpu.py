@@ -27,6 +27,8 @@ FIELDS = {
 QUERY = f"--query-gpu={','.join(FIELDS)}"
 NUMBERS = frozenset({"sm_clock_mhz", "sm_clock_max_mhz", "power_watts", "temperature_celsius"})
 CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
+PATIENCE = 8.0
+"""Seconds for one call of nvidia-smi: with the groups that wait for it, all stays within one look's limit."""
 MISMATCH = "Driver/library version mismatch"
 
 
@@ -38,7 +40,7 @@ def gpu(root: str) -> dict[str, Any]:
     module = running_module(text(root, "/proc/driver/nvidia/version") or "")
     missing: dict[str, Any] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
     try:
-        status, said, wrong = programs.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"])
+        status, said, wrong = programs.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
     except Unknown as error:
         if "not installed" in str(error):
             return {**missing, "error": str(error)}
@@ -48,7 +50,7 @@ def gpu(root: str) -> dict[str, Any]:
     cards = parse_query(said)
     if not cards:
         return {**missing, "error": "nvidia-smi lists no GPU"}
-    _, header, _ = programs.ask(["nvidia-smi"])
+    _, header, _ = programs.ask(["nvidia-smi"], timeout=PATIENCE)
     first = cards[0]
     return {
         **first,
@@ -98,7 +100,8 @@ def running_module(version: str) -> str | None:
 def cdi(root: str, driver: str | None) -> dict[str, Any]:
     """The CDI specifications of NVIDIA devices and whether they name the libraries of the running `driver`.
 
-    `state` is none, fresh, stale, or unproven where a specification names no driver version (or no driver runs).
+    `state` is none, fresh, stale, or unproven where a specification names no driver version (or no driver runs);
+    `stale` says for each specification that is, what it names.
     """
     specs = {}
     for folder in CDI_FOLDERS:
@@ -109,6 +112,11 @@ def cdi(root: str, driver: str | None) -> dict[str, Any]:
     return {
         "specs": specs,
         "state": _freshness(specs, driver),
+        "stale": [
+            f"{path} names {', '.join(versions)} while {driver} runs"
+            for path, versions in specs.items()
+            if driver and versions and versions != [driver]
+        ],
         "driver_version": driver,
         "toolkit": _toolkit(),
     }
@@ -138,7 +146,7 @@ def _freshness(specs: dict[str, list[str]], driver: str | None) -> str:
 
 def _toolkit() -> str | None:
     try:
-        _, said, _ = programs.ask(["nvidia-ctk", "--version"], timeout=10)
+        _, said, _ = programs.ask(["nvidia-ctk", "--version"], timeout=5)
     except Unknown:
         return None
     return parse_toolkit(said)

@@ -35,7 +35,7 @@ FORMAT = "${Package}\\t${Version}\\t${db:Status-Want}\\t${db:Status-Status}\\n"
 def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, Any]:
     """The installed packages of these globs with their versions, and which of them are held."""
     argv = ["dpkg-query", f"--admindir={at(root, '/var/lib/dpkg')}", "-W", "-f", FORMAT]
-    status, said, wrong = programs.ask(argv)
+    status, said, wrong = programs.ask(argv, timeout=10)
     if status != 0:
         raise Unknown(f"dpkg-query ended with {status}: {wrong.strip()[-200:]}")
     return parse_packages(said, tuple(patterns))

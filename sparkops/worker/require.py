@@ -22,8 +22,9 @@ def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any] | 
 
 def look(node: facts.Node, asks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any] | Unknown]:
     """`observe_many` on a given node."""
-    found = facts.gather(node, {identity: (str(ask["group"]), ask.get("args") or {}) for identity, ask in asks.items()})
-    return {identity: _chosen(found[identity], [str(key) for key in ask["keys"]]) for identity, ask in asks.items()}
+    wanted = {each: (str(ask["group"]), ask.get("args") or {}) for each, ask in asks.items() if ask["keys"]}
+    found = facts.gather(node, wanted)
+    return {each: _chosen(found.get(each, {}), [str(key) for key in ask["keys"]]) for each, ask in asks.items()}
 
 
 def _chosen(group: dict[str, Any] | Unknown, keys: list[str]) -> dict[str, Any] | Unknown:

@@ -167,7 +167,9 @@ def test_a_cdi_specification_is_fresh_when_it_names_the_running_driver(
     tmp_path: Path, programs: Path, content: str, state: str
 ) -> None:
     put(tmp_path, "/etc/cdi/nvidia.yaml", content)
-    assert facts_gpu.cdi(str(tmp_path), "580.142")["state"] == state
+    found = facts_gpu.cdi(str(tmp_path), "580.142")
+    assert found["state"] == state
+    assert bool(found["stale"]) == (state == "stale")
 
 
 def test_a_cdi_specification_of_another_vendor_does_not_count(tmp_path: Path, programs: Path) -> None:
@@ -342,3 +344,7 @@ def test_a_requirement_gets_only_its_keys_and_none_for_a_missing_one(tmp_path: P
 def test_a_requirement_on_an_unknown_group_is_unknown(tmp_path: Path, programs: Path) -> None:
     answer = require.look(facts.Node(str(tmp_path)), {"a": {"group": "packages", "keys": ["unheld"]}})["a"]
     assert isinstance(answer, Unknown)
+
+
+def test_a_requirement_that_expects_nothing_looks_at_nothing(programs: Path) -> None:
+    assert require.look(facts.Node(), {"a": {"group": "packages", "keys": []}}) == {"a": {}}

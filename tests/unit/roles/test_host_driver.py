@@ -29,7 +29,7 @@ SPARK: Mapping[str, Mapping[str, Any]] = {
     },
     "firmware": {"bios_version": "5.36_0ACUM023"},
     "docker": {"present": True, "version": "29.2.1", "gpu_access": ["runtime"]},
-    "cdi": {"state": "fresh", "toolkit": "1.19.0"},
+    "cdi": {"stale": [], "toolkit": "1.19.0"},
     "reboot": {"reasons": []},
 }
 
@@ -76,8 +76,8 @@ def test_a_dgx_spark_as_it_comes_has_nothing_against_it(tmp_path: Path) -> None:
         ("os", {"kernel": "6.17.0-1008-nvidia"}, "kernel.version-denied", "error"),
         ("os", {"release": "debian 12"}, "os.release-unlisted", "error"),
         ("docker", {"gpu_access": []}, "docker.gpu-access-lacks", "error"),
-        ("cdi", {"state": "stale"}, "cdi.state-unlisted", "warning"),
-        ("reboot", {"reasons": ["kernel x runs, y is installed"]}, "reboot.reasons-differs", "warning"),
+        ("cdi", {"stale": ["/etc/cdi/nvidia.yaml names 1, 2 runs"]}, "cdi.stale-present", "warning"),
+        ("reboot", {"reasons": ["kernel x runs, y is installed"]}, "reboot.reason-present", "warning"),
         ("memory", {"total_bytes": 23 * GIB}, "memory.total-bytes-low", "error"),
         ("disk", {"free_bytes": GIB}, "disk/.free-bytes-low", "error"),
         ("desktop", {"graphical": True}, "desktop.graphical-differs", "info"),
@@ -205,3 +205,10 @@ def test_makers_may_leave_a_little_less_memory(tmp_path: Path) -> None:
 
 def test_two_names_of_one_machine_are_a_violation(tmp_path: Path) -> None:
     assert "alike.machine-shared @a" in judged(declared(tmp_path, SERVICE, roles=("uniform",)), {})
+
+
+def test_nothing_is_required_of_a_node_that_is_taken_down(tmp_path: Path) -> None:
+    file = tmp_path / "inventory.yml"
+    file.write_text("version: 1\ncluster: attic\nnodes: {a: {host: 192.0.2.1, state: retired}}\n")
+    made = {each.id: each for each in compile(load(file), roles=("host", "driver")).resources}
+    assert judged(made, {"a": {"gpu": {"driver_version": "590.1"}}}) == {}
