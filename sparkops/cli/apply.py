@@ -54,8 +54,8 @@ def _apply(
     no_color: bool,
 ) -> int:
     from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
-    from sparkops.operate.runs import RunFolder
     from sparkops.nodes.connect import Connections
+    from sparkops.operate.runs import RunFolder
     from sparkops.reconcile.apply import Road
 
     loaded, compiled, secrets = options.load(inventory, extra, limit, roles)

@@ -1,0 +1,40 @@
+"""`sparkops render`: the exact files, unit and argument list of a node, offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sparkops.cli import options
+
+
+@click.command(
+    "render",
+    epilog="""\b
+Examples:
+  sparkops render spark-01
+  sparkops render spark-01 qwen
+  sparkops render spark-01 qwen -e service.serve.max-num-seqs=8""",
+)
+@click.argument("node")
+@click.argument("service", required=False)
+@click.option("-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-e", "--extra", type=options.Pair(), multiple=True, help="Set a variable: service.port=8001")
+def command(node: str, service: str | None, inventory: Path, form: str, extra: tuple[tuple[str, str], ...]) -> None:
+    """Print what would stand on a node, or what belongs to one service on it. Secrets show as ***."""
+    from sparkops.cli.app import safe
+    from sparkops.inventory.load import load
+    from sparkops.operate.rendering import render
+
+    texts = list(render(load(inventory, extra=extra), node, service))
+    if form == "json":
+        click.echo(
+            json.dumps([{"title": each.title, "where": each.where, "text": each.text} for each in texts], indent=1)
+        )
+        return
+    for each in texts:
+        click.echo(f"# {each.title}  ({each.where})")
+        click.echo(safe(each.text.rstrip("\n")) + "\n")
