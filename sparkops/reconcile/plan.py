@@ -139,7 +139,6 @@ def step_for(resource: Resource, difference: Difference | None, found: Observed,
     state = None if isinstance(found, Unknown) else found
     if difference is None:
         difference = Difference("verify", state, resource.desired(), ())
-    gone = difference.action == "delete" and bool(resource.interrupts)
     return Step(
         id=resource.id,
         kind=resource.kind,
@@ -149,7 +148,7 @@ def step_for(resource: Resource, difference: Difference | None, found: Observed,
         after=difference.after,
         changes=difference.changes,
         needs=needs,
-        disruptive=gone or (difference.action == "update" and bool(resource.interrupts & set(difference.changes))),
+        disruptive=resource.disrupts(difference.before, difference.after, difference.changes),
         service=resource.service,
         role=resource.role,
         diff=resource.text_diff(state) if difference.action != "verify" else "",

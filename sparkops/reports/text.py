@@ -30,6 +30,9 @@ OUTCOMES = {
 }
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 LONG = 60
+DIFF_NEW = 12
+DIFF_LINES = 60
+NOTHING = "(none)"
 
 
 def safe(text: object) -> str:
@@ -107,20 +110,27 @@ class Printer:
             self.line((f"not attempted: {blocked}", "yellow"), indent=6)
         if step.action in ("create", "update"):
             for key in step.changes:
-                self._change(step, key)
+                if not (step.diff and key == "content"):
+                    self._change(step, key)
         if step.diff:
-            self._diff(step.diff)
+            self._diff(step)
 
     def _change(self, step: Step, key: str) -> None:
         before, after = _value(step.before, key), _value(step.after, key)
         if step.action == "create":
-            self.line((f"{key}: ", "dim"), after, indent=6)
+            if after != NOTHING and key != "type":
+                self.line((f"{key}: ", "dim"), after, indent=6)
         else:
             self.line((f"{key}: ", "dim"), (before, "red"), " → ", (after, "green"), indent=6)
 
-    def _diff(self, text: str) -> None:
-        for each in text.splitlines():
+    def _diff(self, step: Step) -> None:
+        """The unified diff; of what is long, the beginning, unless asked for more."""
+        lines = step.diff.splitlines()
+        limit = len(lines) if self.verbose else DIFF_NEW if step.action == "create" else DIFF_LINES
+        for each in lines[:limit]:
             self.line((each, DIFF_STYLES.get(each[:1], "dim")), indent=6)
+        if len(lines) > limit:
+            self.line((f"… {len(lines) - limit} more lines (-v shows them)", "dim"), indent=6)
 
     def _sum(self, report: Report) -> None:
         plan = report.plan
@@ -176,7 +186,7 @@ def _short(identity: str, node: str) -> str:
 
 def _value(state: State, key: str) -> str:
     if state is None or key not in state or state[key] is None:
-        return "(none)"
+        return NOTHING
     words = _words(state[key])
     return words if len(words) <= LONG else words[: LONG - 1] + "…"
 
@@ -185,8 +195,8 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_words(each) for each in value) or "(none)"
-    return str(value)
+        return ", ".join(_words(each) for each in value) or NOTHING
+    return str(value) or NOTHING
 
 
 def render(report: Report, console: Console, *, verbose: int = 0) -> None:

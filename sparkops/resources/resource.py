@@ -76,6 +76,12 @@ class Resource:
         """Whether `found` satisfies `wanted` for this key; equality unless the kind knows better."""
         return bool(wanted == found)
 
+    def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
+        """Whether going from `before` to `after` interrupts a service that runs now."""
+        if before is None:
+            return False
+        return bool(self.interrupts) if after is None else bool(self.interrupts & set(changes))
+
     def text_diff(self, found: State) -> str:
         """A unified diff of what would change inside, where the kind has text; else empty."""
         return ""

@@ -130,6 +130,10 @@ class Unit(Resource):
             return True
         return bool(wanted == found)
 
+    def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
+        """Only what runs can be interrupted."""
+        return bool(before and before.get("running")) and super().disrupts(before, after, changes)
+
     def act(self, step: Step) -> dict[str, Any]:
         material: dict[str, Any] = {"wait": self.wait}
         if self.content is not None:

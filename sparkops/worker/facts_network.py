@@ -10,7 +10,7 @@ from sparkops.worker.facts_system import text
 
 
 def network(root: str) -> dict[str, Any]:
-    """`interfaces` by name, and the interface of the IPv4 default route (None without one)."""
+    """`interfaces` by name, all their `addresses` without prefix, and the interface of the IPv4 default route or None."""
     status, said, _ = programs.ask(["ip", "-j", "address"], timeout=10)
     if status != 0:
         raise Unknown(f"ip ended with {status}")
@@ -18,7 +18,12 @@ def network(root: str) -> dict[str, Any]:
     for name, each in interfaces.items():
         each["speed_mbps"] = _number(root, f"/sys/class/net/{name}/speed")
         each["carrier"] = _number(root, f"/sys/class/net/{name}/carrier") == 1
-    return {"interfaces": interfaces, "default_interface": default_of(text(root, "/proc/net/route") or "")}
+    addresses = sorted(each.partition("/")[0] for found in interfaces.values() for each in found["addresses"])
+    return {
+        "interfaces": interfaces,
+        "addresses": addresses,
+        "default_interface": default_of(text(root, "/proc/net/route") or ""),
+    }
 
 
 def parse_addresses(said: str) -> dict[str, dict[str, Any]]:

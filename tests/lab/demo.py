@@ -25,12 +25,11 @@ INVENTORY = Path(__file__).parents[2] / "inventories" / "lab.yml"
 def main() -> int:
     say("bringing up three nodes (the first time this builds them: some minutes)")
     try:
-        lab = Lab.up(3)
+        with Lab.session(3) as lab, tempfile.TemporaryDirectory(prefix="sparkops-demo-") as folder:
+            return Demo(lab, Path(folder)).run()
     except LabError as failed:
         print(f"demo: {failed}", file=sys.stderr)
         return 1
-    with lab.in_use(), tempfile.TemporaryDirectory(prefix="sparkops-demo-") as folder:
-        return Demo(lab, Path(folder)).run()
 
 
 class Demo:
@@ -75,7 +74,7 @@ class Demo:
             say(f"spark-01 serves with the small engine, too: {why}")
             lines = text.splitlines(keepends=True)
             start = next(n for n, line in enumerate(lines) if line.startswith("  chat:"))
-            text = "".join([*lines[: start + 1], "    nodes: [spark-01]\n    port: 8000\n", *lines[start + 6 :]])
+            text = "".join([*lines[: start + 1], "    nodes: [spark-01]\n    port: 8000\n", *lines[start + 5 :]])
         return text
 
     def sparkops(self, words: str, status: int) -> None:
