@@ -21,7 +21,9 @@ from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
+from sparkops.models import service_spec
 from sparkops.models.argv import canonical, serve_argv
+from sparkops.nodes.bundle import source
 from sparkops.reconcile.sealed import Seals
 
 Context: TypeAlias = Mapping[str, Any]
@@ -230,6 +232,11 @@ def _environment(seals: Seals, folders: Sequence[Path]) -> _Environment:
             raise InventoryError("a digest is made of a secret", hint="leave the secret out of what is digested")
         return hashlib.sha256(canonical(_plain(value)).encode()).hexdigest()
 
+    def sha256(text: str) -> str:
+        if seals.holds(text):
+            raise InventoryError("a digest is made of a secret", hint="leave the secret out of what is digested")
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
         sealed = {
             key: seals.derive(value, canonical) if isinstance(value, Mapping) else value for key, value in serve.items()
@@ -240,8 +247,11 @@ def _environment(seals: Seals, folders: Sequence[Path]) -> _Environment:
     env.filters["sh"] = lambda value: seals.derive(_plain(value), _sh)
     env.filters["json"] = lambda value: seals.derive(_plain(value), canonical)
     env.filters["digest"] = digest
+    env.filters["sha256"] = sha256
     env.globals["argv"] = argv
     env.globals["render"] = _render
+    env.globals["launcher"] = lambda: source("sparkops.launcher.launcher")
+    env.globals.update(service_spec.functions(seals.holds))
     return env
 
 

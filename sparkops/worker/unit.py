@@ -2,12 +2,13 @@
 
 import contextlib
 import hashlib
+import hmac
 import os
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from sparkops.worker import claims, programs
+from sparkops.worker import claims, docker, programs
 from sparkops.worker.calls import Call, Refused, Unknown
 
 VOLATILE = frozenset({"state", "result", "restarts", "text"})
@@ -85,6 +86,8 @@ def _state(ask: dict[str, Any], shown: dict[str, str]) -> dict[str, Any] | None:
             state["text"] = text.decode(errors="replace")
     if ask["inputs"]:
         state["inputs"] = inputs_of(ask["name"], shown) if state["running"] else None
+    if ask.get("container"):
+        state.update(_container(ask, bool(state["running"])))
     for name in ask.get("properties", ()):
         state[f"property.{name}"] = shown.get(name, "")
     return state
@@ -148,6 +151,39 @@ def _from_process(pid: int) -> str:
     return ""
 
 
+def _container(ask: dict[str, Any], runs: bool) -> dict[str, Any]:
+    """What the unit's running container was made from; None where none runs (yet). Raises Unknown."""
+    found = docker.inspect_container(ask["container"]) if runs else None
+    if found is None or not (found.get("State") or {}).get("Running"):
+        return {"container_inputs": None, "container_image": None, "secret_inputs": None}
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    state: dict[str, Any] = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
+    if ask.get("image"):
+        image = docker.inspect_image(ask["image"]) or {}
+        state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
+    if ask.get("secret") is not None:
+        key = _key(ask["state_dir"])
+        label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
+        equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
+        state["secret_inputs"] = "declared" if equal else "other"
+    return state
+
+
+def _key(state_dir: str) -> bytes:
+    """The node's own key; b"" where it has none yet."""
+    try:
+        with open(os.path.join(state_dir, "key"), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _make_key(state_dir: str) -> None:
+    if not _key(state_dir):
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        claims.write(os.path.join(state_dir, "key"), os.urandom(32), 0o600)
+
+
 RUNS = ("inputs", "container_inputs", "container_image", "secret_inputs")
 
 
@@ -160,9 +196,12 @@ def converge(
         _remove(call, name)
         return
     found = found or {}
+    if ask.get("secret") is not None:
+        _make_key(ask["state_dir"])
     if want.get("masked") is False and found.get("masked"):
         programs.run([*SYSTEMCTL, "unmask", "--", name])
     if "content" in want and want["content"] != found.get("content"):
+        _refuse_vendor(name)
         claims.write(os.path.join(UNITS, name), act["content"], 0o644)
         programs.run([*SYSTEMCTL, "daemon-reload"])
     elif found.get("reload_needed") or "content" not in want:
@@ -176,6 +215,15 @@ def converge(
         programs.run([*SYSTEMCTL, "mask", "--", name])
     if want.get("running"):
         _run(call, name, found, want, bool(act.get("wait", True)))
+
+
+def _refuse_vendor(name: str) -> None:
+    fragment = show([name])[name].get("FragmentPath", "")
+    if fragment and not fragment.startswith((UNITS + "/", "/run/")):
+        raise Refused(
+            f"{name} comes with the system ({fragment}); a text of ours would hide it",
+            hint="choose another name, or declare a drop-in as a file",
+        )
 
 
 def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], wait: bool) -> None:
@@ -230,14 +278,15 @@ def journal(name: str, lines: int = 40) -> str:
 def _remove(call: Call, name: str) -> None:
     path = os.path.join(UNITS, name)
     now = show([name])[name]
-    if now.get("ActiveState") not in ("inactive", "failed"):
-        change(call, "stop", name)
+    active = now.get("ActiveState") not in ("inactive", "failed")
     fragment = now.get("FragmentPath", "")
-    if fragment and fragment != path and not os.path.islink(path):
+    if fragment != path and not os.path.islink(path) and (fragment or active):
         raise Refused(
-            f"{fragment} is not sparkops' to remove",
+            f"{fragment or name} is not sparkops' to remove",
             hint="declare it `running: false, enabled: false, masked: true`, or remove the package that brings it",
         )
+    if active:
+        change(call, "stop", name)
     if now.get("UnitFileState") in ("enabled", "enabled-runtime"):
         programs.run([*SYSTEMCTL, "disable", "--", name])
     for each in (path, os.path.join(STAMPS, name)):

@@ -1,0 +1,244 @@
+"""What a service's process is started from, as one value: the ServiceSpec, its canonical JSON and its digest.
+
+The launcher on the node reads the JSON; the unit carries the digest, and so does the container as a label. Two specs
+with one digest start the same process. Secret environment is no part of it: it travels beside, and is compared by an
+HMAC with a key of the node. It must not know roles, files or units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sparkops.core.errors import InventoryError
+from sparkops.models.argv import canonical, serve_argv
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A folder or file of the node inside the container."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bytes, 0 for none. `memory_free_bytes` is waited for before the start; `memory_bytes` caps the container's memory
+    (CUDA's allocations are not counted in it on GB10). `ulimits` by name: memlock -1 is unlimited.
+    """
+
+    memory_free_bytes: int = 0
+    shm_size_bytes: int = 0
+    memory_bytes: int = 0
+    ulimits: Mapping[str, int] = field(default_factory=dict)
+    drop_caches: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """The completion that proves the engine: `model` as served (None: the first of /v1/models), a limit in seconds."""
+
+    model: str | None = None
+    prompt: str = "Hello"
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds. `first_boot` is for a start without compiled kernels, `cold_start` for all others."""
+
+    docker_seconds: float
+    memory_seconds: float
+    first_boot_seconds: float
+    cold_start_seconds: float
+    stop_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """All that a rank of a service is started from. Paths are the node's.
+
+    `image` is the reference to run, `image_identity` the declared digest or that of the build's declaration; `manifest`
+    identifies the checkpoint.
+    """
+
+    name: str
+    container: str
+    image: str
+    argv: tuple[str, ...]
+    port: int
+    limits: Limits
+    probe: Probe
+    timeouts: Timeouts
+    image_identity: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+    manifest: Mapping[str, str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    gpus: str | tuple[str, ...] | None = "all"
+    network: str = "host"
+    host: str = "0.0.0.0"
+    ipc: str | None = None
+    rank: int = 0
+    secrets: str | None = None
+    key: str = "/var/lib/sparkops/key"
+    cache: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Canonical JSON: one form for one meaning."""
+        return canonical(asdict(self))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `text`, hexadecimal."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
+    """The functions that role files see: `service_spec`, `secret_environment`. `holds` tells what holds a secret."""
+
+    def make(
+        service: Mapping[str, Any], image: Mapping[str, Any], checkpoint: Mapping[str, Any], node: Mapping[str, Any]
+    ) -> str:
+        if holds([service.get("serve"), service.get("command"), service.get("model")]):
+            raise InventoryError(
+                "a serve argument holds a secret, which every process list would show",
+                hint="give it by environment; the API key is VLLM_API_KEY",
+            )
+        secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
+        return spec_of(service, image, checkpoint, node, secret).text
+
+    def secrets(service: Mapping[str, Any]) -> dict[str, Any]:
+        environment = service.get("environment") or {}
+        return {key: value for key, value in environment.items() if value is not None and holds(value)}
+
+    return {"service_spec": make, "secret_environment": secrets}
+
+
+def spec_of(
+    service: Mapping[str, Any],
+    image: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
+    node: Mapping[str, Any],
+    secret: set[str],
+) -> ServiceSpec:
+    """The spec of a service on a node, out of the variables of the roles `service`, `image` and `checkpoint`.
+
+    `secret` names the environment variables that are secret. Raises InventoryError.
+    """
+    state_dir = node.get("state_dir") or "/var/lib/sparkops"
+    folder = _folder(checkpoint, state_dir)
+    model, mounts = _model(service, folder)
+    plain = {
+        key: _text(value) for key, value in service["environment"].items() if key not in secret and value is not None
+    }
+    offline = {"HF_HUB_OFFLINE": "1"} if folder else {}
+    container = service["container"]
+    return ServiceSpec(
+        name=service["name"],
+        container=container["name"] or f"sparkops-{service['name']}",
+        image=_image(image),
+        image_identity=_identity(image),
+        entrypoint=None if container["entrypoint"] is None else tuple(container["entrypoint"]),
+        manifest=_manifest(checkpoint) if folder else None,
+        argv=tuple(serve_argv(service["command"], model, _serve(service))),
+        environment={**offline, **plain},
+        mounts=(*mounts, *(Mount(**each) for each in container["mounts"])),
+        devices=tuple(container["devices"]),
+        cap_add=tuple(container["cap_add"]),
+        gpus=service["gpus"] if service["gpus"] in ("all", None) else tuple(map(str, service["gpus"])),
+        network=container["network"],
+        host=service["host"],
+        port=service["port"],
+        ipc=container["ipc"],
+        rank=service.get("rank", 0),
+        limits=_limits(service["limits"]),
+        probe=Probe(
+            model=_served_name(service), prompt=service["prompt"], seconds=service["timeouts"]["probe_seconds"]
+        ),
+        timeouts=_timeouts(service["timeouts"]),
+        secrets=f"/etc/sparkops/services/{service['name']}.env" if secret else None,
+        key=f"{state_dir}/key",
+        cache=f"{state_dir}/compiled" if container["cache"] else None,
+    )
+
+
+def _image(image: Mapping[str, Any]) -> str:
+    reference = image["build"]["tag"] or image["pull"]
+    if not reference:
+        raise InventoryError("the service has no image", hint="set image: {pull: REPOSITORY@DIGEST}, or a tag")
+    return str(reference)
+
+
+def _identity(image: Mapping[str, Any]) -> str | None:
+    if image["build"]["tag"]:
+        return "build:" + hashlib.sha256(canonical(image["build"]).encode()).hexdigest()
+    declared = image["digest"] or image["manifest"]
+    return None if declared is None else str(declared)
+
+
+def _folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
+    """Where the role `checkpoint` puts the model; None where it brings none."""
+    repository = checkpoint["repository"]
+    if not repository:
+        return None
+    name, revision = (str(each).replace("/", "--") for each in (repository, checkpoint["revision"]))
+    return checkpoint["folder"] or f"{state_dir}/models/{name}/{revision}"
+
+
+def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[Mount, ...]]:
+    """The model as the engine is told it, and what has to be mounted for it."""
+    if folder:
+        target = service["container"]["model_path"]
+        return service["model"] or target, (Mount(source=folder, target=target),)
+    if not service["model"]:
+        hint = "set checkpoint: {repository: …}, or model: with a name, or a path inside the image"
+        raise InventoryError(f"the service {service['name']} has no model", hint=hint)
+    return str(service["model"]), ()
+
+
+def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"host": service["host"], "port": service["port"], **service["serve"]}
+
+
+def _served_name(service: Mapping[str, Any]) -> str | None:
+    name = service["serve"].get("served-model-name")
+    if isinstance(name, Sequence) and not isinstance(name, str):
+        name = name[0] if name else None
+    return None if name is None else str(name)
+
+
+def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
+    return {key: str(checkpoint[key]) for key in ("repository", "revision", "commit") if checkpoint[key]}
+
+
+def _limits(limits: Mapping[str, Any]) -> Limits:
+    def size(key: str) -> int:
+        return int((limits[key] or 0) * GIB)
+
+    return Limits(
+        memory_free_bytes=size("memory_free_gib"),
+        shm_size_bytes=size("shm_size_gib"),
+        memory_bytes=size("memory_gib"),
+        ulimits={key: value for key, value in limits["ulimits"].items() if value is not None},
+        drop_caches=limits["drop_caches"],
+    )
+
+
+def _timeouts(timeouts: Mapping[str, Any]) -> Timeouts:
+    return Timeouts(**{key: timeouts[key] for key in Timeouts.__dataclass_fields__})
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return str(value)

@@ -1,0 +1,93 @@
+"""The kind `probe`: a service answers. One real completion within a limit, asked by the worker on the node itself.
+
+`/health` and `/v1/models` answer 200 during a deadlock (vLLM #37729, #39863), so they are told and never believed. The
+probe's own limit passing is a failure, not an unknown. It must not know how HTTP is spoken: that is the worker's half.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparkops.core.errors import ConvergeFailed, InventoryError
+from sparkops.core.plan import Step
+from sparkops.core.states import Observed, State, Unknown
+from sparkops.models import engine_errors
+from sparkops.resources.resource import Resource
+
+if TYPE_CHECKING:
+    from sparkops.nodes.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Resource):
+    """A completion, asked from http://HOST:PORT on the node. `name` is the service's.
+
+    model: as served; else the first of /v1/models.
+    expect: a regular expression that the answer must contain.
+    limit_seconds: within which the completion has to come.
+    wait_seconds: how long converge waits for an engine that loads; it ends earlier when the unit fails for good.
+    unit, container: what runs the engine, for its state and its log; without them only the answer is waited for.
+    spec: path of the launcher's spec on the node, for the API key in its environment.
+    """
+
+    kind: ClassVar[str] = "probe"
+    reproved: ClassVar[bool] = True
+
+    port: int
+    host: str = "127.0.0.1"
+    model: str | list[str] | None = None
+    prompt: str = "Hello"
+    expect: str | None = None
+    max_tokens: int = 1
+    limit_seconds: float = 20.0
+    wait_seconds: float = 3600.0
+    unit: str | None = None
+    container: str | None = None
+    spec: str | None = None
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.expect or "")
+        except re.error as error:
+            what = f"expect of the probe {self.name} is no regular expression: {error}"
+            raise InventoryError(what, where=self.where, hint="escape its special characters by a backslash") from None
+
+    def ask(self) -> dict[str, Any]:
+        model = self.model[0] if isinstance(self.model, list) and self.model else self.model
+        return {
+            "host": self.host,
+            "port": self.port,
+            "model": model or None,
+            "prompt": self.prompt,
+            "expect": self.expect,
+            "max_tokens": max(self.max_tokens, 16) if self.expect else self.max_tokens,
+            "limit_seconds": float(self.limit_seconds),
+            "unit": self.unit,
+            "container": self.container,
+            "spec": self.spec,
+        }
+
+    def desired(self) -> State:
+        return {"answers": True}
+
+    def act(self, step: Step) -> dict[str, Any]:
+        return {"wait_seconds": float(self.wait_seconds)}
+
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+        try:
+            return (yield from super().converge(session, step))
+        except ConvergeFailed as error:
+            found = engine_errors.likely(str(getattr(error, "detail", "")))
+            if found is not None:
+                known, cause, remedy = found
+                error.hint = f"likely, {cause}; {remedy} (source: {known.source})"
+            raise
+
+    def explain(self, found: Observed) -> str:
+        if found is None or isinstance(found, Unknown):
+            return ""
+        return str(found.get("why") or "")
