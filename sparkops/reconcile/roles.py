@@ -89,7 +89,7 @@ class Engine:
         for here in _bindings(entry, context):
             if entry.when is not None and not entry.when(here):
                 continue
-            if place.retired and entry.kind.kind not in TAKEN_DOWN:
+            if place.retired and not _goes(entry):
                 continue
             with Telling(entry.where):
                 made = self._one(expressions, entry, place, here)
@@ -210,6 +210,13 @@ class _Reader:
     def _condition(self, content: Mapping[str, Any], path: Where) -> Value | None:
         source = content.get(str(path[-1]))
         return None if source is None else self.expressions.condition(source, self.document.where(path))
+
+
+def _goes(entry: Entry) -> bool:
+    """Whether an entry's thing goes with what is retired: a unit only where its text is ours, never ssh.service."""
+    if entry.kind.kind == "unit":
+        return entry.template is not None or "content" in entry.parameters
+    return entry.kind.kind in TAKEN_DOWN
 
 
 def _bindings(entry: Entry, context: Context) -> Iterator[Context]:

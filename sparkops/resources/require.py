@@ -28,8 +28,6 @@ class Require(Resource):
 
     kind: ClassVar[str] = "require"
     converged: ClassVar[bool] = False
-    retired: ClassVar[Mapping[str, Any]] = {"expect": {}}
-    """What is taken down has to be nothing any more."""
 
     expect: Mapping[str, Any]
     args: Mapping[str, Any] = field(default_factory=dict)

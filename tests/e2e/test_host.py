@@ -6,7 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from sparkops.resources.unit import Unit
+from tests.e2e.applying import applying
 from tests.e2e.conftest import Shell
+from tests.lab.lab import Lab
 from tests.lab.node import Node
 
 LAB = """\
@@ -135,3 +138,11 @@ def test_earlyoom_runs_with_its_declared_floor(shell: Shell, node: Node) -> None
     off = ("--role", "host", "-e", "host.protection.earlyoom.enabled=false")
     shell.run("apply", "inventory.yml", *off, "--yes")
     assert node.exec("systemctl", "is-active", "earlyoom.service", check=False).stdout.strip() == b"inactive"
+
+
+def test_a_unit_that_is_not_ours_is_never_stopped_to_be_removed(lab: Lab, node: Node) -> None:
+    with applying(lab, [node.name], "unit") as road:
+        for name in ("ssh.service", "system.slice"):
+            (result,) = road.apply(Unit(node=node.name, name=name, state="absent"))
+            assert "not sparkops' to remove" in result.why
+            assert node.text("systemctl", "is-active", name) == "active"

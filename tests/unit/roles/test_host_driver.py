@@ -207,8 +207,14 @@ def test_two_names_of_one_machine_are_a_violation(tmp_path: Path) -> None:
     assert "alike.machine-shared @a" in judged(declared(tmp_path, SERVICE, roles=("uniform",)), {})
 
 
-def test_nothing_is_required_of_a_node_that_is_taken_down(tmp_path: Path) -> None:
+def test_a_node_that_is_taken_down_keeps_its_ssh_and_loses_what_was_ours(tmp_path: Path) -> None:
     file = tmp_path / "inventory.yml"
-    file.write_text("version: 1\ncluster: attic\nnodes: {a: {host: 192.0.2.1, state: retired}}\n")
+    file.write_text(
+        "version: 1\ncluster: attic\nvars: {host: {gpu: {clock: [200, 2150]}}}\n"
+        "nodes: {a: {host: 192.0.2.1, state: retired}}\n"
+    )
     made = {each.id: each for each in compile(load(file), roles=("host", "driver")).resources}
-    assert judged(made, {"a": {"gpu": {"driver_version": "590.1"}}}) == {}
+    assert not [id for id in made if id.startswith("require ")]
+    assert [id for id in made if id.startswith("unit ")] == ["unit sparkops-gpu-clock.service @a"]
+    assert {each.desired() is None for each in made.values()} == {True}
+    assert "file /etc/systemd/system/ssh.service.d/60-sparkops.conf @a" in made
