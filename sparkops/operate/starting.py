@@ -90,8 +90,8 @@ def _remarks(facts: Mapping[str, Any]) -> list[str]:
         remarks.append(f"seen: {system.get('pretty') or system.get('id')}, kernel {system.get('kernel')}")
     if gpu.get("name"):
         remarks.append(f"seen: {gpu['name']}, driver {gpu.get('driver_version')}, CUDA {gpu.get('cuda_version')}")
-    if isinstance(memory.get("total"), (int, float)):
-        remarks.append(f"seen: {memory['total'] / 2**30:.1f} GiB of memory")
+    if isinstance(memory.get("total_bytes"), (int, float)):
+        remarks.append(f"seen: {memory['total_bytes'] / 2**30:.1f} GiB of memory")
     return [re.sub(r"[^\x20-\x7e]", "?", each) for each in remarks]
 
 
