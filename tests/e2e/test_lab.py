@@ -270,8 +270,9 @@ def test_a_node_reaches_the_standing_hub(lab: Lab, node: Node) -> None:
     said = json.loads(node.text("curl", "-sS", f"{lab.hub}/api/models/lab/tiny-moe"))
     assert said["sha"] == lab.model_commit
     shard = f"{lab.hub}/lab/tiny-moe/resolve/main/model-00001-of-00004.safetensors"
-    assert node.text("sh", "-c", f"curl -sSL {shard} | sha256sum").split()[0] == (
-        node.text("curl", "-sSI", shard).lower().partition('x-linked-etag: "')[2][:64]
+    assert (
+        node.text("sh", "-c", f"curl -sSL {shard} | sha256sum").split()[0]
+        == (node.text("curl", "-sSI", shard).lower().partition('x-linked-etag: "')[2][:64])
     )
 
 

@@ -7,6 +7,7 @@ it does to the machine, namely `ip_forward`, firewall rules and a bridge, is not
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from .machine import Daemon, LabError, run
 
 BRIDGE = "10.213.76.1/24"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+CAPABILITIES = """
+    audit_control audit_read audit_write block_suspend chown dac_override dac_read_search fowner fsetid ipc_lock
+    ipc_owner kill lease linux_immutable mknod net_admin net_bind_service net_broadcast net_raw setgid setfcap
+    setpcap setuid sys_admin sys_boot sys_chroot sys_nice sys_pacct sys_ptrace sys_tty_config syslog wake_alarm
+"""
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,19 @@ def own(state: Path) -> Engine:
 
 
 def start(state: Path, cache: Path) -> Engine:
-    """Start an engine of the lab's own and wait until it answers."""
+    """Start an engine of the lab's own and wait until it answers.
+
+    One that died in mid-run may be started again: what the machine was like before the first start stays noted.
+    """
     engine = own(state)
     before = {
         "ip_forward": FORWARDING.read_text().strip(),
-        "rules": {tool: run([f"{tool}-save"], root=True, check=False).stdout.decode() for tool in ("iptables", "ip6tables")},
+        "rules": {
+            tool: run([f"{tool}-save"], root=True, check=False).stdout.decode() for tool in ("iptables", "ip6tables")
+        },
     }
-    (state / "before.json").write_text(json.dumps(before))
+    if not (state / "before.json").exists():
+        (state / "before.json").write_text(json.dumps(before))
     pidfile = state / "dockerd.pid"
     pidfile.unlink(missing_ok=True)
     group = ["--group", str(_group())] if _group() else []
@@ -95,11 +107,13 @@ def start(state: Path, cache: Path) -> Engine:
     return engine
 
 
-def stop(state: Path) -> None:
+def stop(state: Path, cache: Path) -> None:
     """End the lab's own engine, if any, and undo what it did to the machine."""
     daemon = Daemon.load(state / "dockerd.json")
     if daemon is not None:
         daemon.stop(patience=60)
+    if os.path.ismount(cache / "docker"):  # an engine that was killed leaves its storage mounted on itself
+        run(["umount", str(cache / "docker")], root=True)
     _undo(state / "before.json")
 
 
@@ -109,25 +123,21 @@ def _undo(saved: Path) -> None:
     before = json.loads(saved.read_text())
     run(["ip", "link", "delete", "docker0"], root=True, check=False)
     for tool, rules in before["rules"].items():
-        # An empty save means an empty table set: docker's chains are then flushed table by table.
-        text = rules or "".join(f"*{table}\nCOMMIT\n" for table in ("nat", "filter"))
-        for table in ("nat", "filter"):
-            if f"*{table}\n" not in text:
-                text += _empty(table)
+        absent = [table for table in ("nat", "filter") if f"*{table}\n" not in rules]
+        text = rules + "".join(_empty(table) for table in absent)
         run([f"{tool}-restore"], root=True, input=text.encode(), check=False)
     run(["sh", "-c", f"echo {int(before['ip_forward'])} > {FORWARDING}"], root=True)
     saved.unlink()
 
 
 def _empty(table: str) -> str:
+    """A table as it is before anybody used it; not saved by iptables-save, so that it has to be said."""
     chains = {"filter": ("INPUT", "FORWARD", "OUTPUT"), "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")}[table]
     return f"*{table}\n" + "".join(f":{chain} ACCEPT [0:0]\n" for chain in chains) + "COMMIT\n"
 
 
 def _group() -> int:
     """The group that may use the socket: the caller's, where the caller isn't root."""
-    import os
-
     return os.getgid() if os.geteuid() else 0
 
 
@@ -140,13 +150,11 @@ def capabilities() -> Sequence[str]:
 
     Never `sys_time`: the kernel warps its clock at the first time-zone call, for the whole machine.
     """
-    wanted = (
-        "audit_control audit_read audit_write block_suspend chown dac_override dac_read_search fowner fsetid ipc_lock "
-        "ipc_owner kill lease linux_immutable mknod net_admin net_bind_service net_broadcast net_raw setgid setfcap "
-        "setpcap setuid sys_admin sys_boot sys_chroot sys_nice sys_pacct sys_ptrace sys_tty_config syslog wake_alarm"
-    ).split()
+    wanted = CAPABILITIES.split()
     bounding = next(
-        int(line.split()[1], 16) for line in Path("/proc/1/status").read_text().splitlines() if line.startswith("CapBnd")
+        int(line.split()[1], 16)
+        for line in Path("/proc/1/status").read_text().splitlines()
+        if line.startswith("CapBnd")
     )
     sys_resource = 24
     return [*wanted, "sys_resource"] if bounding >> sys_resource & 1 else wanted

@@ -30,16 +30,18 @@ from pathlib import Path
 from typing import Any
 
 VERSION = os.environ.get("LAB_ENGINE_VERSION", "0.33.0")
-TEXT = "The capital of France is Paris and the quick brown fox jumps over the lazy dog .".split()
-ALIGN_CRASH = """(EngineCore pid=97) ERROR 01-01 00:00:00 [core.py:1108] EngineCore failed to start.
-(EngineCore pid=97) ERROR 01-01 00:00:00 [core.py:1108] Traceback (most recent call last):
-(EngineCore pid=97) ERROR 01-01 00:00:00 [core.py:1108]   File "/usr/local/lib/python3.12/dist-packages/vllm/v1/engine/core.py", line 1082, in run_engine_core
-(EngineCore pid=97) ERROR 01-01 00:00:00 [core.py:1108]     engine_core = EngineCoreProc(*args, engine_index=dp_rank, **kwargs)
-(EngineCore pid=97) ERROR 01-01 00:00:00 [core.py:1108] AssertionError: In Mamba cache align mode, block_size (4176) must be <= max_num_batched_tokens (2048).
+SENTENCE = "The capital of France is Paris and the quick brown fox jumps over the lazy dog ."
+TEXT = SENTENCE.split()
+_LINE = "(EngineCore pid=97) ERROR 01-01 00:00:00 [core.py:1108] "
+ALIGN_CRASH = f"""{_LINE}EngineCore failed to start.
+{_LINE}Traceback (most recent call last):
+{_LINE}  File "/usr/local/lib/python3.12/dist-packages/vllm/v1/engine/core.py", line 1082, in run_engine_core
+{_LINE}    engine_core = EngineCoreProc(*args, engine_index=dp_rank, **kwargs)
+{_LINE}AssertionError: In Mamba cache align mode, block_size (4176) must be <= max_num_batched_tokens (2048).
 Traceback (most recent call last):
   File "/usr/local/bin/vllm", line 10, in <module>
     sys.exit(main())
-RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"""
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {{}}"""
 
 
 class Mode:
@@ -128,7 +130,7 @@ class Engine:
             ("counter", "vllm:spec_decode_num_accepted_tokens_total", self.generation_tokens // 2),
         ]
         return "".join(
-            f"# HELP {name.removesuffix('_total')} {name}.\n# TYPE {name.removesuffix('_total')} {kind}\n{name}{labels} {float(value)}\n"
+            f"# HELP {name} {name}.\n# TYPE {name} {kind}\n{name}{labels} {float(value)}\n"
             for kind, name, value in values
         )
 
@@ -166,7 +168,13 @@ class Handler(BaseHTTPRequestHandler):
             self.complete(body, chat="chat" in self.path)
         elif self.path == "/tokenize":
             prompt = json.loads(body).get("prompt", "")
-            self.json({"count": len(prompt.split()), "max_model_len": self.limit(), "tokens": list(range(len(prompt.split())))})
+            self.json(
+                {
+                    "count": len(prompt.split()),
+                    "max_model_len": self.limit(),
+                    "tokens": list(range(len(prompt.split()))),
+                }
+            )
         else:
             self.json({"detail": "Not Found"}, 404)
 
@@ -176,7 +184,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def model(self, name: str) -> dict[str, object]:
         root = self.engine.arguments.model
-        return {"id": name, "object": "model", "created": 0, "owned_by": "vllm", "root": root, "parent": None, "max_model_len": self.limit()}
+        return {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "vllm",
+            "root": root,
+            "parent": None,
+            "max_model_len": self.limit(),
+        }
 
     def complete(self, body: bytes, *, chat: bool) -> None:
         key = self.engine.arguments.flags.get("api-key") or os.environ.get("VLLM_API_KEY")
@@ -197,7 +213,9 @@ class Handler(BaseHTTPRequestHandler):
         limit = int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 16)
         answer = Answer(name, chat=chat)
         if asked.get("stream"):
-            return self.stream(answer, count, limit, with_usage=bool((asked.get("stream_options") or {}).get("include_usage")))
+            return self.stream(
+                answer, count, limit, with_usage=bool((asked.get("stream_options") or {}).get("include_usage"))
+            )
         words = list(self.engine.generate(count, limit))
         if self.engine.stopping.is_set():
             self.close_connection = True
@@ -238,7 +256,11 @@ class Answer:
 
     def __init__(self, model: str, *, chat: bool) -> None:
         self.chat = chat
-        self.common = {"id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self.common = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
 
     def whole(self, text: str, usage: dict[str, int]) -> dict[str, object]:
         said: dict[str, object] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
@@ -270,14 +292,23 @@ def check_model(folder: Path) -> None:
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         if 8 + length + max(ends) != size:
-            raise SystemExit(f"safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata, file not fully covered: {shard}")
+            raise SystemExit(
+                "safetensors_rust.SafetensorError: Error while deserializing header: "
+                f"incomplete metadata, file not fully covered: {shard}"
+            )
 
 
 def load(engine: Engine) -> None:
     """What happens between the start and the first answer."""
     log = f"(EngineCore pid={os.getpid()}) INFO 01-01 00:00:00 "
-    print(f"(APIServer pid={os.getpid()}) INFO 01-01 00:00:00 [utils.py:325] vLLM API server version {VERSION}", flush=True)
-    print(f"{log}[core.py:93] Initializing a V1 LLM engine (v{VERSION}) with config: model='{engine.arguments.model}'", flush=True)
+    print(
+        f"(APIServer pid={os.getpid()}) INFO 01-01 00:00:00 [utils.py:325] vLLM API server version {VERSION}",
+        flush=True,
+    )
+    print(
+        f"{log}[core.py:93] Initializing a V1 LLM engine (v{VERSION}) with config: model='{engine.arguments.model}'",
+        flush=True,
+    )
     if "crash" in engine.mode:
         print(ALIGN_CRASH, file=sys.stderr, flush=True)
         raise SystemExit(1)
@@ -298,7 +329,9 @@ def serve(engine: Engine) -> int:
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     print(f"(APIServer pid={os.getpid()}) INFO:     Application startup complete.", flush=True)
     if "crash-after" in engine.mode and not engine.stopping.wait(engine.mode.number("crash-after", 1)):
-        print("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.", file=sys.stderr, flush=True)
+        print(
+            "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.", file=sys.stderr, flush=True
+        )
         return 1
     engine.stopping.wait()
     server.shutdown()

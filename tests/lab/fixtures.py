@@ -20,8 +20,7 @@ NodeFactory = Callable[[], Node]
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """The running lab."""
-    running = Lab.up()
-    with running.in_use():
+    with Lab.session() as running:
         yield running
 
 

@@ -157,7 +157,9 @@ class Hub:
     ) -> str:
         """Commit the files of `folder` to a branch; returns the commit. Content is copied, so `folder` may change."""
         files = {
-            path.relative_to(folder).as_posix(): self._take(path) for path in sorted(folder.rglob("*")) if path.is_file()
+            path.relative_to(folder).as_posix(): self._take(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
         }
         with self._lock:
             old = self._repos.get(name) or Repo(name, {}, {})
@@ -373,9 +375,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.head(416, {"Content-Range": f"bytes */{size}", "Content-Length": 0})
             return
         begin, end = wanted or (0, size)
-        accepted = {} if fault.ignore_range else {"Accept-Ranges": "bytes"}
-        ranged = {"Content-Range": f"bytes {begin}-{end - 1}/{size}"} if wanted else {}
-        sizes = {"Content-Length": end - begin, "Content-Type": "application/octet-stream"}
+        accepted: dict[str, str] = {} if fault.ignore_range else {"Accept-Ranges": "bytes"}
+        ranged: dict[str, str] = {"Content-Range": f"bytes {begin}-{end - 1}/{size}"} if wanted else {}
+        sizes: dict[str, str | int] = {"Content-Length": end - begin, "Content-Type": "application/octet-stream"}
         self.head(206 if wanted else 200, {**headers, **sizes, **accepted, **ranged})
         if self.command == "HEAD":
             return
@@ -419,7 +421,9 @@ class _StoreHandler(_Handler):
 
 
 class _HubHandler(_Handler):
-    _API = re.compile(r"/api/models/(?P<repo>[^/]+(?:/[^/]+)?)(?:/(?P<verb>revision|tree|paths-info|commits|refs)(?P<rest>/.*)?)?$")
+    _API = re.compile(
+        r"/api/models/(?P<repo>[^/]+(?:/[^/]+)?)(?:/(?P<verb>revision|tree|paths-info|commits|refs)(?P<rest>/.*)?)?$"
+    )
     _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)$")
 
     def answer(self, url: urllib.parse.SplitResult) -> None:
@@ -495,7 +499,9 @@ class _HubHandler(_Handler):
             asked = urllib.parse.parse_qs(self.body.decode()).get("paths", [])
             self.json([_entry(path, files[path]) for path in asked if path in files])
         elif verb == "commits":
-            self.json([{"id": commit, "title": "Add files", "message": "", "authors": [], "date": "2026-01-01T00:00:00.000Z"}])
+            self.json(
+                [{"id": commit, "title": "Add files", "message": "", "authors": [], "date": "2026-01-01T00:00:00.000Z"}]
+            )
         else:
             self.json(self._info(repo, commit, files))
 
@@ -535,7 +541,7 @@ class _HubHandler(_Handler):
         if self.faulty(self.hub._fault(file, "resolve")):
             return
         if blob.lfs:
-            linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": blob.size}
+            linked: dict[str, str | int] = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": blob.size}
             location = self.hub._link(repo.name, file, blob)
             self.head(302, {"X-Repo-Commit": commit, **linked, "Location": location, "Content-Length": 0})
             return

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,14 +110,14 @@ def cpu_torch() -> str:
     return str(found["version"])
 
 
-def _once(registry: Registry, cache: Path, key: str, push: object) -> Image:
+def _once(registry: Registry, cache: Path, key: str, push: Callable[[], Pushed]) -> Image:
     """The image noted under `key`, if the registry still has it; else pushed and noted."""
     note = cache / "images" / f"{key}.json"
     if note.exists():
         image = Image(**{**json.loads(note.read_text()), "registry": registry.host})
         if registry.digest(image.name, image.digest) and registry.digest(image.name, image.tag) == image.digest:
             return image
-    pushed: Pushed = push()  # type: ignore[operator]
+    pushed = push()
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps({"name": pushed.name, "tag": pushed.tag, "digest": pushed.digest}))
     return Image(pushed.name, pushed.tag, pushed.digest, registry.host)
@@ -129,7 +129,9 @@ def _base(cache: Path) -> Layer:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with rootfs.built(rootfs.ENGINE_BASE, cache) as root:
-            _pack(root, path, leave_out=("./dev/*", "./proc/*", "./sys/*", "./var/lib/apt/lists/*", "./usr/share/i18n/*"))
+            _pack(
+                root, path, leave_out=("./dev/*", "./proc/*", "./sys/*", "./var/lib/apt/lists/*", "./usr/share/i18n/*")
+            )
     return Layer.of(path)
 
 

@@ -14,7 +14,7 @@ import os
 import secrets
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Lab:
         with machine.locked(_lock(state)):
             state.mkdir(parents=True, exist_ok=True)
             cache.mkdir(parents=True, exist_ok=True)
-            engine = dockerd.find(state, cache) or dockerd.start(state, cache)
+            engine = dockerd.find(state, cache) or _fresh_engine(state, cache)
             lab = cls(engine, state, cache)
             lab._network()
             lab._key()
@@ -84,14 +84,15 @@ class Lab:
         if not state.exists():
             return
         with machine.locked(_lock(state)):
-            engine = dockerd.find(state, cache)
+            died = (state / "before.json").exists()
+            engine = dockerd.find(state, cache) or (dockerd.start(state, cache) if died else None)
             if engine is not None:
                 _remove_containers(engine)
             for name in ("hub", *registry.INSTANCES):
                 daemon = Daemon.load(state / f"{name}.json")
                 if daemon is not None:
                     daemon.stop()
-            dockerd.stop(state)
+            dockerd.stop(state, cache)
             run(["rm", "-rf", "--one-file-system", str(state)], root=True)
 
     @property
@@ -155,7 +156,9 @@ class Lab:
 
     def nodes(self) -> list[Node]:
         """All nodes, by name."""
-        return [self.node(path.name) for path in sorted((self.state / "nodes").glob("*")) if (path / "node.json").exists()]
+        return [
+            self.node(path.name) for path in sorted((self.state / "nodes").glob("*")) if (path / "node.json").exists()
+        ]
 
     def node(self, name: str) -> Node:
         """One node by its name; LabError names those there are."""
@@ -190,16 +193,21 @@ class Lab:
             node.remove()
             self._client_files()
 
+    @classmethod
+    @contextlib.contextmanager
+    def session(cls, nodes: int = 0) -> Iterator[Lab]:
+        """The lab for one run of something. The last of several to end takes it down, unless `up` was said by hand.
+
+        The hold is taken before the lab is looked for, so that no other run can take it down in between.
+        """
+        with _held(lambda: cls.up(nodes)) as lab:
+            yield lab
+
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Held by a test run: the last one to end takes down what test runs (and nobody's `up`) brought up."""
-        with (self.state / "users").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH)
+        """Hold a lab that is already up, as `session` does."""
+        with _held(lambda: self):
             yield
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not self.kept and "SPARKOPS_LAB_KEEP" not in os.environ:
-                    self.down()
 
     @property
     def kept(self) -> bool:
@@ -301,6 +309,23 @@ class Lab:
         _replace(self.ssh_config, hosts + common)
 
 
+@contextlib.contextmanager
+def _held(bring: Callable[[], Lab]) -> Iterator[Lab]:
+    """A shared lock for as long as the lab is used; whoever gets it alone at the end is the last."""
+    state = machine.state_dir()
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with state.with_name(f"{state.name}.users").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        lab = bring()
+        try:
+            yield lab
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not lab.kept and "SPARKOPS_LAB_KEEP" not in os.environ:
+                    lab.down()
+
+
 def _lock(state: Path) -> Path:
     return state.with_name(f"{state.name}.lock")
 
@@ -310,6 +335,14 @@ def _host_key(folder: Path) -> str:
         (folder / name).unlink(missing_ok=True)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / "host_key")])
     return " ".join((folder / "host_key.pub").read_text().split()[:2])
+
+
+def _fresh_engine(state: Path, cache: Path) -> Engine:
+    """A new engine of the lab's own, without the nodes that an earlier one left when the machine went down."""
+    engine = dockerd.start(state, cache)
+    _remove_containers(engine)
+    run(["rm", "-rf", str(state / "nodes")])
+    return engine
 
 
 def _remove_containers(engine: Engine) -> None:

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,14 +195,20 @@ def start_daemon(argv: Sequence[str], log: Path, *, root: bool = False, cwd: Pat
     with log.open("ab") as out:
         command = as_root(argv) if root else list(argv)
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=environment(), cwd=cwd
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env=environment(),
+            cwd=cwd,
         ).pid
 
 
-def wait_until(true: object, patience: float, *, interval: float = 0.1) -> bool:
+def wait_until(true: Callable[[], object], patience: float, *, interval: float = 0.1) -> bool:
     """Call `true` until it answers truthily or `patience` seconds have passed; the last answer."""
     deadline = time.monotonic() + patience
-    while not (answer := true()):  # type: ignore[operator]
+    while not (answer := true()):
         if time.monotonic() > deadline:
             return False
         time.sleep(interval)

@@ -80,7 +80,9 @@ def write(folder: Path, *, seed: int = 0, geometry: Geometry | None = None) -> P
     total = sum(2 * tensor.size for shard in shards for tensor in shard)
     _json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
     _json(folder / "config.json", config(geometry))
-    _json(folder / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "do_sample": False})
+    _json(
+        folder / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "do_sample": False}
+    )
     _json(folder / "tokenizer.json", tokenizer())
     _json(folder / "tokenizer_config.json", _tokenizer_config())
     return folder
@@ -239,7 +241,15 @@ def tokenizer() -> dict[str, object]:
     """tokenizer.json of a byte-level BPE without merges: one token a byte, and four special ones."""
     vocab = {token: number for number, token in enumerate([*SPECIAL, *_byte_characters()])}
     special = [
-        {"id": n, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        {
+            "id": n,
+            "content": t,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
         for n, t in enumerate(SPECIAL)
     ]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

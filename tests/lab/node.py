@@ -22,7 +22,7 @@ from .machine import LabError, run, wait_until
 class Node:
     """A node of the running lab.
 
-    `address` is its IPv4 address, kept over restarts; `host_key` its public key as in known_hosts ("ssh-ed25519 AAAA…").
+    `address` is its IPv4 address, kept over restarts; `host_key` its public key as known_hosts has it.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Node:
 
     def wait(self, patience: float = 60) -> None:
         """Until systemd has started everything, Docker and sshd answer."""
+
         def booted() -> bool:
             said = self.exec("systemctl", "is-system-running", "--wait", check=False).stdout.decode().strip()
             return said in ("running", "degraded")

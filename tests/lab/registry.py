@@ -119,7 +119,7 @@ class Registry:
         All architectures share the layers: the lab runs on either, and none runs the other's.
         """
         for layer in layers:
-            self._blob(name, layer.digest, layer.path.read_bytes)
+            self._blob(name, layer.digest, layer.path)
         manifests: dict[str, tuple[str, int]] = {}
         ids: dict[str, str] = {}
         for architecture in architectures:
@@ -139,7 +139,7 @@ class Registry:
                 }
             )
             ids[architecture] = _digest(config)
-            self._blob(name, ids[architecture], lambda config=config: config)  # type: ignore[misc]
+            self._blob(name, ids[architecture], config)
             manifest = _canonical(
                 {
                     "schemaVersion": 2,
@@ -157,14 +157,15 @@ class Registry:
         self._call("PUT", f"/v2/{name}/manifests/{reference}", body=body, headers={"Content-Type": kind})
         return _digest(body)
 
-    def _blob(self, name: str, digest: str, content: object) -> None:
+    def _blob(self, name: str, digest: str, content: bytes | Path) -> None:
+        """Upload a blob that isn't there yet."""
         try:
             self._call("HEAD", f"/v2/{name}/blobs/{digest}")
         except LabError:
             opened, _ = self._call("POST", f"/v2/{name}/blobs/uploads/", body=b"")
             location = opened["location"]
             joint = "&" if "?" in location else "?"
-            body = content()  # type: ignore[operator]
+            body = content.read_bytes() if isinstance(content, Path) else content
             headers = {"Content-Type": "application/octet-stream"}
             self._call("PUT", f"{location}{joint}digest={digest}", body=body, headers=headers, timeout=600)
 
@@ -180,7 +181,9 @@ class Registry:
         url = path if path.startswith("http://") else f"http://{self.host}{path}"
         request = urllib.request.Request(url, data=body, method=method, headers=dict(headers or {}))
         if self.user:
-            request.add_header("Authorization", "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode())
+            request.add_header(
+                "Authorization", "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+            )
         try:
             with _DIRECT.open(request, timeout=timeout) as answer:
                 return {key.lower(): value for key, value in answer.headers.items()}, answer.read()

@@ -82,7 +82,9 @@ def built(recipe: Rootfs, cache: Path) -> Iterator[Path]:
         _debootstrap(recipe, root)
         with _inside(root):
             if recipe.extra:
-                _chroot(root, f"apt-get -q update && apt-get -q -y install --no-install-recommends {' '.join(recipe.extra)}")
+                _chroot(
+                    root, f"apt-get -q update && apt-get -q -y install --no-install-recommends {' '.join(recipe.extra)}"
+                )
             _chroot(root, recipe.script + CLEAN)
         yield root
     finally:
