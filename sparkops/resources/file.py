@@ -25,9 +25,9 @@ SHOWN = 64 << 10
 class File(Resource):
     """A file. `name` is its absolute path.
 
-    `content`, `owner`, `group` and `mode` are compared only where declared; what is replaced keeps the rest. `validate`
-    is an argument list in which `{path}` stands for the new file, run before it takes its place. A secret content has
-    mode 0600 unless another is declared.
+    `content`, `owner`, `group` and `mode` are compared only where declared; what is replaced keeps the rest, what is
+    missing is made (empty without `content`; root's, 0644). `validate` is an argument list in which `{path}` stands
+    for the new file, run before it takes its place. A secret content has mode 0600 unless another is declared.
     """
 
     kind: ClassVar[str] = "file"

@@ -21,6 +21,7 @@ class Mount(Resource):
     """
 
     kind: ClassVar[str] = "mount"
+    exclusive: ClassVar[str] = "fstab"
     interrupts: ClassVar[frozenset[str]] = frozenset({"source", "fstype"})
 
     source: str = ""

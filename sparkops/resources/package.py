@@ -21,7 +21,7 @@ _VERSION = re.compile(r"[A-Za-z0-9.+:~*?\[\]-]+")
 @dataclass(frozen=True, kw_only=True)
 class Package(Resource):
     """A package of apt. `name` may be a pattern (`nvidia-driver-*`) where only `hold` is declared: then whatever
-    matches and is installed is held, and nothing is installed.
+    matches and is installed is held, and nothing is installed. `hold_installed: true` means the same for a plain name.
 
     `version` is exact or a pattern (`580.95.*`, with the epoch where it has one); only a declared version may lead to a
     downgrade. `hold` protects from upgrades by others. `update_cache: false` takes the package lists as they are.
@@ -33,6 +33,7 @@ class Package(Resource):
 
     version: str | None = None
     hold: bool | None = None
+    hold_installed: bool = False
     update_cache: bool = True
     disruptive: bool = False
     state: str = "present"
@@ -51,9 +52,11 @@ class Package(Resource):
             )
         if self.hold is not None and not isinstance(self.hold, bool):
             raise InventoryError(f"hold is {self.hold!r}", where=self.where, hint="write true or false")
+        if self.hold_installed and self.hold is None:
+            object.__setattr__(self, "hold", True)
         if self.pattern and (self.version is not None or self.state == "absent" or self.hold is None):
             raise InventoryError(
-                f"{self.name!r} is a pattern, which can only be held or released",
+                f"{self.name!r} stands for what is installed already, which can only be held or released",
                 where=self.where,
                 hint="declare `hold: true`, or name one package",
             )
@@ -62,8 +65,8 @@ class Package(Resource):
 
     @property
     def pattern(self) -> bool:
-        """Whether the name stands for whatever matches it."""
-        return isinstance(self.name, str) and any(char in self.name for char in "*?[")
+        """Whether the name stands for whatever matches it and is installed."""
+        return self.hold_installed or (isinstance(self.name, str) and any(char in self.name for char in "*?["))
 
     def ask(self) -> dict[str, Any]:
         return {"name": self.name, "pattern": self.pattern}

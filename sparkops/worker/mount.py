@@ -59,7 +59,9 @@ def _read(path: str) -> bytes:
 
 
 def _mounted(point: str) -> fstab.Entry | None:
-    real = os.path.realpath(point)
+    """What is seen at the point. The point itself is not touched: an export whose server is silent would hold us."""
+    folder, name = os.path.split(point)
+    real = os.path.join(os.path.realpath(folder), name)
     found = [each for each in fstab.mounts(_read(MOUNTINFO).decode("utf-8", "surrogateescape")) if each.point == real]
     return found[-1] if found else None
 
@@ -69,7 +71,7 @@ def _is(ask: dict[str, Any], present: fstab.Entry) -> bool:
     if "source" not in ask:
         return True
     if {"bind", "rbind"} & set(ask["options"]):
-        return os.path.samefile(ask["source"], ask["path"])
+        return os.path.exists(ask["source"]) and os.path.samefile(ask["source"], ask["path"])
     if ask["fstype"] not in ("auto", present.fstype) and (ask["fstype"], present.fstype) != ("nfs", "nfs4"):
         return False
     return device(ask["source"]) == device(present.source)
@@ -112,7 +114,7 @@ def converge(
             f"{point} has {present.removeprefix('another: ')} mounted, not {want['source']}",
             hint=f"look at what it is, then `umount {point}` and apply again",
         )
-    if want["mounted"] and not os.path.isdir(point):
+    if want["mounted"] and not present and not os.path.isdir(point):
         raise Refused(f"{point} is no directory, so nothing can be mounted there", hint=f"declare `directory: {point}`")
     _edit(point, fstab.Entry(want["source"], point, want["fstype"], tuple(want["options"]), want["passno"]))
     if not want["mounted"]:

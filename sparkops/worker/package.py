@@ -127,7 +127,7 @@ def _install(call: Call, name: str, version: str | None, act: dict[str, Any]) ->
     try:
         if version is not None:
             argv.append("--allow-downgrades")
-            name = f"{name}={_choose(name, version)}"
+            name = f"{name}={_choose(call, name, version, renew=bool(act.get('update')))}"
         _apt(call, [*argv, name])
     except Refused as error:
         if not trouble:
@@ -136,10 +136,13 @@ def _install(call: Call, name: str, version: str | None, act: dict[str, Any]) ->
         raise Refused(str(error), hint=hint, detail=error.detail) from None
 
 
-def _choose(name: str, version: str) -> str:
-    """The newest version that the node's repositories have and that matches."""
-    _, out, _ = programs.ask(["apt-cache", "madison", name])
-    offered = versions(out)
+def _choose(call: Call, name: str, version: str, *, renew: bool) -> str:
+    """The newest version that the node's repositories have and that matches; with `renew` also one of a minute ago."""
+    offered = versions(programs.ask(["apt-cache", "madison", name])[1])
+    if renew and not any(matches(each, version) for each in offered):
+        with contextlib.suppress(Refused):
+            _apt(call, ["update"])
+        offered = versions(programs.ask(["apt-cache", "madison", name])[1])
     for each in offered:
         if matches(each, version):
             return each

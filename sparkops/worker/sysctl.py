@@ -121,12 +121,12 @@ def _set(key: str, path: str, value: str) -> None:
             os.write(handle, (value + "\n").encode())
         finally:
             os.close(handle)
-    except FileNotFoundError:
-        raise Refused(
-            f"this kernel has no parameter {key}", hint="load the module that brings it, or correct the name"
-        ) from None
     except OSError as error:
-        if error.errno == errno.EINVAL:
+        if not os.path.exists(path):
+            raise Refused(
+                f"this kernel has no parameter {key}", hint="load the module that brings it, or correct the name"
+            ) from None
+        if error.errno in (errno.EINVAL, errno.ENOENT, errno.ERANGE):
             raise Refused(f"the kernel does not take {value!r} for {key}", hint="correct the value") from None
         raise Refused(
             f"the kernel does not let {key} be changed: {error.strerror}",

@@ -59,6 +59,13 @@ def test_a_pattern_that_matches_nothing_is_as_declared() -> None:
     assert look(declared("linux-image-nvidia*", hold=True))["unheld"] == []
 
 
+def test_a_plain_name_that_shall_only_be_held_is_never_installed() -> None:
+    missing = declared("nvidia-driver-590", hold_installed=True)
+    assert missing.desired() == {"unheld": []}
+    assert look(missing)["unheld"] == []
+    assert look(declared("nvidia-utils-580", hold_installed=True))["unheld"] == ["nvidia-utils-580"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "same"), [("580.95.05-0ubuntu1", True), ("580.95.*", True), ("580", False), ("581.*", False)]
 )
