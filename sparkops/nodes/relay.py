@@ -31,7 +31,7 @@ def docker_client(session: Session, *, timeout: float = 60.0) -> docker.DockerCl
     Raises what the session raises, UnknownState where the node has no answering engine.
     """
     version = str(session.call("docker.api", timeout=timeout))
-    client = docker.DockerClient(base_url="http://node.invalid", version=version, timeout=timeout)  # type: ignore[arg-type]
+    client = docker.DockerClient(base_url="http://node.invalid:2375", version=version, timeout=timeout)  # type: ignore[arg-type]
     client.api.trust_env = False
     client.api.mount("http://", _Adapter(session))
     return client

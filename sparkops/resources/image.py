@@ -53,12 +53,13 @@ class Reference:
         """`repo`, `repo:tag`, `repo@sha256:…` or `repo:tag@sha256:…`. Raises InventoryError."""
         rest, at, digest = str(text).partition("@")
         head, colon, tag = rest.rpartition(":")
-        if not colon or "/" in tag:
+        tagged = bool(colon) and "/" not in tag
+        if not tagged:
             head, tag = rest, ""
         for prefix in ("docker.io/", "index.docker.io/"):
             head = head.removeprefix(prefix)
         head = head.removeprefix("library/")
-        good = _REPOSITORY.fullmatch(head) and (not tag or _TAG.fullmatch(tag))
+        good = _REPOSITORY.fullmatch(head) and (not tagged or _TAG.fullmatch(tag))
         if not good or (at and not _DIGEST.fullmatch(digest)):
             raise InventoryError(
                 f"{text!r} is no name of an image",
@@ -81,9 +82,9 @@ class Image(Resource):
     manifest; `platform` (`linux/arm64`) is the node's own unless declared. `server`, `username`, `password` log in for
     this pull and are stored nowhere.
 
-    Built, where `content` is a Dockerfile: `files` maps paths in the build context to text, or to `{file: PATH}` (a
-    folder is taken whole); `args`, `labels`; `checks` are argument lists, each run in the built image before it gets
-    its name. The engine's own builder is used, which knows no `RUN --mount` and no here-documents.
+    Built, where `content` is a Dockerfile: `files` maps paths in the build context (a first slash is dropped) to text,
+    or to `{file: PATH}` (a folder is taken whole); `args`, `labels`; `checks` are argument lists, each run in the built
+    image before it gets its name. The engine's own builder is used, which knows no `RUN --mount` and no here-documents.
 
     Loaded, where `archive` is a file made by `docker save`, sent from here. Relative paths start at `folder`.
     """
@@ -104,6 +105,7 @@ class Image(Resource):
     checks: Sequence[Sequence[str]] = ()
     folder: str = "."
     state: str = "present"
+    bases: tuple[Reference, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         put, where = object.__setattr__, self.where
@@ -116,11 +118,13 @@ class Image(Resource):
                 )
         if self.digest and reference.digest and self.digest != reference.digest:
             raise InventoryError(f"{self.name} and digest {self.digest} contradict each other", where=where)
-        put(self, "content", _dockerfile(self.content, where))
+        dockerfile = _dockerfile(self.content, where)
+        put(self, "content", dockerfile)
         put(self, "files", _files(self.files or {}, Path(self.folder), where))
         put(self, "args", _texts(self.args or {}, "args", where))
         put(self, "labels", _texts(self.labels or {}, "labels", where))
         put(self, "checks", tuple(declared.words(each, "a check", where) for each in self.checks or ()))
+        put(self, "bases", _bases(dockerfile or "", where))
         self._check_sources(reference)
 
     def _check_sources(self, reference: Reference) -> None:
@@ -143,17 +147,6 @@ class Image(Resource):
     def pinned(self) -> str | None:
         """The declared digest of the index."""
         return self.digest or self.reference.digest or None
-
-    @property
-    def bases(self) -> tuple[Reference, ...]:
-        """The images that the Dockerfile begins from, its own stages left out."""
-        stages: set[str] = {"scratch"}
-        found: dict[Reference, None] = {}
-        for base, stage in _FROM.findall(str(self.content or "")):
-            if base not in stages and "$" not in base:
-                found[Reference.parse(base, self.where)] = None
-            stages.add(stage)
-        return tuple(found)
 
     @property
     def build(self) -> str:
@@ -322,6 +315,17 @@ def _dockerfile(value: Any, where: str) -> str | None:
     return None if text is None else str(text)
 
 
+def _bases(dockerfile: str, where: str) -> tuple[Reference, ...]:
+    """The images that a Dockerfile begins from, its own stages left out."""
+    stages: set[str] = {"scratch"}
+    found: dict[Reference, None] = {}
+    for base, stage in _FROM.findall(dockerfile):
+        if base not in stages and "$" not in base:
+            found[Reference.parse(base, where)] = None
+        stages.add(stage)
+    return tuple(found)
+
+
 def _texts(value: Mapping[str, Any], what: str, where: str) -> dict[str, str]:
     found = {}
     for key, each in value.items():
@@ -334,9 +338,10 @@ def _texts(value: Mapping[str, Any], what: str, where: str) -> dict[str, str]:
 def _files(value: Mapping[str, Any], folder: Path, where: str) -> dict[str, bytes]:
     """The build context by path, read and bounded. Raises InventoryError."""
     found: dict[str, bytes] = {}
-    for name, each in value.items():
-        if not name or name.startswith("/") or ".." in Path(name).parts or name == "Dockerfile":
-            raise InventoryError(f"{name!r} is no path in a build context", where=where, hint="write it relative")
+    for path, each in value.items():
+        name = str(path).lstrip("/")
+        if not name or ".." in Path(name).parts or name == "Dockerfile":
+            raise InventoryError(f"{path!r} is no path of a file in a build", where=where, hint="write it without ..")
         if isinstance(each, bytes):
             found[name] = each
         elif isinstance(each, str):
@@ -344,7 +349,7 @@ def _files(value: Mapping[str, Any], folder: Path, where: str) -> dict[str, byte
         elif isinstance(each, Mapping) and isinstance(each.get("file"), str):
             found.update(_read(name, folder / each["file"], where))
         else:
-            raise InventoryError(f"files.{name} is {each!r}", where=where, hint="give text, or {file: PATH}")
+            raise InventoryError(f"files: {path} is {each!r}", where=where, hint="give text, or {file: PATH}")
     if sum(map(len, found.values())) > CONTEXT_LIMIT:
         raise InventoryError(
             f"the files of the build are over {CONTEXT_LIMIT >> 20} MiB",

@@ -165,9 +165,15 @@ def stream(
 
 
 def _pump(answer: http.client.HTTPResponse, lines: queue.SimpleQueue[bytes | Exception | None]) -> None:
+    """Cut into lines here: HTTPResponse.readline takes a connection that broke for the end of the answer."""
+    rest = b""
     try:
-        while line := answer.readline():
-            lines.put(line)
+        while data := answer.read1(CHUNK):
+            *whole, rest = (rest + data).split(b"\n")
+            for line in whole:
+                lines.put(line)
+        if rest:
+            lines.put(rest)
         lines.put(None)
     except (OSError, ValueError, http.client.HTTPException, AttributeError) as error:
         lines.put(error)

@@ -1,0 +1,209 @@
+"""The kind image, control half: names, what counts as another image, and what is refused before any node is asked."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Step
+from sparkops.core.secrets import Content, Secret
+from sparkops.core.states import Observed, Unknown
+from sparkops.reconcile.diff import diff
+from sparkops.resources.image import LABEL, Image, Reference
+from sparkops.resources.image_archive import read_archive
+
+A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+BASE = f"nvcr.io/nvidia/vllm@{A}"
+
+
+def image(name: str = "vllm/vllm-openai:v0.26.0", **more: Any) -> Image:
+    return Image(node="a", name=name, where="inventory.yml:3:5", **more)
+
+
+def found(**more: Any) -> dict[str, Any]:
+    seen = {"reference": "vllm/vllm-openai:v0.26.0", "digest": A, "manifest": None, "fits": True, "content": "c"}
+    return {**seen, "build": "", **more}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("vllm/vllm-openai:v0.26.0", ("vllm/vllm-openai", "v0.26.0", "")),
+        ("busybox", ("busybox", "latest", "")),
+        ("docker.io/library/busybox:1", ("busybox", "1", "")),
+        ("docker.io/library/busybox", ("busybox", "latest", "")),
+        ("10.0.0.1:5000/lab/engine:1", ("10.0.0.1:5000/lab/engine", "1", "")),
+        ("10.0.0.1:5000/lab/engine", ("10.0.0.1:5000/lab/engine", "latest", "")),
+        (f"nvcr.io/nvidia/vllm@{A}", ("nvcr.io/nvidia/vllm", "", A)),
+        (f"nvcr.io/nvidia/vllm:26.05@{A}", ("nvcr.io/nvidia/vllm", "26.05", A)),
+    ],
+)
+def test_a_name_is_read_as_docker_reads_it(text: str, parts: tuple[str, str, str]) -> None:
+    reference = Reference.parse(text)
+    assert (reference.repository, reference.tag, reference.digest) == parts
+
+
+@pytest.mark.parametrize("text", ["r.test/Upper:1", "a b", "x:", "x@sha256:12", "x@md5:1", "", "-x", "a//b", "x:t/y:"])
+def test_what_is_no_name_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(InventoryError, match=r"inventory.yml:3:5"):
+        image(text)
+
+
+@given(st.text(max_size=60))
+def test_a_name_is_either_refused_or_reads_the_same_again(text: str) -> None:
+    try:
+        reference = Reference.parse(text)
+    except InventoryError:
+        return
+    assert Reference.parse(reference.name).name == reference.name
+
+
+def test_a_tag_is_content_with_what_is_there() -> None:
+    assert diff(image(), found(digest=B), {}) is None
+
+
+def test_a_pinned_digest_is_compared() -> None:
+    difference = diff(image(digest=A), found(digest=B), {})
+    assert difference is not None and not isinstance(difference, Unknown)
+    assert difference.changes == ("digest",)
+
+
+def test_an_image_for_another_platform_differs() -> None:
+    difference = diff(image(), found(fits=False), {})
+    assert difference is not None and not isinstance(difference, Unknown)
+    assert difference.changes == ("fits",)
+
+
+def test_a_manifest_that_the_engine_does_not_tell_is_said_and_not_held_against_it() -> None:
+    pinned = image(manifest=B)
+    assert diff(pinned, found(manifest=None), {}) is None
+    assert diff(pinned, found(manifest=A), {}) is not None
+    assert "does not tell" in pinned.notices(found(manifest=None))[0]
+    assert pinned.notices(found(manifest=B)) == ()
+
+
+def test_a_digest_in_the_name_is_a_pin() -> None:
+    assert (image(f"x/y@{A}").desired() or {})["digest"] == A
+    with pytest.raises(InventoryError, match="contradict"):
+        image(f"x/y@{A}", digest=B)
+
+
+def built(**more: Any) -> Image:
+    return image("local/x:1", **{"content": f"FROM {BASE}\nCOPY a /a\n", "files": {"/a": "1"}, **more})
+
+
+def test_equal_inputs_are_one_build_and_every_input_counts() -> None:
+    others = [
+        built(content=f"FROM {BASE}\nCOPY a /b\n"),
+        built(content=f"FROM {BASE.replace('aa', 'bb')}\nCOPY a /a\n"),
+        built(files={"/a": "2"}),
+        built(files={"/a": "1", "/b": ""}),
+        built(args={"X": "1"}),
+        built(labels={"x": "1"}),
+        built(checks=[["true"]]),
+        built(platform="linux/arm64"),
+    ]
+    hashes = {each.build for each in (*others, built())}
+    assert len(hashes) == len(others) + 1
+    assert built().build == built(content=Content(f"FROM {BASE}\nCOPY a /a\n")).build
+
+
+def test_credentials_are_no_input_of_a_build() -> None:
+    assert built(username="me", password=Secret("x")).build == built().build
+
+
+def test_a_build_carries_its_hash_as_a_label_and_names_its_bases() -> None:
+    text = f"FROM {BASE} AS first\nFROM --platform=linux/arm64 busybox\nFROM first\nFROM scratch\n"
+    wanted = built(content=text)
+    step = Step(
+        id=wanted.id, kind="image", node="a", action="create", before=None, after=wanted.desired(), changes=("build",)
+    )
+    act = wanted.act(step)
+    assert act["labels"] == {LABEL: wanted.build}
+    assert [each["name"] for each in act["bases"]] == [BASE, "busybox:latest"]
+    assert "busybox:latest, which is not pinned" in wanted.notices(None)[0]
+
+
+def test_secrets_do_not_get_into_an_image() -> None:
+    for more in ({"args": {"T": Secret("x")}}, {"labels": {"T": Secret("x")}}, {"files": {"/t": Secret("x")}}):
+        with pytest.raises(InventoryError):
+            built(**more)
+    with pytest.raises(InventoryError, match="a secret stands in a Dockerfile"):
+        built(content=Content(Secret("FROM x")))
+
+
+def test_a_password_is_on_its_way_to_the_node_and_nowhere_else() -> None:
+    wanted = image("10.0.0.1:5000/x/y:1", username="me", password=Secret("pa55"))
+    step = Step(id=wanted.id, kind="image", node="a", action="create", before=None, after={}, changes=())
+    assert wanted.act(step)["auth"] == {"server": "10.0.0.1:5000", "username": "me", "password": "pa55"}
+    assert "pa55" not in repr(wanted) + str(wanted.ask()) + str(wanted.desired())
+
+
+def test_files_beside_the_inventory_are_taken_folders_whole(tmp_path: Path) -> None:
+    (tmp_path / "patches" / "deep").mkdir(parents=True)
+    (tmp_path / "patches" / "deep" / "a").write_text("A")
+    wanted = built(files={"/opt/p": {"file": "patches"}}, folder=str(tmp_path))
+    assert wanted.files == {"opt/p/deep/a": b"A"}
+    with pytest.raises(InventoryError, match="No such file"):
+        built(files={"/a": {"file": "missing"}}, folder=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../up", "a/../../b", "Dockerfile", "/"])
+def test_files_stay_inside_of_the_build(name: str) -> None:
+    with pytest.raises(InventoryError):
+        built(files={name: "x"})
+
+
+def archive(path: Path, images: int = 1) -> Path:
+    config = {"os": "linux", "architecture": "arm64", "config": {"Cmd": ["x"]}, "rootfs": {"diff_ids": [A, B]}}
+    members = {
+        "layer.tar": b"x" * 4096,
+        "config.json": json.dumps(config).encode(),
+        "manifest.json": json.dumps([{"Config": "config.json", "Layers": ["layer.tar"]}] * images).encode(),
+    }
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def test_an_archive_tells_layers_and_configuration_without_being_unpacked(tmp_path: Path) -> None:
+    path = archive(tmp_path / "image.tar")
+    read = read_archive(path)
+    assert read.layers == (A, B) and read.config == {"Cmd": ["x"]} and read.platform == "linux/arm64"
+    wanted = image("local/x:1", archive="image.tar", folder=str(tmp_path))
+    assert wanted.prepare().ask()["like"] == {"layers": [A, B], "config": {"Cmd": ["x"]}}
+    assert diff(wanted, found(reference="local/x:1", archive="declared"), {}) is None
+    assert diff(wanted, found(archive="other"), {}) is not None
+
+
+def test_what_is_no_archive_of_one_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no tar")
+    with pytest.raises(InventoryError, match="no archive of one image"):
+        read_archive(tmp_path / "text")
+    with pytest.raises(InventoryError, match="2 images are in it"):
+        read_archive(archive(tmp_path / "two.tar", images=2))
+    with pytest.raises(InventoryError, match="No such file"):
+        image("local/x:1", archive="missing.tar", folder=str(tmp_path)).prepare()
+
+
+def test_one_tag_that_is_two_images_in_a_service_is_a_violation() -> None:
+    here = image(peer_nodes=("a", "b", "c", "d"))
+    others: dict[str, Observed] = {
+        "image vllm/vllm-openai:v0.26.0 @b": found(content="other"),
+        "image vllm/vllm-openai:v0.26.0 @c": found(),
+        "image vllm/vllm-openai:v0.26.0 @d": None,
+    }
+    (violation,) = here.violations(found(), others.__getitem__)
+    assert violation.blocks and "than on b" in violation.message
+    assert image(peer_nodes=("a", "b"), digest=A).violations(found(), others.__getitem__) == ()

@@ -1,0 +1,225 @@
+"""The kind image, node half: states out of what engines answer, progress, and errors in words."""
+
+from __future__ import annotations
+
+import tarfile
+from io import BytesIO
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkops.worker import image, image_build, image_pull
+
+A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+LAYERS = [A, B]
+ENGINE = {"Os": "linux", "Arch": "arm64"}
+
+
+def told(**more: Any) -> dict[str, Any]:
+    return {
+        "Id": C,
+        "Os": "linux",
+        "Architecture": "arm64",
+        "Size": 1,
+        "RepoDigests": [f"x/y@{A}"],
+        "RootFS": {"Layers": LAYERS},
+        "Config": {"Cmd": ["x"], "Hostname": "", "Labels": None},
+        **more,
+    }
+
+
+def state(answer: dict[str, Any], **ask: Any) -> dict[str, Any]:
+    return image.state(answer, {"name": "x/y:1", "repository": "x/y", "tag": "1", **ask}, ENGINE)
+
+
+def test_the_digest_is_the_pinned_one_where_the_image_has_several() -> None:
+    several = told(RepoDigests=[f"x/y@{A}", f"x/y@{B}", f"z@{C}"])
+    assert state(several, digest=B)["digest"] == B
+    assert state(several, digest=C)["digest"] == A
+
+
+def test_a_loaded_image_has_no_digest_and_the_same_content() -> None:
+    loaded = state(told(RepoDigests=[], Id=A))
+    assert loaded["digest"] == "" and loaded["content"] == state(told())["content"]
+
+
+def test_content_is_the_order_of_layers_and_how_it_runs() -> None:
+    same = state(told(Config={"Cmd": ["x"], "Domainname": "d", "Image": "sha256:other", "Env": []}))
+    assert same["content"] == state(told())["content"]
+    for other in (
+        told(RootFS={"Layers": [B, A]}),
+        told(Config={"Cmd": ["y"]}),
+        told(Config={"Cmd": ["x"], "Env": ["A=1"]}),
+    ):
+        assert state(other)["content"] != state(told())["content"]
+
+
+def test_an_archive_is_recognised_by_content() -> None:
+    like = {"layers": LAYERS, "config": {"Cmd": ["x"], "ArgsEscaped": True}}
+    assert state(told(), like=like)["archive"] == "declared"
+    assert state(told(), like={**like, "layers": [A]})["archive"] == "other"
+
+
+def test_a_containerd_store_tells_the_manifest_of_the_platform() -> None:
+    def kept(digest: str, architecture: str, available: bool = True, kind: str = "image") -> dict[str, Any]:
+        platform = {"os": "linux", "architecture": architecture}
+        return {"ID": digest, "Kind": kind, "Available": available, "ImageData": {"Platform": platform}}
+
+    answer = told(
+        Descriptor={"digest": A},
+        RepoDigests=[f"x/y@{C}", f"x/y@{A}"],
+        Manifests=[kept(A, "amd64"), kept(C, "arm64", available=False), kept(B, "arm64")],
+    )
+    assert state(answer)["manifest"] == B
+    assert state(answer)["digest"] == A
+
+
+def test_another_engine_tells_the_manifest_only_where_it_was_pulled_by_it() -> None:
+    assert state(told())["manifest"] is None
+    assert state(told(RepoDigests=[f"x/y@{A}", f"x/y@{B}"]), manifest=B)["manifest"] == B
+
+
+@pytest.mark.parametrize(
+    ("platform", "wanted", "serves"),
+    [
+        ("linux/arm64", "linux/arm64", True),
+        ("linux/arm64/v8", "linux/arm64", True),
+        ("linux/arm64", "linux/arm64/v8", True),
+        ("linux/arm", "linux/arm64", False),
+        ("linux/amd64", "linux/arm64", False),
+        ("linux/arm/v6", "linux/arm/v7", False),
+    ],
+)
+def test_a_platform_serves_where_it_runs(platform: str, wanted: str, serves: bool) -> None:
+    assert image_pull.fits(platform, wanted) is serves
+
+
+@pytest.mark.parametrize(
+    ("said", "what", "hint"),
+    [
+        ("manifest for r.test/x:9 not found: manifest unknown: manifest unknown", "is not in the registry", "spelling"),
+        ('failed to resolve reference "r.test/x:9": r.test/x:9: not found', "is not in the registry", "spelling"),
+        (
+            "no matching manifest for linux/arm64/v8 in the manifest list entries",
+            "is not there for linux/arm64",
+            "build",
+        ),
+        ("no match for platform in manifest: not found", "is not there for linux/arm64", "build"),
+        (
+            "pull access denied for x, repository does not exist or may require 'docker login'",
+            "does not let",
+            "username",
+        ),
+        ('Head "https://r.test/v2/x/manifests/9": no basic auth credentials', "does not let", "username"),
+        ('Get "https://r.test/v2/": unauthorized: authentication required', "does not let", "username"),
+        (
+            'Get "https://r.test/v2/": http: server gave HTTP response to HTTPS client',
+            "plain HTTP",
+            "insecure-registries",
+        ),
+        (
+            'Get "https://r.test/v2/": dial tcp: lookup r.test: no such host',
+            "does not reach the registry r.test",
+            "DNS",
+        ),
+        ('Get "https://r.test/v2/": dial tcp 1.2.3.4:443: connect: connection refused', "does not reach", "proxy"),
+        ("net/http: request canceled (Client.Timeout exceeded while awaiting headers)", "does not reach", "proxy"),
+        ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "not trusted", "certs.d"),
+        ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "disk is full", "docker system df"),
+        ("toomanyrequests: You have reached your pull rate limit", "refuses more pulls", "log in"),
+        ("something new", "Docker says: something new", "journalctl"),
+    ],
+)
+def test_an_engines_error_says_what_happened_and_the_way_out(said: str, what: str, hint: str) -> None:
+    refused = image_pull.engine_words(said, "r.test/x:9", platform="linux/arm64")
+    assert what in str(refused) and hint in refused.hint
+
+
+def test_a_refused_login_is_another_matter_than_a_missing_one() -> None:
+    refused = image_pull.engine_words("unauthorized", "r.test/x:9", login=True)
+    assert "wrong" in refused.hint
+
+
+@pytest.mark.parametrize(
+    ("repository", "parts"),
+    [
+        ("vllm/vllm-openai", ("", "vllm/vllm-openai")),
+        ("nvcr.io/nvidia/vllm", ("nvcr.io", "nvidia/vllm")),
+        ("localhost/x", ("localhost", "x")),
+        ("h:5000/x", ("h:5000", "x")),
+    ],
+)
+def test_the_registry_is_the_first_part_that_looks_like_a_host(repository: str, parts: tuple[str, str]) -> None:
+    assert image_pull.server_of(repository) == parts
+
+
+PULL = [
+    {"status": "Pulling from x/y", "id": "1"},
+    {"status": "Pulling fs layer", "id": "a"},
+    {"status": "Pulling fs layer", "id": "b"},
+    {"status": "Already exists", "id": "c"},
+    {"status": "Downloading", "id": "a", "progressDetail": {"current": 50, "total": 100}},
+    {"status": "Downloading", "id": "b", "progressDetail": {"current": 10, "total": 300}},
+    {"status": "Download complete", "id": "a"},
+    {"status": "Extracting", "id": "a", "progressDetail": {"current": 5, "total": 100}},
+    {"status": "Pull complete", "id": "a"},
+    {"status": "Digest: sha256:…"},
+]
+
+
+def test_progress_is_summed_over_the_layers() -> None:
+    tally = image_pull.Tally()
+    for line in PULL:
+        tally.take(line)
+    assert (tally.done, tally.total) == (110, 400)
+    assert tally.text == "pulling, 2 of 3 layers ready"
+
+
+_LINE = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from(["a", "b"]),
+        "status": st.sampled_from(["Downloading", "Extracting", "Download complete", "Pull complete", "Waiting"]),
+        "progressDetail": st.fixed_dictionaries({"current": st.integers(0, 100), "total": st.just(100)}),
+    }
+)
+
+
+@given(st.lists(_LINE))
+def test_progress_never_goes_back_and_never_beyond_its_total(lines: list[dict[str, Any]]) -> None:
+    tally = image_pull.Tally()
+    before = 0
+    for line in lines:
+        tally.take(line)
+        assert before <= tally.done <= (tally.total or 0)
+        before = tally.done
+
+
+def test_a_build_context_is_the_same_bytes_for_the_same_input() -> None:
+    first = image_build.context("FROM x", {"b": b"2", "a/c": b"1"})
+    assert first == image_build.context("FROM x", {"a/c": b"1", "b": b"2"})
+    with tarfile.open(fileobj=BytesIO(first)) as tar:
+        assert tar.getnames() == ["Dockerfile", "a/c", "b"]
+
+
+def test_a_build_tells_its_step_and_keeps_the_lines_of_the_failing_one() -> None:
+    log = image_build.Log()
+    for text in ("Step 1/2 : FROM x\n", " ---> 1\n", "Step 2/2 : RUN make\n", "compiling\n", "boom\n"):
+        log.take({"stream": text})
+    log.take({"aux": {"ID": "sha256:1"}})
+    assert (log.number, log.steps, log.image) == (2, 2, "sha256:1")
+    refused = log.failure("The command '/bin/sh -c make' returned a non-zero code: 2", "local/x:1")
+    assert "at step 2 of 2 (RUN make)" in str(refused)
+    assert refused.detail.splitlines()[:2] == ["compiling", "boom"]
+
+
+def test_a_full_disk_in_a_build_is_called_that() -> None:
+    log = image_build.Log()
+    log.take({"stream": "Step 1/1 : RUN x\n"})
+    assert "disk is full" in str(log.failure("write /x: no space left on device", "local/x:1"))
+
+
+def test_a_containers_output_comes_without_the_engines_frames() -> None:
+    framed = b"\1\0\0\0\0\0\0\2ab" + b"\2\0\0\0\0\0\0\1c"
+    assert image_build.unframed(framed) == b"abc"
