@@ -10,7 +10,7 @@ from sparkops.worker.facts_system import text
 
 
 def network(root: str) -> dict[str, Any]:
-    """`interfaces` by name, all their `addresses` without prefix, and the interface of the IPv4 default route or None."""
+    """`interfaces` by name, all their `addresses` bare, and the interface of the IPv4 default route or None."""
     status, said, _ = programs.ask(["ip", "-j", "address"], timeout=10)
     if status != 0:
         raise Unknown(f"ip ended with {status}")

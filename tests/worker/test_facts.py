@@ -348,3 +348,12 @@ def test_a_requirement_on_an_unknown_group_is_unknown(tmp_path: Path, programs: 
 
 def test_a_requirement_that_expects_nothing_looks_at_nothing(programs: Path) -> None:
     assert require.look(facts.Node(), {"a": {"group": "packages", "keys": []}}) == {"a": {}}
+
+
+def test_all_addresses_of_a_node_stand_together_without_their_prefix(tmp_path: Path, programs: Path) -> None:
+    link = '{"ifname":"enp1s0f0np0","addr_info":[{"local":"192.168.100.1","prefixlen":24,"scope":"global"}]}'
+    program(programs, "ip", f"printf '[{link}]'\n".replace('"', '\\"').replace("'", '"'))
+    put(tmp_path, "/sys/class/net/enp1s0f0np0/speed", "200000\n")
+    found = facts_network.network(str(tmp_path))
+    assert found["addresses"] == ["192.168.100.1"]
+    assert found["interfaces"]["enp1s0f0np0"]["speed_mbps"] == 200000
