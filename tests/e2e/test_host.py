@@ -18,7 +18,6 @@ LAB = """\
     memory: {at_least_gib: 1}
     disk: {"/": 1}
     protection: {earlyoom: {enabled: null}}
-  driver: {runtime: []}
 """
 JUDGED = ("--role", "driver", "--role", "uniform")
 
