@@ -13,7 +13,7 @@ import hmac
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparkops.core.errors import HostKeyError, InventoryError
@@ -24,7 +24,7 @@ class HostKey:
     """A public key of a host. `blob` is its wire form, `where` the file and line (or the pin) that tells it."""
 
     blob: bytes
-    where: str = ""
+    where: str = field(default="", compare=False)
 
     @property
     def type(self) -> str:

@@ -285,11 +285,14 @@ class SSHStream:
             self._channel.settimeout(seconds)
 
     def _ended(self) -> None:
-        """Its output is over: let the exit status and the last words come in, or say that the node was lost."""
+        """Its output is over: let the exit status and the last words come in, or say that the node was lost.
+
+        A server says EOF before it closes a channel; a broken connection closes it without.
+        """
+        if not self._channel.eof_received:
+            raise self._lost()
         self._channel.status_event.wait(GLANCE)
         self._hear()
-        if not self._link.transport.is_active() and not self._channel.exit_status_ready():
-            raise self._lost()
 
     def _lost(self) -> ConnectionFailed:
         return ConnectionFailed(

@@ -57,7 +57,7 @@ class Hop:
     def proxy_command(self) -> str:
         """The proxy command with its tokens filled in."""
         filled = self.proxy
-        tokens = {"%": "%", "n": self.alias, "h": self.host, "p": str(self.port), "r": self.user}
+        tokens = {HELD: "%", "n": self.alias, "h": self.host, "p": str(self.port), "r": self.user}
         for token, value in tokens.items():
             filled = filled.replace(HELD + token, value)
         return filled

@@ -5,6 +5,7 @@ paramiko's transport reads and writes it; nothing here knows SSH.
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import tempfile
@@ -62,7 +63,7 @@ class Wire:
     def _check(self) -> None:
         if self.patience and self._asked is not None and time.monotonic() - self._asked > self.patience:
             self.lost = f"no answer for {time.monotonic() - self._asked:.0f} s"
-            raise ConnectionAbortedError(self.lost)
+            raise ConnectionAbortedError(errno.ECONNABORTED, self.lost)
 
     def settimeout(self, seconds: float | None) -> None:
         """See socket."""
