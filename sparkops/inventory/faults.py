@@ -55,8 +55,11 @@ def _place(fault: InventoryError) -> tuple[str, int, int]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
+    """The known word that `word` was probably meant to be; swapped letters are the nearest mistake."""
     by_lower = {each.lower(): each for each in known}
+    swapped = [each for each in by_lower if sorted(each) == sorted(word.lower())]
+    if swapped:
+        return by_lower[swapped[0]]
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
