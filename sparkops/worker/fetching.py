@@ -166,7 +166,7 @@ class Fetch:
                     return
                 segment.end = file.content.size if not body.ranged else segment.end
                 position = self._read(segment, body)
-                if not body.ranged or position < segment.end:
+                if position < body.end or not body.finish():
                     client.close()
                 tries = 0
             except Closed:

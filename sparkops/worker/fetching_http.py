@@ -49,6 +49,13 @@ class Body:
     end: int
     ranged: bool
 
+    def finish(self) -> bool:
+        """After the last byte: whether the connection can serve another request. `read1` alone never ends an answer."""
+        if self.response.length != 0:
+            return False
+        self.response.read()
+        return True
+
 
 @dataclass(frozen=True)
 class Hub:

@@ -80,9 +80,10 @@ def follow(call: Call, folder: str) -> Any:
             call.progress(**state)
         if over:
             return _outcome(folder)
+        stopping = call.stopping.wait(POLL)
         if call.session_over.is_set():
             raise Refused("the controller is gone; the job goes on", "gone")
-        if call.stopping.wait(POLL):
+        if stopping:
             cancel_folder(folder)
             raise Refused("cancelled", "cancelled", hint="run apply again to resume")
 

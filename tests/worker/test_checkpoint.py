@@ -88,6 +88,7 @@ def test_a_checkpoint_is_fetched_whole_and_then_left_alone(declare: Declare, hub
     assert apply(one) == ["existence"]
     assert content(Path(one.name)) == content(model)
     assert beside(one) == ["tiny"]
+    assert hub.bytes_sent() == sum(map(len, content(model).values()))
     hub.forget()
     assert apply(one) == []
     assert hub.bytes_sent() == 0
