@@ -37,7 +37,7 @@ class CallFailed(ConvergeFailed):
 
 
 class Session:
-    """One worker. `node` is the name used in messages, `claims` the `state_dir` and `cluster` that acts are claimed for."""
+    """One worker. `node` is the name used in messages, `claims` the `state_dir` and `cluster` that acts are for."""
 
     def __init__(self, node: str, stream: Stream, claims: Mapping[str, str] | None = None) -> None:
         self.node = node

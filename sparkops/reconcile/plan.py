@@ -89,7 +89,8 @@ class _Builder:
             assert isinstance(why, Unknown)
             if resource.node not in self.seen.unreachable:
                 self.unknown[resource.id] = why
-            own = own or f"{resource.id} is unknown ({why.why})"
+            if resource.essential:
+                own = own or f"{resource.id} is unknown ({why.why})"
         elif difference is not None or self._needs_proof(resource, needs):
             self.steps[resource.id] = step_for(resource, difference, found, needs)
             if barrier:

@@ -49,6 +49,11 @@ class Require(Resource):
         return f"{self.kind} {self.label or self.name}{of} @{node}"
 
     @property
+    def essential(self) -> bool:
+        """What could only warn holds nothing up while it is unknown."""
+        return self.severity == "error"
+
+    @property
     def expectations(self) -> dict[str, Expectation]:
         return {key: parse(declared, self.where) for key, declared in self.expect.items()}
 

@@ -25,8 +25,8 @@ class Resource:
     """The base of all kinds.
 
     `name` is what the kind calls its thing (a path, a unit, a package). `after` holds the ids of resources, on this
-    node or another, that must be as declared before this one is touched. `peer_nodes` are the nodes of its service: while
-    one of them is silent, nothing of the service is touched. `where` is the place of the declaration
+    node or another, that must be as declared before this one is touched. `peer_nodes` are the nodes of its service:
+    while one of them is silent, nothing of the service is touched. `where` is the place of the declaration
     (`file:line:column`), for messages.
     """
 
@@ -47,6 +47,11 @@ class Resource:
     after: tuple[str, ...] = ()
     peer_nodes: tuple[str, ...] = ()
     where: str = ""
+
+    @property
+    def essential(self) -> bool:
+        """Whether what stands on this has to wait while it is unknown."""
+        return True
 
     @property
     def id(self) -> str:

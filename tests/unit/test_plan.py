@@ -14,6 +14,7 @@ from sparkops.core.states import FromFact, Observed, Pending, State, Unknown
 from sparkops.inventory.inventory import Accept
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.reconcile.plan import Observations, build
+from sparkops.resources.require import Require
 from sparkops.resources.resource import Peers, Resource
 
 TODAY = datetime.date(2026, 11, 24)
@@ -116,6 +117,12 @@ def test_an_unknown_thing_blocks_only_what_stands_on_it() -> None:
     made = plan(one, two, free, found={one.id: Unknown("hung"), two.id: None, free.id: None})
     assert set(made.blocked) == {two.id}
     assert made.exit_status == 2
+
+
+def test_what_could_only_warn_holds_nothing_up_while_it_is_unknown() -> None:
+    require = Require(node="n1", name="reboot", expect={"reasons": {"empty": True}}, severity="warning")
+    thing = Thing(name="1", want={"a": 1}, after=(require.id,))
+    assert not plan(require, thing, found={require.id: Unknown("hung"), thing.id: None}).blocked
 
 
 def test_only_unknown_things_are_exit_status_3() -> None:
