@@ -43,6 +43,7 @@ services:
     # kernels (unverified).
     image:
       pull: vllm/vllm-openai:v0.26.0
+    command: []                 # that image's entry point is `vllm serve`; others need `command: [vllm, serve]`
     # A model repository on the Hugging Face hub, and the commit to stay on.
     checkpoint:
       repository: Intel/Qwen3.5-122B-A10B-int4-AutoRound
