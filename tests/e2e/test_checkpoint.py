@@ -20,6 +20,7 @@ from sparkops.checkpoints.hub import HubUnreachable
 from sparkops.core.report import Result
 from sparkops.resources.checkpoint import Checkpoint
 from tests.e2e.applying import Applying, applying
+from tests.e2e.conftest import Shell
 from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
@@ -325,3 +326,34 @@ def test_an_owner_that_changes_is_followed_without_fetching(road: Applying, hub:
     assert step.changes == ("owner",)
     road.settle(declare(owner="warden"))
     assert hub.bytes_sent() == 0
+
+
+def test_the_role_brings_it_by_the_command_line_and_says_what_the_hub_refuses(
+    shell: Shell, node: Node, hub: Hub, model: Path
+) -> None:
+    def inventory(checkpoint: str) -> None:
+        shell.write(
+            "inventory.yml",
+            f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\n"
+            f"nodes:\n  {node.name}: {{}}\n"
+            f"services:\n  tiny:\n    nodes: [{node.name}]\n    port: 8000\n    image: {{pull: none}}\n"
+            f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}", {checkpoint}}}\n',
+        )
+
+    only = ("--role", "checkpoint")
+    inventory("revision: mian")
+    report = json.dumps(shell.json("drift", "inventory.yml", *only, status=3))
+    assert "no such revision" in report and "did you mean main?" in report
+    hub.add_repo(REPO, model, gated=True)
+    hub.grant("hf_token", REPO)
+    inventory("revision: main")
+    assert "accept the licence" in json.dumps(shell.json("drift", "inventory.yml", *only, status=3))
+    inventory("token: !env HF_TOKEN")
+    secret = {"HF_TOKEN": "hf_token"}
+    shell.run("plan", "inventory.yml", *only, status=2, environment=secret)
+    done = shell.run("apply", "inventory.yml", "--yes", *only, environment=secret)
+    assert "hf_token" not in done.stdout + done.stderr
+    assert sums(node, FOLDER) == local_sums(model)
+    assert node.text("stat", "-c", "%U", FOLDER) == "spark"
+    assert node.exec("grep", "-rq", "hf_token", "/run/sparkops", "/var/lib/sparkops", check=False).returncode == 1
+    shell.run("drift", "inventory.yml", *only, environment=secret)
