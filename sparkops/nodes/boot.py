@@ -144,8 +144,8 @@ def _too_old(node: str, version: bytes) -> WorkerFailed:
 
 _SUDO_SAYS = (
     (
-        r"sudo['’]?: (command )?not found|sudo: No such file|Unknown command.*sudo",
-        "sudo is not installed",
+        r"sudo['’]?: (command )?not found|sudo: No such file|Unknown command.*sudo|sudo: Permission denied",
+        "sudo is not installed, or not for this user",
         "install it, or connect as root",
     ),
     (

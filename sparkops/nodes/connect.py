@@ -42,6 +42,10 @@ class Connections:
         """The host keys that a node shows now, without trust in any (jump hosts on the way are checked)."""
         return self._of_ssh().scan(target)
 
+    def known_as(self, target: Target) -> str:
+        """The name of a node in known_hosts, as `hostkeys.add` takes it."""
+        return self._of_ssh().known_as(target)
+
     def _of_ssh(self) -> SSH:
         with self._lock:
             if self._ssh is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from sparkops.nodes.target import Target
 
+PR_SET_PDEATHSIG = 1
 SSHD = Path("/usr/sbin/sshd")
 
 
@@ -59,7 +61,7 @@ class Sshd:
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", exist_ok=True)
         argv = [str(SSHD), "-D", "-E", str(self.log), "-f", str(self.folder / "sshd_config")]
-        self.process = subprocess.Popen(argv, start_new_session=True)
+        self.process = subprocess.Popen(argv, start_new_session=True, preexec_fn=_die_with_parent)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
@@ -127,6 +129,11 @@ class Sshd:
             **changes,
         }
         return Target(**values)  # type: ignore[arg-type]
+
+
+def _die_with_parent() -> None:
+    """No server outlives a test run that was killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _free_port() -> int:
