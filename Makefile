@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-all check fix bench docs clean lab-down
+.PHONY: demo test test-all check fix bench docs picture clean lab-down
 
 demo: $(STAMP)
 	$(BIN)/python -m tests.lab.demo
@@ -25,6 +25,9 @@ check: $(STAMP)
 fix: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+picture: $(STAMP)
+	$(BIN)/python -m tests.lab.picture
 
 docs: $(STAMP)
 	$(BIN)/python -m docs.generate

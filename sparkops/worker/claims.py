@@ -24,7 +24,8 @@ def acting(claim: dict[str, Any] | None, identity: str, action: str) -> Iterator
         yield
         return
     folder = os.path.join(claim["state_dir"], "claims")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for each in (claim["state_dir"], folder):
+        os.makedirs(each, mode=0o700, exist_ok=True)
     key = f"{claim['kind']} {claim['name']}"
     with _writing:
         _refuse_foreign(folder, claim["cluster"], key)
