@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sparkops.core.errors import BecomeFailed, ConnectionFailed, SparkopsError, WorkerFailed
+from sparkops.core.secrets import Secret
 from sparkops.nodes import boot
 from sparkops.nodes.connect import Connections
+from sparkops.nodes.passwords import SudoRefused
 from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Stream, Transport
-
-from .conftest import Servers
 
 PYTHON = f'exec "{sys.executable}" "$@"'
 FORCED = 'ForceCommand exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"'
@@ -160,16 +160,52 @@ def test_closing_a_stream_ends_a_program_that_reads_its_input(way: Way, tmp_path
     ],
 )
 def test_what_sudo_says_is_understood(
-    servers: Servers, connections: Connections, tmp_path: Path, says: str, error: type[SparkopsError], part: str
+    way: Way, tmp_path: Path, says: str, error: type[SparkopsError], part: str
 ) -> None:
-    transport = connections.connect(_with_sudo(servers, tmp_path, f"echo '{says}' >&2; exit 1"))
+    transport = way(PYTHON)
+    _sudo(tmp_path, f"echo '{says}' >&2; exit 1")
     with pytest.raises(error, match=part):
-        boot.start(transport, "spark", b"pass", become=True)
+        boot.start(transport, "here", b"pass", become=True)
 
 
-def _with_sudo(servers: Servers, folder: Path, script: str) -> Target:
-    tools = folder / "tools"
-    tools.mkdir()
-    (tools / "sudo").write_text(f"#!/bin/sh\n{script}\n")
-    (tools / "sudo").chmod(0o755)
-    return servers(FORCED, path=f"{tools}:/usr/bin:/bin").target()
+ASKS = """while [ "$1" != -- ]; do [ "$1" = -p ] && prompt=$2; shift; done; shift
+printf %s "$prompt" >&2
+read -r word
+[ "$word" = right ] && exec "$@"
+printf 'Sorry, try again.\n%s' "$prompt" >&2
+read -r more && echo "$more" > "$HOME/eaten"
+exit 1"""
+
+
+def test_a_right_password_opens_and_its_line_is_all_that_sudo_reads(way: Way, tmp_path: Path) -> None:
+    transport = way(PYTHON)
+    _sudo(tmp_path, ASKS)
+    program = b"import os\nos.write(1, os.read(0, 9))"
+    stream = boot.start(transport, "here", program, become=True, password=Secret("right"))
+    stream.write(b"my input")
+    assert _all(stream) == b"my input"
+
+
+def test_a_wrong_password_is_noticed_and_the_program_never_sent(way: Way, tmp_path: Path) -> None:
+    transport = way(PYTHON)
+    _sudo(tmp_path, ASKS.replace("$HOME", str(tmp_path)))
+    with pytest.raises(SudoRefused):
+        boot.start(transport, "here", b"pass\npass\n", become=True, password=Secret("wrong"))
+    time.sleep(0.2)
+    assert not (tmp_path / "eaten").exists()
+
+
+def test_an_unwanted_password_is_dropped(way: Way, tmp_path: Path) -> None:
+    transport = way(PYTHON)
+    _sudo(tmp_path, 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
+    program = b"import os\nos.write(1, os.read(0, 9))"
+    stream = boot.start(transport, "here", program, become=True, password=Secret("unused; $pw"))
+    stream.write(b"my input")
+    assert _all(stream) == b"my input"
+
+
+def _sudo(folder: Path, script: str) -> None:
+    """A sudo that behaves by these words of shell; the lab has the real one."""
+    path = folder / "bin" / "sudo"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
