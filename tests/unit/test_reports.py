@@ -1,0 +1,125 @@
+"""The one Report, rendered: what a person sees, what the JSON contract holds, and which exit status follows."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from docs.generate import DOCS
+from sparkops.core.events import StepProgress
+from sparkops.core.plan import Plan, Step, Violation
+from sparkops.core.report import Report, Result
+from sparkops.core.states import Unknown
+from sparkops.reports.json import as_json
+from sparkops.reports.progress import amount, duration, size
+from sparkops.reports.text import render
+
+STEP = Step(
+    id="unit q.service @a",
+    kind="unit",
+    node="a",
+    action="update",
+    before={"running": True, "inputs": "old"},
+    after={"running": True, "inputs": "new"},
+    changes=("inputs",),
+    disruptive=True,
+    service="q",
+    diff="--- a\n+++ b\n-x\n+y\n",
+)
+BAD = Violation(id="driver.version-denied", resource="require gpu @a", node="a", severity="error", message="bad")
+
+
+def report(command: Any = "plan", **more: Any) -> Report:
+    plan = more.pop("plan", Plan(nodes=("a",), total=3, **{key: more.pop(key) for key in PLAN & more.keys()}))
+    return Report(command=command, cluster="attic", inventory="inventory.yml", plan=plan, **more)
+
+
+PLAN = {"steps", "violations", "unknown", "unreachable", "blocked", "notices"}
+
+
+def text(shown: Report, verbose: int = 0) -> str:
+    out = io.StringIO()
+    render(shown, Console(file=out, no_color=True, width=200, highlight=False, markup=False), verbose=verbose)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        (report(), 0),
+        (report(steps=(STEP,)), 2),
+        (report(violations=(BAD,)), 2),
+        (report(unknown={"x @a": Unknown("hung")}), 3),
+        (report(unreachable={"a": "no answer"}), 3),
+        (report(steps=(STEP,), unreachable={"b": "no answer"}), 2),
+        (report("apply", steps=(STEP,), results=(Result(id=STEP.id, node="a", outcome="done"),)), 0),
+        (report("apply", steps=(STEP,), results=(Result(id=STEP.id, node="a", outcome="failed"),)), 4),
+        (report("apply", steps=(STEP,), declined=True), 2),
+        (report("apply", steps=(STEP,), interrupted=True), 130),
+        (report("apply", unreachable={"a": "no answer"}), 3),
+    ],
+)
+def test_the_exit_status_is_that_of_the_table(shown: Report, status: int) -> None:
+    assert shown.exit_status == status
+
+
+def test_what_interrupts_a_service_is_marked() -> None:
+    assert "interrupts q" in text(report(steps=(STEP,)))
+
+
+def test_a_diff_stands_below_its_step() -> None:
+    shown = text(report(steps=(STEP,)))
+    assert shown.index("q.service") < shown.index("-x") < shown.index("+y")
+
+
+def test_a_violation_is_told_with_its_remedy() -> None:
+    from dataclasses import replace
+
+    assert "→ do this" in text(report(violations=(replace(BAD, remedy="do this"),)))
+
+
+def test_a_failure_is_told_with_the_way_out_and_its_material() -> None:
+    failed = Result(id=STEP.id, node="a", outcome="failed", why="it broke", hint="mend it", detail="last line")
+    shown = text(report("apply", steps=(STEP,), results=(failed,)))
+    assert "it broke" in shown
+    assert "→ mend it" in shown
+    assert "| last line" in shown
+
+
+def test_what_a_node_says_can_not_drive_the_terminal() -> None:
+    shown = text(report(unknown={"x @a": Unknown("\x1b[2J\x07gone")}))
+    assert "\x1b" not in shown
+    assert "gone" in shown
+
+
+def test_the_json_has_the_documented_keys_and_is_plain() -> None:
+    shown = json.loads(json.dumps(as_json(report(steps=(STEP,), violations=(BAD,)))))
+    assert shown["schema"] == "sparkops.report/1"
+    page = (DOCS / "formats.md").read_text()
+    documented = set(re.findall(r"`([a-z_]+)(?:\[\])?`", page))
+    assert set(shown) - {"schema"} <= documented
+    assert set(shown["steps"][0]) <= documented
+    assert set(shown["violations"][0]) <= documented
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (StepProgress(node="a", id="x", done=1.5e9, total=71e9, text="shard 3"), "1.5 GB of 71.0 GB, shard 3"),
+        (StepProgress(node="a", id="x", done=3, total=14, unit="files"), "3 of 14 files"),
+        (StepProgress(node="a", id="x", text="waiting"), "waiting"),
+    ],
+)
+def test_progress_in_words(event: StepProgress, words: str) -> None:
+    assert amount(event) == words
+
+
+def test_rate_and_time_left_are_told() -> None:
+    event = StepProgress(node="a", id="x", done=1e9, total=2e9)
+    assert amount(event, 1e8) == "1.0 GB of 2.0 GB, 100.0 MB/s, 10 s left"
+    assert (size(999), size(1e12), duration(3700)) == ("999 B", "1.0 TB", "1 h 1 min")
