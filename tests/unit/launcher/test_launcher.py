@@ -1,0 +1,211 @@
+"""The launcher's parts on plain values and on small servers of the test's own."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.launcher import launcher
+
+Answer = Callable[[str, str], tuple[int, bytes]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], int]]:
+    """Starts a server that answers by a function of method and path; returns its port."""
+    servers = []
+
+    def start(answer: Answer) -> int:
+        class Handler(BaseHTTPRequestHandler):
+            def reply(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, body = answer(self.command, self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = reply
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return int(server.server_address[1])
+
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+def spec(**given: Any) -> dict[str, Any]:
+    base = {
+        "name": "qwen",
+        "container": "sparkops-qwen",
+        "image": "repo@sha256:00",
+        "entrypoint": None,
+        "argv": ["vllm", "serve", "/model"],
+        "environment": {"A": "b"},
+        "secrets": None,
+        "key": "/nowhere",
+        "cache": None,
+        "mounts": [{"source": "/srv/m", "target": "/model", "read_only": True}],
+        "devices": ["/dev/infiniband"],
+        "cap_add": ["IPC_LOCK"],
+        "gpus": "all",
+        "network": "host",
+        "ipc": None,
+        "host": "0.0.0.0",
+        "port": 8000,
+        "rank": 0,
+        "limits": {"shm_size_bytes": 1 << 30, "memory_bytes": 0, "ulimits": {"memlock": -1}},
+        "probe": {"model": "m", "prompt": "Hello", "seconds": 1.0},
+    }
+    return {**base, **given}
+
+
+def completion(**usage: int) -> bytes:
+    return json.dumps({"choices": [{"text": "x"}], "usage": usage}).encode()
+
+
+def metrics(running: int, tokens: int, waiting: int = 0) -> bytes:
+    return (
+        f'vllm:num_requests_running{{engine="0"}} {running}.0\nvllm:num_requests_waiting{{engine="0"}} {waiting}.0\n'
+        f'vllm:generation_tokens_total{{engine="0"}} {tokens}.0\n'
+    ).encode()
+
+
+def test_the_container_gets_gpus_limits_labels_and_a_read_only_model() -> None:
+    body = launcher.body_of(spec(), "abc", {"TOKEN": "s"}, "hmac", "/cache")
+    host = body["HostConfig"]
+    assert host["DeviceRequests"][0]["Count"] == -1
+    assert host["Init"] is True
+    assert host["Ulimits"] == [{"Name": "memlock", "Soft": -1, "Hard": -1}]
+    assert {"Type": "bind", "Source": "/srv/m", "Target": "/model", "ReadOnly": True} in host["Mounts"]
+    assert body["Labels"] == {"sparkops.service": "qwen", "sparkops.spec": "abc", "sparkops.secret": "hmac"}
+    assert "VLLM_CACHE_ROOT=/var/cache/sparkops/vllm" in body["Env"]
+    assert "TOKEN=s" in body["Env"]
+    assert "PortBindings" not in host
+    assert "Entrypoint" not in body
+
+
+def test_a_bridged_container_publishes_its_port_at_the_declared_address() -> None:
+    host = launcher.body_of(spec(network="bridge", host="127.0.0.1", gpus=None), "abc", {}, "", "")["HostConfig"]
+    assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8000"}]}
+    assert "DeviceRequests" not in host
+
+
+def test_declared_environment_beats_the_caches(tmp_path: Path) -> None:
+    body = launcher.body_of(spec(environment={"VLLM_CACHE_ROOT": "/mine"}), "abc", {}, "", "/cache")
+    assert "VLLM_CACHE_ROOT=/mine" in body["Env"]
+
+
+@pytest.mark.parametrize("change", [{"argv": ["vllm", "serve", "x"]}, {"rank": 1}])
+def test_other_arguments_or_another_rank_get_another_cache(tmp_path: Path, change: dict[str, Any]) -> None:
+    base = spec(cache=str(tmp_path))
+    first = launcher.cache_folder(base, "sha256:1")
+    assert launcher.cache_folder(base, "sha256:1") == first
+    assert launcher.cache_folder({**base, **change}, "sha256:1") != first
+    assert launcher.cache_folder(base, "sha256:2") != first
+
+
+def test_counters_are_summed_over_their_labels() -> None:
+    text = '# TYPE x\nvllm:a{engine="0",m="q"} 1.5\nvllm:a{engine="1",m="q"} 2e1\nother 3\nvllm:b 4\n'
+    assert launcher.counters(text) == {"vllm:a": 21.5, "vllm:b": 4.0}
+
+
+def test_an_idle_engine_lives_a_frozen_one_does_not(serve: Callable[[Answer], int]) -> None:
+    said = {"body": metrics(0, 5)}
+    port = serve(lambda method, path: (200, said["body"]))
+    pulse = launcher.Pulse(launcher.Api(spec(port=port), {}), 1.0)
+    assert pulse.beats()
+    assert pulse.beats(), "nothing runs"
+    said["body"] = metrics(1, 6)
+    assert pulse.beats(), "a token came"
+    assert not pulse.beats()
+    assert "no token moves" in pulse.why
+    said["body"] = metrics(0, 6, waiting=3)
+    assert not pulse.beats(), "requests wait and none runs"
+    said["body"] = metrics(1, 7)
+    assert pulse.beats()
+
+
+def test_an_engine_without_metrics_is_asked_for_a_token(serve: Callable[[Answer], int]) -> None:
+    good = {"on": True}
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        if path == "/v1/chat/completions":
+            return (200, completion(completion_tokens=1)) if good["on"] else (500, b"dead")
+        return 404, b""
+
+    pulse = launcher.Pulse(launcher.Api(spec(port=serve(answer)), {}), 1.0)
+    assert pulse.beats(), "chat is asked where there are no plain completions"
+    good["on"] = False
+    assert not pulse.beats()
+    assert "500" in pulse.why
+
+
+def test_a_completion_that_does_not_come_ends_at_its_deadline(serve: Callable[[Answer], int]) -> None:
+    stop = threading.Event()
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        stop.wait(10)
+        return 200, b""
+
+    api = launcher.Api(spec(port=serve(answer)), {})
+    assert api.completion(0.3) == "no completion within 0.3 s"
+    stop.set()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b"<html>", "no completion"), (b"{}", "no completion"), (completion(completion_tokens=0), "no token")],
+)
+def test_garbage_is_no_completion(serve: Callable[[Answer], int], body: bytes, words: str) -> None:
+    port = serve(lambda method, path: (200, body))
+    assert words in launcher.Api(spec(port=port), {}).completion(1.0)
+
+
+def test_the_label_of_the_secrets_is_an_hmac_by_the_nodes_key(tmp_path: Path) -> None:
+    secrets, key = tmp_path / "q.env", tmp_path / "key"
+    secrets.write_text('{"TOKEN": "a\\nb"}')
+    key.write_bytes(b"k" * 32)
+    found = launcher.secrets_of(spec(secrets=str(secrets), key=str(key)))
+    assert found == ({"TOKEN": "a\nb"}, hmac.new(b"k" * 32, secrets.read_bytes(), hashlib.sha256).hexdigest())
+
+
+def test_systemd_is_told_by_datagram(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+        link.bind(path)
+        systemd = launcher.Systemd({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "30000000"})
+        systemd.phase("loading\nshards")
+        systemd.phase("loading shards")
+        systemd.tell(READY=1)
+        assert link.recv(999) == b"STATUS=loading shards"
+        assert link.recv(999) == b"READY=1"
+        assert systemd.watchdog == 30.0
+
+
+def test_memory_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
+    path = tmp_path / "meminfo"
+    path.write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:   2048 kB\n")
+    assert launcher.available(str(path)) == 2 << 20
+
+
+def test_a_spec_that_cannot_be_read_has_its_own_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launcher.main([str(tmp_path / "none.json")]) == launcher.WRONG_SPEC
+    assert "none.json" in capsys.readouterr().out

@@ -1,0 +1,161 @@
+"""The spec of a service, and what engines' errors mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkops.core.errors import InventoryError
+from sparkops.models import engine_errors
+from sparkops.models.service_spec import ServiceSpec, functions, spec_of
+from tests.lab.engine import ALIGN_CRASH
+
+IMAGE: dict[str, Any] = {"pull": "repo:1", "digest": None, "manifest": None, "build": {"tag": None}}
+CHECKPOINT: dict[str, Any] = {"repository": "org/name", "revision": "main", "commit": None, "folder": None}
+NODE = {"state_dir": "/var/lib/sparkops"}
+
+
+def service(**given: Any) -> dict[str, Any]:
+    base = {
+        "name": "qwen",
+        "rank": 0,
+        "model": None,
+        "command": ["vllm", "serve"],
+        "serve": {"max-model-len": 1024},
+        "environment": {},
+        "gpus": "all",
+        "host": "0.0.0.0",
+        "port": 8000,
+        "prompt": "Hello",
+        "container": {
+            "name": None,
+            "entrypoint": None,
+            "network": "host",
+            "ipc": None,
+            "model_path": "/model",
+            "cache": True,
+            "mounts": [],
+            "devices": [],
+            "cap_add": [],
+        },
+        "limits": {
+            "memory_free_gib": 2,
+            "shm_size_gib": None,
+            "memory_gib": None,
+            "drop_caches": False,
+            "ulimits": {"memlock": -1, "nofile": None},
+        },
+        "timeouts": {
+            "docker_seconds": 1,
+            "memory_seconds": 1,
+            "first_boot_seconds": 1,
+            "cold_start_seconds": 1,
+            "stop_seconds": 1,
+            "probe_seconds": 1,
+        },
+    }
+    return {**base, **given}
+
+
+def spec(image: dict[str, Any] = IMAGE, secret: frozenset[str] = frozenset(), **given: Any) -> ServiceSpec:
+    return spec_of(service(**given), image, CHECKPOINT, NODE, set(secret))
+
+
+def test_the_checkpoint_is_mounted_read_only_and_the_engine_kept_offline() -> None:
+    found = spec()
+    assert found.argv[:3] == ("vllm", "serve", "/model")
+    (mount,) = found.mounts
+    assert (mount.source, mount.read_only) == ("/var/lib/sparkops/models/org--name/main", True)
+    assert found.environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_numbers_are_bytes_and_null_is_nothing() -> None:
+    limits = spec().limits
+    assert (limits.memory_free_bytes, limits.shm_size_bytes, limits.ulimits) == (2 << 30, 0, {"memlock": -1})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"port": 8001},
+        {"serve": {"max-model-len": 2048}},
+        {"environment": {"A": "b"}},
+        {"rank": 1},
+        {"image": {**IMAGE, "pull": "repo:2"}},
+        {"image": {**IMAGE, "digest": "sha256:00"}},
+        {"image": {**IMAGE, "build": {"tag": "local:1", "run": ["true"]}}},
+    ],
+)
+def test_each_input_is_in_the_digest(change: dict[str, Any]) -> None:
+    assert spec(**change).digest != spec().digest
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers() | st.booleans() | st.text("ab")))
+def test_the_order_of_declared_lines_restarts_nothing(serve: dict[str, Any]) -> None:
+    turned = dict(reversed(list(serve.items())))
+    assert spec(serve=serve).digest == spec(serve=turned).digest
+    assert json.loads(spec(serve=serve).text)["port"] == 8000
+
+
+def test_a_secret_is_no_part_of_the_spec_and_changes_no_digest() -> None:
+    one = spec(environment={"TOKEN": "one"}, secret=frozenset({"TOKEN"}))
+    two = spec(environment={"TOKEN": "two"}, secret=frozenset({"TOKEN"}))
+    assert one.digest == two.digest
+    assert "one" not in one.text
+    assert one.secrets == "/etc/sparkops/services/qwen.env"
+
+
+def test_a_secret_in_the_arguments_is_refused() -> None:
+    make = functions(lambda value: "SEALED" in str(value))["service_spec"]
+    with pytest.raises(InventoryError, match="process list"):
+        make(service(serve={"api-key": "SEALED"}), IMAGE, CHECKPOINT, NODE)
+
+
+def test_a_service_without_a_model_or_image_is_refused_with_the_way_out() -> None:
+    with pytest.raises(InventoryError, match="no model"):
+        spec_of(service(), IMAGE, {**CHECKPOINT, "repository": None}, NODE, set())
+    with pytest.raises(InventoryError, match="no image"):
+        spec(image={**IMAGE, "pull": None})
+
+
+@pytest.mark.parametrize(
+    ("line", "id", "words"),
+    [
+        (ALIGN_CRASH, "align-block-size", "max-num-batched-tokens: 4176"),
+        ("vllm: error: unrecognized arguments: --max-modle-len 5", "unknown-argument", "--max-modle-len 5"),
+        ("OSError: [Errno 98] Address already in use", "port-in-use", "ss -ltnp"),
+        ("safetensors_rust.SafetensorError: Error while deserializing header", "broken-shard", "verify"),
+        ("RuntimeError: CUDA error: no kernel image is available for execution on the device", "no-kernel", "sm_121"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", "cuda-memory", "gpu-memory-utilization"),
+        (
+            "ValueError: Free memory on device cuda:0 (99.1/121.6 GiB) on startup is less than desired GPU memory "
+            "utilization (0.9, 109.46 GiB).",
+            "memory-at-start",
+            "99.1 of 121.6 GiB",
+        ),
+    ],
+)
+def test_known_messages_are_told_with_their_cause(line: str, id: str, words: str) -> None:
+    found = engine_errors.likely(f"INFO fine\n{line}\nRuntimeError: Engine core initialization failed.")
+    assert found is not None
+    error, cause, remedy = found
+    assert error.id == id
+    assert words in f"{cause} {remedy}"
+
+
+def test_all_known_messages_have_a_source_and_texts_that_fill_in() -> None:
+    import re
+
+    for error in engine_errors.known():
+        groups = dict.fromkeys(re.compile(error.pattern).groupindex, "x")
+        assert error.cause.format(**groups)
+        assert error.remedy.format(**groups)
+        assert error.source
+
+
+def test_an_unknown_message_has_no_cause() -> None:
+    assert engine_errors.likely("all is well") is None

@@ -1,0 +1,112 @@
+"""The probe's look at an engine, on small servers of the test's own."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.resources.probe import Probe
+from sparkops.worker import probe
+from tests.lab import engine
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The lab's small engine in this process; `tests.lab.engine.Mode` changes what it does by POST /lab/mode."""
+    served = engine.Engine(engine.Arguments(["serve", "m", "--port", "0"]), engine.Mode(""))
+    handler = type("Handler", (engine.Handler,), {"engine": served, "log_message": lambda *_: None})
+    server = engine.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield int(server.server_address[1])
+    served.stopping.set()
+    server.shutdown()
+
+
+def ask(port: int, **given: Any) -> dict[str, Any]:
+    return Probe(node="n", name="qwen", port=port, **{"limit_seconds": 2.0, **given}).ask()
+
+
+def mode(port: int, words: str) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as link:
+        link.sendall(f"POST /lab/mode HTTP/1.0\r\nContent-Length: {len(words)}\r\n\r\n{words}".encode())
+        link.recv(999)
+
+
+def test_an_engine_that_completes_answers(port: int) -> None:
+    assert probe.observe(ask(port))["answers"] is True
+
+
+def test_what_is_expected_must_be_in_the_answer(port: int) -> None:
+    assert probe.completion(ask(port, expect="Paris")) == ""
+    assert "nothing matches 'Berlin'" in probe.completion(ask(port, expect="Berlin"))
+
+
+def test_a_hang_is_told_with_what_health_says_meanwhile(port: int) -> None:
+    mode(port, "hang")
+    found = probe.observe(ask(port, limit_seconds=0.3))
+    assert found == {"answers": False, "why": "no completion within 0.3 s, though /health answers 200"}
+
+
+@pytest.mark.parametrize(("words", "why"), [("garbage", "what came is no completion"), ("empty", "has no token")])
+def test_garbage_is_no_answer(port: int, words: str, why: str) -> None:
+    mode(port, words)
+    assert why in probe.completion(ask(port))
+
+
+def test_a_model_that_is_not_served_is_told_in_the_engines_words(port: int) -> None:
+    assert "does not exist" in probe.completion(ask(port, model="other"))
+
+
+def test_nothing_that_listens_is_told(port: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    assert probe.completion(ask(number)) == f"nothing listens on 127.0.0.1:{number}"
+
+
+def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            link, _ = server.accept()
+            with link:
+                link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+                try:
+                    while True:
+                        link.sendall(b" ")
+                        time.sleep(0.05)
+                except OSError:
+                    return
+
+        threading.Thread(target=trickle, daemon=True).start()
+        started = time.monotonic()
+        why = probe.completion(ask(server.getsockname()[1], model="m", limit_seconds=0.5))
+        assert "no completion within 0.5 s" in why
+        assert time.monotonic() - started < 4
+
+
+def test_the_key_comes_out_of_the_services_secrets(tmp_path: Path) -> None:
+    secrets, spec = tmp_path / "q.env", tmp_path / "q.json"
+    secrets.write_text(json.dumps({"VLLM_API_KEY": "k"}))
+    spec.write_text(json.dumps({"environment": {"VLLM_API_KEY": "weaker"}, "secrets": str(secrets)}))
+    assert probe._api_key(str(spec)) == "k"
+    assert probe._api_key(str(tmp_path / "none")) == ""
+
+
+def test_a_unit_that_loads_explains_the_silence() -> None:
+    shown = {"ActiveState": "activating", "SubState": "start", "Result": "success", "StatusText": "loading for 3 s"}
+    assert "loading for 3 s" in probe._of_unit(shown)
+    assert probe._of_unit({"ActiveState": "active"}) == ""
+
+
+def test_a_unit_that_gave_up_is_not_waited_for() -> None:
+    assert probe._for_good({"ActiveState": "failed"})
+    assert not probe._for_good({"ActiveState": "activating", "SubState": "auto-restart"})
