@@ -276,6 +276,8 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
         chosen: dict[str, Any] = {"Count": -1} if spec["gpus"] == "all" else {"DeviceIDs": spec["gpus"]}
         host["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **chosen}]
     labels = {LABEL: spec["name"], "sparkops.spec": digest}
+    if spec["manifest"] is not None:
+        labels["sparkops.checkpoint"] = record_digest(spec["mounts"][0]["source"])
     if label:
         labels["sparkops.secret"] = label
     body = {
@@ -289,6 +291,15 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
     if spec["entrypoint"] is not None:
         body["Entrypoint"] = spec["entrypoint"]
     return body
+
+
+def record_digest(folder: str) -> str:
+    """SHA-256 of the record that says what a checkpoint's folder holds; "" without one."""
+    try:
+        with open(os.path.join(folder, ".sparkops", "manifest.json"), "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return ""
 
 
 CACHE_TARGET = "/var/cache/sparkops"

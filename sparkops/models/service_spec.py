@@ -16,6 +16,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.models.argv import canonical, serve_argv
 
 GIB = 1 << 30
+STATE_DIR = "/var/lib/sparkops"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,10 @@ class ServiceSpec:
 
 
 def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
-    """The functions that role files see: `service_spec`, `secret_environment`. `holds` tells what holds a secret."""
+    """The functions that role files see: `service_spec`, `secret_environment` and `model_folder`.
+
+    `holds` tells what holds a secret.
+    """
 
     def make(
         service: Mapping[str, Any], image: Mapping[str, Any], checkpoint: Mapping[str, Any], node: Mapping[str, Any]
@@ -121,7 +125,10 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
         environment = service.get("environment") or {}
         return {key: value for key, value in environment.items() if value is not None and holds(value)}
 
-    return {"service_spec": make, "secret_environment": secrets}
+    def folder(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+        return model_folder(checkpoint, node.get("state_dir") or STATE_DIR)
+
+    return {"service_spec": make, "secret_environment": secrets, "model_folder": folder}
 
 
 def spec_of(
@@ -135,8 +142,8 @@ def spec_of(
 
     `secret` names the environment variables that are secret. Raises InventoryError.
     """
-    state_dir = node.get("state_dir") or "/var/lib/sparkops"
-    folder = _folder(checkpoint, state_dir)
+    state_dir = node.get("state_dir") or STATE_DIR
+    folder = model_folder(checkpoint, state_dir)
     model, mounts = _model(service, folder)
     plain = {
         key: _text(value) for key, value in service["environment"].items() if key not in secret and value is not None
@@ -186,7 +193,7 @@ def _identity(image: Mapping[str, Any]) -> str | None:
     return None if declared is None else str(declared)
 
 
-def _folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
+def model_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
     """Where the role `checkpoint` puts the model; None where it brings none."""
     repository = checkpoint["repository"]
     if not repository:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sparkops.core.plan import Action
@@ -25,14 +26,22 @@ class Difference:
     changes: tuple[str, ...]
 
 
-def diff(resource: Resource, found: Observed, facts: Mapping[str, Any] | Unknown) -> Difference | Unknown | None:
-    """The difference of one resource; None when it is as declared, Unknown when that can't be said."""
+def diff(
+    resource: Resource,
+    found: Observed,
+    facts: Mapping[str, Any] | Unknown,
+    pending: Mapping[str, Pending] = MappingProxyType({}),
+) -> Difference | Unknown | None:
+    """The difference of one resource; None when it is as declared, Unknown when that can't be said.
+
+    `pending` holds the values that steps of the same plan will have changed.
+    """
     if isinstance(found, Unknown):
         return found
     wanted = resource.desired()
     if wanted is None:
         return None if found is None else Difference("delete", found, None, tuple(sorted(found)))
-    wanted = resolve(wanted, facts)
+    wanted = {**resolve(wanted, facts), **pending}
     for key, value in wanted.items():
         if isinstance(value, Unknown):
             return Unknown(f"what {key} should be is unknown: {value.why}")

@@ -83,7 +83,7 @@ class _Builder:
         barrier = barrier or self._silent_peer(resource)
         own = self._judge(resource, found)
         self.notices += resource.notices(found)
-        difference = diff(resource, found, self.seen.facts.get(resource.node, {})) if resource.converged else None
+        difference = self._difference(resource, found) if resource.converged else None
         if isinstance(found, Unknown) or isinstance(difference, Unknown):
             why = found if isinstance(found, Unknown) else difference
             assert isinstance(why, Unknown)
@@ -97,6 +97,9 @@ class _Builder:
                 self.blocked[resource.id] = barrier
         if own or barrier:
             self._barrier[resource.id] = barrier or own
+
+    def _difference(self, resource: Resource, found: Observed) -> Difference | Unknown | None:
+        return diff(resource, found, self.seen.facts.get(resource.node, {}), resource.pending(self.steps))
 
     def _found(self, resource: Resource) -> Observed:
         if resource.node in self.seen.unreachable:

@@ -7,12 +7,12 @@ no business of a kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparkops.core.plan import Step, Violation
-from sparkops.core.states import Observed, State, Unknown
+from sparkops.core.states import Observed, Pending, State, Unknown
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
@@ -80,6 +80,13 @@ class Resource:
     def same(self, key: str, wanted: Any, found: Any) -> bool:
         """Whether `found` satisfies `wanted` for this key; equality unless the kind knows better."""
         return bool(wanted == found)
+
+    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
+        """The values that are known only after steps of the same plan, by key; `steps` holds the ids of those planned.
+
+        A pending value differs from every found one; when the step's turn comes, the resource is compared anew.
+        """
+        return {}
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Whether going from `before` to `after` interrupts a service that runs now."""

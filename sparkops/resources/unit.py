@@ -13,19 +13,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Content, Secret
-from sparkops.core.states import Observed, State, Unknown
+from sparkops.core.states import Observed, Pending, State, Unknown
 from sparkops.resources.resource import Resource
 
 SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
 NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
 VARIABLE = "SPARKOPS_INPUTS"
+RUNS = frozenset({"inputs", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"})
+"""The keys about the running process."""
 STAMPS = "/run/sparkops/units"
 
 
@@ -55,6 +57,7 @@ class Unit(Resource):
         `probe` waits for.
     container: the container that the unit runs; its label `sparkops.spec` must be `inputs`.
     image: an image reference; the running container's image must be what the reference now resolves to.
+    model: the folder of a checkpoint; the container must have been started from what lies there now.
     secret: the bytes of the service's secret environment file; the container's label `sparkops.secret` must be their
         HMAC by the node's key.
     drop_ins: paths of drop-ins that are declared elsewhere; all others are said.
@@ -63,7 +66,7 @@ class Unit(Resource):
 
     kind: ClassVar[str] = "unit"
     interrupts: ClassVar[frozenset[str]] = frozenset(
-        {"running", "inputs", "failed", "container_inputs", "container_image", "secret_inputs"}
+        {"running", "inputs", "failed", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"}
     )
 
     content: Content | str | None = None
@@ -75,6 +78,7 @@ class Unit(Resource):
     wait: bool = True
     container: str | None = None
     image: str | None = None
+    model: str | None = None
     secret: Content | str | None = None
     drop_ins: tuple[str, ...] = ()
     state_dir: str = "/var/lib/sparkops"
@@ -104,6 +108,7 @@ class Unit(Resource):
             "properties": sorted(self.properties),
             "container": self.container,
             "image": self.image,
+            "model": self.model,
             "secret": _bytes(self.secret) if self.secret is not None else None,
             "state_dir": self.state_dir,
         }
@@ -120,15 +125,24 @@ class Unit(Resource):
             wanted |= {"failed": False, "inputs": self.inputs}
             wanted["container_inputs"] = self.inputs if self.container else None
             wanted["container_image"] = "current" if self.container and self.image else None
+            wanted["container_checkpoint"] = "current" if self.container and self.model else None
             wanted["secret_inputs"] = "declared" if self.container and self.secret is not None else None
         wanted |= {f"property.{name}": str(value) for name, value in self.properties.items()}
         return {key: value for key, value in wanted.items() if value is not None}
 
     def same(self, key: str, wanted: Any, found: Any) -> bool:
         """What runs is compared only where something runs; that nothing does is said by `running`."""
-        if key in ("inputs", "container_inputs", "container_image", "secret_inputs") and found is None:
+        if key in RUNS and found is None:
             return True
         return bool(wanted == found)
+
+    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
+        """An image or a checkpoint that this very plan brings: only after its step is known what has to run."""
+        if not (self.running and self.container):
+            return {}
+        brought = {"container_image": f"image {self.image}", "container_checkpoint": f"checkpoint {self.model}"}
+        ids = {key: f"{thing} @{self.node}" for key, thing in brought.items()}
+        return {key: Pending(id) for key, id in ids.items() if id in steps}
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Only what runs can be interrupted."""

@@ -155,18 +155,30 @@ def _container(ask: dict[str, Any], runs: bool) -> dict[str, Any]:
     """What the unit's running container was made from; None where none runs (yet). Raises Unknown."""
     found = docker.inspect_container(ask["container"]) if runs else None
     if found is None or not (found.get("State") or {}).get("Running"):
-        return {"container_inputs": None, "container_image": None, "secret_inputs": None}
+        return dict.fromkeys(("container_inputs", "container_image", "container_checkpoint", "secret_inputs"))
     labels = (found.get("Config") or {}).get("Labels") or {}
     state: dict[str, Any] = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
     if ask.get("image"):
         image = docker.inspect_image(ask["image"]) or {}
         state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
+    if ask.get("model"):
+        loaded = labels.get("sparkops.checkpoint")
+        state["container_checkpoint"] = "current" if loaded == _record_digest(ask["model"]) else "other"
     if ask.get("secret") is not None:
         key = _key(ask["state_dir"])
         label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
         equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
         state["secret_inputs"] = "declared" if equal else "other"
     return state
+
+
+def _record_digest(folder: str) -> str:
+    """SHA-256 of the record that says what a checkpoint's folder holds now, as the launcher took it; "" without one."""
+    try:
+        with open(os.path.join(folder, ".sparkops", "manifest.json"), "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 def _key(state_dir: str) -> bytes:
@@ -184,7 +196,7 @@ def _make_key(state_dir: str) -> None:
         claims.write(os.path.join(state_dir, "key"), os.urandom(32), 0o600)
 
 
-RUNS = ("inputs", "container_inputs", "container_image", "secret_inputs")
+RUNS = ("inputs", "container_inputs", "container_image", "container_checkpoint", "secret_inputs")
 
 
 def converge(

@@ -63,6 +63,7 @@ def spec(**given: Any) -> dict[str, Any]:
         "key": "/nowhere",
         "cache": None,
         "mounts": [{"source": "/srv/m", "target": "/model", "read_only": True}],
+        "manifest": None,
         "devices": ["/dev/infiniband"],
         "cap_add": ["IPC_LOCK"],
         "gpus": "all",
@@ -209,3 +210,11 @@ def test_memory_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
 def test_a_spec_that_cannot_be_read_has_its_own_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launcher.main([str(tmp_path / "none.json")]) == launcher.WRONG_SPEC
     assert "none.json" in capsys.readouterr().out
+
+
+def test_the_container_says_which_checkpoint_it_was_started_from(tmp_path: Path) -> None:
+    (tmp_path / ".sparkops").mkdir()
+    (tmp_path / ".sparkops" / "manifest.json").write_bytes(b"{}")
+    mounts = [{"source": str(tmp_path), "target": "/model", "read_only": True}]
+    body = launcher.body_of(spec(manifest={"repository": "a/b"}, mounts=mounts), "d", {}, "", "")
+    assert body["Labels"]["sparkops.checkpoint"] == hashlib.sha256(b"{}").hexdigest()

@@ -116,3 +116,10 @@ def test_the_lines_for_a_unit_without_a_process_leave_a_stamp() -> None:
     environment, post = inputs_lines("abc", main_process=False)
     assert environment == "Environment=SPARKOPS_INPUTS=abc"
     assert "/run/sparkops/units/%n" in post
+
+
+def test_what_runs_is_pending_while_the_plan_brings_its_image_or_checkpoint() -> None:
+    declared = unit(running=True, container="c", image="a/b:1", model="/models/x")
+    assert set(declared.pending({f"checkpoint /models/x @{declared.node}"})) == {"container_checkpoint"}
+    assert set(declared.pending({f"image a/b:1 @{declared.node}"})) == {"container_image"}
+    assert declared.pending({"checkpoint /models/other @x"}) == {}
