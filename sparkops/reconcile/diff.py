@@ -46,7 +46,7 @@ def diff(
         if isinstance(value, Unknown):
             return Unknown(f"what {key} should be is unknown: {value.why}")
     if found is None:
-        return Difference("create", None, wanted, tuple(wanted))
+        return Difference("create", None, wanted, tuple(key for key in wanted if key not in resource.implied))
     changes = tuple(key for key in wanted if _differs(resource, key, wanted[key], found.get(key)))
     unsure = [value for key in wanted if isinstance(value := found.get(key), Unknown)]
     if unsure:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from sparkops.core import events
-from sparkops.reports.text import OUTCOMES, safe
+from sparkops.reports.text import OUTCOMES
+from sparkops.reports.words import duration, safe, size
 
 CALM = 15.0
 """Seconds between two lines about one step where there is no terminal."""
@@ -44,7 +45,7 @@ class Silent:
 
 
 class Lines(Silent):
-    """One line when a step begins to take long, ends, or a node fails; for logs and pipes."""
+    """One line when a step takes long and when it ends, for logs and pipes. Silent nodes stand in the report."""
 
     def __init__(self, write: Callable[[str], None], others: tuple[events.Listener, ...] = ()) -> None:
         super().__init__(others)
@@ -59,8 +60,6 @@ class Lines(Silent):
                 self._write(safe(text))
 
     def _line(self, event: events.Event) -> str:
-        if isinstance(event, events.NodeFailed):
-            return f"{event.node}: {event.why}"
         if isinstance(event, events.StepStarted):
             self._said[event.id] = time.monotonic()
         if isinstance(event, events.StepProgress) and time.monotonic() - self._said.get(event.id, 0.0) > CALM:
@@ -157,23 +156,3 @@ def amount(event: events.StepProgress, rate: float = 0.0) -> str:
     if event.text:
         words.append(event.text)
     return ", ".join(words)
-
-
-def size(count: float | None) -> str:
-    """Bytes in decimal units, as disks and networks are sold: `71.2 GB`."""
-    value = float(count or 0)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `2 min 25 s`, `1 h 10 min`."""
-    whole = int(max(0.0, seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.text import Text
 
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.report import Report, Result
-from sparkops.core.states import State
+from sparkops.core.states import Pending, State
+from sparkops.reports.words import brief, count, names, safe, value
 
 SYMBOLS = {
     "create": ("+", "green"),
@@ -31,13 +32,10 @@ OUTCOMES = {
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 LONG = 60
 DIFF_NEW = 12
+"""Lines that are shown of a new text; of one that is longer than DIFF_NEW_WHOLE none."""
+DIFF_NEW_WHOLE = 40
 DIFF_LINES = 60
 NOTHING = "(none)"
-
-
-def safe(text: object) -> str:
-    """Without control characters: node answers must not drive a terminal."""
-    return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in str(text))
 
 
 class Printer:
@@ -55,17 +53,25 @@ class Printer:
         self.console.print(text, soft_wrap=True)
 
     def plan(self, report: Report) -> None:
-        """What would change, node by node, and the sum."""
+        """What would change, node by node, and the sum. What is wrong alike on several nodes is told once."""
         plan = report.plan
+        shared = _shared(plan)
+        for nodes, violations in shared.items():
+            self.line((names(nodes), "bold"))
+            for violation in violations:
+                self._violation(violation)
+            self.line("")
+        told = {_kind_of(each) for violations in shared.values() for each in violations}
         for node in plan.nodes:
-            self._node(plan, node)
-        for notice in plan.notices:
+            self._node(
+                plan, node, [each for each in plan.violations if each.node == node and _kind_of(each) not in told]
+            )
+        for notice in dict.fromkeys(plan.notices):
             self.line(("i ", "blue"), notice)
         self._sum(report)
 
-    def _node(self, plan: Plan, node: str) -> None:
+    def _node(self, plan: Plan, node: str, judged: Sequence[Violation]) -> None:
         steps = [step for step in plan.steps if step.node == node]
-        judged = [each for each in plan.violations if each.node == node]
         unknown = {identity: why for identity, why in plan.unknown.items() if identity.endswith(f"@{node}")}
         silent = plan.unreachable.get(node)
         if not (steps or judged or unknown or silent or self.verbose):
@@ -78,10 +84,20 @@ class Printer:
         for identity, why in unknown.items():
             self.line(("? ", "magenta"), _short(identity, node), (f"  {why.why}", "dim"), indent=2)
         for step in steps:
-            self._step(step, plan.blocked.get(step.id))
+            if step.id not in plan.blocked:
+                self._step(step, indent=2)
+        self._blocked(plan, steps)
         if not (steps or judged or unknown or silent):
             self.line(("✓ ", "green"), "as declared", indent=2)
         self.line("")
+
+    def _blocked(self, plan: Plan, steps: Sequence[Step]) -> None:
+        """The steps that will not be attempted, below their reason."""
+        for reason in dict.fromkeys(plan.blocked[step.id] for step in steps if step.id in plan.blocked):
+            self.line(("· not attempted: ", "yellow"), reason, indent=2)
+            for step in steps:
+                if plan.blocked.get(step.id) == reason:
+                    self._step(step, indent=6, details=bool(self.verbose))
 
     def _violation(self, violation: Violation) -> None:
         symbol, style = SEVERITY[violation.severity]
@@ -95,7 +111,7 @@ class Printer:
         if violation.source and not violation.accepted:
             self.line((f"source: {violation.source}", "dim"), indent=6)
 
-    def _step(self, step: Step, blocked: str | None) -> None:
+    def _step(self, step: Step, *, indent: int, details: bool = True) -> None:
         symbol, style = SYMBOLS[step.action]
         parts: list[tuple[object, str] | str] = [
             (f"{symbol} ", style),
@@ -103,64 +119,94 @@ class Printer:
         ]
         if step.action == "verify":
             parts.append(("  will be proven again", "dim"))
+        if step.action == "create" and details and (made := self._made(step)):
+            parts.append((f"  {made}", "dim"))
         if step.disruptive:
             parts.append((f"  interrupts {step.service or 'a service'}", "bold red"))
-        self.line(*parts, indent=2)
-        if blocked:
-            self.line((f"not attempted: {blocked}", "yellow"), indent=6)
-        if step.action in ("create", "update"):
-            for key in step.changes:
-                if not (step.diff and key == "content"):
-                    self._change(step, key)
+        self.line(*parts, indent=indent)
+        if not details:
+            return
+        if step.action == "update":
+            self._changes(step, indent + 4)
         if step.diff:
-            self._diff(step)
+            self._diff(step, indent + 4)
 
-    def _change(self, step: Step, key: str) -> None:
-        before, after = _value(step.before, key), _value(step.after, key)
-        if step.action == "create":
-            if after != NOTHING and key != "type":
-                self.line((f"{key}: ", "dim"), after, indent=6)
-        else:
-            self.line((f"{key}: ", "dim"), (before, "red"), " → ", (after, "green"), indent=6)
+    def _made(self, step: Step) -> str:
+        """What is worth telling of what is to be created: neither its name again nor what it is not."""
+        name = _short(step.id, step.node).partition(" ")[2]
+        told = []
+        for key in step.changes:
+            made = (step.after or {}).get(key)
+            if key in ("type", "content") or made is False or isinstance(made, Pending):
+                continue
+            words = self._value(step.after, key)
+            if words not in (NOTHING, name):
+                told.append(f"{key}: {words}")
+        return ", ".join(told)
 
-    def _diff(self, step: Step) -> None:
-        """The unified diff; of what is long, the beginning, unless asked for more."""
+    def _changes(self, step: Step, indent: int) -> None:
+        """Key by key from what to what; keys that change alike stand together."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for key in step.changes:
+            if not (step.diff and key == "content"):
+                pair = self._value(step.before, key), self._value(step.after, key)
+                alike.setdefault(pair, []).append(key)
+        for (before, after), keys in alike.items():
+            self.line((f"{', '.join(keys)}: ", "dim"), (before, "red"), " → ", (after, "green"), indent=indent)
+
+    def _value(self, state: State, key: str) -> str:
+        if state is None or key not in state or state[key] is None:
+            return NOTHING
+        words = value(key, state[key]) or NOTHING
+        if self.verbose:
+            return words
+        words = brief(words)
+        return words if len(words) <= LONG else words[: LONG - 1] + "…"
+
+    def _diff(self, step: Step, indent: int) -> None:
+        """The unified diff; of what is new its beginning, and nothing where that is long, unless asked for more."""
         lines = step.diff.splitlines()
-        limit = len(lines) if self.verbose else DIFF_NEW if step.action == "create" else DIFF_LINES
+        limit = DIFF_LINES
+        if step.action == "create":
+            lines = [each for each in lines if not each.startswith(("--- ", "+++ ", "@@ ", "\\"))]
+            limit = DIFF_NEW if len(lines) <= DIFF_NEW_WHOLE else 0
+        if self.verbose:
+            limit = len(lines)
         for each in lines[:limit]:
-            self.line((each, DIFF_STYLES.get(each[:1], "dim")), indent=6)
+            self.line((each, DIFF_STYLES.get(each[:1], "dim")), indent=indent)
         if len(lines) > limit:
-            self.line((f"… {len(lines) - limit} more lines (-v shows them)", "dim"), indent=6)
+            words = f"… {len(lines) - limit} more lines" if limit else f"{len(lines)} lines"
+            self.line((f"{words} (-v shows them)", "dim"), indent=indent)
 
     def _sum(self, report: Report) -> None:
         plan = report.plan
-        if not plan.steps and not plan.unknown and not plan.unreachable:
-            bad = [each for each in plan.violations if each.blocks]
-            state = ("as declared", "green") if not bad else (f"{len(bad)} violations", "red")
-            self.line((report.cluster, "bold"), ": ", f"{len(plan.nodes)} nodes, {plan.total} resources, ", state)
-            return
-        counts: Counter[str] = Counter(step.action for step in plan.steps)
+        bad = sum(each.blocks for each in plan.violations)
+        counts: Counter[str] = Counter(step.action for step in plan.steps if step.id not in plan.blocked)
         words = [f"{counts[action]} to {action}" for action in SYMBOLS if counts[action]]
+        words += [f"{len(plan.blocked)} not attempted"] if plan.blocked else []
         words += [f"{len(plan.unknown)} unknown"] if plan.unknown else []
-        words += [f"{len(plan.unreachable)} nodes unreachable"] if plan.unreachable else []
+        words += [f"{count(len(plan.unreachable), 'node')} unreachable"] if plan.unreachable else []
+        state = (", ".join(words), "") if words else ("" if bad else "as declared", "green")
         services = sorted({step.service or step.id for step in plan.disruptive})
         self.line(
             (report.cluster, "bold"),
-            f": {len(plan.nodes)} nodes, {plan.total} resources: ",
-            ", ".join(words) or "nothing to do",
+            f": {count(len(plan.nodes), 'node')}, {count(plan.total, 'resource')}: ",
+            (count(bad, "violation") if bad else "", "red"),
+            ", " if bad and words else "",
+            state,
             (f"; interrupts {', '.join(services)}" if services else "", "bold red"),
         )
 
     def outcome(self, report: Report) -> None:
         """What became of an apply: failures with their way out, the sum, the endpoints."""
-        for result in report.results:
+        for result in _folded(report.results):
             if result.outcome != "done" or self.verbose:
                 self._result(result)
         counts = Counter(result.outcome for result in report.results)
         if report.declined:
             self.line("nothing was touched")
         elif report.results:
-            words = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+            words = ", ".join(f"{number} {outcome.replace('-', ' ')}" for outcome, number in counts.items())
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
         if report.interrupted:
             self.line(("interrupted", "yellow"), "; the same command resumes")
@@ -184,19 +230,31 @@ def _short(identity: str, node: str) -> str:
     return identity.removesuffix(f" @{node}")
 
 
-def _value(state: State, key: str) -> str:
-    if state is None or key not in state or state[key] is None:
-        return NOTHING
-    words = _words(state[key])
-    return words if len(words) <= LONG else words[: LONG - 1] + "…"
+def _kind_of(violation: Violation) -> Violation:
+    """The violation without its place; equal for the same fault on several nodes."""
+    return replace(violation, node="", resource="")
 
 
-def _words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_words(each) for each in value) or NOTHING
-    return str(value) or NOTHING
+def _shared(plan: Plan) -> dict[tuple[str, ...], list[Violation]]:
+    """The faults that several nodes have alike, by those nodes."""
+    nodes: dict[Violation, list[str]] = {}
+    for each in plan.violations:
+        nodes.setdefault(_kind_of(each), []).append(each.node)
+    found: dict[tuple[str, ...], list[Violation]] = {}
+    for violation, where in nodes.items():
+        if len(set(where)) > 1:
+            found.setdefault(tuple(dict.fromkeys(where)), []).append(violation)
+    return found
+
+
+def _folded(results: Sequence[Result]) -> list[Result]:
+    """The results; those that were not attempted for the same reason as one."""
+    found: dict[tuple[str, str], Result] = {}
+    for each in results:
+        key = ("", each.why) if each.outcome in ("not-attempted", "interrupted") else (each.id, "")
+        first = found.get(key)
+        found[key] = each if first is None else replace(first, id=f"{first.id}, {each.id}")
+    return list(found.values())
 
 
 def render(report: Report, console: Console, *, verbose: int = 0) -> None:

@@ -47,6 +47,7 @@ class Checkpoint(Resource):
     """
 
     kind: ClassVar[str] = "checkpoint"
+    implied: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong", "unverified", "leftover"})
 
     repository: str
     revision: str = "main"

@@ -5,8 +5,10 @@ Content is identified by its SHA-256. Secret content is compared on the node and
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,6 +21,8 @@ from sparkops.resources.resource import Resource
 
 SHOWN = 64 << 10
 """Bytes of declared text up to which a diff is shown."""
+ONE_LINE = 120
+"""Characters from which on a line of JSON is laid out for the diff."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,10 @@ class File(Resource):
             return f"(the present content is binary or large: {found.get('size', '?')} bytes)"
         if len(self.content.text) > SHOWN:
             return f"(the declared content is large: {len(self.content.encode())} bytes)"
-        return _unified(self.name, found["text"] if found else None, self.content.text)
+        before, after = found["text"] if found else None, self.content.text
+        if (laid := _laid_out(after)) != after:
+            return _unified(f"{self.name} (laid out)", None if before is None else _laid_out(before), laid)
+        return _unified(self.name, before, after)
 
 
 def _digest(content: Content) -> str:
@@ -106,6 +113,15 @@ def _unified(name: str, old: str | None, new: str) -> str:
     before = "/dev/null" if old is None else name
     lines = difflib.unified_diff(_lines(old or ""), _lines(new), before, name)
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
+def _laid_out(text: str) -> str:
+    """JSON that stands in one long line, as a person can compare it; every other text as it is."""
+    if "\n" in text.rstrip("\n") or len(text) < ONE_LINE or not text.startswith("{"):
+        return text
+    with contextlib.suppress(ValueError):
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n"
+    return text
 
 
 def _lines(text: str) -> list[str]:

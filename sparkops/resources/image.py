@@ -90,6 +90,7 @@ class Image(Resource):
     """
 
     kind: ClassVar[str] = "image"
+    implied: ClassVar[frozenset[str]] = frozenset({"reference", "fits"})
 
     digest: str | None = None
     manifest: str | None = None

@@ -33,6 +33,8 @@ class Resource:
     kind: ClassVar[str]
     interrupts: ClassVar[frozenset[str]] = frozenset()
     """The keys whose change interrupts a service."""
+    implied: ClassVar[frozenset[str]] = frozenset()
+    """The keys that follow from the creation itself; no reader of a plan needs them there."""
     exclusive: ClassVar[str] = ""
     """Steps of one node with the same word here run one after another (apt holds one lock)."""
     converged: ClassVar[bool] = True

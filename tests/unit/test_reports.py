@@ -123,3 +123,39 @@ def test_rate_and_time_left_are_told() -> None:
     event = StepProgress(node="a", id="x", done=1e9, total=2e9)
     assert amount(event, 1e8) == "1.0 GB of 2.0 GB, 100.0 MB/s, 10 s left"
     assert (size(999), size(1e12), duration(3700)) == ("999 B", "1.0 TB", "1 h 1 min")
+
+
+def test_what_is_wrong_alike_on_several_nodes_is_told_once() -> None:
+    from dataclasses import replace
+
+    plan = Plan(nodes=("a", "b", "c"), total=3, violations=tuple(replace(BAD, node=node) for node in "ab"))
+    shown = text(report(plan=plan))
+    assert shown.count("driver.version-denied") == 1
+    assert shown.startswith("a, b\n")
+
+
+def test_what_is_not_attempted_stands_below_its_reason_without_details() -> None:
+    other = Step(id="file /x @a", kind="file", node="a", action="create", before=None, after={}, changes=())
+    plan = Plan(nodes=("a",), total=2, steps=(STEP, other), blocked=dict.fromkeys((STEP.id, other.id), "bad driver"))
+    shown = text(report(plan=plan))
+    assert shown.count("not attempted: bad driver") == 1
+    assert "+y" not in shown
+    assert "+y" in text(report(plan=plan), verbose=1)
+
+
+def test_of_what_is_created_its_name_and_what_it_is_not_are_left_out() -> None:
+    after = {"name": "/x", "masked": False, "mode": "0644", "digest": "0123456789ab" * 5 + "0123"}
+    made = Step(
+        id="file /x @a", kind="file", node="a", action="create", before=None, after=after, changes=tuple(after),
+        diff="--- /dev/null\n+++ /x\n@@ -0,0 +1 @@\n+text\n",
+    )  # fmt: skip
+    shown = text(report(steps=(made,))).splitlines()
+    assert shown[1:3] == ["  + file /x  mode: 0644, digest: 0123456789ab…", "      +text"]
+
+
+def test_keys_that_change_alike_stand_together() -> None:
+    step = Step(
+        id="unit q @a", kind="unit", node="a", action="update", before={"enabled": False, "running": False},
+        after={"enabled": True, "running": True}, changes=("enabled", "running"),
+    )  # fmt: skip
+    assert "enabled, running: no → yes" in text(report(steps=(step,)))
