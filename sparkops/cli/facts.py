@@ -31,12 +31,16 @@ def command(nodes: tuple[str, ...], inventory: Path, groups: tuple[str, ...], fo
     from sparkops.cli.printing import passwords_for
     from sparkops.core.errors import SparkopsError
     from sparkops.core.states import Unknown
+    from sparkops.inventory.faults import suggest
     from sparkops.inventory.load import load
     from sparkops.inventory.secrets import Secrets
     from sparkops.nodes.connect import Connections
     from sparkops.operate.facts import GROUPS, facts
     from sparkops.reconcile.targets import targets
 
+    for group in groups:
+        if group not in GROUPS:
+            raise click.UsageError(f"there is no group of facts {group!r}; {suggest(group, GROUPS)}")
     loaded = load(inventory)
     chosen = loaded.limit(nodes or None)
     reachable = {name: target for name, target in targets(loaded, Secrets()).items() if name in chosen}

@@ -50,6 +50,7 @@ def _ask(text: str) -> Found:
     from sparkops.core.states import Unknown
     from sparkops.nodes.connect import Connections
     from sparkops.nodes.passwords import Passwords, terminal
+    from sparkops.nodes.sshconfig import SSHConfigs
     from sparkops.nodes.target import Target
     from sparkops.operate.facts import facts
     from sparkops.operate.starting import Found, node_name
@@ -64,10 +65,11 @@ def _ask(text: str) -> Found:
     if isinstance(answer, SparkopsError):
         raise answer
     keys = connections.scan(target)
+    entered_as = SSHConfigs().route(target).end.user
     return Found(
         name=target.name,
         host=host,
-        user=target.user,
+        user=entered_as,
         port=target.port,
         host_key=keys[0].line if keys else "",
         facts={} if isinstance(answer, Unknown) else answer,

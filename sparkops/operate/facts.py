@@ -15,7 +15,21 @@ from sparkops.nodes.target import Target
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.resources.resource import unpack
 
-GROUPS = ("os", "cpu", "memory", "disk", "gpu", "docker", "cdi", "network", "reboot", "desktop", "firmware", "packages")
+GROUPS = (
+    "os",
+    "cpu",
+    "memory",
+    "disk",
+    "gpu",
+    "docker",
+    "cdi",
+    "network",
+    "reboot",
+    "desktop",
+    "firmware",
+    "packages",
+    "uptime",
+)
 
 
 def facts(

@@ -34,8 +34,7 @@ connection:
   become: true                  # through sudo; a password is asked for once, if one is needed
 
 nodes:
-{nodes}
-services:
+{nodes}services:
   qwen:
     nodes: [{first}]
     port: 8000

@@ -147,7 +147,8 @@ def _judge_version(expected: Expectation, component: Component, version: str) ->
     words = f"{component.title} {version}: {verdict.reason}{certainty}" if verdict.match else verdict.reason
     if verdict.word == "deny":
         return Judgement("denied", words, "error", component.remedy, verdict.source)
-    return Judgement("doubtful", words, "warning", component.remedy, verdict.source)
+    proven = "" if verdict.match else "if it has proven itself, `accept` it by this id in the inventory; else "
+    return Judgement("doubtful", words, "warning", proven + component.remedy, verdict.source)
 
 
 def _judge_plain(key: str, expected: Expectation, value: Any) -> Judgement | None:
@@ -192,6 +193,8 @@ def shown(key: str, value: Any) -> str:
     """A value for a person; bytes in GiB."""
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if key.endswith("_bytes") and isinstance(value, (int, float)):
         return f"{value / GIB:.1f} GiB"
     return f"{value:g}" if isinstance(value, float) else str(value)
