@@ -85,15 +85,19 @@ def _apply(
 
 
 def _agree(report: Report, yes: bool) -> bool:
+    from sparkops.core.errors import InventoryError
+    from sparkops.reports.words import names
+
     interrupting = report.plan.disruptive
     if yes or not interrupting:
         return True
+    services = names(sorted({step.service or step.id for step in interrupting}))
     if not options.is_terminal():
-        raise click.UsageError(
-            f"{len(interrupting)} steps interrupt a service ({', '.join(s.id for s in interrupting[:3])}); "
-            "without a terminal to ask at, this needs --yes"
+        raise InventoryError(
+            f"this interrupts {services}, and there is no terminal to ask at",
+            hint="nothing was touched; give --yes to go on without the question",
         )
-    return click.confirm(f"{len(interrupting)} steps interrupt a service. Go on?")
+    return click.confirm(f"This interrupts {services}. Go on?")
 
 
 @contextlib.contextmanager

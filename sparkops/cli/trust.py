@@ -51,6 +51,10 @@ def command(nodes: tuple[str, ...], inventory: Path, yes: bool) -> int:
 def _agreed(node: str, yes: bool) -> bool:
     if yes:
         return True
+    from sparkops.core.errors import InventoryError
+
     if not options.is_terminal():
-        raise click.UsageError("without a terminal to ask at, this needs --yes")
+        raise InventoryError(
+            "there is no terminal to ask at", hint="compare the fingerprint elsewhere, then give --yes"
+        )
     return click.confirm(f"  Is this the key of {node}?")

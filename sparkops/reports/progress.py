@@ -6,14 +6,20 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from sparkops.core import events
 from sparkops.reports.text import OUTCOMES
 from sparkops.reports.words import duration, safe, size
 
+WIDE = 100
+"""Columns from which on there is room for bars."""
 CALM = 15.0
 """Seconds between two lines about one step where there is no terminal."""
 
@@ -65,10 +71,34 @@ class Lines(Silent):
         if isinstance(event, events.StepProgress) and time.monotonic() - self._said.get(event.id, 0.0) > CALM:
             self._said[event.id] = time.monotonic()
             return f"  {event.id}: {amount(event)}"
-        if isinstance(event, events.StepFinished):
+        if isinstance(event, events.StepFinished) and event.outcome != "not-attempted":
             why = f": {event.why}" if event.why else ""
             return f"{OUTCOMES[event.outcome][0]} {event.id} ({event.seconds:.1f} s){why}"
         return ""
+
+
+class _Bar(BarColumn):
+    """A bar where there is a total, and nothing that moves without a meaning where there is none."""
+
+    def render(self, task: Task) -> Any:
+        return super().render(task) if task.total else Text("")
+
+
+class _Words(ProgressColumn):
+    """What a step does, cut at its end where the line is short; the time that it has taken so far."""
+
+    def render(self, task: Task) -> Text:
+        amount, seconds = task.fields["amount"], task.elapsed or 0.0
+        words = [amount] if amount else []
+        return Text(", ".join([*words, duration(seconds)] if not task.total else words), style="dim")
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """The node comes first and stands whole; a narrow terminal has no bars."""
+    named = Column(no_wrap=True, overflow="ellipsis", max_width=max(20, width * 2 // 5))
+    told = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    bars: list[ProgressColumn] = [_Bar(bar_width=WIDE // 6)] if width >= WIDE else []
+    return [TextColumn("{task.description}", markup=False, table_column=named), *bars, _Words(table_column=told)]
 
 
 class Live(Silent):
@@ -77,12 +107,10 @@ class Live(Silent):
     def __init__(self, console: Console, others: tuple[events.Listener, ...] = ()) -> None:
         super().__init__(others)
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[amount]}", markup=False),
-            TimeElapsedColumn(),
+            *_columns(console.width),
             console=console,
             transient=True,
+            expand=True,
             refresh_per_second=5,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -111,12 +139,14 @@ class Live(Silent):
             elif isinstance(event, (events.NodeObserved, events.NodeFailed)):
                 self._end(event.node)
             elif isinstance(event, events.StepStarted):
-                self._begin(event.id, event.id)
+                self._begin(event.id, f"{event.node}  {event.id.removesuffix(f' @{event.node}')}")
             elif isinstance(event, events.StepProgress):
                 self._advance(event)
             elif isinstance(event, events.StepFinished):
                 self._end(event.id)
                 symbol, style = OUTCOMES[event.outcome]
+                if event.outcome == "not-attempted":
+                    return
                 words = f"{symbol} {event.id}" + (f"  {event.why}" if event.why else "")
                 self._progress.console.print(safe(words), style=style, markup=False, highlight=False)
 
@@ -131,6 +161,8 @@ class Live(Silent):
         since, base = self._rates[event.id]
         if event.done is not None and base == 0.0:
             self._rates[event.id] = since, base = time.monotonic(), event.done
+        if event.unit == "s" and event.total is None:
+            event = replace(event, done=None)
         rate = ((event.done or 0.0) - base) / max(0.5, time.monotonic() - since)
         self._progress.update(task, completed=event.done or 0, total=event.total, amount=safe(amount(event, rate)))
 
@@ -145,7 +177,7 @@ def amount(event: events.StepProgress, rate: float = 0.0) -> str:
     words = []
     if event.done is not None and event.unit == "bytes":
         words.append(f"{size(event.done)} of {size(event.total)}" if event.total else size(event.done))
-        if rate > 0:
+        if rate > 0 and event.done != event.total:
             words.append(f"{size(rate)}/s")
             if event.total:
                 words.append(f"{duration((event.total - event.done) / rate)} left")
