@@ -50,9 +50,16 @@ def output(function: Command) -> Command:
     """--format, -o, -v and --no-color."""
     for option in (
         click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
-        click.option("-v", "--verbose", count=True, help="Also list what is as declared"),
-        click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file"),
-        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
+        click.option("-v", "--verbose", count=True, help="Also what is as declared, and texts and values whole"),
+        click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file; - prints it"),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="For people, or for programs (versioned)",
+        ),
     ):
         function = option(function)
     return function

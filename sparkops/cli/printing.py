@@ -18,10 +18,16 @@ from sparkops.reports.json import as_json
 from sparkops.reports.progress import Lines, Live, Silent
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the command line say how that ends; rich would exit with 1, "the input is wrong"."""
+        raise BrokenPipeError
+
+
 def console(no_color: bool, *, error: bool = False) -> Console:
     """A console without rich's own guessing of markup and highlights."""
     plain = no_color or bool(os.environ.get("NO_COLOR"))
-    return Console(no_color=plain, highlight=False, markup=False, emoji=False, stderr=error)
+    return _Console(no_color=plain, highlight=False, markup=False, emoji=False, stderr=error)
 
 
 def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
@@ -29,7 +35,7 @@ def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
     if form != "text":
         return Silent(others)
     shown = console(no_color, error=True)
-    if shown.is_terminal:
+    if shown.is_terminal and sys.stderr.isatty():
         return Live(shown, others)
     return Lines(lambda line: print(line, file=sys.stderr, flush=True), others)
 
@@ -46,6 +52,8 @@ def show_plan(report: Report, *, no_color: bool, verbose: int) -> None:
 
 def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verbose: int) -> None:
     """Print the report, or write it to a file."""
+    if output == Path("-"):
+        output = None
     if form == "json":
         words = json.dumps(as_json(report), indent=1) + "\n"
     elif output is not None:
