@@ -68,8 +68,10 @@ class Schedule:
         for need in step.needs:
             if need not in self.results:
                 return False
-            if self.results[need].outcome != "done":
-                return self._settle(step, "not-attempted", f"{need} is not as declared")
+            below = self.results[need]
+            if below.outcome != "done":
+                root = below.why if below.outcome == "not-attempted" else f"{need} is not as declared"
+                return self._settle(step, "not-attempted", root)
         if not self._room(step):
             return False
         self._running[step.id] = step

@@ -29,6 +29,7 @@ OUTCOMES = {
     "not-attempted": ("·", "yellow"),
     "interrupted": ("·", "yellow"),
 }
+SKIPPED = ("not-attempted", "interrupted")
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 LONG = 60
 DIFF_NEW = 12
@@ -199,14 +200,17 @@ class Printer:
 
     def outcome(self, report: Report) -> None:
         """What became of an apply: failures with their way out, the sum, the endpoints."""
-        for result in _folded(report.results):
-            if result.outcome != "done" or self.verbose:
+        for result in report.results:
+            if result.outcome not in SKIPPED and (result.outcome != "done" or self.verbose):
                 self._result(result)
+        self._skipped([result for result in report.results if result.outcome in SKIPPED])
         counts = Counter(result.outcome for result in report.results)
         if report.declined:
             self.line("nothing was touched")
         elif report.results:
             words = ", ".join(f"{number} {outcome.replace('-', ' ')}" for outcome, number in counts.items())
+            silent = report.plan.unreachable
+            words += f", {count(len(silent), 'node')} unreachable" if silent else ""
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
         if report.interrupted:
             self.line(("interrupted", "yellow"), "; the same command resumes")
@@ -215,6 +219,14 @@ class Printer:
                 self.line((service, "bold"), "  ", (url, "green"))
         if report.run and report.results:
             self.line((f"log: {report.run}", "dim"))
+
+    def _skipped(self, results: Sequence[Result]) -> None:
+        """What was not begun, below its reason."""
+        for outcome, why in dict.fromkeys((result.outcome, result.why) for result in results):
+            self.line(("· ", "yellow"), f"{outcome.replace('-', ' ')}: {why}")
+            for result in results:
+                if (result.outcome, result.why) == (outcome, why):
+                    self.line((result.id, "dim"), indent=4)
 
     def _result(self, result: Result) -> None:
         symbol, style = OUTCOMES[result.outcome]
@@ -245,16 +257,6 @@ def _shared(plan: Plan) -> dict[tuple[str, ...], list[Violation]]:
         if len(set(where)) > 1:
             found.setdefault(tuple(dict.fromkeys(where)), []).append(violation)
     return found
-
-
-def _folded(results: Sequence[Result]) -> list[Result]:
-    """The results; those that were not attempted for the same reason as one."""
-    found: dict[tuple[str, str], Result] = {}
-    for each in results:
-        key = ("", each.why) if each.outcome in ("not-attempted", "interrupted") else (each.id, "")
-        first = found.get(key)
-        found[key] = each if first is None else replace(first, id=f"{first.id}, {each.id}")
-    return list(found.values())
 
 
 def render(report: Report, console: Console, *, verbose: int = 0) -> None:
