@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-
-from rich.console import Console
-from rich.text import Text
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TextIO
 
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Pending, State
 from sparkops.reports.words import brief, count, names, safe, value
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SYMBOLS = {
     "create": ("+", "green"),
@@ -39,17 +40,29 @@ DIFF_LINES = 60
 NOTHING = "(none)"
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Where text goes without a terminal: no colours, nothing wrapped, and so nothing of rich loaded."""
+
+    file: TextIO
+
+
 class Printer:
     """Writes reports to a console; knows no run."""
 
-    def __init__(self, console: Console, *, verbose: int = 0) -> None:
+    def __init__(self, console: Console | Plain, *, verbose: int = 0) -> None:
         self.console = console
         self.verbose = verbose
 
     def line(self, *parts: tuple[object, str] | str, indent: int = 0) -> None:
+        styled = [part if isinstance(part, tuple) else (part, "") for part in parts]
+        if isinstance(self.console, Plain):
+            self.console.file.write(" " * indent + "".join(safe(words) for words, _ in styled) + "\n")
+            return
+        from rich.text import Text
+
         text = Text(" " * indent)
-        for part in parts:
-            words, style = part if isinstance(part, tuple) else (part, "")
+        for words, style in styled:
             text.append(safe(words), style)
         self.console.print(text, soft_wrap=True)
 
@@ -259,7 +272,7 @@ def _shared(plan: Plan) -> dict[tuple[str, ...], list[Violation]]:
     return found
 
 
-def render(report: Report, console: Console, *, verbose: int = 0) -> None:
+def render(report: Report, console: Console | Plain, *, verbose: int = 0) -> None:
     """The whole report: the plan for a look, the outcome for an apply (its plan was shown before the question)."""
     printer = Printer(console, verbose=verbose)
     if report.command == "apply":
@@ -270,6 +283,6 @@ def render(report: Report, console: Console, *, verbose: int = 0) -> None:
 
 def lines(report: Report) -> Iterable[str]:
     """The text report without colours, line by line, as it is written to a file."""
-    console = Console(no_color=True, width=120, record=True, file=io.StringIO())
-    render(report, console, verbose=1)
-    return console.export_text().splitlines()
+    written = io.StringIO()
+    render(report, Plain(written), verbose=1)
+    return written.getvalue().splitlines()
