@@ -5,8 +5,6 @@ It must not import the worker: it reads its sources.
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -33,6 +31,8 @@ def _builder() -> dict[str, object]:
 @cache
 def _others() -> dict[str, str]:
     """The worker halves that installed packages bring: kind → module."""
+    import importlib.metadata  # it loads `email` and `zipfile`, and most runs have none of them
+
     return {entry.name: entry.value for entry in importlib.metadata.entry_points(group=KIND_GROUP)}
 
 
@@ -44,6 +44,8 @@ def source(module: str) -> str:
         if path.is_file():
             return path.read_text()
     if parts[:1] == ["worker"] and len(parts) == 2 and parts[1] in (others := _others()):
+        import importlib.util
+
         spec = importlib.util.find_spec(others[parts[1]])
         if spec is not None and spec.origin:
             return Path(spec.origin).read_text()

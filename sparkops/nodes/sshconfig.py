@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sparkops.nodes import sshlib
+
+# isort: split
 from paramiko.config import SSHConfig
 from paramiko.ssh_exception import ConfigParseError, SSHException
 
@@ -131,6 +134,8 @@ def _lines(file: Path, base: Path, block: list[str], depth: int) -> Iterator[str
             continue
         if word.lower() in ("host", "match"):
             block[0] = raw.strip()
+            if "exec" in rest.lower():
+                sshlib.match_exec()
         yield raw.replace("%", HELD) if word.lower() == "proxycommand" else raw
 
 
