@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparkops.core import events
-from sparkops.core.errors import ConnectionFailed, NodeError, SparkopsError
+from sparkops.core.errors import ConnectionFailed, Interrupted, NodeError, SparkopsError
 from sparkops.core.plan import Plan, Step
 from sparkops.core.report import Outcome, Result
 from sparkops.core.states import Observed, Unknown
@@ -104,6 +104,8 @@ class Schedule:
         try:
             why = self._bring(step)
             outcome = "failed" if why else "done"
+        except Interrupted as error:
+            outcome, why = "interrupted", error.what
         except NodeError as error:
             if isinstance(error, ConnectionFailed):
                 self.fleet.fail(step.node, error)
@@ -138,6 +140,10 @@ class Schedule:
             except StopIteration as done:
                 return self._proof(resource, done.value)
             self._tell(step, progress)
+            if self.stop.is_set() and resource.leavable:
+                session.leave()
+                work.close()
+                raise Interrupted("left; it goes on by itself, and the next apply looks for it again")
 
     def _again(self, resource: Resource, found: Observed, step: Step) -> Step | None:
         difference = diff(resource, found, self.facts.get(resource.node, {}))

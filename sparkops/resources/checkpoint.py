@@ -47,6 +47,7 @@ class Checkpoint(Resource):
     """
 
     kind: ClassVar[str] = "checkpoint"
+    leavable: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong", "unverified", "leftover"})
 
     repository: str

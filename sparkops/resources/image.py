@@ -90,6 +90,7 @@ class Image(Resource):
     """
 
     kind: ClassVar[str] = "image"
+    leavable: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = frozenset({"reference", "fits"})
 
     digest: str | None = None

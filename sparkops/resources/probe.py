@@ -34,6 +34,7 @@ class Probe(Resource):
     """
 
     kind: ClassVar[str] = "probe"
+    leavable: ClassVar[bool] = True
     reproved: ClassVar[bool] = True
 
     port: int

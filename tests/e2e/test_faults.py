@@ -441,3 +441,22 @@ def test_an_engine_that_does_not_come_up_is_told_with_its_words_and_the_next_app
     engine("", 60)
     cluster.healed()
     assert complete(node, 8000)["choices"]
+
+
+def test_the_first_interrupt_leaves_what_only_waits(cluster: Cluster, node: Node, model: Path) -> None:
+    cluster.roles = ("image", "checkpoint", "service", "health")
+    timeouts = {"first_boot_seconds": 600, "cold_start_seconds": 600}
+    cluster.declare(node, environment={"LAB_ENGINE": "never-ready"}, timeouts=timeouts)
+    running = cluster.start()
+    deadline = time.monotonic() + 90
+    while "sparkops-tiny" not in node.text("docker", "ps", "--format", "{{.Names}}"):
+        assert time.monotonic() < deadline, "the engine was not started"
+        time.sleep(1)
+    time.sleep(3)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=30)
+    report = json.loads(out)
+    assert running.returncode == report["exit_status"] == 130
+    assert {result["outcome"] for result in report["results"]} == {"done", "interrupted"}
+    cluster.declare(node, environment={})
+    cluster.healed()
