@@ -65,6 +65,30 @@ def output(function: Command) -> Command:
     return function
 
 
+def inventory_option(function: Command) -> Command:
+    """-i, for commands whose arguments are nodes or services."""
+    return click.option(
+        "-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True
+    )(function)
+
+
+def text_or_json(function: Command) -> Command:
+    """--format and --no-color, for commands whose answer is short or flows."""
+    for option in (
+        click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="For people, or for programs (versioned)",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def jobs(function: Command) -> Command:
     return click.option(
         "--jobs", type=click.IntRange(1, 512), default=64, show_default=True, help="Nodes to talk to at once"

@@ -204,6 +204,7 @@ class Channel:
         self.number = number
         self.inbox = inbox
         self.waiting: list[dict[str, Any]] = []
+        self.result: Any = None
         self._credit = WINDOW
 
     def write(self, data: bytes) -> None:
@@ -239,12 +240,13 @@ class Channel:
         self.waiting.append(message)
 
     def read(self) -> bytes:
-        """The next chunk from the worker; b"" when the call is over. Raises the worker's error."""
+        """The next chunk from the worker; b"" when the call is over, with its answer in `result`. Raises its error."""
         while True:
             message = self.waiting.pop(0) if self.waiting else self.session.take(self.inbox)
             if isinstance(message.get("data"), bytes):
                 self.session.post({"id": self.number, "credit": 1})
                 return bytes(message["data"])
             if "result" in message:
+                self.result = message["result"]
                 return b""
             self._note(message)

@@ -22,7 +22,10 @@ THREADS = 64
 
 
 class Fleet:
-    """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run."""
+    """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run.
+
+    Without a `cluster` what is done on the nodes claims nothing: it is no declaration that would have to be remembered.
+    """
 
     def __init__(
         self,
@@ -73,7 +76,8 @@ class Fleet:
         except BaseException:
             transport.close()
             raise
-        session = Session(node, stream, {"state_dir": target.state_dir, "cluster": self.cluster})
+        claims = {"state_dir": target.state_dir, "cluster": self.cluster} if self.cluster else None
+        session = Session(node, stream, claims)
         with self._guard:
             self._transports[node] = transport
             self._sessions[node] = session
