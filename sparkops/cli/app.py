@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("apply", "Bring the nodes into the declared state"),
     "drift": ("drift", "Report what differs from the declaration, with an exit status for scripts"),
     "status": ("status", "Show nodes and services on one screen: reachable, memory, jobs, state, health"),
+    "logs": ("logs", "Print what a service said on its nodes, and with -f what comes"),
+    "exec": ("exec", "Run a program on nodes side by side: `exec NODE… -- PROGRAM`"),
     "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
     "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
     "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
