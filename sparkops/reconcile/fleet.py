@@ -19,6 +19,8 @@ from sparkops.nodes.transport import Transport
 
 Result = TypeVar("Result")
 THREADS = 64
+GRACE = 6.0
+"""Seconds for a worker to finish its atomic step and leave, a little more than it gives itself."""
 
 
 class Fleet:
@@ -134,12 +136,13 @@ class Fleet:
         self._locked = []
 
     def close(self) -> None:
-        """End all sessions and connections."""
+        """End all sessions and connections. Who has answered everything and holds no lock is not waited for."""
         sessions, self._sessions = self._sessions, {}
         transports, self._transports = self._transports, {}
 
         def end(node: str) -> None:
-            sessions[node].close(grace=0.0 if node in self.failed else 6.0)
+            waits = node not in self.failed and (sessions[node].busy or node in self._locked)
+            sessions[node].close(grace=GRACE if waits else 0.0)
             transports[node].close()
 
         if sessions:
