@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +22,9 @@ def look(
     output: Path | None,
     verbose: int,
     no_color: bool,
+    save: Path | None = None,
 ) -> int:
-    """Load, observe, print; returns the exit status."""
+    """Load, observe, print, and keep the plan in the file `save`; returns the exit status."""
     from sparkops.nodes.connect import Connections
     from sparkops.reconcile.apply import Road
 
@@ -36,5 +38,11 @@ def look(
             listener=listener,
             jobs=jobs,
         ).look(name)
+    if save is not None:
+        from sparkops.operate import plans
+
+        plans.keep(save, report.plan, loaded, compiled, extra=extra, limit=limit, roles=roles)
     emit(report, form, output, no_color=no_color, verbose=verbose)
+    if save is not None:
+        print(f"kept: {save}; `sparkops apply {inventory} --plan {save}` carries it out", file=sys.stderr)
     return report.exit_status

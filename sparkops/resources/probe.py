@@ -34,6 +34,7 @@ class Probe(Resource):
     """
 
     kind: ClassVar[str] = "probe"
+    volatile: ClassVar[frozenset[str]] = frozenset({"answers", "why", "seconds"})
     reproved: ClassVar[bool] = True
 
     port: int
