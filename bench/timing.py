@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,22 +10,33 @@ from typing import Any
 
 
 def side_by_side(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, Any]]:
-    """Seconds of each work, all in turn in each round, so that what disturbs one disturbs the others as well."""
+    """Seconds of each work, all in turn in each round, so that what disturbs one disturbs the others as well.
+
+    `cpu` is the median of the CPU seconds of the processes that the work started and waited for.
+    """
     taken: dict[str, list[float]] = {name: [] for name in works}
+    burnt: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            started = time.perf_counter()
+            before, started = _children(), time.perf_counter()
             work()
             taken[name].append(time.perf_counter() - started)
+            burnt[name].append(_children() - before)
     return {
         name: {
             "median": round(statistics.median(each), 4),
             "min": round(min(each), 4),
             "max": round(max(each), 4),
+            "cpu": round(statistics.median(burnt[name]), 4),
             "rounds": rounds,
         }
         for name, each in taken.items()
     }
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def ratio(figures: Mapping[str, Mapping[str, Any]], of: str, to: str) -> float:

@@ -17,6 +17,8 @@ import click
 from sparkops.core.errors import SparkopsError
 
 DEFECT = 70
+CUT_OFF = 141
+"""Who read the output went away before its end; what a shell shows for SIGPIPE. 0 would claim that all is well."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Write a first, commented inventory"),
@@ -73,7 +75,7 @@ def cli() -> None:
     """Declarative, agentless provisioning of DGX Spark nodes and the LLM services on them.
 
     \b
-    sparkops init > inventory.yml      a first inventory to fill in
+    sparkops init                      a first inventory to fill in
     sparkops plan inventory.yml        what would change
     sparkops apply inventory.yml       bring the nodes there
     sparkops drift inventory.yml       what differs, for a timer or CI
@@ -98,7 +100,7 @@ def run(args: Sequence[str]) -> int:
         return error.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return CUT_OFF
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EROFS, errno.EISDIR):
             return _defect()

@@ -70,11 +70,7 @@ def _apply(
     from sparkops.operate.runs import RunFolder
     from sparkops.reconcile.apply import Road
 
-    if plan is None:
-        saved = None
-        loaded, compiled, secrets = options.load(inventory, extra, limit, roles)
-    else:
-        saved, (loaded, compiled, secrets) = _kept(plan, inventory, extra, limit, roles)
+    saved, loaded, compiled, secrets = _load(plan, inventory, extra, limit, roles)
     run = RunFolder.create(loaded.cluster, "apply")
     stop = threading.Event()
     with listener_for(form, no_color, run.write) as listener, _interrupts(stop):
@@ -83,8 +79,8 @@ def _apply(
             if form == "text":
                 with listener.paused():
                     show_plan(report, no_color=no_color, verbose=verbose)
-                    return _agree(report, yes or saved is not None)
-            return _agree(report, yes or saved is not None)
+                    return _agree(report, yes or plan is not None)
+            return _agree(report, yes or plan is not None)
 
         report = Road(
             inventory=loaded,
@@ -100,18 +96,24 @@ def _apply(
     return report.exit_status
 
 
-def _kept(
-    plan: Path, inventory: Path, extra: tuple[tuple[str, str], ...], limit: tuple[str, ...], roles: tuple[str, ...]
-) -> tuple[SavedPlan, tuple[Inventory, Compiled, Secrets]]:
-    """A kept plan, and the inventory for what it selects. Raises PlanError, and Stale where that is another by now."""
+def _load(
+    plan: Path | None,
+    inventory: Path,
+    extra: tuple[tuple[str, str], ...],
+    limit: tuple[str, ...],
+    roles: tuple[str, ...],
+) -> tuple[SavedPlan | None, Inventory, Compiled, Secrets]:
+    """The inventory; with a kept plan, for what that selects. Raises PlanError, and Stale where it no longer holds."""
+    if plan is None:
+        return None, *options.load(inventory, extra, limit, roles)
     from sparkops.operate import plans
 
     if limit or roles:
         raise click.UsageError("a kept plan has its own --limit and --role; leave them out beside --plan")
     saved = plans.take(plan)
-    loaded = options.load(inventory, extra, saved.limit, saved.roles)
-    plans.refuse_other(saved, *loaded[:2], extra)
-    return saved, loaded
+    loaded, compiled, secrets = options.load(inventory, extra, saved.limit, saved.roles)
+    plans.refuse_other(saved, loaded, compiled, extra)
+    return saved, loaded, compiled, secrets
 
 
 def _agree(report: Report, yes: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Literal
@@ -38,11 +39,12 @@ def look(
             listener=listener,
             jobs=jobs,
         ).look(name)
+    emit(report, form, output, no_color=no_color, verbose=verbose)
     if save is not None:
         from sparkops.operate import plans
 
         plans.keep(save, report.plan, loaded, compiled, extra=extra, limit=limit, roles=roles)
-    emit(report, form, output, no_color=no_color, verbose=verbose)
-    if save is not None:
-        print(f"kept: {save}; `sparkops apply {inventory} --plan {save}` carries it out", file=sys.stderr)
+        again = [word for key, value in extra for word in ("-e", f"{key}={value}")]
+        words = shlex.join(["sparkops", "apply", str(inventory), "--plan", str(save), *again])
+        print(f"kept in {save}; to carry it out: {words}", file=sys.stderr)
     return report.exit_status

@@ -48,7 +48,9 @@ def selection(function: Command) -> Command:
 
 def output(function: Command) -> Command:
     """Where the report goes, and in which form: -o, --format, -v and --no-color."""
-    option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file")
+    option = click.option(
+        "-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file; - prints it"
+    )
     return option(form(function))
 
 
@@ -56,8 +58,15 @@ def form(function: Command) -> Command:
     """--format, -v and --no-color."""
     for option in (
         click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
-        click.option("-v", "--verbose", count=True, help="Also list what is as declared"),
-        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
+        click.option("-v", "--verbose", count=True, help="Also what is as declared, and texts and values whole"),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="For people, or for programs (versioned)",
+        ),
     ):
         function = option(function)
     return function

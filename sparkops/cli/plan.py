@@ -23,7 +23,9 @@ Examples:
 @options.inventory_argument
 @options.selection
 @options.jobs
-@click.option("-o", "--save", type=click.Path(path_type=Path), help="Keep the plan in a file, for `apply --plan`")
+@click.option(
+    "-o", "--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep the plan in a file, for `apply --plan`"
+)
 @options.form
 def command(inventory: Path, save: Path | None, **given: Any) -> int:
     """Show what an apply would change. Exit status 0: nothing, 2: something, 3: something is unknown.
@@ -32,4 +34,6 @@ def command(inventory: Path, save: Path | None, **given: Any) -> int:
     """
     from sparkops.cli.looking import look
 
+    if save == Path("-"):
+        raise click.UsageError("a kept plan is a file; the report is printed without -o")
     return look("plan", inventory, output=None, save=save, **given)

@@ -5,9 +5,10 @@ A frame is `u32 length, u32 JSON length, JSON, blobs`, big-endian. A bytes value
 so it needs nothing but the standard library and Python 3.10, and trusts nothing that it reads.
 """
 
-import json
 import struct
 from typing import Any, BinaryIO, Protocol
+
+from sparkops.core import quickjson
 
 LIMIT = 64 << 20
 _HEAD = struct.Struct(">II")
@@ -37,7 +38,7 @@ def encode(message: dict[str, Any]) -> bytes:
             return mark
         raise TypeError(f"not a plain value: {type(value).__name__}")
 
-    text = json.dumps(message, default=take, separators=(",", ":")).encode()
+    text = quickjson.dumps(message, take).encode()
     length = 4 + len(text) + size
     if length > LIMIT:
         raise BadFrame(f"a message of {length} bytes is over the limit of {LIMIT}")
@@ -65,7 +66,7 @@ def decode(body: bytes) -> dict[str, Any]:
         return blobs[start : start + length]
 
     try:
-        message = json.loads(body[4 : 4 + size], object_hook=restore)
+        message = quickjson.loads(body[4 : 4 + size].decode(), restore)
     except BadFrame:
         raise
     except (ValueError, RecursionError) as error:

@@ -90,7 +90,8 @@ def read(path: Path, name: str | None = None, *, faults: Faults | None = None) -
         line = error.object[: error.start].count(b"\n") + 1
         raise InventoryError("the file is not UTF-8", where=f"{shown}:{line}:1", hint="save it as UTF-8") from None
     except OSError as error:
-        raise InventoryError(f"cannot read the file: {error.strerror}", where=shown) from error
+        hint = "`sparkops init` writes a first inventory" if isinstance(error, FileNotFoundError) else ""
+        raise InventoryError(f"cannot read the file: {error.strerror}", where=shown, hint=hint) from error
     return parse(text, name=shown, folder=path.parent, faults=faults)
 
 

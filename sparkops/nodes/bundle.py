@@ -5,8 +5,6 @@ It must not import the worker: it reads its sources.
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -16,6 +14,8 @@ from types import CodeType
 PACKAGE = Path(__file__).resolve().parent.parent
 ALWAYS = ("sparkops.worker.main", "sparkops.worker.lock", "sparkops.worker.jobs")
 KIND_GROUP = "sparkops.worker_kinds"
+_TYPING = re.compile(r"^from typing import ([\w, ]+)$", re.M)
+_WORDS = frozenset({"Any", "BinaryIO", "Protocol"})
 _IMPORT = re.compile(r"^[ ]*(?:from (sparkops[\w.]*) import (\([^)]*\)|[^\n]*)|import (sparkops[\w.]+))", re.M)
 
 
@@ -31,6 +31,8 @@ def _builder() -> dict[str, object]:
 @cache
 def _others() -> dict[str, str]:
     """The worker halves that installed packages bring: kind → module."""
+    import importlib.metadata  # it loads `email` and `zipfile`, and most runs have none of them
+
     return {entry.name: entry.value for entry in importlib.metadata.entry_points(group=KIND_GROUP)}
 
 
@@ -42,10 +44,25 @@ def source(module: str) -> str:
         if path.is_file():
             return path.read_text()
     if parts[:1] == ["worker"] and len(parts) == 2 and parts[1] in (others := _others()):
+        import importlib.util
+
         spec = importlib.util.find_spec(others[parts[1]])
         if spec is not None and spec.origin:
             return Path(spec.origin).read_text()
     raise KeyError(module)
+
+
+def lean(text: str) -> str:
+    """A module's text for the node, line by line the same: names that only type checkers need become `object`.
+
+    Loading `typing` (and `re`, which it needs) takes the node longer than looking at a hundred files.
+    """
+
+    def plain(found: re.Match[str]) -> str:
+        names = [name.strip() for name in found[1].split(",")]
+        return found[0] if set(names) - _WORDS else " = ".join([*names, "object"])
+
+    return _TYPING.sub(plain, text)
 
 
 @cache
@@ -74,7 +91,7 @@ def program(kinds: frozenset[str]) -> bytes:
         module = wanted.pop()
         if module in sources or not _exists(module):
             continue
-        sources[module] = source(module)
+        sources[module] = lean(source(module))
         wanted += _imports(module)
         if "." in module:
             wanted.append(module.rpartition(".")[0])

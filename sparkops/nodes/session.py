@@ -47,6 +47,7 @@ class Session:
         self._calls: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
         self._writing = threading.Lock()
         self._over: SparkopsError | None = None
+        self._leaving = False
         self._heard = time.monotonic()
         self._reader = threading.Thread(target=self._read, name=f"worker of {node}", daemon=True)
         self._reader.start()
@@ -89,6 +90,10 @@ class Session:
         self._reader.join(grace)
         self._stream.close()
 
+    def leave(self) -> None:
+        """From now on a call that is given up is not cancelled: what it does on the node goes on."""
+        self._leaving = True
+
     def _start(self, name: str, args: Mapping[str, Any] | None) -> tuple[int, queue.SimpleQueue[dict[str, Any]]]:
         number = next(self._ids)
         inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -127,7 +132,7 @@ class Session:
                     raise self._error(message["error"])
         finally:
             self._calls.pop(number, None)
-            if not finished and self._over is None:
+            if not finished and self._over is None and not self._leaving:
                 self.post({"id": number, "cancel": True})
 
     def take(self, inbox: queue.SimpleQueue[dict[str, Any]], deadline: float | None = None) -> dict[str, Any]:

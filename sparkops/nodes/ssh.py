@@ -16,6 +16,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparkops.nodes import sshlib  # noqa: F401 - before paramiko
+
+# isort: split
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 

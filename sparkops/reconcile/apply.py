@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sparkops.core import events
-from sparkops.core.errors import ConvergeFailed
+from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
 from sparkops.core.report import Report
-from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.inventory import Inventory, Node
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
+from sparkops.nodes.sshconfig import SSHConfigs
+from sparkops.nodes.target import Target
 from sparkops.reconcile import schedule
 from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import THREADS, Fleet
@@ -89,7 +91,8 @@ class Road:
                 bound=saved is not None,
             )
             fleet.unlock()
-            return self._report("apply", again, started, results=results, interrupted=self.stop.is_set())
+            stopped = any(result.outcome == "interrupted" for result in results)
+            return self._report("apply", again, started, results=results, interrupted=stopped)
 
     def _fleet(self, resources: Sequence[Resource]) -> Fleet:
         kinds = {resource.kind for resource in resources}
@@ -147,11 +150,23 @@ class Road:
 def endpoints(inventory: Inventory, nodes: Sequence[str]) -> Mapping[str, str]:
     """The OpenAI-compatible URL of each declared service that has a port, at its first node."""
     found: dict[str, str] = {}
+    configs = SSHConfigs()
     for service in inventory.services.values():
         if service.state == "retired" or not service.nodes or service.nodes[0] not in nodes:
             continue
         head = service.nodes[0]
         port = inventory.variables(head, service.name).get("service", {}).get("port")
         if isinstance(port, int):
-            found[service.name] = f"http://{inventory.nodes[head].host or head}:{port}/v1"
+            found[service.name] = f"http://{_address(inventory.nodes[head], configs)}:{port}/v1"
     return found
+
+
+def _address(node: Node, configs: SSHConfigs) -> str:
+    """Where a node is found by others than SSH: an alias of SSH's configuration means nothing to them."""
+    if node.connection.type == "local":
+        return "localhost"
+    try:
+        host = configs.route(Target(name=node.name, host=node.host)).end.host
+    except SparkopsError:
+        host = node.host or node.name
+    return f"[{host}]" if ":" in host else host

@@ -197,6 +197,8 @@ class _Reader:
         )
 
     def _kind(self, word: str, content: Mapping[str, Any], where: str) -> type[Resource]:
+        if word in resources.BUILT_IN:
+            return resources.kind(word)
         names = resources.names()
         if word in names:
             return resources.kind(word)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparkops.core import events
-from sparkops.core.errors import ConnectionFailed, NodeError, SparkopsError
+from sparkops.core.errors import ConnectionFailed, Interrupted, NodeError, SparkopsError
 from sparkops.core.plan import Plan, Step
 from sparkops.core.report import Outcome, Result
 from sparkops.core.states import Observed, Unknown
@@ -74,8 +74,10 @@ class Schedule:
         for need in step.needs:
             if need not in self.results:
                 return False
-            if self.results[need].outcome != "done":
-                return self._settle(step, "not-attempted", f"{need} is not as declared")
+            below = self.results[need]
+            if below.outcome != "done":
+                root = below.why if below.outcome == "not-attempted" else f"{need} is not as declared"
+                return self._settle(step, "not-attempted", root)
         if not self._room(step):
             return False
         self._running[step.id] = step
@@ -108,6 +110,8 @@ class Schedule:
         try:
             why = self._bring(step)
             outcome = "failed" if why else "done"
+        except Interrupted as error:
+            outcome, why = "interrupted", error.what
         except NodeError as error:
             if isinstance(error, ConnectionFailed):
                 self.fleet.fail(step.node, error)
@@ -133,6 +137,9 @@ class Schedule:
         if step.needs and step.action != "verify" and not (self.bound and self._alone(step)):
             found = observe_one(session, resource)
             now = self._again(resource, found, step)
+            if self.bound and now is not None and now.changes != step.changes:
+                text = f"an earlier step moved it; compared anew, what differs is {', '.join(now.changes)}"
+                self.listener(events.Notice(node=step.node, text=f"{step.id}: {text}"))
         if now is None:
             return ""
         work = resource.converge(session, now)
@@ -142,6 +149,10 @@ class Schedule:
             except StopIteration as done:
                 return self._proof(resource, done.value)
             self._tell(step, progress)
+            if self.stop.is_set() and resource.leavable:
+                session.leave()
+                work.close()
+                raise Interrupted("left; it goes on by itself, and the next apply looks for it again")
 
     def _alone(self, step: Step) -> bool:
         """Whether no earlier step of this run can have moved the thing: then whoever did was not in the plan."""

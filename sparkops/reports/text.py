@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-
-from rich.console import Console
-from rich.text import Text
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TextIO
 
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Pending, State
 from sparkops.reports.words import brief, count, names, safe, value
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SYMBOLS = {
     "create": ("+", "green"),
@@ -29,6 +30,7 @@ OUTCOMES = {
     "not-attempted": ("·", "yellow"),
     "interrupted": ("·", "yellow"),
 }
+SKIPPED = ("not-attempted", "interrupted")
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 LONG = 60
 DIFF_NEW = 12
@@ -38,17 +40,29 @@ DIFF_LINES = 60
 NOTHING = "(none)"
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Where text goes without a terminal: no colours, nothing wrapped, and so nothing of rich loaded."""
+
+    file: TextIO
+
+
 class Printer:
     """Writes reports to a console; knows no run."""
 
-    def __init__(self, console: Console, *, verbose: int = 0) -> None:
+    def __init__(self, console: Console | Plain, *, verbose: int = 0) -> None:
         self.console = console
         self.verbose = verbose
 
     def line(self, *parts: tuple[object, str] | str, indent: int = 0) -> None:
+        styled = [part if isinstance(part, tuple) else (part, "") for part in parts]
+        if isinstance(self.console, Plain):
+            self.console.file.write(" " * indent + "".join(safe(words) for words, _ in styled) + "\n")
+            return
+        from rich.text import Text
+
         text = Text(" " * indent)
-        for part in parts:
-            words, style = part if isinstance(part, tuple) else (part, "")
+        for words, style in styled:
             text.append(safe(words), style)
         self.console.print(text, soft_wrap=True)
 
@@ -199,14 +213,17 @@ class Printer:
 
     def outcome(self, report: Report) -> None:
         """What became of an apply: failures with their way out, the sum, the endpoints."""
-        for result in _folded(report.results):
-            if result.outcome != "done" or self.verbose:
+        for result in report.results:
+            if result.outcome not in SKIPPED and (result.outcome != "done" or self.verbose):
                 self._result(result)
+        self._skipped([result for result in report.results if result.outcome in SKIPPED])
         counts = Counter(result.outcome for result in report.results)
         if report.declined:
             self.line("nothing was touched")
         elif report.results:
             words = ", ".join(f"{number} {outcome.replace('-', ' ')}" for outcome, number in counts.items())
+            silent = report.plan.unreachable
+            words += f", {count(len(silent), 'node')} unreachable" if silent else ""
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
         if report.interrupted:
             self.line(("interrupted", "yellow"), "; the same command resumes")
@@ -215,6 +232,14 @@ class Printer:
                 self.line((service, "bold"), "  ", (url, "green"))
         if report.run and report.results:
             self.line((f"log: {report.run}", "dim"))
+
+    def _skipped(self, results: Sequence[Result]) -> None:
+        """What was not begun, below its reason."""
+        for outcome, why in dict.fromkeys((result.outcome, result.why) for result in results):
+            self.line(("· ", "yellow"), f"{outcome.replace('-', ' ')}: {why}")
+            for result in results:
+                if (result.outcome, result.why) == (outcome, why):
+                    self.line((result.id, "dim"), indent=4)
 
     def _result(self, result: Result) -> None:
         symbol, style = OUTCOMES[result.outcome]
@@ -247,17 +272,7 @@ def _shared(plan: Plan) -> dict[tuple[str, ...], list[Violation]]:
     return found
 
 
-def _folded(results: Sequence[Result]) -> list[Result]:
-    """The results; those that were not attempted for the same reason as one."""
-    found: dict[tuple[str, str], Result] = {}
-    for each in results:
-        key = ("", each.why) if each.outcome in ("not-attempted", "interrupted") else (each.id, "")
-        first = found.get(key)
-        found[key] = each if first is None else replace(first, id=f"{first.id}, {each.id}")
-    return list(found.values())
-
-
-def render(report: Report, console: Console, *, verbose: int = 0) -> None:
+def render(report: Report, console: Console | Plain, *, verbose: int = 0) -> None:
     """The whole report: the plan for a look, the outcome for an apply (its plan was shown before the question)."""
     printer = Printer(console, verbose=verbose)
     if report.command == "apply":
@@ -268,6 +283,6 @@ def render(report: Report, console: Console, *, verbose: int = 0) -> None:
 
 def lines(report: Report) -> Iterable[str]:
     """The text report without colours, line by line, as it is written to a file."""
-    console = Console(no_color=True, width=120, record=True, file=io.StringIO())
-    render(report, console, verbose=1)
-    return console.export_text().splitlines()
+    written = io.StringIO()
+    render(report, Plain(written), verbose=1)
+    return written.getvalue().splitlines()

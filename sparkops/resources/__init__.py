@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
+from collections.abc import Iterable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from sparkops.resources.resource import Resource
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 BUILT_IN = (
     "checkpoint",
@@ -29,7 +33,7 @@ GROUP = "sparkops.kinds"
 @cache
 def names() -> tuple[str, ...]:
     """Every kind's name, the built-in ones and those of installed packages (entry point group `sparkops.kinds`)."""
-    others = {entry.name for entry in importlib.metadata.entry_points(group=GROUP)}
+    others = {entry.name for entry in _entries()}
     return tuple(sorted({*BUILT_IN, *others}))
 
 
@@ -42,13 +46,19 @@ def kind(name: str) -> type[Resource]:
     if name in BUILT_IN:
         module = importlib.import_module(f"sparkops.resources.{name}")
         return _only_kind(vars(module), name)
-    for entry in importlib.metadata.entry_points(group=GROUP):
+    for entry in _entries():
         if entry.name == name:
             found = entry.load()
             if not (isinstance(found, type) and issubclass(found, Resource)):
                 raise TypeError(f"entry point {GROUP}:{name} is no Resource")
             return found
     raise KeyError(name)
+
+
+def _entries() -> Iterable[EntryPoint]:
+    import importlib.metadata  # late: it loads `email` and `zipfile`, and runs of built-in kinds need neither
+
+    return importlib.metadata.entry_points(group=GROUP)
 
 
 def _only_kind(members: dict[str, object], name: str) -> type[Resource]:

@@ -92,6 +92,7 @@ class Image(Resource):
     kind: ClassVar[str] = "image"
     volatile: ClassVar[frozenset[str]] = frozenset({"size"})
     contained: ClassVar[bool] = True
+    leavable: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = frozenset({"reference", "fits"})
 
     digest: str | None = None

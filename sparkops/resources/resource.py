@@ -39,6 +39,8 @@ class Resource:
     """Steps of one node with the same word here run one after another (apt holds one lock)."""
     converged: ClassVar[bool] = True
     """False for a kind that is only ever judged (`require`): it never yields a step."""
+    leavable: ClassVar[bool] = False
+    """True for a kind whose act only waits, or is a node's job that goes on by itself: an interrupted run leaves it."""
     reproved: ClassVar[bool] = False
     """True for a kind that has to be proven again whenever something it stands on is changed (`probe`)."""
 

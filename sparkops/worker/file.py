@@ -3,14 +3,12 @@
 Secret content comes with the question and is compared here, so that neither it nor a digest of it travels back.
 """
 
-import hashlib
-import hmac
 import os
 import stat
 from collections.abc import Callable
 from typing import Any
 
-from sparkops.worker import parents, programs
+from sparkops.worker import digests, parents, programs
 from sparkops.worker.calls import Call, Refused
 
 SHOWN = 64 << 10
@@ -51,11 +49,13 @@ def _metadata(found: os.stat_result, ask: dict[str, Any]) -> dict[str, Any]:
 
 def _content(file: Any, found: os.stat_result, ask: dict[str, Any]) -> dict[str, Any]:
     if "secret" in ask:
+        import hmac  # only here: it loads OpenSSL
+
         equal = found.st_size == len(ask["secret"]) and hmac.compare_digest(file.read(), ask["secret"])
         return {"content": "declared" if equal else "other"}
     if found.st_size != ask["size"] and found.st_size > ALWAYS_HASHED:
         return {"content": f"other ({found.st_size} bytes, modified at {found.st_mtime_ns})", "size": found.st_size}
-    digest = hashlib.sha256()
+    digest = digests.sha256(found.st_size)
     kept = b""
     while part := file.read(1 << 20):
         digest.update(part)

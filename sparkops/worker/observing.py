@@ -9,10 +9,11 @@ import threading
 import time
 from typing import Any
 
-from sparkops.worker import claims
 from sparkops.worker.calls import Call, Refused, Unknown, kind
 
 THREADS = 16
+SOON = 0.005
+"""Seconds after which looking at what is left is worth more threads."""
 
 
 def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
@@ -42,12 +43,15 @@ def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, dict[str, Any]]:
+    """Quick looks share one thread; while some take longer than SOON, twice as many look, up to THREADS."""
     answers: dict[str, dict[str, Any]] = {}
     pending = list(reversed(jobs))
+    undone = len(jobs)
     lock = threading.Lock()
-    finished = threading.Semaphore(0)
+    over = threading.Event()
 
     def work() -> None:
+        nonlocal undone
         while True:
             with lock:
                 if not pending:
@@ -56,14 +60,19 @@ def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, 
             found = _guarded(ids, look)
             with lock:
                 answers.update(found)
-            finished.release()
+                undone -= 1
+                if undone == 0:
+                    over.set()
 
-    for _ in range(min(THREADS, len(jobs))):
-        threading.Thread(target=work, daemon=True).start()
     deadline = time.monotonic() + limit
-    for _ in jobs:
-        if not finished.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            break
+    working = 0
+    while undone and time.monotonic() < deadline:
+        more = min(max(1, working), THREADS - working, len(pending))
+        for _ in range(more):
+            threading.Thread(target=work, daemon=True).start()
+        working += more
+        left = max(0.0, deadline - time.monotonic())
+        over.wait(min(SOON, left) if pending and working < THREADS else left)
     with lock:
         pending.clear()
         known = dict(answers)
@@ -96,6 +105,8 @@ def look(name: str, identity: str, ask: dict[str, Any]) -> dict[str, Any]:
 
 def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     """Act on one resource: look again, refuse if it is not as `before` says, claim, act, look again."""
+    from sparkops.worker import claims  # acts only: a look does not pay for it
+
     name, identity, ask = args["kind"], args["id"], args["ask"]
     module = kind(name)
     now = look(name, identity, ask)

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import grp
-import hashlib
 import os
 import pwd
 import stat
@@ -46,6 +45,8 @@ class Place:
     @property
     def beside(self) -> str:
         """The name under which the next content is prepared: always the same, so that a crash leaves at most one."""
+        import hashlib  # for acts only: it loads OpenSSL
+
         return ".sparkops-" + hashlib.sha256(self.name.encode()).hexdigest()[:12]
 
 

@@ -22,6 +22,9 @@ READ_LINES = 4000
 ANSWER_LIMIT = 16 << 20
 WORDS = re.compile(r"error|exception|fatal|failed|killed|sparkops:", re.IGNORECASE)
 
+START = re.compile(r"Starting .*\(sparkops\)\.\.\.$")
+"""systemd's own words; units of the role `service` are described so."""
+
 
 class _Late(Exception):
     """The deadline passed."""
@@ -44,6 +47,8 @@ def _of_unit(shown: dict[str, str]) -> str:
     active, status = shown.get("ActiveState"), shown.get("StatusText", "")
     if active == "active":
         return ""
+    if active == "failed":
+        return f"the unit has failed ({shown.get('Result')})" + (f": {status}" if status else "")
     result = "" if shown.get("Result") == "success" else f", {shown.get('Result')}"
     return f"the unit is {active} ({shown.get('SubState')}{result})" + (f": {status}" if status else "")
 
@@ -215,11 +220,17 @@ def _refused(ask: dict[str, Any], why: str) -> Refused:
     )
 
 
+def newest_run(lines: list[str]) -> list[str]:
+    """What was said since systemd last began to start the unit: an older run's error is no cause of this one's."""
+    starts = [number for number, line in enumerate(lines) if START.match(line)]
+    return lines[starts[-1] :] if starts else lines
+
+
 def engine_log(ask: dict[str, Any]) -> list[str]:
     """The engine's last lines: out of the journal, to which the launcher copies them, else out of Docker."""
     lines: list[str] = []
     if ask.get("unit"):
-        lines = unit.journal(ask["unit"], READ_LINES).splitlines()
+        lines = newest_run(unit.journal(ask["unit"], READ_LINES).splitlines())
     if not lines and ask.get("container"):
         path, query = f"/containers/{ask['container']}/logs", {"stdout": "1", "stderr": "1", "tail": str(READ_LINES)}
         with contextlib.suppress(Unknown, Refused, OSError):

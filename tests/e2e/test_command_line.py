@@ -104,3 +104,10 @@ def test_secrets_are_not_read_by_what_works_offline(tmp_path: Path) -> None:
     assert "***" in done.stdout
     assert "!command" in sparkops(tmp_path, "inventory", "show", "spark-01", "--service", "q").stdout
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_reader_that_goes_away_is_no_clean_bill_of_health(tmp_path: Path) -> None:
+    (tmp_path / "inventory.yml").write_text("version: 1\ncluster: here\nconnection: {type: local}\nnodes: {here: {}}\n")
+    pipe = f"{sys.executable} -m sparkops plan -v --role driver 2>&1 | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", pipe], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "141", done.stderr

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import shlex
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell
+from tests.e2e.test_main_job import complete
 from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
@@ -426,20 +426,37 @@ def test_an_engine_that_does_not_come_up_is_told_with_its_words_and_the_next_app
         limits = {"first_boot_seconds": seconds, "cold_start_seconds": seconds, **short}
         cluster.declare(node, environment={"LAB_ENGINE": mode}, timeouts=limits)
 
-    engine("never-ready", 3)
-    found = result(cluster.run("apply", 4), "probe")
-    assert "no completion within 3 s" in found["why"] + found["detail"], found
-    assert "Initializing a V1 LLM engine" in found["detail"]
-    assert "first_boot_seconds" in found["hint"] or "cold_start_seconds" in found["hint"], found
-
     engine("crash", 60)
     said = cluster.said("apply", 4)
     assert "block_size (4176)" in said
     assert "set serve: {max-num-batched-tokens: 4176} or more" in said
 
+    engine("never-ready", 3)
+    found = result(cluster.run("apply", 4), "probe")
+    assert "no completion within 3 s" in found["why"] + found["detail"], found
+    assert "Initializing a V1 LLM engine" in found["detail"]
+    assert "first_boot_seconds" in found["hint"], found
+    assert "block_size" not in found["detail"], "the crash was another run's"
+
     engine("", 60)
     cluster.healed()
-    body = shlex.quote(json.dumps({"model": FOLDER, "messages": [], "max_tokens": 1}))
-    assert node.exec(
-        "sh", "-c", f"curl -fsS localhost:8000/v1/models -d {body} >/dev/null || curl -fsS localhost:8000/health"
-    )
+    assert complete(node, 8000)["choices"]
+
+
+def test_the_first_interrupt_leaves_what_only_waits(cluster: Cluster, node: Node, model: Path) -> None:
+    cluster.roles = ("image", "checkpoint", "service", "health")
+    timeouts = {"first_boot_seconds": 600, "cold_start_seconds": 600}
+    cluster.declare(node, environment={"LAB_ENGINE": "never-ready"}, timeouts=timeouts)
+    running = cluster.start()
+    deadline = time.monotonic() + 90
+    while "sparkops-tiny" not in node.text("docker", "ps", "--format", "{{.Names}}"):
+        assert time.monotonic() < deadline, "the engine was not started"
+        time.sleep(1)
+    time.sleep(3)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=30)
+    report = json.loads(out)
+    assert running.returncode == report["exit_status"] == 130
+    assert {result["outcome"] for result in report["results"]} == {"done", "interrupted"}
+    cluster.declare(node, environment={})
+    cluster.healed()

@@ -152,6 +152,7 @@ def test_a_plan_that_is_none_or_of_elsewhere_is_wrong_input(shell: Shell, node: 
     shell.write("inventory.yml", inventory.replace("cluster: test", "cluster: other"))
     assert "of the cluster 'test', this inventory of 'other'" in refused(shell, status=1)
     assert "nowhere.json" in shell.run("apply", "inventory.yml", "--plan", "nowhere.json", status=1).stderr
+    assert "a kept plan is a file" in shell.run("plan", "inventory.yml", "-o", "-", status=1).stderr
     assert not node.exists("/srv/first")
 
 
@@ -184,8 +185,9 @@ def test_what_a_planned_command_moves_is_no_surprise(shell: Shell, node: Node) -
     )
     declare(shell, node, role=role)
     plan(shell)
-    shell.run("apply", "inventory.yml", "--plan", "plan.json")
+    done = shell.run("apply", "inventory.yml", "--plan", "plan.json")
     assert node.read("/srv/second") == b"hello second"
+    assert "an earlier step moved it" in done.stderr, "and is said"
 
 
 @pytest.mark.parametrize("source", ["env", "file", "command"])

@@ -15,9 +15,10 @@ from sparkops.core.events import StepProgress
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
+from sparkops.reports.calm import amount
 from sparkops.reports.json import as_json
-from sparkops.reports.progress import amount, duration, size
 from sparkops.reports.text import render
+from sparkops.reports.words import duration, size
 
 STEP = Step(
     id="unit q.service @a",
@@ -159,3 +160,13 @@ def test_keys_that_change_alike_stand_together() -> None:
         after={"enabled": True, "running": True}, changes=("enabled", "running"),
     )  # fmt: skip
     assert "enabled, running: no → yes" in text(report(steps=(step,)))
+
+
+def test_what_was_not_attempted_is_told_once_for_each_reason() -> None:
+    skipped = [
+        Result(id=f"file /{each} @a", node="a", outcome="not-attempted", why="the image failed") for each in "xy"
+    ]
+    shown = text(report("apply", steps=(STEP,), results=tuple(skipped), unreachable={"b": "silent"}))
+    assert shown.count("not attempted: the image failed") == 1
+    assert "    file /x @a\n    file /y @a\n" in shown
+    assert "2 not attempted, 1 node unreachable" in shown

@@ -41,7 +41,7 @@ JOBS = {"count": count}
 def carried_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the loader holds on a node: the worker's sources, and the kind `counting` with them."""
     monkeypatch.setattr(jobs, "RUN", str(tmp_path / "jobs"))
-    names = ["sparkops", "sparkops.core", "sparkops.worker", "sparkops.core.frames"]
+    names = ["sparkops", "sparkops.core", "sparkops.worker", "sparkops.core.frames", "sparkops.core.quickjson"]
     names += [f"sparkops.worker.{name}" for name in ("bundle", "calls", "claims", "jobs")]
     sources = {name: bundle.source(name) for name in names if name != "sparkops.worker.counting"}
     monkeypatch.setattr(carried, "SOURCES", {**sources, "sparkops.worker.counting": PROGRAM})

@@ -110,3 +110,14 @@ def test_a_unit_that_loads_explains_the_silence() -> None:
 def test_a_unit_that_gave_up_is_not_waited_for() -> None:
     assert probe._for_good({"ActiveState": "failed"})
     assert not probe._for_good({"ActiveState": "activating", "SubState": "auto-restart"})
+
+
+def test_an_error_of_an_older_run_is_no_cause_of_this_ones() -> None:
+    older = [
+        "Starting qwen.service - qwen (sparkops)...",
+        "block_size (4176)",
+        "Stopped qwen.service - qwen (sparkops).",
+    ]
+    newest = ["Starting qwen.service - qwen (sparkops)...", "Address already in use", "Failed to start."]
+    assert probe.newest_run([*older, *newest]) == newest
+    assert probe.newest_run(["no word", "of systemd"]) == ["no word", "of systemd"]

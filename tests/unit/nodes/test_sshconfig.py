@@ -111,3 +111,13 @@ def test_the_environment_can_name_the_file(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "config").write_text("User someone\n")
     monkeypatch.setenv("SPARKOPS_SSH_CONFIG", str(tmp_path / "config"))
     assert SSHConfigs().route(Target(name="spark")).end.user == "someone"
+
+
+def test_match_exec_works_though_its_library_is_loaded_only_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
+    config = tmp_path / "config"
+    config.write_text('Match exec "true"\n  User yes\nMatch exec "false"\n  Port 99\n')
+    end = SSHConfigs().route(Target(name="n", ssh_config=config)).end
+    assert (end.user, end.port) == ("yes", 22)
