@@ -1,4 +1,4 @@
-"""Fixtures that all tests may ask for, and how laws are tested: on a shared machine no example is judged by its time."""
+"""Fixtures that all tests may ask for. On a shared machine no example of a law is judged by its time."""
 
 from hypothesis import HealthCheck, settings
 
