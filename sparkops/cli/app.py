@@ -101,7 +101,7 @@ def run(args: Sequence[str]) -> int:
     except SparkopsError as error:
         print(f"error: {safe(str(error))}", file=sys.stderr)
         return error.exit_status
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click turns the first into the second, and into nothing else
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return CUT_OFF
     except OSError as error:

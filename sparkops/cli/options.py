@@ -47,11 +47,18 @@ def selection(function: Command) -> Command:
 
 
 def output(function: Command) -> Command:
-    """--format, -o, -v and --no-color."""
+    """Where the report goes, and in which form: -o, --format, -v and --no-color."""
+    option = click.option(
+        "-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file; - prints it"
+    )
+    return option(form(function))
+
+
+def form(function: Command) -> Command:
+    """--format, -v and --no-color."""
     for option in (
         click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
         click.option("-v", "--verbose", count=True, help="Also what is as declared, and texts and values whole"),
-        click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file; - prints it"),
         click.option(
             "--format",
             "form",

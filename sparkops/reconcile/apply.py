@@ -30,6 +30,7 @@ from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import FACTS, needs_facts, observe, prepare
 from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.saved import SavedPlan
 from sparkops.reconcile.targets import targets
 from sparkops.resources.resource import Resource
 
@@ -56,13 +57,18 @@ class Road:
             seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
         return self._report(command, self._plan(resources, seen), started)
 
-    def apply(self, agree: Callable[[Report], bool]) -> Report:
-        """Bring the nodes into the declared state. `agree` is shown the plan and answers whether to go on."""
+    def apply(self, agree: Callable[[Report], bool], saved: SavedPlan | None = None) -> Report:
+        """Bring the nodes into the declared state. `agree` is shown the plan and answers whether to go on.
+
+        With a `saved` plan nothing is begun that is not in it. Raises Stale where it no longer holds.
+        """
         started = time.monotonic()
         resources, unprepared = prepare(self.compiled.resources)
         with self._fleet(resources) as fleet:
             seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
             plan = self._plan(resources, seen)
+            if saved is not None:
+                saved.refuse_other_steps(plan)
             agreed = agree(self._report("apply", plan, started))
             if not plan.steps:
                 return self._report("apply", plan, started)
@@ -71,8 +77,19 @@ class Road:
             fleet.lock(sorted({step.node for step in plan.steps} - fleet.failed.keys()), self._holder())
             seen = observe(fleet, resources, unprepared=unprepared, listener=events.silent)
             again = self._plan(resources, seen)
-            self._refuse_surprise(plan, again)
-            results = schedule.run(again, resources, fleet, facts=seen.facts, stop=self.stop, listener=self.listener)
+            if saved is not None:
+                saved.refuse_other_steps(again)
+            else:
+                self._refuse_surprise(plan, again)
+            results = schedule.run(
+                again,
+                resources,
+                fleet,
+                facts=seen.facts,
+                stop=self.stop,
+                listener=self.listener,
+                bound=saved is not None,
+            )
             fleet.unlock()
             stopped = any(result.outcome == "interrupted" for result in results)
             return self._report("apply", again, started, results=results, interrupted=stopped)

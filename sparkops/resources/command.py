@@ -28,6 +28,7 @@ class Command(Resource):
     """
 
     kind: ClassVar[str] = "command"
+    volatile: ClassVar[frozenset[str]] = frozenset({"why"})
 
     check: tuple[str, ...] = ()
     run: tuple[str, ...] = ()

@@ -90,6 +90,8 @@ class Image(Resource):
     """
 
     kind: ClassVar[str] = "image"
+    volatile: ClassVar[frozenset[str]] = frozenset({"size"})
+    contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = frozenset({"reference", "fits"})
 
@@ -175,6 +177,13 @@ class Image(Resource):
     def _archive(self) -> Archive:
         assert self.archive is not None
         return read_archive(Path(self.folder, self.archive), self.where)
+
+    def sources(self) -> Mapping[str, str]:
+        if not self.archive or self.state == "absent":
+            return {}
+        archive = self._archive()
+        told = json.dumps([archive.layers, archive.config], sort_keys=True, default=str)
+        return {f"archive {self.archive}": "sha256:" + hashlib.sha256(told.encode()).hexdigest()}
 
     def ask(self) -> dict[str, Any]:
         reference = self.reference
