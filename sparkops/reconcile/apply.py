@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import datetime
-import getpass
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +27,7 @@ from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import FACTS, needs_facts, observe, prepare
 from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.recording import KIND, actor, by_node, record
 from sparkops.reconcile.saved import SavedPlan
 from sparkops.reconcile.targets import targets
 from sparkops.resources.resource import Resource
@@ -39,7 +37,10 @@ Command = Literal["plan", "drift", "apply"]
 
 @dataclass(frozen=True, kw_only=True)
 class Road:
-    """What one run goes by: the compiled inventory and how to reach its nodes. `stop` is set by the first Ctrl-C."""
+    """What one run goes by: the compiled inventory and how to reach its nodes. `stop` is set by the first Ctrl-C.
+
+    `replace` are the ids of things to make anew, `reason` is what the person says why; it goes into the nodes' history.
+    """
 
     inventory: Inventory
     compiled: Compiled
@@ -48,6 +49,8 @@ class Road:
     listener: events.Listener = events.silent
     jobs: int = THREADS
     stop: threading.Event = field(default_factory=threading.Event)
+    replace: frozenset[str] = frozenset()
+    reason: str = ""
 
     def look(self, command: Literal["plan", "drift"]) -> Report:
         """The plan, and nothing is touched."""
@@ -64,7 +67,7 @@ class Road:
         """
         started = time.monotonic()
         resources, unprepared = prepare(self.compiled.resources)
-        with self._fleet(resources) as fleet:
+        with self._fleet(resources, KIND) as fleet:
             seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
             plan = self._plan(resources, seen)
             if saved is not None:
@@ -74,7 +77,7 @@ class Road:
                 return self._report("apply", plan, started)
             if not agreed:
                 return self._report("apply", plan, started, declined=True)
-            fleet.lock(sorted({step.node for step in plan.steps} - fleet.failed.keys()), self._holder())
+            fleet.lock(sorted({step.node for step in plan.steps} - fleet.failed.keys()), actor(self._name()))
             seen = observe(fleet, resources, unprepared=unprepared, listener=events.silent)
             again = self._plan(resources, seen)
             if saved is not None:
@@ -90,12 +93,14 @@ class Road:
                 listener=self.listener,
                 bound=saved is not None,
             )
+            done = by_node(again.steps, results)
+            record(fleet, self.inventory, self._name(), done, reason=self.reason, listener=self.listener)
             fleet.unlock()
             stopped = any(result.outcome == "interrupted" for result in results)
             return self._report("apply", again, started, results=results, interrupted=stopped)
 
-    def _fleet(self, resources: Sequence[Resource]) -> Fleet:
-        kinds = {resource.kind for resource in resources}
+    def _fleet(self, resources: Sequence[Resource], *more: str) -> Fleet:
+        kinds = {*more, *(resource.kind for resource in resources)}
         if needs_facts(resources):
             kinds.add(FACTS)
         nodes = {resource.node for resource in resources}
@@ -115,6 +120,7 @@ class Road:
             accept=self.inventory.accept,
             today=datetime.datetime.now(datetime.timezone.utc).date(),
             notices=self.compiled.notices,
+            replace=self.replace,
         )
 
     def _report(self, command: Command, plan: Plan, started: float, **more: Any) -> Report:
@@ -128,13 +134,8 @@ class Road:
             **more,
         )
 
-    def _holder(self) -> dict[str, Any]:
-        return {
-            "who": getpass.getuser(),
-            "from": socket.gethostname(),
-            "pid": os.getpid(),
-            "command": f"apply {self.inventory.path.name}",
-        }
+    def _name(self) -> str:
+        return f"apply {self.inventory.path.name}"
 
     def _refuse_surprise(self, shown: Plan, now: Plan) -> None:
         """What interrupts service and was not in the plan that was agreed to is not done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -43,9 +43,13 @@ def build(
     accept: Sequence[Accept] = (),
     today: datetime.date,
     notices: Sequence[str] = (),
+    replace: Collection[str] = (),
 ) -> Plan:
-    """The plan for these resources. `today` decides which `accept` entries have run out."""
-    builder = _Builder(seen, {each.id: each for each in accept}, today)
+    """The plan for these resources. `today` decides which `accept` entries have run out.
+
+    The things with the ids in `replace` are made anew, whether they differ or not.
+    """
+    builder = _Builder(seen, {each.id: each for each in accept}, today, replace)
     for resource in ordered(resources):
         builder.add(resource)
     return Plan(
@@ -63,8 +67,11 @@ def build(
 class _Builder:
     """Walks the resources in order, so that everything that one stands on is known before it."""
 
-    def __init__(self, seen: Observations, accept: Mapping[str, Accept], today: datetime.date) -> None:
+    def __init__(
+        self, seen: Observations, accept: Mapping[str, Accept], today: datetime.date, replace: Collection[str]
+    ) -> None:
         self.seen = seen
+        self.replace = replace
         self.accept = accept
         self.today = today
         self.steps: dict[str, Step] = {}
@@ -99,7 +106,8 @@ class _Builder:
             self._barrier[resource.id] = barrier or own
 
     def _difference(self, resource: Resource, found: Observed) -> Difference | Unknown | None:
-        return diff(resource, found, self.seen.facts.get(resource.node, {}), resource.pending(self.steps))
+        facts, again = self.seen.facts.get(resource.node, {}), resource.id in self.replace
+        return diff(resource, found, facts, resource.pending(self.steps), replace=again)
 
     def _found(self, resource: Resource) -> Observed:
         if resource.node in self.seen.unreachable:

@@ -67,6 +67,11 @@ class Resource:
         """Stable, readable and unique within an inventory: `file /etc/motd @spark-01`."""
         return f"{self.kind} {self.name} @{self.node}"
 
+    @property
+    def replaceable(self) -> bool:
+        """Whether it means something to do this again though it is as declared; `act` sees it by the step's action."""
+        return False
+
     def prepare(self) -> Resource:
         """This resource with what has to be learnt outside of the nodes (a hub's manifest), before they are asked.
 
