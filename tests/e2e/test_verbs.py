@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Shell
 from tests.e2e.test_service import PORT, UNIT, Service
+from tests.lab import model as tiny
+from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -216,3 +220,41 @@ def test_apply_replaces_what_is_as_declared_when_asked(serving: Service, shell: 
     wrong = shell.run("apply", "inventory.yml", "--replace", "unit qwn.service", status=1)
     assert f"did you mean unit {UNIT} @{name}" in wrong.stderr
     assert shell.json("history")["nodes"][name][1]["reason"] == "it hung"
+
+
+def test_a_running_job_is_shown_and_cancelled_and_the_next_apply_resumes_it(
+    shell: Shell, node: Node, hub: Hub, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    tiny.write(model)
+    (model / "model-large.safetensors").write_bytes(random.Random(1).randbytes(6 << 20))
+    hub.add_repo("org/tiny", model)
+    hub.fail("model-large*", Fault(rate=3e5))
+    shell.write(
+        "inventory.yml",
+        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes: {{{node.name}: {{}}}}\n"
+        f"services:\n  tiny:\n    nodes: [{node.name}]\n    port: 8000\n    image: {{pull: none}}\n"
+        f'    checkpoint: {{repository: org/tiny, endpoint: "{hub.endpoint}"}}\n',
+    )
+    only = ("--role", "checkpoint", "--yes")
+    applying = shell.start("apply", "inventory.yml", *only)
+    deadline = time.monotonic() + 40
+    while not (jobs := shell.json("status", status=None)["nodes"][0]["jobs"]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert jobs[0]["key"].startswith("checkpoint /")
+    assert shell.json("status", status=None)["nodes"][0]["lock"]["command"] == "apply inventory.yml"
+
+    assert "checkpoint /" in shell.run("cancel", "--list").stdout
+    assert "--yes" in shell.run("cancel", status=1).stderr
+    done = shell.run("cancel", "--yes", "-m", "the wrong model")
+    assert "ended" in done.stdout
+    out, err = applying.communicate(timeout=60)
+    assert applying.returncode == 4, out + err
+    assert "cancelled" in out + err
+    assert "no job runs" in shell.run("cancel").stdout
+
+    hub.heal()
+    shell.run("apply", "inventory.yml", *only)
+    told = shell.json("history")["nodes"][node.name]
+    assert [entry["command"] for entry in told] == ["cancel", "apply inventory.yml", "apply inventory.yml"]
+    assert told[0]["reason"] == "the wrong model"
