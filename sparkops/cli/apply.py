@@ -25,24 +25,27 @@ if TYPE_CHECKING:
 Examples:
   sparkops apply inventory.yml
   sparkops apply inventory.yml --yes              also what interrupts a service, unasked
-  sparkops apply inventory.yml --limit spark-01 --role driver""",
+  sparkops apply inventory.yml --limit spark-01 --role driver
+  sparkops apply inventory.yml --prune            also removes what is no longer declared""",
 )
 @options.inventory_argument
 @options.selection
 @options.jobs
 @options.output
+@click.option("--prune", is_flag=True, help="Also remove what this cluster put there and no longer declares")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before steps that interrupt a service")
-def command(inventory: Path, yes: bool, **given: Any) -> int:
+def command(inventory: Path, yes: bool, prune: bool, **given: Any) -> int:
     """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
 
     Ctrl-C once finishes the running steps and stops; twice leaves at once. Both can be resumed by the same command.
     """
-    return _apply(inventory, yes, **given)
+    return _apply(inventory, yes, prune, **given)
 
 
 def _apply(
     inventory: Path,
     yes: bool,
+    prune: bool,
     *,
     extra: tuple[tuple[str, str], ...],
     limit: tuple[str, ...],
@@ -58,6 +61,8 @@ def _apply(
     from sparkops.operate.runs import RunFolder
     from sparkops.reconcile.apply import Road
 
+    if prune and (limit or roles):
+        raise click.UsageError("--prune needs the whole inventory: what --limit or --role leave out is declared too")
     loaded, compiled, secrets = options.load(inventory, extra, limit, roles)
     run = RunFolder.create(loaded.cluster, "apply")
     stop = threading.Event()
@@ -78,6 +83,7 @@ def _apply(
             listener=listener,
             jobs=jobs,
             stop=stop,
+            prune=prune,
         ).apply(agree)
     report = run.finish(report)
     emit(report, form, output, no_color=no_color, verbose=verbose)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime
 import getpass
 import os
 import socket
@@ -28,9 +27,9 @@ from sparkops.nodes.target import Target
 from sparkops.reconcile import schedule
 from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import THREADS, Fleet
-from sparkops.reconcile.observe import FACTS, needs_facts, observe, prepare
-from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.observe import FACTS, needs_facts, prepare
 from sparkops.reconcile.targets import targets
+from sparkops.reconcile.view import asked, kinds_needed, look, note
 from sparkops.resources.resource import Resource
 
 Command = Literal["plan", "drift", "apply"]
@@ -38,7 +37,10 @@ Command = Literal["plan", "drift", "apply"]
 
 @dataclass(frozen=True, kw_only=True)
 class Road:
-    """What one run goes by: the compiled inventory and how to reach its nodes. `stop` is set by the first Ctrl-C."""
+    """What one run goes by: the compiled inventory and how to reach its nodes. `stop` is set by the first Ctrl-C.
+
+    With `prune` an apply removes what is no longer declared.
+    """
 
     inventory: Inventory
     compiled: Compiled
@@ -47,41 +49,47 @@ class Road:
     listener: events.Listener = events.silent
     jobs: int = THREADS
     stop: threading.Event = field(default_factory=threading.Event)
+    prune: bool = False
 
     def look(self, command: Literal["plan", "drift"]) -> Report:
         """The plan, and nothing is touched."""
         started = time.monotonic()
         resources, unprepared = prepare(self.compiled.resources)
         with self._fleet(resources) as fleet:
-            seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
-        return self._report(command, self._plan(resources, seen), started)
+            view = look(self, fleet, resources, unprepared)
+        return self._report(command, view.plan, started)
 
     def apply(self, agree: Callable[[Report], bool]) -> Report:
         """Bring the nodes into the declared state. `agree` is shown the plan and answers whether to go on."""
         started = time.monotonic()
         resources, unprepared = prepare(self.compiled.resources)
         with self._fleet(resources) as fleet:
-            seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
-            plan = self._plan(resources, seen)
+            view = look(self, fleet, resources, unprepared, acting=True)
+            plan = view.plan
             agreed = agree(self._report("apply", plan, started))
-            if not plan.steps:
+            if not plan.steps and not view.notes:
                 return self._report("apply", plan, started)
             if not agreed:
                 return self._report("apply", plan, started, declined=True)
-            fleet.lock(sorted({step.node for step in plan.steps} - fleet.failed.keys()), self._holder())
-            seen = observe(fleet, resources, unprepared=unprepared, listener=events.silent)
-            again = self._plan(resources, seen)
+            touched = {step.node for step in plan.steps} | view.notes.keys()
+            fleet.lock(sorted(touched - fleet.failed.keys()), self._holder())
+            view = look(self, fleet, resources, unprepared, acting=True, again=True)
+            again = view.plan
             self._refuse_surprise(plan, again)
-            results = schedule.run(again, resources, fleet, facts=seen.facts, stop=self.stop, listener=self.listener)
+            again = note(fleet, view)
+            results = schedule.run(
+                again, view.resources, fleet, facts=view.seen.facts, stop=self.stop, listener=self.listener
+            )
             fleet.unlock()
             stopped = any(result.outcome == "interrupted" for result in results)
             return self._report("apply", again, started, results=results, interrupted=stopped)
 
     def _fleet(self, resources: Sequence[Resource]) -> Fleet:
         kinds = {resource.kind for resource in resources}
+        kinds |= kinds_needed(self)
         if needs_facts(resources):
             kinds.add(FACTS)
-        nodes = {resource.node for resource in resources}
+        nodes = {*asked(self.compiled), *(resource.node for resource in resources)}
         return Fleet(
             {name: target for name, target in targets(self.inventory, self.secrets).items() if name in nodes},
             cluster=self.inventory.cluster,
@@ -89,15 +97,6 @@ class Road:
             program=bundle.kinds_bundle(kinds),
             listener=self.listener,
             jobs=self.jobs,
-        )
-
-    def _plan(self, resources: Sequence[Resource], seen: Observations) -> Plan:
-        return build(
-            resources,
-            seen,
-            accept=self.inventory.accept,
-            today=datetime.datetime.now(datetime.timezone.utc).date(),
-            notices=self.compiled.notices,
         )
 
     def _report(self, command: Command, plan: Plan, started: float, **more: Any) -> Report:

@@ -28,6 +28,7 @@ class Command(Resource):
     """
 
     kind: ClassVar[str] = "command"
+    claimed: ClassVar[bool] = False
 
     check: tuple[str, ...] = ()
     run: tuple[str, ...] = ()

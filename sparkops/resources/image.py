@@ -176,6 +176,11 @@ class Image(Resource):
         assert self.archive is not None
         return read_archive(Path(self.folder, self.archive), self.where)
 
+    @property
+    def common(self) -> bool:
+        """An image is what it is, whoever uses it."""
+        return True
+
     def ask(self) -> dict[str, Any]:
         reference = self.reference
         asked: dict[str, Any] = {

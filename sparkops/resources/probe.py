@@ -34,6 +34,7 @@ class Probe(Resource):
     """
 
     kind: ClassVar[str] = "probe"
+    claimed: ClassVar[bool] = False
     leavable: ClassVar[bool] = True
     reproved: ClassVar[bool] = True
 
