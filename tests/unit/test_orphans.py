@@ -1,4 +1,4 @@
-"""Orphans from claims and declarations, with plain values: which there are, what goes, in what order, what is in the way."""
+"""Orphans from claims and declarations, with plain values: which there are, what goes and when, what is in the way."""
 
 from __future__ import annotations
 
