@@ -12,16 +12,16 @@ from typing import Any
 def side_by_side(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, Any]]:
     """Seconds of each work, all in turn in each round, so that what disturbs one disturbs the others as well.
 
-    `cpu` is the median of the CPU seconds of the processes that the work started and waited for.
+    `cpu` is the median of the CPU seconds of this process and of those that the work started and waited for.
     """
     taken: dict[str, list[float]] = {name: [] for name in works}
     burnt: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            before, started = _children(), time.perf_counter()
+            before, started = _cpu(), time.perf_counter()
             work()
             taken[name].append(time.perf_counter() - started)
-            burnt[name].append(_children() - before)
+            burnt[name].append(_cpu() - before)
     return {
         name: {
             "median": round(statistics.median(each), 4),
@@ -34,9 +34,9 @@ def side_by_side(works: Mapping[str, Callable[[], object]], rounds: int) -> dict
     }
 
 
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def ratio(figures: Mapping[str, Mapping[str, Any]], of: str, to: str) -> float:

@@ -1,4 +1,4 @@
-"""`python -m docs.generate`: the pages that are written from the data: inventory reference and roles.
+"""`python -m docs.generate`: what is written from the data: inventory reference, roles, a saved plan's schema.
 
 A test compares them with what this would write, so they can't fall behind.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from sparkops.inventory.declarations import Role, find_roles
 from sparkops.inventory.schema import ACCEPT, CONNECTION, CORE, GROUP, NODE, SERVICE
+from sparkops.reconcile.saved import SCHEMA
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by `make docs` from the schemas; edit those. -->\n"
@@ -104,7 +105,12 @@ def _cell(text: str) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-PAGES = {"inventory.md": inventory_page, "roles.md": roles_page}
+def plan_schema() -> str:
+    """The JSON Schema of a saved plan."""
+    return json.dumps(SCHEMA, indent=2) + "\n"
+
+
+PAGES = {"inventory.md": inventory_page, "roles.md": roles_page, "plan.schema.json": plan_schema}
 
 
 def main() -> int:

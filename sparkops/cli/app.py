@@ -25,6 +25,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what would change; touches nothing"),
     "apply": ("apply", "Bring the nodes into the declared state"),
     "drift": ("drift", "Report what differs from the declaration, with an exit status for scripts"),
+    "status": ("status", "Show nodes and services on one screen: reachable, memory, jobs, state, health"),
+    "logs": ("logs", "Print what a service said on its nodes, and with -f what comes"),
+    "exec": ("exec", "Run a program on nodes side by side: `exec NODE… -- PROGRAM`"),
     "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
     "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
     "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
@@ -98,7 +101,7 @@ def run(args: Sequence[str]) -> int:
     except SparkopsError as error:
         print(f"error: {safe(str(error))}", file=sys.stderr)
         return error.exit_status
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click turns the first into the second, and into nothing else
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return CUT_OFF
     except OSError as error:

@@ -17,6 +17,10 @@ from sparkops.cli import options
 
 if TYPE_CHECKING:
     from sparkops.core.report import Report
+    from sparkops.inventory.inventory import Inventory
+    from sparkops.inventory.secrets import Secrets
+    from sparkops.reconcile.compile import Compiled
+    from sparkops.reconcile.saved import SavedPlan
 
 
 @click.command(
@@ -26,7 +30,8 @@ Examples:
   sparkops apply inventory.yml
   sparkops apply inventory.yml --yes              also what interrupts a service, unasked
   sparkops apply inventory.yml --limit spark-01 --role driver
-  sparkops apply inventory.yml --prune            also removes what is no longer declared""",
+  sparkops apply inventory.yml --prune            also removes what is no longer declared
+  sparkops apply inventory.yml --plan plan.json   exactly what `plan -o plan.json` kept, unasked, or nothing""",
 )
 @options.inventory_argument
 @options.selection
@@ -34,18 +39,25 @@ Examples:
 @options.output
 @click.option("--prune", is_flag=True, help="Also remove what this cluster put there and no longer declares")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before steps that interrupt a service")
-def command(inventory: Path, yes: bool, prune: bool, **given: Any) -> int:
+@click.option(
+    "--plan",
+    "plan",
+    type=click.Path(path_type=Path),
+    help="Carry out a kept plan without a question; refused where anything in it no longer holds",
+)
+def command(inventory: Path, yes: bool, prune: bool, plan: Path | None, **given: Any) -> int:
     """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
 
     Ctrl-C once finishes the running steps and stops; twice leaves at once. Both can be resumed by the same command.
     """
-    return _apply(inventory, yes, prune, **given)
+    return _apply(inventory, yes, prune, plan, **given)
 
 
 def _apply(
     inventory: Path,
     yes: bool,
     prune: bool,
+    plan: Path | None,
     *,
     extra: tuple[tuple[str, str], ...],
     limit: tuple[str, ...],
@@ -61,9 +73,9 @@ def _apply(
     from sparkops.operate.runs import RunFolder
     from sparkops.reconcile.apply import Road
 
-    if prune and (limit or roles):
-        raise click.UsageError("--prune needs the whole inventory: what --limit or --role leave out is declared too")
-    loaded, compiled, secrets = options.load(inventory, extra, limit, roles)
+    if prune and (limit or roles or plan):
+        raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
+    saved, loaded, compiled, secrets = _load(plan, inventory, extra, limit, roles)
     run = RunFolder.create(loaded.cluster, "apply")
     stop = threading.Event()
     with listener_for(form, no_color, run.write) as listener, _interrupts(stop):
@@ -72,8 +84,8 @@ def _apply(
             if form == "text":
                 with listener.paused():
                     show_plan(report, no_color=no_color, verbose=verbose)
-                    return _agree(report, yes)
-            return _agree(report, yes)
+                    return _agree(report, yes or plan is not None)
+            return _agree(report, yes or plan is not None)
 
         report = Road(
             inventory=loaded,
@@ -84,10 +96,30 @@ def _apply(
             jobs=jobs,
             stop=stop,
             prune=prune,
-        ).apply(agree)
+        ).apply(agree, saved)
     report = run.finish(report)
     emit(report, form, output, no_color=no_color, verbose=verbose)
     return report.exit_status
+
+
+def _load(
+    plan: Path | None,
+    inventory: Path,
+    extra: tuple[tuple[str, str], ...],
+    limit: tuple[str, ...],
+    roles: tuple[str, ...],
+) -> tuple[SavedPlan | None, Inventory, Compiled, Secrets]:
+    """The inventory; with a kept plan, for what that selects. Raises PlanError, and Stale where it no longer holds."""
+    if plan is None:
+        return None, *options.load(inventory, extra, limit, roles)
+    from sparkops.operate import plans
+
+    if limit or roles:
+        raise click.UsageError("a kept plan has its own --limit and --role; leave them out beside --plan")
+    saved = plans.take(plan)
+    loaded, compiled, secrets = options.load(inventory, extra, saved.limit, saved.roles)
+    plans.refuse_other(saved, loaded, compiled, extra)
+    return saved, loaded, compiled, secrets
 
 
 def _agree(report: Report, yes: bool) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +23,9 @@ def look(
     output: Path | None,
     verbose: int,
     no_color: bool,
+    save: Path | None = None,
 ) -> int:
-    """Load, observe, print; returns the exit status."""
+    """Load, observe, print, and keep the plan in the file `save`; returns the exit status."""
     from sparkops.nodes.connect import Connections
     from sparkops.reconcile.apply import Road
 
@@ -37,4 +40,11 @@ def look(
             jobs=jobs,
         ).look(name)
     emit(report, form, output, no_color=no_color, verbose=verbose)
+    if save is not None:
+        from sparkops.operate import plans
+
+        plans.keep(save, report.plan, loaded, compiled, extra=extra, limit=limit, roles=roles)
+        again = [word for key, value in extra for word in ("-e", f"{key}={value}")]
+        words = shlex.join(["sparkops", "apply", str(inventory), "--plan", str(save), *again])
+        print(f"kept in {save}; to carry it out: {words}", file=sys.stderr)
     return report.exit_status

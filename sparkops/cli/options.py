@@ -47,11 +47,42 @@ def selection(function: Command) -> Command:
 
 
 def output(function: Command) -> Command:
-    """--format, -o, -v and --no-color."""
+    """Where the report goes, and in which form: -o, --format, -v and --no-color."""
+    option = click.option(
+        "-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file; - prints it"
+    )
+    return option(form(function))
+
+
+def form(function: Command) -> Command:
+    """--format, -v and --no-color."""
     for option in (
         click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
         click.option("-v", "--verbose", count=True, help="Also what is as declared, and texts and values whole"),
-        click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file; - prints it"),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="For people, or for programs (versioned)",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def inventory_option(function: Command) -> Command:
+    """-i, for commands whose arguments are nodes or services."""
+    return click.option(
+        "-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True
+    )(function)
+
+
+def text_or_json(function: Command) -> Command:
+    """--format and --no-color, for commands whose answer is short or flows."""
+    for option in (
+        click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
         click.option(
             "--format",
             "form",

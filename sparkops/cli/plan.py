@@ -16,14 +16,24 @@ from sparkops.cli import options
 Examples:
   sparkops plan inventory.yml
   sparkops plan inventory.yml --limit spark-02
-  sparkops plan inventory.yml --format json -o plan.json""",
+  sparkops plan inventory.yml --format json          the report, for a program
+  sparkops plan inventory.yml -o plan.json           kept, to be carried out as it is:
+  sparkops apply inventory.yml --plan plan.json""",
 )
 @options.inventory_argument
 @options.selection
 @options.jobs
-@options.output
-def command(inventory: Path, **given: Any) -> int:
-    """Show what an apply would change. Exit status 0: nothing, 2: something, 3: something is unknown."""
+@click.option(
+    "-o", "--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep the plan in a file, for `apply --plan`"
+)
+@options.form
+def command(inventory: Path, save: Path | None, **given: Any) -> int:
+    """Show what an apply would change. Exit status 0: nothing, 2: something, 3: something is unknown.
+
+    A kept plan (-o) holds neither content nor secrets.
+    """
     from sparkops.cli.looking import look
 
-    return look("plan", inventory, **given)
+    if save == Path("-"):
+        raise click.UsageError("a kept plan is a file; the report is printed without -o")
+    return look("plan", inventory, output=None, save=save, **given)

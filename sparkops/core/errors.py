@@ -3,6 +3,7 @@
     SparkopsError
       InventoryError        the input is wrong: inventory, role, recipe, template      exit 1
       SecretError           a declared secret could not be read                       exit 1
+      PlanError             a saved plan is none, or not of this inventory            exit 1
       NodeError             something about one node                                  exit 3
         ConnectionFailed      no (or no longer an) answer from the node
         HostKeyError          the node's key is unknown or another one
@@ -56,6 +57,10 @@ class SecretError(SparkopsError):
     """A secret could not be read; names its reference, never its value."""
 
 
+class PlanError(SparkopsError):
+    """A saved plan is not valid, or of another inventory; `where` is its file."""
+
+
 class NodeError(SparkopsError):
     """Something about one node; `where` is its name."""
 
@@ -89,7 +94,7 @@ class ConvergeFailed(SparkopsError):
 
 
 class Stale(ConvergeFailed):
-    """The node changed between the look and the act; nothing was done."""
+    """What was compared has changed before the act: a node, or what a saved plan was made from. Nothing was done."""
 
 
 class LockBusy(SparkopsError):

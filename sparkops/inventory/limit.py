@@ -39,6 +39,19 @@ def select(inventory: Inventory, patterns: Sequence[str] | str | None) -> tuple[
     return tuple(node for node in inventory.nodes if node in selected)
 
 
+def named(inventory: Inventory, words: Sequence[str]) -> tuple[str, ...]:
+    """The nodes that these words mean, and no others: what looks or runs a program does not need a service whole.
+
+    All nodes without a word. Raises InventoryError for a word that matches nothing, and where none is left.
+    """
+    wanted = [word for word in words if not word.startswith("!")]
+    chosen = {node for word in wanted for node in _match(inventory, word)} if wanted else set(inventory.nodes)
+    chosen -= {node for word in words if word.startswith("!") for node in _match(inventory, word[1:])}
+    if not chosen:
+        raise InventoryError(f"{' '.join(words)} leaves no node", hint="name at least one node that is not excluded")
+    return tuple(node for node in inventory.nodes if node in chosen)
+
+
 def _match(inventory: Inventory, pattern: str) -> set[str]:
     sets: dict[str, tuple[str, ...]] = {name: (name,) for name in inventory.nodes}
     sets.update(inventory.groups)

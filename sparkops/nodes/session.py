@@ -45,6 +45,7 @@ class Session:
         self._stream = stream
         self._ids = itertools.count(1)
         self._calls: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._at_work: set[int] = set()
         self._writing = threading.Lock()
         self._over: SparkopsError | None = None
         self._leaving = False
@@ -83,6 +84,11 @@ class Session:
         """A call that is a two-way stream of bytes, such as a relayed socket."""
         return Channel(self, *self._start(name, args))
 
+    @property
+    def busy(self) -> bool:
+        """Whether the worker may still be at something: a call that it has not answered, given up here or not."""
+        return bool(self._at_work)
+
     def close(self, grace: float = 6.0) -> None:
         """End the session: the worker gets `grace` seconds to finish its atomic step and leave."""
         self._over = self._over or ConnectionFailed("the session is closed", where=self.node)
@@ -98,6 +104,7 @@ class Session:
         number = next(self._ids)
         inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._calls[number] = inbox
+        self._at_work.add(number)
         self.post({"id": number, "call": name, "args": dict(args or {})})
         return number, inbox
 
@@ -173,7 +180,10 @@ class Session:
         try:
             while (message := frames.read(self._stream)) is not None:
                 self._heard = time.monotonic()
-                inbox = self._calls.get(message.get("id") or 0)
+                number = message.get("id") or 0
+                if "result" in message or "error" in message:
+                    self._at_work.discard(number)
+                inbox = self._calls.get(number)
                 if inbox is not None:
                     inbox.put(message)
             self._end(self._ended())
@@ -204,6 +214,7 @@ class Channel:
         self.number = number
         self.inbox = inbox
         self.waiting: list[dict[str, Any]] = []
+        self.result: Any = None
         self._credit = WINDOW
 
     def write(self, data: bytes) -> None:
@@ -239,12 +250,13 @@ class Channel:
         self.waiting.append(message)
 
     def read(self) -> bytes:
-        """The next chunk from the worker; b"" when the call is over. Raises the worker's error."""
+        """The next chunk from the worker; b"" when the call is over, with its answer in `result`. Raises its error."""
         while True:
             message = self.waiting.pop(0) if self.waiting else self.session.take(self.inbox)
             if isinstance(message.get("data"), bytes):
                 self.session.post({"id": self.number, "credit": 1})
                 return bytes(message["data"])
             if "result" in message:
+                self.result = message["result"]
                 return b""
             self._note(message)

@@ -28,6 +28,7 @@ from sparkops.reconcile import schedule
 from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import FACTS, needs_facts, prepare
+from sparkops.reconcile.saved import SavedPlan
 from sparkops.reconcile.targets import targets
 from sparkops.reconcile.view import asked, kinds_needed, look, note
 from sparkops.resources.resource import Resource
@@ -59,13 +60,18 @@ class Road:
             view = look(self, fleet, resources, unprepared)
         return self._report(command, view.plan, started)
 
-    def apply(self, agree: Callable[[Report], bool]) -> Report:
-        """Bring the nodes into the declared state. `agree` is shown the plan and answers whether to go on."""
+    def apply(self, agree: Callable[[Report], bool], saved: SavedPlan | None = None) -> Report:
+        """Bring the nodes into the declared state. `agree` is shown the plan and answers whether to go on.
+
+        With a `saved` plan nothing is begun that is not in it. Raises Stale where it no longer holds.
+        """
         started = time.monotonic()
         resources, unprepared = prepare(self.compiled.resources)
         with self._fleet(resources) as fleet:
             view = look(self, fleet, resources, unprepared, acting=True)
             plan = view.plan
+            if saved is not None:
+                saved.refuse_other_steps(plan)
             agreed = agree(self._report("apply", plan, started))
             if not plan.steps and not view.notes:
                 return self._report("apply", plan, started)
@@ -75,10 +81,19 @@ class Road:
             fleet.lock(sorted(touched - fleet.failed.keys()), self._holder())
             view = look(self, fleet, resources, unprepared, acting=True, again=True)
             again = view.plan
-            self._refuse_surprise(plan, again)
+            if saved is not None:
+                saved.refuse_other_steps(again)
+            else:
+                self._refuse_surprise(plan, again)
             again = note(fleet, view)
             results = schedule.run(
-                again, view.resources, fleet, facts=view.seen.facts, stop=self.stop, listener=self.listener
+                again,
+                view.resources,
+                fleet,
+                facts=view.seen.facts,
+                stop=self.stop,
+                listener=self.listener,
+                bound=saved is not None,
             )
             fleet.unlock()
             stopped = any(result.outcome == "interrupted" for result in results)

@@ -19,10 +19,15 @@ from sparkops.nodes.transport import Transport
 
 Result = TypeVar("Result")
 THREADS = 64
+GRACE = 6.0
+"""Seconds for a worker to finish its atomic step and leave, a little more than it gives itself."""
 
 
 class Fleet:
-    """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run."""
+    """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run.
+
+    Without a `cluster` what is done on the nodes claims nothing: it is no declaration that would have to be remembered.
+    """
 
     def __init__(
         self,
@@ -73,7 +78,8 @@ class Fleet:
         except BaseException:
             transport.close()
             raise
-        session = Session(node, stream, {"state_dir": target.state_dir, "cluster": self.cluster})
+        claims = {"state_dir": target.state_dir, "cluster": self.cluster} if self.cluster else None
+        session = Session(node, stream, claims)
         with self._guard:
             self._transports[node] = transport
             self._sessions[node] = session
@@ -105,12 +111,18 @@ class Fleet:
             return dict(zip(names, pool.map(one, names), strict=True))
 
     def lock(self, nodes: Iterable[str], holder: Mapping[str, Any]) -> None:
-        """Take the locks of all these nodes or of none. Raises LockBusy naming each busy node and its holder."""
+        """Take the locks of all these nodes or of none. Raises LockBusy naming each busy node and its holder.
+
+        The first node's is taken before the others': of two runs that begin at once, one gets them all.
+        """
 
         def take(node: str, session: Session) -> None:
             session.call("lock.acquire", {"state_dir": self.targets[node].state_dir, "holder": holder}, timeout=30)
 
-        answers = self.each(nodes, take)
+        names = list(nodes)
+        answers = self.each(names[:1], take)
+        if None in answers.values():
+            answers |= self.each(names[1:], take)
         self._locked = [node for node, answer in answers.items() if answer is None]
         busy = {node: answer for node, answer in answers.items() if isinstance(answer, LockBusy)}
         others = [answer for answer in answers.values() if isinstance(answer, SparkopsError)]
@@ -134,12 +146,13 @@ class Fleet:
         self._locked = []
 
     def close(self) -> None:
-        """End all sessions and connections."""
+        """End all sessions and connections. Who has answered everything and holds no lock is not waited for."""
         sessions, self._sessions = self._sessions, {}
         transports, self._transports = self._transports, {}
 
         def end(node: str) -> None:
-            sessions[node].close(grace=0.0 if node in self.failed else 6.0)
+            waits = node not in self.failed and (sessions[node].busy or node in self._locked)
+            sessions[node].close(grace=GRACE if waits else 0.0)
             transports[node].close()
 
         if sessions:

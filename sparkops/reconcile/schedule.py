@@ -27,7 +27,11 @@ PER_NODE = 4
 
 
 class Schedule:
-    """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts."""
+    """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
+
+    `bound` says that the plan was saved and is not to be gone beyond: what no earlier step can have moved must still be
+    as it says.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Schedule:
         facts: Mapping[str, Mapping[str, Any] | Unknown],
         stop: threading.Event,
         listener: events.Listener = events.silent,
+        bound: bool = False,
     ) -> None:
         self.plan = plan
         self.resources = resources
@@ -45,6 +50,7 @@ class Schedule:
         self.facts = facts
         self.stop = stop
         self.listener = listener
+        self.bound = bound
         self.results: dict[str, Result] = {}
         self._changed = threading.Condition()
         self._running: dict[str, Step] = {}
@@ -128,9 +134,12 @@ class Schedule:
         resource = self.resources[step.id]
         session = self.fleet.session(step.node)
         now: Step | None = step
-        if step.needs and step.action != "verify":
+        if step.needs and step.action != "verify" and not (self.bound and self._alone(step)):
             found = observe_one(session, resource)
             now = self._again(resource, found, step)
+            if self.bound and now is not None and now.changes != step.changes:
+                text = f"an earlier step moved it; compared anew, what differs is {', '.join(now.changes)}"
+                self.listener(events.Notice(node=step.node, text=f"{step.id}: {text}"))
         if now is None:
             return ""
         work = resource.converge(session, now)
@@ -144,6 +153,19 @@ class Schedule:
                 session.leave()
                 work.close()
                 raise Interrupted("left; it goes on by itself, and the next apply looks for it again")
+
+    def _alone(self, step: Step) -> bool:
+        """Whether no earlier step of this run can have moved the thing: then whoever did was not in the plan."""
+        by_id = {each.id: each for each in self.plan.steps}
+        open_ids, seen = [step.id], {step.id}
+        while open_ids:
+            here = open_ids.pop()
+            if not self.resources[here].contained:
+                return False
+            new = set(by_id[here].needs) - seen
+            seen |= new
+            open_ids += new
+        return True
 
     def _again(self, resource: Resource, found: Observed, step: Step) -> Step | None:
         difference = diff(resource, found, self.facts.get(resource.node, {}))
@@ -185,7 +207,8 @@ def run(
     facts: Mapping[str, Mapping[str, Any] | Unknown],
     stop: threading.Event,
     listener: events.Listener = events.silent,
+    bound: bool = False,
 ) -> tuple[Result, ...]:
     """Carry out `plan`; see Schedule."""
     by_id = {resource.id: resource for resource in resources}
-    return Schedule(plan, by_id, fleet, facts=facts, stop=stop, listener=listener).run()
+    return Schedule(plan, by_id, fleet, facts=facts, stop=stop, listener=listener, bound=bound).run()

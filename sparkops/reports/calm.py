@@ -62,6 +62,8 @@ class Lines(Silent):
         if isinstance(event, events.StepProgress) and time.monotonic() - self._said.get(event.id, 0.0) > CALM:
             self._said[event.id] = time.monotonic()
             return f"  {event.id}: {amount(event)}"
+        if isinstance(event, events.Notice):
+            return f"i {event.text}"
         if isinstance(event, events.StepFinished) and event.outcome != "not-attempted":
             why = f": {event.why}" if event.why else ""
             return f"{OUTCOMES[event.outcome][0]} {event.id} ({event.seconds:.1f} s){why}"

@@ -88,6 +88,8 @@ class Live(Silent):
                 self._begin(event.id, f"{event.node}  {event.id.removesuffix(f' @{event.node}')}")
             elif isinstance(event, events.StepProgress):
                 self._advance(event)
+            elif isinstance(event, events.Notice):
+                self._progress.console.print(safe(f"i {event.text}"), style="blue", markup=False, highlight=False)
             elif isinstance(event, events.StepFinished):
                 self._end(event.id)
                 symbol, style = OUTCOMES[event.outcome]

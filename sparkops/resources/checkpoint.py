@@ -47,6 +47,8 @@ class Checkpoint(Resource):
     """
 
     kind: ClassVar[str] = "checkpoint"
+    volatile: ClassVar[frozenset[str]] = frozenset({"hashed"})
+    contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong", "unverified", "leftover"})
 

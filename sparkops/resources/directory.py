@@ -19,6 +19,7 @@ class Directory(Resource):
     """
 
     kind: ClassVar[str] = "directory"
+    contained: ClassVar[bool] = True
 
     owner: str | int | None = None
     group: str | int | None = None

@@ -36,6 +36,8 @@ class File(Resource):
     """
 
     kind: ClassVar[str] = "file"
+    volatile: ClassVar[frozenset[str]] = frozenset({"text", "size"})
+    contained: ClassVar[bool] = True
 
     content: str | Secret | Content | None = None
     owner: str | int | None = None

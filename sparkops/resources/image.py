@@ -90,6 +90,8 @@ class Image(Resource):
     """
 
     kind: ClassVar[str] = "image"
+    volatile: ClassVar[frozenset[str]] = frozenset({"size"})
+    contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = frozenset({"reference", "fits"})
 
@@ -180,6 +182,13 @@ class Image(Resource):
     def common(self) -> bool:
         """An image is what it is, whoever uses it."""
         return True
+
+    def sources(self) -> Mapping[str, str]:
+        if not self.archive or self.state == "absent":
+            return {}
+        archive = self._archive()
+        told = json.dumps([archive.layers, archive.config], sort_keys=True, default=str)
+        return {f"archive {self.archive}": "sha256:" + hashlib.sha256(told.encode()).hexdigest()}
 
     def ask(self) -> dict[str, Any]:
         reference = self.reference

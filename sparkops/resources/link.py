@@ -16,6 +16,7 @@ class Link(Resource):
     """A symbolic link. `name` is its absolute path, `target` what is written into it; it need not exist."""
 
     kind: ClassVar[str] = "link"
+    contained: ClassVar[bool] = True
 
     target: str = ""
     state: str = "present"

@@ -47,6 +47,11 @@ class Resource:
     reproved: ClassVar[bool] = False
     """True for a kind that has to be proven again whenever something it stands on is changed (`probe`)."""
 
+    volatile: ClassVar[frozenset[str]] = frozenset()
+    """Found keys that may differ between two looks without meaning anything; the worker's module says the same."""
+    contained: ClassVar[bool] = False
+    """True where acting changes this thing only, and only itself or a foreign program (apt, a command) can move it."""
+
     node: str
     name: str
     role: str = ""
@@ -86,6 +91,10 @@ class Resource:
         May use the network; not called by what works offline. A SparkopsError makes the resource unknown.
         """
         return self
+
+    def sources(self) -> Mapping[str, str]:
+        """What it is made from on this machine and no state tells: a name for people and a digest of each."""
+        return {}
 
     def ask(self) -> dict[str, Any]:
         """What the worker's `observe` of this kind needs: plain values, and bytes where content is compared there."""

@@ -66,6 +66,7 @@ class Unit(Resource):
     """
 
     kind: ClassVar[str] = "unit"
+    volatile: ClassVar[frozenset[str]] = frozenset({"state", "result", "restarts", "text"})
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
     interrupts: ClassVar[frozenset[str]] = frozenset(
         {"running", "inputs", "failed", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"}

@@ -117,8 +117,12 @@ def parse_meminfo(content: str) -> dict[str, Any]:
 
 
 def cpu(root: str) -> dict[str, Any]:
-    """How many processors, and which: model names on x86, part numbers on Arm (0xd85 Cortex-X925, 0xd87 A725)."""
-    return parse_cpuinfo(text(root, "/proc/cpuinfo") or "")
+    """How many processors, and which: model names on x86, part numbers on Arm (0xd85 Cortex-X925, 0xd87 A725).
+
+    `load` is the number of runnable tasks, averaged over 1, 5 and 15 minutes (proc_loadavg(5)).
+    """
+    load = [float(each) for each in (text(root, "/proc/loadavg") or "").split()[:3]]
+    return {**parse_cpuinfo(text(root, "/proc/cpuinfo") or ""), "load": load or None}
 
 
 def parse_cpuinfo(content: str) -> dict[str, Any]:

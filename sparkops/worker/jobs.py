@@ -110,7 +110,7 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> No
     handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
     log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle)
         boot = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),'sparkops-job','exec'))"
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", boot],
@@ -135,6 +135,15 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> No
     finally:
         os.close(handle)
         os.close(log)
+
+
+def _lock(handle: int) -> None:
+    """Take the job's lock; who just looks whether it is alive holds it for a moment too. Raises BlockingIOError."""
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
         module = kind(name)
         jobs.append((list(asks), lambda module=module, asks=asks: module.observe_many(asks)))
     answers.update(_side_by_side(jobs, limit))
-    return {"answers": answers, "clock": time.time()}
+    return {"answers": answers, "clock": time.time(), "monotonic": time.monotonic()}
 
 
 def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, dict[str, Any]]:

@@ -57,9 +57,9 @@ def path_of(key: str) -> str:
     return key if first == "/" else key.translate({ord("."): "/", ord("/"): "."})
 
 
-def plain(value: str) -> str:
-    """A value with its white space made single blanks, as the kernel reads it."""
-    return " ".join(value.split())
+def plain(value: object) -> str:
+    """A value with its white space made single blanks, as the kernel reads it; a number may come from a fact."""
+    return " ".join(str(value).split())
 
 
 def parse(text: str) -> dict[str, str]:

@@ -81,7 +81,7 @@ def test_a_removed_role_is_seen_and_taken_away_only_when_asked(shell: Shell, nod
     assert node.text("systemctl", "is-active", "gone.service") == "active"
 
     refused = shell.run("apply", "inventory.yml", "--prune", "--role", "kept", status=1)
-    assert "--prune needs the whole" in refused.stderr
+    assert "--prune needs the whole inventory" in refused.stderr
     report = shell.json("apply", "inventory.yml", "--prune", "--yes")
     assert {step["action"] for step in report["steps"]} == {"delete"}
     assert not node.exists("/etc/gone")

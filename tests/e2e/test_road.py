@@ -126,3 +126,22 @@ def test_a_wrong_user_is_told_with_the_way_out(shell: Shell, node: Node, who: st
     shell.write("inventory.yml", text)
     report = shell.json("plan", "inventory.yml", *ONLY, status=3)
     assert node.name in report["unreachable"]
+
+
+def test_a_declared_value_may_come_from_the_node_itself(shell: Shell, node: Node) -> None:
+    declare(shell, node)
+    shell.write(
+        "roles/greeting/role.yml",
+        """\
+        summary: A value that each node knows of itself
+        scope: node
+        variables: {type: object, properties: {text: {type: string, default: hello}}}
+        resources:
+          - sysctl: net.ipv4.ip_default_ttl
+            value: "{{ fact('cpu.count') }}"
+        """,
+    )
+    cores = node.text("nproc").strip()
+    shell.run("apply", "inventory.yml", *ONLY)
+    assert node.text("cat", "/proc/sys/net/ipv4/ip_default_ttl").strip() == cores
+    shell.run("drift", "inventory.yml", *ONLY)

@@ -6,6 +6,7 @@ import pytest
 
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.limit import named
 from tests.unit.inventory.project import Project
 
 
@@ -59,3 +60,23 @@ def test_a_pattern_that_matches_nothing_tells_the_nearest_name(fleet: Inventory)
 def test_a_limit_that_leaves_no_node_is_refused(fleet: Inventory) -> None:
     with pytest.raises(InventoryError, match="leaves no node"):
         fleet.limit("n5,!rack")
+
+
+@pytest.mark.parametrize(
+    ("words", "nodes"),
+    [
+        ("", "n1 n2 n3 n4 n5"),
+        ("n1", "n1"),
+        ("one", "n1 n2"),
+        ("rack !one", "n5"),
+        ("all !n[1-3]", "n4 n5"),
+    ],
+)
+def test_what_only_looks_takes_the_named_nodes_and_no_others(fleet: Inventory, words: str, nodes: str) -> None:
+    assert " ".join(named(fleet, words.split())) == nodes
+
+
+@pytest.mark.parametrize(("words", "why"), [("rak", "did you mean rack"), ("n5 !rack", "leaves no node")])
+def test_names_that_mean_no_node_are_refused(fleet: Inventory, words: str, why: str) -> None:
+    with pytest.raises(InventoryError, match=why):
+        named(fleet, words.split())

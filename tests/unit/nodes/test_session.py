@@ -51,6 +51,17 @@ def test_one_call_answers_for_everything_that_is_asked(session: Session, tmp_pat
     assert "no kind" in answers["c"]["unknown"]
 
 
+def test_a_session_is_busy_until_everything_is_answered(session: Session, tmp_path: Path) -> None:
+    asked = {"asks": [file(tmp_path / "x")]}
+    stream = session.stream("observe", asked)
+    assert session.busy
+    with pytest.raises(StopIteration):
+        next(stream)
+    with pytest.raises(CallFailed):
+        session.call("no.such", {})
+    assert not session.busy
+
+
 def test_calls_run_side_by_side(session: Session, tmp_path: Path) -> None:
     results: list[dict[str, Any]] = []
     threads = [threading.Thread(target=lambda: results.append(look(session, file(tmp_path / "x")))) for _ in range(20)]

@@ -1,0 +1,88 @@
+"""`sparkops exec`: one program on several nodes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from sparkops.cli import options
+
+ARGV = "sparkops.argv"
+
+
+class AfterDashes(click.Command):
+    """Keeps what stands after the first `--` out of click's hands: it is the program's, word for word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[ARGV] = tuple(args[at + 1 :])
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    "exec",
+    cls=AfterDashes,
+    options_metavar="[OPTIONS]",
+    epilog="""\b
+Examples:
+  sparkops exec all -- nvidia-smi -L
+  sparkops exec spark-01 spark-02 --timeout 10 -- uptime
+  sparkops exec qwen -- sh -c 'df -h / | tail -1'      a shell only where you ask for one""",
+)
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE... -- PROGRAM [WORD]...")
+@options.inventory_option
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds after which it is ended")
+@options.jobs
+@options.text_or_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    nodes: tuple[str, ...],
+    inventory: Path,
+    timeout: float | None,
+    jobs: int,
+    form: str,
+    no_color: bool,
+) -> int:
+    """Run a program on nodes side by side, as root where `become` says so. NODE is a node, group or service, or `all`.
+
+    There is no shell and no input. Exit status 0: it succeeded everywhere, 4: not everywhere, 3: a node was silent.
+    """
+    from sparkops.cli.app import safe
+    from sparkops.cli.printing import passwords_for
+    from sparkops.inventory.limit import named
+    from sparkops.inventory.load import load
+    from sparkops.nodes.connect import Connections
+    from sparkops.nodes.transport import harmless
+    from sparkops.operate.execute import Execution, execute, exit_status
+
+    argv = ctx.meta.get(ARGV)
+    if not argv:
+        raise click.UsageError("write -- between the nodes and the program: sparkops exec spark-01 -- uptime", ctx)
+    loaded = load(inventory)
+    ends: dict[str, Execution] = {}
+    chosen = named(loaded, nodes)
+    width = max(map(len, chosen))
+    for line in execute(
+        loaded, chosen, argv, Connections(passwords_for(loaded)), timeout=timeout, jobs=jobs, ends=ends
+    ):
+        if form == "json":
+            ends[line.node].keep(line)
+        else:
+            file = sys.stdout if line.stream == 1 else sys.stderr
+            print(f"{line.node:{width}} | {harmless(line.data)}", file=file, flush=True)
+    if form == "json":
+        told = {node: end.as_json() for node, end in ends.items()}
+        click.echo(json.dumps({"schema": "sparkops.exec/1", "exit_status": exit_status(ends), "nodes": told}, indent=1))
+        return exit_status(ends)
+    for node, end in ends.items():
+        if end.why:
+            click.echo(f"{node:{width}} ✗ {safe(end.why)}", err=True)
+        elif end.status != 0:
+            click.echo(f"{node:{width}} ✗ exit status {end.status}", err=True)
+    return exit_status(ends)

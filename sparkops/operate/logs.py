@@ -1,0 +1,77 @@
+"""What the units of a service said, out of the nodes' journals; the launcher copies the engine's output into them."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparkops.core.errors import SparkopsError
+from sparkops.inventory.inventory import Inventory
+from sparkops.nodes.connect import Connections
+from sparkops.operate.reach import reach
+from sparkops.operate.services import Rank
+from sparkops.operate.streams import Ended, listen
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """One line of a journal. `time` is seconds since the epoch by the node's clock; `priority` syslog's, 3 is error."""
+
+    time: float
+    node: str
+    text: str
+    priority: int = 6
+
+    def as_json(self) -> dict[str, Any]:
+        """A line of `logs --format json`; documented in docs/formats.md."""
+        return {"node": self.node, "time": self.time, "priority": self.priority, "text": self.text}
+
+
+def logs(
+    inventory: Inventory,
+    chosen: Sequence[Rank],
+    connections: Connections,
+    *,
+    lines: int,
+    follow: bool,
+    failed: Callable[[str, SparkopsError], None],
+) -> Iterator[Entry]:
+    """The last `lines` entries of each rank in the order of their times; with `follow` as they come, without end.
+
+    `failed` is told of each node that could not be asked.
+    """
+    asks = {rank.node: {"unit": rank.unit.name, "lines": lines, "follow": follow} for rank in chosen}
+    kept: dict[str, list[Entry]] = {node: [] for node in asks}
+    with reach(inventory, asks, ["streaming"], connections) as fleet:
+        for item in listen(fleet, "streaming.journal", asks, len(asks)):
+            if isinstance(item, Ended):
+                if item.error is not None:
+                    failed(item.node, item.error)
+            elif (entry := parse(item.node, item.stream, item.data)) is not None:
+                if follow:
+                    yield entry
+                else:
+                    kept[item.node].append(entry)
+    yield from heapq.merge(*kept.values())
+
+
+def parse(node: str, stream: int, data: bytes) -> Entry | None:
+    """An entry out of journalctl's JSON; its complaints, which stand on error output, as entries too.
+
+    A message that is no UTF-8 is a list of bytes there, and null where it is too long to be kept.
+    """
+    text = data.decode(errors="replace")
+    if stream != 1:
+        return Entry(0.0, node, text, 4)
+    try:
+        found = json.loads(text)
+        message = found.get("MESSAGE")
+        if isinstance(message, list):
+            message = bytes(message).decode(errors="replace")
+        when, priority = int(found.get("__REALTIME_TIMESTAMP", 0)) / 1e6, int(found.get("PRIORITY", 6))
+    except (ValueError, TypeError, AttributeError):
+        return Entry(0.0, node, text, 4)
+    return Entry(when, node, message if isinstance(message, str) else "", priority) if message is not None else None

@@ -1,0 +1,66 @@
+"""Saved plans as files: written whole or not at all, read and checked before anything else happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import sparkops
+from sparkops.core.errors import PlanError
+from sparkops.core.plan import Plan
+from sparkops.inventory.inventory import Inventory
+from sparkops.reconcile import saved
+from sparkops.reconcile.compile import Compiled
+from sparkops.reconcile.inputs import inputs
+from sparkops.reconcile.saved import SavedPlan
+
+LIMIT = 64 << 20
+"""Bytes of a plan file that are read."""
+Extra = Sequence[tuple[str, str]]
+
+
+def keep(
+    path: Path,
+    plan: Plan,
+    inventory: Inventory,
+    compiled: Compiled,
+    *,
+    extra: Extra,
+    limit: Sequence[str],
+    roles: Sequence[str],
+) -> None:
+    """Write a plan to a file: beside, then renamed."""
+    made = saved.saved(
+        plan,
+        cluster=inventory.cluster,
+        version=sparkops.__version__,
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        inputs=inputs(inventory, compiled.resources, extra),
+        limit=limit,
+        roles=roles,
+    )
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(made.text(), encoding="utf-8")
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def take(path: Path) -> SavedPlan:
+    """The plan in a file. Raises PlanError for what is none, OSError where it can't be read."""
+    with path.open("rb") as file:
+        content = file.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise PlanError(f"it is over {LIMIT >> 20} MiB, which no plan is", where=str(path))
+    return saved.read(content, str(path))
+
+
+def refuse_other(plan: SavedPlan, inventory: Inventory, compiled: Compiled, extra: Extra) -> None:
+    """Raises PlanError or Stale where the inventory, or what it is made from, is not that of the plan."""
+    plan.refuse_other_inputs(inventory.cluster, sparkops.__version__, inputs(inventory, compiled.resources, extra))

@@ -1,0 +1,66 @@
+"""What a declared service is on its nodes: the unit that runs each rank, and the probe that proves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sparkops.core.errors import InventoryError
+from sparkops.inventory.faults import suggest
+from sparkops.inventory.inventory import Inventory
+from sparkops.reconcile.compile import compile as build
+from sparkops.resources.probe import Probe
+from sparkops.resources.unit import Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """A service on one of its nodes. `model` is the repository or name that is declared, "" for none."""
+
+    service: str
+    node: str
+    unit: Unit
+    probe: Probe | None
+    model: str = ""
+
+
+def ranks(inventory: Inventory) -> Iterator[Rank]:
+    """Every rank of every service that is not retired, in the inventory's order. Offline; no secret is read."""
+    compiled = build(inventory)
+    for service in inventory.services.values():
+        if service.state == "retired":
+            continue
+        for node in service.nodes:
+            things = compiled.of(node, service.name)
+            units = [each for each in things if isinstance(each, Unit) and each.state == "present"]
+            main = [each for each in units if each.role == "service"] or units
+            probes = [each for each in things if isinstance(each, Probe)]
+            if main:
+                yield Rank(
+                    service=service.name,
+                    node=node,
+                    unit=main[0],
+                    probe=probes[0] if probes else None,
+                    model=_model(inventory, node, service.name),
+                )
+
+
+def chosen(inventory: Inventory, services: Sequence[str]) -> tuple[Rank, ...]:
+    """The ranks of the named services. Raises InventoryError for a name that is none, or has no unit."""
+    known = [name for name, each in inventory.services.items() if each.state != "retired"]
+    for name in services:
+        if name not in known:
+            raise InventoryError(f"there is no service {name!r}", hint=suggest(name, known))
+    found = tuple(rank for rank in ranks(inventory) if rank.service in services)
+    for name in services:
+        if name not in {rank.service for rank in found}:
+            raise InventoryError(
+                f"the service {name} has no unit", hint="give it the role `service`, or a role of yours with a unit"
+            )
+    return found
+
+
+def _model(inventory: Inventory, node: str, service: str) -> str:
+    variables = inventory.variables(node, service)
+    repository = (variables.get("checkpoint") or {}).get("repository")
+    return str(repository or (variables.get("service") or {}).get("model") or "")

@@ -1,0 +1,261 @@
+"""How nodes and services are right now, in one call per node: what a person wants on one screen.
+
+Health is a real completion. What could not be found out is None with its reason, never a guess.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparkops.core.errors import SparkopsError
+from sparkops.core.states import Unknown, lookup
+from sparkops.inventory.inventory import Inventory
+from sparkops.nodes.connect import Connections
+from sparkops.nodes.session import Session
+from sparkops.operate.reach import reach
+from sparkops.operate.services import Rank, ranks
+from sparkops.reconcile.apply import endpoints
+from sparkops.reconcile.fleet import THREADS
+from sparkops.reconcile.observe import FACTS, LIMIT, MARGIN
+from sparkops.resources.resource import unpack
+from sparkops.resources.unit import Unit
+
+GROUPS = ("memory", "gpu", "cpu", "uptime")
+SINCE = {
+    "active": "ActiveEnterTimestampMonotonic",
+    "activating": "InactiveExitTimestampMonotonic",
+    "inactive": "InactiveEnterTimestampMonotonic",
+    "failed": "InactiveEnterTimestampMonotonic",
+}
+"""Which of systemd's clocks (microseconds of CLOCK_MONOTONIC) says since when a unit is as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """One node. `why` says what kept it from answering; sizes are bytes, times seconds since the epoch.
+
+    `load` is the one-minute average; `jobs` are the node jobs as the worker lists them; `holder` is who holds its lock.
+    """
+
+    name: str
+    why: str = ""
+    memory_total: int | None = None
+    memory_available: int | None = None
+    gpu: str | None = None
+    driver: str | None = None
+    load: float | None = None
+    booted: float | None = None
+    jobs: tuple[Mapping[str, Any], ...] = ()
+    holder: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankStatus:
+    """A service on one node. `state` is systemd's word, "" unknown; `phase` the launcher's own; `answers` the probe's.
+
+    `seconds` is how long the completion took, `why` what is wrong.
+    """
+
+    service: str
+    node: str
+    unit: str
+    state: str = ""
+    since: float | None = None
+    phase: str = ""
+    restarts: int | None = None
+    answers: bool | None = None
+    seconds: float | None = None
+    why: str = ""
+    model: str = ""
+
+    @property
+    def serving(self) -> bool:
+        """It runs, and nothing that was asked of it failed."""
+        return self.state.startswith("active") and self.answers is not False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """All of it, taken at `time`. `endpoints` maps services to URLs."""
+
+    cluster: str
+    time: float
+    nodes: tuple[NodeStatus, ...]
+    ranks: tuple[RankStatus, ...]
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        """2 where a service does not serve, else 3 where something is not known, else 0."""
+        known = [rank for rank in self.ranks if rank.state]
+        if any(not rank.serving for rank in known):
+            return 2
+        return 3 if any(node.why for node in self.nodes) or len(known) < len(self.ranks) else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """`sparkops.status/1`; documented in docs/formats.md."""
+        return {
+            "schema": "sparkops.status/1",
+            "cluster": self.cluster,
+            "time": self.time,
+            "exit_status": self.exit_status,
+            "nodes": [_node_json(node) for node in self.nodes],
+            "services": [
+                {
+                    "name": name,
+                    "endpoint": self.endpoints.get(name),
+                    "serving": all(rank.serving for rank in self.ranks if rank.service == name),
+                    "ranks": [_rank_json(rank) for rank in self.ranks if rank.service == name],
+                }
+                for name in dict.fromkeys(rank.service for rank in self.ranks)
+            ],
+        }
+
+
+def status(inventory: Inventory, nodes: Sequence[str], connections: Connections, *, jobs: int = THREADS) -> Status:
+    """Ask these nodes, and every rank of a service on them. Raises InventoryError."""
+    there = [rank for rank in ranks(inventory) if rank.node in nodes]
+
+    def ask(node: str, session: Session) -> tuple[NodeStatus, list[RankStatus]]:
+        mine = [rank for rank in there if rank.node == node]
+        looking = session.stream("observe", {"asks": _asks(mine), "limit": LIMIT}, timeout=LIMIT + MARGIN)
+        working = session.stream("jobs.list", timeout=LIMIT)
+        holding = session.stream("lock.holder", {"state_dir": fleet.targets[node].state_dir}, timeout=LIMIT)
+        answer, running, holder = _end(looking), _end(working), _end(holding)
+        answers = answer["answers"]
+        offset = float(answer["clock"]) - float(answer["monotonic"])
+        return _node(node, answers, running, holder), [_rank(rank, answers, offset) for rank in mine]
+
+    kinds = {FACTS, "unit", "probe"}
+    with reach(inventory, nodes, kinds, connections, jobs=jobs) as fleet:
+        told = fleet.each(nodes, ask)
+    found_nodes, found_ranks = [], []
+    for node, each in told.items():
+        if isinstance(each, SparkopsError):
+            why = f"{each.what} → {each.hint}" if each.hint else each.what
+            found_nodes.append(NodeStatus(name=node, why=why))
+            found_ranks += [_silent(rank, each.what) for rank in there if rank.node == node]
+        else:
+            found_nodes.append(each[0])
+            found_ranks += each[1]
+    order = list(inventory.services)
+    return Status(
+        cluster=inventory.cluster,
+        time=time.time(),
+        nodes=tuple(found_nodes),
+        ranks=tuple(sorted(found_ranks, key=lambda rank: order.index(rank.service))),
+        endpoints=endpoints(inventory, tuple(inventory.nodes)),
+    )
+
+
+def _end(stream: Any) -> Any:
+    """The answer of a call that was begun earlier."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as done:
+            return done.value
+
+
+def _asks(mine: Sequence[Rank]) -> list[list[Any]]:
+    asks: list[list[Any]] = [[FACTS, FACTS, {"groups": list(GROUPS)}]]
+    for rank in mine:
+        properties = dict.fromkeys(["StatusText", *SINCE.values()], "")
+        bare = Unit(node=rank.node, name=rank.unit.name, properties=properties)
+        asks.append([rank.unit.id, bare.kind, bare.ask()])
+        if rank.probe is not None:
+            asks.append([rank.probe.id, rank.probe.kind, rank.probe.ask()])
+    return asks
+
+
+def _node(node: str, answers: Mapping[str, Any], running: Any, holder: Any) -> NodeStatus:
+    facts = unpack(answers.get(FACTS) or {"unknown": "the worker did not answer"}) or {}
+
+    def fact(path: str) -> Any:
+        found = lookup(facts, path)
+        return None if isinstance(found, Unknown) else found
+
+    load = fact("cpu.load")
+    return NodeStatus(
+        name=node,
+        memory_total=fact("memory.total_bytes"),
+        memory_available=fact("memory.available_bytes"),
+        gpu=fact("gpu.name"),
+        driver=fact("gpu.driver_version"),
+        load=load[0] if isinstance(load, Sequence) and load else None,
+        booted=fact("uptime.pid1_started"),
+        jobs=tuple(each for each in running or () if isinstance(each, Mapping)),
+        holder=holder if isinstance(holder, Mapping) else None,
+    )
+
+
+def _rank(rank: Rank, answers: Mapping[str, Any], offset: float) -> RankStatus:
+    missing = {"unknown": "the worker did not answer for it"}
+    state = unpack(answers.get(rank.unit.id) or missing)
+    if isinstance(state, Unknown):
+        return _silent(rank, state.why)
+    state = state or {}
+    health = unpack(answers.get(rank.probe.id) or missing) if rank.probe is not None else None
+    asked = health if isinstance(health, Mapping) else {}
+    exists = bool(state.get("exists"))
+    word = str(state.get("state") or "inactive").partition(" ")[0]
+    clock = str(state.get(f"property.{SINCE.get(word, SINCE['active'])}") or "0")
+    why = str(asked.get("why") or "")
+    if isinstance(health, Unknown):
+        why = health.why
+    elif not exists:
+        why = f"the node has no unit {rank.unit.name}; sparkops apply brings it"
+    return RankStatus(
+        service=rank.service,
+        node=rank.node,
+        unit=rank.unit.name,
+        state=str(state.get("state") or "") if exists else "absent",
+        since=offset + int(clock) / 1e6 if clock.isdigit() and int(clock) else None,
+        phase=str(state.get("property.StatusText") or ""),
+        restarts=state.get("restarts"),
+        answers=asked.get("answers") if exists else None,
+        seconds=asked.get("seconds"),
+        why=why,
+        model=rank.model,
+    )
+
+
+def _silent(rank: Rank, why: str) -> RankStatus:
+    return RankStatus(service=rank.service, node=rank.node, unit=rank.unit.name, why=why, model=rank.model)
+
+
+def _node_json(node: NodeStatus) -> dict[str, Any]:
+    holder = node.holder and {key: node.holder.get(key) for key in ("who", "from", "command", "since")}
+    return {
+        "name": node.name,
+        "reachable": not node.why,
+        "why": node.why,
+        "memory_total_bytes": node.memory_total,
+        "memory_available_bytes": node.memory_available,
+        "gpu": node.gpu,
+        "driver": node.driver,
+        "load": node.load,
+        "booted": node.booted,
+        "jobs": [
+            {"key": job.get("key"), "since": job.get("since"), "progress": job.get("progress")} for job in node.jobs
+        ],
+        "lock": holder,
+    }
+
+
+def _rank_json(rank: RankStatus) -> dict[str, Any]:
+    return {
+        "node": rank.node,
+        "unit": rank.unit,
+        "state": rank.state,
+        "since": rank.since,
+        "phase": rank.phase,
+        "restarts": rank.restarts,
+        "answers": rank.answers,
+        "seconds": rank.seconds,
+        "why": rank.why,
+        "model": rank.model,
+    }

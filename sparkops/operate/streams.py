@@ -1,0 +1,103 @@
+"""What programs on several nodes say, line by line as it comes, over one session each.
+
+It must not know what the programs are. Whoever stops listening ends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparkops.core.errors import SparkopsError
+from sparkops.nodes.session import Channel
+from sparkops.reconcile.fleet import Fleet
+
+LONGEST = 256 << 10
+"""Bytes of a line; a longer one is cut in pieces."""
+AHEAD = 1000
+"""Lines that are kept for a slow reader; the nodes wait meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its end. `stream` is 1 for standard output, 2 for error output."""
+
+    node: str
+    stream: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A node's program has ended: the worker's answer, or the error that kept it from one."""
+
+    node: str
+    answer: Mapping[str, Any] | None = None
+    error: SparkopsError | None = None
+
+
+def listen(fleet: Fleet, call: str, asks: Mapping[str, Mapping[str, Any]], jobs: int) -> Iterator[Line | Ended]:
+    """`call` on each node of `asks` with its arguments, at most `jobs` at once; one Ended for each node."""
+    inbox: queue.Queue[Line | Ended] = queue.Queue(AHEAD)
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    channels: list[Channel] = []
+    for node in asks:
+        waiting.put(node)
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                node = waiting.get_nowait()
+                inbox.put(_one(fleet, node, call, asks[node], channels, inbox))
+
+    for _ in range(min(jobs, len(asks))):
+        threading.Thread(target=work, daemon=True).start()
+    left = len(asks)
+    try:
+        while left:
+            item = inbox.get()
+            left -= isinstance(item, Ended)
+            yield item
+    finally:
+        for channel in channels:
+            with contextlib.suppress(SparkopsError):
+                channel.close()
+
+
+def _one(
+    fleet: Fleet,
+    node: str,
+    call: str,
+    args: Mapping[str, Any],
+    channels: list[Channel],
+    inbox: queue.Queue[Line | Ended],
+) -> Ended:
+    try:
+        channel = fleet.session(node).channel(call, args)
+        channels.append(channel)
+        for stream, data in split(channel):
+            inbox.put(Line(node, stream, data))
+    except SparkopsError as error:
+        return Ended(node, error=error)
+    return Ended(node, answer=channel.result)
+
+
+def split(channel: Channel) -> Iterator[tuple[int, bytes]]:
+    """The lines of both streams of a program, each as soon as it is whole."""
+    rest = {1: b"", 2: b""}
+    while chunk := channel.read():
+        stream = chunk[0] if chunk[0] in rest else 1
+        *whole, last = (rest[stream] + chunk[1:]).split(b"\n")
+        while len(last) > LONGEST:
+            whole.append(last[:LONGEST])
+            last = last[LONGEST:]
+        rest[stream] = last
+        for data in whole:
+            yield stream, data
+    for stream, data in rest.items():
+        if data:
+            yield stream, data

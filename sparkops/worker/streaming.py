@@ -1,0 +1,103 @@
+"""Running a program for as long as somebody listens: what it says is streamed, and it ends with its call.
+
+Each chunk that is sent begins with one byte: 1 for standard output, 2 for error output.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused
+
+POLL = 0.2
+CHUNK = 64 << 10
+PATIENCE = 3.0
+"""Seconds from SIGTERM to SIGKILL."""
+
+
+def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, Any]:
+    """How it ended: `status` (128 + the signal's number, as in a shell) and `timed_out`. Raises Refused."""
+    try:
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
+        )
+    except FileNotFoundError:
+        raise Refused(f"{argv[0]} is not installed on the node", "missing") from None
+    except PermissionError:
+        raise Refused(f"{argv[0]} is not executable on the node", "missing") from None
+    over = False
+    try:
+        over = _pump(call, child, None if timeout is None else time.monotonic() + timeout)
+    finally:
+        if child.poll() is None:
+            _end(child)
+    status = child.returncode
+    return {"status": 128 - status if status < 0 else status, "timed_out": over}
+
+
+def _pump(call: Call, child: "subprocess.Popen[bytes]", deadline: float | None) -> bool:
+    """Send what it says until it has ended; True where its time was over first.
+
+    A process that it left behind may keep the pipes open; what that one says is not waited for.
+    """
+    assert child.stdout is not None
+    assert child.stderr is not None
+    with selectors.DefaultSelector() as ready:
+        ready.register(child.stdout, selectors.EVENT_READ, b"\1")
+        ready.register(child.stderr, selectors.EVENT_READ, b"\2")
+        while ready.get_map():
+            ended = child.poll() is not None
+            found = ready.select(0 if ended else POLL)
+            if ended and not found:
+                return False
+            for key, _ in found:
+                if data := os.read(key.fd, CHUNK):
+                    call.send(key.data + data)
+                else:
+                    ready.unregister(key.fileobj)
+            if call.stopping.is_set() or call.session_over.is_set():
+                raise Refused("no longer listened to; the program was ended", "cancelled")
+            if deadline is not None and time.monotonic() > deadline:
+                return True
+    while child.poll() is None:
+        if call.stopping.wait(POLL) or call.session_over.is_set():
+            raise Refused("no longer waited for; the program was ended", "cancelled")
+        if deadline is not None and time.monotonic() > deadline:
+            return True
+    return False
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End the program and what it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(PATIENCE)
+            return
+    child.wait()
+
+
+def program(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """The call `streaming.program`: run `argv`, for at most `timeout` seconds where that is given."""
+    timeout = args.get("timeout")
+    return run(call, [str(word) for word in args["argv"]], None if timeout is None else float(timeout))
+
+
+def journal(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """The call `streaming.journal`: the last `lines` entries of `unit` as JSON lines, and with `follow` what comes."""
+    argv = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", f"--lines={int(args['lines'])}"]
+    argv += ["--output-fields=MESSAGE,PRIORITY,SYSLOG_IDENTIFIER"]
+    return run(call, [*argv, *(["--follow"] if args.get("follow") else []), f"--unit={args['unit']}"])
+
+
+CALLS = {"program": program, "journal": journal}

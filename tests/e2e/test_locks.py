@@ -1,0 +1,205 @@
+"""Locks on real nodes: over all nodes of a run or none, with a holder who is named, never stale, in nobody's way."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Shell
+from tests.lab import model as tiny
+from tests.lab.hub import Fault, Hub
+from tests.lab.node import Node
+
+ROLE = """\
+    summary: A file that takes its time, and one that does not
+    scope: node
+    variables:
+      type: object
+      properties: {seconds: {type: integer, default: 0}}
+    resources:
+      - file: /srv/slow
+        content: slow
+        validate: [sleep, "{{ slow.seconds }}"]
+      - file: /srv/after
+        content: after
+    """
+ONLY = ("--role", "slow")
+
+
+def declare(shell: Shell, *nodes: Node, slow: dict[str, int] | None = None, name: str = "inventory.yml") -> None:
+    """An inventory of these nodes; `slow` gives the seconds that the first file takes, by node."""
+    shell.write("roles/slow/role.yml", ROLE)
+    lines = "\n".join(f"  {node.name}: {{slow: {{seconds: {(slow or {}).get(node.name, 0)}}}}}" for node in nodes)
+    shell.write(
+        name,
+        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nroles: [slow]\nnodes:\n{lines}\n",
+    )
+
+
+def wait_for(done: Callable[[], bool], process: subprocess.Popen[str], patience: float = 60) -> None:
+    deadline = time.monotonic() + patience
+    while not done():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def acting(node: Node) -> bool:
+    """Whether the slow file is being written."""
+    return node.exec("pgrep", "-x", "sleep", check=False).returncode == 0
+
+
+def test_a_second_apply_is_told_who_holds_the_node_and_touches_none(
+    shell: Shell, nodes: Callable[[int], list[Node]]
+) -> None:
+    one, two = nodes(2)
+    declare(shell, one, two, slow={one.name: 8})
+    first = shell.start("apply", "inventory.yml", *ONLY, "--limit", one.name)
+    wait_for(lambda: acting(one), first)
+    second = shell.run("apply", "inventory.yml", *ONLY, status=75)
+    assert re.search(rf"{one.name} is held by \S+ from \S+ for \d+ s \(apply inventory.yml\)", second.stderr)
+    assert not two.exists("/srv/slow"), "none is touched where not all could be locked"
+    shell.run("apply", "inventory.yml", *ONLY, "--limit", two.name)
+    assert first.wait(60) == 0
+    shell.run("apply", "inventory.yml", *ONLY)
+
+
+def test_of_two_applies_that_begin_at_once_one_gets_all_nodes_and_the_other_none(
+    shell: Shell, nodes: Callable[[int], list[Node]]
+) -> None:
+    three = nodes(3)
+    declare(shell, *three, slow={node.name: 5 for node in three})
+    both = [shell.start("apply", "inventory.yml", *ONLY, "--format", "json") for _ in range(2)]
+    ended = [(process, *process.communicate(timeout=120)) for process in both]
+    assert sorted(process.returncode for process, _, _ in ended) == [0, 75], ended
+    for process, out, err in ended:
+        if process.returncode == 75:
+            assert "is held by " in err
+        else:
+            results = json.loads(out)["results"]
+            assert {result["outcome"] for result in results} == {"done"}
+            assert len(results) == 6
+    shell.run("drift", "inventory.yml", *ONLY)
+
+
+def test_drift_and_plan_take_no_lock_and_disturb_no_apply(shell: Shell, node: Node) -> None:
+    declare(shell, node, slow={node.name: 10})
+    apply = shell.start("apply", "inventory.yml", *ONLY, "--format", "json")
+    wait_for(lambda: acting(node), apply)
+    for command in ("drift", "plan"):
+        seen = shell.json(command, "inventory.yml", *ONLY, status=2)
+        assert {step["id"].split()[1] for step in seen["steps"]} == {"/srv/slow", "/srv/after"}
+        assert seen["unknown"] == {}
+    assert apply.poll() is None, "they looked while it was acting"
+    out, err = apply.communicate(timeout=60)
+    assert apply.returncode == 0, err
+    assert {result["outcome"] for result in json.loads(out)["results"]} == {"done"}
+    shell.run("drift", "inventory.yml", *ONLY)
+
+
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_a_lock_is_gone_with_whoever_held_it(shell: Shell, node: Node, end: str) -> None:
+    declare(shell, node, slow={node.name: 3})
+    first = shell.start("apply", "inventory.yml", *ONLY)
+    wait_for(lambda: acting(node), first)
+    getattr(first, end)()
+    first.wait(30)
+    deadline = time.monotonic() + 20
+    while (again := shell.run("apply", "inventory.yml", *ONLY, status=None)).returncode == 75:
+        assert time.monotonic() < deadline, "the lock outlived its holder"
+        time.sleep(0.5)
+    assert again.returncode == 0, again.stderr
+    shell.run("drift", "inventory.yml", *ONLY)
+
+
+def test_an_inventory_of_another_cluster_meets_the_same_lock(shell: Shell, node: Node) -> None:
+    declare(shell, node, slow={node.name: 6})
+    declare(shell, node, name="other.yml")
+    text = (shell.folder / "other.yml").read_text()
+    shell.write("other.yml", text.replace("cluster: test", "cluster: other"))
+    first = shell.start("apply", "inventory.yml", *ONLY)
+    wait_for(lambda: acting(node), first)
+    assert "is held by " in shell.run("apply", "other.yml", *ONLY, status=75).stderr
+    assert first.wait(60) == 0
+
+
+SERVICE = """\
+version: 1
+cluster: test
+connection: {{user: spark, become: true}}
+roles: [slow]
+nodes: {{{node}: {{}}}}
+services:
+  tiny:
+    nodes: [{node}]
+    port: 8000
+    image: {{pull: none}}
+    checkpoint: {{repository: org/tiny, revision: {revision}, endpoint: "{hub}", adopt: []}}
+"""
+FOLDER = "/var/lib/sparkops/models/org--tiny"
+
+
+@pytest.fixture
+def fetching(shell: Shell, node: Node, hub: Hub, tmp_path: Path) -> str:
+    """A fetch that runs on the node as a job, its controller killed; returns the commit that it brings."""
+    tiny.write(tmp_path / "model")
+    commit = hub.add_repo("org/tiny", tmp_path / "model")
+    hub.fail("*.safetensors", Fault(rate=30_000))
+    shell.write("roles/slow/role.yml", ROLE)
+    shell.write("inventory.yml", SERVICE.format(node=node.name, hub=hub.endpoint, revision="main"))
+    first = shell.start("apply", "inventory.yml", "--role", "checkpoint")
+    wait_for(lambda: hub.bytes_sent() > 100_000, first)
+    first.kill()
+    first.wait(30)
+    return commit
+
+
+def running_jobs(node: Node) -> int:
+    script = "for lock in /run/sparkops/jobs/*/lock; do flock -n $lock true || echo busy; done"
+    return len(node.text("sh", "-c", script).split())
+
+
+def free(node: Node) -> None:
+    """Until the lock of the killed run is dropped by its worker."""
+    lock = "/var/lib/sparkops/lock"
+    for _ in range(100):
+        if node.exec("flock", "-n", lock, "true", check=False).returncode == 0:
+            return
+        time.sleep(0.2)
+    raise AssertionError("the node's lock outlived the run")
+
+
+def test_an_apply_of_something_else_goes_on_beside_a_running_job(shell: Shell, node: Node, fetching: str) -> None:
+    free(node)
+    assert running_jobs(node) == 1
+    shell.run("apply", "inventory.yml", *ONLY)
+    assert node.read("/srv/after") == b"after"
+    assert running_jobs(node) == 1, "the fetch went on"
+
+
+def test_an_apply_of_the_same_joins_the_running_job(shell: Shell, node: Node, hub: Hub, fetching: str) -> None:
+    free(node)
+    report = shell.json("apply", "inventory.yml", "--role", "checkpoint")
+    assert {result["outcome"] for result in report["results"]} == {"done"}
+    assert fetching in node.text("cat", f"{FOLDER}/main/.sparkops/manifest.json")
+    assert hub.bytes_sent() < 2 * int(node.text("du", "-sb", f"{FOLDER}/main").split()[0]), "nothing came twice"
+    assert running_jobs(node) == 0
+
+
+def test_an_apply_with_other_inputs_leaves_the_running_job_alone(
+    shell: Shell, node: Node, hub: Hub, fetching: str, tmp_path: Path
+) -> None:
+    free(node)
+    tiny.write(tmp_path / "other", seed=1)
+    hub.add_repo("org/tiny", tmp_path / "other")
+    report = shell.json("apply", "inventory.yml", "--role", "checkpoint", status=4)
+    (result,) = (each for each in report["results"] if each["outcome"] == "failed")
+    assert "another job works on" in result["why"]
+    assert "sparkops cancel" in result["hint"]
+    assert running_jobs(node) == 1

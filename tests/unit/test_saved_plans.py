@@ -1,0 +1,260 @@
+"""A saved plan with plain values: what is kept, that it reads back, and that any change of the world is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkops import resources
+from sparkops.core.errors import PlanError, Stale
+from sparkops.core.plan import Plan, Step
+from sparkops.core.states import Unknown
+from sparkops.inventory.load import load
+from sparkops.reconcile.inputs import inputs
+from sparkops.reconcile.saved import SCHEMA, SavedPlan, differences, read, saved
+from tests.unit.inventory.project import Project
+
+DIGEST = "sha256:" + 64 * "0"
+KEYS = st.sampled_from(["content", "mode", "text", "size", "owner"])
+VALUES = st.none() | st.booleans() | st.integers(0, 2) | st.text(max_size=3) | st.lists(st.text(max_size=2), max_size=2)
+STATES = st.none() | st.dictionaries(KEYS, VALUES, max_size=4)
+
+
+@st.composite
+def steps(draw: st.DrawFn, name: str) -> Step:
+    return Step(
+        id=f"file {name} @n1",
+        kind=draw(st.sampled_from(["file", "unit", "a kind of someone else's"])),
+        node="n1",
+        action=draw(st.sampled_from(["create", "update", "delete", "verify"])),
+        before=draw(STATES),
+        after=draw(STATES),
+        changes=tuple(draw(st.lists(KEYS, max_size=2))),
+        disruptive=draw(st.booleans()),
+        service=draw(st.none() | st.just("qwen")),
+    )
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    names = draw(st.lists(st.sampled_from(["/a", "/b", "/c"]), unique=True))
+    made = tuple(draw(steps(name)) for name in names)
+    blocked = {step.id: "held back" for step in made if draw(st.booleans())}
+    return Plan(steps=made, blocked=blocked, nodes=("n1",))
+
+
+def keep(plan: Plan, **more: Any) -> SavedPlan:
+    given_ = {"cluster": "attic", "version": "1.0", "made": "2026-11-24T12:00:00Z", "inputs": {"inventory": DIGEST}}
+    return saved(plan, **{**given_, **more})
+
+
+def step(**more: Any) -> Step:
+    plain = {"id": "file /a @n1", "kind": "file", "node": "n1", "action": "update", "changes": ("content",)}
+    return Step(**{**plain, "before": {"content": "old"}, "after": {"content": "new"}, **more})
+
+
+@given(plans())
+def test_a_saved_plan_reads_back_as_it_was_and_its_schema_accepts_it(plan: Plan) -> None:
+    kept = keep(plan, limit=("n*",), roles=("host",))
+    text = kept.text()
+    jsonschema.validate(json.loads(text), SCHEMA)
+    back = read(text.encode())
+    assert back == kept
+    assert back.text() == text
+
+
+@given(plans())
+def test_the_plan_of_an_unchanged_world_holds(plan: Plan) -> None:
+    assert differences(read(keep(plan).text().encode()), plan) == ()
+
+
+@given(plans(), plans())
+def test_two_plans_are_the_same_exactly_when_nothing_is_told(one: Plan, other: Plan) -> None:
+    def canonical(plan: Plan) -> list[str]:
+        return sorted(json.dumps(dataclasses.asdict(each), sort_keys=True) for each in keep(plan).steps)
+
+    assert (differences(keep(one), other) == ()) == (canonical(one) == canonical(other))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), VALUES, min_size=1), st.sampled_from("abc"), VALUES)
+def test_any_found_value_that_changes_is_named_with_its_key(found: dict[str, Any], key: str, value: Any) -> None:
+    before = step(before=found)
+    after = step(before={**found, key: value})
+    told = differences(keep(Plan(steps=(before,))), Plan(steps=(after,)))
+    if key in found and json.dumps(found[key]) == json.dumps(value):
+        assert told == ()
+    else:
+        assert len(told) == 1
+        assert told[0].startswith(f"file /a @n1: {key} was ")
+
+
+def test_what_came_went_or_became_unknown_is_told() -> None:
+    planned = keep(Plan(steps=(step(),)))
+    new = step(id="file /b @n1")
+    assert differences(planned, Plan(steps=(step(), new))) == ("file /b @n1: now to update, not planned",)
+    assert differences(planned, Plan()) == ("file /a @n1: planned to update, now nothing to do",)
+    unknown = Plan(unknown={"file /a @n1": Unknown("hung")})
+    assert differences(planned, unknown) == ("file /a @n1: planned to update, now unknown: hung",)
+    created = Plan(steps=(step(action="create", before=None),))
+    assert differences(planned, created) == ("file /a @n1: planned to update, now to create",)
+
+
+def test_a_silent_node_is_told_once_and_not_by_each_of_its_steps() -> None:
+    planned = keep(Plan(steps=(step(), step(id="file /b @n1"))))
+    assert differences(planned, Plan(unreachable={"n1": "time-out"})) == ("n1 does not answer: time-out",)
+
+
+def test_a_new_interruption_and_a_new_hindrance_are_told() -> None:
+    planned = keep(Plan(steps=(step(),)))
+    assert "would now interrupt qwen" in differences(planned, Plan(steps=(step(disruptive=True, service="qwen"),)))[0]
+    blocked = Plan(steps=(step(),), blocked={"file /a @n1": "driver.denied: 610"})
+    assert "driver.denied: 610" in differences(planned, blocked)[0]
+
+
+def test_what_only_differs_from_look_to_look_is_not_compared() -> None:
+    found = {"content": "old", "size": 3, "text": "old text"}
+    planned = keep(Plan(steps=(step(before=found),)))
+    assert differences(planned, Plan(steps=(step(before={**found, "size": 4, "text": "x"}),))) == ()
+    assert "old text" not in planned.text()
+
+
+def test_a_proof_is_not_held_to_what_was_seen_before_it() -> None:
+    proof = step(action="verify", before={"models": ["a"]}, after={"answers": True})
+    again = dataclasses.replace(proof, before={"models": ["b"]})
+    assert differences(keep(Plan(steps=(proof,))), Plan(steps=(again,))) == ()
+
+
+def test_a_long_list_of_changes_ends_with_its_number() -> None:
+    many = tuple(step(id=f"file /{number} @n1") for number in range(50))
+    with pytest.raises(Stale, match="and 38 more") as caught:
+        keep(Plan()).refuse_other_steps(Plan(steps=many))
+    assert caught.value.exit_status == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"inventory": "sha256:" + 64 * "1"}, "inventory has changed"),
+        ({"role motd": DIGEST}, "role motd is new"),
+        ({"-e": DIGEST}, "made without -e"),
+    ],
+)
+def test_other_inputs_are_refused_by_name(change: dict[str, str], words: str) -> None:
+    plan = keep(Plan())
+    plan.refuse_other_inputs("attic", "1.0", plan.inputs)
+    with pytest.raises(Stale, match=words):
+        plan.refuse_other_inputs("attic", "1.0", {**plan.inputs, **change})
+
+
+def test_another_version_is_stale_and_another_cluster_wrong_input() -> None:
+    plan = keep(Plan())
+    with pytest.raises(Stale, match=r"made by sparkops 1\.0, this is 1\.1"):
+        plan.refuse_other_inputs("attic", "1.1", plan.inputs)
+    with pytest.raises(PlanError, match="of the cluster 'attic', this inventory of 'garage'"):
+        plan.refuse_other_inputs("garage", "1.0", plan.inputs)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"[]", "no schema"),
+        (b'{"schema": "sparkops.report/1"}', "sparkops.report/1"),
+        (b'{"schema": "sparkops.plan/2"}', "sparkops.plan/2"),
+        (b'{"schema": "sparkops.plan/1"}', "required"),
+    ],
+)
+def test_what_is_no_plan_is_refused_with_the_way_out(content: bytes, words: str) -> None:
+    with pytest.raises(PlanError, match=words) as caught:
+        read(content, "plan.json")
+    assert caught.value.exit_status == 1
+    assert "plan.json" in str(caught.value) and "sparkops plan -o" in str(caught.value)
+
+
+def test_an_edited_plan_is_refused_and_a_wrong_value_is_named_with_its_place() -> None:
+    told = json.loads(keep(Plan(steps=(step(),))).text())
+    told["steps"][0]["before"] = {"content": "other"}
+    with pytest.raises(PlanError, match="changed after it was saved"):
+        read(json.dumps(told).encode())
+    told["steps"][0]["action"] = "destroy"
+    with pytest.raises(PlanError, match=r"steps\[0\]\.action.*destroy"):
+        read(json.dumps(told).encode())
+
+
+@given(st.data())
+def test_no_single_changed_character_is_taken_for_the_plan(data: st.DataObject) -> None:
+    text = keep(Plan(steps=(step(),))).text()
+    place = data.draw(st.integers(0, len(text) - 1))
+    other = text[:place] + data.draw(st.characters(min_codepoint=32, max_codepoint=126)) + text[place + 1 :]
+    try:
+        found = read(other.encode())
+    except PlanError:
+        return
+    assert found == read(text.encode()), "only white space may differ"
+
+
+@pytest.mark.parametrize("name", resources.BUILT_IN)
+def test_both_halves_of_a_kind_name_the_same_volatile_keys(name: str) -> None:
+    worker = importlib.import_module(f"sparkops.worker.{name}")
+    assert resources.kind(name).volatile == getattr(worker, "VOLATILE", frozenset())
+
+
+INVENTORY = "version: 1\ncluster: attic\nnodes: {n1: {}}\nroles: [motd]\n"
+ROLE = "{summary: a greeting, scope: node, resources: [{file: /etc/motd, content: TEXT}]}"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project(tmp_path)
+    made.role("motd", ROLE)
+    made.write("templates/one.j2", "one")
+    made.write("inventory.yml", INVENTORY)
+    return made
+
+
+def digests(project: Project, *extra: tuple[str, str]) -> dict[str, str]:
+    return inputs(load(project.folder / "inventory.yml", extra=extra), (), extra)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("inventory.yml", "inventory"),
+        ("roles/motd/role.yml", "role motd"),
+        ("roles/motd/templates/x.j2", "role motd"),
+        ("templates/two.j2", "templates"),
+    ],
+)
+def test_a_changed_file_changes_the_digest_of_what_it_belongs_to(project: Project, path: str, name: str) -> None:
+    before = digests(project)
+    text = {"inventory.yml": INVENTORY + "# more\n", "roles/motd/role.yml": ROLE.replace("TEXT", "OTHER")}
+    project.write(path, text.get(path, "new"))
+    after = digests(project)
+    assert {key for key in before if before[key] != after[key]} == {name}
+
+
+def test_what_editors_leave_behind_and_unused_roles_change_nothing(project: Project) -> None:
+    before = digests(project)
+    project.write("roles/motd/.role.yml.swp", "x")
+    project.write("roles/motd/role.yml~", "x")
+    project.role("unused", ROLE)
+    assert digests(project) == before
+
+
+def test_values_of_the_command_line_count_and_none_is_hashed_alone(project: Project) -> None:
+    pair = ("driver.pin", "hunter2")
+    found = digests(project, pair)
+    assert found["-e"] != digests(project, ("driver.pin", "hunter3"))["-e"]
+    alone = {hashlib.sha256(each.encode()).hexdigest() for each in (pair[1], json.dumps([list(pair)]))}
+    assert found["-e"].removeprefix("sha256:") not in alone
