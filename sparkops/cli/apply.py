@@ -27,12 +27,14 @@ Examples:
   sparkops apply inventory.yml --yes              also what interrupts a service, unasked
   sparkops apply inventory.yml --limit spark-01 --role driver
   sparkops apply inventory.yml --replace "unit qwen.service @spark-01" -m "hung after the driver update"
+  sparkops apply inventory.yml --prune            also removes what is no longer declared
   sparkops apply inventory.yml --plan plan.json   exactly what `plan -o plan.json` kept, unasked, or nothing""",
 )
 @options.inventory_argument
 @options.selection
 @options.jobs
 @options.output
+@click.option("--prune", is_flag=True, help="Also remove what this cluster put there and no longer declares")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before steps that interrupt a service")
 @click.option(
     "--plan",
@@ -47,17 +49,18 @@ Examples:
     help="Do this again though it is as declared: rewrite a file, restart a unit, pull an image, verify a checkpoint",
 )
 @options.reason
-def command(inventory: Path, yes: bool, plan: Path | None, **given: Any) -> int:
+def command(inventory: Path, yes: bool, prune: bool, plan: Path | None, **given: Any) -> int:
     """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
 
     Ctrl-C once finishes the running steps and stops; twice leaves at once. Both can be resumed by the same command.
     """
-    return _apply(inventory, yes, plan, **given)
+    return _apply(inventory, yes, prune, plan, **given)
 
 
 def _apply(
     inventory: Path,
     yes: bool,
+    prune: bool,
     plan: Path | None,
     *,
     extra: tuple[tuple[str, str], ...],
@@ -79,6 +82,8 @@ def _apply(
 
     if plan is not None and replace:
         raise click.UsageError("a kept plan is carried out as it is; leave out --replace beside --plan")
+    if prune and (limit or roles or plan):
+        raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
     saved, loaded, compiled, secrets = _load(plan, inventory, extra, limit, roles)
     again = replaced(compiled.resources, replace)
     run = RunFolder.create(loaded.cluster, "apply")
@@ -102,6 +107,7 @@ def _apply(
             stop=stop,
             replace=again,
             reason=reason,
+            prune=prune,
         ).apply(agree, saved)
     report = run.finish(report)
     emit(report, form, output, no_color=no_color, verbose=verbose)

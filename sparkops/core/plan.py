@@ -57,11 +57,30 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """What this cluster put on a node and no longer declares. `kept` says why `--prune` would leave it, or is empty.
+
+    `remedy` is how it goes by hand; `retired`: its service or node is declared retired, so that it goes unasked.
+    """
+
+    id: str
+    node: str
+    kind: str
+    name: str
+    role: str = ""
+    service: str | None = None
+    port: int | None = None
+    kept: str = ""
+    remedy: str = ""
+    retired: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that differs, is violated or could not be known, over all nodes, in an order that respects `needs`.
 
     `unknown` maps the ids that could not be compared to the reason; `unreachable` nodes to theirs; `total` counts
-    the resources that were declared.
+    the resources that were declared. `orphans` holds those for which there is no step.
     """
 
     steps: tuple[Step, ...] = ()
@@ -72,6 +91,7 @@ class Plan:
     notices: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     total: int = 0
+    orphans: tuple[Orphan, ...] = ()
 
     @property
     def disruptive(self) -> tuple[Step, ...]:
@@ -80,7 +100,8 @@ class Plan:
     @property
     def exit_status(self) -> int:
         """0 as declared, 2 something differs or is violated, 3 nothing differs but something is unknown."""
-        if self.steps or any(violation.blocks for violation in self.violations):
+        left = any(not orphan.kept for orphan in self.orphans)
+        if self.steps or left or any(violation.blocks for violation in self.violations):
             return 2
         return 3 if self.unknown or self.unreachable else 0
 

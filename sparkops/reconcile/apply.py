@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +24,11 @@ from sparkops.nodes.target import Target
 from sparkops.reconcile import schedule
 from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import THREADS, Fleet
-from sparkops.reconcile.observe import FACTS, needs_facts, observe, prepare
-from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.observe import FACTS, needs_facts, prepare
 from sparkops.reconcile.recording import KIND, actor, by_node, record
 from sparkops.reconcile.saved import SavedPlan
 from sparkops.reconcile.targets import targets
+from sparkops.reconcile.view import asked, kinds_needed, look, note
 from sparkops.resources.resource import Resource
 
 Command = Literal["plan", "drift", "apply"]
@@ -40,6 +39,7 @@ class Road:
     """What one run goes by: the compiled inventory and how to reach its nodes. `stop` is set by the first Ctrl-C.
 
     `replace` are the ids of things to make anew, `reason` is what the person says why; it goes into the nodes' history.
+    With `prune` an apply removes what is no longer declared.
     """
 
     inventory: Inventory
@@ -51,14 +51,15 @@ class Road:
     stop: threading.Event = field(default_factory=threading.Event)
     replace: frozenset[str] = frozenset()
     reason: str = ""
+    prune: bool = False
 
     def look(self, command: Literal["plan", "drift"]) -> Report:
         """The plan, and nothing is touched."""
         started = time.monotonic()
         resources, unprepared = prepare(self.compiled.resources)
         with self._fleet(resources) as fleet:
-            seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
-        return self._report(command, self._plan(resources, seen), started)
+            view = look(self, fleet, resources, unprepared)
+        return self._report(command, view.plan, started)
 
     def apply(self, agree: Callable[[Report], bool], saved: SavedPlan | None = None) -> Report:
         """Bring the nodes into the declared state. `agree` is shown the plan and answers whether to go on.
@@ -68,27 +69,29 @@ class Road:
         started = time.monotonic()
         resources, unprepared = prepare(self.compiled.resources)
         with self._fleet(resources, KIND) as fleet:
-            seen = observe(fleet, resources, unprepared=unprepared, listener=self.listener)
-            plan = self._plan(resources, seen)
+            view = look(self, fleet, resources, unprepared, acting=True)
+            plan = view.plan
             if saved is not None:
                 saved.refuse_other_steps(plan)
             agreed = agree(self._report("apply", plan, started))
-            if not plan.steps:
+            if not plan.steps and not view.notes:
                 return self._report("apply", plan, started)
             if not agreed:
                 return self._report("apply", plan, started, declined=True)
-            fleet.lock(sorted({step.node for step in plan.steps} - fleet.failed.keys()), actor(self._name()))
-            seen = observe(fleet, resources, unprepared=unprepared, listener=events.silent)
-            again = self._plan(resources, seen)
+            touched = {step.node for step in plan.steps} | view.notes.keys()
+            fleet.lock(sorted(touched - fleet.failed.keys()), actor(self._name()))
+            view = look(self, fleet, resources, unprepared, acting=True, again=True)
+            again = view.plan
             if saved is not None:
                 saved.refuse_other_steps(again)
             else:
                 self._refuse_surprise(plan, again)
+            again = note(fleet, view)
             results = schedule.run(
                 again,
-                resources,
+                view.resources,
                 fleet,
-                facts=seen.facts,
+                facts=view.seen.facts,
                 stop=self.stop,
                 listener=self.listener,
                 bound=saved is not None,
@@ -100,10 +103,10 @@ class Road:
             return self._report("apply", again, started, results=results, interrupted=stopped)
 
     def _fleet(self, resources: Sequence[Resource], *more: str) -> Fleet:
-        kinds = {*more, *(resource.kind for resource in resources)}
+        kinds = {*more, *(resource.kind for resource in resources), *kinds_needed(self)}
         if needs_facts(resources):
             kinds.add(FACTS)
-        nodes = {resource.node for resource in resources}
+        nodes = {*asked(self.compiled), *(resource.node for resource in resources)}
         return Fleet(
             {name: target for name, target in targets(self.inventory, self.secrets).items() if name in nodes},
             cluster=self.inventory.cluster,
@@ -111,16 +114,6 @@ class Road:
             program=bundle.kinds_bundle(kinds),
             listener=self.listener,
             jobs=self.jobs,
-        )
-
-    def _plan(self, resources: Sequence[Resource], seen: Observations) -> Plan:
-        return build(
-            resources,
-            seen,
-            accept=self.inventory.accept,
-            today=datetime.datetime.now(datetime.timezone.utc).date(),
-            notices=self.compiled.notices,
-            replace=self.replace,
         )
 
     def _report(self, command: Command, plan: Plan, started: float, **more: Any) -> Report:

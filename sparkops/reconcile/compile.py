@@ -37,11 +37,16 @@ class Resolver(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """All resources, node by node and role by role. `masked` says that every secret in them is `***`."""
+    """All resources, node by node and role by role.
+
+    `masked` says that every secret in them is `***`; `whole` that nothing was left out: all `nodes`, all roles.
+    """
 
     resources: tuple[Resource, ...]
     notices: tuple[str, ...] = ()
     masked: bool = False
+    nodes: tuple[str, ...] = ()
+    whole: bool = False
 
     @property
     def requirements(self) -> tuple[Resource, ...]:
@@ -77,7 +82,13 @@ def compile(
         compiler.add(table, places, None if roles is None else frozenset(roles))
     compiler.faults.raise_any()
     whole = roles is None and len(nodes) == len(inventory.nodes)
-    return Compiled(resources=table.finish(whole), notices=inventory.notices, masked=secrets is None)
+    return Compiled(
+        resources=table.finish(whole),
+        notices=inventory.notices,
+        masked=secrets is None,
+        nodes=tuple(nodes),
+        whole=whole,
+    )
 
 
 class _Compiler:
@@ -220,7 +231,7 @@ class _Table:
                 where=self.resources[cycle[0]].where,
                 hint="take one of them out of an after:",
             ) from None
-        return tuple(_with_after(resource, tuple(self.after[id])) for id, resource in self.resources.items())
+        return tuple(with_after(resource, tuple(self.after[id])) for id, resource in self.resources.items())
 
     def _again(self, resource: Resource, faults: Faults) -> None:
         """The same thing declared once more: kept once when it is the same, a fault when it is not."""
@@ -315,7 +326,7 @@ def _check_order(roles: Mapping[str, Role]) -> None:
         ) from None
 
 
-def _with_after(resource: Resource, after: tuple[str, ...]) -> Resource:
+def with_after(resource: Resource, after: tuple[str, ...]) -> Resource:
     """A copy with other edges; the kind's own checks have run already and need not run again."""
     found = copy.copy(resource)
     object.__setattr__(found, "after", after)

@@ -19,6 +19,7 @@ LIMIT = 30.0
 """Seconds that an observer on the node may take before its answer is unknown."""
 MARGIN = 15.0
 FACTS = "facts"
+CLAIMS = "claimed"
 
 
 def prepare(resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
@@ -49,20 +50,34 @@ def observe(
     *,
     unprepared: Mapping[str, Unknown] | None = None,
     listener: events.Listener = events.silent,
+    nodes: Iterable[str] = (),
+    claims: Mapping[str, bool] | None = None,
 ) -> Observations:
-    """What every node answers; silent nodes stand in `unreachable`."""
+    """What every node answers; silent nodes stand in `unreachable`.
+
+    `nodes` are asked even where no resource is declared. With `claims` the records of claims are looked at too: that
+    mapping and what is declared goes to the worker's `claimed`.
+    """
     unprepared = unprepared or {}
-    by_node: dict[str, list[Resource]] = {}
+    by_node: dict[str, list[Resource]] = {node: [] for node in nodes}
+    declared: dict[str, list[str]] = {node: [] for node in by_node}
     for resource in resources:
         asked = by_node.setdefault(resource.node, [])
+        if resource.claimed:
+            declared.setdefault(resource.node, []).append(f"{resource.kind} {resource.name}")
         if resource.id not in unprepared:
             asked.append(resource)
     found: dict[str, Observed] = dict(unprepared)
     facts: dict[str, Mapping[str, Any] | Unknown] = {}
+    records: dict[str, Observed] = {}
 
     def ask(node: str, session: Session) -> Mapping[str, Any]:
         started = time.monotonic()
-        answers = _ask(session, by_node[node])
+        more = []
+        if claims is not None:
+            question = {**(session.claims or {}), "declared": declared.get(node, []), **claims}
+            more = [[CLAIMS, CLAIMS, question]]
+        answers = _ask(session, by_node[node], more)
         unknown = sum("unknown" in answer for answer in answers.values())
         listener(
             events.NodeObserved(
@@ -81,8 +96,10 @@ def observe(
         if told is not None:
             state = unpack(told)
             facts[node] = state if state is not None else {}
+        if claims is not None:
+            records[node] = unpack(answers.get(CLAIMS, {"unknown": "the node did not answer for its claims"}))
         found.update({each.id: unpack(answers[each.id]) for each in by_node[node] if each.id in answers})
-    return Observations(found=found, facts=facts, unreachable=unreachable)
+    return Observations(found=found, facts=facts, unreachable=unreachable, claims=records)
 
 
 def observe_one(session: Session, resource: Resource) -> Observed:
@@ -91,8 +108,9 @@ def observe_one(session: Session, resource: Resource) -> Observed:
     return unpack(answers[resource.id]) if resource.id in answers else Unknown("the worker did not answer for it")
 
 
-def _ask(session: Session, resources: Sequence[Resource]) -> Mapping[str, Any]:
+def _ask(session: Session, resources: Sequence[Resource], more: Sequence[list[Any]] = ()) -> Mapping[str, Any]:
     asks: list[list[Any]] = [[each.id, each.kind, each.ask()] for each in resources]
+    asks += more
     groups = sorted({path.partition(".")[0] for each in resources for path in fact_paths(each.desired())})
     if groups:
         asks.append([FACTS, FACTS, {"groups": groups}])

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
+from types import MappingProxyType
 from typing import Any
 
 from sparkops.core.errors import InventoryError
@@ -18,11 +19,12 @@ from sparkops.resources.resource import Resource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
-    """What the nodes answered. `found` by resource id, `facts` and `unreachable` (why) by node."""
+    """What the nodes answered. `found` by resource id; `facts`, `unreachable` (why) and `claims` by node."""
 
     found: Mapping[str, Observed]
     facts: Mapping[str, Mapping[str, Any] | Unknown] = field(default_factory=dict)
     unreachable: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, Observed] = field(default_factory=dict)
 
 
 def ordered(resources: Iterable[Resource]) -> tuple[Resource, ...]:
@@ -44,12 +46,15 @@ def build(
     today: datetime.date,
     notices: Sequence[str] = (),
     replace: Collection[str] = (),
+    judged: Mapping[str, Sequence[Violation]] = MappingProxyType({}),
+    left: Collection[str] = (),
 ) -> Plan:
     """The plan for these resources. `today` decides which `accept` entries have run out.
 
-    The things with the ids in `replace` are made anew, whether they differ or not.
+    The things with the ids in `replace` are made anew, whether they differ or not. `judged` holds violations that no
+    kind knows of, by resource id: they block that resource too. `left` holds the ids of what is not to be removed.
     """
-    builder = _Builder(seen, {each.id: each for each in accept}, today, replace)
+    builder = _Builder(seen, {each.id: each for each in accept}, today, replace, judged, left)
     for resource in ordered(resources):
         builder.add(resource)
     return Plan(
@@ -68,10 +73,18 @@ class _Builder:
     """Walks the resources in order, so that everything that one stands on is known before it."""
 
     def __init__(
-        self, seen: Observations, accept: Mapping[str, Accept], today: datetime.date, replace: Collection[str]
+        self,
+        seen: Observations,
+        accept: Mapping[str, Accept],
+        today: datetime.date,
+        replace: Collection[str],
+        judged: Mapping[str, Sequence[Violation]],
+        left: Collection[str],
     ) -> None:
         self.seen = seen
         self.replace = replace
+        self.judged = judged
+        self.left = left
         self.accept = accept
         self.today = today
         self.steps: dict[str, Step] = {}
@@ -88,7 +101,9 @@ class _Builder:
         self._needs[resource.id] = needs
         barrier = next((self._barrier[up] for up in resource.after if up in self._barrier), "")
         barrier = barrier or self._silent_peer(resource)
-        own = self._judge(resource, found)
+        barrier = barrier or self._judge(resource, self.judged.get(resource.id, ()))
+        lookup = self.seen.found.get
+        own = self._judge(resource, resource.violations(found, lambda each: lookup(each, Unknown("not asked"))))
         self.notices += resource.notices(found)
         difference = self._difference(resource, found) if resource.converged else None
         if isinstance(found, Unknown) or isinstance(difference, Unknown):
@@ -106,6 +121,8 @@ class _Builder:
             self._barrier[resource.id] = barrier or own
 
     def _difference(self, resource: Resource, found: Observed) -> Difference | Unknown | None:
+        if resource.id in self.left:
+            return None
         facts, again = self.seen.facts.get(resource.node, {}), resource.id in self.replace
         return diff(resource, found, facts, resource.pending(self.steps), replace=again)
 
@@ -124,11 +141,10 @@ class _Builder:
         silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]
         return f"node {silent[0]} of service {resource.service} does not answer" if silent else ""
 
-    def _judge(self, resource: Resource, found: Observed) -> str:
+    def _judge(self, resource: Resource, violations: Iterable[Violation]) -> str:
         """Record the violations; the words of the first one that blocks, or empty."""
         words = ""
-        lookup = self.seen.found.get
-        for violation in resource.violations(found, lambda each: lookup(each, Unknown("not asked"))):
+        for violation in violations:
             judged = self._accepted(violation)
             self.violations.append(judged)
             if judged.blocks and not words:

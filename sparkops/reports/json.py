@@ -28,6 +28,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "unknown": {identity: why.why for identity, why in plan.unknown.items()},
         "unreachable": dict(plan.unreachable),
         "notices": list(plan.notices),
+        "orphans": [dataclasses.asdict(orphan) for orphan in plan.orphans],
         "results": [dataclasses.asdict(result) for result in report.results],
         "endpoints": dict(report.endpoints),
         "interrupted": report.interrupted,

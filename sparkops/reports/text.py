@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
-from sparkops.core.plan import Plan, Step, Violation
+from sparkops.core.plan import Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Pending, State
 from sparkops.reports.words import brief, count, names, safe, value
@@ -89,7 +89,8 @@ class Printer:
         steps = [step for step in plan.steps if step.node == node]
         unknown = {identity: why for identity, why in plan.unknown.items() if identity.endswith(f"@{node}")}
         silent = plan.unreachable.get(node)
-        if not (steps or judged or unknown or silent or self.verbose):
+        orphans = [each for each in plan.orphans if each.node == node]
+        if not (steps or judged or unknown or silent or orphans or self.verbose):
             return
         self.line((node, "bold"))
         if silent:
@@ -102,9 +103,24 @@ class Printer:
             if step.id not in plan.blocked:
                 self._step(step, indent=2)
         self._blocked(plan, steps)
-        if not (steps or judged or unknown or silent):
+        for orphan in orphans:
+            self._orphan(orphan, indent=2)
+        if not (steps or judged or unknown or silent or orphans):
             self.line(("✓ ", "green"), "as declared", indent=2)
         self.line("")
+
+    def _orphan(self, orphan: Orphan, *, indent: int, where: str = "") -> None:
+        """What is no longer declared: what becomes of it, and who brought it."""
+        whose = f" of {orphan.service}" if orphan.service else ""
+        name = f"{orphan.kind} {orphan.name}{where}"
+        if not orphan.kept:
+            self.line(
+                ("○ ", "yellow"), name, (f"  no longer declared{whose}; apply --prune removes it", "dim"), indent=indent
+            )
+            return
+        self.line(("i ", "blue"), name, (f"  no longer declared{whose}, and left: {orphan.kept}", "dim"), indent=indent)
+        if orphan.remedy:
+            self.line(f"→ {orphan.remedy}", indent=indent + 4)
 
     def _blocked(self, plan: Plan, steps: Sequence[Step]) -> None:
         """The steps that will not be attempted, below their reason."""
@@ -201,6 +217,8 @@ class Printer:
         counts: Counter[str] = Counter(step.action for step in plan.steps if step.id not in plan.blocked)
         words = [f"{counts[action]} to {action}" for action in SYMBOLS if counts[action]]
         words += [f"{len(plan.blocked)} not attempted"] if plan.blocked else []
+        stray = sum(not each.kept for each in plan.orphans)
+        words += [f"{stray} no longer declared"] if stray else []
         words += [f"{len(plan.unknown)} unknown"] if plan.unknown else []
         words += [f"{count(len(plan.unreachable), 'node')} unreachable"] if plan.unreachable else []
         state = (", ".join(words), "") if words else ("" if bad else "as declared", "green")
@@ -228,6 +246,9 @@ class Printer:
             silent = report.plan.unreachable
             words += f", {count(len(silent), 'node')} unreachable" if silent else ""
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
+        if not report.declined:
+            for orphan in report.plan.orphans:
+                self._orphan(orphan, indent=0, where=f" @{orphan.node}")
         if report.interrupted:
             self.line(("interrupted", "yellow"), "; the same command resumes")
         if report.exit_status == 0:

@@ -28,6 +28,7 @@ class Command(Resource):
     """
 
     kind: ClassVar[str] = "command"
+    claimed: ClassVar[bool] = False
     volatile: ClassVar[frozenset[str]] = frozenset({"why"})
 
     check: tuple[str, ...] = ()

@@ -35,6 +35,11 @@ class Directory(Resource):
         put(self, "group", declared.account(self.group, "group", self.where))
         put(self, "mode", declared.mode(self.mode, self.where))
 
+    @property
+    def common(self) -> bool:
+        """Two clusters may need one directory; it goes when it is empty and nobody claims it."""
+        return True
+
     def ask(self) -> dict[str, Any]:
         asked = {"path": self.name}
         for key in ("owner", "group"):

@@ -32,6 +32,7 @@ class File(Resource):
     `content`, `owner`, `group` and `mode` are compared only where declared; what is replaced keeps the rest, what is
     missing is made (empty without `content`; root's, 0644). `validate` is an argument list in which `{path}` stands
     for the new file, run before it takes its place. A secret content has mode 0600 unless another is declared.
+    `shared` says that other clusters may declare it on the same node, alike.
     """
 
     kind: ClassVar[str] = "file"
@@ -43,6 +44,7 @@ class File(Resource):
     group: str | int | None = None
     mode: str | None = None
     validate: tuple[str, ...] = ()
+    shared: bool = False
     state: str = "present"
 
     def __post_init__(self) -> None:
@@ -60,6 +62,18 @@ class File(Resource):
     def replaceable(self) -> bool:
         """Replacing is writing it again."""
         return self.content is not None and self.state == "present"
+
+    @property
+    def common(self) -> bool:
+        return self.shared
+
+    def claim(self) -> dict[str, Any]:
+        kept = super().claim()
+        if not isinstance(self.content, Content) or self.state == "absent":
+            return kept
+        if self.content.secret:
+            return {**kept, "secret": self.content.encode()}
+        return {**kept, "content": [_digest(self.content)]}
 
     def ask(self) -> dict[str, Any]:
         asked: dict[str, Any] = {"path": self.name}

@@ -178,6 +178,11 @@ class Image(Resource):
         assert self.archive is not None
         return read_archive(Path(self.folder, self.archive), self.where)
 
+    @property
+    def common(self) -> bool:
+        """An image is what it is, whoever uses it."""
+        return True
+
     def sources(self) -> Mapping[str, str]:
         if not self.archive or self.state == "absent":
             return {}

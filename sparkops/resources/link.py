@@ -29,6 +29,9 @@ class Link(Resource):
                 f"link {self.name} has the target {self.target!r}", where=self.where, hint="say `target: /some/path`"
             )
 
+    def claim(self) -> dict[str, Any]:
+        return {**super().claim(), **({"content": [self.target]} if self.state == "present" else {})}
+
     def ask(self) -> dict[str, Any]:
         return {"path": self.name}
 

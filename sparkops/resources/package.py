@@ -68,6 +68,11 @@ class Package(Resource):
         """Whether the name stands for whatever matches it and is installed."""
         return self.hold_installed or (isinstance(self.name, str) and any(char in self.name for char in "*?["))
 
+    @property
+    def common(self) -> bool:
+        """A package serves all."""
+        return True
+
     def ask(self) -> dict[str, Any]:
         return {"name": self.name, "pattern": self.pattern}
 

@@ -34,6 +34,7 @@ class Probe(Resource):
     """
 
     kind: ClassVar[str] = "probe"
+    claimed: ClassVar[bool] = False
     volatile: ClassVar[frozenset[str]] = frozenset({"answers", "why", "seconds"})
     leavable: ClassVar[bool] = True
     reproved: ClassVar[bool] = True

@@ -27,6 +27,7 @@ class Require(Resource):
     """
 
     kind: ClassVar[str] = "require"
+    claimed: ClassVar[bool] = False
     converged: ClassVar[bool] = False
 
     expect: Mapping[str, Any]

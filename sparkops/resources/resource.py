@@ -27,7 +27,8 @@ class Resource:
     `name` is what the kind calls its thing (a path, a unit, a package). `after` holds the ids of resources, on this
     node or another, that must be as declared before this one is touched. `peer_nodes` are the nodes of its service:
     while one of them is silent, nothing of the service is touched. `where` is the place of the declaration
-    (`file:line:column`), for messages.
+    (`file:line:column`), for messages. `pruned` marks what no inventory declares any longer: it is removed, and only
+    while it is what was put there.
     """
 
     kind: ClassVar[str]
@@ -41,6 +42,8 @@ class Resource:
     """False for a kind that is only ever judged (`require`): it never yields a step."""
     leavable: ClassVar[bool] = False
     """True for a kind whose act only waits, or is a node's job that goes on by itself: an interrupted run leaves it."""
+    claimed: ClassVar[bool] = True
+    """False for a kind that puts nothing on the node that could be left there one day."""
     reproved: ClassVar[bool] = False
     """True for a kind that has to be proven again whenever something it stands on is changed (`probe`)."""
 
@@ -56,6 +59,7 @@ class Resource:
     after: tuple[str, ...] = ()
     peer_nodes: tuple[str, ...] = ()
     where: str = ""
+    pruned: bool = False
 
     @property
     def essential(self) -> bool:
@@ -71,6 +75,20 @@ class Resource:
     def replaceable(self) -> bool:
         """Whether it means something to do this again though it is as declared; `act` sees it by the step's action."""
         return False
+
+    @property
+    def common(self) -> bool:
+        """Whether several clusters may declare it on one node."""
+        return False
+
+    def claim(self) -> dict[str, Any]:
+        """What the node's record of claims keeps beside the name.
+
+        `content` lists digests, or `secret` is what the node makes its HMAC of: by these it is told later whether the
+        thing is still what was put there.
+        """
+        kept = {"role": self.role, "service": self.service, "shared": self.common}
+        return {key: value for key, value in kept.items() if value}
 
     def prepare(self) -> Resource:
         """This resource with what has to be learnt outside of the nodes (a hub's manifest), before they are asked.
@@ -144,8 +162,9 @@ class Resource:
             "action": step.action,
             "act": self.act(step),
         }
-        if session.claims is not None:
-            order["claim"] = {**session.claims, "kind": self.kind, "name": self.name}
+        if session.claims is not None and self.claimed:
+            claim = {"kind": self.kind, "name": self.name, "kept": self.claim(), "pruned": self.pruned}
+            order["claim"] = {**session.claims, **claim}
         return order
 
     def explain(self, found: Observed) -> str:

@@ -62,6 +62,7 @@ class Unit(Resource):
         HMAC by the node's key.
     drop_ins: paths of drop-ins that are declared elsewhere; all others are said.
     state_dir: where the node's key stands.
+    port: the port that it listens on; a unit that is no longer declared and holds it has to go first.
     """
 
     kind: ClassVar[str] = "unit"
@@ -84,6 +85,7 @@ class Unit(Resource):
     secret: Content | str | None = None
     drop_ins: tuple[str, ...] = ()
     state_dir: str = "/var/lib/sparkops"
+    port: int | None = None
     state: Literal["present", "absent"] = "present"
 
     def __post_init__(self) -> None:
@@ -105,6 +107,12 @@ class Unit(Resource):
     def replaceable(self) -> bool:
         """Replacing is a restart."""
         return self.running is True
+
+    def claim(self) -> dict[str, Any]:
+        kept = super().claim()
+        if self.state == "present" and self.content is not None:
+            kept["content"] = [self._digest]
+        return {**kept, "port": self.port} if self.state == "present" and self.port else kept
 
     def ask(self) -> dict[str, Any]:
         return {

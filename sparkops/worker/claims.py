@@ -1,7 +1,8 @@
 """What a cluster manages on this node: `claims/CLUSTER.json` in the state folder.
 
 A claim is written before each act and confirmed after its proof, so that a crash in between leaves the trace of what
-was meant. Two clusters that claim one thing is an error.
+was meant. It keeps a digest of what was put there (of a secret an HMAC by the node's key), by which `claimed` tells
+later whether it still stands there. Two clusters that claim one thing is an error, unless both share it.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.worker import claimed
 from sparkops.worker.calls import Refused
 
 _writing = threading.Lock()
@@ -19,52 +21,100 @@ _writing = threading.Lock()
 
 @contextlib.contextmanager
 def acting(claim: dict[str, Any] | None, identity: str, action: str) -> Iterator[None]:
-    """Around one act on `identity`. `claim` is `{state_dir, cluster, kind, name}`; None claims nothing."""
+    """Around one act on `identity`; None claims nothing.
+
+    `claim` is `{state_dir, cluster, kind, name, kept, pruned}`: `kept` goes into the record, and what is `pruned` is
+    refused where it is no longer what was put there.
+    """
     if claim is None:
         yield
         return
-    folder = os.path.join(claim["state_dir"], "claims")
-    for each in (claim["state_dir"], folder):
-        os.makedirs(each, mode=0o700, exist_ok=True)
+    state_dir, cluster = claim["state_dir"], claim["cluster"]
     key = f"{claim['kind']} {claim['name']}"
     with _writing:
-        _refuse_foreign(folder, claim["cluster"], key)
-        _change(folder, claim["cluster"], key, {"phase": "acting", "action": action, "since": time.time()})
+        kept = _kept(state_dir, key, claim.get("kept") or {})
+        mine = _mine(state_dir, cluster, {key: kept}, removing=action == "delete")
+        old = mine.get(key, {})
+        if claim.get("pruned"):
+            _refuse_not_ours(state_dir, key, old)
+        meant = {**(old if action == "delete" else {}), **kept, "phase": "acting", "action": action}
+        if contents := [*old.get("content", []), *kept.get("content", [])]:
+            meant["content"] = list(dict.fromkeys(contents))
+        _write(state_dir, cluster, {**mine, key: {**meant, "since": time.time()}})
     yield
     with _writing:
-        done = None if action == "delete" else {"phase": "ours", "action": action, "since": time.time()}
-        _change(folder, claim["cluster"], key, done)
+        mine = claimed.load(_path(state_dir, cluster))
+        mine.pop(key, None)
+        if action != "delete":
+            mine[key] = {**kept, "phase": "ours", "action": action, "since": time.time()}
+        _write(state_dir, cluster, mine)
 
 
-def _refuse_foreign(folder: str, cluster: str, key: str) -> None:
-    for entry in os.listdir(folder):
-        other = entry.removesuffix(".json")
-        if entry.endswith(".json") and other != cluster and key in _load(os.path.join(folder, entry)):
-            raise Refused(
-                f"cluster {other!r} manages this on the node already",
-                hint=f"take it out of one of the two inventories, or retire it in {other!r} first",
-            )
+def note(state_dir: str, cluster: str, claims: dict[str, dict[str, Any]], drop: list[str]) -> None:
+    """Claim what stands there as it is declared, and let go of `drop`, in one write. Raises Refused."""
+    with _writing:
+        kept = {key: _kept(state_dir, key, each) for key, each in claims.items()}
+        mine = _mine(state_dir, cluster, kept, removing=False)
+        for key, each in kept.items():
+            mine[key] = {
+                **each,
+                "phase": "ours",
+                "action": mine.get(key, {}).get("action", "found"),
+                "since": time.time(),
+            }
+        for key in drop:
+            mine.pop(key, None)
+        _write(state_dir, cluster, mine)
 
 
-def _load(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise Refused(f"{path} is no JSON", hint="it is sparkops' record; move it away to start a new one") from None
-    return found if isinstance(found, dict) else {}
+def _kept(state_dir: str, key: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What the record holds: in the place of a secret its HMAC."""
+    kept = {name: value for name, value in given.items() if name != "secret"}
+    if "secret" in given:
+        make_key(state_dir)
+        sealed = claimed.sealer(state_dir, key.partition(" ")[2])
+        sealed.update(given["secret"])
+        kept["content"] = ["hmac:" + sealed.hexdigest()]
+    return kept
 
 
-def _change(folder: str, cluster: str, key: str, entry: dict[str, Any] | None) -> None:
-    path = os.path.join(folder, cluster + ".json")
-    record = _load(path)
-    if entry is None:
-        record.pop(key, None)
-    else:
-        record[key] = entry
-    write(path, json.dumps(record, indent=1, sort_keys=True).encode(), 0o600)
+def _mine(
+    state_dir: str, cluster: str, kept: dict[str, dict[str, Any]], *, removing: bool
+) -> dict[str, dict[str, Any]]:
+    """This cluster's record. Raises Refused where another claims one that not both share, or that is to go."""
+    records = claimed.records(state_dir)
+    mine = records.pop(cluster, {})
+    for other, record in records.items():
+        for key, each in kept.items():
+            if key in record and (removing or not (each.get("shared") and record[key].get("shared"))):
+                raise Refused(
+                    f"cluster {other!r} manages {key} on this node already",
+                    hint=f"take it out of one of the two inventories, or retire it in {other!r} first",
+                )
+    return mine
+
+
+def _refuse_not_ours(state_dir: str, key: str, entry: dict[str, Any]) -> None:
+    now = claimed.state(state_dir, key, entry, {})["now"]
+    if now not in ("ours", "gone"):
+        raise Refused("it is no longer what sparkops put there; nothing was done", "stale")
+
+
+def _path(state_dir: str, cluster: str) -> str:
+    return os.path.join(state_dir, "claims", cluster + ".json")
+
+
+def _write(state_dir: str, cluster: str, record: dict[str, Any]) -> None:
+    for each in (state_dir, os.path.join(state_dir, "claims")):
+        os.makedirs(each, mode=0o700, exist_ok=True)
+    write(_path(state_dir, cluster), json.dumps(record, indent=1, sort_keys=True).encode(), 0o600)
+
+
+def make_key(state_dir: str) -> None:
+    """See that the node has a key of its own."""
+    if not claimed.node_key(state_dir):
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        write(os.path.join(state_dir, "key"), os.urandom(32), 0o600)
 
 
 def write(path: str, data: bytes, mode: int) -> None:

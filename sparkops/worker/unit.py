@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from sparkops.worker import claims, docker, programs
+from sparkops.worker import claimed, claims, docker, programs
 from sparkops.worker.calls import Call, Refused, Unknown
 
 VOLATILE = frozenset({"state", "result", "restarts", "text"})
@@ -165,7 +165,7 @@ def _container(ask: dict[str, Any], runs: bool) -> dict[str, Any]:
         loaded = labels.get("sparkops.checkpoint")
         state["container_checkpoint"] = "current" if loaded == _record_digest(ask["model"]) else "other"
     if ask.get("secret") is not None:
-        key = _key(ask["state_dir"])
+        key = claimed.node_key(ask["state_dir"])
         label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
         equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
         state["secret_inputs"] = "declared" if equal else "other"
@@ -181,21 +181,6 @@ def _record_digest(folder: str) -> str:
         return ""
 
 
-def _key(state_dir: str) -> bytes:
-    """The node's own key; b"" where it has none yet."""
-    try:
-        with open(os.path.join(state_dir, "key"), "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return b""
-
-
-def _make_key(state_dir: str) -> None:
-    if not _key(state_dir):
-        os.makedirs(state_dir, mode=0o700, exist_ok=True)
-        claims.write(os.path.join(state_dir, "key"), os.urandom(32), 0o600)
-
-
 RUNS = ("inputs", "container_inputs", "container_image", "container_checkpoint", "secret_inputs")
 
 
@@ -209,7 +194,7 @@ def converge(
         return
     found = found or {}
     if ask.get("secret") is not None:
-        _make_key(ask["state_dir"])
+        claims.make_key(ask["state_dir"])
     if want.get("masked") is False and found.get("masked"):
         programs.run([*SYSTEMCTL, "unmask", "--", name])
     if "content" in want and want["content"] != found.get("content"):

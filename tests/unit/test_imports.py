@@ -26,7 +26,7 @@ MAY = {
 }
 """`cli` also names what it hands on to (inventory, nodes): it parses, calls and prints."""
 
-WORKER_ALSO = {"sparkops.core.frames"}
+WORKER_ALSO = {"sparkops.core.frames", "sparkops.core.quickjson"}
 
 
 def modules() -> list[Path]:

@@ -42,7 +42,7 @@ def carried_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """What the loader holds on a node: the worker's sources, and the kind `counting` with them."""
     monkeypatch.setattr(jobs, "RUN", str(tmp_path / "jobs"))
     names = ["sparkops", "sparkops.core", "sparkops.worker", "sparkops.core.frames", "sparkops.core.quickjson"]
-    names += [f"sparkops.worker.{name}" for name in ("bundle", "calls", "claims", "jobs")]
+    names += [f"sparkops.worker.{name}" for name in ("bundle", "calls", "claimed", "claims", "digests", "jobs")]
     sources = {name: bundle.source(name) for name in names if name != "sparkops.worker.counting"}
     monkeypatch.setattr(carried, "SOURCES", {**sources, "sparkops.worker.counting": PROGRAM})
     yield

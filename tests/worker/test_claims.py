@@ -1,0 +1,162 @@
+"""The record of claims on a temporary root: written around acts, and what is told of it later."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.worker import claimed, claims
+from sparkops.worker.calls import Refused, Unknown
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> str:
+    return str(tmp_path / "state")
+
+
+def claim(state_dir: str, kind: str, name: str, cluster: str = "attic", **more: Any) -> dict[str, Any]:
+    kept, pruned = more.pop("kept", {}), more.pop("pruned", False)
+    return {"state_dir": state_dir, "cluster": cluster, "kind": kind, "name": name, "kept": kept, "pruned": pruned}
+
+
+def record(state_dir: str, cluster: str = "attic") -> dict[str, Any]:
+    return claimed.load(os.path.join(state_dir, "claims", cluster + ".json"))
+
+
+def look(state_dir: str, *declared: str, cluster: str = "attic", strays: bool = True) -> dict[str, Any]:
+    return claimed.observe({"state_dir": state_dir, "cluster": cluster, "declared": declared, "strays": strays})
+
+
+def put(state_dir: str, path: Path, text: str, **kept: Any) -> None:
+    with claims.acting(claim(state_dir, "file", str(path), kept=kept), "x", "create"):
+        path.write_text(text)
+
+
+def digest(text: str) -> list[str]:
+    import hashlib
+
+    return ["sha256:" + hashlib.sha256(text.encode()).hexdigest()]
+
+
+def test_a_claim_says_acting_before_and_ours_after_and_is_gone_with_its_thing(state_dir: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with claims.acting(claim(state_dir, "file", str(path), kept={"content": digest("x")}), "x", "create"):
+        assert record(state_dir)[f"file {path}"]["phase"] == "acting"
+    assert record(state_dir)[f"file {path}"]["phase"] == "ours"
+    with claims.acting(claim(state_dir, "file", str(path)), "x", "delete"):
+        pass
+    assert record(state_dir) == {}
+
+
+def test_a_failed_act_leaves_both_contents_as_ours(state_dir: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    put(state_dir, path, "one", content=digest("one"))
+    with (
+        pytest.raises(OSError, match="full"),
+        claims.acting(claim(state_dir, "file", str(path), kept={"content": digest("two")}), "x", "update"),
+    ):
+        raise OSError("full")
+    entry = record(state_dir)[f"file {path}"]
+    assert entry["content"] == [*digest("one"), *digest("two")]
+    for text in ("one", "two"):
+        path.write_text(text)
+        assert look(state_dir)["strays"][f"file {path}"]["now"] == "ours"
+
+
+def test_a_file_is_ours_edited_other_or_gone(state_dir: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    put(state_dir, path, "x", content=digest("x"))
+
+    def now() -> str:
+        word = look(state_dir)["strays"][f"file {path}"]["now"]
+        assert isinstance(word, str)
+        return word
+
+    assert now() == "ours"
+    path.write_text("y")
+    assert now() == "edited"
+    path.unlink()
+    assert now() == "gone"
+    path.mkdir()
+    assert now() == "other"
+
+
+def test_a_secret_is_told_by_an_hmac_and_stands_nowhere_as_a_plain_hash(state_dir: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    put(state_dir, path, "hunter2", secret=b"hunter2")
+    (content,) = record(state_dir)[f"file {path}"]["content"]
+    assert content.startswith("hmac:")
+    assert digest("hunter2")[0].partition(":")[2] not in content
+    assert look(state_dir)["strays"][f"file {path}"]["now"] == "ours"
+    path.write_text("other")
+    assert look(state_dir)["strays"][f"file {path}"]["now"] == "edited"
+
+
+def test_a_file_whose_content_was_never_declared_is_not_ours(state_dir: str, tmp_path: Path) -> None:
+    path = tmp_path / "shadow"
+    put(state_dir, path, "x")
+    assert look(state_dir)["strays"][f"file {path}"]["now"] == "unrecorded"
+
+
+def test_links_are_told_by_their_target_and_directories_with_what_is_in_them(state_dir: str, tmp_path: Path) -> None:
+    link, folder = tmp_path / "l", tmp_path / "d"
+    link.symlink_to("there")
+    (folder / "x").mkdir(parents=True)
+    claims.note(state_dir, "attic", {f"link {link}": {"content": ["there"]}, f"directory {folder}": {}}, [])
+    strays = look(state_dir)["strays"]
+    assert strays[f"link {link}"]["now"] == "ours"
+    assert strays[f"directory {folder}"]["entries"] == ["x"]
+
+
+def test_what_is_pruned_is_compared_once_more_before_the_act(state_dir: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    put(state_dir, path, "x", content=digest("x"))
+    path.write_text("edited just now")
+    with (
+        pytest.raises(Refused, match="no longer what sparkops put there"),
+        claims.acting(claim(state_dir, "file", str(path), pruned=True), "x", "delete"),
+    ):
+        path.unlink()
+    assert path.exists()
+
+
+def test_another_clusters_thing_is_refused_by_its_name_and_a_shared_one_is_not(state_dir: str) -> None:
+    claims.note(state_dir, "attic", {"file /a": {}, "file /b": {"shared": True}}, [])
+    with pytest.raises(Refused, match="cluster 'attic' manages file /a"):
+        claims.note(state_dir, "cellar", {"file /a": {"shared": True}}, [])
+    claims.note(state_dir, "cellar", {"file /b": {"shared": True}}, [])
+    with (
+        pytest.raises(Refused, match="'attic'"),
+        claims.acting(claim(state_dir, "file", "/b", "cellar", kept={"shared": True}), "x", "delete"),
+    ):
+        pass
+    assert look(state_dir, "file /a", "file /b", cluster="cellar")["foreign"] == {
+        "file /a": {"attic": False},
+        "file /b": {"attic": True},
+    }
+    assert look(state_dir, cluster="cellar")["strays"]["file /b"]["now"] == "shared"
+
+
+def test_a_look_at_a_bare_node_finds_nothing_and_writes_nothing(state_dir: str) -> None:
+    assert look(state_dir) == {"strays": {}, "foreign": {}, "claims": {}}
+    assert not os.path.exists(state_dir)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"a": 1} {}'])
+def test_what_is_no_record_makes_it_unknown(state_dir: str, text: str) -> None:
+    claims.note(state_dir, "attic", {"file /a": {}}, [])
+    Path(state_dir, "claims", "attic.json").write_text(text)
+    with pytest.raises(Unknown, match="no record of claims"):
+        look(state_dir)
+
+
+def test_the_record_is_only_for_its_owner(state_dir: str) -> None:
+    claims.note(state_dir, "attic", {"file /a": {}}, [])
+    path = Path(state_dir, "claims", "attic.json")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert json.loads(path.read_text())["file /a"]["phase"] == "ours"
