@@ -17,7 +17,7 @@ def table(printer: Printer, head: Sequence[str], rows: Sequence[Sequence[Cell] |
         [cell if isinstance(cell, tuple) else (cell, "") for cell in row] for row in rows if not isinstance(row, str)
     ]
     widths = [max([len(title), *(len(safe(row[column][0])) for row in grid)]) + 2 for column, title in enumerate(head)]
-    printer.line(*[(title.ljust(width), "dim") for title, width in zip(head, widths, strict=True)])
+    printer.line(("".join(title.ljust(width) for title, width in zip(head, widths, strict=True)).rstrip(), "dim"))
     cells = iter(grid)
     for row in rows:
         if isinstance(row, str):

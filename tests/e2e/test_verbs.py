@@ -177,6 +177,39 @@ def test_services_are_stopped_started_and_restarted_and_the_node_remembers(servi
     assert b"qwen.service" in claims
 
 
+def test_a_service_with_a_silent_node_is_stopped_on_the_others_and_not_started(
+    shell: Shell, nodes: Callable[[int], list[Node]]
+) -> None:
+    here, silent = nodes(2)
+    shell.write(
+        "inventory.yml",
+        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true, connect_timeout: 4}}\n"
+        f"nodes: {{{here.name}: {{}}, {silent.name}: {{}}}}\nservices:\n"
+        f"  pair: {{nodes: [{here.name}, {silent.name}], port: 8000, model: m, image: {{pull: none}}}}\n",
+    )
+    for node in (here, silent):
+        node.write("/etc/systemd/system/pair.service", b"[Service]\nExecStart=/usr/bin/sleep infinity\n")
+        node.exec("systemctl", "start", "pair.service")
+
+    def pids() -> list[str]:
+        return [node.text("systemctl", "show", "-P", "MainPID", "pair.service") for node in (here, silent)]
+
+    before = pids()
+    shell.run("restart", "pair", "--no-wait")
+    assert all(new not in ("0", old) for new, old in zip(pids(), before, strict=True)), "the group as one"
+
+    before = pids()
+    with silent.paused():
+        refused = shell.run("restart", "pair", status=4)
+        assert f"node {silent.name} of service pair does not answer" in refused.stdout + refused.stderr
+    assert pids() == before
+    with silent.paused():
+        assert silent.name in shell.run("stop", "pair", status=3).stderr
+    assert pids() == ["0", before[1]]
+    shell.run("start", "pair", "--no-wait")
+    assert "0" not in pids()
+
+
 def test_a_start_that_fails_says_why_and_a_held_lock_is_told(serving: Service, shell: Shell) -> None:
     shell.run("stop", "qwen")
     serving.node.exec("mv", "/srv/tiny/config.json", "/srv/tiny/gone.json")
@@ -256,5 +289,5 @@ def test_a_running_job_is_shown_and_cancelled_and_the_next_apply_resumes_it(
     hub.heal()
     shell.run("apply", "inventory.yml", *only)
     told = shell.json("history")["nodes"][node.name]
-    assert [entry["command"] for entry in told] == ["cancel", "apply inventory.yml", "apply inventory.yml"]
-    assert told[0]["reason"] == "the wrong model"
+    assert sorted(entry["command"] for entry in told) == ["apply inventory.yml", "apply inventory.yml", "cancel"]
+    assert [entry["reason"] for entry in told if entry["command"] == "cancel"] == ["the wrong model"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sparkops.checkpoints.hub import HubUnreachable
-from sparkops.core.plan import Step
+from sparkops.core.plan import Action, Step
 from sparkops.core.secrets import Secret
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker import checkpoint, jobs
@@ -72,6 +72,11 @@ def content(folder: Path) -> dict[str, bytes]:
     """The files of a folder, without sparkops' own."""
     paths = [path for path in folder.rglob("*") if path.is_file() and ".sparkops" not in path.parts]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def step(one: Checkpoint, action: Action) -> Step:
+    """A step for it, as far as its material depends on one."""
+    return Step(id=one.id, kind=one.kind, node=one.node, action=action, before=None, after=one.desired(), changes=())
 
 
 def found(one: Checkpoint) -> dict[str, Any]:
@@ -285,7 +290,7 @@ def test_the_token_goes_to_the_hub_and_never_to_the_store(declare: Declare, hub:
 def test_too_small_a_disk_is_told_before_anything_is_fetched(declare: Declare, hub: Hub) -> None:
     one = declare()
     hub.forget()
-    act = one.act(None)  # type: ignore[arg-type]
+    act = one.act(step(one, "create"))
     manifest = json.loads(act["manifest"])
     manifest["files"] = [[path, size + (1 << 50), oid] for path, size, oid in manifest["files"]]
     act["manifest"] = json.dumps(manifest)
@@ -389,10 +394,8 @@ def test_a_replaced_checkpoint_is_read_and_hashed_again_though_it_was_proven(dec
     hub.forget()
     said: list[dict[str, Any]] = []
     before, want = found(one), one.desired()
-    changes = tuple(want or {})
-    step = Step(id=one.id, kind="checkpoint", node="n1", action="replace", before=before, after=want, changes=changes)
     time.sleep(1.1)
-    checkpoint.converge(Call(1, said.append, threading.Event()), one.ask(), before, want, one.act(step))
+    checkpoint.converge(Call(1, said.append, threading.Event()), one.ask(), before, want, one.act(step(one, "replace")))
     after = found(one)
     assert after["hashed"] > before["hashed"]
     assert {**after, "hashed": ""} == {**before, "hashed": ""}
