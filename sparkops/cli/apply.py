@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import sys
 import threading
-from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sparkops.cli import options
+from sparkops.cli.interrupts import interrupts
 
 if TYPE_CHECKING:
     from sparkops.core.report import Report
@@ -30,6 +26,7 @@ Examples:
   sparkops apply inventory.yml
   sparkops apply inventory.yml --yes              also what interrupts a service, unasked
   sparkops apply inventory.yml --limit spark-01 --role driver
+  sparkops apply inventory.yml --replace "unit qwen.service @spark-01" -m "hung after the driver update"
   sparkops apply inventory.yml --prune            also removes what is no longer declared
   sparkops apply inventory.yml --plan plan.json   exactly what `plan -o plan.json` kept, unasked, or nothing""",
 )
@@ -45,6 +42,13 @@ Examples:
     type=click.Path(path_type=Path),
     help="Carry out a kept plan without a question; refused where anything in it no longer holds",
 )
+@click.option(
+    "--replace",
+    multiple=True,
+    metavar="ID",
+    help="Do this again though it is as declared: rewrite a file, restart a unit, pull an image, verify a checkpoint",
+)
+@options.reason
 def command(inventory: Path, yes: bool, prune: bool, plan: Path | None, **given: Any) -> int:
     """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
 
@@ -67,18 +71,24 @@ def _apply(
     output: Path | None,
     verbose: int,
     no_color: bool,
+    replace: tuple[str, ...],
+    reason: str,
 ) -> int:
     from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
     from sparkops.nodes.connect import Connections
     from sparkops.operate.runs import RunFolder
     from sparkops.reconcile.apply import Road
+    from sparkops.reconcile.replacing import replaced
 
+    if plan is not None and replace:
+        raise click.UsageError("a kept plan is carried out as it is; leave out --replace beside --plan")
     if prune and (limit or roles or plan):
         raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
     saved, loaded, compiled, secrets = _load(plan, inventory, extra, limit, roles)
+    again = replaced(compiled.resources, replace)
     run = RunFolder.create(loaded.cluster, "apply")
     stop = threading.Event()
-    with listener_for(form, no_color, run.write) as listener, _interrupts(stop):
+    with listener_for(form, no_color, run.write) as listener, interrupts(stop):
 
         def agree(report: Report) -> bool:
             if form == "text":
@@ -95,6 +105,8 @@ def _apply(
             listener=listener,
             jobs=jobs,
             stop=stop,
+            replace=again,
+            reason=reason,
             prune=prune,
         ).apply(agree, saved)
     report = run.finish(report)
@@ -136,23 +148,3 @@ def _agree(report: Report, yes: bool) -> bool:
             hint="nothing was touched; give --yes to go on without the question",
         )
     return click.confirm(f"This interrupts {services}. Go on?")
-
-
-@contextlib.contextmanager
-def _interrupts(stop: threading.Event) -> Generator[None, None, None]:
-    """First Ctrl-C (or SIGTERM): finish what runs. Second: leave now."""
-
-    def handle(number: int, _: object) -> None:
-        if stop.is_set():
-            sys.stderr.write("\nleft at once; the same command resumes\n")
-            sys.stderr.flush()
-            os._exit(130)
-        stop.set()
-        sys.stderr.write("\nstopping after the running steps; again to leave at once\n")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -96,6 +96,11 @@ def text_or_json(function: Command) -> Command:
     return function
 
 
+def reason(function: Command) -> Command:
+    """-m: why it is done."""
+    return click.option("-m", "--reason", default="", help="Why; it goes into the nodes' history")(function)
+
+
 def jobs(function: Command) -> Command:
     return click.option(
         "--jobs", type=click.IntRange(1, 512), default=64, show_default=True, help="Nodes to talk to at once"

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from sparkops.core.states import State, Unknown
 
-Action: TypeAlias = Literal["create", "update", "delete", "verify"]
+Action: TypeAlias = Literal["create", "update", "delete", "replace", "verify"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
 
 
@@ -38,7 +38,8 @@ class Step:
     """One resource to bring from `before` to `after`; `changes` names the keys that differ.
 
     `diff` is a unified text diff where the kind gives one. `verify` steps look, they change nothing: the
-    resource has to be proven again because something that it stands on is about to change.
+    resource has to be proven again because something that it stands on is about to change. `replace` steps do a thing
+    again that may be as declared, because a person asked for it.
     """
 
     id: str

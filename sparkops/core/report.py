@@ -28,7 +28,7 @@ class Result:
 class Report:
     """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs."""
 
-    command: Literal["plan", "drift", "apply"]
+    command: Literal["plan", "drift", "apply", "start", "stop", "restart"]
     cluster: str
     inventory: str
     plan: Plan
@@ -44,7 +44,7 @@ class Report:
         """DESIGN's table: 0, 2, 3, 4, 130."""
         if self.interrupted:
             return 130
-        if self.command != "apply":
+        if self.command in ("plan", "drift"):
             return self.plan.exit_status
         if self.declined:
             return 2

@@ -1,12 +1,8 @@
-"""Sessions on an inventory's nodes for what is done beside the road; and who it is that does it."""
+"""Sessions on an inventory's nodes for what is done beside the road."""
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from collections.abc import Iterable
-from typing import Any
 
 from sparkops.core import events
 from sparkops.inventory.inventory import Inventory
@@ -36,8 +32,3 @@ def reach(
         listener=listener,
         jobs=jobs,
     )
-
-
-def actor(command: str) -> dict[str, Any]:
-    """Who does it, from where, and what: as locks name their holder and a node's history its runs."""
-    return {"who": getpass.getuser(), "from": socket.gethostname(), "pid": os.getpid(), "command": command}

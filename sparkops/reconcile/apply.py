@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +25,7 @@ from sparkops.reconcile import schedule
 from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import FACTS, needs_facts, prepare
+from sparkops.reconcile.recording import KIND, actor, by_node, record
 from sparkops.reconcile.saved import SavedPlan
 from sparkops.reconcile.targets import targets
 from sparkops.reconcile.view import View, asked, kinds_needed, look, note
@@ -40,6 +38,7 @@ Command = Literal["plan", "drift", "apply"]
 class Road:
     """What one run goes by: the compiled inventory and how to reach its nodes. `stop` is set by the first Ctrl-C.
 
+    `replace` are the ids of things to make anew, `reason` is what the person says why; it goes into the nodes' history.
     With `prune` an apply removes what is no longer declared.
     """
 
@@ -50,6 +49,8 @@ class Road:
     listener: events.Listener = events.silent
     jobs: int = THREADS
     stop: threading.Event = field(default_factory=threading.Event)
+    replace: frozenset[str] = frozenset()
+    reason: str = ""
     prune: bool = False
 
     def look(self, command: Literal["plan", "drift"]) -> Report:
@@ -67,7 +68,7 @@ class Road:
         """
         started = time.monotonic()
         resources, unprepared = prepare(self.compiled.resources)
-        with self._fleet(resources) as fleet:
+        with self._fleet(resources, KIND) as fleet:
             view = look(self, fleet, resources, unprepared, acting=True)
             plan = view.plan
             if saved is not None:
@@ -78,7 +79,7 @@ class Road:
             if not agreed:
                 return self._report("apply", plan, started, declined=True)
             touched = {step.node for step in plan.steps} | view.notes.keys()
-            fleet.lock(sorted(touched - fleet.failed.keys()), self._holder())
+            fleet.lock(sorted(touched - fleet.failed.keys()), actor(self._name()))
             view = look(self, fleet, resources, unprepared, acting=True, again=True)
             again = view.plan
             if saved is not None:
@@ -95,6 +96,8 @@ class Road:
                 listener=self.listener,
                 bound=saved is not None,
             )
+            done = by_node(again.steps, results)
+            record(fleet, self.inventory, self._name(), done, reason=self.reason, listener=self.listener)
             fleet.unlock()
             stopped = any(result.outcome == "interrupted" for result in results)
             return self._report("apply", again, started, results=results, interrupted=stopped)
@@ -104,16 +107,15 @@ class Road:
         if not view.notes:
             return view.plan
         try:
-            fleet.lock(sorted(view.notes.keys() - fleet.failed.keys()), self._holder())
+            fleet.lock(sorted(view.notes.keys() - fleet.failed.keys()), actor(self._name()))
         except SparkopsError as error:
             return replace(view.plan, notices=(*view.plan.notices, f"not claimed yet: {error.what}"))
         plan = note(fleet, view)
         fleet.unlock()
         return plan
 
-    def _fleet(self, resources: Sequence[Resource]) -> Fleet:
-        kinds = {resource.kind for resource in resources}
-        kinds |= kinds_needed(self)
+    def _fleet(self, resources: Sequence[Resource], *more: str) -> Fleet:
+        kinds = {*more, *(resource.kind for resource in resources), *kinds_needed(self)}
         if needs_facts(resources):
             kinds.add(FACTS)
         nodes = {*asked(self.compiled), *(resource.node for resource in resources)}
@@ -137,13 +139,8 @@ class Road:
             **more,
         )
 
-    def _holder(self) -> dict[str, Any]:
-        return {
-            "who": getpass.getuser(),
-            "from": socket.gethostname(),
-            "pid": os.getpid(),
-            "command": f"apply {self.inventory.path.name}",
-        }
+    def _name(self) -> str:
+        return f"apply {self.inventory.path.name}"
 
     def _refuse_surprise(self, shown: Plan, now: Plan) -> None:
         """What interrupts service and was not in the plan that was agreed to is not done."""

@@ -31,10 +31,13 @@ def diff(
     found: Observed,
     facts: Mapping[str, Any] | Unknown,
     pending: Mapping[str, Pending] = MappingProxyType({}),
+    *,
+    replace: bool = False,
 ) -> Difference | Unknown | None:
     """The difference of one resource; None when it is as declared, Unknown when that can't be said.
 
-    `pending` holds the values that steps of the same plan will have changed.
+    `pending` holds the values that steps of the same plan will have changed. With `replace` what is there is made
+    anew whether it differs or not.
     """
     if isinstance(found, Unknown):
         return found
@@ -51,6 +54,8 @@ def diff(
     unsure = [value for key in wanted if isinstance(value := found.get(key), Unknown)]
     if unsure:
         return unsure[0]
+    if replace:
+        return Difference("replace", found, wanted, tuple(wanted))
     return Difference("update", found, wanted, changes) if changes else None
 
 

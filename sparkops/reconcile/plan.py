@@ -45,15 +45,16 @@ def build(
     accept: Sequence[Accept] = (),
     today: datetime.date,
     notices: Sequence[str] = (),
+    replace: Collection[str] = (),
     judged: Mapping[str, Sequence[Violation]] = MappingProxyType({}),
     left: Collection[str] = (),
 ) -> Plan:
     """The plan for these resources. `today` decides which `accept` entries have run out.
 
-    `judged` holds violations that no kind knows of, by resource id: they block that resource too. `left` holds the ids
-    of what is not to be removed.
+    The things with the ids in `replace` are made anew, whether they differ or not. `judged` holds violations that no
+    kind knows of, by resource id: they block that resource too. `left` holds the ids of what is not to be removed.
     """
-    builder = _Builder(seen, {each.id: each for each in accept}, today, judged, left)
+    builder = _Builder(seen, {each.id: each for each in accept}, today, replace, judged, left)
     for resource in ordered(resources):
         builder.add(resource)
     return Plan(
@@ -76,10 +77,12 @@ class _Builder:
         seen: Observations,
         accept: Mapping[str, Accept],
         today: datetime.date,
+        replace: Collection[str],
         judged: Mapping[str, Sequence[Violation]],
         left: Collection[str],
     ) -> None:
         self.seen = seen
+        self.replace = replace
         self.judged = judged
         self.left = left
         self.accept = accept
@@ -120,7 +123,8 @@ class _Builder:
     def _difference(self, resource: Resource, found: Observed) -> Difference | Unknown | None:
         if resource.id in self.left:
             return None
-        return diff(resource, found, self.seen.facts.get(resource.node, {}), resource.pending(self.steps))
+        facts, again = self.seen.facts.get(resource.node, {}), resource.id in self.replace
+        return diff(resource, found, facts, resource.pending(self.steps), replace=again)
 
     def _found(self, resource: Resource) -> Observed:
         if resource.node in self.seen.unreachable:

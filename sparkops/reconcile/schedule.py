@@ -168,7 +168,7 @@ class Schedule:
         return True
 
     def _again(self, resource: Resource, found: Observed, step: Step) -> Step | None:
-        difference = diff(resource, found, self.facts.get(resource.node, {}))
+        difference = diff(resource, found, self.facts.get(resource.node, {}), replace=step.action == "replace")
         if isinstance(difference, Unknown):
             raise SparkopsError(f"not touched, because its state is unknown: {difference.why}", where=resource.node)
         if difference is None:

@@ -36,6 +36,8 @@ class Run(Protocol):
     def listener(self) -> events.Listener: ...
     @property
     def prune(self) -> bool: ...
+    @property
+    def replace(self) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ def look(
         accept=run.inventory.accept,
         today=datetime.datetime.now(datetime.timezone.utc).date(),
         notices=(*run.compiled.notices, *(f"{each} stays: another cluster uses it" for each in sorted(left))),
+        replace=run.replace,
         judged=judged,
         left=left,
     )

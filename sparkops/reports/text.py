@@ -20,6 +20,7 @@ SYMBOLS = {
     "create": ("+", "green"),
     "update": ("~", "yellow"),
     "delete": ("-", "red"),
+    "replace": ("±", "yellow"),
     "verify": ("»", "cyan"),
 }
 SEVERITY = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("i", "blue")}
@@ -149,6 +150,8 @@ class Printer:
         ]
         if step.action == "verify":
             parts.append(("  will be proven again", "dim"))
+        if step.action == "replace":
+            parts.append(("  is done again, as asked", "dim"))
         if step.action == "create" and details and (made := self._made(step)):
             parts.append((f"  {made}", "dim"))
         if step.disruptive:
@@ -296,10 +299,10 @@ def _shared(plan: Plan) -> dict[tuple[str, ...], list[Violation]]:
 def render(report: Report, console: Console | Plain, *, verbose: int = 0) -> None:
     """The whole report: the plan for a look, the outcome for an apply (its plan was shown before the question)."""
     printer = Printer(console, verbose=verbose)
-    if report.command == "apply":
-        printer.outcome(report)
-    else:
+    if report.command in ("plan", "drift"):
         printer.plan(report)
+    else:
+        printer.outcome(report)
 
 
 def lines(report: Report) -> Iterable[str]:

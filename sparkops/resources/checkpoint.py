@@ -112,6 +112,11 @@ class Checkpoint(Resource):
         object.__setattr__(ready, "moved_to", moved)
         return ready
 
+    @property
+    def replaceable(self) -> bool:
+        """Replacing is reading and hashing every byte again; what is not as it should be is fetched."""
+        return True
+
     def ask(self) -> dict[str, Any]:
         return {
             "folder": self.name,
@@ -144,6 +149,7 @@ class Checkpoint(Resource):
             "manifest": self.manifest.canonical,
             "digest": self.manifest.digest,
             "mode": "fetch" if self.source == "hub" else "staged",
+            "again": step.action == "replace",
             "adopt": list(self.adopt),
             "hub": {
                 "endpoint": self.hub.endpoint,

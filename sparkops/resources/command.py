@@ -82,6 +82,11 @@ class Command(Resource):
                 hint="quote numbers; put secrets into a file",
             )
 
+    @property
+    def replaceable(self) -> bool:
+        """Replacing is running its program again."""
+        return bool(self.run)
+
     def ask(self) -> dict[str, Any]:
         return {
             "check": list(self.check),

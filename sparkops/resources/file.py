@@ -59,6 +59,11 @@ class File(Resource):
         put(self, "validate", declared.words(self.validate, "validate", self.where))
 
     @property
+    def replaceable(self) -> bool:
+        """Replacing is writing it again."""
+        return self.content is not None and self.state == "present"
+
+    @property
     def common(self) -> bool:
         return self.shared
 
@@ -98,7 +103,7 @@ class File(Resource):
         return wanted
 
     def act(self, step: Step) -> dict[str, Any]:
-        given: dict[str, Any] = {"validate": list(self.validate)}
+        given: dict[str, Any] = {"validate": list(self.validate), "again": step.action == "replace"}
         if isinstance(self.content, Content) and not self.content.secret:
             given["content"] = self.content.encode()
         return given

@@ -190,6 +190,11 @@ class Image(Resource):
         told = json.dumps([archive.layers, archive.config], sort_keys=True, default=str)
         return {f"archive {self.archive}": "sha256:" + hashlib.sha256(told.encode()).hexdigest()}
 
+    @property
+    def replaceable(self) -> bool:
+        """Replacing is pulling, building or loading it again: a tag may have moved."""
+        return self.state == "present"
+
     def ask(self) -> dict[str, Any]:
         reference = self.reference
         asked: dict[str, Any] = {

@@ -72,6 +72,11 @@ class Resource:
         return f"{self.kind} {self.name} @{self.node}"
 
     @property
+    def replaceable(self) -> bool:
+        """Whether it means something to do this again though it is as declared; `act` sees it by the step's action."""
+        return False
+
+    @property
     def common(self) -> bool:
         """Whether several clusters may declare it on one node."""
         return False

@@ -103,6 +103,11 @@ class Unit(Resource):
     def _digest(self) -> str | None:
         return None if self.content is None else "sha256:" + hashlib.sha256(_bytes(self.content)).hexdigest()
 
+    @property
+    def replaceable(self) -> bool:
+        """Replacing is a restart."""
+        return self.running is True
+
     def claim(self) -> dict[str, Any]:
         kept = super().claim()
         if self.state == "present" and self.content is not None:
@@ -159,7 +164,7 @@ class Unit(Resource):
         return bool(before and before.get("running")) and super().disrupts(before, after, changes)
 
     def act(self, step: Step) -> dict[str, Any]:
-        material: dict[str, Any] = {"wait": self.wait}
+        material: dict[str, Any] = {"wait": self.wait, "again": step.action == "replace"}
         if self.content is not None:
             material["content"] = _bytes(self.content)
         return material

@@ -4,7 +4,7 @@ Looking costs file stats only: the folder's record says what it should be, the v
 hashing and fetching is a node job, whose dangerous part runs in a child with the owner's rights.
 
 `ask` is `{folder, state_dir, owner, deep}`; `act` is `{manifest (canonical text), digest, mode, adopt, hub, manner}`
-with mode `fetch` (from the hub) or `staged` (all was pushed).
+with mode `fetch` (from the hub) or `staged` (all was pushed), and `again` to trust no earlier proof.
 """
 
 import json
@@ -117,7 +117,8 @@ def _retire(place: Place, ask: State) -> None:
 def _bring(call: Call, ask: State, act: State, mode: str) -> State:
     order = {"ask": ask, "act": {**act, "mode": mode}}
     key = f"checkpoint {ask['folder']}"
-    return dict(jobs.run(call, key, "checkpoint", "bring", order, attach=f"{mode} {act['digest']}"))
+    again = " again" if act.get("again") else ""
+    return dict(jobs.run(call, key, "checkpoint", "bring", order, attach=f"{mode} {act['digest']}{again}"))
 
 
 def bring(job: jobs.Job, args: State) -> State:
@@ -187,7 +188,7 @@ def _walk(handle: int) -> list[tuple[str, os.stat_result]]:
 def _order(place: Place, existing: int | None, act: State, index: verifying.Index, deep: bool) -> State:
     manifest = json.loads(act["manifest"])
     previous = [path for path, _, _ in record_of(existing)[1].get("files", [])] if existing is not None else []
-    limit = time.time() - DEEP_AFTER if deep else 0.0
+    limit = time.time() if act.get("again") else time.time() - DEEP_AFTER if deep else 0.0
     return {
         "folder": place.folder,
         "files": manifest["files"],

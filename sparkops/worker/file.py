@@ -92,7 +92,8 @@ def converge(
                 f"{word or 'something that is no file'} stands at {place.path}",
                 hint="move it away, or declare what it is; sparkops replaces files only",
             )
-        if present is None or ("content" in want and (found or {}).get("content") != want["content"]):
+        other = (found or {}).get("content") != want.get("content")
+        if present is None or ("content" in want and (other or act.get("again"))):
             _replace(place, present, ask, want, act)
         else:
             _set(place, want)

@@ -211,7 +211,7 @@ def converge(
     if want.get("masked") and not found.get("masked"):
         programs.run([*SYSTEMCTL, "mask", "--", name])
     if want.get("running"):
-        _run(call, name, found, want, bool(act.get("wait", True)))
+        _run(call, name, found, want, act)
 
 
 def _refuse_vendor(name: str) -> None:
@@ -223,13 +223,14 @@ def _refuse_vendor(name: str) -> None:
         )
 
 
-def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], wait: bool) -> None:
-    now = show([name])[name]
+def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:
+    now, wait = show([name])[name], bool(act.get("wait", True))
+    other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)
     if now.get("ActiveState") == "failed" or now.get("Result") == "start-limit-hit":
         programs.run([*SYSTEMCTL, "reset-failed", "--", name])
     if not running(now):
         change(call, "start", name, wait)
-    elif any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want):
+    elif other or act.get("again"):
         change(call, "restart", name, wait)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Shell
 from tests.e2e.test_service import PORT, UNIT, Service
+from tests.lab import model as tiny
+from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -127,3 +131,130 @@ def test_a_program_runs_on_nodes_side_by_side_without_a_shell(shell: Shell, node
     assert "write --" in shell.run("exec", one.name, status=1).stderr
     with two.paused():
         assert "no-such" not in shell.run("exec", "all", "--", "true", status=3).stderr
+
+
+def test_services_are_stopped_started_and_restarted_and_the_node_remembers(serving: Service, shell: Shell) -> None:
+    def pid() -> str:
+        return serving.show("MainPID")
+
+    stopped = shell.run("stop", "qwen", "-m", "memory for a build")
+    assert "the next apply starts it again" in stopped.stdout
+    assert serving.show("ActiveState") == "inactive"
+    assert "is stopped already" in shell.run("stop", "qwen").stdout
+    assert shell.json("status", status=2)["services"][0]["serving"] is False
+    assert {step["kind"] for step in serving.run("drift", status=2)["steps"]} == {"unit", "probe"}
+
+    started = shell.json("start", "qwen")
+    assert [(each["outcome"], each["id"].split()[0]) for each in started["results"]] == [
+        ("done", "unit"),
+        ("done", "probe"),
+    ]
+    assert serving.answers(), "it was waited for"
+    assert "runs and answers already" in shell.run("start", "qwen").stdout
+
+    before = pid()
+    done = shell.run("restart", "qwen")
+    assert f":{PORT}/v1" in done.stdout
+    assert serving.answers()
+    assert pid() not in ("0", before)
+    assert serving.run("drift")["steps"] == [], "nothing of it is a difference"
+
+    before = pid()
+    shell.run("restart", "qwen", "--no-wait")
+    assert pid() not in ("0", before)
+
+    told = shell.json("history")["nodes"][serving.node.name]
+    commands = [entry["command"] for entry in told]
+    assert commands == ["apply inventory.yml", "stop qwen", "start qwen", "restart qwen", "restart qwen"]
+    assert told[1]["reason"] == "memory for a build"
+    assert told[1]["steps"] == [{"id": f"unit {UNIT} @{serving.node.name}", "action": "update", "outcome": "done"}]
+    assert serving.node.text("stat", "-c", "%a", "/var/lib/sparkops/history.jsonl") == "600"
+    screen = shell.run("history", "-v").stdout
+    assert "“memory for a build”" in screen
+    assert f"unit {UNIT}" in screen
+    claims = serving.node.read("/var/lib/sparkops/claims/tests.json")
+    assert list((serving.node.exec("ls", "/var/lib/sparkops/claims")).stdout.split()) == [b"tests.json"]
+    assert b"qwen.service" in claims
+
+
+def test_a_start_that_fails_says_why_and_a_held_lock_is_told(serving: Service, shell: Shell) -> None:
+    shell.run("stop", "qwen")
+    serving.node.exec("mv", "/srv/tiny/config.json", "/srv/tiny/gone.json")
+    failed = shell.run("start", "qwen", status=4)
+    assert "qwen" in failed.stdout + failed.stderr
+    assert "config.json" in failed.stdout, "the engine's last words"
+    serving.node.exec("mv", "/srv/tiny/gone.json", "/srv/tiny/config.json")
+
+    serving.node.exec("systemd-run", "--unit=lab-lock", "flock", "/var/lib/sparkops/lock", "sleep", "30")
+    serving.eventually(lambda: "sleep 30" in serving.node.text("ps", "ax"))
+    shell.run("start", "qwen", status=75)
+    serving.node.exec("systemctl", "stop", "lab-lock")
+    shell.run("start", "qwen")
+
+
+def test_a_service_that_was_never_applied_is_not_started(lab: Lab, shell: Shell, node: Node) -> None:
+    Service(lab, shell, node).declare()
+    refused = shell.run("start", "qwen", status=4)
+    assert "sparkops apply brings it" in refused.stderr
+    assert "stopped already" in shell.run("stop", "qwen").stdout
+
+
+def test_apply_replaces_what_is_as_declared_when_asked(serving: Service, shell: Shell) -> None:
+    name = serving.node.name
+    before = serving.show("MainPID")
+    report = serving.run("apply", "--replace", f"unit {UNIT}", "--yes", "-m", "it hung")
+    assert [(step["action"], step["kind"]) for step in report["steps"]] == [("replace", "unit"), ("verify", "probe")]
+    assert serving.show("MainPID") not in ("0", before)
+
+    path = "/etc/sparkops/services/qwen.json"
+    inode = serving.node.text("stat", "-c", "%i", path)
+    report = serving.run("apply", "--replace", f"file {path} @{name}", "--yes")
+    assert ("replace", "file") in {(step["action"], step["kind"]) for step in report["steps"]}
+    assert serving.node.text("stat", "-c", "%i", path) != inode
+
+    image = serving.lab.engine_image.reference
+    report = serving.run("apply", "--replace", f"image {image}", "--yes")
+    assert report["exit_status"] == 0
+    assert serving.run("apply")["steps"] == []
+
+    wrong = shell.run("apply", "inventory.yml", "--replace", "unit qwn.service", status=1)
+    assert f"did you mean unit {UNIT} @{name}" in wrong.stderr
+    assert shell.json("history")["nodes"][name][1]["reason"] == "it hung"
+
+
+def test_a_running_job_is_shown_and_cancelled_and_the_next_apply_resumes_it(
+    shell: Shell, node: Node, hub: Hub, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    tiny.write(model)
+    (model / "model-large.safetensors").write_bytes(random.Random(1).randbytes(6 << 20))
+    hub.add_repo("org/tiny", model)
+    hub.fail("model-large*", Fault(rate=3e5))
+    shell.write(
+        "inventory.yml",
+        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes: {{{node.name}: {{}}}}\n"
+        f"services:\n  tiny:\n    nodes: [{node.name}]\n    port: 8000\n    image: {{pull: none}}\n"
+        f'    checkpoint: {{repository: org/tiny, endpoint: "{hub.endpoint}"}}\n',
+    )
+    only = ("--role", "checkpoint", "--yes")
+    applying = shell.start("apply", "inventory.yml", *only)
+    deadline = time.monotonic() + 40
+    while not (jobs := shell.json("status", status=None)["nodes"][0]["jobs"]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert jobs[0]["key"].startswith("checkpoint /")
+    assert shell.json("status", status=None)["nodes"][0]["lock"]["command"] == "apply inventory.yml"
+
+    assert "checkpoint /" in shell.run("cancel", "--list").stdout
+    assert "--yes" in shell.run("cancel", status=1).stderr
+    done = shell.run("cancel", "--yes", "-m", "the wrong model")
+    assert "ended" in done.stdout
+    out, err = applying.communicate(timeout=60)
+    assert applying.returncode == 4, out + err
+    assert "cancelled" in out + err
+    assert "no job runs" in shell.run("cancel").stdout
+
+    hub.heal()
+    shell.run("apply", "inventory.yml", *only)
+    told = shell.json("history")["nodes"][node.name]
+    assert [entry["command"] for entry in told] == ["cancel", "apply inventory.yml", "apply inventory.yml"]
+    assert told[0]["reason"] == "the wrong model"

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from sparkops.checkpoints.hub import HubUnreachable
+from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker import checkpoint, jobs
-from sparkops.worker.calls import Refused
+from sparkops.worker.calls import Call, Refused
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply, call, differing
 
@@ -380,3 +381,19 @@ def test_a_retired_checkpoint_goes_only_with_our_record(declare: Declare) -> Non
     checkpoint.converge(call(), one.ask(), found(one), None, {})
     assert beside(one) == []
     assert differing(one, None) == ["existence"]
+
+
+def test_a_replaced_checkpoint_is_read_and_hashed_again_though_it_was_proven(declare: Declare, hub: Hub) -> None:
+    one = declare()
+    apply(one)
+    hub.forget()
+    said: list[dict[str, Any]] = []
+    before, want = found(one), one.desired()
+    changes = tuple(want or {})
+    step = Step(id=one.id, kind="checkpoint", node="n1", action="replace", before=before, after=want, changes=changes)
+    time.sleep(1.1)
+    checkpoint.converge(Call(1, said.append, threading.Event()), one.ask(), before, want, one.act(step))
+    after = found(one)
+    assert after["hashed"] > before["hashed"]
+    assert {**after, "hashed": ""} == {**before, "hashed": ""}
+    assert hub.bytes_sent() == 0

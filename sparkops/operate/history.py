@@ -1,0 +1,63 @@
+"""Who did what to the nodes, when and why: out of each node's own record, one entry per run and node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparkops.core.errors import SparkopsError
+from sparkops.inventory.inventory import Inventory
+from sparkops.nodes.connect import Connections
+from sparkops.operate.reach import reach
+from sparkops.reconcile.fleet import THREADS
+from sparkops.reconcile.recording import KIND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run as the nodes tell it. `time` is the first node's, seconds since the epoch; `steps` are all nodes'."""
+
+    time: float
+    entries: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What is the same on every node: who, from, command, reason, …"""
+        return next(iter(self.entries.values()))
+
+    @property
+    def steps(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(
+            step for entry in self.entries.values() for step in entry.get("steps") or () if isinstance(step, Mapping)
+        )
+
+
+def history(
+    inventory: Inventory, nodes: Sequence[str], connections: Connections, *, last: int, jobs: int = THREADS
+) -> tuple[dict[str, Sequence[Mapping[str, Any]]], dict[str, SparkopsError]]:
+    """The newest `last` entries of each node, oldest first; and what kept the others from answering."""
+    with reach(inventory, nodes, [KIND], connections, jobs=jobs) as fleet:
+        answers = fleet.each(
+            nodes,
+            lambda node, session: session.call(
+                f"{KIND}.read", {"state_dir": fleet.targets[node].state_dir, "last": last}, timeout=30
+            ),
+        )
+    bad = {node: each for node, each in answers.items() if isinstance(each, SparkopsError)}
+    return {node: each for node, each in answers.items() if not isinstance(each, SparkopsError)}, bad
+
+
+def runs(told: Mapping[str, Sequence[Mapping[str, Any]]], last: int) -> tuple[Run, ...]:
+    """The newest `last` runs over all nodes, oldest first. Pure."""
+    grouped: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for node, entries in told.items():
+        for number, entry in enumerate(entries):
+            grouped.setdefault(str(entry.get("run") or f"{node} {number}"), {})[node] = entry
+    found = [Run(time=min(_time(entry) for entry in each.values()), entries=each) for each in grouped.values()]
+    return tuple(sorted(found, key=lambda run: run.time)[-last:])
+
+
+def _time(entry: Mapping[str, Any]) -> float:
+    time = entry.get("time")
+    return float(time) if isinstance(time, (int, float)) else 0.0

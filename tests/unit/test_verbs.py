@@ -1,0 +1,86 @@
+"""What the verbs mean, as values: services to resources, answers to a status, entries to runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparkops.operate.execute import Execution, exit_status
+from sparkops.operate.history import runs
+from sparkops.operate.services import Rank
+from sparkops.operate.status import NodeStatus, RankStatus, Status
+from sparkops.operate.switching import things
+from sparkops.resources.probe import Probe
+from sparkops.resources.unit import Unit
+
+
+def rank(node: str, probe: bool = True) -> Rank:
+    return Rank(
+        service="q",
+        node=node,
+        unit=Unit(node=node, name="q.service", content="[Service]", running=True),
+        probe=Probe(node=node, name="q", port=1, after=("file /x @n",)) if probe else None,
+    )
+
+
+def test_a_start_is_units_that_run_and_then_probes_that_answer() -> None:
+    made = things("start", [rank("n"), rank("m")], wait=True)
+    units = [each for each in made if isinstance(each, Unit)]
+    probes = [each for each in made if isinstance(each, Probe)]
+    assert [unit.id for unit in units] == ["unit q.service @n", "unit q.service @m"]
+    assert all(unit.running and unit.content is None and not unit.wait for unit in units)
+    assert all(probe.after == tuple(unit.id for unit in units) for probe in probes), "the group is one"
+    assert all(each.peer_nodes == ("n", "m") for each in made), "with a silent node it is not touched"
+
+
+def test_without_a_probe_systemd_is_waited_for_and_without_waiting_nothing() -> None:
+    (unit,) = things("start", [rank("n", probe=False)], wait=True)
+    assert isinstance(unit, Unit)
+    assert unit.wait
+    (unit,) = things("restart", [rank("n")], wait=False)
+    assert isinstance(unit, Unit)
+    assert not unit.wait
+
+
+def test_a_stop_asks_nothing_and_does_not_wait_for_a_silent_node() -> None:
+    made = things("stop", [rank("n"), rank("m")], wait=True)
+    assert {each.kind for each in made} == {"unit"}
+    assert all(each.peer_nodes == () for each in made)
+    assert all(isinstance(each, Unit) and each.running is False for each in made)
+
+
+def status(*ranks: RankStatus, why: str = "") -> Status:
+    return Status(cluster="c", time=0.0, nodes=(NodeStatus(name="n", why=why),), ranks=ranks)
+
+
+def one(state: str, answers: bool | None) -> RankStatus:
+    return RankStatus(service="q", node="n", unit="q.service", state=state, answers=answers)
+
+
+def test_the_exit_status_is_2_for_what_does_not_serve_and_3_for_what_is_not_known() -> None:
+    assert status(one("active (running)", True)).exit_status == 0
+    assert status(one("active (running)", None)).exit_status == 0, "a service without a probe"
+    assert status(one("active (running)", False)).exit_status == 2
+    assert status(one("activating (start)", False)).exit_status == 2
+    assert status(one("absent", None)).exit_status == 2
+    assert status(one("", None), why="silent").exit_status == 3
+    assert status(one("", None), one("failed (failed)", False), why="silent").exit_status == 2
+
+
+def test_runs_over_several_nodes_are_one_and_in_order() -> None:
+    def entry(run: str, time: float, outcome: str) -> dict[str, Any]:
+        return {"run": run, "time": time, "steps": [{"id": "x", "outcome": outcome}]}
+
+    told = {"n": [entry("a", 1.0, "done"), entry("b", 3.0, "done")], "m": [entry("a", 2.0, "failed"), {"odd": 1}]}
+    found = runs(told, 10)
+    assert [run.time for run in found] == [0.0, 1.0, 3.0]
+    both = found[1]
+    assert list(both.entries) == ["n", "m"]
+    assert [step["outcome"] for step in both.steps] == ["done", "failed"]
+    assert [run.time for run in runs(told, 1)] == [3.0]
+
+
+def test_exec_fails_with_4_before_3() -> None:
+    assert exit_status({"n": Execution(status=0)}) == 0
+    assert exit_status({"n": Execution(status=0), "m": Execution(reachable=False)}) == 3
+    assert exit_status({"n": Execution(status=1), "m": Execution(reachable=False)}) == 4
+    assert exit_status({"n": Execution(timed_out=True)}) == 4
