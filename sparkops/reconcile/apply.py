@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sparkops.core import events
@@ -28,7 +28,7 @@ from sparkops.reconcile.observe import FACTS, needs_facts, prepare
 from sparkops.reconcile.recording import KIND, actor, by_node, record
 from sparkops.reconcile.saved import SavedPlan
 from sparkops.reconcile.targets import targets
-from sparkops.reconcile.view import asked, kinds_needed, look, note
+from sparkops.reconcile.view import View, asked, kinds_needed, look, note
 from sparkops.resources.resource import Resource
 
 Command = Literal["plan", "drift", "apply"]
@@ -74,8 +74,8 @@ class Road:
             if saved is not None:
                 saved.refuse_other_steps(plan)
             agreed = agree(self._report("apply", plan, started))
-            if not plan.steps and not view.notes:
-                return self._report("apply", plan, started)
+            if not plan.steps:
+                return self._report("apply", self._claim(fleet, view), started)
             if not agreed:
                 return self._report("apply", plan, started, declined=True)
             touched = {step.node for step in plan.steps} | view.notes.keys()
@@ -101,6 +101,18 @@ class Road:
             fleet.unlock()
             stopped = any(result.outcome == "interrupted" for result in results)
             return self._report("apply", again, started, results=results, interrupted=stopped)
+
+    def _claim(self, fleet: Fleet, view: View) -> Plan:
+        """Claim what is right already. Where that can't be done it is said: the nodes are as declared all the same."""
+        if not view.notes:
+            return view.plan
+        try:
+            fleet.lock(sorted(view.notes.keys() - fleet.failed.keys()), actor(self._name()))
+        except SparkopsError as error:
+            return replace(view.plan, notices=(*view.plan.notices, f"not claimed yet: {error.what}"))
+        plan = note(fleet, view)
+        fleet.unlock()
+        return plan
 
     def _fleet(self, resources: Sequence[Resource], *more: str) -> Fleet:
         kinds = {*more, *(resource.kind for resource in resources), *kinds_needed(self)}
