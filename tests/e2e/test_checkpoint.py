@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sparkops.checkpoints.hub import HubUnreachable
+from sparkops.core.plan import Step
 from sparkops.core.report import Result
 from sparkops.resources.checkpoint import Checkpoint
 from tests.e2e.applying import Applying, applying
@@ -281,7 +282,10 @@ def test_a_node_without_a_way_to_the_hub_gets_it_pushed_and_an_interrupted_push_
         ).prepare()  # fmt: skip
         with applying(lab, [node.name], "checkpoint") as road:
             assert one.manifest is not None
-            whole = dict(one.act(None))  # type: ignore[arg-type]
+            create = Step(
+                id=one.id, kind=one.kind, node=one.node, action="create", before=None, after=one.desired(), changes=()
+            )
+            whole = dict(one.act(create))
             session = road.fleet.session(node.name)
             missing = session.call("checkpoint.look", {"ask": one.ask(), "act": whole})["missing"]
             path, size, oid, there = max(missing, key=lambda each: each[1])
