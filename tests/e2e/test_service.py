@@ -159,6 +159,7 @@ def test_a_hang_is_seen_by_the_watchdog_and_ended(service: Service) -> None:
     assert "no token moves" in service.node.text("journalctl", "-u", UNIT, "--no-pager", "-o", "cat")
 
 
+@pytest.mark.slow  # test_faults.py provokes the same through the command line
 def test_an_engine_that_crashes_ends_with_its_words_and_the_likely_cause(service: Service) -> None:
     service.declare("crash")
     report = service.apply(status=4)
@@ -174,6 +175,7 @@ def test_an_engine_that_crashes_ends_with_its_words_and_the_likely_cause(service
     assert service.answers()
 
 
+@pytest.mark.slow  # test_faults.py provokes the same through the command line
 def test_an_engine_that_never_gets_ready_is_given_up_in_time(service: Service) -> None:
     service.declare("never-ready", timeouts={"first_boot_seconds": 3, "cold_start_seconds": 3})
     report = service.apply(status=4)
