@@ -15,6 +15,7 @@ from importlib import import_module
 import click
 
 from sparkops.core.errors import SparkopsError
+from sparkops.reports.words import safe
 
 DEFECT = 70
 CUT_OFF = 141
@@ -122,8 +123,3 @@ def _defect() -> int:
     traceback.print_exc()
     print("\nThis is a defect of sparkops, not of your inventory. Please report the lines above.", file=sys.stderr)
     return DEFECT
-
-
-def safe(text: str) -> str:
-    """Text from a node or a file without the control characters that could drive a terminal."""
-    return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in text)

@@ -86,10 +86,9 @@ def command(
 
 
 def _list(found: Sequence[NodeJob]) -> None:
-    from sparkops.cli.app import safe
     from sparkops.core.events import StepProgress
     from sparkops.reports.calm import amount
-    from sparkops.reports.words import duration
+    from sparkops.reports.words import duration, safe
 
     for job in found:
         known = {
@@ -102,7 +101,7 @@ def _list(found: Sequence[NodeJob]) -> None:
 
 
 def _outcome(outcomes: Mapping[NodeJob, str], faults: Mapping[str, str]) -> None:
-    from sparkops.cli.app import safe
+    from sparkops.reports.words import safe
 
     for job, outcome in outcomes.items():
         words = "✓ {}  {}: ended" if outcome == "done" else "✗ {}  {}: {}"

@@ -53,13 +53,13 @@ def command(
 
     There is no shell and no input. Exit status 0: it succeeded everywhere, 4: not everywhere, 3: a node was silent.
     """
-    from sparkops.cli.app import safe
     from sparkops.cli.printing import passwords_for
     from sparkops.inventory.limit import named
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
     from sparkops.nodes.transport import harmless
     from sparkops.operate.execute import Execution, execute, exit_status
+    from sparkops.reports.words import safe
 
     argv = ctx.meta.get(ARGV)
     if not argv:

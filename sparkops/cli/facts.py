@@ -27,7 +27,6 @@ def command(nodes: tuple[str, ...], inventory: Path, groups: tuple[str, ...], fo
     """Print the facts of nodes: what `require` judges and `fact(…)` in a role reads."""
     import yaml
 
-    from sparkops.cli.app import safe
     from sparkops.cli.printing import passwords_for
     from sparkops.core.errors import SparkopsError
     from sparkops.core.states import Unknown
@@ -37,6 +36,7 @@ def command(nodes: tuple[str, ...], inventory: Path, groups: tuple[str, ...], fo
     from sparkops.nodes.connect import Connections
     from sparkops.operate.facts import GROUPS, facts
     from sparkops.reconcile.targets import targets
+    from sparkops.reports.words import safe
 
     for group in groups:
         if group not in GROUPS:

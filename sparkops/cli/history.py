@@ -38,13 +38,13 @@ def command(
 
     Each apply that changed something is in it, and each start, stop, restart and cancel; `-m` of these says why.
     """
-    from sparkops.cli.app import safe
     from sparkops.cli.printing import console, passwords_for
     from sparkops.inventory.limit import named
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
     from sparkops.operate.history import history, runs
     from sparkops.reports.text import Printer
+    from sparkops.reports.words import safe
 
     loaded = load(inventory)
     told, bad = history(loaded, named(loaded, nodes), Connections(passwords_for(loaded)), last=last, jobs=jobs)

@@ -41,7 +41,6 @@ def command(
     service: str, inventory: Path, follow: bool, lines: int, nodes: tuple[str, ...], form: str, no_color: bool
 ) -> int:
     """Print what the units of a service said, several nodes by time. Exit status 3: a node could not be asked."""
-    from sparkops.cli.app import safe
     from sparkops.cli.printing import console, passwords_for
     from sparkops.inventory.limit import named
     from sparkops.inventory.load import load
@@ -49,6 +48,7 @@ def command(
     from sparkops.operate.logs import logs
     from sparkops.operate.services import chosen
     from sparkops.reports.text import Printer
+    from sparkops.reports.words import safe
 
     loaded = load(inventory)
     wanted = named(loaded, nodes)

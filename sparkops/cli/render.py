@@ -25,9 +25,9 @@ Examples:
 @click.option("-e", "--extra", type=options.Pair(), multiple=True, help="Set a variable: service.port=8001")
 def command(node: str, service: str | None, inventory: Path, form: str, extra: tuple[tuple[str, str], ...]) -> None:
     """Print what would stand on a node, or what belongs to one service on it. Secrets show as ***."""
-    from sparkops.cli.app import safe
     from sparkops.inventory.load import load
     from sparkops.operate.rendering import render
+    from sparkops.reports.words import safe
 
     texts = list(render(load(inventory, extra=extra), node, service))
     if form == "json":

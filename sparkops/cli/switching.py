@@ -57,7 +57,7 @@ def run(
 
 def _tell(report: Report, services: tuple[str, ...]) -> None:
     """What the outcome alone does not say."""
-    from sparkops.cli.app import safe
+    from sparkops.reports.words import safe
 
     for node, why in report.plan.unreachable.items():
         click.echo(safe(f"{node}: {why}"), err=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -21,14 +21,6 @@ class Event:
     def as_json(self) -> dict[str, Any]:
         """A line of the event log: the fields, and `event` = the class's name."""
         return {"event": type(self).__name__, **dataclasses.asdict(self)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted(Event):
-    command: str
-    inventory: str
-    nodes: tuple[str, ...]
-    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +82,6 @@ class Notice(Event):
 
     text: str
     node: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFinished(Event):
-    exit_status: int
-    seconds: float
-    counts: Mapping[str, int]
 
 
 Listener: TypeAlias = Callable[[Event], None]

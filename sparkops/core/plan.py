@@ -106,14 +106,6 @@ class Plan:
         return 3 if self.unknown or self.unreachable else 0
 
 
-def counts(steps: tuple[Step, ...]) -> dict[str, int]:
-    """How many steps of each action."""
-    found: dict[str, int] = {}
-    for step in steps:
-        found[step.action] = found.get(step.action, 0) + 1
-    return found
-
-
 def plain(value: Any) -> Any:
     """A value fit for JSON: Unknown, Pending, FromFact and secrets as their printed form."""
     if isinstance(value, Mapping):
