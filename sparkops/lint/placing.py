@@ -117,6 +117,9 @@ def context_parallel(case: Case) -> Iterable[Found]:
 def expert_balancing(case: Case) -> Iterable[Found]:
     now = case.effective
     if not case.line.get("enable-eplb"):
+        redundant = case.line.mapping("eplb-config").get("num_redundant_experts")
+        if redundant:
+            yield Found(f"num_redundant_experts is set to {redundant} but EPLB is not enabled", "--eplb-config")
         return
     if not case.line.get("enable-expert-parallel"):
         yield Found("enable_expert_parallel must be True to use EPLB", "--enable-eplb")
@@ -131,6 +134,18 @@ def data_parallel_rank(case: Case) -> Iterable[Found]:
     rank, size = case.line.get("data-parallel-rank"), case.effective.data_parallel
     if isinstance(rank, int) and size > 1 and not 0 <= rank < size:
         yield Found(f"data_parallel_rank ({rank}) must be in the range [0, {size})", "--data-parallel-rank")
+
+
+def data_parallel_balancer(case: Case) -> Iterable[Found]:
+    local, size = case.line.get("data-parallel-size-local"), case.effective.data_parallel
+    if isinstance(local, int) and local > size:
+        yield Found(
+            f"data_parallel_size_local ({local}) must be <= data_parallel_size ({size})", "--data-parallel-size-local"
+        )
+    if case.line.get("data-parallel-external-lb") and size <= 1:
+        yield Found(
+            "data_parallel_external_lb can only be set when data_parallel_size > 1", "--data-parallel-external-lb"
+        )
 
 
 def headless_with_api_servers(case: Case) -> Iterable[Found]:
@@ -193,6 +208,7 @@ RULES: Mapping[str, Check] = {
     "context-parallel": context_parallel,
     "expert-balancing": expert_balancing,
     "data-parallel-rank": data_parallel_rank,
+    "data-parallel-balancer": data_parallel_balancer,
     "headless-with-api-servers": headless_with_api_servers,
     "worker-not-headless": worker_not_headless,
     "nodes-of-service": nodes_of_service,

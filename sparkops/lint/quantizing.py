@@ -137,8 +137,8 @@ def nvfp4_moe_backend(case: Case) -> Iterable[Found]:
     backend = case.line.get("moe-backend") or "auto"
     if case.nvfp4 and case.geometry is not None and case.geometry.experts and backend != "marlin":
         yield Found(
-            f"NVFP4 experts with --moe-backend {backend}: the engine takes a CUTLASS kernel that declares family 120 and "
-            "was seen to give wrong answers or stop on a GB10",
+            f"NVFP4 experts with --moe-backend {backend}: the engine takes a CUTLASS kernel that declares family 120 "
+            "and was seen to give wrong answers or stop on a GB10",
             "--moe-backend",
         )
 

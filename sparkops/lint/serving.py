@@ -99,8 +99,9 @@ def capture_sizes(case: Case) -> Iterable[Found]:
     config = case.line.mapping("compilation-config")
     sizes = case.line.get("cudagraph-capture-sizes") or config.get("cudagraph_capture_sizes")
     largest = case.line.get("max-cudagraph-capture-size") or config.get("max_cudagraph_capture_size")
-    whole = isinstance(sizes, (list, tuple)) and sizes and all(isinstance(each, int) for each in sizes)
-    if whole and isinstance(largest, int) and largest != max(sizes):
+    if not isinstance(sizes, (list, tuple)) or not sizes or not all(isinstance(each, int) for each in sizes):
+        return
+    if isinstance(largest, int) and largest != max(sizes):
         yield Found(
             f"customized max_cudagraph_capture_size(={largest}) should be consistent with the max value of "
             f"cudagraph_capture_sizes(={max(sizes)})",
