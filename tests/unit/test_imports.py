@@ -11,7 +11,18 @@ import sparkops
 ROOT = Path(sparkops.__file__).parent
 
 MAY = {
-    "cli": {"cli", "operate", "reconcile", "reports", "inventory", "models", "nodes", "core", "resources"},
+    "cli": {
+        "checkpoints",
+        "cli",
+        "operate",
+        "reconcile",
+        "reports",
+        "inventory",
+        "models",
+        "nodes",
+        "core",
+        "resources",
+    },
     "operate": {"operate", "reconcile", "reports", "resources", "inventory", "models", "nodes", "core"},
     "reconcile": {"reconcile", "resources", "checkpoints", "nodes", "models", "inventory", "core"},
     "resources": {"resources", "checkpoints", "nodes", "models", "inventory", "core"},
@@ -26,7 +37,7 @@ MAY = {
 }
 """`cli` also names what it hands on to (inventory, nodes): it parses, calls and prints."""
 
-WORKER_ALSO = {"sparkops.core.frames", "sparkops.core.quickjson"}
+WORKER_ALSO = {"sparkops.core.frames", "sparkops.core.quickjson", "sparkops.core.safetensors"}
 
 
 def modules() -> list[Path]:
