@@ -1,4 +1,4 @@
-"""`sparkops checkpoint …`: what checkpoints hold, in a folder here or on a hub."""
+"""`sparkops checkpoint …`: what checkpoints hold, in a folder here or on a hub; whether those on nodes are right."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import click
 from sparkops.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sparkops.checkpoints.inspect import Inspection, Source
+    from sparkops.operate.verifying import Verified
     from sparkops.reports.text import Printer
 
 
 @click.group("checkpoint")
 def command() -> None:
-    """Look into checkpoints: folders on this machine, or repositories of a hub."""
+    """Look into checkpoints here or on a hub, and verify those on nodes."""
 
 
 @command.command(
@@ -53,6 +56,67 @@ def inspect(what: str, revision: str, endpoint: str, form: str, no_color: bool) 
     else:
         _print(Printer(console(no_color)), found)
     return 2 if found.faults else 0
+
+
+@command.command(
+    "verify",
+    epilog="""\b
+Examples:
+  sparkops checkpoint verify                      all nodes of inventory.yml
+  sparkops checkpoint verify spark-01 --deep
+  sparkops checkpoint verify qwen --format json
+
+The exit status is 2 where a file is missing or wrong, 3 where a node did not answer.""",
+)
+@click.argument("nodes", nargs=-1, metavar="[NODE|GROUP|SERVICE]...")
+@options.inventory_option
+@click.option("--deep", is_flag=True, help="Read everything again, also what has not changed since it was last read")
+@options.jobs
+@options.text_or_json
+def verify(nodes: tuple[str, ...], inventory: Path, deep: bool, jobs: int, form: str, no_color: bool) -> int:
+    """Prove the checkpoints on nodes against their own records: offline, on all cores, as a job of the node.
+
+    What was hashed and has not changed since is not read again.
+    """
+    from sparkops.cli.printing import console, listener_for, passwords_for
+    from sparkops.inventory.limit import named
+    from sparkops.inventory.load import load
+    from sparkops.nodes.connect import Connections
+    from sparkops.operate.verifying import verify as prove
+    from sparkops.reports.text import Printer
+
+    loaded = load(inventory)
+    with listener_for(form, no_color) as listener:
+        connections = Connections(passwords_for(loaded))
+        found = prove(loaded, named(loaded, nodes), connections, deep=deep, jobs=jobs, listener=listener)
+    if form == "json":
+        rows = [dataclasses.asdict(each) for each in found]
+        click.echo(json.dumps({"schema": "sparkops.verify/1", "checkpoints": rows}, indent=1))
+    else:
+        _print_verified(Printer(console(no_color)), found)
+    if any(not each.good and not each.silent for each in found):
+        return 2
+    return 3 if any(each.silent for each in found) else 0
+
+
+def _print_verified(printer: Printer, found: Sequence[Verified]) -> None:
+    from sparkops.reports.words import count, duration, names, size
+
+    for each in found:
+        printer.line((each.node, "bold"), f"  {each.folder}")
+        if each.why:
+            printer.line(("✗ ", "red"), each.why, indent=2)
+        elif each.good:
+            read = (
+                f"{size(each.hashed)} read in {duration(each.seconds)}" if each.hashed else "unchanged since last read"
+            )
+            what = f"{each.repository}@{each.commit[:12]}: {count(each.files, 'file')}, {size(each.size)}, {read}"
+            printer.line(("✓ ", "green"), what, indent=2)
+        for word, paths in (("missing", each.missing), ("with other content", each.wrong)):
+            if paths:
+                printer.line(("✗ ", "red"), f"{count(len(paths), 'file')} {word}: {names(paths)}", indent=2)
+        if not each.good and not each.why:
+            printer.line(("sparkops apply fetches them again, and only them", "dim"), indent=4)
 
 
 def _source(what: str, revision: str, endpoint: str) -> Source:
