@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Print what a service said on its nodes, and with -f what comes"),
     "exec": ("exec", "Run a program on nodes side by side: `exec NODE… -- PROGRAM`"),
     "cancel": ("cancel", "End the long jobs (fetch, pull, build) that run on nodes"),
+    "adopt": ("adopt", "Take over a container, unit or checkpoint that runs already, showing what differs"),
     "gc": ("gc", "Give back the space of images and checkpoints that nothing needs any more"),
     "history": ("history", "Show who did what to the nodes, when and why, from their own record"),
     "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
