@@ -233,8 +233,10 @@ class Bringing:
 
         def adopt(oid: str) -> None:
             for source in trying[oid]:
-                way = take_over(source, Content(oid, wanted[oid]).place)
-                if self._prove_staged(Content(oid, wanted[oid]), Content(oid, wanted[oid]).place, tracker):
+                content = Content(oid, wanted[oid])
+                before = os.stat(source)
+                way = take_over(source, content.place)
+                if self._same(content, before) or self._prove_staged(content, content.place, tracker):
                     ways.append(way)
                     missing.pop(oid, None)
                     return
@@ -248,6 +250,14 @@ class Bringing:
         if sources.dangling:
             self.notes.append(f"{len(sources.dangling)} links lead nowhere, the first is {sources.dangling[0]}")
         return missing
+
+    def _same(self, content: Content, before: os.stat_result) -> bool:
+        """Whether what was taken over is the very file that was read at `before` and held that content."""
+        known = self.order["known"].get(verifying.identity(before)) == content.oid
+        if known and verifying.lasting(os.lstat(content.place)) == verifying.lasting(before):
+            content.note_proven()
+            return True
+        return False
 
     def _space(self, wanted: dict[str, int]) -> list[list[Any]]:
         """`[[path, size, oid, bytes pushed]]` of what is missing. Raises Refused where it can't fit on the disk."""
