@@ -57,6 +57,8 @@ def test_what_nothing_needs_goes_and_what_is_used_stays(
     node.exec("mkdir", "-p", f"{MODELS}/org--dead/.main.sparkops-partial/.sparkops/content")
     node.write(f"{MODELS}/org--dead/.main.sparkops-partial/.sparkops/content/x.part", b"x" * 100_000)
     node.exec("docker", "tag", declared.image, "mine/own:1")
+    build = f"printf 'FROM {declared.image}\nLABEL sparkops.build=sha256:superseded\n' | docker build -q -"
+    nameless = node.text("sh", "-c", build)
 
     declared.write(kept, image=False)
     found = declared.gc("--foreign", status=2)
@@ -68,6 +70,7 @@ def test_what_nothing_needs_goes_and_what_is_used_stays(
         f"checkpoint {mixed}": "it holds what sparkops did not put there: notes.txt",
         f"leftover {MODELS}/org--dead/.main.sparkops-partial": "",
         f"image {declared.image}": "the container stopped (created) uses it",
+        f"image {nameless}": "",
     }
     size = int(node.text("du", "-sb", f"{gone}/model-00001-of-00004.safetensors").split()[0])
     assert found[f"checkpoint {gone}"]["bytes"] > size
@@ -79,8 +82,13 @@ def test_what_nothing_needs_goes_and_what_is_used_stays(
     remedies = {each["name"]: each["remedy"] for each in shell.json("drift", "inventory.yml")["orphans"]}
     assert "`sparkops gc`" in remedies[gone]
 
-    declared.gc("--images", status=0)
+    assert set(declared.gc("--images", status=2)) == {f"image {declared.image}", f"image {nameless}"}
+    node.exec("sh", "-c", "flock /var/lib/sparkops/lock sleep 600 >/dev/null 2>&1 & echo $! >/run/holder")
+    assert "held by" in shell.run("gc", "inventory.yml", "--yes", status=75).stderr
+    assert node.exists(gone)
+    node.exec("sh", "-c", "kill $(pgrep -P $(cat /run/holder)) $(cat /run/holder)")
     found = declared.gc("--yes", "-m", "full", status=0)
+    assert found[f"image {nameless}"]["outcome"] == "done"
     assert found[f"checkpoint {gone}"]["outcome"] == "done"
     assert not node.exists(gone)
     assert not node.exists(f"{MODELS}/org--dead")
