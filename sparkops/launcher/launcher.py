@@ -169,7 +169,10 @@ class Container:
             return
         labels = (found.get("Config") or {}).get("Labels") or {}
         if labels.get(LABEL) != self.spec["name"]:
-            raise Failed(WRONG_SPEC, f"a container named {self.name} exists that sparkops did not make; remove it")
+            raise Failed(
+                WRONG_SPEC,
+                f"a container named {self.name} exists that sparkops did not make; sparkops adopt moves it aside",
+            )
         if (found.get("State") or {}).get("Running"):
             say(f"a container {self.name} still runs; it is stopped")
             self.stop(grace)

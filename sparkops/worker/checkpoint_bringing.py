@@ -277,7 +277,7 @@ class Bringing:
         if need > have:
             raise Refused(
                 f"not enough space for {self.order['folder']}: {_size(need)} are needed, {_size(have)} are free there",
-                hint="free some space, or declare a folder on a larger disk",
+                hint="free some space (sparkops gc shows what nothing needs), or declare a folder on a larger disk",
             )
         return missing
 
