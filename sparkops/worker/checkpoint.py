@@ -139,7 +139,7 @@ def bring(job: jobs.Job, args: State) -> State:
         return Bringing(order, existing, say, job.check).work()
 
     try:
-        done = rights.run(who, work, _hearing(job, index))
+        done = rights.run(who, work, hearing(job, index))
     finally:
         if index.entries:
             index.save()
@@ -318,14 +318,14 @@ def prove(job: jobs.Job, args: State) -> State:
         return Bringing(order, existing, say, job.check).proven()
 
     try:
-        done = rights.run(_who("", existing), work, _hearing(job, index))
+        done = rights.run(_who("", existing), work, hearing(job, index))
     finally:
         index.save(keep={verifying.identity(status) for _, status in _walk(existing)})
     what = {key: record.get(key, "") for key in ("repository", "commit")}
     return {**done, **what, "manifest": digest, "seconds": time.time() - started}
 
 
-def _hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
+def hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
     """What the child tells: its progress goes to the job, what it hashed into the index."""
 
     def hear(message: State) -> None:

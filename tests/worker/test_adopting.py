@@ -92,6 +92,8 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
     known = index.find(os.stat(folder / "right"))
     assert known is not None
     assert known[0] == oid(contents["right"])
+    assert adopting.prove(jobs.Job(str(run)), args) == found
+    assert verifying.Index(state_dir, "/srv/declared").find(os.stat(folder / "right")) == known, "it is not read twice"
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == {
         name: status.st_mtime_ns for name, status in before.items()
     }
