@@ -32,7 +32,7 @@ CONNECTION: Mapping[str, Any] = {
         "become": {"type": "boolean", "description": "whether to act as root through sudo"},
         "host_key": {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
-            "description": "the host's public key (ssh-ed25519 AAAA…) or its fingerprint (SHA256:…); else known_hosts",
+            "description": "the host's public key (ssh-ed25519 AAAA…), or several of which any is right; else known_hosts",
         },
         "identity_file": {"type": "string", "description": "the private key to log in with"},
         "proxy_jump": {"type": "string", "description": "the hosts to go through, as ProxyJump of ssh_config"},
