@@ -43,7 +43,10 @@ def examine(inventory: Inventory, nodes: Sequence[str], passwords: Passwords) ->
 
 
 def look(target: Target, connections: Connections, address: str) -> Shown:
-    """What one node shows. Where keys are pinned, no other one can be remembered. Raises what keeps it from being asked, InventoryError for a pin that is no key."""
+    """What one node shows. Where keys are pinned, no other one can be remembered.
+
+    Raises what keeps the node from being asked, InventoryError for a pin that is no key.
+    """
     known = connections.known(target)
     shown = connections.scan(target)
     fault = _fault(shown, known, pinned=bool(target.host_keys))
