@@ -25,7 +25,7 @@ CONNECTION: Mapping[str, Any] = {
     "type": ["object", "string"],
     "pattern": "^local$",
     "additionalProperties": False,
-    "description": "how to reach a node, ~/.ssh/config honoured for what is not said; `local` is short for {type: local}",
+    "description": "how to reach a node, ~/.ssh/config honoured for the rest; `local` is short for {type: local}",
     "properties": {
         "type": {"enum": ["ssh", "local"], "description": "local: the node is the machine that runs sparkops"},
         "user": {"type": "string", "minLength": 1, "description": "the user to log in as"},
