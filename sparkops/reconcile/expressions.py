@@ -21,7 +21,7 @@ from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
-from sparkops.models import service_spec
+from sparkops.models import engine_errors, service_spec
 from sparkops.models.argv import canonical, serve_argv
 from sparkops.nodes.bundle import source
 from sparkops.reconcile.sealed import Seals
@@ -251,6 +251,7 @@ def _environment(seals: Seals, folders: Sequence[Path]) -> _Environment:
     env.globals["argv"] = argv
     env.globals["render"] = _render
     env.globals["launcher"] = lambda: source("sparkops.launcher.launcher")
+    env.globals["permanent_errors"] = engine_errors.permanent
     env.globals.update(service_spec.functions(seals.holds))
     return env
 
