@@ -26,7 +26,7 @@ Examples:
   sparkops gc --yes -m "the disk is full"  removes unasked""",
 )
 @options.inventory_argument
-@click.option("--limit", multiple=True, help="Only these nodes, groups or services; globs and !x work (repeatable)")
+@options.limit
 @click.option("--images", is_flag=True, help="Images only")
 @click.option("--checkpoints", is_flag=True, help="Checkpoints only")
 @click.option("--foreign", is_flag=True, help="Also show images that sparkops did not bring; they are never removed")

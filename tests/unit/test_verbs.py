@@ -99,7 +99,7 @@ SENSE = {
     **dict.fromkeys(("plan", "apply", "drift"), WORDS),
     **dict.fromkeys(("status", "start", "stop", "restart"), {"--limit", "-e", "--jobs"}),
     "logs": {"--limit", "-e"},  # all nodes of a service are listened to at once
-    **dict.fromkeys(("exec", "facts", "history", "cancel"), {"--limit", "--jobs"}),  # these read no variables
+    **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
     "trust": {"--limit"},  # a person is asked, node by node
     "render": {"-e"},
 }
