@@ -241,7 +241,7 @@ def notes(declared: Sequence[Resource], seen: Observations, plan: Plan, *, prune
     busy = {step.id for step in plan.steps} | plan.unknown.keys() | wrong
     found: dict[str, dict[str, Any]] = {}
     for node, answer in seen.claims.items():
-        if answer is None or isinstance(answer, Unknown):
+        if answer is None or isinstance(answer, Unknown) or node in plan.held:
             continue
         here = [each for each in declared if each.node == node and each.claimed and each.converged]
         claims, drop = {}, []

@@ -20,6 +20,7 @@ def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     """Answers `{id: {"found": state or None} | {"unknown": why}}` for `asks`: `[[id, kind, ask], …]`.
 
     Kinds are asked side by side; what has not answered after `limit` seconds is unknown, the rest is not held up.
+    `machine` is the same for two names of one machine, "" where it can't be told.
     """
     limit = float(args.get("limit", 30.0))
     many: dict[str, dict[str, Any]] = {}
@@ -39,7 +40,15 @@ def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
         module = kind(name)
         jobs.append((list(asks), lambda module=module, asks=asks: module.observe_many(asks)))
     answers.update(_side_by_side(jobs, limit))
-    return {"answers": answers, "clock": time.time(), "monotonic": time.monotonic()}
+    return {"answers": answers, "machine": _machine(), "clock": time.time(), "monotonic": time.monotonic()}
+
+
+def _machine() -> str:
+    try:
+        with open("/etc/machine-id", encoding="ascii", errors="replace") as file:
+            return file.read(64).strip()
+    except OSError:
+        return ""
 
 
 def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, dict[str, Any]]:

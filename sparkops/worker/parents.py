@@ -139,7 +139,13 @@ def write(
 
 def publish(place: Place) -> None:
     """Give what was prepared beside its name, in one step that survives a power cut."""
-    os.rename(place.beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    try:
+        os.rename(place.beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    except FileNotFoundError:
+        raise Refused(
+            f"what was prepared for {place.path} has been taken away: somebody else writes there at the same time",
+            hint="run again when nobody else works on this node",
+        ) from None
     os.fsync(place.folder)
 
 
