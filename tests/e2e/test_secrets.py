@@ -7,7 +7,12 @@ import base64
 import hashlib
 import json
 import os
+import pty
+import select
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,8 +134,8 @@ class Vault:
         environment = {"A": s["env"], "G": s["given"], "T": s["template"], "K": s["key"], "P": s["plain"]}
         self.shell.environment.update({**environment, "SUDO": WARDEN_PASSWORD})
 
-    def declare(self, vault: str = "") -> None:
-        """The inventory; `vault` are more variables of the role."""
+    def declare(self) -> None:
+        """The role and the inventory."""
         self.shell.write("roles/vault/role.yml", ROLE)
         self.shell.write("roles/vault/templates/token.j2", "# made\nkey = {{ vault.template }}\n")
         service = {
@@ -157,7 +162,6 @@ class Vault:
                 command: !command [cat, token-of-command]
                 template: !env T
                 later: !env P
-                {vault or "nowhere: false"}
             nodes:
               {self.node.name}: {{}}
             services:
@@ -306,3 +310,115 @@ def test_a_secret_is_where_it_is_meant_to_be_and_nowhere_else(vault: Vault, tmp_
     vault.run("drift", status=0)
     for folder in ("state", "cache"):
         vault.sweep_files(tmp_path / folder)
+
+
+def test_what_fails_tells_no_secret(vault: Vault, tmp_path: Path) -> None:
+    only = ("inventory.yml", "--role", "vault", "-e", "vault.given=!env G")
+    said = vault.other("apply", *only, "-e", "vault.check=!env A", "-v", status=4)
+    assert "not valid, the old one was kept" in said and "nothing more is shown, it is secret" in said
+    assert not vault.node.exists("/srv/vault/checked")
+    said = vault.other("apply", *only, "-e", "vault.nowhere=true", "--format", "json", status=4)
+    assert "the folder /nowhere/at does not exist" in said
+
+    vault.shell.write("loud", f"echo {vault.secrets['env']}; exit 3")
+    said = vault.other("apply", *only, "-e", "vault.command=!command [sh, loud]", status=1)
+    assert "!command ['sh', 'loud'] ended with status 3" in said
+    said = vault.other("apply", *only, "-e", "vault.file=!file nowhere", status=1)
+    assert "!file nowhere cannot be read" in said and "readable for you alone" in said
+
+    vault.shell.environment["SUDO"] = vault.secrets["plain"]
+    said = vault.other("apply", *only, "-v", "-v", status=3)
+    assert "sudo password" in said or "refused the password" in said
+    for folder in ("state", "cache"):
+        vault.sweep_files(tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("resource", "words"),
+    [
+        ("{command: x, check: [echo, '{{ vault.env }}'], run: [true]}", "takes no secret"),
+        ("{command: x, creates: /x, run: [echo], env: {T: '{{ vault.env }}'}}", "takes no secret"),
+        ("{file: '/srv/{{ vault.env }}', content: x}", "the name of this file is secret"),
+        ("{file: /srv/x, content: '{{ vault.env }}', mode: '0644'}", "lets everyone at it"),
+        ("{file: /srv/x, content: '{{ vault.env | sha256 }}'}", "a digest is made of a secret"),
+        ("{unit: x.service, content: 'Environment={{ vault.env }}'}", "unit files can be read by all"),
+        ("{unit: x.service, properties: {Nice: '{{ vault.env }}'}}", "takes no secret"),
+        ("{image: 'x:1', content: 'FROM {{ vault.env }}'}", "in a Dockerfile"),
+        ("{image: 'x:1', content: FROM x, args: {T: '{{ vault.env }}'}}", "takes no secret"),
+        ("{require: gpu, expect: {name: {equal: '{{ vault.env }}'}}}", "takes no secret"),
+        ("{link: /srv/x, target: '{{ vault.env }}'}", "takes no secret"),
+        ("{probe: x, port: 1, prompt: '{{ vault.env }}'}", "takes no secret"),
+        ("{file: /srv/x, content: '{{ vault.env[2:] }}'}", "cuts or alters a secret"),
+    ],
+)  # fmt: skip
+def test_a_secret_where_it_would_be_seen_is_refused_before_anything_is_reached(
+    tmp_path: Path, resource: str, words: str
+) -> None:
+    shell = Shell(tmp_path, {"XDG_STATE_HOME": str(tmp_path / "state"), "A": "planted-once"})
+    shell.write("roles/vault/role.yml", ROLE[: ROLE.index("    resources:")] + f"    resources:\n      - {resource}\n")
+    shell.write(
+        "inventory.yml",
+        "version: 1\ncluster: vault\nroles: [vault]\nvars: {vault: {env: !env A}}\nnodes: {gone: {host: 192.0.2.1}}\n",
+    )
+    done = shell.run("plan", "inventory.yml", "--role", "vault", status=1)
+    assert words in done.stderr and "role.yml:" in done.stderr
+    assert "planted" not in done.stdout + done.stderr
+
+
+def test_what_was_secret_and_is_declared_plain_is_not_shown(vault: Vault, tmp_path: Path) -> None:
+    only = ("inventory.yml", "--role", "vault", "-e", "vault.given=!env G")
+    vault.other("apply", *only, "--yes")
+    plain = ("-e", "vault.later=plain", "-e", "vault.command=the same for all")
+    said = vault.other("plan", *only, *plain, "-v", "-o", "plan.json", status=2)
+    assert "the present content is not shown" in said
+    vault.other("drift", *only, *plain, "--format", "json", status=2)
+    vault.sweep((vault.shell.folder / "plan.json").read_text(), "the saved plan")
+    vault.other("apply", "inventory.yml", *only[3:], *plain, "--plan", "plan.json")
+    assert vault.node.read("/srv/vault/later") == b"plain"
+    assert json.loads(vault.node.read("/srv/vault/command")) == {"token": "the same for all"}
+    for folder in ("state", "cache"):
+        vault.sweep_files(tmp_path / folder)
+
+
+def test_the_passphrase_of_a_key_is_typed_once_and_stands_nowhere(vault: Vault, tmp_path: Path) -> None:
+    word = "planted-phrase-7c1e"
+    vault.planted.append(word)
+    key = tmp_path / "key"
+    key.write_bytes(vault.lab.key.read_bytes())
+    key.chmod(0o600)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", word, "-f", str(key)], check=True)
+    config = vault.lab.ssh_config.read_text().replace(str(vault.lab.key), str(key))
+    (tmp_path / "ssh_config").write_text(config)
+    vault.shell.environment["SPARKOPS_SSH_CONFIG"] = str(tmp_path / "ssh_config")
+    only = ("--role", "vault", "-e", "vault.given=!env G")
+    with Watch(vault.node, [word]) as watch:
+        status, said = typed(vault.shell, word, "apply", "inventory.yml", *only, "--yes", "-v")
+    assert status == 0, said
+    assert said.count("Passphrase for") == 1
+    vault.sweep(said, "the terminal")
+    assert (watch.here, watch.there) == (set(), [])
+    assert vault.node.exists("/srv/vault/env")
+    vault.sweep_files(tmp_path / "state")
+
+
+def typed(shell: Shell, answer: str, *arguments: str) -> tuple[int, str]:
+    """`sparkops` on a terminal where a person answers the one hidden question; its status and what was shown."""
+    words = [sys.executable, "-m", "sparkops", *arguments]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(shell.folder)
+        os.execve(words[0], words, {**os.environ, **shell.environment, "TERM": "dumb"})
+    shown, deadline, answered = "", time.monotonic() + 120, False
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:
+            break
+        shown += part.decode(errors="replace")
+        if "Passphrase for" in shown and not answered:
+            answered = True
+            os.write(terminal, f"{answer}\n".encode())
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
