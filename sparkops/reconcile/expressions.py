@@ -190,6 +190,10 @@ def quote_systemd(value: Any, *, command: bool = False) -> str:
     text = str(value)
     if any((ord(char) < 32 and char != "\t") or char == "\x7f" for char in text):
         raise ValueError("a unit file can't carry a line break or control character in a value")
+    if any(
+        0xD800 <= ord(char) <= 0xDFFF or 0xFDD0 <= ord(char) <= 0xFDEF or ord(char) & 0xFFFE == 0xFFFE for char in text
+    ):
+        raise ValueError("a unit file can't carry a code point that is no character; systemd drops the whole line")
     text = text.replace("%", "%%")
     if command:
         text = text.replace("$", "$$")

@@ -85,7 +85,8 @@ class Loop:
         except Unknown as error:
             answer = {"error": {"type": "unknown", "what": str(error), "hint": "", "detail": ""}}
         except OSError as error:
-            answer = {"error": {"type": "os", "what": observing.words(error), "hint": "", "detail": ""}}
+            hint = observing.way_out(error.errno, str(error.filename or "/"))
+            answer = {"error": {"type": "os", "what": observing.words(error), "hint": hint, "detail": ""}}
         except Exception as error:  # noqa: BLE001 - a defect of ours is told to the controller, with its place
             answer = {"error": {"type": "defect", "what": observing.place(error), "hint": "", "detail": ""}}
         self.calls.pop(call.id, None)

@@ -5,6 +5,7 @@ look answers for all), and `converge(call, ask, found, want, act)`. `VOLATILE` n
 between two looks without meaning anything. Looking never changes the node.
 """
 
+import errno
 import threading
 import time
 from typing import Any
@@ -143,6 +144,16 @@ def words(error: OSError) -> str:
     """An operating system's error for a person: `/etc/x: Permission denied`."""
     text = error.strerror or str(error)
     return f"{error.filename}: {text}" if error.filename else text
+
+
+def way_out(number: int | None, path: str) -> str:
+    """What a person can do about an operating system's error at `path`; "" where that is not known."""
+    return {
+        errno.EROFS: "look at `dmesg` for disk errors, then `mount -o remount,rw` it",
+        errno.ENOSPC: f"free some; see `df -h {path}`",
+        errno.EDQUOT: "raise it, or free some space",
+        errno.EACCES: "set `connection: {become: true}` for this node",
+    }.get(number or 0, "")
 
 
 def place(error: BaseException) -> str:

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from sparkops.worker.calls import Refused
+from sparkops.worker.observing import way_out
 
 MOST_LINKS = 40
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -166,12 +167,9 @@ def _reason(path: str, error: OSError) -> Refused:
         errno.ENOENT: (f"the folder {folder} does not exist", f"declare `directory: {folder}`, or correct the path"),
         errno.ENOTDIR: (f"{folder} is no directory: {error.strerror}", "correct the path, or move the file away"),
         errno.ELOOP: (f"{error.strerror} ({path})", "declare the real path, or give the link and its folder to root"),
-        errno.EROFS: (
-            f"the file system of {path} is read-only",
-            "look at `dmesg` for disk errors, then `mount -o remount,rw` it",
-        ),
-        errno.ENOSPC: (f"no space is left on the file system of {path}", f"free some; see `df -h {folder}`"),
-        errno.EDQUOT: (f"the disk quota for {path} is used up", "raise it, or free some space"),
+        errno.EROFS: (f"the file system of {path} is read-only", way_out(errno.EROFS, folder)),
+        errno.ENOSPC: (f"no space is left on the file system of {path}", way_out(errno.ENOSPC, folder)),
+        errno.EDQUOT: (f"the disk quota for {path} is used up", way_out(errno.EDQUOT, folder)),
         errno.EBUSY: (f"{path} is a mount point of its own and cannot be replaced", f"unmount it: `umount {path}`"),
         errno.ENOTEMPTY: (f"{path} is not empty", "sparkops never removes what it did not declare; empty it yourself"),
     }
