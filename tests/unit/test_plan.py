@@ -173,6 +173,6 @@ def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() ->
     assert set(made.blocked) == {"thing x @left", "thing x @right"}
     assert "left and right are one machine" in made.violations[0].message
 
-    accept = [Accept(id="nodes.one-machine", reason="a test bench", until=None)]
+    accept = [Accept(id="nodes.one-machine", reason="a test bench")]
     made = build(things, seen, today=TODAY, accept=accept)
     assert made.held == frozenset() and not made.blocked
