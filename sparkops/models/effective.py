@@ -113,7 +113,9 @@ def effective(
         max_num_batched_tokens=tokens,
         max_num_seqs=seqs,
         max_model_len=length,
-        gpu_memory_utilization=_or(line.get("gpu-memory-utilization"), engine.defaults["gpu-memory-utilization"]),
+        gpu_memory_utilization=_or(
+            line.get("gpu-memory-utilization"), engine.defaults.get("gpu-memory-utilization", 0.9)
+        ),
         kv_cache_dtype=cache,
         attention_backend=_backend(line, engine, cache, dtype),
         tensor_parallel=numbers["tensor-parallel-size"],
@@ -291,7 +293,7 @@ def _capture(line: ServeLine, tokens: int, seqs: int, speculation: Speculative |
     largest = _or(line.get("max-cudagraph-capture-size"), config.get("max_cudagraph_capture_size"))
     if isinstance(largest, int):
         return largest, mode
-    if isinstance(sizes, (list, tuple)) and all(isinstance(each, int) for each in sizes):
+    if isinstance(sizes, (list, tuple)) and sizes and all(isinstance(each, int) for each in sizes):
         return max(sizes), mode
     decoding = 1 + ((speculation.tokens or 0) if speculation else 0)
     return min(LARGEST_CAPTURE, 2 * seqs * decoding, tokens), mode

@@ -1,6 +1,7 @@
 """Every rule has a line on which it fires, and a near miss on which it does not."""
 
 import json
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
@@ -537,3 +540,54 @@ def test_the_rules_have_the_shape_of_their_schema() -> None:
     jsonschema.validate(
         yaml.safe_load((folder / "rules.yml").read_text()), json.loads((folder / "rules.schema.json").read_text())
     )
+
+
+ODD = [
+    "",
+    "0",
+    "-1",
+    "1",
+    "2.5",
+    "None",
+    "null",
+    "[]",
+    "[1]",
+    "{}",
+    '{"method": 3}',
+    '{"text_config": 1}',
+    "a b",
+    "auto",
+    "9" * 30,
+]
+KEYS = [
+    "method",
+    "model",
+    "num_speculative_tokens",
+    "cudagraph_mode",
+    "cudagraph_capture_sizes",
+    "text_config",
+    "targets",
+]
+DOTTED = [
+    "speculative-config",
+    "compilation-config",
+    "hf-overrides",
+    "quantization-config",
+    "structured-outputs-config",
+]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(engine("0.33.0").flags)), st.sampled_from(ODD))
+        | st.tuples(st.builds("{}.{}".format, st.sampled_from(DOTTED), st.sampled_from(KEYS)), st.sampled_from(ODD)),
+        max_size=6,
+    ),
+    st.sampled_from(["0.19.1", "0.26.0", "0.33.0"]),
+)
+def test_no_line_makes_lint_fail(pairs: list[tuple[str, str]], version: str) -> None:
+    words = " ".join(f"--{flag}={shlex.quote(value)}" for flag, value in pairs)
+    for found in findings(words, version):
+        assert found.message
+        assert found.remedy
