@@ -23,6 +23,7 @@ CUT_OFF = 141
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Write a first, commented inventory"),
+    "lint": ("lint", "Find what would go wrong, offline: in the inventory, or in one pasted serve line"),
     "plan": ("plan", "Show what would change; touches nothing"),
     "apply": ("apply", "Bring the nodes into the declared state"),
     "drift": ("drift", "Report what differs from the declaration, with an exit status for scripts"),

@@ -68,6 +68,7 @@ def command(
     if prune and (told.limit or told.roles or plan):
         raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
     saved, loaded, compiled, secrets = _load(plan, inventory, told)
+    options.refuse_errors(loaded, compiled.nodes, saved.roles if saved else told.roles)
     again = replaced(compiled.resources, replace)
     run = RunFolder.create(loaded.cluster, "apply")
     stop = threading.Event()

@@ -23,6 +23,8 @@ def look(
     from sparkops.reconcile.apply import Road
 
     loaded, compiled, secrets = options.load(inventory, told.extra, told.limit, told.roles)
+    if name == "plan":
+        options.refuse_errors(loaded, compiled.nodes, told.roles)
     with listener_for(told.form, told.no_color) as listener:
         report = Road(
             inventory=loaded,

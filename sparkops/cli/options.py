@@ -139,6 +139,16 @@ def load(
     return loaded, build(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
 
 
+def refuse_errors(inventory: Inventory, nodes: tuple[str, ...], roles: tuple[str, ...]) -> None:
+    """What lint knows to fail on these nodes is not tried. Raises LintError; silent where no service is touched."""
+    from datetime import date
+
+    from sparkops.lint.declared import refuse
+
+    if not roles or "service" in roles:
+        refuse(inventory, date.today(), nodes)
+
+
 def is_terminal() -> bool:
     """Whether a person sees the output and can answer."""
     return sys.stdout.isatty() and sys.stdin.isatty()
