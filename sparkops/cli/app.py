@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("cancel", "End the long jobs (fetch, pull, build) that run on nodes"),
     "history": ("history", "Show who did what to the nodes, when and why, from their own record"),
     "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
+    "fit": ("fit", "Show what a service or a `vllm serve` line needs, and what then fits; offline"),
     "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
     "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
     "facts": ("facts", "Print what the nodes say about themselves"),
