@@ -110,7 +110,36 @@ def plan_schema() -> str:
     return json.dumps(SCHEMA, indent=2) + "\n"
 
 
-PAGES = {"inventory.md": inventory_page, "roles.md": roles_page, "plan.schema.json": plan_schema}
+def fit_points_page() -> str:
+    """Every published point beside what `fit` computes."""
+    from docs.published import points
+
+    parts = [
+        NOTE.replace("from the schemas; edit those", "from docs/published.py; edit that"),
+        "# `fit` against what was published\n",
+        "The formulas and the constants are in [fit.md](fit.md); none of them differs from row to row.\n",
+    ]
+    group = ""
+    for point in points():
+        if point.group != group:
+            group = point.group
+            parts += [f"\n## {group[0].upper()}{group[1:]}\n", "| of | published | computed | deviation | source |"]
+            parts.append("|---|---|---|---|---|")
+        published, computed = (f"{each:,.{point.digits}f}" for each in (point.published, point.computed))
+        if published == computed:
+            deviation = "0"
+        else:
+            deviation = f"{point.deviation:+.2f} %"
+        parts.append(f"| {point.what} | {published} | {computed} | {deviation} | {point.source} |")
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {
+    "inventory.md": inventory_page,
+    "fit-points.md": fit_points_page,
+    "roles.md": roles_page,
+    "plan.schema.json": plan_schema,
+}
 
 
 def main() -> int:

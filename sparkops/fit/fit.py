@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from sparkops.core.errors import InventoryError
 from sparkops.fit import decode, memory, pool, weights
@@ -17,7 +16,7 @@ from sparkops.fit.decode import Step
 from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
 from sparkops.fit.weights import Placed
-from sparkops.models.catalogue import Model, find
+from sparkops.models.catalogue import Model, Speed, find
 from sparkops.models.effective import Effective, effective, speculative
 from sparkops.models.engine import Engine, engine
 from sparkops.models.hybrid_cache import CacheLayout, layout
@@ -46,6 +45,7 @@ class Fit:
     effective: Effective
     streams: int
     context: int
+    gpus: int = 1
     model: Model | None = None
     drafter: Model | None = None
     cache: CacheLayout | None = None
@@ -67,8 +67,8 @@ class Fit:
 
     @property
     def nodes(self) -> int:
-        """How many nodes the line's ranks stand on, by its own count."""
-        return max(1, self.effective.nnodes)
+        """How many nodes the ranks of one replica stand on, with `gpus` of them on each."""
+        return max(1, self.effective.nnodes, -(-self.effective.world_size // self.gpus))
 
 
 def fit_text(
@@ -113,6 +113,7 @@ def fit_line(
         effective=run,
         streams=question.streams or _asked_streams(line),
         context=question.context or run.max_model_len or 0,
+        gpus=gpus,
         model=model,
         drafter=drafter,
         notes=tuple(_first_notes(line, chosen, model, drafter)),
@@ -159,10 +160,8 @@ def _first_notes(line: ServeLine, chosen: Engine, model: Model | None, drafter: 
     notes = [f"the engine's parser refuses this line: {each.message}" for each in line.problems]
     if not chosen.exact:
         notes.append(f"engine {chosen.asked} is not listed; {chosen.version} was taken for it")
-    for each in (model, drafter):
-        if each is not None and not each.verified:
-            notes.append(f"{each.repository}: unverified ({each.source})")
-    return notes
+    unsure = [each for each in (model, drafter) if each is not None and not each.verified]
+    return [*notes, *(f"{each.repository}: unverified ({each.source})" for each in unsure)]
 
 
 def _counted(
@@ -264,8 +263,6 @@ def _speeds(fit: Fit, model: Model, cache: CacheLayout, placed: Placed, question
         return fit, _missing(fit, model, cache)
     run, geometry = fit.effective, model.geometry
     method = run.speculative.method if run.speculative else ""
-    if "all" in placed.parts:
-        return fit, "the tensors' names are not known, so not what a step reads of them"
 
     def step(streams: int, drafted: int, tokens: float) -> Step:
         return decode.step(
@@ -291,6 +288,8 @@ def _speeds(fit: Fit, model: Model, cache: CacheLayout, placed: Placed, question
 def verdict(fit: Fit) -> str:
     """The answer in one sentence."""
     asked = f"{fit.streams} {'stream' if fit.streams == 1 else 'streams'} of {fit.context:,} tokens"
+    if fit.model is None:
+        return next(iter(fit.unknown.values()))
     if fit.pool is None:
         return f"{asked}: not known: {next(iter(fit.unknown.values()), '')}"
     if fit.pool.blocks < 2:
@@ -319,11 +318,24 @@ def _rounded(tokens: int) -> int:
     return tokens // 1000 * 1000 if tokens >= 10_000 else tokens
 
 
-def published(fit: Fit) -> list[Any]:
-    """The published speeds of this model in this quantisation on as many nodes."""
+FAMILIES = {"auto-round": "AutoRound", "gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8", "": "BF16"}
+DRAFTING = {"mtp": "MTP", "dflash": "DFlash"}
+
+
+def published(fit: Fit) -> list[Speed]:
+    """The published speeds that compare: this model in a quantisation of this family, as many nodes, drafting alike."""
     if fit.model is None:
         return []
-    word = {"auto-round": "AutoRound", "modelopt": "NVFP4", "compressed-tensors": "NVFP4", "fp8": "FP8", "gptq": "GPTQ"}
-    mine = word.get(fit.model.quantisation.method, "BF16")
-    nodes = max(fit.nodes, ceil(fit.effective.world_size / 1))
-    return [each for each in fit.model.speeds if each.quantisation.startswith(mine) and each.nodes == nodes]
+    stored = fit.model.quantisation
+    family = stored.algorithm or FAMILIES.get(stored.method, stored.method)
+    method = fit.effective.speculative.method if fit.effective.speculative else ""
+    mine = DRAFTING.get(method, method)
+    others = [word for word in DRAFTING.values() if word != mine]
+    return [
+        each
+        for each in fit.model.speeds
+        if each.quantisation.startswith(family)
+        and each.nodes == fit.nodes
+        and mine in each.setup
+        and not any(word in each.setup for word in others)
+    ]

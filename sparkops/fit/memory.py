@@ -1,6 +1,6 @@
 """Memory of one rank on a Spark: what the engine may take, what weights and the run take, what is left for the pool.
 
-The estimates are constants with their sources, the same for every model; none is fitted to one published point.
+The estimates are constants with their sources, the same for every model and every published point.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GIB = 2**30
 VISIBLE = 121.69 * GIB
 """Bytes that CUDA sees on a Spark (checkpoints.md f.3; OEM boxes have up to 2 GiB less: spark-world.md b.2)."""
 
-ACTIVATION = (0.09 * GIB, 648_000)
+ACTIVATION = (0.0934 * GIB, 679_780)
 """Peak of the profiling run: bytes, and bytes for each batched token. The line through the two measured points,
 2048 → 1.39 GiB and 8224 → 5.30 GiB (spark-world.md b.5; another model, unverified for this one)."""
 
@@ -26,9 +26,9 @@ GRAPHS = 0.6 * GIB
 NON_TORCH = 1.5 * GIB
 """CUDA's context, NCCL and workspaces: 1 to 2 GiB (checkpoints.md f.2)."""
 
-ENCODER = 2.9 * GIB
+ENCODER = 2.8 * GIB
 """What a multimodal model's profile takes beyond the above: the mean of what the three published pools of the 122B lack
-without it (docs/fit.md). That it is the image encoder at its largest input is unverified."""
+without it (3.5, 4.2 and 0.9 GiB). That it is the image encoder at its largest input is unverified."""
 
 HOST = 16 * GIB
 """What should be left for the host: 0.82 leaves it and is the validated value; 0.88 swaps (checkpoints.md f.3)."""

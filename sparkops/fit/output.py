@@ -1,4 +1,7 @@
-"""The figures as JSON (`sparkops.fit/1`, a contract), and as rows and bars for a screen. It must not know a terminal."""
+"""The figures as JSON (`sparkops.fit/1`, a contract), and as rows and bars for a screen.
+
+It must not know a terminal.
+"""
 
 from __future__ import annotations
 

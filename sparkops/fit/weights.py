@@ -27,7 +27,7 @@ SHORTHANDS: Mapping[str, str] = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4",
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Weights: bytes by part over all ranks, bytes on the heaviest rank, and where the sizes are from."""
+    """Weights: bytes by part over all ranks, bytes on the heaviest rank, and where its size is from."""
 
     parts: Mapping[str, float]
     rank_bytes: float
@@ -47,7 +47,7 @@ def formats(model: Model, line: ServeLine) -> dict[str, str]:
 
 def place(model: Model, line: ServeLine, effective: Effective, drafter: Model | None) -> Placed:
     """The weights that this line loads, over its ranks."""
-    parts, source = _parts(model, formats(model, line))
+    parts, scale, source = _parts(model, formats(model, line))
     method = effective.speculative.method if effective.speculative else ""
     if method != "mtp":
         parts = {part: size for part, size in parts.items() if not part.startswith("mtp")}
@@ -59,24 +59,23 @@ def place(model: Model, line: ServeLine, effective: Effective, drafter: Model | 
         own = part_bytes(drafter.geometry, drafter.quantisation.formats)
         wide = min(effective.tensor_parallel, _draft_ranks(effective))
         drafting = sum(size for part, size in own.items() if part not in shared) / wide
-    rank = _heaviest(parts, model.geometry, line, effective)
+    sized = {part: size * (1 if part.startswith("mtp") else scale) for part, size in parts.items()}
+    rank = _heaviest(sized, model.geometry, line, effective)
     return Placed(parts, rank + drafting, drafting, source)
 
 
-def _parts(model: Model, stored: Mapping[str, str]) -> tuple[dict[str, float], str]:
+def _parts(model: Model, stored: Mapping[str, str]) -> tuple[dict[str, float], float, str]:
+    """Bytes by part, how many times as large the loaded parts are by a published size, and whose word it is."""
     counted = part_bytes(model.geometry, stored)
     if model.weights is not None and model.weights.names:
-        return dict(model.weights.parts), "the tensor headers"
+        return dict(model.weights.parts), 1, "the tensor headers"
     if model.weights is not None:
-        total, source = model.weights.total, "the index's total, by parts of the geometry"
-        scale = total / sum(counted.values())
-        return {part: size * scale for part, size in counted.items()}, source
+        scale = model.weights.total / sum(counted.values())
+        return {part: size * scale for part, size in counted.items()}, 1, "the index's total, by parts of the geometry"
     if model.published_bytes and stored == dict(model.quantisation.formats):
-        loaded = {part for part in counted if not part.startswith("mtp")}
-        scale = model.published_bytes / sum(counted[part] for part in loaded)
-        parts = {part: size * (scale if part in loaded else 1) for part, size in counted.items()}
-        return parts, "the published size, by parts of the geometry"
-    return counted, "parameters × bytes of their format"
+        loaded = sum(size for part, size in counted.items() if not part.startswith("mtp"))
+        return counted, model.published_bytes / loaded, "the published size, by parts of the geometry"
+    return counted, 1, "parameters × bytes of their format"
 
 
 def _heaviest(parts: Mapping[str, float], geometry: Geometry, line: ServeLine, effective: Effective) -> float:
@@ -84,7 +83,7 @@ def _heaviest(parts: Mapping[str, float], geometry: Geometry, line: ServeLine, e
     share = ceil(len(geometry.layers) / stages) / len(geometry.layers)
     experts = tensor * effective.data_parallel if line.get("enable-expert-parallel") else tensor
     whole = {*WHOLE, "vision"} if line.get("mm-encoder-tp-mode") == "data" else WHOLE
-    ends = {"embedding", "head", "vision", "other", "all"}
+    ends = {"embedding", "head", "vision", "other"}
 
     def size(part: str) -> float:
         ranks = 1 if part in whole else (experts if "experts" in part and "shared" not in part else tensor)

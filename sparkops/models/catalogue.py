@@ -224,7 +224,7 @@ def _speed(entry: Mapping[str, Any]) -> Speed:
 
 
 def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
-    """An unlisted repository whose name begins with a known model's: stored as its siblings of the same method."""
+    """An unlisted repository whose name begins with a known model's: stored as a known one of the same method."""
     short = wanted.rpartition("/")[2].lower()
     bases = [each for each in candidates if short.startswith(f"{str(each['name']).lower()}-")]
     if not bases:
@@ -232,10 +232,11 @@ def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
     base = max(bases, key=lambda each: len(str(each["name"])))
     rest = short[len(str(base["name"])) :]
     method = next((method for method, words in MARKS.items() if any(word in rest for word in words)), None)
-    for entry in base.get("repositories") or () if method else ():
-        if entry.get("method") == method:
-            stored = _repository(base, str(entry["id"]).lower())
-            if stored is not None:
+    if method is None:
+        return None
+    for content in (base, *candidates):
+        for entry in content.get("repositories") or ():
+            if entry.get("method") == method and (stored := _repository(content, str(entry["id"]).lower())):
                 like = f"taken to be stored as {stored.id}"
                 return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, source=like, verified=False))
     return None

@@ -11,11 +11,24 @@ import sparkops
 ROOT = Path(sparkops.__file__).parent
 
 MAY = {
-    "cli": {"cli", "operate", "reconcile", "reports", "inventory", "models", "nodes", "core", "resources", "lint"},
+    "cli": {
+        "cli",
+        "operate",
+        "reconcile",
+        "reports",
+        "inventory",
+        "models",
+        "nodes",
+        "core",
+        "resources",
+        "lint",
+        "fit",
+    },
     "operate": {"operate", "reconcile", "reports", "resources", "inventory", "models", "nodes", "core"},
     "reconcile": {"reconcile", "resources", "checkpoints", "nodes", "models", "inventory", "core"},
     "resources": {"resources", "checkpoints", "nodes", "models", "inventory", "core"},
     "lint": {"lint", "inventory", "models", "core"},
+    "fit": {"fit", "inventory", "models", "core"},
     "checkpoints": {"checkpoints", "models", "core"},
     "nodes": {"nodes", "core"},
     "inventory": {"inventory", "models", "core"},
