@@ -85,6 +85,9 @@ def _apply(
     if prune and (limit or roles or plan):
         raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
     saved, loaded, compiled, secrets = _load(plan, inventory, extra, limit, roles)
+    options.refuse_errors(
+        loaded, tuple(saved.limit or ()) if saved else limit, tuple(saved.roles or ()) if saved else roles
+    )
     again = replaced(compiled.resources, replace)
     run = RunFolder.create(loaded.cluster, "apply")
     stop = threading.Event()

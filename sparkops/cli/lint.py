@@ -55,13 +55,26 @@ def command(
         click.echo(explained(explain))
         return 0
     if serve is None:
-        raise click.UsageError("give the line to judge with --serve")
+        if engine or variables:
+            raise click.UsageError("--engine and --env go with --serve; an inventory says them itself")
+        return _tell(_of_inventory(inventory or Path("inventory.yml")), form, no_color)
+    if inventory is not None:
+        raise click.UsageError("give an inventory or --serve, not both")
     if engine is None:
         raise click.UsageError("--serve needs --engine VERSION, like --engine 0.26.0")
     from sparkops.lint.line import lint_line
 
     line = sys.stdin.read() if serve == "-" else serve
     return _tell(lint_line(line, engine, gpus, dict(variables)), form, no_color)
+
+
+def _of_inventory(path: Path) -> list[Finding]:
+    from datetime import date
+
+    from sparkops.inventory.load import load
+    from sparkops.lint.declared import lint_inventory
+
+    return lint_inventory(load(path), date.today())
 
 
 def _tell(findings: list[Finding], form: str, no_color: bool) -> int:

@@ -30,6 +30,8 @@ def look(
     from sparkops.reconcile.apply import Road
 
     loaded, compiled, secrets = options.load(inventory, extra, limit, roles)
+    if name == "plan":
+        options.refuse_errors(loaded, limit, roles)
     with listener_for(form, no_color) as listener:
         report = Road(
             inventory=loaded,

@@ -120,6 +120,16 @@ def load(
     return loaded, build(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
 
 
+def refuse_errors(inventory: Inventory, limit: tuple[str, ...], roles: tuple[str, ...]) -> None:
+    """What lint knows to fail is not tried. Raises LintError; does nothing where no service would be touched."""
+    from datetime import date
+
+    from sparkops.lint.declared import refuse
+
+    if not roles or "service" in roles:
+        refuse(inventory, date.today(), inventory.limit(limit or None))
+
+
 def is_terminal() -> bool:
     """Whether a person sees the output and can answer."""
     return sys.stdout.isatty() and sys.stdin.isatty()

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from sparkops.models.effective import Effective, effective
 from sparkops.models.engine import Engine
 from sparkops.models.geometry import Geometry
+from sparkops.models.quantisation import Quantisation
 from sparkops.models.serve_line import ServeLine
 
 Severity: TypeAlias = Literal["error", "warning", "info"]
@@ -37,15 +38,17 @@ Check: TypeAlias = "Callable[[Case], Iterable[Found]]"
 class Case:
     """One line to judge. `geometry` is None for a model that nothing is known of, and so is `drafter`.
 
-    `checkpoint` is the checkpoint's own `quantization_config`. `spark` says that the line is to run on declared Spark
-    nodes, where what harms such a node is an error. `nodes` are those of the service; 0 where they are not known.
+    `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: nobody knows).
+    `spark` says that the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
+    those of the service; 0 where they are not known.
     """
 
     line: ServeLine
     engine: Engine
     geometry: Geometry | None = None
     drafter: Geometry | None = None
-    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+    quantisation: Quantisation = field(default_factory=Quantisation)
+    mtp_weights: bool | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 1
     spark: bool = False
@@ -70,13 +73,9 @@ class Case:
     @property
     def quantized(self) -> str:
         """The checkpoint's own method, as the engine names it after its detection; "" for none."""
-        method = str(self.checkpoint.get("quant_method") or "").lower()
-        if method == "modelopt" and "NVFP4" in str(self.checkpoint.get("quant_algo", "")).upper():
-            return "modelopt_fp4"
-        return method
+        return "modelopt_fp4" if self.quantisation.method == "modelopt" and self.nvfp4 else self.quantisation.method
 
     @property
     def nvfp4(self) -> bool:
         """Whether the checkpoint's weights are NVFP4."""
-        algo = f"{self.checkpoint.get('quant_algo', '')} {self.checkpoint.get('format', '')}".lower()
-        return self.quantized == "modelopt_fp4" or "nvfp4" in algo
+        return "NVFP4" in self.quantisation.algorithm.upper() or self.quantisation.formats.get("experts") == "nvfp4"

@@ -5,13 +5,12 @@ It must not know where the line comes from, nor who prints what was found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from sparkops.lint.case import Case, Found, Severity
 from sparkops.lint.rules import CHECKS, rules
 
 ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
-PARSED = ("unknown-flag", "ambiguous-flag", "flag-value", "flag-choice", "extra-words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,6 @@ class Finding:
     where: str = ""
     flag: str = ""
     accepted: str = ""
-    order: int = field(default=0, compare=False)
 
 
 def check(case: Case, subject: str = "", model: str = "") -> list[Finding]:
@@ -48,11 +46,6 @@ def ordered(findings: list[Finding]) -> list[Finding]:
 def refusing(findings: list[Finding]) -> list[Finding]:
     """The errors that nobody has accepted."""
     return [each for each in findings if each.severity == "error" and not each.accepted]
-
-
-def accepted(finding: Finding, reason: str) -> Finding:
-    """The same finding, suppressed with a reason."""
-    return replace(finding, accepted=reason)
 
 
 def _finding(name: str, found: Found, case: Case, subject: str, model: str) -> Finding:

@@ -11,10 +11,10 @@ from pathlib import Path
 from sparkops.core.errors import InventoryError
 from sparkops.lint.case import Case
 from sparkops.lint.check import Finding, check
-from sparkops.lint.lookup import known
+from sparkops.models.catalogue import Model, find
 from sparkops.models.effective import speculative
 from sparkops.models.engine import Engine, engine
-from sparkops.models.geometry import Geometry
+from sparkops.models.quantisation import Quantisation
 from sparkops.models.serve_line import ServeLine, parse_text
 
 
@@ -42,15 +42,16 @@ def case(
     beside: Path | None = None,
 ) -> Case:
     """The case of a line: what is known of its model (or of `model`, where the line names a path on a node)."""
-    found = known(model or line.model, beside)
+    found = find(model or line.model, beside)
     speculation = speculative(line)
     drafter = _drafter(speculation.model if speculation else None, beside)
     return Case(
         line=line,
         engine=chosen,
-        geometry=found.geometry,
-        drafter=drafter,
-        checkpoint=found.quantization,
+        geometry=found.geometry if found else None,
+        drafter=drafter.geometry if drafter else None,
+        quantisation=found.quantisation if found else Quantisation(),
+        mtp_weights=found.mtp_weights if found else None,
         env=dict(env or {}),
         gpus=gpus,
         spark=spark,
@@ -59,9 +60,9 @@ def case(
     )
 
 
-def _drafter(model: str | None, beside: Path | None) -> Geometry | None:
-    """A drafter's sizes; None also where its configuration is of a kind of its own, as some drafters have it."""
+def _drafter(model: str | None, beside: Path | None) -> Model | None:
+    """What is known of a drafter; None also where its configuration is of a kind of its own."""
     try:
-        return known(model, beside).geometry
+        return find(model, beside) if model else None
     except InventoryError:
         return None

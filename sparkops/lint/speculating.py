@@ -165,8 +165,14 @@ def mtp_with_pipeline(case: Case) -> Iterable[Found]:
 
 def mtp_weights_missing(case: Case) -> Iterable[Found]:
     given = case.effective.speculative
-    if given and given.method == "mtp" and given.model is None and case.geometry and not case.geometry.mtp_layers:
-        yield Found("the checkpoint's configuration has no MTP layer: there is nothing to draft with", _about(case))
+    if given is None or given.method != "mtp" or given.model is not None or case.geometry is None:
+        return
+    if not case.geometry.mtp_layers:
+        yield Found("the model's configuration has no MTP layer: there is nothing to draft with", _about(case))
+    elif case.mtp_weights is False:
+        yield Found(
+            "the checkpoint leaves out the weights of the MTP layer: there is nothing to draft with", _about(case)
+        )
 
 
 def lookup_window(case: Case) -> Iterable[Found]:

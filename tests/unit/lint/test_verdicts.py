@@ -11,10 +11,10 @@ import pytest
 
 from sparkops.lint.case import Case
 from sparkops.lint.check import check
-from sparkops.lint.lookup import quantization
 from sparkops.models.effective import speculative
 from sparkops.models.engine import engine
 from sparkops.models.geometry import Geometry, of_config
+from sparkops.models.quantisation import of_config as of_checkpoint
 from sparkops.models.serve_line import parse
 
 RIGHT = 0.98
@@ -66,7 +66,7 @@ def looked_at(verdicts: dict[str, Any], case: dict[str, Any], version: str) -> C
         engine=listed,
         geometry=verdicts["geometries"][case["model"]],
         drafter=geometry(verdicts, wanted.model if wanted else None),
-        checkpoint=quantization(verdicts["models"][case["model"]]),
+        quantisation=of_checkpoint(verdicts["models"][case["model"]]),
         env=case["env"],
         gpus=case["gpus"],
     )
