@@ -121,13 +121,16 @@ def load(
 
 
 def refuse_errors(inventory: Inventory, limit: tuple[str, ...], roles: tuple[str, ...]) -> None:
-    """What lint knows to fail is not tried. Raises LintError; does nothing where no service would be touched."""
+    """What lint and fit know to fail is not tried. Raises LintError; does nothing where no service would be touched."""
     from datetime import date
 
+    from sparkops.fit import services
     from sparkops.lint.declared import refuse
 
     if not roles or "service" in roles:
-        refuse(inventory, date.today(), inventory.limit(limit or None))
+        chosen = inventory.limit(limit or None)
+        refuse(inventory, date.today(), chosen)
+        services.refuse(inventory, date.today(), chosen)
 
 
 def is_terminal() -> bool:
