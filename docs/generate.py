@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from docs.published import points
 from sparkops.inventory.declarations import Role, find_roles
 from sparkops.inventory.schema import ACCEPT, CONNECTION, CORE, GROUP, NODE, SERVICE
 from sparkops.reconcile.saved import SCHEMA
@@ -112,8 +113,6 @@ def plan_schema() -> str:
 
 def fit_points_page() -> str:
     """Every published point beside what `fit` computes."""
-    from docs.published import points
-
     parts = [
         NOTE.replace("from the schemas; edit those", "from docs/published.py; edit that"),
         "# `fit` against what was published\n",
@@ -128,6 +127,8 @@ def fit_points_page() -> str:
         published, computed = (f"{each:,.{point.digits}f}" for each in (point.published, point.computed))
         if published == computed:
             deviation = "0"
+        elif abs(point.deviation) < 0.01:
+            deviation = "< 0.01 %"
         else:
             deviation = f"{point.deviation:+.2f} %"
         parts.append(f"| {point.what} | {published} | {computed} | {deviation} | {point.source} |")

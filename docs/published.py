@@ -54,7 +54,7 @@ BLOCKS = (
     ("Qwen3.5-35B-A3B", "auto", 1, 2, 1072, "spark-world.md d.2"),
     ("Qwen3.5-35B-A3B", "fp8", 1, 0, 2096, "spark-world.md d.2"),
 )
-CEILINGS = (  # repository of the 35B's, 122B's and 397B's formats, drafted tokens, tokens a step, and three ceilings
+CEILINGS: tuple[tuple[str, dict[str, str], int, float, tuple[float, float, float]], ...] = (
     ("AutoRound INT4 as published", {}, 0, 1.0, (103, 39.8, 23.3)),
     ("+ FP8 shared experts", {"shared_experts": "fp8"}, 0, 1.0, (108, 42.6, 25.0)),
     ("+ INT8 head only", {"head": "int8"}, 0, 1.0, (128, 44.8, 25.6)),
@@ -113,11 +113,11 @@ def _pages() -> Iterator[Point]:
 
 
 def _requests() -> Iterator[Point]:
-    for name, tokens, state in zip(MODELS, (20, 24, 30), (61.4, 146.5, 183.2), strict=True):
-        sizes = layout(_geometry(name))
-        kib = (sizes.kv_bytes_per_token or 0) / 1024
+    for name, tokens in zip(MODELS, (20, 24, 30), strict=True):
+        kib = (layout(_geometry(name)).kv_bytes_per_token or 0) / 1024
         yield Point("keys and values, KiB a token", f"{name}, BF16", tokens, kib, "checkpoints.md f.2", 1)
-        mib = sizes.state_bytes_per_request / 2**20
+    for name, state in zip(MODELS, (61.4, 146.5, 183.2), strict=True):
+        mib = layout(_geometry(name)).state_bytes_per_request / 2**20
         yield Point("recurrent state, MiB a request", name, state, mib, "checkpoints.md f.2", 1)
 
 

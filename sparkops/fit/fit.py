@@ -5,8 +5,9 @@ It must not know an inventory or who prints what.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil, floor
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -300,7 +301,7 @@ def verdict(fit: Fit) -> str:
             f"{fit.budget.allowed / memory.GIB:.1f} that the engine may take on a rank"
         )
     many = fit.pool.streams(fit.context)
-    share = f"{_millions(fit.streams * fit.context)} of {_millions(fit.pool.tokens(fit.context))} tokens"
+    share = f"{_millions(fit.streams * fit.context, ceil)} of {_millions(fit.pool.tokens(fit.context), floor)} tokens"
     if many >= fit.streams:
         return f"{asked}: yes: {share}; {many} would fit"
     most = fit.model.geometry.max_positions if fit.model and fit.model.geometry.max_positions else fit.context
@@ -310,8 +311,9 @@ def verdict(fit: Fit) -> str:
     return f"{asked}: no: {share}" + (f"; {', or '.join(ways)}" if ways else "")
 
 
-def _millions(tokens: int) -> str:
-    return f"{tokens / 1e6:.2f} M" if tokens >= 100_000 else f"{tokens:,}"
+def _millions(tokens: int, rounded: Callable[[float], int]) -> str:
+    """Tokens in millions: what is asked for rounded up, what is there rounded down."""
+    return f"{rounded(tokens / 1e4) / 100:.2f} M" if tokens >= 100_000 else f"{tokens:,}"
 
 
 def _rounded(tokens: int) -> int:
