@@ -26,4 +26,4 @@ def command(inventory: Path, **given: Any) -> int:
     """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
     from sparkops.cli.looking import look
 
-    return look("drift", inventory, **given)
+    return look("drift", inventory, options.Given(**given))

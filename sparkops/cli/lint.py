@@ -65,7 +65,7 @@ def command(
     from sparkops.lint.line import lint_line
 
     line = sys.stdin.read() if serve == "-" else serve
-    return _tell(lint_line(line, engine, gpus, dict(variables)), form, no_color)
+    return _tell(lint_line(line, engine, gpus, dict(variables), Path.cwd()), form, no_color)
 
 
 def _of_inventory(path: Path) -> list[Finding]:

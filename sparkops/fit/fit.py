@@ -105,7 +105,7 @@ def fit_line(
     wanted = name or line.model
     model = find(wanted, beside) if wanted else None
     speculation = speculative(line)
-    drafter = find(speculation.model, beside) if speculation and speculation.model else None
+    drafter = _drafter(speculation.model if speculation else None, beside)
     geometry = model.geometry if model else None
     run = effective(line, geometry, chosen, variables, gpus, drafter.geometry if drafter else None)
     fit = Fit(
@@ -123,6 +123,14 @@ def fit_line(
     if reason or model is None:
         return replace(fit, unknown=dict.fromkeys(FIGURES, reason))
     return _counted(fit, model, line, chosen, variables, question)
+
+
+def _drafter(model: str | None, beside: Path | None) -> Model | None:
+    """What is known of a drafter; None also where its configuration is of a kind of its own."""
+    try:
+        return find(model, beside) if model else None
+    except InventoryError:
+        return None
 
 
 FIGURES = (
@@ -212,6 +220,8 @@ def _missing(fit: Fit, model: Model, cache: CacheLayout) -> str:
         return f"how many bytes a token takes in a cache of the type {fit.effective.kv_cache_dtype} is not known"
     speculation = fit.effective.speculative
     if speculation is not None and speculation.needs_drafter and fit.drafter is None:
+        if not speculation.model:
+            return f"the line names no drafter for {speculation.method}"
         return f"nothing is known of the drafter {speculation.model!r}: give a folder with its config.json"
     return ""
 
@@ -220,7 +230,7 @@ def _pooled(fit: Fit, model: Model, cache: CacheLayout, budget: Budget, chosen: 
     groups, block_bytes = pool.shape(
         model.geometry, cache, fit.effective, fit.drafter.geometry if fit.drafter else None
     )
-    blocks = max(0, int(budget.pool // block_bytes))
+    blocks = max(0, int(budget.pool // block_bytes)) if not budget.overfull else 0
     made = Pool(groups, block_bytes, blocks)
     length = fit.effective.max_model_len or fit.context
     by_groups = chosen.behaviour.get("pool_reported") == "groups"
@@ -294,21 +304,32 @@ def verdict(fit: Fit) -> str:
     if fit.pool is None:
         return f"{asked}: not known: {next(iter(fit.unknown.values()), '')}"
     if fit.pool.blocks < 2:
-        assert fit.budget is not None
-        used = fit.budget.allowed - fit.budget.pool
-        return (
-            f"{asked}: no: weights and run take {used / memory.GIB:.1f} GiB of the "
-            f"{fit.budget.allowed / memory.GIB:.1f} that the engine may take on a rank"
-        )
+        return f"{asked}: no: {_no_pool(fit)}"
     many = fit.pool.streams(fit.context)
     share = f"{_millions(fit.streams * fit.context, ceil)} of {_millions(fit.pool.tokens(fit.context), floor)} tokens"
     if many >= fit.streams:
         return f"{asked}: yes: {share}; {many} would fit"
     most = fit.model.geometry.max_positions if fit.model and fit.model.geometry.max_positions else fit.context
-    shorter = _rounded(fit.pool.context(fit.streams, min(most, fit.context)))
+    longest = fit.pool.context(fit.streams, min(most, fit.context))
+    shorter = longest if longest == most else _rounded(longest)
     ways = [f"lower to {shorter:,}"] if shorter else []
     ways += [f"{many} {'stream' if many == 1 else 'streams'}"] if many else []
     return f"{asked}: no: {share}" + (f"; {', or '.join(ways)}" if ways else "")
+
+
+def _no_pool(fit: Fit) -> str:
+    """Why there is no pool to speak of."""
+    assert fit.budget is not None and fit.pool is not None
+    budget = fit.budget
+    taken, allowed, total = (f"{each / memory.GIB:.1f}" for each in (budget.taken, budget.allowed, budget.total))
+    if budget.overfull:
+        all_of_it = f"{(budget.total - budget.host) / memory.GIB:.1f}"
+        return f"weights, run and cache take {all_of_it} GiB of a rank's {total}"
+    if budget.taken > budget.allowed:
+        return f"weights and run take {taken} GiB of the {allowed} that the engine may take on a rank"
+    return (
+        f"{max(0.0, budget.pool) / memory.GIB:.2f} GiB for the cache hold no two blocks of {fit.pool.block_bytes:,} B"
+    )
 
 
 def _millions(tokens: int, rounded: Callable[[float], int]) -> str:

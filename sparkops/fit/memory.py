@@ -49,9 +49,19 @@ class Budget:
     pool: float
 
     @property
+    def taken(self) -> float:
+        """Bytes that weights and run take, without the pool."""
+        return self.weights + self.activation + self.graphs + self.non_torch + self.encoder
+
+    @property
     def host(self) -> float:
         """Bytes that are left outside the engine when its pool is allocated."""
-        return self.total - self.weights - self.activation - self.graphs - self.non_torch - self.encoder - self.pool
+        return self.total - self.taken - max(0.0, self.pool)
+
+    @property
+    def overfull(self) -> bool:
+        """Whether that is more than there is; a byte may be lost in the division."""
+        return self.host < -1
 
 
 def budget(

@@ -12,6 +12,7 @@ ROOT = Path(sparkops.__file__).parent
 
 MAY = {
     "cli": {
+        "checkpoints",
         "cli",
         "operate",
         "reconcile",
@@ -40,7 +41,7 @@ MAY = {
 }
 """`cli` also names what it hands on to (inventory, nodes): it parses, calls and prints."""
 
-WORKER_ALSO = {"sparkops.core.frames", "sparkops.core.quickjson"}
+WORKER_ALSO = {"sparkops.core.frames", "sparkops.core.quickjson", "sparkops.core.safetensors"}
 
 
 def modules() -> list[Path]:
