@@ -170,7 +170,7 @@ def _first_notes(line: ServeLine, chosen: Engine, model: Model | None, drafter: 
     if not chosen.exact:
         notes.append(f"engine {chosen.asked} is not listed; {chosen.version} was taken for it")
     unsure = [each for each in (model, drafter) if each is not None and not each.verified]
-    return [*notes, *(f"{each.repository}: unverified ({each.source})" for each in unsure)]
+    return [*notes, *(f"{each.repository}: unverified: {each.unverified}" for each in unsure)]
 
 
 def _counted(

@@ -35,14 +35,15 @@ MARKS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A published checkpoint. `weight_bytes` is its published size in bytes (0: none known)."""
+    """A published checkpoint. `weight_bytes` is its published size in bytes (0: none known), `unverified` what of it
+    nobody has checked."""
 
     id: str
     quantisation: Quantisation
     weight_bytes: int
     mtp: bool | None
     source: str
-    verified: bool
+    unverified: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,12 @@ class Model:
     drafts_for: tuple[str, ...]
     speeds: tuple[Speed, ...]
     source: str
-    verified: bool
+    unverified: str
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing of it is said to be unverified."""
+        return not self.unverified
 
     @property
     def drafter(self) -> bool:
@@ -99,7 +105,7 @@ def find(model: str, beside: Path | None = None) -> Model | None:
     candidates = list(_entries(beside))
     for content in candidates:
         if short == str(content["name"]).lower():
-            return _model(content, _repository(content, short) or Repository("", Quantisation(), 0, None, "", True))
+            return _model(content, _repository(content, short) or Repository("", Quantisation(), 0, None, "", ""))
         repository = _repository(content, wanted)
         if repository is not None:
             return _model(content, repository)
@@ -136,7 +142,7 @@ def of_folder(folder: Path) -> Model:
         drafts_for=(),
         speeds=(),
         source=str(path),
-        verified=True,
+        unverified="",
     )
 
 
@@ -177,7 +183,7 @@ def _repository(content: Mapping[str, Any], wanted: str) -> Repository | None:
                 weight_bytes=int(float(entry.get("gigabytes", 0)) * 1e9),
                 mtp=entry.get("mtp"),
                 source=str(entry.get("source", "")),
-                verified=not entry.get("unverified", False),
+                unverified=str(entry.get("unverified", "")),
             )
     return None
 
@@ -205,7 +211,7 @@ def _model(content: Mapping[str, Any], repository: Repository) -> Model:
         drafts_for=tuple(str(each) for each in content.get("drafts_for") or ()),
         speeds=tuple(_speed(each) for each in content.get("speeds") or ()),
         source=repository.source or str(content.get("source", "")),
-        verified=repository.verified and not content.get("unverified", False),
+        unverified="; ".join(filter(None, (str(content.get("unverified", "")), repository.unverified))),
     )
 
 
@@ -237,6 +243,6 @@ def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
     for content in (base, *candidates):
         for entry in content.get("repositories") or ():
             if entry.get("method") == method and (stored := _repository(content, str(entry["id"]).lower())):
-                like = f"taken to be stored as {stored.id}"
-                return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, source=like, verified=False))
+                like = f"it is taken to be stored as {stored.id}"
+                return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, unverified=like))
     return None
