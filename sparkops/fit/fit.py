@@ -182,7 +182,7 @@ def _counted(
     placed = weights.place(model, line, fit.effective, fit.drafter)
     budget = memory.budget(line, fit.effective, placed.rank_bytes, multimodal=model.geometry.multimodal, env=env)
     reason = _missing(fit, model, cache)
-    if model.geometry.gaps:
+    if model.geometry.gaps or _no_drafter(fit):
         unknown["weight_bytes_per_rank"] = reason
     fit = replace(fit, cache=cache, placed=placed, budget=budget)
     if reason:
@@ -218,12 +218,17 @@ def _missing(fit: Fit, model: Model, cache: CacheLayout) -> str:
         return f"the configuration has {', '.join(model.geometry.gaps)}, which is not described yet"
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {fit.effective.kv_cache_dtype} is not known"
+    return _no_drafter(fit)
+
+
+def _no_drafter(fit: Fit) -> str:
+    """Why the drafter of a line is not known; "" where it is, or where there is none."""
     speculation = fit.effective.speculative
-    if speculation is not None and speculation.needs_drafter and fit.drafter is None:
-        if not speculation.model:
-            return f"the line names no drafter for {speculation.method}"
-        return f"nothing is known of the drafter {speculation.model!r}: give a folder with its config.json"
-    return ""
+    if speculation is None or not speculation.needs_drafter or fit.drafter is not None:
+        return ""
+    if not speculation.model:
+        return f"the line names no drafter for {speculation.method}"
+    return f"nothing is known of the drafter {speculation.model!r}: give a folder with its config.json"
 
 
 def _pooled(fit: Fit, model: Model, cache: CacheLayout, budget: Budget, chosen: Engine, question: Question) -> Fit:

@@ -222,6 +222,7 @@ def test_weights_that_do_not_fit_stop_a_plan_unless_accepted(tmp_path: Path) -> 
     path.write_text(text)
     with pytest.raises(LintError, match="weights-do-not-fit"):
         refuse(load(path), date(2026, 3, 1))
+    assert run(["plan", str(path)]) == 1  # before any node is asked
     path.write_text(text + "accept: [{id: weights-do-not-fit, reason: another machine}]\n")
     refuse(load(path), date(2026, 3, 1))
     path.write_text(INVENTORY.format(repository=MODELS[0]))
