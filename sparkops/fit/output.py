@@ -21,7 +21,7 @@ def as_json(fit: Fit) -> dict[str, Any]:
     cache, placed, budget, pool = fit.cache, fit.placed, fit.budget, fit.pool
     gaps = fit.unknown
     run = fit.effective
-    return {
+    content: dict[str, Any] = {
         "schema": SCHEMA,
         "model": fit.name,
         "geometry": fit.model.name if fit.model else None,
@@ -31,9 +31,7 @@ def as_json(fit: Fit) -> dict[str, Any]:
         "mamba_page_bytes": cache.mamba_page_bytes if cache else None,
         "kv_bytes_per_token": cache.kv_bytes_per_token if cache else None,
         "state_bytes_per_request": cache.state_bytes_per_request if cache else None,
-        "weight_bytes_per_rank": None
-        if placed is None or "weight_bytes_per_rank" in gaps
-        else round(placed.rank_bytes),
+        "weight_bytes_per_rank": round(placed.rank_bytes) if placed else None,
         "weights_from": placed.source if placed else None,
         "parameters": fit.model.geometry.text_parameters if fit.model and not fit.model.geometry.gaps else None,
         "ranks": {"tensor": run.tensor_parallel, "pipeline": run.pipeline_parallel, "data": run.data_parallel},
@@ -69,6 +67,7 @@ def as_json(fit: Fit) -> dict[str, Any]:
         "notes": list(fit.notes),
         "unknown": dict(gaps),
     }
+    return {**content, **dict.fromkeys(gaps)}
 
 
 def _speed(step: Any) -> float | None:

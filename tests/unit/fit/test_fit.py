@@ -165,6 +165,21 @@ def test_what_can_t_be_known_is_null_with_its_reason(line: str, field: str, reas
     assert all(content[name] is None for name in content["unknown"])
 
 
+def test_a_model_that_is_not_described_has_no_wrong_figures(tmp_path: Path) -> None:
+    latent = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 9, "kv_lora_rank": 8}
+    (tmp_path / "config.json").write_text(json.dumps({**latent, "max_position_embeddings": 4096}))
+    content = as_json(fit_text(f"vllm serve {tmp_path}", "0.33.0"))
+    for name in (
+        "block_size",
+        "kv_bytes_per_token",
+        "weight_bytes_per_rank",
+        "pool_tokens",
+        "ceiling_tokens_per_second",
+    ):
+        assert content[name] is None
+        assert "kv_lora_rank" in content["unknown"][name]
+
+
 def test_the_json_has_its_contract(capsys: pytest.CaptureFixture[str]) -> None:
     line = f"vllm serve {MODELS[0]} --kv-cache-dtype fp8"
     assert run(["fit", "--serve", line, "--engine", "0.26.0", "--format", "json"]) == 0
