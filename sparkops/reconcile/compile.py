@@ -132,6 +132,7 @@ class _Compiler:
                 **spaces["service"],
                 "name": service.name,
                 "nodes": list(service.nodes),
+                "addresses": [self.nodes[name].get("fabric", {}).get("address") for name in service.nodes],
                 "rank": service.nodes.index(place.node),
                 "recipe": service.recipe.name if service.recipe else None,
                 "state": "retired" if place.retired else service.state,
