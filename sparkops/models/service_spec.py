@@ -219,7 +219,7 @@ def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} where it does not.
+    """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} for others.
 
     Several nodes are one engine where tensor × pipeline parallelism is more than 1, and replicas where it is not. Who
     writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless, alike
