@@ -34,6 +34,7 @@ SPEED: Mapping[str, Any] = {
         },
         "streams": {"type": "integer", "minimum": 1, "description": "requests at a time; 1 where it is not said"},
         "with": {"type": "string", "description": "what was measured: engine, flags, kind of text"},
+        "other": {"type": "boolean", "description": "whether it is of another recipe, told for comparison"},
         "source": {"type": "string", "minLength": 1, "description": "who published it, and where"},
     },
 }
@@ -86,6 +87,7 @@ class Recipe:
     """
 
     name: str
+    file: Path
     summary: str
     variables: Mapping[str, Mapping[str, Any]] = field(repr=False)
     document: Document = field(repr=False)
@@ -112,21 +114,22 @@ def read_recipe(name: str, beside: Path | None, *, where: str = "") -> Recipe:
         raise InventoryError(f"there is no recipe {name!r}", where=where, hint=suggest(name, files))
     file = files[name]
     own = beside is not None and file.parent == beside / "recipes"
-    return _of(name, read(file, str(file) if own else str(Path(*file.parts[-2:]))), own)
+    return _of(name, file, read(file, str(file) if own else str(Path(*file.parts[-2:]))), own)
 
 
 def read_recipe_file(file: Path) -> Recipe:
     """The recipe in a file anywhere. Raises InventoryError."""
-    return _of(file.stem, read(file), own=True)
+    return _of(file.stem, file, read(file), own=True)
 
 
-def _of(name: str, document: Document, own: bool) -> Recipe:
+def _of(name: str, file: Path, document: Document, own: bool) -> Recipe:
     faults = Faults()
     validate(document, (), SCHEMA, faults, label=f"recipe {name}")
     faults.raise_any()
     told = document.data
     return Recipe(
         name,
+        file,
         told["summary"],
         {role: values or {} for role, values in told["variables"].items()},
         document,
