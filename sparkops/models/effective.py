@@ -1,0 +1,317 @@
+"""What the engine makes of a line: its defaults, what it derives, what it overrides, by version.
+
+The laws come from the engine's file (`engine.law`), the block from `hybrid_cache`. It must not judge: rules do.
+
+Source: vllm-constraints.md 1, 2, 4, 7; held against every accepted row of argument-verdicts.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparkops.models.engine import Engine
+from sparkops.models.geometry import Geometry
+from sparkops.models.hybrid_cache import layout
+from sparkops.models.serve_line import AUTO, ServeLine
+
+FLOAT32 = ("float32", "float")
+KERNEL_BLOCK = 16
+"""Tokens that every attention kernel's block is a multiple of."""
+
+LARGEST_CAPTURE = 512
+PREFILL_HEAD = 128
+"""The key head of the linear layers for which the engine takes FlashInfer's prefill (vllm-constraints.md 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speculative:
+    """The speculation as the engine reads it. `method` is normalised (every `…_mtp` is `mtp`), "" where none follows;
+    `given` is what was written. `tokens` is None where it was not given or is no whole number."""
+
+    method: str
+    tokens: int | None
+    model: str | None
+    given: Mapping[str, Any]
+
+    @property
+    def needs_drafter(self) -> bool:
+        """Whether the method drafts with a checkpoint of its own."""
+        return self.method in ("draft_model", "eagle", "eagle3", "dflash", "medusa", "mlp_speculator")
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """What the engine runs with; None where it can't be known (without a geometry, or for an unknown cache type)."""
+
+    chunked_prefill: bool
+    enable_prefix_caching: bool
+    mamba_cache_mode: str | None
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    max_model_len: int | None
+    gpu_memory_utilization: float
+    kv_cache_dtype: str
+    attention_backend: str | None
+    tensor_parallel: int
+    pipeline_parallel: int
+    data_parallel: int
+    prefill_context_parallel: int
+    decode_context_parallel: int
+    nnodes: int
+    node_rank: int
+    executor: str
+    speculative: Speculative | None
+    dtype: str
+    ssm_dtype: str
+    conv_dtype: str
+    block_size: int | None
+    mamba_block_size: int | None
+    cudagraph_mode: str
+    max_capture_size: int
+    async_scheduling: bool
+    model_runner_v2: bool | None
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of one replica: tensor × pipeline × prefill context."""
+        return self.tensor_parallel * self.pipeline_parallel * self.prefill_context_parallel
+
+    @property
+    def speculative_tokens(self) -> int:
+        """Speculative tokens a step, 0 without speculation."""
+        return (self.speculative.tokens or 0) if self.speculative else 0
+
+
+def effective(
+    line: ServeLine,
+    geometry: Geometry | None,
+    engine: Engine,
+    env: Mapping[str, str] | None = None,
+    gpus: int = 1,
+    drafter: Geometry | None = None,
+) -> Effective:
+    """What `engine` makes of `line` for a model of `geometry`; `gpus` are those of one node."""
+    variables = {**line.environment, **(env or {})}
+    chunked = line.get("enable-chunked-prefill") is not False
+    caching = _prefix_caching(line, geometry, engine)
+    length = _length(line, geometry)
+    tokens, seqs = batch(line, length, chunked)
+    speculation = speculative(line, drafter)
+    numbers = {flag: _number(line, engine, flag) for flag in _SIZES}
+    executor = line.get("distributed-executor-backend") or _executor(numbers)
+    dtype = line.get("dtype") or "auto"
+    cache = line.get("kv-cache-dtype") or "auto"
+    capture, mode = _capture(line, tokens, seqs, speculation)
+    block, aligned = _block(line, geometry, engine, caching, speculation, numbers["tensor-parallel-size"])
+    hybrid = geometry is not None and geometry.hybrid
+    return Effective(
+        chunked_prefill=chunked,
+        enable_prefix_caching=caching,
+        mamba_cache_mode=None if geometry is None else ("align" if hybrid and caching else "none"),
+        max_num_batched_tokens=tokens,
+        max_num_seqs=seqs,
+        max_model_len=length,
+        gpu_memory_utilization=_or(line.get("gpu-memory-utilization"), engine.defaults["gpu-memory-utilization"]),
+        kv_cache_dtype=cache,
+        attention_backend=_backend(line, engine, cache, dtype),
+        tensor_parallel=numbers["tensor-parallel-size"],
+        pipeline_parallel=numbers["pipeline-parallel-size"],
+        data_parallel=numbers["data-parallel-size"],
+        prefill_context_parallel=numbers["prefill-context-parallel-size"],
+        decode_context_parallel=numbers["decode-context-parallel-size"],
+        nnodes=numbers["nnodes"],
+        node_rank=numbers["node-rank"],
+        executor=executor,
+        speculative=speculation,
+        dtype=dtype,
+        ssm_dtype=line.get("mamba-ssm-cache-dtype") or "auto",
+        conv_dtype=line.get("mamba-cache-dtype") or "auto",
+        block_size=block,
+        mamba_block_size=block if aligned else length,
+        cudagraph_mode=mode,
+        max_capture_size=capture,
+        async_scheduling=_async(line, engine, speculation),
+        model_runner_v2=_runner(engine, variables, speculation),
+    )
+
+
+def speculative(line: ServeLine, drafter: Geometry | None = None) -> Speculative | None:
+    """The speculation of a line, from its JSON or the shorthand flags; None without."""
+    given = dict(line.mapping("speculative-config"))
+    for flag, key in (("spec-method", "method"), ("spec-model", "model"), ("spec-tokens", "num_speculative_tokens")):
+        if line.get(flag) is not None:
+            given[key] = line.get(flag)
+    if not given:
+        return None
+    model = given.get("model")
+    model = model if isinstance(model, str) else None
+    count = whole(given.get("num_speculative_tokens"))
+    return Speculative(_method(given.get("method"), model, drafter), count, model, given)
+
+
+def whole(value: Any) -> int | None:
+    """A whole number as the engine's validators read it: also `"2"` and `2.0`; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return int(value) if float(value) == int(float(value)) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def truthy(value: str | None) -> bool:
+    """A switch in an environment variable, as the engine reads one."""
+    return (value or "").strip().lower() in ("1", "true")
+
+
+def batch(line: ServeLine, length: int | None, chunked: bool) -> tuple[int, int]:
+    """Batched tokens and sequences. Where nothing is given, a GB10 gets 2048 and 256 in every version."""
+    tokens, seqs = line.get("max-num-batched-tokens"), line.get("max-num-seqs")
+    doubled = 2 if line.get("performance-mode") == "throughput" else 1
+    wanted_seqs = 256 * doubled if seqs is None else seqs
+    if tokens is None:
+        tokens = 2048 * doubled
+        if length is not None:
+            tokens = min(wanted_seqs * length, tokens if chunked else max(length, tokens))
+    return tokens, min(wanted_seqs, tokens) if seqs is None else seqs
+
+
+_SIZES = (
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "prefill-context-parallel-size",
+    "decode-context-parallel-size",
+    "nnodes",
+    "node-rank",
+)
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _number(line: ServeLine, engine: Engine, flag: str) -> int:
+    return int(_or(line.get(flag), engine.defaults.get(flag, 1)))
+
+
+def _method(method: Any, model: str | None, drafter: Geometry | None) -> str:
+    if isinstance(method, str) and method:
+        return "mtp" if method == "mtp" or method.endswith("_mtp") else method.strip("[]")
+    if model is None:
+        return ""
+    if model in ("ngram", "[ngram]"):
+        return "ngram"
+    for part, name in (("eagle-", "eagle"), ("eagle3", "eagle3"), ("dflash", "dflash"), ("dspark", "dspark")):
+        if part in model.lower():
+            return name
+    return "mtp" if drafter is not None and drafter.model_type.endswith("_mtp") else "draft_model"
+
+
+def _prefix_caching(line: ServeLine, geometry: Geometry | None, engine: Engine) -> bool:
+    given = line.get("enable-prefix-caching")
+    if given is not None:
+        return bool(given)
+    if geometry is not None and geometry.hybrid:
+        return bool(engine.law("prefix_caching_default_hybrid"))
+    return True
+
+
+def _length(line: ServeLine, geometry: Geometry | None) -> int | None:
+    given = line.get("max-model-len")
+    if given is None or given == AUTO:
+        return geometry.max_positions or None if geometry is not None else None
+    return int(given)
+
+
+def _executor(numbers: Mapping[str, int]) -> str:
+    ranks = numbers["tensor-parallel-size"] * numbers["pipeline-parallel-size"] * numbers["data-parallel-size"]
+    return "mp" if ranks * numbers["prefill-context-parallel-size"] > 1 else "uni"
+
+
+def _backend(line: ServeLine, engine: Engine, cache: str, dtype: str) -> str | None:
+    given = line.get("attention-backend") or line.mapping("attention-config").get("backend")
+    if isinstance(given, str) and given.lower() != "auto":
+        return given.upper()
+    return next((name for name, takes in engine.attention.items() if serves(name, takes, cache, dtype)), None)
+
+
+def serves(name: str, takes: tuple[str, ...], cache: str, dtype: str) -> bool:
+    """Whether a backend that `takes` these cache types serves this one, and activations of this type."""
+    return cache in takes and (dtype not in FLOAT32 or name in ("TRITON_ATTN", "FLEX_ATTENTION"))
+
+
+def _block(
+    line: ServeLine,
+    geometry: Geometry | None,
+    engine: Engine,
+    caching: bool,
+    speculation: Speculative | None,
+    tensor_parallel: int,
+) -> tuple[int | None, bool]:
+    """Tokens in a block, and whether the recurrent state is kept at its ends (align mode)."""
+    wanted = line.get("block-size")
+    if geometry is None or tensor_parallel < 1 or (wanted is not None and wanted < 1):
+        return None, False
+    dtype = line.get("dtype") or "auto"
+    if dtype != "auto":
+        geometry = replace(geometry, dtype=dtype)
+    aligned = geometry.hybrid and caching
+    sizes = layout(
+        geometry,
+        kv_dtype=line.get("kv-cache-dtype") or "auto",
+        tensor_parallel=tensor_parallel,
+        speculative_tokens=(speculation.tokens or 0) if speculation else 0,
+        ssm_dtype=line.get("mamba-ssm-cache-dtype") or "auto",
+        conv_dtype=line.get("mamba-cache-dtype") or "auto",
+        block_size=wanted,
+        user_block=engine.law("user_block"),
+        block_multiple=_multiple(line, geometry, engine) if aligned else KERNEL_BLOCK,
+    )
+    return sizes.block_size, aligned
+
+
+def _multiple(line: ServeLine, geometry: Geometry, engine: Engine) -> int:
+    """What the aligned block is a multiple of: FlashInfer's prefill checkpoints, where the engine takes them."""
+    chosen = line.mapping("additional-config").get("gdn_prefill_backend") or line.get("gdn-prefill-backend")
+    if chosen not in (None, "auto", "flashinfer") or geometry.linear_key_dim != PREFILL_HEAD:
+        return KERNEL_BLOCK
+    return int(engine.law("align_block_multiple"))
+
+
+def _capture(line: ServeLine, tokens: int, seqs: int, speculation: Speculative | None) -> tuple[int, str]:
+    """The largest batch for which CUDA graphs are captured, and how."""
+    config = line.mapping("compilation-config")
+    mode = str(config.get("cudagraph_mode") or "FULL_AND_PIECEWISE").upper()
+    if line.get("enforce-eager") or line.get("optimization-level") == 0 or mode == "NONE":
+        return 0, "NONE"
+    sizes = line.get("cudagraph-capture-sizes") or config.get("cudagraph_capture_sizes")
+    largest = _or(line.get("max-cudagraph-capture-size"), config.get("max_cudagraph_capture_size"))
+    if isinstance(largest, int):
+        return largest, mode
+    if isinstance(sizes, (list, tuple)) and all(isinstance(each, int) for each in sizes):
+        return max(sizes), mode
+    decoding = 1 + ((speculation.tokens or 0) if speculation else 0)
+    return min(LARGEST_CAPTURE, 2 * seqs * decoding, tokens), mode
+
+
+def _async(line: ServeLine, engine: Engine, speculation: Speculative | None) -> bool:
+    given = line.get("async-scheduling")
+    if given is not None or speculation is None:
+        return given is not False
+    if engine.law("padded_batch_for_async") and speculation.given.get("disable_padded_drafter_batch") is True:
+        return False
+    return speculation.method not in engine.law("async_off")
+
+
+def _runner(engine: Engine, env: Mapping[str, str], speculation: Speculative | None) -> bool | None:
+    """Whether model runner V2 serves; None where the version has none to choose."""
+    default = engine.law("model_runner_v2")
+    if "VLLM_USE_V2_MODEL_RUNNER" in env:
+        return truthy(env["VLLM_USE_V2_MODEL_RUNNER"])
+    if default == "absent":
+        return None
+    method = speculation.method if speculation else ""
+    return default == "on" and method not in engine.law("model_runner_v2_without")

@@ -1,0 +1,172 @@
+"""What one version of the engine knows by name and the laws by which it refuses: the typed view of `knowledge/engines/`.
+
+One file a version, complete in itself, so that a new version is a data change: whoever judges asks a law by name and
+never compares versions. It must not know a model, a line or a node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparkops.core.data import folders
+from sparkops.core.errors import InventoryError
+
+PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
+DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = "decimal", "several", "integers", "json", "json_or_text", "text", "loose"
+NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A version: names, and laws under `behaviour`. Flags are named without dashes in front.
+
+    `flags` maps each flag to how it is read: pair (--x, --no-x), switch (no value), integer, size (also 8k, 20G), length
+    (also auto), decimal, several (words), integers, json, json_or_text, text, loose (of unknown shape: not judged).
+    `inverse` maps a flag to the one that it turns off; `exact` says whether this very version is listed.
+    `attention` maps the backends that may serve a model to the KV types that they take on a GB10, in the engine's order.
+    `quantization` maps a checkpoint's method to what the engine makes of it.
+    """
+
+    version: str
+    source: str
+    asked: str
+    flags: Mapping[str, str]
+    choices: Mapping[str, tuple[str, ...]]
+    defaults: Mapping[str, Any]
+    short: Mapping[str, str]
+    inverse: Mapping[str, str]
+    deprecated: frozenset[str]
+    tool_parsers: tuple[str, ...]
+    reasoning_parsers: tuple[str, ...]
+    attention_backends: tuple[str, ...]
+    kv_cache_dtypes: tuple[str, ...]
+    speculative_methods: tuple[str, ...]
+    speculative_fields: tuple[str, ...]
+    rejection_sample_methods: tuple[str, ...]
+    quantization_methods: tuple[str, ...]
+    deprecated_quantization_methods: tuple[str, ...]
+    load_formats: tuple[str, ...]
+    load_formats_missing: tuple[str, ...]
+    environment: frozenset[str]
+    metrics: tuple[str, ...]
+    plugin_groups: tuple[str, ...]
+    attention: Mapping[str, tuple[str, ...]]
+    quantization: Mapping[str, str]
+    behaviour: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the version asked for is the one that is listed."""
+        return self.version == self.asked
+
+    def law(self, name: str) -> Any:
+        """A law by its name. Raises InventoryError for an engine file that lacks it."""
+        try:
+            return self.behaviour[name]
+        except KeyError:
+            raise InventoryError(
+                f"the engine file of {self.version} has no law {name!r}",
+                where=f"knowledge/engines/{self.version}.yml",
+                hint="add it under `behaviour`, as the other versions have it",
+            ) from None
+
+
+def engine(version: str, beside: Path | None = None) -> Engine:
+    """The engine of that version; of an unlisted one the nearest earlier (`exact` is false then), else the oldest.
+
+    A leading `v` and what follows the numbers (`+cu130`, `-aarch64`, `.dev3`, `rc1`) do not count. Raises InventoryError for
+    a word that is no version.
+    """
+    wanted = _key(version)
+    if not wanted:
+        raise InventoryError(f"{version!r} is no engine version", hint="write it as the engine does, like 0.26.0")
+    listed = versions(beside)
+    earlier = [each for each in listed if _key(each) <= wanted]
+    chosen = earlier[-1] if earlier else listed[0]
+    clean = ".".join(str(number) for number in wanted)
+    return _read(_files(beside)[chosen], chosen if wanted == _key(chosen) else clean)
+
+
+def versions(beside: Path | None = None) -> tuple[str, ...]:
+    """The listed versions, oldest first."""
+    return tuple(sorted(_files(beside), key=_key))
+
+
+def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] | None:
+    """The first and the last listed version that know a word of a kind (`flags`, `tool_parsers`, …); None where none does."""
+    holding = [each for each in versions(beside) if word in getattr(engine(each, beside), kind)]
+    return (holding[0], holding[-1]) if holding else None
+
+
+def _key(version: str) -> tuple[int, ...]:
+    head = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
+    return tuple(int(number) for number in NUMBER.findall(head[1])) if head else ()
+
+
+@cache
+def _files(beside: Path | None) -> Mapping[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in folders("knowledge", beside):
+        for path in sorted((folder / "engines").glob("*.yml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+@cache
+def _read(path: Path, asked: str) -> Engine:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both loaders are the safe one
+        return _engine(content, asked)
+    except yaml.YAMLError as error:
+        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InventoryError(
+            f"not of the shape of engine.schema.json: {error}",
+            where=str(path),
+            hint="compare it with a bundled file of knowledge/engines/",
+        ) from None
+
+
+def _engine(content: Mapping[str, Any], asked: str) -> Engine:
+    words = {name: tuple(str(content[name]).split()) for name in _WORDS}
+    return Engine(
+        version=content["version"],
+        source=content["source"],
+        asked=asked,
+        flags={flag: kind for kind, flags in content["flags"].items() for flag in flags.split()},
+        choices={flag: tuple(each.split()) for flag, each in content["choices"].items()},
+        defaults=content["defaults"],
+        short=content["short"],
+        inverse=content.get("inverse", {}),
+        deprecated=frozenset(content["deprecated"].split()),
+        environment=frozenset(content["environment"].split()),
+        attention={name: tuple(each.split()) for name, each in content["attention"].items()},
+        quantization=content["quantization"],
+        behaviour=content["behaviour"],
+        **words,
+    )
+
+
+_WORDS: Iterable[str] = (
+    "tool_parsers",
+    "reasoning_parsers",
+    "attention_backends",
+    "kv_cache_dtypes",
+    "speculative_methods",
+    "speculative_fields",
+    "rejection_sample_methods",
+    "quantization_methods",
+    "deprecated_quantization_methods",
+    "load_formats",
+    "load_formats_missing",
+    "metrics",
+    "plugin_groups",
+)
