@@ -94,11 +94,15 @@ Examples:
 def import_(file: Path, output: Path | None, service: str | None, variant: str | None, engine: str | None) -> None:
     """Make a recipe of another project's: sparkrun and its registries, eugr, vllm-project/recipes, a compose file, or a
     plain `vllm serve` or `docker run` line. Whatever can't be carried over is told on standard error."""
+    from sparkops.core.errors import InventoryError
     from sparkops.operate.importing import Choice, convert
     from sparkops.reports.words import safe
 
     name = "standard input" if str(file) == "-" else str(file)
-    content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    try:
+        content = (sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")).lstrip("\ufeff")
+    except UnicodeDecodeError:
+        raise InventoryError("the file is not UTF-8", where=name, hint="save it as UTF-8") from None
     made = convert(content, name, Choice(service=service, variant=variant, engine=engine))
     for line in made.left:
         click.echo(safe(f"not carried over: {line}"), err=True)
