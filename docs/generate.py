@@ -1,4 +1,4 @@
-"""`python -m docs.generate`: what is written from the data: inventory reference, roles, a saved plan's schema.
+"""`python -m docs.generate`: what is written from the data: inventory reference, roles, recipes, a saved plan's schema.
 
 A test compares them with what this would write, so they can't fall behind.
 """
@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.inventory.declarations import Role, find_roles
+from sparkops.inventory.recipes import SCHEMA as RECIPE
+from sparkops.inventory.recipes import SPEED
 from sparkops.inventory.schema import ACCEPT, CONNECTION, CORE, GROUP, NODE, SERVICE
+from sparkops.operate.recipes import every, fastest
 from sparkops.reconcile.saved import SCHEMA
 
 DOCS = Path(__file__).parent
@@ -64,6 +67,41 @@ def roles_page() -> str:
     return "\n".join(parts)
 
 
+def recipes_page() -> str:
+    """What a recipe's file says, and the bundled ones."""
+    parts = [
+        NOTE,
+        "# Recipes\n",
+        "A recipe is a file `recipes/NAME.yml`, beside your inventory or bundled: the variables of a service (image, "
+        "checkpoint, serve arguments, limits), and what is known of it. A service takes it by `recipe: NAME`; what the "
+        "inventory says wins. `sparkops recipe list` shows all, `recipe show NAME` one with its sources, "
+        "`recipe diff A B` in what two differ (names or files).\n",
+        "Where tensor × pipeline parallel size is more than 1 and the service has several nodes, they are one engine: "
+        "each gets a rank (`--nnodes`, `--node-rank`, `--master-addr` with the head's `fabric.address`, `--headless` "
+        "for all but the first) and its own `VLLM_HOST_IP`. Other services on several nodes are replicas.\n",
+        *_table(RECIPE),
+        "## speeds[]\n",
+        *_table(SPEED),
+        "## Bundled\n",
+        "| recipe | nodes | vLLM | tokens/s | |",
+        "|---|---|---|---|---|",
+    ]
+    for each in every(None):
+        cells = (each.name, str(each.nodes), each.engine or "", fastest(each.speeds), each.summary)
+        parts.append(f"| {' | '.join(map(_cell, cells))} |")
+    parts += [
+        "\nTokens a second are those of one stream, as published; none were measured by sparkops' authors.\n",
+        "## Recipes of other projects\n",
+        "`sparkops recipe import FILE -o recipes/NAME.yml` reads recipes of sparkrun and its registries, of "
+        "eugr/spark-vllm-docker and of vllm-project/recipes (`--variant`; without it the one made for GB10), compose "
+        "files (`--service`), and lines or small scripts with `vllm serve` or `docker run` (`-` reads standard input). "
+        "What is not carried over is said on standard error, with the reason; what the recipe then lacks stands in its "
+        "`needs`. Tokens, keys and passwords never get into a recipe: they become references to your environment. "
+        "Arguments are read as the image's vLLM reads them; `--engine VERSION` says which where its name does not.\n",
+    ]
+    return "\n".join(parts)
+
+
 def _role(role: Role) -> Iterator[str]:
     yield f"## {role.name}\n"
     yield f"{role.summary.strip()}. Scope: {role.scope}." + (f" After: {', '.join(role.after)}." if role.after else "")
@@ -110,7 +148,12 @@ def plan_schema() -> str:
     return json.dumps(SCHEMA, indent=2) + "\n"
 
 
-PAGES = {"inventory.md": inventory_page, "roles.md": roles_page, "plan.schema.json": plan_schema}
+PAGES = {
+    "inventory.md": inventory_page,
+    "roles.md": roles_page,
+    "recipes.md": recipes_page,
+    "plan.schema.json": plan_schema,
+}
 
 
 def main() -> int:

@@ -7,6 +7,9 @@ import pytest
 from sparkops.core import data
 from sparkops.inventory.load import load
 from sparkops.inventory.recipes import read_recipe, recipe_files
+from sparkops.models.argv import serve_argv
+from sparkops.models.engine import engine
+from sparkops.models.serve_line import parse
 from sparkops.operate.rendering import render
 from sparkops.reconcile.compile import compile as build
 
@@ -50,6 +53,19 @@ def test_a_recipe_leaves_nothing_to_the_engines_defaults_that_differ_by_version(
     told = recipe.document.data
     assert told["sources"] and told["unverified"] and "speeds" in told
     assert recipe.variables["image"].get("build") or recipe.engine in recipe.variables["image"]["pull"]
+
+
+@pytest.mark.parametrize("name", recipe_files(None))
+def test_the_recipes_engine_knows_every_word_of_it(name: str) -> None:
+    recipe = read_recipe(name, None)
+    service, known = recipe.variables["service"], engine(recipe.engine or "")
+    line = parse(serve_argv(["serve"], "/model", service["serve"]), known)
+    assert not line.problems and not line.abbreviated
+    assert known.exact
+    unknown = [name for name in service.get("environment", {}) if name.startswith("VLLM_")]
+    assert set(unknown) <= known.environment
+    assert line.get("tool-call-parser") in known.tool_parsers
+    assert line.get("reasoning-parser") in known.reasoning_parsers
 
 
 @pytest.mark.parametrize("name", recipe_files(None))
