@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("history", "Show who did what to the nodes, when and why, from their own record"),
     "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
     "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
+    "lock": ("lock", "Pin what moves upstream: tags to digests, branches to commits"),
     "recipe": ("recipe", "List, show and compare recipes; import those of other projects"),
     "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
     "facts": ("facts", "Print what the nodes say about themselves"),

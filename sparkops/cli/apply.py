@@ -48,13 +48,14 @@ Examples:
     metavar="ID",
     help="Do this again though it is as declared: rewrite a file, restart a unit, pull an image, verify a checkpoint",
 )
+@click.option("--locked", is_flag=True, help="Refuse where the lock file lacks something, instead of adding it")
 @options.reason
-def command(inventory: Path, yes: bool, prune: bool, plan: Path | None, **given: Any) -> int:
+def command(inventory: Path, yes: bool, prune: bool, plan: Path | None, locked: bool, **given: Any) -> int:
     """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
 
     Ctrl-C once finishes the running steps and stops; twice leaves at once. Both can be resumed by the same command.
     """
-    return _apply(inventory, yes, prune, plan, **given)
+    return _apply(inventory, yes, prune, plan, locked, **given)
 
 
 def _apply(
@@ -62,6 +63,7 @@ def _apply(
     yes: bool,
     prune: bool,
     plan: Path | None,
+    locked: bool,
     *,
     extra: tuple[tuple[str, str], ...],
     limit: tuple[str, ...],
@@ -84,7 +86,7 @@ def _apply(
         raise click.UsageError("a kept plan is carried out as it is; leave out --replace beside --plan")
     if prune and (limit or roles or plan):
         raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
-    saved, loaded, compiled, secrets = _load(plan, inventory, extra, limit, roles)
+    saved, loaded, compiled, secrets = _load(plan, inventory, extra, limit, roles, locked)
     again = replaced(compiled.resources, replace)
     run = RunFolder.create(loaded.cluster, "apply")
     stop = threading.Event()
@@ -120,16 +122,19 @@ def _load(
     extra: tuple[tuple[str, str], ...],
     limit: tuple[str, ...],
     roles: tuple[str, ...],
+    locked: bool,
 ) -> tuple[SavedPlan | None, Inventory, Compiled, Secrets]:
     """The inventory; with a kept plan, for what that selects. Raises PlanError, and Stale where it no longer holds."""
     if plan is None:
-        return None, *options.load(inventory, extra, limit, roles)
+        return None, *options.load(inventory, extra, limit, roles, lock="whole" if locked else "add")
     from sparkops.operate import plans
 
     if limit or roles:
         raise click.UsageError("a kept plan has its own --limit and --role; leave them out beside --plan")
     saved = plans.take(plan)
-    loaded, compiled, secrets = options.load(inventory, extra, saved.limit, saved.roles)
+    loaded, compiled, secrets = options.load(
+        inventory, extra, saved.limit, saved.roles, lock="whole" if locked else "as-is"
+    )
     plans.refuse_other(saved, loaded, compiled, extra)
     return saved, loaded, compiled, secrets
 

@@ -22,6 +22,7 @@ Examples:
 @options.selection
 @options.jobs
 @options.output
+@click.option("--upstream", is_flag=True, help="Also ask registries and hubs what moved since it was locked")
 def command(inventory: Path, **given: Any) -> int:
     """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
     from sparkops.cli.looking import look

@@ -24,12 +24,13 @@ def look(
     verbose: int,
     no_color: bool,
     save: Path | None = None,
+    upstream: bool = False,
 ) -> int:
     """Load, observe, print, and keep the plan in the file `save`; returns the exit status."""
     from sparkops.nodes.connect import Connections
     from sparkops.reconcile.apply import Road
 
-    loaded, compiled, secrets = options.load(inventory, extra, limit, roles)
+    loaded, compiled, secrets = options.load(inventory, extra, limit, roles, lock="upstream" if upstream else "as-is")
     with listener_for(form, no_color) as listener:
         report = Road(
             inventory=loaded,
