@@ -32,10 +32,10 @@ def inventory_page() -> str:
         "Merging, weakest first: role defaults, recipe, `vars`, groups in the order listed, node, service, service on "
         "a node (`per_node`), `-e`. Mappings merge, everything else replaces, `null` unsets. "
         "`sparkops inventory show NODE --origin` prints where each value came from.\n",
-        "`sparkops lock` writes `inventory.lock.yml` beside it: the digests of image tags and the commits of branches, as "
-        "they are upstream now. Everything goes by that file where it stands. `apply` adds what it lacks and never moves "
-        "an entry (`--locked` refuses instead); `drift --upstream` says what moved since. What could not be asked stays "
-        "as it was locked.\n",
+        "`sparkops lock` writes `inventory.lock.yml` beside it: the digests of image tags and the commits of branches, "
+        "as they are upstream now. Where that file stands, everything goes by it: `apply` adds what it lacks and never "
+        "moves an entry (`--locked` refuses instead), `drift --upstream` says what moved since. What could not be "
+        "asked stays as it was locked.\n",
         "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`; they are read only when they are used, "
         "never by `schema`, `render` or `inventory show`.\n",
     ]

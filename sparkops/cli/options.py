@@ -125,11 +125,11 @@ def load(
     secrets = Secrets()
     loaded = read(inventory, extra=extra)
     if lock != "as-is":
-        loaded = _locked(loaded, secrets, lock)
+        loaded = _locked(loaded, secrets, lock, limit)
     return loaded, build(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
 
 
-def _locked(loaded: Inventory, secrets: Secrets, lock: str) -> Inventory:
+def _locked(loaded: Inventory, secrets: Secrets, lock: str, limit: tuple[str, ...]) -> Inventory:
     import dataclasses
 
     from sparkops.operate.locking import complete, upstream
@@ -137,7 +137,7 @@ def _locked(loaded: Inventory, secrets: Secrets, lock: str) -> Inventory:
     if lock == "upstream":
         told = upstream(loaded, secrets)
     else:
-        loaded, told = complete(loaded, secrets, add=lock == "add")
+        loaded, told = complete(loaded, secrets, add=lock == "add", limit=limit)
     return dataclasses.replace(loaded, notices=(*loaded.notices, *told))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -64,15 +64,19 @@ def renew(inventory: Inventory, secrets: Resolver) -> Renewed:
     return Renewed(lock, tuple(each for each in changes if each.before != each.after), failed)
 
 
-def complete(inventory: Inventory, secrets: Resolver, *, add: bool) -> tuple[Inventory, tuple[str, ...]]:
+def complete(
+    inventory: Inventory, secrets: Resolver, *, add: bool, limit: Sequence[str] = ()
+) -> tuple[Inventory, tuple[str, ...]]:
     """The inventory with what its lock lacks, written there too, and what is to be said; entries never move.
+
+    `limit` names the nodes that are looked at, as in `compile`.
 
     Without `add` a lacking entry raises InventoryError. An inventory without a lock file gets none.
     """
     known = {**inventory.lock.images, **inventory.lock.checkpoints}
     if add and not inventory.lock.kept:
         return inventory, ()
-    lacking = [each for each in movable(inventory, secrets) if each.key not in known]
+    lacking = [each for each in movable(inventory, secrets, limit) if each.key not in known]
     if lacking and not add:
         raise InventoryError(
             f"{', '.join(each.key for each in lacking)}: not in the lock file",
@@ -106,11 +110,11 @@ def upstream(inventory: Inventory, secrets: Resolver) -> tuple[str, ...]:
     return (*moved, *(f"{key}: upstream was not asked: {error.what}" for key, error in renewed.failed.items()))
 
 
-def movable(inventory: Inventory, secrets: Resolver) -> tuple[Movable, ...]:
+def movable(inventory: Inventory, secrets: Resolver, limit: Sequence[str] = ()) -> tuple[Movable, ...]:
     """Every tag and branch of services that are not retired, once. Secrets are read: credentials to ask with."""
     bare = dataclasses.replace(inventory, lock=Lock())
     found: dict[str, Movable] = {}
-    for resource in build(bare, roles=["image", "checkpoint"], secrets=secrets).resources:
+    for resource in build(bare, limit=limit or None, roles=["image", "checkpoint"], secrets=secrets).resources:
         each = _of(resource)
         if each is not None:
             found.setdefault(each.key, each)
