@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from sparkops.operate.recipes import Difference
 
 
-@click.group("recipe")
+@click.group(
+    "recipe",
+    epilog="""\b
+Examples:
+  sparkops recipe list
+  sparkops recipe show qwen3.5-122b-a10b-int4
+  sparkops recipe diff qwen3.5-397b-a17b-2x my-own.yml
+  sparkops recipe import docker-compose.yml -o recipes/mine.yml""",
+)
 def command() -> None:
     """Look at recipes and compare them, offline; import those of others."""
 
