@@ -20,7 +20,8 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -q tests/unit/test_imports.py tests/unit/test_docs.py
+	$(PYTEST) -q tests/unit/test_imports.py tests/unit/test_docs.py tests/unit/test_portable.py tests/unit/test_dependencies.py
+	$(BIN)/python -m tests.audit
 
 fix: $(STAMP)
 	$(BIN)/ruff format .

@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-BENCHMARKS = ("startup", "inventory", "noop")
+BENCHMARKS = ("startup", "inventory", "lint", "noop")
 RESULTS = Path(__file__).parent / "results"
 
 

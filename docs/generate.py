@@ -15,6 +15,8 @@ from sparkops.inventory.declarations import Role, find_roles
 from sparkops.inventory.recipes import SCHEMA as RECIPE
 from sparkops.inventory.recipes import SPEED
 from sparkops.inventory.schema import ACCEPT, CONNECTION, CORE, GROUP, NODE, SERVICE
+from sparkops.lint.rules import rules
+from sparkops.models.engine import versions
 from sparkops.operate.recipes import every, fastest
 from sparkops.reconcile.saved import SCHEMA
 
@@ -147,6 +149,28 @@ def _cell(text: str) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
+def rules_page() -> str:
+    """Every rule of lint, in the order of its file."""
+    listed = versions()
+    rows = []
+    for rule in rules().values():
+        held = rule.versions()
+        span = "all" if held == listed else f"{held[0]}–{held[-1]}"
+        severity = rule.severity if rule.spark == rule.severity else f"{rule.severity}; on a Spark {rule.spark}"
+        rows.append(
+            f"| `{rule.id}` | {severity} | {span} | {_cell(rule.summary)} {_cell(rule.why)} | {_cell(rule.remedy)} |"
+        )
+    head = [
+        NOTE,
+        "# The rules of lint\n",
+        f"{len(rows)} rules over the engine versions {listed[0]} to {listed[-1]}. `sparkops lint --explain ID` prints "
+        "one with its source; how to use them is in [lint.md](lint.md).\n",
+        "| rule | severity | engine | what, and why | way out |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows]) + "\n"
+
+
 def plan_schema() -> str:
     """The JSON Schema of a saved plan."""
     return json.dumps(SCHEMA, indent=2) + "\n"
@@ -156,6 +180,7 @@ PAGES = {
     "inventory.md": inventory_page,
     "roles.md": roles_page,
     "recipes.md": recipes_page,
+    "rules.md": rules_page,
     "plan.schema.json": plan_schema,
 }
 

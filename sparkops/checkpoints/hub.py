@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PUBLIC = "https://huggingface.co"
 TIMEOUT = 20.0
+PARTIAL = 206
 
 
 class HubError(SparkopsError):
@@ -107,6 +108,26 @@ class Hub:
 
         with self._asking(repository, commit) as api:
             return Path(hf_hub_download(repository, path, revision=commit, endpoint=self.endpoint, token=api.token))
+
+    def read(self, repository: str, commit: str, path: str, start: int, count: int) -> bytes:
+        """At most `count` bytes of a file from `start`, by a range request; an answer without range is cut short."""
+        from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+
+        with self._asking(repository, commit) as api:
+            url = hf_hub_url(repository, path, revision=commit, endpoint=self.endpoint)
+            headers = {"Range": f"bytes={start}-{start + count - 1}"}
+            if api.token:
+                headers["Authorization"] = f"Bearer {api.token}"
+            with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as answer:
+                hf_raise_for_status(answer)
+                skip = 0 if answer.status_code == PARTIAL else start
+                found = b""
+                for chunk in answer.iter_bytes():
+                    found += chunk[skip:]
+                    skip = max(0, skip - len(chunk))
+                    if len(found) >= count:
+                        break
+        return found[:count]
 
     def _kept(self, repository: str, commit: str) -> Path:
         hub = hashlib.sha256(self.endpoint.encode()).hexdigest()[:12]

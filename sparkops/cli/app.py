@@ -23,6 +23,7 @@ CUT_OFF = 141
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Write a first, commented inventory"),
+    "lint": ("lint", "Find what would go wrong, offline: in the inventory, or in one pasted serve line"),
     "plan": ("plan", "Show what would change; touches nothing"),
     "apply": ("apply", "Bring the nodes into the declared state"),
     "drift": ("drift", "Report what differs from the declaration, with an exit status for scripts"),
@@ -33,11 +34,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Print what a service said on its nodes, and with -f what comes"),
     "exec": ("exec", "Run a program on nodes side by side: `exec NODE… -- PROGRAM`"),
     "cancel": ("cancel", "End the long jobs (fetch, pull, build) that run on nodes"),
+    "adopt": ("adopt", "Take over a container, unit or checkpoint that runs already, showing what differs"),
+    "gc": ("gc", "Give back the space of images and checkpoints that nothing needs any more"),
     "history": ("history", "Show who did what to the nodes, when and why, from their own record"),
     "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
     "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
     "lock": ("lock", "Pin what moves upstream: tags to digests, branches to commits"),
     "recipe": ("recipe", "List, show and compare recipes; import those of other projects"),
+    "checkpoint": ("checkpoint", "Look into a checkpoint here or on a hub, verify those on nodes"),
     "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
     "facts": ("facts", "Print what the nodes say about themselves"),
     "trust": ("trust", "Show the host keys of nodes and add them to known_hosts"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -50,52 +50,42 @@ Examples:
 )
 @click.option("--locked", is_flag=True, help="Refuse where the lock file lacks something, instead of adding it")
 @options.reason
-def command(inventory: Path, yes: bool, prune: bool, plan: Path | None, locked: bool, **given: Any) -> int:
-    """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
-
-    Ctrl-C once finishes the running steps and stops; twice leaves at once. Both can be resumed by the same command.
-    """
-    return _apply(inventory, yes, prune, plan, locked, **given)
-
-
-def _apply(
+def command(
     inventory: Path,
     yes: bool,
     prune: bool,
     plan: Path | None,
     locked: bool,
-    *,
-    extra: tuple[tuple[str, str], ...],
-    limit: tuple[str, ...],
-    roles: tuple[str, ...],
-    jobs: int,
-    form: str,
-    output: Path | None,
-    verbose: int,
-    no_color: bool,
     replace: tuple[str, ...],
     reason: str,
+    **given: Any,
 ) -> int:
+    """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
+
+    Ctrl-C once finishes the running steps and stops; twice leaves at once. Both can be resumed by the same command.
+    """
     from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
     from sparkops.nodes.connect import Connections
     from sparkops.operate.runs import RunFolder
     from sparkops.reconcile.apply import Road
     from sparkops.reconcile.replacing import replaced
 
+    told = options.Given(**given)
     if plan is not None and replace:
         raise click.UsageError("a kept plan is carried out as it is; leave out --replace beside --plan")
-    if prune and (limit or roles or plan):
+    if prune and (told.limit or told.roles or plan):
         raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
-    saved, loaded, compiled, secrets = _load(plan, inventory, extra, limit, roles, locked)
+    saved, loaded, compiled, secrets = _load(plan, inventory, told, locked)
+    options.refuse_errors(loaded, compiled.nodes, saved.roles if saved else told.roles)
     again = replaced(compiled.resources, replace)
     run = RunFolder.create(loaded.cluster, "apply")
     stop = threading.Event()
-    with listener_for(form, no_color, run.write) as listener, interrupts(stop):
+    with listener_for(told.form, told.no_color, run.write) as listener, interrupts(stop):
 
         def agree(report: Report) -> bool:
-            if form == "text":
+            if told.form == "text":
                 with listener.paused():
-                    show_plan(report, no_color=no_color, verbose=verbose)
+                    show_plan(report, no_color=told.no_color, verbose=told.verbose)
                     return _agree(report, yes or plan is not None)
             return _agree(report, yes or plan is not None)
 
@@ -105,37 +95,33 @@ def _apply(
             connections=Connections(passwords_for(loaded)),
             secrets=secrets,
             listener=listener,
-            jobs=jobs,
+            jobs=told.jobs,
             stop=stop,
             replace=again,
             reason=reason,
             prune=prune,
         ).apply(agree, saved)
     report = run.finish(report)
-    emit(report, form, output, no_color=no_color, verbose=verbose)
+    emit(report, told.form, told.output, no_color=told.no_color, verbose=told.verbose)
     return report.exit_status
 
 
 def _load(
-    plan: Path | None,
-    inventory: Path,
-    extra: tuple[tuple[str, str], ...],
-    limit: tuple[str, ...],
-    roles: tuple[str, ...],
-    locked: bool,
+    plan: Path | None, inventory: Path, told: options.Given, locked: bool
 ) -> tuple[SavedPlan | None, Inventory, Compiled, Secrets]:
     """The inventory; with a kept plan, for what that selects. Raises PlanError, and Stale where it no longer holds."""
     if plan is None:
-        return None, *options.load(inventory, extra, limit, roles, lock="whole" if locked else "add")
+        lock: Literal["whole", "add"] = "whole" if locked else "add"
+        return None, *options.load(inventory, told.extra, told.limit, told.roles, lock)
     from sparkops.operate import plans
 
-    if limit or roles:
+    if told.limit or told.roles:
         raise click.UsageError("a kept plan has its own --limit and --role; leave them out beside --plan")
     saved = plans.take(plan)
     loaded, compiled, secrets = options.load(
-        inventory, extra, saved.limit, saved.roles, lock="whole" if locked else "as-is"
+        inventory, told.extra, saved.limit, saved.roles, "whole" if locked else "as-is"
     )
-    plans.refuse_other(saved, loaded, compiled, extra)
+    plans.refuse_other(saved, loaded, compiled, told.extra)
     return saved, loaded, compiled, secrets
 
 

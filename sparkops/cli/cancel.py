@@ -25,16 +25,15 @@ Examples:
   sparkops cancel spark-02 --yes
   sparkops cancel --list               only shows it""",
 )
-@click.argument("nodes", nargs=-1)
-@options.inventory_option
+@options.nodes
 @click.option("-y", "--yes", is_flag=True, help="Don't ask")
 @click.option("--list", "only", is_flag=True, help="Show the jobs and end none")
 @options.reason
-@options.jobs
 @options.text_or_json
 def command(
     nodes: tuple[str, ...],
     inventory: Path,
+    limit: tuple[str, ...],
     yes: bool,
     only: bool,
     reason: str,
@@ -56,7 +55,7 @@ def command(
     from sparkops.reports.calm import Lines
 
     loaded = load(inventory)
-    chosen = named(loaded, nodes)
+    chosen = named(loaded, (*nodes, *limit))
     outcomes: dict[NodeJob, str] = {}
     listener = Lines(lambda line: print(line, file=sys.stderr, flush=True))
     with reach(loaded, chosen, [KIND], Connections(passwords_for(loaded)), jobs=jobs) as fleet:

@@ -23,8 +23,8 @@ Examples:
 @options.jobs
 @options.output
 @click.option("--upstream", is_flag=True, help="Also ask registries and hubs what moved since it was locked")
-def command(inventory: Path, **given: Any) -> int:
+def command(inventory: Path, upstream: bool, **given: Any) -> int:
     """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
     from sparkops.cli.looking import look
 
-    return look("drift", inventory, **given)
+    return look("drift", inventory, options.Given(**given), upstream=upstream)

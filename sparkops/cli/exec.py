@@ -34,8 +34,9 @@ Examples:
   sparkops exec spark-01 spark-02 --timeout 10 -- uptime
   sparkops exec qwen -- sh -c 'df -h / | tail -1'      a shell only where you ask for one""",
 )
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE... -- PROGRAM [WORD]...")
+@click.argument("nodes", nargs=-1, metavar="NODE... -- PROGRAM [WORD]...")
 @options.inventory_option
+@options.limit
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds after which it is ended")
 @options.jobs
 @options.text_or_json
@@ -44,6 +45,7 @@ def command(
     ctx: click.Context,
     nodes: tuple[str, ...],
     inventory: Path,
+    limit: tuple[str, ...],
     timeout: float | None,
     jobs: int,
     form: str,
@@ -64,9 +66,11 @@ def command(
     argv = ctx.meta.get(ARGV)
     if not argv:
         raise click.UsageError("write -- between the nodes and the program: sparkops exec spark-01 -- uptime", ctx)
+    if not nodes and not limit:
+        raise click.UsageError("name the nodes; `all` are all", ctx)
     loaded = load(inventory)
     ends: dict[str, Execution] = {}
-    chosen = named(loaded, nodes)
+    chosen = named(loaded, (*nodes, *limit))
     width = max(map(len, chosen))
     for line in execute(
         loaded, chosen, argv, Connections(passwords_for(loaded)), timeout=timeout, jobs=jobs, ends=ends

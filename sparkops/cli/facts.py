@@ -18,12 +18,12 @@ Examples:
   sparkops facts spark-01 --group gpu --group memory
   sparkops facts --format json""",
 )
-@click.argument("nodes", nargs=-1)
-@click.option("-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True)
+@options.nodes
 @click.option("--group", "groups", multiple=True, help="Only this group of facts (repeatable)")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@options.jobs
-def command(nodes: tuple[str, ...], inventory: Path, groups: tuple[str, ...], form: str, jobs: int) -> int:
+@options.only_form
+def command(
+    nodes: tuple[str, ...], inventory: Path, limit: tuple[str, ...], groups: tuple[str, ...], form: str, jobs: int
+) -> int:
     """Print the facts of nodes: what `require` judges and `fact(…)` in a role reads."""
     import yaml
 
@@ -31,6 +31,7 @@ def command(nodes: tuple[str, ...], inventory: Path, groups: tuple[str, ...], fo
     from sparkops.core.errors import SparkopsError
     from sparkops.core.states import Unknown
     from sparkops.inventory.faults import suggest
+    from sparkops.inventory.limit import named
     from sparkops.inventory.load import load
     from sparkops.inventory.secrets import Secrets
     from sparkops.nodes.connect import Connections
@@ -42,7 +43,7 @@ def command(nodes: tuple[str, ...], inventory: Path, groups: tuple[str, ...], fo
         if group not in GROUPS:
             raise click.UsageError(f"there is no group of facts {group!r}; {suggest(group, GROUPS)}")
     loaded = load(inventory)
-    chosen = loaded.limit(nodes or None)
+    chosen = named(loaded, (*nodes, *limit))
     reachable = {name: target for name, target in targets(loaded, Secrets()).items() if name in chosen}
     found = facts(reachable, Connections(passwords_for(loaded)), groups=groups or GROUPS, jobs=jobs)
     bad = {node: each for node, each in found.items() if isinstance(each, (SparkopsError, Unknown))}

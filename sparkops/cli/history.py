@@ -25,14 +25,19 @@ Examples:
   sparkops history spark-01 -n 5 -v        with what was changed
   sparkops history --format json""",
 )
-@click.argument("nodes", nargs=-1)
-@options.inventory_option
+@options.nodes
 @click.option("-n", "--last", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many runs")
 @click.option("-v", "--verbose", is_flag=True, help="Also what was done, by its id")
-@options.jobs
 @options.text_or_json
 def command(
-    nodes: tuple[str, ...], inventory: Path, last: int, verbose: bool, jobs: int, form: str, no_color: bool
+    nodes: tuple[str, ...],
+    inventory: Path,
+    limit: tuple[str, ...],
+    last: int,
+    verbose: bool,
+    jobs: int,
+    form: str,
+    no_color: bool,
 ) -> int:
     """Show who did what to the nodes, from where, when and why, out of the record that each node keeps itself.
 
@@ -47,7 +52,9 @@ def command(
     from sparkops.reports.words import safe
 
     loaded = load(inventory)
-    told, bad = history(loaded, named(loaded, nodes), Connections(passwords_for(loaded)), last=last, jobs=jobs)
+    told, bad = history(
+        loaded, named(loaded, (*nodes, *limit)), Connections(passwords_for(loaded)), last=last, jobs=jobs
+    )
     if form == "json":
         faults = {node: str(each) for node, each in bad.items()}
         click.echo(json.dumps({"schema": "sparkops.history/1", "nodes": told, "unreachable": faults}, indent=1))

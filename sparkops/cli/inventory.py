@@ -23,11 +23,11 @@ Examples:
   sparkops inventory show spark-01 --service qwen --origin""",
 )
 @click.argument("node")
-@click.option("-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True)
+@options.inventory_option
 @click.option("--service", help="As this service on the node sees it")
 @click.option("--origin", is_flag=True, help="Say for each value where it came from")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("-e", "--extra", type=options.Pair(), multiple=True, help="Set a variable: service.port=8001")
+@options.only_form
+@options.extra
 def show(
     node: str, inventory: Path, service: str | None, origin: bool, form: str, extra: tuple[tuple[str, str], ...]
 ) -> None:

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 Examples:
   sparkops logs qwen
   sparkops logs qwen -f -n 20              and what comes, until Ctrl-C
-  sparkops logs qwen --node spark-02
+  sparkops logs qwen --limit spark-02
   sparkops logs qwen --format json         one JSON object a line""",
 )
 @click.argument("service")
 @options.inventory_option
+@options.limit
+@options.extra
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C")
 @click.option(
     "-n",
@@ -35,10 +37,16 @@ Examples:
     show_default=True,
     help="How many of the last entries of each node",
 )
-@click.option("--node", "nodes", multiple=True, help="Only of this node (repeatable)")
 @options.text_or_json
 def command(
-    service: str, inventory: Path, follow: bool, lines: int, nodes: tuple[str, ...], form: str, no_color: bool
+    service: str,
+    inventory: Path,
+    limit: tuple[str, ...],
+    extra: tuple[tuple[str, str], ...],
+    follow: bool,
+    lines: int,
+    form: str,
+    no_color: bool,
 ) -> int:
     """Print what the units of a service said, several nodes by time. Exit status 3: a node could not be asked."""
     from sparkops.cli.printing import console, passwords_for
@@ -50,11 +58,11 @@ def command(
     from sparkops.reports.text import Printer
     from sparkops.reports.words import safe
 
-    loaded = load(inventory)
-    wanted = named(loaded, nodes)
+    loaded = load(inventory, extra=extra)
+    wanted = named(loaded, limit)
     ranks = [rank for rank in chosen(loaded, [service]) if rank.node in wanted]
     if not ranks:
-        raise click.UsageError(f"{service} is not on {', '.join(nodes)}")
+        raise click.UsageError(f"{service} is not on {', '.join(limit)}")
     printer = Printer(console(no_color))
     width = max(len(rank.node) for rank in ranks) if len(ranks) > 1 else 0
     silent = []

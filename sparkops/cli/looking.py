@@ -14,15 +14,8 @@ from sparkops.cli.printing import emit, listener_for, passwords_for
 def look(
     name: Literal["plan", "drift"],
     inventory: Path,
+    told: options.Given,
     *,
-    extra: tuple[tuple[str, str], ...],
-    limit: tuple[str, ...],
-    roles: tuple[str, ...],
-    jobs: int,
-    form: str,
-    output: Path | None,
-    verbose: int,
-    no_color: bool,
     save: Path | None = None,
     upstream: bool = False,
 ) -> int:
@@ -30,22 +23,25 @@ def look(
     from sparkops.nodes.connect import Connections
     from sparkops.reconcile.apply import Road
 
-    loaded, compiled, secrets = options.load(inventory, extra, limit, roles, lock="upstream" if upstream else "as-is")
-    with listener_for(form, no_color) as listener:
+    lock: Literal["upstream", "as-is"] = "upstream" if upstream else "as-is"
+    loaded, compiled, secrets = options.load(inventory, told.extra, told.limit, told.roles, lock)
+    if name == "plan":
+        options.refuse_errors(loaded, compiled.nodes, told.roles)
+    with listener_for(told.form, told.no_color) as listener:
         report = Road(
             inventory=loaded,
             compiled=compiled,
             connections=Connections(passwords_for(loaded)),
             secrets=secrets,
             listener=listener,
-            jobs=jobs,
+            jobs=told.jobs,
         ).look(name)
-    emit(report, form, output, no_color=no_color, verbose=verbose)
+    emit(report, told.form, told.output, no_color=told.no_color, verbose=told.verbose)
     if save is not None:
         from sparkops.operate import plans
 
-        plans.keep(save, report.plan, loaded, compiled, extra=extra, limit=limit, roles=roles)
-        again = [word for key, value in extra for word in ("-e", f"{key}={value}")]
+        plans.keep(save, report.plan, loaded, compiled, extra=told.extra, limit=told.limit, roles=told.roles)
+        again = [word for key, value in told.extra for word in ("-e", f"{key}={value}")]
         words = shlex.join(["sparkops", "apply", str(inventory), "--plan", str(save), *again])
         print(f"kept in {save}; to carry it out: {words}", file=sys.stderr)
     return report.exit_status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -29,21 +30,58 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no argum
         return key, text
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What `plan`, `apply` and `drift` are told alike: `selection`, `jobs` and `output`."""
+
+    extra: tuple[tuple[str, str], ...]
+    limit: tuple[str, ...]
+    roles: tuple[str, ...]
+    jobs: int
+    form: str
+    no_color: bool
+    verbose: int
+    output: Path | None = None
+
+
 def inventory_argument(function: Command) -> Command:
     return click.argument("inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"))(function)
 
 
+def inventory_option(function: Command) -> Command:
+    """-i, for commands whose arguments are nodes or services."""
+    return click.option(
+        "-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True
+    )(function)
+
+
+def extra(function: Command) -> Command:
+    """-e, for what reads variables."""
+    return click.option("-e", "--extra", type=Pair(), multiple=True, help="Set a variable: service.port=8001")(function)
+
+
+def limit(function: Command) -> Command:
+    """--limit"""
+    return click.option(
+        "--limit", multiple=True, help="Only these nodes, groups or services; globs and !x work (repeatable)"
+    )(function)
+
+
 def selection(function: Command) -> Command:
     """--limit, --role and -e."""
-    for option in (
-        click.option("-e", "--extra", type=Pair(), multiple=True, help="Set a variable: service.port=8001"),
-        click.option("--role", "roles", multiple=True, help="Only these roles (repeatable)"),
-        click.option(
-            "--limit", multiple=True, help="Only these nodes, groups or services; globs and !x work (repeatable)"
-        ),
-    ):
-        function = option(function)
-    return function
+    role = click.option("--role", "roles", multiple=True, help="Only these roles (repeatable)")
+    return limit(role(extra(function)))
+
+
+def nodes(function: Command) -> Command:
+    """The nodes that a command looks at: its arguments, -i, --limit (which says the same) and --jobs."""
+    return click.argument("nodes", nargs=-1)(inventory_option(limit(jobs(function))))
+
+
+def services(function: Command) -> Command:
+    """The services that a command acts on: its arguments, -i, --limit, -e, -m, --jobs, --format and --no-color."""
+    function = reason(jobs(text_or_json(function)))
+    return click.argument("services", nargs=-1)(inventory_option(limit(extra(function))))
 
 
 def output(function: Command) -> Command:
@@ -55,45 +93,26 @@ def output(function: Command) -> Command:
 
 
 def form(function: Command) -> Command:
-    """--format, -v and --no-color."""
-    for option in (
-        click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
-        click.option("-v", "--verbose", count=True, help="Also what is as declared, and texts and values whole"),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            show_default=True,
-            help="For people, or for programs (versioned)",
-        ),
-    ):
-        function = option(function)
-    return function
+    """-v, --format and --no-color."""
+    option = click.option("-v", "--verbose", count=True, help="Also what is as declared, and texts and values whole")
+    return option(text_or_json(function))
 
 
-def inventory_option(function: Command) -> Command:
-    """-i, for commands whose arguments are nodes or services."""
+def only_form(function: Command) -> Command:
+    """--format, for commands that print without colours."""
     return click.option(
-        "-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True
+        "--format",
+        "form",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="For people, or for programs (versioned)",
     )(function)
 
 
 def text_or_json(function: Command) -> Command:
     """--format and --no-color, for commands whose answer is short or flows."""
-    for option in (
-        click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)"),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            show_default=True,
-            help="For people, or for programs (versioned)",
-        ),
-    ):
-        function = option(function)
-    return function
+    return only_form(click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")(function))
 
 
 def reason(function: Command) -> Command:
@@ -139,6 +158,16 @@ def _locked(loaded: Inventory, secrets: Secrets, lock: str, limit: tuple[str, ..
     else:
         loaded, told = complete(loaded, secrets, add=lock == "add", limit=limit)
     return dataclasses.replace(loaded, notices=(*loaded.notices, *told))
+
+
+def refuse_errors(inventory: Inventory, nodes: tuple[str, ...], roles: tuple[str, ...]) -> None:
+    """What lint knows to fail on these nodes is not tried. Raises LintError; silent where no service is touched."""
+    from datetime import date
+
+    from sparkops.lint.declared import refuse
+
+    if not roles or "service" in roles:
+        refuse(inventory, date.today(), nodes)
 
 
 def is_terminal() -> bool:

@@ -36,4 +36,4 @@ def command(inventory: Path, save: Path | None, **given: Any) -> int:
 
     if save == Path("-"):
         raise click.UsageError("a kept plan is a file; the report is printed without -o")
-    return look("plan", inventory, output=None, save=save, **given)
+    return look("plan", inventory, options.Given(**given), save=save)

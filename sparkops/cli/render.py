@@ -20,9 +20,9 @@ Examples:
 )
 @click.argument("node")
 @click.argument("service", required=False)
-@click.option("-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("-e", "--extra", type=options.Pair(), multiple=True, help="Set a variable: service.port=8001")
+@options.inventory_option
+@options.only_form
+@options.extra
 def command(node: str, service: str | None, inventory: Path, form: str, extra: tuple[tuple[str, str], ...]) -> None:
     """Print what would stand on a node, or what belongs to one service on it. Secrets show as ***."""
     from sparkops.inventory.load import load

@@ -25,11 +25,18 @@ Examples:
   sparkops status spark-01 qwen            nodes, groups, services; globs and !x work
   sparkops status --format json            exit status 0: all serve, 2: a service does not, 3: something is unknown""",
 )
-@click.argument("nodes", nargs=-1)
-@options.inventory_option
-@options.jobs
+@options.nodes
+@options.extra
 @options.text_or_json
-def command(nodes: tuple[str, ...], inventory: Path, jobs: int, form: str, no_color: bool) -> int:
+def command(
+    nodes: tuple[str, ...],
+    inventory: Path,
+    limit: tuple[str, ...],
+    extra: tuple[tuple[str, str], ...],
+    jobs: int,
+    form: str,
+    no_color: bool,
+) -> int:
     """Show how nodes and services are: reachable, memory, GPU, running jobs; state, health by a real completion."""
     from sparkops.cli.printing import console, passwords_for
     from sparkops.inventory.limit import named
@@ -38,8 +45,8 @@ def command(nodes: tuple[str, ...], inventory: Path, jobs: int, form: str, no_co
     from sparkops.operate.status import status
     from sparkops.reports.text import Printer
 
-    loaded = load(inventory)
-    found = status(loaded, named(loaded, nodes), Connections(passwords_for(loaded)), jobs=jobs)
+    loaded = load(inventory, extra=extra)
+    found = status(loaded, named(loaded, (*nodes, *limit)), Connections(passwords_for(loaded)), jobs=jobs)
     if form == "json":
         click.echo(json.dumps(found.as_json(), indent=1))
     else:

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 NOTHING = {"start": "runs and answers already", "stop": "is stopped already"}
 
 
+no_wait = click.option("--no-wait", is_flag=True, help="Only until systemd has the new process, not until it answers")
+
+
 def run(
     verb: Verb,
+    *,
     services: tuple[str, ...],
     inventory: Path,
-    *,
+    limit: tuple[str, ...],
+    extra: tuple[tuple[str, str], ...],
     reason: str,
     jobs: int,
     form: str,
@@ -32,16 +37,17 @@ def run(
     from sparkops.cli.printing import emit, listener_for, passwords_for
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
-    from sparkops.operate.services import chosen
+    from sparkops.operate.services import chosen, selected
     from sparkops.operate.switching import switch
 
-    loaded = load(inventory)
+    loaded = load(inventory, extra=extra)
+    meant = selected(loaded, services, limit)
     stop = threading.Event()
     with listener_for(form, no_color) as listener, interrupts(stop):
         report = switch(
             verb,
             loaded,
-            chosen(loaded, services),
+            chosen(loaded, meant),
             Connections(passwords_for(loaded)),
             wait=wait,
             reason=reason,
@@ -51,7 +57,7 @@ def run(
         )
     emit(report, form, None, no_color=no_color, verbose=0)
     if form == "text":
-        _tell(report, services)
+        _tell(report, meant)
     return report.exit_status
 
 

@@ -18,20 +18,22 @@ Examples:
   sparkops trust spark-02 --yes        without a terminal, after comparing the fingerprint elsewhere""",
 )
 @click.argument("nodes", nargs=-1)
-@click.option("-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True)
+@options.inventory_option
+@options.limit
 @click.option("-y", "--yes", is_flag=True, help="Add without asking")
-def command(nodes: tuple[str, ...], inventory: Path, yes: bool) -> int:
+def command(nodes: tuple[str, ...], inventory: Path, limit: tuple[str, ...], yes: bool) -> int:
     """Show the host keys of nodes and add the new ones to `known_hosts` beside the inventory.
 
     Compare the fingerprints with what the machine itself prints (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`).
     A key that differs from a known one is never replaced here.
     """
     from sparkops.cli.printing import passwords_for
+    from sparkops.inventory.limit import named
     from sparkops.inventory.load import load
     from sparkops.operate.trust import examine, remember
 
     loaded = load(inventory)
-    chosen = loaded.limit(nodes or None)
+    chosen = named(loaded, (*nodes, *limit))
     status = 0
     for found in examine(loaded, chosen, passwords_for(loaded)):
         click.echo(f"{found.node} ({found.address})")

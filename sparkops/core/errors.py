@@ -2,6 +2,7 @@
 
     SparkopsError
       InventoryError        the input is wrong: inventory, role, recipe, template      exit 1
+        LintError             what is declared would fail; known before anything is touched
       SecretError           a declared secret could not be read                       exit 1
       PlanError             a saved plan is none, or not of this inventory            exit 1
       NodeError             something about one node                                  exit 3
@@ -51,6 +52,10 @@ class InventoryError(SparkopsError):
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *(str(other) for other in self.others)])
+
+
+class LintError(InventoryError):
+    """What is declared would fail on the nodes: the errors that lint found and nobody accepted."""
 
 
 class SecretError(SparkopsError):

@@ -11,6 +11,9 @@ from typing import Any, BinaryIO, Protocol
 from sparkops.core import quickjson
 
 LIMIT = 64 << 20
+"""Bytes of a frame at most."""
+TEXT_LIMIT = 16 << 20
+"""Bytes of its JSON at most: as values they may take twenty times as much memory."""
 _HEAD = struct.Struct(">II")
 
 
@@ -40,6 +43,8 @@ def encode(message: dict[str, Any]) -> bytes:
 
     text = quickjson.dumps(message, take).encode()
     length = 4 + len(text) + size
+    if len(text) > TEXT_LIMIT:
+        raise BadFrame(f"a message with {len(text)} bytes of JSON is over the limit of {TEXT_LIMIT}")
     if length > LIMIT:
         raise BadFrame(f"a message of {length} bytes is over the limit of {LIMIT}")
     return b"".join([_HEAD.pack(length, len(text)), text, *blobs])
@@ -52,6 +57,8 @@ def decode(body: bytes) -> dict[str, Any]:
     size = int.from_bytes(body[:4], "big")
     if size > len(body) - 4:
         raise BadFrame("a JSON part longer than its frame")
+    if size > TEXT_LIMIT:
+        raise BadFrame(f"{size} bytes of JSON, over the limit of {TEXT_LIMIT}")
     blobs = body[4 + size :]
 
     def restore(mapping: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ Severity: TypeAlias = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """What sparkops must not repair itself. An error blocks what depends on `resource`."""
+    """What sparkops must not repair itself. An error blocks what depends on `resource`; without one, all on `node`."""
 
     id: str
     resource: str
@@ -96,6 +96,11 @@ class Plan:
     @property
     def disruptive(self) -> tuple[Step, ...]:
         return tuple(step for step in self.steps if step.disruptive)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The nodes on which nothing may be done at all."""
+        return frozenset(each.node for each in self.violations if each.blocks and not each.resource)
 
     @property
     def exit_status(self) -> int:

@@ -155,9 +155,10 @@ class _Builder:
         return Layer(f"recipe {recipe.name}", recipe.variables, recipe.document, at)
 
 
-def _connection(parts: Iterable[Mapping[str, Any]]) -> Connection:
+def _connection(parts: Iterable[Mapping[str, Any] | str]) -> Connection:
+    """The parts merged, the weakest first; a word is short for the type."""
     merged: dict[str, Any] = {}
     for part in parts:
-        merged = merge(merged, part)
+        merged = merge(merged, {"type": part} if isinstance(part, str) else part)
     keys = merged.get("host_key", ())
     return Connection(**{**merged, "host_key": (keys,) if isinstance(keys, str) else tuple(keys)})

@@ -131,6 +131,8 @@ class Checker:
 
     def _passwords(self, part: Mapping[str, Any], path: Where) -> None:
         connection = self._mapping(part, "connection")
+        if isinstance(part.get("connection"), SecretRef):
+            self.faults.add("a connection is no secret", where=self.document.where((*path, "connection")))
         for key in ("ssh_password", "become_password"):
             if isinstance(connection.get(key), str):
                 self.faults.add(

@@ -142,6 +142,10 @@ class Inventory:
             self._merged[key] = self.lock.pinned(spaces) if service is not None else spaces
         return self._merged[key]
 
+    def addresses(self, service: str) -> list[str | None]:
+        """The fabric addresses of a service's nodes, the head first; None for a node that declares none."""
+        return [self.variables(node).get("fabric", {}).get("address") for node in self.services[service].nodes]
+
     def services_on(self, node: str) -> tuple[Service, ...]:
         """The services that name a node, in the order of the file."""
         return tuple(service for service in self.services.values() if node in service.nodes)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def select(inventory: Inventory, patterns: Sequence[str] | str | None) -> tuple[str, ...]:
     """The selected nodes in the inventory's order. Raises InventoryError for a pattern that matches nothing, and for
     an exclusion that would cut a service in two."""
-    words = [patterns] if isinstance(patterns, str) else list(patterns or ())
-    words = [word.strip() for each in words for word in each.split(",") if word.strip()]
+    words = _words([patterns] if isinstance(patterns, str) else patterns or ())
     wanted = [word for word in words if not word.startswith("!")]
     chosen = {node for word in wanted for node in _match(inventory, word)} if wanted else set(inventory.nodes)
     excluded = {node for word in words if word.startswith("!") for node in _match(inventory, word[1:])}
@@ -44,12 +43,17 @@ def named(inventory: Inventory, words: Sequence[str]) -> tuple[str, ...]:
 
     All nodes without a word. Raises InventoryError for a word that matches nothing, and where none is left.
     """
-    wanted = [word for word in words if not word.startswith("!")]
+    each = _words(words)
+    wanted = [word for word in each if not word.startswith("!")]
     chosen = {node for word in wanted for node in _match(inventory, word)} if wanted else set(inventory.nodes)
-    chosen -= {node for word in words if word.startswith("!") for node in _match(inventory, word[1:])}
+    chosen -= {node for word in each if word.startswith("!") for node in _match(inventory, word[1:])}
     if not chosen:
         raise InventoryError(f"{' '.join(words)} leaves no node", hint="name at least one node that is not excluded")
     return tuple(node for node in inventory.nodes if node in chosen)
+
+
+def _words(given: Sequence[str]) -> list[str]:
+    return [word.strip() for each in given for word in each.split(",") if word.strip()]
 
 
 def _match(inventory: Inventory, pattern: str) -> set[str]:

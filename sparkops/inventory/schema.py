@@ -22,9 +22,10 @@ def _names(description: str) -> dict[str, Any]:
 
 
 CONNECTION: Mapping[str, Any] = {
-    "type": "object",
+    "type": ["object", "string"],
+    "pattern": "^local$",
     "additionalProperties": False,
-    "description": "how to reach a node; ~/.ssh/config is honoured for what is not said here",
+    "description": "how to reach a node, ~/.ssh/config honoured for the rest; `local` is short for {type: local}",
     "properties": {
         "type": {"enum": ["ssh", "local"], "description": "local: the node is the machine that runs sparkops"},
         "user": {"type": "string", "minLength": 1, "description": "the user to log in as"},
@@ -32,7 +33,7 @@ CONNECTION: Mapping[str, Any] = {
         "become": {"type": "boolean", "description": "whether to act as root through sudo"},
         "host_key": {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
-            "description": "the host's public key (ssh-ed25519 AAAA…) or its fingerprint (SHA256:…); else known_hosts",
+            "description": "the host's public keys (ssh-ed25519 AAAA…), any of which is right; else known_hosts",
         },
         "identity_file": {"type": "string", "description": "the private key to log in with"},
         "proxy_jump": {"type": "string", "description": "the hosts to go through, as ProxyJump of ssh_config"},

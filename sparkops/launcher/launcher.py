@@ -33,10 +33,11 @@ LAUNCHER_DEFECT = 70  # EX_SOFTWARE
 START_REFUSED = 71  # EX_OSERR: Docker would not create or start the container
 NO_COMPLETION = 74  # EX_IOERR: the engine ran and never answered
 NO_MEMORY = 75  # EX_TEMPFAIL: too little memory became free
-WRONG_SPEC = 78  # EX_CONFIG: the spec can't be read, or a foreign container has the name
+WRONG_SPEC = 78  # EX_CONFIG: the spec can't be read, the engine refuses it, or a foreign container has the name
 
 DOCKER = "/var/run/docker.sock"
 MEMINFO = "/proc/meminfo"
+PERMANENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "permanent-errors.json")
 KNOWN = (1, 48)
 TICK = 1.0
 GIB = 1 << 30
@@ -142,9 +143,16 @@ def _version(text: object) -> tuple[int, int]:
 
 
 class Container:
-    """The service's one container. Its log goes to our standard output, its last line into `last_line`."""
+    """The service's one container. Its log goes to our standard output, its last line into `last_line`.
 
-    def __init__(self, docker: Docker, spec: dict[str, Any], digest: str) -> None:
+    `refusal` is the first line that `permanent` finds: after it another start would end alike.
+    """
+
+    def __init__(
+        self, docker: Docker, spec: dict[str, Any], digest: str, permanent: "re.Pattern[str] | None" = None
+    ) -> None:
+        self.permanent = permanent
+        self.refusal = ""
         self.docker = docker
         self.spec = spec
         self.digest = digest
@@ -169,7 +177,10 @@ class Container:
             return
         labels = (found.get("Config") or {}).get("Labels") or {}
         if labels.get(LABEL) != self.spec["name"]:
-            raise Failed(WRONG_SPEC, f"a container named {self.name} exists that sparkops did not make; remove it")
+            raise Failed(
+                WRONG_SPEC,
+                f"a container named {self.name} exists that sparkops did not make; sparkops adopt moves it aside",
+            )
         if (found.get("State") or {}).get("Running"):
             say(f"a container {self.name} still runs; it is stopped")
             self.stop(grace)
@@ -205,6 +216,8 @@ class Container:
             sys.stdout.buffer.flush()
             lines = [line for line in data.decode(errors="replace").splitlines() if line.strip()]
             self.last_line = lines[-1] if lines else self.last_line
+            if self.permanent is not None and not self.refusal:
+                self.refusal = next((line for line in lines if self.permanent.search(line)), "")
 
     def _follow_end(self) -> None:
         """Sets `ended` when the container runs no more; a Docker that restarts is asked again."""
@@ -469,7 +482,7 @@ class Launcher:
         self.spec: dict[str, Any] = json.loads(data)
         self.systemd = Systemd(environ)
         self.docker = docker
-        self.container = Container(docker, self.spec, hashlib.sha256(data).hexdigest())
+        self.container = Container(docker, self.spec, hashlib.sha256(data).hexdigest(), permanent_errors(PERMANENT))
         self.stopping = threading.Event()
         self.secret, self.label = secrets_of(self.spec)
         self.api = Api(self.spec, self.secret)
@@ -527,7 +540,7 @@ class Launcher:
         started = time.monotonic()
         while not self.stopping.is_set():
             if self.container.ended.is_set():
-                raise self.container.verdict()
+                raise self._end_of_load()
             seconds = time.monotonic() - started
             line = self.container.last_line or "(nothing said yet)"
             self.systemd.phase(f"loading for {seconds:.0f} s of at most {limit:g}: {line}")
@@ -546,6 +559,13 @@ class Launcher:
         say(f"the first completion came after {time.monotonic() - started:.0f} s")
         self.systemd.status = f"serving on port {self.spec['port']}"
         self.systemd.tell(READY=1, STATUS=self.systemd.status)
+
+    def _end_of_load(self) -> Failed:
+        """How the container ended before it answered; what would end alike again has a status that systemd minds."""
+        end = self.container.verdict()
+        if not self.container.refusal:
+            return end
+        return Failed(WRONG_SPEC, f"{end}; it would end alike again: {self.container.refusal.strip()}")
 
     def _watch(self) -> None:
         """Until a stop is asked for; feeds the watchdog. Raises Failed when the container ends.
@@ -588,6 +608,20 @@ def available(path: str) -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     raise Failed(LAUNCHER_DEFECT, f"{path} has no MemAvailable")
+
+
+def permanent_errors(path: str) -> "re.Pattern[str] | None":
+    """What engines say that refuse their arguments for good, out of a JSON list; None without one that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return re.compile("|".join(f"(?:{_unnamed(each)})" for each in json.load(file)) or "(?!)")
+    except (OSError, ValueError, TypeError, re.error):
+        return None
+
+
+def _unnamed(pattern: str) -> str:
+    """Without the names of its groups, which two patterns may share."""
+    return re.sub(r"\(\?P<\w+>", "(", pattern)
 
 
 def drop_caches() -> None:

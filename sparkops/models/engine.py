@@ -1,4 +1,4 @@
-"""What one version of the engine knows by name and the laws by which it refuses: the typed view of `knowledge/engines/`.
+"""What one version of the engine knows by name, and its laws: the typed view of `knowledge/engines/`.
 
 One file a version, complete in itself, so that a new version is a data change: whoever judges asks a law by name and
 never compares versions. It must not know a model, a line or a node.
@@ -19,7 +19,15 @@ from sparkops.core.data import folders
 from sparkops.core.errors import InventoryError
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
-DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = "decimal", "several", "integers", "json", "json_or_text", "text", "loose"
+DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
+    "decimal",
+    "several",
+    "integers",
+    "json",
+    "json_or_text",
+    "text",
+    "loose",
+)
 NUMBER = re.compile(r"\d+")
 
 
@@ -27,10 +35,11 @@ NUMBER = re.compile(r"\d+")
 class Engine:
     """A version: names, and laws under `behaviour`. Flags are named without dashes in front.
 
-    `flags` maps each flag to how it is read: pair (--x, --no-x), switch (no value), integer, size (also 8k, 20G), length
-    (also auto), decimal, several (words), integers, json, json_or_text, text, loose (of unknown shape: not judged).
+    `flags` maps each flag to how it is read: pair (--x, --no-x), switch (no value), integer, size (also 8k, 20G),
+    length (also auto), decimal, several (words), integers, json, json_or_text, text, loose (of unknown shape).
     `inverse` maps a flag to the one that it turns off; `exact` says whether this very version is listed.
-    `attention` maps the backends that may serve a model to the KV types that they take on a GB10, in the engine's order.
+    `attention` maps the backends that may serve a model to the KV types that they take on a GB10, in its order.
+    `attention_refused` maps the backends that no such model gets on a GB10 to the engine's words.
     `quantization` maps a checkpoint's method to what the engine makes of it.
     """
 
@@ -58,6 +67,7 @@ class Engine:
     metrics: tuple[str, ...]
     plugin_groups: tuple[str, ...]
     attention: Mapping[str, tuple[str, ...]]
+    attention_refused: Mapping[str, str]
     quantization: Mapping[str, str]
     behaviour: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,8 +91,8 @@ class Engine:
 def engine(version: str, beside: Path | None = None) -> Engine:
     """The engine of that version; of an unlisted one the nearest earlier (`exact` is false then), else the oldest.
 
-    A leading `v` and what follows the numbers (`+cu130`, `-aarch64`, `.dev3`, `rc1`) do not count. Raises InventoryError for
-    a word that is no version.
+    A leading `v` and what follows the numbers (`+cu130`, `-aarch64`, `.dev3`, `rc1`) do not count. Raises
+    InventoryError for a word that is no version.
     """
     wanted = _key(version)
     if not wanted:
@@ -100,7 +110,7 @@ def versions(beside: Path | None = None) -> tuple[str, ...]:
 
 
 def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] | None:
-    """The first and the last listed version that know a word of a kind (`flags`, `tool_parsers`, …); None where none does."""
+    """The first and the last listed version that know a word of a kind (`flags`, `tool_parsers`, …), if any."""
     holding = [each for each in versions(beside) if word in getattr(engine(each, beside), kind)]
     return (holding[0], holding[-1]) if holding else None
 
@@ -123,7 +133,7 @@ def _files(beside: Path | None) -> Mapping[str, Path]:
 def _read(path: Path, asked: str) -> Engine:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both loaders are the safe one
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # the safe loader in C, or the safe one
         return _engine(content, asked)
     except yaml.YAMLError as error:
         raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
@@ -149,6 +159,7 @@ def _engine(content: Mapping[str, Any], asked: str) -> Engine:
         deprecated=frozenset(content["deprecated"].split()),
         environment=frozenset(content["environment"].split()),
         attention={name: tuple(each.split()) for name, each in content["attention"].items()},
+        attention_refused=content["attention_refused"],
         quantization=content["quantization"],
         behaviour=content["behaviour"],
         **words,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -14,13 +15,17 @@ from sparkops.core.errors import InventoryError
 
 @dataclass(frozen=True, slots=True)
 class EngineError:
-    """One message: a regular expression over a line, its likely cause and the way out, with {groups} of the pattern."""
+    """One message: a regular expression over a line, its likely cause and the way out, with {groups} of the pattern.
+
+    `permanent`: another start of the same service fails alike.
+    """
 
     id: str
     pattern: str
     cause: str
     remedy: str
     source: str
+    permanent: bool = False
 
 
 @cache
@@ -34,6 +39,11 @@ def known() -> tuple[EngineError, ...]:
     except (yaml.YAMLError, KeyError, TypeError, re.error) as error:
         raise InventoryError(f"the table of engine errors is broken: {error}", where=str(path)) from error
     return found
+
+
+def permanent() -> str:
+    """The patterns of the permanent errors as a JSON list: what the launcher compares an engine's last words with."""
+    return json.dumps([each.pattern for each in known() if each.permanent], indent=1) + "\n"
 
 
 def likely(log: str) -> tuple[EngineError, str, str] | None:

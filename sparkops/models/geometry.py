@@ -1,4 +1,4 @@
-"""The shape of a model, as its `config.json` says it: layers, heads, experts, state; and how many parameters each part has.
+"""The shape of a model, as its `config.json` says it: layers, heads, experts, state; and the parameters of each part.
 
 It must not know an engine, a quantisation or a memory: `hybrid_cache`, `quantisation` and `sparkops.fit` build on it.
 """
@@ -145,8 +145,8 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
 
     Raises InventoryError, naming the key, where a size that every transformer has is missing or no number.
     """
-    text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else config
-    keys = _Keys({**config, **text} if text is not config else config, where)
+    text = config.get("text_config")
+    keys = _Keys({**config, **text} if isinstance(text, Mapping) else config, where)
     hidden, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
     layers = _layers(keys)
     experts = keys.first("num_experts", "n_routed_experts", "num_local_experts")

@@ -1,7 +1,7 @@
-"""How the engine lays out the memory of a request: bytes of keys and values per token, of recurrent state, and the block.
+"""How the engine lays out a request's memory: bytes of keys and values per token, of recurrent state, and the block.
 
-An engine with both makes the page of an attention layer as large as the state of a linear layer, so the block (tokens in
-a page) follows from the model. It must not know versions: what differs between them comes in as plain parameters.
+An engine with both makes the page of an attention layer as large as the state of a linear layer, so the block (tokens
+in a page) follows from the model. It must not know versions: what differs between them comes in as plain parameters.
 
 Sources: spark-world.md d.2 (the formula), vllm-constraints.md 1 (what versions add); held against every accepted row of
 argument-verdicts.json.

@@ -66,7 +66,7 @@ class ServeLine:
 
 
 def parse_text(text: str, engine: Engine) -> ServeLine:
-    """A line as people paste it: shell quoting, line ends with backslashes, comments. Raises ValueError for open quotes."""
+    """A line as people paste it: quotes, backslashes at line ends, comments. Raises ValueError for an open quote."""
     return parse(shlex.split(text.replace("\\\r\n", " ").replace("\\\n", " "), comments=True), engine)
 
 
@@ -96,7 +96,7 @@ def size(text: str) -> int:
 
 def _command(words: list[str]) -> tuple[dict[str, str], list[str]]:
     """Variables in front, and the words after `serve` (or after the API server's module)."""
-    environment = {}
+    environment: dict[str, str] = {}
     for index, word in enumerate(words):
         if word == "serve" and (index == 0 or words[index - 1].rpartition("/")[2] == "vllm"):
             return environment, words[index + 1 :]
@@ -126,7 +126,7 @@ def _normal(words: list[str]) -> list[str]:
 
 
 def _dotted(words: list[str]) -> list[str]:
-    """`--flag.key value` words gathered into one JSON a flag, at the end, where they win over JSON given in one word."""
+    """`--flag.key value` words gathered into one JSON a flag, at the end, where it wins over JSON in one word."""
     plain: list[str] = []
     gathered: dict[str, dict[str, Any]] = {}
     rest = iter(words)
@@ -188,7 +188,9 @@ class _Reading:
                 continue
             name, sign, value = self._parted(word)
             following: list[str] = []
-            while not sign and position + len(following) < len(words) and not _is_flag(words[position + len(following)]):
+            while (
+                not sign and position + len(following) < len(words) and not _is_flag(words[position + len(following)])
+            ):
                 following.append(words[position + len(following)])
             position += self._flag(name, [value] if sign else following, bool(sign))
 
@@ -239,7 +241,9 @@ class _Reading:
         for word in words if known else ():
             if word not in known and not ("None" in known and word == ""):
                 listed = ", ".join(repr(each) for each in known)
-                self._refuse("choice", written, f"argument {written}: invalid choice: {word!r} (choose from {listed})", word)
+                self._refuse(
+                    "choice", written, f"argument {written}: invalid choice: {word!r} (choose from {listed})", word
+                )
                 return
         if flag == "model":
             self.model = str(value)
@@ -247,7 +251,6 @@ class _Reading:
 
     def _resolve(self, written: str) -> tuple[str, bool] | None:
         """The long name of a flag, and whether it is turned on; None (and a problem) where the parser knows none."""
-        engine = self.engine
         if not written.startswith("--"):
             return self._short(written)
         exact = self._named(written[2:])

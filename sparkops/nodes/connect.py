@@ -15,7 +15,7 @@ from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Stream, Transport
 
 if TYPE_CHECKING:
-    from sparkops.nodes.hostkeys import HostKey
+    from sparkops.nodes.hostkeys import HostKey, Known
     from sparkops.nodes.ssh import SSH
 
 
@@ -45,6 +45,10 @@ class Connections:
     def known_as(self, target: Target) -> str:
         """The name of a node in known_hosts, as `hostkeys.add` takes it."""
         return self._of_ssh().known_as(target)
+
+    def known(self, target: Target) -> Known:
+        """Which keys a node may show: those that are pinned, else those of known_hosts; and the revoked ones."""
+        return self._of_ssh().known(target)
 
     def _of_ssh(self) -> SSH:
         with self._lock:

@@ -138,7 +138,8 @@ class _Carried:
                 if isinstance(message.get("data"), bytes):
                     self._end.sendall(message["data"])
                     self._session.post({"id": self._channel.number, "credit": 1})
-                for _ in range(int(message.get("credit") or 0)):
+                credit = message.get("credit")
+                for _ in range(min(credit, WINDOW) if isinstance(credit, int) else 0):
                     self._credit.release()
                 if "result" in message or "error" in message:
                     return

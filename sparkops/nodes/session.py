@@ -19,6 +19,8 @@ from sparkops.nodes.transport import Stream
 SILENCE = 45.0
 """Seconds without any frame (the worker sends one every five) after which the node counts as gone."""
 WINDOW = 16
+WAITING = 64
+"""Messages of one call that wait to be taken; more progress is dropped, twice as many of all are a broken worker's."""
 
 
 class UnknownState(SparkopsError):
@@ -129,7 +131,7 @@ class Session:
         try:
             while True:
                 message = early.pop(0) if early else self.take(inbox, deadline)
-                if "progress" in message:
+                if isinstance(message.get("progress"), Mapping):
                     yield message["progress"]
                 elif "result" in message:
                     finished = True
@@ -145,27 +147,34 @@ class Session:
     def take(self, inbox: queue.SimpleQueue[dict[str, Any]], deadline: float | None = None) -> dict[str, Any]:
         """The next message for a call. Raises ConnectionFailed when the worker is silent for too long."""
         while True:
+            late = deadline is not None and time.monotonic() > deadline
             try:
                 message = inbox.get(timeout=0.5)
             except queue.Empty:
                 if self._over is not None:
                     raise self._over from None
-                now = time.monotonic()
-                if deadline is not None and now > deadline:
-                    raise ConnectionFailed("no answer in time", where=self.node) from None
-                if now - self._heard > SILENCE:
+                if late:
+                    raise self._slow() from None
+                if time.monotonic() - self._heard > SILENCE:
                     raise ConnectionFailed(
                         f"no sign of life for {SILENCE:.0f} s",
                         where=self.node,
                         hint="look at the node's console; run again when it answers, what was begun is resumed",
                     ) from None
                 continue
-            if "over" in message:
-                assert self._over is not None
+            if self._over is not None and "over" in message:
                 raise self._over
+            if late and "progress" in message:
+                raise self._slow()
             return message
 
+    def _slow(self) -> ConnectionFailed:
+        return ConnectionFailed(
+            "no answer in time", where=self.node, hint="the node is very slow: look at its memory and load"
+        )
+
     def _error(self, error: Any) -> SparkopsError:
+        error = error if isinstance(error, Mapping) else {"what": f"the worker gave {error!r:.200} as its error"}
         fields = {key: str(error.get(key, "")) for key in ("type", "what", "hint", "detail")}
         what, hint = fields["what"], fields["hint"]
         if fields["type"] == "stale":
@@ -180,15 +189,26 @@ class Session:
         try:
             while (message := frames.read(self._stream)) is not None:
                 self._heard = time.monotonic()
-                number = message.get("id") or 0
+                number = message.get("id", 0)
+                if not isinstance(number, int):
+                    raise frames.BadFrame("an answer whose id is no number")
                 if "result" in message or "error" in message:
                     self._at_work.discard(number)
                 inbox = self._calls.get(number)
-                if inbox is not None:
-                    inbox.put(message)
+                if inbox is None or ("progress" in message and inbox.qsize() >= WAITING):
+                    continue
+                if inbox.qsize() >= 2 * WAITING:
+                    raise frames.BadFrame("more data than was asked for")
+                inbox.put(message)
             self._end(self._ended())
         except (frames.BadFrame, EOFError) as error:
-            self._end(WorkerFailed(f"the worker's answer is broken: {error}", where=self.node))
+            self._end(
+                WorkerFailed(
+                    f"the worker's answer is broken: {error}",
+                    where=self.node,
+                    hint="see whether something prints into the connection there; run again, what was begun is resumed",
+                )
+            )
         except SparkopsError as error:
             self._end(error)
 
@@ -242,8 +262,8 @@ class Channel:
         return found
 
     def _note(self, message: dict[str, Any]) -> None:
-        if "credit" in message:
-            self._credit += int(message["credit"])
+        if isinstance(message.get("credit"), int):
+            self._credit += message["credit"]
             return
         if "error" in message:
             raise self.session._error(message["error"])

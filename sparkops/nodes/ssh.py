@@ -75,7 +75,7 @@ class SSH:
         self._configs = SSHConfigs()
         self._keyring = Keyring(passwords)
         self._lock = threading.Lock()
-        self._known: dict[tuple[Path, ...], KnownHosts] = {}
+        self._files: dict[tuple[Path, ...], KnownHosts] = {}
         self._hops: dict[tuple[Hop, ...], _Shared] = {}
         logger = logging.getLogger("paramiko")
         if not logger.handlers:
@@ -112,11 +112,15 @@ class SSH:
         return found
 
     def known_as(self, target: Target) -> str:
-        """The name under which known_hosts has (or should have) the node's keys."""
+        """See Connections.known_as."""
         return _name(self._configs.route(target).end)
 
+    def known(self, target: Target) -> Known:
+        """See Connections.known."""
+        return self._known(self._configs.route(target).end, target, "")
+
     def _enter(self, hop: Hop, target: Target, below: _Shared | None, scope: str) -> Link:
-        known = self._known_keys(hop, target, scope)
+        known = self._known(hop, target, scope)
         handshake = Handshake(hop, target.name, _through(below), scope)
         try:
             try:
@@ -130,13 +134,14 @@ class SSH:
             raise
         return Link(handshake.transport, handshake.wire, hop)
 
-    def _known_keys(self, hop: Hop, target: Target, scope: str) -> Known:
+    def _known(self, hop: Hop, target: Target, scope: str) -> Known:
         with self._lock:
-            if hop.known_hosts not in self._known:
-                self._known[hop.known_hosts] = KnownHosts(hop.known_hosts)
-            known = self._known[hop.known_hosts].known(_name(hop))
-        if target.host_key and not scope:
-            return Known(keys=(hostkeys.pinned(target.host_key, target.name),), revoked=known.revoked)
+            if hop.known_hosts not in self._files:
+                self._files[hop.known_hosts] = KnownHosts(hop.known_hosts)
+            known = self._files[hop.known_hosts].known(_name(hop))
+        if target.host_keys and not scope:
+            pins = tuple(hostkeys.pinned(line, target.name) for line in target.host_keys)
+            return Known(keys=pins, revoked=known.revoked)
         return known
 
     def _take(self, hops: tuple[Hop, ...], target: Target) -> _Shared | None:

@@ -14,10 +14,11 @@ class Target:
     """One node to connect to. `None` means: not declared.
 
     `name` is the inventory's name, used in messages; `host` an address, a DNS name or an alias of `~/.ssh/config`.
-    `host_key` pins the node's key in one line, `ssh-ed25519 AAAA…`. `proxy_jump` is written as in `ssh -J`.
-    `ssh_config` replaces the user's and the system's configuration of SSH; `known_hosts` is the project's file, read
-    before the user's. `connect_timeout` (seconds) limits the way to an encrypted connection; a node silent for three
-    times `keepalive` (seconds) counts as lost. `state_dir` is where the worker keeps what it must remember.
+    `host_keys` pins the node's keys, each in one line, `ssh-ed25519 AAAA…`; any of them is right. `proxy_jump` is
+    written as in `ssh -J`. `ssh_config` replaces the user's and the system's configuration of SSH; `known_hosts` is
+    the project's file, read before the user's. `connect_timeout` (seconds) limits the way to an encrypted connection;
+    a node silent for three times `keepalive` (seconds) counts as lost. `state_dir` is where the worker keeps what it
+    must remember.
     """
 
     name: str
@@ -25,7 +26,7 @@ class Target:
     port: int | None = None
     user: str | None = None
     type: Literal["ssh", "local"] = "ssh"
-    host_key: str | None = None
+    host_keys: tuple[str, ...] = ()
     identity_file: str | None = None
     proxy_jump: str | None = None
     become: bool = False

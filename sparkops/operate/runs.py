@@ -36,7 +36,7 @@ class RunFolder:
         base = home / "sparkops" / "runs" / re.sub(r"[^\w.-]", "_", cluster)
         path = base / f"{time.strftime('%Y-%m-%dT%H-%M-%SZ', time.gmtime())}-{command}-{os.getpid()}"
         path.mkdir(parents=True, mode=0o700)
-        for old in sorted(base.iterdir())[:-KEEP]:
+        for old in sorted(each for each in base.iterdir() if each != path)[: 1 - KEEP]:
             with contextlib.suppress(OSError):
                 shutil.rmtree(old)
         return cls(path)

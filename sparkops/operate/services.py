@@ -60,6 +60,24 @@ def chosen(inventory: Inventory, services: Sequence[str]) -> tuple[Rank, ...]:
     return found
 
 
+def selected(inventory: Inventory, services: Sequence[str], limit: Sequence[str]) -> tuple[str, ...]:
+    """The named services, all without a name; of these, with `limit`, those on the nodes that it selects.
+
+    A service is taken whole, so it is those of the closure that `--limit` means everywhere. Raises InventoryError
+    where neither is given, and where none is left.
+    """
+    if not services and not limit:
+        raise InventoryError("no service is named", hint="name the services, or the nodes by --limit; `all` are all")
+    known = [name for name, each in inventory.services.items() if each.state != "retired"]
+    nodes = set(inventory.limit(limit or None))
+    found = tuple(
+        name for name in services or known if name not in known or nodes & set(inventory.services[name].nodes)
+    )
+    if not found:
+        raise InventoryError(f"no service is on {', '.join(sorted(nodes))}", hint="look at `sparkops status`")
+    return found
+
+
 def _model(inventory: Inventory, node: str, service: str) -> str:
     variables = inventory.variables(node, service)
     repository = (variables.get("checkpoint") or {}).get("repository")

@@ -9,7 +9,7 @@ from sparkops.core.errors import SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
-from sparkops.nodes.hostkeys import HostKey, KnownHosts, add, host_name
+from sparkops.nodes.hostkeys import HostKey, Known, add
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.sshconfig import SSHConfigs
 from sparkops.nodes.target import Target
@@ -37,32 +37,44 @@ def examine(inventory: Inventory, nodes: Sequence[str], passwords: Passwords) ->
         if target.type == "local":
             continue
         try:
-            yield _one(target, connections, configs)
+            yield look(target, connections, configs.route(target).end.place)
         except SparkopsError as error:
             yield Shown(node=node, address=target.address, fault=str(error))
 
 
-def _one(target: Target, connections: Connections, configs: SSHConfigs) -> Shown:
-    end = configs.route(target).end
-    name = end.key_name or host_name(end.host, end.port)
-    files = [*([target.known_hosts] if target.known_hosts else []), *end.known_hosts]
-    known = KnownHosts(files).known(name).keys
+def look(target: Target, connections: Connections, address: str) -> Shown:
+    """What one node shows. Where keys are pinned, no other one can be remembered.
+
+    Raises what keeps the node from being asked, InventoryError for a pin that is no key.
+    """
+    known = connections.known(target)
     shown = connections.scan(target)
-    blobs, types = {key.blob for key in known}, {key.type for key in known}
-    new = tuple(key for key in shown if key.blob not in blobs)
-    other = [key for key in new if key.type in types]
-    fault = ""
-    if other:
-        old = next(key for key in known if key.type == other[0].type)
-        fault = f"THE HOST KEY HAS CHANGED: {old.type} was {old.fingerprint} ({old.where}); remove that line first"
+    fault = _fault(shown, known, pinned=bool(target.host_keys))
+    decided = bool(target.host_keys) and not fault
     return Shown(
         node=target.name,
-        address=end.place,
-        name=name,
-        known=tuple(key for key in shown if key.blob in blobs),
-        new=new,
+        address=address,
+        name=connections.known_as(target),
+        known=tuple(key for key in shown if key in known.keys and key not in known.revoked),
+        new=() if decided else tuple(key for key in shown if key not in known.keys and key not in known.revoked),
         fault=fault,
     )
+
+
+def _fault(shown: Sequence[HostKey], known: Known, *, pinned: bool) -> str:
+    """Why no key of these may be remembered; "" where a person may vouch for the new ones."""
+    revoked = [(key, old) for key in shown for old in known.revoked if key == old]
+    if revoked:
+        key, old = revoked[0]
+        return f"A REVOKED HOST KEY: {key.type} {key.fingerprint} (@revoked in {old.where}); don't log in there"
+    new = [key for key in shown if key not in known.keys]
+    for old in known.keys:
+        if old not in shown and old.type in {key.type for key in new}:
+            way = "mend host_key" if pinned else "remove that line"
+            return f"THE HOST KEY HAS CHANGED: {old.type} was {old.fingerprint} ({old.where}); {way} first"
+    if pinned and len(new) == len(shown):
+        return "none of its keys is pinned by host_key"
+    return ""
 
 
 def remember(inventory: Inventory, shown: Shown) -> None:

@@ -79,7 +79,7 @@ class Road:
             if not agreed:
                 return self._report("apply", plan, started, declined=True)
             touched = {step.node for step in plan.steps} | view.notes.keys()
-            fleet.lock(sorted(touched - fleet.failed.keys()), actor(self._name()))
+            fleet.lock(sorted(touched - plan.held - fleet.failed.keys()), actor(self._name()))
             view = look(self, fleet, resources, unprepared, acting=True, again=True)
             again = view.plan
             if saved is not None:

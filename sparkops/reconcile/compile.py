@@ -48,11 +48,6 @@ class Compiled:
     nodes: tuple[str, ...] = ()
     whole: bool = False
 
-    @property
-    def requirements(self) -> tuple[Resource, ...]:
-        """What is judged and never converged."""
-        return tuple(resource for resource in self.resources if not resource.converged)
-
     def of(self, node: str, service: str | None = None) -> tuple[Resource, ...]:
         """The resources of one node, or those of a service on it."""
         return tuple(each for each in self.resources if each.node == node and service in (None, each.service))
@@ -132,7 +127,7 @@ class _Compiler:
                 **spaces["service"],
                 "name": service.name,
                 "nodes": list(service.nodes),
-                "addresses": [self.nodes[name].get("fabric", {}).get("address") for name in service.nodes],
+                "addresses": self.inventory.addresses(service.name),
                 "rank": service.nodes.index(place.node),
                 "recipe": service.recipe.name if service.recipe else None,
                 "state": "retired" if place.retired else service.state,

@@ -21,7 +21,7 @@ from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
-from sparkops.models import service_spec
+from sparkops.models import engine_errors, service_spec
 from sparkops.models.argv import canonical, serve_argv
 from sparkops.nodes.bundle import source
 from sparkops.reconcile.sealed import Seals
@@ -190,6 +190,10 @@ def quote_systemd(value: Any, *, command: bool = False) -> str:
     text = str(value)
     if any((ord(char) < 32 and char != "\t") or char == "\x7f" for char in text):
         raise ValueError("a unit file can't carry a line break or control character in a value")
+    if any(
+        0xD800 <= ord(char) <= 0xDFFF or 0xFDD0 <= ord(char) <= 0xFDEF or ord(char) & 0xFFFE == 0xFFFE for char in text
+    ):
+        raise ValueError("a unit file can't carry a code point that is no character; systemd drops the whole line")
     text = text.replace("%", "%%")
     if command:
         text = text.replace("$", "$$")
@@ -251,6 +255,7 @@ def _environment(seals: Seals, folders: Sequence[Path]) -> _Environment:
     env.globals["argv"] = argv
     env.globals["render"] = _render
     env.globals["launcher"] = lambda: source("sparkops.launcher.launcher")
+    env.globals["permanent_errors"] = engine_errors.permanent
     env.globals.update(service_spec.functions(seals.holds))
     return env
 

@@ -70,6 +70,7 @@ def observe(
     found: dict[str, Observed] = dict(unprepared)
     facts: dict[str, Mapping[str, Any] | Unknown] = {}
     records: dict[str, Observed] = {}
+    machines: dict[str, str] = {}
 
     def ask(node: str, session: Session) -> Mapping[str, Any]:
         started = time.monotonic()
@@ -77,8 +78,8 @@ def observe(
         if claims is not None:
             question = {**(session.claims or {}), "declared": declared.get(node, []), **claims}
             more = [[CLAIMS, CLAIMS, question]]
-        answers = _ask(session, by_node[node], more)
-        unknown = sum("unknown" in answer for answer in answers.values())
+        answers, machines[node] = _ask(session, by_node[node], more)
+        unknown = sum(isinstance(unpack(answer), Unknown) for answer in answers.values())
         listener(
             events.NodeObserved(
                 node=node, seconds=time.monotonic() - started, resources=len(by_node[node]), unknown=unknown
@@ -97,26 +98,40 @@ def observe(
             state = unpack(told)
             facts[node] = state if state is not None else {}
         if claims is not None:
-            records[node] = unpack(answers.get(CLAIMS, {"unknown": "the node did not answer for its claims"}))
+            records[node] = _records(answers.get(CLAIMS, {"unknown": "the node did not answer for its claims"}))
         found.update({each.id: unpack(answers[each.id]) for each in by_node[node] if each.id in answers})
-    return Observations(found=found, facts=facts, unreachable=unreachable, claims=records)
+    return Observations(found=found, facts=facts, unreachable=unreachable, claims=records, machines=machines)
+
+
+def _records(answer: Any) -> Observed:
+    """What the worker's `claimed` answered; unknown where it has not its shape."""
+    found = unpack(answer)
+    if isinstance(found, Mapping):
+        parts = [found.get(name) for name in ("strays", "foreign", "claims")]
+        if not all(isinstance(part, Mapping) and all(isinstance(e, Mapping) for e in part.values()) for part in parts):
+            return Unknown("what the worker answered is no record of claims")
+    return found
 
 
 def observe_one(session: Session, resource: Resource) -> Observed:
     """One resource, asked again just before it is acted on."""
-    answers = _ask(session, [resource])
+    answers, _ = _ask(session, [resource])
     return unpack(answers[resource.id]) if resource.id in answers else Unknown("the worker did not answer for it")
 
 
-def _ask(session: Session, resources: Sequence[Resource], more: Sequence[list[Any]] = ()) -> Mapping[str, Any]:
+def _ask(
+    session: Session, resources: Sequence[Resource], more: Sequence[list[Any]] = ()
+) -> tuple[Mapping[str, Any], str]:
+    """The answers by id, and which machine it is that answers."""
     asks: list[list[Any]] = [[each.id, each.kind, each.ask()] for each in resources]
     asks += more
     groups = sorted({path.partition(".")[0] for each in resources for path in fact_paths(each.desired())})
     if groups:
         asks.append([FACTS, FACTS, {"groups": groups}])
     answer = session.call("observe", {"asks": asks, "limit": LIMIT}, timeout=LIMIT + MARGIN)
-    answers = answer.get("answers") if isinstance(answer, Mapping) else None
-    return answers if isinstance(answers, Mapping) else {}
+    answer = answer if isinstance(answer, Mapping) else {}
+    answers = answer.get("answers")
+    return answers if isinstance(answers, Mapping) else {}, str(answer.get("machine") or "")
 
 
 def fact_paths(value: Any) -> Iterable[str]:

@@ -24,8 +24,8 @@ PATHS = ("file", "link", "directory")
 """The kinds whose names are paths, of which one thing at a time can be had."""
 UNITS = "/etc/systemd/system/"
 STAYS = {
-    "image": "`docker image rm {name}` on the node removes it, once no container uses it",
-    "checkpoint": "remove the folder {name} on the node when nothing needs it any more",
+    "image": "`sparkops gc` removes it, once nothing on the node uses it",
+    "checkpoint": "`sparkops gc` removes it, once nothing on the node uses it",
     "package": "`apt-get remove {name}` on the node removes it",
     "user": "`userdel {name}` on the node removes it",
     "mount": "`umount {name}` and its line in /etc/fstab, on the node",
@@ -241,7 +241,7 @@ def notes(declared: Sequence[Resource], seen: Observations, plan: Plan, *, prune
     busy = {step.id for step in plan.steps} | plan.unknown.keys() | wrong
     found: dict[str, dict[str, Any]] = {}
     for node, answer in seen.claims.items():
-        if answer is None or isinstance(answer, Unknown):
+        if answer is None or isinstance(answer, Unknown) or node in plan.held:
             continue
         here = [each for each in declared if each.node == node and each.claimed and each.converged]
         claims, drop = {}, []

@@ -19,12 +19,16 @@ from sparkops.resources.resource import Resource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
-    """What the nodes answered. `found` by resource id; `facts`, `unreachable` (why) and `claims` by node."""
+    """What the nodes answered. `found` by resource id; `facts`, `unreachable` (why) and `claims` by node.
+
+    `machines` tells by node which machine it is, where that is known.
+    """
 
     found: Mapping[str, Observed]
     facts: Mapping[str, Mapping[str, Any] | Unknown] = field(default_factory=dict)
     unreachable: Mapping[str, str] = field(default_factory=dict)
     claims: Mapping[str, Observed] = field(default_factory=dict)
+    machines: Mapping[str, str] = field(default_factory=dict)
 
 
 def ordered(resources: Iterable[Resource]) -> tuple[Resource, ...]:
@@ -55,6 +59,7 @@ def build(
     kind knows of, by resource id: they block that resource too. `left` holds the ids of what is not to be removed.
     """
     builder = _Builder(seen, {each.id: each for each in accept}, today, replace, judged, left)
+    builder.judge_nodes()
     for resource in ordered(resources):
         builder.add(resource)
     return Plan(
@@ -67,6 +72,15 @@ def build(
         nodes=tuple(dict.fromkeys(resource.node for resource in resources)),
         total=len(resources),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What one resource comes to: a step, nothing, or not known."""
+
+    violations: tuple[Violation, ...]
+    notices: tuple[str, ...]
+    step: Step | Unknown | None
 
 
 class _Builder:
@@ -92,44 +106,75 @@ class _Builder:
         self.unknown: dict[str, Unknown] = {}
         self.blocked: dict[str, str] = {}
         self.notices: list[str] = []
+        self._held: dict[str, str] = {}
         self._needs: dict[str, tuple[str, ...]] = {}
         self._barrier: dict[str, str] = {}
 
+    def judge_nodes(self) -> None:
+        """Hold every node whose machine has another name in the inventory too."""
+        for node, machine in self.seen.machines.items():
+            others = [each for each in self.seen.machines if each != node and self.seen.machines[each] == machine]
+            if machine and others:
+                self._held[node] = self._judge(_one_machine(node, others))
+
     def add(self, resource: Resource) -> None:
-        found = self._found(resource)
         needs = tuple(dict.fromkeys(each for up in resource.after for each in self._upstream(up)))
         self._needs[resource.id] = needs
-        barrier = next((self._barrier[up] for up in resource.after if up in self._barrier), "")
+        barrier = self._held.get(resource.node, "")
+        barrier = barrier or next((self._barrier[up] for up in resource.after if up in self._barrier), "")
         barrier = barrier or self._silent_peer(resource)
-        barrier = barrier or self._judge(resource, self.judged.get(resource.id, ()))
-        lookup = self.seen.found.get
-        own = self._judge(resource, resource.violations(found, lambda each: lookup(each, Unknown("not asked"))))
-        self.notices += resource.notices(found)
-        difference = self._difference(resource, found) if resource.converged else None
-        if isinstance(found, Unknown) or isinstance(difference, Unknown):
-            why = found if isinstance(found, Unknown) else difference
-            assert isinstance(why, Unknown)
+        barrier = barrier or self._judge(*self.judged.get(resource.id, ()))
+        compared = self._understood(resource, needs)
+        own = self._judge(*compared.violations)
+        self.notices += compared.notices
+        if isinstance(compared.step, Unknown):
             if resource.node not in self.seen.unreachable:
-                self.unknown[resource.id] = why
+                self.unknown[resource.id] = compared.step
             if resource.essential:
-                own = own or f"{resource.id} is unknown ({why.why})"
-        elif difference is not None or self._needs_proof(resource, needs):
-            self.steps[resource.id] = step_for(resource, difference, found, needs)
+                own = own or f"{resource.id} is unknown ({compared.step.why})"
+        elif compared.step is not None:
+            self.steps[resource.id] = compared.step
             if barrier:
                 self.blocked[resource.id] = barrier
         if own or barrier:
             self._barrier[resource.id] = barrier or own
+
+    def _understood(self, resource: Resource, needs: tuple[str, ...]) -> _Compared:
+        """The comparison; what a kind can't read in a node's answer makes this one resource unknown, and no more."""
+        found = self._found(resource)
+        try:
+            return self._compare(resource, found, needs)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            if found is None or isinstance(found, Unknown):
+                raise
+            why = (
+                f"its answer can't be read ({type(error).__name__}: {error}); see whether the node is what it should be"
+            )
+            return _Compared((), (), Unknown(why))
+
+    def _compare(self, resource: Resource, found: Observed, needs: tuple[str, ...]) -> _Compared:
+        lookup = self.seen.found.get
+        violations = tuple(resource.violations(found, lambda each: lookup(each, Unknown("not asked"))))
+        notices = tuple(resource.notices(found))
+        if isinstance(found, Unknown):
+            return _Compared(violations, notices, found)
+        difference = self._difference(resource, found) if resource.converged else None
+        if isinstance(difference, Unknown):
+            return _Compared(violations, notices, difference)
+        if difference is None and not self._needs_proof(resource, needs):
+            return _Compared(violations, notices, None)
+        return _Compared(violations, notices, step_for(resource, difference, found, needs))
+
+    def _found(self, resource: Resource) -> Observed:
+        if resource.node in self.seen.unreachable:
+            return Unknown(self.seen.unreachable[resource.node])
+        return self.seen.found.get(resource.id, Unknown("the node did not answer for it"))
 
     def _difference(self, resource: Resource, found: Observed) -> Difference | Unknown | None:
         if resource.id in self.left:
             return None
         facts, again = self.seen.facts.get(resource.node, {}), resource.id in self.replace
         return diff(resource, found, facts, resource.pending(self.steps), replace=again)
-
-    def _found(self, resource: Resource) -> Observed:
-        if resource.node in self.seen.unreachable:
-            return Unknown(self.seen.unreachable[resource.node])
-        return self.seen.found.get(resource.id, Unknown("the node did not answer for it"))
 
     def _upstream(self, up: str) -> tuple[str, ...]:
         return (up,) if up in self.steps else self._needs.get(up, ())
@@ -141,7 +186,7 @@ class _Builder:
         silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]
         return f"node {silent[0]} of service {resource.service} does not answer" if silent else ""
 
-    def _judge(self, resource: Resource, violations: Iterable[Violation]) -> str:
+    def _judge(self, *violations: Violation) -> str:
         """Record the violations; the words of the first one that blocks, or empty."""
         words = ""
         for violation in violations:
@@ -160,6 +205,19 @@ class _Builder:
             return violation
         until = f" until {entry.until}" if entry.until else ""
         return replace(violation, accepted=f"{entry.reason}{until}")
+
+
+def _one_machine(node: str, others: Sequence[str]) -> Violation:
+    return Violation(
+        id="nodes.one-machine",
+        resource="",
+        node=node,
+        severity="error",
+        message=f"{node} and {' and '.join(others)} are one machine: they answer with the same /etc/machine-id",
+        remedy="correct `host` of one of them; a cloned machine gets its own machine-id by "
+        "`rm /etc/machine-id; systemd-machine-id-setup` and a reboot",
+        source="machine-id(5)",
+    )
 
 
 def step_for(resource: Resource, difference: Difference | None, found: Observed, needs: tuple[str, ...]) -> Step:

@@ -129,15 +129,15 @@ class Engine:
     def _given(self, entry: Entry, key: str, value: Any) -> Any:
         """A parameter as its kind takes it; a secret only where the kind has a place for one."""
         opened = self._seals.open(value)
-        if not isinstance(opened, Secret):
+        if not self._seals.holds(value):
             return opened
         takes = next(str(field.type) for field in fields(entry.kind) if field.name == key)
         if "Secret" in takes or takes == "Any":
             return opened
-        if "Content" in takes:
+        if "Content" in takes and isinstance(opened, Secret):
             return Content(opened)
         raise InventoryError(
-            f"{key} of a {entry.kind.kind} takes no secret, and this one holds {opened.origin}",
+            f"{key} of a {entry.kind.kind} takes no secret, and this one holds {self._seals.origin(value)}",
             where=entry.where,
             hint="put the secret into a file of its own and name the file",
         )

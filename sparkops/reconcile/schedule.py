@@ -192,11 +192,15 @@ class Schedule:
                 node=step.node,
                 id=step.id,
                 text=str(progress.get("text") or ""),
-                done=progress.get("done"),
-                total=progress.get("total"),
+                done=_number(progress.get("done")),
+                total=_number(progress.get("total")),
                 unit=str(progress.get("unit") or "bytes"),
             )
         )
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) else None
 
 
 def run(

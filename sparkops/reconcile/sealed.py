@@ -47,7 +47,7 @@ class Seals:
         """`make(value)`, or a mark for it when the value holds a secret."""
         if not self.holds(value):
             return make(value)
-        return self._new(lambda: make(self._reveal(value)), self._origin(value))
+        return self._new(lambda: make(self._reveal(value)), self.origin(value))
 
     def holds(self, value: Any) -> bool:
         """Whether a mark, or what is left of one, stands anywhere in a value."""
@@ -62,7 +62,7 @@ class Seals:
         if isinstance(value, str):
             if not self.holds(value):
                 return value
-            return Secret(self._reveal(value), origin=self._origin(value))
+            return Secret(self._reveal(value), origin=self.origin(value))
         if isinstance(value, Mapping):
             return {self._key(key): self.open(each) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
@@ -84,12 +84,12 @@ class Seals:
             return [self._reveal(each) for each in value]
         return value
 
-    def _origin(self, value: Any) -> str:
+    def origin(self, value: Any) -> str:
         """The references of the secrets inside a value, for messages."""
         if isinstance(value, Mapping):
-            return ", ".join(dict.fromkeys(filter(None, map(self._origin, value.values()))))
+            return ", ".join(dict.fromkeys(filter(None, map(self.origin, value.values()))))
         if isinstance(value, (list, tuple)):
-            return ", ".join(dict.fromkeys(filter(None, map(self._origin, value))))
+            return ", ".join(dict.fromkeys(filter(None, map(self.origin, value))))
         found = _MARK.findall(value) if isinstance(value, str) else []
         return ", ".join(dict.fromkeys(self._text(digits)[1] for digits in found))
 

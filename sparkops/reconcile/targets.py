@@ -21,7 +21,7 @@ def targets(inventory: Inventory, secrets: Secrets) -> Mapping[str, Target]:
             port=way.port,
             user=way.user,
             type=way.type,
-            host_key=way.host_key[0] if way.host_key else None,
+            host_keys=way.host_key,
             identity_file=way.identity_file,
             proxy_jump=way.proxy_jump,
             become=way.become,

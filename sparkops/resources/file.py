@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import State
@@ -56,6 +57,17 @@ class File(Resource):
         put(self, "owner", declared.account(self.owner, "owner", self.where))
         put(self, "group", declared.account(self.group, "group", self.where))
         put(self, "mode", declared.mode(self.mode, self.where))
+        if (
+            self.mode is not None
+            and int(self.mode, 8) & 0o007
+            and isinstance(self.content, Content)
+            and self.content.secret
+        ):
+            raise InventoryError(
+                f"{self.name} holds a secret, and its mode {self.mode} lets everyone at it",
+                where=self.where,
+                hint="leave `mode` out (0600), or write 0640 with the `group` that needs it",
+            )
         put(self, "validate", declared.words(self.validate, "validate", self.where))
 
     @property
@@ -116,6 +128,8 @@ class File(Resource):
             return ""
         if isinstance(self.content.text, Secret):
             return "(content changed (secret))"
+        if found is not None and found.get("type") == "file" and "size" not in found:
+            return "(the present content is not shown: not everyone may read it, so it may be a secret)"
         if found is not None and "text" not in found:
             return f"(the present content is binary or large: {found.get('size', '?')} bytes)"
         if len(self.content.text) > SHOWN:

@@ -172,11 +172,12 @@ class Resource:
         return ""
 
 
-def unpack(answer: Mapping[str, Any]) -> Observed:
-    """A worker's observation `{"found": {...} | None}` or `{"unknown": why}` as a value."""
+def unpack(answer: Any) -> Observed:
+    """A worker's observation `{"found": {...} | None}` or `{"unknown": why}` as a value; anything else is unknown."""
+    answer = answer if isinstance(answer, Mapping) else {}
     if "unknown" in answer:
         return Unknown(str(answer["unknown"]))
-    found = answer.get("found")
-    if found is not None and not isinstance(found, Mapping):
-        return Unknown(f"the worker answered {type(found).__name__} where a state was expected")
-    return found
+    found = answer.get("found", answer)
+    if found is None or (isinstance(found, Mapping) and found is not answer):
+        return found
+    return Unknown("what the worker answered is no state")

@@ -50,7 +50,8 @@ class Call:
             self._data.put(message["data"])
         if message.get("end"):
             self._data.put(None)
-        for _ in range(min(int(message.get("credit") or 0), WINDOW)):
+        credit = message.get("credit")
+        for _ in range(min(credit, WINDOW) if isinstance(credit, int) else 0):
             self._credit.release()
         if message.get("cancel"):
             self.stopping.set()

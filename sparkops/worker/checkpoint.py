@@ -138,15 +138,8 @@ def bring(job: jobs.Job, args: State) -> State:
         os.fchdir(staging)
         return Bringing(order, existing, say, job.check).work()
 
-    def hear(message: State) -> None:
-        if isinstance(message.get("progress"), dict):
-            job.progress(**{key: message["progress"].get(key) for key in ("text", "done", "total")})
-        if isinstance(message.get("hashed"), list):
-            mark, oid = message["hashed"]
-            index.note(str(mark), str(oid))
-
     try:
-        done = rights.run(who, work, hear)
+        done = rights.run(who, work, hearing(job, index))
     finally:
         if index.entries:
             index.save()
@@ -301,5 +294,49 @@ def look(call: Call, args: State) -> State:
     return _bring(call, args["ask"], args["act"], "look")
 
 
-JOBS = {"bring": bring}
-CALLS = {"put": put, "look": look}
+def verify(call: Call, args: State) -> State:
+    """Hash what a folder holds against its own record, `again` also what was proven: `{folder, state_dir, again}`."""
+    word = "verify again" if args["again"] else "verify"
+    return dict(jobs.run(call, f"checkpoint {args['folder']}", "checkpoint", "prove", args, attach=word))
+
+
+def prove(job: jobs.Job, args: State) -> State:
+    """The job of `verify`: notes what was read in the index and changes nothing else."""
+    place = Place(args["folder"])
+    existing = place.open()
+    if existing is None:
+        raise Refused(f"{place.folder} is not there", hint="sparkops apply brings it")
+    digest, record = record_of(existing)
+    if not digest:
+        raise Refused(f"{place.folder} has no record of sparkops", hint="sparkops apply, or adopt, takes it over")
+    index = verifying.Index(args["state_dir"], place.folder)
+    known = {} if args["again"] else {mark: oid for mark, (oid, _) in index.entries.items()}
+    order = {"folder": place.folder, "files": record["files"], "known": known, "adopt": [], "mode": "prove"}
+    started = time.time()
+
+    def work(say: rights.Report) -> State:
+        return Bringing(order, existing, say, job.check).proven()
+
+    try:
+        done = rights.run(_who("", existing), work, hearing(job, index))
+    finally:
+        index.save(keep={verifying.identity(status) for _, status in _walk(existing)})
+    what = {key: record.get(key, "") for key in ("repository", "commit")}
+    return {**done, **what, "manifest": digest, "seconds": time.time() - started}
+
+
+def hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
+    """What the child tells: its progress goes to the job, what it hashed into the index."""
+
+    def hear(message: State) -> None:
+        if isinstance(message.get("progress"), dict):
+            job.progress(**{key: message["progress"].get(key) for key in ("text", "done", "total")})
+        if isinstance(message.get("hashed"), list):
+            mark, oid = message["hashed"]
+            index.note(str(mark), str(oid))
+
+    return hear
+
+
+JOBS = {"bring": bring, "prove": prove}
+CALLS = {"put": put, "look": look, "verify": verify}

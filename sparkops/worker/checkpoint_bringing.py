@@ -71,6 +71,8 @@ class Bringing:
         """Proven paths of the published folder, with the identity that they were proven at."""
         self.adopt: list[str] = list(order["adopt"])
         self.notes: list[str] = []
+        self.hashed = 0
+        """Bytes of the published folder that had to be read."""
 
     def work(self) -> dict[str, Any]:
         """Do it; `in_place`, `staged` or (in mode "look") `missing` tells the parent what came of it."""
@@ -101,6 +103,19 @@ class Bringing:
         self._lay_out()
         return {"staged": {path: verifying.identity(os.lstat(path)) for path, _, _ in self.files}, "notes": self.notes}
 
+    def proven(self) -> dict[str, Any]:
+        """Prove the published folder and change nothing: `wrong` and `missing` paths, `files` and `size` in all."""
+        self._prove_existing()
+        bad = [path for path, _, _ in self.files if path not in self.good]
+        missing = [path for path in bad if _stat(path, self.existing) is None]
+        return {
+            "files": len(self.files),
+            "size": sum(size for _, size, _ in self.files),
+            "hashed": self.hashed,
+            "missing": missing,
+            "wrong": [path for path in bad if path not in missing],
+        }
+
     def _by_oid(self) -> dict[str, str]:
         """A proven path of the published folder for each content that it holds."""
         return {oid: path for path, _, oid in self.files if path in self.good}
@@ -121,7 +136,8 @@ class Bringing:
                 self.good[path] = mark
             elif known is None or known.partition(":")[0] != oid.partition(":")[0]:
                 unsure.append((path, size, oid))
-        tracker = self._tracker("verifying", sum(size for _, size, _ in unsure))
+        self.hashed = sum(size for _, size, _ in unsure)
+        tracker = self._tracker("verifying", self.hashed)
         self._together(lambda each: self._prove_one(each, tracker), unsure)
 
     def _prove_one(self, file: tuple[str, int, str], tracker: Tracker) -> None:
@@ -217,8 +233,10 @@ class Bringing:
 
         def adopt(oid: str) -> None:
             for source in trying[oid]:
-                way = take_over(source, Content(oid, wanted[oid]).place)
-                if self._prove_staged(Content(oid, wanted[oid]), Content(oid, wanted[oid]).place, tracker):
+                content = Content(oid, wanted[oid])
+                before = os.stat(source)
+                way = take_over(source, content.place)
+                if self._same(content, before) or self._prove_staged(content, content.place, tracker):
                     ways.append(way)
                     missing.pop(oid, None)
                     return
@@ -232,6 +250,14 @@ class Bringing:
         if sources.dangling:
             self.notes.append(f"{len(sources.dangling)} links lead nowhere, the first is {sources.dangling[0]}")
         return missing
+
+    def _same(self, content: Content, before: os.stat_result) -> bool:
+        """Whether what was taken over is the very file that was read at `before` and held that content."""
+        known = self.order["known"].get(verifying.identity(before)) == content.oid
+        if known and verifying.lasting(os.lstat(content.place)) == verifying.lasting(before):
+            content.note_proven()
+            return True
+        return False
 
     def _space(self, wanted: dict[str, int]) -> list[list[Any]]:
         """`[[path, size, oid, bytes pushed]]` of what is missing. Raises Refused where it can't fit on the disk."""
@@ -251,7 +277,7 @@ class Bringing:
         if need > have:
             raise Refused(
                 f"not enough space for {self.order['folder']}: {_size(need)} are needed, {_size(have)} are free there",
-                hint="free some space, or declare a folder on a larger disk",
+                hint="free some space (sparkops gc shows what nothing needs), or declare a folder on a larger disk",
             )
         return missing
 

@@ -92,6 +92,13 @@ class Place:
         for name in (self.partial, self.old):
             _remove(self.beside(name))
 
+    def abandon(self, name: str) -> None:
+        """Remove one of the helper folders: a staging folder out of sight first."""
+        _remove(self.beside(self.old))
+        if name == self.partial:
+            os.rename(self.beside(name), self.beside(self.old))
+            _remove(self.beside(self.old))
+
     def retire(self) -> None:
         """Remove the published folder: out of sight first."""
         _remove(self.beside(self.old))

@@ -281,5 +281,5 @@ def full_disk(error: OSError, folder: str, at: int | str = ".") -> Refused | Non
     space = os.statvfs(at)
     return Refused(
         f"the disk of {folder} is full ({space.f_bavail * space.f_frsize >> 20} MiB left)",
-        hint="free some space and run apply again; what has arrived is kept and resumed",
+        hint="free some space (sparkops gc) and run apply again; what has arrived is kept and resumed",
     )

@@ -1,6 +1,7 @@
 """Files on the node: content by digest, owner, group and mode; replaced as a whole, never written into.
 
-Secret content comes with the question and is compared here, so that neither it nor a digest of it travels back.
+Secret content comes with the question and is compared here, so that neither it nor a digest of it travels back. What
+is not for everyone to read may be a secret that was declared before, or by someone else: it does not travel either.
 """
 
 import os
@@ -20,6 +21,8 @@ VOLATILE = frozenset({"text", "size"})
 
 def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
     """Type, owner, group, mode and, where content was declared, its digest; with `text` where it differs and is small.
+
+    Of a file that not everyone may read, neither digest nor text of another content is told.
 
     `ask`: path; owner and group as declared (or None); and `sha256` with `size`, or `secret` with the bytes.
     """
@@ -60,6 +63,8 @@ def _content(file: Any, found: os.stat_result, ask: dict[str, Any]) -> dict[str,
     while part := file.read(1 << 20):
         digest.update(part)
         kept = kept + part if len(kept) <= SHOWN else kept
+    if digest.hexdigest() != ask["sha256"] and not found.st_mode & stat.S_IROTH:
+        return {"content": f"other (not readable by all, modified at {found.st_mtime_ns})"}
     state: dict[str, Any] = {"content": "sha256:" + digest.hexdigest(), "size": found.st_size}
     if digest.hexdigest() != ask["sha256"] and len(kept) <= SHOWN:
         text = _text(kept)

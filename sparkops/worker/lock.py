@@ -27,7 +27,11 @@ def acquire(call: Call, args: dict[str, Any]) -> dict[str, Any]:
         raise Refused(f"held by {_words(text)}", "busy", hint="wait until it is done, then run again") from None
     holder = {**args["holder"], "since": time.time()}
     os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(holder).encode(), 0)
+    try:
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
+    except OSError as error:
+        os.close(handle)
+        raise OSError(error.errno, error.strerror, folder) from None
     _held[folder] = handle
     return {"since": holder["since"]}
 

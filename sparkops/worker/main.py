@@ -66,6 +66,8 @@ class Loop:
         if not isinstance(number, int):
             raise frames.BadFrame("a message without an id")
         if "call" in message:
+            if number in self.calls:
+                raise frames.BadFrame(f"a second call {number} while the first one runs")
             call = Call(number, self.send, self.stopping)
             self.calls[number] = call
             call.thread = threading.Thread(
@@ -83,11 +85,17 @@ class Loop:
         except Unknown as error:
             answer = {"error": {"type": "unknown", "what": str(error), "hint": "", "detail": ""}}
         except OSError as error:
-            answer = {"error": {"type": "os", "what": observing.words(error), "hint": "", "detail": ""}}
+            hint = observing.way_out(error.errno, str(error.filename or "/"))
+            answer = {"error": {"type": "os", "what": observing.words(error), "hint": hint, "detail": ""}}
         except Exception as error:  # noqa: BLE001 - a defect of ours is told to the controller, with its place
             answer = {"error": {"type": "defect", "what": observing.place(error), "hint": "", "detail": ""}}
         self.calls.pop(call.id, None)
-        self.send({"id": call.id, **answer})
+        try:
+            self.send({"id": call.id, **answer})
+        except (frames.BadFrame, TypeError, ValueError, RecursionError) as error:
+            what = f"the answer to {name} can't be sent: {error}"
+            hint = "ask for less at once, with --limit or --role"
+            self.send({"id": call.id, "error": {"type": "failed", "what": what, "hint": hint, "detail": ""}})
 
 
 def find(name: str) -> Any:

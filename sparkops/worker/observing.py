@@ -5,6 +5,7 @@ look answers for all), and `converge(call, ask, found, want, act)`. `VOLATILE` n
 between two looks without meaning anything. Looking never changes the node.
 """
 
+import errno
 import threading
 import time
 from typing import Any
@@ -20,6 +21,7 @@ def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     """Answers `{id: {"found": state or None} | {"unknown": why}}` for `asks`: `[[id, kind, ask], …]`.
 
     Kinds are asked side by side; what has not answered after `limit` seconds is unknown, the rest is not held up.
+    `machine` is the same for two names of one machine, "" where it can't be told.
     """
     limit = float(args.get("limit", 30.0))
     many: dict[str, dict[str, Any]] = {}
@@ -39,7 +41,15 @@ def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
         module = kind(name)
         jobs.append((list(asks), lambda module=module, asks=asks: module.observe_many(asks)))
     answers.update(_side_by_side(jobs, limit))
-    return {"answers": answers, "clock": time.time(), "monotonic": time.monotonic()}
+    return {"answers": answers, "machine": _machine(), "clock": time.time(), "monotonic": time.monotonic()}
+
+
+def _machine() -> str:
+    try:
+        with open("/etc/machine-id", encoding="ascii", errors="replace") as file:
+            return file.read(64).strip()
+    except OSError:
+        return ""
 
 
 def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, dict[str, Any]]:
@@ -134,6 +144,16 @@ def words(error: OSError) -> str:
     """An operating system's error for a person: `/etc/x: Permission denied`."""
     text = error.strerror or str(error)
     return f"{error.filename}: {text}" if error.filename else text
+
+
+def way_out(number: int | None, path: str) -> str:
+    """What a person can do about an operating system's error at `path`; "" where that is not known."""
+    return {
+        errno.EROFS: "look at `dmesg` for disk errors, then `mount -o remount,rw` it",
+        errno.ENOSPC: f"free some; see `df -h {path}`",
+        errno.EDQUOT: "raise it, or free some space",
+        errno.EACCES: "set `connection: {become: true}` for this node",
+    }.get(number or 0, "")
 
 
 def place(error: BaseException) -> str:

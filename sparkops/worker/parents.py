@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from sparkops.worker.calls import Refused
+from sparkops.worker.observing import way_out
 
 MOST_LINKS = 40
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -139,7 +140,13 @@ def write(
 
 def publish(place: Place) -> None:
     """Give what was prepared beside its name, in one step that survives a power cut."""
-    os.rename(place.beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    try:
+        os.rename(place.beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    except FileNotFoundError:
+        raise Refused(
+            f"what was prepared for {place.path} has been taken away: somebody else writes there at the same time",
+            hint="run again when nobody else works on this node",
+        ) from None
     os.fsync(place.folder)
 
 
@@ -160,12 +167,9 @@ def _reason(path: str, error: OSError) -> Refused:
         errno.ENOENT: (f"the folder {folder} does not exist", f"declare `directory: {folder}`, or correct the path"),
         errno.ENOTDIR: (f"{folder} is no directory: {error.strerror}", "correct the path, or move the file away"),
         errno.ELOOP: (f"{error.strerror} ({path})", "declare the real path, or give the link and its folder to root"),
-        errno.EROFS: (
-            f"the file system of {path} is read-only",
-            "look at `dmesg` for disk errors, then `mount -o remount,rw` it",
-        ),
-        errno.ENOSPC: (f"no space is left on the file system of {path}", f"free some; see `df -h {folder}`"),
-        errno.EDQUOT: (f"the disk quota for {path} is used up", "raise it, or free some space"),
+        errno.EROFS: (f"the file system of {path} is read-only", way_out(errno.EROFS, folder)),
+        errno.ENOSPC: (f"no space is left on the file system of {path}", way_out(errno.ENOSPC, folder)),
+        errno.EDQUOT: (f"the disk quota for {path} is used up", way_out(errno.EDQUOT, folder)),
         errno.EBUSY: (f"{path} is a mount point of its own and cannot be replaced", f"unmount it: `umount {path}`"),
         errno.ENOTEMPTY: (f"{path} is not empty", "sparkops never removes what it did not declare; empty it yourself"),
     }

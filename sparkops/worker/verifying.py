@@ -83,10 +83,15 @@ class Index:
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
             with open(self.path, encoding="utf-8") as file:
                 stored = json.load(file)
-            self.entries = {str(key): (str(oid), float(at)) for key, (oid, at) in stored["files"].items()}
+            now = time.time()
+            read = {str(key): (str(oid), float(at)) for key, (oid, at) in stored["files"].items()}
+            self.entries = {key: (oid, at if at <= now else 0.0) for key, (oid, at) in read.items()}
 
     def find(self, status: os.stat_result) -> tuple[str, float] | None:
-        """The oid read at exactly this identity and when (seconds since the epoch), or None."""
+        """The oid read at exactly this identity and when (seconds since the epoch), or None.
+
+        What was read while the clock was wrong, at a time that is still to come, was read long ago: 0.
+        """
         return self.entries.get(identity(status))
 
     def note(self, mark: str, oid: str, at: float | None = None) -> None:

@@ -361,3 +361,31 @@ def test_the_role_brings_it_by_the_command_line_and_says_what_the_hub_refuses(
     assert node.text("stat", "-c", "%U", FOLDER) == "spark"
     assert node.exec("grep", "-rq", "hf_token", "/run/sparkops", "/var/lib/sparkops", check=False).returncode == 1
     shell.run("drift", "inventory.yml", *only, environment=secret)
+
+
+def test_verify_reads_only_what_changed_unless_it_is_to_read_all_and_names_what_is_wrong(
+    shell: Shell, node: Node, hub: Hub, model: Path
+) -> None:
+    shell.write(
+        "inventory.yml",
+        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes:\n  {node.name}: {{}}\n"
+        f"services:\n  tiny:\n    nodes: [{node.name}]\n    image: {{pull: none}}\n"
+        f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}"}}\n',
+    )
+    early = shell.json("checkpoint", "verify", status=2)["checkpoints"][0]
+    assert "is not there" in early["why"] and "sparkops apply" in early["why"]
+    shell.run("apply", "inventory.yml", "--yes", "--role", "checkpoint")
+    hub.stop()
+    (found,) = shell.json("checkpoint", "verify", "tiny")["checkpoints"]
+    assert (found["hashed"], found["files"]) == (0, len(local_sums(model)))
+    (found,) = shell.json("checkpoint", "verify", node.name, "--deep")["checkpoints"]
+    assert found["hashed"] == found["size"] > 0
+    shard = sorted(model.glob("*.safetensors"))[0].name
+    node.exec("sh", "-c", f"cd {FOLDER} && printf x | dd of={shard} bs=1 seek=2000 conv=notrunc && rm config.json")
+    (found,) = shell.json("checkpoint", "verify", status=2)["checkpoints"]
+    assert (found["missing"], found["wrong"]) == (["config.json"], [shard])
+    assert 0 < found["hashed"] < found["size"]
+    text = shell.run("checkpoint", "verify", status=2).stdout
+    assert f"1 file with other content: {shard}" in text and "1 file missing: config.json" in text
+    (found,) = shell.json("checkpoint", "verify", status=2)["checkpoints"]
+    assert found["hashed"] == 0, "a content that is known to be wrong is not read again"

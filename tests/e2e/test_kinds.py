@@ -61,10 +61,10 @@ def failure(results: tuple[Result, ...]) -> Result:
 
 
 def test_a_file_is_made_drifts_is_repaired_and_goes(node: Node, road: Applying, one: Any) -> None:
-    declared = one("file", "/etc/lab.conf", content="a = 1\n", owner="spark", group="docker", mode="0640")
+    declared = one("file", "/etc/lab.conf", content="a = 1\n", owner="spark", group="docker", mode="0644")
     assert only_step(road, declared).action == "create"
     road.settle(declared)
-    assert node.text("stat", "-c", "%U %G %a", "/etc/lab.conf") == "spark docker 640"
+    assert node.text("stat", "-c", "%U %G %a", "/etc/lab.conf") == "spark docker 644"
 
     node.exec("sh", "-c", "echo 'a = 2' > /etc/lab.conf; chown root /etc/lab.conf")
     step = only_step(road, declared)

@@ -42,7 +42,7 @@ def target(lab: Lab, machine: Node, tmp_path: Path) -> Callable[..., Target]:
             name=machine.name,
             host=machine.address,
             user=user,
-            host_key=machine.host_key,
+            host_keys=(machine.host_key,),
             identity_file=str(lab.key),
             ssh_config=tmp_path / "none",
             become=True,

@@ -11,10 +11,23 @@ import sparkops
 ROOT = Path(sparkops.__file__).parent
 
 MAY = {
-    "cli": {"cli", "operate", "reconcile", "reports", "inventory", "models", "nodes", "core", "resources"},
+    "cli": {
+        "checkpoints",
+        "cli",
+        "operate",
+        "reconcile",
+        "reports",
+        "inventory",
+        "models",
+        "nodes",
+        "core",
+        "resources",
+        "lint",
+    },
     "operate": {"operate", "reconcile", "reports", "resources", "inventory", "models", "nodes", "core"},
     "reconcile": {"reconcile", "resources", "checkpoints", "nodes", "models", "inventory", "core"},
     "resources": {"resources", "checkpoints", "nodes", "models", "inventory", "core"},
+    "lint": {"lint", "inventory", "models", "core"},
     "checkpoints": {"checkpoints", "models", "core"},
     "nodes": {"nodes", "core"},
     "inventory": {"inventory", "models", "core"},
@@ -26,7 +39,7 @@ MAY = {
 }
 """`cli` also names what it hands on to (inventory, nodes): it parses, calls and prints."""
 
-WORKER_ALSO = {"sparkops.core.frames", "sparkops.core.quickjson"}
+WORKER_ALSO = {"sparkops.core.frames", "sparkops.core.quickjson", "sparkops.core.safetensors"}
 
 
 def modules() -> list[Path]:

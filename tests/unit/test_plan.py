@@ -160,3 +160,19 @@ def test_what_stands_on_a_change_is_proven_again() -> None:
     made = plan(one, probe, found={one.id: {"running": False}, probe.id: {"answers": True}})
     assert [step.action for step in made.steps] == ["update", "verify"]
     assert made.steps[0].disruptive
+
+
+def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() -> None:
+    things = [Thing(node=node, name="x", want={"a": 1}) for node in ("left", "right", "alone", "dark", "dim")]
+    found = {each.id: {"a": 0} for each in things}
+    machines = {"left": "m1", "right": "m1", "alone": "m2", "dark": "", "dim": ""}
+    seen = Observations(found=found, machines=machines)
+    made = build(things, seen, today=TODAY)
+    assert made.held == {"left", "right"}
+    assert [(each.id, each.node) for each in made.violations] == [("nodes.one-machine", n) for n in ("left", "right")]
+    assert set(made.blocked) == {"thing x @left", "thing x @right"}
+    assert "left and right are one machine" in made.violations[0].message
+
+    accept = [Accept(id="nodes.one-machine", reason="a test bench")]
+    made = build(things, seen, today=TODAY, accept=accept)
+    assert made.held == frozenset() and not made.blocked

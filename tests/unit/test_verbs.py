@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+import pytest
+
+from sparkops.cli.app import COMMANDS, cli
+from sparkops.core.errors import InventoryError
 from sparkops.operate.execute import Execution, exit_status
 from sparkops.operate.history import runs
-from sparkops.operate.services import Rank
+from sparkops.operate.services import Rank, selected
 from sparkops.operate.status import NodeStatus, RankStatus, Status
 from sparkops.operate.switching import things
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
+from tests.unit.inventory.project import Project
 
 
 def rank(node: str, probe: bool = True) -> Rank:
@@ -84,3 +90,65 @@ def test_exec_fails_with_4_before_3() -> None:
     assert exit_status({"n": Execution(status=0), "m": Execution(reachable=False)}) == 3
     assert exit_status({"n": Execution(status=1), "m": Execution(reachable=False)}) == 4
     assert exit_status({"n": Execution(timed_out=True)}) == 4
+
+
+# Options: what a command can be told by the same word everywhere
+
+WORDS = {"--limit", "--role", "-e", "--jobs"}
+SENSE = {
+    **dict.fromkeys(("plan", "apply", "drift"), WORDS),
+    **dict.fromkeys(("status", "start", "stop", "restart"), {"--limit", "-e", "--jobs"}),
+    "logs": {"--limit", "-e"},  # all nodes of a service are listened to at once
+    **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
+    "trust": {"--limit"},  # a person is asked, node by node
+    "render": {"-e"},
+}
+
+
+@pytest.mark.parametrize("name", SENSE)
+def test_a_command_takes_the_common_options_that_make_sense_for_it(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    given = {word for each in command.params for word in each.opts}
+    assert given & WORDS == SENSE[name]
+
+
+def test_no_command_that_speaks_with_nodes_is_left_out_of_the_table() -> None:
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        given = {word for each in command.params for word in each.opts}
+        assert name in SENSE or "--jobs" not in given
+
+
+@pytest.fixture
+def project(tmp_path: Any) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("services", "limit", "meant"),
+    [
+        (["b"], [], "b"),
+        ([], ["n1"], "a"),
+        ([], ["n2"], "b c"),
+        ([], ["all"], "a b c"),
+        ([], ["!n1"], "b c"),
+        (["c", "a"], ["n2"], "c"),
+        (["nonsense"], ["n2"], "nonsense"),
+    ],
+)
+def test_limit_means_the_services_on_the_selected_nodes(
+    project: Project, services: list[str], limit: list[str], meant: str
+) -> None:
+    nodes = "nodes: {n1: , n2: , n3: , n4: }\n"
+    declared = "services: {a: {nodes: [n1]}, b: {nodes: [n2, n3]}, c: {nodes: [n3]}, d: {nodes: [n1], state: retired}}"
+    found = project.load(f"version: 1\ncluster: x\n{nodes}{declared}")
+    assert " ".join(selected(found, services, limit)) == meant
+
+
+@pytest.mark.parametrize(("limit", "told"), [([], "no service is named"), (["n4"], "no service is on n4")])
+def test_no_service_is_never_taken_for_all(project: Project, limit: list[str], told: str) -> None:
+    found = project.load("version: 1\ncluster: x\nnodes: {n1: , n4: }\nservices: {a: {nodes: [n1]}}")
+    with pytest.raises(InventoryError, match=told):
+        selected(found, [], limit)

@@ -17,7 +17,7 @@ from sparkops.checkpoints.hub import HubUnreachable
 from sparkops.core.plan import Action, Step
 from sparkops.core.secrets import Secret
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.worker import checkpoint, jobs
+from sparkops.worker import checkpoint, jobs, verifying
 from sparkops.worker.calls import Call, Refused
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply, call, differing
@@ -400,3 +400,24 @@ def test_a_replaced_checkpoint_is_read_and_hashed_again_though_it_was_proven(dec
     assert after["hashed"] > before["hashed"]
     assert {**after, "hashed": ""} == {**before, "hashed": ""}
     assert hub.bytes_sent() == 0
+
+
+def test_what_was_read_where_it_lies_is_linked_unread_until_it_is_touched(
+    declare: Declare, model: Path, tmp_path: Path
+) -> None:
+    one = declare(adopt=(str(model),))
+    shard = model / "model-1.safetensors"
+    assert one.manifest is not None
+    (oid,) = [oid for path, _, oid in json.loads(one.manifest.canonical)["files"] if path == shard.name]
+    shard.write_bytes(b"x" * 700_001)
+    index = verifying.Index(one.state_dir, one.name)
+    index.note(verifying.identity(shard.stat()), oid)
+    index.save()
+    order = {"ask": one.ask(), "act": one.act(step(one, "create"))}
+    missing = [path for path, *_ in checkpoint.look(call(), order)["missing"]]
+    assert shard.name not in missing, "the index says what it holds"
+
+    shutil.rmtree(Path(one.name).parent)
+    os.utime(shard)
+    missing = [path for path, *_ in checkpoint.look(call(), order)["missing"]]
+    assert shard.name in missing, "it was touched since: it is read, and found to be another"

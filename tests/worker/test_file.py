@@ -97,6 +97,29 @@ def test_a_secret_never_travels_back(tmp_path: Path) -> None:
     assert (tmp_path / "f").stat().st_mode & 0o7777 == 0o600
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_what_was_secret_does_not_travel_back_when_plain_content_takes_its_place(tmp_path: Path, mode: int) -> None:
+    apply(declared(tmp_path / "f", content=Secret("hunter2"), mode=f"{mode:04o}"))
+    plain = declared(tmp_path / "f", content="hello")
+    found = file.observe(plain.ask())
+    assert found is not None
+    digest = hashlib.sha256(b"hunter2").hexdigest()
+    assert not any("hunter" in str(value) or digest in str(value) for value in found.values())
+    assert "not shown" in plain.text_diff(found)
+    assert apply(plain) == ["content"]
+    assert (tmp_path / "f").read_text() == "hello"
+    assert apply(plain) == []
+
+
+def test_a_private_file_that_changes_between_look_and_act_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("one")
+    (tmp_path / "f").chmod(0o600)
+    plain = declared(tmp_path / "f", content="hello")
+    before = file.observe(plain.ask())
+    (tmp_path / "f").write_text("two")
+    assert file.observe(plain.ask()) != before
+
+
 def test_content_that_does_not_validate_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("good\n")
     one = declared(tmp_path / "f", content="bad\n", validate=["grep", "-q", "good", "{path}"])

@@ -8,8 +8,10 @@ import pytest
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
+from sparkops.inventory import quick
 from sparkops.inventory.declarations import BUILT_IN
 from sparkops.inventory.load import load
+from sparkops.inventory.schema import schema
 from sparkops.inventory.show import show, values
 from tests.unit.inventory.project import Project
 
@@ -144,6 +146,18 @@ def test_a_secret_passes_where_text_is_expected_and_nowhere_else(project: Projec
     )
 
 
+def test_local_is_short_for_the_type_and_keeps_the_rest(project: Project) -> None:
+    found = project.load(HEAD + "connection: {become: true}\nnodes: {a: {connection: local}, b: }\n")
+    assert (found.nodes["a"].connection.type, found.nodes["a"].connection.become) == ("local", True)
+    assert found.nodes["b"].connection.type == "ssh"
+
+
+def test_local_passes_without_jsonschema() -> None:
+    told = {"version": 1, "cluster": "c", "connection": "local", "nodes": {"a": {"connection": "local"}}}
+    assert quick.passes(told, schema(), fragment=False)
+    assert not quick.passes({**told, "connection": "locl"}, schema(), fragment=False)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -157,6 +171,9 @@ def test_a_secret_passes_where_text_is_expected_and_nowhere_else(project: Projec
         ("nodes: {a: {connection: {port: '22'}}}", "port is '22', expected a whole number|write 22 without quotes"),
         ("nodes: {a: {connection: {port: 70000}}}", "port is 70000, expected at most 65535"),
         ("nodes: {a: {connection: {become: 'yes'}}}", "become is 'yes', expected true or false|without quotes"),
+        ("nodes: {a: {connection: locl}}", "nodes.a.connection is 'locl', expected text that matches ^local$"),
+        ("nodes: {a: {connection: 3}}", "nodes.a.connection is 3, expected a mapping or text"),
+        ("nodes: {a: {connection: !env X}}", "a connection is no secret"),
         ("nodes: {a: {connection: {type: sssh}}}", "type is 'sssh', expected ssh, local|did you mean ssh?"),
         ("nodes: {a: {connection: {host_key: 3}}}", "host_key is 3, expected text or a list"),
         ("nodes: {a: {connection: {ssh_password: x}}}", "ssh_password stands in the file as plain text|!env NAME"),

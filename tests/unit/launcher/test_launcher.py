@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sparkops.launcher import launcher
+from sparkops.models import engine_errors
 
 Answer = Callable[[str, str], tuple[int, bytes]]
 
@@ -230,3 +231,32 @@ def test_a_rank_without_an_api_is_ready_when_its_container_runs(tmp_path: Path) 
         found._wait_for_completion("")
         told = systemd.recv(4096).decode()
     assert told.startswith("READY=1\nSTATUS=rank 1 of an engine")
+
+
+BLOCKS = "AssertionError: In Mamba cache align mode, block_size (4176) must be <= max_num_batched_tokens (2048)."
+
+
+@pytest.mark.parametrize(
+    ("line", "certain"),
+    [
+        (BLOCKS, True),
+        ("vllm serve: error: unrecognized arguments: --enable-mtp", True),
+        ("ValueError: No available memory for the cache blocks.", False),
+        ("torch.OutOfMemoryError: CUDA out of memory", False),
+        ("OSError: [Errno 98] Address already in use", False),
+        ("INFO: block_size (16)", False),
+    ],
+)
+def test_only_what_would_end_alike_again_is_permanent(tmp_path: Path, line: str, certain: bool) -> None:
+    (tmp_path / "errors.json").write_text(engine_errors.permanent())
+    found = launcher.permanent_errors(str(tmp_path / "errors.json"))
+    assert found is not None
+    assert bool(found.search(line)) is certain
+
+
+@pytest.mark.parametrize("text", [None, "", "[1]", '["("]', "{}"])
+def test_without_a_usable_list_nothing_is_permanent(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "errors.json").write_text(text)
+    found = launcher.permanent_errors(str(tmp_path / "errors.json"))
+    assert found is None or not found.search(BLOCKS)

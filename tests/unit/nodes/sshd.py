@@ -123,7 +123,7 @@ class Sshd:
             "host": "127.0.0.1",
             "port": self.port,
             "user": self.user,
-            "host_key": self.host_key(next(iter(self.host_keys))),
+            "host_keys": (self.host_key(next(iter(self.host_keys))),),
             "identity_file": str(self.key),
             "ssh_config": self.folder / "no_config",
             **changes,

@@ -59,13 +59,13 @@ def test_a_closed_transport_can_be_closed_again(server: Sshd, connections: Conne
 
 def test_an_unknown_host_is_refused_before_any_login(server: Sshd, connections: Connections) -> None:
     with pytest.raises(HostKeyError, match="nobody has vouched"):
-        connections.connect(server.target(host_key=None))
+        connections.connect(server.target(host_keys=()))
     assert server.logins == 0
     assert "Failed" not in server.log.read_text()
 
 
 def test_trusting_a_node_makes_it_known(server: Sshd, connections: Connections, tmp_path: Path) -> None:
-    target = server.target(host_key=None, known_hosts=tmp_path / "known_hosts")
+    target = server.target(host_keys=(), known_hosts=tmp_path / "known_hosts")
     found = connections.scan(target)
     assert [key.line for key in found] == [server.host_key()]
     hostkeys.add(tmp_path / "known_hosts", connections.known_as(target), found)
@@ -74,7 +74,7 @@ def test_trusting_a_node_makes_it_known(server: Sshd, connections: Connections, 
 
 def test_a_scan_finds_the_keys_of_every_type(servers: Servers, connections: Connections) -> None:
     server = servers(host_keys=("rsa", "ed25519", "ecdsa"))
-    found = connections.scan(server.target(host_key=None))
+    found = connections.scan(server.target(host_keys=()))
     assert [key.line for key in found] == [server.host_key(kind) for kind in ("ed25519", "ecdsa", "rsa")]
 
 
@@ -83,7 +83,7 @@ def test_the_known_type_is_asked_for_of_a_host_with_several(
     servers: Servers, connections: Connections, kind: str
 ) -> None:
     server = servers(host_keys=("ed25519", "ecdsa", "rsa"))
-    assert _said(connections.connect(server.target(host_key=server.host_key(kind))))
+    assert _said(connections.connect(server.target(host_keys=(server.host_key(kind),))))
 
 
 def test_another_key_than_the_pinned_one_is_refused_loudly(
@@ -91,8 +91,14 @@ def test_another_key_than_the_pinned_one_is_refused_loudly(
 ) -> None:
     keygen(tmp_path / "other")
     with pytest.raises(HostKeyError, match="HAS CHANGED"):
-        connections.connect(server.target(host_key=(tmp_path / "other.pub").read_text()))
+        connections.connect(server.target(host_keys=((tmp_path / "other.pub").read_text(),)))
     assert server.logins == 0
+
+
+def test_any_of_several_pinned_keys_is_right(server: Sshd, connections: Connections, tmp_path: Path) -> None:
+    keygen(tmp_path / "other")
+    pins = ((tmp_path / "other.pub").read_text(), server.host_key())
+    assert _said(connections.connect(server.target(host_keys=pins)))
 
 
 def test_a_host_that_lost_the_known_type_of_key_counts_as_changed(
@@ -100,14 +106,14 @@ def test_a_host_that_lost_the_known_type_of_key_counts_as_changed(
 ) -> None:
     keygen(tmp_path / "other", "-t", "ecdsa")
     with pytest.raises(HostKeyError, match="offers no ecdsa-sha2-nistp256 key any more"):
-        connections.connect(server.target(host_key=(tmp_path / "other.pub").read_text()))
+        connections.connect(server.target(host_keys=((tmp_path / "other.pub").read_text(),)))
 
 
 def test_the_alias_is_the_name_in_known_hosts(server: Sshd, connections: Connections, tmp_path: Path) -> None:
     (tmp_path / "known").write_text(f"rack-1 {server.host_key()}\n")
     config = tmp_path / "config"
     config.write_text(f"Host *\n HostKeyAlias rack-1\n UserKnownHostsFile {tmp_path / 'known'}\n")
-    assert _said(connections.connect(server.target(host_key=None, ssh_config=config)))
+    assert _said(connections.connect(server.target(host_keys=(), ssh_config=config)))
 
 
 # Logins

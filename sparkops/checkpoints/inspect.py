@@ -1,0 +1,309 @@
+"""What a checkpoint holds and whether it is whole, told from its headers alone: no tensor is read.
+
+A `Source` gives names, sizes and ranges of files; a folder and a hub's repository are two. Peak memory is one header
+per reader. It must not know how a person reads the answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from sparkops.checkpoints.hub import Hub
+from sparkops.checkpoints.manifest import Manifest
+from sparkops.checkpoints.parts import ORDER, missing_mtp, part_of, read_share
+from sparkops.core.errors import SparkopsError
+from sparkops.core.safetensors import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
+
+READERS = 8
+SMALL = 64 << 20
+"""Bytes of the largest JSON file beside the tensors that is read."""
+GUESS = 256 << 10
+"""Bytes that the first read of a file takes: most headers fit, so most files cost one request."""
+NAMED = 5
+"""How many names a fault shows."""
+
+
+class InspectError(SparkopsError):
+    """There is no checkpoint to look at, or it can't be read."""
+
+
+class Source(Protocol):
+    """Where a checkpoint's files are. `name` is for messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    def sizes(self) -> Mapping[str, int]:
+        """The files' sizes in bytes by their paths."""
+        ...
+
+    def read(self, path: str, start: int, count: int) -> bytes:
+        """At most `count` bytes of a file from `start`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder on this machine; links are followed, as the hub client's own folders are made of them."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
+    def sizes(self) -> Mapping[str, int]:
+        try:
+            found = [path for path in self.folder.rglob("*") if not path.name.startswith(".")]
+        except OSError as error:
+            raise InspectError(f"the folder can't be read: {error.strerror}", where=self.name) from None
+        dangling = next((path for path in found if path.is_symlink() and not path.exists()), None)
+        if dangling is not None:
+            raise InspectError(
+                f"{dangling.relative_to(self.folder)} is a link to {dangling.readlink()}, which is not there",
+                where=self.name,
+                hint="the folder was copied without the hub client's blobs: fetch the file again",
+            )
+        return {str(path.relative_to(self.folder)): path.stat().st_size for path in found if path.is_file()}
+
+    def read(self, path: str, start: int, count: int) -> bytes:
+        with open(self.folder / path, "rb") as file:
+            file.seek(start)
+            return file.read(count)
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A commit of a repository, read by ranges."""
+
+    hub: Hub
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return f"{self.manifest.repository}@{self.manifest.commit[:12]}"
+
+    def sizes(self) -> Mapping[str, int]:
+        return {file.path: file.size for file in self.manifest.files}
+
+    def read(self, path: str, start: int, count: int) -> bytes:
+        return self.hub.read(self.manifest.repository, self.manifest.commit, path, start, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """All tensors of one part and one dtype: how many, how many numbers, how many bytes."""
+
+    part: str
+    dtype: str
+    tensors: int
+    values: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a checkpoint: in which file ("" for the whole), what, and the way out."""
+
+    file: str
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a checkpoint holds. `read_per_token`: bytes of weights that decoding one token reads; None unknown."""
+
+    name: str
+    files: int
+    size: int
+    shares: tuple[Share, ...]
+    quantization: str
+    read_per_token: int | None
+    faults: tuple[Fault, ...]
+    config: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors there are."""
+        return sum(each.tensors for each in self.shares)
+
+
+def inspect(source: Source, readers: int = READERS) -> Inspection:
+    """Look at a checkpoint. Raises InspectError where it has no safetensors file, or what the source raises."""
+    sizes = source.sizes()
+    shards = sorted(path for path in sizes if path.endswith(".safetensors"))
+    if not shards:
+        raise InspectError(
+            "there is no .safetensors file in it", where=source.name, hint="name the folder that holds the shards"
+        )
+    with ThreadPoolExecutor(readers) as pool:
+        heads = dict(zip(shards, pool.map(lambda path: _head(source, path, sizes[path]), shards), strict=True))
+    faults = [head for head in heads.values() if isinstance(head, Fault)]
+    good = {path: head for path, head in heads.items() if isinstance(head, Header)}
+    faults += _duplicates(good)
+    config = _json(source, sizes, "config.json", faults)
+    faults += _index_faults(source, sizes, good, set(heads) - set(good))
+    text = config.get("text_config") or config
+    faults += _mtp_faults([each.name for head in good.values() for each in head.tensors], text)
+    shares = _shares(good)
+    complete = bool(config) and len(good) == len(heads)
+    return Inspection(
+        name=source.name,
+        files=len(sizes),
+        size=sum(sizes.values()),
+        shares=shares,
+        quantization=_quantization(config),
+        read_per_token=_read_per_token(shares, text) if complete else None,
+        faults=tuple(faults),
+        config=config,
+    )
+
+
+def _head(source: Source, path: str, size: int) -> Header | Fault:
+    try:
+        first = source.read(path, 0, min(GUESS, size))
+        length = header_length(first)
+        if size < LENGTH + length:
+            raise Broken(f"it has {size} bytes and its header alone claims {length}")
+        text = first[LENGTH : LENGTH + length]
+        if len(text) < length:
+            text += source.read(path, len(first), length - len(text))
+        header = parse_header(text)
+    except Broken as error:
+        return Fault(path, f"{error}", "fetch this file again")
+    if header.file_size != size:
+        verb = "is cut off" if size < header.file_size else "is too long"
+        return Fault(
+            path, f"it {verb}: {size} bytes where its header needs {header.file_size}", "fetch this file again"
+        )
+    return header
+
+
+def _duplicates(heads: Mapping[str, Header]) -> list[Fault]:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path, head in heads.items():
+        for each in head.tensors:
+            places[each.name].append(path)
+    double = {name: paths for name, paths in places.items() if len(paths) > 1}
+    if not double:
+        return []
+    files = sorted({path for paths in double.values() for path in paths})
+    return [
+        Fault(
+            files[-1],
+            f"{_some(double)} stand in several files ({', '.join(files[:NAMED])})",
+            "the loaders differ in which one they take: keep the file that the index names",
+        )
+    ]
+
+
+def _index_faults(
+    source: Source, sizes: Mapping[str, int], heads: Mapping[str, Header], broken: set[str]
+) -> list[Fault]:
+    name = "model.safetensors.index.json"
+    faults: list[Fault] = []
+    if name not in sizes:
+        if len(heads) + len(broken) > 1:
+            faults.append(Fault(name, "there are several shards and no index", "fetch the index"))
+        return faults
+    index = _json(source, sizes, name, faults)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict):
+        return [*faults, Fault(name, "it has no weight_map", "fetch the index again")] if index else faults
+    held = {each.name: path for path, head in heads.items() for each in head.tensors}
+    absent = [tensor for tensor, path in weight_map.items() if path not in broken and _lacks(heads, path, tensor)]
+    files = sorted({str(path) for path in weight_map.values()} - set(sizes))
+    if files:
+        faults.append(Fault(name, f"it names files that are not there: {', '.join(files[:NAMED])}", "fetch them"))
+    elif absent:
+        faults.append(Fault(name, f"it names tensors that their files do not hold: {_some(absent)}", "build it anew"))
+    unnamed = [tensor for tensor in held if tensor not in weight_map]
+    if unnamed:
+        hint = "engines load all of every listed file; write the entries, or take the tensors out"
+        faults.append(Fault(name, f"it does not name tensors that are there: {_some(unnamed)}", hint))
+    total = (index.get("metadata") or {}).get("total_size")
+    size = sum(each.size for head in heads.values() for each in head.tensors)
+    if isinstance(total, int) and total != size and not (broken or files or absent or unnamed):
+        faults.append(Fault(name, f"its total_size is {total}, the tensors have {size} bytes", "write it anew"))
+    return faults
+
+
+def _lacks(heads: Mapping[str, Header], path: Any, tensor: str) -> bool:
+    head = heads.get(path) if isinstance(path, str) else None
+    return head is None or tensor not in head.names
+
+
+def _mtp_faults(names: list[str], text_config: Mapping[str, Any]) -> list[Fault]:
+    missing = missing_mtp(names, text_config)
+    if not missing:
+        return []
+    if not any(part_of(name) == "mtp" for name in names):
+        layers = text_config["mtp_num_hidden_layers"]
+        text = f"config.json promises {layers} MTP layer(s) and no tensor of it is there"
+        return [Fault("", text, "serve it without MTP speculation, or graft the weights")]
+    return [Fault("", f"the MTP weights are incomplete: {_some(missing)} are missing", "graft them whole")]
+
+
+def _some(names: Any) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return ", ".join(str(each)[:160] for each in listed[:NAMED]) + more
+
+
+def _json(source: Source, sizes: Mapping[str, int], name: str, faults: list[Fault]) -> dict[str, Any]:
+    """A JSON file of the checkpoint; {} with a fault where it is lacking or is none."""
+    if name not in sizes:
+        faults.append(Fault(name, "it is not there", "fetch it"))
+        return {}
+    if sizes[name] > SMALL:
+        faults.append(Fault(name, f"it has {sizes[name]} bytes, more than the {SMALL} that are read"))
+        return {}
+    try:
+        value = json.loads(source.read(name, 0, SMALL))
+    except (ValueError, RecursionError):
+        faults.append(Fault(name, "it is no JSON", "fetch it again"))
+        return {}
+    if not isinstance(value, dict):
+        faults.append(Fault(name, "it is no JSON object", "fetch it again"))
+        return {}
+    return value
+
+
+def _shares(heads: Mapping[str, Header]) -> tuple[Share, ...]:
+    groups: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+    for head in heads.values():
+        for each in head.tensors:
+            groups[part_of(each.name), each.dtype].append(each)
+    order = sorted(groups, key=lambda key: (ORDER.index(key[0]), -BITS[key[1]], key[1]))
+    return tuple(
+        Share(part, dtype, len(group), sum(each.values for each in group), sum(each.size for each in group))
+        for part, dtype in order
+        for group in [groups[part, dtype]]
+    )
+
+
+def _read_per_token(shares: tuple[Share, ...], text_config: Mapping[str, Any]) -> int:
+    tied = bool(text_config.get("tie_word_embeddings")) and not any(each.part == "head" for each in shares)
+    read = sum(each.size * read_share(each.part, text_config) for each in shares)
+    return round(read + (sum(each.size for each in shares if each.part == "embeddings") if tied else 0))
+
+
+def _quantization(config: Mapping[str, Any]) -> str:
+    """The checkpoint's own word for how it is quantised; "" for not at all."""
+    found = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    if not isinstance(found, Mapping):
+        return ""
+    words = [str(found.get("quant_method", "unknown"))]
+    words += [str(found[key]) for key in ("quant_algo", "format", "packing_format") if found.get(key)]
+    if found.get("bits"):
+        words.append(f"{found['bits']} bits")
+    if found.get("group_size"):
+        words.append(f"groups of {found['group_size']}")
+    return ", ".join(words)

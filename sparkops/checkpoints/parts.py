@@ -1,0 +1,87 @@
+"""Which part of a model a tensor belongs to, by the names that Qwen3.5-MoE and its like use in their checkpoints.
+
+Names and counts as vLLM's loader reads them (vllm 0.33 models qwen3_5 and qwen3_5_mtp). It must not know files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+ORDER = (
+    "experts", "shared experts", "router", "attention", "linear attention", "dense layers", "norms", "head",
+    "embeddings", "mtp", "vision", "other",
+)  # fmt: skip
+"""All parts, in the order in which they are told."""
+
+_NAMES = (
+    ("mtp", re.compile(r"(^|\.)mtp\.")),
+    ("vision", re.compile(r"(^|\.)(visual|vision_tower|vision_model)\.")),
+    ("head", re.compile(r"(^|\.)lm_head(\.|$)")),
+    ("embeddings", re.compile(r"(^|\.)embed_tokens(\.|$)")),
+    ("router", re.compile(r"\.mlp\.(gate|shared_expert_gate)(\.|$)")),
+    ("shared experts", re.compile(r"\.shared_experts?\.")),
+    ("experts", re.compile(r"\.experts(\.|$)")),
+    ("linear attention", re.compile(r"\.linear_attn\.")),
+    ("attention", re.compile(r"\.(self_attn|attention)\.")),
+    ("norms", re.compile(r"norm[^.]*(\.|$)")),
+    ("dense layers", re.compile(r"\.mlp\.")),
+)
+"""The first that is found decides: a norm inside an attention layer is read with it."""
+
+_PIECE = re.compile(r"\.(weight|bias|qweight|qzeros|scales|g_idx|weight_packed|weight_scale|weight_scale_2"
+                    r"|weight_scale_inv|weight_shape|weight_zero_point|input_scale|weight_global_scale"
+                    r"|input_global_scale)$")  # fmt: skip
+MTP_COMMON = ("fc", "pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm")
+MTP_LAYER = (
+    "input_layernorm", "post_attention_layernorm",
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "self_attn.q_norm",
+    "self_attn.k_norm", "mlp.gate", "mlp.shared_expert_gate", "mlp.shared_expert.gate_proj",
+    "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj",
+)  # fmt: skip
+"""With the four common ones these are the 17 that an MTP layer has beside three per expert."""
+
+
+def part_of(name: str) -> str:
+    """The part of a tensor."""
+    return next((part for part, pattern in _NAMES if pattern.search(name)), "other")
+
+
+def module_of(name: str) -> str:
+    """The layer that a tensor is a piece of: the name without `.weight`, `.qweight`, `.scales` and the like."""
+    return _PIECE.sub("", name)
+
+
+def missing_mtp(names: Iterable[str], text_config: Mapping[str, Any]) -> list[str]:
+    """The MTP layers' modules that config.json promises (17 and three per expert for each) and no tensor has.
+
+    Experts that are kept fused (`mlp.experts.gate_up_proj`, `mlp.experts.down_proj`) count as all experts. Empty where
+    the model has no MTP layer at all by its configuration.
+    """
+    layers, experts = int(text_config.get("mtp_num_hidden_layers") or 0), int(text_config.get("num_experts") or 0)
+    if not layers:
+        return []
+    present = {module_of(name).partition("mtp.")[2] for name in names if part_of(name) == "mtp"}
+    wanted = list(MTP_COMMON)
+    for layer in range(layers):
+        prefix = f"layers.{layer}."
+        wanted += [prefix + each for each in MTP_LAYER]
+        if f"{prefix}mlp.experts.gate_up_proj" in present:
+            wanted.append(f"{prefix}mlp.experts.down_proj")
+        else:
+            kinds = ("gate_proj", "up_proj", "down_proj")
+            wanted += [f"{prefix}mlp.experts.{expert}.{kind}" for expert in range(experts) for kind in kinds]
+    return [f"mtp.{each}" for each in wanted if each not in present]
+
+
+def read_share(part: str, text_config: Mapping[str, Any]) -> float:
+    """What share of a part's bytes decoding one token reads, without speculation.
+
+    Of the experts k of E; of the embeddings a row, which is nothing; of vision and MTP nothing; else all
+    (roofline e.1 in docs/fit.md).
+    """
+    if part == "experts":
+        experts, chosen = text_config.get("num_experts"), text_config.get("num_experts_per_tok")
+        return float(chosen) / float(experts) if experts and chosen else 1.0
+    return 0.0 if part in ("embeddings", "vision", "mtp") else 1.0

@@ -1,0 +1,81 @@
+"""What a rule looks at: one serve line, what the engine makes of it, the model behind it, and where it is to run.
+
+It must not know the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from sparkops.models.effective import Effective, effective
+from sparkops.models.engine import Engine
+from sparkops.models.geometry import Geometry
+from sparkops.models.quantisation import Quantisation
+from sparkops.models.serve_line import ServeLine
+
+Severity: TypeAlias = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a rule found: the sentence, the flag (or variable) it is about, and where it differs from the rule's data:
+    another severity, another way out."""
+
+    message: str
+    about: str = ""
+    severity: Severity | None = None
+    remedy: str = ""
+
+
+Check: TypeAlias = "Callable[[Case], Iterable[Found]]"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line to judge. `geometry` is None for a model that nothing is known of, and so is `drafter`.
+
+    `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: nobody knows).
+    `spark` says that the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
+    those of the service; 0 where they are not known.
+    """
+
+    line: ServeLine
+    engine: Engine
+    geometry: Geometry | None = None
+    drafter: Geometry | None = None
+    quantisation: Quantisation = field(default_factory=Quantisation)
+    mtp_weights: bool | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 1
+    spark: bool = False
+    nodes: int = 0
+    beside: Path | None = None
+
+    @cached_property
+    def effective(self) -> Effective:
+        """What the engine makes of the line."""
+        return effective(self.line, self.geometry, self.engine, self.env, self.gpus, self.drafter)
+
+    @cached_property
+    def variables(self) -> Mapping[str, str]:
+        """The environment of the line, and what stands in front of it."""
+        return {**self.line.environment, **self.env}
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether the model is known to keep a recurrent state beside keys and values."""
+        return self.geometry is not None and self.geometry.hybrid
+
+    @property
+    def quantized(self) -> str:
+        """The checkpoint's own method, as the engine names it after its detection; "" for none."""
+        return "modelopt_fp4" if self.quantisation.method == "modelopt" and self.nvfp4 else self.quantisation.method
+
+    @property
+    def nvfp4(self) -> bool:
+        """Whether the checkpoint's weights are NVFP4."""
+        return "NVFP4" in self.quantisation.algorithm.upper() or self.quantisation.formats.get("experts") == "nvfp4"

@@ -1,0 +1,286 @@
+"""The services of an inventory judged before anything is touched: their lines, and what only an inventory can show.
+
+Each service's line comes from where the unit's comes from (`service_spec`), so that there is one road. It must not know
+a node: what is observed is the business of the roles' own resources.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+from sparkops.core.errors import InventoryError, LintError
+from sparkops.core.secrets import SecretRef
+from sparkops.inventory.inventory import Accept, Inventory, Service
+from sparkops.inventory.merge import origin
+from sparkops.lint import line as lines
+from sparkops.lint.case import Found
+from sparkops.lint.check import Finding, check, ordered, refusing
+from sparkops.lint.rules import rules
+from sparkops.models.effective import effective
+from sparkops.models.engine import Engine, engine
+from sparkops.models.serve_line import parse
+from sparkops.models.service_spec import spec_of
+
+TAG_VERSION = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+)(?:[-_+.]|$)")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+MOVING = ("latest", "nightly", "main", "dev")
+MOST_MEMORY = 0.90
+FIRST_BOOT_SECONDS, COLD_START_SECONDS, READY_SECONDS = 2400, 900, 600
+"""What first starts, other starts, and loads over several nodes were seen to take at least (spark-world.md L27)."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A service on one of its nodes: the merged variables of the roles, and the engine that serves it, if known.
+
+    `addresses` are those of all its nodes on the fabric, the head first.
+    """
+
+    service: Service
+    node: str
+    rank: int
+    variables: Mapping[str, Any]
+    engine: Engine | None
+    addresses: tuple[str | None, ...] = ()
+
+
+def lint_inventory(inventory: Inventory, today: date, nodes: Iterable[str] | None = None) -> list[Finding]:
+    """All findings of the services on these nodes (all of them without), those that the inventory accepts marked."""
+    chosen = set(inventory.nodes if nodes is None else nodes)
+    places = [place for place in _places(inventory) if place.node in chosen]
+    found = [*_lines(inventory, places), *_of_services(inventory, places), *_of_nodes(inventory, places)]
+    return ordered([_accepted(each, inventory.accept, today) for each in dict.fromkeys(found)])
+
+
+def refuse(inventory: Inventory, today: date, nodes: Iterable[str] | None = None) -> None:
+    """Raises LintError with every error of the services on these nodes that the inventory does not accept."""
+    errors = [_error(each) for each in refusing(lint_inventory(inventory, today, nodes))]
+    if errors:
+        raise LintError(errors[0].what, where=errors[0].where, hint=errors[0].hint, others=tuple(errors[1:]))
+
+
+def _error(finding: Finding) -> LintError:
+    what = f"{finding.subject}: {finding.message} [{finding.id}]"
+    return LintError(what, where=finding.where, hint=finding.remedy)
+
+
+def _places(inventory: Inventory) -> Iterator[Placed]:
+    for service in inventory.services.values():
+        if service.state == "retired":
+            continue
+        for rank, node in enumerate(service.nodes):
+            if inventory.nodes[node].state != "retired":
+                variables = inventory.variables(node, service.name)
+                yield Placed(
+                    service,
+                    node,
+                    rank,
+                    variables,
+                    _engine(inventory, service, variables),
+                    tuple(inventory.addresses(service.name)),
+                )
+
+
+def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:
+    """The engine of a service: as declared, as the image's tag says, or as the recipe says."""
+    image = variables["image"]
+    reference = str(image["pull"] or "") if not (image["build"] or {}).get("tag") else ""
+    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
+    named = TAG_VERSION.search(tag) if "vllm" in reference else None
+    recipe = service.recipe.engine if service.recipe else None
+    for version in (variables["service"].get("engine"), named[1] if named else None, recipe):
+        if version:
+            return engine(str(version), inventory.folder)
+    return None
+
+
+def _lines(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
+    """What the rules of a line say of each service; what is the same on several nodes is said once."""
+    told: set[tuple[str, str, str]] = set()
+    for place in places:
+        words = _words(place)
+        if words is None:
+            continue
+        if place.engine is None:
+            message = "neither the image's tag nor the recipe says which engine this is: its line is not judged"
+            yield _finding("engine-unknown", Found(message), inventory, place, ("service", "engine"))
+            continue
+        case = lines.case(
+            parse(words, place.engine),
+            place.engine,
+            env=_environment(place),
+            model=place.variables["checkpoint"]["repository"] or None,
+            spark=place.variables["service"]["gpus"] is not None,
+            nodes=len(place.service.nodes),
+            beside=inventory.folder,
+        )
+        for each in check(case, f"services.{place.service.name}", place.variables["checkpoint"]["repository"] or ""):
+            key = (each.subject, each.id, each.message)
+            if key not in told:
+                told.add(key)
+                yield replace(each, where=_where(inventory, place, _path(each)))
+
+
+def _words(place: Placed) -> list[str] | None:
+    """The engine's words; None where this is no vLLM, or where compiling the inventory will say what is wrong."""
+    variables = place.variables
+    command = variables["service"]["command"]
+    if command and not any(word.rpartition("/")[2] in ("vllm", "serve") for word in command):
+        return None
+    service = {
+        **variables["service"],
+        "name": place.service.name,
+        "rank": place.rank,
+        "nodes": place.service.nodes,
+        "addresses": place.addresses,
+    }
+    secret = {key for key, value in (service["environment"] or {}).items() if isinstance(value, SecretRef)}
+    try:
+        spec = spec_of(service, variables["image"], variables["checkpoint"], {}, secret)
+    except InventoryError:
+        return None
+    argv = list(spec.argv)
+    return argv if command else ["vllm", "serve", *argv]
+
+
+def _environment(place: Placed) -> dict[str, str]:
+    given = place.variables["service"]["environment"] or {}
+    return {key: str(value) for key, value in given.items() if value is not None}
+
+
+def _of_services(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
+    """Image, checkpoint and limits of each service, at its head."""
+    for place in places:
+        if place.rank:
+            continue
+        for name, path, message in (*_references(place), *_limits(place)):
+            yield _finding(name, Found(message), inventory, place, path)
+
+
+def _references(place: Placed) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    image, checkpoint = place.variables["image"], place.variables["checkpoint"]
+    reference = str(image["pull"] or "")
+    pinned = "@sha256:" in reference or image["digest"] or image["manifest"] or image["archive"]
+    if reference and not pinned and not (image["build"] or {}).get("tag"):
+        _, _, tag = reference.rpartition("/")[2].partition(":")
+        moving = not tag or any(word in tag.lower() for word in MOVING)
+        words = f"the tag of {reference} moves" if tag else f"{reference} names no tag, so it is `latest`, which moves"
+        yield (
+            "image-moves" if moving else "image-not-pinned",
+            ("image", "pull"),
+            words if moving else f"{reference} is named without its digest",
+        )
+    revision = str(checkpoint["revision"] or "")
+    if checkpoint["repository"] and not checkpoint["commit"] and not COMMIT.fullmatch(revision):
+        words = f"{checkpoint['repository']} at {revision} is a branch or a tag, which moves"
+        yield "checkpoint-not-pinned", ("checkpoint", "revision"), words
+
+
+def _limits(place: Placed) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    if place.engine is None or place.variables["service"]["gpus"] is None:
+        return
+    timeouts = place.variables["service"]["timeouts"]
+    for key, least in (("first_boot_seconds", FIRST_BOOT_SECONDS), ("cold_start_seconds", COLD_START_SECONDS)):
+        if timeouts[key] < least:
+            words = f"{key} is {timeouts[key]:g}, and such starts were seen to take {least} and more"
+            yield "cold-start-limit", ("service", "timeouts", key), words
+    ready = _environment(place).get("VLLM_ENGINE_READY_TIMEOUT_S", str(READY_SECONDS))
+    if len(place.service.nodes) > 1 and ready.isdigit() and int(ready) <= READY_SECONDS:
+        words = f"VLLM_ENGINE_READY_TIMEOUT_S is {ready} on {len(place.service.nodes)} nodes"
+        yield "engine-ready-limit", ("service", "environment", "VLLM_ENGINE_READY_TIMEOUT_S"), words
+
+
+def _of_nodes(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
+    """What the services of one node do to each other."""
+    by_node: dict[str, list[Placed]] = defaultdict(list)
+    for place in places:
+        by_node[place.node].append(place)
+    for node, here in by_node.items():
+        for index, place in enumerate(here):
+            beside = [other for other in here[:index] if not _exclude(place, other)]
+            yield from _port(inventory, node, place, beside)
+            yield from _memory(inventory, node, place, beside)
+
+
+def _exclude(one: Placed, other: Placed) -> bool:
+    """Whether two services never run together, because one names the other's unit as a conflict."""
+    return _unit(one) in (other.variables["service"]["conflicts"] or ()) or _unit(other) in (
+        one.variables["service"]["conflicts"] or ()
+    )
+
+
+def _unit(place: Placed) -> str:
+    return str(place.variables["service"]["unit"] or f"{place.service.name}.service")
+
+
+def _port(inventory: Inventory, node: str, place: Placed, beside: list[Placed]) -> Iterator[Finding]:
+    port = place.variables["service"]["port"]
+    for other in beside:
+        if not place.rank and not other.rank and other.variables["service"]["port"] == port:
+            message = f"port {port} on {node} is {other.service.name}'s as well"
+            yield _finding("port-taken-twice", Found(message), inventory, place, ("service", "port"))
+
+
+def _memory(inventory: Inventory, node: str, place: Placed, beside: list[Placed]) -> Iterator[Finding]:
+    shares = {each.service.name: _share(each) for each in (*beside, place)}
+    total = sum(shares.values())
+    if beside and shares[place.service.name] and total > MOST_MEMORY:
+        parts = " + ".join(f"{name} {share:g}" for name, share in shares.items() if share)
+        message = f"the services on {node} take {total:.2f} of its memory ({parts}), more than {MOST_MEMORY:g}"
+        path = ("service", "serve", "gpu-memory-utilization")
+        yield _finding("memory-of-services", Found(message), inventory, place, path)
+
+
+def _share(place: Placed) -> float:
+    """The fraction of a node's memory that a service takes; 0 where it has no GPU, or is no engine that is known."""
+    words = _words(place)
+    if words is None or place.engine is None or place.variables["service"]["gpus"] is None:
+        return 0.0
+    return effective(parse(words, place.engine), None, place.engine).gpu_memory_utilization
+
+
+def _path(finding: Finding) -> tuple[str, ...]:
+    """Where a finding of a line stands in the variables."""
+    flag = finding.flag
+    return ("service", "serve", flag.lstrip("-")) if flag.startswith("-") else ("service", "environment", flag)
+
+
+def _where(inventory: Inventory, place: Placed, path: tuple[str, ...]) -> str:
+    """`file:line` of a variable, or of the service where nothing sets it."""
+    defaults = inventory.sources.defaults
+    layers = [layer for layer in inventory.layers(place.node, place.service.name) if layer not in defaults]
+    for candidate in (path, (*path[:-1], path[-1].replace("-", "_")), (*path[:-1], f"no-{path[-1]}")):
+        layer = origin(layers, candidate)
+        if layer is not None and candidate[-1]:
+            found = layer.where(candidate)
+            return found.rpartition(":")[0] if found.count(":") > 1 else found
+    found = place.service.where
+    return found.rpartition(":")[0] if found.count(":") > 1 else found
+
+
+def _finding(name: str, found: Found, inventory: Inventory, place: Placed, path: tuple[str, ...]) -> Finding:
+    rule = rules()[name]
+    return Finding(
+        id=name,
+        severity=found.severity or rule.severity,
+        message=found.message,
+        subject=f"services.{place.service.name}",
+        remedy=found.remedy or rule.remedy,
+        source=rule.source,
+        engine=place.engine.asked if place.engine else "",
+        where=_where(inventory, place, path),
+    )
+
+
+def _accepted(finding: Finding, accepts: Iterable[Accept], today: date) -> Finding:
+    """A finding that the inventory accepts, by its id or `ID@SERVICE`, until the day that it names."""
+    service = finding.subject.partition(".")[2]
+    for each in accepts:
+        if each.id in (finding.id, f"{finding.id}@{service}") and (not each.until or each.until >= today.isoformat()):
+            return replace(finding, accepted=f"{each.reason}{f' (until {each.until})' if each.until else ''}")
+    return finding

@@ -1,0 +1,144 @@
+"""Rules about the words themselves: what the engine's own parser refuses, and what will be refused by its next version.
+
+It must not know a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from sparkops.inventory.faults import nearest
+from sparkops.lint.case import Case, Check, Found
+from sparkops.models import engine as engines
+
+AT_LEAST_ONE = (
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "max-num-seqs",
+    "block-size",
+    "mamba-block-size",
+    "stream-interval",
+    "nnodes",
+)
+"""Flags whose number the engine's validators want to be one or more."""
+
+LEVELS = (0, 1, 2, 3)
+REPLACED = {
+    "rope-scaling": "use --hf-overrides with rope_parameters",
+    "task": "take it out: the model's own task is served (--runner chooses another)",
+    "enable-reasoning": "take it out: --reasoning-parser alone turns it on",
+    "guided-decoding-backend": "use --structured-outputs-config with a `backend`",
+    "use-v2-block-manager": "take it out: there is only one block manager",
+    "swap-space": "take it out: preempted requests are computed again",
+    "calculate-kv-scales": "take it out: scales come with the checkpoint",
+    "disable-log-requests": "take it out: requests are only logged with --enable-log-requests",
+    "max-num-partial-prefills": "take it out",
+    "max-long-partial-prefills": "take it out",
+}
+"""What became of flags that were taken out (vllm-constraints.md 9)."""
+
+
+def unknown_flag(case: Case) -> Iterable[Found]:
+    for problem in case.line.problems:
+        if problem.kind == "unknown":
+            bare = problem.word.lstrip("-").removeprefix("no-").partition("=")[0]
+            yield Found(f"{problem.message}{_known(case, bare)}", problem.flag, remedy=_instead(case, bare))
+
+
+def refused(kind: str, case: Case) -> Iterable[Found]:
+    """What the parser refuses for one reason."""
+    for problem in case.line.problems:
+        if problem.kind == kind:
+            near = (
+                nearest(problem.word, case.engine.choices.get(problem.flag.lstrip("-"), ())) if problem.word else None
+            )
+            yield Found(problem.message, problem.flag, remedy=f"did you mean {near}?" if near else "")
+
+
+def number_out_of_range(case: Case) -> Iterable[Found]:
+    get = case.line.get
+    for flag in AT_LEAST_ONE:
+        value = get(flag)
+        if isinstance(value, int) and value < 1:
+            yield Found(f"{flag.replace('-', '_')} is {value}: Input should be greater than or equal to 1", f"--{flag}")
+    tokens = case.effective.max_num_batched_tokens
+    if tokens < 1:
+        given = get("max-num-batched-tokens")
+        yield Found(
+            f"max_num_batched_tokens is {tokens}: Input should be greater than or equal to 1",
+            "--max-num-batched-tokens" if given is not None else "--max-num-seqs",
+        )
+    used = get("gpu-memory-utilization")
+    if isinstance(used, float) and not 0 < used <= 1:
+        bound = "greater than 0" if used <= 0 else "less than or equal to 1"
+        yield Found(f"gpu_memory_utilization is {used:g}: Input should be {bound}", "--gpu-memory-utilization")
+    level = get("optimization-level")
+    if isinstance(level, int) and level not in LEVELS:
+        yield Found(f"optimization_level is {level}: Input should be 0, 1, 2 or 3", "--optimization-level")
+    length = get("max-model-len")
+    if isinstance(length, int) and length < -1:
+        yield Found(f"max_model_len is {length}, which is no length", "--max-model-len")
+
+
+def abbreviated_flag(case: Case) -> Iterable[Found]:
+    for written, meant in case.line.abbreviated.items():
+        yield Found(
+            f"{written} is read as {meant} only as long as no other flag begins so", written, remedy=f"write {meant}"
+        )
+
+
+def deprecated_flag(case: Case) -> Iterable[Found]:
+    for flag, written in case.line.spelled.items():
+        if flag in case.engine.deprecated or written.lstrip("-") in case.engine.deprecated:
+            yield Found(f"{written} is deprecated in {case.engine.version}: it will be taken out", written)
+
+
+def log_outputs_without_requests(case: Case) -> Iterable[Found]:
+    if case.line.get("enable-log-outputs") and not case.line.get("enable-log-requests"):
+        yield Found("Error: --enable-log-outputs requires --enable-log-requests", "--enable-log-outputs")
+
+
+def model_not_named(case: Case) -> Iterable[Found]:
+    if not case.line.model and case.line.get("config") is None:
+        default = case.engine.defaults.get("model", "its default model")
+        yield Found(f"the line names no model: the engine would serve {default}")
+
+
+def config_file_not_read(case: Case) -> Iterable[Found]:
+    if case.line.get("config") is not None:
+        yield Found(
+            f"the flags in {case.line.get('config')} are not judged: the file is the engine's to read", "--config"
+        )
+
+
+def _known(case: Case, flag: str) -> str:
+    """In which other versions a flag is known, as a half sentence."""
+    span = engines.spans("flags", flag, case.beside) or engines.spans("inverse", flag, case.beside)
+    if span is None:
+        return " (no listed version knows it)"
+    first, last = span
+    newest = engines.versions(case.beside)[-1]
+    return f" (known since {first})" if last == newest else f" (known up to {last})"
+
+
+def _instead(case: Case, flag: str) -> str:
+    if flag in REPLACED:
+        return REPLACED[flag]
+    near = nearest(flag, [*case.engine.flags, *case.engine.inverse])
+    return f"did you mean --{near}?" if near else ""
+
+
+RULES: Mapping[str, Check] = {
+    "unknown-flag": unknown_flag,
+    "ambiguous-flag": partial(refused, "ambiguous"),
+    "flag-value": partial(refused, "value"),
+    "flag-choice": partial(refused, "choice"),
+    "extra-words": partial(refused, "words"),
+    "number-out-of-range": number_out_of_range,
+    "abbreviated-flag": abbreviated_flag,
+    "deprecated-flag": deprecated_flag,
+    "log-outputs-without-requests": log_outputs_without_requests,
+    "model-not-named": model_not_named,
+    "config-file-not-read": config_file_not_read,
+}

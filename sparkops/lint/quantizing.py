@@ -1,0 +1,260 @@
+"""Rules about quantisation, KV types and attention backends: L11 to L13, N3, N4, N7, and what the validators want.
+
+It must not know another version than the case's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sparkops.inventory.faults import nearest
+from sparkops.lint.case import Case, Check, Found
+from sparkops.models import engine as engines
+from sparkops.models.effective import FLOAT32, serves
+
+FAMILIES: Mapping[str, str] = {
+    **dict.fromkeys(("awq", "awq_marlin", "auto_awq", "cpu_awq"), "awq"),
+    **dict.fromkeys(("gptq", "gptq_marlin", "auto_gptq"), "gptq"),
+    **dict.fromkeys(("modelopt", "modelopt_fp4", "modelopt_mixed", "modelopt_mxfp8"), "modelopt"),
+    "fp8": "fp8",
+    "compressed-tensors": "compressed-tensors",
+}
+"""Methods whose checkpoints are their own: named for another family's checkpoint the engine refuses them."""
+
+FROM_CHECKPOINT = (
+    *(name for name, family in FAMILIES.items() if family in ("awq", "gptq", "modelopt")),
+    "inc",
+    "moe_wna16",
+)
+"""Methods that are read from a checkpoint's own files, and do not quantise on the fly."""
+
+NOT_FLOAT32 = ("fp8", "inc", "awq_marlin", "auto_awq", "gptq_marlin", "auto_gptq", "modelopt_fp4")
+ACTIVATIONS: Mapping[str, str] = {"modelopt_fp4": "[torch.bfloat16, torch.float16, torch.float8_e4m3fn]"}
+CONFIG_KEYS = ("linear", "moe", "ignore", "targets")
+SCHEMES = ("fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "mxfp4", "int8_per_channel_weight_only")
+MARLIN = ("inc", "gptq_marlin", "auto_gptq", "awq_marlin", "auto_awq", "compressed-tensors")
+MARLIN_COLUMNS = 64
+"""The least output columns of one rank's part of a layer that Marlin takes (vllm-constraints.md 3)."""
+
+
+def method_unknown(case: Case) -> Iterable[Found]:
+    method, known = _asked(case), case.engine.quantization_methods
+    if not method or method in known or _detected(case):
+        return
+    span = engines.spans("quantization_methods", method, case.beside)
+    near = nearest(method, known)
+    yield Found(
+        f"Unknown quantization method: {method}. Must be one of {list(known)}"
+        + (f"; {span[0]} to {span[1]} know it" if span else ""),
+        "--quantization",
+        remedy=f"did you mean {near}?" if near and not span else "",
+    )
+
+
+def method_deprecated(case: Case) -> Iterable[Found]:
+    method = _asked(case) if not _detected(case) else ""
+    if method not in case.engine.quantization_methods or case.line.get("allow-deprecated-quantization"):
+        return
+    if method in case.engine.deprecated_quantization_methods:
+        yield Found(f"The quantization method {method} is deprecated", "--quantization")
+
+
+def method_of_another_checkpoint(case: Case) -> Iterable[Found]:
+    method, own = _asked(case), case.quantized
+    if not method or not own or method not in case.engine.quantization_methods:
+        return
+    if method in FAMILIES and own in FAMILIES and FAMILIES[method] != FAMILIES[own]:
+        yield Found(
+            f"Quantization method specified in the model config ({own}) does not match the quantization method "
+            f"specified in the quantization argument ({method})",
+            "--quantization",
+            remedy="take --quantization out: the engine finds the checkpoint's own method",
+        )
+
+
+def method_needs_checkpoint(case: Case) -> Iterable[Found]:
+    method = _asked(case)
+    if case.geometry is None or case.quantized or method not in case.engine.quantization_methods:
+        return
+    if method in FROM_CHECKPOINT:
+        yield Found(
+            f"Cannot find the config file for {method}: the checkpoint is not quantised",
+            "--quantization",
+            remedy="take --quantization out, or name a checkpoint of that method",
+        )
+    elif method == "online" and not case.line.get("quantization-config"):
+        yield Found(
+            "OnlineQuantizationConfig is missing its 'args': online quantisation needs to be told how",
+            "--quantization",
+            remedy="take a shorthand like fp8_per_block, or add --quantization-config",
+        )
+
+
+def config_refused(case: Case) -> Iterable[Found]:
+    """QuantizationConfigArgs: its keys, and the schemes under `linear`, `moe` and `targets`."""
+    given = case.line.get("quantization-config")
+    if given is None:
+        return
+    for fault in _config_faults(case, given):
+        yield Found(f"1 validation error for QuantizationConfigArgs: {fault}", "--quantization-config")
+
+
+def _config_faults(case: Case, given: Any) -> Iterable[str]:
+    if not isinstance(given, Mapping):
+        yield "it is no mapping"
+        return
+    for key in given:
+        if key not in CONFIG_KEYS:
+            yield f"{key}: Unexpected keyword argument"
+        elif key == "targets" and not case.engine.law("quantization_targets"):
+            yield "targets: Unexpected keyword argument"
+    targets = given.get("targets")
+    if targets is not None and (given.get("linear") is not None or given.get("moe") is not None):
+        yield "targets excludes linear and moe"
+    schemes = [(key, given[key]) for key in ("linear", "moe") if isinstance(given.get(key), str)]
+    schemes += list(targets.items()) if isinstance(targets, Mapping) else []
+    for key, scheme in schemes:
+        if scheme not in (*SCHEMES, *case.engine.quantization_methods):
+            yield f"{key}: {scheme!r} is none of {', '.join(SCHEMES)}"
+    for key in ("linear", "moe"):
+        for side, scheme in given[key].items() if isinstance(given.get(key), Mapping) else ():
+            if isinstance(scheme, str) and scheme not in (*SCHEMES, *case.engine.quantization_methods):
+                yield f"{key}.{side}: {scheme!r} is no layer's scheme"
+
+
+def dtype_of_quantization(case: Case) -> Iterable[Found]:
+    resolved = case.engine.quantization.get(case.quantized, case.quantized)
+    if case.effective.dtype in FLOAT32 and resolved in NOT_FLOAT32:
+        supported = ACTIVATIONS.get(resolved, "[torch.bfloat16, torch.float16]")
+        yield Found(
+            f"torch.float32 is not supported for quantization method {resolved}. Supported dtypes: {supported}",
+            "--dtype",
+        )
+
+
+def nvfp4_moe_backend(case: Case) -> Iterable[Found]:
+    backend = case.line.get("moe-backend") or "auto"
+    if case.nvfp4 and case.geometry is not None and case.geometry.experts and backend != "marlin":
+        yield Found(
+            f"NVFP4 experts with --moe-backend {backend}: the engine takes a CUTLASS kernel that declares family 120 "
+            "and was seen to give wrong answers or stop on a GB10",
+            "--moe-backend",
+        )
+
+
+def marlin_columns(case: Case) -> Iterable[Found]:
+    geometry, ranks = case.geometry, case.effective.tensor_parallel
+    resolved = case.engine.quantization.get(case.quantized, case.quantized)
+    if geometry is None or not geometry.hybrid or ranks < 2 or resolved not in MARLIN:
+        return
+    columns = 2 * geometry.linear_value_heads // ranks
+    if columns < MARLIN_COLUMNS:
+        yield Found(
+            f"in_proj_ba has {columns} output columns on each of {ranks} ranks and Marlin takes {MARLIN_COLUMNS} or "
+            "more; the load fails where the checkpoint quantises it",
+            "--tensor-parallel-size",
+        )
+
+
+def kv_dtype_unknown(case: Case) -> Iterable[Found]:
+    dtype, known = case.effective.kv_cache_dtype, case.engine.kv_cache_dtypes
+    if case.engine.law("kv_dtype_checked_by") == "config" and dtype not in known:
+        near = nearest(dtype, known)
+        yield Found(
+            f"Invalid kv_cache_dtype: {dtype!r}. Valid values are: {list(known)}",
+            "--kv-cache-dtype",
+            remedy=f"did you mean {near}?" if near else "",
+        )
+
+
+def kv_dtype_on_hybrid(case: Case) -> Iterable[Found]:
+    turbo = case.effective.kv_cache_dtype.startswith("turboquant")
+    if turbo and case.hybrid and not case.engine.law("turboquant_hybrid"):
+        yield Found("TurboQuant KV cache is not supported for hybrid (attention + Mamba) models", "--kv-cache-dtype")
+
+
+def no_attention_backend(case: Case) -> Iterable[Found]:
+    now = case.effective
+    if (
+        now.attention_backend is not None
+        or now.kv_cache_dtype not in case.engine.kv_cache_dtypes
+        or not _ordinary(case)
+    ):
+        return
+    if any(now.kv_cache_dtype in takes for takes in case.engine.attention.values()) or _served_elsewhere(case):
+        return
+    yield Found(
+        f"No valid attention backend found for cuda with kv_cache_dtype={now.kv_cache_dtype}: none takes it on a GB10 "
+        f"in {case.engine.version}",
+        "--kv-cache-dtype",
+        remedy="take fp8, or leave it at 16 bit",
+    )
+
+
+def attention_backend_refused(case: Case) -> Iterable[Found]:
+    name, now, engine = case.effective.attention_backend, case.effective, case.engine
+    given = case.line.get("attention-backend") or case.line.mapping("attention-config").get("backend")
+    if name is None or given is None:
+        return
+    if name not in engine.attention_backends:
+        span = engines.spans("attention_backends", name, case.beside)
+        near = nearest(name, engine.attention_backends)
+        yield Found(
+            f"Unknown attention backend: '{given}'. Valid options are: {', '.join(engine.attention_backends)}"
+            + (f"; {span[0]} to {span[1]} know it" if span else ""),
+            "--attention-backend",
+            remedy=f"did you mean {near}?" if near and not span else "",
+        )
+        return
+    if not _ordinary(case):
+        return
+    reason = engine.attention_refused.get(name, "")
+    takes = engine.attention.get(name)
+    if takes is not None and not serves(name, takes, now.kv_cache_dtype, now.dtype):
+        reason = "kv_cache_dtype not supported" if now.kv_cache_dtype not in takes else "dtype not supported"
+    if reason:
+        yield Found(
+            f"Selected backend AttentionBackendEnum.{name} is not valid for this configuration. Reason: [{reason!r}]"
+            + (f" (kv_cache_dtype {now.kv_cache_dtype})" if "kv_cache" in reason else ""),
+            "--attention-backend",
+            remedy="take --attention-backend out: the engine finds one that serves",
+        )
+
+
+def _asked(case: Case) -> str:
+    return str(case.line.get("quantization") or "").lower()
+
+
+def _detected(case: Case) -> bool:
+    """Whether the engine takes the checkpoint's own method, whatever the flag says."""
+    return case.quantized == "auto-round"
+
+
+def _ordinary(case: Case) -> bool:
+    """Whether attention is that of keys and values by head, for which the engine's table of backends holds."""
+    return case.geometry is not None and not case.geometry.gaps
+
+
+def _served_elsewhere(case: Case) -> bool:
+    """Whether a type belongs to a backend that the table does not list, so that nothing certain is known."""
+    return (
+        not case.effective.kv_cache_dtype.startswith(("fp8", "nvfp4"))
+        or case.effective.kv_cache_dtype == "nvfp4_4over6"
+    )
+
+
+RULES: Mapping[str, Check] = {
+    "quantization-unknown": method_unknown,
+    "quantization-deprecated": method_deprecated,
+    "quantization-of-another-checkpoint": method_of_another_checkpoint,
+    "quantization-without-checkpoint": method_needs_checkpoint,
+    "quantization-config-refused": config_refused,
+    "dtype-of-quantization": dtype_of_quantization,
+    "nvfp4-moe-backend": nvfp4_moe_backend,
+    "marlin-columns": marlin_columns,
+    "kv-dtype-unknown": kv_dtype_unknown,
+    "kv-dtype-on-hybrid": kv_dtype_on_hybrid,
+    "no-attention-backend": no_attention_backend,
+    "attention-backend-refused": attention_backend_refused,
+}

@@ -1,0 +1,233 @@
+"""Rules about memory, lengths, graphs, parsers, loading and the environment: L17, L18, L21, L23, L24, N6, N8.
+
+It must not know another version than the case's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sparkops.inventory.faults import nearest
+from sparkops.lint.case import Case, Check, Found
+from sparkops.models import engine as engines
+from sparkops.models.effective import truthy
+
+UTILISATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
+FRACTION, FRACTION_OF_SEVERAL, FREEZING_FRACTION = 0.85, 0.80, 0.90
+"""Memory fractions that leave a Spark little air, alone and in a group, and above which it froze."""
+
+GRAPH_MODES = ("NONE", "PIECEWISE", "FULL", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
+QWEN_TOOLS = ("qwen3_coder", "qwen3_xml", "qwen3_json")
+
+
+def memory_fraction(case: Case) -> Iterable[Found]:
+    now = case.effective
+    used, several = now.gpu_memory_utilization, max(now.nnodes, case.nodes) > 1
+    limit = FRACTION_OF_SEVERAL if several else FRACTION
+    if not limit < used <= 1:
+        return
+    told = "" if case.line.get("gpu-memory-utilization") is not None else f" ({case.engine.version}'s default)"
+    yield Found(
+        f"gpu_memory_utilization {used:g}{told}: GPU and system share one memory, and a Spark that runs out "
+        "of it freezes",
+        UTILISATION,
+        None if used > FREEZING_FRACTION else "warning",
+        remedy=f"set {UTILISATION} to {limit:g} or less",
+    )
+
+
+def kv_cache_bytes(case: Case) -> Iterable[Found]:
+    size = case.line.get("kv-cache-memory-bytes")
+    if isinstance(size, int) and size <= 0:
+        yield Found(
+            f"kv_cache_memory_bytes is {size}: the engine takes it, and fails when it makes the cache",
+            "--kv-cache-memory-bytes",
+        )
+
+
+def kv_cache_bytes_unbounded(case: Case) -> Iterable[Found]:
+    size = case.line.get("kv-cache-memory-bytes")
+    if isinstance(size, int) and size > 0:
+        yield Found(
+            f"--kv-cache-memory-bytes {size} replaces what {UTILISATION} and profiling would have left: nothing else "
+            "bounds it",
+            "--kv-cache-memory-bytes",
+        )
+
+
+def length_over_native(case: Case) -> Iterable[Found]:
+    given, geometry = case.line.get("max-model-len"), case.geometry
+    if not isinstance(given, int) or geometry is None or not geometry.max_positions:
+        return
+    if truthy(case.variables.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN")):
+        return
+    native = _native(case, geometry.max_positions)
+    if native is not None and given > native:
+        yield Found(
+            f"User-specified max_model_len ({given}) is greater than the derived max_model_len "
+            f"(max_position_embeddings={native})",
+            LENGTH,
+            remedy=f"lower it to {native}, or stretch positions by --hf-overrides and set "
+            "VLLM_ALLOW_LONG_MAX_MODEL_LEN=1",
+        )
+
+
+def _native(case: Case, positions: int) -> int | None:
+    """The length that the engine derives; None where overrides make it something that is not known here."""
+    overrides = case.line.get("hf-overrides")
+    if not overrides:
+        return positions
+    text = overrides.get("text_config") if isinstance(overrides, Mapping) else None
+    if not isinstance(text, Mapping) or set(overrides) != {"text_config"}:
+        return None if "rope" in str(overrides) or "position" in str(overrides) or not text else positions
+    longer = text.get("max_position_embeddings")
+    if isinstance(longer, int):
+        return longer
+    rope: Any = text.get("rope_parameters") or text.get("rope_scaling")
+    if not isinstance(rope, Mapping):
+        return positions
+    if "rope_scaling" in text:
+        return None
+    factor, first = rope.get("factor"), rope.get("original_max_position_embeddings") or positions
+    if not isinstance(factor, (int, float)) or not isinstance(first, int):
+        return None
+    return int(first * factor) if case.engine.law("yarn_raises_length") else positions
+
+
+def capture_sizes(case: Case) -> Iterable[Found]:
+    config = case.line.mapping("compilation-config")
+    sizes = case.line.get("cudagraph-capture-sizes") or config.get("cudagraph_capture_sizes")
+    largest = case.line.get("max-cudagraph-capture-size") or config.get("max_cudagraph_capture_size")
+    if not isinstance(sizes, (list, tuple)) or not sizes or not all(isinstance(each, int) for each in sizes):
+        return
+    if isinstance(largest, int) and largest != max(sizes):
+        yield Found(
+            f"customized max_cudagraph_capture_size(={largest}) should be consistent with the max value of "
+            f"cudagraph_capture_sizes(={max(sizes)})",
+            "--max-cudagraph-capture-size",
+        )
+
+
+def graph_mode_unknown(case: Case) -> Iterable[Found]:
+    mode = case.line.mapping("compilation-config").get("cudagraph_mode")
+    if isinstance(mode, str) and mode.upper() not in GRAPH_MODES:
+        yield Found(f"('cudagraph_mode',): {mode!r} is none of {', '.join(GRAPH_MODES)}", "--compilation-config")
+
+
+def tool_parser_missing(case: Case) -> Iterable[Found]:
+    if case.line.get("enable-auto-tool-choice") and not case.line.get("tool-call-parser"):
+        yield Found("Error: --enable-auto-tool-choice requires --tool-call-parser", "--enable-auto-tool-choice")
+
+
+def tool_parser_unknown(case: Case) -> Iterable[Found]:
+    name, known = case.line.get("tool-call-parser"), case.engine.tool_parsers
+    if not name or name in known or case.line.get("tool-parser-plugin"):
+        return
+    near = nearest(name, known)
+    yield Found(
+        f"invalid tool call parser: {name} (chose from {{ {','.join(known)} }}){_span(case, 'tool_parsers', name)}",
+        "--tool-call-parser",
+        None if case.line.get("enable-auto-tool-choice") else "warning",
+        remedy=f"did you mean {near}?" if near else "",
+    )
+
+
+def tool_choice_off(case: Case) -> Iterable[Found]:
+    if case.line.get("tool-call-parser") and not case.line.get("enable-auto-tool-choice"):
+        yield Found(
+            "a tool parser without --enable-auto-tool-choice: no tool call is ever parsed", "--tool-call-parser"
+        )
+
+
+def tool_parser_of_family(case: Case) -> Iterable[Found]:
+    name = case.line.get("tool-call-parser")
+    if name == "hermes" and case.geometry is not None and case.geometry.model_type.startswith("qwen3_5"):
+        yield Found(f"Qwen3.5 writes tool calls for {' or '.join(QWEN_TOOLS)}, not for hermes", "--tool-call-parser")
+
+
+def reasoning_parser_unknown(case: Case) -> Iterable[Found]:
+    nested = case.line.mapping("structured-outputs-config").get("reasoning_parser")
+    name, known = case.line.get("reasoning-parser"), case.engine.reasoning_parsers
+    if case.line.get("reasoning-parser-plugin"):
+        return
+    if nested and nested not in known:
+        yield Found(
+            f"invalid reasoning parser: {nested} (chose from {{ {','.join(known)} }})",
+            "--structured-outputs-config",
+            remedy=_meant(str(nested), known),
+        )
+    if name and name not in known:
+        late = "" if case.engine.law("reasoning_parser_checked") else "; the engine fails only after the whole load"
+        yield Found(
+            f"Reasoning parser '{name}' not found. Available parsers: {', '.join(known)}{late}",
+            "--reasoning-parser",
+            ("error" if case.spark else "warning") if late else None,
+            remedy=_meant(name, known),
+        )
+
+
+def load_format(case: Case) -> Iterable[Found]:
+    name = case.line.get("load-format")
+    if not name or (name in case.engine.load_formats and name not in case.engine.load_formats_missing):
+        return
+    if name in case.engine.load_formats:
+        words = f"--load-format {name} needs a package that the released {case.engine.version} does not bring"
+    else:
+        words = f"--load-format {name} is none of {', '.join(case.engine.load_formats)}"
+    yield Found(
+        f"{words}; the engine fails when it begins to load",
+        "--load-format",
+        remedy=_meant(name, case.engine.load_formats),
+    )
+
+
+def variable_unknown(case: Case) -> Iterable[Found]:
+    strict = bool(case.line.get("fail-on-environ-validation"))
+    for name in case.variables:
+        if name.startswith("VLLM_") and name not in case.engine.environment:
+            yield Found(
+                f"Unknown vLLM environment variable detected: {name}{_span(case, 'environment', name)}",
+                name,
+                "error" if strict else "warning",
+                remedy=_meant(name, case.engine.environment),
+            )
+
+
+def runner_v2_without_align(case: Case) -> Iterable[Found]:
+    now = case.effective
+    if now.mamba_cache_mode == "align" and now.model_runner_v2 and not case.engine.law("model_runner_v2_align"):
+        yield Found(
+            "Model Runner V2 has not yet supported mamba_cache_mode='align'",
+            "VLLM_USE_V2_MODEL_RUNNER",
+            remedy="leave VLLM_USE_V2_MODEL_RUNNER out, or --no-enable-prefix-caching",
+        )
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    near = nearest(word, known)
+    return f"did you mean {near}?" if near and near != word else ""
+
+
+def _span(case: Case, kind: str, word: str) -> str:
+    """Which other versions know a word, as a half sentence; "" where none does."""
+    span = engines.spans(kind, word, case.beside)
+    return f"; {span[0]} to {span[1]} know it" if span else ""
+
+
+RULES: Mapping[str, Check] = {
+    "memory-fraction": memory_fraction,
+    "kv-cache-bytes": kv_cache_bytes,
+    "kv-cache-bytes-unbounded": kv_cache_bytes_unbounded,
+    "length-over-native": length_over_native,
+    "capture-sizes": capture_sizes,
+    "graph-mode-unknown": graph_mode_unknown,
+    "tool-parser-missing": tool_parser_missing,
+    "tool-parser-unknown": tool_parser_unknown,
+    "tool-choice-off": tool_choice_off,
+    "tool-parser-of-family": tool_parser_of_family,
+    "reasoning-parser-unknown": reasoning_parser_unknown,
+    "load-format": load_format,
+    "variable-unknown": variable_unknown,
+    "runner-v2-without-align": runner_v2_without_align,
+}

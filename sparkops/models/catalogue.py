@@ -1,0 +1,241 @@
+"""The models that are known, and those in a folder: geometry, how their checkpoints are stored, what was published.
+
+`find` takes what stands after `vllm serve`: a repository, a model's name, or a folder with a config.json. One YAML
+file a model under `knowledge/models/` (its shape: `knowledge/model.schema.json`, checked in the tests and not at every
+start). It must not know an engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparkops.core.data import folders
+from sparkops.core.errors import InventoryError
+from sparkops.models import quantisation, tensors
+from sparkops.models.geometry import Geometry, of_config
+from sparkops.models.quantisation import Quantisation
+from sparkops.models.tensors import Weights
+
+MARKS: Mapping[str, tuple[str, ...]] = {
+    "auto-round": ("autoround", "auto-round"),
+    "gptq": ("gptq",),
+    "awq": ("awq",),
+    "modelopt": ("nvfp4",),
+    "fp8": ("fp8",),
+}
+"""Words in a repository's name that tell its method, when that repository itself is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A published checkpoint. `weight_bytes` is its published size in bytes (0: none known)."""
+
+    id: str
+    quantisation: Quantisation
+    weight_bytes: int
+    mtp: bool | None
+    source: str
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """A published speed: tokens per second (a range where two are given), how it was had, and by whose word."""
+
+    quantisation: str
+    setup: str
+    nodes: int
+    streams: int
+    low: float
+    high: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of a model that was asked for.
+
+    `mtp_weights` is None where nobody knows whether the checkpoint has the prediction head's weights. `weights` are the
+    exact sizes, where the folder's tensor headers could be read; `published_bytes` is 0 where no size is known.
+    """
+
+    name: str
+    repository: str
+    geometry: Geometry
+    quantisation: Quantisation
+    published_bytes: int
+    weights: Weights | None
+    mtp_weights: bool | None
+    drafts_for: tuple[str, ...]
+    speeds: tuple[Speed, ...]
+    source: str
+    verified: bool
+
+    @property
+    def drafter(self) -> bool:
+        """Whether it only drafts for another."""
+        return bool(self.drafts_for) or self.geometry.target_layers > 0
+
+
+def find(model: str, beside: Path | None = None) -> Model | None:
+    """The model of that name, repository or folder; None where nothing is known. `beside` holds an own knowledge/.
+
+    Raises InventoryError for a folder whose config.json, or a knowledge file, that can't be read.
+    """
+    place = Path(model).expanduser()
+    if model and (place / "config.json").is_file():
+        return of_folder(place)
+    if beside is not None and model and not place.is_absolute() and (beside / place / "config.json").is_file():
+        return of_folder(beside / place)
+    wanted = model.rstrip("/").lower()
+    short = wanted.rpartition("/")[2]
+    candidates = list(_entries(beside))
+    for content in candidates:
+        if short == str(content["name"]).lower():
+            return _model(content, _repository(content, short) or Repository("", Quantisation(), 0, None, "", True))
+        repository = _repository(content, wanted)
+        if repository is not None:
+            return _model(content, repository)
+    return _by_base(candidates, model.rstrip("/"))
+
+
+def names(beside: Path | None = None) -> list[str]:
+    """Every name and repository that `find` knows, for a hint at the nearest one."""
+    return [
+        each
+        for content in _entries(beside)
+        for each in (str(content["name"]), *(str(entry["id"]) for entry in content.get("repositories") or ()))
+    ]
+
+
+def of_folder(folder: Path) -> Model:
+    """The model in a folder, as its own config.json and tensor headers say it. Raises InventoryError."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InventoryError(f"it can't be read: {error}", where=str(path), hint="give the model's own file") from None
+    if not isinstance(config, dict):
+        raise InventoryError("it holds no mapping", where=str(path), hint="give the model's own file")
+    weights = tensors.of_folder(folder)
+    return Model(
+        name=folder.resolve().name,
+        repository=str(folder),
+        geometry=of_config(config, str(path)),
+        quantisation=quantisation.of_config(config),
+        published_bytes=0,
+        weights=weights,
+        mtp_weights=None if weights is None or not weights.names else weights.has_mtp,
+        drafts_for=(),
+        speeds=(),
+        source=str(path),
+        verified=True,
+    )
+
+
+def _entries(beside: Path | None) -> Iterator[Mapping[str, Any]]:
+    seen = set()
+    for folder in folders("knowledge", beside):
+        for path in sorted((folder / "models").glob("*.yml")):
+            content = _read(path)
+            if str(content["name"]).lower() not in seen:
+                seen.add(str(content["name"]).lower())
+                yield content
+
+
+@cache
+def _read(path: Path) -> Mapping[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
+    if not isinstance(content, dict) or "name" not in content or not isinstance(content.get("geometry"), dict):
+        raise InventoryError(
+            "a model needs at least a `name` and a `geometry`",
+            where=str(path),
+            hint="compare it with knowledge/models/qwen3.5-122b-a10b.yml",
+        )
+    return content
+
+
+def _repository(content: Mapping[str, Any], wanted: str) -> Repository | None:
+    """The repository of that id, or whose last part it is."""
+    for entry in content.get("repositories") or ():
+        known = str(entry["id"]).lower()
+        if wanted == known or ("/" not in wanted and wanted == known.rpartition("/")[2]):
+            return Repository(
+                id=str(entry["id"]),
+                quantisation=_stored(entry),
+                weight_bytes=int(float(entry.get("gigabytes", 0)) * 1e9),
+                mtp=entry.get("mtp"),
+                source=str(entry.get("source", "")),
+                verified=not entry.get("unverified", False),
+            )
+    return None
+
+
+def _stored(entry: Mapping[str, Any]) -> Quantisation:
+    return Quantisation(
+        method=str(entry.get("method", "")),
+        algorithm=str(entry.get("algorithm", "")),
+        bits=int(entry.get("bits", 16)),
+        group_size=int(entry.get("group_size", 0)),
+        formats={str(part): str(word) for part, word in (entry.get("formats") or {}).items()},
+    )
+
+
+def _model(content: Mapping[str, Any], repository: Repository) -> Model:
+    where = f"knowledge/models: {content['name']}"
+    return Model(
+        name=str(content["name"]),
+        repository=repository.id or str(content["name"]),
+        geometry=of_config(content["geometry"], where),
+        quantisation=repository.quantisation,
+        published_bytes=repository.weight_bytes,
+        weights=None,
+        mtp_weights=repository.mtp,
+        drafts_for=tuple(str(each) for each in content.get("drafts_for") or ()),
+        speeds=tuple(_speed(each) for each in content.get("speeds") or ()),
+        source=repository.source or str(content.get("source", "")),
+        verified=repository.verified and not content.get("unverified", False),
+    )
+
+
+def _speed(entry: Mapping[str, Any]) -> Speed:
+    value = entry["tokens_per_second"]
+    low, high = (value[0], value[-1]) if isinstance(value, list) else (value, value)
+    return Speed(
+        quantisation=str(entry.get("quantisation", "")),
+        setup=str(entry.get("setup", "")),
+        nodes=int(entry.get("nodes", 1)),
+        streams=int(entry.get("streams", 1)),
+        low=float(low),
+        high=float(high),
+        source=str(entry["source"]),
+    )
+
+
+def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
+    """An unlisted repository whose name begins with a known model's: stored as its siblings of the same method."""
+    short = wanted.rpartition("/")[2].lower()
+    bases = [each for each in candidates if short.startswith(f"{str(each['name']).lower()}-")]
+    if not bases:
+        return None
+    base = max(bases, key=lambda each: len(str(each["name"])))
+    rest = short[len(str(base["name"])) :]
+    method = next((method for method, words in MARKS.items() if any(word in rest for word in words)), None)
+    for entry in base.get("repositories") or () if method else ():
+        if entry.get("method") == method:
+            stored = _repository(base, str(entry["id"]).lower())
+            if stored is not None:
+                like = f"taken to be stored as {stored.id}"
+                return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, source=like, verified=False))
+    return None

@@ -1,0 +1,109 @@
+"""The exact sizes of a checkpoint in a folder, from the headers of its safetensors files; no weight is read.
+
+It must not know what a part means to an engine: it sums bytes by the parts of `geometry`, told by the tensors' names.
+
+Source: the format (8 bytes of length, then JSON of names, types, shapes, offsets), checkpoints.md c.1 and c.2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LARGEST_HEADER = 100_000_000
+"""Bytes of a header beyond which a file is taken for something else (the format's own limit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Bytes by part, over all ranks. `names` is the number of tensors, 0 where only the index's total is known."""
+
+    parts: Mapping[str, float]
+    names: int
+
+    @property
+    def total(self) -> float:
+        """Bytes of all tensors."""
+        return sum(self.parts.values())
+
+    @property
+    def has_mtp(self) -> bool:
+        """Whether tensors of a prediction head are among them."""
+        return any(part.startswith("mtp") for part in self.parts)
+
+
+def of_folder(folder: Path) -> Weights | None:
+    """What the folder's tensor files hold; the index's total where they are not (all) there; None where neither is."""
+    index = _json(folder / "model.safetensors.index.json")
+    files = sorted(folder.glob("*.safetensors"))
+    listed = set(index.get("weight_map", {}).values()) if isinstance(index.get("weight_map"), dict) else set()
+    if files and listed <= {each.name for each in files}:
+        parts: dict[str, float] = {}
+        names = set()
+        for path in files:
+            for name, size in _tensors(path):
+                if name not in names:
+                    names.add(name)
+                    parts[part_of(name)] = parts.get(part_of(name), 0) + size
+        if names:
+            return Weights(parts, len(names))
+    metadata = index.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return Weights({"all": float(total)}, 0) if isinstance(total, (int, float)) and total > 0 else None
+
+
+def part_of(name: str) -> str:
+    """The part of `geometry` that a tensor of that name belongs to."""
+    if name.startswith("mtp.") or ".mtp." in name:
+        return "mtp_experts" if ".experts." in name else "mtp"
+    for word, part in (
+        ("visual.", "vision"),
+        ("vision_tower", "vision"),
+        ("lm_head", "head"),
+        ("embed_tokens", "embedding"),
+        (".shared_expert.", "shared_experts"),
+        (".shared_experts.", "shared_experts"),
+        (".experts.", "experts"),
+        (".in_proj_a", "linear_small"),
+        (".in_proj_b", "linear_small"),
+        (".conv1d", "linear_small"),
+        (".A_log", "linear_small"),
+        (".dt_bias", "linear_small"),
+        (".linear_attn.norm", "linear_small"),
+        (".linear_attn.", "linear_attention"),
+        ("_norm", "norms"),
+        ("norm.", "norms"),
+        ("layernorm", "norms"),
+        (".self_attn.", "attention"),
+        (".mlp.gate.", "router"),
+        (".shared_expert_gate", "router"),
+        (".mlp.", "dense"),
+    ):
+        if word in name:
+            return part
+    return "other"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and bytes of each tensor; nothing from a file that is none."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 0 < length <= LARGEST_HEADER else {}
+    except (OSError, ValueError):
+        return
+    for name, entry in header.items() if isinstance(header, dict) else ():
+        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+        if name != "__metadata__" and isinstance(offsets, list) and len(offsets) == 2:
+            yield str(name), int(offsets[1]) - int(offsets[0])

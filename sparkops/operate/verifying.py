@@ -1,0 +1,100 @@
+"""Checkpoints on nodes proven against their own records: offline, in parallel on each node, as node jobs.
+
+It must not know hubs: what a folder should hold stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparkops.core import events
+from sparkops.core.errors import ConnectionFailed, InventoryError, SparkopsError
+from sparkops.inventory.inventory import Inventory
+from sparkops.nodes.connect import Connections
+from sparkops.nodes.session import Session
+from sparkops.operate.reach import reach
+from sparkops.reconcile.compile import compile as build
+from sparkops.reconcile.fleet import THREADS
+from sparkops.resources.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """One folder on one node. `why` says what kept it from being proven; sizes are bytes, `seconds` the node's own.
+
+    `hashed` are the bytes that had to be read: what has not changed since it was last read is not read again.
+    """
+
+    node: str
+    folder: str
+    why: str = ""
+    silent: bool = False
+    repository: str = ""
+    commit: str = ""
+    files: int = 0
+    size: int = 0
+    hashed: int = 0
+    seconds: float = 0.0
+    missing: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether every file is there with its content."""
+        return not (self.why or self.missing or self.wrong)
+
+
+def verify(
+    inventory: Inventory,
+    nodes: tuple[str, ...],
+    connections: Connections,
+    *,
+    deep: bool = False,
+    jobs: int = THREADS,
+    listener: events.Listener = events.silent,
+) -> tuple[Verified, ...]:
+    """Prove the declared checkpoints of these nodes; with `deep` all is read again. Raises InventoryError for none."""
+    compiled = build(inventory)
+    declared: dict[str, dict[str, Checkpoint]] = {
+        node: {each.name: each for each in compiled.of(node) if isinstance(each, Checkpoint)} for node in nodes
+    }
+    if not any(declared.values()):
+        raise InventoryError(
+            "no checkpoint is declared on these nodes", hint="declare checkpoint: {repository: …}, or name other nodes"
+        )
+
+    def prove(node: str, session: Session) -> list[Verified]:
+        return [_one(node, session, each, deep, listener) for each in declared[node].values()]
+
+    wanted = [node for node in nodes if declared[node]]
+    with reach(inventory, wanted, ["checkpoint"], connections, listener=listener, jobs=jobs) as fleet:
+        answers = fleet.each(wanted, prove)
+    found: list[Verified] = []
+    for node in wanted:
+        answer = answers[node]
+        if isinstance(answer, SparkopsError):
+            found += [Verified(node=node, folder=each, why=str(answer), silent=True) for each in declared[node]]
+        else:
+            found += answer
+    return tuple(found)
+
+
+def _one(node: str, session: Session, what: Checkpoint, deep: bool, listener: events.Listener) -> Verified:
+    args = {"folder": what.name, "state_dir": what.state_dir, "again": deep}
+    stream = session.stream("checkpoint.verify", args)
+    try:
+        while True:
+            listener(events.StepProgress(node=node, id=f"checkpoint {what.name} @{node}", **_told(next(stream))))
+    except StopIteration as end:
+        told = dict(end.value)
+    except SparkopsError as error:
+        return Verified(node=node, folder=what.name, why=str(error), silent=isinstance(error, ConnectionFailed))
+    missing, wrong = (tuple(map(str, told.pop(key))) for key in ("missing", "wrong"))
+    del told["manifest"]
+    return Verified(node=node, folder=what.name, missing=missing, wrong=wrong, **told)
+
+
+def _told(progress: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: progress[key] for key in ("text", "done", "total", "unit") if progress.get(key) is not None}

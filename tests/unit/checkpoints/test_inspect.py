@@ -1,0 +1,221 @@
+"""What `checkpoint inspect` tells of a checkpoint: parts, bytes per token, and each way in which one is not whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.checkpoints.hub import Hub
+from sparkops.checkpoints.inspect import FolderSource, HubSource, InspectError, Inspection, inspect
+from sparkops.checkpoints.parts import missing_mtp, part_of
+from sparkops.core.secrets import Secret
+from tests.lab import model
+from tests.lab.hub import Fault
+from tests.lab.hub import Hub as LabHub
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.write(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def seen(folder: Path) -> Inspection:
+    return inspect(FolderSource(folder))
+
+
+def faults(folder: Path) -> str:
+    return "\n".join(f"{each.file}: {each.text}" for each in seen(folder).faults)
+
+
+def shard(folder: Path, number: int = 1) -> Path:
+    return sorted(folder.glob("*.safetensors"))[number - 1]
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def write_shard(path: Path, tensors: Mapping[str, tuple[str, list[int], int]]) -> None:
+    """A shard of zeros: name → dtype, shape, bytes."""
+    entries, position = {}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(entries).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(position))
+
+
+def test_a_whole_checkpoint_has_no_fault_and_its_parts_add_up(whole: Path) -> None:
+    found = seen(whole)
+    assert found.faults == ()
+    assert found.quantization == ""
+    index = json.loads((whole / INDEX).read_text())
+    assert found.tensors == len(index["weight_map"])
+    assert sum(each.size for each in found.shares) == index["metadata"]["total_size"]
+    assert {each.part for each in found.shares} >= {"experts", "shared experts", "attention", "linear attention", "mtp"}
+
+
+def test_decoding_reads_the_chosen_experts_and_all_of_the_rest_but_embeddings_mtp_and_vision(whole: Path) -> None:
+    found = seen(whole)
+    sizes = {each.part: each.size for each in found.shares}
+    unread = sum(sizes.get(part, 0) for part in ("embeddings", "mtp", "vision"))
+    expected = sum(sizes.values()) - unread - sizes["experts"] * 3 / 4
+    assert found.read_per_token == expected
+
+
+def test_a_cut_off_shard_is_named_with_its_sizes(copy: Path) -> None:
+    size = shard(copy).stat().st_size
+    with shard(copy).open("r+b") as file:
+        file.truncate(size - 10)
+    assert f"{shard(copy).name}: it is cut off: {size - 10} bytes where its header needs {size}" in faults(copy)
+
+
+def test_a_shard_with_bytes_behind_its_end_is_named(copy: Path) -> None:
+    with shard(copy).open("ab") as file:
+        file.write(b"tail")
+    assert "it is too long" in faults(copy)
+
+
+def test_an_empty_shard_is_named(copy: Path) -> None:
+    shard(copy).write_bytes(b"")
+    assert "it ends after 0 bytes" in faults(copy)
+
+
+def test_tensors_in_two_shards_are_found(copy: Path) -> None:
+    shutil.copy(shard(copy), copy / "model_extra_tensors.safetensors")
+    assert "stand in several files" in faults(copy)
+
+
+def test_an_index_that_names_what_is_not_there_is_found(copy: Path) -> None:
+    rewrite(copy / INDEX, lambda value: value["weight_map"].update(ghost=shard(copy).name))
+    assert "does not hold" in faults(copy).replace("do not", "does not")
+
+
+def test_an_index_that_names_a_file_that_is_not_there_is_found(copy: Path) -> None:
+    shard(copy, 2).unlink()
+    assert "it names files that are not there: " in faults(copy)
+
+
+def test_an_index_that_forgets_a_tensor_is_found(copy: Path) -> None:
+    rewrite(copy / INDEX, lambda value: value["weight_map"].pop("lm_head.weight"))
+    assert "does not name tensors that are there: lm_head.weight" in faults(copy)
+
+
+def test_a_total_size_that_is_not_the_sum_is_found(copy: Path) -> None:
+    rewrite(copy / INDEX, lambda value: value["metadata"].update(total_size=5))
+    assert "its total_size is 5" in faults(copy)
+
+
+def test_several_shards_without_an_index_are_a_fault(copy: Path) -> None:
+    (copy / INDEX).unlink()
+    assert "several shards and no index" in faults(copy)
+
+
+def test_a_config_that_is_no_json_is_a_fault_and_the_reading_stays_unknown(copy: Path) -> None:
+    (copy / "config.json").write_text("{")
+    found = seen(copy)
+    assert "config.json: it is no JSON" in faults(copy)
+    assert found.read_per_token is None
+
+
+def test_a_link_whose_target_was_not_copied_is_named(copy: Path) -> None:
+    (copy / "more.safetensors").symlink_to("../blobs/0123")
+    with pytest.raises(InspectError, match="is a link to ../blobs/0123"):
+        seen(copy)
+
+
+def test_a_folder_without_tensors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InspectError, match="no .safetensors file"):
+        seen(tmp_path)
+
+
+def test_mtp_weights_that_the_configuration_promises_are_counted(copy: Path) -> None:
+    index = json.loads((copy / INDEX).read_text())
+    names = list(index["weight_map"])
+    text = json.loads((copy / "config.json").read_text())["text_config"]
+    assert missing_mtp(names, text) == []
+    assert len([name for name in names if part_of(name) == "mtp"]) == 17 + 3 * text["num_experts"]
+    assert missing_mtp([name for name in names if "mtp" not in name], text)[:1] == ["mtp.fc"]
+    lacking = [name for name in names if name != "mtp.layers.0.mlp.experts.3.up_proj.weight"]
+    assert missing_mtp(lacking, text) == ["mtp.layers.0.mlp.experts.3.up_proj"]
+
+
+@pytest.mark.parametrize(("experts", "tensors"), [(256, 785), (512, 1553)])
+def test_the_released_models_have_as_many_mtp_tensors_as_is_known(experts: int, tensors: int) -> None:
+    text = {"mtp_num_hidden_layers": 1, "num_experts": experts}
+    assert len(missing_mtp(["lm_head.weight"], text)) == tensors
+
+
+def test_experts_kept_fused_are_whole_with_two_tensors(copy: Path) -> None:
+    text = {"mtp_num_hidden_layers": 1, "num_experts": 256}
+    alone = missing_mtp([], text)
+    names = [f"{name}.weight" for name in alone if ".experts." not in name]
+    fused = [f"mtp.layers.0.mlp.experts.{each}" for each in ("gate_up_proj", "down_proj")]
+    assert missing_mtp(names + fused, text) == []
+    assert missing_mtp(names + fused[:1], text) == [fused[1]]
+
+
+def test_a_quantised_head_and_its_scales_are_one_part(tmp_path: Path) -> None:
+    write_shard(
+        tmp_path / "model.safetensors",
+        {"lm_head.weight": ("I8", [4, 8], 32), "lm_head.weight_scale": ("F32", [4], 16)},
+    )
+    (tmp_path / "config.json").write_text(
+        json.dumps({"quantization_config": {"quant_method": "auto-round", "bits": 4, "group_size": 128}})
+    )
+    found = seen(tmp_path)
+    assert [(each.part, each.dtype) for each in found.shares] == [("head", "F32"), ("head", "I8")]
+    assert found.quantization == "auto-round, 4 bits, groups of 128"
+
+
+@pytest.mark.parametrize("fault", [None, Fault(ignore_range=True)], ids=["ranges", "ranges ignored"])
+def test_a_repository_is_told_from_its_headers_alone(whole: Path, tmp_path: Path, fault: Fault | None) -> None:
+    with LabHub() as hub:
+        commit = hub.add_repo("org/tiny", whole)
+        if fault is not None:
+            hub.fail("*.safetensors", fault)
+        asked = Hub(hub.endpoint, None, tmp_path / "cache")
+        found = inspect(HubSource(asked, asked.manifest("org/tiny", commit)))
+        assert found.shares == seen(whole).shares
+        assert found.faults == ()
+        asked_of_shards = [each for each in hub.requests if each.file.endswith(".safetensors") and each.status < 300]
+        assert len(asked_of_shards) == len(list(whole.glob("*.safetensors")))
+
+
+def test_a_token_goes_to_the_hub_and_not_to_the_store_behind_it(whole: Path, tmp_path: Path) -> None:
+    with LabHub() as hub:
+        commit = hub.add_repo("org/tiny", whole, private=True)
+        hub.grant("hf_secret", "org/tiny")
+        asked = Hub(hub.endpoint, Secret("hf_secret"), tmp_path / "cache")
+        assert inspect(HubSource(asked, asked.manifest("org/tiny", commit))).faults == ()
+        assert {each.authorization for each in hub.requests if each.origin == "store"} == {None}
+
+
+def test_the_command_tells_faults_by_its_status_and_in_json(copy: Path) -> None:
+    from click.testing import CliRunner
+
+    from sparkops.cli.checkpoint import command
+
+    run = CliRunner().invoke(command, ["inspect", str(copy), "--format", "json"], standalone_mode=False)
+    assert run.return_value == 0
+    answer = json.loads(run.output)
+    assert answer["schema"] == "sparkops.checkpoint/1"
+    shard(copy).write_bytes(b"")
+    run = CliRunner().invoke(command, ["inspect", str(copy), "--no-color"], standalone_mode=False)
+    assert run.return_value == 2
+    assert "it ends after 0 bytes; fetch this file again" in run.output

@@ -1,0 +1,72 @@
+"""An engine version is one YAML file: the invented one of docs/engines.md, and rules that work by it."""
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from sparkops.cli.app import run
+from sparkops.core.data import bundled
+from sparkops.core.errors import InventoryError
+from sparkops.lint.line import lint_line
+from sparkops.models.engine import engine, versions
+
+MODEL = "Qwen/Qwen3.5-122B-A10B"
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A folder whose knowledge/ holds the version of the page, and nothing else."""
+    page = (Path(__file__).parents[3] / "docs" / "engines.md").read_text()
+    fenced = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert fenced is not None
+    (tmp_path / "knowledge" / "engines").mkdir(parents=True)
+    (tmp_path / "knowledge" / "engines" / "9.0.0.yml").write_text(fenced[1])
+    return tmp_path
+
+
+def ids(text: str, beside: Path, version: str = "9.0.0") -> list[str]:
+    found = lint_line(f"vllm serve {MODEL} {text}", version, beside=beside)
+    return [each.id for each in found if each.severity == "error"]
+
+
+def test_the_page_s_version_has_the_shape_of_the_schema(beside: Path) -> None:
+    content = yaml.safe_load((beside / "knowledge" / "engines" / "9.0.0.yml").read_text())
+    jsonschema.validate(content, json.loads((bundled("knowledge") / "engine.schema.json").read_text()))
+
+
+def test_rules_go_by_its_names_and_its_laws(beside: Path) -> None:
+    batch = "--max-num-batched-tokens"
+    assert engine("9.0.0", beside).exact
+    assert ids("--max-context 4096 --max-num-seqs 4 --no-enable-prefix-caching", beside) == []
+    assert ids("--max-model-len 4096 --no-enable-prefix-caching", beside) == ["unknown-flag"]
+    assert ids(f"{batch} 2175", beside) == ["align-block-over-batched-tokens"]
+    assert ids(f"{batch} 2176", beside) == []
+    assert ids(f"-tp 3 {batch} 8192", beside) == ["heads-not-divisible", "not-enough-gpus"]
+    assert ids("--speculative-config.method eagle --no-enable-prefix-caching", beside) == [
+        "speculative-method-unknown",
+        "speculative-tokens-missing",
+    ]
+
+
+def test_a_later_unlisted_version_is_judged_by_it(beside: Path) -> None:
+    assert versions(beside)[-1] == "9.0.0"
+    assert ids("--max-model-len 4096 --no-enable-prefix-caching", beside, "9.1.0") == ["unknown-flag"]
+
+
+def test_the_command_finds_it_in_the_current_folder(
+    beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(beside)
+    assert run(["lint", "--serve", f"vllm serve {MODEL} --max-model-len 4096", "--engine", "9.0.0"]) == 1
+    assert "known up to 0.33.0" in capsys.readouterr().out
+
+
+def test_a_file_that_lacks_a_law_is_named(beside: Path) -> None:
+    file = beside / "knowledge" / "engines" / "9.0.0.yml"
+    file.write_text(file.read_text().replace("  align_block_limit: true\n", ""))
+    with pytest.raises(InventoryError, match="align_block_limit"):
+        ids("", beside)

@@ -1,0 +1,539 @@
+"""Every rule has a line on which it fires, and a near miss on which it does not."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from sparkops.core.data import bundled
+from sparkops.core.errors import InventoryError
+from sparkops.lint.case import Case
+from sparkops.lint.check import Finding, check
+from sparkops.lint.rules import CHECKS, explain, rule, rules
+from sparkops.models.effective import speculative
+from sparkops.models.engine import engine, versions
+from sparkops.models.geometry import of_config
+from sparkops.models.quantisation import of_config as of_checkpoint
+from sparkops.models.serve_line import parse_text
+
+SPEC = "--speculative-config"
+MTP2 = f'{SPEC} {{"method":"mtp","num_speculative_tokens":2}}'.replace("{", "'{").replace("}", "}'")
+OFF, ON = "--no-enable-prefix-caching", "--enable-prefix-caching"
+LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+
+
+@cache
+def models() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((Path(__file__).parent / "verdicts.json").read_text())["models"]
+    return content
+
+
+def spec(**fields: Any) -> str:
+    return f"{SPEC} '{json.dumps(fields)}'"
+
+
+def drafting(method: str, size: str = "122B-A10B", **fields: Any) -> str:
+    name = {"draft_model": "draft"}.get(method, method)
+    return spec(method=method, model=f"drafter-{name}-{size}", **({"num_speculative_tokens": 3} | fields))
+
+
+def findings(
+    words: str,
+    version: str = "0.33.0",
+    model: str = "122B-A10B-bf16",
+    *,
+    gpus: int = 1,
+    env: dict[str, str] | None = None,
+    spark: bool = False,
+    nodes: int = 0,
+    **config: Any,
+) -> list[Finding]:
+    listed = engine(version)
+    line = parse_text(f"vllm serve Qwen3.5-{model} {words}" if model else f"vllm serve {words}", listed)
+    wanted = speculative(line)
+    drafter = models().get(wanted.model or "") if wanted else None
+    known = models().get(f"Qwen3.5-{model}")
+    if known is not None and config:
+        known = {**known, "text_config": {**known["text_config"], **config}}
+    return check(
+        Case(
+            line=line,
+            engine=listed,
+            geometry=of_config(known) if known else None,
+            drafter=of_config(drafter) if drafter else None,
+            quantisation=of_checkpoint(known or {}),
+            env=env or {},
+            gpus=gpus,
+            spark=spark,
+            nodes=nodes,
+        )
+    )
+
+
+FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
+    "unknown-flag": [({"words": "--swap-space 4"}, {"words": "--cpu-offload-gb 4"})],
+    "ambiguous-flag": [({"words": "--max-num 4"}, {"words": "--max-num-se 4"})],
+    "flag-value": [
+        ({"words": "--max-num-seqs four"}, {"words": "--max-num-seqs 4"}),
+        ({"words": "--max-num-seqs 4k"}, {"words": "--max-num-batched-tokens 4k"}),
+        ({"words": "--max-num-seqs"}, {"words": "--enforce-eager"}),
+        ({"words": "--hf-overrides '{a: 1}'"}, {"words": "--hf-overrides '{\"a\": 1}'"}),
+    ],
+    "flag-choice": [({"words": "--dtype int8"}, {"words": "--dtype half"})],
+    "extra-words": [({"words": "--enforce-eager true"}, {"words": "--enforce-eager"})],
+    "number-out-of-range": [
+        ({"words": "--gpu-memory-utilization 1.01"}, {"words": "--gpu-memory-utilization 1.0"}),
+        ({"words": "--gpu-memory-utilization 0"}, {"words": "--gpu-memory-utilization 0.01"}),
+        ({"words": "--max-num-seqs 0"}, {"words": "--max-num-seqs 1"}),
+        ({"words": "-O4"}, {"words": "-O3"}),
+        ({"words": "--max-model-len -2"}, {"words": "--max-model-len -1"}),
+    ],
+    "abbreviated-flag": [({"words": "--max-model 8192"}, {"words": "--max_model_len 8192"})],
+    "deprecated-flag": [
+        ({"words": "--mamba-cache-mode align"}, {"words": "--mamba-cache-mode align", "version": "0.32.0"})
+    ],
+    "log-outputs-without-requests": [
+        ({"words": "--enable-log-outputs"}, {"words": "--enable-log-outputs --enable-log-requests"})
+    ],
+    "model-not-named": [({"words": "--port 8000", "model": ""}, {"words": "--port 8000"})],
+    "config-file-not-read": [({"words": "--config serve.yml"}, {"words": "--config-format hf"})],
+    "align-block-over-batched-tokens": [
+        (
+            {"words": f"{ON} --kv-cache-dtype fp8 --max-num-batched-tokens 4175", "version": "0.26.0"},
+            {"words": f"{ON} --kv-cache-dtype fp8 --max-num-batched-tokens 4176", "version": "0.26.0"},
+        ),
+        (
+            {"words": f"{ON} --kv-cache-dtype fp8", "version": "0.26.0"},
+            {"words": f"{ON} --kv-cache-dtype fp8", "version": "0.27.1"},
+        ),
+    ],
+    "coarse-prefix-cache": [
+        ({"words": f"{ON} --kv-cache-dtype fp8"}, {"words": f"{ON} --kv-cache-dtype fp8 --max-num-batched-tokens 8192"})
+    ],
+    "long-prefill-below-block": [
+        (
+            {"words": f"{ON} --max-num-batched-tokens 8192 --long-prefill-token-threshold 2095", "version": "0.26.0"},
+            {"words": f"{ON} --max-num-batched-tokens 8192 --long-prefill-token-threshold 2096", "version": "0.26.0"},
+        )
+    ],
+    "long-prefill-over-length": [
+        (
+            {"words": "--max-model-len 4096 --long-prefill-token-threshold 4097"},
+            {"words": "--max-model-len 4096 --long-prefill-token-threshold 4096"},
+        )
+    ],
+    "chunked-mm-input-in-align": [
+        ({"words": f"{ON} --disable-chunked-mm-input"}, {"words": f"{OFF} --disable-chunked-mm-input"})
+    ],
+    "prefix-caching-without-chunked-prefill": [
+        ({"words": f"{ON} --no-enable-chunked-prefill"}, {"words": f"{OFF} --no-enable-chunked-prefill"})
+    ],
+    "mamba-block-size-without-prefix-caching": [
+        ({"words": f"{OFF} --mamba-block-size 4096"}, {"words": f"{ON} --mamba-block-size 4096"})
+    ],
+    "mamba-block-size-without-effect": [
+        ({"words": f"{ON} --mamba-block-size 4096"}, {"words": f"{OFF} --mamba-block-size 4096"})
+    ],
+    "mamba-cache-mode-lowered": [
+        (
+            {"words": "--mamba-cache-mode all", "version": "0.31.0"},
+            {"words": "--mamba-cache-mode align", "version": "0.31.0"},
+        )
+    ],
+    "block-size-without-backend": [
+        ({"words": "--block-size 24"}, {"words": "--block-size 32"}),
+        ({"words": "--block-size 24"}, {"words": "--block-size 24", "version": "0.19.1"}),
+    ],
+    "prefix-caching-unsaid": [({"words": ""}, {"words": OFF})],
+    "mtp-with-prefix-caching": [({"words": f"{MTP2} {ON}"}, {"words": f"{MTP2} {OFF}"})],
+    "batched-tokens-below-seqs": [
+        (
+            {"words": "--max-num-batched-tokens 127 --max-num-seqs 128"},
+            {"words": "--max-num-batched-tokens 128 --max-num-seqs 128"},
+        )
+    ],
+    "batched-tokens-below-length": [
+        (
+            {"words": f"{OFF} --no-enable-chunked-prefill --max-model-len 8192 --max-num-batched-tokens 8191"},
+            {"words": f"{OFF} --no-enable-chunked-prefill --max-model-len 8192"},
+        )
+    ],
+    "batch-limits-unset": [
+        ({"words": "--max-num-seqs 4"}, {"words": "--max-num-seqs 4 --max-num-batched-tokens 8192"})
+    ],
+    "wide-batch": [({"words": "--max-num-batched-tokens 16385"}, {"words": "--max-num-batched-tokens 16384"})],
+    "speculative-method-unknown": [
+        (
+            {
+                "words": spec(method="dflash", model="drafter-dflash-122B-A10B", num_speculative_tokens=3),
+                "version": "0.19.1",
+            },
+            {"words": spec(method="dflash", model="drafter-dflash-122B-A10B", num_speculative_tokens=3)},
+        )
+    ],
+    "speculative-field-unknown": [
+        (
+            {"words": spec(method="mtp", num_speculative_tokens=1, depth=2)},
+            {"words": spec(method="mtp", num_speculative_tokens=1)},
+        )
+    ],
+    "speculative-tokens-missing": [({"words": spec(method="mtp")}, {"words": MTP2})],
+    "speculative-tokens-out-of-range": [
+        (
+            {"words": spec(method="mtp", num_speculative_tokens=0)},
+            {"words": spec(method="mtp", num_speculative_tokens=64)},
+        )
+    ],
+    "speculative-model-missing": [
+        ({"words": spec(method="eagle", num_speculative_tokens=2)}, {"words": drafting("eagle3")}),
+        ({"words": spec(num_speculative_tokens=2)}, {"words": "--spec-method mtp --spec-tokens 2"}),
+    ],
+    "speculative-word-unknown": [
+        (
+            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="tritone")},
+            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="triton")},
+        )
+    ],
+    "speculative-length-over-model": [
+        (
+            {"words": f"--max-model-len 4096 {spec(method='mtp', num_speculative_tokens=1, max_model_len=4097)}"},
+            {"words": f"--max-model-len 4096 {spec(method='mtp', num_speculative_tokens=1, max_model_len=4096)}"},
+        )
+    ],
+    "drafter-vocabulary-differs": [
+        (
+            {"words": spec(method="draft_model", model="drafter-draftvocab-122B-A10B", num_speculative_tokens=3)},
+            {"words": drafting("draft_model")},
+        )
+    ],
+    "drafter-for-another-model": [({"words": drafting("dflash", "35B-A3B")}, {"words": drafting("dflash")})],
+    "drafter-backend-causal": [
+        (
+            {"words": drafting("dflash", attention_backend="FLASHINFER"), "version": "0.23.0"},
+            {"words": drafting("dflash", attention_backend="FLASHINFER"), "version": "0.24.0"},
+        ),
+        (
+            {"words": f"--kv-cache-dtype fp8 {drafting('dflash', attention_backend='FLASH_ATTN')}"},
+            {"words": f"--kv-cache-dtype fp8 {drafting('dflash', attention_backend='TRITON_ATTN')}"},
+        ),
+    ],
+    "draft-parallel-size": [
+        (
+            {"words": f"-tp 4 {drafting('draft_model', draft_tensor_parallel_size=2)}", "gpus": 4},
+            {"words": f"-tp 4 {drafting('draft_model', draft_tensor_parallel_size=1)}", "gpus": 4},
+        )
+    ],
+    "draft-head-on-runner-v1": [
+        (
+            {
+                "words": spec(method="mtp", num_speculative_tokens=1, draft_lm_head_quantization="fp8"),
+                "env": {"VLLM_USE_V2_MODEL_RUNNER": "0"},
+            },
+            {"words": spec(method="mtp", num_speculative_tokens=1, draft_lm_head_quantization="fp8")},
+        )
+    ],
+    "no-tokens-left-to-schedule": [
+        (
+            {"words": drafting("dflash", num_speculative_tokens=9), "version": "0.27.1"},
+            {"words": drafting("dflash", num_speculative_tokens=8), "version": "0.27.1"},
+        )
+    ],
+    "mtp-with-pipeline": [
+        (
+            {"words": f"-pp 2 {MTP2}", "gpus": 2, "version": "0.29.0"},
+            {"words": f"-pp 2 {MTP2}", "gpus": 2, "version": "0.30.0"},
+        )
+    ],
+    "mtp-weights-missing": [({"words": MTP2, "mtp_num_hidden_layers": 0}, {"words": MTP2})],
+    "repeated-mtp-layer": [({"words": MTP2}, {"words": spec(method="mtp", num_speculative_tokens=1)})],
+    "lookup-window": [
+        (
+            {"words": spec(method="ngram", num_speculative_tokens=2, prompt_lookup_min=3, prompt_lookup_max=2)},
+            {"words": spec(method="ngram", num_speculative_tokens=2, prompt_lookup_min=2, prompt_lookup_max=2)},
+        )
+    ],
+    "lookup-on-hybrid": [({"words": spec(method="ngram", num_speculative_tokens=2)}, {"words": MTP2})],
+    "suffix-package-missing": [({"words": spec(method="suffix", num_speculative_tokens=2)}, {"words": MTP2})],
+    "async-scheduling-method": [
+        (
+            {"words": f"--async-scheduling {spec(method='ngram', num_speculative_tokens=2)}", "version": "0.32.0"},
+            {"words": f"--async-scheduling {spec(method='ngram', num_speculative_tokens=2)}"},
+        )
+    ],
+    "narrow-steps-with-speculation": [
+        ({"words": f"{MTP2} --max-num-batched-tokens 8191"}, {"words": f"{MTP2} --max-num-batched-tokens 8192"})
+    ],
+    "compile-cache-of-speculation": [({"words": MTP2}, {"words": MTP2, "env": {"VLLM_CACHE_ROOT": "/cache/mtp2"}})],
+    "quantization-unknown": [({"words": "-q int8_per_channel"}, {"words": "-q int8_per_channel_weight_only"})],
+    "quantization-deprecated": [({"words": "-q fp_quant"}, {"words": "-q fp_quant --allow-deprecated-quantization"})],
+    "quantization-of-another-checkpoint": [
+        ({"words": "-q modelopt", "model": "122B-A10B-fp8"}, {"words": "-q fp8", "model": "122B-A10B-fp8"})
+    ],
+    "quantization-without-checkpoint": [
+        ({"words": "-q awq"}, {"words": "-q fp8"}),
+        ({"words": "-q online"}, {"words": '-q online --quantization-config \'{"linear":"fp8_per_block"}\''}),
+    ],
+    "quantization-config-refused": [
+        (
+            {"words": '--quantization-config \'{"targets":{"a":"fp8_per_block"}}\'', "version": "0.29.0"},
+            {"words": '--quantization-config \'{"targets":{"a":"fp8_per_block"}}\'', "version": "0.30.0"},
+        )
+    ],
+    "dtype-of-quantization": [
+        (
+            {"words": "--dtype float32", "model": "122B-A10B-nvfp4"},
+            {"words": "--dtype float16", "model": "122B-A10B-nvfp4"},
+        )
+    ],
+    "nvfp4-moe-backend": [
+        ({"words": "", "model": "122B-A10B-nvfp4"}, {"words": "--moe-backend marlin", "model": "122B-A10B-nvfp4"})
+    ],
+    "marlin-columns": [
+        (
+            {"words": "-tp 4", "gpus": 4, "model": "122B-A10B-autoround"},
+            {"words": "-tp 2", "gpus": 2, "model": "122B-A10B-autoround"},
+        )
+    ],
+    "kv-dtype-unknown": [({"words": "--kv-cache-dtype int8"}, {"words": "--kv-cache-dtype int8_per_token_head"})],
+    "kv-dtype-on-hybrid": [
+        (
+            {"words": "--kv-cache-dtype turboquant_k8v4", "version": "0.20.2"},
+            {"words": "--kv-cache-dtype turboquant_k8v4", "version": "0.21.0"},
+        )
+    ],
+    "no-attention-backend": [
+        (
+            {"words": "--kv-cache-dtype nvfp4", "version": "0.25.1"},
+            {"words": "--kv-cache-dtype nvfp4", "version": "0.24.0"},
+        )
+    ],
+    "attention-backend-refused": [
+        ({"words": "--attention-backend XFORMERS"}, {"words": "--attention-backend flash_attn"}),
+        (
+            {"words": "--attention-backend FLASH_ATTN --kv-cache-dtype fp8"},
+            {"words": "--attention-backend TRITON_ATTN --kv-cache-dtype fp8"},
+        ),
+    ],
+    "heads-not-divisible": [({"words": "-tp 3", "gpus": 3}, {"words": "-tp 4", "gpus": 4})],
+    "experts-below-ranks": [
+        ({"words": "-tp 8", "gpus": 8, "num_experts": 4}, {"words": "-tp 8", "gpus": 8, "num_experts": 8})
+    ],
+    "not-enough-gpus": [({"words": "-tp 2"}, {"words": "-tp 2 --nnodes 2"})],
+    "nodes-do-not-divide": [({"words": "-tp 2 --nnodes 3"}, {"words": "-tp 2 --nnodes 2"})],
+    "node-rank-out-of-range": [
+        ({"words": "-tp 2 --nnodes 2 --node-rank 2"}, {"words": "-tp 2 --nnodes 2 --node-rank 1"})
+    ],
+    "nodes-need-processes": [
+        (
+            {"words": "-tp 2 --nnodes 2 --distributed-executor-backend ray"},
+            {"words": "-tp 2 --nnodes 2 --distributed-executor-backend mp"},
+        )
+    ],
+    "executor-unknown": [
+        (
+            {"words": "--distributed-executor-backend processes"},
+            {"words": "--distributed-executor-backend mine.Executor"},
+        )
+    ],
+    "context-parallel": [({"words": "-tp 2 -dcp 2", "gpus": 2}, {"words": "-tp 4 -dcp 2", "gpus": 4})],
+    "expert-balancing": [
+        (
+            {"words": "-tp 2 --enable-eplb", "gpus": 2},
+            {"words": "-tp 2 --enable-eplb --enable-expert-parallel", "gpus": 2},
+        ),
+        ({"words": "--enable-eplb -ep"}, {"words": "-ep"}),
+    ],
+    "data-parallel-rank": [({"words": "-dp 2 -dpn 2"}, {"words": "-dp 2 -dpn 1"})],
+    "data-parallel-balancer": [
+        ({"words": "-dp 2 -dpl 3"}, {"words": "-dp 2 -dpl 2"}),
+        ({"words": "--data-parallel-external-lb"}, {"words": "--data-parallel-external-lb -dp 2 -dpn 0"}),
+    ],
+    "headless-with-api-servers": [
+        ({"words": "--headless --api-server-count 2"}, {"words": "--headless --api-server-count 0"})
+    ],
+    "worker-not-headless": [
+        (
+            {"words": "-tp 2 --nnodes 2 --node-rank 1"},
+            {"words": "-tp 2 --nnodes 2 --node-rank 1 --headless"},
+        )
+    ],
+    "nodes-of-service": [({"words": "-tp 4", "nodes": 2, "gpus": 1}, {"words": "-tp 2", "nodes": 2})],
+    "hybrid-across-nodes": [
+        ({"words": "-tp 2 --nnodes 2"}, {"words": "-tp 2 --nnodes 2 --enforce-eager"}),
+    ],
+    "vision-data-parallel": [
+        (
+            {"words": "--language-model-only --mm-encoder-tp-mode data"},
+            {"words": "--language-model-only --mm-encoder-tp-mode weights"},
+        )
+    ],
+    "ray-memory-monitor": [
+        (
+            {"words": "--distributed-executor-backend ray"},
+            {"words": "--distributed-executor-backend ray", "env": {"RAY_memory_monitor_refresh_ms": "0"}},
+        )
+    ],
+    "memory-fraction": [
+        ({"words": ""}, {"words": "--gpu-memory-utilization 0.85"}),
+        (
+            {"words": "-tp 2 --nnodes 2 --gpu-memory-utilization 0.81"},
+            {"words": "-tp 2 --nnodes 2 --gpu-memory-utilization 0.8"},
+        ),
+    ],
+    "kv-cache-bytes": [({"words": "--kv-cache-memory-bytes -1"}, {"words": "--kv-cache-memory-bytes 20G"})],
+    "kv-cache-bytes-unbounded": [({"words": "--kv-cache-memory-bytes 20G"}, {"words": ""})],
+    "length-over-native": [
+        ({"words": "--max-model-len 262145"}, {"words": "--max-model-len 262144"}),
+        ({"words": "--max-model-len 512k"}, {"words": "--max-model-len 512k", "env": {LONG: "1"}}),
+    ],
+    "capture-sizes": [
+        (
+            {"words": "--cudagraph-capture-sizes 1 2 4 --max-cudagraph-capture-size 8"},
+            {"words": "--cudagraph-capture-sizes 1 2 8 --max-cudagraph-capture-size 8"},
+        )
+    ],
+    "graph-mode-unknown": [({"words": "-cc.cudagraph_mode=HALF"}, {"words": "-cc.cudagraph_mode=full"})],
+    "tool-parser-missing": [
+        ({"words": "--enable-auto-tool-choice"}, {"words": "--enable-auto-tool-choice --tool-call-parser qwen3_xml"})
+    ],
+    "tool-parser-unknown": [
+        (
+            {"words": "--enable-auto-tool-choice --tool-call-parser qwen3_json", "version": "0.31.0"},
+            {"words": "--enable-auto-tool-choice --tool-call-parser qwen3_json", "version": "0.32.0"},
+        )
+    ],
+    "tool-choice-off": [
+        ({"words": "--tool-call-parser qwen3_xml"}, {"words": "--enable-auto-tool-choice --tool-call-parser qwen3_xml"})
+    ],
+    "tool-parser-of-family": [
+        (
+            {"words": "--enable-auto-tool-choice --tool-call-parser hermes"},
+            {"words": "--enable-auto-tool-choice --tool-call-parser hermes", "model": "unheard/of"},
+        )
+    ],
+    "reasoning-parser-unknown": [
+        ({"words": "--reasoning-parser qwen3_5"}, {"words": "--reasoning-parser qwen3"}),
+        (
+            {"words": "--structured-outputs-config.reasoning_parser qwen3_5"},
+            {"words": "--structured-outputs-config.reasoning_parser qwen3"},
+        ),
+    ],
+    "load-format": [
+        (
+            {"words": "--load-format instanttensor", "version": "0.28.0"},
+            {"words": "--load-format instanttensor", "version": "0.29.0"},
+        )
+    ],
+    "variable-unknown": [
+        ({"words": "", "env": {"VLLM_ATTENTION_BACKEND": "X"}}, {"words": "", "env": {"VLLM_USE_DEEP_GEMM": "0"}})
+    ],
+    "runner-v2-without-align": [
+        (
+            {"words": ON, "env": {"VLLM_USE_V2_MODEL_RUNNER": "1"}, "version": "0.24.0"},
+            {"words": ON, "env": {"VLLM_USE_V2_MODEL_RUNNER": "1"}, "version": "0.25.1"},
+        )
+    ],
+    "model-unknown": [({"words": "", "model": "unheard/of"}, {"words": ""})],
+    "engine-unlisted": [({"words": "", "version": "0.26.1"}, {"words": "", "version": "v0.26.0"})],
+}
+PAIRS = [(name, fires, misses) for name, pairs in FIRES.items() for fires, misses in pairs]
+
+
+OF_INVENTORY = {
+    "engine-unknown",
+    "image-moves",
+    "image-not-pinned",
+    "checkpoint-not-pinned",
+    "port-taken-twice",
+    "memory-of-services",
+    "cold-start-limit",
+    "engine-ready-limit",
+}
+"""Rules that no bare line breaks; their lines stand in test_declared.py."""
+
+
+def test_every_rule_has_its_lines_and_its_words() -> None:
+    assert set(FIRES) | OF_INVENTORY == set(rules())
+    assert set(CHECKS) | {"model-unknown", "engine-unlisted"} == set(FIRES)
+
+
+@pytest.mark.parametrize(("name", "fires", "misses"), PAIRS, ids=[name for name, _, _ in PAIRS])
+def test_a_rule_fires_on_its_line_and_not_on_the_near_miss(
+    name: str, fires: dict[str, Any], misses: dict[str, Any]
+) -> None:
+    assert name in [found.id for found in findings(**fires)]
+    assert name not in [found.id for found in findings(**misses)]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("memory-fraction", ""),
+        ("lookup-on-hybrid", spec(method="ngram", num_speculative_tokens=2)),
+        ("wide-batch", "--max-num-batched-tokens 65536"),
+        ("drafter-for-another-model", drafting("dflash", "35B-A3B")),
+        ("kv-cache-bytes", "--kv-cache-memory-bytes -1"),
+        ("load-format", "--load-format nonsense"),
+    ],
+)
+def test_what_harms_a_spark_is_a_warning_for_a_bare_line_and_an_error_on_a_spark(name: str, words: str) -> None:
+    assert {found.severity for found in findings(words) if found.id == name} == {"warning"}
+    assert {found.severity for found in findings(words, spark=True) if found.id == name} == {"error"}
+
+
+def test_the_thread_s_crash_is_found_with_its_number() -> None:
+    found = findings(f"{ON} --kv-cache-dtype fp8", "0.19.1", "122B-A10B-autoround")[0]
+    assert found.severity == "error"
+    assert "block_size (4176) must be <= max_num_batched_tokens (2048)" in found.message
+    assert "4176" in found.remedy
+
+
+def test_an_unknown_flag_says_which_versions_know_it_and_what_came_instead() -> None:
+    found = next(each for each in findings("--calculate-kv-scales") if each.id == "unknown-flag")
+    assert "known up to 0.27.1" in found.message
+    assert "scales come with the checkpoint" in found.remedy
+    found = next(each for each in findings("--quantization-config x", "0.21.0") if each.id == "unknown-flag")
+    assert "known since 0.22.1" in found.message
+
+
+def test_an_unknown_variable_is_an_error_where_the_engine_is_told_to_fail() -> None:
+    env = {"VLLM_SLEEP_WHEN_IDLE": "1"}
+    found = {
+        each.severity for each in findings("--fail-on-environ-validation", env=env) if each.id == "variable-unknown"
+    }
+    assert found == {"error"}
+
+
+def test_without_a_geometry_the_rules_about_it_are_silent() -> None:
+    found = findings(f"-tp 3 {ON} --kv-cache-dtype fp8 --max-model-len 9999999", "0.19.1", "unheard/of", gpus=8)
+    assert [each.id for each in found if each.severity == "error"] == []
+
+
+def test_a_rule_explains_itself_with_the_versions_in_which_it_is_in_force() -> None:
+    assert "In force: 0.19.1 to 0.26.0" in explain("align-block-over-batched-tokens")
+    assert "every version" in explain("flag-choice")
+    assert rule("L1") == rule("align-block-over-batched-tokens")
+
+
+def test_an_unknown_rule_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InventoryError, match="memory-fraction"):
+        rule("memory-fractions")
+
+
+@pytest.mark.parametrize("version", versions())
+def test_an_engine_file_has_the_shape_of_its_schema_and_says_its_own_version(version: str) -> None:
+    folder = bundled("knowledge")
+    content = yaml.safe_load((folder / "engines" / f"{version}.yml").read_text())
+    jsonschema.validate(content, json.loads((folder / "engine.schema.json").read_text()))
+    assert content["version"] == version
+
+
+def test_the_rules_have_the_shape_of_their_schema() -> None:
+    folder = bundled("knowledge")
+    jsonschema.validate(
+        yaml.safe_load((folder / "rules.yml").read_text()), json.loads((folder / "rules.schema.json").read_text())
+    )

@@ -1,0 +1,58 @@
+"""Clocks that are wrong: times still to come, and times before those of yesterday, where times are compared.
+
+The lab's nodes share the machine's clock, so this is shown on the values themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sparkops.operate.runs import KEEP, RunFolder
+from sparkops.reports.words import duration
+from sparkops.worker import lock, verifying
+from sparkops.worker.calls import Call, Refused
+
+TOMORROW = 86400.0
+
+
+def test_a_run_on_a_clock_that_went_back_keeps_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    base = tmp_path / "sparkops" / "runs" / "attic"
+    for number in range(KEEP + 5):
+        (base / f"2999-01-01T00-00-00Z-apply-{number:03}").mkdir(parents=True)
+    made = RunFolder.create("attic", "apply")
+    assert made.path.is_dir()
+    assert len(list(base.iterdir())) == KEEP
+
+
+def test_a_lock_from_tomorrow_is_held_and_told_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Call(1, lambda message: None, threading.Event())
+    holder = {"who": "ada", "from": "laptop", "command": "apply x"}
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + TOMORROW)
+    lock.acquire(call, {"state_dir": str(tmp_path), "holder": holder})
+    monkeypatch.setattr(time, "time", lambda: now)
+    with pytest.raises(Refused, match="ada from laptop for 0 s"):
+        lock.acquire(call, {"state_dir": str(tmp_path), "holder": holder})
+    lock.release(call, {"state_dir": str(tmp_path)})
+
+
+def test_what_was_verified_tomorrow_is_verified_anew_when_it_is_due(tmp_path: Path) -> None:
+    index = verifying.Index(str(tmp_path), "/m")
+    (tmp_path / "f").write_text("x")
+    status = os.stat(tmp_path / "f")
+    index.note(verifying.identity(status), "sha256:1", time.time() + TOMORROW)
+    index.save()
+    assert verifying.Index(str(tmp_path), "/m").find(status) == ("sha256:1", 0.0)
+    assert json.loads(Path(index.path).read_text())["folder"] == "/m"
+
+
+@pytest.mark.parametrize("seconds", [-1.0, -TOMORROW])
+def test_a_time_still_to_come_is_no_negative_duration(seconds: float) -> None:
+    assert "-" not in duration(seconds)

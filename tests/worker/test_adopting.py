@@ -1,0 +1,99 @@
+"""Which containers and units stand in the place of a service, on plain values; a folder proven on a temporary root."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.worker import adopting, jobs, verifying
+
+ASKED = {"image": "x:1", "container": "sparkops-qwen", "port": 8000, "unit": "qwen.service"} | {
+    "chosen": "",
+    "chosen_unit": "",
+}
+
+
+def container(name: str = "vllm", running: bool = True, **more: Any) -> dict[str, Any]:
+    config = {"Image": "some/thing:1", "Cmd": ["sleep"], **more.pop("config", {})}
+    return {"Id": "1", "Name": f"/{name}", "Image": "sha256:1", "State": {"Running": running}, "Config": config, **more}
+
+
+@pytest.mark.parametrize(
+    ("found", "stands"),
+    [
+        (container(), False),
+        (container(config={"Cmd": ["vllm", "serve"]}), True),
+        (container(config={"Cmd": ["python3", "-m", "vllm.entrypoints.openai.api_server"]}), True),
+        (container(config={"Image": "nvcr.io/nvidia/vllm:26.01"}), True),
+        (container(config={"Image": "vllm/vllm-openai:v1"}), True),
+        (container(Image="sha256:declared"), True),
+        (container(HostConfig={"PortBindings": {"80/tcp": [{"HostPort": "8000"}]}}), True),
+        (container(running=False, Image="sha256:declared"), False),
+        (container("sparkops-qwen", running=False), True),
+        (container("vllm-before-sparkops", Image="sha256:declared"), False),
+        (container("sparkops-qwen", config={"Labels": {"sparkops.service": "qwen"}}), False),
+    ],
+)
+def test_an_engine_or_what_has_the_name_or_port_stands_for_the_service(found: dict[str, Any], stands: bool) -> None:
+    assert adopting.stands_for(found, ASKED, "sha256:declared") is stands
+
+
+def test_what_is_chosen_is_it_and_nothing_else() -> None:
+    asked = {**ASKED, "chosen": "mine"}
+    assert adopting.stands_for(container("mine", running=False), asked, None)
+    assert not adopting.stands_for(container(config={"Cmd": ["vllm"]}), asked, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "stands"),
+    [
+        ("a.service", "ExecStart=/opt/venv/bin/vllm serve m", True),
+        ("a.service", "ExecStart=/usr/bin/docker start -a vllm-1", True),
+        ("a.service", "ExecStart=/usr/bin/docker start -a other", False),
+        ("qwen.service", "ExecStart=/bin/true", True),
+        ("a.service", "Description=about nothing", False),
+    ],
+)
+def test_a_unit_stands_for_the_service_by_what_it_starts(name: str, text: str, stands: bool) -> None:
+    assert adopting._starts(name, text, ASKED, ["vllm-1"]) is stands
+
+
+def oid(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path: Path) -> None:
+    contents = {"right": b"right" * 100, "wrong": b"wrong" * 100, "short": b"short" * 100, "gone": b"gone"}
+    files = [[name, len(data), oid(data)] for name, data in contents.items()]
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "right").write_bytes(contents["right"])
+    (folder / "wrong").write_bytes(b"w" * 500)
+    (folder / "short").write_bytes(b"short")
+    before = {path.name: path.stat() for path in folder.iterdir()}
+    manifest = json.dumps({"repository": "o/n", "commit": "0" * 40, "files": files})
+    state_dir, run = str(tmp_path / "state"), tmp_path / "job"
+    run.mkdir()
+    args = {"path": str(folder), "folder": "/srv/declared", "state_dir": state_dir, "manifest": manifest}
+    found = adopting.prove(jobs.Job(str(run)), args)
+    assert found == {
+        "right": ["right"],
+        "wrong": ["wrong", "short"],
+        "missing": ["gone"],
+        "right_bytes": 500,
+        "other_bytes": 1004,
+    }
+    index = verifying.Index(state_dir, "/srv/declared")
+    known = index.find(os.stat(folder / "right"))
+    assert known is not None
+    assert known[0] == oid(contents["right"])
+    assert adopting.prove(jobs.Job(str(run)), args) == found
+    assert verifying.Index(state_dir, "/srv/declared").find(os.stat(folder / "right")) == known, "it is not read twice"
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == {
+        name: status.st_mtime_ns for name, status in before.items()
+    }

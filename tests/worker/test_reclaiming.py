@@ -1,0 +1,120 @@
+"""What can be given back: who uses a thing, on plain values; and folders on a temporary root."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.worker import reclaiming, uses
+from sparkops.worker.uses import Uses
+
+
+def unused(**more: Any) -> Uses:
+    return Uses(**{"containers": [], "texts": {}, "programs": {}, "others": {}, "working": [], **more})
+
+
+def container(source: str) -> Uses:
+    return unused(containers=[{"Names": ["/vllm"], "State": "exited", "Mounts": [{"Source": source}]}])
+
+
+@pytest.mark.parametrize("source", ["/srv/m", "/srv/m/", "/srv/m/sub", "/srv"])
+def test_a_container_uses_a_folder_what_is_in_it_and_what_is_around_it(source: str) -> None:
+    assert container(source).folder("/srv/m") == "the container vllm (exited) uses it"
+
+
+@pytest.mark.parametrize("source", ["/srv/m2", "/srv/other", "/", ""])
+def test_a_neighbour_and_a_monitor_that_mounts_the_root_use_nothing(source: str) -> None:
+    assert container(source).folder("/srv/m") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("ExecStart=vllm serve /srv/m --port 1", True),
+        ('{"mounts": [{"source": "/srv/m"}]}', True),
+        ("ExecStart=docker run -v /srv:/srv image", True),
+        ("ExecStart=docker run --mount type=bind,source=/srv,target=/x image", True),
+        ("ExecStart=vllm serve /srv/m2", False),
+        ("ExecStart=vllm serve /data/srv/m", False),
+        ("ReadWritePaths=/srv", False),
+    ],
+)
+def test_a_unit_uses_a_folder_that_it_names_or_mounts(text: str, named: bool) -> None:
+    assert bool(unused(texts={"u": text}).folder("/srv/m")) is named
+
+
+def test_an_image_is_used_by_its_id_and_its_whole_name() -> None:
+    by_id = unused(containers=[{"Names": ["/a"], "ImageID": "sha256:1", "Image": "other:1", "State": "created"}])
+    assert by_id.image(["x:1"], "sha256:1")
+    spec = unused(texts={"spec": '{"image": "reg:5000/x:10"}'})
+    assert spec.image(["reg:5000/x:10"], "")
+    assert not spec.image(["reg:5000/x:1"], "")
+    assert not spec.image(["x:10"], "")
+
+
+def published(folder: Path, *extra: str) -> Path:
+    (folder / ".sparkops").mkdir(parents=True)
+    record = {"repository": "o/n", "commit": "0" * 40, "files": [["a", 5000, "sha256:0"]]}
+    (folder / ".sparkops/manifest.json").write_text(json.dumps(record))
+    for name in ("a", *extra):
+        (folder / name).write_bytes(b"x" * 5000)
+    return folder
+
+
+def kept(folder: Path, found: Uses | None = None, declared: tuple[str, ...] = (), claim: bool = True) -> dict[str, str]:
+    items = reclaiming.checkpoint(str(folder), list(declared), found or unused(), claim=claim)
+    return {f"{item['kind']} {os.path.basename(item['name'])}": item["kept"] for item in items}
+
+
+def test_only_a_folder_that_holds_what_its_record_says_can_go(tmp_path: Path) -> None:
+    assert kept(published(tmp_path / "m")) == {"checkpoint m": ""}
+    assert "put there: b" in kept(published(tmp_path / "n", "b"))["checkpoint n"]
+    (tmp_path / "bare").mkdir()
+    assert kept(tmp_path / "bare") == {"checkpoint bare": "it has no record of sparkops"}
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    assert "is a link" in kept(tmp_path / "link")["checkpoint link"]
+    assert kept(tmp_path / "nothing") == {"checkpoint nothing": ""}, "the claim goes"
+    assert kept(tmp_path / "nothing", claim=False) == {}
+
+
+def test_a_fetch_that_is_declared_or_running_is_resumed_and_a_dead_one_goes(tmp_path: Path) -> None:
+    (tmp_path / ".m.sparkops-partial").mkdir()
+    (tmp_path / ".m.sparkops-old").mkdir()
+    folder = tmp_path / "m"
+    partial, old = "leftover .m.sparkops-partial", "leftover .m.sparkops-old"
+    assert kept(folder, claim=False) == {partial: "", old: ""}
+    assert kept(folder, declared=(str(folder),)) == {partial: "the next apply goes on from it", old: ""}
+    running = unused(working=[f"checkpoint {folder}"])
+    assert set(kept(folder, running).values()) == {"a job works on it now"}
+
+
+def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path: Path) -> None:
+    for path in ("models/o--n/main", "models/o--x/.dev.sparkops-partial", "verified"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "verified/1.json").write_text(json.dumps({"folder": "/srv/indexed", "files": {}}))
+    (tmp_path / "verified/2.json").write_text("torn")
+    found = reclaiming.folders(str(tmp_path), {"checkpoint /srv/claimed": {}, "file /etc/x": {}})
+    inside = {f"{tmp_path}/models/o--n/main", f"{tmp_path}/models/o--x/dev"}
+    assert found == {"/srv/claimed", "/srv/indexed", *inside}
+
+
+def test_a_file_with_another_name_elsewhere_frees_nothing(tmp_path: Path) -> None:
+    folder = published(tmp_path / "m")
+    (folder / "same").hardlink_to(folder / "a")
+    whole = reclaiming.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"]
+    (tmp_path / "cache").hardlink_to(folder / "a")
+    assert reclaiming.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"] <= whole - 5000
+
+
+def test_the_node_is_looked_at_for_units_and_drop_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uses, "UNITS", str(tmp_path))
+    monkeypatch.setattr(uses, "SPECS", str(tmp_path / "none"))
+    (tmp_path / "a.service.d").mkdir()
+    (tmp_path / "a.service.d/x.conf").write_text("drop-in")
+    (tmp_path / "b.service").write_text("unit")
+    (tmp_path / "c.service").symlink_to("/dev/null")
+    assert set(dict(uses.texts()).values()) == {"drop-in", "unit", ""}
