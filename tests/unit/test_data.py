@@ -1,5 +1,6 @@
 """The data folders hold what they promise: every example compiles as it stands, and every recipe can be used."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from sparkops.core import data
 from sparkops.inventory.load import load
 from sparkops.inventory.recipes import read_recipe, recipe_files
+from sparkops.lint.declared import lint_inventory
 from sparkops.models.argv import serve_argv
 from sparkops.models.engine import engine
 from sparkops.models.serve_line import parse
@@ -34,6 +36,7 @@ def test_a_recipe_makes_a_service_on_as_many_nodes_as_it_takes(name: str, tmp_pa
     inventory = load(tmp_path / "inventory.yml")
     kinds = {resource.kind for resource in build(inventory).resources}
     assert {"image", "checkpoint", "unit", "probe"} <= kinds
+    assert [each for each in lint_inventory(inventory, date(2026, 1, 1)) if each.severity == "error"] == []
     for rank, node in enumerate(nodes):
         shown = {each.title: each.text for each in render(inventory, node, "s")}
         assert "ExecStart=" in shown["unit s.service"]
