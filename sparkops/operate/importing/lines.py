@@ -77,7 +77,7 @@ def _lines(draft: Draft, content: str) -> Iterator[str]:
     waiting = ""
     for line in re.sub(r"\\[ \t]*\r?\n", " ", content).splitlines():
         waiting = f"{waiting}\n{line}" if waiting else line
-        if _open(waiting):
+        if _open(waiting.strip()):
             continue
         text, waiting = waiting.strip(), ""
         if text and not text.startswith("#") and not re.fullmatch(r"set\s+[-+]\w+.*|\$+", text):
@@ -96,7 +96,7 @@ def _open(text: str) -> bool:
 
 
 def _split(draft: Draft, line: str) -> list[str]:
-    words = shlex.split(line, comments=True)
+    words = draft.words(line)
     for index, word in enumerate(words):
         if word in ENDS:
             draft.leave(f"`{shortened(words[index:])}`", "a recipe has no shell")
