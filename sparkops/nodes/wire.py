@@ -9,6 +9,7 @@ import errno
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from typing import IO, Any
 
@@ -31,6 +32,7 @@ class Wire:
         self._process = process
         self._ahead = b""
         self._asked: float | None = None
+        self._sending = threading.Lock()
         self.patience = 0.0
         self.lost = ""
 
@@ -54,7 +56,8 @@ class Wire:
     def send(self, data: bytes) -> int:
         """Some of `data`; its length. Not being able to send is a question too."""
         try:
-            return int(self._peer.send(data))
+            with self._sending:
+                return int(self._peer.send(data))
         except TimeoutError:
             self.question()
             self._check()
@@ -79,8 +82,13 @@ class Wire:
         return bool(self._peer._closed)
 
     def close(self) -> None:
-        """Close it and end the proxy command behind it."""
-        self._peer.close()
+        """Close it and end the proxy command behind it.
+
+        Never amid a `send`: on a jump host's channel paramiko could put the data behind the close, which OpenSSH
+        answers by dropping the whole connection, with all other nodes behind it.
+        """
+        with self._sending:
+            self._peer.close()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
