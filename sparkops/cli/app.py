@@ -40,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
     "fit": ("fit", "Show what a service or a `vllm serve` line needs, and what then fits; offline"),
     "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
+    "lock": ("lock", "Pin what moves upstream: tags to digests, branches to commits"),
+    "recipe": ("recipe", "List, show and compare recipes; import those of other projects"),
     "checkpoint": ("checkpoint", "Look into a checkpoint here or on a hub, verify those on nodes"),
     "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
     "facts": ("facts", "Print what the nodes say about themselves"),

@@ -21,18 +21,22 @@ TAG_VERSION = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+)(?:[-_+.]|$)")
 
 @dataclass(frozen=True)
 class Placed:
-    """A service on one of its nodes: the merged variables of the roles, and the engine that serves it, if known."""
+    """A service on one of its nodes: the merged variables of the roles, and the engine that serves it, if known.
+
+    `addresses` are those of all its nodes on the fabric, the head first.
+    """
 
     service: Service
     node: str
     rank: int
     variables: Mapping[str, Any]
     engine: Engine | None
+    addresses: tuple[str | None, ...] = ()
 
     @property
     def model(self) -> str:
         """What is served, as a repository or a model's name; "" where neither checkpoint nor recipe says it."""
-        named = self.service.recipe.metadata.get("model") if self.service.recipe else None
+        named = self.service.recipe.model if self.service.recipe else None
         return str(self.variables["checkpoint"]["repository"] or named or "")
 
     @property
@@ -47,7 +51,13 @@ class Placed:
         command = declared["command"]
         if command and not any(word.rpartition("/")[2] in ("vllm", "serve") for word in command):
             return None
-        service = {**declared, "name": self.service.name, "rank": self.rank}
+        service = {
+            **declared,
+            "name": self.service.name,
+            "rank": self.rank,
+            "nodes": self.service.nodes,
+            "addresses": self.addresses,
+        }
         secret = {key for key, value in (declared["environment"] or {}).items() if isinstance(value, SecretRef)}
         try:
             spec = spec_of(service, self.variables["image"], self.variables["checkpoint"], {}, secret)
@@ -65,7 +75,8 @@ def places(inventory: Inventory) -> Iterator[Placed]:
         for rank, node in enumerate(service.nodes):
             if inventory.nodes[node].state != "retired":
                 variables = inventory.variables(node, service.name)
-                yield Placed(service, node, rank, variables, _engine(inventory, service, variables))
+                served_by = _engine(inventory, service, variables)
+                yield Placed(service, node, rank, variables, served_by, tuple(inventory.addresses(service.name)))
 
 
 def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:
@@ -74,7 +85,7 @@ def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]
     reference = str(image["pull"] or "") if not (image["build"] or {}).get("tag") else ""
     _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
     named = TAG_VERSION.search(tag) if "vllm" in reference else None
-    recipe = service.recipe.metadata.get("engine") if service.recipe else None
+    recipe = service.recipe.engine if service.recipe else None
     for version in (variables["service"].get("engine"), named[1] if named else None, recipe):
         if version:
             return engine(str(version), inventory.folder)
