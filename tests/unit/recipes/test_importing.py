@@ -225,7 +225,7 @@ def test_what_is_left_is_said(line: str, told: str, tmp_path: Path) -> None:
         ("vllm serve --seed 1\n", "no model is named"),
         ("vllm serve 'a/b\n", "a quote in it is open"),
         ("vllm serve a/b \\ ", "a quote in it is open"),
-        ("A=\"it's\"\nvllm serve $A\n", "close its quotes"),
+        ('A="it\'s"\nvllm serve $A\n', "close its quotes"),
         ("docker run --gpus all\n", "names no image"),
         ("model: [a\n", "cannot be read"),
         ('services: {a: {image: x/vllm, command: "it\'s"}}\n', "close its quotes"),
