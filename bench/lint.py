@@ -1,4 +1,4 @@
-"""Lint: an inventory of 100 nodes and 20 services, and one pasted line against bare Python. No network."""
+"""Lint and fit: an inventory of 100 nodes and 20 services, and one pasted line against bare Python. No network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def text() -> str:
 
 
 def measure() -> dict[str, Any]:
-    """CPU seconds of the inventory (limit: 1), and the line's ratio to `python -c pass` (limit: 20)."""
+    """CPU seconds of the inventory (limit: 1), and the line's ratios to `python -c pass` (limit: 20)."""
+    from sparkops.fit.services import fit_inventory
     from sparkops.inventory.load import load
     from sparkops.lint.declared import lint_inventory
 
@@ -37,13 +38,19 @@ def measure() -> dict[str, Any]:
         path = Path(folder) / "inventory.yml"
         path.write_text(text())
         before = time.process_time()
-        findings = len(lint_inventory(load(path), date(2026, 1, 1)))
+        inventory = load(path)
+        findings = len(lint_inventory(inventory, date(2026, 1, 1)))
+        fits = len(fit_inventory(inventory))
         spent = time.process_time() - before
-    line = [sys.executable, "-m", "sparkops", "lint", "--serve", LINE, "--engine", "0.33.0"]
+    lines = {
+        name: [sys.executable, "-m", "sparkops", name, "--serve", LINE, "--engine", "0.33.0"]
+        for name in ("lint", "fit")
+    }
     figures = side_by_side(
         {
             "python -c pass": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
-            "lint --serve": lambda: subprocess.run(line, check=False, stdout=subprocess.DEVNULL),
+            "lint --serve": lambda: subprocess.run(lines["lint"], check=False, stdout=subprocess.DEVNULL),
+            "fit --serve": lambda: subprocess.run(lines["fit"], check=True, stdout=subprocess.DEVNULL),
         },
         ROUNDS,
     )
@@ -51,8 +58,9 @@ def measure() -> dict[str, Any]:
         "nodes": NODES,
         "services": SERVICES,
         "findings": findings,
+        "fits": fits,
         "cpu_seconds": spent,
         "seconds": figures,
-        "ratio": ratio(figures, "lint --serve", "python -c pass"),
-        "limits": {"cpu_seconds": 1, "ratio": 20},
+        "ratios": {name: ratio(figures, name, "python -c pass") for name in ("lint --serve", "fit --serve")},
+        "limits": {"cpu_seconds": 1, "ratios": 20},
     }

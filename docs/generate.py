@@ -1,4 +1,4 @@
-"""`python -m docs.generate`: what is written from the data: inventory reference, roles, a saved plan's schema.
+"""`python -m docs.generate`: what is written from the data: inventory reference, roles, recipes, a saved plan's schema.
 
 A test compares them with what this would write, so they can't fall behind.
 """
@@ -11,10 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from docs.published import points
 from sparkops.inventory.declarations import Role, find_roles
+from sparkops.inventory.recipes import SCHEMA as RECIPE
+from sparkops.inventory.recipes import SPEED
 from sparkops.inventory.schema import ACCEPT, CONNECTION, CORE, GROUP, NODE, SERVICE
 from sparkops.lint.rules import rules
 from sparkops.models.engine import versions
+from sparkops.operate.recipes import every, fastest
 from sparkops.reconcile.saved import SCHEMA
 
 DOCS = Path(__file__).parent
@@ -31,6 +35,10 @@ def inventory_page() -> str:
         "Merging, weakest first: role defaults, recipe, `vars`, groups in the order listed, node, service, service on "
         "a node (`per_node`), `-e`. Mappings merge, everything else replaces, `null` unsets. "
         "`sparkops inventory show NODE --origin` prints where each value came from.\n",
+        "`sparkops lock` writes `inventory.lock.yml` beside it: the digests of image tags and the commits of branches, "
+        "as they are upstream now. Where that file stands, everything goes by it: `apply` adds what it lacks and never "
+        "moves an entry (`--locked` refuses instead), `drift --upstream` says what moved since. What could not be "
+        "asked stays as it was locked.\n",
         "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`; they are read only when they are used, "
         "never by `schema`, `render` or `inventory show`.\n",
     ]
@@ -63,6 +71,41 @@ def roles_page() -> str:
     for role in roles.values():
         if role.document is not None:
             parts += _role(role)
+    return "\n".join(parts)
+
+
+def recipes_page() -> str:
+    """What a recipe's file says, and the bundled ones."""
+    parts = [
+        NOTE,
+        "# Recipes\n",
+        "A recipe is a file `recipes/NAME.yml`, beside your inventory or bundled: the variables of a service (image, "
+        "checkpoint, serve arguments, limits), and what is known of it. A service takes it by `recipe: NAME`; what the "
+        "inventory says wins. `sparkops recipe list` shows all, `recipe show NAME` one with its sources, "
+        "`recipe diff A B` in what two differ (names or files).\n",
+        "Where tensor × pipeline parallel size is more than 1 and the service has several nodes, they are one engine: "
+        "each gets a rank (`--nnodes`, `--node-rank`, `--master-addr` with the head's `fabric.address`, `--headless` "
+        "for all but the first) and its own `VLLM_HOST_IP`. Other services on several nodes are replicas.\n",
+        *_table(RECIPE),
+        "## speeds[]\n",
+        *_table(SPEED),
+        "## Bundled\n",
+        "| recipe | nodes | vLLM | tokens/s | |",
+        "|---|---|---|---|---|",
+    ]
+    for each in every(None):
+        cells = (each.name, str(each.nodes), each.engine or "", fastest(each.speeds), each.summary)
+        parts.append(f"| {' | '.join(map(_cell, cells))} |")
+    parts += [
+        "\nTokens a second are those of one stream, as published; none were measured by sparkops' authors.\n",
+        "## Recipes of other projects\n",
+        "`sparkops recipe import FILE -o recipes/NAME.yml` reads recipes of sparkrun and its registries, of "
+        "eugr/spark-vllm-docker and of vllm-project/recipes (`--variant`; without it the one made for GB10), compose "
+        "files (`--service`), and lines or small scripts with `vllm serve` or `docker run` (`-` reads standard input). "
+        "What is not carried over is said on standard error, with the reason; what the recipe then lacks stands in its "
+        "`needs`. Tokens, keys and passwords never get into a recipe: they become references to your environment. "
+        "Arguments are read as the image's vLLM reads them; `--engine VERSION` says which where its name does not.\n",
+    ]
     return "\n".join(parts)
 
 
@@ -134,9 +177,35 @@ def plan_schema() -> str:
     return json.dumps(SCHEMA, indent=2) + "\n"
 
 
+def fit_points_page() -> str:
+    """Every published point beside what `fit` computes."""
+    parts = [
+        NOTE.replace("from the schemas; edit those", "from docs/published.py; edit that"),
+        "# `fit` against what was published\n",
+        "The formulas and the constants are in [fit.md](fit.md); none of them differs from row to row.\n",
+    ]
+    group = ""
+    for point in points():
+        if point.group != group:
+            group = point.group
+            parts += [f"\n## {group[0].upper()}{group[1:]}\n", "| of | published | computed | deviation | source |"]
+            parts.append("|---|---|---|---|---|")
+        published, computed = (f"{each:,.{point.digits}f}" for each in (point.published, point.computed))
+        if published == computed:
+            deviation = "0"
+        elif abs(point.deviation) < 0.01:
+            deviation = "< 0.01 %"
+        else:
+            deviation = f"{point.deviation:+.2f} %"
+        parts.append(f"| {point.what} | {published} | {computed} | {deviation} | {point.source} |")
+    return "\n".join(parts) + "\n"
+
+
 PAGES = {
     "inventory.md": inventory_page,
+    "fit-points.md": fit_points_page,
     "roles.md": roles_page,
+    "recipes.md": recipes_page,
     "rules.md": rules_page,
     "plan.schema.json": plan_schema,
 }

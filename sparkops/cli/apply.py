@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -48,9 +48,17 @@ Examples:
     metavar="ID",
     help="Do this again though it is as declared: rewrite a file, restart a unit, pull an image, verify a checkpoint",
 )
+@click.option("--locked", is_flag=True, help="Refuse where the lock file lacks something, instead of adding it")
 @options.reason
 def command(
-    inventory: Path, yes: bool, prune: bool, plan: Path | None, replace: tuple[str, ...], reason: str, **given: Any
+    inventory: Path,
+    yes: bool,
+    prune: bool,
+    plan: Path | None,
+    locked: bool,
+    replace: tuple[str, ...],
+    reason: str,
+    **given: Any,
 ) -> int:
     """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
 
@@ -67,7 +75,7 @@ def command(
         raise click.UsageError("a kept plan is carried out as it is; leave out --replace beside --plan")
     if prune and (told.limit or told.roles or plan):
         raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
-    saved, loaded, compiled, secrets = _load(plan, inventory, told)
+    saved, loaded, compiled, secrets = _load(plan, inventory, told, locked)
     options.refuse_errors(loaded, compiled.nodes, saved.roles if saved else told.roles)
     again = replaced(compiled.resources, replace)
     run = RunFolder.create(loaded.cluster, "apply")
@@ -99,17 +107,20 @@ def command(
 
 
 def _load(
-    plan: Path | None, inventory: Path, told: options.Given
+    plan: Path | None, inventory: Path, told: options.Given, locked: bool
 ) -> tuple[SavedPlan | None, Inventory, Compiled, Secrets]:
     """The inventory; with a kept plan, for what that selects. Raises PlanError, and Stale where it no longer holds."""
     if plan is None:
-        return None, *options.load(inventory, told.extra, told.limit, told.roles)
+        lock: Literal["whole", "add"] = "whole" if locked else "add"
+        return None, *options.load(inventory, told.extra, told.limit, told.roles, lock)
     from sparkops.operate import plans
 
     if told.limit or told.roles:
         raise click.UsageError("a kept plan has its own --limit and --role; leave them out beside --plan")
     saved = plans.take(plan)
-    loaded, compiled, secrets = options.load(inventory, told.extra, saved.limit, saved.roles)
+    loaded, compiled, secrets = options.load(
+        inventory, told.extra, saved.limit, saved.roles, "whole" if locked else "as-is"
+    )
     plans.refuse_other(saved, loaded, compiled, told.extra)
     return saved, loaded, compiled, secrets
 

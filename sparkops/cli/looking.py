@@ -17,12 +17,14 @@ def look(
     told: options.Given,
     *,
     save: Path | None = None,
+    upstream: bool = False,
 ) -> int:
     """Load, observe, print, and keep the plan in the file `save`; returns the exit status."""
     from sparkops.nodes.connect import Connections
     from sparkops.reconcile.apply import Road
 
-    loaded, compiled, secrets = options.load(inventory, told.extra, told.limit, told.roles)
+    lock: Literal["upstream", "as-is"] = "upstream" if upstream else "as-is"
+    loaded, compiled, secrets = options.load(inventory, told.extra, told.limit, told.roles, lock)
     if name == "plan":
         options.refuse_errors(loaded, compiled.nodes, told.roles)
     with listener_for(told.form, told.no_color) as listener:

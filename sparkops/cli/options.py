@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -127,26 +127,49 @@ def jobs(function: Command) -> Command:
 
 
 def load(
-    inventory: Path, extra: tuple[tuple[str, str], ...], limit: tuple[str, ...], roles: tuple[str, ...]
+    inventory: Path,
+    extra: tuple[tuple[str, str], ...],
+    limit: tuple[str, ...],
+    roles: tuple[str, ...],
+    lock: Literal["as-is", "add", "whole", "upstream"] = "as-is",
 ) -> tuple[Inventory, Compiled, Secrets]:
-    """The inventory and what it means for the selected nodes. Raises InventoryError."""
+    """The inventory and what it means for the selected nodes. Raises InventoryError.
+
+    `lock`: add what its lock file lacks, refuse where it is not whole, or say what moved upstream since.
+    """
     from sparkops.inventory.load import load as read
     from sparkops.inventory.secrets import Secrets
     from sparkops.reconcile.compile import compile as build
 
     secrets = Secrets()
     loaded = read(inventory, extra=extra)
+    if lock != "as-is":
+        loaded = _locked(loaded, secrets, lock, limit)
     return loaded, build(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
 
 
+def _locked(loaded: Inventory, secrets: Secrets, lock: str, limit: tuple[str, ...]) -> Inventory:
+    import dataclasses
+
+    from sparkops.operate.locking import complete, upstream
+
+    if lock == "upstream":
+        told = upstream(loaded, secrets)
+    else:
+        loaded, told = complete(loaded, secrets, add=lock == "add", limit=limit)
+    return dataclasses.replace(loaded, notices=(*loaded.notices, *told))
+
+
 def refuse_errors(inventory: Inventory, nodes: tuple[str, ...], roles: tuple[str, ...]) -> None:
-    """What lint knows to fail on these nodes is not tried. Raises LintError; silent where no service is touched."""
+    """What lint and fit know to fail on these nodes is not tried. Raises LintError; silent without a service."""
     from datetime import date
 
+    from sparkops.fit import services
     from sparkops.lint.declared import refuse
 
     if not roles or "service" in roles:
         refuse(inventory, date.today(), nodes)
+        services.refuse(inventory, date.today(), nodes)
 
 
 def is_terminal() -> bool:

@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparkops.core import events
-from sparkops.core.report import Report
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.passwords import Passwords, terminal
 from sparkops.reports import text
-from sparkops.reports.calm import Lines, Silent
-from sparkops.reports.json import as_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from sparkops.core import events
+    from sparkops.core.report import Report
+    from sparkops.inventory.inventory import Inventory
+    from sparkops.nodes.passwords import Passwords
+    from sparkops.reports.calm import Silent
 
 
 def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
@@ -43,6 +43,8 @@ def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
 
 def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
     """Bars on a terminal, lines without one, silence for JSON."""
+    from sparkops.reports.calm import Lines, Silent
+
     if form != "text":
         return Silent(others)
     shown = console(no_color, error=True)
@@ -55,6 +57,8 @@ def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
 
 def passwords_for(inventory: Inventory) -> Passwords:
     """Passwords asked for at the terminal, where there is one."""
+    from sparkops.nodes.passwords import Passwords, terminal
+
     return Passwords(terminal(), tuple(inventory.nodes))
 
 
@@ -69,6 +73,8 @@ def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verb
     if output == Path("-"):
         output = None
     if form == "json":
+        from sparkops.reports.json import as_json
+
         words = json.dumps(as_json(report), indent=1) + "\n"
     elif output is not None:
         words = "\n".join(text.lines(report)) + "\n"

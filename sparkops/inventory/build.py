@@ -10,6 +10,7 @@ from sparkops.inventory.check import members_of, split
 from sparkops.inventory.declarations import BUILT_IN, Role
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.inventory import Accept, Connection, Inventory, Layers, Node, Service
+from sparkops.inventory.lockfile import read_lock
 from sparkops.inventory.merge import Layer, merge
 from sparkops.inventory.recipes import PLACE, Recipe
 from sparkops.inventory.schema import GROUP, NODE, SERVICE
@@ -35,6 +36,7 @@ def build(
         accept=tuple(Accept(**entry) for entry in document.data.get("accept", ())),
         notices=notices,
         sources=builder.layers(extra),
+        lock=read_lock(path),
     )
 
 

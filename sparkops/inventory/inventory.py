@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.declarations import Role, complete
+from sparkops.inventory.lockfile import Lock
 from sparkops.inventory.merge import Layer, fold
 from sparkops.inventory.recipes import Recipe
 
@@ -101,6 +102,7 @@ class Inventory:
     accept: tuple[Accept, ...] = ()
     notices: tuple[str, ...] = ()
     sources: Layers = field(repr=False)
+    lock: Lock = field(default=Lock(), repr=False)
     _merged: dict[tuple[str, str | None], Mapping[str, Any]] = field(
         default_factory=dict, repr=False, compare=False, init=False
     )
@@ -136,10 +138,13 @@ class Inventory:
             if service is not None and node not in self.services[service].nodes:
                 raise KeyError(f"{service} is not on {node}")
             merged = fold(layer.data for layer in self.layers(node, service))
-            self._merged[key] = {
-                name: complete(role.variables, merged.get(name, {})) for name, role in self.roles.items()
-            }
+            spaces = {name: complete(role.variables, merged.get(name, {})) for name, role in self.roles.items()}
+            self._merged[key] = self.lock.pinned(spaces) if service is not None else spaces
         return self._merged[key]
+
+    def addresses(self, service: str) -> list[str | None]:
+        """The fabric addresses of a service's nodes, the head first; None for a node that declares none."""
+        return [self.variables(node).get("fabric", {}).get("address") for node in self.services[service].nodes]
 
     def services_on(self, node: str) -> tuple[Service, ...]:
         """The services that name a node, in the order of the file."""

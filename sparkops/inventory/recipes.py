@@ -1,11 +1,12 @@
 """Recipes: ready sets of variables for a service, one file each, found beside the inventory and then bundled.
 
-What the variables mean is the roles' business; further keys of a recipe (facts, sources, notes) are carried along.
+What the variables mean is the roles' business. The other keys are for people, lint and fit: which model and engine it
+is for, how its checkpoint is made, what speeds were published, what nobody has seen yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,62 @@ from sparkops.inventory.document import Document, Where, read
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.validate import validate
 
+
+def _texts(description: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string", "minLength": 1}, "description": description}
+
+
+_RATE: Mapping[str, Any] = {"type": "number", "exclusiveMinimum": 0}
+SPEED: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["tokens_per_second", "source"],
+    "properties": {
+        "tokens_per_second": {
+            "anyOf": [_RATE, {"type": "array", "items": _RATE, "minItems": 2, "maxItems": 2}],
+            "description": "generated tokens a second of all streams together, or the least and the most",
+        },
+        "streams": {"type": "integer", "minimum": 1, "description": "requests at a time; 1 where it is not said"},
+        "with": {"type": "string", "description": "what was measured: engine, flags, kind of text"},
+        "other": {"type": "boolean", "description": "whether it is of another recipe, told for comparison"},
+        "source": {"type": "string", "minLength": 1, "description": "who published it, and where"},
+    },
+}
+BUILDS = ("hybrid", "mtp", "lm_head", "repack", "quantize")
+STEP: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+    "properties": {name: {"type": ["object", "string"]} for name in BUILDS},
+}
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["summary", "variables"],
     "properties": {
-        "summary": {"type": "string", "description": "what the recipe serves, in one line"},
+        "summary": {"type": "string", "minLength": 1, "description": "what the recipe serves, in one line"},
+        "model": {"type": "string", "minLength": 1, "description": "the model whose geometry it is: knowledge/models"},
+        "engine": {
+            "type": "string",
+            "pattern": "^[0-9]+(\\.[0-9]+)*[A-Za-z0-9.+-]*$",
+            "description": "the version of vLLM in the image, in quotes: knowledge/engines",
+        },
+        "nodes": {"type": "integer", "minimum": 1, "description": "how many nodes one engine takes; 1"},
         "variables": {
             "type": "object",
             "additionalProperties": {"type": ["object", "null"]},
             "description": "a namespace per role: {image: {...}, checkpoint: {...}, service: {serve: {...}}}",
         },
+        "steps": {
+            "type": "array",
+            "items": STEP,
+            "description": "how the checkpoint is made of published ones, in order; told, not carried out yet",
+        },
+        "needs": _texts("what the nodes must have beside what the recipe declares"),
+        "speeds": {"type": "array", "items": SPEED, "description": "published speeds, all that were found"},
+        "unverified": _texts("what nobody is known to have seen"),
+        "sources": _texts("where the values come from"),
     },
 }
 PLACE: Where = ("variables",)
@@ -33,17 +80,22 @@ PLACE: Where = ("variables",)
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One recipe. `variables` maps a role's name to its variables; `metadata` is the rest of the file."""
+    """One recipe. `variables` maps a role's name to its variables.
+
+    `model` is the name of its geometry and `engine` the engine's version, None where the file does not say; `nodes` is
+    how many nodes one engine takes; `speeds` are as `SPEED` says. `own`: it does not come with sparkops.
+    """
 
     name: str
+    file: Path
     summary: str
     variables: Mapping[str, Mapping[str, Any]] = field(repr=False)
     document: Document = field(repr=False)
     own: bool = False
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        return {key: value for key, value in self.document.data.items() if key not in ("summary", "variables")}
+    model: str | None = None
+    engine: str | None = None
+    nodes: int = 1
+    speeds: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
 
 def recipe_files(beside: Path | None) -> dict[str, Path]:
@@ -62,10 +114,25 @@ def read_recipe(name: str, beside: Path | None, *, where: str = "") -> Recipe:
         raise InventoryError(f"there is no recipe {name!r}", where=where, hint=suggest(name, files))
     file = files[name]
     own = beside is not None and file.parent == beside / "recipes"
-    document = read(file, str(file) if own else str(Path(*file.parts[-2:])))
+    return _of(name, file, read(file, str(file) if own else str(Path(*file.parts[-2:]))), own)
+
+
+def read_recipe_file(file: Path) -> Recipe:
+    """The recipe in a file anywhere. Raises InventoryError."""
+    return _of(file.stem, file, read(file), own=True)
+
+
+def _of(name: str, file: Path, document: Document, own: bool) -> Recipe:
     faults = Faults()
     validate(document, (), SCHEMA, faults, label=f"recipe {name}")
     faults.raise_any()
-    content = document.data
-    variables = {role: values or {} for role, values in content["variables"].items()}
-    return Recipe(name, content["summary"], variables, document, own)
+    told = document.data
+    return Recipe(
+        name,
+        file,
+        told["summary"],
+        {role: values or {} for role, values in told["variables"].items()},
+        document,
+        own,
+        **{key: told[key] for key in ("model", "engine", "nodes", "speeds") if key in told},
+    )

@@ -486,6 +486,7 @@ class Launcher:
         self.stopping = threading.Event()
         self.secret, self.label = secrets_of(self.spec)
         self.api = Api(self.spec, self.secret)
+        self.headless = "--headless" in self.spec["argv"]
 
     def run(self) -> int:
         """Returns the exit status of an asked-for stop; raises Failed for every other end."""
@@ -528,6 +529,10 @@ class Launcher:
             self.stopping.wait(TICK)
 
     def _wait_for_completion(self, cache: str) -> None:
+        if self.headless:
+            self.systemd.status = f"rank {self.spec['rank']} of an engine whose head answers on another node"
+            self.systemd.tell(READY=1, STATUS=self.systemd.status)
+            return
         timeouts = self.spec["timeouts"]
         stamp = os.path.join(cache, STAMP) if cache else ""
         first = not (stamp and os.path.exists(stamp))
@@ -563,21 +568,25 @@ class Launcher:
         return Failed(WRONG_SPEC, f"{end}; it would end alike again: {self.container.refusal.strip()}")
 
     def _watch(self) -> None:
-        """Until a stop is asked for; feeds the watchdog. Raises Failed when the container ends."""
+        """Until a stop is asked for; feeds the watchdog. Raises Failed when the container ends.
+
+        A headless rank has no API to ask, so nothing but its end is seen here; its head tells a hang of the engine.
+        """
         interval = max(TICK, self.systemd.watchdog / 6)
         pulse = Pulse(self.api, interval)
+        serving = self.systemd.status
         due = 0.0
         while not self.stopping.is_set():
             if self.container.ended.is_set():
                 raise self.container.verdict()
             if self.systemd.watchdog and time.monotonic() >= due:
-                alive = pulse.beats()
+                alive = self.headless or pulse.beats()
                 due = time.monotonic() + interval
                 if alive:
                     self.systemd.tell(WATCHDOG=1)
                 elif pulse.why not in self.systemd.status:
                     say(f"no sign of life: {pulse.why}")
-                self.systemd.phase(f"serving on port {self.spec['port']}" if alive else f"no sign of life: {pulse.why}")
+                self.systemd.phase(serving if alive else f"no sign of life: {pulse.why}")
             self.stopping.wait(TICK / 4)
 
     def _stop(self) -> int:

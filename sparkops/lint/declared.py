@@ -1,6 +1,6 @@
 """The services of an inventory judged before anything is touched: their lines, and what only an inventory can show.
 
-Each service's line comes from where the unit's comes from (`service_spec`), so that there is one road. It must not know
+Each service's line comes from `inventory/served.py`. It must not know
 a node: what is observed is the business of the roles' own resources.
 """
 
@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date
-from typing import Any
 
-from sparkops.core.errors import InventoryError, LintError
-from sparkops.core.secrets import SecretRef
-from sparkops.inventory.inventory import Accept, Inventory, Service
+from sparkops.core.errors import LintError
+from sparkops.inventory import served
+from sparkops.inventory.inventory import Accept, Inventory
 from sparkops.inventory.merge import origin
+from sparkops.inventory.served import Placed
 from sparkops.lint import line as lines
 from sparkops.lint.case import Found
 from sparkops.lint.check import Finding, check, ordered, refusing
 from sparkops.lint.rules import rules
 from sparkops.models.effective import effective
-from sparkops.models.engine import Engine, engine
 from sparkops.models.serve_line import parse
-from sparkops.models.service_spec import spec_of
 
-TAG_VERSION = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+)(?:[-_+.]|$)")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 MOVING = ("latest", "nightly", "main", "dev")
 MOST_MEMORY = 0.90
@@ -34,21 +31,10 @@ FIRST_BOOT_SECONDS, COLD_START_SECONDS, READY_SECONDS = 2400, 900, 600
 """What first starts, other starts, and loads over several nodes were seen to take at least (spark-world.md L27)."""
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A service on one of its nodes: the merged variables of the roles, and the engine that serves it, if known."""
-
-    service: Service
-    node: str
-    rank: int
-    variables: Mapping[str, Any]
-    engine: Engine | None
-
-
 def lint_inventory(inventory: Inventory, today: date, nodes: Iterable[str] | None = None) -> list[Finding]:
     """All findings of the services on these nodes (all of them without), those that the inventory accepts marked."""
     chosen = set(inventory.nodes if nodes is None else nodes)
-    places = [place for place in _places(inventory) if place.node in chosen]
+    places = [place for place in served.places(inventory) if place.node in chosen]
     found = [*_lines(inventory, places), *_of_services(inventory, places), *_of_nodes(inventory, places)]
     return ordered([_accepted(each, inventory.accept, today) for each in dict.fromkeys(found)])
 
@@ -65,34 +51,11 @@ def _error(finding: Finding) -> LintError:
     return LintError(what, where=finding.where, hint=finding.remedy)
 
 
-def _places(inventory: Inventory) -> Iterator[Placed]:
-    for service in inventory.services.values():
-        if service.state == "retired":
-            continue
-        for rank, node in enumerate(service.nodes):
-            if inventory.nodes[node].state != "retired":
-                variables = inventory.variables(node, service.name)
-                yield Placed(service, node, rank, variables, _engine(inventory, service, variables))
-
-
-def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:
-    """The engine of a service: as declared, as the image's tag says, or as the recipe says."""
-    image = variables["image"]
-    reference = str(image["pull"] or "") if not (image["build"] or {}).get("tag") else ""
-    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
-    named = TAG_VERSION.search(tag) if "vllm" in reference else None
-    recipe = service.recipe.metadata.get("engine") if service.recipe else None
-    for version in (variables["service"].get("engine"), named[1] if named else None, recipe):
-        if version:
-            return engine(str(version), inventory.folder)
-    return None
-
-
 def _lines(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
     """What the rules of a line say of each service; what is the same on several nodes is said once."""
     told: set[tuple[str, str, str]] = set()
     for place in places:
-        words = _words(place)
+        words = place.words()
         if words is None:
             continue
         if place.engine is None:
@@ -102,7 +65,7 @@ def _lines(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
         case = lines.case(
             parse(words, place.engine),
             place.engine,
-            env=_environment(place),
+            env=place.environment,
             model=place.variables["checkpoint"]["repository"] or None,
             spark=place.variables["service"]["gpus"] is not None,
             nodes=len(place.service.nodes),
@@ -113,27 +76,6 @@ def _lines(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
             if key not in told:
                 told.add(key)
                 yield replace(each, where=_where(inventory, place, _path(each)))
-
-
-def _words(place: Placed) -> list[str] | None:
-    """The engine's words; None where this is no vLLM, or where compiling the inventory will say what is wrong."""
-    variables = place.variables
-    command = variables["service"]["command"]
-    if command and not any(word.rpartition("/")[2] in ("vllm", "serve") for word in command):
-        return None
-    service = {**variables["service"], "name": place.service.name, "rank": place.rank}
-    secret = {key for key, value in (service["environment"] or {}).items() if isinstance(value, SecretRef)}
-    try:
-        spec = spec_of(service, variables["image"], variables["checkpoint"], {}, secret)
-    except InventoryError:
-        return None
-    argv = list(spec.argv)
-    return argv if command else ["vllm", "serve", *argv]
-
-
-def _environment(place: Placed) -> dict[str, str]:
-    given = place.variables["service"]["environment"] or {}
-    return {key: str(value) for key, value in given.items() if value is not None}
 
 
 def _of_services(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
@@ -172,8 +114,8 @@ def _limits(place: Placed) -> Iterator[tuple[str, tuple[str, ...], str]]:
         if timeouts[key] < least:
             words = f"{key} is {timeouts[key]:g}, and such starts were seen to take {least} and more"
             yield "cold-start-limit", ("service", "timeouts", key), words
-    ready = _environment(place).get("VLLM_ENGINE_READY_TIMEOUT_S", str(READY_SECONDS))
-    if len(place.service.nodes) > 1 and ready.isdigit() and int(ready) <= READY_SECONDS:
+    ready = place.environment.get("VLLM_ENGINE_READY_TIMEOUT_S", str(READY_SECONDS))
+    if "--nnodes" in (place.words() or ()) and ready.isdigit() and int(ready) <= READY_SECONDS:
         words = f"VLLM_ENGINE_READY_TIMEOUT_S is {ready} on {len(place.service.nodes)} nodes"
         yield "engine-ready-limit", ("service", "environment", "VLLM_ENGINE_READY_TIMEOUT_S"), words
 
@@ -221,7 +163,7 @@ def _memory(inventory: Inventory, node: str, place: Placed, beside: list[Placed]
 
 def _share(place: Placed) -> float:
     """The fraction of a node's memory that a service takes; 0 where it has no GPU, or is no engine that is known."""
-    words = _words(place)
+    words = place.words()
     if words is None or place.engine is None or place.variables["service"]["gpus"] is None:
         return 0.0
     return effective(parse(words, place.engine), None, place.engine).gpu_memory_utilization

@@ -41,7 +41,7 @@ def not_enough_gpus(case: Case) -> Iterable[Found]:
     now = case.effective
     if now.nnodes > 1 or case.line.get("distributed-executor-backend") or now.world_size * now.data_parallel <= 1:
         return
-    if case.gpus * max(1, case.nodes) < now.world_size:
+    if case.gpus < now.world_size:
         yield Found(
             f"World size ({now.world_size}) is larger than the number of available GPUs ({case.gpus}) in this node",
             TENSOR if now.tensor_parallel > 1 else "--pipeline-parallel-size",
@@ -168,7 +168,7 @@ def worker_not_headless(case: Case) -> Iterable[Found]:
 def nodes_of_service(case: Case) -> Iterable[Found]:
     now = case.effective
     ranks = now.world_size * now.data_parallel
-    if case.nodes > 1 and ranks != case.nodes * case.gpus:
+    if case.nodes > 1 and now.world_size > 1 and ranks != case.nodes * case.gpus:
         yield Found(
             f"{ranks} ranks (tensor {now.tensor_parallel} x pipeline {now.pipeline_parallel} x data "
             f"{now.data_parallel}) on {case.nodes} nodes of {case.gpus} GPU each",
@@ -178,7 +178,7 @@ def nodes_of_service(case: Case) -> Iterable[Found]:
 
 def hybrid_across_nodes(case: Case) -> Iterable[Found]:
     now = case.effective
-    if case.hybrid and max(now.nnodes, case.nodes) > 1 and not case.line.get("enforce-eager"):
+    if case.hybrid and now.nnodes > 1 and not case.line.get("enforce-eager"):
         yield Found(
             "a model with a recurrent state over several nodes: hangs and wrong output were reported on the official "
             "image with CUDA graphs, and good runs on community images",

@@ -23,7 +23,7 @@ QWEN_TOOLS = ("qwen3_coder", "qwen3_xml", "qwen3_json")
 
 def memory_fraction(case: Case) -> Iterable[Found]:
     now = case.effective
-    used, several = now.gpu_memory_utilization, max(now.nnodes, case.nodes) > 1
+    used, several = now.gpu_memory_utilization, now.nnodes > 1
     limit = FRACTION_OF_SEVERAL if several else FRACTION
     if not limit < used <= 1:
         return

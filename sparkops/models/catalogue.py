@@ -35,14 +35,15 @@ MARKS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A published checkpoint. `weight_bytes` is its published size in bytes (0: none known)."""
+    """A published checkpoint. `weight_bytes` is its published size in bytes (0: none known), `unverified` what of it
+    nobody has checked."""
 
     id: str
     quantisation: Quantisation
     weight_bytes: int
     mtp: bool | None
     source: str
-    verified: bool
+    unverified: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,12 @@ class Model:
     drafts_for: tuple[str, ...]
     speeds: tuple[Speed, ...]
     source: str
-    verified: bool
+    unverified: str
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing of it is said to be unverified."""
+        return not self.unverified
 
     @property
     def drafter(self) -> bool:
@@ -99,7 +105,7 @@ def find(model: str, beside: Path | None = None) -> Model | None:
     candidates = list(_entries(beside))
     for content in candidates:
         if short == str(content["name"]).lower():
-            return _model(content, _repository(content, short) or Repository("", Quantisation(), 0, None, "", True))
+            return _model(content, _repository(content, short) or Repository("", Quantisation(), 0, None, "", ""))
         repository = _repository(content, wanted)
         if repository is not None:
             return _model(content, repository)
@@ -136,7 +142,7 @@ def of_folder(folder: Path) -> Model:
         drafts_for=(),
         speeds=(),
         source=str(path),
-        verified=True,
+        unverified="",
     )
 
 
@@ -177,7 +183,7 @@ def _repository(content: Mapping[str, Any], wanted: str) -> Repository | None:
                 weight_bytes=int(float(entry.get("gigabytes", 0)) * 1e9),
                 mtp=entry.get("mtp"),
                 source=str(entry.get("source", "")),
-                verified=not entry.get("unverified", False),
+                unverified=str(entry.get("unverified", "")),
             )
     return None
 
@@ -205,7 +211,7 @@ def _model(content: Mapping[str, Any], repository: Repository) -> Model:
         drafts_for=tuple(str(each) for each in content.get("drafts_for") or ()),
         speeds=tuple(_speed(each) for each in content.get("speeds") or ()),
         source=repository.source or str(content.get("source", "")),
-        verified=repository.verified and not content.get("unverified", False),
+        unverified="; ".join(filter(None, (str(content.get("unverified", "")), repository.unverified))),
     )
 
 
@@ -224,7 +230,7 @@ def _speed(entry: Mapping[str, Any]) -> Speed:
 
 
 def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
-    """An unlisted repository whose name begins with a known model's: stored as its siblings of the same method."""
+    """An unlisted repository whose name begins with a known model's: stored as a known one of the same method."""
     short = wanted.rpartition("/")[2].lower()
     bases = [each for each in candidates if short.startswith(f"{str(each['name']).lower()}-")]
     if not bases:
@@ -232,10 +238,11 @@ def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
     base = max(bases, key=lambda each: len(str(each["name"])))
     rest = short[len(str(base["name"])) :]
     method = next((method for method, words in MARKS.items() if any(word in rest for word in words)), None)
-    for entry in base.get("repositories") or () if method else ():
-        if entry.get("method") == method:
-            stored = _repository(base, str(entry["id"]).lower())
-            if stored is not None:
-                like = f"taken to be stored as {stored.id}"
-                return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, source=like, verified=False))
+    if method is None:
+        return None
+    for content in (base, *candidates):
+        for entry in content.get("repositories") or ():
+            if entry.get("method") == method and (stored := _repository(content, str(entry["id"]).lower())):
+                like = f"it is taken to be stored as {stored.id}"
+                return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, unverified=like))
     return None

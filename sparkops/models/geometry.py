@@ -22,6 +22,7 @@ class Geometry:
     """The sizes of one model; 0 where it has no such part. Counts are numbers of elements, not bytes.
 
     `layers` names each layer's kind in order: full_attention, sliding_attention or linear_attention (gated delta net).
+    `target_layers` is how many layers the model has that this one drafts for, `tapped_layers` from how many it reads.
     `gaps` says what the configuration has that these sizes do not describe; parameters are then not known.
     """
 
@@ -54,6 +55,7 @@ class Geometry:
     vision_parameters: int
     multimodal: bool
     target_layers: int
+    tapped_layers: int
     gaps: tuple[str, ...] = ()
 
     @property
@@ -97,6 +99,7 @@ class Geometry:
             "norms": width * 2 * self.hidden + self.hidden + self.attention_layers * 2 * self.head_dim,
             "mtp": self.mtp_layers * self._mtp_dense,
             "mtp_experts": self.mtp_layers * self.experts * self.expert,
+            "fusion": self.tapped_layers * self.hidden**2,
             "vision": self.vision_parameters,
         }
         return {part: count for part, count in parts.items() if count}
@@ -181,6 +184,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
         vision_parameters=_vision(vision) if isinstance(vision, Mapping) else 0,
         multimodal=isinstance(vision, Mapping),
         target_layers=keys.first("num_target_layers"),
+        tapped_layers=_tapped(config.get("dflash_config")),
         gaps=_gaps(keys, layers),
     )
 
@@ -252,6 +256,11 @@ def _gaps(keys: _Keys, layers: Iterable[str]) -> tuple[str, ...]:
     if keys.get(COMPRESSED_ATTENTION):
         gaps.append(f"attention over a latent ({COMPRESSED_ATTENTION})")
     return tuple(gaps)
+
+
+def _tapped(drafting: Any) -> int:
+    layers = drafting.get("target_layer_ids") if isinstance(drafting, Mapping) else None
+    return len(layers) if isinstance(layers, list) else 0
 
 
 def _vision(vision: Mapping[str, Any]) -> int:

@@ -42,7 +42,8 @@ def head_bytes(kv_dtype: str, head_dim: int, dtype: str = "bfloat16") -> int | N
     """Bytes of one token's key *and* value of one head; None for a type of which nothing is known.
 
     Source: the block sizes that the engine's own code gave for each type (argument-verdicts.json: 4176, 7424, 5504,
-    8160, 4112); turboquant_k3v4_nc and turboquant_3bit_nc follow the pattern of their siblings [unverified].
+    8160, 4112); turboquant_k3v4_nc, turboquant_3bit_nc and int4_per_token_head follow the pattern of their siblings
+    [unverified].
     """
     key_bits, key_extra, value_bits, value_extra = _types(dtype).get(kv_dtype.lower(), (0, 0, 0, 0))
     if not key_bits:
@@ -61,6 +62,7 @@ def _types(dtype: str) -> Mapping[str, tuple[int, int, int, int]]:
         "bfloat16": (16, 0, 16, 0),
         **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc"), (8, 0, 8, 0)),
         **dict.fromkeys(("int8_per_token_head", "fp8_per_token_head"), (8, 4, 8, 4)),
+        "int4_per_token_head": (4, 4, 4, 4),
         "nvfp4": (4, 0, 4, 0),
         "turboquant_k8v4": (8, 0, 4, 4),
         "turboquant_4bit_nc": (4, 2, 4, 4),

@@ -105,7 +105,7 @@ class ServiceSpec:
 
 
 def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
-    """The functions that role files see: `service_spec`, `secret_environment` and `model_folder`.
+    """The functions that role files see: `service_spec`, `secret_environment`, `model_folder` and `headless`.
 
     `holds` tells what holds a secret.
     """
@@ -128,7 +128,7 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
     def folder(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
         return model_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    return {"service_spec": make, "secret_environment": secrets, "model_folder": folder}
+    return {"service_spec": make, "secret_environment": secrets, "model_folder": folder, "headless": headless}
 
 
 def spec_of(
@@ -149,6 +149,7 @@ def spec_of(
         key: _text(value) for key, value in service["environment"].items() if key not in secret and value is not None
     }
     offline = {"HF_HUB_OFFLINE": "1"} if folder else {}
+    own = {"VLLM_HOST_IP": _address(service, service["rank"])} if ranks_flags(service) else {}
     container = service["container"]
     return ServiceSpec(
         name=service["name"],
@@ -158,7 +159,7 @@ def spec_of(
         entrypoint=None if container["entrypoint"] is None else tuple(container["entrypoint"]),
         manifest=_manifest(checkpoint) if folder else None,
         argv=tuple(serve_argv(service["command"], model, _serve(service))),
-        environment={**offline, **plain},
+        environment={**offline, **own, **plain},
         mounts=(*mounts, *(Mount(**each) for each in container["mounts"])),
         devices=tuple(container["devices"]),
         cap_add=tuple(container["cap_add"]),
@@ -214,7 +215,48 @@ def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[M
 
 
 def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"host": service["host"], "port": service["port"], **service["serve"]}
+    return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
+
+
+def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} for others.
+
+    Several nodes are one engine where tensor × pipeline parallelism is more than 1, and replicas where it is not. Who
+    writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless, alike
+    in 0.19 to 0.33. Raises InventoryError where nodes can't share the ranks evenly, or the head has no fabric address.
+    """
+    nodes, serve = service.get("nodes") or [], service["serve"]
+    world = _parallel(serve, "tensor-parallel-size") * _parallel(serve, "pipeline-parallel-size")
+    if len(nodes) < 2 or world < 2 or "nnodes" in serve:
+        return {}
+    if world % len(nodes):
+        raise InventoryError(
+            f"the service {service['name']} has {len(nodes)} nodes for {world} ranks (tensor × pipeline parallel size)",
+            hint=f"make the two sizes' product {len(nodes)}, or change the nodes",
+        )
+    flags = {"nnodes": len(nodes), "node-rank": service["rank"], "master-addr": _address(service, 0)}
+    return {**flags, "headless": True} if service["rank"] else flags
+
+
+def headless(service: Mapping[str, Any]) -> bool:
+    """Whether this rank of a service has no API of its own, since the engine's head on another node answers for it."""
+    return bool({**ranks_flags(service), **service["serve"]}.get("headless"))
+
+
+def _parallel(serve: Mapping[str, Any], flag: str) -> int:
+    value = serve.get(flag, serve.get(flag.replace("-", "_")))
+    return value if isinstance(value, int) else 1
+
+
+def _address(service: Mapping[str, Any], rank: int) -> str:
+    """The fabric address of a rank's node."""
+    address = service["addresses"][rank]
+    if not address:
+        raise InventoryError(
+            f"the service {service['name']} spans nodes, and {service['nodes'][rank]} has no fabric address",
+            hint="set fabric: {address: …} on each of its nodes, the address on the link between them",
+        )
+    return str(address)
 
 
 def _served_name(service: Mapping[str, Any]) -> str | None:

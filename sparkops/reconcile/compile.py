@@ -127,6 +127,7 @@ class _Compiler:
                 **spaces["service"],
                 "name": service.name,
                 "nodes": list(service.nodes),
+                "addresses": self.inventory.addresses(service.name),
                 "rank": service.nodes.index(place.node),
                 "recipe": service.recipe.name if service.recipe else None,
                 "state": "retired" if place.retired else service.state,

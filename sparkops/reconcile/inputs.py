@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sparkops.core import data
 from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.lockfile import lock_path
 from sparkops.inventory.recipes import recipe_files
 from sparkops.resources.resource import Resource
 
@@ -35,6 +36,8 @@ def inputs(
     for service in inventory.services.values():
         if service.recipe is not None:
             found[f"recipe {service.recipe.name}"] = _sha256(recipes[service.recipe.name].read_bytes())
+    if inventory.lock.kept:
+        found["lock"] = _sha256(lock_path(inventory.path).read_bytes())
     found["templates"] = _tree(data.folders("templates", inventory.folder))
     found["knowledge"] = _tree([data.bundled("knowledge")])
     for resource in resources:

@@ -98,10 +98,14 @@ class Checkpoint(Resource):
         """The hub that it comes from."""
         return Hub(self.endpoint, self.token if isinstance(self.token, Secret) else None)
 
+    @property
+    def pinned(self) -> str:
+        """The declared commit; "" for a branch or tag."""
+        return self.commit or (self.revision if is_commit(self.revision) else "")
+
     def prepare(self) -> Checkpoint:
         """With its manifest: asks the hub for a branch or tag each time, for a commit only once. Raises HubError."""
-        pinned = self.commit or (self.revision if is_commit(self.revision) else "")
-        moved = ""
+        pinned, moved = self.pinned, ""
         hub = self.hub
         if not pinned:
             resolved = hub.resolve(self.repository, self.revision)

@@ -1,12 +1,18 @@
 """The data folders hold what they promise: every example compiles as it stands, and every recipe can be used."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from sparkops.core import data
 from sparkops.inventory.load import load
-from sparkops.inventory.recipes import recipe_files
+from sparkops.inventory.recipes import read_recipe, recipe_files
+from sparkops.lint.declared import lint_inventory
+from sparkops.models.argv import serve_argv
+from sparkops.models.engine import engine
+from sparkops.models.serve_line import parse
+from sparkops.operate.rendering import render
 from sparkops.reconcile.compile import compile as build
 
 INVENTORIES = sorted(data.bundled("inventories").glob("*.yml"))
@@ -18,13 +24,56 @@ def test_an_example_compiles_as_it_stands(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", recipe_files(None))
-def test_a_recipe_makes_a_service(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "inventory.yml"
-    path.write_text(
-        f"version: 1\ncluster: x\nnodes: {{a: {{host: 192.0.2.1}}}}\nservices: {{s: {{recipe: {name}, nodes: [a]}}}}\n"
+def test_a_recipe_makes_a_service_on_as_many_nodes_as_it_takes(name: str, tmp_path: Path) -> None:
+    recipe = read_recipe(name, None)
+    nodes = [f"n{index}" for index in range(recipe.nodes)]
+    listed = "".join(
+        f"  {node}: {{host: 192.0.2.{i}, fabric: {{address: 198.51.100.{i}}}}}\n" for i, node in enumerate(nodes)
     )
-    kinds = {resource.kind for resource in build(load(path)).resources}
+    (tmp_path / "inventory.yml").write_text(
+        f"version: 1\ncluster: x\nnodes:\n{listed}services: {{s: {{recipe: {name}, nodes: [{', '.join(nodes)}]}}}}\n"
+    )
+    inventory = load(tmp_path / "inventory.yml")
+    kinds = {resource.kind for resource in build(inventory).resources}
     assert {"image", "checkpoint", "unit", "probe"} <= kinds
+    assert [each for each in lint_inventory(inventory, date(2026, 1, 1)) if each.severity == "error"] == []
+    for rank, node in enumerate(nodes):
+        shown = {each.title: each.text for each in render(inventory, node, "s")}
+        assert "ExecStart=" in shown["unit s.service"]
+        assert (f"--node-rank {rank}" in shown["arguments of s"]) == (recipe.nodes > 1)
+
+
+WRITTEN = ("max-model-len", "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization", "kv-cache-dtype")
+
+
+@pytest.mark.parametrize("name", recipe_files(None))
+def test_a_recipe_leaves_nothing_to_the_engines_defaults_that_differ_by_version(name: str) -> None:
+    recipe = read_recipe(name, None)
+    serve = recipe.variables["service"]["serve"]
+    assert {*WRITTEN, "enable-prefix-caching", "reasoning-parser", "tool-call-parser"} <= set(serve)
+    assert serve["gpu-memory-utilization"] <= 0.85
+    assert recipe.model and recipe.engine
+    told = recipe.document.data
+    assert told["sources"] and told["unverified"] and "speeds" in told
+    assert recipe.variables["image"].get("build") or recipe.engine in recipe.variables["image"]["pull"]
+
+
+@pytest.mark.parametrize("name", recipe_files(None))
+def test_the_recipes_engine_knows_every_word_of_it(name: str) -> None:
+    recipe = read_recipe(name, None)
+    service, known = recipe.variables["service"], engine(recipe.engine or "")
+    line = parse(serve_argv(["serve"], "/model", service["serve"]), known)
+    assert not line.problems and not line.abbreviated
+    assert known.exact
+    unknown = [name for name in service.get("environment", {}) if name.startswith("VLLM_")]
+    assert set(unknown) <= known.environment
+    assert line.get("tool-call-parser") in known.tool_parsers
+    assert line.get("reasoning-parser") in known.reasoning_parsers
+
+
+@pytest.mark.parametrize("name", recipe_files(None))
+def test_a_recipe_is_about_one_page(name: str) -> None:
+    assert len(recipe_files(None)[name].read_text().splitlines()) <= 80
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/own-roles.md"])

@@ -38,7 +38,7 @@ DESIGN = """
 """
 RECIPE = """
     summary: a hybrid
-    source: https://example.org
+    sources: [https://example.org]
     variables:
       image: {reference: "vllm:1"}
       service: {serve: {max-num-seqs: 8, enable-prefix-caching: true}}

@@ -221,6 +221,18 @@ def test_the_container_says_which_checkpoint_it_was_started_from(tmp_path: Path)
     assert body["Labels"]["sparkops.checkpoint"] == hashlib.sha256(b"{}").hexdigest()
 
 
+def test_a_rank_without_an_api_is_ready_when_its_container_runs(tmp_path: Path) -> None:
+    address, file = str(tmp_path / "notify"), tmp_path / "spec.json"
+    file.write_text(json.dumps(spec(argv=["vllm", "serve", "/model", "--headless"], rank=1)))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        systemd.settimeout(5)
+        found = launcher.Launcher(str(file), {"NOTIFY_SOCKET": address}, launcher.Docker("/nowhere"))
+        found._wait_for_completion("")
+        told = systemd.recv(4096).decode()
+    assert told.startswith("READY=1\nSTATUS=rank 1 of an engine")
+
+
 BLOCKS = "AssertionError: In Mamba cache align mode, block_size (4176) must be <= max_num_batched_tokens (2048)."
 
 

@@ -17,8 +17,8 @@ HEAD = """\
 version: 1
 cluster: attic
 nodes:
-  spark-01: {host: 192.0.2.1}
-  spark-02: {host: 192.0.2.2}
+  spark-01: {host: 192.0.2.1, fabric: {address: 198.51.100.1}}
+  spark-02: {host: 192.0.2.2, fabric: {address: 198.51.100.2}}
 services:
 """
 PINNED = "sha256:" + "0" * 64
@@ -114,9 +114,13 @@ def test_ranks_and_nodes_of_a_service_have_to_agree(tmp_path: Path) -> None:
     both = "spark-01, spark-02"
     ready = "    environment: {VLLM_ENGINE_READY_TIMEOUT_S: 3600}\n"
     flags = "enforce-eager: true, tensor-parallel-size: "
-    assert "nodes-of-service" in ids(found(tmp_path, service("a", f"{flags}1", ready, nodes=both)))
+    assert ids(found(tmp_path, service("a", f"{flags}4", ready, nodes=both)))[0] == "nodes-of-service"
     assert ids(found(tmp_path, service("a", f"{flags}2", ready, nodes=both))) == []
     assert ids(found(tmp_path, service("a", f"{flags}2", nodes=both))) == ["engine-ready-limit"]
+
+
+def test_replicas_on_several_nodes_are_no_ranks(tmp_path: Path) -> None:
+    assert ids(found(tmp_path, service("a", nodes="spark-01, spark-02").replace("0.4", "0.85"))) == []
 
 
 def test_on_a_spark_what_freezes_it_is_an_error(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparkops.core.errors import InventoryError
 from sparkops.models import engine_errors
-from sparkops.models.service_spec import ServiceSpec, functions, spec_of
+from sparkops.models.service_spec import ServiceSpec, functions, headless, spec_of
 from tests.lab.engine import ALIGN_CRASH
 
 IMAGE: dict[str, Any] = {"pull": "repo:1", "digest": None, "manifest": None, "build": {"tag": None}}
@@ -107,6 +107,37 @@ def test_a_secret_is_no_part_of_the_spec_and_changes_no_digest() -> None:
     assert one.digest == two.digest
     assert "one" not in one.text
     assert one.secrets == "/etc/sparkops/services/qwen.env"
+
+
+PAIR = {"nodes": ["a", "b"], "addresses": ["192.168.100.1", "192.168.100.2"], "serve": {"tensor-parallel-size": 2}}
+
+
+def test_an_engine_over_several_nodes_has_a_rank_on_each_and_one_head() -> None:
+    head, other = spec(**PAIR), spec(**PAIR, rank=1)
+    shared = ["--master-addr", "192.168.100.1", "--nnodes", "2", "--node-rank"]
+    assert " ".join([*shared, "0"]) in " ".join(head.argv)
+    assert " ".join([*shared, "1"]) in " ".join(other.argv)
+    assert "--headless" in other.argv and "--headless" not in head.argv
+    assert (head.environment["VLLM_HOST_IP"], other.environment["VLLM_HOST_IP"]) == tuple(PAIR["addresses"])
+    assert not headless(service(**PAIR)) and headless(service(**PAIR, rank=1))
+
+
+@pytest.mark.parametrize(
+    "change", [{"serve": {}}, {"nodes": ["a"]}, {"serve": {"tensor-parallel-size": 2, "nnodes": 2}}, {"nodes": []}]
+)
+def test_replicas_one_node_and_flags_of_a_users_own_get_no_ranks(change: dict[str, Any]) -> None:
+    found = spec(**{**PAIR, **change, "rank": 1})
+    assert "--node-rank" not in found.argv and "--headless" not in found.argv
+    assert "VLLM_HOST_IP" not in found.environment
+
+
+def test_ranks_that_nodes_cannot_share_or_reach_are_refused() -> None:
+    three = {"nodes": ["a", "b", "c"], "addresses": ["x", "y", "z"]}
+    with pytest.raises(InventoryError, match="3 nodes for 2 ranks"):
+        spec(**{**PAIR, **three})
+    assert "--nnodes 3" in " ".join(spec(**{**PAIR, **three, "serve": {"pipeline-parallel-size": 3}}).argv)
+    with pytest.raises(InventoryError, match="a has no fabric address"):
+        spec(**{**PAIR, "addresses": [None, "192.168.100.2"]}, rank=1)
 
 
 def test_a_secret_in_the_arguments_is_refused() -> None:

@@ -1,0 +1,136 @@
+"""`sparkops recipe`: the recipes there are, what two differ in, and reading those of others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparkops.cli import options
+
+if TYPE_CHECKING:
+    from sparkops.operate.recipes import Difference
+
+
+@click.group(
+    "recipe",
+    epilog="""\b
+Examples:
+  sparkops recipe list
+  sparkops recipe show qwen3.5-122b-a10b-int4
+  sparkops recipe diff qwen3.5-397b-a17b-2x my-own.yml
+  sparkops recipe import docker-compose.yml -o recipes/mine.yml""",
+)
+def command() -> None:
+    """Look at recipes and compare them, offline; import those of others."""
+
+
+@command.command("list")
+@options.inventory_option
+@options.text_or_json
+def list_(inventory: Path, form: str, no_color: bool) -> None:
+    """List the recipes beside the inventory and the bundled ones. Tokens a second: one stream, as published."""
+    from sparkops.cli.printing import console
+    from sparkops.operate.recipes import as_json, every, fastest
+    from sparkops.reports.table import table
+    from sparkops.reports.text import Printer
+
+    found = list(every(inventory.parent))
+    if form == "json":
+        click.echo(json.dumps({"schema": "sparkops.recipes/1", "recipes": [as_json(each) for each in found]}, indent=1))
+        return
+    rows = [
+        [each.name, str(each.nodes), each.engine or "", fastest(each.speeds), " ".join(each.summary.split())]
+        for each in found
+    ]
+    table(Printer(console(no_color)), ("RECIPE", "NODES", "ENGINE", "TOKENS/S", ""), rows)
+
+
+@command.command("show")
+@click.argument("recipe")
+@options.inventory_option
+@options.text_or_json
+def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
+    """Print a recipe (a name, or a file) with its sources, published speeds and what is unverified."""
+    from sparkops.operate.recipes import as_json, find, text
+    from sparkops.reports.words import safe
+
+    found = find(recipe, inventory.parent)
+    if form == "json":
+        click.echo(json.dumps({"schema": "sparkops.recipe/1", **as_json(found)}, indent=1))
+    else:
+        click.echo(f"# {safe(found.file)}\n{safe(text(found)).rstrip()}")
+
+
+@command.command("diff")
+@click.argument("first")
+@click.argument("second")
+@options.inventory_option
+@options.text_or_json
+def diff(first: str, second: str, inventory: Path, form: str, no_color: bool) -> None:
+    """Print in what two recipes differ; each is a name, or a file."""
+    from sparkops.operate.recipes import differences, find
+
+    one, two = find(first, inventory.parent), find(second, inventory.parent)
+    found = differences(one, two)
+    if form == "json":
+        rows = [{"path": each.path, "first": each.first, "second": each.second} for each in found]
+        click.echo(json.dumps({"schema": "sparkops.recipe-diff/1", "differences": rows}, indent=1))
+        return
+    for each in found:
+        click.echo(_difference(each))
+    if not found:
+        click.echo(f"{one.name} and {two.name} declare the same", err=True)
+
+
+@command.command(
+    "import",
+    epilog="""\b
+Examples:
+  sparkops recipe import qwen3.5-122b.yaml -o recipes/qwen.yml     sparkrun, eugr or vLLM recipes
+  sparkops recipe import docker-compose.yml --service vllm
+  echo 'vllm serve org/model --max-model-len 32768' | sparkops recipe import -""",
+)
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the recipe there instead of printing it")
+@click.option("--service", help="Which service of a compose file")
+@click.option("--variant", help="Which variant of a recipe of vllm-project/recipes")
+@click.option("--engine", help="The version of vLLM in the image, where its name does not tell it")
+def import_(file: Path, output: Path | None, service: str | None, variant: str | None, engine: str | None) -> None:
+    """Make a recipe of another project's: sparkrun and its registries, eugr, vllm-project/recipes, a compose file, or a
+    plain `vllm serve` or `docker run` line. Whatever can't be carried over is told on standard error."""
+    from sparkops.core.errors import InventoryError
+    from sparkops.operate.importing import Choice, convert
+    from sparkops.reports.words import safe
+
+    name = "standard input" if str(file) == "-" else str(file)
+    try:
+        content = (sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")).lstrip("\ufeff")
+    except UnicodeDecodeError:
+        raise InventoryError("the file is not UTF-8", where=name, hint="save it as UTF-8") from None
+    made = convert(content, name, Choice(service=service, variant=variant, engine=engine))
+    for line in made.left:
+        click.echo(safe(f"not carried over: {line}"), err=True)
+    for line in made.notes:
+        click.echo(safe(f"note: {line}"), err=True)
+    if output is None:
+        click.echo(made.text, nl=False)
+    else:
+        output.write_text(made.text, encoding="utf-8")
+
+
+def _difference(each: Difference) -> str:
+    from sparkops.reports.words import safe
+
+    if each.second is None:
+        return safe(f"- {each.path}: {_word(each.first)}")
+    if each.first is None:
+        return safe(f"+ {each.path}: {_word(each.second)}")
+    return safe(f"~ {each.path}: {_word(each.first)} → {_word(each.second)}")
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

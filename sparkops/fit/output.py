@@ -1,0 +1,159 @@
+"""The figures as JSON (`sparkops.fit/1`, a contract), and as rows and bars for a screen.
+
+It must not know a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sparkops.fit.decode import BANDWIDTH, CONTEXT
+from sparkops.fit.fit import Fit, published, verdict
+from sparkops.fit.memory import GIB
+
+SCHEMA = "sparkops.fit/1"
+BAR = 30
+
+
+def as_json(fit: Fit) -> dict[str, Any]:
+    """The contract: bytes of one rank, tokens and counts as whole numbers; null where `unknown` says why."""
+    cache, placed, budget, pool = fit.cache, fit.placed, fit.budget, fit.pool
+    gaps = fit.unknown
+    run = fit.effective
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": fit.name,
+        "geometry": fit.model.name if fit.model else None,
+        "engine": fit.engine,
+        "block_size": cache.block_size if cache else None,
+        "page_bytes": cache.page_bytes if cache else None,
+        "mamba_page_bytes": cache.mamba_page_bytes if cache else None,
+        "kv_bytes_per_token": cache.kv_bytes_per_token if cache else None,
+        "state_bytes_per_request": cache.state_bytes_per_request if cache else None,
+        "weight_bytes_per_rank": round(placed.rank_bytes) if placed else None,
+        "weights_from": placed.source if placed else None,
+        "parameters": fit.model.geometry.text_parameters if fit.model and not fit.model.geometry.gaps else None,
+        "ranks": {"tensor": run.tensor_parallel, "pipeline": run.pipeline_parallel, "data": run.data_parallel},
+        "memory": None if budget is None else {key: round(value) for key, value in _memory(fit).items()},
+        "blocks": pool.blocks if pool else None,
+        "blocks_per_request": pool.request_blocks(fit.context) if pool else None,
+        "pool_tokens": fit.pool_tokens,
+        "max_model_len": run.max_model_len,
+        "max_num_seqs": run.max_num_seqs,
+        "max_num_batched_tokens": run.max_num_batched_tokens,
+        "context": fit.context or None,
+        "streams": pool.streams(fit.context) if pool else None,
+        "streams_asked": fit.streams,
+        "fits": fit.fits,
+        "verdict": verdict(fit),
+        "solved": None if fit.solved is None else dict(fit.solved),
+        "ceiling_tokens_per_second": _speed(fit.single),
+        "ceiling_without_speculation": _speed(fit.plain),
+        "ceiling_all_streams": _speed(fit.together),
+        "bytes_per_step": round(fit.single.bytes) if fit.single else None,
+        "tokens_per_step": fit.single.tokens if fit.single else None,
+        "published": [
+            {
+                "tokens_per_second": [each.low, each.high],
+                "quantisation": each.quantisation,
+                "setup": each.setup,
+                "nodes": each.nodes,
+                "streams": each.streams,
+                "source": each.source,
+            }
+            for each in published(fit)
+        ],
+        "notes": list(fit.notes),
+        "unknown": dict(gaps),
+    }
+    return {**content, **dict.fromkeys(gaps)}
+
+
+def _speed(step: Any) -> float | None:
+    return round(step.tokens_per_second, 1) if step else None
+
+
+def _memory(fit: Fit) -> dict[str, float]:
+    assert fit.budget is not None
+    budget = fit.budget
+    return {
+        "total": budget.total,
+        "allowed": budget.allowed,
+        "weights": budget.weights,
+        "activation": budget.activation,
+        "encoder": budget.encoder,
+        "graphs": budget.graphs,
+        "non_torch": budget.non_torch,
+        "pool": budget.pool,
+        "host": budget.host,
+    }
+
+
+def memory_rows(fit: Fit) -> list[tuple[str, str, str]]:
+    """What a rank's memory goes to: name, GiB, and a bar of its share."""
+    if fit.budget is None:
+        return []
+    sizes = _memory(fit)
+    named = {
+        "weights": "weights",
+        "activation": "activation peak",
+        "encoder": "encoder's profile",
+        "graphs": "CUDA graphs",
+        "non_torch": "CUDA and NCCL",
+        "pool": "cache pool",
+        "host": "left for the host",
+    }
+    return [
+        (text, f"{sizes[key] / GIB:.1f} GiB", _bar(sizes[key] / sizes["total"]))
+        for key, text in named.items()
+        if sizes[key] or key in ("weights", "pool")
+    ]
+
+
+def _bar(share: float) -> str:
+    cells = round(min(1.0, max(0.0, share)) * BAR)
+    return "█" * cells + "·" * (BAR - cells)
+
+
+def figure_rows(fit: Fit) -> list[tuple[str, str, str]]:
+    """The other figures: name, value, and how it comes about."""
+    return [*_cache_rows(fit), *_speed_rows(fit)]
+
+
+def _cache_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
+    cache, pool = fit.cache, fit.pool
+    if cache is not None and cache.block_size is not None:
+        yield "block", f"{cache.block_size:,} tokens", f"page of {cache.page_bytes:,} B"
+    if cache is not None and cache.kv_bytes_per_token is not None:
+        yield "keys and values", f"{cache.kv_bytes_per_token / 1024:.1f} KiB", "a token, on one rank"
+    if cache is not None and cache.state_bytes_per_request:
+        yield "recurrent state", f"{cache.state_bytes_per_request / 2**20:.1f} MiB", "a request, of one step"
+    if pool is not None and fit.pool_tokens is not None:
+        each = pool.request_blocks(fit.context)
+        yield "pool", f"{fit.pool_tokens:,} tokens", f"{pool.blocks:,} blocks; {each:,} a request of {fit.context:,}"
+        yield "streams", f"{pool.streams(fit.context):,}", f"of {fit.context:,} tokens"
+        longest = pool.context(1, max(fit.context, fit.model.geometry.max_positions if fit.model else 0))
+        yield "longest context", f"{longest:,} tokens", "of one stream"
+
+
+def _speed_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
+    nominal = f"at {BANDWIDTH / 1e9:.0f} GB/s, {CONTEXT} tokens of context"
+    if fit.plain is not None:
+        read = f"{fit.plain.bytes / 1e9:.2f} GB a token {nominal}"
+        yield "ceiling", f"{fit.plain.tokens_per_second:.1f} tok/s", read
+    if fit.single is not None and fit.single.tokens != 1:
+        how = f"{fit.single.tokens:g} tokens a step"
+        yield "with speculation", f"{fit.single.tokens_per_second:.1f} tok/s", how
+    if fit.together is not None and fit.streams > 1:
+        yield "all streams", f"{fit.together.tokens_per_second:.1f} tok/s", f"{fit.streams} together"
+
+
+def speed_rows(fit: Fit) -> list[tuple[str, str, str]]:
+    """Published speeds: tokens per second, setup, source."""
+    rows = []
+    for each in published(fit):
+        value = f"{each.low:g}" if each.low == each.high else f"{each.low:g}–{each.high:g}"
+        several = f", {each.streams} streams" if each.streams > 1 else ""
+        rows.append((f"{value} tok/s", f"{each.quantisation}; {each.setup}{several}", each.source))
+    return rows

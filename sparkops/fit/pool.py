@@ -1,0 +1,159 @@
+"""The pool of cache blocks, as the engine counts it: layers in groups, blocks of one size, blocks that a request takes.
+
+It must not know where the memory for it comes from.
+
+Sources: checkpoints.md f.2; the engine's grouping rule (vllm/v1/core/kv_cache_utils.py: the smallest kind of layer
+gives the size of a group, or the largest where it is less than 1.25 times as many; pages of all kinds are made equal by
+longer blocks); with a drafter it gives the 314 blocks a request that both published DFlash pools have in common.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal, TypeAlias
+
+from sparkops.models.effective import Effective
+from sparkops.models.geometry import SLIDING, Geometry
+from sparkops.models.hybrid_cache import CacheLayout, head_bytes
+
+Kind: TypeAlias = Literal["full", "sliding", "state"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Layers of one kind that share a table of blocks. `count` groups of that kind; a block holds `tokens` of them.
+
+    `fixed` is what a request takes of each whatever its length: its states, or the blocks of a sliding window at most.
+    """
+
+    kind: Kind
+    count: int
+    tokens: int
+    fixed: int
+
+    def blocks(self, context: int) -> int:
+        """Blocks that a request of `context` tokens takes of all these groups."""
+        if self.kind == "state":
+            return self.count * self.fixed
+        needed = ceil(context / self.tokens)
+        return self.count * (min(needed, self.fixed) if self.kind == "sliding" else needed)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Blocks on one rank: groups, bytes of one block over the layers of a group, and how many there are."""
+
+    groups: tuple[Group, ...]
+    block_bytes: int
+    blocks: int
+
+    def request_blocks(self, context: int) -> int:
+        """Blocks that one request of that many tokens takes."""
+        return sum(group.blocks(context) for group in self.groups)
+
+    def streams(self, context: int) -> int:
+        """How many requests of that many tokens fit at once. One block is the engine's own (the null block)."""
+        return max(0, self.blocks - 1) // self.request_blocks(context)
+
+    def context(self, streams: int, most: int) -> int:
+        """The longest context, `most` at most, of which that many requests fit; 0 where none does."""
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.streams(middle) >= streams else (low, middle - 1)
+        return low
+
+    def tokens(self, context: int) -> int:
+        """The pool in tokens of requests of that length: concurrency × length, as the engine prints it since 0.20."""
+        return self.blocks * context // self.request_blocks(context)
+
+    def tokens_by_groups(self) -> int:
+        """The pool as engines up to 0.19 print it: blocks shared out evenly over all groups, × the smallest block."""
+        attention = [group.tokens for group in self.groups if group.kind != "state"]
+        return self.blocks // sum(group.count for group in self.groups) * min(attention)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """All layers of one kind: how many, bytes of a page, tokens in it."""
+
+    kind: Kind
+    layers: int
+    page: int
+    tokens: int
+    fixed: int = 0
+
+
+def shape(
+    geometry: Geometry, cache: CacheLayout, effective: Effective, drafter: Geometry | None
+) -> tuple[tuple[Group, ...], int]:
+    """The groups and the bytes of a block. The cache's sizes must be known (`cache.page_bytes`)."""
+    kinds = _kinds(geometry, cache, effective, drafter)
+    page = max(each.page for each in kinds)
+    most, least = max(each.layers for each in kinds), min(each.layers for each in kinds)
+    size = most if most < least * 1.25 else least
+    groups = tuple(
+        Group(
+            kind=each.kind,
+            count=ceil(each.layers / size),
+            tokens=each.tokens * max(1, page // each.page if each.kind != "state" else 1),
+            fixed=each.fixed,
+        )
+        for each in kinds
+    )
+    return groups, page * ceil(size / effective.pipeline_parallel)
+
+
+def _kinds(geometry: Geometry, cache: CacheLayout, effective: Effective, drafter: Geometry | None) -> list[_Layers]:
+    assert cache.page_bytes is not None and cache.block_size is not None
+    method = effective.speculative.method if effective.speculative else ""
+    block, page = cache.block_size, cache.page_bytes
+    spread = block * effective.decode_context_parallel
+    sliding = sum(kind == SLIDING for kind in geometry.layers)
+    full = geometry.attention_layers - sliding + (geometry.mtp_layers if method == "mtp" else 0)
+    kinds = [_Layers("full", full, page, spread)] if full else []
+    if sliding:
+        kinds.append(_Layers("sliding", sliding, page, spread, _window(geometry, effective, block)))
+    if geometry.linear_layers:
+        kinds.append(_Layers("state", geometry.linear_layers, page, block, state_blocks(effective)))
+    if drafter is not None and effective.speculative is not None:
+        kinds += _drafting(drafter, effective, block)
+    return _merged(kinds)
+
+
+def state_blocks(effective: Effective) -> int:
+    """States that a request keeps: its own and one for each speculative token; in align mode also the last block's."""
+    return 1 + effective.speculative_tokens + (1 if effective.mamba_cache_mode == "align" else 0)
+
+
+def _window(geometry: Geometry, effective: Effective, block: int) -> int:
+    return ceil((geometry.sliding_window - 1 + effective.max_num_batched_tokens) / block) + 1
+
+
+def _drafting(drafter: Geometry, effective: Effective, block: int) -> list[_Layers]:
+    assert effective.speculative is not None
+    given = effective.speculative.given.get("kv_cache_dtype")
+    dtype = given if isinstance(given, str) else effective.kv_cache_dtype
+    head = head_bytes(dtype, drafter.head_dim, drafter.dtype)
+    if head is None:
+        return []
+    page = max(1, drafter.kv_heads // effective.tensor_parallel) * head * block
+    sliding = sum(kind == SLIDING for kind in drafter.layers)
+    kinds = [_Layers("full", drafter.attention_layers - sliding, page, block)]
+    if sliding:
+        kinds.append(_Layers("sliding", sliding, page, block, _window(drafter, effective, block)))
+    return [each for each in kinds if each.layers]
+
+
+def _merged(kinds: list[_Layers]) -> list[_Layers]:
+    """Layers whose pages are alike are one kind to the engine, the drafter's too."""
+    merged: list[_Layers] = []
+    for each in kinds:
+        for index, other in enumerate(merged):
+            if (each.kind, each.page, each.fixed) == (other.kind, other.page, other.fixed):
+                merged[index] = _Layers(other.kind, other.layers + each.layers, other.page, other.tokens, other.fixed)
+                break
+        else:
+            merged.append(each)
+    return merged

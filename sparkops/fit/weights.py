@@ -1,0 +1,127 @@
+"""Bytes of weights on the heaviest rank: exact where tensor headers are there, else published, else by parts.
+
+It must not know a cache.
+
+Sources: checkpoints.md e.1 (bytes per parameter), f.3 (published sizes).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from sparkops.models.catalogue import Model
+from sparkops.models.effective import Effective
+from sparkops.models.geometry import Geometry
+from sparkops.models.quantisation import MODULES, part_bytes
+from sparkops.models.serve_line import ServeLine
+
+WHOLE = frozenset({"norms", "router", "other"})
+"""Parts that every tensor-parallel rank keeps whole."""
+
+SHORTHANDS: Mapping[str, str] = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "mxfp8": "fp8"}
+"""Online quantisation by the beginning of its name (`fp8_per_block`), and the format it makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Weights: bytes by part over all ranks, bytes on the heaviest rank, and where its size is from."""
+
+    parts: Mapping[str, float]
+    rank_bytes: float
+    drafter_bytes: float
+    source: str
+
+
+def formats(model: Model, line: ServeLine) -> dict[str, str]:
+    """The format of each part as it is served: the checkpoint's, and what the line quantises as it loads."""
+    own = dict(model.quantisation.formats)
+    for part, module in MODULES.items():
+        word = _online(line, module)
+        if word and part not in own and part != "head":
+            own[part] = word
+    return own
+
+
+def place(model: Model, line: ServeLine, effective: Effective, drafter: Model | None) -> Placed:
+    """The weights that this line loads, over its ranks."""
+    parts, scale, source = _parts(model, formats(model, line))
+    method = effective.speculative.method if effective.speculative else ""
+    if method != "mtp":
+        parts = {part: size for part, size in parts.items() if not part.startswith("mtp")}
+    if line.get("language-model-only"):
+        parts.pop("vision", None)
+    drafting = 0.0
+    if drafter is not None:
+        shared = {"embedding", "head"} if method != "draft_model" else set()
+        own = part_bytes(drafter.geometry, drafter.quantisation.formats)
+        wide = min(effective.tensor_parallel, _draft_ranks(effective))
+        drafting = sum(size for part, size in own.items() if part not in shared) / wide
+    sized = {part: size * (1 if part.startswith("mtp") else scale) for part, size in parts.items()}
+    rank = _heaviest(sized, model.geometry, line, effective)
+    return Placed(parts, rank + drafting, drafting, source)
+
+
+def _parts(model: Model, stored: Mapping[str, str]) -> tuple[dict[str, float], float, str]:
+    """Bytes by part, how many times as large the loaded parts are by a published size, and whose word it is."""
+    counted = part_bytes(model.geometry, stored)
+    if model.weights is not None and model.weights.names:
+        return dict(model.weights.parts), 1, "the tensor headers"
+    if model.weights is not None:
+        scale = model.weights.total / sum(counted.values())
+        return {part: size * scale for part, size in counted.items()}, 1, "the index's total, by parts of the geometry"
+    if model.published_bytes and stored == dict(model.quantisation.formats):
+        loaded = sum(size for part, size in counted.items() if not part.startswith("mtp"))
+        return counted, model.published_bytes / loaded, "the published size, by parts of the geometry"
+    return counted, 1, "parameters × bytes of their format"
+
+
+def _heaviest(parts: Mapping[str, float], geometry: Geometry, line: ServeLine, effective: Effective) -> float:
+    tensor, stages = effective.tensor_parallel, effective.pipeline_parallel
+    share = ceil(len(geometry.layers) / stages) / len(geometry.layers)
+    experts = tensor * effective.data_parallel if line.get("enable-expert-parallel") else tensor
+    whole = {*WHOLE, "vision"} if line.get("mm-encoder-tp-mode") == "data" else WHOLE
+    ends = {"embedding", "head", "vision", "other"}
+
+    def size(part: str) -> float:
+        ranks = 1 if part in whole else (experts if "experts" in part and "shared" not in part else tensor)
+        return parts[part] / ranks
+
+    layered = sum(size(part) * share for part in parts if part not in ends and not part.startswith("mtp"))
+    if stages == 1:
+        return layered + sum(size(part) for part in parts if part in ends or part.startswith("mtp"))
+    mtp = [part for part in parts if part.startswith("mtp")]
+    first = sum(size(part) for part in parts if part in ends - {"head"})
+    last = sum(size(part) for part in ["head", *mtp, *(["embedding"] if mtp else [])] if part in parts)
+    return layered + max(first, last)
+
+
+def _draft_ranks(effective: Effective) -> int:
+    given = effective.speculative.given.get("draft_tensor_parallel_size") if effective.speculative else None
+    return given if isinstance(given, int) and given > 0 else effective.tensor_parallel
+
+
+def _online(line: ServeLine, module: str) -> str:
+    """The format that the line makes of a module as it loads; "" where it leaves it."""
+    asked = line.get("quantization")
+    word = asked if isinstance(asked, str) and asked not in ("modelopt", "online") else ""
+    config = line.mapping("quantization-config")
+    for key in ("moe",) if ".experts." in module else ("linear",):
+        if isinstance(config.get(key), str):
+            word = config[key]
+    targets = config.get("targets")
+    for pattern, shorthand in targets.items() if isinstance(targets, Mapping) else ():
+        if isinstance(shorthand, str) and _meant(str(pattern), module):
+            word = shorthand
+    return next((made for start, made in SHORTHANDS.items() if word.startswith(start)), "")
+
+
+def _meant(pattern: str, module: str) -> bool:
+    if not pattern.startswith("re:"):
+        return pattern in module
+    try:
+        return re.match(pattern[3:], module) is not None
+    except re.error:
+        return False

@@ -1,0 +1,102 @@
+"""The lock file beside an inventory: what tags and branches stood for when they were asked; plain values.
+
+It pins the merged variables, so that plan, apply, drift, render and lint see the same. It must not know how upstream
+is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparkops.inventory.document import read
+from sparkops.inventory.faults import Faults
+from sparkops.inventory.validate import validate
+
+HEAD = "# What moves upstream, pinned by `sparkops lock`. Keep it with the inventory.\n"
+
+
+def _map(pattern: str, description: str) -> dict[str, Any]:
+    values = {"type": "string", "pattern": pattern}
+    return {"type": ["object", "null"], "additionalProperties": values, "description": description}
+
+
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["version"],
+    "properties": {
+        "version": {"const": 1},
+        "images": _map("^sha256:[0-9a-f]{64}$", "image as declared → digest of its index"),
+        "checkpoints": _map("^[0-9a-f]{40}$", "ORG/NAME@REVISION → commit"),
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Digests of images by their declared name, commits of checkpoints by `checkpoint_key`. `kept`: it is on disk."""
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    kept: bool = False
+
+    def pinned(self, spaces: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """A service's merged variables with what is locked; what the inventory pins itself stays."""
+        found = dict(spaces)
+        image, checkpoint = spaces.get("image", {}), spaces.get("checkpoint", {})
+        if image.get("pull") in self.images and not any(image.get(key) for key in ("digest", "archive")):
+            found["image"] = {**image, "digest": self.images[image["pull"]]}
+        key = checkpoint_key(checkpoint)
+        if key in self.checkpoints and not checkpoint.get("commit"):
+            found["checkpoint"] = {**checkpoint, "commit": self.checkpoints[key]}
+        return found
+
+
+def checkpoint_key(checkpoint: Mapping[str, Any]) -> str:
+    """ORG/NAME@REVISION, behind the hub's address where one is declared."""
+    hub = f"{checkpoint['endpoint'].rstrip('/')}/" if checkpoint.get("endpoint") else ""
+    return f"{hub}{checkpoint.get('repository')}@{checkpoint.get('revision')}"
+
+
+def lock_path(inventory: Path) -> Path:
+    """`inventory.lock.yml` beside `inventory.yml`."""
+    return inventory.with_name(f"{inventory.stem}.lock.yml")
+
+
+def read_lock(inventory: Path) -> Lock:
+    """The lock of an inventory; an empty one where it has none. Raises InventoryError."""
+    path = lock_path(inventory)
+    if not path.exists():
+        return Lock()
+    document = read(path)
+    faults = Faults()
+    validate(document, (), SCHEMA, faults, label="the lock file")
+    faults.raise_any()
+    told = document.data
+    return Lock(told.get("images") or {}, told.get("checkpoints") or {}, kept=True)
+
+
+def write_lock(inventory: Path, lock: Lock) -> Path:
+    """Replace the lock file as a whole."""
+    import yaml
+
+    path = lock_path(inventory)
+    told = {"version": 1, "images": dict(lock.images), "checkpoints": dict(lock.checkpoints)}
+    text = HEAD + yaml.safe_dump({key: each for key, each in told.items() if each}, sort_keys=False, width=200)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(beside).chmod(0o644)
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return path

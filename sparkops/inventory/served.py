@@ -1,0 +1,92 @@
+"""The services of an inventory as serve lines, for those who judge them: words, environment, engine, node by node.
+
+A service's words come from where the unit's come from (`service_spec`), so that there is one road. It must not judge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparkops.core.errors import InventoryError
+from sparkops.core.secrets import SecretRef
+from sparkops.inventory.inventory import Inventory, Service
+from sparkops.models.engine import Engine, engine
+from sparkops.models.service_spec import spec_of
+
+TAG_VERSION = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+)(?:[-_+.]|$)")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A service on one of its nodes: the merged variables of the roles, and the engine that serves it, if known.
+
+    `addresses` are those of all its nodes on the fabric, the head first.
+    """
+
+    service: Service
+    node: str
+    rank: int
+    variables: Mapping[str, Any]
+    engine: Engine | None
+    addresses: tuple[str | None, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """What is served, as a repository or a model's name; "" where neither checkpoint nor recipe says it."""
+        named = self.service.recipe.model if self.service.recipe else None
+        return str(self.variables["checkpoint"]["repository"] or named or "")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The engine's environment, secrets as their references."""
+        given = self.variables["service"]["environment"] or {}
+        return {key: str(value) for key, value in given.items() if value is not None}
+
+    def words(self) -> list[str] | None:
+        """The engine's words; None where this is no vLLM, or where compiling the inventory will say what is wrong."""
+        declared = self.variables["service"]
+        command = declared["command"]
+        if command and not any(word.rpartition("/")[2] in ("vllm", "serve") for word in command):
+            return None
+        service = {
+            **declared,
+            "name": self.service.name,
+            "rank": self.rank,
+            "nodes": self.service.nodes,
+            "addresses": self.addresses,
+        }
+        secret = {key for key, value in (declared["environment"] or {}).items() if isinstance(value, SecretRef)}
+        try:
+            spec = spec_of(service, self.variables["image"], self.variables["checkpoint"], {}, secret)
+        except InventoryError:
+            return None
+        argv = list(spec.argv)
+        return argv if command else ["vllm", "serve", *argv]
+
+
+def places(inventory: Inventory) -> Iterator[Placed]:
+    """Every service on each of its nodes, the head first, without what is retired."""
+    for service in inventory.services.values():
+        if service.state == "retired":
+            continue
+        for rank, node in enumerate(service.nodes):
+            if inventory.nodes[node].state != "retired":
+                variables = inventory.variables(node, service.name)
+                served_by = _engine(inventory, service, variables)
+                yield Placed(service, node, rank, variables, served_by, tuple(inventory.addresses(service.name)))
+
+
+def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:
+    """The engine of a service: as declared, as the image's tag says, or as the recipe says."""
+    image = variables["image"]
+    reference = str(image["pull"] or "") if not (image["build"] or {}).get("tag") else ""
+    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
+    named = TAG_VERSION.search(tag) if "vllm" in reference else None
+    recipe = service.recipe.engine if service.recipe else None
+    for version in (variables["service"].get("engine"), named[1] if named else None, recipe):
+        if version:
+            return engine(str(version), inventory.folder)
+    return None

@@ -1,0 +1,160 @@
+"""Geometry, formats and the catalogue of models: what a config.json or a name gives."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from sparkops.core.data import bundled
+from sparkops.core.errors import InventoryError
+from sparkops.models.catalogue import find, names
+from sparkops.models.geometry import of_config
+from sparkops.models.quantisation import bytes_per_parameter, part_bytes
+from sparkops.models.quantisation import of_config as quantisation_of
+
+FILES = sorted((bundled("knowledge") / "models").glob("*.yml"))
+CONFIGS = json.loads((Path(__file__).parents[1] / "lint" / "verdicts.json").read_text())["models"]
+DENSE = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 131072,
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_model_s_file_has_the_shape_of_its_schema_and_its_own_name(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    jsonschema.validate(content, json.loads((bundled("knowledge") / "model.schema.json").read_text()))
+    assert content["name"].lower() == path.stem
+
+
+def test_every_name_and_repository_that_is_told_is_found() -> None:
+    for name in names():
+        model = find(name)
+        assert model is not None, name
+        assert part_bytes(model.geometry, model.quantisation.formats), name
+
+
+def test_a_drafter_names_a_target_that_is_known() -> None:
+    drafters = [model for name in names() if (model := find(name)) and model.drafter]
+    assert drafters
+    for model in drafters:
+        target = find(model.drafts_for[0])
+        assert target is not None
+        assert target.geometry.hidden == model.geometry.hidden
+        assert len(target.geometry.layers) == model.geometry.target_layers
+
+
+@pytest.mark.parametrize("name", sorted(name for name in CONFIGS if not name.startswith("drafter")))
+def test_the_catalogue_s_geometry_is_that_of_the_config_which_the_engine_read(name: str) -> None:
+    base, _, _ = name.rpartition("-")
+    known, read = find(base), of_config(CONFIGS[name])
+    assert known is not None
+    assert replace(known.geometry, vision_parameters=0) == replace(read, vision_parameters=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("autoround", {"experts": "int4-g128", "attention": "int4-g128"}),
+        ("gptq", {"experts": "int4-g128", "attention": "int4-g128"}),
+        ("fp8", {"experts": "fp8", "mtp": "fp8", "shared_experts": "fp8"}),
+        ("nvfp4", {"experts": "nvfp4", "attention": "nvfp4"}),
+        ("bf16", {}),
+    ],
+)
+def test_the_formats_of_a_config_are_read_with_its_exclusions(name: str, parts: dict[str, str]) -> None:
+    formats = quantisation_of(CONFIGS[f"Qwen3.5-122B-A10B-{name}"]).formats
+    assert {part: formats[part] for part in parts} == parts
+    assert "head" not in formats
+    assert bool(formats) == bool(parts)
+    if name == "nvfp4":
+        assert not {"linear_attention", "mtp", "mtp_experts"} & set(formats)
+    if name in ("gptq", "autoround"):
+        assert not {"mtp", "mtp_experts"} & set(formats)
+
+
+def test_auto_round_s_exceptions_by_module_are_followed() -> None:
+    config = json.loads(json.dumps(CONFIGS["Qwen3.5-122B-A10B-autoround"]))
+    shared = "model.language_model.layers.0.mlp.shared_expert.gate_proj"
+    config["quantization_config"]["extra_config"] = {shared: {"bits": 16}, "lm_head": {"bits": 8}}
+    formats = quantisation_of(config).formats
+    assert "shared_experts" not in formats
+    assert formats["head"].startswith("int8")
+
+
+def test_a_plain_dense_transformer_has_the_parameters_of_its_card() -> None:
+    geometry = of_config(DENSE)
+    assert (geometry.hybrid, geometry.head_dim) == (False, 128)
+    assert geometry.text_parameters == pytest.approx(8.03e9, rel=0.001)  # Llama 3.1 8B
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
+def test_a_config_without_a_size_says_which(key: str) -> None:
+    with pytest.raises(InventoryError, match=key):
+        of_config({name: value for name, value in DENSE.items() if name != key})
+    with pytest.raises(InventoryError, match=key):
+        of_config({**DENSE, key: "many"})
+
+
+def test_attention_over_a_latent_is_a_gap_and_not_a_wrong_figure() -> None:
+    assert "kv_lora_rank" in of_config({**DENSE, "kv_lora_rank": 512}).gaps[0]
+
+
+def test_a_name_with_a_known_base_is_taken_to_be_stored_like_its_siblings() -> None:
+    like = find("someone/Qwen3.5-122B-A10B-heretic-NVFP4")
+    assert like is not None
+    assert not like.verified
+    assert like.quantisation.formats == {"experts": "nvfp4"}
+    assert find("someone/Qwen3.5-122B-A10B-heretic") is None
+    assert find("nobody/knows-this") is None
+    assert find("QWEN3.5-122b-a10b") is not None
+
+
+def test_a_format_s_bytes_include_its_scales() -> None:
+    assert [bytes_per_parameter(word) for word in ("int4-g128", "nvfp4", "int8", "bf16")] == [0.515625, 0.5625, 1, 2]
+    with pytest.raises(ValueError, match="no format"):
+        bytes_per_parameter("int4")
+
+
+def safetensors(path: Path, tensors: dict[str, int]) -> None:
+    header, offset = {}, 0
+    for name, size in tensors.items():
+        header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [offset, offset + size]}
+        offset += size
+    words = json.dumps({"__metadata__": {}, **header}).encode()
+    path.write_bytes(len(words).to_bytes(8, "little") + words)
+
+
+def test_a_folder_s_tensor_headers_give_exact_bytes_by_part(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(DENSE))
+    safetensors(tmp_path / "model-1.safetensors", {"lm_head.weight": 10, "model.layers.0.mlp.up_proj.weight": 7})
+    safetensors(tmp_path / "model-2.safetensors", {"mtp.fc.weight": 5, "lm_head.weight": 10})
+    model = find(str(tmp_path))
+    assert model is not None and model.weights is not None
+    assert (model.weights.parts, model.weights.names) == ({"head": 10, "dense": 7, "mtp": 5}, 3)
+    assert model.mtp_weights is True
+
+
+def test_without_the_files_the_index_s_total_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(DENSE))
+    index = {"metadata": {"total_size": 99}, "weight_map": {"a": "model-1.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = find(str(tmp_path))
+    assert model is not None and model.weights is not None
+    assert (model.weights.total, model.mtp_weights) == (99, None)
+
+
+def test_a_folder_with_a_broken_config_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InventoryError, match=r"config\.json"):
+        find(str(tmp_path))
