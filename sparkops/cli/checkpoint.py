@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from sparkops.reports.text import Printer
 
 
-@click.group("checkpoint")
+@click.group(
+    "checkpoint",
+    epilog="""\b
+Examples:
+  sparkops checkpoint inspect Intel/Qwen3.5-122B-A10B-int4-AutoRound
+  sparkops checkpoint verify spark-01 --deep""",
+)
 def command() -> None:
     """Look into checkpoints here or on a hub, and verify those on nodes."""
 
