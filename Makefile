@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-all check fix bench docs picture clean lab-down
+.PHONY: demo test test-all chaos check fix bench docs picture clean lab-down
 
 demo: $(STAMP)
 	$(BIN)/python -m tests.lab.demo
@@ -15,6 +15,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST) tests
+
+# N faults on one lab node; SEED=… repeats a run.
+N ?= 100
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos -n $(N) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

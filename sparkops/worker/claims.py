@@ -16,6 +16,9 @@ from typing import Any
 from sparkops.worker import claimed
 from sparkops.worker.calls import Refused
 
+PREPARED = {"file": "", "link": "", "unit": claimed.UNITS}
+"""The kinds whose new content is prepared beside the old one, and the folder in which their names stand."""
+
 _writing = threading.Lock()
 
 
@@ -35,6 +38,7 @@ def acting(claim: dict[str, Any] | None, identity: str, action: str) -> Iterator
         kept = _kept(state_dir, key, claim.get("kept") or {})
         mine = _mine(state_dir, cluster, {key: kept}, removing=action == "delete")
         old = mine.get(key, {})
+        _clear(key, old)
         if claim.get("pruned"):
             _refuse_not_ours(state_dir, key, old)
         meant = {**(old if action == "delete" else {}), **kept, "phase": "acting", "action": action}
@@ -56,6 +60,7 @@ def note(state_dir: str, cluster: str, claims: dict[str, dict[str, Any]], drop: 
         kept = {key: _kept(state_dir, key, each) for key, each in claims.items()}
         mine = _mine(state_dir, cluster, kept, removing=False)
         for key, each in kept.items():
+            _clear(key, mine.get(key, {}))
             mine[key] = {
                 **each,
                 "phase": "ours",
@@ -63,8 +68,17 @@ def note(state_dir: str, cluster: str, claims: dict[str, dict[str, Any]], drop: 
                 "since": time.time(),
             }
         for key in drop:
-            mine.pop(key, None)
+            _clear(key, mine.pop(key, {}))
         _write(state_dir, cluster, mine)
+
+
+def _clear(key: str, entry: dict[str, Any]) -> None:
+    """An act that never was confirmed may have been cut off, and what it had prepared stands beside the thing."""
+    kind, _, name = key.partition(" ")
+    if entry.get("phase") == "acting" and kind in PREPARED:
+        from sparkops.worker import parents  # a job, which writes by this module too, does without
+
+        parents.clear(os.path.join(PREPARED[kind], name))
 
 
 def _kept(state_dir: str, key: str, given: dict[str, Any]) -> dict[str, Any]:

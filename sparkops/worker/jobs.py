@@ -32,13 +32,14 @@ class Job:
         self.folder = folder
         self.stopping = threading.Event()
         self._last = 0.0
+        self._text = ""
 
     def progress(self, text: str = "", done: float | None = None, total: float | None = None, **more: Any) -> None:
-        """Tell how far it is; written at most five times a second."""
+        """Tell how far it is; under the same text written at most five times a second."""
         now = time.monotonic()
-        if now - self._last < POLL and done != total:
+        if now - self._last < POLL and done != total and text == self._text:
             return
-        self._last = now
+        self._last, self._text = now, text
         state = {"text": text, "done": done, "total": total, **more}
         claims.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
 

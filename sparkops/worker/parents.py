@@ -150,6 +150,12 @@ def publish(place: Place) -> None:
     os.fsync(place.folder)
 
 
+def clear(path: str) -> None:
+    """Take away what an act that was cut off had prepared beside `path`."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError), place(path) as found:
+        os.unlink(found.beside, dir_fd=found.folder)
+
+
 @contextlib.contextmanager
 def explained(path: str) -> Iterator[None]:
     """Turn what the operating system says about `path` into a reason with a way out."""

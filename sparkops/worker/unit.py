@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from sparkops.worker import claimed, claims, docker, programs
+from sparkops.worker import claimed, claims, docker, parents, programs
 from sparkops.worker.calls import Call, Refused, Unknown
 
 VOLATILE = frozenset({"state", "result", "restarts", "text"})
@@ -199,7 +199,8 @@ def converge(
         programs.run([*SYSTEMCTL, "unmask", "--", name])
     if "content" in want and want["content"] != found.get("content"):
         _refuse_vendor(name)
-        claims.write(os.path.join(UNITS, name), act["content"], 0o644)
+        with parents.place(os.path.join(UNITS, name)) as place:
+            parents.write(place, act["content"], mode=0o644, owner=(-1, -1))
         programs.run([*SYSTEMCTL, "daemon-reload"])
     elif found.get("reload_needed") or "content" not in want:
         # Of a unit that a package brings, systemd does not notice the first drop-in: it has cached which folders exist.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import claimed, claims
+from sparkops.worker import claimed, claims, parents
 from sparkops.worker.calls import Refused, Unknown
 
 
@@ -160,3 +160,27 @@ def test_the_record_is_only_for_its_owner(state_dir: str) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert json.loads(path.read_text())["file /a"]["phase"] == "ours"
+
+
+@pytest.mark.parametrize("later", ["claimed", "dropped", "acted on"])
+def test_what_an_act_that_was_cut_off_had_prepared_is_cleared_away(state_dir: str, tmp_path: Path, later: str) -> None:
+    class PowerLoss(BaseException):
+        pass
+
+    path = tmp_path / "a"
+    path.write_text("old")
+    with parents.place(str(path)) as place:
+        prepared = tmp_path / place.beside
+    with pytest.raises(PowerLoss), claims.acting(claim(state_dir, "file", str(path)), "x", "update"):
+        prepared.write_text("half of the n")
+        raise PowerLoss
+    assert prepared.exists()
+    if later == "claimed":
+        claims.note(state_dir, "attic", {f"file {path}": {}}, [])
+    elif later == "dropped":
+        claims.note(state_dir, "attic", {}, [f"file {path}"])
+    else:
+        with claims.acting(claim(state_dir, "file", str(path)), "x", "update"):
+            pass
+    assert not prepared.exists()
+    assert path.read_text() == "old"

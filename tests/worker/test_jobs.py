@@ -113,3 +113,10 @@ def test_a_killed_job_is_told_and_can_be_begun_again() -> None:
     with pytest.raises(Refused, match="without a result"):
         run(first, to=200)
     assert run(call()[0], to=2)["counted"] == 2
+
+
+def test_a_new_text_is_told_at_once_however_soon_it_comes(tmp_path: Path) -> None:
+    job = jobs.Job(str(tmp_path))
+    for text in ("step 1 of 2", "step 2 of 2, which takes an hour"):
+        job.progress(text, 1, 3)
+    assert "an hour" in (tmp_path / "progress.json").read_text()
