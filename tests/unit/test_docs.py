@@ -1,11 +1,14 @@
 """The written pages are what the data says, and the links in the documentation lead somewhere."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from docs.generate import DOCS, PAGES
+from sparkops.cli.app import cli
 
 ROOT = DOCS.parent
 
@@ -26,3 +29,12 @@ def test_every_test_that_a_page_names_is_there() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", pages)
     assert len(named) > 40
     assert [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()] == []
+
+
+def test_what_the_readme_shows_of_commands_is_what_they_say() -> None:
+    shown = re.findall(r"^    \$ sparkops (.+)\n((?:    (?!\$).+\n)+)", (ROOT / "README.md").read_text(), re.M)
+    assert len(shown) == 2
+    for words, said in shown:
+        output = CliRunner().invoke(cli, shlex.split(words)).output
+        for line in said.splitlines():
+            assert line.strip().rstrip("…").rstrip() in output
