@@ -17,10 +17,12 @@ def main() -> int:
     known = paramiko.HostKeys(str(Path(config.lookup(names[0])["userknownhostsfile"])))
 
     def one(name: str) -> None:
-        host = config.lookup(name)["hostname"]
+        way = config.lookup(name)
         client = paramiko.SSHClient()
         client.get_host_keys().update(known)
-        client.connect(host, username="root", pkey=key, allow_agent=False, look_for_keys=False)
+        client.connect(
+            way["hostname"], int(way["port"]), username="root", pkey=key, allow_agent=False, look_for_keys=False
+        )
         _, out, _ = client.exec_command("python3 -c pass")
         assert out.channel.recv_exit_status() == 0
         client.close()

@@ -1,4 +1,4 @@
-"""`python -m docs.generate`: what is written from the data: inventory reference, roles, recipes, a saved plan's schema.
+"""`python -m docs.generate`: what is written from data: inventory reference, roles, recipes, plan schema, figures.
 
 A test compares them with what this would write, so they can't fall behind.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import report
 from docs.published import points
 from sparkops.inventory.declarations import Role, find_roles
 from sparkops.inventory.recipes import SCHEMA as RECIPE
@@ -208,6 +209,7 @@ PAGES = {
     "recipes.md": recipes_page,
     "rules.md": rules_page,
     "plan.schema.json": plan_schema,
+    "performance.md": report.page,
 }
 
 
