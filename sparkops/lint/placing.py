@@ -1,4 +1,4 @@
-"""Rules about ranks, nodes, executors and experts: L13, L14, L15, L22, L33.
+"""Rules about ranks, nodes, executors and experts: L13, L14, L15, L22, L28, L29, L33.
 
 It must not know another version than the case's, nor an inventory: `nodes` is what the case says.
 """
@@ -198,7 +198,20 @@ def ray_memory_monitor(case: Case) -> Iterable[Found]:
         yield Found("Ray's memory monitor counts the shared memory of a Spark as used, and kills workers", EXECUTOR)
 
 
+def gloo_interface(case: Case) -> Iterable[Found]:
+    given = case.variables.get("GLOO_SOCKET_IFNAME", "")
+    if any(each in given for each in ",^= "):
+        yield Found(f"GLOO_SOCKET_IFNAME={given} names no single interface", "GLOO_SOCKET_IFNAME")
+
+
+def gid_index_unset(case: Case) -> Iterable[Found]:
+    if case.effective.nnodes > 1 and "NCCL_IB_HCA" in case.variables and "NCCL_IB_GID_INDEX" not in case.variables:
+        yield Found("NCCL_IB_HCA is set and NCCL_IB_GID_INDEX is not: NCCL picks an address by itself", "NCCL_IB_HCA")
+
+
 RULES: Mapping[str, Check] = {
+    "gloo-interface": gloo_interface,
+    "gid-index-unset": gid_index_unset,
     "heads-not-divisible": heads_not_divisible,
     "experts-below-ranks": experts_below_ranks,
     "not-enough-gpus": not_enough_gpus,

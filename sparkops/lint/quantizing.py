@@ -1,4 +1,4 @@
-"""Rules about quantisation, KV types and attention backends: L11 to L13, N3, N4, N7, and what the validators want.
+"""Rules about quantisation, KV types and attention backends: L11 to L13, L35, N3, N4, N7, and what the validators want.
 
 It must not know another version than the case's.
 """
@@ -244,6 +244,13 @@ def _served_elsewhere(case: Case) -> bool:
     )
 
 
+def hybrid_checkpoint(case: Case) -> Iterable[Found]:
+    parts = [part for part, word in case.quantisation.formats.items() if word == "fp8"]
+    if case.quantisation.method == "auto-round" and parts:
+        held = " and ".join(parts).replace("_", " ")
+        yield Found(f"the checkpoint holds {held} in FP8 beside its {case.quantisation.bits} bits")
+
+
 RULES: Mapping[str, Check] = {
     "quantization-unknown": method_unknown,
     "quantization-deprecated": method_deprecated,
@@ -251,6 +258,7 @@ RULES: Mapping[str, Check] = {
     "quantization-without-checkpoint": method_needs_checkpoint,
     "quantization-config-refused": config_refused,
     "dtype-of-quantization": dtype_of_quantization,
+    "hybrid-checkpoint": hybrid_checkpoint,
     "nvfp4-moe-backend": nvfp4_moe_backend,
     "marlin-columns": marlin_columns,
     "kv-dtype-unknown": kv_dtype_unknown,

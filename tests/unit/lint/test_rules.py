@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def findings(
     env: dict[str, str] | None = None,
     spark: bool = False,
     nodes: int = 0,
+    formats: dict[str, str] | None = None,
     **config: Any,
 ) -> list[Finding]:
     listed = engine(version)
@@ -68,7 +70,7 @@ def findings(
             engine=listed,
             geometry=of_config(known) if known else None,
             drafter=of_config(drafter) if drafter else None,
-            quantisation=of_checkpoint(known or {}),
+            quantisation=replace(of_checkpoint(known or {}), **({"formats": formats} if formats else {})),
             env=env or {},
             gpus=gpus,
             spark=spark,
@@ -373,6 +375,29 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--language-model-only --mm-encoder-tp-mode data"},
             {"words": "--language-model-only --mm-encoder-tp-mode weights"},
         )
+    ],
+    "hybrid-checkpoint": [
+        (
+            {"words": "", "model": "122B-A10B-autoround", "formats": {"experts": "int4-g128", "shared_experts": "fp8"}},
+            {"words": "", "model": "122B-A10B-autoround", "formats": {"experts": "int4-g128", "head": "int8"}},
+        ),
+        (
+            {"words": "", "model": "122B-A10B-autoround", "formats": {"shared_experts": "fp8"}},
+            {"words": "", "model": "122B-A10B-fp8", "formats": {"shared_experts": "fp8"}},
+        ),
+    ],
+    "gloo-interface": [
+        (
+            {"words": "", "env": {"GLOO_SOCKET_IFNAME": "eth0,eth1"}},
+            {"words": "", "env": {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0,eth1"}},
+        )
+    ],
+    "gid-index-unset": [
+        (
+            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "rocep1s0f0"}},
+            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "rocep1s0f0", "NCCL_IB_GID_INDEX": "3"}},
+        ),
+        ({"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "x"}}, {"words": "", "env": {"NCCL_IB_HCA": "x"}}),
     ],
     "ray-memory-monitor": [
         (
