@@ -37,7 +37,7 @@ def command(inventory: Path) -> int:
         sign = "+" if each.before is None else "-" if each.after is None else "~"
         click.echo(safe(f"{sign} {each.key}: {' → '.join(word for word in (each.before, each.after) if word)}"))
     if not renewed.changes:
-        click.echo("nothing moved", err=True)
+        click.echo("nothing could be asked" if renewed.failed else "nothing moved", err=True)
     for error in renewed.failed.values():
         click.echo(safe(f"error: {error}"), err=True)
     return 3 if renewed.failed else 0

@@ -118,6 +118,8 @@ def import_(file: Path, output: Path | None, service: str | None, variant: str |
         click.echo(safe(f"note: {line}"), err=True)
     if output is None:
         click.echo(made.text, nl=False)
+    elif output.exists():
+        raise InventoryError(f"{output} is there already", hint="name another file with -o, or remove it")
     else:
         output.write_text(made.text, encoding="utf-8")
 

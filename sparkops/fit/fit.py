@@ -85,7 +85,7 @@ def fit_text(
     try:
         line = parse_text(text, chosen)
     except ValueError as error:
-        raise InventoryError(f"the line cannot be split into words: {error}", hint="close the quote") from None
+        raise InventoryError(f"the line cannot be read: {error}", hint="give one command, its quotes closed") from None
     return fit_line(line, chosen, gpus=gpus, env=env, beside=beside, question=question)
 
 

@@ -50,9 +50,10 @@ def refusing(findings: list[Finding]) -> list[Finding]:
 
 def _finding(name: str, found: Found, case: Case, subject: str, model: str) -> Finding:
     rule = rules()[name]
+    severity = found.severity or (rule.spark if case.spark else rule.severity)
     return Finding(
         id=name,
-        severity=found.severity or (rule.spark if case.spark else rule.severity),
+        severity="warning" if severity == "error" and case.engine.later else severity,
         message=found.message,
         subject=subject or found.about or model or case.line.model or "vllm serve",
         remedy=found.remedy or rule.remedy,
@@ -71,4 +72,9 @@ def _model_unknown(case: Case) -> list[Found]:
 def _engine_unlisted(case: Case) -> list[Found]:
     if case.engine.exact:
         return []
+    if case.engine.later:
+        words = (
+            f"{case.engine.asked} is older than all that are listed: judged by {case.engine.version}, without errors"
+        )
+        return [Found(words)]
     return [Found(f"{case.engine.asked} is not listed: judged by {case.engine.version}")]

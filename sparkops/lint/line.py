@@ -26,7 +26,7 @@ def lint_line(
     try:
         line = parse_text(text, chosen)
     except ValueError as error:
-        raise InventoryError(f"the line cannot be split into words: {error}", hint="close the quote") from None
+        raise InventoryError(f"the line cannot be read: {error}", hint="give one command, its quotes closed") from None
     return check(case(line, chosen, gpus=gpus, env=env, beside=beside))
 
 

@@ -5,6 +5,7 @@ It must not know another version than the case's.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from sparkops.inventory.faults import nearest
 from sparkops.lint.case import Case, Check, Found
 from sparkops.models import engine as engines
 from sparkops.models.effective import truthy
+from sparkops.models.engine import Engine
 
 UTILISATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
 FRACTION, FRACTION_OF_SEVERAL, FREEZING_FRACTION = 0.85, 0.80, 0.90
@@ -190,7 +192,7 @@ def variable_unknown(case: Case) -> Iterable[Found]:
                 f"Unknown vLLM environment variable detected: {name}{_span(case, 'environment', name)}",
                 name,
                 "error" if strict else "warning",
-                remedy=_meant(name, case.engine.environment),
+                remedy=_meant_variable(name, case.engine),
             )
 
 
@@ -202,6 +204,15 @@ def runner_v2_without_align(case: Case) -> Iterable[Found]:
             "VLLM_USE_V2_MODEL_RUNNER",
             remedy="leave VLLM_USE_V2_MODEL_RUNNER out, or --no-enable-prefix-caching",
         )
+
+
+def _meant_variable(name: str, engine: Engine) -> str:
+    """A variable that differs in a few letters, or the flag of its name; names that share only their parts are none."""
+    flag = name.removeprefix("VLLM_").lower().replace("_", "-")
+    if flag in engine.flags:
+        return f"give --{flag} instead"
+    near = difflib.get_close_matches(name, engine.environment, n=1, cutoff=0.88)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _meant(word: str, known: Iterable[str]) -> str:

@@ -76,6 +76,11 @@ class Engine:
         """Whether the version asked for is the one that is listed."""
         return self.version == self.asked
 
+    @property
+    def later(self) -> bool:
+        """Whether the version asked for is older than all that are listed, so that a later one stands in for it."""
+        return _key(self.asked) < _key(self.version)
+
     def law(self, name: str) -> Any:
         """A law by its name. Raises InventoryError for an engine file that lacks it."""
         try:
@@ -116,8 +121,10 @@ def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] |
 
 
 def _key(version: str) -> tuple[int, ...]:
+    """The numbers of a version, `0.26` being `0.26.0`; () for a word that is none."""
     head = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
-    return tuple(int(number) for number in NUMBER.findall(head[1])) if head else ()
+    numbers = tuple(int(number) for number in NUMBER.findall(head[1])) if head else ()
+    return numbers + (0,) * (3 - len(numbers)) if numbers else ()
 
 
 @cache

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from sparkops.models import engine as kinds
+from sparkops.models import shell_line
 from sparkops.models.engine import Engine
 
 Refused: TypeAlias = Literal["unknown", "ambiguous", "value", "choice", "words", "conflict"]
 
 NEGATIVE = re.compile(r"^-(?:\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)$")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 STEPS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 AUTO = -1
 """What `--max-model-len auto` is read as."""
@@ -66,15 +65,23 @@ class ServeLine:
 
 
 def parse_text(text: str, engine: Engine) -> ServeLine:
-    """A line as people paste it: quotes, backslashes at line ends, comments. Raises ValueError for an open quote."""
-    return parse(shlex.split(text.replace("\\\r\n", " ").replace("\\\n", " "), comments=True), engine)
+    """A line as people paste it, with its shell or `docker run`. Raises ValueError for an open quote, or nothing."""
+    if not text.strip():
+        raise ValueError("there is no command in it")
+    environment, words = shell_line.split(text)
+    return _line(environment, words, engine, "entrypoints" not in text)
 
 
 def parse(words: Sequence[str], engine: Engine) -> ServeLine:
     """The words of a command line, from `vllm serve` on or what stands around it (variables, `docker run …`)."""
-    environment, rest = _command(list(words))
+    environment, rest = shell_line.command(words)
+    return _line(environment, rest, engine, not any(word.startswith("vllm.entrypoints.") for word in words))
+
+
+def _line(environment: Mapping[str, str], words: Sequence[str], engine: Engine, serve: bool) -> ServeLine:
+    normal = _normal(list(words))
     reading = _Reading(engine)
-    reading.take(_dotted(_normal(rest)))
+    reading.take(_dotted(_model_first(normal) if serve else normal))
     return ServeLine(
         model=reading.model,
         arguments=reading.arguments,
@@ -94,18 +101,14 @@ def size(text: str) -> int:
     return int(float(number) * STEPS[step]) if step.islower() else int(number) * STEPS[step]
 
 
-def _command(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Variables in front, and the words after `serve` (or after the API server's module)."""
-    environment: dict[str, str] = {}
+def _model_first(words: list[str]) -> list[str]:
+    """`vllm serve` takes `--model X` for the model's word and puts it in front, whatever else stands there."""
     for index, word in enumerate(words):
-        if word == "serve" and (index == 0 or words[index - 1].rpartition("/")[2] == "vllm"):
-            return environment, words[index + 1 :]
-        if word.startswith("vllm.entrypoints."):
-            return environment, words[index + 1 :]
-        if VARIABLE.fullmatch(word) and (index == 0 or words[index - 1] in ("-e", "--env", "env") or environment):
-            name, _, value = word.partition("=")
-            environment[name] = value
-    return environment, words
+        if word == "--model" and index + 1 < len(words):
+            return [words[index + 1], *words[:index], *words[index + 2 :]]
+        if word.startswith("--model="):
+            return [word.removeprefix("--model="), *words[:index], *words[index + 1 :]]
+    return words
 
 
 def _normal(words: list[str]) -> list[str]:
@@ -183,6 +186,10 @@ class _Reading:
         while position < len(words):
             word = words[position]
             position += 1
+            if word == "--":
+                for each in words[position:]:
+                    self._loose_word(each)
+                return
             if not _is_flag(word):
                 self._loose_word(word)
                 continue

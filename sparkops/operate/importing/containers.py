@@ -6,15 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from sparkops.models.shell_line import docker_flags
 from sparkops.operate.importing import serving
 from sparkops.operate.importing.draft import Draft
 
-SWITCHES = {
-    *("d", "detach", "i", "interactive", "t", "tty", "rm", "init", "privileged", "read-only", "no-healthcheck"),
-    *("oom-kill-disable", "publish-all", "P", "q", "quiet", "sig-proxy"),
-}
-"""Docker's flags that take no value."""
-SHORT = {"e": "env", "v": "volume", "p": "publish", "m": "memory", "u": "user", "w": "workdir", "h": "hostname"}
 OURS = "the unit and its launcher see to that"
 BY_UNIT = {
     *("d", "detach", "i", "interactive", "t", "tty", "rm", "init", "q", "quiet", "name", "container-name", "restart"),
@@ -26,7 +21,7 @@ UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 def take_docker_run(draft: Draft, words: Sequence[str]) -> None:
     """The words behind `docker run`. Raises InventoryError without an image."""
-    flags, rest = _flags(words)
+    flags, rest = docker_flags(words)
     if not rest:
         raise draft.fault("the docker line names no image", "copy the whole line; its ends are joined by backslashes")
     draft.image = rest[0]
@@ -41,25 +36,6 @@ def take_docker_run(draft: Draft, words: Sequence[str]) -> None:
             _take_flag(draft, flag, value)
     serving.take_command(draft, entrypoint, rest[1:])
     take_ports(draft, ports)
-
-
-def _flags(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Docker's own flags with their values, and the words from the image on."""
-    found: list[tuple[str, str]] = []
-    rest = list(words)
-    while rest and rest[0].startswith("-"):
-        name, sign, value = rest.pop(0).partition("=")
-        short = not name.startswith("--")
-        bare = name.lstrip("-")
-        if short and len(bare) > 1 and bare[0] in SHORT:
-            bare, sign, value = bare[0], "=", bare[1:] + sign + value
-        if short and all(letter in SWITCHES for letter in bare):
-            found += [(letter, "") for letter in bare]
-        elif bare in SWITCHES and not short:
-            found.append((bare, value))
-        else:
-            found.append((SHORT.get(bare, bare), value if sign else rest.pop(0) if rest else ""))
-    return found, rest
 
 
 def _take_flag(draft: Draft, flag: str, value: str) -> None:

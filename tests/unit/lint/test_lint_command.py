@@ -90,7 +90,7 @@ def test_a_rule_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "hint"),
     [
         (["--serve", "vllm serve M"], "--engine"),
-        (["--serve", "vllm serve 'M", "--engine", "0.33.0"], "close the quote"),
+        (["--serve", "vllm serve 'M", "--engine", "0.33.0"], "its quotes closed"),
         (["--serve", "vllm serve M", "--engine", "newest"], "like 0.26.0"),
         (["--explain", "nonsense"], "nonsense"),
     ],
