@@ -215,6 +215,13 @@ def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[M
 
 
 def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in ("host", "port", "model"):
+        if service["serve"].get(key, service[key]) != service[key]:
+            raise InventoryError(
+                f"serve.{key} of the service {service['name']} is {service['serve'][key]!r}, "
+                f"but its {key} is {service[key]!r}, which the unit and the probe go by",
+                hint=f"set the service's own `{key}` and leave serve.{key} out",
+            )
     return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
 
 

@@ -146,6 +146,16 @@ def test_a_secret_in_the_arguments_is_refused() -> None:
         make(service(serve={"api-key": "SEALED"}), IMAGE, CHECKPOINT, NODE)
 
 
+@pytest.mark.parametrize(("key", "value"), [("port", 8001), ("host", "127.0.0.1"), ("model", "org/other")])
+def test_what_unit_and_probe_go_by_is_not_said_otherwise_to_the_engine(key: str, value: Any) -> None:
+    with pytest.raises(InventoryError, match=f"serve.{key} of the service qwen"):
+        spec(serve={key: value})
+
+
+def test_the_same_said_twice_is_no_matter() -> None:
+    assert spec(serve={"port": 8000}).argv == spec(serve={}).argv
+
+
 def test_a_service_without_a_model_or_image_is_refused_with_the_way_out() -> None:
     with pytest.raises(InventoryError, match="no model"):
         spec_of(service(), IMAGE, {**CHECKPOINT, "repository": None}, NODE, set())
