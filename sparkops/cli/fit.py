@@ -12,7 +12,7 @@ import click
 from sparkops.cli import options
 
 if TYPE_CHECKING:
-    from sparkops.fit.fit import Fit
+    from sparkops.fit.fit import Fit, Unjudged
 
 
 @click.command(
@@ -52,14 +52,14 @@ def command(
     no_color: bool,
 ) -> None:
     """Print memory, cache pool, streams and the decode ceiling, offline."""
-    from sparkops.fit.fit import Question, fit_text
+    from sparkops.fit.fit import Question, Unjudged, fit_text
 
     question = Question(streams, context, "streams" if solve == "streams" else "context" if solve else None, acceptance)
     if serve is not None:
         if engine is None:
             raise click.UsageError("--serve needs --engine VERSION, like --engine 0.26.0")
         line = sys.stdin.read() if serve == "-" else serve
-        found = {"": fit_text(line, engine, gpus, dict(variables), question=question)}
+        found: dict[str, Fit | Unjudged] = {"": fit_text(line, engine, gpus, dict(variables), Path.cwd(), question)}
     else:
         from sparkops.fit.services import fit_services
 
@@ -68,10 +68,13 @@ def command(
         _dump(found, one=serve is not None)
         return
     for name, fit in found.items():
-        _print(name, fit, no_color)
+        if isinstance(fit, Unjudged):
+            _print_unjudged(name, fit, no_color)
+        else:
+            _print(name, fit, no_color)
 
 
-def _dump(found: dict[str, Fit], *, one: bool) -> None:
+def _dump(found: dict[str, Fit | Unjudged], *, one: bool) -> None:
     from sparkops.fit.output import as_json
 
     shapes = {name: as_json(fit) for name, fit in found.items()}
@@ -105,3 +108,10 @@ def _print(name: str, fit: Fit, no_color: bool) -> None:
     if fit.solved is not None:
         printer.line((f"solved: {fit.solved['streams']:,} streams of {fit.solved['context']:,} tokens fit", "bold"))
     printer.line((verdict(fit), "green" if fit.fits else "red"))
+
+
+def _print_unjudged(name: str, service: Unjudged, no_color: bool) -> None:
+    from sparkops.cli.printing import console
+    from sparkops.reports.text import Printer
+
+    Printer(console(no_color)).line((f"{name}: ", "bold"), (f"not known: {service.reason}", "red"))

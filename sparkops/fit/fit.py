@@ -16,8 +16,9 @@ from sparkops.fit import decode, memory, pool, weights
 from sparkops.fit.decode import Step
 from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
+from sparkops.fit.refused import no_size, refusal
 from sparkops.fit.weights import Placed
-from sparkops.models.catalogue import Model, Speed, find
+from sparkops.models.catalogue import Model, find
 from sparkops.models.effective import Effective, effective, speculative
 from sparkops.models.engine import Engine, engine
 from sparkops.models.hybrid_cache import CacheLayout, layout
@@ -59,17 +60,26 @@ class Fit:
     together: Step | None = None
     solved: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()
+    refused: str = ""
     unknown: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool | None:
-        """Whether the streams asked for fit; None where the pool is not known."""
-        return None if self.pool is None else self.pool.streams(self.context) >= self.streams
+        """Whether the streams asked for fit; None where the pool is not known, or where nothing runs (`refused`)."""
+        return None if self.pool is None or self.refused else self.pool.streams(self.context) >= self.streams
 
     @property
     def nodes(self) -> int:
         """How many nodes the ranks of one replica stand on, with `gpus` of them on each."""
         return max(1, self.effective.nnodes, -(-self.effective.world_size // self.gpus))
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """A service of which no figure can be known, by name, and why."""
+
+    name: str
+    reason: str
 
 
 def fit_text(
@@ -119,9 +129,9 @@ def fit_line(
         drafter=drafter,
         notes=tuple(_first_notes(line, chosen, model, drafter)),
     )
-    reason = _unusable(fit)
+    reason = _unusable(fit, line)
     if reason or model is None:
-        return replace(fit, unknown=dict.fromkeys(FIGURES, reason))
+        return replace(fit, unknown=dict.fromkeys([*FIGURES, *(["solved"] if question.solve else [])], reason))
     return _counted(fit, model, line, chosen, variables, question)
 
 
@@ -150,7 +160,7 @@ def _asked_streams(line: ServeLine) -> int:
     return given if isinstance(given, int) and given > 0 else 1
 
 
-def _unusable(fit: Fit) -> str:
+def _unusable(fit: Fit, line: ServeLine) -> str:
     if not fit.name:
         return "the line names no model"
     if fit.model is None:
@@ -158,11 +168,10 @@ def _unusable(fit: Fit) -> str:
             f"nothing is known of the model {fit.name!r}: give a folder with its config.json, or add "
             "knowledge/models/NAME.yml"
         )
-    if min(fit.effective.tensor_parallel, fit.effective.pipeline_parallel, fit.effective.data_parallel) < 1:
-        return "a parallel size below 1 is none"
-    if fit.context < 1:
+    reason = no_size(line, fit.effective)
+    if not reason and fit.context < 1:
         return "neither the line nor the model says a context length"
-    return ""
+    return reason
 
 
 def _first_notes(line: ServeLine, chosen: Engine, model: Model | None, drafter: Model | None) -> list[str]:
@@ -177,23 +186,38 @@ def _counted(
     fit: Fit, model: Model, line: ServeLine, chosen: Engine, env: Mapping[str, str], question: Question
 ) -> Fit:
     """The figures of a line whose model is known."""
-    unknown = dict.fromkeys(["weight_bytes_per_rank", "pool_tokens", "streams"], "")
     cache = _cache(model, line, fit.effective)
     placed = weights.place(model, line, fit.effective, fit.drafter)
     budget = memory.budget(line, fit.effective, placed.rank_bytes, multimodal=model.geometry.multimodal, env=env)
-    reason = _missing(fit, model, cache)
-    if model.geometry.gaps or _no_drafter(fit):
-        unknown["weight_bytes_per_rank"] = reason
-    fit = replace(fit, cache=cache, placed=placed, budget=budget)
-    if reason:
-        unknown |= dict.fromkeys(["pool_tokens", "streams"], reason)
-    else:
+    reason, partly = _missing(fit, model, cache), _not_described(model) or _no_drafter(fit)
+    unknown = dict.fromkeys(["weight_bytes_per_rank"], partly)
+    fit = replace(
+        fit,
+        cache=None if model.geometry.gaps else cache,
+        placed=None if partly else placed,
+        budget=None if partly else budget,
+        refused=_over_length(fit, model) or refusal(line, fit.effective, model.geometry, fit.gpus),
+    )
+    if not reason:
         fit = _pooled(fit, model, cache, budget, chosen, question)
+    unknown |= dict.fromkeys(["pool_tokens", "streams"], reason)
+    if model.geometry.gaps:
+        unknown |= dict.fromkeys(["mamba_page_bytes", "state_bytes_per_request"], reason)
     if cache.kv_bytes_per_token is None:
         unknown |= dict.fromkeys(["block_size", "kv_bytes_per_token"], reason)
     fit, why = _speeds(fit, model, cache, placed, question)
-    unknown["ceiling_tokens_per_second"] = why
+    unknown |= {"ceiling_tokens_per_second": why, "fits": fit.refused}
+    if question.solve is not None:
+        unknown["solved"] = fit.refused or reason
     return replace(fit, unknown={each: text for each, text in unknown.items() if text})
+
+
+def _over_length(fit: Fit, model: Model) -> str:
+    """Why no request is as long as asked for; "" where one may be."""
+    longest = max(model.geometry.max_positions, fit.effective.max_model_len or 0)
+    if fit.context <= longest or not longest:
+        return ""
+    return f"{fit.context:,} tokens are over the model's length of {longest:,}"
 
 
 def _cache(model: Model, line: ServeLine, run: Effective) -> CacheLayout:
@@ -215,17 +239,24 @@ def _cache(model: Model, line: ServeLine, run: Effective) -> CacheLayout:
 def _missing(fit: Fit, model: Model, cache: CacheLayout) -> str:
     """Why the pool can't be known; "" where it can."""
     if model.geometry.gaps:
-        return f"the configuration has {', '.join(model.geometry.gaps)}, which is not described yet"
+        return _not_described(model)
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {fit.effective.kv_cache_dtype} is not known"
     return _no_drafter(fit)
 
 
+def _not_described(model: Model) -> str:
+    gaps = model.geometry.gaps
+    return f"the configuration has {', '.join(gaps)}, which is not described yet" if gaps else ""
+
+
 def _no_drafter(fit: Fit) -> str:
     """Why the drafter of a line is not known; "" where it is, or where there is none."""
     speculation = fit.effective.speculative
-    if speculation is None or not speculation.needs_drafter or fit.drafter is not None:
+    if speculation is None or not speculation.needs_drafter:
         return ""
+    if fit.drafter is not None:
+        return f"of the drafter: {_not_described(fit.drafter)}" if fit.drafter.geometry.gaps else ""
     if not speculation.model:
         return f"the line names no drafter for {speculation.method}"
     return f"nothing is known of the drafter {speculation.model!r}: give a folder with its config.json"
@@ -246,6 +277,8 @@ def _pooled(fit: Fit, model: Model, cache: CacheLayout, budget: Budget, chosen: 
         pool_tokens=made.tokens_by_groups() if by_groups else made.tokens(length),
         notes=(*fit.notes, *_pool_notes(fit, made, budget)),
     )
+    if fit.refused:
+        return fit
     if question.solve == "streams":
         return replace(fit, solved={"streams": made.streams(fit.context), "context": fit.context})
     if question.solve == "context":
@@ -265,7 +298,9 @@ def _pool_notes(fit: Fit, made: Pool, budget: Budget) -> list[str]:
     length = fit.effective.max_model_len
     if length and made.streams(length) < 1:
         notes.append(f"not one request of max-model-len {length:,} fits: the engine does not start")
-    if budget.host < memory.HOST:
+    if budget.overfull:
+        notes.append(f"the line needs {-budget.host / memory.GIB:.1f} GiB more than a rank has")
+    elif budget.host < memory.HOST:
         notes.append(
             f"{budget.host / memory.GIB:.1f} GiB are left for the host, less than the {memory.HOST / memory.GIB:.0f} "
             "that are known to be safe; an out-of-memory freezes a Spark"
@@ -294,6 +329,8 @@ def _speeds(fit: Fit, model: Model, cache: CacheLayout, placed: Placed, question
         )
 
     fit = replace(fit, plain=step(1, 0, 1.0))
+    if _no_drafter(fit):
+        return fit, _no_drafter(fit)
     drafted = run.speculative_tokens
     tokens = 1.0 if not drafted else question.acceptance or (decode.ACCEPTED.get(drafted) if method == "mtp" else None)
     if tokens is None:
@@ -304,8 +341,10 @@ def _speeds(fit: Fit, model: Model, cache: CacheLayout, placed: Placed, question
 def verdict(fit: Fit) -> str:
     """The answer in one sentence."""
     asked = f"{fit.streams} {'stream' if fit.streams == 1 else 'streams'} of {fit.context:,} tokens"
-    if fit.model is None:
+    if fit.model is None or fit.context < 1:
         return next(iter(fit.unknown.values()))
+    if fit.refused:
+        return f"{asked}: not known: {fit.refused}"
     if fit.pool is None:
         return f"{asked}: not known: {next(iter(fit.unknown.values()), '')}"
     if fit.pool.blocks < 2:
@@ -326,12 +365,14 @@ def _no_pool(fit: Fit) -> str:
     """Why there is no pool to speak of."""
     assert fit.budget is not None and fit.pool is not None
     budget = fit.budget
-    taken, allowed, total = (f"{each / memory.GIB:.1f}" for each in (budget.taken, budget.allowed, budget.total))
+    allowed, total = (f"{each / memory.GIB:.1f}" for each in (budget.allowed, budget.total))
+    if budget.taken > budget.allowed and budget.pool < 0:
+        what = "the weights" if budget.weights > budget.allowed else "weights and run"
+        more = (budget.weights if budget.weights > budget.allowed else budget.taken) - budget.allowed
+        return f"{what} need {more / memory.GIB:.1f} GiB more than the {allowed} that the engine may take on a rank"
     if budget.overfull:
         all_of_it = f"{(budget.total - budget.host) / memory.GIB:.1f}"
         return f"weights, run and cache take {all_of_it} GiB of a rank's {total}"
-    if budget.taken > budget.allowed:
-        return f"weights and run take {taken} GiB of the {allowed} that the engine may take on a rank"
     return (
         f"{max(0.0, budget.pool) / memory.GIB:.2f} GiB for the cache hold no two blocks of {fit.pool.block_bytes:,} B"
     )
@@ -344,26 +385,3 @@ def _millions(tokens: int, rounded: Callable[[float], int]) -> str:
 
 def _rounded(tokens: int) -> int:
     return tokens // 1000 * 1000 if tokens >= 10_000 else tokens
-
-
-FAMILIES = {"auto-round": "AutoRound", "gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8", "": "BF16"}
-DRAFTING = {"mtp": "MTP", "dflash": "DFlash"}
-
-
-def published(fit: Fit) -> list[Speed]:
-    """The published speeds that compare: this model in a quantisation of this family, as many nodes, drafting alike."""
-    if fit.model is None:
-        return []
-    stored = fit.model.quantisation
-    family = stored.algorithm or FAMILIES.get(stored.method, stored.method)
-    method = fit.effective.speculative.method if fit.effective.speculative else ""
-    mine = DRAFTING.get(method, method)
-    others = [word for word in DRAFTING.values() if word != mine]
-    return [
-        each
-        for each in fit.model.speeds
-        if each.quantisation.startswith(family)
-        and each.nodes == fit.nodes
-        and mine in each.setup
-        and not any(word in each.setup for word in others)
-    ]

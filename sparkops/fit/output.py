@@ -9,19 +9,96 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparkops.fit.decode import BANDWIDTH, CONTEXT
-from sparkops.fit.fit import Fit, published, verdict
+from sparkops.fit.fit import Fit, Unjudged, verdict
 from sparkops.fit.memory import GIB
+from sparkops.fit.speeds import published
 
 SCHEMA = "sparkops.fit/1"
 BAR = 30
 
 
-def as_json(fit: Fit) -> dict[str, Any]:
+FOLLOWS = {
+    "page_bytes": "block_size",
+    "weights_from": "weight_bytes_per_rank",
+    "memory": "weight_bytes_per_rank",
+    "blocks": "pool_tokens",
+    "blocks_per_request": "pool_tokens",
+    "context": "streams",
+    "fits": "streams",
+    "ceiling_without_speculation": "ceiling_tokens_per_second",
+    "ceiling_all_streams": "ceiling_tokens_per_second",
+    "bytes_per_step": "ceiling_tokens_per_second",
+    "tokens_per_step": "ceiling_tokens_per_second",
+}
+"""Figures that are null for the reason of another one."""
+OWN = {
+    "solved": "not asked for: --solve streams or --solve context does",
+    "max_model_len": "neither the line nor the model says a context length",
+}
+"""Reasons of what is null though every other figure may be known."""
+
+
+def as_json(fit: Fit | Unjudged) -> dict[str, Any]:
     """The contract: bytes of one rank, tokens and counts as whole numbers; null where `unknown` says why."""
+    content = _figures(fit) if isinstance(fit, Fit) else _nulls(fit)
+    gaps = dict(content["unknown"])
+    content |= dict.fromkeys(gaps)
+    any_reason = next(iter(gaps.values()), "")
+    missing = [key for key, value in content.items() if value is None and key not in gaps]
+    reasons = {key: gaps.get(FOLLOWS.get(key, "")) or OWN.get(key) or any_reason for key in missing}
+    return {**content, "unknown": {**gaps, **reasons}}
+
+
+def _nulls(service: Unjudged) -> dict[str, Any]:
+    """What the figures are of a service without any."""
+    return {
+        "schema": SCHEMA,
+        "model": service.name,
+        **dict.fromkeys(FIGURES),
+        "published": [],
+        "notes": [],
+        "verdict": f"not known: {service.reason}",
+        "unknown": dict.fromkeys(FIGURES, service.reason),
+    }
+
+
+FIGURES = (
+    "geometry",
+    "engine",
+    "block_size",
+    "page_bytes",
+    "mamba_page_bytes",
+    "kv_bytes_per_token",
+    "state_bytes_per_request",
+    "weight_bytes_per_rank",
+    "weights_from",
+    "parameters",
+    "ranks",
+    "memory",
+    "blocks",
+    "blocks_per_request",
+    "pool_tokens",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "context",
+    "streams",
+    "streams_asked",
+    "fits",
+    "solved",
+    "ceiling_tokens_per_second",
+    "ceiling_without_speculation",
+    "ceiling_all_streams",
+    "bytes_per_step",
+    "tokens_per_step",
+)
+"""All that can be null."""
+
+
+def _figures(fit: Fit) -> dict[str, Any]:
     cache, placed, budget, pool = fit.cache, fit.placed, fit.budget, fit.pool
-    gaps = fit.unknown
     run = fit.effective
-    content: dict[str, Any] = {
+    return {
         "schema": SCHEMA,
         "model": fit.name,
         "geometry": fit.model.name if fit.model else None,
@@ -42,7 +119,7 @@ def as_json(fit: Fit) -> dict[str, Any]:
         "max_model_len": run.max_model_len,
         "max_num_seqs": run.max_num_seqs,
         "max_num_batched_tokens": run.max_num_batched_tokens,
-        "context": fit.context or None,
+        "context": fit.context if fit.context > 0 else None,
         "streams": pool.streams(fit.context) if pool else None,
         "streams_asked": fit.streams,
         "fits": fit.fits,
@@ -65,9 +142,8 @@ def as_json(fit: Fit) -> dict[str, Any]:
             for each in published(fit)
         ],
         "notes": list(fit.notes),
-        "unknown": dict(gaps),
+        "unknown": fit.unknown,
     }
-    return {**content, **dict.fromkeys(gaps)}
 
 
 def _speed(step: Any) -> float | None:
@@ -85,8 +161,8 @@ def _memory(fit: Fit) -> dict[str, float]:
         "encoder": budget.encoder,
         "graphs": budget.graphs,
         "non_torch": budget.non_torch,
-        "pool": budget.pool,
-        "host": budget.host,
+        "pool": max(0.0, budget.pool),
+        "host": max(0.0, budget.host),
     }
 
 
@@ -123,7 +199,7 @@ def figure_rows(fit: Fit) -> list[tuple[str, str, str]]:
 
 def _cache_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
     cache, pool = fit.cache, fit.pool
-    if cache is not None and cache.block_size is not None:
+    if cache is not None and cache.block_size is not None and cache.page_bytes is not None:
         yield "block", f"{cache.block_size:,} tokens", f"page of {cache.page_bytes:,} B"
     if cache is not None and cache.kv_bytes_per_token is not None:
         yield "keys and values", f"{cache.kv_bytes_per_token / 1024:.1f} KiB", "a token, on one rank"

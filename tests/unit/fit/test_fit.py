@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from docs.published import Point, points
 from sparkops.cli.app import run
 from sparkops.core.errors import LintError
 from sparkops.fit.decode import BANDWIDTH
-from sparkops.fit.fit import Fit, Question, fit_text, verdict
+from sparkops.fit.fit import Fit, Question, Solve, fit_text, verdict
 from sparkops.fit.output import as_json
 from sparkops.fit.services import fit_services, refuse
 from sparkops.inventory.load import load
@@ -165,6 +166,105 @@ def test_what_can_t_be_known_is_null_with_its_reason(line: str, field: str, reas
     assert all(content[name] is None for name in content["unknown"])
 
 
+PARTLY: dict[str, dict[str, Any]] = {
+    "latent": {"kv_lora_rank": 512, "q_lora_rank": 1536, "n_routed_experts": 8, "moe_intermediate_size": 32},
+    "convolutions": {"layer_types": ["conv", "full_attention"]},
+}
+SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 9}
+
+
+@pytest.mark.parametrize("line", ["nobody/knows", "", f"{MODELS[0]} -tp 3", f"{MODELS[0]} -tp 0", *PARTLY, "drafter"])
+@pytest.mark.parametrize("solve", [None, "streams", "context"])
+def test_every_null_has_its_reason_and_text_has_no_less(
+    line: str, solve: Solve | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {**SMALL, **PARTLY.get(line, {}), **({} if line == "latent" else {"max_position_embeddings": 4096})}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    drafting = '{"method":"dflash","model":"x/y","num_speculative_tokens":4}'
+    given = f"{MODELS[0]} --speculative-config '{drafting}'" if line == "drafter" else line
+    given = str(tmp_path) if line in PARTLY else given
+    found = fit_text(f"vllm serve {given}", "0.26.0", question=Question(solve=solve))
+    content = as_json(found)
+    unknown = content["unknown"]
+    assert {name for name, value in content.items() if value is None} == set(unknown)
+    assert all(unknown.values())
+    assert ("not asked" in unknown.get("solved", "")) == (solve is None)
+    if content["weight_bytes_per_rank"] is None:
+        assert content["memory"] is None
+    asked = ["--solve", solve] if solve else []
+    assert run(["fit", "--serve", f"vllm serve {given}", "--engine", "0.26.0", *asked]) == 0
+    assert verdict(found)[:40] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", PARTLY)
+def test_layers_that_are_not_described_have_no_state_of_zero_bytes(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL, **PARTLY[kind], "max_position_embeddings": 4096}))
+    content = as_json(fit_text(f"vllm serve {tmp_path}", "0.26.0"))
+    for name in ("block_size", "page_bytes", "mamba_page_bytes", "state_bytes_per_request", "parameters", "memory"):
+        assert content[name] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ("-tp 3 --nnodes 3", "32 attention heads can't be split evenly over 3"),
+        ("-tp 2", "2 ranks need 2 GPUs, and one node of 1 has 1"),
+        ("-tp 4 --nnodes 2", "2 nodes of 1 have 2"),
+        ("-dp 2", "2 ranks need 2 GPUs"),
+        ("--max-num-seqs 0", "max-num-seqs 0 is below 1"),
+        ("--max-num-seqs -1", "max-num-seqs -1 is below 1"),
+        ("--max-num-batched-tokens 0", "max-num-batched-tokens 0 is below 1"),
+        ("--max-model-len -5", "max-model-len -5 is below 1"),
+        ("--max-model-len foo", "--max-model-len: Value foo"),
+        ("-tp two", "-tp: Value two"),
+        ("--block-size 0", "block-size 0"),
+        ("--gpu-memory-utilization 3", "gpu-memory-utilization 3"),
+        ("--frobnicate", "--frobnicate"),
+    ],
+)
+def test_nothing_fits_where_nothing_runs(flags: str, reason: str) -> None:
+    found = fit(flags, solve="streams")
+    content = as_json(found)
+    for name in ("fits", "solved"):
+        assert content[name] is None
+        assert "the engine refuses the line" in content["unknown"][name]
+        assert reason in content["unknown"][name]
+    assert reason in verdict(found)
+    assert ": yes: " not in verdict(found)
+
+
+def test_ranks_on_enough_nodes_or_placed_elsewhere_are_judged() -> None:
+    for flags in ("-tp 2 --nnodes 2", "-tp 2 --distributed-executor-backend ray", "-dp 2 --data-parallel-size-local 1"):
+        assert fit(flags).fits is True, flags
+
+
+def test_a_context_over_the_model_s_length_is_told() -> None:
+    found = fit("--max-model-len 4096", context=300_000, solve="streams")
+    assert found.fits is None and found.solved is None
+    assert verdict(found).endswith("300,000 tokens are over the model's length of 262,144")
+
+
+def test_weights_beyond_the_machine_are_told_by_what_is_lacking(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "vllm serve Qwen/Qwen3.5-397B-A17B"
+    assert run(["fit", "--serve", line, "--engine", "0.26.0", "--no-color"]) == 0
+    text = capsys.readouterr().out
+    assert "the weights need 6" in text.splitlines()[-1] and "GiB more than the " in text
+    assert " -" not in text
+    memory = as_json(fit_text(line, "0.26.0"))["memory"]
+    assert memory["pool"] == memory["host"] == 0
+
+
+def test_a_pasted_line_knows_the_models_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "knowledge" / "models").mkdir(parents=True)
+    file = {"name": "wren", "source": "its card", "geometry": {**SMALL, "max_position_embeddings": 4096}}
+    (tmp_path / "knowledge" / "models" / "wren.yml").write_text(json.dumps(file))
+    monkeypatch.chdir(tmp_path)
+    assert run(["fit", "--serve", "vllm serve wren", "--engine", "0.26.0", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["geometry"] == "wren"
+
+
 def test_a_model_that_is_not_described_has_no_wrong_figures(tmp_path: Path) -> None:
     latent = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 9, "kv_lora_rank": 8}
     (tmp_path / "config.json").write_text(json.dumps({**latent, "max_position_embeddings": 4096}))
@@ -187,7 +287,7 @@ def test_the_json_has_its_contract(capsys: pytest.CaptureFixture[str]) -> None:
     assert content["schema"] == "sparkops.fit/1"
     assert (content["block_size"], content["mamba_page_bytes"], content["kv_bytes_per_token"]) == (4176, 4268032, 12288)
     assert content["state_bytes_per_request"] == 36 * 4268032
-    assert content["unknown"] == {}
+    assert set(content["unknown"]) == {"solved"}
     for key in ("weight_bytes_per_rank", "pool_tokens", "streams", "ceiling_tokens_per_second"):
         assert content[key] > 0
 
@@ -222,11 +322,32 @@ def test_a_service_has_the_figures_of_its_line(tmp_path: Path, capsys: pytest.Ca
     path = tmp_path / "inventory.yml"
     path.write_text(INVENTORY.format(repository=MODELS[0]))
     declared = fit_services(path)["qwen"]
+    assert isinstance(declared, Fit)
     pasted = fit("--max-model-len 131072 --max-num-seqs 4")
     assert declared.pool_tokens == pasted.pool_tokens
     assert run(["fit", str(path), "qwen"]) == 0
     assert "qwen: " in capsys.readouterr().out
     assert run(["fit", str(path), "nope"]) == 1
+
+
+def test_a_service_of_an_unknown_engine_is_shown_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "inventory.yml"
+    second = (
+        '  other:\n    nodes: [spark-01]\n    image: {pull: "ghcr.io/me/serving:mine"}\n    serve: {max-num-seqs: 4}\n'
+    )
+    second += f"    checkpoint: {{repository: {MODELS[0]}}}\n"
+    path.write_text(INVENTORY.format(repository=MODELS[0]) + second)
+    assert run(["fit", str(path), "--format", "json"]) == 0
+    services = json.loads(capsys.readouterr().out)["services"]
+    assert set(services["other"]) == set(services["qwen"])
+    assert services["qwen"]["fits"] is True
+    assert services["other"]["fits"] is None
+    assert "which engine other is" in services["other"]["unknown"]["fits"]
+    assert run(["fit", str(path)]) == 0
+    assert "other: not known: neither the image's tag" in capsys.readouterr().out
+    assert run(["fit", str(path), "other"]) == 1
 
 
 def test_weights_that_do_not_fit_stop_a_plan_unless_accepted(tmp_path: Path) -> None:
@@ -253,7 +374,7 @@ def test_a_model_of_the_page_works_by_geometry_alone(tmp_path: Path, capsys: pyt
         path.write_text(text.partition("```")[0])
     assert run(["fit", str(tmp_path / "inventory.yml"), "--format", "json"]) == 0
     content = json.loads(capsys.readouterr().out)["services"]["sparrow"]
-    assert content["unknown"] == {}
+    assert set(content["unknown"]) == {"solved"}
     assert content["block_size"] == 2112  # the page of 32 value heads, at FP8, in steps of 64 on 0.33
     assert content["fits"] is True
     assert content["geometry"] == "Sparrow-12B"
