@@ -1,8 +1,8 @@
 """The models that are known, and those in a folder: geometry, how their checkpoints are stored, what was published.
 
 `find` takes what stands after `vllm serve`: a repository, a model's name, or a folder with a config.json. One YAML
-file a model under `knowledge/models/` (its shape: `knowledge/model.schema.json`, checked in the tests and not at every
-start). It must not know an engine.
+file a model under `knowledge/models/` (its shape: `knowledge/model.schema.json`, checked of one's own files as they are
+read, of the bundled ones in the tests). It must not know an engine.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from sparkops.core.data import folders
+from sparkops.core.data import bundled, folders
 from sparkops.core.errors import InventoryError
-from sparkops.models import quantisation, tensors
+from sparkops.models import model_file, quantisation, tensors
 from sparkops.models.geometry import Geometry, of_config
 from sparkops.models.quantisation import Quantisation
 from sparkops.models.tensors import Weights
@@ -150,14 +150,15 @@ def _entries(beside: Path | None) -> Iterator[Mapping[str, Any]]:
     seen = set()
     for folder in folders("knowledge", beside):
         for path in sorted((folder / "models").glob("*.yml")):
-            content = _read(path)
+            content = _read(path, folder != bundled("knowledge"))
             if str(content["name"]).lower() not in seen:
                 seen.add(str(content["name"]).lower())
                 yield content
 
 
 @cache
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, own: bool) -> Mapping[str, Any]:
+    """What a file says. Raises InventoryError; what is in the user's `own` is checked key by key."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
@@ -169,6 +170,8 @@ def _read(path: Path) -> Mapping[str, Any]:
             where=str(path),
             hint="compare it with knowledge/models/qwen3.5-122b-a10b.yml",
         )
+    if own:
+        model_file.check(content, str(path))
     return content
 
 
@@ -225,7 +228,7 @@ def _speed(entry: Mapping[str, Any]) -> Speed:
         streams=int(entry.get("streams", 1)),
         low=float(low),
         high=float(high),
-        source=str(entry["source"]),
+        source=str(entry.get("source", "")),
     )
 
 

@@ -15,6 +15,64 @@ from sparkops.core.errors import InventoryError
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 COMPRESSED_ATTENTION = "kv_lora_rank"
 """The key of attention over a latent (MLA), which this geometry does not describe."""
+LARGEST, MOST_LAYERS = 10**12, 10_000
+"""Sizes beyond which a configuration is taken for wrong."""
+KEYS = (
+    "architectures",
+    "attn_output_gate",
+    "decoder_sparse_step",
+    "dflash_config",
+    "dtype",
+    "experts_per_token",
+    "first_k_dense_replace",
+    "full_attention_interval",
+    "head_dim",
+    "hidden_size",
+    "intermediate_size",
+    COMPRESSED_ATTENTION,
+    "layer_types",
+    "linear_conv_kernel_dim",
+    "linear_key_head_dim",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_value_head_dim",
+    "mamba_ssm_dtype",
+    "max_position_embeddings",
+    "mlp_only_layers",
+    "model_type",
+    "moe_intermediate_size",
+    "mtp_num_hidden_layers",
+    "n_routed_experts",
+    "n_shared_experts",
+    "num_attention_heads",
+    "num_experts",
+    "num_experts_per_tok",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "num_local_experts",
+    "num_nextn_predict_layers",
+    "num_target_layers",
+    "shared_expert_intermediate_size",
+    "sliding_window",
+    "text_config",
+    "tie_word_embeddings",
+    "torch_dtype",
+    "vision_config",
+    "vocab_size",
+)
+"""The keys of a config.json that `of_config` reads; those of its parts are the two below."""
+VISION_KEYS = (
+    "depth",
+    "hidden_size",
+    "in_channels",
+    "intermediate_size",
+    "num_position_embeddings",
+    "out_hidden_size",
+    "patch_size",
+    "spatial_merge_size",
+    "temporal_patch_size",
+)
+DRAFTING_KEYS = ("target_layer_ids",)
 
 
 @dataclass(frozen=True)
@@ -146,7 +204,8 @@ class Geometry:
 def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry:
     """The geometry in a config.json, its text part nested under `text_config` or flat.
 
-    Raises InventoryError, naming the key, where a size that every transformer has is missing or no number.
+    Raises InventoryError, naming the key, where a size that every transformer has is missing or no number, or where
+    there are more than 10,000 layers.
     """
     text = config.get("text_config")
     keys = _Keys({**config, **text} if isinstance(text, Mapping) else config, where)
@@ -155,7 +214,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
     experts = keys.first("num_experts", "n_routed_experts", "num_local_experts")
     vision = config.get("vision_config")
     return Geometry(
-        architectures=tuple(str(each) for each in config.get("architectures") or ()),
+        architectures=_names(keys, "architectures"),
         model_type=str(config.get("model_type", "")),
         layers=layers,
         hidden=hidden,
@@ -205,7 +264,7 @@ class _Keys:
             value = self.content.get(key)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
                 raise InventoryError(
                     f"{key} is {value!r}, not a size",
                     where=self.where,
@@ -227,13 +286,28 @@ class _Keys:
 
 def _layers(keys: _Keys) -> tuple[str, ...]:
     count = keys.size("num_hidden_layers")
-    named = keys.get("layer_types")
-    if isinstance(named, list) and len(named) == count:
-        return tuple(str(each) for each in named)
+    if count > MOST_LAYERS:
+        raise InventoryError(
+            f"num_hidden_layers is {count:,}, more than the {MOST_LAYERS:,} that a model may have here",
+            where=keys.where,
+            hint="compare it with the model's own config.json",
+        )
+    named = _names(keys, "layer_types")
+    if len(named) == count:
+        return named
     interval = keys.first("full_attention_interval")
     if interval and keys.first("linear_num_value_heads"):
         return tuple(FULL if (index + 1) % interval == 0 else LINEAR for index in range(count))
     return (FULL,) * count
+
+
+def _names(keys: _Keys, key: str) -> tuple[str, ...]:
+    value = keys.get(key)
+    if value is not None and not isinstance(value, list):
+        raise InventoryError(
+            f"{key} is {value!r}, not a list", where=keys.where, hint="compare it with the model's own config.json"
+        )
+    return tuple(str(each) for each in value or ())
 
 
 def _dense_layers(keys: _Keys, count: int) -> int:
@@ -241,7 +315,8 @@ def _dense_layers(keys: _Keys, count: int) -> int:
     leading = keys.first("first_k_dense_replace")
     dense = {index for index in range(count) if index < leading or (index + 1) % step}
     only = keys.get("mlp_only_layers")
-    return len(dense | {each for each in only if isinstance(each, int)} if isinstance(only, list) else dense)
+    named = {each for each in only if isinstance(each, int) and 0 <= each < count} if isinstance(only, list) else set()
+    return len(dense | named)
 
 
 def _shared_intermediate(keys: _Keys) -> int:

@@ -85,7 +85,7 @@ def of_config(config: Mapping[str, Any]) -> Quantisation:
     for part, module in MODULES.items():
         exception = next((own[name] for name in own if _named(name, module)), None)
         if exception is not None:
-            if exception < 16:
+            if 2 <= exception <= 8:
                 formats[part] = word if word.startswith(f"int{exception}") else f"int{exception}-g128"
         elif word and not _left_out(part, module, content, ignored):
             formats[part] = word

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def of_folder(folder: Path) -> Weights | None:
     """What the folder's tensor files hold; the index's total where they are not (all) there; None where neither is."""
     index = _json(folder / "model.safetensors.index.json")
     files = sorted(folder.glob("*.safetensors"))
-    listed = set(index.get("weight_map", {}).values()) if isinstance(index.get("weight_map"), dict) else set()
+    places = index.get("weight_map")
+    listed = {str(each) for each in places.values()} if isinstance(places, dict) else set()
     if files and listed <= {each.name for each in files}:
         parts: dict[str, float] = {}
         names = set()
@@ -52,7 +54,7 @@ def of_folder(folder: Path) -> Weights | None:
             return Weights(parts, len(names))
     metadata = index.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    return Weights({"all": float(total)}, 0) if isinstance(total, (int, float)) and total > 0 else None
+    return Weights({"all": float(total)}, 0) if isinstance(total, (int, float)) and 0 < total < inf else None
 
 
 def part_of(name: str) -> str:
@@ -105,5 +107,5 @@ def _tensors(path: Path) -> Iterator[tuple[str, int]]:
         return
     for name, entry in header.items() if isinstance(header, dict) else ():
         offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-        if name != "__metadata__" and isinstance(offsets, list) and len(offsets) == 2:
-            yield str(name), int(offsets[1]) - int(offsets[0])
+        if name != "__metadata__" and isinstance(offsets, list) and [type(each) for each in offsets] == [int, int]:
+            yield str(name), max(0, offsets[1] - offsets[0])

@@ -11,7 +11,8 @@ import yaml
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
 from sparkops.models.catalogue import find, names
-from sparkops.models.geometry import of_config
+from sparkops.models.geometry import DRAFTING_KEYS, KEYS, VISION_KEYS, of_config
+from sparkops.models.model_file import check
 from sparkops.models.quantisation import bytes_per_parameter, part_bytes
 from sparkops.models.quantisation import of_config as quantisation_of
 
@@ -28,6 +29,9 @@ DENSE = {
     "tie_word_embeddings": False,
     "max_position_embeddings": 131072,
 }
+
+ALTERNATIVES = ("experts_per_token", "n_routed_experts", "num_local_experts", "num_nextn_predict_layers")
+"""Spellings that are read only where the first one is not there."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -104,6 +108,110 @@ def test_a_config_without_a_size_says_which(key: str) -> None:
         of_config({name: value for name, value in DENSE.items() if name != key})
     with pytest.raises(InventoryError, match=key):
         of_config({**DENSE, key: "many"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("architectures", 5),
+        ("layer_types", "full_attention"),
+        ("num_hidden_layers", 1_000_000_000),
+        ("num_hidden_layers", 10_001),
+        ("vocab_size", 10**400),
+        ("num_key_value_heads", [8, 8]),
+    ],
+)
+def test_a_config_with_a_value_of_another_kind_says_where(key: str, value: object) -> None:
+    with pytest.raises(InventoryError, match=key) as raised:
+        of_config({**DENSE, key: value}, "here/config.json")
+    assert raised.value.where == "here/config.json"
+
+
+class Recorded(dict[str, object]):
+    """A configuration that knows which of its keys were asked for."""
+
+    asked: set[str]
+
+    def get(self, key: str, default: object = None) -> object:
+        self.asked.add(key)
+        return super().get(key, default)
+
+
+def test_the_keys_that_are_told_are_those_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, vision, drafting = (Recorded(each) for each in ({**DENSE, "num_experts": 8}, {}, {}))
+    for each in (config, vision, drafting):
+        each.asked = set()
+    config.update(vision_config=vision, dflash_config=drafting)
+    of_config(config)
+    read = set(config.asked)
+    config["linear_num_value_heads"] = config["full_attention_interval"] = 4
+    config["layer_types"] = ["sliding_attention"] * 32
+    of_config(config)
+    assert read | config.asked | set(ALTERNATIVES) == set(KEYS)
+    assert (vision.asked, drafting.asked) == (set(VISION_KEYS), set(DRAFTING_KEYS))
+
+
+def own_file(folder: Path, **content: object) -> Path:
+    path = folder / "knowledge" / "models" / "wren.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump({"name": "wren", "geometry": DENSE, **content}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            {"geometry": {**DENSE, "num_exprts": 4}},
+            "geometry.num_exprts is no key of a model\n  → did you mean num_experts?",
+        ),
+        ({"geometry": {**DENSE, "vision_config": {"dept": 3}}}, "geometry.vision_config.dept"),
+        ({"geometry": {**DENSE, "vocab_size": "many"}}, "vocab_size is 'many'"),
+        ({"repository": []}, "repository is no key of a model\n  → did you mean repositories?"),
+        ({"repositories": {"id": "a/b"}}, "repositories is"),
+        ({"repositories": [{"method": "fp8"}]}, "repositories[0] has no id"),
+        ({"repositories": [{"id": "a/b", "bits": "four"}]}, "repositories[0].bits is 'four'"),
+        ({"repositories": [{"id": "a/b", "gigabytes": True}]}, "repositories[0].gigabytes is True"),
+        (
+            {"repositories": [{"id": "a/b", "formats": {"experts": "int4g128"}}]},
+            "repositories[0].formats.experts is 'int4g128'",
+        ),
+        ({"repositories": [{"id": "a/b", "formats": {"expert": "fp8"}}]}, "formats.expert is no key"),
+        ({"speeds": [{"setup": "TP 1"}]}, "speeds[0] has no tokens_per_second"),
+        ({"speeds": [{"tokens_per_second": [], "quantisation": "BF16", "setup": "x"}]}, "too few entries"),
+    ],
+)
+def test_a_file_of_one_s_own_with_a_fault_names_file_and_key(
+    tmp_path: Path, content: dict[str, object], what: str
+) -> None:
+    path = own_file(tmp_path, **content)
+    with pytest.raises(InventoryError) as raised:
+        find("wren", tmp_path)
+    assert str(path) in str(raised.value)
+    assert what in str(raised.value)
+
+
+def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    own_file(tmp_path, geometry={**DENSE, "hiden_size": 1, "num_exprts": 4})
+    with pytest.raises(InventoryError) as raised:
+        find("wren", tmp_path)
+    assert len(raised.value.others) == 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_plain_check_takes_what_the_schema_takes(path: Path) -> None:
+    check(yaml.safe_load(path.read_text()), str(path))
+
+
+def test_a_tensor_file_with_nonsense_in_its_header_has_no_bytes(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(DENSE))
+    words = json.dumps({"a": {"data_offsets": ["0", "9"]}, "b": {"data_offsets": [0, None]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(words).to_bytes(8, "little") + words)
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": []}, "metadata": {"total_size": Infinity}}'
+    )
+    model = find(str(tmp_path))
+    assert model is not None and model.weights is None
 
 
 def test_attention_over_a_latent_is_a_gap_and_not_a_wrong_figure() -> None:
