@@ -15,6 +15,14 @@ from sparkops.core.errors import InventoryError
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 COMPRESSED_ATTENTION = "kv_lora_rank"
 """The key of attention over a latent (MLA), which this geometry does not describe."""
+STATE_KEYS = (
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_key_head_dim",
+    "linear_value_head_dim",
+    "linear_conv_kernel_dim",
+)
+"""What the state of a linear layer is made of."""
 LARGEST, MOST_LAYERS = 10**12, 10_000
 """Sizes beyond which a configuration is taken for wrong."""
 KEYS = (
@@ -210,6 +218,12 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
     text = config.get("text_config")
     keys = _Keys({**config, **text} if isinstance(text, Mapping) else config, where)
     hidden, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
+    if not keys.first("head_dim") and hidden < heads:
+        raise InventoryError(
+            f"hidden_size {hidden} is less than num_attention_heads {heads}",
+            where=where,
+            hint="compare it with the model's own config.json",
+        )
     layers = _layers(keys)
     experts = keys.first("num_experts", "n_routed_experts", "num_local_experts")
     vision = config.get("vision_config")
@@ -330,6 +344,9 @@ def _gaps(keys: _Keys, layers: Iterable[str]) -> tuple[str, ...]:
     gaps = [f"layers of the kind {kind!r}" for kind in unknown]
     if keys.get(COMPRESSED_ATTENTION):
         gaps.append(f"attention over a latent ({COMPRESSED_ATTENTION})")
+    lacking = [key for key in STATE_KEYS if not keys.first(key)] if LINEAR in layers else []
+    if lacking:
+        gaps.append(f"linear layers without {', '.join(lacking)}")
     return tuple(gaps)
 
 

@@ -49,7 +49,7 @@ def head_bytes(kv_dtype: str, head_dim: int, dtype: str = "bfloat16") -> int | N
     if not key_bits:
         return None
     if kv_dtype.lower() == "nvfp4":
-        return 2 * (head_dim // 2 + head_dim // 16)
+        return 2 * (head_dim // 2 + head_dim // 16) or None
     return ceil(head_dim * key_bits / 8) + key_extra + ceil(head_dim * value_bits / 8) + value_extra
 
 

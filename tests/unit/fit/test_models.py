@@ -119,6 +119,7 @@ def test_a_config_without_a_size_says_which(key: str) -> None:
         ("num_hidden_layers", 10_001),
         ("vocab_size", 10**400),
         ("num_key_value_heads", [8, 8]),
+        ("hidden_size", 31),
     ],
 )
 def test_a_config_with_a_value_of_another_kind_says_where(key: str, value: object) -> None:
@@ -216,6 +217,11 @@ def test_a_tensor_file_with_nonsense_in_its_header_has_no_bytes(tmp_path: Path) 
 
 def test_attention_over_a_latent_is_a_gap_and_not_a_wrong_figure() -> None:
     assert "kv_lora_rank" in of_config({**DENSE, "kv_lora_rank": 512}).gaps[0]
+
+
+def test_linear_layers_without_sizes_are_a_gap_and_not_a_state_of_zero_bytes() -> None:
+    gaps = of_config({**DENSE, "layer_types": ["linear_attention", "full_attention"] * 16}).gaps
+    assert "linear_num_key_heads" in gaps[0]
 
 
 def test_a_name_with_a_known_base_is_taken_to_be_stored_like_its_siblings() -> None:
