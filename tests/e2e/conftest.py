@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -32,7 +33,7 @@ class Shell:
         return path
 
     def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """`sparkops` started, not waited for."""
+        """`sparkops` started, not waited for. Ctrl-C reaches it also where the tests themselves were told to ignore it."""
         return subprocess.Popen(
             [sys.executable, "-m", "sparkops", *arguments],
             cwd=self.folder,
@@ -41,6 +42,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(
