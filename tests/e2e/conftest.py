@@ -33,7 +33,7 @@ class Shell:
         return path
 
     def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """`sparkops` started, not waited for. Ctrl-C reaches it also where the tests themselves were told to ignore it."""
+        """`sparkops` started, not waited for; Ctrl-C reaches it also where the tests were told to ignore it."""
         return subprocess.Popen(
             [sys.executable, "-m", "sparkops", *arguments],
             cwd=self.folder,
