@@ -134,18 +134,22 @@ def inputs_of(name: str, shown: dict[str, str]) -> str:
 
 
 def _from_process(pid: int) -> str:
+    """From a process's environment, once it has become its own program: before and amid that it is systemd's, or empty.
+
+    The program is asked for first: an environment read before it may still be that of another.
+    """
     folder = os.path.join(PROC, str(pid))
     for _ in range(40):
         try:
+            program = os.path.basename(os.readlink(os.path.join(folder, "exe")))
             with open(os.path.join(folder, "environ"), "rb") as file:
                 entries = file.read().split(b"\0")
-            program = os.path.basename(os.readlink(os.path.join(folder, "exe")))
         except (FileNotFoundError, ProcessLookupError):
             raise Unknown("its main process ended while it was looked at") from None
         for entry in entries:
             if entry.startswith(VARIABLE):
                 return entry[len(VARIABLE) :].decode(errors="replace")
-        if program not in STARTING:
+        if program not in STARTING and any(entries):
             return ""
         time.sleep(0.05)
     return ""

@@ -118,3 +118,15 @@ def test_drop_ins_that_systemd_has_not_read_yet_are_seen(says: SAYS, tmp_path: P
 def test_a_program_that_hangs_is_unknown() -> None:
     with pytest.raises(Unknown, match="did not answer"):
         programs.ask(["sleep", "5"], timeout=0.1)
+
+
+def test_an_environment_that_is_still_being_set_up_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "proc" / "7"
+    folder.mkdir(parents=True)
+    (folder / "exe").symlink_to("/usr/bin/engine")
+    (folder / "environ").write_bytes(b"")
+    monkeypatch.setattr(unit, "PROC", str(tmp_path / "proc"))
+    monkeypatch.setattr(unit.time, "sleep", lambda _: (folder / "environ").write_bytes(b"A=1\0SPARKOPS_INPUTS=abc\0"))
+    assert unit.inputs_of("x.service", {"MainPID": "7"}) == "abc"
