@@ -2,7 +2,7 @@
 
 It must not know what a part means to an engine: it sums bytes by the parts of `geometry`, told by the tensors' names.
 
-Source: the format (8 bytes of length, then JSON of names, types, shapes, offsets), checkpoints.md c.1 and c.2.
+Source of the names: checkpoints.md c.2.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-LARGEST_HEADER = 100_000_000
-"""Bytes of a header beyond which a file is taken for something else (the format's own limit)."""
+from sparkops.core.safetensors import LENGTH, Broken, header_length, parse_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +100,8 @@ def _tensors(path: Path) -> Iterator[tuple[str, int]]:
     """Name and bytes of each tensor; nothing from a file that is none."""
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 0 < length <= LARGEST_HEADER else {}
-    except (OSError, ValueError):
+            header = parse_header(file.read(header_length(file.read(LENGTH))))
+    except (OSError, Broken):
         return
-    for name, entry in header.items() if isinstance(header, dict) else ():
-        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-        if name != "__metadata__" and isinstance(offsets, list) and [type(each) for each in offsets] == [int, int]:
-            yield str(name), max(0, offsets[1] - offsets[0])
+    for each in header.tensors:
+        yield each.name, each.size

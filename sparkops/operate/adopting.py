@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.operate import comparing
 from sparkops.operate.comparing import Difference
+from sparkops.operate.following import followed
 from sparkops.operate.rendering import FOLDER
 from sparkops.operate.services import Rank, ranks
 from sparkops.reconcile.compile import compile as build
@@ -212,7 +213,7 @@ def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Lis
     assert ready.manifest is not None
     question = {"path": place, "folder": ready.name, "state_dir": ready.state_dir, "manifest": ready.manifest.canonical}
     asking = fleet.session(ready.node).stream(f"{KIND}.compare", question)
-    told = _followed(asking, ready.node, f"compare {place}", listener)
+    told = followed(asking, ready.node, f"compare {place}", listener)
     return FoundFolder(
         path=place,
         right=tuple(told["right"]),
@@ -221,19 +222,6 @@ def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Lis
         right_bytes=told["right_bytes"],
         other_bytes=told["other_bytes"],
     )
-
-
-def _followed(
-    asking: Generator[Mapping[str, Any], None, Any], node: str, name: str, listener: events.Listener
-) -> Mapping[str, Any]:
-    """The answer of a call whose progress is told as that of a step."""
-    while True:
-        try:
-            progress = next(asking)
-        except StopIteration as done:
-            return dict(done.value)
-        known = {key: progress[key] for key in ("text", "done", "total", "unit") if progress.get(key) is not None}
-        listener(events.StepProgress(node=node, id=name, **known))
 
 
 def take(
@@ -257,10 +245,10 @@ def take(
         ready = declared.checkpoint.prepare()
         if os.path.normpath(found.folder.path) != ready.name:
             order = {"ask": ready.ask(), "act": _act(ready, found.folder.path)}
-            _followed(session.stream("checkpoint.look", order), node, f"adopt {found.folder.path}", listener)
+            followed(session.stream("checkpoint.look", order), node, f"adopt {found.folder.path}", listener)
             done.append({"id": f"checkpoint {ready.name}", "action": "adopt", "outcome": "done"})
     old = found.container
-    answer = _followed(
+    answer = followed(
         session.stream(
             f"{KIND}.take",
             {

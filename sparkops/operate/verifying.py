@@ -5,15 +5,14 @@ It must not know hubs: what a folder should hold stands beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.core import events
 from sparkops.core.errors import ConnectionFailed, InventoryError, SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
+from sparkops.operate.following import followed
 from sparkops.operate.reach import reach
 from sparkops.reconcile.compile import compile as build
 from sparkops.reconcile.fleet import THREADS
@@ -83,18 +82,11 @@ def verify(
 
 def _one(node: str, session: Session, what: Checkpoint, deep: bool, listener: events.Listener) -> Verified:
     args = {"folder": what.name, "state_dir": what.state_dir, "again": deep}
-    stream = session.stream("checkpoint.verify", args)
+    asking = session.stream("checkpoint.verify", args)
     try:
-        while True:
-            listener(events.StepProgress(node=node, id=f"checkpoint {what.name} @{node}", **_told(next(stream))))
-    except StopIteration as end:
-        told = dict(end.value)
+        told = dict(followed(asking, node, f"checkpoint {what.name} @{node}", listener))
     except SparkopsError as error:
         return Verified(node=node, folder=what.name, why=str(error), silent=isinstance(error, ConnectionFailed))
     missing, wrong = (tuple(map(str, told.pop(key))) for key in ("missing", "wrong"))
     del told["manifest"]
     return Verified(node=node, folder=what.name, missing=missing, wrong=wrong, **told)
-
-
-def _told(progress: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: progress[key] for key in ("text", "done", "total", "unit") if progress.get(key) is not None}

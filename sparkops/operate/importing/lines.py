@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 
+from sparkops.models.shell_line import start_of
 from sparkops.operate.importing import containers, serving
 from sparkops.operate.importing.draft import Choice, Draft, shortened
 
@@ -62,7 +63,7 @@ def take_script(draft: Draft, content: str) -> None:
 
 
 def _take_serve(draft: Draft, words: list[str]) -> None:
-    start = serving.start_of(words) or 0
+    start = start_of(words) or 0
     for word in words[:start]:
         name, sign, value = word.partition("=")
         if sign and re.fullmatch(r"[A-Za-z_]\w*", name):

@@ -9,6 +9,7 @@ from typing import Any
 from sparkops.core.secrets import SecretRef
 from sparkops.models.engine import engine
 from sparkops.models.serve_line import AUTO, ServeLine, parse
+from sparkops.models.shell_line import start_of
 from sparkops.operate.importing.draft import Draft, shortened
 
 MODULE = "vllm.entrypoints.openai.api_server"
@@ -21,16 +22,6 @@ DERIVED: Mapping[str, str] = {
     "download-dir": "sparkops brings the checkpoint itself and mounts it",
     "hf-token": "checkpoint.token brings it, read from HF_TOKEN of your environment",
 }
-
-
-def start_of(every: Sequence[str]) -> int | None:
-    """The index behind `vllm serve`, a lone `serve`, or the API server's module; None where none stands there."""
-    for index, word in enumerate(every):
-        if word == "serve" and (index == 0 or every[index - 1].rpartition("/")[2] == "vllm"):
-            return index + 1
-        if word == MODULE:
-            return index + 1
-    return None
 
 
 def take_command(draft: Draft, entrypoint: Sequence[str] | None, given: Sequence[str]) -> None:

@@ -1,0 +1,21 @@
+"""A node's call followed to its answer, its progress told as that of a step. It must not know what the call does."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from sparkops.core import events
+
+
+def followed(
+    asking: Generator[Mapping[str, Any], None, Any], node: str, name: str, listener: events.Listener
+) -> Mapping[str, Any]:
+    """The answer of a call that `Session.stream` began. Raises what the call raises."""
+    while True:
+        try:
+            progress = next(asking)
+        except StopIteration as done:
+            return dict(done.value)
+        known = {key: progress[key] for key in ("text", "done", "total", "unit") if progress.get(key) is not None}
+        listener(events.StepProgress(node=node, id=name, **known))
