@@ -198,6 +198,5 @@ def _told(schemes: dict[str, Scheme | None]) -> str:
     for scheme in schemes.values():
         if scheme is not None:
             counts[scheme.words] = counts.get(scheme.words, 0) + 1
-    return "repacked as compressed-tensors: " + ", ".join(
-        f"{count} layers of {words}" for words, count in counts.items()
-    )
+    told = ", ".join(f"{words}: {count}" for words, count in counts.items())
+    return f"repacked as compressed-tensors, layers of {told}"

@@ -29,6 +29,8 @@ INT8_LAYERS = (
     "model.language_model.layers.1.linear_attn.in_proj_qkv",
     "model.language_model.layers.1.linear_attn.in_proj_z",
 )
+_SMALL = bytes(byte & 0x80 | 0x3D for byte in range(256))
+"""The upper byte of a BF16 number between 0.03 and 0.13, of either sign."""
 Tensors = dict[str, tuple[str, tuple[int, ...], bytes]]
 """dtype, shape and bytes by name."""
 
@@ -52,7 +54,9 @@ def tensors(
             found[tensor.name] = "I8", shape, draw.randbytes(math.prod(shape)).replace(b"\x80", b"\x81")
             found["lm_head.weight_scale"] = "F32", (shape[0], 1), _floats("f", shape[0], draw)
         else:
-            found[tensor.name] = "BF16", shape, b"\x3d\x3c" * math.prod(shape)
+            halves = bytearray(draw.randbytes(2 * math.prod(shape)))
+            halves[1::2] = halves[1::2].translate(_SMALL)
+            found[tensor.name] = "BF16", shape, bytes(halves)
     return found
 
 

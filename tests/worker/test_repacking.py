@@ -139,7 +139,7 @@ def test_a_whole_checkpoint_becomes_one_of_compressed_tensors(experts: int) -> N
     scales = before[f"{STEM}.0.mlp.experts.3.up_proj.scales"][2]
     turned = after[f"{STEM}.0.mlp.experts.3.up_proj.weight_scale"]
     assert turned == ("F16", (128, 4), repacking.transpose(scales, 4, 2))
-    assert memory.draft.notes[-1].startswith("repacked as compressed-tensors: ")
+    assert memory.draft.notes[-1].startswith("repacked as compressed-tensors, layers of INT4 in groups of 32: ")
 
 
 def test_the_configuration_tells_each_layer_by_one_group_and_nothing_twice() -> None:
