@@ -7,7 +7,7 @@ compressed-tensors 0.17.0 and 0.20.0 (`quant_config.py`, `quant_scheme.py`). It 
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparkops.worker.calls import Refused
 
@@ -37,23 +37,12 @@ _WHOLE = (("mtp.", r"re:mtp\."), ("model.visual.", r"re:(?:model\.)?visual\."))
 """Parts that one pattern tells of when nothing in them is quantized."""
 
 
-class Scheme:
+class Scheme(NamedTuple):
     """How a layer is quantized: `kind` int or float, bits, and inputs in a group (-1: a row's all; floats: a block)."""
 
-    __slots__ = ("bits", "group", "kind")
-
-    def __init__(self, kind: str, bits: int, group: int) -> None:
-        self.kind, self.bits, self.group = kind, bits, group
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Scheme) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[str, int, int]:
-        return self.kind, self.bits, self.group
+    kind: str
+    bits: int
+    group: int
 
     @property
     def packed(self) -> bool:

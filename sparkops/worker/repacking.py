@@ -27,28 +27,30 @@ _FLIP = bytes(byte ^ 0x80 for byte in range(256))
 class Transposed(Made):
     """The transpose of a matrix of 2- or 4-byte items; a block is some of its rows, hence some columns of the input."""
 
+    __slots__ = ("inputs",)
+
     def __init__(self, entry: Entry) -> None:
         self.inputs = (entry,)
-        self.rows, self.columns = entry.shape
-        self.item = BITS[entry.dtype] // 8
 
     def blocks(self) -> Sequence[tuple[int, int]]:
-        row = self.rows * self.item
+        size, row = self.inputs[0].size, self._row()
         step = max(1, BAND // row) * row
-        size = row * self.columns
         return [(start, min(start + step, size)) for start in range(0, size, step)]
 
     def block(self, start: int, end: int, read: Read) -> bytes:
-        row = self.rows * self.item
-        return transpose(self._columns(start // row, end // row, read), self.rows, self.item)
+        entry, row = self.inputs[0], self._row()
+        rows, columns = entry.shape
+        item = BITS[entry.dtype] // 8
+        first, last = start // row, end // row
+        if (first, last) == (0, columns):
+            return transpose(read(0, 0, entry.size), rows, item)
+        starts = ((number * columns + first) * item for number in range(rows))
+        return transpose(b"".join([read(0, at, (last - first) * item) for at in starts]), rows, item)
 
-    def _columns(self, first: int, last: int, read: Read) -> bytes:
-        """The columns `first` to `last` of every row, one row after the other."""
-        if (first, last) == (0, self.columns):
-            return read(0, 0, self.rows * self.columns * self.item)
-        width = (last - first) * self.item
-        starts = ((row * self.columns + first) * self.item for row in range(self.rows))
-        return b"".join([read(0, start, width) for start in starts])
+    def _row(self) -> int:
+        """Bytes of a row of the output."""
+        entry = self.inputs[0]
+        return entry.shape[0] * BITS[entry.dtype] // 8
 
 
 def transpose(data: bytes, rows: int, item: int) -> bytes:
@@ -69,6 +71,8 @@ def transpose(data: bytes, rows: int, item: int) -> bytes:
 class Offset(Made):
     """An int8 matrix as unsigned numbers around 128, four to a word: each byte with its top bit flipped."""
 
+    __slots__ = ("inputs",)
+
     def __init__(self, entry: Entry) -> None:
         self.inputs = (entry,)
 
@@ -86,18 +90,22 @@ class Offset(Made):
 class Shape(Made):
     """The two numbers, I64, that tell a packed matrix's true shape."""
 
-    def __init__(self, outputs: int, inputs: int) -> None:
-        self.data = outputs.to_bytes(8, "little") + inputs.to_bytes(8, "little")
+    __slots__ = ("shape",)
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
 
     def blocks(self) -> Sequence[tuple[int, int]]:
-        return [(0, len(self.data))]
+        return [(0, 8 * len(self.shape))]
 
     def block(self, start: int, end: int, read: Read) -> bytes:
-        return self.data[start:end]
+        return b"".join([each.to_bytes(8, "little") for each in self.shape])
 
 
 class SymmetricZeros(Gate):
     """`qzeros` says nothing but the symmetric zero point, `stored` at each place; only then may it be left out."""
+
+    __slots__ = ("bits", "inputs", "stored")
 
     def __init__(self, entry: Entry, bits: int, stored: int) -> None:
         self.inputs = (entry,)
@@ -120,6 +128,8 @@ class SymmetricZeros(Gate):
 
 class PlainOrder(Gate):
     """`g_idx` says that input i is in group i // group, as it is without activation order."""
+
+    __slots__ = ("group", "inputs")
 
     def __init__(self, entry: Entry, group: int) -> None:
         self.inputs = (entry,)

@@ -1,8 +1,8 @@
 """Hold a repacked checkpoint against its base with compressed-tensors itself. Runs where that and torch are installed.
 
 `decompress.py BASE REPACKED` prints, as JSON, how many layers each format has. Every layer is decompressed by the
-package, by the scheme that the repacked config.json names for it, and must be the base's layer bit for bit: as GPTQ, FP8
-blocks or INT8 rows say it. What the package then compresses again must be what stands in the repacked file.
+package, by the scheme that the repacked config.json names for it, and must be the base's layer bit for bit: as GPTQ,
+FP8 blocks or INT8 rows say it. What the package then compresses again must be what stands in the repacked file.
 """
 
 import json
