@@ -1,12 +1,15 @@
 """Hold a repacked checkpoint against its base with compressed-tensors itself. Runs where that and torch are installed.
 
-`decompress.py BASE REPACKED` prints, as JSON, how many layers each format has. Every layer is decompressed by the
+`decompress.py BASE REPACKED [--logits]` prints, as JSON, how many layers each format has. Every layer is decompressed by the
 package, by the scheme that the repacked config.json names for it, and must be the base's layer bit for bit: as GPTQ,
-FP8 blocks or INT8 rows say it. What the package then compresses again must be what stands in the repacked file.
+FP8 blocks or INT8 rows say it. What the package then compresses again must be what stands in the repacked file. With --logits also transformers loads the
+repacked one, and what it answers must be what it answers of the base's values as a 16-bit model; it can do so only
+where all layers are quantized alike (transformers 5.24 decompresses dense layers by the first group's scheme).
 """
 
 import json
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -62,7 +65,28 @@ def as_the_base_says(base: Tensors, name: str, less_one: bool = True) -> torch.T
     return (signed.to(scales.dtype) * scales.repeat_interleave(group, 0)).T
 
 
-def main(base: Path, repacked: Path) -> None:
+def logits_are_the_same(before: Tensors, base: Path, repacked: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.quantization_config import CompressedTensorsConfig
+
+    quantized = {name.rpartition(".")[0] for name in before if name.endswith(".qweight")}
+    dense = {name: tensor for name, tensor in before.items() if name.rpartition(".")[0] not in quantized}
+    dense |= {f"{name}.weight": as_the_base_says(before, name).contiguous() for name in quantized}
+    config = json.loads((base / "config.json").read_text())
+    del config["quantization_config"]
+    ids = torch.arange(7, 23).view(1, -1)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        save_file(dense, Path(folder, "model.safetensors"), {"format": "pt"})
+        Path(folder, "config.json").write_text(json.dumps(config))
+        wanted = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16)(ids).logits
+        how = CompressedTensorsConfig(dequantize=True)
+        found = AutoModelForCausalLM.from_pretrained(repacked, dtype=torch.float16, quantization_config=how)(ids).logits
+    assert wanted.std() > 0.1, "the tiny model says the same of everything"
+    assert torch.equal(wanted, found), f"logits differ by up to {(wanted - found).abs().max()}"
+
+
+def main(base: Path, repacked: Path, *, logits: bool) -> None:
     before, after = tensors_of(base), tensors_of(repacked)
     config = QuantizationConfig.model_validate(
         json.loads((repacked / "config.json").read_text())["quantization_config"]
@@ -85,8 +109,10 @@ def main(base: Path, repacked: Path) -> None:
         for piece, tensor in pieces.items():
             assert torch.equal(again[piece].view(torch.uint8), tensor.view(torch.uint8)), f"{name}.{piece}"
         formats[f"{scheme.format} {scheme.weights.num_bits} {scheme.weights.strategy}"] += 1
+    if logits:
+        logits_are_the_same(before, base, repacked)
     print(json.dumps(dict(sorted(formats.items()))))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), logits="--logits" in sys.argv)
