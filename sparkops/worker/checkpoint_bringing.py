@@ -18,7 +18,7 @@ from sparkops.worker.calls import Refused
 from sparkops.worker.checkpoint_place import RECORD
 from sparkops.worker.fetching_content import Content, make_store
 from sparkops.worker.fetching_http import Hub
-from sparkops.worker.tracking import Say, Tracker, enough_space
+from sparkops.worker.tracking import Say, Tracker, enough_space, sync
 from sparkops.worker.verifying_sources import Sources, take_over
 
 Files = list[tuple[str, int, str]]
@@ -265,7 +265,7 @@ class Bringing:
             _remove(os.path.join(".sparkops", name))
         self._write_record()
         for folder, _, _ in os.walk("."):
-            _sync(folder)
+            sync(folder)
 
     def _carry(self, folder: str) -> None:
         """What neither record names was put there by somebody: it moves along."""
@@ -334,11 +334,3 @@ def _remove(path: str) -> None:
         shutil.rmtree(path)
     else:
         os.unlink(path)
-
-
-def _sync(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

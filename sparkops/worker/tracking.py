@@ -1,4 +1,4 @@
-"""How far a long piece of work is, told as it goes, and whether the disk will do for it."""
+"""What long pieces of work share: telling how far they are, room on the disk, having it on the disk."""
 
 import os
 import threading
@@ -60,3 +60,12 @@ def enough_space(need: int, folder: str) -> None:
 
 def _size(amount: int) -> str:
     return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.1f} MiB"
+
+
+def sync(folder: str) -> None:
+    """Have a folder's names on the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
