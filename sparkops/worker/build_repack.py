@@ -16,6 +16,7 @@ FP8 blocks in F32. That vLLM really serves the result is not verified here.
 
 from collections.abc import Iterable
 
+from sparkops.worker.build_autoround import config_of
 from sparkops.worker.calls import Refused
 from sparkops.worker.draft import Draft, Entry
 from sparkops.worker.repack_config import HINT, Declared, Scheme, declared_of, quantization_config
@@ -38,7 +39,7 @@ def apply(draft: Draft, options: object) -> None:
     """Repack the whole draft, or raise Refused with the layer that stands in the way."""
     if options != "compressed-tensors":
         raise Refused(f"repack knows no format {options!r}", hint="write `repack: compressed-tensors`")
-    declared = declared_of(draft.config)
+    declared = declared_of(config_of(draft))
     modules = _modules(draft)
     schemes: dict[str, Scheme | None] = {}
     made: dict[str, list[Entry]] = {}

@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sparkops.worker.build_autoround import METHODS
 from sparkops.worker.calls import Refused
 
 VERSION = "0.17.0"
 """Of compressed-tensors: the one that vllm 0.33.0 pins."""
 HINT = "leave out the step `repack`, or take a base that it can take: AutoRound or GPTQ, symmetric, 4 or 8 bits"
-_AUTO_ROUND = ("auto-round", "auto_round", "intel/auto-round", "inc")
 _STORED_LESS_ONE = {
     "auto_round:auto_gptq": True, "auto_gptq": True, "gptq": True, "auto_round": False, "auto_round:gptqmodel": False,
     "gptq_v2": False,
@@ -115,17 +115,15 @@ class Declared:
         return (1 << (bits - 1)) - self.less_one
 
 
-def declared_of(config: Mapping[str, Any]) -> Declared:
-    """Out of a config.json. Raises Refused where it tells of something that can't be repacked."""
-    inner = config.get("text_config")
-    said = config.get("quantization_config") or (isinstance(inner, dict) and inner.get("quantization_config"))
-    if not isinstance(said, dict):
+def declared_of(said: Mapping[str, Any]) -> Declared:
+    """Out of a quantization_config. Raises Refused where it tells of something that can't be repacked."""
+    if not said:
         raise Refused("config.json has no quantization_config, so nothing can be repacked", hint=HINT)
     method = str(said.get("quant_method") or "").lower()
     if method == "compressed-tensors":
         raise Refused("the checkpoint is in compressed-tensors' format already", hint="leave out the step `repack`")
     gptq = method.startswith("gptq")
-    if not gptq and method not in _AUTO_ROUND:
+    if not gptq and method not in METHODS:
         raise Refused(f"the checkpoint is quantized by {method or 'nobody that it names'}", hint=HINT)
     key, usual = ("checkpoint_format", "gptq") if gptq else ("packing_format", "auto_round:auto_gptq")
     packing = str(said.get(key) or usual)

@@ -1,10 +1,12 @@
 """Hold a repacked checkpoint against its base with compressed-tensors itself. Runs where that and torch are installed.
 
-`decompress.py BASE REPACKED [--logits]` prints, as JSON, how many layers each format has. Every layer is decompressed by the
-package, by the scheme that the repacked config.json names for it, and must be the base's layer bit for bit: as GPTQ,
-FP8 blocks or INT8 rows say it. What the package then compresses again must be what stands in the repacked file. With --logits also transformers loads the
-repacked one, and what it answers must be what it answers of the base's values as a 16-bit model; it can do so only
-where all layers are quantized alike (transformers 5.24 decompresses dense layers by the first group's scheme).
+`decompress.py BASE REPACKED [--logits]` prints, as JSON, how many layers each format has. Each layer is decompressed by
+the package, by the scheme that the repacked config.json names for it, and must be the base's layer bit for bit: as
+GPTQ, FP8 blocks or INT8 rows say it. What the package then compresses again must be what stands in the repacked file.
+
+With --logits also transformers loads the repacked one, and what it answers must be what it answers of the base's values
+as a 16-bit model. It can do so only where all layers are quantized alike: transformers 5.24 decompresses every dense
+layer by one group's scheme.
 """
 
 import json

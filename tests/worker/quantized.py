@@ -7,15 +7,15 @@ of its rows.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import struct
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 from sparkops.worker.draft import Draft, Entry, Made, Read, Stored
 from tests.lab import model
+from tests.worker.checkpoints_made import Tensors
 
 GROUP = 32
 _FINITE = bytes(min(byte & 0x7F, 0x7E) | byte & 0x80 for byte in range(256))
@@ -31,21 +31,24 @@ INT8_LAYERS = (
 )
 _SMALL = bytes(byte & 0x80 | 0x3D for byte in range(256))
 """The upper byte of a BF16 number between 0.03 and 0.13, of either sign."""
-Tensors = dict[str, tuple[str, tuple[int, ...], bytes]]
-"""dtype, shape and bytes by name."""
 
 
 def tensors(
-    geometry: model.Geometry = SMALL, *, fp8: bool = True, head: bool = True, stored_less_one: bool = True
+    geometry: model.Geometry = SMALL,
+    *,
+    fp8: bool = True,
+    head: bool = True,
+    eight: Collection[str] = INT8_LAYERS,
+    stored_less_one: bool = True,
 ) -> Tensors:
-    """The whole checkpoint; without `fp8` and `head` it is the base alone."""
+    """The whole checkpoint; without `fp8` and `head` it is the base alone; `eight` are the INT8 layers."""
     draw = random.Random(5)
     found: Tensors = {}
     for tensor in model.tensors(geometry):
         name, shape = tensor.name.removesuffix(".weight"), tuple(tensor.shape)
         leaf = name.rpartition(".")[2]
         if ".layers." in name and not name.startswith("mtp.") and (".experts." in name or leaf in INT4):
-            found |= integers(name, shape, draw, bits=8 if name in INT8_LAYERS else 4, stored_less_one=stored_less_one)
+            found |= integers(name, shape, draw, bits=8 if name in eight else 4, stored_less_one=stored_less_one)
         elif fp8 and ".shared_expert." in name and not name.startswith("mtp."):
             blocks = tuple(-(-each // 128) for each in shape)
             found[tensor.name] = "F8_E4M3", shape, draw.randbytes(math.prod(shape)).translate(_FINITE)
@@ -75,7 +78,9 @@ def integers(
     }
 
 
-def config(geometry: model.Geometry = SMALL, **quantization: Any) -> dict[str, Any]:
+def config(
+    geometry: model.Geometry = SMALL, *, eight: Collection[str] = INT8_LAYERS, **quantization: Any
+) -> dict[str, Any]:
     """config.json of it; `quantization` replaces values of its quantization_config."""
     return {
         **model.config(geometry),
@@ -87,7 +92,7 @@ def config(geometry: model.Geometry = SMALL, **quantization: Any) -> dict[str, A
             "sym": True,
             "data_type": "int",
             "extra_config": {
-                **{name: {"bits": 8} for name in INT8_LAYERS},
+                **{name: {"bits": 8} for name in eight},
                 "model.language_model.layers.0.mlp.shared_expert.gate_proj": {"bits": 16, "data_type": "fp"},
             },
             **quantization,
@@ -142,17 +147,3 @@ class Memory:
         assert len(made) == len(entries)
         assert all(len(data) == entry.size for entry, (_, _, data) in zip(entries, made.values(), strict=True))
         return made
-
-
-def write(folder: Path, found: Tensors, said: dict[str, Any]) -> None:
-    """As one safetensors file with its index and config.json."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    place = 0
-    for name, (dtype, shape, data) in found.items():
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, place + len(data)]}
-        place += len(data)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    body = b"".join(data for _, _, data in found.values())
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)
-    (folder / "config.json").write_text(json.dumps(said))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +19,11 @@ from sparkops.worker.draft import Entry
 from sparkops.worker.repack_config import Scheme, patterns
 from sparkops.worker.repacking import Offset, PlainOrder, Shape, SymmetricZeros, Transposed
 from tests.lab.model import Geometry
+from tests.worker import checkpoints_made as made
 from tests.worker import quantized
-from tests.worker.quantized import SMALL, Memory, Tensors
+from tests.worker.builds import Build
+from tests.worker.checkpoints_made import Tensors
+from tests.worker.quantized import SMALL, Memory
 
 STEM = "model.language_model.layers"
 
@@ -288,3 +293,27 @@ def test_a_plain_order_of_inputs_is_left_out() -> None:
 
 def test_a_shape_is_two_numbers() -> None:
     assert Shape(3, 5).block(0, 16, lambda *_: b"") == struct.pack("<qq", 3, 5)
+
+
+def test_a_build_writes_it_with_its_index_and_its_configuration(tmp_path: Path) -> None:
+    base = made.save(tmp_path / "base", quantized.tensors(head=False), quantized.config())
+    (base / "quantization_config.json").write_text(json.dumps(quantized.config()["quantization_config"]))
+    Build(base, tmp_path / "built", [{"lm_head": "int8"}, {"repack": "compressed-tensors"}]).run()
+    written = made.load(tmp_path / "built")
+    said = json.loads((tmp_path / "built/config.json").read_text())
+    index = json.loads((tmp_path / "built/model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == written.keys()
+    assert said["quantization_config"]["quant_method"] == "compressed-tensors"
+    assert json.loads((tmp_path / "built/quantization_config.json").read_text()) == said["quantization_config"]
+    _, expected = repacked(quantized.tensors(head=False))
+    assert {name: written[name] for name in expected if not name.startswith("lm_head")} == {
+        name: tensor for name, tensor in expected.items() if not name.startswith("lm_head")
+    }
+    assert written["lm_head.weight_packed"][:2] == ("I32", (512, 32))
+
+
+def test_a_build_of_a_base_with_another_zero_point_writes_nothing(tmp_path: Path) -> None:
+    base = made.save(tmp_path / "base", quantized.tensors(stored_less_one=False), quantized.config())
+    with pytest.raises(Refused, match="symmetric zero point is stored as 7"):
+        Build(base, tmp_path / "built", [{"repack": "compressed-tensors"}]).run()
+    assert not list((tmp_path / "built").rglob("*.safetensors"))
