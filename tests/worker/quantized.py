@@ -11,6 +11,7 @@ import math
 import random
 import struct
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from sparkops.worker.draft import Draft, Entry, Made, Read, Stored
@@ -24,6 +25,10 @@ SMALL = model.Geometry(
     hidden_size=128, num_hidden_layers=4, moe_intermediate_size=128, shared_expert_intermediate_size=128, head_dim=32,
     linear_key_head_dim=32, linear_value_head_dim=32,
 )  # fmt: skip
+MANY = replace(
+    SMALL, hidden_size=32, moe_intermediate_size=32, shared_expert_intermediate_size=32, vocab_size=64, num_experts=256
+)
+"""As many experts as the 122B model has, each as small as can be."""
 INT4 = ("q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkv", "in_proj_z", "out_proj")
 INT8_LAYERS = (
     "model.language_model.layers.1.linear_attn.in_proj_qkv",
@@ -108,20 +113,20 @@ class Memory:
     """Tensors in memory as a draft of one file, or several, and what the draft makes of them."""
 
     def __init__(self, found: Tensors, said: dict[str, Any], *, files: int = 2) -> None:
-        self.data: dict[str, bytes] = {}
+        self.data: dict[str, bytearray] = {}
         drafted: dict[str, list[Entry]] = {}
         for number, (name, (dtype, shape, data)) in enumerate(found.items()):
             path = f"model-{number * files // len(found) + 1:05}-of-{files:05}.safetensors"
-            before = self.data.get(path, b"")
-            entry = Entry(name, dtype, shape, Stored(-1, path, len(before), len(before) + len(data)))
+            body = self.data.setdefault(path, bytearray())
+            entry = Entry(name, dtype, shape, Stored(-1, path, len(body), len(body) + len(data)))
             drafted.setdefault(path, []).append(entry)
-            self.data[path] = before + data
+            body += data
         self.draft = Draft(drafted, said)
 
     def bytes_of(self, entry: Entry) -> bytes:
         content = entry.content
         if isinstance(content, Stored):
-            return self.data[content.path][content.start : content.end]
+            return bytes(self.data[content.path][content.start : content.end])
         blocks = content.blocks()
         assert [start for start, _ in blocks] == [0, *[end for _, end in blocks[:-1]]], "blocks leave no gap"
         return b"".join(content.block(start, end, self.reader(content)) for start, end in blocks)

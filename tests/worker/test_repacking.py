@@ -6,6 +6,7 @@ import json
 import random
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.worker import checkpoints_made as made
 from tests.worker import quantized
 from tests.worker.builds import Build
 from tests.worker.checkpoints_made import Tensors
-from tests.worker.quantized import SMALL, Memory
+from tests.worker.quantized import MANY, SMALL, Memory
 
 STEM = "model.language_model.layers"
 
@@ -128,9 +129,8 @@ def test_inputs_in_another_order_are_refused() -> None:
             gate.check(memory.reader(gate))
 
 
-@pytest.mark.parametrize("experts", [8, 24])
-def test_a_whole_checkpoint_becomes_one_of_compressed_tensors(experts: int) -> None:
-    geometry = Geometry(**{**vars(SMALL), "num_experts": experts})
+@pytest.mark.parametrize("geometry", [SMALL, MANY, replace(MANY, num_experts=512)], ids=lambda each: each.num_experts)
+def test_a_whole_checkpoint_becomes_one_of_compressed_tensors(geometry: Geometry) -> None:
     before = quantized.tensors(geometry)
     memory, after = repacked(before, quantized.config(geometry))
     assert not [name for name in after if name.endswith((".qweight", ".qzeros", ".scales", ".g_idx", "_scale_inv"))]
@@ -140,10 +140,11 @@ def test_a_whole_checkpoint_becomes_one_of_compressed_tensors(experts: int) -> N
         if name.endswith(".weight_scale_inv"):
             assert after[name.removesuffix("_inv")] == tensor
     assert after["lm_head.weight_scale"] == before["lm_head.weight_scale"]
-    assert after["lm_head.weight_packed"][1] == (512, 32)
+    assert after["lm_head.weight_packed"][1] == (geometry.vocab_size, geometry.hidden_size // 4)
     scales = before[f"{STEM}.0.mlp.experts.3.up_proj.scales"][2]
     turned = after[f"{STEM}.0.mlp.experts.3.up_proj.weight_scale"]
-    assert turned == ("F16", (128, 4), repacking.transpose(scales, 4, 2))
+    shape = geometry.moe_intermediate_size, geometry.hidden_size // quantized.GROUP
+    assert turned == ("F16", shape, repacking.transpose(scales, shape[1], 2))
     assert memory.draft.notes[-1].startswith("repacked as compressed-tensors, layers of INT4 in groups of 32: ")
 
 
