@@ -19,10 +19,11 @@ from sparkops.worker.calls import Refused
 from sparkops.worker.draft import Entry
 from sparkops.worker.repack_config import Scheme, patterns
 from sparkops.worker.repacking import Offset, PlainOrder, Shape, SymmetricZeros, Transposed
+from tests.lab.hub import Hub
 from tests.lab.model import Geometry
 from tests.worker import checkpoints_made as made
 from tests.worker import quantized
-from tests.worker.builds import Build
+from tests.worker.builds import Build, Donor
 from tests.worker.checkpoints_made import Tensors
 from tests.worker.quantized import MANY, SMALL, Memory
 
@@ -318,3 +319,22 @@ def test_a_build_of_a_base_with_another_zero_point_writes_nothing(tmp_path: Path
     with pytest.raises(Refused, match="symmetric zero point is stored as 7"):
         Build(base, tmp_path / "built", [{"repack": "compressed-tensors"}]).run()
     assert not list((tmp_path / "built").rglob("*.safetensors"))
+
+
+def test_a_repack_ends_all_other_steps(tmp_path: Path) -> None:
+    base = made.save(tmp_path / "base", made.autoround(made.SMALL, mtp=False), made.autoround_config(made.SMALL))
+    folders = {"Qwen/fp8": made.fp8(made.SMALL), "Qwen/bf16": made.bf16(made.SMALL)}
+    steps = [{"hybrid": {"donor": 0, "layers": "shared_expert"}}, {"mtp": {"donor": 1}}, {"lm_head": "int8"}]
+    with Hub() as hub:
+        donors = []
+        for name, found in folders.items():
+            folder = made.save(tmp_path / name, found, made.config(made.SMALL))
+            donors.append(Donor(name, folder, hub, hub.add_repo(name, folder)))
+        Build(base, tmp_path / "built", [*steps, {"repack": "compressed-tensors"}], donors).run()
+    written = made.load(tmp_path / "built")
+    said = json.loads((tmp_path / "built/config.json").read_text())["quantization_config"]
+    shared = f"{STEM}.2.mlp.shared_expert.up_proj"
+    assert written[f"{shared}.weight_scale"] == folders["Qwen/fp8"][f"{shared}.weight_scale_inv"]
+    assert written["mtp.fc.weight"] == folders["Qwen/bf16"]["mtp.fc.weight"]
+    assert "re:mtp\\." in said["ignore"]
+    assert [group["format"] for group in said["config_groups"].values()].count("pack-quantized") == 2
