@@ -71,6 +71,10 @@ def _modules(draft: Draft) -> dict[str, Module]:
                 raise Refused(f"{entry.name} is quantized in a form that repack doesn't know", hint=HINT)
             if piece in _PIECES:
                 found.setdefault(name, {})[piece] = entry
+            elif entry.dtype not in (*FLOATS, "I64", "BOOL"):
+                raise Refused(
+                    f"{entry.name} holds {entry.dtype}, and repack doesn't know what it stands for", hint=HINT
+                )
     return found
 
 

@@ -257,6 +257,7 @@ def test_a_configuration_that_cannot_be_repacked_is_refused_before_any_byte(said
         (f"{STEM}.0.mlp.experts.1.up_proj.qweight", None, "qzeros, scales"),
         (f"{STEM}.0.mlp.experts.1.up_proj.weight", ("BF16", (1, 1), bytes(2)), "has weight beside"),
         (f"{STEM}.0.mlp.gate.weight_packed", ("I32", (1, 1), bytes(4)), "form that repack doesn't know"),
+        (f"{STEM}.0.mlp.experts.gate_up_proj", ("F8_E4M3", (1, 1), bytes(1)), "holds F8_E4M3"),
         ("lm_head.weight_scale", ("F32", (1, 1), bytes(4)), "not one a row"),
         (f"{STEM}.0.mlp.gate.weight", ("U8", (8, 1), bytes(8)), "a weight of U8"),
         (f"{STEM}.0.mlp.experts.1.up_proj.g_idx", ("I32", (3,), bytes(12)), "g_idx I32 [3] for 128 inputs"),
