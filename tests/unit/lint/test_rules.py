@@ -480,6 +480,8 @@ OF_INVENTORY = {
     "memory-of-services",
     "cold-start-limit",
     "engine-ready-limit",
+    "acceptance-idle",
+    "weights-do-not-fit",
 }
 """Rules that no bare line breaks; their lines stand in test_declared.py."""
 
