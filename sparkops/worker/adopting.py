@@ -165,7 +165,7 @@ def _holds(place: str, size: int, oid: str, known: dict[str, str], tracker: Trac
         if known.get(before) == oid:
             tracker.add(size)
             return True
-        read = verifying.read_oid(handle, oid, size, tracker.read)
+        read = verifying.read_oid(handle, oid, size, tracker.read, lambda told: say({"prefixes": [oid, told]}))
         same = verifying.identity(os.fstat(handle)) == before
     finally:
         os.close(handle)

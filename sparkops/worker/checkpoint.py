@@ -190,6 +190,7 @@ def _order(place: Place, existing: int | None, act: State, index: verifying.Inde
         "record": act["manifest"],
         "previous": previous,
         "known": {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit},
+        "prefixes": index.prefixes(),
         "mode": act["mode"],
         "adopt": act["adopt"],
         "hub": {**act["hub"], "repository": manifest["repository"], "commit": manifest["commit"]},
@@ -201,6 +202,7 @@ def _finish(
     place: Place, staging: int, existing: int | None, done: State, order: State, index: verifying.Index
 ) -> None:
     """Note what was proven, publish, sweep. The note comes first: a crash in between costs no second hashing."""
+    index.keep_prefixes({oid for _, _, oid in order["files"]})
     if "staged" in done:
         read = dict(sorted(index.entries.values(), key=lambda entry: entry[1]))
         proven = {}
@@ -326,7 +328,7 @@ def prove(job: jobs.Job, args: State) -> State:
 
 
 def hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
-    """What the child tells: its progress goes to the job, what it hashed into the index."""
+    """What the child tells: its progress goes to the job, what it hashed into the index, which keeps prefix digests."""
 
     def hear(message: State) -> None:
         if isinstance(message.get("progress"), dict):
@@ -334,6 +336,9 @@ def hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
         if isinstance(message.get("hashed"), list):
             mark, oid = message["hashed"]
             index.note(str(mark), str(oid))
+        if isinstance(message.get("prefixes"), list):
+            oid, digests = message["prefixes"]
+            index.note_prefixes(str(oid), list(digests))
 
     return hear
 

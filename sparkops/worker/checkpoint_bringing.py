@@ -145,7 +145,7 @@ class Bringing:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.existing)
         try:
             before = verifying.identity(os.fstat(handle))
-            found = verifying.read_oid(handle, oid, size, tracker.read)
+            found = verifying.read_oid(handle, oid, size, tracker.read, self._prefixes(oid))
             if verifying.identity(os.fstat(handle)) != before:
                 return
         finally:
@@ -204,7 +204,7 @@ class Bringing:
         """Hash a file of the staging folder; the right one gets its name, the wrong one goes."""
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC) if path.endswith(".pushed") else _reading(path)
         try:
-            found = verifying.read_oid(handle, content.oid, content.size, tracker.read)
+            found = verifying.read_oid(handle, content.oid, content.size, tracker.read, self._prefixes(content.oid))
             if path.endswith(".pushed"):
                 os.fsync(handle)
         finally:
@@ -283,10 +283,36 @@ class Bringing:
 
     def _fetch(self, wanted: dict[str, int]) -> None:
         hub = Hub(**self.order["hub"])
-        tracker = self._tracker(f"fetching {len(wanted)} files", sum(wanted.values()))
         names = {oid: path for path, _, oid in reversed(self.files)}
-        run = fetching.Fetch(hub, fetching.Manner(**self.order["manner"]), tracker.add, self.check)
-        run.run([(Content(oid, size), names[oid]) for oid, size in wanted.items()])
+        contents = [Content(oid, size, self.order["prefixes"].get(oid, ())) for oid, size in wanted.items()]
+        kept = [content for content in contents if self._kept(content, names[content.oid])]
+        tracker = self._tracker(f"fetching {len(wanted)} files", sum(wanted.values()))
+
+        def proven(content: Content) -> None:
+            self._prefixes(content.oid)(content.prefixes)
+
+        run = fetching.Fetch(hub, fetching.Manner(**self.order["manner"]), tracker.add, self.check, proven)
+        run.run([(content, names[content.oid]) for content in contents])
+        for content in kept:
+            again = f"{_size(content.lacking)} of {_size(content.size)}" if content.believed else "the whole"
+            self.notes.append(f"{names[content.oid]} was damaged: {again} fetched again")
+
+    def _kept(self, content: Content, path: str) -> bool:
+        """Take up the damaged file of the published folder where its spans can be told apart; True for a repair."""
+        status = _stat(path, self.existing) if self.existing is not None else None
+        if not content.believed or status is None or not stat.S_ISREG(status.st_mode):
+            return False
+        if not os.path.exists(content.place + ".json"):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.existing)
+            try:
+                content.keep(handle, self._tracker(f"copying {path}", min(content.size, status.st_size)).read)
+            finally:
+                os.close(handle)
+        return True
+
+    def _prefixes(self, oid: str) -> Callable[[list[str]], None]:
+        """Who tells the parent the prefix digests of a content that was proven."""
+        return lambda digests: self.say({"prefixes": [oid, digests]}) if digests else None
 
     def _lay_out(self) -> None:
         """The staging folder becomes the manifest's files, the record, and what others put into the old folder."""

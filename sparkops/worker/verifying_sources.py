@@ -7,9 +7,10 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _FICLONE = 0x40049409
+_PIECE = 64 << 20
 _BY_COPY = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}
 
 
@@ -71,30 +72,37 @@ def take_over(source: str, target: str) -> str:
     try:
         writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            return _copy(reading, writing)
+            way = copy(reading, writing, os.fstat(reading).st_size, lambda _: None)
+            os.fsync(writing)
+            return way
         finally:
             os.close(writing)
     finally:
         os.close(reading)
 
 
-def _copy(reading: int, writing: int) -> str:
+def copy(reading: int, writing: int, count: int, report: Callable[[int], None]) -> str:
+    """Copy the first `count` bytes of one open file into another, which is empty; shared where the file system can.
+
+    Returns which of the two it was. `report` gets the bytes copied, may raise to stop.
+    """
     try:
         fcntl.ioctl(writing, _FICLONE, reading)
     except OSError:
         pass
     else:
+        report(count)
         return "shared copy"
-    left = os.fstat(reading).st_size
+    at = 0
     try:
-        while left and (done := os.copy_file_range(reading, writing, left)):
-            left -= done
+        while at < count and (done := os.copy_file_range(reading, writing, min(_PIECE, count - at), at, at)):
+            at += done
+            report(done)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-    while left and (data := os.read(reading, 1 << 20)):
-        left -= len(data)
-        while data:
-            data = data[os.write(writing, data) :]
-    os.fsync(writing)
+    while at < count and (data := os.pread(reading, min(1 << 20, count - at), at)):
+        done = os.pwrite(writing, data, at)
+        at += done
+        report(done)
     return "copy"
