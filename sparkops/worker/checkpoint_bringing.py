@@ -84,7 +84,7 @@ class Bringing:
     def _work(self) -> dict[str, Any]:
         looking = self.order["mode"] == "look"
         self._prove_existing()
-        if len(self.good) == len(self.files):
+        if len(self.good) == len(self.files) and (looking or not self._surplus()):
             return {"missing": [], "notes": self.notes} if looking else self._in_place()
         make_store()
         self._take_back()
@@ -153,6 +153,11 @@ class Bringing:
         self.say({"hashed": [before, found]})
         if found == oid:
             self.good[path] = before
+
+    def _surplus(self) -> bool:
+        """Whether the published folder holds what its record names and the manifest does not."""
+        gone = set(self.order["previous"]) - {path for path, _, _ in self.files}
+        return any(_stat(path, self.existing) is not None for path in gone)
 
     def _in_place(self) -> dict[str, Any]:
         """The published folder holds everything: only its record is written."""
