@@ -147,7 +147,7 @@ def _proven(args: dict[str, Any], known: dict[str, str], say: rights.Report, job
         path, size, oid = file
         return any(_holds(place, size, oid, known, tracker, say) for place in tries[path])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         proven = list(pool.map(right, manifest["files"]))
     found: dict[str, Any] = {"right": [], "wrong": [], "missing": [], "right_bytes": 0, "other_bytes": 0}
     for (path, size, _), good in zip(manifest["files"], proven, strict=True):

@@ -254,6 +254,8 @@ class Bringing:
             )
         if sources.dangling:
             self.notes.append(f"{len(sources.dangling)} links lead nowhere, the first is {sources.dangling[0]}")
+        if sources.resized:
+            self.notes.append(f"{len(sources.resized)} files have another size, the first is {sources.resized[0]}")
         return missing
 
     def _same(self, content: Content, before: os.stat_result) -> bool:
@@ -369,7 +371,7 @@ class Bringing:
 
     def _together(self, each: Callable[[Any], None], things: Iterable[Any]) -> None:
         """Hash side by side on all cores; the first error ends it."""
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for done in [pool.submit(each, thing) for thing in things]:
                 done.result()
 

@@ -16,9 +16,12 @@ from typing import Any, Protocol
 
 from sparkops.worker import claims
 
-BLOCK = 4 << 20
+BLOCK = 1 << 20
 DROP = 64 << 20
-"""After so many bytes the page cache of what was read is given back: the GPU shares the memory."""
+"""After so many bytes the page cache of what was read is given back: the GPU shares the memory.
+
+Also what was in the cache before: pages that a process has mapped, as an engine its weights, stay there anyway.
+"""
 SPAN = 64 << 20
 """Bytes of a content after which the SHA-256 so far is kept: what tells later in which span it was damaged."""
 MOST_PREFIXES = 1 << 16
@@ -89,11 +92,12 @@ def read_oid(
     `prefixes` is told the prefix digests of what turns out to be `oid`.
     """
     made = hasher(oid, size)
+    block = memoryview(bytearray(BLOCK))
     position = dropped = 0
-    while data := os.pread(handle, BLOCK, position):
-        made.update(data)
-        position += len(data)
-        report(len(data))
+    while count := os.preadv(handle, [block], position):
+        made.update(block[:count])
+        position += count
+        report(count)
         if position - dropped >= DROP:
             drop_cache(handle, dropped, position - dropped)
             dropped = position
