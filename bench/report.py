@@ -211,8 +211,8 @@ def _verifying(found: Figures) -> Iterable[str]:
     yield "## Verifying checkpoints\n"
     yield (
         f"{_machine(found)} Load before: {found['load_before']}. {found['files']} files of {found['file_mib']} MiB, "
-        "all read before each run, hashed by a job of the node (its start and the drop of the page cache included) and "
-        f"by `xargs -P {found['workers']} openssl dgst -sha256`, in turn: {seconds['sparkops']['median']:.2f} s against "
+        "all read before each run, hashed by a job of the node (its start included) and by "
+        f"`xargs -P {found['workers']} openssl dgst -sha256`, in turn: {seconds['sparkops']['median']:.2f} s against "
         f"{seconds['openssl']['median']:.2f} s (medians of {seconds['sparkops']['rounds']}), so {found['ratio']}x the "
         f"speed (aim {limits['ratio']}). Peak memory of the job: {found['peak_mib']} MiB.\n"
     )

@@ -19,8 +19,8 @@ from bench.timing import ratio, side_by_side
 from sparkops.worker import checkpoint, jobs
 from sparkops.worker.calls import Call
 
-ROUNDS = 5
-FILES, SIZE = 8, 512 << 20
+ROUNDS = 3
+FILES, SIZE = 8, 1 << 30
 SMALL = 1000
 
 

@@ -18,10 +18,9 @@ from sparkops.worker import claims
 
 BLOCK = 1 << 20
 DROP = 64 << 20
-"""After so many bytes the page cache of what was read is given back: the GPU shares the memory.
-
-Also what was in the cache before: pages that a process has mapped, as an engine its weights, stay there anyway.
-"""
+"""After so many bytes the page cache of what was read is given back: the GPU shares the memory."""
+PROBES = 4
+"""Pages of such a piece that are looked for in the page cache before it is read."""
 SPAN = 64 << 20
 """Bytes of a content after which the SHA-256 so far is kept: what tells later in which span it was damaged."""
 MOST_PREFIXES = 1 << 16
@@ -93,19 +92,35 @@ def read_oid(
     """
     made = hasher(oid, size)
     block = memoryview(bytearray(BLOCK))
-    position = dropped = 0
+    position, piece, foreign = 0, 0, _cached(handle, 0, size)
     while count := os.preadv(handle, [block], position):
         made.update(block[:count])
         position += count
         report(count)
-        if position - dropped >= DROP:
-            drop_cache(handle, dropped, position - dropped)
-            dropped = position
-    drop_cache(handle, dropped, 0)
+        if position - piece >= DROP:
+            if not foreign:
+                drop_cache(handle, piece, position - piece)
+            piece, foreign = position, _cached(handle, position, size)
+    if not foreign:
+        drop_cache(handle, piece, 0)
     found = named(oid, made)
     if prefixes is not None and found == oid and made.prefixes:
         prefixes(made.prefixes)
     return found
+
+
+def _cached(handle: int, start: int, size: int) -> bool:
+    """Whether the piece that begins here is in the page cache before it is read: somebody else's, to be left there.
+
+    It is asked far behind its beginning, where what the kernel reads ahead does not reach.
+    """
+    length = max(0, min(DROP, size - start))
+    try:
+        for number in range(PROBES, 0, -1):
+            os.preadv(handle, [bytearray(1)], start + length * number // (PROBES + 1), os.RWF_NOWAIT)
+    except OSError:
+        return False
+    return True
 
 
 def drop_cache(handle: int, start: int, length: int) -> None:
