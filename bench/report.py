@@ -206,7 +206,30 @@ def _lint(found: Figures) -> Iterable[str]:
     )
 
 
-SECTIONS = {"peers": _peers, "noop": _noop, "startup": _startup, "inventory": _inventory, "lint": _lint}
+def _verifying(found: Figures) -> Iterable[str]:
+    limits, seconds = found["limits"], found["seconds"]
+    yield "## Verifying checkpoints\n"
+    yield (
+        f"{_machine(found)} Load before: {found['load_before']}. {found['files']} files of {found['file_mib']} MiB, "
+        "all read before each run, hashed by a job of the node (its start included) and by "
+        f"`xargs -P {found['workers']} openssl dgst -sha256`, in turn: {seconds['sparkops']['median']:.2f} s against "
+        f"{seconds['openssl']['median']:.2f} s (medians of {seconds['sparkops']['rounds']}), so {found['ratio']}x the "
+        f"speed (aim {limits['ratio']}). Peak memory of the job: {found['peak_mib']} MiB.\n"
+    )
+    yield (
+        f"A checkpoint of {found['small_files']} files that has not changed: {found['again_ms']} ms of the CPU of the "
+        f"node to look at it, {found['verify_ms']} ms to verify it (aim {limits['again_ms']}).\n"
+    )
+
+
+SECTIONS = {
+    "peers": _peers,
+    "noop": _noop,
+    "startup": _startup,
+    "inventory": _inventory,
+    "lint": _lint,
+    "verifying": _verifying,
+}
 
 
 def _machine(found: Figures) -> str:

@@ -113,9 +113,8 @@ def _print_verified(printer: Printer, found: Sequence[Verified]) -> None:
         if each.why:
             printer.line(("✗ ", "red"), each.why, indent=2)
         elif each.good:
-            read = (
-                f"{size(each.hashed)} read in {duration(each.seconds)}" if each.hashed else "unchanged since last read"
-            )
+            read = f"{size(each.hashed)} read in {duration(each.seconds)}" if each.hashed else "unchanged"
+            read += f", hashed {each.hashed_at}" if each.hashed_at else ""
             what = f"{each.repository}@{each.commit[:12]}: {count(each.files, 'file')}, {size(each.size)}, {read}"
             printer.line(("✓ ", "green"), what, indent=2)
         for word, paths in (("missing", each.missing), ("with other content", each.wrong)):

@@ -24,6 +24,7 @@ class Verified:
     """One folder on one node. `why` says what kept it from being proven; sizes are bytes, `seconds` the node's own.
 
     `hashed` are the bytes that had to be read: what has not changed since it was last read is not read again.
+    `hashed_at` is when the oldest proof was made (UTC, "" where a file is missing or wrong).
     """
 
     node: str
@@ -35,6 +36,7 @@ class Verified:
     files: int = 0
     size: int = 0
     hashed: int = 0
+    hashed_at: str = ""
     seconds: float = 0.0
     missing: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()

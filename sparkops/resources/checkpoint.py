@@ -37,7 +37,8 @@ class Checkpoint(Resource):
     repository, revision: what it holds; the revision is a branch, a tag or a full commit. `commit` is what the lock
         file says that the revision stands for, and wins.
     endpoint: the hub; "" means HF_ENDPOINT of the controller, else the public one. `token`: for the hub's origin only.
-    include, exclude: patterns of paths, as the hub's client has them.
+    only: `all` files, or `indexed`: of the weights only those that the model's index names.
+    include, exclude: patterns of paths, as the hub's client has them; of what `only` leaves.
     source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
         the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
     adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
@@ -57,6 +58,7 @@ class Checkpoint(Resource):
     commit: str = ""
     endpoint: str = ""
     token: str | Secret | None = None
+    only: str = "all"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     source: str = "hub"
@@ -70,6 +72,7 @@ class Checkpoint(Resource):
     stall: float = 30.0
     manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
     moved_to: str = field(default="", init=False, repr=False, compare=False)
+    unnamed: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -84,6 +87,7 @@ class Checkpoint(Resource):
             )
         if self.commit and not is_commit(self.commit):
             raise InventoryError(f"{self.commit!r} is no commit", where=self.where, hint="give all 40 digits")
+        declared.one_of(self.only, "only", ("all", "indexed"), self.where)
         declared.one_of(self.source, "source", ("hub", "push"), self.where)
         declared.one_of(self.verify, "verify", ("changed", "deep"), self.where)
         put(self, "revision", str(self.revision))
@@ -110,10 +114,12 @@ class Checkpoint(Resource):
         if not pinned:
             resolved = hub.resolve(self.repository, self.revision)
             pinned, moved = resolved.commit, resolved.moved_to
-        manifest = hub.manifest(self.repository, pinned).chosen(self.include, self.exclude)
+        whole = hub.manifest(self.repository, pinned)
+        manifest = hub.indexed(whole) if self.only == "indexed" else whole
         ready = dataclasses.replace(self)
-        object.__setattr__(ready, "manifest", manifest)
+        object.__setattr__(ready, "manifest", manifest.chosen(self.include, self.exclude))
         object.__setattr__(ready, "moved_to", moved)
+        object.__setattr__(ready, "unnamed", _left_out(whole, manifest))
         return ready
 
     @property
@@ -163,9 +169,13 @@ class Checkpoint(Resource):
         }
 
     def notices(self, found: Observed) -> tuple[str, ...]:
-        if not self.moved_to:
-            return ()
-        return (f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name",)
+        told = []
+        if self.moved_to:
+            told.append(f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name")
+        held = found.get("manifest") if isinstance(found, Mapping) else None
+        if self.unnamed and self.manifest is not None and held != self.manifest.digest:
+            told.append(f"{self.id}: {self.unnamed}")
+        return tuple(told)
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         """Fetched by the node; or, with `source: push`, what it lacks is streamed to it first, resuming by offset."""
@@ -199,6 +209,17 @@ class Checkpoint(Resource):
                 hint="complete the folder on this machine, or leave `local` undeclared",
             )
         return found
+
+
+def _left_out(whole: Manifest, manifest: Manifest) -> str:
+    """What `only` leaves out, in words; "" for nothing."""
+    kept = {file.path for file in manifest.files}
+    out = [file.path for file in whole.files if file.path not in kept]
+    if not out:
+        return ""
+    amount = (whole.size - manifest.size) / 1e9
+    more = f" and {len(out) - 3} more" if len(out) > 3 else ""
+    return f"`only: indexed` leaves out {amount:.1f} GB of weights: {', '.join(out[:3])}{more}"
 
 
 def _chunks(path: Path, offset: int) -> Iterator[bytes]:

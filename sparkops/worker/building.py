@@ -7,7 +7,6 @@ is finished, so that a killed build goes on. It publishes nothing itself and mus
 
 import contextlib
 import copy
-import hashlib
 import json
 import os
 import shutil
@@ -193,7 +192,7 @@ class Building:
             self._put(CONFIG, [_text(draft.config)])
 
     def _put(self, path: str, text: Iterable[str]) -> None:
-        made, part = hashlib.sha256(), f"{PARTS}/text"
+        made, part = verifying.hasher("sha256:", 0), f"{PARTS}/text"
         with open(part, "wb") as file:
             for each in text:
                 data = each.encode()

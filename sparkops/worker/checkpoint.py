@@ -190,6 +190,7 @@ def _order(place: Place, existing: int | None, act: State, index: verifying.Inde
         "record": act["manifest"],
         "previous": previous,
         "known": {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit},
+        "prefixes": index.prefixes(),
         "mode": act["mode"],
         "adopt": act["adopt"],
         "hub": {**act["hub"], "repository": manifest["repository"], "commit": manifest["commit"]},
@@ -201,6 +202,7 @@ def _finish(
     place: Place, staging: int, existing: int | None, done: State, order: State, index: verifying.Index
 ) -> None:
     """Note what was proven, publish, sweep. The note comes first: a crash in between costs no second hashing."""
+    index.keep_prefixes({oid for _, _, oid in order["files"]})
     if "staged" in done:
         read = dict(sorted(index.entries.values(), key=lambda entry: entry[1]))
         proven = {}
@@ -295,9 +297,33 @@ def look(call: Call, args: State) -> State:
 
 
 def verify(call: Call, args: State) -> State:
-    """Hash what a folder holds against its own record, `again` also what was proven: `{folder, state_dir, again}`."""
+    """Hash what a folder holds against its own record, `again` also what was proven: `{folder, state_dir, again}`.
+
+    Where nothing has to be read there is no job: this costs file stats only.
+    """
+    started = time.time()
+    if not args["again"] and (done := _unchanged(args)) is not None:
+        return {**done, "seconds": time.time() - started}
     word = "verify again" if args["again"] else "verify"
     return dict(jobs.run(call, f"checkpoint {args['folder']}", "checkpoint", "prove", args, attach=word))
+
+
+def _unchanged(args: State) -> State | None:
+    """The answer of `prove` for a folder that is proven as it stands; None for any other."""
+    existing = Place(args["folder"]).open()
+    if existing is None:
+        return None
+    try:
+        digest, record = record_of(existing)
+        files = record.get("files", [])
+        found = _files(existing, files, verifying.Index(args["state_dir"], args["folder"]), False)
+    finally:
+        os.close(existing)
+    if not found["hashed"]:
+        return None
+    told: State = {key: record[key] for key in ("repository", "commit")}
+    told |= {"files": len(files), "size": sum(size for _, size, _ in files), "hashed": 0, "missing": [], "wrong": []}
+    return {**told, "manifest": digest, "hashed_at": found["hashed"]}
 
 
 def prove(job: jobs.Job, args: State) -> State:
@@ -322,11 +348,12 @@ def prove(job: jobs.Job, args: State) -> State:
     finally:
         index.save(keep={verifying.identity(status) for _, status in _walk(existing)})
     what = {key: record.get(key, "") for key in ("repository", "commit")}
-    return {**done, **what, "manifest": digest, "seconds": time.time() - started}
+    hashed_at = _files(existing, record["files"], index, False)["hashed"]
+    return {**done, **what, "manifest": digest, "hashed_at": hashed_at, "seconds": time.time() - started}
 
 
 def hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
-    """What the child tells: its progress goes to the job, what it hashed into the index."""
+    """What the child tells: its progress goes to the job, what it hashed into the index, which keeps prefix digests."""
 
     def hear(message: State) -> None:
         if isinstance(message.get("progress"), dict):
@@ -334,6 +361,9 @@ def hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
         if isinstance(message.get("hashed"), list):
             mark, oid = message["hashed"]
             index.note(str(mark), str(oid))
+        if isinstance(message.get("prefixes"), list):
+            oid, digests = message["prefixes"]
+            index.note_prefixes(str(oid), list(digests))
 
     return hear
 
