@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import report
 
-BENCHMARKS = ("startup", "inventory", "lint", "verifying", "noop", "peers")
+BENCHMARKS = ("startup", "inventory", "lint", "verifying", "building", "noop", "peers")
 
 
 def main() -> int:
