@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparkops.core.errors import InventoryError
 from sparkops.models.argv import canonical
 
 NAMES = ("quantize", "hybrid", "mtp", "lm_head", "repack")
@@ -131,3 +132,16 @@ def _plain(name: str, options: Any) -> Any:
         key: each for key, each in options.items() if key not in ("donor", "revision", "commit") and each is not None
     }
     return {"layers": LAYERS, **kept} if name == "hybrid" else kept
+
+
+def parsed(word: str) -> dict[str, Any]:
+    """A step as the command line has it: `hybrid=ORG/NAME@REVISION`, `mtp`, `lm_head=int8`. Raises InventoryError."""
+    name, _, value = word.partition("=")
+    if name not in NAMES:
+        raise InventoryError(f"there is no step {name!r}", hint=f"the steps are {', '.join(NAMES)}")
+    if name == "quantize":
+        return {name: {"scheme": value}}
+    if name in ("hybrid", "mtp"):
+        donor, _, revision = value.partition("@")
+        return {name: {key: each for key, each in (("donor", donor), ("revision", revision)) if each}}
+    return {name: value}

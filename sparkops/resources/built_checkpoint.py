@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sparkops.checkpoints.hub import HubError
-from sparkops.checkpoints.manifest import Manifest, is_commit
+from sparkops.checkpoints.manifest import Manifest, ManifestFile, is_commit
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State, Unknown
@@ -59,6 +59,12 @@ class BuiltCheckpoint(OfRepository):
         if not self.steps:
             raise InventoryError(f"{self.name} is built by no step", where=self.where, hint="declare its steps")
 
+    @property
+    def moving(self) -> tuple[build_steps.Donor, ...]:
+        """The donors that are declared by a branch or tag."""
+        found = build_steps.donors(self.steps)
+        return tuple(each for each in found if not each.commit and not is_commit(each.revision))
+
     def prepare(self) -> BuiltCheckpoint:
         """With what base and donors hold. Raises HubError."""
         return self.ready(self.learn()[0])
@@ -69,6 +75,11 @@ class BuiltCheckpoint(OfRepository):
         object.__setattr__(found, "manifest", base)
         object.__setattr__(found, "donors", tuple(map(self._donor, build_steps.donors(self.steps))))
         return found
+
+    def of_files(self, commit: str, files: Sequence[Sequence[Any]]) -> BuiltCheckpoint:
+        """With a base that was hashed where it lies: `files` as [path, size, oid]. Raises HubError, ManifestError."""
+        listed = tuple(ManifestFile(str(path), int(size), str(oid)) for path, size, oid in files)
+        return self.ready(Manifest(self.repository, commit if is_commit(commit) else "0" * 40, listed))
 
     def _donor(self, donor: build_steps.Donor) -> Manifest:
         commit = donor.commit or (donor.revision if is_commit(donor.revision) else "")

@@ -77,13 +77,14 @@ def bring(job: jobs.Job, args: State) -> State:
         os.fchdir(staging)
         return Bringing(order, existing, say, job.check).work()
 
-    try:
-        done = rights.run(who, work, proof.hearing(job, index))
-    finally:
-        if index.entries:
-            index.save()
-    if "missing" not in done:
-        proof.finish(place, staging, existing, done, order, index)
+    with proof.our_links(ask["state_dir"], *([] if existing is None else [existing])):
+        try:
+            done = rights.run(who, work, proof.hearing(job, index))
+        finally:
+            if index.entries:
+                index.save()
+        if "missing" not in done:
+            proof.finish(place, staging, existing, done, order, index)
     return done
 
 

@@ -4,11 +4,12 @@ Shared by the kinds whose thing is a folder with a record: `checkpoint` and `bui
 content gets into the staging folder.
 """
 
+import contextlib
 import os
 import pwd
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sparkops.worker import checkpoint_place, jobs, verifying
@@ -89,11 +90,13 @@ def retire(place: Place, state_dir: str) -> None:
     if handle is None:
         return
     digest, _ = record_of(handle)
-    os.close(handle)
     if not digest:
+        os.close(handle)
         raise Refused(f"{place.folder} has no record of sparkops", hint="look into it and remove it by hand")
-    place.retire()
-    verifying.Index(state_dir, place.folder).forget()
+    with our_links(state_dir, handle):
+        place.retire()
+        verifying.Index(state_dir, place.folder).forget()
+    os.close(handle)
 
 
 def who_of(name: str, existing: int | None) -> pwd.struct_passwd:
@@ -125,6 +128,35 @@ def walk(handle: int) -> list[tuple[str, os.stat_result]]:
         for folder, _, files, at in os.fwalk(".", dir_fd=handle, follow_symlinks=False)
         for name in files
     ]
+
+
+@contextlib.contextmanager
+def our_links(state_dir: str, *folders: int) -> Iterator[None]:
+    """Around acts that give files of open folders another name or take one away: what was proven stays proven.
+
+    Such an act moves a file's ctime, by its inode in every folder that has it; all indexes of the node are told.
+    """
+    before = {verifying.identity(status): status for folder in folders for _, status in walk(folder)}
+    try:
+        yield
+    finally:
+        for index in verifying.indexes(state_dir):
+            _follow(index, {before[mark].st_ino: mark for mark in index.entries if mark in before}, before)
+
+
+def _follow(index: verifying.Index, marks: dict[int, str], before: dict[str, os.stat_result]) -> None:
+    handle = Place(index.folder).open() if marks else None
+    if handle is None:
+        return
+    try:
+        now = [status for _, status in walk(handle) if status.st_ino in marks]
+    finally:
+        os.close(handle)
+    for status in now:
+        mark = marks[status.st_ino]
+        if verifying.lasting(status) == verifying.lasting(before[mark]) and verifying.identity(status) != mark:
+            index.note(verifying.identity(status), *index.entries[mark])
+    index.save()
 
 
 def finish(place: Place, staging: int, existing: int | None, done: State, order: State, index: verifying.Index) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from sparkops.worker import claims
@@ -80,12 +80,15 @@ class Index:
         self.path = os.path.join(state_dir, "verified", f"{name}.json")
         self.folder = folder
         self.entries: dict[str, tuple[str, float]] = {}
+        self.record = ""
+        """The digest of the record that a build published in the folder; its owner could write another one there."""
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
             with open(self.path, encoding="utf-8") as file:
                 stored = json.load(file)
             now = time.time()
             read = {str(key): (str(oid), float(at)) for key, (oid, at) in stored["files"].items()}
             self.entries = {key: (oid, at if at <= now else 0.0) for key, (oid, at) in read.items()}
+            self.record = str(stored.get("record") or "")
 
     def find(self, status: os.stat_result) -> tuple[str, float] | None:
         """The oid read at exactly this identity and when (seconds since the epoch), or None.
@@ -104,9 +107,22 @@ class Index:
             self.entries = {mark: entry for mark, entry in self.entries.items() if mark in keep}
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         record: dict[str, Any] = {"folder": self.folder, "files": self.entries}
+        if self.record:
+            record["record"] = self.record
         claims.write(self.path, json.dumps(record).encode(), 0o600)
 
     def forget(self) -> None:
         """Remove it."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+
+
+def indexes(state_dir: str) -> Iterator[Index]:
+    """Every index that is kept there."""
+    folder = os.path.join(state_dir, "verified")
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(folder)):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    found = str(json.load(file)["folder"])
+                yield Index(state_dir, found)
