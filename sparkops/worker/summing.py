@@ -12,8 +12,8 @@ from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
 from sparkops.worker import jobs, verifying
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.checkpoint_bringing import Tracker
 from sparkops.worker.checkpoint_place import Place, record_of
+from sparkops.worker.tracking import Tracker
 
 State = dict[str, Any]
 Found = list[tuple[str, os.stat_result]]

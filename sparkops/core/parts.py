@@ -1,6 +1,7 @@
 """Which part of a model a tensor belongs to, by the names that Qwen3.5-MoE and its like use in their checkpoints.
 
-Names and counts as vLLM's loader reads them (vllm 0.33 models qwen3_5 and qwen3_5_mtp). It must not know files.
+Names and counts as vLLM's loader reads them (vllm 0.33 models qwen3_5 and qwen3_5_mtp). Controller and node share it:
+standard library only. It must not know files.
 """
 
 from __future__ import annotations
