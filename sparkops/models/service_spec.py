@@ -133,7 +133,7 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
     def base(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
         return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    found = {"service_spec": make, "secret_environment": secrets, "headless": headless}
+    found: dict[str, Callable[..., Any]] = {"service_spec": make, "secret_environment": secrets, "headless": headless}
     return {**found, "model_folder": folder, "base_folder": base}
 
 

@@ -31,7 +31,7 @@ from sparkops.resources.checkpoint import Checkpoint, OfRepository
 HERE = "here"
 NAMELESS = "local"
 """The repository that a record names where the base is a folder of unknown origin."""
-KINDS = ("checkpoint", "built_checkpoint", "summing")
+KINDS = ("checkpoint", "built_checkpoint", "summing", "build_checking")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +49,41 @@ class Order:
     token: Secret | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCheck:
+    """What one step would do to the tensors; or why it is `refused`. `from_donors` are bytes."""
+
+    name: str
+    changed: int = 0
+    added: int = 0
+    removed: int = 0
+    from_donors: int = 0
+    notes: tuple[str, ...] = ()
+    refused: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a build would make. Sizes are bytes: of all weights, and of what is written rather than linked."""
+
+    output: str
+    steps: tuple[StepCheck, ...]
+    size: int = 0
+    files: int = 0
+    written: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether the build would be."""
+        return any(step.refused for step in self.steps)
+
+
 def build(order: Order, *, listener: events.Listener = events.silent, stop: threading.Event | None = None) -> Report:
     """Build it, or go on with it. Raises InventoryError, HubError, and what kept the base from being read."""
     started = time.monotonic()
     target = Target(name=HERE, type="local", state_dir=_state_dir())
-    with Fleet(
-        {HERE: target},
-        cluster="",
-        connections=Connections(Passwords()),
-        program=kinds_bundle(KINDS),
-        listener=listener,
-    ) as fleet:
+    with _fleet(target, listener) as fleet:
         resources = _resources(order, fleet, target.state_dir, listener)
         seen = observe(fleet, resources)
         made = plan.build(resources, seen, today=datetime.datetime.now(datetime.timezone.utc).date())
@@ -75,6 +99,27 @@ def build(order: Order, *, listener: events.Listener = events.silent, stop: thre
         seconds=time.monotonic() - started,
         interrupted=any(result.outcome == "interrupted" for result in results),
     )
+
+
+def check(order: Order, *, listener: events.Listener = events.silent) -> Checked:
+    """What each step would do, from the headers of base and donors. Raises InventoryError, HubError, SparkopsError."""
+    output = _output(order)
+    target = Target(name=HERE, type="local", state_dir=_state_dir())
+    common = _common(order, target.state_dir)
+    folder = Path(order.base).expanduser()
+    with _fleet(target, listener) as fleet:
+        if folder.is_dir():
+            built = _built(order, str(folder.resolve()), NAMELESS, common).ready(None)
+            base: dict[str, Any] = {"folder": str(folder.resolve())}
+        else:
+            fetched = _fetched(order, common)
+            assert fetched.manifest is not None
+            built = _built(order, fetched.name, order.base, common).ready(fetched.manifest)
+            base = built.source(fetched.manifest)
+        asked = {**built.building(), "base": base, "folder": str(output)}
+        told = followed(fleet.session(HERE).stream("build_checking.look", asked), HERE, f"check {output}", listener)
+    steps = tuple(StepCheck(**{**each, "notes": tuple(each["notes"])}) for each in told["steps"])
+    return Checked(output=str(output), **{**told, "steps": steps})
 
 
 def steps_of(words: Sequence[str], layers: str, recipe: str) -> list[dict[str, Any]]:
@@ -99,44 +144,55 @@ def steps_of(words: Sequence[str], layers: str, recipe: str) -> list[dict[str, A
 
 def _resources(order: Order, fleet: Fleet, state_dir: str, listener: events.Listener) -> tuple[OfRepository, ...]:
     """The base, where it has to be fetched, and what is built of it; both know what the hub says."""
-    output = Path(os.path.normpath(Path.cwd() / order.output.expanduser()))
-    common: dict[str, Any] = {
-        "node": HERE,
-        "endpoint": order.endpoint,
-        "token": order.token,
-        "state_dir": state_dir,
-    }
+    common = _common(order, state_dir)
     folder = Path(order.base).expanduser()
     if folder.is_dir():
         base = str(folder.resolve())
-        told = followed(
-            fleet.session(HERE).stream("summing.folder", {"folder": base, "state_dir": state_dir}),
-            HERE,
-            f"checkpoint {base} @{HERE}",
-            listener,
-        )
-        name = str(told["repository"] or NAMELESS)
-        built = BuiltCheckpoint(name=str(output), base=base, repository=name, steps=tuple(order.steps), **common)
+        asking = fleet.session(HERE).stream("summing.folder", {"folder": base, "state_dir": state_dir})
+        told = followed(asking, HERE, f"checkpoint {base} @{HERE}", listener)
+        built = _built(order, base, str(told["repository"] or NAMELESS), common)
         return (built.of_files(str(told["commit"]), told["files"]),)
-    if folder.exists() or order.base.startswith((".", "/", "~")):
-        raise InventoryError(f"{order.base} is no folder", hint="name a folder, or a repository as ORG/NAME")
-    fetched = Checkpoint(
-        name=str(output.parent / order.base.replace("/", "--")),
-        repository=order.base,
-        revision=order.revision,
-        **common,
-    ).prepare()
+    fetched = _fetched(order, common)
     assert fetched.manifest is not None
-    built = BuiltCheckpoint(
-        name=str(output),
-        base=fetched.name,
-        repository=order.base,
+    return fetched, _built(order, fetched.name, order.base, common, fetched.id).ready(fetched.manifest)
+
+
+def _fleet(target: Target, listener: events.Listener) -> Fleet:
+    return Fleet(
+        {HERE: target},
+        cluster="",
+        connections=Connections(Passwords()),
+        program=kinds_bundle(KINDS),
+        listener=listener,
+    )
+
+
+def _common(order: Order, state_dir: str) -> dict[str, Any]:
+    return {"node": HERE, "endpoint": order.endpoint, "token": order.token, "state_dir": state_dir}
+
+
+def _output(order: Order) -> Path:
+    return Path(os.path.normpath(Path.cwd() / order.output.expanduser()))
+
+
+def _fetched(order: Order, common: Mapping[str, Any]) -> Checkpoint:
+    """The base as a folder beside the output. Raises InventoryError, HubError."""
+    if Path(order.base).expanduser().exists() or order.base.startswith((".", "/", "~")):
+        raise InventoryError(f"{order.base} is no folder", hint="name a folder, or a repository as ORG/NAME")
+    name = str(_output(order).parent / order.base.replace("/", "--"))
+    return Checkpoint(name=name, repository=order.base, revision=order.revision, **common).prepare()
+
+
+def _built(order: Order, base: str, repository: str, common: Mapping[str, Any], *after: str) -> BuiltCheckpoint:
+    return BuiltCheckpoint(
+        name=str(_output(order)),
+        base=base,
+        repository=repository,
         revision=order.revision,
         steps=tuple(order.steps),
-        after=(fetched.id,),
+        after=after,
         **common,
     )
-    return fetched, built.ready(fetched.manifest)
 
 
 def _state_dir() -> str:

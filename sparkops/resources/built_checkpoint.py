@@ -69,8 +69,8 @@ class BuiltCheckpoint(OfRepository):
         """With what base and donors hold. Raises HubError."""
         return self.ready(self.learn()[0])
 
-    def ready(self, base: Manifest) -> BuiltCheckpoint:
-        """With this base; only the donors are asked for. Raises HubError."""
+    def ready(self, base: Manifest | None) -> BuiltCheckpoint:
+        """With this base (None: it is not known yet) and what the donors hold. Raises HubError."""
         found = dataclasses.replace(self)
         object.__setattr__(found, "manifest", base)
         object.__setattr__(found, "donors", tuple(map(self._donor, build_steps.donors(self.steps))))
@@ -126,23 +126,25 @@ class BuiltCheckpoint(OfRepository):
         if self.manifest is None:
             return {}
         return {
+            **self.building(),
             "identity": self.identity,
             "base": {"manifest": self.manifest.digest, "files": _files(self.manifest)},
-            "donors": [
-                {
-                    "repository": donor.repository,
-                    "commit": donor.commit,
-                    "manifest": donor.digest,
-                    "files": _files(donor),
-                    "hub": self.asking(),
-                }
-                for donor in self.donors
-            ],
-            "steps": build_steps.numbered(self.steps),
             "record": self.record,
             "again": step.action == "replace",
+        }
+
+    def building(self) -> dict[str, Any]:
+        """What the node needs of donors and steps."""
+        return {
+            "donors": [self.source(donor) for donor in self.donors],
+            "steps": build_steps.numbered(self.steps),
             "manner": self.manner,
         }
+
+    def source(self, manifest: Manifest) -> dict[str, Any]:
+        """A repository as the node reads parts of it."""
+        told = {"repository": manifest.repository, "commit": manifest.commit, "manifest": manifest.digest}
+        return {**told, "files": _files(manifest), "hub": self.asking()}
 
     @property
     def record(self) -> dict[str, Any]:

@@ -63,15 +63,9 @@ class Building:
     def _work(self) -> dict[str, Any]:
         self._take_up()
         self._base.prove(self.order["known"], self.say, self.check)
-        files, self._metadata = self._base.tensors()
-        self._original = {path: list(entries) for path, entries in files.items()}
+        draft = self.draft(lambda name, draft: None)
         config = self._base.json(CONFIG)
-        draft = Draft(files, copy.deepcopy(config), [source.donor() for source in self._sources])
-        for step in self.order["steps"]:
-            _apply(step, draft)
-        draft.files = {path: entries for path, entries in draft.files.items() if entries}
-        unique(draft.files, "the draft")
-        outputs = self._outputs(draft)
+        outputs = self.outputs(draft)
         wanted = _stored(entry for output in outputs for entry in output.entries)
         self._space(outputs, wanted)
         self._hold(draft.gates, wanted)
@@ -81,6 +75,20 @@ class Building:
         self._link_others(draft)
         self._sum_up(draft, wanted)
         return self._result(draft)
+
+    def draft(self, heard: Callable[[str, Draft], None]) -> Draft:
+        """The checkpoint to be, from headers alone; `heard` is told before the first step ("") and after each."""
+        files, self._metadata = self._base.tensors()
+        self._original = {path: list(entries) for path, entries in files.items()}
+        config = copy.deepcopy(self._base.json(CONFIG))
+        draft = Draft(files, config, [source.donor() for source in self._sources])
+        heard("", draft)
+        for step in self.order["steps"]:
+            _apply(step, draft)
+            heard(next(iter(step)), draft)
+        draft.files = {path: entries for path, entries in draft.files.items() if entries}
+        unique(draft.files, "the draft")
+        return draft
 
     def _take_up(self) -> None:
         """What an earlier run of the same build finished; whatever else stands here goes, but for fetched content."""
@@ -108,7 +116,7 @@ class Building:
         journal = {"identity": self.order["identity"], "files": self._finished}
         claims.write(JOURNAL, json.dumps(journal).encode(), 0o600)
 
-    def _outputs(self, draft: Draft) -> list[Output]:
+    def outputs(self, draft: Draft) -> list[Output]:
         """The files that have to be written: those that are not as the base has them, and not finished."""
         return [
             Output(path, entries, self._metadata.get(path, NEW_METADATA), f"{PARTS}/{number}")
