@@ -120,8 +120,7 @@ Examples:
 BASE is a folder here, or a repository, which is fetched beside the output (what the Hugging Face cache has is linked).
 The steps are done in the order given: quantize only first, repack only last. What ended early goes on when the same
 command is run again; nothing is in the output's place before it is whole.
-The exit status is 0 when it is built, 2 with --check where a step would be refused, 4 where the build failed, 75 where
-another build of other inputs works on that folder.""",
+The exit status is 0 when it is built, 2 with --check where a step would be refused, 4 where the build failed.""",
 )
 @click.argument("base", metavar="FOLDER|ORG/NAME")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to build")
@@ -179,6 +178,8 @@ def build(
             report = building.build(order, listener=listener, stop=stop)
     if not check:
         emit(report, form, None, no_color=no_color, verbose=0)
+        if form == "text" and not report.plan.steps and report.exit_status == 0:
+            click.echo(f"{report.cluster}: built already, and as declared")
         return report.exit_status
     if form == "json":
         click.echo(json.dumps({"schema": "sparkops.build-check/1", **dataclasses.asdict(told)}, indent=1))
