@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from sparkops.worker import build_hybrid, claims, fetching, verifying
+from sparkops.worker import build_hybrid, build_lm_head, build_mtp, claims, fetching, verifying
 from sparkops.worker.building_donors import Source, coalesced, length
 from sparkops.worker.building_headers import CONFIG, INDEX, Base, unique
 from sparkops.worker.building_writing import Output, Writing
@@ -30,6 +30,8 @@ Wanted = dict[int, dict[str, Ranges]]
 
 STEPS: dict[str, Callable[[Draft, Any], None]] = {
     "hybrid": build_hybrid.apply,
+    "mtp": build_mtp.apply,
+    "lm_head": build_lm_head.apply,
 }
 JOURNAL = ".sparkops/built.json"
 PARTS = ".sparkops/parts"
