@@ -54,6 +54,8 @@ class Building:
         self._finished: dict[str, list[Any]] = {}
         """By path: oid, bytes and lasting identity of what stands complete in staging."""
         self._metadata: dict[str, dict[str, str]] = {}
+        self._asked_by: list[str] = []
+        """The step that each gate of the draft is of."""
 
     def work(self) -> dict[str, Any]:
         """Do it: `files` of what stands in staging, their identities (`staged`), which are `linked` from the base."""
@@ -86,8 +88,10 @@ class Building:
         draft = Draft(files, config, [source.donor() for source in self._sources])
         heard("", draft)
         for step in self.order["steps"]:
+            known, name = len(draft.gates), next(iter(step))
             _apply(step, draft)
-            heard(next(iter(step)), draft)
+            self._asked_by += [name] * (len(draft.gates) - known)
+            heard(name, draft)
         draft.files = {path: entries for path, entries in draft.files.items() if entries}
         unique(draft.files, "the draft")
         return draft
@@ -141,14 +145,16 @@ class Building:
         inputs = [entry for gate in gates for entry in gate.inputs]
         self._fetch(_stored(entry for entry in inputs if entry.size <= SMALL or _among(entry, wanted)))
         tracker = Tracker(self.say, self.check, "holding samples against the base", len(gates))
+        name = ""
         try:
-            for gate in gates:
+            for step, gate in zip(self._asked_by, gates, strict=True):
+                name = step
                 gate.check(self._reader(gate.inputs))
                 tracker.read(1)
-        except Refused:
+        except Refused as error:
             for source in self._sources:
                 source.drop()
-            raise
+            raise Refused(f"{name}: {error}", error.type, error.hint, error.detail) from None
 
     def _fetch(self, wanted: Wanted) -> None:
         for number, ranges in wanted.items():

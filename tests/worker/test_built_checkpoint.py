@@ -1,4 +1,4 @@
-"""The node half of `built_checkpoint` on a temporary folder, donors on a hub of this machine: identity, repair, resumption."""
+"""The node half of `built_checkpoint` on a temporary folder, donors on a hub here: identity, repair, resumption."""
 
 import json
 import os
@@ -169,7 +169,7 @@ def test_a_donor_s_other_commit_is_another_build_and_replaces_the_first_by_one_r
 
 def test_numbers_of_another_model_are_refused_and_nothing_is_published(declare: Declare) -> None:
     one = declare(steps=({"hybrid": {"donor": "org/other"}},))
-    with pytest.raises(Refused, match=r"hybrid|org/other"):
+    with pytest.raises(Refused, match=r"^hybrid: .*the donor's FP8 is not what it would replace"):
         apply(one)
     assert not Path(one.name).exists()
 
@@ -217,9 +217,10 @@ def running(one: BuiltCheckpoint) -> int:
 
 def test_a_killed_build_goes_on_and_asks_for_no_byte_twice(declare: Declare, hub: Hub) -> None:
     one = declare()
-    hub.fail("*.safetensors", Fault(rate=60_000))
+    hub.forget()
+    hub.fail("*.safetensors", Fault(rate=150_000))
     thread, raised = start(one)
-    wait_for(lambda: hub.bytes_sent("*.safetensors") > 4000)
+    wait_for(lambda: hub.bytes_sent("*.safetensors") > 8000)
     os.kill(wait_for(lambda: running(one)), signal.SIGKILL)
     thread.join(20)
     assert "ended without a result" in str(raised[0])
@@ -247,26 +248,14 @@ def test_a_second_builder_of_the_same_attaches_and_one_of_other_inputs_is_told(d
     assert found(one)["identity"] == one.identity
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (Fault(size_delta=5), "size"),
-        (Fault(ignore_range=True), "range"),
-        (Fault(status=403), "403"),
-    ],
-)
-def test_a_donor_s_fault_is_told_with_its_file_and_nothing_is_published(
-    declare: Declare, hub: Hub, fault: Fault, words: str
-) -> None:
+def test_a_donor_s_fault_is_told_with_its_file_and_nothing_is_published(declare: Declare, hub: Hub) -> None:
     one = declare()
-    hub.fail("*.safetensors", fault)
-    with pytest.raises(Refused) as caught:
+    hub.fail("model-00001*", Fault(size_delta=5))
+    with pytest.raises(Refused, match=r"model-00001\S* of org/fp8@.* are served where the manifest says"):
         apply(one)
-    assert ".safetensors" in str(caught.value), caught.value
-    assert words in f"{caught.value} {caught.value.hint}", caught.value
     assert not Path(one.name).exists()
     hub.heal()
-    apply(one)
+    assert apply(one) == ["existence"]
 
 
 def test_verification_and_removal_know_built_folders(declare: Declare, base: Checkpoint, tmp_path: Path) -> None:
