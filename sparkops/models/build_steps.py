@@ -17,6 +17,8 @@ from sparkops.models.argv import canonical
 NAMES = ("quantize", "hybrid", "mtp", "lm_head", "repack")
 LAYERS = "shared_expert"
 """The layers that `hybrid` takes unless others are named."""
+NEEDED: Mapping[str, str] = {"hybrid": "donor", "quantize": "scheme"}
+"""What a step can't do without, by its name."""
 _DONOR = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Steps = Sequence[Mapping[str, Any]]
@@ -60,6 +62,9 @@ def faults(steps: Steps) -> Iterator[Fault]:
             yield Fault(index, name, "the step quantize can only be the first", "it makes what the others change")
         if name == "repack" and index < len(steps) - 1:
             yield Fault(index, name, "the step repack can only be the last", "it writes all layers in their final form")
+        needed = NEEDED.get(name)
+        if needed and not (isinstance(options, Mapping) and options.get(needed)):
+            yield Fault(index, name, f"the step {name} lacks its {needed}", f"write {name}: {{{needed}: …}}")
         donor = options.get("donor") if isinstance(options, Mapping) else None
         if isinstance(donor, str) and not _DONOR.fullmatch(donor):
             yield Fault(index, name, f"the donor {donor!r} is no repository", "it is written ORG/NAME")
