@@ -206,7 +206,33 @@ def _lint(found: Figures) -> Iterable[str]:
     )
 
 
-SECTIONS = {"peers": _peers, "noop": _noop, "startup": _startup, "inventory": _inventory, "lint": _lint}
+def _building(found: Figures) -> Iterable[str]:
+    seconds, limits = found["seconds"], found["limits"]
+    yield "## Building a checkpoint\n"
+    yield (
+        f"{_machine(found)} Load: {found['load'][0]}. A hybrid of {found['bytes'] / 1e9:.1f} GB in {found['shards']} "
+        "shards, all of which change, against `cp` of the base on the same disk, in turn, all files in memory at the "
+        "start. The build hashes, checks samples and returns when the disk has everything, as `cp` does only with "
+        f"`sync`. Its processes together never held more than {found['memory_mib']} MiB (aim {limits['memory_mib']}).\n"
+    )
+    yield _table(
+        ["", "seconds, least to most (rounds)", f"speed of the build to it (aim {limits['ratio']})"],
+        [
+            [name, f"{each['median']:.2f}, {each['min']:.2f} to {each['max']:.2f} ({each['rounds']})",
+             found["ratios"].get(name, "")]
+            for name, each in seconds.items()
+        ],
+    )  # fmt: skip
+
+
+SECTIONS = {
+    "peers": _peers,
+    "noop": _noop,
+    "startup": _startup,
+    "inventory": _inventory,
+    "lint": _lint,
+    "building": _building,
+}
 
 
 def _machine(found: Figures) -> str:
