@@ -18,7 +18,7 @@ from sparkops.worker import checkpoint_rights as rights
 from sparkops.worker import fetching, jobs, verifying
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.checkpoint_bringing import Bringing
-from sparkops.worker.checkpoint_place import Place, record_of
+from sparkops.worker.checkpoint_place import RECORD, Place, record_of
 from sparkops.worker.fetching_content import STORE
 
 VOLATILE = frozenset({"hashed"})
@@ -72,6 +72,7 @@ def bring(job: jobs.Job, args: State) -> State:
     os.makedirs(ask["state_dir"], mode=0o700, exist_ok=True)
     staging = place.stage(who)
     order = _order(place, existing, act, index, bool(ask.get("deep")))
+    index.record = ""
 
     def work(say: rights.Report) -> State:
         os.fchdir(staging)
@@ -198,6 +199,8 @@ def prove(job: jobs.Job, args: State) -> State:
         done = rights.run(proof.who_of("", existing), work, proof.hearing(job, index))
     finally:
         index.save(keep={verifying.identity(status) for _, status in proof.walk(existing)})
+    if index.record and digest != index.record:
+        done["wrong"].append(RECORD)
     what = {key: record.get(key, "") for key in ("repository", "commit")}
     return {**done, **what, "manifest": digest, "seconds": time.time() - started}
 

@@ -144,6 +144,8 @@ def test_a_record_that_somebody_edited_counts_for_nothing(declare: Declare) -> N
     told = json.loads(record.read_text())
     record.write_text(json.dumps({**told, "files": told["files"][:1]}))
     assert (found(one)["identity"], found(one)["steps"]) == ("", [])
+    args = {"folder": one.name, "state_dir": one.state_dir, "again": False}
+    assert checkpoint.verify(call(), args)["wrong"] == [".sparkops/manifest.json"]
     assert "identity" in apply(one)
     assert json.loads(record.read_text()) == told
 
