@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from sparkops.worker import build_hybrid, build_lm_head, build_mtp, claims, fetching, verifying
+from sparkops.worker import build_hybrid, build_lm_head, build_mtp, build_repack, claims, fetching, verifying
 from sparkops.worker.building_donors import Source, coalesced, length
 from sparkops.worker.building_headers import CONFIG, INDEX, Base, unique
 from sparkops.worker.building_writing import Output, Writing
@@ -32,6 +32,7 @@ STEPS: dict[str, Callable[[Draft, Any], None]] = {
     "hybrid": build_hybrid.apply,
     "mtp": build_mtp.apply,
     "lm_head": build_lm_head.apply,
+    "repack": build_repack.apply,
 }
 JOURNAL = ".sparkops/built.json"
 PARTS = ".sparkops/parts"
@@ -72,7 +73,8 @@ class Building:
         outputs = self.outputs(draft)
         wanted = _stored(entry for output in outputs for entry in output.entries)
         self._space(outputs, wanted)
-        self._hold(draft.gates, wanted)
+        if outputs:
+            self._hold(draft.gates, wanted)
         self._fetch(wanted)
         self._write(outputs)
         self._write_texts(draft, config)
@@ -140,7 +142,7 @@ class Building:
 
     def _hold(self, gates: list[Gate], wanted: Wanted) -> None:
         """Look through every gate while something is still to be written. What fails it is not kept."""
-        if not gates or not wanted:
+        if not gates:
             return
         inputs = [entry for gate in gates for entry in gate.inputs]
         self._fetch(_stored(entry for entry in inputs if entry.size <= SMALL or _among(entry, wanted)))

@@ -115,7 +115,7 @@ def autoround(geometry: model.Geometry, seed: int = 0, *, mtp: bool = True) -> T
         draw = random.Random(name)
         module = name.removesuffix(".weight")
         made[f"{module}.qweight"] = ("I32", (width // 8, out), draw.randbytes(width // 8 * out * 4))
-        made[f"{module}.qzeros"] = ("I32", (width // GROUP, out // 8), b"\x88" * (width // GROUP * (out // 8) * 4))
+        made[f"{module}.qzeros"] = ("I32", (width // GROUP, out // 8), b"\x77" * (width // GROUP * (out // 8) * 4))
         made[f"{module}.scales"] = ("F16", (width // GROUP, out), draw.randbytes(width // GROUP * out * 2))
     return made
 
