@@ -216,10 +216,10 @@ def _building(found: Figures) -> Iterable[str]:
         f"`sync`. Its processes together never held more than {found['memory_mib']} MiB (aim {limits['memory_mib']}).\n"
     )
     yield _table(
-        ["", "seconds, least to most (rounds)", f"speed of the build to it (aim {limits['ratio']})"],
+        ["", "seconds, least to most (rounds)", "CPU, s", f"speed of the build to it (aim {limits['ratio']})"],
         [
             [name, f"{each['median']:.2f}, {each['min']:.2f} to {each['max']:.2f} ({each['rounds']})",
-             found["ratios"].get(name, "")]
+             found["cpu_seconds"][name], found["ratios"].get(name, "")]
             for name, each in seconds.items()
         ],
     )  # fmt: skip

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -48,6 +49,8 @@ class Building:
 
     def __init__(self, order: dict[str, Any], base: int, say: Say, check: Callable[[], None]) -> None:
         self.order, self.say, self.check = order, say, check
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every file of the base and the donors is held open
         self._base = Base(base, order["files"])
         self._sources = [
             Source(number, each, order["manner"], say, check) for number, each in enumerate(order["donors"])
@@ -137,31 +140,27 @@ class Building:
         return len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
 
     def _space(self, outputs: list[Output], wanted: Wanted) -> None:
-        fetched = sum(self._sources[number].missing(ranges) for number, ranges in wanted.items() if number >= 0)
+        fetched = sum(self._sources[number].missing(ranges) for number, ranges in wanted.items())
         enough_space(sum(output.size for output in outputs) + fetched, self.order["folder"])
 
     def _hold(self, gates: list[Gate], wanted: Wanted) -> None:
-        """Look through every gate while something is still to be written. What fails it is not kept."""
-        if not gates:
-            return
+        """Look through every gate. What a donor sent and fails it is not kept."""
         inputs = [entry for gate in gates for entry in gate.inputs]
         self._fetch(_stored(entry for entry in inputs if entry.size <= SMALL or _among(entry, wanted)))
-        tracker = Tracker(self.say, self.check, "holding samples against the base", len(gates))
-        name = ""
-        try:
-            for step, gate in zip(self._asked_by, gates, strict=True):
-                name = step
+        for number, (step, gate) in enumerate(zip(self._asked_by, gates, strict=True), 1):
+            text = f"holding samples against the base, {number} of {len(gates)}"
+            self.say({"progress": {"text": text, "done": None, "total": None}})
+            try:
                 gate.check(self._reader(gate.inputs))
-                tracker.read(1)
-        except Refused as error:
-            for source in self._sources:
-                source.drop()
-            raise Refused(f"{name}: {error}", error.type, error.hint, error.detail) from None
+            except Refused as refused:
+                for source in self._sources if refused.type == "failed" else ():
+                    source.drop()
+                raise Refused(f"{step}: {refused}", refused.type, refused.hint, refused.detail) from None
+            self.check()
 
     def _fetch(self, wanted: Wanted) -> None:
         for number, ranges in wanted.items():
-            if number >= 0:
-                self._sources[number].fetch(ranges, "fetching from")
+            self._sources[number].fetch(ranges, "fetching from")
 
     def _read(self, entry: Entry, start: int, count: int) -> bytes:
         content = entry.content
@@ -249,12 +248,11 @@ class Building:
     def _sum_up(self, draft: Draft, wanted: Wanted) -> None:
         """The record, after which only fetched content is left to be swept."""
         for number, ranges in wanted.items():
-            if number >= 0:
-                source, need = self._sources[number], sum(length(coalesced(ranges, 0)[path]) for path in ranges)
-                draft.notes.append(
-                    f"{source.label}: {source.fetched >> 20} MiB fetched by ranges for the {need >> 20} MiB needed; "
-                    "ranges can't be proven by sha256, only by the file's size and the samples"
-                )
+            source, need = self._sources[number], sum(map(length, coalesced(ranges, 0).values()))
+            draft.notes.append(
+                f"{source.label}: {source.fetched >> 20} MiB fetched by ranges for the {need >> 20} MiB needed; "
+                "ranges can't be proven by sha256, only by the file's size and the samples"
+            )
         files = [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())]
         text = json.dumps({**self.order["record"], "files": files}, sort_keys=True, separators=(",", ":"))
         claims.write(RECORD, text.encode(), 0o644)

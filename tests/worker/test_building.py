@@ -163,8 +163,8 @@ def test_a_build_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(
             break
         except Refused as refused:
             assert "ended early" in str(refused)
-        step += 3
-    assert step > 60
+        step += 2
+    assert step > 30
     assert contents(killed.staging) == contents(whole.staging)
     assert hub.bytes_sent("*.safetensors") < 2 * needed
 
@@ -173,7 +173,7 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
     base = made.save(tmp_path / "base", made.autoround(made.SMALL), made.autoround_config(made.SMALL), shards=1)
     path = base / "model-00001-of-00001.safetensors"
     tensors = made.load(base)
-    size = 400 << 20
+    size = 300 << 20
     names = [(name, dtype, shape, len(data)) for name, (dtype, shape, data) in tensors.items()]
     beginning = head([*names, ("model.visual.huge", "U8", (size,), size)], {})
     with open(path, "wb") as file:
