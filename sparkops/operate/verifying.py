@@ -16,7 +16,7 @@ from sparkops.operate.following import followed
 from sparkops.operate.reach import reach
 from sparkops.reconcile.compile import compile as build
 from sparkops.reconcile.fleet import THREADS
-from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.checkpoint import OfRepository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,8 @@ def verify(
 ) -> tuple[Verified, ...]:
     """Prove the declared checkpoints of these nodes; with `deep` all is read again. Raises InventoryError for none."""
     compiled = build(inventory)
-    declared: dict[str, dict[str, Checkpoint]] = {
-        node: {each.name: each for each in compiled.of(node) if isinstance(each, Checkpoint)} for node in nodes
+    declared: dict[str, dict[str, OfRepository]] = {
+        node: {each.name: each for each in compiled.of(node) if isinstance(each, OfRepository)} for node in nodes
     }
     if not any(declared.values()):
         raise InventoryError(
@@ -82,7 +82,7 @@ def verify(
     return tuple(found)
 
 
-def _one(node: str, session: Session, what: Checkpoint, deep: bool, listener: events.Listener) -> Verified:
+def _one(node: str, session: Session, what: OfRepository, deep: bool, listener: events.Listener) -> Verified:
     args = {"folder": what.name, "state_dir": what.state_dir, "again": deep}
     asking = session.stream("checkpoint.verify", args)
     try:

@@ -57,6 +57,8 @@ class Building:
         self._finished: dict[str, list[Any]] = {}
         """By path: oid, bytes and lasting identity of what stands complete in staging."""
         self._metadata: dict[str, dict[str, str]] = {}
+        self._asked_by: list[str] = []
+        """The step that each gate of the draft is of."""
 
     def work(self) -> dict[str, Any]:
         """Do it: `files` of what stands in staging, their identities (`staged`), which are `linked` from the base."""
@@ -68,15 +70,9 @@ class Building:
     def _work(self) -> dict[str, Any]:
         self._take_up()
         self._base.prove(self.order["known"], self.say, self.check)
-        files, self._metadata = self._base.tensors()
-        self._original = {path: list(entries) for path, entries in files.items()}
+        draft = self.draft(lambda name, draft: None)
         config = self._base.json(CONFIG)
-        draft = Draft(files, copy.deepcopy(config), [source.donor() for source in self._sources])
-        for step in self.order["steps"]:
-            _apply(step, draft)
-        draft.files = {path: entries for path, entries in draft.files.items() if entries}
-        unique(draft.files, "the draft")
-        outputs = self._outputs(draft)
+        outputs = self.outputs(draft)
         wanted = _stored(entry for output in outputs for entry in output.entries)
         self._space(outputs, wanted)
         if outputs:
@@ -87,6 +83,22 @@ class Building:
         self._link_others(draft)
         self._sum_up(draft, wanted)
         return self._result(draft)
+
+    def draft(self, heard: Callable[[str, Draft], None]) -> Draft:
+        """The checkpoint to be, from headers alone; `heard` is told before the first step ("") and after each."""
+        files, self._metadata = self._base.tensors()
+        self._original = {path: list(entries) for path, entries in files.items()}
+        config = copy.deepcopy(self._base.json(CONFIG))
+        draft = Draft(files, config, [source.donor() for source in self._sources])
+        heard("", draft)
+        for step in self.order["steps"]:
+            known, name = len(draft.gates), next(iter(step))
+            _apply(step, draft)
+            self._asked_by += [name] * (len(draft.gates) - known)
+            heard(name, draft)
+        draft.files = {path: entries for path, entries in draft.files.items() if entries}
+        unique(draft.files, "the draft")
+        return draft
 
     def _take_up(self) -> None:
         """What an earlier run of the same build finished; whatever else stands here goes, but for fetched content."""
@@ -114,7 +126,7 @@ class Building:
         journal = {"identity": self.order["identity"], "files": self._finished}
         claims.write(JOURNAL, json.dumps(journal).encode(), 0o600)
 
-    def _outputs(self, draft: Draft) -> list[Output]:
+    def outputs(self, draft: Draft) -> list[Output]:
         """The files that have to be written: those that are not as the base has them, and not finished."""
         return [
             Output(path, entries, self._metadata.get(path, NEW_METADATA), f"{PARTS}/{number}")
@@ -134,7 +146,7 @@ class Building:
         """Look through every gate. What a donor sent and fails it is not kept."""
         inputs = [entry for gate in gates for entry in gate.inputs]
         self._fetch(_stored(entry for entry in inputs if entry.size <= SMALL or _among(entry, wanted)))
-        for number, gate in enumerate(gates, 1):
+        for number, (step, gate) in enumerate(zip(self._asked_by, gates, strict=True), 1):
             text = f"holding samples against the base, {number} of {len(gates)}"
             self.say({"progress": {"text": text, "done": None, "total": None}})
             try:
@@ -142,7 +154,7 @@ class Building:
             except Refused as refused:
                 for source in self._sources if refused.type == "failed" else ():
                     source.drop()
-                raise
+                raise Refused(f"{step}: {refused}", refused.type, refused.hint, refused.detail) from None
             self.check()
 
     def _fetch(self, wanted: Wanted) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sparkops.worker import fetching, verifying
 from sparkops.worker.calls import Refused
+from sparkops.worker.carrying import carry
 from sparkops.worker.checkpoint_place import RECORD
 from sparkops.worker.fetching_content import Content, make_store
 from sparkops.worker.fetching_http import Hub
@@ -288,39 +289,18 @@ class Bringing:
             os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
             if path in self.good or oid in held:
                 source = path if path in self.good else held[oid]
-                _link_from(self.existing, source, self.good[source], path)
+                link_from(self.existing, source, self.good[source], path)
             elif last[oid] == path:
                 os.rename(Content(oid, 0).place, path)
             else:
                 take_over(Content(oid, 0).place, path)
-        self._carry(".")
+        if self.existing is not None:
+            carry(self.existing, {path for path, _, _ in self.files} | set(self.order["previous"]))
         for name in os.listdir(".sparkops"):
             _remove(os.path.join(".sparkops", name))
         self._write_record()
         for folder, _, _ in os.walk("."):
             sync(folder)
-
-    def _carry(self, folder: str) -> None:
-        """What neither record names was put there by somebody: it moves along."""
-        if self.existing is None:
-            return
-        ours = {path for path, _, _ in self.files} | set(self.order["previous"])
-        here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.existing)
-        try:
-            names = [name for name in os.listdir(here) if not (folder == "." and name == ".sparkops")]
-            for name in names:
-                path = os.path.normpath(os.path.join(folder, name))
-                status = os.stat(name, dir_fd=here, follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    self._carry(path)
-                elif path not in ours and not os.path.lexists(path):
-                    os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
-                    if stat.S_ISLNK(status.st_mode):
-                        os.symlink(os.readlink(name, dir_fd=here), path)
-                    elif stat.S_ISREG(status.st_mode):
-                        take_over(f"/proc/self/fd/{here}/{name}", path)
-        finally:
-            os.close(here)
 
     def _tracker(self, word: str, total: int) -> Tracker:
         return Tracker(self.say, self.check, word, total)
@@ -332,7 +312,7 @@ class Bringing:
                 done.result()
 
 
-def _link_from(existing: int | None, path: str, mark: str, target: str) -> None:
+def link_from(existing: int | None, path: str, mark: str, target: str) -> None:
     """A proven file of the old folder, in the new one too; raises Refused when it changed since it was proven."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=existing)
     try:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from sparkops.worker import claims
@@ -25,6 +25,8 @@ SPAN = 64 << 20
 """Bytes of a content after which the SHA-256 so far is kept: what tells later in which span it was damaged."""
 MOST_PREFIXES = 1 << 16
 """Prefix digests that are kept of one folder, 4 TiB of spans."""
+PREFIXES = ".prefixes.json"
+"""How the name of the file of prefix digests beside an index ends."""
 _PREFIX = re.compile("[0-9a-f]{64}")
 
 
@@ -145,15 +147,18 @@ class Index:
     def __init__(self, state_dir: str, folder: str) -> None:
         name = hashlib.sha256(folder.encode()).hexdigest()[:16]
         self.path = os.path.join(state_dir, "verified", f"{name}.json")
-        self._prefixes = os.path.join(state_dir, "verified", f"{name}.prefixes.json")
+        self._prefixes = os.path.join(state_dir, "verified", f"{name}{PREFIXES}")
         self.folder = folder
         self.entries: dict[str, tuple[str, float]] = {}
+        self.record = ""
+        """The digest of the record that a build published in the folder; its owner could write another one there."""
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
             with open(self.path, encoding="utf-8") as file:
                 stored = json.load(file)
             now = time.time()
             read = {str(key): (str(oid), float(at)) for key, (oid, at) in stored["files"].items()}
             self.entries = {key: (oid, at if at <= now else 0.0) for key, (oid, at) in read.items()}
+            self.record = str(stored.get("record") or "")
 
     def find(self, status: os.stat_result) -> tuple[str, float] | None:
         """The oid read at exactly this identity and when (seconds since the epoch), or None.
@@ -172,6 +177,8 @@ class Index:
             self.entries = {mark: entry for mark, entry in self.entries.items() if mark in keep}
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         record: dict[str, Any] = {"folder": self.folder, "files": self.entries}
+        if self.record:
+            record["record"] = self.record
         claims.write(self.path, json.dumps(record).encode(), 0o600)
 
     def prefixes(self) -> dict[str, list[str]]:
@@ -206,3 +213,14 @@ class Index:
         for path in (self.path, self._prefixes):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def indexes(state_dir: str) -> Iterator[Index]:
+    """Every index that is kept there."""
+    folder = os.path.join(state_dir, "verified")
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(each for each in os.listdir(folder) if not each.endswith(PREFIXES)):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    found = str(json.load(file)["folder"])
+                yield Index(state_dir, found)
