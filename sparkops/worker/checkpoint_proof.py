@@ -51,7 +51,7 @@ def seen(ask: State, told: Callable[[str, State, verifying.Index], State]) -> St
 
 
 def held(handle: int, files: list[tuple[str, int, str]], index: verifying.Index, deep: bool) -> State:
-    """Which files of a record are missing, wrong or unverified in an open folder; `hashed`: since when all is proven."""
+    """Which files of a record are missing, wrong or unverified; `hashed`: since when all is proven, or ""."""
     lists: dict[str, list[str]] = {"missing": [], "wrong": [], "unverified": []}
     oldest = time.time()
     limit = oldest - DEEP_AFTER if deep else 0.0

@@ -13,7 +13,7 @@ from tests.worker import checkpoints_made as made
 from tests.worker import quantized
 from tests.worker.builds import Build
 
-SCRIPT = Path(__file__).with_name("decompress.py")
+SCRIPT = Path(__file__).parents[1] / "lab" / "decompress.py"
 
 
 def give(node: Node, folder: Path, name: str) -> None:

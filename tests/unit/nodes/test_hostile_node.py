@@ -183,6 +183,13 @@ def test_whatever_stands_for_a_state_is_one_or_unknown(answer: Any) -> None:
 
 
 GIVEN: dict[str, dict[str, Any]] = {
+    "built_checkpoint": {
+        "name": "/b",
+        "repository": "a/b",
+        "revision": "0" * 40,
+        "base": "/m",
+        "steps": [{"lm_head": "int8"}],
+    },
     "checkpoint": {"name": "/m", "repository": "a/b", "revision": "0" * 40},
     "command": {"name": "x", "check": ["true"]},
     "directory": {"name": "/d", "mode": "0755"},
