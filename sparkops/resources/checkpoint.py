@@ -6,7 +6,7 @@ the node itself, or is pushed by the controller; what lies on the node already i
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,11 @@ from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.resources import declared
-from sparkops.resources.resource import Resource
+from sparkops.resources.resource import Resource, unpack
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
+    from sparkops.resources.upstream import Upstream
 
 CACHES = ("~/.cache/huggingface",)
 """Where the node is looked through for what is there already, unless `adopt` says otherwise."""
@@ -43,6 +44,7 @@ class Checkpoint(Resource):
     adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
     owner: whose the files are, and with whose rights they are fetched; "" is the present owner, else who connects.
     verify: `changed` hashes what has changed since it was last hashed, `deep` also what was hashed over a day ago.
+    spread: whether it may come from another node of the run that has it or gets it too, and be passed on to others.
     connections, segment, stall: parallel connections, bytes of a range, seconds of silence that end a try.
     """
 
@@ -64,12 +66,14 @@ class Checkpoint(Resource):
     adopt: tuple[str, ...] = CACHES
     owner: str = ""
     verify: str = "changed"
+    spread: bool = True
     state_dir: str = "/var/lib/sparkops"
     connections: int = 6
     segment: int = 64 * MIB
     stall: float = 30.0
     manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
     moved_to: str = field(default="", init=False, repr=False, compare=False)
+    upstream: Upstream | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -111,10 +115,20 @@ class Checkpoint(Resource):
             resolved = hub.resolve(self.repository, self.revision)
             pinned, moved = resolved.commit, resolved.moved_to
         manifest = hub.manifest(self.repository, pinned).chosen(self.include, self.exclude)
-        ready = dataclasses.replace(self)
+        ready = copy.copy(self)
         object.__setattr__(ready, "manifest", manifest)
         object.__setattr__(ready, "moved_to", moved)
         return ready
+
+    def behind(self, upstream: Upstream) -> Checkpoint:
+        """This checkpoint, come from another node."""
+        found = copy.copy(self)
+        object.__setattr__(found, "upstream", upstream)
+        return found
+
+    @property
+    def ahead(self) -> str:
+        return self.upstream.source.id if self.upstream is not None else ""
 
     @property
     def replaceable(self) -> bool:
@@ -168,10 +182,26 @@ class Checkpoint(Resource):
         return (f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name",)
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
-        """Fetched by the node; or, with `source: push`, what it lacks is streamed to it first, resuming by offset."""
+        """Fetched by the node, from outside or from the one before it; or, with `source: push`, streamed to it first.
+
+        What was pushed before is resumed by offset. A job that receives already is followed.
+        """
+        if self.upstream is not None and step.after is not None and self.manifest is not None:
+            return (yield from self._receive(self.upstream, session, step))
         if self.source == "push" and step.after is not None and self.manifest is not None:
             yield from self._push(session, self.act(step))
         return (yield from super().converge(session, step))
+
+    def _receive(
+        self, upstream: Upstream, session: Session, step: Step
+    ) -> Generator[Mapping[str, Any], None, Observed]:
+        order = self.order(session, step)
+        act = {**order["act"], "mode": "fetch", "hub": {**order["act"]["hub"], "token": ""}}
+        if session.call("checkpoint.running", {"folder": self.name, "act": act}, timeout=60):
+            act["attached"] = True
+        else:
+            act["peer"] = yield from upstream.opened(session, self)
+        return unpack((yield from session.stream("converge", {**order, "act": act})))
 
     def _push(self, session: Session, act: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
         answer = yield from session.stream("checkpoint.look", {"ask": self.ask(), "act": dict(act)})

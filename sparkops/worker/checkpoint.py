@@ -4,7 +4,8 @@ Looking costs file stats only: the folder's record says what it should be, the v
 hashing and fetching is a node job, whose dangerous part runs in a child with the owner's rights.
 
 `ask` is `{folder, state_dir, owner, deep}`; `act` is `{manifest (canonical text), digest, mode, adopt, hub, manner}`
-with mode `fetch` (from the hub) or `staged` (all was pushed), and `again` to trust no earlier proof.
+with mode `fetch` (from the hub, or from another node: `peer`) or `staged` (all was pushed), and `again` to trust no
+earlier proof.
 """
 
 import json
@@ -15,7 +16,7 @@ import time
 from typing import Any
 
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import fetching, jobs, verifying
+from sparkops.worker import fetching, jobs, passing, receiving, verifying
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.checkpoint_bringing import Bringing
 from sparkops.worker.checkpoint_place import Place, hand_over, record_of
@@ -117,16 +118,26 @@ def _retire(place: Place, ask: State) -> None:
 def _bring(call: Call, ask: State, act: State, mode: str) -> State:
     order = {"ask": ask, "act": {**act, "mode": mode}}
     key = f"checkpoint {ask['folder']}"
-    again = " again" if act.get("again") else ""
-    return dict(jobs.run(call, key, "checkpoint", "bring", order, attach=f"{mode} {act['digest']}{again}"))
+    return dict(jobs.run(call, key, "checkpoint", "bring", order, attach=_word(act, mode)))
+
+
+def _word(act: State, mode: str) -> str:
+    return f"{mode} {act['digest']}{' again' if act.get('again') else ''}"
+
+
+def running(call: Call, args: State) -> bool:
+    """Whether the job that `converge` would start runs already: `{folder, act}`."""
+    return jobs.attachable(f"checkpoint {args['folder']}", _word(args["act"], args["act"]["mode"]))
 
 
 def bring(job: jobs.Job, args: State) -> State:
     """The job: everything up to the published folder; returns the child's notes, in mode `look` what is missing."""
     ask, act = args["ask"], args["act"]
+    if act.get("attached"):
+        raise Refused("the job that received it ended just now", "stale", hint="run apply again")
     place = Place(ask["folder"])
     existing = place.open()
-    who = _who(ask["owner"], existing)
+    who = rights.owner_of(ask["owner"], existing)
     index = verifying.Index(ask["state_dir"], place.folder)
     if existing is not None:
         _hand_over(existing, who, index)
@@ -146,16 +157,6 @@ def bring(job: jobs.Job, args: State) -> State:
     if "missing" not in done:
         _finish(place, staging, existing, done, order, index)
     return done
-
-
-def _who(name: str, existing: int | None) -> pwd.struct_passwd:
-    """The declared owner, else whose the folder is, else who connected."""
-    if name or existing is None:
-        return rights.user(name)
-    try:
-        return pwd.getpwuid(os.fstat(existing).st_uid)
-    except KeyError:
-        return rights.user("")
 
 
 def _hand_over(existing: int, who: pwd.struct_passwd, index: verifying.Index) -> None:
@@ -193,6 +194,7 @@ def _order(place: Place, existing: int | None, act: State, index: verifying.Inde
         "mode": act["mode"],
         "adopt": act["adopt"],
         "hub": {**act["hub"], "repository": manifest["repository"], "commit": manifest["commit"]},
+        "peer": act.get("peer"),
         "manner": act["manner"],
     }
 
@@ -318,7 +320,7 @@ def prove(job: jobs.Job, args: State) -> State:
         return Bringing(order, existing, say, job.check).proven()
 
     try:
-        done = rights.run(_who("", existing), work, hearing(job, index))
+        done = rights.run(rights.owner_of("", existing), work, hearing(job, index))
     finally:
         index.save(keep={verifying.identity(status) for _, status in _walk(existing)})
     what = {key: record.get(key, "") for key in ("repository", "commit")}
@@ -339,4 +341,11 @@ def hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
 
 
 JOBS = {"bring": bring, "prove": prove}
-CALLS = {"put": put, "look": look, "verify": verify}
+CALLS = {
+    "put": put,
+    "look": look,
+    "verify": verify,
+    "running": running,
+    "relay": passing.begin,
+    "reach": receiving.reach,
+}

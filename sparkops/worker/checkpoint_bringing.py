@@ -20,6 +20,7 @@ from sparkops.worker.calls import Refused
 from sparkops.worker.checkpoint_place import RECORD
 from sparkops.worker.fetching_content import Content, make_store
 from sparkops.worker.fetching_http import Hub
+from sparkops.worker.receiving import Peer
 from sparkops.worker.verifying_sources import Sources, take_over
 
 MARGIN = 4 << 20
@@ -70,6 +71,7 @@ class Bringing:
         self.good: dict[str, str] = {}
         """Proven paths of the published folder, with the identity that they were proven at."""
         self.adopt: list[str] = list(order["adopt"])
+        self.peer = Peer(order["peer"], self.files) if order.get("peer") else None
         self.notes: list[str] = []
         self.hashed = 0
         """Bytes of the published folder that had to be read."""
@@ -80,6 +82,9 @@ class Bringing:
             return self._work()
         except OSError as error:
             raise fetching.full_disk(error, self.order["folder"]) or error from None
+        finally:
+            if self.peer is not None:
+                self.peer.done()
 
     def _work(self) -> dict[str, Any]:
         looking = self.order["mode"] == "look"
@@ -282,10 +287,11 @@ class Bringing:
         return missing
 
     def _fetch(self, wanted: dict[str, int]) -> None:
-        hub = Hub(**self.order["hub"])
-        tracker = self._tracker(f"fetching {len(wanted)} files", sum(wanted.values()))
+        source: fetching.Source = self.peer or Hub(**self.order["hub"])
+        word = f"receiving {len(wanted)} files from {self.peer.way}" if self.peer else f"fetching {len(wanted)} files"
+        tracker = self._tracker(word, sum(wanted.values()))
         names = {oid: path for path, _, oid in reversed(self.files)}
-        run = fetching.Fetch(hub, fetching.Manner(**self.order["manner"]), tracker.add, self.check)
+        run = fetching.Fetch(source, fetching.Manner(**self.order["manner"]), tracker.add, self.check)
         run.run([(Content(oid, size), names[oid]) for oid, size in wanted.items()])
 
     def _lay_out(self) -> None:
