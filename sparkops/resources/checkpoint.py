@@ -196,7 +196,8 @@ class Checkpoint(Resource):
         self, upstream: Upstream, session: Session, step: Step
     ) -> Generator[Mapping[str, Any], None, Observed]:
         order = self.order(session, step)
-        act = {**order["act"], "mode": "fetch", "hub": {**order["act"]["hub"], "token": ""}}
+        plain = {"mode": "fetch", "hub": {**order["act"]["hub"], "token": ""}}
+        act = {**order["act"], **plain, "manner": {**order["act"]["manner"], **upstream.manner}}
         if session.call("checkpoint.running", {"folder": self.name, "act": act}, timeout=60):
             act["attached"] = True
         else:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sparkops.nodes.session import Session
     from sparkops.resources.checkpoint import Checkpoint
 
+MANNER = {"connections": 4, "segment": 256 << 20}
+"""How a receiver fetches: a few streams share the cores, and what is noted less often is synced less often."""
 IDLE = 600.0
 """Seconds after which a relay that nobody asks ends: longer than a receiver hashes what it has."""
 QUIET = 30.0
@@ -36,6 +38,11 @@ class Upstream:
     fabric: bool
     receivers: tuple[str, ...]
     authority: Authority = field(repr=False, compare=False)
+
+    @property
+    def manner(self) -> Mapping[str, Any]:
+        """How the receiver fetches."""
+        return MANNER
 
     @property
     def way(self) -> str:

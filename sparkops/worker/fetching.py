@@ -18,9 +18,9 @@ from typing import Protocol
 
 from sparkops.worker.calls import Refused
 from sparkops.worker.fetching_content import Closed, Content, gaps
-from sparkops.worker.fetching_http import Body, Remote, Retry
+from sparkops.worker.fetching_http import Remote, Retry
 
-BLOCK = 256 << 10
+BLOCK = 1 << 20
 TRIES = 6
 """Tries in a row that bring nothing, after which a segment is given up."""
 LONGEST_PAUSE = 300.0
@@ -31,6 +31,17 @@ SLOWEST = 1024
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that arrived and the bytes that turned out worthless again."""
+
+
+class Body(Protocol):
+    """An answer that is being read: bytes from `start` to `end` of a file, `ranged` False where it is the whole."""
+
+    start: int
+    end: int
+    ranged: bool
+
+    def take(self, limit: int) -> bytes | memoryview: ...
+    def finish(self) -> bool: ...
 
 
 class Getter(Protocol):
@@ -236,7 +247,7 @@ class Fetch:
             while position < body.end:
                 self._stop()
                 try:
-                    data = body.response.read1(min(BLOCK, body.end - position))
+                    data = body.take(min(BLOCK, body.end - position))
                 except (OSError, http.client.HTTPException) as error:
                     raise Retry(_broken(error)) from None
                 if not data:

@@ -16,6 +16,8 @@ from sparkops.worker import claims, verifying
 from sparkops.worker.calls import Refused
 
 STORE = ".sparkops/content"
+BLOCK = 1 << 20
+"""Bytes that are hashed at once: they fit the processor's cache."""
 
 Ranges = list[tuple[int, int]]
 
@@ -96,7 +98,7 @@ class Content:
                 self._users -= 1
                 self.lock.notify_all()
 
-    def write(self, position: int, data: bytes) -> None:
+    def write(self, position: int, data: bytes | memoryview) -> None:
         """Put bytes at their position; they count once `mark` says so. Raises Closed where it is finished already."""
         view = memoryview(data)
         with self._using() as handle:
@@ -120,13 +122,14 @@ class Content:
         """Hash on, as far as the bytes have joined up from the start; without `wait`, leave it to who is at it."""
         if not self._hashing.acquire(blocking=wait):
             return
+        block = memoryview(bytearray(BLOCK))
         try:
             while self._hashed < (end := self._joined()):
-                data = os.pread(self._handle, min(verifying.BLOCK, end - self._hashed), self._hashed)
-                if not data:
+                size = os.preadv(self._handle, [block[: end - self._hashed]], self._hashed)
+                if not size:
                     raise OSError(5, "bytes that were written can't be read", self.part)
-                self._hash.update(data)
-                self._hashed += len(data)
+                self._hash.update(block[:size])
+                self._hashed += size
                 self._give_back()
         finally:
             self._hashing.release()

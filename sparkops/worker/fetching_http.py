@@ -53,6 +53,10 @@ class Body:
     end: int
     ranged: bool
 
+    def take(self, limit: int) -> bytes:
+        """The next bytes, at most `limit` (the server's pieces are as they are); b"" when it ended."""
+        return self.response.read1(limit)
+
     def finish(self) -> bool:
         """After the last byte: whether the connection can serve another request. `read1` alone never ends an answer."""
         if self.response.length != 0:

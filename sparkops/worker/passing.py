@@ -326,18 +326,18 @@ class Relay:
         start, end = span
         head = f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{end - 1}/{size}\r\n"
         tls.sendall(f"{head}Content-Length: {end - start}\r\n\r\n".encode())
-        position = start
+        position, buffer = start, memoryview(bytearray(BLOCK))
         while position < end:
             self._check()
-            data = os.pread(handle, min(BLOCK, end - position), position)
-            if not data:
+            size = os.preadv(handle, [buffer[: min(BLOCK, end - position)]], position)
+            if not size:
                 raise OSError("the file became shorter")
-            tls.sendall(data)
-            position += len(data)
+            tls.sendall(buffer[:size])
+            position += size
             self._asked = time.monotonic()
             with self._guard:
-                self._sent += len(data)
-            self._tracker.add(len(data))
+                self._sent += size
+            self._tracker.add(size)
         verifying.drop_cache(handle, start, end - start)
 
 
