@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ def model(tmp_path: Path, hub: Hub) -> Path:
 class Cluster:
     """Some nodes with one service, and their addresses on the fabric."""
 
-    def __init__(self, shell: Shell, nodes: list[Node], hub: Hub, lab: Lab) -> None:
+    def __init__(self, shell: Shell, nodes: list[Node], hub: Hub, lab: Lab, more: str = "") -> None:
         self.shell, self.nodes, self.hub, self.lab = shell, nodes, hub, lab
         for number, node in enumerate(nodes):
             node.plug(lab.fabric(), self.address(number))
@@ -44,7 +43,7 @@ class Cluster:
             "inventory.yml",
             f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes:\n{''.join(lines)}"
             f"services:\n  tiny:\n    nodes: [{', '.join(node.name for node in nodes)}]\n    image: {{pull: none}}\n"
-            f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}"}}\n',
+            f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}"{more}}}\n',
         )
 
     def address(self, number: int) -> str:
@@ -75,8 +74,8 @@ class Cluster:
 @pytest.fixture
 def cluster(
     shell: Shell, nodes: Callable[[int], list[Node]], hub: Hub, model: Path, lab: Lab
-) -> Iterator[Callable[[int], Cluster]]:
-    yield lambda count: Cluster(shell, nodes(count), hub, lab)
+) -> Callable[..., Cluster]:
+    return lambda count, more="": Cluster(shell, nodes(count), hub, lab, more)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -87,7 +86,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_each_byte_leaves_the_hub_once_and_the_others_form_a_chain_on_the_fabric(
-    cluster: Callable[[int], Cluster], model: Path
+    cluster: Callable[..., Cluster], model: Path
 ) -> None:
     here = cluster(3)
     planned = here.shell.run("plan", "inventory.yml", "--role", "checkpoint", status=2).stdout
@@ -109,7 +108,7 @@ def test_each_byte_leaves_the_hub_once_and_the_others_form_a_chain_on_the_fabric
 
 
 def test_a_killed_controller_is_not_missed_and_a_killed_source_is_named_and_resumed(
-    cluster: Callable[[int], Cluster],
+    cluster: Callable[..., Cluster],
 ) -> None:
     here = cluster(2)
     one, two = here.nodes
@@ -122,8 +121,7 @@ def test_a_killed_controller_is_not_missed_and_a_killed_source_is_named_and_resu
         "import json,sys;[print(json.load(open(p))['pid']) for p in sys.argv[1:] if 'checkpoint /' in open(p).read()]"
     )
     pid = one.text("sh", "-c", f'python3 -c "{script}" $(ls /run/sparkops/jobs/*/job.json)').split()[0]
-    time.sleep(2)
-    one.exec("kill", "-9", f"-{pid}")
+    one.exec("sh", "-c", f"kill -9 -- -{pid}")
     here.hub.heal()
     done = here.shell.run(*APPLY, timeout=120)
     assert here.sums(one) == here.sums(two)
@@ -131,7 +129,7 @@ def test_a_killed_controller_is_not_missed_and_a_killed_source_is_named_and_resu
     here.quiet()
 
 
-def test_a_cut_link_is_told_and_the_management_address_used(cluster: Callable[[int], Cluster]) -> None:
+def test_a_cut_link_is_told_and_the_management_address_used(cluster: Callable[..., Cluster]) -> None:
     here = cluster(2)
     one, two = here.nodes
     two.unplug(here.lab.fabric())
@@ -146,4 +144,20 @@ def test_a_cut_link_is_told_and_the_management_address_used(cluster: Callable[[i
     done = here.shell.run(*APPLY, timeout=120)
     assert f"can't listen on {here.address(0)}" in done.stdout + done.stderr
     assert here.hub.bytes_sent("model-*") == 4 * (3 << 20)
-    assert isinstance(done, subprocess.CompletedProcess)
+
+
+def test_a_full_disk_at_the_receiver_is_told_and_later_it_comes_from_the_node_that_has_it(
+    cluster: Callable[..., Cluster],
+) -> None:
+    here = cluster(2, ", folder: /small/tiny")
+    one, two = here.nodes
+    two.tmpfs("/small", "8m")
+    done = here.shell.run(*APPLY, status=4, timeout=120)
+    assert f"checkpoint /small/tiny @{two.name}" in done.stdout
+    assert "not enough space for /small/tiny" in done.stdout
+    wait_for(lambda: not here.listening(one))
+    two.exec("mount", "-o", "remount,size=40m", "/small")
+    here.hub.forget()
+    here.shell.run(*APPLY, timeout=120)
+    assert here.hub.bytes_sent("model-*") == 0
+    assert two.text("ls", "/small/tiny") == one.text("ls", "/small/tiny")
