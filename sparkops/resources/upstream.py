@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sparkops.nodes.session import Session
     from sparkops.resources.checkpoint import Checkpoint
 
-MANNER = {"connections": 4, "segment": 256 << 20}
-"""How a receiver fetches: a few streams share the cores, and what is noted less often is synced less often."""
+MANNER = {"connections": 3, "segment": 32 << 20}
+"""How a receiver fetches: a few streams side by side in one file, so that files are proven, and passed on, in turn."""
 IDLE = 600.0
 """Seconds after which a relay that nobody asks ends: longer than a receiver hashes what it has."""
 QUIET = 30.0

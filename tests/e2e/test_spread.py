@@ -121,7 +121,7 @@ def test_a_killed_controller_is_not_missed_and_a_killed_source_is_named_and_resu
         "import json,sys;[print(json.load(open(p))['pid']) for p in sys.argv[1:] if 'checkpoint /' in open(p).read()]"
     )
     pid = one.text("sh", "-c", f'python3 -c "{script}" $(ls /run/sparkops/jobs/*/job.json)').split()[0]
-    one.exec("sh", "-c", f"kill -9 -- -{pid}")
+    one.exec("/bin/kill", "-s", "KILL", "--", f"-{pid}")
     here.hub.heal()
     done = here.shell.run(*APPLY, timeout=120)
     assert here.sums(one) == here.sums(two)
