@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from sparkops.checkpoints.hub import Hub
 from sparkops.checkpoints.manifest import Manifest
-from sparkops.checkpoints.parts import ORDER, missing_mtp, part_of, read_share
 from sparkops.core.errors import SparkopsError
+from sparkops.core.parts import ORDER, missing_mtp, part_of, read_share
 from sparkops.core.safetensors import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
 
 READERS = 8

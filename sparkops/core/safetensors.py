@@ -7,6 +7,7 @@ huggingface/safetensors; the largest header is that of huggingface_hub 2.4.0 (`S
 """
 
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 LENGTH = 8
@@ -97,6 +98,33 @@ def parse_header(text: bytes) -> Header:
     tensors = sorted((_tensor(name, entry) for name, entry in value.items()), key=lambda each: (each.start, each.end))
     _check_gapless(tensors)
     return Header(tuple(tensors), metadata, len(text))
+
+
+def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
+    """The header of a file of `size` bytes through `read(start, count)`. Raises Broken, also for another size."""
+    length = header_length(read(0, min(LENGTH, size)))
+    if size < LENGTH + length:
+        raise Broken(f"it has {size} bytes and its header alone claims {length}")
+    header = parse_header(read(LENGTH, length))
+    if header.file_size != size:
+        verb = "is cut off" if size < header.file_size else "is too long"
+        raise Broken(f"it {verb}: {size} bytes where its header needs {header.file_size}")
+    return header
+
+
+def head(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: dict[str, str]) -> bytes:
+    """What stands before the buffer of a file with these tensors (name, dtype, shape, bytes), in this order.
+
+    Padded with spaces so that the buffer begins at a multiple of 8, as the format's own writer does.
+    """
+    value: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name, dtype, shape, size in tensors:
+        value[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(LENGTH, "little") + text
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

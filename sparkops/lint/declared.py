@@ -6,6 +6,7 @@ a node: what is observed is the business of the roles' own resources.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from datetime import date
 
 from sparkops.core.errors import LintError
 from sparkops.inventory import served
+from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Accept, Inventory
 from sparkops.inventory.merge import origin
 from sparkops.inventory.served import Placed
@@ -27,6 +29,8 @@ from sparkops.models.serve_line import parse
 COMMIT = re.compile(r"[0-9a-f]{40}")
 MOVING = ("latest", "nightly", "main", "dev")
 MOST_MEMORY = 0.90
+NEAR = 0.8
+"""How alike (difflib's ratio) an unknown id must be to a rule's to count as that one misspelt."""
 FIRST_BOOT_SECONDS, COLD_START_SECONDS, READY_SECONDS = 2400, 900, 600
 """What first starts, other starts, and loads over several nodes were seen to take at least (spark-world.md L27)."""
 
@@ -36,6 +40,7 @@ def lint_inventory(inventory: Inventory, today: date, nodes: Iterable[str] | Non
     chosen = set(inventory.nodes if nodes is None else nodes)
     places = [place for place in served.places(inventory) if place.node in chosen]
     found = [*_lines(inventory, places), *_of_services(inventory, places), *_of_nodes(inventory, places)]
+    found += _of_acceptances(inventory, today)
     return ordered([_accepted(each, inventory.accept, today) for each in dict.fromkeys(found)])
 
 
@@ -167,6 +172,34 @@ def _share(place: Placed) -> float:
     if words is None or place.engine is None or place.variables["service"]["gpus"] is None:
         return 0.0
     return effective(parse(words, place.engine), None, place.engine).gpu_memory_utilization
+
+
+def _of_acceptances(inventory: Inventory, today: date) -> Iterator[Finding]:
+    """Entries of `accept` that are over, or name a rule or a service that is none.
+
+    What a plan finds on nodes has ids of its own, mostly with a dot, which no offline look can know.
+    """
+    for each in inventory.accept:
+        name, at, service = each.id.partition("@")
+        message = ""
+        if each.until and each.until < today.isoformat():
+            message = f"the acceptance of {each.id} ran out on {each.until}"
+        elif at and name in rules() and service not in inventory.services:
+            message = f"{each.id} names no service of this inventory; {suggest(service, inventory.services)}"
+        elif name not in rules() and (near := difflib.get_close_matches(name, rules(), 1, NEAR)):
+            message = f"nothing is called {name}; did you mean {near[0]}?"
+        if message:
+            rule = rules()["acceptance-idle"]
+            yield Finding(
+                id=rule.id,
+                severity=rule.severity,
+                message=message,
+                subject="accept",
+                remedy=rule.remedy,
+                source=rule.source,
+                engine="",
+                where=str(inventory.path),
+            )
 
 
 def _path(finding: Finding) -> tuple[str, ...]:

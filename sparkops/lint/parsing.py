@@ -37,13 +37,20 @@ REPLACED = {
     "max-long-partial-prefills": "take it out",
 }
 """What became of flags that were taken out (vllm-constraints.md 9)."""
+TYPOGRAPHIC = {
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "a typographic dash"),
+    **dict.fromkeys("\u00a0\u202f\u2009", "a non-breaking or thin blank"),
+    **dict.fromkeys("\u2018\u2019\u201c\u201d\u201e", "a typographic quote"),
+}
+"""What web pages and word processors put in the place of `-`, a blank and quotes; no shell knows them."""
 
 
 def unknown_flag(case: Case) -> Iterable[Found]:
     for problem in case.line.problems:
         if problem.kind == "unknown":
             bare = problem.word.lstrip("-").removeprefix("no-").partition("=")[0]
-            yield Found(f"{problem.message}{_known(case, bare)}", problem.flag, remedy=_instead(case, bare))
+            remedy = _typography(problem.message) or _instead(case, bare)
+            yield Found(f"{problem.message}{_known(case, bare)}", problem.flag, remedy=remedy)
 
 
 def refused(kind: str, case: Case) -> Iterable[Found]:
@@ -53,7 +60,8 @@ def refused(kind: str, case: Case) -> Iterable[Found]:
             near = (
                 nearest(problem.word, case.engine.choices.get(problem.flag.lstrip("-"), ())) if problem.word else None
             )
-            yield Found(problem.message, problem.flag, remedy=f"did you mean {near}?" if near else "")
+            remedy = _typography(problem.message) or (f"did you mean {near}?" if near else "")
+            yield Found(problem.message, problem.flag, remedy=remedy)
 
 
 def number_out_of_range(case: Case) -> Iterable[Found]:
@@ -110,6 +118,16 @@ def config_file_not_read(case: Case) -> Iterable[Found]:
         yield Found(
             f"the flags in {case.line.get('config')} are not judged: the file is the engine's to read", "--config"
         )
+
+
+def _typography(text: str) -> str:
+    """The way out where the words came through a web page or a word processor."""
+    for character in text:
+        if character in TYPOGRAPHIC:
+            return (
+                f"it holds {TYPOGRAPHIC[character]} (U+{ord(character):04X}): type it anew, or paste it as plain text"
+            )
+    return ""
 
 
 def _known(case: Case, flag: str) -> str:

@@ -15,7 +15,7 @@ from sparkops.worker import checkpoint_rights as rights
 from sparkops.worker import claims, docker, jobs, programs, unit, uses, verifying
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.checkpoint import hearing
-from sparkops.worker.checkpoint_bringing import Tracker
+from sparkops.worker.tracking import Tracker
 from sparkops.worker.verifying_sources import Sources
 
 ASIDE = "-before-sparkops"

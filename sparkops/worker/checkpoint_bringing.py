@@ -9,8 +9,6 @@ import contextlib
 import os
 import shutil
 import stat
-import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,45 +19,10 @@ from sparkops.worker.checkpoint_place import RECORD
 from sparkops.worker.fetching_content import Content, make_store
 from sparkops.worker.fetching_http import Hub
 from sparkops.worker.receiving import Peer
+from sparkops.worker.tracking import Say, Tracker, enough_space, sync
 from sparkops.worker.verifying_sources import Sources, take_over
 
-MARGIN = 4 << 20
-"""Bytes that must stay free beside the missing ones and a fiftieth of them."""
-RATE_OVER = 10.0
-"""Seconds over which the shown rate is an average."""
-
 Files = list[tuple[str, int, str]]
-Say = Callable[[dict[str, Any]], None]
-
-
-class Tracker:
-    """How far one phase is, told at most five times a second: text, bytes done and in total, rate."""
-
-    def __init__(self, say: Say, check: Callable[[], None], word: str, total: int) -> None:
-        self._say, self._word, self._total = say, word, total
-        self.check = check
-        self._done = 0
-        self._lock = threading.Lock()
-        self._past: list[tuple[float, int]] = [(time.monotonic(), 0)]
-
-    def add(self, amount: int, lost: int = 0) -> None:
-        """So many bytes more, and so many that turned out worthless."""
-        with self._lock:
-            self._done += amount - lost
-            now = time.monotonic()
-            if now - self._past[-1][0] < 0.2 and self._done < self._total:
-                return
-            self._past = [each for each in self._past if now - each[0] <= RATE_OVER] or self._past[-1:]
-            since, before = self._past[0]
-            rate = max(0, self._done - before) / max(now - since, 0.2)
-            self._past.append((now, self._done))
-            text = f"{self._word}, {rate / 1e6:.1f} MB/s"
-            self._say({"progress": {"text": text, "done": self._done, "total": self._total}})
-
-    def read(self, amount: int) -> None:
-        """`add` for one who may be told to stop meanwhile."""
-        self.check()
-        self.add(amount)
 
 
 class Bringing:
@@ -276,14 +239,7 @@ class Bringing:
             taken = here if self.order["mode"] == "look" else min(size, part.st_blocks * 512 if part is not None else 0)
             need += max(0, size - taken)
             missing.append([first[oid], size, oid, here if here <= size else 0])
-        space = os.statvfs(".")
-        have = space.f_bavail * space.f_frsize
-        need += MARGIN + need // 50
-        if need > have:
-            raise Refused(
-                f"not enough space for {self.order['folder']}: {_size(need)} are needed, {_size(have)} are free there",
-                hint="free some space (sparkops gc shows what nothing needs), or declare a folder on a larger disk",
-            )
+        enough_space(need, self.order["folder"])
         return missing
 
     def _fetch(self, wanted: dict[str, int]) -> None:
@@ -315,7 +271,7 @@ class Bringing:
             _remove(os.path.join(".sparkops", name))
         self._write_record()
         for folder, _, _ in os.walk("."):
-            _sync(folder)
+            sync(folder)
 
     def _carry(self, folder: str) -> None:
         """What neither record names was put there by somebody: it moves along."""
@@ -384,15 +340,3 @@ def _remove(path: str) -> None:
         shutil.rmtree(path)
     else:
         os.unlink(path)
-
-
-def _sync(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _size(amount: int) -> str:
-    return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.1f} MiB"

@@ -117,6 +117,11 @@ def _become(who: pwd.struct_passwd, parent: int) -> None:
         os.setresuid(who.pw_uid, who.pw_uid, who.pw_uid)
     os.environ["HOME"] = who.pw_dir
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    die_with(parent)
+
+
+def die_with(parent: int) -> None:
+    """This process ends when its parent, the process `parent`, does."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

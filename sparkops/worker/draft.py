@@ -32,6 +32,7 @@ class Made:
     in `block` what stands there.
     """
 
+    __slots__ = ()
     inputs: "tuple[Entry, ...]" = ()
 
     def blocks(self) -> Sequence[tuple[int, int]]:
@@ -72,6 +73,7 @@ class Donor:
 class Gate:
     """A look at bytes before anything is written: `check` raises Refused when `inputs` are not what they must be."""
 
+    __slots__ = ()
     inputs: tuple[Entry, ...] = ()
 
     def check(self, read: Read) -> None:

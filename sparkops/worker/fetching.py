@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sparkops.worker.calls import Refused
-from sparkops.worker.fetching_content import Closed, Content, gaps
+from sparkops.worker.fetching_content import Closed, Content
 from sparkops.worker.fetching_http import Remote, Retry
 
 BLOCK = 1 << 20
@@ -149,7 +149,7 @@ class Fetch:
         content = file.content
         content.open()
         self._progress(content.arrived, 0)
-        missing = gaps(content.done, content.size)
+        missing = content.missing()
         if not missing:
             content.follow(wait=True)
             self._prove(file)
@@ -198,6 +198,8 @@ class Fetch:
             self._await_turn()
             try:
                 body = client.get(file.remote, position, segment.end)
+                if not body.ranged and not file.content.whole:
+                    raise Retry("the server answers a range with the whole file")
                 if not body.ranged and not file.alone(segment):
                     client.close()
                     return True

@@ -44,6 +44,9 @@ def gaps(ranges: Ranges, size: int) -> Ranges:
 class Content:
     """One content in the staging folder. Threads write ranges of it, one of them at a time hashes what joined up."""
 
+    whole = True
+    """Whether all of it is wanted, so that an answer with the whole file is as good as one with a range."""
+
     def __init__(self, oid: str, size: int) -> None:
         self.oid = oid
         self.size = size
@@ -65,6 +68,10 @@ class Content:
     def arrived(self) -> int:
         """Bytes that are there."""
         return sum(end - start for start, end in self.done)
+
+    def missing(self) -> Ranges:
+        """The ranges that are wanted and have not arrived."""
+        return gaps(self.done, self.size)
 
     def proven(self) -> bool:
         """Whether it stands there, proven by an earlier run and untouched since."""
@@ -112,11 +119,12 @@ class Content:
             if end - start < self.size:
                 os.fdatasync(handle)
             with self.lock:
-                before = self.arrived
+                before = self.missing()
                 self.done = merged(self.done, start, end)
-                if self.arrived < self.size:
+                complete = not self.missing()
+                if not complete or not self.whole:
                     claims.write(self.place + ".json", json.dumps({"done": self.done}).encode(), 0o600)
-                return before < self.size == self.arrived
+                return bool(before) and complete
 
     def follow(self, wait: bool = False) -> None:
         """Hash on, as far as the bytes have joined up from the start; without `wait`, leave it to who is at it."""

@@ -22,9 +22,9 @@ from sparkops.core import frames
 from sparkops.worker import checkpoint_rights as rights
 from sparkops.worker import jobs, passage, verifying
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.checkpoint_bringing import Tracker
 from sparkops.worker.checkpoint_place import Place
 from sparkops.worker.fetching_content import STORE
+from sparkops.worker.tracking import Tracker
 
 BLOCK = 1 << 20
 PATIENCE = 60.0

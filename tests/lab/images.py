@@ -24,6 +24,8 @@ from .registry import Layer, Pushed, Registry
 ENGINE = Path(__file__).with_name("engine.py")
 TORCH = "torch==2.13.0"
 SERVING = "transformers[serving]==5.24.0"
+COMPRESSION = "compressed-tensors==0.17.0"
+"""The version that vllm 0.33.0 pins."""
 TARGET_PYTHON = "3.11"
 """Python of the base layer (Debian bookworm's); wheels are chosen for it, whichever python runs the lab."""
 
@@ -76,7 +78,9 @@ def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[s
 
 def transformers(registry: Registry, cache: Path) -> Image:
     """transformers' own server on torch's CPU build; entry point `transformers`. Raises NoCpuTorch."""
-    key = machine.recipe_key("transformers", rootfs.ENGINE_BASE.key, TORCH, SERVING, TARGET_PYTHON, _LAUNCHER)
+    key = machine.recipe_key(
+        "transformers", rootfs.ENGINE_BASE.key, TORCH, SERVING, COMPRESSION, TARGET_PYTHON, _LAUNCHER
+    )
     return _once(
         registry,
         cache,
@@ -144,7 +148,9 @@ def _packages(cache: Path, key: str) -> Layer:
         folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
         try:
             target = folder / PACKAGES.lstrip("/")
-            run([*_pip(), "--no-compile", f"torch=={version}", SERVING, *_for_target(target)], timeout=1800)
+            run(
+                [*_pip(), "--no-compile", f"torch=={version}", SERVING, COMPRESSION, *_for_target(target)], timeout=1800
+            )
             launcher = folder / "usr/local/bin/transformers"
             launcher.parent.mkdir(parents=True)
             launcher.write_text(_LAUNCHER)

@@ -41,7 +41,12 @@ MAY = {
 }
 """`cli` also names what it hands on to (inventory, nodes): it parses, calls and prints."""
 
-WORKER_ALSO = {"sparkops.core.frames", "sparkops.core.quickjson", "sparkops.core.safetensors"}
+WORKER_ALSO = {
+    "sparkops.core.frames",
+    "sparkops.core.parts",
+    "sparkops.core.quickjson",
+    "sparkops.core.safetensors",
+}
 
 
 def modules() -> list[Path]:

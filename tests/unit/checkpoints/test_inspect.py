@@ -13,7 +13,7 @@ import pytest
 
 from sparkops.checkpoints.hub import Hub
 from sparkops.checkpoints.inspect import FolderSource, HubSource, InspectError, Inspection, inspect
-from sparkops.checkpoints.parts import missing_mtp, part_of
+from sparkops.core.parts import missing_mtp, part_of
 from sparkops.core.secrets import Secret
 from tests.lab import model
 from tests.lab.hub import Fault

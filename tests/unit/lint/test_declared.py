@@ -110,6 +110,25 @@ def test_the_memory_of_all_services_of_a_node_counts(tmp_path: Path) -> None:
     assert ids(found(tmp_path, service("a"), more.replace("0.51", "0.5"))) == []
 
 
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("port-taken-twise", "did you mean port-taken-twice?"),
+        ("port-taken-twice@qwem", "did you mean qwen?"),
+        ("weights-do-not-fits", "did you mean weights-do-not-fit?"),
+        ("port-taken-twice, until: '2026-01-01'", "ran out on 2026-01-01"),
+        ("driver.version-denied", ""),
+        ("port-taken-twice@qwen", ""),
+        ("weights-do-not-fit", ""),
+    ],
+)
+def test_an_acceptance_that_accepts_nothing_is_told(tmp_path: Path, entry: str, words: str) -> None:
+    more = f"accept: [{{id: {entry}, reason: because}}]\n"
+    each = found(tmp_path, service("qwen"), more=more)
+    assert [finding.id for finding in each] == (["acceptance-idle"] if words else [])
+    assert all(words in finding.message for finding in each)
+
+
 def test_ranks_and_nodes_of_a_service_have_to_agree(tmp_path: Path) -> None:
     both = "spark-01, spark-02"
     ready = "    environment: {VLLM_ENGINE_READY_TIMEOUT_S: 3600}\n"

@@ -480,6 +480,8 @@ OF_INVENTORY = {
     "memory-of-services",
     "cold-start-limit",
     "engine-ready-limit",
+    "acceptance-idle",
+    "weights-do-not-fit",
 }
 """Rules that no bare line breaks; their lines stand in test_declared.py."""
 
@@ -616,3 +618,12 @@ def test_no_line_makes_lint_fail(pairs: list[tuple[str, str]], version: str) -> 
     for found in findings(words, version):
         assert found.message
         assert found.remedy
+
+
+@pytest.mark.parametrize(
+    "words", ["\u2013-enforce-eager", "\u2014enforce-eager", "--max-model-len\u00a08192", "\u201cx y\u201d"]
+)
+def test_what_a_word_processor_made_of_a_line_is_named(words: str) -> None:
+    worst = findings(words=words)[0]
+    assert worst.severity == "error"
+    assert f"U+{ord(next(each for each in words if not each.isascii())):04X}" in worst.remedy

@@ -1,6 +1,7 @@
 """Which part of a model a tensor belongs to, by the names that Qwen3.5-MoE and its like use in their checkpoints.
 
-Names and counts as vLLM's loader reads them (vllm 0.33 models qwen3_5 and qwen3_5_mtp). It must not know files.
+Names and counts as vLLM's loader reads them (vllm 0.33 models qwen3_5 and qwen3_5_mtp). Controller and node share it:
+standard library only. It must not know files.
 """
 
 from __future__ import annotations
@@ -59,20 +60,25 @@ def missing_mtp(names: Iterable[str], text_config: Mapping[str, Any]) -> list[st
     Experts that are kept fused (`mlp.experts.gate_up_proj`, `mlp.experts.down_proj`) count as all experts. Empty where
     the model has no MTP layer at all by its configuration.
     """
+    return mtp_difference(names, text_config)[0]
+
+
+def mtp_difference(names: Iterable[str], text_config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """`missing_mtp`, and the MTP modules that are there and not promised."""
+    present = dict.fromkeys(module_of(name).partition("mtp.")[2] for name in names if part_of(name) == "mtp")
     layers, experts = int(text_config.get("mtp_num_hidden_layers") or 0), int(text_config.get("num_experts") or 0)
-    if not layers:
-        return []
-    present = {module_of(name).partition("mtp.")[2] for name in names if part_of(name) == "mtp"}
-    wanted = list(MTP_COMMON)
+    wanted = dict.fromkeys(MTP_COMMON if layers else ())
     for layer in range(layers):
         prefix = f"layers.{layer}."
-        wanted += [prefix + each for each in MTP_LAYER]
+        modules = list(MTP_LAYER)
         if f"{prefix}mlp.experts.gate_up_proj" in present:
-            wanted.append(f"{prefix}mlp.experts.down_proj")
+            modules += ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
         else:
             kinds = ("gate_proj", "up_proj", "down_proj")
-            wanted += [f"{prefix}mlp.experts.{expert}.{kind}" for expert in range(experts) for kind in kinds]
-    return [f"mtp.{each}" for each in wanted if each not in present]
+            modules += [f"mlp.experts.{expert}.{kind}" for expert in range(experts) for kind in kinds]
+        wanted |= dict.fromkeys(prefix + each for each in modules)
+    missing = [f"mtp.{each}" for each in wanted if each not in present]
+    return missing, [f"mtp.{each}" for each in present if each not in wanted]
 
 
 def read_share(part: str, text_config: Mapping[str, Any]) -> float:

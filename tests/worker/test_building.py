@@ -1,0 +1,274 @@
+"""Builds end to end on tiny checkpoints of true names, donors served by the lab's hub, with its faults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparkops.checkpoints.inspect import FolderSource, inspect
+from sparkops.worker.calls import Refused
+from tests.lab.hub import Fault, Hub
+from tests.worker import checkpoints_made as made
+from tests.worker.builds import Build, Donor
+
+SHARED = {"hybrid": {"donor": 0, "layers": "shared_expert"}}
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def healed(hub: Hub) -> Iterator[None]:
+    yield
+    hub.heal()
+    hub.forget()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    return made.save(folder, made.autoround(made.GEOMETRY), made.autoround_config(made.GEOMETRY))
+
+
+@pytest.fixture(scope="module")
+def donor(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Donor:
+    folder = made.save(tmp_path_factory.mktemp("fp8"), made.fp8(made.GEOMETRY), made.config(made.GEOMETRY))
+    return Donor("Qwen/fp8", folder, hub, hub.add_repo("Qwen/fp8", folder))
+
+
+def test_a_hybrid_has_every_shared_expert_in_the_donors_fp8_and_all_else_as_it_was(
+    base: Path, donor: Donor, hub: Hub, tmp_path: Path
+) -> None:
+    build = Build(base, tmp_path / "staging", [SHARED], [donor])
+    done = build.run()
+    before, after, eight = made.load(base), made.load(build.staging), made.load(donor.folder)
+    replaced = [name for name in after if after[name] != before.get(name)]
+    weights = [name for name in replaced if name.endswith(".weight")]
+    assert len(weights) == 3 * made.GEOMETRY.num_hidden_layers
+    assert sorted(replaced) == sorted([*weights, *(f"{name}_scale_inv" for name in weights)])
+    assert all(after[name] == eight[name] for name in replaced)
+    assert all(name in after for name in before)
+    index = json.loads((build.staging / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(after)
+    assert index["metadata"]["total_size"] == sum(len(data) for _, _, data in after.values())
+    for path, size, oid in done["files"]:
+        data = (build.staging / path).read_bytes()
+        assert (len(data), "sha256:" + hashlib.sha256(data).hexdigest()) == (size, oid)
+    assert json.loads((build.staging / ".sparkops/manifest.json").read_text())["files"] == done["files"]
+    assert (build.staging / "tokenizer.json").samefile(base / "tokenizer.json")
+    needed = sum(len(eight[name][2]) for name in replaced)
+    headers = sum(8 + int.from_bytes(path.read_bytes()[:8], "little") for path in donor.folder.glob("*.safetensors"))
+    assert hub.bytes_sent("*.safetensors") <= 1.1 * needed + headers
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Donor:
+    folder = made.save(tmp_path_factory.mktemp("bf16"), made.bf16(made.SMALL), made.config(made.SMALL))
+    return Donor("Qwen/bf16", folder, hub, hub.add_repo("Qwen/bf16", folder))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base with four experts and no MTP: what does not hang on the number of experts is tested on it."""
+    folder = tmp_path_factory.mktemp("small")
+    return made.save(folder, made.autoround(made.SMALL, mtp=False), made.autoround_config(made.SMALL))
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Donor:
+    folder = made.save(tmp_path_factory.mktemp("fp8s"), made.fp8(made.SMALL), made.config(made.SMALL))
+    return Donor("Qwen/fp8s", folder, hub, hub.add_repo("Qwen/fp8s", folder))
+
+
+ALL = [SHARED, {"mtp": {"donor": 1}}, {"lm_head": "int8"}]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What would be published."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "built.json"
+    }
+
+
+def test_all_steps_together_give_one_whole_checkpoint(
+    small: Path, eight: Donor, trained: Donor, tmp_path: Path
+) -> None:
+    build = Build(small, tmp_path / "staging", ALL, [eight, trained])
+    done = build.run()
+    after, before, sixteen = made.load(build.staging), made.load(small), made.load(trained.folder)
+    mtp = made.names(sixteen, "mtp.")
+    assert len(mtp) == 17 + 3 * made.SMALL.num_experts
+    assert all(after[name] == sixteen[name] for name in mtp)
+    dtype, shape, _ = after["lm_head.weight"]
+    assert (dtype, shape) == ("I8", before["lm_head.weight"][1])
+    assert after["lm_head.weight_scale"][:2] == ("F32", (shape[0], 1))
+    config = json.loads((build.staging / "config.json").read_text())
+    assert config["quantization_config"] == json.loads((small / "config.json").read_text())["quantization_config"]
+    assert set(config["sparkops"]) == {"hybrid", "mtp", "lm_head"}
+    assert any("can't be proven by sha256" in note for note in done["notes"])
+    assert inspect(FolderSource(build.staging)).faults == ()
+
+
+def test_a_build_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(
+    small: Path, eight: Donor, trained: Donor, hub: Hub, tmp_path: Path
+) -> None:
+    whole = Build(small, tmp_path / "whole", ALL, [eight, trained])
+    whole.run()
+    needed = hub.bytes_sent("*.safetensors")
+    hub.forget()
+    killed, step = Build(small, tmp_path / "killed", ALL, [eight, trained]), 0
+    while True:
+        step += 1
+        left = [step]
+
+        def dying(left: list[int] = left) -> None:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            killed.run(dying)
+            break
+        except Refused as refused:
+            assert "ended early" in str(refused)
+    assert step > 20
+    assert contents(killed.staging) == contents(whole.staging)
+    assert hub.bytes_sent("*.safetensors") < 2 * needed
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(drop_after=60_000),
+        Fault(stall_after=60_000, stall=2.5),
+        Fault(status=429, retry_after=0.05),
+        Fault(status=503),
+        Fault(ignore_range=True),
+        Fault("resolve", status=503),
+    ],
+    ids=["drop", "stall", "429", "503", "ignored range", "503 of the address"],
+)
+def test_a_donor_that_fails_now_and_then_is_asked_again(
+    fault: Fault, small: Path, eight: Donor, hub: Hub, tmp_path: Path
+) -> None:
+    hub.fail("*.safetensors", fault, times=2)
+    build = Build(small, tmp_path / "staging", [SHARED], [eight])
+    build.run()
+    assert made.names(made.load(build.staging), "weight_scale_inv")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(ignore_range=True), "answers a range with the whole file"),
+        (Fault(size_delta=8), "are served where the manifest says"),
+        (Fault(status=503), "503"),
+    ],
+    ids=["ignored range", "another size", "503"],
+)
+def test_a_donor_that_always_fails_is_told_with_file_and_repository_and_nothing_is_left_half(
+    fault: Fault, words: str, small: Path, eight: Donor, hub: Hub, tmp_path: Path
+) -> None:
+    hub.fail("*.safetensors", fault)
+    build = Build(small, tmp_path / "staging", [SHARED], [eight])
+    with pytest.raises(Refused, match=words) as refused:
+        build.run()
+    assert "safetensors of Qwen/fp8s@" in str(refused.value)
+    assert refused.value.hint
+    assert not (build.staging / "config.json").exists()
+    hub.heal()
+    build.run()
+
+
+def test_addresses_that_expire_in_the_middle_are_asked_for_anew(
+    small: Path, eight: Donor, hub: Hub, tmp_path: Path
+) -> None:
+    hub.fail("*.safetensors", Fault(status=403), times=3)
+    Build(small, tmp_path / "staging", [SHARED], [eight]).run()
+
+
+def test_a_gated_donor_is_refused_in_words(small: Path, eight: Donor, hub: Hub, tmp_path: Path) -> None:
+    gated = Donor("Qwen/gated", eight.folder, hub, hub.add_repo("Qwen/gated", eight.folder, gated=True))
+    with pytest.raises(Refused, match="gated"):
+        Build(small, tmp_path / "staging", [SHARED], [gated]).run()
+    hub.grant("hf_token", "Qwen/gated")
+    gated.token = "hf_token"
+    Build(small, tmp_path / "staging", [SHARED], [gated]).run()
+
+
+def test_bytes_damaged_on_the_way_fail_the_gate_and_are_not_kept(
+    small: Path, eight: Donor, hub: Hub, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    made.save(other, made.fp8(made.SMALL, seed=1), made.config(made.SMALL))
+    wrong = Donor("Qwen/other", other, hub, hub.add_repo("Qwen/other", other))
+    build = Build(small, tmp_path / "staging", [SHARED], [wrong])
+    with pytest.raises(Refused, match=r"shared_expert.*block \d,\d: the donor's FP8 is not what it would replace"):
+        build.run()
+    build.donors = [eight]
+    build.run()
+
+
+def test_another_identity_starts_over(small: Path, eight: Donor, tmp_path: Path) -> None:
+    build = Build(small, tmp_path / "staging", [SHARED], [eight])
+    build.run()
+    again = Build(small, tmp_path / "staging", [{"lm_head": "int8"}], identity="build:sha256:two")
+    again.run()
+    after = made.load(again.staging)
+    assert after["lm_head.weight"][0] == "I8"
+    assert not made.names(after, "weight_scale_inv")
+
+
+def test_a_build_of_no_change_takes_every_file_over(base: Path, tmp_path: Path) -> None:
+    build = Build(base, tmp_path / "staging", [{"mtp": None}])
+    done = build.run()
+    assert done["linked"] == [path for path, _, _ in made.manifest(base)]
+    assert all((build.staging / path).samefile(base / path) for path in done["linked"])
+
+
+def test_a_damaged_base_is_refused_by_name(small: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(small, tmp_path / "base"))
+    build = Build(base, tmp_path / "staging", [{"lm_head": "int8"}])
+    order = build.order()
+    path = next(base.glob("*.safetensors"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    build.order = lambda: order  # type: ignore[method-assign]
+    with pytest.raises(Refused, match=f"{path.name} of the base holds sha256:"):
+        build.run()
+
+
+def test_a_tensor_in_two_shards_is_refused(small: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(small, tmp_path / "base"))
+    shutil.copy(base / "model-00001-of-00003.safetensors", base / "model-00009.safetensors")
+    with pytest.raises(Refused, match="stands twice, in model-00001-of-00003.safetensors and in model-00009"):
+        Build(base, tmp_path / "staging", [{"lm_head": "int8"}]).run()
+
+
+def test_an_index_that_is_not_what_the_headers_say_is_refused(small: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(small, tmp_path / "base"))
+    index = json.loads((base / "model.safetensors.index.json").read_text())
+    del index["weight_map"]["lm_head.weight"]
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(Refused, match="names 'no file' for lm_head.weight"):
+        Build(base, tmp_path / "staging", [{"lm_head": "int8"}]).run()
+    index["weight_map"] |= {
+        "lm_head.weight": "model-00003-of-00003.safetensors",
+        "ghost": "model-00001-of-00003.safetensors",
+    }
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(Refused, match="names tensors that no file holds: ghost"):
+        Build(base, tmp_path / "staging", [{"lm_head": "int8"}]).run()
