@@ -245,6 +245,7 @@ class Bringing:
     def _fetch(self, wanted: dict[str, int]) -> None:
         source: fetching.Source = self.peer or Hub(**self.order["hub"])
         word = f"receiving {len(wanted)} files from {self.peer.way}" if self.peer else f"fetching {len(wanted)} files"
+        self.say({"progress": {"text": word, "done": 0, "total": sum(wanted.values())}})
         tracker = self._tracker(word, sum(wanted.values()))
         names = {oid: path for path, _, oid in reversed(self.files)}
         run = fetching.Fetch(source, fetching.Manner(**self.order["manner"]), tracker.add, self.check)

@@ -45,7 +45,7 @@ def begin(call: Call, args: State) -> State:
 
     `args`: folder, state_dir, owner, files (of the manifest), address, credentials, fingerprint (of the authority),
     receivers (names), seconds (until its certificates end), idle (seconds without a request after which it ends), quiet
-    (seconds without a job on the checkpoint, and without a write to its staging folder, after which no more is coming).
+    (seconds without a job on the checkpoint, and without a push to it, after which no more is coming).
     """
     key = f"relay {args['folder']} at {args['address']} for {args['fingerprint']}"
     folder = jobs.begin(key, "passing", "serve", args)
@@ -219,7 +219,8 @@ class Holdings:
         with contextlib.suppress(OSError):
             store = os.open(STORE, _FOLDER, dir_fd=self._staging)
             try:
-                newest = max((os.stat(each, dir_fd=store).st_mtime for each in os.listdir(store)), default=0.0)
+                pushed = [name for name in os.listdir(store) if name.endswith(".pushed")]
+                newest = max((os.stat(name, dir_fd=store).st_mtime for name in pushed), default=0.0)
             finally:
                 os.close(store)
         return time.time() - newest < self._quiet
