@@ -241,6 +241,41 @@ def _lint(found: Figures) -> Iterable[str]:
     )
 
 
+def _verifying(found: Figures) -> Iterable[str]:
+    limits, seconds = found["limits"], found["seconds"]
+    yield "## Verifying checkpoints\n"
+    yield (
+        f"{_machine(found)} Load before: {found['load_before']}. {found['files']} files of {found['file_mib']} MiB, "
+        "all read before each run, hashed by a job of the node (its start included) and by "
+        f"`xargs -P {found['workers']} openssl dgst -sha256`, in turn: {seconds['sparkops']['median']:.2f} s against "
+        f"{seconds['openssl']['median']:.2f} s (medians of {seconds['sparkops']['rounds']}), so {found['ratio']}x the "
+        f"speed (aim {limits['ratio']}). Peak memory of the job: {found['peak_mib']} MiB.\n"
+    )
+    yield (
+        f"A checkpoint of {found['small_files']} files that has not changed: {found['again_ms']} ms of the CPU of the "
+        f"node to look at it, {found['verify_ms']} ms to verify it (aim {limits['again_ms']}).\n"
+    )
+
+
+def _building(found: Figures) -> Iterable[str]:
+    seconds, limits = found["seconds"], found["limits"]
+    yield "## Building a checkpoint\n"
+    yield (
+        f"{_machine(found)} Load: {found['load'][0]}. A hybrid of {found['bytes'] / 1e9:.1f} GB in {found['shards']} "
+        "shards, all of which change, against `cp` of the base on the same disk, in turn, all files in memory at the "
+        "start. The build hashes, checks samples and returns when the disk has everything, as `cp` does only with "
+        f"`sync`. Its processes together never held more than {found['memory_mib']} MiB (aim {limits['memory_mib']}).\n"
+    )
+    yield _table(
+        ["", "seconds, least to most (rounds)", "CPU, s", f"speed of the build to it (aim {limits['ratio']})"],
+        [
+            [name, f"{each['median']:.2f}, {each['min']:.2f} to {each['max']:.2f} ({each['rounds']})",
+             found["cpu_seconds"][name], found["ratios"].get(name, "")]
+            for name, each in seconds.items()
+        ],
+    )  # fmt: skip
+
+
 SECTIONS = {
     "peers": _peers,
     "noop": _noop,
@@ -248,6 +283,8 @@ SECTIONS = {
     "inventory": _inventory,
     "lint": _lint,
     "spreading": _spreading,
+    "verifying": _verifying,
+    "building": _building,
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparkops.checkpoints.indexed import ALONE, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit, parse
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
@@ -101,6 +103,31 @@ class Hub:
         manifest = Manifest(repository, commit, tuple(file for each in entries if (file := _file(each)) is not None))
         _write(kept, manifest.canonical)
         return manifest
+
+    def indexed(self, manifest: Manifest) -> Manifest:
+        """Of a commit's files those that its index names, and what is no weights; the index is asked for once.
+
+        Raises HubError, ManifestError.
+        """
+        file = index_of(manifest)
+        if file is None:
+            return only(manifest, (ALONE,))
+        kept = self._kept(manifest.repository, manifest.commit).with_suffix(".index.json")
+        paths = {each.path for each in manifest.files}
+        with contextlib.suppress(OSError, ValueError):
+            weights = json.loads(kept.read_text(encoding="utf-8"))
+            if isinstance(weights, list) and weights and paths.issuperset(map(str, weights)):
+                return only(manifest, weights)
+        text = self.read(manifest.repository, manifest.commit, file.path, 0, file.size)
+        if not file.holds(text):
+            raise HubError(
+                f"{file.path} is served with another content than the hub's own list of files says",
+                where=self._where(manifest.repository, manifest.commit),
+                hint="try again later or through another endpoint",
+            )
+        weights = list(named(text, manifest))
+        _write(kept, json.dumps(weights))
+        return only(manifest, weights)
 
     def download(self, repository: str, commit: str, path: str) -> Path:
         """A file of a commit on this machine: out of the user's Hugging Face cache, into it where it is lacking."""

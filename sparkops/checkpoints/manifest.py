@@ -35,6 +35,13 @@ class ManifestFile:
     size: int
     oid: str
 
+    def holds(self, data: bytes) -> bool:
+        """Whether this is its content."""
+        sort, _, wanted = self.oid.partition(":")
+        git = b"blob %d\0" % len(data)
+        made = hashlib.sha256(data) if sort == "sha256" else hashlib.sha1(git + data, usedforsecurity=False)
+        return made.hexdigest() == wanted
+
 
 @dataclass(frozen=True)
 class Manifest:

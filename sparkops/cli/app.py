@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
     "lock": ("lock", "Pin what moves upstream: tags to digests, branches to commits"),
     "recipe": ("recipe", "List, show and compare recipes; import those of other projects"),
-    "checkpoint": ("checkpoint", "Look into a checkpoint here or on a hub, verify those on nodes"),
+    "checkpoint": ("checkpoint", "Look into a checkpoint here or on a hub, verify those on nodes, build one"),
     "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
     "facts": ("facts", "Print what the nodes say about themselves"),
     "trust": ("trust", "Show the host keys of nodes and add them to known_hosts"),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sparkops.checkpoints.inspect import Inspection, Source
+    from sparkops.core.secrets import Secret
+    from sparkops.operate.building import Checked
     from sparkops.operate.verifying import Verified
     from sparkops.reports.text import Printer
 
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   sparkops checkpoint inspect Intel/Qwen3.5-122B-A10B-int4-AutoRound
-  sparkops checkpoint verify spark-01 --deep""",
+  sparkops checkpoint verify spark-01 --deep
+  sparkops checkpoint build ./base -o ./hybrid --step hybrid=Qwen/Qwen3.5-122B-A10B-FP8""",
 )
 def command() -> None:
-    """Look into checkpoints here or on a hub, and verify those on nodes."""
+    """Look into checkpoints here or on a hub, verify those on nodes, and build one here."""
 
 
 @command.command(
@@ -105,6 +108,116 @@ def verify(nodes: tuple[str, ...], inventory: Path, deep: bool, jobs: int, form:
     return 3 if any(each.silent for each in found) else 0
 
 
+@command.command(
+    "build",
+    epilog="""\b
+Examples:
+  sparkops checkpoint build ./int4 -o ./hybrid --step hybrid=Qwen/Qwen3.5-122B-A10B-FP8 --step lm_head=int8
+  sparkops checkpoint build ORG/NAME -o /srv/hybrid --step hybrid=Qwen/Qwen3.5-122B-A10B-FP8 --check
+  sparkops checkpoint build ./int4 -o ./complete --step mtp=Qwen/Qwen3.5-122B-A10B@main --step repack=compressed-tensors
+  sparkops checkpoint build ./int4 -o ./hybrid --recipe qwen3.5-122b-a10b-hybrid-legacy
+
+BASE is a folder here, or a repository, which is fetched beside the output (what the Hugging Face cache has is linked).
+The steps are done in the order given: quantize only first, repack only last. What ended early goes on when the same
+command is run again; nothing is in the output's place before it is whole.
+The exit status is 0 when it is built, 2 with --check where a step would be refused, 4 where the build failed.""",
+)
+@click.argument("base", metavar="FOLDER|ORG/NAME")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to build")
+@click.option(
+    "--step",
+    "steps",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="hybrid=DONOR[@REVISION], mtp[=DONOR[@REVISION]], lm_head=int8, repack=compressed-tensors, quantize=SCHEME",
+)
+@click.option(
+    "--layers", default="", metavar="REGEX", help="The layers that hybrid takes, instead of the shared experts"
+)
+@click.option("--recipe", default="", help="Take the steps of this recipe")
+@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit of a repository as base")
+@click.option("--endpoint", default="", help="Another hub than the public one (HF_ENDPOINT works too)")
+@click.option("--check", is_flag=True, help="Read headers only and say what each step would do; nothing is built")
+@options.text_or_json
+def build(
+    base: str,
+    output: Path,
+    steps: tuple[str, ...],
+    layers: str,
+    recipe: str,
+    revision: str,
+    endpoint: str,
+    check: bool,
+    form: str,
+    no_color: bool,
+) -> int:
+    """Build a checkpoint on this machine by the steps that a role or recipe declares, without an inventory.
+
+    A token for the hub is taken from HF_TOKEN.
+    """
+    import threading
+
+    from sparkops.cli.interrupts import interrupts
+    from sparkops.cli.printing import console, emit, listener_for
+    from sparkops.operate import building
+    from sparkops.reports.text import Printer
+
+    order = building.Order(
+        base=base,
+        output=output,
+        steps=building.steps_of(steps, layers, recipe),
+        revision=revision,
+        endpoint=endpoint,
+        token=_token(),
+    )
+    stop = threading.Event()
+    with listener_for(form, no_color) as listener, interrupts(stop):
+        if check:
+            told = building.check(order, listener=listener)
+        else:
+            report = building.build(order, listener=listener, stop=stop)
+    if not check:
+        emit(report, form, None, no_color=no_color, verbose=0)
+        if form == "text" and not report.plan.steps and report.exit_status == 0:
+            click.echo(f"{report.cluster}: built already, and as declared")
+        return report.exit_status
+    if form == "json":
+        click.echo(json.dumps({"schema": "sparkops.build-check/1", **dataclasses.asdict(told)}, indent=1))
+    else:
+        _print_checked(Printer(console(no_color)), told)
+    return 2 if told.refused else 0
+
+
+def _print_checked(printer: Printer, told: Checked) -> None:
+    from sparkops.reports.words import count, size
+
+    for step in told.steps:
+        if step.refused:
+            printer.line(("✗ ", "red"), (step.name, "bold"), f"  refused: {step.refused}")
+            printer.line(f"→ {step.hint}" if step.hint else "", indent=4)
+            continue
+        moved = f", {size(step.from_donors)} of donors" if step.from_donors else ""
+        printer.line(
+            ("✓ ", "green"),
+            (step.name, "bold"),
+            f"  {count(step.changed, 'tensor')} changed, {step.added} added, {step.removed} removed{moved}",
+        )
+        for note in step.notes:
+            printer.line((note, "dim"), indent=4)
+    if not told.refused:
+        printer.line(f"{told.output}: {size(told.size)} in {count(told.files, 'file')}, {size(told.written)} to write")
+        printer.line(("the numbers are held against the base when it is built", "dim"))
+
+
+def _token() -> Secret | None:
+    import os
+
+    from sparkops.core.secrets import Secret
+
+    token = os.environ.get("HF_TOKEN")
+    return Secret(token, "HF_TOKEN") if token else None
+
+
 def _print_verified(printer: Printer, found: Sequence[Verified]) -> None:
     from sparkops.reports.words import count, duration, names, size
 
@@ -113,9 +226,8 @@ def _print_verified(printer: Printer, found: Sequence[Verified]) -> None:
         if each.why:
             printer.line(("✗ ", "red"), each.why, indent=2)
         elif each.good:
-            read = (
-                f"{size(each.hashed)} read in {duration(each.seconds)}" if each.hashed else "unchanged since last read"
-            )
+            read = f"{size(each.hashed)} read in {duration(each.seconds)}" if each.hashed else "unchanged"
+            read += f", hashed {each.hashed_at}" if each.hashed_at else ""
             what = f"{each.repository}@{each.commit[:12]}: {count(each.files, 'file')}, {size(each.size)}, {read}"
             printer.line(("✓ ", "green"), what, indent=2)
         for word, paths in (("missing", each.missing), ("with other content", each.wrong)):
@@ -126,12 +238,9 @@ def _print_verified(printer: Printer, found: Sequence[Verified]) -> None:
 
 
 def _source(what: str, revision: str, endpoint: str) -> Source:
-    import os
-
     from sparkops.checkpoints.hub import Hub
     from sparkops.checkpoints.inspect import FolderSource, HubSource, InspectError
     from sparkops.checkpoints.manifest import is_repository
-    from sparkops.core.secrets import Secret
 
     folder = Path(what).expanduser()
     if folder.is_dir():
@@ -140,8 +249,7 @@ def _source(what: str, revision: str, endpoint: str) -> Source:
         raise InspectError(
             f"{what} is neither a folder nor a repository's name", hint="name a folder, or a repository as ORG/NAME"
         )
-    token = os.environ.get("HF_TOKEN")
-    hub = Hub(endpoint, Secret(token, "HF_TOKEN") if token else None)
+    hub = Hub(endpoint, _token())
     resolved = hub.resolve(what, revision)
     return HubSource(hub, hub.manifest(what, resolved.commit))
 

@@ -10,10 +10,15 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sparkops.core.flatjson import NotFlat, Reader
+
 LENGTH = 8
 """Bytes before the header that tell its length."""
 LARGEST = 25_000_000
 """Bytes of the largest header that is read, as the hub's own client has it."""
+
+_ENTRY = 4096
+"""Characters of the longest entry of a tensor: 64 dimensions of 20 digits and some words."""
 
 BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64,
@@ -83,19 +88,12 @@ def header_length(head: bytes) -> int:
 def parse_header(text: bytes) -> Header:
     """The header of its JSON text, every claim checked. Raises Broken."""
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
-    except RecursionError:
-        raise Broken("its header is nested too deeply") from None
-    except Broken:
-        raise
-    except ValueError as error:
-        raise Broken(f"its header is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise Broken("its header is no JSON object")
-    metadata = value.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(each, str) for each in metadata.values()):
-        raise Broken("its __metadata__ is not made of texts")
-    tensors = sorted((_tensor(name, entry) for name, entry in value.items()), key=lambda each: (each.start, each.end))
+        tensors, metadata = _members(Reader(text.decode("utf-8")))
+    except NotFlat as error:
+        raise Broken(f"its header is none: {error}") from None
+    except UnicodeDecodeError as error:
+        raise Broken(f"its header is no UTF-8: {error}") from None
+    tensors.sort(key=lambda each: (each.start, each.end))
     _check_gapless(tensors)
     return Header(tuple(tensors), metadata, len(text))
 
@@ -127,36 +125,39 @@ def head(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: dic
     return len(text).to_bytes(LENGTH, "little") + text
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise Broken(f"its header names {name[:120]!r} twice")
-            seen.add(name)
-    return found
-
-
-def _no_number(word: str) -> None:
-    raise Broken(f"its header holds {word}")
+def _members(reader: Reader) -> tuple[list[Tensor], dict[str, str]]:
+    tensors: list[Tensor] = []
+    metadata: dict[str, str] = {}
+    for name in reader.members():
+        if name == "__metadata__":
+            metadata = {key: reader.string() for key in reader.members()}
+        else:
+            tensors.append(_tensor(name, reader.small(_ENTRY)))
+    reader.end()
+    return tensors, metadata
 
 
 def _tensor(name: str, entry: Any) -> Tensor:
-    where = f"its tensor {name[:120]!r}"
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise Broken(f"{where} has not exactly dtype, shape and data_offsets")
+    try:
+        return _checked(name, entry)
+    except Broken as error:
+        raise Broken(f"its tensor {name[:120]!r} {error}") from None
+
+
+def _checked(name: str, entry: Any) -> Tensor:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise Broken("has not exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise Broken(f"{where} is of an unknown dtype {str(dtype)[:40]!r}")
-    if not isinstance(shape, list) or len(shape) > 64 or not all(_natural(each) for each in shape):
-        raise Broken(f"{where} has a shape that is none")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_natural(each) for each in offsets):
-        raise Broken(f"{where} has offsets that are none")
+        raise Broken(f"is of an unknown dtype {str(dtype)[:40]!r}")
+    if not isinstance(shape, list) or len(shape) > 64 or not all(map(_natural, shape)):
+        raise Broken("has a shape that is none")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_natural, offsets)):
+        raise Broken("has offsets that are none")
     start, end = offsets
     bits = _product(shape) * BITS[dtype]
     if end < start or (end - start) * 8 != bits:
-        raise Broken(f"{where} has {end - start} bytes, but {shape} of {dtype} are {bits / 8:g}")
+        raise Broken(f"has {end - start} bytes, but {shape} of {dtype} are {bits / 8:g}")
     return Tensor(name, dtype, tuple(shape), start, end)
 
 
@@ -169,7 +170,7 @@ def _product(shape: "tuple[int, ...] | list[int]") -> int:
     for each in shape:
         product *= each
         if product >= 1 << 80:
-            raise Broken(f"a shape {str(shape)[:80]} is larger than any file")
+            raise Broken(f"has a shape {str(shape)[:80]} that is larger than any file")
     return product
 
 

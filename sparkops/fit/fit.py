@@ -18,6 +18,8 @@ from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
 from sparkops.fit.refused import no_size, refusal
 from sparkops.fit.weights import Placed
+from sparkops.models.build_steps import Steps
+from sparkops.models.built_model import built
 from sparkops.models.catalogue import Model, find
 from sparkops.models.effective import Effective, effective, speculative
 from sparkops.models.engine import Engine, engine
@@ -108,12 +110,18 @@ def fit_line(
     name: str | None = None,
     beside: Path | None = None,
     question: Question | None = None,
+    steps: Steps = (),
 ) -> Fit:
-    """The figures of a line; `name` is the model where the line only has a path on a node. Raises InventoryError."""
+    """The figures of a line; `name` is the model where the line only has a path on a node. Raises InventoryError.
+
+    `steps` are those by which the checkpoint is built that is served.
+    """
     question = question or Question()
     variables = dict(env or {})
     wanted = name or line.model
     model = find(wanted, beside) if wanted else None
+    if model is not None and steps:
+        model = built(model, steps)
     speculation = speculative(line)
     drafter = _drafter(speculation.model if speculation else None, beside)
     geometry = model.geometry if model else None

@@ -63,6 +63,7 @@ def fit_inventory(
             name=place.model or None,
             beside=inventory.folder,
             question=question,
+            steps=place.variables["checkpoint"].get("steps") or (),
         )
     return found
 

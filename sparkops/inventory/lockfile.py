@@ -16,6 +16,7 @@ from typing import Any
 from sparkops.inventory.document import read
 from sparkops.inventory.faults import Faults
 from sparkops.inventory.validate import validate
+from sparkops.models import build_steps
 
 HEAD = "# What moves upstream, pinned by `sparkops lock`. Keep it with the inventory.\n"
 
@@ -54,6 +55,14 @@ class Lock:
         key = checkpoint_key(checkpoint)
         if key in self.checkpoints and not checkpoint.get("commit"):
             found["checkpoint"] = {**checkpoint, "commit": self.checkpoints[key]}
+        if self.checkpoints and checkpoint.get("steps"):
+            keys = {each: donor_key(checkpoint, each) for each in build_steps.donors(checkpoint["steps"])}
+            commits = {
+                (each.repository, each.revision): self.checkpoints[key]
+                for each, key in keys.items()
+                if key in self.checkpoints
+            }
+            found["checkpoint"] = {**found["checkpoint"], "steps": build_steps.pinned(checkpoint["steps"], commits)}
         return found
 
 
@@ -61,6 +70,12 @@ def checkpoint_key(checkpoint: Mapping[str, Any]) -> str:
     """ORG/NAME@REVISION, behind the hub's address where one is declared."""
     hub = f"{checkpoint['endpoint'].rstrip('/')}/" if checkpoint.get("endpoint") else ""
     return f"{hub}{checkpoint.get('repository')}@{checkpoint.get('revision')}"
+
+
+def donor_key(checkpoint: Mapping[str, Any], donor: build_steps.Donor) -> str:
+    """The key of a build's donor: as that of a checkpoint, at the same hub."""
+    told = {"repository": donor.repository, "revision": donor.revision, "endpoint": checkpoint.get("endpoint")}
+    return checkpoint_key(told)
 
 
 def lock_path(inventory: Path) -> Path:

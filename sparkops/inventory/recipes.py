@@ -1,7 +1,7 @@
 """Recipes: ready sets of variables for a service, one file each, found beside the inventory and then bundled.
 
 What the variables mean is the roles' business. The other keys are for people, lint and fit: which model and engine it
-is for, how its checkpoint is made, what speeds were published, what nobody has seen yet.
+is for, what speeds were published, what nobody has seen yet.
 """
 
 from __future__ import annotations
@@ -38,14 +38,6 @@ SPEED: Mapping[str, Any] = {
         "source": {"type": "string", "minLength": 1, "description": "who published it, and where"},
     },
 }
-BUILDS = ("hybrid", "mtp", "lm_head", "repack", "quantize")
-STEP: Mapping[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "minProperties": 1,
-    "maxProperties": 1,
-    "properties": {name: {"type": ["object", "string"]} for name in BUILDS},
-}
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "additionalProperties": False,
@@ -63,11 +55,6 @@ SCHEMA: Mapping[str, Any] = {
             "type": "object",
             "additionalProperties": {"type": ["object", "null"]},
             "description": "a namespace per role: {image: {...}, checkpoint: {...}, service: {serve: {...}}}",
-        },
-        "steps": {
-            "type": "array",
-            "items": STEP,
-            "description": "how the checkpoint is made of published ones, in order; told, not carried out yet",
         },
         "needs": _texts("what the nodes must have beside what the recipe declares"),
         "speeds": {"type": "array", "items": SPEED, "description": "published speeds, all that were found"},

@@ -23,6 +23,7 @@ from sparkops.lint import line as lines
 from sparkops.lint.case import Found
 from sparkops.lint.check import Finding, check, ordered, refusing
 from sparkops.lint.rules import rules
+from sparkops.models import build_steps
 from sparkops.models.effective import effective
 from sparkops.models.serve_line import parse
 
@@ -75,6 +76,7 @@ def _lines(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
             spark=place.variables["service"]["gpus"] is not None,
             nodes=len(place.service.nodes),
             beside=inventory.folder,
+            steps=place.variables["checkpoint"].get("steps") or (),
         )
         for each in check(case, f"services.{place.service.name}", place.variables["checkpoint"]["repository"] or ""):
             key = (each.subject, each.id, each.message)
@@ -109,6 +111,14 @@ def _references(place: Placed) -> Iterator[tuple[str, tuple[str, ...], str]]:
     if checkpoint["repository"] and not checkpoint["commit"] and not COMMIT.fullmatch(revision):
         words = f"{checkpoint['repository']} at {revision} is a branch or a tag, which moves"
         yield "checkpoint-not-pinned", ("checkpoint", "revision"), words
+    steps = checkpoint.get("steps") or ()
+    for donor in build_steps.donors(steps):
+        if not donor.commit and not COMMIT.fullmatch(donor.revision):
+            words = f"the donor {donor.repository} at {donor.revision} is a branch or a tag, which moves"
+            yield "checkpoint-not-pinned", ("checkpoint", "steps"), words
+    names = {name for _, name, _ in build_steps.named(steps)}
+    if "lm_head" in names and "repack" not in names and not (image["build"] or {}).get("tag"):
+        yield "head-int8-unread", ("checkpoint", "steps"), f"{reference or 'the image'} is served an INT8 head"
 
 
 def _limits(place: Placed) -> Iterator[tuple[str, tuple[str, ...], str]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from sparkops.core.errors import InventoryError
 from sparkops.lint.case import Case
 from sparkops.lint.check import Finding, check
+from sparkops.models.build_steps import Steps
+from sparkops.models.built_model import built
 from sparkops.models.catalogue import Model, find
 from sparkops.models.effective import speculative
 from sparkops.models.engine import Engine, engine
@@ -40,9 +42,15 @@ def case(
     spark: bool = False,
     nodes: int = 0,
     beside: Path | None = None,
+    steps: Steps = (),
 ) -> Case:
-    """The case of a line: what is known of its model (or of `model`, where the line names a path on a node)."""
+    """The case of a line: what is known of its model (or of `model`, where the line names a path on a node).
+
+    `steps` are those by which the checkpoint is built that is served.
+    """
     found = find(model or line.model, beside)
+    if found is not None and steps:
+        found = built(found, steps)
     speculation = speculative(line)
     drafter = _drafter(speculation.model if speculation else None, beside)
     return Case(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sparkops.core.errors import InventoryError
+from sparkops.models import build_steps
 from sparkops.models.argv import canonical, serve_argv
 
 GIB = 1 << 30
@@ -105,7 +106,8 @@ class ServiceSpec:
 
 
 def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
-    """The functions that role files see: `service_spec`, `secret_environment`, `model_folder` and `headless`.
+    """The functions that role files see: `service_spec`, `secret_environment`, `headless`, `model_folder`
+    and `base_folder`.
 
     `holds` tells what holds a secret.
     """
@@ -128,7 +130,11 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
     def folder(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
         return model_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    return {"service_spec": make, "secret_environment": secrets, "model_folder": folder, "headless": headless}
+    def base(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+        return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
+
+    found: dict[str, Callable[..., Any]] = {"service_spec": make, "secret_environment": secrets, "headless": headless}
+    return {**found, "model_folder": folder, "base_folder": base}
 
 
 def spec_of(
@@ -195,12 +201,21 @@ def _identity(image: Mapping[str, Any]) -> str | None:
 
 
 def model_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
-    """Where the role `checkpoint` puts the model; None where it brings none."""
+    """Where the role `checkpoint` puts what is served, the built one where it has steps; None where it brings none."""
+    base, steps = base_folder(checkpoint, state_dir), checkpoint.get("steps")
+    if base is None or not steps:
+        return base
+    return checkpoint["folder"] or f"{base}--built-{build_steps.digest(steps)}"
+
+
+def base_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
+    """Where the repository's own files are put: beside what is built of them, which has the declared folder then."""
     repository = checkpoint["repository"]
     if not repository:
         return None
     name, revision = (str(each).replace("/", "--") for each in (repository, checkpoint["revision"]))
-    return checkpoint["folder"] or f"{state_dir}/models/{name}/{revision}"
+    declared = None if checkpoint.get("steps") else checkpoint["folder"]
+    return declared or f"{state_dir}/models/{name}/{revision}"
 
 
 def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[Mount, ...]]:
@@ -274,7 +289,9 @@ def _served_name(service: Mapping[str, Any]) -> str | None:
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
-    return {key: str(checkpoint[key]) for key in ("repository", "revision", "commit") if checkpoint[key]}
+    told = {key: str(checkpoint[key]) for key in ("repository", "revision", "commit") if checkpoint[key]}
+    steps = checkpoint.get("steps")
+    return {**told, "steps": build_steps.digest(steps)} if steps else told
 
 
 def _limits(limits: Mapping[str, Any]) -> Limits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,7 +14,8 @@ from sparkops.inventory.lockfile import Lock, checkpoint_key, lock_path, write_l
 from sparkops.operate import registry
 from sparkops.reconcile.compile import Resolver
 from sparkops.reconcile.compile import compile as build
-from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.built_checkpoint import BuiltCheckpoint
+from sparkops.resources.checkpoint import Checkpoint, OfRepository
 from sparkops.resources.image import Image
 from sparkops.resources.resource import Resource
 
@@ -115,29 +116,29 @@ def movable(inventory: Inventory, secrets: Resolver, limit: Sequence[str] = ()) 
     bare = dataclasses.replace(inventory, lock=Lock())
     found: dict[str, Movable] = {}
     for resource in build(bare, limit=limit or None, roles=["image", "checkpoint"], secrets=secrets).resources:
-        each = _of(resource)
-        if each is not None:
+        for each in _of(resource):
             found.setdefault(each.key, each)
     return tuple(sorted(found.values(), key=lambda each: (each.table, each.key)))
 
 
-def _of(resource: Resource) -> Movable | None:
+def _of(resource: Resource) -> Iterator[Movable]:
     if isinstance(resource, Image):
         image = resource
         if image.state != "present" or image.pinned or image.content is not None or image.archive:
-            return None
+            return
         username, password = _plain(image.username), _plain(image.password)
-        return Movable("images", image.name, lambda: registry.digest(image.name, username, password))
-    if isinstance(resource, Checkpoint):
-        checkpoint = resource
-        if checkpoint.pinned:
-            return None
-        told = {key: getattr(checkpoint, key) for key in ("repository", "revision", "endpoint")}
-        ask = checkpoint.hub.resolve
-        return Movable(
-            "checkpoints", checkpoint_key(told), lambda: ask(checkpoint.repository, checkpoint.revision).commit
-        )
-    return None
+        yield Movable("images", image.name, lambda: registry.digest(image.name, username, password))
+    if isinstance(resource, Checkpoint) and not resource.pinned:
+        yield _branch(resource, resource.repository, resource.revision)
+    if isinstance(resource, BuiltCheckpoint):
+        for donor in resource.moving:
+            yield _branch(resource, donor.repository, donor.revision)
+
+
+def _branch(asked: OfRepository, repository: str, revision: str) -> Movable:
+    """A branch or tag at the hub of a checkpoint: its own, or that of a donor."""
+    told = {"repository": repository, "revision": revision, "endpoint": asked.endpoint}
+    return Movable("checkpoints", checkpoint_key(told), lambda: asked.hub.resolve(repository, revision).commit)
 
 
 def _plain(value: str | Secret | None) -> str | None:

@@ -11,7 +11,7 @@ from sparkops.inventory.merge import leaves
 from sparkops.inventory.recipes import Recipe, read_recipe, read_recipe_file, recipe_files
 from sparkops.inventory.show import plain
 
-COMPARED = ("model", "engine", "nodes", "variables", "steps")
+COMPARED = ("model", "engine", "nodes", "variables")
 """What makes two recipes different things; texts, speeds and sources do not."""
 
 

@@ -18,7 +18,7 @@ from sparkops.operate.rendering import FOLDER
 from sparkops.reconcile.compile import compile as build
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.recording import actor, record
-from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.checkpoint import OfRepository
 from sparkops.resources.image import Image
 from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
@@ -96,7 +96,7 @@ def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
     present = [each for each in resources if each.desired() is not None]
     images = [each for each in present if isinstance(each, Image)]
     names = {each.name for each in images} | {base.name for each in images for base in each.bases}
-    folders = {each.name for each in present if isinstance(each, Checkpoint)}
+    folders = {each.name for each in present if isinstance(each, OfRepository)}
     for each in present:
         if isinstance(each, Unit):
             names |= {each.image} if each.image else set()

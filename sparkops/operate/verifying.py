@@ -16,7 +16,7 @@ from sparkops.operate.following import followed
 from sparkops.operate.reach import reach
 from sparkops.reconcile.compile import compile as build
 from sparkops.reconcile.fleet import THREADS
-from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.checkpoint import OfRepository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class Verified:
     """One folder on one node. `why` says what kept it from being proven; sizes are bytes, `seconds` the node's own.
 
     `hashed` are the bytes that had to be read: what has not changed since it was last read is not read again.
+    `hashed_at` is when the oldest proof was made (UTC, "" where a file is missing or wrong).
     """
 
     node: str
@@ -35,6 +36,7 @@ class Verified:
     files: int = 0
     size: int = 0
     hashed: int = 0
+    hashed_at: str = ""
     seconds: float = 0.0
     missing: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
@@ -56,8 +58,8 @@ def verify(
 ) -> tuple[Verified, ...]:
     """Prove the declared checkpoints of these nodes; with `deep` all is read again. Raises InventoryError for none."""
     compiled = build(inventory)
-    declared: dict[str, dict[str, Checkpoint]] = {
-        node: {each.name: each for each in compiled.of(node) if isinstance(each, Checkpoint)} for node in nodes
+    declared: dict[str, dict[str, OfRepository]] = {
+        node: {each.name: each for each in compiled.of(node) if isinstance(each, OfRepository)} for node in nodes
     }
     if not any(declared.values()):
         raise InventoryError(
@@ -80,7 +82,7 @@ def verify(
     return tuple(found)
 
 
-def _one(node: str, session: Session, what: Checkpoint, deep: bool, listener: events.Listener) -> Verified:
+def _one(node: str, session: Session, what: OfRepository, deep: bool, listener: events.Listener) -> Verified:
     args = {"folder": what.name, "state_dir": what.state_dir, "again": deep}
     asking = session.stream("checkpoint.verify", args)
     try:

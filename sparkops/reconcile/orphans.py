@@ -18,7 +18,7 @@ from sparkops.resources.resource import Resource
 
 REMOVED = ("unit", "file", "link", "directory")
 """The kinds that `--prune` removes, in this order: what runs before what it runs from."""
-HEAVY = ("image", "checkpoint")
+HEAVY = ("image", "checkpoint", "built_checkpoint")
 """Kinds whose claims outlast a prune: they hold data that somebody has to decide about."""
 PATHS = ("file", "link", "directory")
 """The kinds whose names are paths, of which one thing at a time can be had."""
@@ -26,6 +26,7 @@ UNITS = "/etc/systemd/system/"
 STAYS = {
     "image": "`sparkops gc` removes it, once nothing on the node uses it",
     "checkpoint": "`sparkops gc` removes it, once nothing on the node uses it",
+    "built_checkpoint": "`sparkops gc` removes it, once nothing on the node uses it",
     "package": "`apt-get remove {name}` on the node removes it",
     "user": "`userdel {name}` on the node removes it",
     "mount": "`umount {name}` and its line in /etc/fstab, on the node",
@@ -93,7 +94,7 @@ def _kept(kind: str, name: str, entry: Mapping[str, Any], leaving: set[str]) -> 
     if now == "shared":
         return f"the cluster {', '.join(entry['others'])} uses it too", ""
     if kind not in REMOVED:
-        return f"sparkops never removes a {kind} unasked", STAYS.get(kind, "").format(name=name)
+        return f"sparkops never removes a {kind.replace('_', ' ')} unasked", STAYS.get(kind, "").format(name=name)
     if now in NOT_OURS:
         return NOT_OURS[now], "remove it by hand, or declare it again"
     if kind == "directory":
@@ -109,6 +110,8 @@ def _path(resource: Resource) -> str:
 
 def _covered(kind: str, name: str, now: str, declared: Sequence[Resource]) -> bool:
     """Whether another declared resource is the same thing, or needs it: a unit's file, a folder of what is declared."""
+    if kind in HEAVY:
+        return any(each.kind in HEAVY and each.name == name for each in declared)
     if kind not in PATHS:
         return False
     for each in declared:

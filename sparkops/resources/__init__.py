@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 BUILT_IN = (
+    "built_checkpoint",
     "checkpoint",
     "command",
     "directory",

@@ -32,48 +32,39 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint(Resource):
-    """`name` is the folder's absolute path on the node.
+class OfRepository(Resource):
+    """A folder on a node whose files are those of one commit of a hub's repository, or made of them.
+
+    `name` is the folder's absolute path on the node.
 
     repository, revision: what it holds; the revision is a branch, a tag or a full commit. `commit` is what the lock
         file says that the revision stands for, and wins.
     endpoint: the hub; "" means HF_ENDPOINT of the controller, else the public one. `token`: for the hub's origin only.
-    include, exclude: patterns of paths, as the hub's client has them.
-    source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
-        the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
-    adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
+    only: `all` files, or `indexed`: of the weights only those that the model's index names.
+    include, exclude: patterns of paths, as the hub's client has them; of what `only` leaves.
     owner: whose the files are, and with whose rights they are fetched; "" is the present owner, else who connects.
     verify: `changed` hashes what has changed since it was last hashed, `deep` also what was hashed over a day ago.
-    spread: whether it may come from another node of the run that has it or gets it too, and be passed on to others.
     connections, segment, stall: parallel connections, bytes of a range, seconds of silence that end a try.
     """
 
-    kind: ClassVar[str] = "checkpoint"
     volatile: ClassVar[frozenset[str]] = frozenset({"hashed"})
     contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
-    implied: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong", "unverified", "leftover"})
 
     repository: str
     revision: str = "main"
     commit: str = ""
     endpoint: str = ""
     token: str | Secret | None = None
+    only: str = "all"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    source: str = "hub"
-    local: str = ""
-    adopt: tuple[str, ...] = CACHES
     owner: str = ""
     verify: str = "changed"
-    spread: bool = True
     state_dir: str = "/var/lib/sparkops"
     connections: int = 6
     segment: int = 64 * MIB
     stall: float = 30.0
-    manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
-    moved_to: str = field(default="", init=False, repr=False, compare=False)
-    upstream: Upstream | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -88,10 +79,10 @@ class Checkpoint(Resource):
             )
         if self.commit and not is_commit(self.commit):
             raise InventoryError(f"{self.commit!r} is no commit", where=self.where, hint="give all 40 digits")
-        declared.one_of(self.source, "source", ("hub", "push"), self.where)
+        declared.one_of(self.only, "only", ("all", "indexed"), self.where)
         declared.one_of(self.verify, "verify", ("changed", "deep"), self.where)
         put(self, "revision", str(self.revision))
-        for key in ("include", "exclude", "adopt"):
+        for key in ("include", "exclude"):
             put(self, key, declared.words(getattr(self, key), key, self.where))
         put(self, "owner", declared.account(self.owner or None, "owner", self.where) or "")
         token = Secret(self.token, "token") if isinstance(self.token, str) and self.token else self.token or None
@@ -107,17 +98,76 @@ class Checkpoint(Resource):
         """The declared commit; "" for a branch or tag."""
         return self.commit or (self.revision if is_commit(self.revision) else "")
 
-    def prepare(self) -> Checkpoint:
-        """With its manifest: asks the hub for a branch or tag each time, for a commit only once. Raises HubError."""
+    def learn(self) -> tuple[Manifest, str, str]:
+        """The declared files, the repository's new name where it has one, and in words what `only` leaves out.
+
+        The hub is asked for a branch or tag each time, for a commit only once. Raises HubError.
+        """
         pinned, moved = self.pinned, ""
         hub = self.hub
         if not pinned:
             resolved = hub.resolve(self.repository, self.revision)
             pinned, moved = resolved.commit, resolved.moved_to
-        manifest = hub.manifest(self.repository, pinned).chosen(self.include, self.exclude)
+        whole = hub.manifest(self.repository, pinned)
+        manifest = hub.indexed(whole) if self.only == "indexed" else whole
+        return manifest.chosen(self.include, self.exclude), moved, _left_out(whole, manifest)
+
+    @property
+    def replaceable(self) -> bool:
+        """Replacing is reading and hashing every byte again; what is not as it should be is made anew."""
+        return True
+
+    def ask(self) -> dict[str, Any]:
+        return {
+            "folder": self.name,
+            "state_dir": self.state_dir,
+            "owner": self.owner,
+            "deep": self.verify == "deep",
+        }
+
+    def asking(self) -> dict[str, str]:
+        """How the node asks the hub: `endpoint`, and `token` in plain text or ""."""
+        token = self.token.reveal() if isinstance(self.token, Secret) else ""
+        return {"endpoint": self.hub.endpoint, "token": token}
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """How the node fetches."""
+        return {"connections": self.connections, "segment": self.segment, "stall": self.stall}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(OfRepository):
+    """The repository's files themselves.
+
+    source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
+        the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
+    adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
+    spread: whether it may come from another node of the run that has it or gets it too, and be passed on to others.
+    """
+
+    kind: ClassVar[str] = "checkpoint"
+    implied: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong", "unverified", "leftover"})
+
+    source: str = "hub"
+    local: str = ""
+    adopt: tuple[str, ...] = CACHES
+    spread: bool = True
+    manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
+    moved_to: str = field(default="", init=False, repr=False, compare=False)
+    unnamed: str = field(default="", init=False, repr=False, compare=False)
+    upstream: Upstream | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        declared.one_of(self.source, "source", ("hub", "push"), self.where)
+        object.__setattr__(self, "adopt", declared.words(self.adopt, "adopt", self.where))
+
+    def prepare(self) -> Checkpoint:
+        """With its manifest. Raises HubError."""
         ready = copy.copy(self)
-        object.__setattr__(ready, "manifest", manifest)
-        object.__setattr__(ready, "moved_to", moved)
+        for name, value in zip(("manifest", "moved_to", "unnamed"), self.learn(), strict=True):
+            object.__setattr__(ready, name, value)
         return ready
 
     def behind(self, upstream: Upstream) -> Checkpoint:
@@ -129,19 +179,6 @@ class Checkpoint(Resource):
     @property
     def ahead(self) -> str:
         return self.upstream.source.id if self.upstream is not None else ""
-
-    @property
-    def replaceable(self) -> bool:
-        """Replacing is reading and hashing every byte again; what is not as it should be is fetched."""
-        return True
-
-    def ask(self) -> dict[str, Any]:
-        return {
-            "folder": self.name,
-            "state_dir": self.state_dir,
-            "owner": self.owner,
-            "deep": self.verify == "deep",
-        }
 
     def desired(self) -> State:
         if self.manifest is None:
@@ -169,17 +206,18 @@ class Checkpoint(Resource):
             "mode": "fetch" if self.source == "hub" else "staged",
             "again": step.action == "replace",
             "adopt": list(self.adopt),
-            "hub": {
-                "endpoint": self.hub.endpoint,
-                "token": self.token.reveal() if isinstance(self.token, Secret) and self.source == "hub" else "",
-            },
-            "manner": {"connections": self.connections, "segment": self.segment, "stall": self.stall},
+            "hub": self.asking() if self.source == "hub" else {**self.asking(), "token": ""},
+            "manner": self.manner,
         }
 
     def notices(self, found: Observed) -> tuple[str, ...]:
-        if not self.moved_to:
-            return ()
-        return (f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name",)
+        told = []
+        if self.moved_to:
+            told.append(f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name")
+        held = found.get("manifest") if isinstance(found, Mapping) else None
+        if self.unnamed and self.manifest is not None and held != self.manifest.digest:
+            told.append(f"{self.id}: {self.unnamed}")
+        return tuple(told)
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         """Fetched by the node, from outside or from the one before it; or, with `source: push`, streamed to it first.
@@ -230,6 +268,17 @@ class Checkpoint(Resource):
                 hint="complete the folder on this machine, or leave `local` undeclared",
             )
         return found
+
+
+def _left_out(whole: Manifest, manifest: Manifest) -> str:
+    """What `only` leaves out, in words; "" for nothing."""
+    kept = {file.path for file in manifest.files}
+    out = [file.path for file in whole.files if file.path not in kept]
+    if not out:
+        return ""
+    amount = (whole.size - manifest.size) / 1e9
+    more = f" and {len(out) - 3} more" if len(out) > 3 else ""
+    return f"`only: indexed` leaves out {amount:.1f} GB of weights: {', '.join(out[:3])}{more}"
 
 
 def _chunks(path: Path, offset: int) -> Iterator[bytes]:

@@ -155,9 +155,12 @@ class Unit(Resource):
         """An image or a checkpoint that this very plan brings: only after its step is known what has to run."""
         if not (self.running and self.container):
             return {}
-        brought = {"container_image": f"image {self.image}", "container_checkpoint": f"checkpoint {self.model}"}
-        ids = {key: f"{thing} @{self.node}" for key, thing in brought.items()}
-        return {key: Pending(id) for key, id in ids.items() if id in steps}
+        brought = {
+            f"image {self.image} @{self.node}": "container_image",
+            f"checkpoint {self.model} @{self.node}": "container_checkpoint",
+            f"built_checkpoint {self.model} @{self.node}": "container_checkpoint",
+        }
+        return {key: Pending(id) for id, key in brought.items() if id in steps}
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Only what runs can be interrupted."""

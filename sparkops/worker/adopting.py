@@ -14,7 +14,7 @@ from typing import Any
 from sparkops.worker import checkpoint_rights as rights
 from sparkops.worker import claims, docker, jobs, programs, unit, uses, verifying
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.checkpoint import hearing
+from sparkops.worker.checkpoint_proof import hearing
 from sparkops.worker.tracking import Tracker
 from sparkops.worker.verifying_sources import Sources
 
@@ -147,7 +147,7 @@ def _proven(args: dict[str, Any], known: dict[str, str], say: rights.Report, job
         path, size, oid = file
         return any(_holds(place, size, oid, known, tracker, say) for place in tries[path])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         proven = list(pool.map(right, manifest["files"]))
     found: dict[str, Any] = {"right": [], "wrong": [], "missing": [], "right_bytes": 0, "other_bytes": 0}
     for (path, size, _), good in zip(manifest["files"], proven, strict=True):
@@ -165,7 +165,7 @@ def _holds(place: str, size: int, oid: str, known: dict[str, str], tracker: Trac
         if known.get(before) == oid:
             tracker.add(size)
             return True
-        read = verifying.read_oid(handle, oid, size, tracker.read)
+        read = verifying.read_oid(handle, oid, size, tracker.read, lambda told: say({"prefixes": [oid, told]}))
         same = verifying.identity(os.fstat(handle)) == before
     finally:
         os.close(handle)

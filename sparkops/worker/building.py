@@ -7,9 +7,9 @@ is finished, so that a killed build goes on. It publishes nothing itself and mus
 
 import contextlib
 import copy
-import hashlib
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -48,6 +48,8 @@ class Building:
 
     def __init__(self, order: dict[str, Any], base: int, say: Say, check: Callable[[], None]) -> None:
         self.order, self.say, self.check = order, say, check
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every file of the base and the donors is held open
         self._base = Base(base, order["files"])
         self._sources = [
             Source(number, each, order["manner"], say, check) for number, each in enumerate(order["donors"])
@@ -55,6 +57,8 @@ class Building:
         self._finished: dict[str, list[Any]] = {}
         """By path: oid, bytes and lasting identity of what stands complete in staging."""
         self._metadata: dict[str, dict[str, str]] = {}
+        self._asked_by: list[str] = []
+        """The step that each gate of the draft is of."""
 
     def work(self) -> dict[str, Any]:
         """Do it: `files` of what stands in staging, their identities (`staged`), which are `linked` from the base."""
@@ -66,15 +70,9 @@ class Building:
     def _work(self) -> dict[str, Any]:
         self._take_up()
         self._base.prove(self.order["known"], self.say, self.check)
-        files, self._metadata = self._base.tensors()
-        self._original = {path: list(entries) for path, entries in files.items()}
+        draft = self.draft(lambda name, draft: None)
         config = self._base.json(CONFIG)
-        draft = Draft(files, copy.deepcopy(config), [source.donor() for source in self._sources])
-        for step in self.order["steps"]:
-            _apply(step, draft)
-        draft.files = {path: entries for path, entries in draft.files.items() if entries}
-        unique(draft.files, "the draft")
-        outputs = self._outputs(draft)
+        outputs = self.outputs(draft)
         wanted = _stored(entry for output in outputs for entry in output.entries)
         self._space(outputs, wanted)
         if outputs:
@@ -85,6 +83,22 @@ class Building:
         self._link_others(draft)
         self._sum_up(draft, wanted)
         return self._result(draft)
+
+    def draft(self, heard: Callable[[str, Draft], None]) -> Draft:
+        """The checkpoint to be, from headers alone; `heard` is told before the first step ("") and after each."""
+        files, self._metadata = self._base.tensors()
+        self._original = {path: list(entries) for path, entries in files.items()}
+        config = copy.deepcopy(self._base.json(CONFIG))
+        draft = Draft(files, config, [source.donor() for source in self._sources])
+        heard("", draft)
+        for step in self.order["steps"]:
+            known, name = len(draft.gates), next(iter(step))
+            _apply(step, draft)
+            self._asked_by += [name] * (len(draft.gates) - known)
+            heard(name, draft)
+        draft.files = {path: entries for path, entries in draft.files.items() if entries}
+        unique(draft.files, "the draft")
+        return draft
 
     def _take_up(self) -> None:
         """What an earlier run of the same build finished; whatever else stands here goes, but for fetched content."""
@@ -112,7 +126,7 @@ class Building:
         journal = {"identity": self.order["identity"], "files": self._finished}
         claims.write(JOURNAL, json.dumps(journal).encode(), 0o600)
 
-    def _outputs(self, draft: Draft) -> list[Output]:
+    def outputs(self, draft: Draft) -> list[Output]:
         """The files that have to be written: those that are not as the base has them, and not finished."""
         return [
             Output(path, entries, self._metadata.get(path, NEW_METADATA), f"{PARTS}/{number}")
@@ -125,29 +139,27 @@ class Building:
         return len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
 
     def _space(self, outputs: list[Output], wanted: Wanted) -> None:
-        fetched = sum(self._sources[number].missing(ranges) for number, ranges in wanted.items() if number >= 0)
+        fetched = sum(self._sources[number].missing(ranges) for number, ranges in wanted.items())
         enough_space(sum(output.size for output in outputs) + fetched, self.order["folder"])
 
     def _hold(self, gates: list[Gate], wanted: Wanted) -> None:
-        """Look through every gate while something is still to be written. What fails it is not kept."""
-        if not gates:
-            return
+        """Look through every gate. What a donor sent and fails it is not kept."""
         inputs = [entry for gate in gates for entry in gate.inputs]
         self._fetch(_stored(entry for entry in inputs if entry.size <= SMALL or _among(entry, wanted)))
-        tracker = Tracker(self.say, self.check, "holding samples against the base", len(gates))
-        try:
-            for gate in gates:
+        for number, (step, gate) in enumerate(zip(self._asked_by, gates, strict=True), 1):
+            text = f"holding samples against the base, {number} of {len(gates)}"
+            self.say({"progress": {"text": text, "done": None, "total": None}})
+            try:
                 gate.check(self._reader(gate.inputs))
-                tracker.read(1)
-        except Refused:
-            for source in self._sources:
-                source.drop()
-            raise
+            except Refused as refused:
+                for source in self._sources if refused.type == "failed" else ():
+                    source.drop()
+                raise Refused(f"{step}: {refused}", refused.type, refused.hint, refused.detail) from None
+            self.check()
 
     def _fetch(self, wanted: Wanted) -> None:
         for number, ranges in wanted.items():
-            if number >= 0:
-                self._sources[number].fetch(ranges, "fetching from")
+            self._sources[number].fetch(ranges, "fetching from")
 
     def _read(self, entry: Entry, start: int, count: int) -> bytes:
         content = entry.content
@@ -193,7 +205,7 @@ class Building:
             self._put(CONFIG, [_text(draft.config)])
 
     def _put(self, path: str, text: Iterable[str]) -> None:
-        made, part = hashlib.sha256(), f"{PARTS}/text"
+        made, part = verifying.hasher("sha256:", 0), f"{PARTS}/text"
         with open(part, "wb") as file:
             for each in text:
                 data = each.encode()
@@ -235,12 +247,11 @@ class Building:
     def _sum_up(self, draft: Draft, wanted: Wanted) -> None:
         """The record, after which only fetched content is left to be swept."""
         for number, ranges in wanted.items():
-            if number >= 0:
-                source, need = self._sources[number], sum(length(coalesced(ranges, 0)[path]) for path in ranges)
-                draft.notes.append(
-                    f"{source.label}: {source.fetched >> 20} MiB fetched by ranges for the {need >> 20} MiB needed; "
-                    "ranges can't be proven by sha256, only by the file's size and the samples"
-                )
+            source, need = self._sources[number], sum(map(length, coalesced(ranges, 0).values()))
+            draft.notes.append(
+                f"{source.label}: {source.fetched >> 20} MiB fetched by ranges for the {need >> 20} MiB needed; "
+                "ranges can't be proven by sha256, only by the file's size and the samples"
+            )
         files = [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())]
         text = json.dumps({**self.order["record"], "files": files}, sort_keys=True, separators=(",", ":"))
         claims.write(RECORD, text.encode(), 0o644)

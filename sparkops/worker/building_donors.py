@@ -29,7 +29,7 @@ WIDEST = 4 << 20
 class Mirror(Content):
     """Some ranges of a donor's file, each at its own place in a sparse file."""
 
-    whole = False
+    partial = True
 
     def __init__(self, oid: str, size: int) -> None:
         super().__init__(oid, size)
@@ -44,8 +44,16 @@ class Mirror(Content):
     def missing(self) -> Ranges:
         return within(gaps(self.done, self.size), self.wanted)
 
-    def follow(self, wait: bool = False) -> None:
+    def follow(self, wait: bool = False) -> Ranges:
         """There is no hash of a part."""
+        return []
+
+    def whole(self) -> bool:
+        with self.lock:
+            if self._claimed or self.missing():
+                return False
+            self._claimed = True
+            return True
 
     def prove(self) -> str:
         """Nothing that could be proven."""

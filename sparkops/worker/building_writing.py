@@ -13,7 +13,12 @@ from sparkops.worker.building_crew import Crew, Hear
 from sparkops.worker.calls import Refused
 from sparkops.worker.draft import Entry, Made, Read, Stored
 
-CHUNK = 4 << 20
+CHUNK = 256 << 10
+"""Bytes that are read, hashed and written in one go: what the processor's own cache holds twice (bench/building.py)."""
+WAITING = 2
+"""Processes more than there are cores: some wait for the disk."""
+TOLD = 4 << 20
+"""Bytes after which a process tells how far it is."""
 SYNC = 256 << 20
 """Bytes after which what was written is sent to the disk and its pages given back."""
 
@@ -112,7 +117,7 @@ class Writing:
             if not self._left[number]:
                 self._ready.append(number)
 
-        crew = Crew(min(os.cpu_count() or 1, max(1, len(self._tasks))), self._do)
+        crew = Crew(min((os.cpu_count() or 1) + WAITING, len(self._tasks)), self._do)
         try:
             crew.run(self._take, finished, hear, check)
         finally:
@@ -158,7 +163,7 @@ class Writing:
         write(handle, beginning, 0)
         hear(len(beginning))
         buffer = memoryview(bytearray(CHUNK))
-        synced = 0
+        synced = told = 0
         for begin, piece in output.pieces():
             stored = isinstance(piece, Stored)
             source = self._where(piece) if isinstance(piece, Stored) else handle
@@ -173,12 +178,15 @@ class Writing:
                 made.update(chunk)
                 if stored:
                     write(handle, chunk, begin)
-                begin, position, left = begin + got, position + got, left - got
-                hear(got)
+                begin, position, left, told = begin + got, position + got, left - got, told + got
+                if told >= TOLD:
+                    hear(told)
+                    told = 0
                 if begin - synced >= SYNC:
                     synced = _give_back(handle, synced, begin)
             if isinstance(piece, Stored):
                 verifying.drop_cache(source, piece.start, piece.end - piece.start)
+        hear(told)
         os.fsync(handle)
         verifying.drop_cache(handle, 0, 0)
         return verifying.named("sha256:", made)

@@ -10,22 +10,17 @@ earlier proof.
 
 import json
 import os
-import pwd
 import stat
 import time
 from typing import Any
 
+from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
 from sparkops.worker import fetching, jobs, passing, receiving, verifying
-from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.calls import Call, Refused
 from sparkops.worker.checkpoint_bringing import Bringing
-from sparkops.worker.checkpoint_place import Place, hand_over, record_of
+from sparkops.worker.checkpoint_place import RECORD, Place, record_of
 from sparkops.worker.fetching_content import STORE
-
-SHOWN = 20
-"""Paths that a list in a state shows at most."""
-DEEP_AFTER = 86400.0
-"""Seconds after which `deep` no longer trusts a proof."""
 
 VOLATILE = frozenset({"hashed"})
 
@@ -34,61 +29,17 @@ State = dict[str, Any]
 
 def observe(ask: dict[str, Any]) -> State | None:
     """What the folder is proven to hold; None where there is none."""
-    place = Place(ask["folder"])
-    try:
-        handle = place.open()
-    except Refused as error:
-        raise Unknown(str(error)) from None
-    if handle is None:
-        return None
-    try:
-        digest, record = record_of(handle)
-        index = verifying.Index(ask["state_dir"], place.folder)
-        return {
-            "manifest": digest,
-            "repository": record.get("repository", ""),
-            "commit": record.get("commit", ""),
-            "size": sum(size for _, size, _ in record.get("files", [])),
-            "owner": _owner(os.fstat(handle).st_uid),
-            "leftover": place.leftover(),
-            **_files(handle, record.get("files", []), index, bool(ask.get("deep"))),
-        }
-    finally:
-        os.close(handle)
+    return proof.seen(ask, _told)
 
 
-def _files(handle: int, files: list[tuple[str, int, str]], index: verifying.Index, deep: bool) -> State:
-    lists: dict[str, list[str]] = {"missing": [], "wrong": [], "unverified": []}
-    oldest = time.time()
-    limit = oldest - DEEP_AFTER if deep else 0.0
-    for path, size, oid in files:
-        try:
-            status = os.stat(path, dir_fd=handle, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            lists["missing"].append(path)
-            continue
-        known = index.find(status)
-        if status.st_size != size or not stat.S_ISREG(status.st_mode) or (known is not None and known[0] != oid):
-            lists["wrong"].append(path)
-        elif known is None or known[1] < limit:
-            lists["unverified"].append(path)
-        else:
-            oldest = min(oldest, known[1])
-    proven = files and not any(lists.values())
-    day = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(oldest)) if proven else ""
-    return {**{key: _short(paths) for key, paths in lists.items()}, "hashed": day}
-
-
-def _short(paths: list[str]) -> list[str]:
-    more = len(paths) - SHOWN
-    return [*paths[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
-
-
-def _owner(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
+def _told(digest: str, record: State, index: verifying.Index) -> State:
+    """What the record says of itself."""
+    return {
+        "manifest": digest,
+        "repository": record.get("repository", ""),
+        "commit": record.get("commit", ""),
+        "size": sum(size for _, size, _ in record.get("files", [])),
+    }
 
 
 def converge(call: Call, ask: State, found: State | None, want: State | None, act: State) -> None:
@@ -96,23 +47,11 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
     place = Place(ask["folder"])
     if want is None:
         if found is not None:
-            _retire(place, ask)
+            proof.retire(place, ask["state_dir"])
         return
     said = _bring(call, ask, act, act["mode"])
     for note in said.get("notes", []):
         call.progress(note)
-
-
-def _retire(place: Place, ask: State) -> None:
-    handle = place.open()
-    if handle is None:
-        return
-    digest, _ = record_of(handle)
-    os.close(handle)
-    if not digest:
-        raise Refused(f"{place.folder} has no record of sparkops", hint="look into it and remove it by hand")
-    place.retire()
-    verifying.Index(ask["state_dir"], place.folder).forget()
 
 
 def _bring(call: Call, ask: State, act: State, mode: str) -> State:
@@ -137,52 +76,34 @@ def bring(job: jobs.Job, args: State) -> State:
         raise Refused("the job that received it ended just now", "stale", hint="run apply again")
     place = Place(ask["folder"])
     existing = place.open()
-    who = rights.owner_of(ask["owner"], existing)
+    who = proof.who_of(ask["owner"], existing)
     index = verifying.Index(ask["state_dir"], place.folder)
     if existing is not None:
-        _hand_over(existing, who, index)
+        proof.hand_over(existing, who, index)
     os.makedirs(ask["state_dir"], mode=0o700, exist_ok=True)
     staging = place.stage(who)
     order = _order(place, existing, act, index, bool(ask.get("deep")))
+    index.record = ""
 
     def work(say: rights.Report) -> State:
         os.fchdir(staging)
         return Bringing(order, existing, say, job.check).work()
 
-    try:
-        done = rights.run(who, work, hearing(job, index))
-    finally:
-        if index.entries:
-            index.save()
-    if "missing" not in done:
-        _finish(place, staging, existing, done, order, index)
+    with proof.our_links(ask["state_dir"], *([] if existing is None else [existing])):
+        try:
+            done = rights.run(who, work, proof.hearing(job, index))
+        finally:
+            if index.entries:
+                index.save()
+        if "missing" not in done:
+            proof.finish(place, staging, existing, done, order, index)
     return done
-
-
-def _hand_over(existing: int, who: pwd.struct_passwd, index: verifying.Index) -> None:
-    """The folder becomes the owner's; what was proven stays proven where only the owner changed."""
-    if os.fstat(existing).st_uid == who.pw_uid:
-        return
-    before = dict(_walk(existing))
-    hand_over(existing, who)
-    for path, status in _walk(existing):
-        known = index.find(before[path]) if path in before else None
-        if known is not None and verifying.lasting(before[path]) == verifying.lasting(status):
-            index.note(verifying.identity(status), *known)
-
-
-def _walk(handle: int) -> list[tuple[str, os.stat_result]]:
-    return [
-        (os.path.join(folder, name), os.stat(name, dir_fd=at, follow_symlinks=False))
-        for folder, _, files, at in os.fwalk(".", dir_fd=handle, follow_symlinks=False)
-        for name in files
-    ]
 
 
 def _order(place: Place, existing: int | None, act: State, index: verifying.Index, deep: bool) -> State:
     manifest = json.loads(act["manifest"])
     previous = [path for path, _, _ in record_of(existing)[1].get("files", [])] if existing is not None else []
-    limit = time.time() if act.get("again") else time.time() - DEEP_AFTER if deep else 0.0
+    limit = time.time() if act.get("again") else time.time() - proof.DEEP_AFTER if deep else 0.0
     return {
         "folder": place.folder,
         "files": manifest["files"],
@@ -191,45 +112,13 @@ def _order(place: Place, existing: int | None, act: State, index: verifying.Inde
         "record": act["manifest"],
         "previous": previous,
         "known": {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit},
+        "prefixes": index.prefixes(),
         "mode": act["mode"],
         "adopt": act["adopt"],
         "hub": {**act["hub"], "repository": manifest["repository"], "commit": manifest["commit"]},
         "peer": act.get("peer"),
         "manner": act["manner"],
     }
-
-
-def _finish(
-    place: Place, staging: int, existing: int | None, done: State, order: State, index: verifying.Index
-) -> None:
-    """Note what was proven, publish, sweep. The note comes first: a crash in between costs no second hashing."""
-    if "staged" in done:
-        read = dict(sorted(index.entries.values(), key=lambda entry: entry[1]))
-        proven = {}
-        for path, _, oid in order["files"]:
-            status = os.stat(path, dir_fd=staging, follow_symlinks=False)
-            if verifying.identity(status) == done["staged"].get(path):
-                proven[path] = verifying.lasting(status)
-                index.note(verifying.identity(status), oid, read.get(oid))
-        index.save()
-        place.publish(staging)
-        place.sweep()
-        _note_again(staging, order["files"], proven, read, index)
-    else:
-        assert existing is not None
-        place.sweep()
-        index.save(keep={verifying.identity(status) for _, status in _walk(existing)})
-
-
-def _note_again(folder: int, files: list[Any], proven: dict[str, str], read: dict[str, float], index: Any) -> None:
-    """Taking a file's other name away with the old folder moved its ctime; our own act unproves nothing."""
-    kept = set()
-    for path, _, oid in files:
-        status = os.stat(path, dir_fd=folder, follow_symlinks=False)
-        if proven.get(path) == verifying.lasting(status):
-            index.note(verifying.identity(status), oid, read.get(oid))
-            kept.add(verifying.identity(status))
-    index.save(keep=kept)
 
 
 def put(call: Call, args: State) -> int:
@@ -297,9 +186,34 @@ def look(call: Call, args: State) -> State:
 
 
 def verify(call: Call, args: State) -> State:
-    """Hash what a folder holds against its own record, `again` also what was proven: `{folder, state_dir, again}`."""
+    """Hash what a folder holds against its own record, `again` also what was proven: `{folder, state_dir, again}`.
+
+    Where nothing has to be read there is no job: this costs file stats only.
+    """
+    started = time.time()
+    if not args["again"] and (done := _unchanged(args)) is not None:
+        return {**done, "seconds": time.time() - started}
     word = "verify again" if args["again"] else "verify"
     return dict(jobs.run(call, f"checkpoint {args['folder']}", "checkpoint", "prove", args, attach=word))
+
+
+def _unchanged(args: State) -> State | None:
+    """The answer of `prove` for a folder that is proven as it stands; None for any other."""
+    existing = Place(args["folder"]).open()
+    if existing is None:
+        return None
+    try:
+        digest, record = record_of(existing)
+        files = record.get("files", [])
+        index = verifying.Index(args["state_dir"], args["folder"])
+        found = proof.held(existing, files, index, deep=False)
+    finally:
+        os.close(existing)
+    if not found["hashed"] or index.record not in ("", digest):
+        return None
+    told: State = {key: record[key] for key in ("repository", "commit")}
+    told |= {"files": len(files), "size": sum(size for _, size, _ in files), "hashed": 0, "missing": [], "wrong": []}
+    return {**told, "manifest": digest, "hashed_at": found["hashed"]}
 
 
 def prove(job: jobs.Job, args: State) -> State:
@@ -320,24 +234,14 @@ def prove(job: jobs.Job, args: State) -> State:
         return Bringing(order, existing, say, job.check).proven()
 
     try:
-        done = rights.run(rights.owner_of("", existing), work, hearing(job, index))
+        done = rights.run(proof.who_of("", existing), work, proof.hearing(job, index))
     finally:
-        index.save(keep={verifying.identity(status) for _, status in _walk(existing)})
+        index.save(keep={verifying.identity(status) for _, status in proof.walk(existing)})
+    if index.record and digest != index.record:
+        done["wrong"].append(RECORD)
     what = {key: record.get(key, "") for key in ("repository", "commit")}
-    return {**done, **what, "manifest": digest, "seconds": time.time() - started}
-
-
-def hearing(job: jobs.Job, index: verifying.Index) -> rights.Report:
-    """What the child tells: its progress goes to the job, what it hashed into the index."""
-
-    def hear(message: State) -> None:
-        if isinstance(message.get("progress"), dict):
-            job.progress(**{key: message["progress"].get(key) for key in ("text", "done", "total")})
-        if isinstance(message.get("hashed"), list):
-            mark, oid = message["hashed"]
-            index.note(str(mark), str(oid))
-
-    return hear
+    hashed_at = proof.held(existing, record["files"], index, deep=False)["hashed"]
+    return {**done, **what, "manifest": digest, "hashed_at": hashed_at, "seconds": time.time() - started}
 
 
 JOBS = {"bring": bring, "prove": prove}

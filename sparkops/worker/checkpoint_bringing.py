@@ -15,11 +15,12 @@ from typing import Any
 
 from sparkops.worker import fetching, verifying
 from sparkops.worker.calls import Refused
+from sparkops.worker.carrying import carry
 from sparkops.worker.checkpoint_place import RECORD
 from sparkops.worker.fetching_content import Content, make_store
 from sparkops.worker.fetching_http import Hub
 from sparkops.worker.receiving import Peer
-from sparkops.worker.tracking import Say, Tracker, enough_space, sync
+from sparkops.worker.tracking import Say, Tracker, enough_space, size_text, sync
 from sparkops.worker.verifying_sources import Sources, take_over
 
 Files = list[tuple[str, int, str]]
@@ -52,7 +53,7 @@ class Bringing:
     def _work(self) -> dict[str, Any]:
         looking = self.order["mode"] == "look"
         self._prove_existing()
-        if len(self.good) == len(self.files):
+        if len(self.good) == len(self.files) and (looking or not self._surplus()):
             return {"missing": [], "notes": self.notes} if looking else self._in_place()
         make_store()
         self._take_back()
@@ -113,7 +114,7 @@ class Bringing:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.existing)
         try:
             before = verifying.identity(os.fstat(handle))
-            found = verifying.read_oid(handle, oid, size, tracker.read)
+            found = verifying.read_oid(handle, oid, size, tracker.read, self._prefixes(oid))
             if verifying.identity(os.fstat(handle)) != before:
                 return
         finally:
@@ -121,6 +122,11 @@ class Bringing:
         self.say({"hashed": [before, found]})
         if found == oid:
             self.good[path] = before
+
+    def _surplus(self) -> bool:
+        """Whether the published folder holds what its record names and the manifest does not."""
+        gone = set(self.order["previous"]) - {path for path, _, _ in self.files}
+        return any(_stat(path, self.existing) is not None for path in gone)
 
     def _in_place(self) -> dict[str, Any]:
         """The published folder holds everything: only its record is written."""
@@ -172,7 +178,7 @@ class Bringing:
         """Hash a file of the staging folder; the right one gets its name, the wrong one goes."""
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC) if path.endswith(".pushed") else _reading(path)
         try:
-            found = verifying.read_oid(handle, content.oid, content.size, tracker.read)
+            found = verifying.read_oid(handle, content.oid, content.size, tracker.read, self._prefixes(content.oid))
             if path.endswith(".pushed"):
                 os.fsync(handle)
         finally:
@@ -217,6 +223,8 @@ class Bringing:
             )
         if sources.dangling:
             self.notes.append(f"{len(sources.dangling)} links lead nowhere, the first is {sources.dangling[0]}")
+        if sources.resized:
+            self.notes.append(f"{len(sources.resized)} files have another size, the first is {sources.resized[0]}")
         return missing
 
     def _same(self, content: Content, before: os.stat_result) -> bool:
@@ -245,11 +253,37 @@ class Bringing:
     def _fetch(self, wanted: dict[str, int]) -> None:
         source: fetching.Source = self.peer or Hub(**self.order["hub"])
         word = f"receiving {len(wanted)} files from {self.peer.way}" if self.peer else f"fetching {len(wanted)} files"
+        names = {oid: path for path, _, oid in reversed(self.files)}
+        contents = [Content(oid, size, self.order["prefixes"].get(oid, ())) for oid, size in wanted.items()]
+        kept = [content for content in contents if self._kept(content, names[content.oid])]
         self.say({"progress": {"text": word, "done": 0, "total": sum(wanted.values())}})
         tracker = self._tracker(word, sum(wanted.values()))
-        names = {oid: path for path, _, oid in reversed(self.files)}
-        run = fetching.Fetch(source, fetching.Manner(**self.order["manner"]), tracker.add, self.check)
-        run.run([(Content(oid, size), names[oid]) for oid, size in wanted.items()])
+
+        def proven(content: Content) -> None:
+            self._prefixes(content.oid)(content.prefixes)
+
+        run = fetching.Fetch(source, fetching.Manner(**self.order["manner"]), tracker.add, self.check, proven)
+        run.run([(content, names[content.oid]) for content in contents])
+        for content in kept:
+            again = f"{size_text(content.lacking)} of {size_text(content.size)}" if content.believed else "the whole"
+            self.notes.append(f"{names[content.oid]} was damaged: {again} fetched again")
+
+    def _kept(self, content: Content, path: str) -> bool:
+        """Take up the damaged file of the published folder where its spans can be told apart; True for a repair."""
+        status = _stat(path, self.existing) if self.existing is not None else None
+        if not content.believed or status is None or not stat.S_ISREG(status.st_mode):
+            return False
+        if not os.path.exists(content.place + ".json"):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.existing)
+            try:
+                content.keep(handle, self._tracker(f"copying {path}", min(content.size, status.st_size)).read)
+            finally:
+                os.close(handle)
+        return True
+
+    def _prefixes(self, oid: str) -> Callable[[list[str]], None]:
+        """Who tells the parent the prefix digests of a content that was proven."""
+        return lambda digests: self.say({"prefixes": [oid, digests]}) if digests else None
 
     def _lay_out(self) -> None:
         """The staging folder becomes the manifest's files, the record, and what others put into the old folder."""
@@ -262,51 +296,30 @@ class Bringing:
             os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
             if path in self.good or oid in held:
                 source = path if path in self.good else held[oid]
-                _link_from(self.existing, source, self.good[source], path)
+                link_from(self.existing, source, self.good[source], path)
             elif last[oid] == path:
                 os.rename(Content(oid, 0).place, path)
             else:
                 take_over(Content(oid, 0).place, path)
-        self._carry(".")
+        if self.existing is not None:
+            carry(self.existing, {path for path, _, _ in self.files} | set(self.order["previous"]))
         for name in os.listdir(".sparkops"):
             _remove(os.path.join(".sparkops", name))
         self._write_record()
         for folder, _, _ in os.walk("."):
             sync(folder)
 
-    def _carry(self, folder: str) -> None:
-        """What neither record names was put there by somebody: it moves along."""
-        if self.existing is None:
-            return
-        ours = {path for path, _, _ in self.files} | set(self.order["previous"])
-        here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.existing)
-        try:
-            names = [name for name in os.listdir(here) if not (folder == "." and name == ".sparkops")]
-            for name in names:
-                path = os.path.normpath(os.path.join(folder, name))
-                status = os.stat(name, dir_fd=here, follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    self._carry(path)
-                elif path not in ours and not os.path.lexists(path):
-                    os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
-                    if stat.S_ISLNK(status.st_mode):
-                        os.symlink(os.readlink(name, dir_fd=here), path)
-                    elif stat.S_ISREG(status.st_mode):
-                        take_over(f"/proc/self/fd/{here}/{name}", path)
-        finally:
-            os.close(here)
-
     def _tracker(self, word: str, total: int) -> Tracker:
         return Tracker(self.say, self.check, word, total)
 
     def _together(self, each: Callable[[Any], None], things: Iterable[Any]) -> None:
         """Hash side by side on all cores; the first error ends it."""
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for done in [pool.submit(each, thing) for thing in things]:
                 done.result()
 
 
-def _link_from(existing: int | None, path: str, mark: str, target: str) -> None:
+def link_from(existing: int | None, path: str, mark: str, target: str) -> None:
     """A proven file of the old folder, in the new one too; raises Refused when it changed since it was proven."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=existing)
     try:

@@ -3,6 +3,7 @@
     NAME                      what services read; `.sparkops/manifest.json` in it says what it is
     .NAME.sparkops-partial    staging: survives a crash, is resumed, becomes NAME by one rename
     .NAME.sparkops-old        what was replaced, on its way out
+    .NAME.sparkops-quantized  what a build quantised first, as the base of its further steps
 
 It must not know how content gets into the staging folder.
 """
@@ -34,14 +35,20 @@ class Place:
         self.parent, self.name = os.path.split(folder)
         self.partial = f".{self.name}.sparkops-partial"
         self.old = f".{self.name}.sparkops-old"
+        self.quantized = f".{self.name}.sparkops-quantized"
 
     def beside(self, name: str) -> str:
         """The path of a name in the parent folder."""
         return os.path.join(self.parent, name)
 
     def leftover(self) -> str:
-        """The first of the two helper names that exists, or empty."""
-        return next((name for name in (self.partial, self.old) if os.path.lexists(self.beside(name))), "")
+        """The first of the helper names that exists, or empty."""
+        return next((name for name in self.helpers if os.path.lexists(self.beside(name))), "")
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        """The names beside the folder."""
+        return self.partial, self.old, self.quantized
 
     def open(self) -> int | None:
         """A descriptor of the published folder, None where there is nothing. Raises Refused for what is no folder."""
@@ -89,7 +96,7 @@ class Place:
 
     def sweep(self) -> None:
         """Remove the helper folders."""
-        for name in (self.partial, self.old):
+        for name in self.helpers:
             _remove(self.beside(name))
 
     def abandon(self, name: str) -> None:
@@ -163,6 +170,8 @@ def record_of(handle: int) -> tuple[str, dict[str, Any]]:
         found = json.loads(data)
         files = [(str(path), int(size), str(oid)) for path, size, oid in found["files"]]
         kept = {"repository": str(found["repository"]), "commit": str(found["commit"]), "files": files}
+        if isinstance(found.get("built"), dict):
+            kept["built"] = found["built"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "", {}
     return "sha256:" + hashlib.sha256(data).hexdigest(), kept

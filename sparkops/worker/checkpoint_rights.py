@@ -33,16 +33,6 @@ def user(name: str) -> pwd.struct_passwd:
         ) from None
 
 
-def owner_of(name: str, folder: int | None) -> pwd.struct_passwd:
-    """The declared owner `name`, else whose the open `folder` is, else who connected."""
-    if name or folder is None:
-        return user(name)
-    try:
-        return pwd.getpwuid(os.fstat(folder).st_uid)
-    except KeyError:
-        return user("")
-
-
 def run(who: pwd.struct_passwd, work: Callable[[Report], dict[str, Any]], report: Report) -> dict[str, Any]:
     """`work(report)` in a child as `who`; its result. Raises Refused with the child's reason."""
     if os.getuid() not in (0, who.pw_uid):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sparkops.worker.calls import Refused
-from sparkops.worker.fetching_content import Closed, Content
+from sparkops.worker.fetching_content import Closed, Content, Ranges
 from sparkops.worker.fetching_http import Remote, Retry
 
 BLOCK = 1 << 20
@@ -105,10 +105,18 @@ class Segment:
 
 
 class Fetch:
-    """One run over some contents. `check` raises Refused when it has to stop."""
+    """One run over some contents. `check` raises Refused when it has to stop; `proven` is told each that is whole."""
 
-    def __init__(self, source: Source, manner: Manner, progress: Progress, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        manner: Manner,
+        progress: Progress,
+        check: Callable[[], None],
+        proven: Callable[[Content], None] = lambda _: None,
+    ) -> None:
         self._source = source
+        self._proven = proven
         self._manner = manner
         self._progress = progress
         self._check = check
@@ -150,14 +158,14 @@ class Fetch:
         content.open()
         self._progress(content.arrived, 0)
         missing = content.missing()
-        if not missing:
-            content.follow(wait=True)
-            self._prove(file)
-            return
+        self._line_up(file, missing or [(content.size, content.size)])
+
+    def _line_up(self, file: File, ranges: Ranges) -> None:
+        """Put ranges into the queue; an empty one stands for hashing what is there."""
         size = self._manner.segment
         with self._turn:
-            for start, end in missing:
-                edges = range(start, end, size)
+            for start, end in ranges:
+                edges = range(start, end, size) or [start]
                 self._queue.extend(Segment(file, edge, min(edge + size, end)) for edge in edges)
                 self._open += len(edges)
             self._turn.notify_all()
@@ -194,11 +202,13 @@ class Fetch:
     def _segment(self, client: Getter, segment: Segment) -> bool:
         """One segment to its end, over as many tries as it takes; False where it has to wait for its source."""
         position, tries, file = segment.start, 0, segment.file
+        if position == segment.end:
+            self._settle(file, wait=True)
         while position < segment.end and file.single in (None, segment):
             self._await_turn()
             try:
                 body = client.get(file.remote, position, segment.end)
-                if not body.ranged and not file.content.whole:
+                if not body.ranged and file.content.partial:
                     raise Retry("the server answers a range with the whole file")
                 if not body.ranged and not file.alone(segment):
                     client.close()
@@ -258,8 +268,7 @@ class Fetch:
                 position += len(data)
                 self._progress(len(data), 0)
                 if position - noted >= self._manner.journal and position < body.end:
-                    content.mark(noted, position)
-                    content.follow()
+                    self._note(segment.file, noted, position)
                     noted = position
                 now = time.monotonic()
                 if now - window >= self._manner.stall:
@@ -272,16 +281,23 @@ class Fetch:
         return position
 
     def _note(self, file: File, start: int, end: int) -> None:
-        if file.content.mark(start, end):
-            file.content.follow(wait=True)
+        self._settle(file, wait=file.content.mark(start, end))
+
+    def _settle(self, file: File, wait: bool) -> None:
+        """Hash on; what is damaged is fetched again, what is whole is proven."""
+        damaged = file.content.follow(wait)
+        if damaged:
+            file.single = None
+            self._progress(0, sum(end - start for start, end in damaged))
+            self._line_up(file, damaged)
+        if file.content.whole():
             self._prove(file)
-        else:
-            file.content.follow()
 
     def _prove(self, file: File) -> None:
         content = file.content
         found = content.prove()
         if found == content.oid:
+            self._proven(content)
             return
         self._progress(0, content.size)
         if file.again:

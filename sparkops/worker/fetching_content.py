@@ -9,15 +9,17 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sparkops.worker import claims, verifying
+from sparkops.worker import claims, verifying, verifying_sources
 from sparkops.worker.calls import Refused
 
 STORE = ".sparkops/content"
 BLOCK = 1 << 20
 """Bytes that are hashed at once: they fit the processor's cache."""
+SPAN_TRIES = 2
+"""How often a damaged span is fetched alone; then its prefix digest is no longer believed, and the whole is fetched."""
 
 Ranges = list[tuple[int, int]]
 
@@ -41,22 +43,34 @@ def gaps(ranges: Ranges, size: int) -> Ranges:
     return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if end > start]
 
 
+def _without(part: tuple[int, int], start: int, end: int) -> Ranges:
+    """A range without `start` to `end`."""
+    return [each for each in ((part[0], min(part[1], start)), (max(part[0], end), part[1])) if each[1] > each[0]]
+
+
 class Content:
     """One content in the staging folder. Threads write ranges of it, one of them at a time hashes what joined up."""
 
-    whole = True
-    """Whether all of it is wanted, so that an answer with the whole file is as good as one with a range."""
+    partial = False
+    """Whether only ranges of it are wanted, so that an answer with the whole file is no answer."""
 
-    def __init__(self, oid: str, size: int) -> None:
+    def __init__(self, oid: str, size: int, prefixes: Sequence[str] = ()) -> None:
+        """`prefixes` are the digests at the ends of its spans but the last, where they are known."""
         self.oid = oid
         self.size = size
+        self.lacking = 0
+        """Bytes that were not there, or damaged, since it was opened."""
+        self._damaged: dict[int, int] = {}
+        known = prefixes and len(prefixes) == (size - 1) // verifying.SPAN
+        self._expected = [*prefixes, oid.partition(":")[2]] if known else []
+        self._claimed = False
         self.place = os.path.join(STORE, oid.replace(":", "-"))
         self.lock = threading.Condition()
         self.done: Ranges = []
         self._users = 0
         self._hashing = threading.Lock()
         self._hash = verifying.hasher(oid, size)
-        self._hashed = self._dropped = 0
+        self._dropped = 0
         self._handle = -1
 
     @property
@@ -90,6 +104,27 @@ class Content:
         for start, end in _pairs(note.get("done")):
             if 0 <= start < end <= min(self.size, length):
                 self.done = merged(self.done, start, end)
+        self.lacking = sum(end - start for start, end in self.missing())
+        self._claimed = False
+
+    @property
+    def believed(self) -> bool:
+        """Whether damage is told span by span: its prefix digests are known and held so far."""
+        return bool(self._expected)
+
+    def keep(self, handle: int, report: Callable[[int], None]) -> None:
+        """Take up the bytes of an open file that is damaged or cut off: where they are right, nothing is fetched.
+
+        They are copied, so that the file itself stays as it is. `report` gets the bytes copied, may raise to stop.
+        """
+        count = min(self.size, os.fstat(handle).st_size)
+        writing = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            verifying_sources.copy(handle, writing, count, report)
+            os.fdatasync(writing)
+        finally:
+            os.close(writing)
+        self._journal([(0, count)] if count else [])
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[int]:
@@ -122,35 +157,75 @@ class Content:
                 before = self.missing()
                 self.done = merged(self.done, start, end)
                 complete = not self.missing()
-                if not complete or not self.whole:
-                    claims.write(self.place + ".json", json.dumps({"done": self.done}).encode(), 0o600)
+                if not complete or self.partial:
+                    self._journal(self.done)
                 return bool(before) and complete
 
-    def follow(self, wait: bool = False) -> None:
-        """Hash on, as far as the bytes have joined up from the start; without `wait`, leave it to who is at it."""
+    def _journal(self, done: Ranges) -> None:
+        claims.write(self.place + ".json", json.dumps({"done": done}).encode(), 0o600)
+
+    def follow(self, wait: bool = False) -> Ranges:
+        """Hash on, as far as the bytes have joined up from the start; without `wait`, leave it to who is at it.
+
+        Returns the spans that turned out to be damaged: they count as not there, the hash goes on when they are again.
+        """
         if not self._hashing.acquire(blocking=wait):
-            return
+            return []
+        found: Ranges = []
         block = memoryview(bytearray(BLOCK))
         try:
-            while self._hashed < (end := self._joined()):
-                size = os.preadv(self._handle, [block[: end - self._hashed]], self._hashed)
+            while (at := self._hash.position) < (end := self._joined()):
+                until = min(end, at - at % verifying.SPAN + verifying.SPAN)
+                size = os.preadv(self._handle, [block[: until - at]], at)
                 if not size:
                     raise OSError(5, "bytes that were written can't be read", self.part)
                 self._hash.update(block[:size])
-                self._hashed += size
+                found += self._check(at + size)
                 self._give_back()
         finally:
             self._hashing.release()
+        return found
+
+    def _check(self, position: int) -> Ranges:
+        """At the end of a span with a known prefix digest: the span where it is another, which is taken back."""
+        if not self._expected or (position % verifying.SPAN and position < self.size):
+            return []
+        number = (position - 1) // verifying.SPAN
+        if self._hash.hexdigest() == self._expected[number]:
+            return []
+        self._damaged[number] = self._damaged.get(number, 0) + 1
+        if self._damaged[number] > SPAN_TRIES:
+            self._expected = []
+            return []
+        start = number * verifying.SPAN
+        self.lacking += position - start
+        self._hash.back(number)
+        with self.lock:
+            self.done = [part for each in self.done for part in _without(each, start, position)]
+        return [(start, position)]
+
+    def whole(self) -> bool:
+        """Whether all is there and hashed; True once, for the one who then proves it."""
+        with self.lock:
+            if self._claimed or self._handle < 0 or self._hash.position < self.size:
+                return False
+            self._claimed = True
+            return True
+
+    @property
+    def prefixes(self) -> list[str]:
+        """The prefix digests of what was hashed."""
+        return self._hash.prefixes
 
     def _joined(self) -> int:
         with self.lock:
             return self.done[0][1] if self.done and self.done[0][0] == 0 else 0
 
     def _give_back(self) -> None:
-        if self._hashed - self._dropped >= verifying.DROP:
+        if self._hash.position - self._dropped >= verifying.DROP:
             os.fdatasync(self._handle)
-            verifying.drop_cache(self._handle, self._dropped, self._hashed - self._dropped)
-            self._dropped = self._hashed
+            verifying.drop_cache(self._handle, self._dropped, self._hash.position - self._dropped)
+            self._dropped = self._hash.position
 
     def prove(self) -> str:
         """Compare the finished hash; the proven file gets its name. Returns the oid found (another one: dropped)."""
@@ -176,7 +251,8 @@ class Content:
         self.close()
         self.done = []
         self._hash = verifying.hasher(self.oid, self.size)
-        self._hashed = self._dropped = 0
+        self._dropped = 0
+        self._claimed = False
         for path in (self.part, self.place + ".json"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

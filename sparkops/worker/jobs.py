@@ -21,7 +21,9 @@ from sparkops.core import frames
 from sparkops.worker import bundle, claims
 from sparkops.worker.calls import Call, Refused, Unknown, kind
 
-RUN = "/run/sparkops/jobs"
+OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
+RUN = os.path.join("/run" if os.geteuid() == 0 else OWN, "sparkops", "jobs")
+"""Where the jobs' folders are: root's own place, or the user's."""
 POLL = 0.2
 
 

@@ -19,6 +19,7 @@ import time
 from typing import Any, BinaryIO
 
 from sparkops.core import frames
+from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
 from sparkops.worker import jobs, passage, verifying
 from sparkops.worker.calls import Call, Refused
@@ -66,7 +67,7 @@ def serve(job: jobs.Job, args: State) -> State:
     place = Place(args["folder"])
     context = passage.context(args["credentials"], serving=True)
     existing = place.open()
-    who = rights.owner_of(args["owner"], existing)
+    who = proof.who_of(args["owner"], existing)
     if existing is not None:
         os.close(existing)
     ours, childs = socket.socketpair()

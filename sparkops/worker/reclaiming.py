@@ -8,11 +8,11 @@ verification index there; and images with the label of a build of ours.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import claimed, claims, docker, uses, verifying
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.checkpoint_place import Place, record_of
@@ -21,6 +21,10 @@ from sparkops.worker.image import remove as remove_image
 
 BLOCK = 512
 DECLARED = "it is declared"
+KINDS = ("checkpoint", "built_checkpoint")
+"""The kinds whose things are folders with a record."""
+HELPERS = ("partial", "old", "quantized")
+"""How the names beside such a folder end."""
 GONE = "only its claim is left"
 NAMED = 3
 
@@ -39,7 +43,7 @@ def look(call: Call, args: dict[str, Any]) -> list[Item]:
     items: list[Item] = []
     if "checkpoint" in args["kinds"]:
         for folder in sorted(folders(args["state_dir"], mine)):
-            items += checkpoint(folder, args["folders"], found, claim=f"checkpoint {folder}" in mine)
+            items += checkpoint(folder, args["folders"], found, claim=any(f"{kind} {folder}" in mine for kind in KINDS))
     if "image" in args["kinds"]:
         items += images(args, found, mine)
     return items
@@ -47,14 +51,12 @@ def look(call: Call, args: dict[str, Any]) -> list[Item]:
 
 def folders(state_dir: str, mine: dict[str, Any]) -> set[str]:
     """The folders of checkpoints that sparkops brought here, whether something is left of them or not."""
-    found = {key.partition(" ")[2] for key in mine if key.startswith("checkpoint ")}
-    for path in _inside(os.path.join(state_dir, "verified")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
-            found.add(str(json.load(file)["folder"]))
+    found = {key.partition(" ")[2] for key in mine if key.partition(" ")[0] in KINDS}
+    found |= {index.folder for index in verifying.indexes(state_dir)}
     for model in _inside(os.path.join(state_dir, "models")):
         for path in _inside(model):
             parent, name = os.path.split(path)
-            if name.startswith(".") and (ending := name.rpartition(".sparkops-"))[2] in ("partial", "old"):
+            if name.startswith(".") and (ending := name.rpartition(".sparkops-"))[2] in HELPERS:
                 name = ending[0][1:]
             found.add(os.path.join(parent, name))
     return {each for each in found if os.path.isabs(each) and each != "/"}
@@ -69,16 +71,18 @@ def checkpoint(folder: str, declared: list[str], found: uses.Uses, *, claim: boo
     """The items of one checkpoint: its folder, and what a fetch left beside it."""
     place, key = Place(folder), f"checkpoint {folder}"
     wanted = any(uses.overlaps(folder, each) for each in declared)
-    held = found.job(key) or found.cluster(key)
+    held = found.job(key) or found.cluster(key) or found.cluster(f"built_checkpoint {folder}")
     items = [
         _item(
             "leftover",
             place.beside(name),
             _size(place.beside(name)),
-            held or ("the next apply goes on from it" if wanted and name == place.partial else ""),
-            note="left by a fetch that did not end" if name == place.partial else "replaced, and not removed yet",
+            held or ("the next apply goes on from it" if wanted and name != place.old else ""),
+            note="replaced, and not removed yet"
+            if name == place.old
+            else "left by a fetch or a build that did not end",
         )
-        for name in (place.partial, place.old)
+        for name in place.helpers
         if os.path.lexists(place.beside(name))
     ]
     if os.path.lexists(folder):
@@ -207,9 +211,13 @@ def remove(call: Call, args: dict[str, Any]) -> list[dict[str, str]]:
 
 def _remove(args: dict[str, Any], item: Item) -> str:
     kind, name = item["kind"], item["name"]
-    claim = {"state_dir": args["state_dir"], "cluster": args["cluster"], "kind": kind, "name": name}
+    mine = claimed.records(args["state_dir"]).get(args["cluster"], {})
+    kinds = [each for each in (kind, *KINDS) if f"{each} {name}" in mine] if item["claim"] else []
+    claim = {"state_dir": args["state_dir"], "cluster": args["cluster"], "name": name}
     try:
-        with claims.acting(claim if item["claim"] else None, name, "delete"):
+        with contextlib.ExitStack() as acts:
+            for each in dict.fromkeys(kinds):
+                acts.enter_context(claims.acting({**claim, "kind": each}, name, "delete"))
             if item["note"] != GONE:
                 _act(args["state_dir"], kind, name)
     except Refused as error:
@@ -227,8 +235,7 @@ def _act(state_dir: str, kind: str, name: str) -> None:
     if kind == "leftover":
         Place(os.path.join(parent, last[1:].rpartition(".sparkops-")[0])).abandon(last)
     else:
-        Place(name).retire()
-        verifying.Index(state_dir, name).forget()
+        proof.retire(Place(name), state_dir)
     if os.path.dirname(parent) == os.path.join(state_dir, "models"):
         with contextlib.suppress(OSError):
             os.rmdir(parent)

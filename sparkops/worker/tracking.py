@@ -53,12 +53,13 @@ def enough_space(need: int, folder: str) -> None:
     need += MARGIN + need // 50
     if need > have:
         raise Refused(
-            f"not enough space for {folder}: {_size(need)} are needed, {_size(have)} are free there",
+            f"not enough space for {folder}: {size_text(need)} are needed, {size_text(have)} are free there",
             hint="free some space (sparkops gc shows what nothing needs), or declare a folder on a larger disk",
         )
 
 
-def _size(amount: int) -> str:
+def size_text(amount: int) -> str:
+    """Bytes for a person."""
     return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.1f} MiB"
 
 

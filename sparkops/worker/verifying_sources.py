@@ -6,21 +6,30 @@ A source is only ever read. A candidate is a guess by name and size; who asks mu
 import contextlib
 import errno
 import fcntl
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _FICLONE = 0x40049409
+_PIECE = 64 << 20
+_TREE = 64 << 20
+"""Characters of the longest listing that is read; a longer one is cut, and so is none."""
 _BY_COPY = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}
 
 
 class Sources:
-    """The declared places, looked through with the rights of this process. `dangling` collects broken links."""
+    """The declared places, looked through with the rights of this process.
+
+    `dangling` collects links that lead nowhere, `resized` files of the right name and another size.
+    """
 
     def __init__(self, places: list[str], repository: str, commit: str) -> None:
         self._commit = commit
         self._folders: list[str] = []
         self._blobs: list[str] = []
+        self._shared: dict[str, list[str]] = {}
         self.dangling: list[str] = []
+        self.resized: list[str] = []
         for place in places:
             self._look(os.path.expanduser(place), "models--" + repository.replace("/", "--"))
 
@@ -33,27 +42,49 @@ class Sources:
             found = sorted(_entries(snapshots), key=lambda each: each != self._commit)
             self._folders += [os.path.join(snapshots, each) for each in found]
             self._blobs.append(os.path.join(repo, "blobs"))
+            for sha256, stored in _stored(repo):
+                self._shared.setdefault(sha256, []).append(stored)
         if os.path.isdir(place):
             self._folders.append(place)
 
     def candidates(self, path: str, oid: str, size: int) -> Iterator[str]:
         """Readable regular files of that size that may be the content, links resolved, each once."""
         seen = set()
+        digest = oid.partition(":")[2]
         names = [os.path.join(folder, path) for folder in self._folders]
-        for name in [*names, *(os.path.join(folder, oid.partition(":")[2]) for folder in self._blobs)]:
+        names += [os.path.join(folder, digest) for folder in self._blobs]
+        for name in [*names, *self._shared.get(digest, ())]:
             real = os.path.realpath(name)
-            if os.path.islink(name) and not os.path.exists(real):
+            if os.path.islink(name) and not os.path.exists(real) and name not in self.dangling:
                 self.dangling.append(name)
             if real not in seen and os.path.isfile(real) and os.access(real, os.R_OK):
                 seen.add(real)
                 if os.path.getsize(real) == size:
                     yield real
+                else:
+                    self.resized.append(name)
 
 
 def _entries(folder: str) -> list[str]:
     with contextlib.suppress(OSError):
         return os.listdir(folder)
     return []
+
+
+def _stored(repo: str) -> Iterator[tuple[str, str]]:
+    """SHA-256 and place of what the listings of a repository say that the store shared by all repositories holds.
+
+    That store names files by their xet hash; the client's own listings (`trees/COMMIT.json`, since 2.x) tell both.
+    """
+    trees = os.path.join(repo, "trees")
+    for name in _entries(trees):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            with open(os.path.join(trees, name), encoding="utf-8") as file:
+                listed = json.loads(file.read(_TREE))["files"].values()
+            for each in listed:
+                sha256, xet = str(each.get("lfs_sha256")), str(each.get("xet_hash"))
+                if xet.isalnum():
+                    yield sha256, os.path.join(os.path.dirname(repo), "blobs", xet[:2], xet)
 
 
 def take_over(source: str, target: str) -> str:
@@ -71,30 +102,37 @@ def take_over(source: str, target: str) -> str:
     try:
         writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            return _copy(reading, writing)
+            way = copy(reading, writing, os.fstat(reading).st_size, lambda _: None)
+            os.fsync(writing)
+            return way
         finally:
             os.close(writing)
     finally:
         os.close(reading)
 
 
-def _copy(reading: int, writing: int) -> str:
+def copy(reading: int, writing: int, count: int, report: Callable[[int], None]) -> str:
+    """Copy the first `count` bytes of one open file into another, which is empty; shared where the file system can.
+
+    Returns which of the two it was. `report` gets the bytes copied, may raise to stop.
+    """
     try:
         fcntl.ioctl(writing, _FICLONE, reading)
     except OSError:
         pass
     else:
+        report(count)
         return "shared copy"
-    left = os.fstat(reading).st_size
+    at = 0
     try:
-        while left and (done := os.copy_file_range(reading, writing, left)):
-            left -= done
+        while at < count and (done := os.copy_file_range(reading, writing, min(_PIECE, count - at), at, at)):
+            at += done
+            report(done)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-    while left and (data := os.read(reading, 1 << 20)):
-        left -= len(data)
-        while data:
-            data = data[os.write(writing, data) :]
-    os.fsync(writing)
+    while at < count and (data := os.pread(reading, min(1 << 20, count - at), at)):
+        done = os.pwrite(writing, data, at)
+        at += done
+        report(done)
     return "copy"

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sparkops.checkpoints.hub import HubUnreachable
+from sparkops.core.errors import SparkopsError
 from sparkops.core.plan import Step
 from sparkops.core.report import Result
 from sparkops.resources.checkpoint import Checkpoint
@@ -246,6 +247,31 @@ def test_what_a_node_can_not_get_is_told_and_heals(
     assert sums(node, FOLDER) == local_sums(model)
 
 
+def test_a_gated_repository_and_a_second_builder_are_told(
+    node: Node, lab: Lab, road: Applying, hub: Hub, model: Path, declare: Declare
+) -> None:
+    one = declare()
+    hub.add_repo(REPO, model, gated=True)
+    why = failed(road.apply(one)).why
+    assert "the repository is gated and this node's token has no access" in why
+    assert not node.exists(FOLDER)
+    hub.add_repo(REPO, model)
+    slow_model(hub, model, 3 << 20, 1e6)
+    first, other = declare(segment=1 << 20, connections=1), declare(include=("config.json",))
+    results: list[tuple[Result, ...]] = []
+    running = threading.Thread(target=lambda: results.append(road.apply(first)))
+    running.start()
+    wait_for(lambda: arrived(node) > 100_000)
+    session = road.fleet.session(node.name)
+    create = Step(
+        id=other.id, kind=other.kind, node=other.node, action="create", before=None, after=other.desired(), changes=()
+    )
+    with pytest.raises(SparkopsError, match="another job works on checkpoint"):
+        session.call("checkpoint.look", {"ask": other.ask(), "act": dict(other.act(create))})
+    running.join(60)
+    assert sums(node, FOLDER) == local_sums(model)
+
+
 def real_cache(hub: Hub, folder: Path) -> bytes:
     """What the hub's own client leaves as its cache, as a tar of `huggingface/`."""
     code = "import sys; from huggingface_hub import snapshot_download; snapshot_download(sys.argv[1])"
@@ -380,6 +406,8 @@ def test_verify_reads_only_what_changed_unless_it_is_to_read_all_and_names_what_
     assert (found["hashed"], found["files"]) == (0, len(local_sums(model)))
     (found,) = shell.json("checkpoint", "verify", node.name, "--deep")["checkpoints"]
     assert found["hashed"] == found["size"] > 0
+    assert found["hashed_at"].endswith("Z")
+    assert f"unchanged, hashed {found['hashed_at']}" in shell.run("checkpoint", "verify").stdout
     shard = sorted(model.glob("*.safetensors"))[0].name
     node.exec("sh", "-c", f"cd {FOLDER} && printf x | dd of={shard} bs=1 seek=2000 conv=notrunc && rm config.json")
     (found,) = shell.json("checkpoint", "verify", status=2)["checkpoints"]

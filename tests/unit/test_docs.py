@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from click.testing import CliRunner
 
 from docs.generate import DOCS, PAGES
 from sparkops.cli.app import cli
+from sparkops.cli.checkpoint import build
+from sparkops.inventory.load import load
+from sparkops.operate.building import steps_of
+from sparkops.reconcile.compile import compile
 
 ROOT = DOCS.parent
 
@@ -38,3 +43,24 @@ def test_what_the_readme_shows_of_commands_is_what_they_say() -> None:
         output = CliRunner().invoke(cli, shlex.split(words)).output
         for line in said.splitlines():
             assert line.strip().rstrip("…").rstrip() in output
+
+
+def blocks(page: str) -> list[str]:
+    """The indented blocks of a page, without their indentation."""
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", (DOCS / page).read_text(), re.M)
+    return [textwrap.dedent(each).strip() + "\n" for each in found]
+
+
+def test_the_inventory_of_the_page_on_checkpoints_compiles_to_a_built_one(tmp_path: Path) -> None:
+    (text,) = [each for each in blocks("checkpoints.md") if each.startswith("version: 1")]
+    path = tmp_path / "inventory.yml"
+    path.write_text(text)
+    kinds = [each.kind for each in compile(load(path)).resources]
+    assert "built_checkpoint" in kinds[kinds.index("checkpoint") :]
+
+
+def test_the_commands_of_the_page_on_checkpoints_are_understood() -> None:
+    (text,) = [each for each in blocks("checkpoints.md") if each.startswith("sparkops checkpoint build")]
+    for line in text.splitlines():
+        given = build.make_context("build", shlex.split(line)[3:]).params
+        assert steps_of(given["steps"], given["layers"], given["recipe"])

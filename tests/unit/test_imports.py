@@ -42,6 +42,7 @@ MAY = {
 """`cli` also names what it hands on to (inventory, nodes): it parses, calls and prints."""
 
 WORKER_ALSO = {
+    "sparkops.core.flatjson",
     "sparkops.core.frames",
     "sparkops.core.parts",
     "sparkops.core.quickjson",

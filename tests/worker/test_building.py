@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparkops.checkpoints.inspect import FolderSource, inspect
+from sparkops.core.safetensors import head
+from sparkops.worker.building_donors import coalesced
 from sparkops.worker.calls import Refused
 from tests.lab.hub import Fault, Hub
 from tests.worker import checkpoints_made as made
@@ -121,6 +127,28 @@ def test_all_steps_together_give_one_whole_checkpoint(
     assert inspect(FolderSource(build.staging)).faults == ()
 
 
+def killed_at(number: int) -> Callable[[], None]:
+    """A `check` whose process kills itself at the so-many-th check, or change of a name on the disk."""
+    left = [number]
+
+    def count(*_: object) -> None:
+        if os.getpid() == left[1]:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def check() -> None:
+        if len(left) == 1:
+            left.append(os.getpid())
+            sys.addaudithook(lambda event, _: count() if event in CHANGES else None)
+        count()
+
+    return check
+
+
+CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.fork", "shutil.rmtree"}
+
+
 def test_a_build_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(
     small: Path, eight: Donor, trained: Donor, hub: Hub, tmp_path: Path
 ) -> None:
@@ -128,24 +156,56 @@ def test_a_build_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(
     whole.run()
     needed = hub.bytes_sent("*.safetensors")
     hub.forget()
-    killed, step = Build(small, tmp_path / "killed", ALL, [eight, trained]), 0
+    killed, step = Build(small, tmp_path / "killed", ALL, [eight, trained]), 1
     while True:
-        step += 1
-        left = [step]
-
-        def dying(left: list[int] = left) -> None:
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-
         try:
-            killed.run(dying)
+            killed.run(killed_at(step))
             break
         except Refused as refused:
             assert "ended early" in str(refused)
-    assert step > 20
+        step += 2
+    assert step > 30
     assert contents(killed.staging) == contents(whole.staging)
     assert hub.bytes_sent("*.safetensors") < 2 * needed
+
+
+def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
+    base = made.save(tmp_path / "base", made.autoround(made.SMALL), made.autoround_config(made.SMALL), shards=1)
+    path = base / "model-00001-of-00001.safetensors"
+    tensors = made.load(base)
+    size = 300 << 20
+    names = [(name, dtype, shape, len(data)) for name, (dtype, shape, data) in tensors.items()]
+    beginning = head([*names, ("model.visual.huge", "U8", (size,), size)], {})
+    with open(path, "wb") as file:
+        file.write(beginning)
+        for _, _, data in tensors.values():
+            file.write(data)
+        file.truncate(file.tell() + size)
+    index = json.loads((base / "model.safetensors.index.json").read_text())
+    index["weight_map"]["model.visual.huge"] = path.name
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    build = Build(base, tmp_path / "staging", [{"lm_head": "int8"}])
+    build.order()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    build.run()
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - before < 128 << 10
+    assert (build.staging / path.name).stat().st_size > size
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 400)), min_size=1, max_size=30),
+    st.integers(1, 3),
+)
+def test_joined_ranges_hold_all_that_is_needed_and_little_more(pairs: list[tuple[int, int]], files: int) -> None:
+    wanted: dict[str, list[tuple[int, int]]] = {}
+    for number, (start, length) in enumerate(pairs):
+        wanted.setdefault(f"f{number % files}", []).append((start, start + length))
+    joined = coalesced(wanted)
+    bytes_of = {path: {n for start, end in ranges for n in range(start, end)} for path, ranges in wanted.items()}
+    fetched = {path: {n for start, end in ranges for n in range(start, end)} for path, ranges in joined.items()}
+    assert all(bytes_of[path] <= fetched[path] for path in wanted)
+    assert sum(map(len, fetched.values())) <= 1.1 * sum(map(len, bytes_of.values()))
+    assert sum(map(len, joined.values())) <= sum(map(len, wanted.values()))
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,25 @@ def test_files_can_be_chosen_by_patterns(declare: Declare) -> None:
     assert set(content(Path(one.name))) == {"config.json", "extra/empty.txt"}
 
 
+def test_other_weights_than_the_indexed_go_and_come_by_links_alone(declare: Declare, hub: Hub, model: Path) -> None:
+    names = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    (model / "pytorch_model.bin").write_bytes(b"x" * 5000)
+    hub.add_repo(REPO, model)
+    one = declare()
+    apply(one)
+    inode = (Path(one.name) / "model-1.safetensors").stat().st_ino
+    hub.forget()
+    only = declare(only="indexed")
+    assert apply(only) == ["manifest", "size"]
+    assert content(Path(one.name)).keys() == content(model).keys() - {"pytorch_model.bin"}
+    assert (Path(one.name) / "model-1.safetensors").stat().st_ino == inode
+    assert [each for each in hub.requests if each.file] == [hub.requests_for("model.safetensors.index.json")[0]]
+    apply(declare())
+    assert content(Path(one.name)) == content(model)
+    assert hub.bytes_sent("*.safetensors") == 0
+
+
 @as_root
 def test_the_files_belong_to_the_owner_who_needs_no_way_through_the_state_folder(
     declare: Declare, tmp_path: Path

@@ -71,7 +71,7 @@ def working_in_a_fresh_folder() -> Iterator[None]:
             os.chdir(before)
 
 
-def _hashed(data: bytes) -> verifying.Hash:
+def _hashed(data: bytes) -> verifying.Hasher:
     made = verifying.hasher("sha256:", len(data))
     made.update(data)
     return made

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -219,3 +221,33 @@ def test_the_command_tells_faults_by_its_status_and_in_json(copy: Path) -> None:
     run = CliRunner().invoke(command, ["inspect", str(copy), "--no-color"], standalone_mode=False)
     assert run.return_value == 2
     assert "it ends after 0 bytes; fetch this file again" in run.output
+
+
+HOSTILE = {
+    "lists": b'{"a": ' + b"[]," * 8_000_000,
+    "metadata": b'{"__metadata__": {"a": [' + b"[]," * 8_000_000,
+    "texts": b'{"a": {"dtype": "U8", "shape": [' + b'"aa",' * 4_000_000,
+    "members": b'{"a": {' + b",".join(b'"%x":1' % n for n in range(2_000_000)),
+    "same name": b"{" + b'"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},' * 450_000,
+    "overlaps": b"{%s}" % b",".join(b'"%x":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}' % n for n in range(60_000)),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_header_is_refused_in_bounded_memory(tmp_path: Path, kind: str) -> None:
+    """Four of them at once, each as large as a header may be: measured in a process of its own."""
+    text = HOSTILE[kind][:25_000_000]
+    for number in range(4):
+        (tmp_path / f"{number}.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    code = (
+        "import re, sys; from pathlib import Path;"
+        "from sparkops.checkpoints.inspect import FolderSource, inspect;"
+        "most = lambda: int(re.search('VmHWM:.* ([0-9]+) kB', Path('/proc/self/status').read_text())[1]) >> 10;"
+        "before = most();"
+        "found = inspect(FolderSource(Path(sys.argv[1])));"
+        "print(len(found.faults), most() - before)"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True).stdout
+    faults, mebibytes = map(int, out.split())
+    assert faults >= 4
+    assert mebibytes < 256

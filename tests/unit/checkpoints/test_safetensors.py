@@ -42,9 +42,9 @@ def test_tensors_come_in_the_order_of_their_bytes_and_tell_how_long_the_file_is(
         ({"a": entry(0, 4, [2], "BF17")}, "unknown dtype"),
         ({"a": {"dtype": "BF16", "shape": [2]}}, "not exactly"),
         ({"a": entry(0, 0, [1 << 59, 1 << 59])}, "larger than any file"),
-        ({"a": 3}, "not exactly"),
-        ([], "no JSON object"),
-        ({"__metadata__": {"x": 1}}, "__metadata__"),
+        ({"a": 3}, "'3' stands where an object was expected"),
+        ([], "where an object was expected"),
+        ({"__metadata__": {"x": 1}}, "'1' stands where a string was expected"),
     ],
 )
 def test_a_claim_that_cannot_be_true_is_refused(entries: Any, words: str) -> None:
@@ -57,10 +57,10 @@ def test_a_claim_that_cannot_be_true_is_refused(entries: Any, words: str) -> Non
     [
         (b'{"a": {"dtype":"U8","shape":[1],"data_offsets":[0,1]}, "a": {}}', "'a' twice"),
         (b'{"a": {"dtype":"U8","shape":[NaN],"data_offsets":[0,1]}}', "holds NaN"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"a"', "no JSON"),
-        (b"\xff\xfe{}", "no JSON"),
-        (b'{"a": {"dtype":"U8","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,1]}}', "no JSON|none"),
+        (b"[" * 100_000, "where an object was expected"),
+        (b'{"a"', "ends too early"),
+        (b"\xff\xfe{}", "no UTF-8"),
+        (b'{"a": {"dtype":"U8","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,1]}}', "does not end within 4096"),
     ],
 )
 def test_a_text_that_is_no_header_is_refused(text: bytes, words: str) -> None:

@@ -197,3 +197,23 @@ def test_the_command_judges_an_inventory_and_says_where(tmp_path: Path, capsys: 
 def test_no_error_fires_on_a_shipped_inventory(name: str) -> None:
     loaded = load(Path(__file__).parents[3] / "inventories" / f"{name}.yml")
     assert [each for each in lint_inventory(loaded, TODAY) if each.severity == "error"] == []
+
+
+def built(steps: str, version: str = "v0.33.0") -> str:
+    """A service whose checkpoint is built by these steps."""
+    text = service("qwen", version=version)
+    return text.replace(f"revision: '{COMMIT}'}}", f"revision: '{COMMIT}', steps: [{steps}]}}")
+
+
+def test_what_declared_steps_make_is_judged_with_the_engine_that_serves_it(tmp_path: Path) -> None:
+    hybrid = f"hybrid: {{donor: Qwen/Qwen3.5-122B-A10B-FP8, revision: '{COMMIT}'}}"
+    names = ids(found(tmp_path, built(f"{hybrid}, lm_head: int8")))
+    assert {"hybrid-checkpoint", "head-int8-unread"} <= set(names)
+    repacked = found(tmp_path, built(f"{hybrid}, lm_head: int8, repack: compressed-tensors"))
+    assert not {"hybrid-checkpoint", "head-int8-unread"} & set(ids(repacked))
+
+
+def test_a_donor_s_branch_is_told_where_it_stands(tmp_path: Path) -> None:
+    (each,) = found(tmp_path, built("mtp: {donor: Qwen/Qwen3.5-122B-A10B}"))
+    assert (each.id, "the donor Qwen/Qwen3.5-122B-A10B at main" in each.message) == ("checkpoint-not-pinned", True)
+    assert each.where.endswith("inventory.yml:10")

@@ -472,6 +472,7 @@ PAIRS = [(name, fires, misses) for name, pairs in FIRES.items() for fires, misse
 
 
 OF_INVENTORY = {
+    "head-int8-unread",
     "engine-unknown",
     "image-moves",
     "image-not-pinned",

@@ -1,0 +1,152 @@
+"""The declared steps of a checkpoint's build: what is wrong with their order, whose weights they take, their one form.
+
+Pure values; what a step does to a checkpoint is the worker's business (`worker/build_*`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparkops.core.errors import InventoryError
+from sparkops.models.argv import canonical
+
+NAMES = ("quantize", "hybrid", "mtp", "lm_head", "repack")
+LAYERS = "shared_expert"
+"""The layers that `hybrid` takes unless others are named."""
+NEEDED: Mapping[str, str] = {"hybrid": "donor", "quantize": "scheme"}
+"""What a step can't do without, by its name."""
+_DONOR = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+Steps = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a step: its place in the list, its name, the words, the way out."""
+
+    index: int
+    name: str
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """A repository that a step takes weights from. `commit` is the lock file's word, or ""."""
+
+    repository: str
+    revision: str = "main"
+    commit: str = ""
+
+
+def named(steps: Steps) -> Iterator[tuple[int, str, Any]]:
+    """Place, name and options of each step that has the form of one."""
+    for index, step in enumerate(steps):
+        if isinstance(step, Mapping) and len(step) == 1:
+            (name, options), = step.items()  # fmt: skip
+            yield index, str(name), options
+
+
+def faults(steps: Steps) -> Iterator[Fault]:
+    """Every step that stands where it can't, stands twice, or names layers that are no expression."""
+    seen: dict[str, int] = {}
+    for index, name, options in named(steps):
+        if name in seen:
+            yield Fault(index, name, f"the step {name} is there twice", "keep one of them")
+        seen.setdefault(name, index)
+        if name == "quantize" and index:
+            yield Fault(index, name, "the step quantize can only be the first", "it makes what the others change")
+        if name == "repack" and index < len(steps) - 1:
+            yield Fault(index, name, "the step repack can only be the last", "it writes all layers in their final form")
+        needed = NEEDED.get(name)
+        if needed and not (isinstance(options, Mapping) and options.get(needed)):
+            yield Fault(index, name, f"the step {name} lacks its {needed}", f"write {name}: {{{needed}: …}}")
+        donor = options.get("donor") if isinstance(options, Mapping) else None
+        if isinstance(donor, str) and not _DONOR.fullmatch(donor):
+            yield Fault(index, name, f"the donor {donor!r} is no repository", "it is written ORG/NAME")
+        layers = options.get("layers") if isinstance(options, Mapping) else None
+        if isinstance(layers, str):
+            try:
+                re.compile(layers)
+            except re.error as error:
+                yield Fault(index, name, f"layers is {layers!r}, which is no regular expression: {error}", LAYERS)
+
+
+def donors(steps: Steps) -> tuple[Donor, ...]:
+    """The donors, each once, in the order of the steps."""
+    found = [_donor(options) for _, _, options in named(steps) if isinstance(options, Mapping)]
+    return tuple(dict.fromkeys(each for each in found if each is not None))
+
+
+def takers(steps: Steps, donor: Donor) -> list[str]:
+    """The names of the steps that take from a donor."""
+    return [name for _, name, each in named(steps) if isinstance(each, Mapping) and _donor(each) == donor]
+
+
+def numbered(steps: Steps) -> list[dict[str, Any]]:
+    """The steps as the node gets them: defaults filled in, each donor as its number among `donors`."""
+    order = donors(steps)
+    found: list[dict[str, Any]] = []
+    for _, name, options in named(steps):
+        kept = _plain(name, options)
+        donor = _donor(options) if isinstance(options, Mapping) else None
+        if donor is not None:
+            kept = {**kept, "donor": order.index(donor)}
+        found.append({name: kept})
+    return found
+
+
+def digest(steps: Steps) -> str:
+    """Eight hexadecimal digits for what is declared, the same whatever the lock file pins."""
+    told = []
+    for _, name, options in named(steps):
+        donor = _donor(options) if isinstance(options, Mapping) else None
+        source = {"donor": donor.repository, "revision": donor.revision} if donor is not None else {}
+        kept = _plain(name, options)
+        told.append({name: {**kept, **source} if isinstance(kept, dict) else kept})
+    return hashlib.sha256(canonical(told).encode()).hexdigest()[:8]
+
+
+def pinned(steps: Steps, commits: Mapping[tuple[str, str], str]) -> list[Mapping[str, Any]]:
+    """The steps with the commits of donors, by repository and revision; what a step pins itself stays."""
+    found: list[Mapping[str, Any]] = []
+    for step in steps:
+        names = list(step) if isinstance(step, Mapping) else []
+        options = step[names[0]] if len(names) == 1 else None
+        donor = _donor(options) if isinstance(options, Mapping) else None
+        commit = commits.get((donor.repository, donor.revision)) if donor is not None and not donor.commit else None
+        found.append({names[0]: {**options, "commit": commit}} if commit and isinstance(options, Mapping) else step)
+    return found
+
+
+def _donor(options: Mapping[str, Any]) -> Donor | None:
+    if not options.get("donor"):
+        return None
+    return Donor(str(options["donor"]), str(options.get("revision") or "main"), str(options.get("commit") or ""))
+
+
+def _plain(name: str, options: Any) -> Any:
+    """A step's options without what says where a donor is, with the defaults that change what is made."""
+    if not isinstance(options, Mapping):
+        return {} if options is None else options
+    kept = {
+        key: each for key, each in options.items() if key not in ("donor", "revision", "commit") and each is not None
+    }
+    return {"layers": LAYERS, **kept} if name == "hybrid" else kept
+
+
+def parsed(word: str) -> dict[str, Any]:
+    """A step as the command line has it: `hybrid=ORG/NAME@REVISION`, `mtp`, `lm_head=int8`. Raises InventoryError."""
+    name, _, value = word.partition("=")
+    if name not in NAMES:
+        raise InventoryError(f"there is no step {name!r}", hint=f"the steps are {', '.join(NAMES)}")
+    if name == "quantize":
+        return {name: {"scheme": value}}
+    if name in ("hybrid", "mtp"):
+        donor, _, revision = value.partition("@")
+        return {name: {key: each for key, each in (("donor", donor), ("revision", revision)) if each}}
+    return {name: value}

@@ -1,0 +1,123 @@
+"""What the steps of a build would do, from the headers of base and donors: nothing is built and nothing stays.
+
+A base on a hub is laid out as sparse files that hold their headers alone, which is all that a step reads.
+"""
+
+import os
+import shutil
+import tempfile
+from typing import Any
+
+from sparkops.worker import checkpoint_rights as rights
+from sparkops.worker import fetching
+from sparkops.worker.building import Building
+from sparkops.worker.building_donors import Source
+from sparkops.worker.building_headers import CONFIG, INDEX
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.draft import Draft, Entry, Made, Stored
+from sparkops.worker.fetching_content import Content, make_store
+from sparkops.worker.fetching_http import Hub
+
+State = dict[str, Any]
+Tensors = dict[str, Entry]
+
+
+def look(call: Call, args: State) -> State:
+    """`{base: {folder} or a source, donors, steps, manner, folder}` → `{steps, size, files, written}`.
+
+    Each of `steps` is `{name, changed, added, removed, from_donors, notes}`, or `{name, refused, hint}` as the last.
+    """
+    place = tempfile.mkdtemp(prefix="sparkops-check-")
+
+    def work(say: rights.Report) -> State:
+        os.chdir(place)
+        make_store()
+
+        def check() -> None:
+            if call.stopping.is_set():
+                raise Refused("cancelled", "cancelled")
+
+        base = args["base"].get("folder") or _headers(args, say, check)
+        order = {**args, "files": [], "identity": "", "known": {}}
+        handle = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return _told(Building(order, handle, say, check), args["steps"])
+
+    def hear(message: State) -> None:
+        if isinstance(message.get("progress"), dict):
+            call.progress(**{key: message["progress"].get(key) for key in ("text", "done", "total")})
+
+    try:
+        return rights.run(rights.user(""), work, hear)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _headers(args: State, say: rights.Report, check: Any) -> str:
+    """The base of a hub as a folder: whole JSON files, and of the rest the headers."""
+    told = args["base"]
+    source = Source(0, told, args["manner"], say, check)
+    source.donor()
+    small = [(Content(oid, size), path) for path, size, oid in told["files"] if path in (CONFIG, INDEX)]
+    hub = Hub(**{**told["hub"], "repository": told["repository"], "commit": told["commit"]})
+    fetching.Fetch(hub, fetching.Manner(**args["manner"]), lambda come, lost: None, check).run(
+        [each for each in small if not each[0].proven()]
+    )
+    for path, place, size in [
+        *((path, mirror.part, mirror.size) for path, mirror in source.mirrors.items()),
+        *((path, content.place, content.size) for content, path in small),
+    ]:
+        target = os.path.join("base", path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.link(place, target)
+        os.truncate(target, size)
+    return "base"
+
+
+def _told(building: Building, steps: list[State]) -> State:
+    done: list[State] = []
+    before: list[Tensors] = []
+    notes: list[str] = []
+
+    def heard(name: str, draft: Draft) -> None:
+        now = {entry.name: entry for entries in draft.files.values() for entry in entries}
+        if name:
+            done.append(_difference(name, before[-1], now, draft.notes[len(notes) :]))
+        notes[:] = draft.notes
+        before.append(now)
+
+    try:
+        draft = building.draft(heard)
+    except Refused as error:
+        name = next(iter(steps[len(done)])) if len(done) < len(steps) else "the result"
+        refused = {"name": name, "refused": str(error), "hint": error.hint, "notes": []}
+        return {"steps": [*done, refused], "size": 0, "files": 0, "written": 0}
+    outputs = building.outputs(draft)
+    return {
+        "steps": done,
+        "size": sum(entry.size for entry in before[-1].values()),
+        "files": len(draft.files),
+        "written": sum(output.size for output in outputs),
+    }
+
+
+def _difference(name: str, before: Tensors, now: Tensors, notes: list[str]) -> State:
+    fresh = [entry for key, entry in now.items() if before.get(key) is not entry]
+    return {
+        "name": name,
+        "changed": sum(entry.name in before for entry in fresh),
+        "added": sum(entry.name not in before for entry in fresh),
+        "removed": sum(key not in now for key in before),
+        "from_donors": sum(map(_taken, fresh)),
+        "notes": notes,
+    }
+
+
+def _taken(entry: Entry) -> int:
+    content = entry.content
+    if isinstance(content, Stored):
+        return entry.size if content.origin >= 0 else 0
+    assert isinstance(content, Made)
+    return sum(map(_taken, content.inputs))
+
+
+CALLS = {"look": look}

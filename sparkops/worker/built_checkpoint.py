@@ -1,0 +1,180 @@
+"""The `built_checkpoint` kind on the node: a folder that is built out of a base folder and tensors of donors.
+
+Looking costs file stats only, as for `checkpoint`. What the record says of its making counts only while the record is
+the very text that a job of ours published: its digest stands in the verification index, which is not the owner's.
+
+`ask` is `{folder, state_dir, owner, deep, base}`; `act` is `{identity, base: {manifest, files}, donors, steps, record,
+again, manner}`. A damaged file is built anew alone: the steps make the same bytes, and what is right is linked over.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pwd
+import time
+from typing import Any
+
+from sparkops.worker import checkpoint_proof as proof
+from sparkops.worker import checkpoint_rights as rights
+from sparkops.worker import claims, jobs, verifying
+from sparkops.worker.building import JOURNAL, Building
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.carrying import carry
+from sparkops.worker.checkpoint_bringing import Bringing, link_from
+from sparkops.worker.checkpoint_place import Place, record_of
+
+VOLATILE = frozenset({"hashed"})
+
+State = dict[str, Any]
+Files = list[list[Any]]
+
+
+def observe(ask: State) -> State | None:
+    """What the folder is proven to hold, and of what it was built; None where there is none."""
+    return proof.seen(ask, _told)
+
+
+def _told(digest: str, record: State, index: verifying.Index) -> State:
+    built = record.get("built", {}) if digest and digest == index.record else {}
+    donors = [each for each in built.get("donors", []) if isinstance(each, dict)]
+    return {
+        "identity": str(built.get("identity", "")),
+        "repository": record.get("repository", "") if built else "",
+        "commit": record.get("commit", "") if built else "",
+        "donors": [f"{each.get('repository')}@{str(each.get('commit'))[:12]}" for each in donors],
+        "steps": [next(iter(step), "") for step in built.get("steps", [])],
+        "size": sum(size for _, size, _ in record.get("files", [])),
+    }
+
+
+def converge(call: Call, ask: State, found: State | None, want: State | None, act: State) -> None:
+    """Build the folder that `act` declares; `want` None removes it. Raises Refused."""
+    place = Place(ask["folder"])
+    if want is None:
+        if found is not None:
+            proof.retire(place, ask["state_dir"])
+        return
+    word = f"build {act['identity']}{' again' if act.get('again') else ''}"
+    said = jobs.run(
+        call, f"checkpoint {ask['folder']}", "built_checkpoint", "build", {"ask": ask, "act": act}, attach=word
+    )
+    for note in said.get("notes", []):
+        call.progress(note)
+
+
+def build(job: jobs.Job, args: State) -> State:
+    """The job: everything up to the published folder; returns the notes."""
+    ask, act = args["ask"], args["act"]
+    place = Place(ask["folder"])
+    existing = place.open()
+    who = proof.who_of(ask["owner"], existing)
+    os.makedirs(ask["state_dir"], mode=0o700, exist_ok=True)
+    index = verifying.Index(ask["state_dir"], place.folder)
+    if existing is not None:
+        proof.hand_over(existing, who, index)
+    base, known = _base(ask, act)
+    folders = [base, *([existing] if existing is not None else [])]
+    with proof.our_links(ask["state_dir"], *folders):
+        done = _build(job, ask, act, place, existing, base, known, who, index)
+    return {"notes": done["notes"]}
+
+
+def _build(
+    job: jobs.Job,
+    ask: State,
+    act: State,
+    place: Place,
+    existing: int | None,
+    base: int,
+    known: dict[str, str],
+    who: pwd.struct_passwd,
+    index: verifying.Index,
+) -> State:
+    steps, files = list(act["steps"]), act["base"]["files"]
+    if "quantize" in steps[0]:
+        from sparkops.worker import quantizing  # type: ignore[attr-defined]
+
+        output = place.beside(place.quantized)
+        quantizing.quantize(job, steps.pop(0)["quantize"], ask["base"], output, who)
+        base, files, known = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC), [], {}
+    staging = place.stage(who)
+    order = {
+        "folder": place.folder,
+        "identity": act["identity"],
+        "files": files,
+        "donors": act["donors"],
+        "steps": steps,
+        "record": act["record"],
+        "known": known,
+        "manner": act["manner"],
+    }
+    held = _held(ask, act, existing, index)
+    previous = record_of(existing)[1].get("files", []) if existing is not None else []
+
+    def work(say: rights.Report) -> State:
+        os.fchdir(staging)
+        if held is not None and existing is not None:
+            right = Bringing({**held, "folder": place.folder}, existing, say, job.check)
+            told = right.proven()
+            if not told["missing"] and not told["wrong"]:
+                return {"in_place": True, "files": held["files"], "notes": []}
+            _keep(existing, right.good, held["files"], act["identity"])
+        done = Building(order, base, say, job.check).work()
+        if existing is not None:
+            carry(existing, {path for path, _, _ in [*previous, *done["files"]]})
+        return done
+
+    try:
+        done = rights.run(who, work, proof.hearing(job, index))
+    finally:
+        if index.entries:
+            index.save()
+    if "staged" in done:
+        text = json.dumps({**act["record"], "files": done["files"]}, sort_keys=True, separators=(",", ":"))
+        index.record = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    proof.finish(place, staging, existing, done, done, index)
+    return done
+
+
+def _base(ask: State, act: State) -> tuple[int, dict[str, str]]:
+    """The base folder, and what its files are proven to hold, by their identities. Raises Refused where it is not."""
+    handle = Place(ask["base"]).open()
+    if handle is None:
+        raise Refused(f"the base {ask['base']} is not there", hint="sparkops apply brings it first")
+    index = verifying.Index(ask["state_dir"], ask["base"])
+    return handle, {mark: oid for mark, (oid, _) in index.entries.items()}
+
+
+def _keep(existing: int, good: dict[str, str], files: Files, identity: str) -> None:
+    """What is right in the published folder stands in staging from the start, as if this run had built it.
+
+    An earlier run of the same build has done so already, and may have finished more.
+    """
+    os.makedirs(os.path.dirname(JOURNAL), mode=0o755, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError, ValueError), open(JOURNAL, encoding="utf-8") as file:
+        if json.load(file).get("identity") == identity:
+            return
+    finished: dict[str, list[Any]] = {}
+    for path, size, oid in files:
+        if path in good:
+            os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
+            link_from(existing, path, good[path], path)
+            finished[path] = [oid, size, verifying.lasting(os.lstat(path))]
+    claims.write(JOURNAL, json.dumps({"identity": identity, "files": finished}).encode(), 0o600)
+
+
+def _held(ask: State, act: State, existing: int | None, index: verifying.Index) -> State | None:
+    """What the published folder should hold, where it was built of the very same: then only what is wrong is redone."""
+    if existing is None:
+        return None
+    digest, record = record_of(existing)
+    if not digest or digest != index.record or record.get("built", {}).get("identity") != act["identity"]:
+        return None
+    now = time.time()
+    limit = now if act.get("again") else now - proof.DEEP_AFTER if ask.get("deep") else 0.0
+    known = {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit}
+    return {"files": record["files"], "known": known, "adopt": [], "mode": "prove"}
+
+
+JOBS = {"build": build}
