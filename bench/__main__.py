@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import report
 
-BENCHMARKS = ("startup", "inventory", "lint", "verifying", "building", "noop", "peers")
+BENCHMARKS = ("startup", "inventory", "lint", "verifying", "building", "noop", "peers", "spreading")
 
 
 def main() -> int:

@@ -90,6 +90,41 @@ def _peers(found: Figures) -> Iterable[str]:
         yield from _first(found["first"])
 
 
+def _spreading(found: Figures) -> Iterable[str]:
+    yield "## A checkpoint from node to node\n"
+    yield (
+        f"{_machine(found)} Load before: {found['load_before']}. {found['gb']} GB from one node of the lab to another, "
+        "in memory on both, all ways in turn; CPU seconds are those of both nodes together. Ours has the jobs' start, "
+        "certificates on both sides and the hash of every byte in it; bare TLS is one Python program on each side, one "
+        "connection, the same cipher, no hash.\n"
+    )
+    yield _table(
+        ["way", "seconds (rounds)", "MB/s", "CPU seconds per GB"],
+        [
+            [
+                name,
+                f"{each['seconds']['median']} ({each['seconds']['rounds']})",
+                each["mb_per_second"],
+                each["cpu_per_gb"],
+            ]
+            for name, each in found["copies"].items()
+        ],
+    )
+    chain = found["chain"]
+    aims = [
+        ("at least 1.3x as fast as rsync over ssh", found["faster_than_rsync"], found["faster_than_rsync"] >= 1.3),
+        ("at most 0.7x of its CPU seconds per GB", found["cpu_to_rsync"], found["cpu_to_rsync"] <= 0.7),
+        ("at least 0.9x as fast as bare TLS", found["of_bare_tls"], found["of_bare_tls"] >= 0.9),
+        (
+            f"four nodes by chain in at most 1.3x of one copy ({chain['rate']} a link)",
+            chain["ratio"],
+            chain["ratio"] <= 1.3,
+        ),
+    ]
+    yield "What was aimed at:\n"
+    yield _table(["aim", "found", "reached"], [[aim, figure, "yes" if ok else "**no**"] for aim, figure, ok in aims])
+
+
 COSTS = {
     "connections per node": "connections",
     "execs per node": "execs",
@@ -247,6 +282,7 @@ SECTIONS = {
     "startup": _startup,
     "inventory": _inventory,
     "lint": _lint,
+    "spreading": _spreading,
     "verifying": _verifying,
     "building": _building,
 }

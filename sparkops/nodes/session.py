@@ -9,7 +9,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar
 
 from sparkops.core import frames
@@ -39,10 +39,20 @@ class CallFailed(ConvergeFailed):
 
 
 class Session:
-    """One worker. `node` is the name used in messages, `claims` the `state_dir` and `cluster` that acts are for."""
+    """One worker. `node` is the name used in messages, `claims` the `state_dir` and `cluster` that acts are for.
 
-    def __init__(self, node: str, stream: Stream, claims: Mapping[str, str] | None = None) -> None:
+    `others` gives the sessions of the run's other nodes by name; it raises what kept one from opening.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        stream: Stream,
+        claims: Mapping[str, str] | None = None,
+        others: Callable[[str], Session] | None = None,
+    ) -> None:
         self.node = node
+        self._others = others
         self.claims = claims
         self._stream = stream
         self._ids = itertools.count(1)
@@ -85,6 +95,12 @@ class Session:
     def channel(self, name: str, args: Mapping[str, Any] | None = None) -> Channel:
         """A call that is a two-way stream of bytes, such as a relayed socket."""
         return Channel(self, *self._start(name, args))
+
+    def peer(self, node: str) -> Session:
+        """The session of another node of this run. Raises ConnectionFailed where there is none."""
+        if self._others is None:
+            raise ConnectionFailed("it is not among the nodes of this run", where=node)
+        return self._others(node)
 
     @property
     def busy(self) -> bool:

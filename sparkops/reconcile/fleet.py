@@ -79,7 +79,7 @@ class Fleet:
             transport.close()
             raise
         claims = {"state_dir": target.state_dir, "cluster": self.cluster} if self.cluster else None
-        session = Session(node, stream, claims)
+        session = Session(node, stream, claims, self.session)
         with self._guard:
             self._transports[node] = transport
             self._sessions[node] = session

@@ -52,6 +52,7 @@ class Schedule:
         self.listener = listener
         self.bound = bound
         self.results: dict[str, Result] = {}
+        self._planned = {step.id for step in plan.steps}
         self._changed = threading.Condition()
         self._running: dict[str, Step] = {}
 
@@ -78,6 +79,11 @@ class Schedule:
             if below.outcome != "done":
                 root = below.why if below.outcome == "not-attempted" else f"{need} is not as declared"
                 return self._settle(step, "not-attempted", root)
+        if (ahead := self.resources[step.id].ahead) in self._planned and ahead not in self._running:
+            if ahead not in self.results:
+                return False
+            if self.results[ahead].outcome != "done":
+                return self._settle(step, "not-attempted", f"{ahead}, which it was to come from, is not as declared")
         if not self._room(step):
             return False
         self._running[step.id] = step
@@ -187,6 +193,9 @@ class Schedule:
         return words or "still differs: " + ("; ".join(pairs) or left.action)
 
     def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
+        if notice := progress.get("notice"):
+            self.listener(events.Notice(node=step.node, text=str(notice)))
+            return
         self.listener(
             events.StepProgress(
                 node=step.node,

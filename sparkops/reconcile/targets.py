@@ -1,13 +1,57 @@
-"""From the inventory's nodes to the targets that `nodes/` connects to; secrets in them are resolved here, at use."""
+"""From the inventory's nodes to the targets that `nodes/` connects to, and where nodes find each other.
+
+Secrets in targets are resolved here, at use.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
+from sparkops.nodes.sshconfig import SSHConfigs
 from sparkops.nodes.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where others reach a node: IP addresses. `fabric` is declared, `management` that of SSH; either may be empty."""
+
+    fabric: str = ""
+    management: str = ""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The best one first."""
+        return tuple(dict.fromkeys(each for each in (self.fabric, self.management) if each))
+
+
+def address(inventory: Inventory, target: Target) -> Address:
+    """Where other nodes find this one. A name is looked up from here."""
+    declared = str(inventory.variables(target.name).get("fabric", {}).get("address") or "")
+    management = ""
+    if target.type == "ssh":
+        try:
+            management = _ip(SSHConfigs().route(target).end.host)
+        except SparkopsError:
+            management = _ip(target.address)
+    return Address(fabric=_ip(declared.partition("/")[0]), management=management)
+
+
+def _ip(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]) if host else ""
+    except OSError:
+        return ""
 
 
 def targets(inventory: Inventory, secrets: Secrets) -> Mapping[str, Target]:

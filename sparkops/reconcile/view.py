@@ -17,11 +17,12 @@ from sparkops.core.plan import Plan
 from sparkops.core.states import Unknown
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.session import Session
-from sparkops.reconcile import orphans
+from sparkops.reconcile import orphans, spreading
 from sparkops.reconcile.compile import Compiled
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import CLAIMS, observe
 from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.targets import address
 from sparkops.resources.resource import Resource
 
 
@@ -112,6 +113,10 @@ def look(
         total=len(resources),
         orphans=staying,
     )
+    all_resources, ways = spreading.arrange(
+        plan, all_resources, seen, lambda node: address(run.inventory, fleet.targets[node])
+    )
+    plan = dataclasses.replace(plan, notices=(*plan.notices, *ways))
     notes = orphans.notes(resources, seen, plan, prune=run.prune) if acting else {}
     return View(resources=all_resources, seen=seen, plan=plan, notes=notes)
 

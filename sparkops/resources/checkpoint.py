@@ -6,7 +6,7 @@ the node itself, or is pushed by the controller; what lies on the node already i
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,11 @@ from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.resources import declared
-from sparkops.resources.resource import Resource
+from sparkops.resources.resource import Resource, unpack
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
+    from sparkops.resources.upstream import Upstream
 
 CACHES = ("~/.cache/huggingface",)
 """Where the node is looked through for what is there already, unless `adopt` says otherwise."""
@@ -142,6 +143,7 @@ class Checkpoint(OfRepository):
     source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
         the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
     adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
+    spread: whether it may come from another node of the run that has it or gets it too, and be passed on to others.
     """
 
     kind: ClassVar[str] = "checkpoint"
@@ -150,9 +152,11 @@ class Checkpoint(OfRepository):
     source: str = "hub"
     local: str = ""
     adopt: tuple[str, ...] = CACHES
+    spread: bool = True
     manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
     moved_to: str = field(default="", init=False, repr=False, compare=False)
     unnamed: str = field(default="", init=False, repr=False, compare=False)
+    upstream: Upstream | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,10 +165,20 @@ class Checkpoint(OfRepository):
 
     def prepare(self) -> Checkpoint:
         """With its manifest. Raises HubError."""
-        ready = dataclasses.replace(self)
+        ready = copy.copy(self)
         for name, value in zip(("manifest", "moved_to", "unnamed"), self.learn(), strict=True):
             object.__setattr__(ready, name, value)
         return ready
+
+    def behind(self, upstream: Upstream) -> Checkpoint:
+        """This checkpoint, come from another node."""
+        found = copy.copy(self)
+        object.__setattr__(found, "upstream", upstream)
+        return found
+
+    @property
+    def ahead(self) -> str:
+        return self.upstream.source.id if self.upstream is not None else ""
 
     def desired(self) -> State:
         if self.manifest is None:
@@ -206,10 +220,27 @@ class Checkpoint(OfRepository):
         return tuple(told)
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
-        """Fetched by the node; or, with `source: push`, what it lacks is streamed to it first, resuming by offset."""
+        """Fetched by the node, from outside or from the one before it; or, with `source: push`, streamed to it first.
+
+        What was pushed before is resumed by offset. A job that receives already is followed.
+        """
+        if self.upstream is not None and step.after is not None and self.manifest is not None:
+            return (yield from self._receive(self.upstream, session, step))
         if self.source == "push" and step.after is not None and self.manifest is not None:
             yield from self._push(session, self.act(step))
         return (yield from super().converge(session, step))
+
+    def _receive(
+        self, upstream: Upstream, session: Session, step: Step
+    ) -> Generator[Mapping[str, Any], None, Observed]:
+        order = self.order(session, step)
+        plain = {"mode": "fetch", "hub": {**order["act"]["hub"], "token": ""}}
+        act = {**order["act"], **plain, "manner": {**order["act"]["manner"], **upstream.manner}}
+        if session.call("checkpoint.running", {"folder": self.name, "act": act}, timeout=60):
+            act["attached"] = True
+        else:
+            act["peer"] = yield from upstream.opened(session, self)
+        return unpack((yield from session.stream("converge", {**order, "act": act})))
 
     def _push(self, session: Session, act: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
         answer = yield from session.stream("checkpoint.look", {"ask": self.ask(), "act": dict(act)})

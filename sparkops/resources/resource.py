@@ -62,6 +62,11 @@ class Resource:
     pruned: bool = False
 
     @property
+    def ahead(self) -> str:
+        """The id of the resource whose step has to have begun, no more, before this one's: it is made from that one."""
+        return ""
+
+    @property
     def essential(self) -> bool:
         """Whether what stands on this has to wait while it is unknown."""
         return True

@@ -4,7 +4,8 @@ Looking costs file stats only: the folder's record says what it should be, the v
 hashing and fetching is a node job, whose dangerous part runs in a child with the owner's rights.
 
 `ask` is `{folder, state_dir, owner, deep}`; `act` is `{manifest (canonical text), digest, mode, adopt, hub, manner}`
-with mode `fetch` (from the hub) or `staged` (all was pushed), and `again` to trust no earlier proof.
+with mode `fetch` (from the hub, or from another node: `peer`) or `staged` (all was pushed), and `again` to trust no
+earlier proof.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import fetching, jobs, verifying
+from sparkops.worker import fetching, jobs, passing, receiving, verifying
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.checkpoint_bringing import Bringing
 from sparkops.worker.checkpoint_place import RECORD, Place, record_of
@@ -56,13 +57,23 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
 def _bring(call: Call, ask: State, act: State, mode: str) -> State:
     order = {"ask": ask, "act": {**act, "mode": mode}}
     key = f"checkpoint {ask['folder']}"
-    again = " again" if act.get("again") else ""
-    return dict(jobs.run(call, key, "checkpoint", "bring", order, attach=f"{mode} {act['digest']}{again}"))
+    return dict(jobs.run(call, key, "checkpoint", "bring", order, attach=_word(act, mode)))
+
+
+def _word(act: State, mode: str) -> str:
+    return f"{mode} {act['digest']}{' again' if act.get('again') else ''}"
+
+
+def running(call: Call, args: State) -> bool:
+    """Whether the job that `converge` would start runs already: `{folder, act}`."""
+    return jobs.attachable(f"checkpoint {args['folder']}", _word(args["act"], args["act"]["mode"]))
 
 
 def bring(job: jobs.Job, args: State) -> State:
     """The job: everything up to the published folder; returns the child's notes, in mode `look` what is missing."""
     ask, act = args["ask"], args["act"]
+    if act.get("attached"):
+        raise Refused("the job that received it ended just now", "stale", hint="run apply again")
     place = Place(ask["folder"])
     existing = place.open()
     who = proof.who_of(ask["owner"], existing)
@@ -105,6 +116,7 @@ def _order(place: Place, existing: int | None, act: State, index: verifying.Inde
         "mode": act["mode"],
         "adopt": act["adopt"],
         "hub": {**act["hub"], "repository": manifest["repository"], "commit": manifest["commit"]},
+        "peer": act.get("peer"),
         "manner": act["manner"],
     }
 
@@ -233,4 +245,11 @@ def prove(job: jobs.Job, args: State) -> State:
 
 
 JOBS = {"bring": bring, "prove": prove}
-CALLS = {"put": put, "look": look, "verify": verify}
+CALLS = {
+    "put": put,
+    "look": look,
+    "verify": verify,
+    "running": running,
+    "relay": passing.begin,
+    "reach": receiving.reach,
+}

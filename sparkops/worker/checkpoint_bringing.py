@@ -19,6 +19,7 @@ from sparkops.worker.carrying import carry
 from sparkops.worker.checkpoint_place import RECORD
 from sparkops.worker.fetching_content import Content, make_store
 from sparkops.worker.fetching_http import Hub
+from sparkops.worker.receiving import Peer
 from sparkops.worker.tracking import Say, Tracker, enough_space, size_text, sync
 from sparkops.worker.verifying_sources import Sources, take_over
 
@@ -34,6 +35,7 @@ class Bringing:
         self.good: dict[str, str] = {}
         """Proven paths of the published folder, with the identity that they were proven at."""
         self.adopt: list[str] = list(order["adopt"])
+        self.peer = Peer(order["peer"], self.files) if order.get("peer") else None
         self.notes: list[str] = []
         self.hashed = 0
         """Bytes of the published folder that had to be read."""
@@ -44,6 +46,9 @@ class Bringing:
             return self._work()
         except OSError as error:
             raise fetching.full_disk(error, self.order["folder"]) or error from None
+        finally:
+            if self.peer is not None:
+                self.peer.done()
 
     def _work(self) -> dict[str, Any]:
         looking = self.order["mode"] == "look"
@@ -246,16 +251,18 @@ class Bringing:
         return missing
 
     def _fetch(self, wanted: dict[str, int]) -> None:
-        hub = Hub(**self.order["hub"])
+        source: fetching.Source = self.peer or Hub(**self.order["hub"])
+        word = f"receiving {len(wanted)} files from {self.peer.way}" if self.peer else f"fetching {len(wanted)} files"
         names = {oid: path for path, _, oid in reversed(self.files)}
         contents = [Content(oid, size, self.order["prefixes"].get(oid, ())) for oid, size in wanted.items()]
         kept = [content for content in contents if self._kept(content, names[content.oid])]
-        tracker = self._tracker(f"fetching {len(wanted)} files", sum(wanted.values()))
+        self.say({"progress": {"text": word, "done": 0, "total": sum(wanted.values())}})
+        tracker = self._tracker(word, sum(wanted.values()))
 
         def proven(content: Content) -> None:
             self._prefixes(content.oid)(content.prefixes)
 
-        run = fetching.Fetch(hub, fetching.Manner(**self.order["manner"]), tracker.add, self.check, proven)
+        run = fetching.Fetch(source, fetching.Manner(**self.order["manner"]), tracker.add, self.check, proven)
         run.run([(content, names[content.oid]) for content in contents])
         for content in kept:
             again = f"{size_text(content.lacking)} of {size_text(content.size)}" if content.believed else "the whole"

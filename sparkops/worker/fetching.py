@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from sparkops.worker.calls import Refused
 from sparkops.worker.fetching_content import Closed, Content, Ranges
-from sparkops.worker.fetching_http import Body, Client, Hub, Remote, Retry
+from sparkops.worker.fetching_http import Remote, Retry
 
-BLOCK = 256 << 10
+BLOCK = 1 << 20
 TRIES = 6
 """Tries in a row that bring nothing, after which a segment is given up."""
 LONGEST_PAUSE = 300.0
@@ -30,6 +31,35 @@ SLOWEST = 1024
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that arrived and the bytes that turned out worthless again."""
+
+
+class Body(Protocol):
+    """An answer that is being read: bytes from `start` to `end` of a file, `ranged` False where it is the whole."""
+
+    start: int
+    end: int
+    ranged: bool
+
+    def take(self, limit: int) -> bytes | memoryview: ...
+    def finish(self) -> bool: ...
+
+
+class Getter(Protocol):
+    """The connections of one thread to a source."""
+
+    def get(self, remote: Remote, start: int, end: int) -> Body: ...
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """Where contents come from: a hub, or another node. `silent` and `damaged` are ways out, for messages."""
+
+    @property
+    def silent(self) -> str: ...
+    @property
+    def damaged(self) -> str: ...
+    def remote(self, path: str, size: int) -> Remote: ...
+    def client(self, stall: float) -> Getter: ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +85,8 @@ class File:
         self.remote = remote
         self.single: Segment | None = None
         self.again = False
+        self.not_before = 0.0
+        """Until then (monotonic seconds) the source does not have it."""
 
     def alone(self, segment: "Segment") -> bool:
         """Whether this segment is the one that reads the whole from a server that ignores ranges."""
@@ -77,13 +109,13 @@ class Fetch:
 
     def __init__(
         self,
-        hub: Hub,
+        source: Source,
         manner: Manner,
         progress: Progress,
         check: Callable[[], None],
         proven: Callable[[Content], None] = lambda _: None,
     ) -> None:
-        self._hub = hub
+        self._source = source
         self._proven = proven
         self._manner = manner
         self._progress = progress
@@ -103,7 +135,7 @@ class Fetch:
         try:
             for content, path in wanted:
                 self._check()
-                self._add(File(content, self._hub.remote(path, content.size)))
+                self._add(File(content, self._source.remote(path, content.size)))
             self._finished()
             while any(thread.is_alive() for thread in threads):
                 self._check()
@@ -139,11 +171,11 @@ class Fetch:
             self._turn.notify_all()
 
     def _work(self) -> None:
-        client = Client(self._hub, self._manner.stall)
+        client = self._source.client(self._manner.stall)
         try:
             while (segment := self._take()) is not None:
-                self._segment(client, segment)
-                self._finished()
+                if self._segment(client, segment):
+                    self._finished()
         except BaseException as error:  # noqa: BLE001 - the run's end is told to who waits for it
             self._fail(error)
         finally:
@@ -153,8 +185,13 @@ class Fetch:
         with self._turn:
             while self._failure is None and self._open:
                 if self._queue:
-                    return self._queue.popleft()
-                self._turn.wait(0.5)
+                    now = time.monotonic()
+                    ready = (n for n, each in enumerate(self._queue) if each.file.not_before <= now)
+                    if (number := next(ready, -1)) >= 0:
+                        segment = self._queue[number]
+                        del self._queue[number]
+                        return segment
+                self._turn.wait(0.1 if self._queue else 0.5)
         return None
 
     def _fail(self, error: BaseException) -> None:
@@ -162,8 +199,8 @@ class Fetch:
             self._failure = self._failure or error
             self._turn.notify_all()
 
-    def _segment(self, client: Client, segment: Segment) -> None:
-        """One segment to its end, over as many tries as it takes."""
+    def _segment(self, client: Getter, segment: Segment) -> bool:
+        """One segment to its end, over as many tries as it takes; False where it has to wait for its source."""
         position, tries, file = segment.start, 0, segment.file
         if position == segment.end:
             self._settle(file, wait=True)
@@ -175,7 +212,7 @@ class Fetch:
                     raise Retry("the server answers a range with the whole file")
                 if not body.ranged and not file.alone(segment):
                     client.close()
-                    return
+                    return True
                 segment.end = file.content.size if not body.ranged else segment.end
                 position = self._read(segment, body)
                 if position < body.end or not body.finish():
@@ -183,17 +220,26 @@ class Fetch:
                 tries = 0
             except Closed:
                 client.close()
-                return
+                return True
             except Retry as error:
+                if error.waiting:
+                    self._put_back(segment, position, error.after or 0.0)
+                    return False
                 got = self._kept(segment, position)
                 tries = 1 if got > position else tries + 1
                 position = got
                 client.close()
                 if tries > TRIES:
                     raise Refused(f"{file.remote.label}: {error.why}; given up after {TRIES} tries in a row",
-                                  hint="run apply again to resume when the hub answers; nothing that arrived is lost",
-                                  ) from None  # fmt: skip
+                                  hint=self._source.silent) from None  # fmt: skip
                 self._pause(tries, error.after)
+        return True
+
+    def _put_back(self, segment: Segment, position: int, pause: float) -> None:
+        """Its source does not have the file yet: others go first for so many seconds."""
+        segment.start, segment.file.not_before = position, time.monotonic() + pause
+        with self._turn:
+            self._queue.appendleft(segment)
 
     def _kept(self, segment: Segment, position: int) -> int:
         """From where a broken-off segment has to go on."""
@@ -213,7 +259,7 @@ class Fetch:
             while position < body.end:
                 self._stop()
                 try:
-                    data = body.response.read1(min(BLOCK, body.end - position))
+                    data = body.take(min(BLOCK, body.end - position))
                 except (OSError, http.client.HTTPException) as error:
                     raise Retry(_broken(error)) from None
                 if not data:
@@ -257,7 +303,7 @@ class Fetch:
         if file.again:
             raise Refused(
                 f"{file.remote.label}: its content is {found} where the manifest says {content.oid}, twice",
-                hint="the hub or a proxy on the way serves damaged content; try another endpoint, or later",
+                hint=self._source.damaged,
             )
         file.again, file.single, file.remote.located = True, None, ""
         self._add(file)

@@ -16,6 +16,8 @@ from sparkops.worker import claims, verifying, verifying_sources
 from sparkops.worker.calls import Refused
 
 STORE = ".sparkops/content"
+BLOCK = 1 << 20
+"""Bytes that are hashed at once: they fit the processor's cache."""
 SPAN_TRIES = 2
 """How often a damaged span is fetched alone; then its prefix digest is no longer believed, and the whole is fetched."""
 
@@ -138,7 +140,7 @@ class Content:
                 self._users -= 1
                 self.lock.notify_all()
 
-    def write(self, position: int, data: bytes) -> None:
+    def write(self, position: int, data: bytes | memoryview) -> None:
         """Put bytes at their position; they count once `mark` says so. Raises Closed where it is finished already."""
         view = memoryview(data)
         with self._using() as handle:
@@ -170,14 +172,15 @@ class Content:
         if not self._hashing.acquire(blocking=wait):
             return []
         found: Ranges = []
+        block = memoryview(bytearray(BLOCK))
         try:
             while (at := self._hash.position) < (end := self._joined()):
                 until = min(end, at - at % verifying.SPAN + verifying.SPAN)
-                data = os.pread(self._handle, min(verifying.BLOCK, until - at), at)
-                if not data:
+                size = os.preadv(self._handle, [block[: until - at]], at)
+                if not size:
                     raise OSError(5, "bytes that were written can't be read", self.part)
-                self._hash.update(data)
-                found += self._check(at + len(data))
+                self._hash.update(block[:size])
+                found += self._check(at + size)
                 self._give_back()
         finally:
             self._hashing.release()

@@ -22,12 +22,16 @@ _USER_AGENT = "sparkops"
 
 
 class Retry(Exception):
-    """This try failed and another may not; `after` is the seconds that the server asks to wait, or None."""
+    """This try failed and another may not; `after` is the seconds that the server asks to wait, or None.
 
-    def __init__(self, why: str, after: float | None = None) -> None:
+    `waiting`: the file is not there yet, which is no failure.
+    """
+
+    def __init__(self, why: str, after: float | None = None, waiting: bool = False) -> None:
         super().__init__(why)
         self.why = why
         self.after = after
+        self.waiting = waiting
 
 
 @dataclass
@@ -49,6 +53,10 @@ class Body:
     end: int
     ranged: bool
 
+    def take(self, limit: int) -> bytes:
+        """The next bytes, at most `limit` (the server's pieces are as they are); b"" when it ended."""
+        return self.response.read1(limit)
+
     def finish(self) -> bool:
         """After the last byte: whether the connection can serve another request. `read1` alone never ends an answer."""
         if self.response.length != 0:
@@ -65,6 +73,20 @@ class Hub:
     repository: str
     commit: str
     token: str
+
+    @property
+    def silent(self) -> str:
+        """The way out where it does not answer."""
+        return "run apply again to resume when the hub answers; nothing that arrived is lost"
+
+    @property
+    def damaged(self) -> str:
+        """The way out where its content is wrong."""
+        return "the hub or a proxy on the way serves damaged content; try another endpoint, or later"
+
+    def client(self, stall: float) -> "Client":
+        """The connections of one thread."""
+        return Client(self, stall)
 
     def remote(self, path: str, size: int) -> Remote:
         """The file `path` of the repository at the commit."""

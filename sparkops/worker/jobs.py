@@ -45,6 +45,10 @@ class Job:
         state = {"text": text, "done": done, "total": total, **more}
         claims.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
 
+    def beside(self, key: str) -> str:
+        """The folder of another key's job."""
+        return os.path.join(os.path.dirname(self.folder), os.path.basename(folder_of(key)))
+
     def check(self) -> None:
         """Raise Refused when the job has been cancelled; called between atomic steps."""
         if self.stopping.is_set():
@@ -62,6 +66,11 @@ def run(call: Call, key: str, module: str, function: str, args: dict[str, Any], 
     Two callers that mean different work under one key must pass different `attach` words; a running job of another
     word is refused. Raises Refused with the job's own reason.
     """
+    return follow(call, begin(key, module, function, args, attach))
+
+
+def begin(key: str, module: str, function: str, args: dict[str, Any], attach: str = "") -> str:
+    """`run` without following; returns the job's folder. Raises Refused for a running job of another word."""
     folder = folder_of(key)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     running = _read(folder, "job.json") if alive(folder) else None
@@ -69,7 +78,24 @@ def run(call: Call, key: str, module: str, function: str, args: dict[str, Any], 
         raise Refused(f"another job works on {key} with other inputs", "busy", hint="sparkops cancel ends it")
     if running is None:
         _start(folder, {"key": key, "module": module, "function": function, "attach": attach}, args)
-    return follow(call, folder)
+    return folder
+
+
+def attachable(key: str, attach: str) -> bool:
+    """Whether the job of this key and word runs."""
+    folder = folder_of(key)
+    return alive(folder) and (_read(folder, "job.json") or {}).get("attach") == attach
+
+
+def said(folder: str) -> dict[str, Any]:
+    """The latest progress of a job."""
+    return _read(folder, "progress.json") or {}
+
+
+def failure(folder: str) -> str:
+    """Why a job that is over failed; empty where it did not, or never ran."""
+    error = (_read(folder, "result.json") or {}).get("error")
+    return str(error.get("what", "")) if isinstance(error, dict) else ""
 
 
 def follow(call: Call, folder: str) -> Any:
@@ -82,7 +108,7 @@ def follow(call: Call, folder: str) -> Any:
             last = state
             call.progress(**state)
         if over:
-            return _outcome(folder)
+            return outcome(folder)
         stopping = call.stopping.wait(POLL)
         if call.session_over.is_set():
             raise Refused("the controller is gone; the job goes on", "gone")
@@ -173,7 +199,8 @@ def main() -> None:
     os._exit(0)
 
 
-def _outcome(folder: str) -> Any:
+def outcome(folder: str) -> Any:
+    """The result of a job that is over. Raises Refused with its reason."""
     result = _read(folder, "result.json")
     if result is None:
         with open(os.path.join(folder, "log"), errors="replace", encoding="utf-8") as file:

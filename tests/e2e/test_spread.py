@@ -1,0 +1,163 @@
+"""Checkpoints from node to node over a second network: each byte leaves the hub once, and what breaks is resumed."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Shell
+from tests.lab.hub import Fault, Hub
+from tests.lab.lab import Lab
+from tests.lab.node import Node
+
+REPO = "org/tiny"
+FOLDER = "/var/lib/sparkops/models/org--tiny/main"
+FABRIC = "10.213.78"
+APPLY = ("apply", "inventory.yml", "--yes", "--role", "checkpoint")
+
+
+@pytest.fixture
+def model(tmp_path: Path, hub: Hub) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"model-{number}.safetensors").write_bytes(random.Random(number).randbytes(3 << 20))
+    (folder / "config.json").write_text("{}")
+    hub.add_repo(REPO, folder)
+    return folder
+
+
+class Cluster:
+    """Some nodes with one service, and their addresses on the fabric."""
+
+    def __init__(self, shell: Shell, nodes: list[Node], hub: Hub, lab: Lab, more: str = "") -> None:
+        self.shell, self.nodes, self.hub, self.lab = shell, nodes, hub, lab
+        for number, node in enumerate(nodes):
+            node.plug(lab.fabric(), self.address(number))
+        lines = [f"  {node.name}: {{fabric: {{address: {self.address(n)}}}}}\n" for n, node in enumerate(nodes)]
+        shell.write(
+            "inventory.yml",
+            f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes:\n{''.join(lines)}"
+            f"services:\n  tiny:\n    nodes: [{', '.join(node.name for node in nodes)}]\n    image: {{pull: none}}\n"
+            f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}"{more}}}\n',
+        )
+
+    def address(self, number: int) -> str:
+        return f"{FABRIC}.{20 + number}"
+
+    def sums(self, node: Node) -> str:
+        return node.text("sh", "-c", f"cd {FOLDER} && sha256sum *.safetensors config.json")
+
+    def jobs(self, node: Node) -> str:
+        return node.text("sh", "-c", "cat /run/sparkops/jobs/*/job.json 2>/dev/null || true")
+
+    def listening(self, node: Node) -> list[str]:
+        """Addresses and ports that others could reach, but for sshd's."""
+        found = [line.split()[3] for line in node.text("ss", "-Hltn").splitlines()]
+        return [each for each in found if not each.startswith("127.") and not each.endswith(":22")]
+
+    def quiet(self) -> None:
+        """Wait until the relays have ended; no helper folder, and no key, is left."""
+        wait_for(lambda: all(FABRIC not in "".join(self.listening(node)) for node in self.nodes))
+        for node in self.nodes:
+            found = node.exec(
+                "grep", "-rlE", "PRIVATE KEY|BEGIN CERT", "/run/sparkops", "/var/lib/sparkops", check=False
+            )
+            assert found.stdout == b""
+            assert node.text("ls", "-A", "/var/lib/sparkops/models/org--tiny").split() == ["main"]
+
+
+@pytest.fixture
+def cluster(
+    shell: Shell, nodes: Callable[[int], list[Node]], hub: Hub, model: Path, lab: Lab
+) -> Callable[..., Cluster]:
+    return lambda count, more="": Cluster(shell, nodes(count), hub, lab, more)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+def test_each_byte_leaves_the_hub_once_and_the_others_form_a_chain_on_the_fabric(
+    cluster: Callable[..., Cluster], model: Path
+) -> None:
+    here = cluster(3)
+    planned = here.shell.run("plan", "inventory.yml", "--role", "checkpoint", status=2).stdout
+    one, two, three = here.nodes
+    assert f"@{two.name}: from {one.name} over {here.address(0)}" in planned
+    assert f"@{three.name}: from {two.name} over {here.address(1)}" in planned
+    here.hub.fail("model-*", Fault(rate=400_000))
+    running = here.shell.start(*APPLY)
+    wait_for(lambda: bool(here.listening(one)) and bool(here.listening(two)))
+    assert {address.rpartition(":")[0] for address in here.listening(one)} == {here.address(0)}
+    processes = one.text("sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' ' '")
+    assert "PRIVATE KEY" not in processes
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, out + err
+    assert here.hub.bytes_sent("model-*") == 4 * (3 << 20)
+    assert here.sums(one) == here.sums(two) == here.sums(three)
+    here.quiet()
+    here.shell.run("drift", "inventory.yml", "--role", "checkpoint")
+
+
+def test_a_killed_controller_is_not_missed_and_a_killed_source_is_named_and_resumed(
+    cluster: Callable[..., Cluster],
+) -> None:
+    here = cluster(2)
+    one, two = here.nodes
+    here.hub.fail("model-*", Fault(rate=40_000))
+    running = here.shell.start(*APPLY)
+    wait_for(lambda: "checkpoint /" in here.jobs(two) and bool(here.listening(one)))
+    running.kill()
+    running.communicate()
+    script = (
+        "import json,sys;[print(json.load(open(p))['pid']) for p in sys.argv[1:] if 'checkpoint /' in open(p).read()]"
+    )
+    pid = one.text("sh", "-c", f'python3 -c "{script}" $(ls /run/sparkops/jobs/*/job.json)').split()[0]
+    one.exec("/bin/kill", "-s", "KILL", "--", f"-{pid}")
+    here.hub.heal()
+    done = here.shell.run(*APPLY, timeout=120)
+    assert here.sums(one) == here.sums(two)
+    assert here.hub.bytes_sent("model-*") < 2 * 4 * (3 << 20), done.stdout
+    here.quiet()
+
+
+def test_a_cut_link_is_told_and_the_management_address_used(cluster: Callable[..., Cluster]) -> None:
+    here = cluster(2)
+    one, two = here.nodes
+    two.unplug(here.lab.fabric())
+    done = here.shell.run(*APPLY, timeout=120)
+    said = done.stdout + done.stderr
+    assert f"{one.name} can't be reached at {here.address(0)}" in said
+    assert "which may be slower" in said
+    assert here.hub.bytes_sent("model-*") == 4 * (3 << 20)
+    assert here.sums(one) == here.sums(two)
+    one.unplug(here.lab.fabric())
+    two.exec("rm", "-r", FOLDER)
+    done = here.shell.run(*APPLY, timeout=120)
+    assert f"can't listen on {here.address(0)}" in done.stdout + done.stderr
+    assert here.hub.bytes_sent("model-*") == 4 * (3 << 20)
+
+
+def test_a_full_disk_at_the_receiver_is_told_and_later_it_comes_from_the_node_that_has_it(
+    cluster: Callable[..., Cluster],
+) -> None:
+    here = cluster(2, ", folder: /small/tiny")
+    one, two = here.nodes
+    two.tmpfs("/small", "8m")
+    done = here.shell.run(*APPLY, status=4, timeout=120)
+    assert f"checkpoint /small/tiny @{two.name}" in done.stdout
+    assert "not enough space for /small/tiny" in done.stdout
+    wait_for(lambda: not here.listening(one))
+    two.exec("mount", "-o", "remount,size=40m", "/small")
+    here.hub.forget()
+    here.shell.run(*APPLY, timeout=120)
+    assert here.hub.bytes_sent("model-*") == 0
+    assert two.text("ls", "/small/tiny") == one.text("ls", "/small/tiny")

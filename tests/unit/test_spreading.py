@@ -1,0 +1,122 @@
+"""Who gets a checkpoint from whom: laws of the chains, and what a plan says of them."""
+
+import datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkops.checkpoints.manifest import Manifest, ManifestFile
+from sparkops.core.plan import Plan
+from sparkops.core.states import Observed, Unknown
+from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.spreading import arrange
+from sparkops.reconcile.targets import Address
+from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.resource import Resource
+
+CONTENT = Manifest("org/tiny", "a" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "1" * 64),))
+OTHER = Manifest("org/tiny", "b" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "2" * 64),))
+STATES = ("holds", "lacks", "damaged", "unverified", "unknown", "silent")
+
+
+def address(node: str) -> Address:
+    return Address(fabric=f"192.168.100.{node[1:]}", management=f"10.0.0.{node[1:]}")
+
+
+def declared(number: int, manifest: Manifest = CONTENT, **more: Any) -> Checkpoint:
+    one = Checkpoint(node=f"n{number}", name="/models/tiny", repository="org/tiny", **more)
+    object.__setattr__(one, "manifest", manifest)
+    return one
+
+
+def found(one: Checkpoint, state: str) -> Observed:
+    if state == "lacks":
+        return None
+    if state in ("unknown", "silent"):
+        return Unknown("it was not asked")
+    wanted = one.desired()
+    assert wanted is not None
+    lists = {"damaged": {"wrong": ["model.safetensors"]}, "unverified": {"unverified": ["model.safetensors"]}}
+    return {**wanted, "owner": "spark", "hashed": "", **lists.get(state, {})}
+
+
+def arranged(
+    states: list[str], resources: list[Checkpoint] | None = None, where: Any = address
+) -> tuple[Plan, dict[str, Checkpoint], tuple[str, ...]]:
+    """The plan, each node's checkpoint with its upstream, and what is said, for nodes in these states."""
+    given = resources or [declared(number) for number in range(1, len(states) + 1)]
+    seen = Observations(
+        found={one.id: found(one, state) for one, state in zip(given, states, strict=True)},
+        unreachable={
+            one.node: "it does not answer" for one, state in zip(given, states, strict=True) if state == "silent"
+        },
+    )
+    plan = build(given, seen, today=datetime.date(2026, 1, 1))
+    after: tuple[Resource, ...]
+    after, notices = arrange(plan, given, seen, where)
+    return plan, {each.node: each for each in after if isinstance(each, Checkpoint)}, notices
+
+
+def upstreams(by_node: dict[str, Checkpoint]) -> dict[str, str]:
+    return {node: each.upstream.source.node for node, each in by_node.items() if each.upstream is not None}
+
+
+@given(st.lists(st.sampled_from(STATES), min_size=1, max_size=9))
+def test_each_that_lacks_it_gets_it_once_from_one_that_will_have_it_and_at_most_one_from_outside(
+    states: list[str],
+) -> None:
+    _, by_node, _ = arranged(states)
+    state = dict(zip(by_node, states, strict=True))
+    found_at = upstreams(by_node)
+    lacking = {node for node in by_node if state[node] in ("lacks", "damaged")}
+    assert set(found_at) <= lacking
+    outside = lacking - set(found_at)
+    assert len(outside) <= 1
+    if any(each in ("holds", "unverified") for each in states):
+        assert not outside
+    assert len(set(found_at.values())) == len(found_at), "a node passes it on to one other"
+    for node in found_at:
+        chain = [node]
+        while chain[-1] in found_at:
+            chain.append(found_at[chain[-1]])
+            assert len(chain) <= len(states), "a circle"
+        assert state[chain[-1]] in ("holds", "unverified") or {chain[-1]} == outside
+        assert not {state[each] for each in chain} & {"unknown", "silent"}
+
+
+def test_the_chain_goes_along_the_plan_and_is_told() -> None:
+    plan, by_node, notices = arranged(["lacks"] * 4)
+    order = [step.node for step in plan.steps]
+    assert upstreams(by_node) == dict(zip(order[1:], order, strict=False))
+    assert notices[0] == f"checkpoint /models/tiny @{order[1]}: from {order[0]} over 192.168.100.{order[0][1:]}"
+    assert by_node[order[1]].ahead == f"checkpoint /models/tiny @{order[0]}"
+    assert by_node[order[0]].ahead == ""
+
+
+def test_several_that_hold_it_each_have_a_chain_of_their_own() -> None:
+    _, by_node, _ = arranged(["holds", "lacks", "lacks", "lacks", "holds"])
+    ways = upstreams(by_node)
+    assert sorted(ways) == ["n2", "n3", "n4"]
+    assert {"n1", "n5"} <= set(ways.values())
+
+
+def test_other_contents_and_those_that_are_not_to_be_spread_stay_out() -> None:
+    resources = [declared(1), declared(2, OTHER), declared(3, spread=False), declared(4)]
+    _, by_node, _ = arranged(["holds", "lacks", "lacks", "lacks"], resources)
+    assert upstreams(by_node) == {"n4": "n1"}
+
+
+def test_a_checkpoint_whose_hub_was_not_reached_is_left_alone() -> None:
+    resources = [Checkpoint(node=f"n{n}", name="/models/tiny", repository="org/tiny") for n in (1, 2)]
+    _, by_node, notices = arranged(["lacks", "lacks"], resources)
+    assert (upstreams(by_node), notices) == ({}, ())
+
+
+def test_without_an_address_on_the_fabric_the_slower_way_is_told_and_without_any_it_comes_from_outside() -> None:
+    _, by_node, notices = arranged(["holds", "lacks"], where=lambda node: Address(management="10.0.0.1"))
+    assert upstreams(by_node) == {"n2": "n1"}
+    assert "over 10.0.0.1, its management address: `fabric.address` of n1 is not declared" in notices[0]
+    _, by_node, notices = arranged(["holds", "lacks"], where=lambda node: Address())
+    assert upstreams(by_node) == {}
+    assert "n1 has no address that other nodes could reach; it is fetched from outside" in notices[0]
