@@ -61,7 +61,7 @@ def record(
     )
     for node, answer in answers.items():
         if isinstance(answer, SparkopsError):
-            listener(events.Notice(node=node, text=f"this run is not in the node's history: {answer.what}"))
+            listener(events.Notice(node=node, text=f"{node}: this run is not in the node's history: {answer.what}"))
 
 
 def by_node(steps: Sequence[Step], results: Sequence[Result]) -> dict[str, list[dict[str, str]]]:

@@ -64,8 +64,6 @@ class Lines(Silent):
             return f"  {event.id}: {amount(event)}"
         if isinstance(event, events.Notice):
             return f"i {event.text}"
-        if isinstance(event, events.Notice):
-            return f"i {event.node}: {event.text}" if event.node else f"i {event.text}"
         if isinstance(event, events.StepFinished) and event.outcome != "not-attempted":
             why = f": {event.why}" if event.why else ""
             return f"{OUTCOMES[event.outcome][0]} {event.id} ({event.seconds:.1f} s){why}"

@@ -90,8 +90,6 @@ class Live(Silent):
                 self._advance(event)
             elif isinstance(event, events.Notice):
                 self._progress.console.print(safe(f"i {event.text}"), style="blue", markup=False, highlight=False)
-            elif isinstance(event, events.Notice):
-                self._progress.console.print(safe(f"i {event.node} {event.text}"), markup=False, highlight=False)
             elif isinstance(event, events.StepFinished):
                 self._end(event.id)
                 symbol, style = OUTCOMES[event.outcome]
