@@ -129,7 +129,7 @@ The exit status is 0 when it is built, 2 with --check where a step would be refu
     "steps",
     multiple=True,
     metavar="NAME[=VALUE]",
-    help="hybrid=DONOR[@REVISION], mtp[=DONOR[@REVISION]], lm_head=int8, repack=compressed-tensors, quantize=SCHEME",
+    help="hybrid=DONOR[@REVISION], mtp[=DONOR[@REVISION]], lm_head=int8, repack=compressed-tensors",
 )
 @click.option(
     "--layers", default="", metavar="REGEX", help="The layers that hybrid takes, instead of the shared experts"

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkops.core.errors import InventoryError
+from sparkops.models import quantize_step
 from sparkops.models.argv import canonical
 
 NAMES = ("quantize", "hybrid", "mtp", "lm_head", "repack")
 LAYERS = "shared_expert"
 """The layers that `hybrid` takes unless others are named."""
-NEEDED: Mapping[str, str] = {"hybrid": "donor", "quantize": "scheme"}
+NEEDED: Mapping[str, str] = {"hybrid": "donor", "quantize": "image"}
 """What a step can't do without, by its name."""
 _DONOR = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -60,6 +61,9 @@ def faults(steps: Steps) -> Iterator[Fault]:
         seen.setdefault(name, index)
         if name == "quantize" and index:
             yield Fault(index, name, "the step quantize can only be the first", "it makes what the others change")
+        if name == "quantize" and isinstance(options, Mapping):
+            for what, hint in quantize_step.faults(options):
+                yield Fault(index, name, what, hint)
         if name == "repack" and index < len(steps) - 1:
             yield Fault(index, name, "the step repack can only be the last", "it writes all layers in their final form")
         needed = NEEDED.get(name)
@@ -100,13 +104,22 @@ def numbered(steps: Steps) -> list[dict[str, Any]]:
     return found
 
 
+def content(steps: Steps) -> list[dict[str, Any]]:
+    """Of `numbered` what decides which bytes are made."""
+    return [
+        {name: quantize_step.content(options) if name == "quantize" else options}
+        for step in numbered(steps)
+        for name, options in step.items()
+    ]
+
+
 def digest(steps: Steps) -> str:
     """Eight hexadecimal digits for what is declared, the same whatever the lock file pins."""
     told = []
     for _, name, options in named(steps):
         donor = _donor(options) if isinstance(options, Mapping) else None
         source = {"donor": donor.repository, "revision": donor.revision} if donor is not None else {}
-        kept = _plain(name, options)
+        kept = quantize_step.content(options) if name == "quantize" else _plain(name, options)
         told.append({name: {**kept, **source} if isinstance(kept, dict) else kept})
     return hashlib.sha256(canonical(told).encode()).hexdigest()[:8]
 
@@ -136,6 +149,8 @@ def _plain(name: str, options: Any) -> Any:
     kept = {
         key: each for key, each in options.items() if key not in ("donor", "revision", "commit") and each is not None
     }
+    if name == "quantize":
+        return quantize_step.complete(kept)
     return {"layers": LAYERS, **kept} if name == "hybrid" else kept
 
 
@@ -145,7 +160,7 @@ def parsed(word: str) -> dict[str, Any]:
     if name not in NAMES:
         raise InventoryError(f"there is no step {name!r}", hint=f"the steps are {', '.join(NAMES)}")
     if name == "quantize":
-        return {name: {"scheme": value}}
+        raise InventoryError("quantize is a step of an inventory's", hint="declare it under checkpoint.steps")
     if name in ("hybrid", "mtp"):
         donor, _, revision = value.partition("@")
         return {name: {key: each for key, each in (("donor", donor), ("revision", revision)) if each}}

@@ -99,7 +99,7 @@ class BuiltCheckpoint(OfRepository):
             "builder": BUILDER,
             "base": self.manifest.digest,
             "donors": [donor.digest for donor in self.donors],
-            "steps": build_steps.numbered(self.steps),
+            "steps": build_steps.content(self.steps),
         }
         return "build:sha256:" + hashlib.sha256(canonical(told).encode()).hexdigest()
 

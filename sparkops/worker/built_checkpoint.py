@@ -17,7 +17,7 @@ from typing import Any
 
 from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import claims, jobs, verifying
+from sparkops.worker import claims, jobs, quantizing, verifying
 from sparkops.worker.building import JOURNAL, Building
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.carrying import carry
@@ -52,6 +52,7 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
     """Build the folder that `act` declares; `want` None removes it. Raises Refused."""
     place = Place(ask["folder"])
     if want is None:
+        quantizing.discard(place.beside(place.quantized))
         if found is not None:
             proof.retire(place, ask["state_dir"])
         return
@@ -92,12 +93,14 @@ def _build(
     index: verifying.Index,
 ) -> State:
     steps, files = list(act["steps"]), act["base"]["files"]
-    if "quantize" in steps[0]:
-        from sparkops.worker import quantizing  # type: ignore[attr-defined]
-
+    held = _held(ask, act, existing, index)
+    if "quantize" not in steps[0]:
+        quantizing.discard(place.beside(place.quantized))
+    elif not (held is not None and _whole(held, place, existing, who, job, index)):
         output = place.beside(place.quantized)
         quantizing.quantize(job, steps.pop(0)["quantize"], ask["base"], output, who)
         base, files, known = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC), [], {}
+        held = None
     staging = place.stage(who)
     order = {
         "folder": place.folder,
@@ -109,7 +112,6 @@ def _build(
         "known": known,
         "manner": act["manner"],
     }
-    held = _held(ask, act, existing, index)
     previous = record_of(existing)[1].get("files", []) if existing is not None else []
 
     def work(say: rights.Report) -> State:
@@ -135,6 +137,27 @@ def _build(
         index.record = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
     proof.finish(place, staging, existing, done, done, index)
     return done
+
+
+def _whole(
+    held: State,
+    place: Place,
+    existing: int | None,
+    who: pwd.struct_passwd,
+    job: jobs.Job,
+    index: verifying.Index,
+) -> bool:
+    """Whether nothing of the published folder is damaged; else a quantised one is made anew as a whole.
+
+    Two runs of AutoRound need not make the same bytes, and files of both would not go together.
+    """
+    assert existing is not None
+
+    def work(say: rights.Report) -> State:
+        return Bringing({**held, "folder": place.folder}, existing, say, job.check).proven()
+
+    told = rights.run(who, work, proof.hearing(job, index))
+    return not told["missing"] and not told["wrong"]
 
 
 def _base(ask: State, act: State) -> tuple[int, dict[str, str]]:

@@ -1,7 +1,8 @@
 """The engine images in the lab's registry, made when first asked for and kept with the registry's storage.
 
 Both stand on one base layer (Debian with python3). `lab/engine` adds the small engine as `vllm`;
-`lab/transformers` adds torch's CPU build and transformers, and really runs the tiny model.
+`lab/transformers` adds torch's CPU build and transformers, and really runs the tiny model; `lab/auto-round` stands on
+that one and adds AutoRound, which really quantises it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ TORCH = "torch==2.13.0"
 SERVING = "transformers[serving]==5.24.0"
 COMPRESSION = "compressed-tensors==0.17.0"
 """The version that vllm 0.33.0 pins."""
+QUANTIZER = "auto-round==0.16.1"
 TARGET_PYTHON = "3.11"
 """Python of the base layer (Debian bookworm's); wheels are chosen for it, whichever python runs the lab."""
 
 PACKAGES = "/opt/engine"
 """Where the packages lie in the image."""
+
+SITE = "/opt/site-packages"
+"""Another name of that folder: dill, which datasets hashes with, knows installed packages by this word in a path."""
 
 
 class NoCpuTorch(RuntimeError):
@@ -78,9 +83,7 @@ def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[s
 
 def transformers(registry: Registry, cache: Path) -> Image:
     """transformers' own server on torch's CPU build; entry point `transformers`. Raises NoCpuTorch."""
-    key = machine.recipe_key(
-        "transformers", rootfs.ENGINE_BASE.key, TORCH, SERVING, COMPRESSION, TARGET_PYTHON, _LAUNCHER
-    )
+    key = _serving_key()
     return _once(
         registry,
         cache,
@@ -93,6 +96,36 @@ def transformers(registry: Registry, cache: Path) -> Image:
             env={"PYTHONPATH": PACKAGES, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
             architectures=[_architecture()],
         ),
+    )
+
+
+def auto_round(registry: Registry, cache: Path) -> Image:
+    """AutoRound on top of `lab/transformers`, without an entry point of its own. Raises NoCpuTorch."""
+    below = _serving_key()
+    packages = machine.recipe_key("auto-round", below, QUANTIZER, _QUANTIZER_LAUNCHER)
+    key = machine.recipe_key("auto-round image", packages, SITE)
+    return _once(
+        registry,
+        cache,
+        key,
+        lambda: registry.push(
+            "lab/auto-round",
+            "1",
+            [
+                _base(cache),
+                _packages(cache, below),
+                _more_packages(cache, packages),
+                Layer.written(cache / "layers" / f"{key}.tar.gz", _link_tar(SITE, PACKAGES)),
+            ],
+            env={"PYTHONPATH": SITE},
+            architectures=[_architecture()],
+        ),
+    )
+
+
+def _serving_key() -> str:
+    return machine.recipe_key(
+        "transformers", rootfs.ENGINE_BASE.key, TORCH, SERVING, COMPRESSION, TARGET_PYTHON, _LAUNCHER
     )
 
 
@@ -143,28 +176,56 @@ def _packages(cache: Path, key: str) -> Layer:
     """The layer with torch and transformers, as pip lays them down for the base layer's python."""
     path = cache / "layers" / f"{key}.tar.gz"
     if not path.exists():
-        version = cpu_torch()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
-        try:
-            target = folder / PACKAGES.lstrip("/")
-            run(
-                [*_pip(), "--no-compile", f"torch=={version}", SERVING, COMPRESSION, *_for_target(target)], timeout=1800
-            )
-            launcher = folder / "usr/local/bin/transformers"
-            launcher.parent.mkdir(parents=True)
-            launcher.write_text(_LAUNCHER)
-            launcher.chmod(0o755)
-            _pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        wanted = [f"torch=={cpu_torch()}", SERVING, COMPRESSION]
+        _install(cache, path, wanted, "transformers", _LAUNCHER)
     return Layer.of(path)
+
+
+def _more_packages(cache: Path, key: str) -> Layer:
+    """The layer with AutoRound and those of its packages that the one with transformers has not, or has in another
+    release."""
+    path = cache / "layers" / f"{key}.tar.gz"
+    if not path.exists():
+        below = [f"torch=={cpu_torch()}", SERVING, COMPRESSION]
+        more = sorted(_resolved([*below, QUANTIZER]) - _resolved(below))
+        _install(cache, path, ["--no-deps", *more], "auto-round", _QUANTIZER_LAUNCHER)
+    return Layer.of(path)
+
+
+def _resolved(wanted: Sequence[str]) -> set[str]:
+    """What pip would install for these requirements, as pinned ones."""
+    with tempfile.TemporaryDirectory() as empty:
+        argv = [*_pip(), "--dry-run", "--ignore-installed", "--report", "-", *wanted, *_for_target(Path(empty))]
+        found = json.loads(run(argv, timeout=600).stdout)["install"]
+    return {f"{each['metadata']['name']}=={each['metadata']['version']}" for each in found}
+
+
+def _install(cache: Path, path: Path, wanted: Sequence[str], command: str, launcher: str) -> None:
+    """Write the layer of what pip lays down for `wanted`, with one command."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
+    try:
+        run([*_pip(), "--no-compile", *wanted, *_for_target(folder / PACKAGES.lstrip("/"))], timeout=1800)
+        program = folder / "usr/local/bin" / command
+        program.parent.mkdir(parents=True)
+        program.write_text(launcher)
+        program.chmod(0o755)
+        _pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _LAUNCHER = """#!/usr/bin/python3
 import sys
 from transformers.cli.transformers import main
 sys.exit(main())
+"""
+
+
+_QUANTIZER_LAUNCHER = """#!/usr/bin/python3
+import sys
+from auto_round.__main__ import run
+sys.exit(run())
 """
 
 
@@ -199,6 +260,15 @@ def _program_tar(program: bytes) -> bytes:
         body = b"#!/usr/bin/python3\n" + program
         entry.size, entry.mode = len(body), 0o755
         tar.addfile(entry, io.BytesIO(body))
+    return out.getvalue()
+
+
+def _link_tar(name: str, target: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo(name.lstrip("/"))
+        entry.type, entry.linkname = tarfile.SYMTYPE, target
+        tar.addfile(entry)
     return out.getvalue()
 
 

@@ -154,6 +154,11 @@ class Lab:
         with machine.locked(self.cache / "images.lock"):
             return images.transformers(self.registry, self.cache)
 
+    def auto_round_image(self) -> Image:
+        """The same with AutoRound, which really quantises the tiny model; made when asked for. Raises NoCpuTorch."""
+        with machine.locked(self.cache / "images.lock"):
+            return images.auto_round(self.registry, self.cache)
+
     def nodes(self) -> list[Node]:
         """All nodes, by name."""
         return [

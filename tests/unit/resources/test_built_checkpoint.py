@@ -94,7 +94,7 @@ def test_donors_are_told_to_the_node_by_number_each_once() -> None:
 
 @given(st.permutations(["quantize", "hybrid", "mtp", "lm_head", "repack"]))
 def test_quantize_stands_first_and_repack_last_or_it_is_a_fault(order: list[str]) -> None:
-    needed = {"hybrid": {"donor": "org/fp8"}, "quantize": {"scheme": "W4A16"}}
+    needed = {"hybrid": {"donor": "org/fp8"}, "quantize": {"image": "i", "network": True}}
     steps = [{name: needed.get(name, {})} for name in order]
     right = order[0] == "quantize" and order[-1] == "repack"
     assert (list(build_steps.faults(steps)) == []) is right
@@ -105,7 +105,7 @@ def test_quantize_stands_first_and_repack_last_or_it_is_a_fault(order: list[str]
     [
         (["lm_head: int8", "lm_head: int8"], 12, "the step lm_head is there twice"),
         (["repack: compressed-tensors", "lm_head: int8"], 11, "repack can only be the last"),
-        (["lm_head: int8", "quantize: {scheme: W4A16}"], 12, "quantize can only be the first"),
+        (["lm_head: int8", "quantize: {image: i, network: true}"], 12, "quantize can only be the first"),
         (["hybrid: {donor: fp8}"], 11, "'fp8' is no repository"),
         (["hybrid: {donor: org/fp8, layers: '('}"], 11, "no regular expression"),
         (["hybrid: {}"], 11, "lacks its donor"),

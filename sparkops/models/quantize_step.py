@@ -1,0 +1,65 @@
+"""The step `quantize` of a build as it is declared: its options where they are not said, and what can't go together.
+
+What the options become is the worker's business (`worker/quantizing_words.py`); their words for users are in
+roles/checkpoint/role.yml.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+DEFAULTS: Mapping[str, Any] = {
+    "scheme": "W4A16",
+    "format": "auto_round",
+    "iters": 200,
+    "nsamples": 128,
+    "seqlen": 2048,
+    "batch_size": 8,
+    "group_size": None,
+    "dataset": "NeelNanda/pile-10k",
+    "network": False,
+    "keep": [],
+    "layer_config": {},
+    "mtp": "keep",
+    "plain_rtn": False,
+    "low_gpu_mem_usage": False,
+    "torch_compile": True,
+    "gpu": True,
+    "memory": None,
+}
+"""iters, nsamples, seqlen and dataset are AutoRound's own defaults (docs/step_by_step.md), batch_size its command
+line's (auto-round 0.16.1). `mtp: keep` and `network: false` are ours."""
+NO_MATTER = ("memory", "network")
+"""Options that change nothing in what comes out."""
+
+
+def complete(options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options, those that are not said from DEFAULTS."""
+    return {**DEFAULTS, **{key: each for key, each in options.items() if each is not None}}
+
+
+def content(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that decide what comes out."""
+    return {key: each for key, each in complete(options).items() if key not in NO_MATTER}
+
+
+def faults(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong, and the way out, of options that have the right types."""
+    found = complete(options)
+    if found["plain_rtn"] and found["iters"]:
+        yield f"plain_rtn is set, and {found['iters']} iterations", "set iters: 0, or leave out plain_rtn"
+    dataset, rounds = str(found["dataset"]), found["plain_rtn"] and not found["iters"]
+    if not rounds and not dataset.startswith("/") and not found["network"]:
+        yield (
+            f"the calibration data {dataset} is on the hub, and the container has no network",
+            "set network: true, or name a .json or .jsonl file on the node by its absolute path",
+        )
+    if dataset.startswith("/") and not dataset.endswith((".json", ".jsonl")):
+        yield f"the calibration data {dataset} is neither .json nor .jsonl", "AutoRound reads only these two"
+    for pattern in found["layer_config"]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"layer_config has {pattern!r}, which is no regular expression: {error}", ".*shared_expert.*"

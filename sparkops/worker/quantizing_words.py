@@ -1,0 +1,262 @@
+"""What is said to AutoRound and what it says back: its command line, what its log means, what a run will take.
+
+Pure; held against auto-round 0.16.1, whose command line, log and environment were read and run (docs/checkpoints.md).
+Every figure of cost names where it was published; none was measured on a Spark by us.
+"""
+
+import json
+import re
+from typing import Any
+
+from sparkops.worker.calls import Refused
+
+BASE, WORK, DATA = "/base", "/work", "/data"
+"""Where the container sees the base, its own folder and the calibration data."""
+OUT, HOME, SPACE, RESUME = "out", "home", "space", "resume"
+"""Below WORK: AutoRound's checkpoint, its caches, what it sets aside while it works, the layers that are finished."""
+
+NO_MATTER = ("memory", "network")
+"""Options that change nothing in what comes out."""
+
+Options = dict[str, Any]
+
+_LINE = re.compile(r"[\r\n]+")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\x1b\[A")
+_BLOCK = re.compile(r"Quantizing (\S*?(\d+)\S*?):\s+\d+%\|[^|]*\| *\d+/(\d+)")
+_SHARD = re.compile(r"Processing shards:\s+\d+%\|[^|]*\| *(\d+)/(\d+)")
+_PHASES = (
+    ("Loading weights:", "loading the weights"),
+    ("Preprocessing calibration dataset", "preparing the calibration data"),
+    ("start to cache block inputs", "preparing the calibration data"),
+    ("caching done", "calibrated, tuning the first layer"),
+    ("model has been saved to", "writing what is left"),
+)
+_WIDTHS = (
+    *(("NVFP4", 4.5), ("MXFP4", 4.25), ("MXINT4", 4.25), ("MXFP6", 6.25), ("MXFP8", 8.25), ("INT4", 4.5)),
+    *(("FP8", 8.125), ("FPW8", 8.125), ("INT8", 8.125)),
+)
+_BITS = re.compile(r"W(\d)A16(?:G(\d+))?")
+
+
+def plain(options: Options) -> bool:
+    """Whether weights are only rounded, shard by shard, without loading the model and without data."""
+    return bool(options["iters"] == 0 and options["plain_rtn"])
+
+
+def argv(options: Options) -> list[str]:
+    """AutoRound's command line, program first. Code that comes with the base is never run."""
+    words = ["auto-round", "--model", BASE, "--scheme", options["scheme"], "--format", options["format"]]
+    words += ["--iters", str(options["iters"]), "--output_dir", f"{WORK}/{OUT}"]
+    words += ["--device", "0" if options["gpu"] else "cpu", "--disable_trust_remote_code"]
+    if options["group_size"] is not None:
+        words += ["--group_size", str(options["group_size"])]
+    if plain(options):
+        words += ["--disable_opt_rtn"]
+    else:
+        words += ["--nsamples", str(options["nsamples"]), "--seqlen", str(options["seqlen"])]
+        words += ["--batch_size", str(options["batch_size"]), "--dataset", dataset(options)]
+    kept = [*options["keep"], *(["mtp"] if options["mtp"] == "keep" else [])]
+    words += ["--ignore_layers", ",".join(kept)] if kept else []
+    if options["layer_config"]:
+        words += ["--layer_config", json.dumps(options["layer_config"], sort_keys=True)]
+    words += ["--low_gpu_mem_usage"] if options["low_gpu_mem_usage"] else []
+    return words + ([] if options["torch_compile"] else ["--disable_torch_compile"])
+
+
+def dataset(options: Options) -> str:
+    """The calibration data as the container finds it: a mounted file, or a name on the hub."""
+    given = str(options["dataset"])
+    return f"{DATA}/{given.rsplit('/', 1)[-1]}" if given.startswith("/") else given
+
+
+def environment(options: Options) -> dict[str, str]:
+    """Everything that is written goes below WORK; finished layers are noted there, so that a new run goes on."""
+    told = {
+        "HOME": f"{WORK}/{HOME}",
+        "HF_HOME": f"{WORK}/{HOME}/huggingface",
+        "AR_WORK_SPACE": f"{WORK}/{SPACE}",
+        "AR_RESUME_DIR": f"{WORK}/{RESUME}",
+        "USER": "sparkops",
+        "LOGNAME": "sparkops",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return told if options["network"] else {**told, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def progress(said: str) -> tuple[str, int | None, int | None] | None:
+    """Of the end of AutoRound's log: what it is at, and which layer or shard of how many; None before it says.
+
+    The layer is taken from its name: the bar's own count is wrong after a resume.
+    """
+    for line in reversed(lines(said)):
+        if found := _last(_BLOCK, line):
+            at, total = int(found[2]), int(found[3])
+            return f"tuning layer {at + 1} of {max(total, at + 1)}", at, max(total, at + 1)
+        if found := _last(_SHARD, line):
+            return f"rounding, {found[1]} of {found[2]} shards done", int(found[1]), int(found[2])
+        for start, text in _PHASES:
+            if start in line:
+                return text, None, None
+    return None
+
+
+def _last(pattern: re.Pattern[str], line: str) -> re.Match[str] | None:
+    found = None
+    for each in pattern.finditer(line):
+        found = each
+    return found
+
+
+def lines(said: str) -> list[str]:
+    """The lines of a log, those of progress bars too, without colours."""
+    return [line.rstrip() for line in _LINE.split(_COLOUR.sub("", said)) if line.strip()]
+
+
+def bits(options: Options) -> float:
+    """Bits of one weight in the output, scales and zero points included; 16 for a scheme that is not known."""
+    scheme = str(options["scheme"]).upper()
+    if found := _BITS.match(scheme):
+        width, group = int(found[1]), options["group_size"] or int(found[2] or 128)
+        return width + (16 + width) / group if group > 0 else width
+    return next((width for start, width in _WIDTHS if scheme.startswith(start)), 16)
+
+
+def is_kept(name: str, options: Options) -> bool:
+    """Whether a tensor stays at 16 bit, as far as its name tells: AutoRound takes `keep` as parts of names."""
+    if any(part in name for part in options["keep"]) or (options["mtp"] == "keep" and name.startswith("mtp.")):
+        return True
+    for pattern, config in options["layer_config"].items():
+        if config.get("bits") == 16 and re.search(pattern, name):
+            return True
+    return False
+
+
+def output_size(sizes: dict[str, int], options: Options) -> int:
+    """Bytes of the output by estimate; `sizes` has `bytes` of the base and `weights`, how many are rounded."""
+    return sizes["bytes"] - 2 * sizes["weights"] + int(sizes["weights"] * bits(options) / 8)
+
+
+def disk(sizes: dict[str, int], options: Options) -> int:
+    """Free bytes that have to be there: the output, and for tuning what AutoRound sets aside while it works.
+
+    What it sets aside is at most the base once more (`utils/offload.py`, AR_WORK_SPACE); how much it is in truth is
+    unverified.
+    """
+    return output_size(sizes, options) + (0 if plain(options) else sizes["bytes"])
+
+
+def memory(sizes: dict[str, int], options: Options) -> tuple[int, str]:
+    """Bytes of memory by rule, and the rule. Unverified on a Spark, where the GPU has no memory of its own.
+
+    Plain rounding: 2 to 8 GB at its peak (AutoRound's step_by_step.md). Tuning: Qwen3.6-35B, 70 GB at 16 bit, took
+    28 GB of RAM and 25 GB on the GPU (nchapman's model card); low_gpu_mem_usage took 25 GB instead of 42 of a 70B
+    model's (step_by_step.md).
+    """
+    if plain(options):
+        return min(8 * 10**9, 10**9 + 2 * sizes["bytes"]), "plain rounding peaked at 8 GB"
+    share = (28 + 25 * (25 / 42 if options["low_gpu_mem_usage"] else 1)) / 70
+    return 10**9 + int(share * sizes["bytes"]), f"{share:.2f} of the base's size, as Qwen3.6-35B took"
+
+
+def duration(sizes: dict[str, int], options: Options) -> str:
+    """How long it will take, as a text that says on what that rests; no figure where none was published.
+
+    Tuning goes with weights, iterations and tokens of a batch: Qwen3.6-35B on a Spark took 10.5 h for 400 iterations
+    with sequences of 2048 (nchapman's model card; its batch is taken as 8). Plain rounding: Qwen3-235B in 5 to 17
+    minutes (step_by_step.md).
+    """
+    billions = sizes["weights"] / 1e9
+    if plain(options):
+        return f"{spell(17 * 60 * billions / 235)} in all by estimate (Qwen3-235B took up to 17 min)"
+    if not options["gpu"] or options["iters"] == 0:
+        return "how long in all is not known (no figure was published)"
+    tokens = options["batch_size"] * options["seqlen"] / (8 * 2048)
+    seconds = 10.5 * 3600 * billions / 35 * options["iters"] / 400 * tokens
+    return f"{spell(seconds)} in all by estimate (Qwen3.6-35B took 10.5 h for 400 iterations)"
+
+
+def spell(seconds: float) -> str:
+    """`about 3 min`, `about 18 h`."""
+    if seconds < 90:
+        return "about a minute"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.0f} h"
+
+
+_CAUSES: tuple[tuple[str, str, str], ...] = (
+    (
+        r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED",
+        "the GPU's memory does not suffice",
+        "set low_gpu_mem_usage, a smaller batch_size or seqlen, or plain_rtn with iters: 0; stop what else runs there",
+    ),
+    (
+        r"No CUDA GPUs are available|not compiled with CUDA|Found no NVIDIA driver|Torch not compiled|CUDA driver ver",
+        "the container sees no usable GPU",
+        "take an image whose torch is built for CUDA on this platform, or set gpu: false",
+    ),
+    (
+        r"Failed to load calibration dataset|Couldn't reach .* on the Hub|DatasetNotFound|Dataset '.*' is not found"
+        r"|Couldn't find a dataset",
+        "the calibration data {dataset} can't be had",
+        "name a .json or .jsonl file on the node, or a dataset of the hub together with network: true",
+    ),
+    (
+        r"ValueError: \S+ is not supported\. only dict_keys|Unknown preset scheme",
+        "this AutoRound knows no scheme {scheme}",
+        "the image's `auto-round --help` and its docs list them; W4A16, W8A16, NVFP4 and MXFP4 are in 0.16.1",
+    ),
+    (
+        r"unrecognized arguments",
+        "this AutoRound does not take all options",
+        "sparkops speaks to auto-round 0.16.1: take an image with it",
+    ),
+    (
+        r"does not recognize this architecture|is not a supported model|Unrecognized model",
+        "the image's transformers does not know this model",
+        "take an image with a newer transformers",
+    ),
+    (
+        r"exec auto-round failed|auto-round.*executable file not found",
+        "the image {image} has no auto-round on its PATH",
+        "build one: image.build with packages: [auto-round==0.16.1] on an image with torch for this platform",
+    ),
+    (
+        r"could not select device driver|nvidia-container|libnvidia",
+        "Docker gives the container no GPU",
+        "install the NVIDIA container toolkit on the node, or set gpu: false",
+    ),
+    (r"No space left on device", "the disk is full", "free space, then run apply again: finished layers are kept"),
+    (
+        r"C\+\+ compiler|InvalidCxxCompiler|Failed to find C compiler",
+        "torch.compile finds no compiler in the image",
+        "set torch_compile: false, or take an image with gcc in it",
+    ),
+)
+_AGAIN = "run apply again: finished layers are kept"
+
+
+def failure(status: int, killed: bool, said: str, options: Options) -> Refused:
+    """Why a run ended with `status`, in words, with its last lines; `killed` is the engine's word for out of memory."""
+    kept = lines(said)[-40:]
+    detail = "\n".join(kept)
+    if found := _cause(detail, options):
+        return found
+    if killed or status == 137:
+        what = "ran out of memory" if killed else "was killed (status 137), by hand or for want of memory"
+        hint = f"{_AGAIN}; stop what else needs memory there, or take low_gpu_mem_usage or plain_rtn with iters: 0"
+        return Refused(f"AutoRound {what}", hint=hint, detail=detail)
+    last = kept[-1][:300] if kept else "it said nothing"
+    return Refused(f"AutoRound ended with status {status}: {last}", hint=_AGAIN, detail=detail)
+
+
+def not_started(said: str, options: Options) -> Refused:
+    """Why the engine did not start the container."""
+    return _cause(said, options) or Refused(
+        f"the container did not start: {said[:300]}", hint="see journalctl -u docker there", detail=said
+    )
+
+
+def _cause(said: str, options: Options) -> Refused | None:
+    for pattern, what, hint in _CAUSES:
+        if re.search(pattern, said):
+            return Refused(f"AutoRound failed: {what.format(**options)}", hint=hint, detail=said)
+    return None
