@@ -65,8 +65,8 @@ def _word(act: State, mode: str) -> str:
 
 
 def running(call: Call, args: State) -> bool:
-    """Whether the job that `converge` would start runs already: `{folder, act}`."""
-    return jobs.attachable(f"checkpoint {args['folder']}", _word(args["act"], args["act"]["mode"]))
+    """Whether the job that `converge` would start runs already: `{ask, act}`."""
+    return jobs.attachable(f"checkpoint {args['ask']['folder']}", _word(args["act"], args["act"]["mode"]))
 
 
 def bring(job: jobs.Job, args: State) -> State:

@@ -1,4 +1,4 @@
-"""Checkpoints from node to node over a second network: each byte leaves the hub once, and what breaks is resumed."""
+"""Content from node to node over a second network: each byte leaves the hub once, and what breaks is resumed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.e2e.conftest import Shell
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
 from tests.lab.node import Node
+from tests.worker import checkpoints_made as made
 
 REPO = "org/tiny"
 FOLDER = "/var/lib/sparkops/models/org--tiny/main"
@@ -34,7 +35,9 @@ def model(tmp_path: Path, hub: Hub) -> Path:
 class Cluster:
     """Some nodes with one service, and their addresses on the fabric."""
 
-    def __init__(self, shell: Shell, nodes: list[Node], hub: Hub, lab: Lab, more: str = "") -> None:
+    def __init__(
+        self, shell: Shell, nodes: list[Node], hub: Hub, lab: Lab, more: str = "", *, image: str = "pull: none"
+    ) -> None:
         self.shell, self.nodes, self.hub, self.lab = shell, nodes, hub, lab
         for number, node in enumerate(nodes):
             node.plug(lab.fabric(), self.address(number))
@@ -42,7 +45,7 @@ class Cluster:
         shell.write(
             "inventory.yml",
             f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes:\n{''.join(lines)}"
-            f"services:\n  tiny:\n    nodes: [{', '.join(node.name for node in nodes)}]\n    image: {{pull: none}}\n"
+            f"services:\n  tiny:\n    nodes: [{', '.join(node.name for node in nodes)}]\n    image: {{{image}}}\n"
             f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}"{more}}}\n',
         )
 
@@ -161,3 +164,28 @@ def test_a_full_disk_at_the_receiver_is_told_and_later_it_comes_from_the_node_th
     here.shell.run(*APPLY, timeout=120)
     assert here.hub.bytes_sent("model-*") == 0
     assert two.text("ls", "/small/tiny") == one.text("ls", "/small/tiny")
+
+
+def test_what_steps_build_is_built_by_one_node_and_received_by_the_other(
+    shell: Shell, nodes: Callable[[int], list[Node]], hub: Hub, lab: Lab, tmp_path: Path
+) -> None:
+    hub.add_repo(REPO, made.save(tmp_path / "int4", made.autoround(made.SMALL), made.autoround_config(made.SMALL)))
+    hub.add_repo("org/fp8", made.save(tmp_path / "fp8", made.fp8(made.SMALL), made.config(made.SMALL), shards=2))
+    here = Cluster(shell, nodes(2), hub, lab, ", folder: /srv/built, steps: [hybrid: {donor: org/fp8}, lm_head: int8]")
+    one, two = here.nodes
+    done = shell.run(*APPLY, timeout=120)
+    assert (
+        f"built_checkpoint /srv/built @{two.name}: from {one.name} over {here.address(0)}" in done.stdout + done.stderr
+    )
+    asked = [
+        (each.file, each.range) for each in hub.requests if each.file.endswith("-of-00002.safetensors") and each.sent
+    ]
+    assert asked and len(set(asked)) == len(asked), "the donor was read twice"
+    sums = "cd /srv/built && sha256sum *.* .sparkops/manifest.json"
+    assert one.text("sh", "-c", sums) == two.text("sh", "-c", sums)
+    assert shell.json("drift", "inventory.yml", "--role", "checkpoint")["steps"] == []
+    two.exec("rm", "-r", "/srv/built")
+    hub.forget()
+    shell.run(*APPLY, timeout=120)
+    assert hub.bytes_sent() == 0
+    assert one.text("sh", "-c", sums) == two.text("sh", "-c", sums)
