@@ -18,7 +18,7 @@ from typing import Any
 
 from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import claims, jobs, passing, quantizing, receiving, verifying
+from sparkops.worker import claims, jobs, passing_files, quantizing, receiving, verifying
 from sparkops.worker.building import JOURNAL, Building
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.carrying import carry
@@ -74,7 +74,7 @@ def running(call: Call, args: State) -> bool:
 
 
 def relay(call: Call, args: State) -> State:
-    """Start the relay of a built one (`{folder, state_dir, owner, identity}` and what `passing.begin` takes).
+    """Start the relay of a built one (`{folder, state_dir, owner, identity}` and what `passing_files.begin` takes).
 
     Returns `{port, files}`: nobody else knows what it consists of. Raises Refused where it is not the one.
     """
@@ -87,7 +87,7 @@ def relay(call: Call, args: State) -> State:
     if not digest or digest != index.record or record.get("built", {}).get("identity") != args["identity"]:
         raise Refused(f"{place.folder} does not hold what is declared there", hint="run apply again")
     files = [list(each) for each in record["files"]]
-    return {**passing.begin(call, {**args, "files": files}), "files": files}
+    return {**passing_files.begin(call, {**args, "files": files}), "files": files}
 
 
 def build(job: jobs.Job, args: State) -> State:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import fetching, jobs, passing, receiving, verifying
+from sparkops.worker import fetching, jobs, passing_files, receiving, verifying
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.checkpoint_bringing import Bringing
 from sparkops.worker.checkpoint_place import RECORD, Place, record_of
@@ -250,6 +250,6 @@ CALLS = {
     "look": look,
     "verify": verify,
     "running": running,
-    "relay": passing.begin,
+    "relay": passing_files.begin,
     "reach": receiving.reach,
 }

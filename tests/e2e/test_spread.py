@@ -189,3 +189,23 @@ def test_what_steps_build_is_built_by_one_node_and_received_by_the_other(
     shell.run(*APPLY, timeout=120)
     assert hub.bytes_sent() == 0
     assert one.text("sh", "-c", sums) == two.text("sh", "-c", sums)
+
+
+def test_an_image_is_built_by_one_node_and_received_by_the_other(
+    shell: Shell, nodes: Callable[[int], list[Node]], hub: Hub, lab: Lab
+) -> None:
+    shell.write("templates/Dockerfile.tiny.j2", 'FROM scratch\nCOPY content /content\nENV A=1\nCMD ["/content"]\n')
+    (shell.folder / "content").write_bytes(random.Random(1).randbytes(5 << 20))
+    build = "build: {tag: local/tiny:1, template: Dockerfile.tiny.j2, checks: [], files: {/content: {file: content}}}"
+    here = Cluster(shell, nodes(2), hub, lab, image=build)
+    one, two = here.nodes
+    role = ("inventory.yml", "--role", "image")
+    done = shell.run("apply", *role, "--yes", timeout=120)
+    assert f"image local/tiny:1 @{two.name}: from {one.name} over {here.address(0)}" in done.stdout + done.stderr
+    assert '"function": "receive"' in here.jobs(two)
+    assert '"function": "build"' not in here.jobs(two)
+    layers = ("docker", "image", "inspect", "-f", "{{json .RootFS.Layers}} {{json .Config.Labels}}", "local/tiny:1")
+    assert one.text(*layers) == two.text(*layers)
+    assert two.text("docker", "images", "-aq").split() == two.text("docker", "images", "-q", "local/tiny:1").split()
+    assert "as declared" in shell.run("apply", *role).stdout
+    wait_for(lambda: not here.listening(one))
