@@ -22,6 +22,8 @@ from sparkops.worker.receiving import Peer
 TRIES = 3
 PAUSE = 2.0
 BLOCK = 1 << 20
+MOST = 2
+"""How much larger an archive may be than what the engine calls the image's size: each of its files has a header."""
 
 State = dict[str, Any]
 
@@ -77,17 +79,24 @@ def _received(job: Job, args: State, peer: Peer) -> str:
         child = pool.submit(rights.run, rights.user(""), work, lambda message: None)
         child.add_done_callback(lambda _: os.close(writing))
         try:
-            return _loaded(_arriving(job, reading, child, peer, args["peer"]["size"]), args, job.stopping, {})
+            return _loaded(
+                _arriving(job, reading, child, peer, args["name"], args["peer"]["size"]), args, job.stopping, {}
+            )
         finally:
             os.close(reading)
 
 
-def _arriving(job: Job, reading: int, child: "Future[State]", peer: Peer, size: int) -> Iterator[bytes]:
+def _arriving(job: Job, reading: int, child: "Future[State]", peer: Peer, name: str, size: int) -> Iterator[bytes]:
     """What comes through the pipe. Raises Refused where its end is not that of the archive."""
     done = 0
     while block := os.read(reading, BLOCK):
         job.check()
         done += len(block)
+        if done > MOST * (size + BLOCK):
+            raise Refused(
+                f"{peer.way} sends far more than the {size} bytes that it told of {name}",
+                hint=f"look at {peer.node}: it passes on another image",
+            )
         job.progress(f"receiving from {peer.way}", done, max(size, done))
         yield block
     job.check()

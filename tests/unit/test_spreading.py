@@ -15,6 +15,7 @@ from sparkops.reconcile.spreading import arrange
 from sparkops.reconcile.targets import Address
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.image import Image
 from sparkops.resources.passed import Passed
 from sparkops.resources.resource import Resource
 
@@ -167,3 +168,23 @@ def test_other_builds_and_those_that_are_not_to_be_spread_are_built_by_each() ->
 def test_without_any_address_it_is_said_that_it_is_built_there_too() -> None:
     _, notices = whole([built(1), built(2)], {"n1"}, lambda node: Address())
     assert "n1 has no address that other nodes could reach; it is built there too" in notices[0]
+
+
+def image(number: int, **more: Any) -> Image:
+    return Image(node=f"n{number}", **{"name": "local/tiny:1", **more})
+
+
+def test_an_image_that_is_built_goes_to_all_others_and_one_with_a_digest_is_pulled_by_each() -> None:
+    built = [image(number, content="FROM scratch\n") for number in range(1, 4)]
+    assert upstreams(whole([*built], {"n2"})[0]) == {"n1": "n2", "n3": "n2"}
+    pinned = [image(number, digest="sha256:" + "1" * 64) for number in range(1, 4)]
+    assert upstreams(whole([*pinned], {"n2"})[0]) == {}
+    assert upstreams(whole([image(1), image(2), image(3, spread=False)], {"n1"})[0]) == {"n2": "n1"}
+
+
+def test_an_image_of_another_build_is_another_one_and_an_archive_is_sent_to_each() -> None:
+    assert (
+        upstreams(whole([image(1, content="FROM scratch\n"), image(2, content="FROM scratch\nENV A=1\n")], {"n1"})[0])
+        == {}
+    )
+    assert [image(1, archive="x.tar").passable, image(1, state="absent").passable] == ["", ""]
