@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.e2e.conftest import Shell
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
 from tests.lab.node import Node
+from tests.lab.registry import Layer
 from tests.worker import checkpoints_made as made
 
 REPO = "org/tiny"
@@ -209,3 +211,20 @@ def test_an_image_is_built_by_one_node_and_received_by_the_other(
     assert two.text("docker", "images", "-aq").split() == two.text("docker", "images", "-q", "local/tiny:1").split()
     assert "as declared" in shell.run("apply", *role).stdout
     wait_for(lambda: not here.listening(one))
+
+
+def test_a_tag_that_nothing_pins_is_pulled_by_one_node_and_the_same_image_loaded_by_the_other(
+    shell: Shell, nodes: Callable[[int], list[Node]], hub: Hub, lab: Lab, tmp_path: Path
+) -> None:
+    (tmp_path / "content").write_bytes(random.Random(1).randbytes(1 << 20))
+    with tarfile.open(tmp_path / "layer.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "content", "content")
+    lab.registry.push("tests/spread", "1", [Layer.of(tmp_path / "layer.tar.gz")], command=["/content"])
+    reference = lab.registry.reference("tests/spread", "1")
+    here = Cluster(shell, nodes(2), hub, lab, image=f"pull: '{reference}'")
+    one, two = here.nodes
+    role = ("inventory.yml", "--role", "image")
+    shell.run("apply", *role, "--yes", timeout=120)
+    digests = ("docker", "image", "inspect", "-f", "{{len .RepoDigests}}", reference)
+    assert (one.text(*digests).strip(), two.text(*digests).strip()) == ("1", "0")
+    assert "as declared" in shell.run("apply", *role).stdout

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -125,4 +127,25 @@ def test_a_source_that_sends_without_end_is_stopped(ground: Ground) -> None:
     ground.source.answers[f"/images/{ID}/get"] = lines(*["a" * (1 << 20)] * 8)
     with pytest.raises(Refused, match="n1 over 127.0.0.1 sends far more than the 370000 bytes"):
         ground.spread()
+    assert ground.loads() == []
+
+
+def test_a_cancelled_transfer_ends_at_once_though_its_source_is_silent(ground: Ground) -> None:
+    ground.source.answers[f"/images/{ID}/get"] = lines(*ARCHIVE, pause=60.0)
+    ends: list[Refused] = []
+
+    def run() -> None:
+        with pytest.raises(Refused) as refused:
+            ground.spread()
+        ends.append(refused.value)
+
+    running_it = threading.Thread(target=run)
+    running_it.start()
+    folder = jobs.folder_of("image local/tiny:1")
+    deadline = time.monotonic() + 20
+    while "receiving" not in str(jobs.said(folder).get("text")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert jobs.cancel_folder(folder)
+    running_it.join(20)
+    assert [each.type for each in ends] == ["cancelled"]
     assert ground.loads() == []
