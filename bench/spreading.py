@@ -32,7 +32,7 @@ from tests.lab.lab import Lab
 from tests.lab.node import Node
 
 REPO = "org/bench"
-SHARDS, SHARD = 20, 50 << 20
+SHARDS, SHARD = 36, 50 << 20
 ROUNDS = 3
 CHAIN_RATE = "320mbit"
 """The rate of each link of the chain: 40 MB/s, far below what the cores can do."""

@@ -16,7 +16,7 @@ from sparkops.worker import passage
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.fetching_http import Remote, Retry
 
-POLL = 0.5
+POLL = 0.2
 """Seconds until a file that is not proven there yet is asked for again."""
 BLOCK = 1 << 20
 GATHER = 0.5
