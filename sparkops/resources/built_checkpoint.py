@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparkops.checkpoints.hub import HubError
-from sparkops.checkpoints.manifest import Manifest, ManifestFile, is_commit
+from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State, Unknown
@@ -88,7 +88,10 @@ class BuiltCheckpoint(OfRepository):
 
     def listed(self, commit: str, files: Sequence[Sequence[Any]]) -> Manifest:
         """Files that a node tells of ([path, size, oid]), checked. Raises ManifestError."""
-        listed = tuple(ManifestFile(str(path), int(size), str(oid)) for path, size, oid in files)
+        try:
+            listed = tuple(ManifestFile(str(path), int(size), str(oid)) for path, size, oid in files)
+        except (TypeError, ValueError):
+            raise ManifestError("a list of files that can't be read", where=self.node) from None
         return Manifest(self.repository, commit if is_commit(commit) else "0" * 40, listed)
 
     def _donor(self, donor: build_steps.Donor) -> Manifest:
@@ -157,7 +160,7 @@ class BuiltCheckpoint(OfRepository):
         act = {**act, "donors": []}
         if peer is None:
             return super().received(act, None)
-        listed = self.listed(self.manifest.commit if self.manifest else "", peer["files"])
+        listed = self.listed(self.manifest.commit if self.manifest else "", peer.get("files", ()))
         kept = {key: value for key, value in peer.items() if key != "files"}
         return {**super().received(act, kept), "files": _files(listed)}
 

@@ -182,7 +182,6 @@ def _receive(
     """Bring the files that another node built; those that it took over from the base are taken from the base here."""
     staging = place.stage(who)
     record = _text(act, act["files"])
-    limit = time.time() if act.get("again") else 0.0
     order = {
         "folder": place.folder,
         "files": act["files"],
@@ -190,7 +189,7 @@ def _receive(
         "commit": act["record"]["commit"],
         "record": record,
         "previous": [path for path, _, _ in record_of(existing)[1].get("files", [])] if existing is not None else [],
-        "known": {**known, **{mark: oid for mark, (oid, at) in index.entries.items() if at >= limit}},
+        "known": {**known, **_believed(ask, act, index)},
         "prefixes": index.prefixes(),
         "mode": "fetch",
         "adopt": [ask["base"]],
@@ -276,10 +275,14 @@ def _held(ask: State, act: State, existing: int | None, index: verifying.Index) 
     digest, record = record_of(existing)
     if not digest or digest != index.record or record.get("built", {}).get("identity") != act["identity"]:
         return None
+    return {"files": record["files"], "known": _believed(ask, act, index), "adopt": [], "mode": "prove"}
+
+
+def _believed(ask: State, act: State, index: verifying.Index) -> dict[str, str]:
+    """What of the index needs no second hashing."""
     now = time.time()
     limit = now if act.get("again") else now - proof.DEEP_AFTER if ask.get("deep") else 0.0
-    known = {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit}
-    return {"files": record["files"], "known": known, "adopt": [], "mode": "prove"}
+    return {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit}
 
 
 JOBS = {"build": build}

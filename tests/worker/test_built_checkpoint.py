@@ -324,9 +324,9 @@ def test_it_is_received_from_the_node_that_built_it_and_is_as_declared(
 
 def test_what_a_source_tells_of_its_files_is_not_believed_where_it_leads_outside(declare: Declare) -> None:
     one = declare()
-    lie = {"node": "n1", "address": "127.0.0.1", "port": 1, "files": [["../x", 1, "sha256:" + "0" * 64]]}
-    with pytest.raises(ManifestError):
-        one.received({"donors": [], "manner": {}}, lie)
+    for lie in ([["../x", 1, "sha256:" + "0" * 64]], [["x", "much", "sha256:" + "0" * 64]], [1], None):
+        with pytest.raises(ManifestError):
+            one.received({"donors": [], "manner": {}}, {"node": "n1", "files": lie})
 
 
 def test_a_folder_whose_record_was_edited_is_not_passed_on(declare: Declare, tmp_path: Path) -> None:
