@@ -79,7 +79,8 @@ class Schedule:
             if below.outcome != "done":
                 root = below.why if below.outcome == "not-attempted" else f"{need} is not as declared"
                 return self._settle(step, "not-attempted", root)
-        if (ahead := self.resources[step.id].ahead) in self._planned and ahead not in self._running:
+        resource = self.resources[step.id]
+        if (ahead := resource.ahead) in self._planned and not (resource.streamed and ahead in self._running):
             if ahead not in self.results:
                 return False
             if self.results[ahead].outcome != "done":

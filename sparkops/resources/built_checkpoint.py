@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparkops.checkpoints.hub import HubError
-from sparkops.checkpoints.manifest import Manifest, ManifestFile, is_commit
+from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State, Unknown
@@ -21,6 +21,9 @@ from sparkops.models import build_steps
 from sparkops.models.argv import canonical
 from sparkops.resources import declared
 from sparkops.resources.checkpoint import OfRepository
+
+if TYPE_CHECKING:
+    from sparkops.nodes.session import Session
 
 BUILDER = 1
 """Counts up when the same steps make other bytes: what was built before is then built anew."""
@@ -36,6 +39,9 @@ class BuiltCheckpoint(OfRepository):
 
     kind: ClassVar[str] = "built_checkpoint"
     implied: ClassVar[frozenset[str]] = frozenset({"identity", "missing", "wrong", "unverified", "leftover"})
+    lacked: ClassVar[frozenset[str]] = frozenset({"identity", "missing", "wrong"})
+    streamed: ClassVar[bool] = False
+    alternative: ClassVar[str] = "it is built there too"
 
     base: str
     steps: tuple[Mapping[str, Any], ...]
@@ -78,8 +84,15 @@ class BuiltCheckpoint(OfRepository):
 
     def of_files(self, commit: str, files: Sequence[Sequence[Any]]) -> BuiltCheckpoint:
         """With a base that was hashed where it lies: `files` as [path, size, oid]. Raises HubError, ManifestError."""
-        listed = tuple(ManifestFile(str(path), int(size), str(oid)) for path, size, oid in files)
-        return self.ready(Manifest(self.repository, commit if is_commit(commit) else "0" * 40, listed))
+        return self.ready(self.listed(commit, files))
+
+    def listed(self, commit: str, files: Sequence[Sequence[Any]]) -> Manifest:
+        """Files that a node tells of ([path, size, oid]), checked. Raises ManifestError."""
+        try:
+            listed = tuple(ManifestFile(str(path), int(size), str(oid)) for path, size, oid in files)
+        except (TypeError, ValueError):
+            raise ManifestError("a list of files that can't be read", where=self.node) from None
+        return Manifest(self.repository, commit if is_commit(commit) else "0" * 40, listed)
 
     def _donor(self, donor: build_steps.Donor) -> Manifest:
         commit = donor.commit or (donor.revision if is_commit(donor.revision) else "")
@@ -102,6 +115,15 @@ class BuiltCheckpoint(OfRepository):
             "steps": build_steps.content(self.steps),
         }
         return "build:sha256:" + hashlib.sha256(canonical(told).encode()).hexdigest()
+
+    @property
+    def passable(self) -> str:
+        return self.identity if self.manifest is not None else ""
+
+    @property
+    def passing(self) -> Mapping[str, Any]:
+        ask = self.ask()
+        return {**{key: ask[key] for key in ("folder", "state_dir", "owner")}, "identity": self.identity}
 
     def ask(self) -> dict[str, Any]:
         return {**super().ask(), "base": self.base}
@@ -132,6 +154,21 @@ class BuiltCheckpoint(OfRepository):
             "record": self.record,
             "again": step.action == "replace",
         }
+
+    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+        """With the files that the source says the built one consists of; like any list from outside, it is checked."""
+        act = {**act, "donors": []}
+        if peer is None:
+            return super().received(act, None)
+        listed = self.listed(self.manifest.commit if self.manifest else "", peer.get("files", ()))
+        kept = {key: value for key, value in peer.items() if key != "files"}
+        return {**super().received(act, kept), "files": _files(listed)}
+
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+        """Built by the node, or received from the one before it."""
+        if self.upstream is not None and step.after is not None and self.manifest is not None:
+            return (yield from self.receive(self.upstream, session, step))
+        return (yield from super().converge(session, step))
 
     def building(self) -> dict[str, Any]:
         """What the node needs of donors and steps."""

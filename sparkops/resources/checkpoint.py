@@ -19,20 +19,21 @@ from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.resources import declared
-from sparkops.resources.resource import Resource, unpack
+from sparkops.resources.passed import Passed
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
-    from sparkops.resources.upstream import Upstream
 
 CACHES = ("~/.cache/huggingface",)
 """Where the node is looked through for what is there already, unless `adopt` says otherwise."""
+MANNER = {"connections": 3, "segment": 32 << 20}
+"""How a receiver fetches: a few streams side by side in one file, so that files are proven, and passed on, in turn."""
 CHUNK = 256 << 10
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfRepository(Resource):
+class OfRepository(Passed):
     """A folder on a node whose files are those of one commit of a hub's repository, or made of them.
 
     `name` is the folder's absolute path on the node.
@@ -135,6 +136,12 @@ class OfRepository(Resource):
         """How the node fetches."""
         return {"connections": self.connections, "segment": self.segment, "stall": self.stall}
 
+    def proven(self, found: Mapping[str, Any]) -> bool:
+        return not any(found.get(key) for key in ("missing", "wrong", "unverified"))
+
+    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**super().received(act, peer), "manner": {**act["manner"], **MANNER}}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(OfRepository):
@@ -143,20 +150,18 @@ class Checkpoint(OfRepository):
     source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
         the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
     adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
-    spread: whether it may come from another node of the run that has it or gets it too, and be passed on to others.
     """
 
     kind: ClassVar[str] = "checkpoint"
     implied: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong", "unverified", "leftover"})
+    lacked: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong"})
 
     source: str = "hub"
     local: str = ""
     adopt: tuple[str, ...] = CACHES
-    spread: bool = True
     manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
     moved_to: str = field(default="", init=False, repr=False, compare=False)
     unnamed: str = field(default="", init=False, repr=False, compare=False)
-    upstream: Upstream | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,15 +175,15 @@ class Checkpoint(OfRepository):
             object.__setattr__(ready, name, value)
         return ready
 
-    def behind(self, upstream: Upstream) -> Checkpoint:
-        """This checkpoint, come from another node."""
-        found = copy.copy(self)
-        object.__setattr__(found, "upstream", upstream)
-        return found
+    @property
+    def passable(self) -> str:
+        return self.manifest.digest if self.manifest is not None else ""
 
     @property
-    def ahead(self) -> str:
-        return self.upstream.source.id if self.upstream is not None else ""
+    def passing(self) -> Mapping[str, Any]:
+        assert self.manifest is not None
+        files = [[file.path, file.size, file.oid] for file in self.manifest.files]
+        return {"folder": self.name, "state_dir": self.state_dir, "owner": self.owner, "files": files}
 
     def desired(self) -> State:
         if self.manifest is None:
@@ -225,22 +230,13 @@ class Checkpoint(OfRepository):
         What was pushed before is resumed by offset. A job that receives already is followed.
         """
         if self.upstream is not None and step.after is not None and self.manifest is not None:
-            return (yield from self._receive(self.upstream, session, step))
+            return (yield from self.receive(self.upstream, session, step))
         if self.source == "push" and step.after is not None and self.manifest is not None:
             yield from self._push(session, self.act(step))
         return (yield from super().converge(session, step))
 
-    def _receive(
-        self, upstream: Upstream, session: Session, step: Step
-    ) -> Generator[Mapping[str, Any], None, Observed]:
-        order = self.order(session, step)
-        plain = {"mode": "fetch", "hub": {**order["act"]["hub"], "token": ""}}
-        act = {**order["act"], **plain, "manner": {**order["act"]["manner"], **upstream.manner}}
-        if session.call("checkpoint.running", {"folder": self.name, "act": act}, timeout=60):
-            act["attached"] = True
-        else:
-            act["peer"] = yield from upstream.opened(session, self)
-        return unpack((yield from session.stream("converge", {**order, "act": act})))
+    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**super().received(act, peer), "mode": "fetch", "hub": {**act["hub"], "token": ""}}
 
     def _push(self, session: Session, act: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
         answer = yield from session.stream("checkpoint.look", {"ask": self.ask(), "act": dict(act)})

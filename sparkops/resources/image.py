@@ -21,6 +21,7 @@ from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.resources import declared
 from sparkops.resources.image_archive import Archive, read_archive
+from sparkops.resources.passed import Passed
 from sparkops.resources.resource import Peers, Resource, unpack
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image(Resource):
+class Image(Passed):
     """An image. `name` is the reference to have: `repo:tag`, `repo@sha256:…`; of a build or an archive the tag to give.
 
     Pulled: `digest` pins the index (a tag without one is content with whatever is there), `manifest` the platform's own
@@ -94,6 +95,9 @@ class Image(Resource):
     contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = frozenset({"reference", "fits"})
+    lacked: ClassVar[frozenset[str]] = frozenset({"build", "fits"})
+    streamed: ClassVar[bool] = False
+    alternative: ClassVar[str] = "it is built or pulled there too"
 
     digest: str | None = None
     manifest: str | None = None
@@ -167,6 +171,22 @@ class Image(Resource):
         }
         text = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def passable(self) -> str:
+        """A build by its hash; of what is pulled only a tag that nothing pins, as a loaded image has no digest."""
+        if self.state == "absent" or self.archive:
+            return ""
+        if self.content is not None:
+            return self.build
+        return "" if self.pinned or self.manifest else f"{self.reference.name} {self.platform or ''}"
+
+    @property
+    def passing(self) -> Mapping[str, Any]:
+        return {**self.ask(), "build": self.build}
+
+    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+        return super().received({"how": "receive", "attach": act["attach"], "build": self.build}, peer)
 
     def prepare(self) -> Resource:
         """Read the archive's table of contents. Raises InventoryError where it is no archive of one image."""
@@ -263,7 +283,9 @@ class Image(Resource):
         }
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
-        """As every kind; an archive is sent along, and its bytes count as progress."""
+        """As every kind, or from the node before it; an archive is sent along, and its bytes count as progress."""
+        if self.upstream is not None and step.after is not None:
+            return (yield from self.receive(self.upstream, session, step))
         if not self.archive or step.action == "delete":
             return (yield from super().converge(session, step))
         answer = yield from session.send("converge", self.order(session, step), _chunks(self._archive().path))

@@ -49,6 +49,8 @@ class Resource:
 
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Found keys that may differ between two looks without meaning anything; the worker's module says the same."""
+    streamed: ClassVar[bool] = True
+    """Whether parts of it can be passed on to another node before it is all there."""
     contained: ClassVar[bool] = False
     """True where acting changes this thing only, and only itself or a foreign program (apt, a command) can move it."""
 
@@ -63,7 +65,10 @@ class Resource:
 
     @property
     def ahead(self) -> str:
-        """The id of the resource whose step has to have begun, no more, before this one's: it is made from that one."""
+        """The id of the resource whose step comes before this one's, which is made from that one.
+
+        That has to have begun, no more, where the kind is `streamed`; else to be done.
+        """
         return ""
 
     @property

@@ -1,4 +1,4 @@
-"""The node that a checkpoint comes from when it does not come from outside, and how the way to it is opened.
+"""The node that content comes from when it does not come from outside, and how the way to it is opened.
 
 The source runs a relay as a node job, the receiver's job fetches from it; the controller brings the two together and
 hands each its certificate. Both go on when it leaves.
@@ -16,10 +16,8 @@ from sparkops.nodes.session import CallFailed
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
-    from sparkops.resources.checkpoint import Checkpoint
+    from sparkops.resources.passed import Passed
 
-MANNER = {"connections": 3, "segment": 32 << 20}
-"""How a receiver fetches: a few streams side by side in one file, so that files are proven, and passed on, in turn."""
 IDLE = 600.0
 """Seconds after which a relay that nobody asks ends: longer than a receiver hashes what it has."""
 QUIET = 30.0
@@ -33,24 +31,21 @@ class Upstream:
     `fabric` says whether the first is the declared address on the fabric. `receivers` are all nodes that get it there.
     """
 
-    source: Checkpoint
+    source: Passed
     addresses: tuple[str, ...]
     fabric: bool
     receivers: tuple[str, ...]
     authority: Authority = field(repr=False, compare=False)
 
     @property
-    def manner(self) -> Mapping[str, Any]:
-        """How the receiver fetches."""
-        return MANNER
-
-    @property
     def way(self) -> str:
         """For people: `spark-01 over 192.168.100.1`."""
         return f"{self.source.node} over {self.addresses[0]}"
 
-    def opened(self, session: Session, resource: Checkpoint) -> Generator[Mapping[str, Any], None, dict[str, Any]]:
+    def opened(self, session: Session, resource: Passed) -> Generator[Mapping[str, Any], None, dict[str, Any]]:
         """The worker's `peer`: the relay runs and `session`, the receiver's, reaches it. Yields notices.
+
+        With what the relay says of the content beside its `port`.
 
         Raises ConvergeFailed where the source does not answer, or none of its addresses can be used.
         """
@@ -61,15 +56,15 @@ class Upstream:
                 if number:
                     yield {"notice": f"{resource.id}: {why}; it comes over {address} instead, which may be slower"}
                 try:
-                    port = source.call("checkpoint.relay", self._relay(address), timeout=60)["port"]
-                    place = {"node": node, "address": address, "port": int(port)}
-                    session.call("checkpoint.reach", place, timeout=60)
+                    said = source.call(f"{resource.kind}.relay", self._relay(address), timeout=60)
+                    place = {"node": node, "address": address, "port": int(said["port"])}
+                    session.call(f"{resource.kind}.reach", place, timeout=60)
                 except CallFailed as error:
                     if error.type != "address":
                         raise
                     why = error.what
                     continue
-                return {**place, "credentials": self.authority.receiver(resource.node)}
+                return {**said, **place, "credentials": self.authority.receiver(resource.node)}
         except NodeError as error:
             if error.where == resource.node:
                 raise
@@ -77,19 +72,14 @@ class Upstream:
         raise ConvergeFailed(
             f"{node}, which it is to come from, can't pass it on: {why or 'it has no address'}",
             where=resource.node,
-            hint=f"see to {node}, or declare `checkpoint: {{spread: false}}` to fetch it from outside; run apply again",
+            hint=f"see to {node}, or declare `spread: false` of it to do without; run apply again",
         )
 
     def _relay(self, address: str) -> dict[str, Any]:
-        source = self.source
-        assert source.manifest is not None
         return {
-            "folder": source.name,
-            "state_dir": source.state_dir,
-            "owner": source.owner,
-            "files": [[file.path, file.size, file.oid] for file in source.manifest.files],
+            **self.source.passing,
             "address": address,
-            "credentials": self.authority.source(source.node, address),
+            "credentials": self.authority.source(self.source.node, address),
             "fingerprint": self.authority.fingerprint,
             "receivers": list(self.receivers),
             "seconds": LIFETIME,

@@ -4,7 +4,8 @@ Looking costs file stats only, as for `checkpoint`. What the record says of its 
 the very text that a job of ours published: its digest stands in the verification index, which is not the owner's.
 
 `ask` is `{folder, state_dir, owner, deep, base}`; `act` is `{identity, base: {manifest, files}, donors, steps, record,
-again, manner}`. A damaged file is built anew alone: the steps make the same bytes, and what is right is linked over.
+again, manner}`; with `peer` and `files` it is received from a node that has built it. A damaged file is built anew
+alone: the steps make the same bytes, and what is right is linked over.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import Any
 
 from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import claims, jobs, quantizing, verifying
+from sparkops.worker import claims, jobs, passing_files, quantizing, receiving, verifying
 from sparkops.worker.building import JOURNAL, Building
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.carrying import carry
@@ -56,17 +57,44 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
         if found is not None:
             proof.retire(place, ask["state_dir"])
         return
-    word = f"build {act['identity']}{' again' if act.get('again') else ''}"
     said = jobs.run(
-        call, f"checkpoint {ask['folder']}", "built_checkpoint", "build", {"ask": ask, "act": act}, attach=word
+        call, f"checkpoint {ask['folder']}", "built_checkpoint", "build", {"ask": ask, "act": act}, attach=_word(act)
     )
     for note in said.get("notes", []):
         call.progress(note)
 
 
+def _word(act: State) -> str:
+    return f"build {act['identity']}{' again' if act.get('again') else ''}"
+
+
+def running(call: Call, args: State) -> bool:
+    """Whether a job that builds or receives this one runs already: `{ask, act}`."""
+    return jobs.attachable(f"checkpoint {args['ask']['folder']}", _word(args["act"]))
+
+
+def relay(call: Call, args: State) -> State:
+    """Start the relay of a built one (`{folder, state_dir, owner, identity}` and what `passing_files.begin` takes).
+
+    Returns `{port, files}`: nobody else knows what it consists of. Raises Refused where it is not the one.
+    """
+    place = Place(args["folder"])
+    existing = place.open()
+    digest, record = record_of(existing) if existing is not None else ("", {})
+    if existing is not None:
+        os.close(existing)
+    index = verifying.Index(args["state_dir"], place.folder)
+    if not digest or digest != index.record or record.get("built", {}).get("identity") != args["identity"]:
+        raise Refused(f"{place.folder} does not hold what is declared there", hint="run apply again")
+    files = [list(each) for each in record["files"]]
+    return {**passing_files.begin(call, {**args, "files": files}), "files": files}
+
+
 def build(job: jobs.Job, args: State) -> State:
     """The job: everything up to the published folder; returns the notes."""
     ask, act = args["ask"], args["act"]
+    if act.get("attached"):
+        raise Refused("the job that received it ended just now", "stale", hint="run apply again")
     place = Place(ask["folder"])
     existing = place.open()
     who = proof.who_of(ask["owner"], existing)
@@ -77,7 +105,10 @@ def build(job: jobs.Job, args: State) -> State:
     base, known = _base(ask, act)
     folders = [base, *([existing] if existing is not None else [])]
     with proof.our_links(ask["state_dir"], *folders):
-        done = _build(job, ask, act, place, existing, base, known, who, index)
+        if act.get("peer"):
+            done = _receive(job, ask, act, place, existing, known, who, index)
+        else:
+            done = _build(job, ask, act, place, existing, base, known, who, index)
     return {"notes": done["notes"]}
 
 
@@ -133,10 +164,60 @@ def _build(
         if index.entries:
             index.save()
     if "staged" in done:
-        text = json.dumps({**act["record"], "files": done["files"]}, sort_keys=True, separators=(",", ":"))
-        index.record = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        index.record = _digest(_text(act, done["files"]))
     proof.finish(place, staging, existing, done, done, index)
     return done
+
+
+def _receive(
+    job: jobs.Job,
+    ask: State,
+    act: State,
+    place: Place,
+    existing: int | None,
+    known: dict[str, str],
+    who: pwd.struct_passwd,
+    index: verifying.Index,
+) -> State:
+    """Bring the files that another node built; those that it took over from the base are taken from the base here."""
+    staging = place.stage(who)
+    record = _text(act, act["files"])
+    order = {
+        "folder": place.folder,
+        "files": act["files"],
+        "repository": act["record"]["repository"],
+        "commit": act["record"]["commit"],
+        "record": record,
+        "previous": [path for path, _, _ in record_of(existing)[1].get("files", [])] if existing is not None else [],
+        "known": {**known, **_believed(ask, act, index)},
+        "prefixes": index.prefixes(),
+        "mode": "fetch",
+        "adopt": [ask["base"]],
+        "peer": act["peer"],
+        "manner": act["manner"],
+    }
+
+    def work(say: rights.Report) -> State:
+        os.fchdir(staging)
+        return Bringing(order, existing, say, job.check).work()
+
+    try:
+        done = rights.run(who, work, proof.hearing(job, index))
+    finally:
+        if index.entries:
+            index.save()
+    index.record = _digest(record)
+    proof.finish(place, staging, existing, done, order, index)
+    return done
+
+
+def _text(act: State, files: Files) -> str:
+    """The record of a built folder."""
+    return json.dumps({**act["record"], "files": files}, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(record: str) -> str:
+    return "sha256:" + hashlib.sha256(record.encode()).hexdigest()
 
 
 def _whole(
@@ -194,10 +275,15 @@ def _held(ask: State, act: State, existing: int | None, index: verifying.Index) 
     digest, record = record_of(existing)
     if not digest or digest != index.record or record.get("built", {}).get("identity") != act["identity"]:
         return None
+    return {"files": record["files"], "known": _believed(ask, act, index), "adopt": [], "mode": "prove"}
+
+
+def _believed(ask: State, act: State, index: verifying.Index) -> dict[str, str]:
+    """What of the index needs no second hashing."""
     now = time.time()
     limit = now if act.get("again") else now - proof.DEEP_AFTER if ask.get("deep") else 0.0
-    known = {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit}
-    return {"files": record["files"], "known": known, "adopt": [], "mode": "prove"}
+    return {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit}
 
 
 JOBS = {"build": build}
+CALLS = {"relay": relay, "reach": receiving.reach, "running": running}

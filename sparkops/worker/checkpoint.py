@@ -16,7 +16,7 @@ from typing import Any
 
 from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import fetching, jobs, passing, receiving, verifying
+from sparkops.worker import fetching, jobs, passing_files, receiving, verifying
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.checkpoint_bringing import Bringing
 from sparkops.worker.checkpoint_place import RECORD, Place, record_of
@@ -65,8 +65,8 @@ def _word(act: State, mode: str) -> str:
 
 
 def running(call: Call, args: State) -> bool:
-    """Whether the job that `converge` would start runs already: `{folder, act}`."""
-    return jobs.attachable(f"checkpoint {args['folder']}", _word(args["act"], args["act"]["mode"]))
+    """Whether the job that `converge` would start runs already: `{ask, act}`."""
+    return jobs.attachable(f"checkpoint {args['ask']['folder']}", _word(args["act"], args["act"]["mode"]))
 
 
 def bring(job: jobs.Job, args: State) -> State:
@@ -250,6 +250,6 @@ CALLS = {
     "look": look,
     "verify": verify,
     "running": running,
-    "relay": passing.begin,
+    "relay": passing_files.begin,
     "reach": receiving.reach,
 }

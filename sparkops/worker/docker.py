@@ -164,6 +164,25 @@ def stream(
         link.close()
 
 
+def content(path: str, silence: float, *, at: str | None = None) -> Iterator[bytes]:
+    """The bytes that a GET answers, as they come, within `silence` seconds each.
+
+    Raises EngineError for a refusal, Refused where the engine breaks off, Unknown where it says nothing.
+    """
+    link, answer = _open("GET", path, None, silence, None, None, at)
+    try:
+        if answer.status >= 400:
+            raise EngineError(answer.status, message(answer.read()))
+        while data := answer.read1(CHUNK):
+            yield data
+    except TimeoutError:
+        raise _silent(silence) from None
+    except http.client.HTTPException as error:
+        raise Refused(f"Docker broke off: {type(error).__name__}", hint="see journalctl -u docker there") from None
+    finally:
+        link.close()
+
+
 def _pump(answer: http.client.HTTPResponse, lines: queue.SimpleQueue[bytes | Exception | None]) -> None:
     """Cut into lines here: HTTPResponse.readline takes a connection that broke for the end of the answer."""
     rest = b""

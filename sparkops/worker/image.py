@@ -6,12 +6,11 @@ the registry's digests and, for an image that came by file, the ordered layers a
 
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
-from sparkops.worker import docker, image_build, image_pull, jobs
+from sparkops.worker import docker, image_build, image_load, image_pull, jobs, passing_image, receiving
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.image_pull import engine_words, fits
+from sparkops.worker.image_pull import fits
 
 LABEL = "sparkops.build"
 VOLATILE = frozenset({"size"})
@@ -97,11 +96,11 @@ def content(layers: list[str], config: dict[str, Any]) -> str:
 def converge(
     call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
 ) -> None:
-    """Bring the image here as `act["how"]` says (pull, build: as a job; load: out of what the controller sends)."""
+    """Bring the image here as `act["how"]` says; load: out of what the controller sends, the others as jobs."""
     if want is None:
         remove(ask)
     elif act["how"] == "load":
-        load(call, ask, act)
+        image_pull.tag(image_load.sent(call, ask, act), ask)
     else:
         key = f"image {ask['name']}"
         jobs.run(call, key, "image", act["how"], {**ask, **act}, attach=act["attach"])
@@ -119,44 +118,53 @@ def remove(ask: dict[str, Any]) -> None:
         raise
 
 
-def load(call: Call, ask: dict[str, Any], act: dict[str, Any]) -> None:
-    """Load the archive that the controller sends, and give it the declared name. `act["size"]` in bytes."""
-    image_pull.room(act["size"], at=ask.get("at"))
-    said = ""
+def receive(job: jobs.Job, args: dict[str, Any]) -> None:
+    """The job: load what another node passes on, prove that it is what was asked for, then give it the name."""
+    if args.get("attached"):
+        raise Refused("the job that received it ended just now", "stale", hint="run apply again")
+    peer = args["peer"]
     try:
-        body = _counted(call, act["size"])
-        headers = {"Content-Type": "application/x-tar", "Content-Length": str(act["size"])}
-        for line in docker.stream(
-            "POST",
-            "/images/load",
-            body,
-            query={"quiet": "1"},
-            headers=headers,
-            stopping=call.stopping,
-            at=ask.get("at"),
-        ):
-            said = str(line.get("stream", "")).strip() or said
-    except docker.EngineError as error:
-        raise engine_words(error.message, ask["name"]) from None
-    for head in ("Loaded image ID: ", "Loaded image: "):
-        if said.startswith(head):
-            return tag(said.removeprefix(head), ask)
-    raise Refused(f"Docker did not say what it loaded: {said or 'nothing'}", hint="see journalctl -u docker there")
+        loaded = image_load.passed(job, args)
+    finally:
+        image_load.good_bye(args)
+    found = docker.inspect_image(loaded, at=args.get("at"))
+    if found is None:
+        raise Refused(f"Docker says that it has loaded {loaded}, and does not have it", hint="run apply again")
+    seen = state(found, args, docker.versions(args.get("at") or docker.SOCKET))
+    if seen["content"] == peer["content"] and seen["build"] == (args["build"] or seen["build"]) and seen["fits"]:
+        return image_pull.tag(loaded, args)
+    if not found.get("RepoTags"):
+        image_build.discard(loaded, args)
+    if not seen["fits"]:
+        what, hint = f"is for {seen['platform']}, which this node does not run", "declare `image.spread: false`"
+    else:
+        what, hint = f"is not what {peer['node']} told of it", f"look at {peer['node']}: it passes on another image"
+    raise Refused(f"{args['name']} from {peer['node']} {what}; it got no name here", hint=hint)
 
 
-def _counted(call: Call, total: int) -> Iterator[bytes]:
-    done = 0
-    for chunk in call.receive():
-        done += len(chunk)
-        call.progress("loading", done, total)
-        yield chunk
-    if done != total:
-        raise Refused(f"the archive ended after {done} of {total} bytes", "gone", hint="run apply again")
+def relay(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """Start the relay of an image: what `observe` is asked, `build` or "", and what `passing.begin` takes.
+
+    Returns `{port, content, size}`. Raises Refused where the image is not the one.
+    """
+    at = args.get("at") or docker.SOCKET
+    found = docker.inspect_image(args["name"], at=at)
+    seen = state(found, args, docker.versions(at)) if found is not None else None
+    if found is None or seen is None or args["build"] not in ("", seen["build"]):
+        raise Refused(f"{args['name']} is not there as declared", hint="run apply again")
+    size = int(found.get("Size") or 0)
+    image_pull.room(size, at=at)
+    return {
+        **passing_image.begin({**args, "image": found["Id"], "size": size}),
+        "content": seen["content"],
+        "size": size,
+    }
 
 
-def tag(source: str, ask: dict[str, Any]) -> None:
-    """Give an image the declared name, where that has a tag."""
-    image_pull.tag(source, ask)
+def running(call: Call, args: dict[str, Any]) -> bool:
+    """Whether a job that gets this image runs already: `{ask, act}`."""
+    return jobs.attachable(f"image {args['ask']['name']}", args["act"]["attach"])
 
 
-JOBS = {"pull": image_pull.pull, "build": image_build.build}
+JOBS = {"pull": image_pull.pull, "build": image_build.build, "receive": receive}
+CALLS = {"relay": relay, "reach": receiving.reach, "running": running}

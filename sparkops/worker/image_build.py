@@ -36,7 +36,7 @@ def build(job: Job, args: dict[str, Any]) -> None:
             job.progress("checking: " + " ".join(argv)[:60])
             check(built, argv, args)
     except Refused:
-        _discard(built, args)
+        discard(built, args)
         raise
     image_pull.tag(built, args)
 
@@ -183,8 +183,8 @@ def unframed(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _discard(image: str, args: dict[str, Any]) -> None:
-    """Take away what failed its check; its layers stay, so that a mended build need not begin anew."""
+def discard(image: str, args: dict[str, Any]) -> None:
+    """Take away what is not to be used; its layers stay, so that a mended build need not begin anew."""
     try:
         docker.act("DELETE", f"/images/{docker.quoted(image)}", query={"noprune": "1"}, at=args.get("at"))
     except docker.EngineError:

@@ -1,13 +1,15 @@
-"""Another node as the place that contents come from: a run's certificates, files by their number in the manifest.
+"""Another node as the place that contents come from: a run's certificates, what it passes on by its number.
 
-`fetching` uses it as it uses a hub. It must not know of disks.
+`fetching` uses it as it uses a hub; what comes as a whole is read in one go. It must not know of disks.
 """
 
 import contextlib
+import http.client
 import re
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from sparkops.worker import passage
@@ -133,6 +135,32 @@ class Client:
             )
         raise Refused(f"{remote.label}: answered with {status} ({text})", hint="run apply again")
 
+    def whole(self, target: str) -> Iterator[bytes]:
+        """What has no size beforehand, from its beginning to its end; the connection is used for nothing else.
+
+        Raises Retry where it breaks off, and Refused for what another try won't change.
+        """
+        try:
+            self._open = self._connect()
+            self._open.sendall(f"GET {target} HTTP/1.1\r\nHost: {self._peer.node}\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(self._open)
+            answer.begin()
+            if answer.status != 200:
+                said = answer.read(SHORT).decode(errors="replace")
+                raise Refused(f"{self._peer.way} answered with {answer.status} ({said})", hint="run apply again")
+            while block := answer.read1(BLOCK):
+                yield block
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed(error) from None
+        finally:
+            self.close()
+
+    def _failed(self, error: Exception) -> Exception:
+        """A connection's error as Refused, where a certificate is not accepted, or as Retry."""
+        if isinstance(error, ssl.SSLError) and _CERTIFICATE.search(str(error)):
+            return _not_trusted(self._peer, error)
+        return Retry(_words(self._peer, error))
+
     def ask(self, method: str, target: str, headers: str = "") -> tuple[int, str]:
         """One request for a short answer: status and text. Raises as `get` does."""
         status, found, first = self._exchange(method, target, headers)
@@ -152,10 +180,9 @@ class Client:
                 return _head(self._open)
             except OSError as error:
                 self.close()
-                if isinstance(error, ssl.SSLError) and _CERTIFICATE.search(str(error)):
-                    raise _not_trusted(self._peer, error) from None
-                if not kept or isinstance(error, TimeoutError):
-                    raise Retry(_words(self._peer, error)) from None
+                failed = self._failed(error)
+                if isinstance(failed, Refused) or not kept or isinstance(error, TimeoutError):
+                    raise failed from None
 
     def _connect(self) -> ssl.SSLSocket:
         plain = socket.create_connection((self._peer.address, self._peer.port), self._stall)

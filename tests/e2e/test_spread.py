@@ -1,8 +1,9 @@
-"""Checkpoints from node to node over a second network: each byte leaves the hub once, and what breaks is resumed."""
+"""Content from node to node over a second network: each byte leaves the hub once, and what breaks is resumed."""
 
 from __future__ import annotations
 
 import random
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests.e2e.conftest import Shell
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
 from tests.lab.node import Node
+from tests.lab.registry import Layer
+from tests.worker import checkpoints_made as made
 
 REPO = "org/tiny"
 FOLDER = "/var/lib/sparkops/models/org--tiny/main"
@@ -34,7 +37,9 @@ def model(tmp_path: Path, hub: Hub) -> Path:
 class Cluster:
     """Some nodes with one service, and their addresses on the fabric."""
 
-    def __init__(self, shell: Shell, nodes: list[Node], hub: Hub, lab: Lab, more: str = "") -> None:
+    def __init__(
+        self, shell: Shell, nodes: list[Node], hub: Hub, lab: Lab, more: str = "", *, image: str = "pull: none"
+    ) -> None:
         self.shell, self.nodes, self.hub, self.lab = shell, nodes, hub, lab
         for number, node in enumerate(nodes):
             node.plug(lab.fabric(), self.address(number))
@@ -42,7 +47,7 @@ class Cluster:
         shell.write(
             "inventory.yml",
             f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes:\n{''.join(lines)}"
-            f"services:\n  tiny:\n    nodes: [{', '.join(node.name for node in nodes)}]\n    image: {{pull: none}}\n"
+            f"services:\n  tiny:\n    nodes: [{', '.join(node.name for node in nodes)}]\n    image: {{{image}}}\n"
             f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}"{more}}}\n',
         )
 
@@ -161,3 +166,65 @@ def test_a_full_disk_at_the_receiver_is_told_and_later_it_comes_from_the_node_th
     here.shell.run(*APPLY, timeout=120)
     assert here.hub.bytes_sent("model-*") == 0
     assert two.text("ls", "/small/tiny") == one.text("ls", "/small/tiny")
+
+
+def test_what_steps_build_is_built_by_one_node_and_received_by_the_other(
+    shell: Shell, nodes: Callable[[int], list[Node]], hub: Hub, lab: Lab, tmp_path: Path
+) -> None:
+    hub.add_repo(REPO, made.save(tmp_path / "int4", made.autoround(made.SMALL), made.autoround_config(made.SMALL)))
+    hub.add_repo("org/fp8", made.save(tmp_path / "fp8", made.fp8(made.SMALL), made.config(made.SMALL), shards=2))
+    here = Cluster(shell, nodes(2), hub, lab, ", folder: /srv/built, steps: [hybrid: {donor: org/fp8}, lm_head: int8]")
+    one, two = here.nodes
+    done = shell.run(*APPLY, timeout=120)
+    assert (
+        f"built_checkpoint /srv/built @{two.name}: from {one.name} over {here.address(0)}" in done.stdout + done.stderr
+    )
+    asked = [
+        (each.file, each.range) for each in hub.requests if each.file.endswith("-of-00002.safetensors") and each.sent
+    ]
+    assert asked and len(set(asked)) == len(asked), "the donor was read twice"
+    sums = "cd /srv/built && sha256sum *.* .sparkops/manifest.json"
+    assert one.text("sh", "-c", sums) == two.text("sh", "-c", sums)
+    assert shell.json("drift", "inventory.yml", "--role", "checkpoint")["steps"] == []
+    two.exec("rm", "-r", "/srv/built")
+    hub.forget()
+    shell.run(*APPLY, timeout=120)
+    assert hub.bytes_sent() == 0
+    assert one.text("sh", "-c", sums) == two.text("sh", "-c", sums)
+
+
+def test_an_image_is_built_by_one_node_and_received_by_the_other(
+    shell: Shell, nodes: Callable[[int], list[Node]], hub: Hub, lab: Lab
+) -> None:
+    shell.write("templates/Dockerfile.tiny.j2", 'FROM scratch\nCOPY content /content\nENV A=1\nCMD ["/content"]\n')
+    (shell.folder / "content").write_bytes(random.Random(1).randbytes(5 << 20))
+    build = "build: {tag: local/tiny:1, template: Dockerfile.tiny.j2, checks: [], files: {/content: {file: content}}}"
+    here = Cluster(shell, nodes(2), hub, lab, image=build)
+    one, two = here.nodes
+    role = ("inventory.yml", "--role", "image")
+    done = shell.run("apply", *role, "--yes", timeout=120)
+    assert f"image local/tiny:1 @{two.name}: from {one.name} over {here.address(0)}" in done.stdout + done.stderr
+    assert '"function": "receive"' in here.jobs(two)
+    assert '"function": "build"' not in here.jobs(two)
+    layers = ("docker", "image", "inspect", "-f", "{{json .RootFS.Layers}} {{json .Config.Labels}}", "local/tiny:1")
+    assert one.text(*layers) == two.text(*layers)
+    assert two.text("docker", "images", "-aq").split() == two.text("docker", "images", "-q", "local/tiny:1").split()
+    assert "as declared" in shell.run("apply", *role).stdout
+    wait_for(lambda: not here.listening(one))
+
+
+def test_a_tag_that_nothing_pins_is_pulled_by_one_node_and_the_same_image_loaded_by_the_other(
+    shell: Shell, nodes: Callable[[int], list[Node]], hub: Hub, lab: Lab, tmp_path: Path
+) -> None:
+    (tmp_path / "content").write_bytes(random.Random(1).randbytes(1 << 20))
+    with tarfile.open(tmp_path / "layer.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "content", "content")
+    lab.registry.push("tests/spread", "1", [Layer.of(tmp_path / "layer.tar.gz")], command=["/content"])
+    reference = lab.registry.reference("tests/spread", "1")
+    here = Cluster(shell, nodes(2), hub, lab, image=f"pull: '{reference}'")
+    one, two = here.nodes
+    role = ("inventory.yml", "--role", "image")
+    shell.run("apply", *role, "--yes", timeout=120)
+    digests = ("docker", "image", "inspect", "-f", "{{len .RepoDigests}}", reference)
+    assert (one.text(*digests).strip(), two.text(*digests).strip()) == ("1", "0")
+    assert "as declared" in shell.run("apply", *role).stdout

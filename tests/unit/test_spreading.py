@@ -1,6 +1,7 @@
-"""Who gets a checkpoint from whom: laws of the chains, and what a plan says of them."""
+"""Who gets content from whom: laws of the chains, what is passed on when it is whole, and what a plan says of it."""
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import given
@@ -12,7 +13,10 @@ from sparkops.core.states import Observed, Unknown
 from sparkops.reconcile.plan import Observations, build
 from sparkops.reconcile.spreading import arrange
 from sparkops.reconcile.targets import Address
+from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.image import Image
+from sparkops.resources.passed import Passed
 from sparkops.resources.resource import Resource
 
 CONTENT = Manifest("org/tiny", "a" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "1" * 64),))
@@ -58,7 +62,7 @@ def arranged(
     return plan, {each.node: each for each in after if isinstance(each, Checkpoint)}, notices
 
 
-def upstreams(by_node: dict[str, Checkpoint]) -> dict[str, str]:
+def upstreams(by_node: Mapping[str, Passed]) -> dict[str, str]:
     return {node: each.upstream.source.node for node, each in by_node.items() if each.upstream is not None}
 
 
@@ -120,3 +124,67 @@ def test_without_an_address_on_the_fabric_the_slower_way_is_told_and_without_any
     _, by_node, notices = arranged(["holds", "lacks"], where=lambda node: Address())
     assert upstreams(by_node) == {}
     assert "n1 has no address that other nodes could reach; it is fetched from outside" in notices[0]
+
+
+def whole(given: list[Passed], holders: set[str], where: Any = address) -> tuple[dict[str, Passed], tuple[str, ...]]:
+    """Each node's resource with its upstream, and what is said; the nodes of `holders` are as declared."""
+    seen = Observations(found={one.id: one.desired() if one.node in holders else None for one in given})
+    plan = build(given, seen, today=datetime.date(2026, 1, 1))
+    after, notices = arrange(plan, given, seen, where)
+    return {each.node: each for each in after if isinstance(each, Passed)}, notices
+
+
+def built(number: int, step: str = "int8", **more: Any) -> BuiltCheckpoint:
+    one = BuiltCheckpoint(
+        node=f"n{number}", name="/m/built", base="/m/base", repository="org/tiny", steps=({"lm_head": step},), **more
+    )
+    object.__setattr__(one, "manifest", CONTENT)
+    return one
+
+
+def test_what_is_built_goes_from_the_first_to_all_others_at_once() -> None:
+    by_node, notices = whole([built(number) for number in range(1, 5)], set())
+    ways = upstreams(by_node)
+    (first,) = set(by_node) - set(ways)
+    assert set(ways.values()) == {first}
+    told = {each.upstream.receivers for each in by_node.values() if each.upstream is not None}
+    assert [set(each) for each in told] == [set(ways)]
+    assert len(notices) == 3
+
+
+def test_nodes_that_have_built_it_share_the_others() -> None:
+    by_node, _ = whole([built(number) for number in range(1, 6)], {"n2", "n4"})
+    ways = upstreams(by_node)
+    assert sorted(ways) == ["n1", "n3", "n5"]
+    assert set(ways.values()) == {"n2", "n4"}
+
+
+def test_other_builds_and_those_that_are_not_to_be_spread_are_built_by_each() -> None:
+    moved = built(2)
+    object.__setattr__(moved, "manifest", OTHER)
+    assert upstreams(whole([built(1), moved, built(3, spread=False)], {"n1"})[0]) == {}
+
+
+def test_without_any_address_it_is_said_that_it_is_built_there_too() -> None:
+    _, notices = whole([built(1), built(2)], {"n1"}, lambda node: Address())
+    assert "n1 has no address that other nodes could reach; it is built there too" in notices[0]
+
+
+def image(number: int, **more: Any) -> Image:
+    return Image(node=f"n{number}", **{"name": "local/tiny:1", **more})
+
+
+def test_an_image_that_is_built_goes_to_all_others_and_one_with_a_digest_is_pulled_by_each() -> None:
+    built = [image(number, content="FROM scratch\n") for number in range(1, 4)]
+    assert upstreams(whole([*built], {"n2"})[0]) == {"n1": "n2", "n3": "n2"}
+    pinned = [image(number, digest="sha256:" + "1" * 64) for number in range(1, 4)]
+    assert upstreams(whole([*pinned], {"n2"})[0]) == {}
+    assert upstreams(whole([image(1), image(2), image(3, spread=False)], {"n1"})[0]) == {"n2": "n1"}
+
+
+def test_an_image_of_another_build_is_another_one_and_an_archive_is_sent_to_each() -> None:
+    assert (
+        upstreams(whole([image(1, content="FROM scratch\n"), image(2, content="FROM scratch\nENV A=1\n")], {"n1"})[0])
+        == {}
+    )
+    assert [image(1, archive="x.tar").passable, image(1, state="absent").passable] == ["", ""]

@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from sparkops.checkpoints.authority import Authority
+from sparkops.checkpoints.manifest import ManifestError
+from sparkops.core.plan import Step
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.worker import built_checkpoint, checkpoint, jobs, reclaiming, uses
+from sparkops.resources.upstream import Upstream
+from sparkops.worker import built_checkpoint, checkpoint, jobs, observing, reclaiming, uses
 from sparkops.worker.calls import Refused
 from tests.lab.hub import Fault, Hub
 from tests.worker import checkpoints_made as made
@@ -273,3 +277,62 @@ def test_verification_and_removal_know_built_folders(declare: Declare, base: Che
     built_checkpoint.converge(call(), one.ask(), found(one), None, {})
     assert beside(one) == ["base"]
     assert apply(base) == []
+
+
+def passed_on(source: BuiltCheckpoint, receiver: BuiltCheckpoint) -> dict[str, Any]:
+    """What `converge` of the receiver gets, and with that the source's relay running."""
+    way = Upstream(
+        source=source, addresses=("127.0.0.1",), fabric=True, receivers=("n2",), authority=(run := Authority())
+    )
+    said = built_checkpoint.relay(call(), way._relay("127.0.0.1"))
+    peer = {**said, "node": "n1", "address": "127.0.0.1", "credentials": run.receiver("n2")}
+    step = Step(
+        id=receiver.id,
+        kind=receiver.kind,
+        node="n2",
+        action="create",
+        before=None,
+        after=receiver.desired(),
+        changes=(),
+    )
+    return {
+        "kind": receiver.kind,
+        "id": receiver.id,
+        "ask": receiver.ask(),
+        "before": built_checkpoint.observe(receiver.ask()),
+        "want": receiver.desired(),
+        "action": "create",
+        "act": receiver.received(receiver.act(step), peer),
+    }
+
+
+def test_it_is_received_from_the_node_that_built_it_and_is_as_declared(
+    declare: Declare, hub: Hub, tmp_path: Path
+) -> None:
+    source, receiver = declare(), declare(name=str(tmp_path / "models" / "received"))
+    apply(source)
+    hub.forget()
+    assert differing(receiver, observing.converge(call(), passed_on(source, receiver))["found"]) == []
+    assert hub.bytes_sent() == 0
+    records = [(Path(each.name) / ".sparkops" / "manifest.json").read_text() for each in (source, receiver)]
+    assert records[0] == records[1]
+    assert made.load(Path(receiver.name)) == made.load(Path(source.name))
+    base = {path.name: path.stat().st_ino for path in Path(source.base).iterdir()}
+    assert set(inodes(receiver).items()) & set(base.items()), "what the base has came over the network"
+    assert beside(receiver) == ["base", "built", "received"]
+
+
+def test_what_a_source_tells_of_its_files_is_not_believed_where_it_leads_outside(declare: Declare) -> None:
+    one = declare()
+    for lie in ([["../x", 1, "sha256:" + "0" * 64]], [["x", "much", "sha256:" + "0" * 64]], [1], None):
+        with pytest.raises(ManifestError):
+            one.received({"donors": [], "manner": {}}, {"node": "n1", "files": lie})
+
+
+def test_a_folder_whose_record_was_edited_is_not_passed_on(declare: Declare, tmp_path: Path) -> None:
+    source = declare()
+    apply(source)
+    record = Path(source.name) / ".sparkops" / "manifest.json"
+    record.write_text(record.read_text() + " ")
+    with pytest.raises(Refused, match="does not hold what is declared"):
+        passed_on(source, declare(name=str(tmp_path / "models" / "received")))
