@@ -238,7 +238,7 @@ def _print_verified(printer: Printer, found: Sequence[Verified]) -> None:
 
 
 def _source(what: str, revision: str, endpoint: str) -> Source:
-    from sparkops.checkpoints.hub import Hub
+    from sparkops.checkpoints.hub import Hub, NoRepository
     from sparkops.checkpoints.inspect import FolderSource, HubSource, InspectError
     from sparkops.checkpoints.manifest import is_repository
 
@@ -250,7 +250,10 @@ def _source(what: str, revision: str, endpoint: str) -> Source:
             f"{what} is neither a folder nor a repository's name", hint="name a folder, or a repository as ORG/NAME"
         )
     hub = Hub(endpoint, _token())
-    resolved = hub.resolve(what, revision)
+    try:
+        resolved = hub.resolve(what, revision)
+    except NoRepository as error:
+        raise NoRepository(f"{error.what}, and no such folder here", where=error.where, hint=error.hint) from None
     return HubSource(hub, hub.manifest(what, resolved.commit))
 
 
