@@ -61,7 +61,7 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
         call, f"checkpoint {ask['folder']}", "built_checkpoint", "build", {"ask": ask, "act": act}, attach=_word(act)
     )
     for note in said.get("notes", []):
-        call.progress(note)
+        call.progress(notice=f"checkpoint {place.folder}: {note}")
 
 
 def _word(act: State) -> str:

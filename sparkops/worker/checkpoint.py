@@ -51,7 +51,7 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
         return
     said = _bring(call, ask, act, act["mode"])
     for note in said.get("notes", []):
-        call.progress(note)
+        call.progress(notice=f"checkpoint {place.folder}: {note}")
 
 
 def _bring(call: Call, ask: State, act: State, mode: str) -> State:

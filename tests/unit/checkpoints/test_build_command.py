@@ -57,10 +57,14 @@ def test_a_folder_is_built_into_another_and_then_left_alone(
     assert tensors["lm_head.weight"][0] == "I8"
     assert sum(dtype == "F8_E4M3" for dtype, _, _ in tensors.values()) == 12
     assert [each.name for each in output.parent.iterdir()] == ["hybrid"]
+    told = capsys.readouterr().err.splitlines()
+    for note in ("lm_head: in INT8; it takes an engine", "ranges can't be proven by sha256"):
+        assert [line.startswith(f"i checkpoint {output}: ") for line in told if note in line] == [True]
     hub.forget()
-    capsys.readouterr()
     assert run(words) == 0
-    assert "built already, and as declared" in capsys.readouterr().out
+    again = capsys.readouterr()
+    assert "built already, and as declared" in again.out
+    assert "i checkpoint" not in again.err
     assert hub.bytes_sent() == 0
 
 
