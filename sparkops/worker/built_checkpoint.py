@@ -38,13 +38,11 @@ def observe(ask: State) -> State | None:
 
 def _told(digest: str, record: State, index: verifying.Index) -> State:
     built = record.get("built", {}) if digest and digest == index.record else {}
-    donors = [each for each in built.get("donors", []) if isinstance(each, dict)]
     return {
         "identity": str(built.get("identity", "")),
         "repository": record.get("repository", "") if built else "",
         "commit": record.get("commit", "") if built else "",
-        "donors": [f"{each.get('repository')}@{str(each.get('commit'))[:12]}" for each in donors],
-        "steps": [next(iter(step), "") for step in built.get("steps", [])],
+        **proof.made_of(record if built else {}),
         "size": sum(size for _, size, _ in record.get("files", [])),
     }
 

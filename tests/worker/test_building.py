@@ -332,3 +332,16 @@ def test_an_index_that_is_not_what_the_headers_say_is_refused(small: Path, tmp_p
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(Refused, match="names tensors that no file holds: ghost"):
         Build(base, tmp_path / "staging", [{"lm_head": "int8"}]).run()
+
+
+def test_only_a_file_that_the_index_names_nowhere_can_be_left_out(small: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(small, tmp_path / "base"))
+    index = json.loads((base / "model.safetensors.index.json").read_text())
+    moved, last = {**index["weight_map"]}, index["weight_map"]["lm_head.weight"]
+    moved["lm_head.weight"] = "model-00001-of-00003.safetensors"
+    unnamed = {name: path for name, path in index["weight_map"].items() if path != last}
+    for weight_map, way_out in ((moved, "another revision"), (unnamed, f"`only: indexed` to leave out {last}")):
+        (base / "model.safetensors.index.json").write_text(json.dumps({**index, "weight_map": weight_map}))
+        with pytest.raises(Refused, match="which stands in") as refused:
+            Build(base, tmp_path / "staging", [{"lm_head": "int8"}]).run()
+        assert way_out in refused.value.hint
