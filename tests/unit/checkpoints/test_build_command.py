@@ -140,7 +140,7 @@ def test_room_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> Non
     ("built", "steps", "what", "way_out"),
     [
         (False, (), "✓ org/int4@0123456789ab: ", "sparkops apply fetches them again, and only them"),
-        (True, ("hybrid", "lm_head"), "✓ built from org/int4@0123456789ab by hybrid, lm_head with weights of org/fp8@ab:",
+        (True, ("hybrid", "lm_head"), "✓ built from org/int4@0123456789ab by hybrid, lm_head with weights of org/fp8",
          "sparkops apply builds them again, and only them"),
         (True, ("quantize",), "✓ built from org/int4@0123456789ab by quantize", "builds the whole folder again"),
     ],
