@@ -22,7 +22,7 @@ from sparkops.worker.calls import Refused
 from sparkops.worker.checkpoint_place import RECORD
 from sparkops.worker.draft import Draft, Entry, Gate, Made, Read, Stored
 from sparkops.worker.fetching_content import STORE, Ranges, make_store
-from sparkops.worker.tracking import Say, Tracker, enough_space, sync
+from sparkops.worker.tracking import Say, Tracker, enough_space, size_text, sync
 from sparkops.worker.verifying_sources import take_over
 
 Wanted = dict[int, dict[str, Ranges]]
@@ -256,7 +256,7 @@ class Building:
         for number, ranges in wanted.items():
             source, need = self._sources[number], sum(map(length, coalesced(ranges, 0).values()))
             draft.notes.append(
-                f"{source.label}: {source.fetched >> 20} MiB fetched by ranges for the {need >> 20} MiB needed; "
+                f"{source.label}: {size_text(source.fetched)} fetched by ranges for the {size_text(need)} needed; "
                 "ranges can't be proven by sha256, only by the file's size and the samples"
             )
         files = [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())]
