@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from sparkops.checkpoints.indexed import ALONE, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit, parse
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
 PUBLIC = "https://huggingface.co"
 TIMEOUT = 20.0
 PARTIAL = 206
+ADDRESS = "write it with https://, as in https://hub.example.org (or http:// on a network that you trust)"
 
 
 class HubError(SparkopsError):
     """The hub refused: no such repository or revision, no access."""
+
+
+class NoRepository(HubError):
+    """The hub has no repository of this name, or doesn't show it."""
 
 
 class HubUnreachable(HubError):
@@ -50,18 +56,29 @@ class Resolved:
 
 
 class Hub:
-    """One hub. `endpoint` "" means HF_ENDPOINT of the environment, else the public one; `cache` keeps manifests."""
+    """One hub. `endpoint` "" means HF_ENDPOINT of the environment, else the public one; `cache` keeps manifests.
+
+    Raises HubError for an endpoint that is no address.
+    """
 
     def __init__(self, endpoint: str = "", token: Secret | None = None, cache: Path | None = None) -> None:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC).rstrip("/")
+        if not is_address(self.endpoint):
+            where = "" if endpoint else "HF_ENDPOINT of the environment"
+            raise HubError(f"{self.endpoint!r} is no address of a hub", where=where, hint=ADDRESS)
         self._token = token
         self._cache = cache if cache is not None else default_cache()
 
     @contextlib.contextmanager
     def _asking(self, repository: str, revision: str) -> Iterator[HfApi]:
         """The client; its exceptions become HubError in words."""
+        import logging
+
         from huggingface_hub import HfApi
 
+        logging.getLogger("huggingface_hub").setLevel(
+            logging.CRITICAL
+        )  # what it logs of its tries, the error says once
         token = self._token.reveal() if self._token is not None else False
         api = HfApi(endpoint=self.endpoint, token=token, library_name="sparkops")
         try:
@@ -171,7 +188,9 @@ class Hub:
         status = getattr(getattr(error, "response", None), "status_code", None)
         given = self._token is not None
         if isinstance(error, errors.OfflineModeIsEnabled):
-            return HubUnreachable("HF_HUB_OFFLINE is set, so the hub is not asked", where=where, hint=_PIN)
+            return HubUnreachable(
+                "HF_HUB_OFFLINE is set, so the hub is not asked", where=where, hint=_waiting(_CHECK, revision)
+            )
         if isinstance(error, errors.GatedRepoError):
             return HubError("the repository is gated" + (" and this token has no access" if given else ""), where=where,
                             hint=f"accept the licence at {self.endpoint}/{repository}"
@@ -186,20 +205,26 @@ class Hub:
             return HubError("the hub refuses the token", where=where, hint="declare a valid `token`, or none")
         if isinstance(error, errors.RepositoryNotFoundError):
             hint = "check the name" + ("" if given else "; a private one needs `token: !env HF_TOKEN`")
-            return HubError("there is no such repository, or it is private", where=where, hint=hint)
+            return NoRepository("there is no such repository, or it is private", where=where, hint=hint)
         if isinstance(error, errors.HFValidationError):
             return HubError(f"{repository!r} is no repository's name", where=where, hint="it is written ORG/NAME")
         if status in (401, 403):
             return HubError(f"access denied ({status})", where=where, hint="declare the `token` of a user with access")
         if status == 429:
-            return HubUnreachable("the hub answers that it is asked too often (429)", where=where, hint=_LATER)
+            return HubUnreachable(
+                "the hub answers that it is asked too often (429)", where=where, hint=_waiting(_LATER, revision)
+            )
         if status is not None:
-            return HubUnreachable(f"the hub answered {status}", where=where, hint=_LATER)
+            return HubUnreachable(f"the hub answered {status}", where=where, hint=_waiting(_LATER, revision))
         if isinstance(error, OSError) or type(error).__module__.startswith(
             ("httpx", "httpcore", "requests", "urllib3")
         ):
-            return HubUnreachable(f"the hub can't be reached ({type(error).__name__})", where=where, hint=_PIN)
-        return HubError(f"the hub's client failed ({type(error).__name__})", where=where, hint=_LATER)
+            return HubUnreachable(
+                f"the hub can't be reached ({type(error).__name__})", where=where, hint=_waiting(_CHECK, revision)
+            )
+        return HubError(
+            f"the hub's client failed ({type(error).__name__})", where=where, hint=_waiting(_LATER, revision)
+        )
 
     def _nearest(self, api: HfApi, repository: str, revision: str) -> str:
         """The branches and tags that look like the revision."""
@@ -212,8 +237,24 @@ class Hub:
         return f"did you mean {' or '.join(close)}?" if close else "the repository has no branch"
 
 
-_PIN = "check network and proxy; with `revision` pinned to a full commit, a known manifest needs no hub"
-_LATER = "try again later; with `revision` pinned to a full commit, a known manifest needs no hub"
+_CHECK = "check network, proxy and endpoint"
+_LATER = "try again later"
+
+
+def _waiting(way: str, revision: str) -> str:
+    """The way out where the hub gives no answer."""
+    if is_commit(revision):
+        return f"{way}; this commit's list of files is not known here yet, once it is, no hub is asked for it"
+    return f"{way}; with `revision` pinned to a full commit, a known manifest needs no hub"
+
+
+def is_address(endpoint: str) -> bool:
+    """Whether a hub can be asked there: https:// or http://, and a host."""
+    try:
+        parts = urlsplit(endpoint)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def default_cache() -> Path:

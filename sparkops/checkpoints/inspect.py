@@ -28,6 +28,7 @@ GUESS = 256 << 10
 """Bytes that the first read of a file takes: most headers fit, so most files cost one request."""
 _ONE_BY_ONE = threading.Lock()
 """Headers are fetched side by side and parsed in turn: a hostile one takes ten times its size until it is refused."""
+INDEX = "model.safetensors.index.json"
 NAMED = 5
 """How many names a fault shows."""
 
@@ -152,9 +153,12 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
     good = {path: head for path, head in heads.items() if isinstance(head, Header)}
     faults += _duplicates(good)
     config = _json(source, sizes, "config.json", faults)
-    faults += _index_faults(source, sizes, good, set(heads) - set(good))
+    index = _json(source, sizes, INDEX, faults) if INDEX in sizes else None
+    faults += _index_faults(index, sizes, good, set(heads) - set(good))
     text = config.get("text_config") or config
-    faults += _mtp_faults([each.name for head in good.values() for each in head.tensors], text)
+    unread = _unread(index, good)
+    if unread or len(good) == len(heads):
+        faults += _mtp_faults([*(each.name for head in good.values() for each in head.tensors), *unread], text)
     shares = _shares(good)
     complete = bool(config) and len(good) == len(heads)
     return Inspection(
@@ -208,25 +212,36 @@ def _duplicates(heads: Mapping[str, Header]) -> list[Fault]:
     ]
 
 
+def _weight_map(index: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    found = (index or {}).get("weight_map")
+    return found if isinstance(found, dict) else None
+
+
+def _unread(index: Mapping[str, Any] | None, heads: Mapping[str, Header]) -> list[str]:
+    """The tensors that the index names in files whose headers are not known."""
+    return [tensor for tensor, path in (_weight_map(index) or {}).items() if str(path) not in heads]
+
+
 def _index_faults(
-    source: Source, sizes: Mapping[str, int], heads: Mapping[str, Header], broken: set[str]
+    index: Mapping[str, Any] | None, sizes: Mapping[str, int], heads: Mapping[str, Header], broken: set[str]
 ) -> list[Fault]:
-    name = "model.safetensors.index.json"
+    """What is wrong with the index; None stands for none, {} for one that can't be read, which is a fault already."""
+    name = INDEX
+    if index is None:
+        several = len(heads) + len(broken) > 1
+        return [Fault(name, "there are several shards and no index", "fetch the index")] if several else []
+    weight_map = _weight_map(index)
+    if weight_map is None:
+        return [Fault(name, "it has no weight_map", "fetch the index again")] if index else []
     faults: list[Fault] = []
-    if name not in sizes:
-        if len(heads) + len(broken) > 1:
-            faults.append(Fault(name, "there are several shards and no index", "fetch the index"))
-        return faults
-    index = _json(source, sizes, name, faults)
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict):
-        return [*faults, Fault(name, "it has no weight_map", "fetch the index again")] if index else faults
     held = {each.name: path for path, head in heads.items() for each in head.tensors}
-    absent = [tensor for tensor, path in weight_map.items() if path not in broken and _lacks(heads, path, tensor)]
-    files = sorted({str(path) for path in weight_map.values()} - set(sizes))
+    named = {tensor: str(path) for tensor, path in weight_map.items()}
+    files = sorted(set(named.values()) - set(sizes))
+    lost = {*files, *broken}
+    absent = [tensor for tensor, path in named.items() if path not in lost and _lacks(heads, path, tensor)]
     if files:
         faults.append(Fault(name, f"it names files that are not there: {', '.join(files[:NAMED])}", "fetch them"))
-    elif absent:
+    if absent:
         faults.append(Fault(name, f"it names tensors that their files do not hold: {_some(absent)}", "build it anew"))
     unnamed = [tensor for tensor in held if tensor not in weight_map]
     if unnamed:
@@ -239,8 +254,8 @@ def _index_faults(
     return faults
 
 
-def _lacks(heads: Mapping[str, Header], path: Any, tensor: str) -> bool:
-    head = heads.get(path) if isinstance(path, str) else None
+def _lacks(heads: Mapping[str, Header], path: str, tensor: str) -> bool:
+    head = heads.get(path)
     return head is None or tensor not in head.names
 
 
@@ -250,9 +265,10 @@ def _mtp_faults(names: list[str], text_config: Mapping[str, Any]) -> list[Fault]
         return []
     if not any(part_of(name) == "mtp" for name in names):
         layers = text_config["mtp_num_hidden_layers"]
-        text = f"config.json promises {layers} MTP layer(s) and no tensor of it is there"
+        promised = "an MTP layer" if layers == 1 else f"{layers} MTP layers"
+        text = f"config.json promises {promised}, of which no tensor is there"
         return [Fault("", text, "serve it without MTP speculation, or graft the weights")]
-    return [Fault("", f"the MTP weights are incomplete: {_some(missing)} are missing", "graft them whole")]
+    return [Fault("", f"the MTP weights are incomplete, without {_some(missing)}", "graft them whole")]
 
 
 def _some(names: Any) -> str:

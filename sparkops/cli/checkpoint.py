@@ -179,7 +179,7 @@ def build(
     if not check:
         emit(report, form, None, no_color=no_color, verbose=0)
         if form == "text" and not report.plan.steps and report.exit_status == 0:
-            click.echo(f"{report.cluster}: built already, and as declared")
+            click.echo(f"{output}: built already, and as declared")
         return report.exit_status
     if form == "json":
         click.echo(json.dumps({"schema": "sparkops.build-check/1", **dataclasses.asdict(told)}, indent=1))
@@ -204,8 +204,15 @@ def _print_checked(printer: Printer, told: Checked) -> None:
         )
         for note in step.notes:
             printer.line((note, "dim"), indent=4)
-    if not told.refused:
-        printer.line(f"{told.output}: {size(told.size)} in {count(told.files, 'file')}, {size(told.written)} to write")
+    if told.files:
+        words = f"{told.output}: {size(told.written)} to write of {size(told.size)} in {count(told.files, 'file')}"
+        printer.line(words + (", the rest is the base's" if told.written < told.size else ""))
+        room = f"{size(told.needed)} needed on its disk, {size(told.free)} free"
+        if told.needed > told.free:
+            printer.line(("✗ ", "red"), f"not enough space: {room}")
+            printer.line("→ free some space, or give an output on a larger disk", indent=4)
+        else:
+            printer.line(room)
         printer.line(("the numbers are held against the base when it is built", "dim"))
 
 
@@ -228,17 +235,35 @@ def _print_verified(printer: Printer, found: Sequence[Verified]) -> None:
         elif each.good:
             read = f"{size(each.hashed)} read in {duration(each.seconds)}" if each.hashed else "unchanged"
             read += f", hashed {each.hashed_at}" if each.hashed_at else ""
-            what = f"{each.repository}@{each.commit[:12]}: {count(each.files, 'file')}, {size(each.size)}, {read}"
+            what = f"{_origin(each)}: {count(each.files, 'file')}, {size(each.size)}, {read}"
             printer.line(("✓ ", "green"), what, indent=2)
         for word, paths in (("missing", each.missing), ("with other content", each.wrong)):
             if paths:
                 printer.line(("✗ ", "red"), f"{count(len(paths), 'file')} {word}: {names(paths)}", indent=2)
         if not each.good and not each.why:
-            printer.line(("sparkops apply fetches them again, and only them", "dim"), indent=4)
+            printer.line((_mended(each), "dim"), indent=4)
+
+
+def _origin(each: Verified) -> str:
+    """What a folder on a node is, or what it is built from."""
+    origin = f"{each.repository}@{each.commit[:12]}"
+    if not each.built:
+        return origin
+    donors = f" with weights of {', '.join(each.donors)}" if each.donors else ""
+    return f"built from {origin} by {', '.join(each.steps)}{donors}"
+
+
+def _mended(each: Verified) -> str:
+    """What an apply does about missing and damaged files."""
+    if not each.built:
+        return "sparkops apply fetches them again, and only them"
+    if "quantize" in each.steps:
+        return "sparkops apply quantises and builds the whole folder again: two runs need not make the same bytes"
+    return f"{_origin(each)}: sparkops apply builds them again, and only them"
 
 
 def _source(what: str, revision: str, endpoint: str) -> Source:
-    from sparkops.checkpoints.hub import Hub
+    from sparkops.checkpoints.hub import Hub, NoRepository
     from sparkops.checkpoints.inspect import FolderSource, HubSource, InspectError
     from sparkops.checkpoints.manifest import is_repository
 
@@ -250,7 +275,10 @@ def _source(what: str, revision: str, endpoint: str) -> Source:
             f"{what} is neither a folder nor a repository's name", hint="name a folder, or a repository as ORG/NAME"
         )
     hub = Hub(endpoint, _token())
-    resolved = hub.resolve(what, revision)
+    try:
+        resolved = hub.resolve(what, revision)
+    except NoRepository as error:
+        raise NoRepository(f"{error.what}, and no such folder here", where=error.where, hint=error.hint) from None
     return HubSource(hub, hub.manifest(what, resolved.commit))
 
 

@@ -93,7 +93,9 @@ def _show(found: Reclaimable, printer: Printer) -> None:
     if rows:
         table(printer, ("NODE", "", "BYTES", ""), rows)
     total = sum(item.bytes for item in found.going)
-    printer.line(f"{size(total)} can be given back" if found.going else "nothing to give back")
+    unknown = sum(item.bytes for item in found.items if item.unknown)
+    words = f"{size(total)} can be given back" if found.going else "nothing to give back"
+    printer.line(words + (f"; of {size(unknown)} more it is not known" if unknown else ""))
 
 
 def _agreed(found: Reclaimable, form: str) -> bool:

@@ -28,7 +28,7 @@ class Result:
 class Report:
     """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs."""
 
-    command: Literal["plan", "drift", "apply", "start", "stop", "restart"]
+    command: Literal["plan", "drift", "apply", "build", "start", "stop", "restart"]
     cluster: str
     inventory: str
     plan: Plan

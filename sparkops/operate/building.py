@@ -65,18 +65,23 @@ class StepCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What a build would make. Sizes are bytes: of all weights, and of what is written rather than linked."""
+    """What a build would make. Bytes: `size` of all weights, `written` of them rather than taken over from the base.
+
+    `needed` has to be free on the output's disk, `free` is; donors and a base to be fetched included.
+    """
 
     output: str
     steps: tuple[StepCheck, ...]
     size: int = 0
     files: int = 0
     written: int = 0
+    needed: int = 0
+    free: int = 0
 
     @property
     def refused(self) -> bool:
         """Whether the build would be."""
-        return any(step.refused for step in self.steps)
+        return any(step.refused for step in self.steps) or self.needed > self.free
 
 
 def build(order: Order, *, listener: events.Listener = events.silent, stop: threading.Event | None = None) -> Report:
@@ -91,8 +96,8 @@ def build(order: Order, *, listener: events.Listener = events.silent, stop: thre
             made, resources, fleet, facts=seen.facts, stop=stop or threading.Event(), listener=listener
         )
     return Report(
-        command="apply",
-        cluster=str(order.output),
+        command="build",
+        cluster=HERE,
         inventory="",
         plan=made,
         results=results,

@@ -32,7 +32,8 @@ PATIENCE = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """An image or a folder on a node. `bytes` become free with it; `kept` says why it stays, or is empty.
+    """An image or a folder on a node. `bytes` become free with it; `kept` says why it stays, or is empty; `unknown`:
+    because it can't be told who uses it.
 
     `kind` is checkpoint, image, leftover (of a fetch), or foreign (an image that sparkops did not bring).
     """
@@ -43,6 +44,7 @@ class Item:
     bytes: int
     kept: str = ""
     note: str = ""
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +62,12 @@ class Reclaimable:
 
     @property
     def exit_status(self) -> int:
-        """4 where a removal failed, 2 where something is left to reclaim, else 3 where a node was silent, else 0."""
+        """4 where a removal failed, 2 where something is left to reclaim, 3 where something is not known, else 0."""
         if any(outcome != "done" for outcome in self.outcomes.values()):
             return 4
         if len(self.outcomes) < len(self.going):
             return 2
-        return 3 if self.silent else 0
+        return 3 if self.silent or any(item.unknown for item in self.items) else 0
 
     def as_json(self) -> dict[str, Any]:
         """`sparkops.gc/1`; documented in docs/formats.md."""
@@ -82,6 +84,7 @@ class Reclaimable:
                     "name": item.name,
                     "bytes": item.bytes,
                     "kept": item.kept,
+                    "unknown": item.unknown,
                     "note": item.note,
                     "outcome": self.outcomes.get(item),
                 }
@@ -126,12 +129,17 @@ def look(
     return Reclaimable(
         cluster=inventory.cluster,
         items=tuple(
-            Item(node=node, **{key: each[key] for key in ("kind", "name", "bytes", "kept", "note")})
+            Item(node=node, **{key: each[key] for key in ("kind", "name", "bytes", "kept", "note", "unknown")})
             for node, found in told.items()
             for each in found
         ),
-        silent={node: str(each) for node, each in answers.items() if isinstance(each, SparkopsError)},
+        silent={node: _why(each) for node, each in answers.items() if isinstance(each, SparkopsError)},
     )
+
+
+def _why(error: SparkopsError) -> str:
+    """The error without its node, beside which it stands."""
+    return f"{error.what}\n  → {error.hint}" if error.hint else error.what
 
 
 def _asks(

@@ -16,6 +16,7 @@ from sparkops.operate.following import followed
 from sparkops.operate.reach import reach
 from sparkops.reconcile.compile import compile as build
 from sparkops.reconcile.fleet import THREADS
+from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import OfRepository
 
 
@@ -24,7 +25,8 @@ class Verified:
     """One folder on one node. `why` says what kept it from being proven; sizes are bytes, `seconds` the node's own.
 
     `hashed` are the bytes that had to be read: what has not changed since it was last read is not read again.
-    `hashed_at` is when the oldest proof was made (UTC, "" where a file is missing or wrong).
+    `hashed_at` is when the oldest proof was made (UTC, "" where a file is missing or wrong). `built`: it is declared to
+    be built of the repository; its record then says by which `steps`, and with weights of which `donors`.
     """
 
     node: str
@@ -38,6 +40,9 @@ class Verified:
     hashed: int = 0
     hashed_at: str = ""
     seconds: float = 0.0
+    built: bool = False
+    steps: tuple[str, ...] = ()
+    donors: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
 
@@ -89,6 +94,6 @@ def _one(node: str, session: Session, what: OfRepository, deep: bool, listener: 
         told = dict(followed(asking, node, f"checkpoint {what.name} @{node}", listener))
     except SparkopsError as error:
         return Verified(node=node, folder=what.name, why=str(error), silent=isinstance(error, ConnectionFailed))
-    missing, wrong = (tuple(map(str, told.pop(key))) for key in ("missing", "wrong"))
+    told |= {key: tuple(map(str, told[key])) for key in ("missing", "wrong", "steps", "donors")}
     del told["manifest"]
-    return Verified(node=node, folder=what.name, missing=missing, wrong=wrong, **told)
+    return Verified(node=node, folder=what.name, built=isinstance(what, BuiltCheckpoint), **told)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparkops.checkpoints.hub import Hub
+from sparkops.checkpoints.hub import ADDRESS, Hub, is_address
 from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step
@@ -78,6 +78,8 @@ class OfRepository(Passed):
             raise InventoryError(
                 f"{self.repository!r} is no repository", where=self.where, hint="it is written ORG/NAME"
             )
+        if self.endpoint and not is_address(self.endpoint):
+            raise InventoryError(f"the endpoint {self.endpoint!r} is no address", where=self.where, hint=ADDRESS)
         if self.commit and not is_commit(self.commit):
             raise InventoryError(f"{self.commit!r} is no commit", where=self.where, hint="give all 40 digits")
         declared.one_of(self.only, "only", ("all", "indexed"), self.where)

@@ -156,7 +156,7 @@ class Resource:
         """Bring the thing from `step.before` to `step.after` on its node; yields progress, returns what was then seen.
 
         The worker compares `before` once more before it acts and observes again after. Progress mappings have the
-        fields of `StepProgress`: text, done, total, unit.
+        fields of `StepProgress`: text, done, total, unit; or `notice`, which is told for good.
         """
         answer = yield from session.stream("converge", self.order(session, step))
         return unpack(answer)

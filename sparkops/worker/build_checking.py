@@ -17,14 +17,17 @@ from sparkops.worker.calls import Call, Refused
 from sparkops.worker.draft import Draft, Entry, Made, Stored
 from sparkops.worker.fetching_content import Content, make_store
 from sparkops.worker.fetching_http import Hub
+from sparkops.worker.tracking import free_space, with_margin
 
 State = dict[str, Any]
 Tensors = dict[str, Entry]
 
 
 def look(call: Call, args: State) -> State:
-    """`{base: {folder} or a source, donors, steps, manner, folder}` → `{steps, size, files, written}`.
+    """`{base: {folder} or a source, donors, steps, manner, folder}` → `{steps, size, files, written, needed, free}`.
 
+    Bytes: `size` of all weights as files, `written` of those that are not taken over from the base as they are,
+    `needed` on the disk of the folder, where `free` are.
     Each of `steps` is `{name, changed, added, removed, from_donors, notes}`, or `{name, refused, hint}` as the last.
     """
     place = tempfile.mkdtemp(prefix="sparkops-check-")
@@ -40,7 +43,11 @@ def look(call: Call, args: State) -> State:
         base = args["base"].get("folder") or _headers(args, say, check)
         order = {**args, "files": [], "identity": "", "known": {}}
         handle = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return _told(Building(order, handle, say, check), args["steps"])
+        fetched = sum(size for _, size, _ in args["base"].get("files", []))
+        return {
+            **_told(Building(order, handle, say, check), args["steps"], fetched),
+            "free": free_space(args["folder"]),
+        }
 
     def hear(message: State) -> None:
         if isinstance(message.get("progress"), dict):
@@ -73,7 +80,8 @@ def _headers(args: State, say: rights.Report, check: Any) -> str:
     return "base"
 
 
-def _told(building: Building, steps: list[State]) -> State:
+def _told(building: Building, steps: list[State], fetched: int) -> State:
+    """`fetched` are the bytes of a base that is not here yet."""
     done: list[State] = []
     before: list[Tensors] = []
     notes: list[str] = []
@@ -90,13 +98,15 @@ def _told(building: Building, steps: list[State]) -> State:
     except Refused as error:
         name = next(iter(steps[len(done)])) if len(done) < len(steps) else "the result"
         refused = {"name": name, "refused": str(error), "hint": error.hint, "notes": []}
-        return {"steps": [*done, refused], "size": 0, "files": 0, "written": 0}
+        return {"steps": [*done, refused], "size": 0, "files": 0, "written": 0, "needed": 0}
     outputs = building.outputs(draft)
+    written = sum(output.size for output in outputs)
     return {
         "steps": done,
-        "size": sum(entry.size for entry in before[-1].values()),
+        "size": written + building.taken_over(draft, outputs),
         "files": len(draft.files),
-        "written": sum(output.size for output in outputs),
+        "written": written,
+        "needed": with_margin(building.need(outputs) + fetched),
     }
 
 

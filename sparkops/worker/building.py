@@ -22,7 +22,7 @@ from sparkops.worker.calls import Refused
 from sparkops.worker.checkpoint_place import RECORD
 from sparkops.worker.draft import Draft, Entry, Gate, Made, Read, Stored
 from sparkops.worker.fetching_content import STORE, Ranges, make_store
-from sparkops.worker.tracking import Say, Tracker, enough_space, sync
+from sparkops.worker.tracking import Say, Tracker, enough_space, size_text, sync
 from sparkops.worker.verifying_sources import take_over
 
 Wanted = dict[int, dict[str, Ranges]]
@@ -73,8 +73,8 @@ class Building:
         draft = self.draft(lambda name, draft: None)
         config = self._base.json(CONFIG)
         outputs = self.outputs(draft)
-        wanted = _stored(entry for output in outputs for entry in output.entries)
-        self._space(outputs, wanted)
+        wanted = _wanted(outputs)
+        enough_space(self.need(outputs), self.order["folder"])
         if outputs:
             self._hold(draft.gates, wanted)
         self._fetch(wanted)
@@ -138,9 +138,16 @@ class Building:
         before = self._original.get(path, [])
         return len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
 
-    def _space(self, outputs: list[Output], wanted: Wanted) -> None:
+    def need(self, outputs: list[Output]) -> int:
+        """The bytes that these files take on the disk, with what is still to be fetched of donors for them."""
+        wanted = _wanted(outputs)
         fetched = sum(self._sources[number].missing(ranges) for number, ranges in wanted.items())
-        enough_space(sum(output.size for output in outputs) + fetched, self.order["folder"])
+        return sum(output.size for output in outputs) + fetched
+
+    def taken_over(self, draft: Draft, outputs: list[Output]) -> int:
+        """The bytes of the base's weights that stay as they are."""
+        written = {output.path for output in outputs}
+        return sum(self._base.sizes[path] for path in draft.files if path not in written)
 
     def _hold(self, gates: list[Gate], wanted: Wanted) -> None:
         """Look through every gate. What a donor sent and fails it is not kept."""
@@ -249,7 +256,7 @@ class Building:
         for number, ranges in wanted.items():
             source, need = self._sources[number], sum(map(length, coalesced(ranges, 0).values()))
             draft.notes.append(
-                f"{source.label}: {source.fetched >> 20} MiB fetched by ranges for the {need >> 20} MiB needed; "
+                f"{source.label}: {size_text(source.fetched)} fetched by ranges for the {size_text(need)} needed; "
                 "ranges can't be proven by sha256, only by the file's size and the samples"
             )
         files = [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())]
@@ -274,6 +281,10 @@ def _apply(step: dict[str, Any], draft: Draft) -> None:
     if more or name not in STEPS:
         raise Refused(f"no step of a build is called {name}", hint=f"there are: {', '.join(STEPS)}")
     STEPS[name](draft, options)
+
+
+def _wanted(outputs: Iterable[Output]) -> Wanted:
+    return _stored(entry for output in outputs for entry in output.entries)
 
 
 def _stored(entries: Iterable[Entry]) -> Wanted:

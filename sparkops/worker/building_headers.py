@@ -121,8 +121,11 @@ class Base:
         for path, all_ in files.items():
             for entry in all_:
                 if listed.get(entry.name) != path:
-                    what = f"names {listed.get(entry.name, 'no file')!r} for {entry.name}, which stands in {path}"
-                    hint = "declare `only: indexed` to leave out what the index doesn't name, or another revision"
+                    other = str(listed.get(entry.name, "no file"))
+                    what = f"names {other!r} for {entry.name}, which stands in {path}"
+                    hint = "declare another revision: the index of this one doesn't fit its files"
+                    if path not in listed.values():
+                        hint = f"declare `only: indexed` to leave out {path}, which the index doesn't name"
                     raise Refused(f"{INDEX} of the base {what}", hint=hint)
                 absent.discard(entry.name)
         if absent:

@@ -35,13 +35,11 @@ def observe(ask: State) -> State | None:
 
 def _told(digest: str, record: State, index: verifying.Index) -> State:
     built = record.get("built", {}) if digest and digest == index.record else {}
-    donors = [each for each in built.get("donors", []) if isinstance(each, dict)]
     return {
         "identity": str(built.get("identity", "")),
         "repository": record.get("repository", "") if built else "",
         "commit": record.get("commit", "") if built else "",
-        "donors": [f"{each.get('repository')}@{str(each.get('commit'))[:12]}" for each in donors],
-        "steps": [next(iter(step), "") for step in built.get("steps", [])],
+        **proof.made_of(record if built else {}),
         "size": sum(size for _, size, _ in record.get("files", [])),
     }
 
@@ -60,7 +58,7 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
         call, f"checkpoint {ask['folder']}", "built_checkpoint", "build", {"ask": ask, "act": act}, attach=_word(act)
     )
     for note in said.get("notes", []):
-        call.progress(note)
+        call.progress(notice=f"checkpoint {place.folder}: {note}")
 
 
 def _word(act: State) -> str:

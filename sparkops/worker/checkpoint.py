@@ -49,7 +49,7 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
         return
     said = _bring(call, ask, act, act["mode"])
     for note in said.get("notes", []):
-        call.progress(note)
+        call.progress(notice=f"checkpoint {place.folder}: {note}")
 
 
 def _bring(call: Call, ask: State, act: State, mode: str) -> State:
@@ -215,7 +215,7 @@ def _unchanged(args: State) -> State | None:
         os.close(existing)
     if not found["hashed"] or index.record not in ("", digest):
         return None
-    told: State = {key: record[key] for key in ("repository", "commit")}
+    told: State = {**{key: record[key] for key in ("repository", "commit")}, **proof.made_of(record)}
     told |= {"files": len(files), "size": sum(size for _, size, _ in files), "hashed": 0, "missing": [], "wrong": []}
     return {**told, "manifest": digest, "hashed_at": found["hashed"]}
 
@@ -245,7 +245,7 @@ def prove(job: jobs.Job, args: State) -> State:
         index.save(keep={verifying.identity(status) for _, status in proof.walk(existing)})
     if index.record and digest != index.record:
         done["wrong"].append(RECORD)
-    what = {key: record.get(key, "") for key in ("repository", "commit")}
+    what = {**{key: record.get(key, "") for key in ("repository", "commit")}, **proof.made_of(record)}
     hashed_at = proof.held(existing, record["files"], index, deep=False)["hashed"]
     return {**done, **what, "manifest": digest, "hashed_at": hashed_at, "seconds": time.time() - started}
 

@@ -50,6 +50,16 @@ def seen(ask: State, told: Callable[[str, State, verifying.Index], State]) -> St
         os.close(handle)
 
 
+def made_of(record: State) -> State:
+    """By which `steps`, and with weights of which `donors`, a record says that its folder was built."""
+    built = record.get("built", {})
+    donors = [each for each in built.get("donors", []) if isinstance(each, dict)]
+    return {
+        "donors": [f"{each.get('repository')}@{str(each.get('commit'))[:12]}" for each in donors],
+        "steps": [next(iter(step), "") for step in built.get("steps", [])],
+    }
+
+
 def held(handle: int, files: list[tuple[str, int, str]], index: verifying.Index, deep: bool) -> State:
     """Which files of a record are missing, wrong or unverified; `hashed`: since when all is proven, or ""."""
     lists: dict[str, list[str]] = {"missing": [], "wrong": [], "unverified": []}

@@ -23,6 +23,8 @@ from sparkops.worker.fetching_http import Remote, Retry
 BLOCK = 1 << 20
 TRIES = 6
 """Tries in a row that bring nothing, after which a segment is given up."""
+FEW_TRIES = 3
+"""The same for what time alone hardly mends."""
 LONGEST_PAUSE = 300.0
 LINGER = 2.0
 """Seconds that connections get to note what has arrived when the run ends early."""
@@ -209,7 +211,7 @@ class Fetch:
             try:
                 body = client.get(file.remote, position, segment.end)
                 if not body.ranged and file.content.partial:
-                    raise Retry("the server answers a range with the whole file")
+                    raise Retry("the server answers a range with the whole file", hint=_NO_RANGES)
                 if not body.ranged and not file.alone(segment):
                     client.close()
                     return True
@@ -229,9 +231,10 @@ class Fetch:
                 tries = 1 if got > position else tries + 1
                 position = got
                 client.close()
-                if tries > TRIES:
-                    raise Refused(f"{file.remote.label}: {error.why}; given up after {TRIES} tries in a row",
-                                  hint=self._source.silent) from None  # fmt: skip
+                most = FEW_TRIES if error.hint else TRIES
+                if tries > most:
+                    raise Refused(f"{file.remote.label}: {error.why}; given up after {most} tries in a row",
+                                  hint=error.hint or self._source.silent) from None  # fmt: skip
                 self._pause(tries, error.after)
         return True
 
@@ -330,6 +333,9 @@ class Fetch:
         while asked is None and (left := until - time.monotonic()) > 0:
             self._stop()
             time.sleep(min(left, 0.2))
+
+
+_NO_RANGES = "a proxy on the way or the endpoint passes no ranges on: go without the proxy, or by another endpoint"
 
 
 def _broken(error: Exception) -> str:

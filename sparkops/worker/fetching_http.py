@@ -24,14 +24,15 @@ _USER_AGENT = "sparkops"
 class Retry(Exception):
     """This try failed and another may not; `after` is the seconds that the server asks to wait, or None.
 
-    `waiting`: the file is not there yet, which is no failure.
+    `waiting`: the file is not there yet, which is no failure. `hint`: the way out of what time alone hardly mends.
     """
 
-    def __init__(self, why: str, after: float | None = None, waiting: bool = False) -> None:
+    def __init__(self, why: str, after: float | None = None, waiting: bool = False, hint: str = "") -> None:
         super().__init__(why)
         self.why = why
         self.after = after
         self.waiting = waiting
+        self.hint = hint
 
 
 @dataclass

@@ -204,8 +204,14 @@ def outcome(folder: str) -> Any:
     result = _read(folder, "result.json")
     if result is None:
         with open(os.path.join(folder, "log"), errors="replace", encoding="utf-8") as file:
-            said = file.read()[-4000:]
-        raise Refused("the job ended without a result", hint="run apply again to resume", detail=said)
+            log = file.read()[-4000:]
+        key, text = (_read(folder, "job.json") or {}).get("key", ""), said(folder).get("text")
+        raise Refused(
+            f"the job of {key} ended without a result: it was killed"
+            + (f"; what it told last: {text}" if text else ""),
+            hint="run the same command again (an apply, a build): it goes on from there",
+            detail=log,
+        )
     if "error" in result:
         error = result["error"]
         raise Refused(error["what"], error["type"], error["hint"], error["detail"])

@@ -32,11 +32,12 @@ Item = dict[str, Any]
 
 
 def look(call: Call, args: dict[str, Any]) -> list[Item]:
-    """All of it. Raises Unknown where it can't be told who uses what.
+    """All of it. Raises Unknown for images where Docker does not tell.
 
     `args`: state_dir, cluster, `kinds` (checkpoint, image), what is declared (`folders`, `images`, `builds`), and
-    `foreign` to list images that sparkops did not bring. Answers `{kind, name, bytes, kept, note, claim}`: kind
-    `leftover` is what a fetch left behind, `foreign` an image of somebody else; `kept` is empty for what can go.
+    `foreign` to list images that sparkops did not bring. Answers `{kind, name, bytes, kept, unknown, note,
+    claim}`: kind `leftover` is what a fetch left behind, `foreign` an image of somebody else; `kept` is empty for what
+    can go; `unknown`: it is kept since it can't be told who uses it.
     """
     found = uses.look(args["state_dir"], args["cluster"])
     mine = claimed.records(args["state_dir"]).get(args["cluster"], {})
@@ -87,14 +88,18 @@ def checkpoint(folder: str, declared: list[str], found: uses.Uses, *, claim: boo
     ]
     if os.path.lexists(folder):
         kept = (DECLARED if wanted else "") or held or found.folder(folder) or _strange(place)
-        items.append(_item("checkpoint", folder, _size(folder), kept, claim=claim))
+        unknown = bool(kept) and kept == found.unknown
+        items.append(_item("checkpoint", folder, _size(folder), kept, claim=claim, unknown=unknown))
     elif claim and not wanted:
         items.append(_item("checkpoint", folder, 0, held, note=GONE, claim=True))
     return items
 
 
-def _item(kind: str, name: str, size: int, kept: str, *, note: str = "", claim: bool = False) -> Item:
-    return {"kind": kind, "name": name, "bytes": size, "kept": kept, "note": note, "claim": claim}
+def _item(
+    kind: str, name: str, size: int, kept: str, *, note: str = "", claim: bool = False, unknown: bool = False
+) -> Item:
+    about = {"kind": kind, "name": name, "bytes": size, "kept": kept, "unknown": unknown}
+    return {**about, "note": note, "claim": claim}
 
 
 def _strange(place: Place) -> str:

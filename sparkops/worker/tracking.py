@@ -10,6 +10,8 @@ from sparkops.worker.calls import Refused
 
 RATE_OVER = 10.0
 """Seconds over which the shown rate is an average."""
+SHOWN_FROM = 1 << 20
+"""Bytes of a phase from which its rate tells something."""
 MARGIN = 4 << 20
 """Bytes that must stay free beside the needed ones and a fiftieth of them."""
 
@@ -37,7 +39,7 @@ class Tracker:
             since, before = self._past[0]
             rate = max(0, self._done - before) / max(now - since, 0.2)
             self._past.append((now, self._done))
-            text = f"{self._word}, {rate / 1e6:.1f} MB/s"
+            text = f"{self._word}, {rate / 1e6:.1f} MB/s" if self._total >= SHOWN_FROM else self._word
             self._say({"progress": {"text": text, "done": self._done, "total": self._total}})
 
     def read(self, amount: int) -> None:
@@ -48,14 +50,25 @@ class Tracker:
 
 def enough_space(need: int, folder: str) -> None:
     """Raises Refused where the working directory's disk, which is that of `folder`, has no room for `need` bytes."""
-    space = os.statvfs(".")
-    have = space.f_bavail * space.f_frsize
-    need += MARGIN + need // 50
+    have, need = free_space("."), with_margin(need)
     if need > have:
         raise Refused(
             f"not enough space for {folder}: {size_text(need)} are needed, {size_text(have)} are free there",
             hint="free some space (sparkops gc shows what nothing needs), or declare a folder on a larger disk",
         )
+
+
+def with_margin(need: int) -> int:
+    """What has to be free for `need` bytes."""
+    return need + MARGIN + need // 50
+
+
+def free_space(folder: str) -> int:
+    """The bytes that a user can still write to the disk of a folder, or of the nearest one above it that is there."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder) or "."
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
 
 
 def size_text(amount: int) -> str:

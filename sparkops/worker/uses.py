@@ -1,15 +1,17 @@
 """Who on this node uses a folder or an image: containers, units, services' specs, programs, jobs, other clusters.
 
-Looking only. What can't be looked at raises Unknown, so that nobody takes it for unused. In doubt it says used.
+Looking only. What can't be looked at is never taken for unused: in doubt it says used, or why it can't tell.
 """
 
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 from sparkops.worker import claimed, docker, jobs
+from sparkops.worker.calls import Unknown
 
 UNITS = "/etc/systemd/system"
 SPECS = "/etc/sparkops/services"
@@ -22,7 +24,8 @@ class Uses:
     """What was found at one look. Each question is answered by the first reason found, "" where there is none.
 
     `containers` as the engine lists them; `texts` are units and specs by path; `programs` argument lists by number;
-    `others` the claims of other clusters, key → their names; `working` the keys of running jobs.
+    `others` the claims of other clusters, key → their names; `working` the keys of running jobs. `blind` says why the
+    containers could not be looked at.
     """
 
     def __init__(
@@ -32,12 +35,14 @@ class Uses:
         programs: dict[int, list[str]],
         others: dict[str, list[str]],
         working: list[str],
+        blind: str = "",
     ) -> None:
         self.containers = containers
         self.texts = texts
         self.programs = programs
         self.others = others
         self.working = working
+        self.unknown = f"whether a container uses it is not known: {blind}" if blind else ""
 
     def job(self, key: str) -> str:
         """A job that works on it (`checkpoint /models/x`)."""
@@ -60,7 +65,7 @@ class Uses:
         for number, argv in self.programs.items():
             if any(_named(path, word) for word in argv):
                 return f"the process {number} ({os.path.basename(argv[0])}) was started with it"
-        return ""
+        return self.unknown
 
     def image(self, names: list[str], identity: str) -> str:
         """Who uses an image, by one of its names or by the engine's id."""
@@ -70,7 +75,7 @@ class Uses:
         for place, text in self.texts.items():
             if any(re.search(rf"(?<![\w.:/@-]){re.escape(name)}(?![\w.:/@-])", text) for name in names):
                 return f"{place} names it"
-        return ""
+        return self.unknown
 
 
 def overlaps(one: str, other: str) -> bool:
@@ -102,18 +107,29 @@ def _container(each: dict[str, Any]) -> str:
 
 
 def look(state_dir: str, cluster: str) -> Uses:
-    """Look at the whole node. Raises Unknown, OSError."""
+    """Look at the whole node. Raises OSError."""
+    containers, blind = _containers()
     others: dict[str, list[str]] = {}
     for name, record in claimed.records(state_dir).items():
         for key in record if name != cluster else ():
             others.setdefault(key, []).append(name)
     return Uses(
-        docker.containers(),
+        containers,
         dict(texts()),
         dict(_programs()),
         {key: sorted(names) for key, names in others.items()},
         [str(job["key"]) for job in jobs.running()],
+        blind,
     )
+
+
+def _containers() -> tuple[list[dict[str, Any]], str]:
+    """The engine's containers, none where no engine is installed; and why they are not known, or ""."""
+    try:
+        return docker.containers(), ""
+    except Unknown as error:
+        installed = os.path.exists(docker.SOCKET) or shutil.which("dockerd") is not None
+        return [], str(error) if installed else ""
 
 
 def texts() -> Iterator[tuple[str, str]]:

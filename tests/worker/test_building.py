@@ -230,23 +230,23 @@ def test_a_donor_that_fails_now_and_then_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "words", "way_out"),
     [
-        (Fault(ignore_range=True), "answers a range with the whole file"),
-        (Fault(size_delta=8), "are served where the manifest says"),
-        (Fault(status=503), "503"),
+        (Fault(ignore_range=True), "answers a range with the whole file", "go without the proxy, or by another"),
+        (Fault(size_delta=8), "are served where the manifest says", "try again later or through another endpoint"),
+        (Fault(status=503), "503", "when the hub answers"),
     ],
     ids=["ignored range", "another size", "503"],
 )
 def test_a_donor_that_always_fails_is_told_with_file_and_repository_and_nothing_is_left_half(
-    fault: Fault, words: str, small: Path, eight: Donor, hub: Hub, tmp_path: Path
+    fault: Fault, words: str, way_out: str, small: Path, eight: Donor, hub: Hub, tmp_path: Path
 ) -> None:
     hub.fail("*.safetensors", fault)
     build = Build(small, tmp_path / "staging", [SHARED], [eight])
     with pytest.raises(Refused, match=words) as refused:
         build.run()
     assert "safetensors of Qwen/fp8s@" in str(refused.value)
-    assert refused.value.hint
+    assert way_out in refused.value.hint
     assert not (build.staging / "config.json").exists()
     hub.heal()
     build.run()
@@ -332,3 +332,16 @@ def test_an_index_that_is_not_what_the_headers_say_is_refused(small: Path, tmp_p
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(Refused, match="names tensors that no file holds: ghost"):
         Build(base, tmp_path / "staging", [{"lm_head": "int8"}]).run()
+
+
+def test_only_a_file_that_the_index_names_nowhere_can_be_left_out(small: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(small, tmp_path / "base"))
+    index = json.loads((base / "model.safetensors.index.json").read_text())
+    moved, last = {**index["weight_map"]}, index["weight_map"]["lm_head.weight"]
+    moved["lm_head.weight"] = "model-00001-of-00003.safetensors"
+    unnamed = {name: path for name, path in index["weight_map"].items() if path != last}
+    for weight_map, way_out in ((moved, "another revision"), (unnamed, f"`only: indexed` to leave out {last}")):
+        (base / "model.safetensors.index.json").write_text(json.dumps({**index, "weight_map": weight_map}))
+        with pytest.raises(Refused, match="which stands in") as refused:
+            Build(base, tmp_path / "staging", [{"lm_head": "int8"}]).run()
+        assert way_out in refused.value.hint

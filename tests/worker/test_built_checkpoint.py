@@ -270,6 +270,9 @@ def test_verification_and_removal_know_built_folders(declare: Declare, base: Che
     args = {"folder": one.name, "state_dir": one.state_dir, "again": True}
     told = checkpoint.verify(call(), args)
     assert (told["wrong"], told["missing"], told["repository"]) == ([], [], BASE)
+    assert told["steps"] == found(one)["steps"] == [next(iter(step)) for step in STEPS]
+    assert told["donors"] == found(one)["donors"] != []
+    assert checkpoint.verify(call(), {**args, "again": False})["steps"] == told["steps"]
     nobody = uses.Uses([], {}, {}, {}, [])
     (item,) = reclaiming.checkpoint(one.name, [base.name], nobody, claim=True)
     assert item["kept"] == ""

@@ -110,8 +110,9 @@ def test_a_cancelled_job_stops_between_its_steps() -> None:
 def test_a_killed_job_is_told_and_can_be_begun_again() -> None:
     first, _ = call()
     threading.Timer(0.5, lambda: os.killpg(jobs.running()[0]["pid"], signal.SIGKILL)).start()
-    with pytest.raises(Refused, match="without a result"):
+    with pytest.raises(Refused, match=r"the job of thing ended without a result.*told last: at \d+") as killed:
         run(first, to=200)
+    assert "the same command again" in killed.value.hint
     assert run(call()[0], to=2)["counted"] == 2
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import reclaiming, uses
+from sparkops.operate.reclaiming import Item, Reclaimable
+from sparkops.worker import docker, reclaiming, uses
 from sparkops.worker.uses import Uses
 
 
@@ -108,6 +109,31 @@ def test_a_file_with_another_name_elsewhere_frees_nothing(tmp_path: Path) -> Non
     whole = reclaiming.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"]
     (tmp_path / "cache").hardlink_to(folder / "a")
     assert reclaiming.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"] <= whole - 5000
+
+
+def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = published(tmp_path / "m")
+    for name in ("UNITS", "SPECS"):
+        monkeypatch.setattr(uses, name, str(tmp_path / "none"))
+    (tmp_path / "sock").touch()
+    monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "sock"))
+    found = uses.look(str(tmp_path / "state"), "attic")
+    (item,) = reclaiming.checkpoint(str(folder), [], found, claim=True)
+    assert item["unknown"]
+    assert item["kept"].startswith("whether a container uses it is not known: Docker does not listen at ")
+    declared = reclaiming.checkpoint(str(folder), [str(folder)], found, claim=True)[0]
+    assert (declared["kept"], declared["unknown"]) == (reclaiming.DECLARED, False)
+    (tmp_path / "sock").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    (item,) = reclaiming.checkpoint(str(folder), [], uses.look(str(tmp_path / "state"), "attic"), claim=True)
+    assert (item["kept"], item["unknown"]) == ("", False)
+
+
+def test_what_is_not_known_has_its_own_exit_status() -> None:
+    item = Item(node="n1", kind="checkpoint", name="/m", bytes=9, kept="it is not known", unknown=True)
+    assert Reclaimable(cluster="c", items=(item,)).exit_status == 3
 
 
 def test_the_node_is_looked_at_for_units_and_drop_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 import pytest
 
 from sparkops.cli.app import run
+from sparkops.cli.checkpoint import _print_checked, _print_verified
+from sparkops.operate.building import Checked, StepCheck
+from sparkops.operate.verifying import Verified
+from sparkops.reports.text import Plain, Printer
+from sparkops.worker.tracking import free_space
 from tests.lab.hub import Hub
 from tests.worker import checkpoints_made as made
 
@@ -57,10 +63,14 @@ def test_a_folder_is_built_into_another_and_then_left_alone(
     assert tensors["lm_head.weight"][0] == "I8"
     assert sum(dtype == "F8_E4M3" for dtype, _, _ in tensors.values()) == 12
     assert [each.name for each in output.parent.iterdir()] == ["hybrid"]
+    told = capsys.readouterr().err.splitlines()
+    for note in ("lm_head: in INT8; it takes an engine", "ranges can't be proven by sha256"):
+        assert [line.startswith(f"i checkpoint {output}: ") for line in told if note in line] == [True]
     hub.forget()
-    capsys.readouterr()
     assert run(words) == 0
-    assert "built already, and as declared" in capsys.readouterr().out
+    again = capsys.readouterr()
+    assert "built already, and as declared" in again.out
+    assert "i checkpoint" not in again.err
     assert hub.bytes_sent() == 0
 
 
@@ -74,6 +84,7 @@ def test_check_says_from_the_headers_of_a_hub_what_each_step_would_do(
         ("hybrid", 12, 12),
         ("lm_head", 1, 1),
     ]
+    assert 0 < found["written"] <= found["size"] < found["needed"] < found["free"]
     assert not (tmp_path / "hybrid").exists()
     assert not list(tmp_path.glob("org*"))
     assert found["steps"] == checked(capsys, *command(base, *map(Path, [tmp_path / "hybrid"]), *words[5:]))["steps"]
@@ -109,3 +120,39 @@ def test_what_can_t_be_is_refused_before_anything_is_read(
     assert run(command(base, tmp_path / "out", *more)) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_check_says_that_there_is_no_room() -> None:
+    step = StepCheck(name="lm_head", changed=1)
+    told = Checked(output="/o", steps=(step,), size=9000, files=2, written=6000, needed=7000, free=5000)
+    text = io.StringIO()
+    _print_checked(Printer(Plain(text)), told)
+    assert told.refused
+    assert "/o: 6.0 kB to write of 9.0 kB in 2 files, the rest is the base's\n" in text.getvalue()
+    assert "✗ not enough space: 7.0 kB needed on its disk, 5.0 kB free\n" in text.getvalue()
+
+
+def test_room_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
+    assert abs(free_space(str(tmp_path / "not" / "yet")) - free_space(str(tmp_path))) < 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("built", "steps", "what", "way_out"),
+    [
+        (False, (), "✓ org/int4@0123456789ab: ", "sparkops apply fetches them again, and only them"),
+        (True, ("hybrid", "lm_head"), "✓ built from org/int4@0123456789ab by hybrid, lm_head with weights of org/fp8",
+         "sparkops apply builds them again, and only them"),
+        (True, ("quantize",), "✓ built from org/int4@0123456789ab by quantize", "builds the whole folder again"),
+    ],
+)  # fmt: skip
+def test_verify_says_what_a_folder_is_built_of_and_how_it_is_mended(
+    built: bool, steps: tuple[str, ...], what: str, way_out: str
+) -> None:
+    donors = ("org/fp8@ab",) if "hybrid" in steps else ()
+    about: dict[str, Any] = {"node": "n1", "folder": "/m", "repository": "org/int4", "commit": "0123456789abcdef"}
+    about |= {"built": built, "steps": steps, "donors": donors, "files": 2, "hashed_at": "2026-01-01T00:00:00Z"}
+    good, bad = io.StringIO(), io.StringIO()
+    _print_verified(Printer(Plain(good)), [Verified(**about)])
+    _print_verified(Printer(Plain(bad)), [Verified(**about, wrong=("a.safetensors",))])
+    assert what in good.getvalue()
+    assert way_out in bad.getvalue()

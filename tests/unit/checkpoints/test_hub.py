@@ -134,6 +134,31 @@ def test_an_absent_hub_is_told_with_the_way_out(tmp_path: Path) -> None:
     assert "pinned to a full commit" in caught.value.hint
 
 
+def test_a_pinned_commit_that_is_not_known_yet_is_not_told_to_be_pinned(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    with pytest.raises(HubUnreachable, match="can't be reached") as caught:
+        Hub("http://127.0.0.1:9", None, tmp_path).manifest(REPO, "0" * 40)
+    assert "not known here yet" in caught.value.hint
+    assert "pinned" not in caught.value.hint
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("endpoint", ["foo", "hub.example.org:8080", "ftp://hub.example.org", "https://"])
+def test_an_endpoint_that_is_no_address_is_named(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HubError, match="is no address of a hub") as caught:
+        Hub(endpoint, None, tmp_path)
+    assert caught.value.hint.startswith("write it with https://")
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(HubError, match="HF_ENDPOINT|is no address"):
+        Hub("", None, tmp_path)
+
+
 def test_a_list_that_leads_out_of_the_folder_is_refused(lab_hub: LabHub, model: Path, tmp_path: Path) -> None:
     commit = lab_hub.add_repo(REPO, model)
     files = lab_hub._repos[REPO].commits[commit]

@@ -113,6 +113,26 @@ def test_an_index_that_names_a_file_that_is_not_there_is_found(copy: Path) -> No
     assert "it names files that are not there: " in faults(copy)
 
 
+def test_a_file_that_is_not_there_hides_no_entry_of_another_file(copy: Path) -> None:
+    rewrite(copy / INDEX, lambda value: value["weight_map"].update({"lm_head.weight": shard(copy).name}))
+    shard(copy, 2).unlink()
+    found = faults(copy)
+    assert "it names files that are not there: " in found
+    assert "it names tensors that their files do not hold: lm_head.weight" in found
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_what_an_unread_shard_may_hold_is_not_called_missing(copy: Path, indexed: bool) -> None:
+    place = json.loads((copy / INDEX).read_text())["weight_map"]["mtp.fc.weight"]
+    with (copy / place).open("r+b") as file:
+        file.truncate((copy / place).stat().st_size - 10)
+    if not indexed:
+        (copy / INDEX).unlink()
+    found = faults(copy)
+    assert "it is cut off" in found
+    assert "MTP" not in found
+
+
 def test_an_index_that_forgets_a_tensor_is_found(copy: Path) -> None:
     rewrite(copy / INDEX, lambda value: value["weight_map"].pop("lm_head.weight"))
     assert "does not name tensors that are there: lm_head.weight" in faults(copy)
@@ -221,6 +241,17 @@ def test_the_command_tells_faults_by_its_status_and_in_json(copy: Path) -> None:
     run = CliRunner().invoke(command, ["inspect", str(copy), "--no-color"], standalone_mode=False)
     assert run.return_value == 2
     assert "it ends after 0 bytes; fetch this file again" in run.output
+
+
+def test_a_name_that_is_neither_a_folder_nor_a_repository_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sparkops.cli.app import run
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with LabHub() as hub:
+        assert run(["checkpoint", "inspect", "nosuch", "--endpoint", hub.endpoint]) == 1
+    assert "there is no such repository, or it is private, and no such folder here" in capsys.readouterr().err
 
 
 HOSTILE = {
