@@ -135,9 +135,11 @@ def steps_of(words: Sequence[str], layers: str, recipe: str) -> list[dict[str, A
         steps = [dict(each) for each in declared]
     else:
         steps = [build_steps.parsed(word) for word in words]
+    if layers and not any("hybrid" in step for step in steps):
+        raise InventoryError(f"the layers {layers} are for the step hybrid, which is not there", hint="leave them out")
     if layers:
         steps = [{"hybrid": {**step["hybrid"], "layers": layers}} if "hybrid" in step else step for step in steps]
-    for fault in build_steps.faults(steps):
+    for fault in (*build_steps.unformed(steps), *build_steps.faults(steps)):
         raise InventoryError(fault.what, hint=fault.hint)
     return steps
 

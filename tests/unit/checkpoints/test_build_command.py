@@ -95,6 +95,10 @@ def test_check_stops_at_the_step_that_would_be_refused(
         (["--step", "merge=x"], "there is no step 'merge'"),
         (["--step", "repack=compressed-tensors", "--step", "lm_head=int8"], "repack can only be the last"),
         (["--step", "hybrid"], "hybrid lacks its donor"),
+        (["--step", "lm_head=int4"], "the step lm_head is given 'int4'"),
+        (["--step", "repack"], "the step repack is given nothing"),
+        (["--step", "quantize=x"], "quantize is a step of an inventory's"),
+        (["--step", "lm_head=int8", "--layers", "x"], "for the step hybrid, which is not there"),
         ([], "no steps are given"),
         (["--recipe", "qwen3.5-122b-a10b-int4"], "builds no checkpoint"),
         (
