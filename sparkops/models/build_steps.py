@@ -75,7 +75,8 @@ def faults(steps: Steps) -> Iterator[Fault]:
         if name == "quantize" and index:
             yield Fault(index, name, "the step quantize can only be the first", "it makes what the others change")
         if name == "quantize" and isinstance(options, Mapping):
-            for what, hint in quantize_step.faults(options):
+            others = [other for _, other, _ in named(steps) if other != name]
+            for what, hint in (*quantize_step.faults(options), *quantize_step.clashes(options, others)):
                 yield Fault(index, name, what, hint)
         if name == "repack" and index < len(steps) - 1:
             yield Fault(index, name, "the step repack can only be the last", "it writes all layers in their final form")
