@@ -182,7 +182,14 @@ def _fetched(order: Order, common: Mapping[str, Any]) -> Checkpoint:
     if Path(order.base).expanduser().exists() or order.base.startswith((".", "/", "~")):
         raise InventoryError(f"{order.base} is no folder", hint="name a folder, or a repository as ORG/NAME")
     name = str(_output(order).parent / order.base.replace("/", "--"))
-    return Checkpoint(name=name, repository=order.base, revision=order.revision, **common).prepare()
+    adopt = (_cache(),)
+    return Checkpoint(name=name, repository=order.base, revision=order.revision, adopt=adopt, **common).prepare()
+
+
+def _cache() -> str:
+    """The Hugging Face cache of this process, found as huggingface_hub does."""
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return str(Path(os.environ.get("HF_HUB_CACHE") or home).expanduser().absolute())
 
 
 def _built(order: Order, base: str, repository: str, common: Mapping[str, Any], *after: str) -> BuiltCheckpoint:

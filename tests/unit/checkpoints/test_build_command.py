@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,26 @@ def test_check_says_from_the_headers_of_a_hub_what_each_step_would_do(
     assert not (tmp_path / "hybrid").exists()
     assert not list(tmp_path.glob("org*"))
     assert found["steps"] == checked(capsys, *command(base, *map(Path, [tmp_path / "hybrid"]), *words[5:]))["steps"]
+
+
+def test_what_a_donor_gave_to_one_step_is_not_told_again_of_the_next(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command(base, tmp_path / "out", "--step", "hybrid=org/fp8", "--step", "repack=compressed-tensors")
+    hybrid, repack = checked(capsys, *words)["steps"]
+    assert hybrid["from_donors"] > 0
+    assert repack["from_donors"] == 0
+
+
+@pytest.mark.parametrize(("name", "place"), [("HF_HOME", "hub"), ("HF_HUB_CACHE", ".")])
+def test_a_base_in_the_hugging_face_cache_of_this_process_is_linked(
+    base: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str
+) -> None:
+    monkeypatch.setenv(name, str(tmp_path / "cache"))
+    shutil.copytree(base, tmp_path / "cache" / place / "models--org--int4" / "snapshots" / "any")
+    hub.forget()
+    assert run(command("org/int4", tmp_path / "out", "--step", "lm_head=int8")) == 0
+    assert hub.bytes_sent("*.safetensors") == 0
 
 
 def test_check_stops_at_the_step_that_would_be_refused(
