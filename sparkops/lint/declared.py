@@ -136,9 +136,14 @@ def _checkpoints(place: Placed) -> Declared:
             remedy = f"give the commit as {taker}: {{donor: {donor.repository}, revision: …}}, or run sparkops lock"
             yield "checkpoint-not-pinned", ("checkpoint", "steps"), Found(words, remedy=remedy)
     names = {name for _, name, _ in build_steps.named(steps)}
-    if "lm_head" in names and "repack" not in names and not (image["build"] or {}).get("tag"):
+    stock = not (image["build"] or {}).get("tag")
+    if "lm_head" in names and "repack" not in names and stock:
         words = f"{image['pull'] or 'the image'} is served an INT8 head"
         yield "head-int8-unread", ("checkpoint", "steps"), Found(words)
+    mixed = "repack" in names and names & {"hybrid", "lm_head"}
+    if mixed and stock and place.engine and not place.engine.law("mixed_groups_read"):
+        words = f"vLLM {place.engine.asked} is served groups of different formats in one compressed-tensors checkpoint"
+        yield "repack-unread", ("checkpoint", "steps"), Found(words)
 
 
 def _limits(place: Placed) -> Declared:
