@@ -134,3 +134,20 @@ def test_what_can_t_be_is_refused_before_anything_is_read(
     assert run(command(base, tmp_path / "out", *more)) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_way_out_is_one_that_is_there_without_an_inventory(
+    base: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.add_repo("org/gated", base, gated=True)
+    assert run(command(base, tmp_path / "out", "--step", "mtp=org/gated")) == 1
+    assert "then set HF_TOKEN" in capsys.readouterr().err
+    short = tmp_path / "short"
+    shutil.copytree(base, short)
+    shard = max(short.glob("*.safetensors"), key=lambda each: each.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:-10])
+    (step,) = checked(capsys, *command(short, tmp_path / "out", "--step", "lm_head=int8"), status=2)["steps"]
+    assert run(command(short, tmp_path / "out", "--step", "lm_head=int8")) == 4
+    said = step["hint"] + capsys.readouterr().out
+    assert "then run the same command again" in said
+    assert "apply" not in said
