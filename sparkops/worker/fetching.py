@@ -209,7 +209,10 @@ class Fetch:
             try:
                 body = client.get(file.remote, position, segment.end)
                 if not body.ranged and file.content.partial:
-                    raise Retry("the server answers a range with the whole file")
+                    raise Retry(
+                        "the server answers a range with the whole file",
+                        hint="a proxy on the way, or the endpoint, serves no parts of files; try without it",
+                    )
                 if not body.ranged and not file.alone(segment):
                     client.close()
                     return True
@@ -231,7 +234,7 @@ class Fetch:
                 client.close()
                 if tries > TRIES:
                     raise Refused(f"{file.remote.label}: {error.why}; given up after {TRIES} tries in a row",
-                                  hint=self._source.silent) from None  # fmt: skip
+                                  hint=error.hint or self._source.silent) from None  # fmt: skip
                 self._pause(tries, error.after)
         return True
 
