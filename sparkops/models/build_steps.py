@@ -91,7 +91,8 @@ def faults(steps: Steps) -> Iterator[Fault]:
             try:
                 re.compile(layers)
             except re.error as error:
-                yield Fault(index, name, f"layers is {layers!r}, which is no regular expression: {error}", LAYERS)
+                what = f"layers is {layers!r}, which is no regular expression: {error}"
+                yield Fault(index, name, what, f"write {LAYERS}, or an expression like '\\.self_attn\\.'")
 
 
 def donors(steps: Steps) -> tuple[Donor, ...]:

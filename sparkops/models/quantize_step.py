@@ -96,4 +96,5 @@ def faults(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         try:
             re.compile(pattern)
         except re.error as error:
-            yield f"layer_config has {pattern!r}, which is no regular expression: {error}", ".*shared_expert.*"
+            what = f"layer_config has {pattern!r}, which is no regular expression: {error}"
+            yield what, "write an expression like '.*shared_expert.*'"

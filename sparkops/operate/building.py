@@ -105,7 +105,7 @@ def build(order: Order, *, listener: events.Listener = events.silent, stop: thre
         seen = observe(fleet, resources)
         made = plan.build(resources, seen, today=datetime.datetime.now(datetime.timezone.utc).date())
         results = schedule.run(
-            made, resources, fleet, facts=seen.facts, stop=stop or threading.Event(), listener=listener
+            made, resources, fleet, facts=seen.facts, stop=stop or threading.Event(), listener=_heard(listener)
         )
     return Report(
         command="apply",
@@ -184,6 +184,13 @@ def _local(words: str) -> str:
     for pattern, here in _WORDS:
         words = re.sub(pattern, here, words)
     return words
+
+
+def _heard(listener: events.Listener) -> events.Listener:
+    """The listener, told of steps' ends in the words of here."""
+    return lambda event: listener(
+        replace(event, why=_local(event.why)) if isinstance(event, events.StepFinished) else event
+    )
 
 
 @contextlib.contextmanager
