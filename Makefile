@@ -10,11 +10,15 @@ PYTEST := $(BIN)/python -m pytest
 demo: $(STAMP)
 	$(BIN)/python -m tests.lab.demo
 
+# Files of tests run side by side: those on the lab mostly wait. WORKERS=0 runs them one after another.
+WORKERS ?= 3
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
+
 test: $(STAMP)
-	$(PYTEST) -m "not slow" tests
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" tests
 
 test-all: $(STAMP)
-	$(PYTEST) tests
+	$(PYTEST) $(SIDE_BY_SIDE) tests
 
 # N faults on one lab node; SEED=… repeats a run.
 N ?= 100

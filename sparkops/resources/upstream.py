@@ -58,7 +58,7 @@ class Upstream:
                 try:
                     said = source.call(f"{resource.kind}.relay", self._relay(address), timeout=60)
                     place = {"node": node, "address": address, "port": int(said["port"])}
-                    session.call(f"{resource.kind}.reach", place, timeout=60)
+                    session.call("receiving.reach", place, timeout=60)
                 except CallFailed as error:
                     if error.type != "address":
                         raise

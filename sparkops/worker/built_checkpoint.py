@@ -18,11 +18,8 @@ from typing import Any
 
 from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import claims, jobs, passing_files, quantizing, receiving, verifying
-from sparkops.worker.building import JOURNAL, Building
+from sparkops.worker import claims, jobs, verifying
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.carrying import carry
-from sparkops.worker.checkpoint_bringing import Bringing, link_from
 from sparkops.worker.checkpoint_place import Place, record_of
 
 VOLATILE = frozenset({"hashed"})
@@ -53,6 +50,8 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
     """Build the folder that `act` declares; `want` None removes it. Raises Refused."""
     place = Place(ask["folder"])
     if want is None:
+        from sparkops.worker import quantizing  # acts only: a look does not pay for it
+
         quantizing.discard(place.beside(place.quantized))
         if found is not None:
             proof.retire(place, ask["state_dir"])
@@ -78,6 +77,8 @@ def relay(call: Call, args: State) -> State:
 
     Returns `{port, files}`: nobody else knows what it consists of. Raises Refused where it is not the one.
     """
+    from sparkops.worker import passing_files  # acts only: a look does not pay for it
+
     place = Place(args["folder"])
     existing = place.open()
     digest, record = record_of(existing) if existing is not None else ("", {})
@@ -123,6 +124,11 @@ def _build(
     who: pwd.struct_passwd,
     index: verifying.Index,
 ) -> State:
+    from sparkops.worker import quantizing  # acts only: a look does not pay for it
+    from sparkops.worker.building import Building
+    from sparkops.worker.carrying import carry
+    from sparkops.worker.checkpoint_bringing import Bringing
+
     steps, files = list(act["steps"]), act["base"]["files"]
     held = _held(ask, act, existing, index)
     if "quantize" not in steps[0]:
@@ -197,6 +203,8 @@ def _receive(
         "manner": act["manner"],
     }
 
+    from sparkops.worker.checkpoint_bringing import Bringing  # acts only: a look does not pay for it
+
     def work(say: rights.Report) -> State:
         os.fchdir(staging)
         return Bringing(order, existing, say, job.check).work()
@@ -232,6 +240,8 @@ def _whole(
 
     Two runs of AutoRound need not make the same bytes, and files of both would not go together.
     """
+    from sparkops.worker.checkpoint_bringing import Bringing  # acts only: a look does not pay for it
+
     assert existing is not None
 
     def work(say: rights.Report) -> State:
@@ -255,6 +265,9 @@ def _keep(existing: int, good: dict[str, str], files: Files, identity: str) -> N
 
     An earlier run of the same build has done so already, and may have finished more.
     """
+    from sparkops.worker.building import JOURNAL  # acts only: a look does not pay for it
+    from sparkops.worker.checkpoint_bringing import link_from
+
     os.makedirs(os.path.dirname(JOURNAL), mode=0o755, exist_ok=True)
     with contextlib.suppress(FileNotFoundError, ValueError), open(JOURNAL, encoding="utf-8") as file:
         if json.load(file).get("identity") == identity:
@@ -286,4 +299,4 @@ def _believed(ask: State, act: State, index: verifying.Index) -> dict[str, str]:
 
 
 JOBS = {"build": build}
-CALLS = {"relay": relay, "reach": receiving.reach, "running": running}
+CALLS = {"relay": relay, "running": running}

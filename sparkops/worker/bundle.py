@@ -5,7 +5,7 @@ from the files.
 """
 
 import binascii
-import sys
+import os
 import zlib
 
 SOURCES: dict[str, str] = {}
@@ -43,11 +43,12 @@ def build(sources: dict[str, str], module: str, function: str) -> bytes:
 
 
 def _from_files() -> dict[str, str]:
+    """All modules that a worker may need, as they lie in the package: what is imported late has to be there, too."""
+    top = __file__.rpartition("/worker/")[0]
     sources = {}
-    for name, module in list(sys.modules.items()):
-        if name == "sparkops" or name.startswith(("sparkops.worker", "sparkops.core")):
-            path = getattr(module, "__file__", None)
-            if path:
-                with open(path, encoding="utf-8") as file:
-                    sources[name] = file.read()
+    for folder in ("", "/core", "/worker"):
+        for name in sorted(each for each in os.listdir(top + folder) if each.endswith(".py")):
+            module = "sparkops" + folder.replace("/", ".") + "." + name.removesuffix(".py")
+            with open(f"{top}{folder}/{name}", encoding="utf-8") as file:
+                sources[module.removesuffix(".__init__")] = file.read()
     return sources

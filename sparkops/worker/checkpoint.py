@@ -16,11 +16,9 @@ from typing import Any
 
 from sparkops.worker import checkpoint_proof as proof
 from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import fetching, jobs, passing_files, receiving, verifying
+from sparkops.worker import jobs, verifying
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.checkpoint_bringing import Bringing
 from sparkops.worker.checkpoint_place import RECORD, Place, record_of
-from sparkops.worker.fetching_content import STORE
 
 VOLATILE = frozenset({"hashed"})
 
@@ -85,6 +83,8 @@ def bring(job: jobs.Job, args: State) -> State:
     order = _order(place, existing, act, index, bool(ask.get("deep")))
     index.record = ""
 
+    from sparkops.worker.checkpoint_bringing import Bringing  # acts only: a look does not pay for it
+
     def work(say: rights.Report) -> State:
         os.fchdir(staging)
         return Bringing(order, existing, say, job.check).work()
@@ -123,6 +123,8 @@ def _order(place: Place, existing: int | None, act: State, index: verifying.Inde
 
 def put(call: Call, args: State) -> int:
     """Take a pushed content: `folder`, `oid`, `size`, `offset`; returns the bytes that are there."""
+    from sparkops.worker import fetching  # acts only: a look does not pay for it
+
     place = Place(args["folder"])
     oid, size, offset = str(args["oid"]), int(args["size"]), int(args["offset"])
     name = oid.replace(":", "-") + ".pushed"
@@ -152,6 +154,8 @@ def put(call: Call, args: State) -> int:
 
 def _pushed(place: Place, name: str) -> int:
     """The file for a pushed content, as the staging folder's owner; no link is followed on the way."""
+    from sparkops.worker.fetching_content import STORE  # acts only: a look does not pay for it
+
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     at = os.open(place.beside(place.partial), flags)
     owner = os.fstat(at)
@@ -230,6 +234,8 @@ def prove(job: jobs.Job, args: State) -> State:
     order = {"folder": place.folder, "files": record["files"], "known": known, "adopt": [], "mode": "prove"}
     started = time.time()
 
+    from sparkops.worker.checkpoint_bringing import Bringing  # acts only: a look does not pay for it
+
     def work(say: rights.Report) -> State:
         return Bringing(order, existing, say, job.check).proven()
 
@@ -244,12 +250,18 @@ def prove(job: jobs.Job, args: State) -> State:
     return {**done, **what, "manifest": digest, "hashed_at": hashed_at, "seconds": time.time() - started}
 
 
+def relay(call: Call, args: State) -> State:
+    """Start the relay of a checkpoint's files: what `passing_files.begin` takes and returns."""
+    from sparkops.worker import passing_files  # acts only: a look does not pay for it
+
+    return passing_files.begin(call, args)
+
+
 JOBS = {"bring": bring, "prove": prove}
 CALLS = {
     "put": put,
     "look": look,
     "verify": verify,
     "running": running,
-    "relay": passing_files.begin,
-    "reach": receiving.reach,
+    "relay": relay,
 }

@@ -8,12 +8,14 @@ import hashlib
 import json
 from typing import Any
 
-from sparkops.worker import docker, image_build, image_load, image_pull, jobs, passing_image, receiving
+from sparkops.worker import docker, image_pull, jobs
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.image_pull import fits
 
 LABEL = "sparkops.build"
 VOLATILE = frozenset({"size"})
+WORKS = {"pull": "image_pull", "build": "image_build", "receive": "image"}
+"""The module that has the job of each way to get an image."""
 CONFIG = (
     "Cmd",
     "Entrypoint",
@@ -100,10 +102,12 @@ def converge(
     if want is None:
         remove(ask)
     elif act["how"] == "load":
+        from sparkops.worker import image_load  # acts only: a look does not pay for it
+
         image_pull.tag(image_load.sent(call, ask, act), ask)
     else:
         key = f"image {ask['name']}"
-        jobs.run(call, key, "image", act["how"], {**ask, **act}, attach=act["attach"])
+        jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
 
 
 def remove(ask: dict[str, Any]) -> None:
@@ -120,6 +124,8 @@ def remove(ask: dict[str, Any]) -> None:
 
 def receive(job: jobs.Job, args: dict[str, Any]) -> None:
     """The job: load what another node passes on, prove that it is what was asked for, then give it the name."""
+    from sparkops.worker import image_build, image_load  # acts only: a look does not pay for it
+
     if args.get("attached"):
         raise Refused("the job that received it ended just now", "stale", hint="run apply again")
     peer = args["peer"]
@@ -147,6 +153,8 @@ def relay(call: Call, args: dict[str, Any]) -> dict[str, Any]:
 
     Returns `{port, content, size}`. Raises Refused where the image is not the one.
     """
+    from sparkops.worker import passing_image  # acts only: a look does not pay for it
+
     at = args.get("at") or docker.SOCKET
     found = docker.inspect_image(args["name"], at=at)
     seen = state(found, args, docker.versions(at)) if found is not None else None
@@ -166,5 +174,5 @@ def running(call: Call, args: dict[str, Any]) -> bool:
     return jobs.attachable(f"image {args['ask']['name']}", args["act"]["attach"])
 
 
-JOBS = {"pull": image_pull.pull, "build": image_build.build, "receive": receive}
-CALLS = {"relay": relay, "reach": receiving.reach, "running": running}
+JOBS = {"receive": receive}
+CALLS = {"relay": relay, "running": running}

@@ -189,3 +189,6 @@ def discard(image: str, args: dict[str, Any]) -> None:
         docker.act("DELETE", f"/images/{docker.quoted(image)}", query={"noprune": "1"}, at=args.get("at"))
     except docker.EngineError:
         return
+
+
+JOBS = {"build": build}

@@ -235,3 +235,6 @@ def _too_small(needed: int, free: tuple[str, int]) -> Refused:
         f"the image needs more than {needed / 1e9:.1f} GB, and {free[0]} has {free[1] / 1e9:.1f} GB free",
         hint="free space there (docker system df shows what holds it), then run apply again",
     )
+
+
+JOBS = {"pull": pull}

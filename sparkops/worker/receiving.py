@@ -244,3 +244,6 @@ def reach(call: Call, args: dict[str, Any]) -> None:
             "address",
             hint="see whether the link between the two is up, and no firewall in between",
         ) from None
+
+
+CALLS = {"reach": reach}

@@ -17,7 +17,7 @@ from tests.audit import verdict
 
 ROOT = Path(sparkops.__file__).parent.parent
 PROJECT = (ROOT / "pyproject.toml").read_text()
-TOOLS = {"mypy", "ruff", "pip-audit"}
+TOOLS = {"mypy", "ruff", "pip-audit", "pytest-xdist"}
 """Dependencies that are run, not imported."""
 BROUGHT = {"requests", "urllib3"}
 """Imported by the relay, which hooks into them inside of docker's client; they come with it, in its versions."""
