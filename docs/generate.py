@@ -134,6 +134,8 @@ def _rows(schema: Mapping[str, Any], prefix: str) -> Iterator[str]:
         yield f"| `{prefix}{name}` | {_type(part)} | {_cell(default)} | {'; '.join(filter(None, words))} |"
         if part.get("type") == "object" and "properties" in part and part is not CONNECTION:
             yield from _rows(part, f"{prefix}{name}.")
+        elif "properties" in part.get("items", {}) and part["items"] not in (ACCEPT, SPEED):
+            yield from _rows(part["items"], f"{prefix}{name}[].")
 
 
 def _type(part: Mapping[str, Any]) -> str:

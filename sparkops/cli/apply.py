@@ -62,7 +62,8 @@ def command(
 ) -> int:
     """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
 
-    Ctrl-C once finishes the running steps and stops; twice leaves at once. Both can be resumed by the same command.
+    Ctrl-C once finishes the running steps and stops; twice leaves at once. What a node does by itself (fetching,
+    pulling, building) goes on there: the same command follows it, and sparkops cancel ends it.
     """
     from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
     from sparkops.nodes.connect import Connections

@@ -118,8 +118,8 @@ Examples:
   sparkops checkpoint build ./int4 -o ./hybrid --recipe qwen3.5-122b-a10b-hybrid-legacy
 
 BASE is a folder here, or a repository, which is fetched beside the output (what the Hugging Face cache has is linked).
-The steps are done in the order given: quantize only first, repack only last. What ended early goes on when the same
-command is run again; nothing is in the output's place before it is whole.
+The steps are done in the order given, repack only last; quantize needs a container, and so an inventory.
+What ended early goes on when the same command is run again; nothing is in the output's place before it is whole.
 The exit status is 0 when it is built, 2 with --check where a step would be refused, 4 where the build failed.""",
 )
 @click.argument("base", metavar="FOLDER|ORG/NAME")

@@ -199,6 +199,7 @@ def _limit(error: Any) -> str:
         "minLength": "expected text that is not empty" if wanted == 1 else f"expected at least {wanted} characters",
         "minItems": "expected at least one item" if wanted == 1 else f"expected at least {wanted} items",
         "minProperties": "expected at least one entry" if wanted == 1 else f"expected at least {wanted} entries",
+        "maxProperties": "expected only one entry" if wanted == 1 else f"expected at most {wanted} entries",
         "uniqueItems": "expected no item twice",
     }
     return words.get(error.validator, f"which breaks its rule: {_clip(error.message)}")

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
+from typing import TypeAlias
 
 from sparkops.core.errors import LintError
 from sparkops.inventory import served
@@ -90,49 +91,73 @@ def _of_services(inventory: Inventory, places: list[Placed]) -> Iterator[Finding
     for place in places:
         if place.rank:
             continue
-        for name, path, message in (*_references(place), *_limits(place)):
-            yield _finding(name, Found(message), inventory, place, path)
+        for name, path, found in (*_images(place), *_checkpoints(place), *_limits(place)):
+            yield _finding(name, found, inventory, place, path)
 
 
-def _references(place: Placed) -> Iterator[tuple[str, tuple[str, ...], str]]:
+Declared: TypeAlias = "Iterator[tuple[str, tuple[str, ...], Found]]"
+"""A rule's id, where in the variables, and what was found."""
+
+
+def _images(place: Placed) -> Declared:
+    image = place.variables["image"]
+    pinned = image["digest"] or image["manifest"] or image["archive"] or (image["build"] or {}).get("tag")
+    if not pinned and (found := _unpinned(str(image["pull"] or ""))):
+        yield found[0], ("image", "pull"), Found(found[1])
+    for _, name, options in build_steps.named(place.variables["checkpoint"].get("steps") or ()):
+        if name == "quantize" and (found := _unpinned(str(options["image"]))):
+            remedy = "name it by its digest: image: NAME@sha256:…"
+            yield found[0], ("checkpoint", "steps"), Found(f"{name}: {found[1]}", remedy=remedy)
+
+
+def _unpinned(reference: str) -> tuple[str, str] | None:
+    """The rule that an image's name breaks, and how."""
+    if not reference or "@sha256:" in reference:
+        return None
+    _, _, tag = reference.rpartition("/")[2].partition(":")
+    if not tag:
+        return "image-moves", f"{reference} names no tag, so it is `latest`, which moves"
+    if any(word in tag.lower() for word in MOVING):
+        return "image-moves", f"the tag of {reference} moves"
+    return "image-not-pinned", f"{reference} is named without its digest"
+
+
+def _checkpoints(place: Placed) -> Declared:
     image, checkpoint = place.variables["image"], place.variables["checkpoint"]
-    reference = str(image["pull"] or "")
-    pinned = "@sha256:" in reference or image["digest"] or image["manifest"] or image["archive"]
-    if reference and not pinned and not (image["build"] or {}).get("tag"):
-        _, _, tag = reference.rpartition("/")[2].partition(":")
-        moving = not tag or any(word in tag.lower() for word in MOVING)
-        words = f"the tag of {reference} moves" if tag else f"{reference} names no tag, so it is `latest`, which moves"
-        yield (
-            "image-moves" if moving else "image-not-pinned",
-            ("image", "pull"),
-            words if moving else f"{reference} is named without its digest",
-        )
     revision = str(checkpoint["revision"] or "")
     if checkpoint["repository"] and not checkpoint["commit"] and not COMMIT.fullmatch(revision):
         words = f"{checkpoint['repository']} at {revision} is a branch or a tag, which moves"
-        yield "checkpoint-not-pinned", ("checkpoint", "revision"), words
+        yield "checkpoint-not-pinned", ("checkpoint", "revision"), Found(words)
     steps = checkpoint.get("steps") or ()
     for donor in build_steps.donors(steps):
         if not donor.commit and not COMMIT.fullmatch(donor.revision):
             words = f"the donor {donor.repository} at {donor.revision} is a branch or a tag, which moves"
-            yield "checkpoint-not-pinned", ("checkpoint", "steps"), words
+            taker = build_steps.takers(steps, donor)[0]
+            remedy = f"give the commit as {taker}: {{donor: {donor.repository}, revision: …}}, or run sparkops lock"
+            yield "checkpoint-not-pinned", ("checkpoint", "steps"), Found(words, remedy=remedy)
     names = {name for _, name, _ in build_steps.named(steps)}
-    if "lm_head" in names and "repack" not in names and not (image["build"] or {}).get("tag"):
-        yield "head-int8-unread", ("checkpoint", "steps"), f"{reference or 'the image'} is served an INT8 head"
+    stock = not (image["build"] or {}).get("tag")
+    if "lm_head" in names and "repack" not in names and stock:
+        words = f"{image['pull'] or 'the image'} is served an INT8 head"
+        yield "head-int8-unread", ("checkpoint", "steps"), Found(words)
+    mixed = "repack" in names and names & {"hybrid", "lm_head"}
+    if mixed and stock and place.engine and not place.engine.law("mixed_groups_read"):
+        words = f"vLLM {place.engine.asked} is served groups of different formats in one compressed-tensors checkpoint"
+        yield "repack-unread", ("checkpoint", "steps"), Found(words)
 
 
-def _limits(place: Placed) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _limits(place: Placed) -> Declared:
     if place.engine is None or place.variables["service"]["gpus"] is None:
         return
     timeouts = place.variables["service"]["timeouts"]
     for key, least in (("first_boot_seconds", FIRST_BOOT_SECONDS), ("cold_start_seconds", COLD_START_SECONDS)):
         if timeouts[key] < least:
             words = f"{key} is {timeouts[key]:g}, and such starts were seen to take {least} and more"
-            yield "cold-start-limit", ("service", "timeouts", key), words
+            yield "cold-start-limit", ("service", "timeouts", key), Found(words)
     ready = place.environment.get("VLLM_ENGINE_READY_TIMEOUT_S", str(READY_SECONDS))
     if "--nnodes" in (place.words() or ()) and ready.isdigit() and int(ready) <= READY_SECONDS:
         words = f"VLLM_ENGINE_READY_TIMEOUT_S is {ready} on {len(place.service.nodes)} nodes"
-        yield "engine-ready-limit", ("service", "environment", "VLLM_ENGINE_READY_TIMEOUT_S"), words
+        yield "engine-ready-limit", ("service", "environment", "VLLM_ENGINE_READY_TIMEOUT_S"), Found(words)
 
 
 def _of_nodes(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:

@@ -20,6 +20,8 @@ LAYERS = "shared_expert"
 """The layers that `hybrid` takes unless others are named."""
 NEEDED: Mapping[str, str] = {"hybrid": "donor", "quantize": "image"}
 """What a step can't do without, by its name."""
+FORMATS: Mapping[str, str] = {"lm_head": "int8", "repack": "compressed-tensors"}
+"""The only value of the steps that are a word."""
 _DONOR = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Steps = Sequence[Mapping[str, Any]]
@@ -52,6 +54,17 @@ def named(steps: Steps) -> Iterator[tuple[int, str, Any]]:
             yield index, str(name), options
 
 
+def unformed(steps: Steps) -> Iterator[Fault]:
+    """Every step that has not the form which the role's schema demands; for steps that did not come through it."""
+    for index, step in enumerate(steps):
+        name = next(iter(step)) if isinstance(step, Mapping) and len(step) == 1 else ""
+        if name not in NAMES:
+            yield Fault(index, name, f"{step!r} is no step", f"a step is one of {', '.join(NAMES)}, each by itself")
+        elif name in FORMATS and step[name] != FORMATS[name]:
+            given = f"{step[name]!r}" if step[name] else "nothing"
+            yield Fault(index, name, f"the step {name} is given {given}", f"it can only be {FORMATS[name]}")
+
+
 def faults(steps: Steps) -> Iterator[Fault]:
     """Every step that stands where it can't, stands twice, or names layers that are no expression."""
     seen: dict[str, int] = {}
@@ -62,7 +75,8 @@ def faults(steps: Steps) -> Iterator[Fault]:
         if name == "quantize" and index:
             yield Fault(index, name, "the step quantize can only be the first", "it makes what the others change")
         if name == "quantize" and isinstance(options, Mapping):
-            for what, hint in quantize_step.faults(options):
+            others = [other for _, other, _ in named(steps) if other != name]
+            for what, hint in (*quantize_step.faults(options), *quantize_step.clashes(options, others)):
                 yield Fault(index, name, what, hint)
         if name == "repack" and index < len(steps) - 1:
             yield Fault(index, name, "the step repack can only be the last", "it writes all layers in their final form")
@@ -77,7 +91,8 @@ def faults(steps: Steps) -> Iterator[Fault]:
             try:
                 re.compile(layers)
             except re.error as error:
-                yield Fault(index, name, f"layers is {layers!r}, which is no regular expression: {error}", LAYERS)
+                what = f"layers is {layers!r}, which is no regular expression: {error}"
+                yield Fault(index, name, what, f"write {LAYERS}, or an expression like '\\.self_attn\\.'")
 
 
 def donors(steps: Steps) -> tuple[Donor, ...]:
@@ -157,10 +172,11 @@ def _plain(name: str, options: Any) -> Any:
 def parsed(word: str) -> dict[str, Any]:
     """A step as the command line has it: `hybrid=ORG/NAME@REVISION`, `mtp`, `lm_head=int8`. Raises InventoryError."""
     name, _, value = word.partition("=")
-    if name not in NAMES:
-        raise InventoryError(f"there is no step {name!r}", hint=f"the steps are {', '.join(NAMES)}")
     if name == "quantize":
         raise InventoryError("quantize is a step of an inventory's", hint="declare it under checkpoint.steps")
+    if name not in NAMES:
+        here = [each for each in NAMES if each != "quantize"]
+        raise InventoryError(f"there is no step {name!r}", hint=f"the steps are {', '.join(here)}")
     if name in ("hybrid", "mtp"):
         donor, _, revision = value.partition("@")
         return {name: {key: each for key, each in (("donor", donor), ("revision", revision)) if each}}

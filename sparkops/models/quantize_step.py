@@ -6,8 +6,9 @@ roles/checkpoint/role.yml.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 DEFAULTS: Mapping[str, Any] = {
@@ -35,6 +36,16 @@ NO_MATTER = ("memory", "network")
 """Options that change nothing in what comes out."""
 
 
+SCHEMES = frozenset(
+    {f"W{bits}A16{group}" for bits in range(2, 9) for group in ("", "G64", "G32")}
+    | {"W4A16_MIXED", "INT4", "INT8", "INT8_W8A8", "FP8_STATIC", "FP8_BLOCK", "FPW8A16", "BF16", "MXINT4"}
+    | {"MXFP4", "MXFP4_RCEIL", "MXFP6", "MXFP8", "MXFP8_RCEIL", "NVFP4", "NVFP4_E5M3"}
+)
+"""auto-round 0.16.1, schemes.py: PRESET_SCHEMES without those of GGUF."""
+_INTEGERS = re.compile(r"W\dA16(G\d+|_MIXED)?")
+_REPACKED = re.compile(r"W[48]A16(G\d+|_MIXED)?")
+
+
 def complete(options: Mapping[str, Any]) -> dict[str, Any]:
     """All options, those that are not said from DEFAULTS."""
     return {**DEFAULTS, **{key: each for key, each in options.items() if each is not None}}
@@ -45,9 +56,32 @@ def content(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: each for key, each in complete(options).items() if key not in NO_MATTER}
 
 
+def clashes(options: Mapping[str, Any], others: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What of the options the steps behind it (their names) would refuse, hours later; and the way out."""
+    found = complete(options)
+    scheme, form = str(found["scheme"]).upper(), found["format"]
+    takes = {
+        "hybrid": (_INTEGERS, ("auto_round",), "W4A16"),
+        "repack": (_REPACKED, ("auto_round", "auto_gptq"), "W4A16 or W8A16"),
+    }
+    for name in others:
+        schemes, forms, usual = takes.get(name, (None, (), ""))
+        if schemes is None:
+            continue
+        if scheme in SCHEMES and not schemes.fullmatch(scheme):
+            yield f"the step {name} can't follow the scheme {scheme}", f"set scheme: {usual}, or leave {name} out"
+        if form not in forms:
+            yield f"the step {name} can't follow the format {form}", f"set format: {forms[0]}, or leave {name} out"
+
+
 def faults(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is wrong, and the way out, of options that have the right types."""
     found = complete(options)
+    scheme = str(found["scheme"]).upper()
+    if scheme not in SCHEMES:
+        near = difflib.get_close_matches(scheme, sorted(SCHEMES), 1)
+        hint = f"did you mean {near[0]}?" if near else "W4A16, W8A16, NVFP4 and MXFP4 are the usual ones"
+        yield f"AutoRound has no scheme {found['scheme']}", hint
     if found["plain_rtn"] and found["iters"]:
         yield f"plain_rtn is set, and {found['iters']} iterations", "set iters: 0, or leave out plain_rtn"
     dataset, rounds = str(found["dataset"]), found["plain_rtn"] and not found["iters"]
@@ -62,4 +96,5 @@ def faults(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         try:
             re.compile(pattern)
         except re.error as error:
-            yield f"layer_config has {pattern!r}, which is no regular expression: {error}", ".*shared_expert.*"
+            what = f"layer_config has {pattern!r}, which is no regular expression: {error}"
+            yield what, "write an expression like '.*shared_expert.*'"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sparkops.core import events
-from sparkops.core.errors import InventoryError
+from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.report import Report
 from sparkops.core.secrets import Secret
 from sparkops.inventory.recipes import read_recipe
@@ -32,6 +34,21 @@ HERE = "here"
 NAMELESS = "local"
 """The repository that a record names where the base is a folder of unknown origin."""
 KINDS = ("checkpoint", "built_checkpoint", "summing", "build_checking")
+
+_WORDS = (
+    (r"\brun apply again: it proves the base and fetches what is damaged",
+     "fetch the damaged file anew (in a folder: by what brought it), then run the same command again"),
+    (r"\b(?:run )?apply again\b", "run the same command again"),
+    (r"\bthe next apply looks for it again", "the same command follows it"),
+    (r"\bsparkops apply brings it(?: first)?", "name one that is there"),
+    (r"\bdeclare `token: !env HF_TOKEN`", "set HF_TOKEN"),
+    (r"`token: !env HF_TOKEN`", "HF_TOKEN in the environment"),
+    (r"\bdeclare (?:a valid|the|that user's) `token`", "set HF_TOKEN to a valid one"),
+    (r"\bsparkops cancel ends it", "wait until it is done, or name another output"),
+    (r" \(sparkops gc[^)]*\)", ""),
+    (r"\bdeclare a folder on a larger disk", "name an output on a larger disk"),
+)  # fmt: skip
+"""What nodes and the hub's errors say to those who have an inventory, and what it means here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,19 +105,19 @@ def build(order: Order, *, listener: events.Listener = events.silent, stop: thre
     """Build it, or go on with it. Raises InventoryError, HubError, and what kept the base from being read."""
     started = time.monotonic()
     target = Target(name=HERE, type="local", state_dir=_state_dir())
-    with _fleet(target, listener) as fleet:
+    with _worded(), _fleet(target, listener) as fleet:
         resources = _resources(order, fleet, target.state_dir, listener)
         seen = observe(fleet, resources)
         made = plan.build(resources, seen, today=datetime.datetime.now(datetime.timezone.utc).date())
         results = schedule.run(
-            made, resources, fleet, facts=seen.facts, stop=stop or threading.Event(), listener=listener
+            made, resources, fleet, facts=seen.facts, stop=stop or threading.Event(), listener=_heard(listener)
         )
     return Report(
         command="build",
         cluster=HERE,
         inventory="",
         plan=made,
-        results=results,
+        results=tuple(replace(each, why=_local(each.why), hint=_local(each.hint)) for each in results),
         seconds=time.monotonic() - started,
         interrupted=any(result.outcome == "interrupted" for result in results),
     )
@@ -112,7 +129,7 @@ def check(order: Order, *, listener: events.Listener = events.silent) -> Checked
     target = Target(name=HERE, type="local", state_dir=_state_dir())
     common = _common(order, target.state_dir)
     folder = Path(order.base).expanduser()
-    with _fleet(target, listener) as fleet:
+    with _worded(), _fleet(target, listener) as fleet:
         if folder.is_dir():
             built = _built(order, str(folder.resolve()), NAMELESS, common).ready(None)
             base: dict[str, Any] = {"folder": str(folder.resolve())}
@@ -123,7 +140,10 @@ def check(order: Order, *, listener: events.Listener = events.silent) -> Checked
             base = built.source(fetched.manifest)
         asked = {**built.building(), "base": base, "folder": str(output)}
         told = followed(fleet.session(HERE).stream("build_checking.look", asked), HERE, f"check {output}", listener)
-    steps = tuple(StepCheck(**{**each, "notes": tuple(each["notes"])}) for each in told["steps"])
+    steps = tuple(
+        StepCheck(**{**each, "notes": tuple(each["notes"]), "hint": _local(each.get("hint", ""))})
+        for each in told["steps"]
+    )
     return Checked(output=str(output), **{**told, "steps": steps})
 
 
@@ -140,9 +160,11 @@ def steps_of(words: Sequence[str], layers: str, recipe: str) -> list[dict[str, A
         steps = [dict(each) for each in declared]
     else:
         steps = [build_steps.parsed(word) for word in words]
+    if layers and not any("hybrid" in step for step in steps):
+        raise InventoryError(f"the layers {layers} are for the step hybrid, which is not there", hint="leave them out")
     if layers:
         steps = [{"hybrid": {**step["hybrid"], "layers": layers}} if "hybrid" in step else step for step in steps]
-    for fault in build_steps.faults(steps):
+    for fault in (*build_steps.unformed(steps), *build_steps.faults(steps)):
         raise InventoryError(fault.what, hint=fault.hint)
     return steps
 
@@ -160,6 +182,29 @@ def _resources(order: Order, fleet: Fleet, state_dir: str, listener: events.List
     fetched = _fetched(order, common)
     assert fetched.manifest is not None
     return fetched, _built(order, fetched.name, order.base, common, fetched.id).ready(fetched.manifest)
+
+
+def _local(words: str) -> str:
+    """What hub and node advise, as it is done here, where there is no inventory and no apply."""
+    for pattern, here in _WORDS:
+        words = re.sub(pattern, here, words)
+    return words
+
+
+def _heard(listener: events.Listener) -> events.Listener:
+    """The listener, told of steps' ends in the words of here."""
+    return lambda event: listener(
+        replace(event, why=_local(event.why)) if isinstance(event, events.StepFinished) else event
+    )
+
+
+@contextlib.contextmanager
+def _worded() -> Generator[None, None, None]:
+    try:
+        yield
+    except SparkopsError as error:
+        error.hint = _local(error.hint)
+        raise
 
 
 def _fleet(target: Target, listener: events.Listener) -> Fleet:
@@ -185,7 +230,14 @@ def _fetched(order: Order, common: Mapping[str, Any]) -> Checkpoint:
     if Path(order.base).expanduser().exists() or order.base.startswith((".", "/", "~")):
         raise InventoryError(f"{order.base} is no folder", hint="name a folder, or a repository as ORG/NAME")
     name = str(_output(order).parent / order.base.replace("/", "--"))
-    return Checkpoint(name=name, repository=order.base, revision=order.revision, **common).prepare()
+    adopt = (_cache(),)
+    return Checkpoint(name=name, repository=order.base, revision=order.revision, adopt=adopt, **common).prepare()
+
+
+def _cache() -> str:
+    """The Hugging Face cache of this process, found as huggingface_hub does."""
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return str(Path(os.environ.get("HF_HUB_CACHE") or home).expanduser().absolute())
 
 
 def _built(order: Order, base: str, repository: str, common: Mapping[str, Any], *after: str) -> BuiltCheckpoint:

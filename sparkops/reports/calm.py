@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 
 from sparkops.core import events
 from sparkops.reports.text import OUTCOMES
-from sparkops.reports.words import duration, safe, size
+from sparkops.reports.words import beginning, duration, safe, size
 
 CALM = 15.0
 """Seconds between two lines about one step where there is no terminal."""
@@ -65,7 +65,7 @@ class Lines(Silent):
         if isinstance(event, events.Notice):
             return f"i {event.text}"
         if isinstance(event, events.StepFinished) and event.outcome != "not-attempted":
-            why = f": {event.why}" if event.why else ""
+            why = f": {beginning(event.why)}" if event.why else ""
             return f"{OUTCOMES[event.outcome][0]} {event.id} ({event.seconds:.1f} s){why}"
         return ""
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from sparkops.core import events
 from sparkops.reports.calm import Silent, amount
 from sparkops.reports.text import OUTCOMES
-from sparkops.reports.words import duration, safe
+from sparkops.reports.words import beginning, duration, safe
 
 WIDE = 100
 """Columns from which on there is room for bars."""
@@ -95,7 +95,7 @@ class Live(Silent):
                 symbol, style = OUTCOMES[event.outcome]
                 if event.outcome == "not-attempted":
                     return
-                words = f"{symbol} {event.id}" + (f"  {event.why}" if event.why else "")
+                words = f"{symbol} {event.id}" + (f"  {beginning(event.why)}" if event.why else "")
                 self._progress.console.print(safe(words), style=style, markup=False, highlight=False)
 
     def _begin(self, key: str, words: str) -> None:

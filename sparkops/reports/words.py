@@ -8,6 +8,7 @@ from typing import Any
 
 DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
 NAMED = 4
+BEGINNING = 100
 
 
 def safe(text: object) -> str:
@@ -18,6 +19,12 @@ def safe(text: object) -> str:
 def brief(text: str) -> str:
     """With long digests cut to twelve digits, as git and Docker show them."""
     return DIGEST.sub(r"\1…", text)
+
+
+def beginning(reason: str) -> str:
+    """Of a reason that the report tells in full, what tells it from others while the run goes on."""
+    line = reason.splitlines()[0] if reason else ""
+    return line if len(line) <= BEGINNING and line == reason else line[:BEGINNING].rstrip() + "…"
 
 
 def count(number: int, noun: str) -> str:

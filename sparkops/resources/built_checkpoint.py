@@ -57,11 +57,8 @@ class BuiltCheckpoint(OfRepository):
             raise InventoryError(
                 f"{self.name} can't be built into its own base", where=self.where, hint="declare another folder"
             )
-        unknown = [step for step in self.steps if len(step) != 1 or next(iter(step)) not in build_steps.NAMES]
-        for what in [f"{each!r} is no step" for each in unknown] + [
-            each.what for each in build_steps.faults(self.steps)
-        ]:
-            raise InventoryError(what, where=self.where, hint=f"the steps are {', '.join(build_steps.NAMES)}")
+        for fault in (*build_steps.unformed(self.steps), *build_steps.faults(self.steps)):
+            raise InventoryError(fault.what, where=self.where, hint=fault.hint)
         if not self.steps:
             raise InventoryError(f"{self.name} is built by no step", where=self.where, hint="declare its steps")
 

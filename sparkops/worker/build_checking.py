@@ -14,7 +14,7 @@ from sparkops.worker.building import Building
 from sparkops.worker.building_donors import Source
 from sparkops.worker.building_headers import CONFIG, INDEX
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.draft import Draft, Entry, Made, Stored
+from sparkops.worker.draft import Draft, Entry, Made
 from sparkops.worker.fetching_content import Content, make_store
 from sparkops.worker.fetching_http import Hub
 from sparkops.worker.tracking import free_space, with_margin
@@ -117,17 +117,22 @@ def _difference(name: str, before: Tensors, now: Tensors, notes: list[str]) -> S
         "changed": sum(entry.name in before for entry in fresh),
         "added": sum(entry.name not in before for entry in fresh),
         "removed": sum(key not in now for key in before),
-        "from_donors": sum(map(_taken, fresh)),
+        "from_donors": sum(end - start for _, _, start, end in _donated(now) - _donated(before)),
         "notes": notes,
     }
 
 
-def _taken(entry: Entry) -> int:
-    content = entry.content
-    if isinstance(content, Stored):
-        return entry.size if content.origin >= 0 else 0
-    assert isinstance(content, Made)
-    return sum(map(_taken, content.inputs))
+def _donated(tensors: Tensors) -> set[tuple[int, str, int, int]]:
+    """The ranges of donors (number, file, start, end) that tensors are made of, each once."""
+    found: set[tuple[int, str, int, int]] = set()
+    left = list(tensors.values())
+    while left:
+        content = left.pop().content
+        if isinstance(content, Made):
+            left += content.inputs
+        elif content.origin >= 0:
+            found.add((content.origin, content.path, content.start, content.end))
+    return found
 
 
 CALLS = {"look": look}

@@ -130,7 +130,7 @@ class Client:
         self._drop(url)
         if away and response.status in (400, 401, 403, 404, 410):
             remote.located = ""
-            raise Retry(f"the download address of {remote.label} has expired (status {response.status})", 0.0)
+            raise Retry(f"its download address has expired (status {response.status})", 0.0)
         raise self._fault(remote, response)
 
     def _request(self, url: str, start: int, end: int) -> http.client.HTTPResponse:
@@ -198,7 +198,7 @@ class Client:
             match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", (response.headers.get("Content-Range") or "").strip())
             if match is None or int(match[1]) != start:
                 self.close()
-                raise Retry(f"{remote.label}: the server answered another range than the one asked for")
+                raise Retry("the server answered another range than the one asked for")
             if match[3] != "*" and int(match[3]) != remote.size:
                 raise wrong_size(remote, int(match[3]))
             return Body(response, start, min(end, int(match[2]) + 1), ranged=True)

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from docs.generate import DOCS
-from sparkops.core.events import StepProgress
+from sparkops.core.events import StepFinished, StepProgress
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
-from sparkops.reports.calm import amount
+from sparkops.reports.calm import Lines, amount
 from sparkops.reports.json import as_json
 from sparkops.reports.text import render
 from sparkops.reports.words import duration, size
@@ -170,3 +170,13 @@ def test_what_was_not_attempted_is_told_once_for_each_reason() -> None:
     assert shown.count("not attempted: the image failed") == 1
     assert "    file /x @a\n    file /y @a\n" in shown
     assert "2 not attempted, 1 node unreachable" in shown
+
+
+def test_while_a_run_goes_on_only_the_beginning_of_a_reason_is_told() -> None:
+    told: list[str] = []
+    why = "the file: " + "of no end, " * 30
+    Lines(told.append)(StepFinished(node="n", id="file /x @n", outcome="failed", seconds=1.0, why=why))
+    Lines(told.append)(StepFinished(node="n", id="file /x @n", outcome="failed", seconds=1.0, why="a short one"))
+    assert told[0].startswith("✗ file /x @n (1.0 s): the file: of no end,") and told[0].endswith("…")
+    assert len(told[0]) < 140
+    assert told[1].endswith(": a short one")

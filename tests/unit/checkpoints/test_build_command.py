@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,26 @@ def test_check_says_from_the_headers_of_a_hub_what_each_step_would_do(
     assert found["steps"] == checked(capsys, *command(base, *map(Path, [tmp_path / "hybrid"]), *words[5:]))["steps"]
 
 
+def test_what_a_donor_gave_to_one_step_is_not_told_again_of_the_next(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command(base, tmp_path / "out", "--step", "hybrid=org/fp8", "--step", "repack=compressed-tensors")
+    hybrid, repack = checked(capsys, *words)["steps"]
+    assert hybrid["from_donors"] > 0
+    assert repack["from_donors"] == 0
+
+
+@pytest.mark.parametrize(("name", "place"), [("HF_HOME", "hub"), ("HF_HUB_CACHE", ".")])
+def test_a_base_in_the_hugging_face_cache_of_this_process_is_linked(
+    base: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str
+) -> None:
+    monkeypatch.setenv(name, str(tmp_path / "cache"))
+    shutil.copytree(base, tmp_path / "cache" / place / "models--org--int4" / "snapshots" / "any")
+    hub.forget()
+    assert run(command("org/int4", tmp_path / "out", "--step", "lm_head=int8")) == 0
+    assert hub.bytes_sent("*.safetensors") == 0
+
+
 def test_check_stops_at_the_step_that_would_be_refused(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +127,10 @@ def test_check_stops_at_the_step_that_would_be_refused(
         (["--step", "merge=x"], "there is no step 'merge'"),
         (["--step", "repack=compressed-tensors", "--step", "lm_head=int8"], "repack can only be the last"),
         (["--step", "hybrid"], "hybrid lacks its donor"),
+        (["--step", "lm_head=int4"], "the step lm_head is given 'int4'"),
+        (["--step", "repack"], "the step repack is given nothing"),
+        (["--step", "quantize=x"], "quantize is a step of an inventory's"),
+        (["--step", "lm_head=int8", "--layers", "x"], "for the step hybrid, which is not there"),
         ([], "no steps are given"),
         (["--recipe", "qwen3.5-122b-a10b-int4"], "builds no checkpoint"),
         (
@@ -156,3 +181,20 @@ def test_verify_says_what_a_folder_is_built_of_and_how_it_is_mended(
     _print_verified(Printer(Plain(bad)), [Verified(**about, wrong=("a.safetensors",))])
     assert what in good.getvalue()
     assert way_out in bad.getvalue()
+
+
+def test_the_way_out_is_one_that_is_there_without_an_inventory(
+    base: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.add_repo("org/gated", base, gated=True)
+    assert run(command(base, tmp_path / "out", "--step", "mtp=org/gated")) == 1
+    assert "then set HF_TOKEN" in capsys.readouterr().err
+    short = tmp_path / "short"
+    shutil.copytree(base, short)
+    shard = max(short.glob("*.safetensors"), key=lambda each: each.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:-10])
+    (step,) = checked(capsys, *command(short, tmp_path / "out", "--step", "lm_head=int8"), status=2)["steps"]
+    assert run(command(short, tmp_path / "out", "--step", "lm_head=int8")) == 4
+    said = step["hint"] + capsys.readouterr().out
+    assert "then run the same command again" in said
+    assert "apply" not in said

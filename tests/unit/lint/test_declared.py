@@ -213,7 +213,32 @@ def test_what_declared_steps_make_is_judged_with_the_engine_that_serves_it(tmp_p
     assert not {"hybrid-checkpoint", "head-int8-unread"} & set(ids(repacked))
 
 
+@pytest.mark.parametrize(
+    ("steps", "version", "told"),
+    [
+        ("lm_head: int8, repack: compressed-tensors", "v0.28.0", True),
+        ("lm_head: int8, repack: compressed-tensors", "v0.33.0", False),
+        ("repack: compressed-tensors", "v0.28.0", False),
+    ],
+)
+def test_what_repack_makes_of_a_hybrid_wants_the_engine_whose_code_was_read(
+    tmp_path: Path, steps: str, version: str, told: bool
+) -> None:
+    assert ("repack-unread" in ids(found(tmp_path, built(steps, version)))) is told
+
+
 def test_a_donor_s_branch_is_told_where_it_stands(tmp_path: Path) -> None:
     (each,) = found(tmp_path, built("mtp: {donor: Qwen/Qwen3.5-122B-A10B}"))
     assert (each.id, "the donor Qwen/Qwen3.5-122B-A10B at main" in each.message) == ("checkpoint-not-pinned", True)
     assert each.where.endswith("inventory.yml:10")
+    assert "mtp: {donor: Qwen/Qwen3.5-122B-A10B, revision: …}" in each.remedy
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [("org/auto-round", "image-moves"), ("org/auto-round:0.16", "image-not-pinned"), (f"org/auto-round@{PINNED}", "")],
+)
+def test_the_image_that_quantises_is_judged_like_the_one_that_serves(tmp_path: Path, image: str, name: str) -> None:
+    findings = found(tmp_path, built(f"quantize: {{image: '{image}', network: true}}"))
+    assert [each.id for each in findings if each.id.startswith("image-")] == ([name] if name else [])
+    assert all("digest: image:" in each.remedy for each in findings if each.id == name)

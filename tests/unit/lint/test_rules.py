@@ -473,6 +473,7 @@ PAIRS = [(name, fires, misses) for name, pairs in FIRES.items() for fires, misse
 
 OF_INVENTORY = {
     "head-int8-unread",
+    "repack-unread",
     "engine-unknown",
     "image-moves",
     "image-not-pinned",

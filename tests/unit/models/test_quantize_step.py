@@ -35,6 +35,24 @@ def test_what_can_not_be_is_told_where_it_is_declared(said: dict[str, Any], what
     assert what in fault.what and fault.hint
 
 
+@pytest.mark.parametrize(
+    ("said", "after", "what"),
+    [
+        ({"format": "llm_compressor"}, {"hybrid": {"donor": "org/fp8"}}, "hybrid can't follow the format"),
+        ({"scheme": "NVFP4"}, {"hybrid": {"donor": "org/fp8"}}, "hybrid can't follow the scheme"),
+        ({"scheme": "W2A16"}, {"repack": "compressed-tensors"}, "repack can't follow the scheme"),
+        ({"scheme": "W4A61"}, {"lm_head": "int8"}, "no scheme W4A61"),
+    ],
+)
+def test_what_a_later_step_would_refuse_hours_later_is_told_at_once(
+    said: dict[str, Any], after: dict[str, Any], what: str
+) -> None:
+    (fault,) = build_steps.faults([{"quantize": {"image": "i", "network": True, **said}}, after])
+    assert what in fault.what and fault.hint
+    others = {"format": "auto_gptq", "scheme": "w8a16g64"}
+    assert not list(build_steps.faults([{"quantize": {"image": "i", "network": True, **others}}, {"mtp": {}}]))
+
+
 @pytest.mark.parametrize("said", [{"network": True}, {"dataset": "/srv/texts.json"}, {"iters": 0, "plain_rtn": True}])
 def test_what_can_be_is_not_complained_about(said: dict[str, Any]) -> None:
     assert list(build_steps.faults([{"quantize": {"image": "local/auto-round:1", **said}}])) == []

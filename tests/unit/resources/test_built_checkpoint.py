@@ -112,6 +112,7 @@ def test_quantize_stands_first_and_repack_last_or_it_is_a_fault(order: list[str]
         (["hybrid: {donor: org/fp8, force: true}"], 11, "unknown key 'force'"),
         (["lm_head: int4"], 11, "expected int8"),
         (["merge: {}"], 11, "unknown key 'merge'"),
+        (["{lm_head: int8, mtp: {}}"], 11, "expected only one entry\\n.*by itself: - lm_head: int8"),
     ],
 )
 def test_a_wrong_step_is_told_at_load_with_its_place(tmp_path: Path, steps: list[str], line: int, words: str) -> None:
