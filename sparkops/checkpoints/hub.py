@@ -94,7 +94,7 @@ class Hub:
     def manifest(self, repository: str, commit: str) -> Manifest:
         """All files of a commit; out of the cache where it is there. Raises HubError, ManifestError.
 
-        The record in a built folder that was pushed as it lay is left out: it is of that folder, and none of its content.
+        The record in a built folder that was pushed as it lay is left out: it tells of that folder.
         """
         kept = self._kept(repository, commit)
         with contextlib.suppress(OSError, ManifestError, UnicodeDecodeError):

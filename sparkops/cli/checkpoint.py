@@ -120,7 +120,9 @@ Examples:
 BASE is a folder here, or a repository, which is fetched beside the output (what the Hugging Face cache has is linked).
 The steps are done in the order given: quantize only first, repack only last. What ended early goes on when the same
 command is run again; nothing is in the output's place before it is whole.
-The exit status is 0 when it is built, 2 with --check where a step would be refused, 4 where the build failed.""",
+An output that holds files which no build put there is refused.
+Exit statuses: 0 built (or built already), 1 wrong input, 2 with --check: a step would be refused, 3 it could not be
+found out what is there, 4 the build failed, 130 interrupted.""",
 )
 @click.argument("base", metavar="FOLDER|ORG/NAME")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to build")

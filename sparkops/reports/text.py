@@ -238,6 +238,8 @@ class Printer:
             if result.outcome not in SKIPPED and (result.outcome != "done" or self.verbose):
                 self._result(result)
         self._skipped([result for result in report.results if result.outcome in SKIPPED])
+        for identity, why in {**report.plan.unreachable, **report.plan.unknown}.items():
+            self.line(("? ", "magenta"), identity, (f"  unknown: {why}", "dim"))
         counts = Counter(result.outcome for result in report.results)
         if report.declined:
             self.line("nothing was touched")
