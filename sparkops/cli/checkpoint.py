@@ -180,6 +180,8 @@ def build(
             report = building.build(order, listener=listener, stop=stop)
     if not check:
         emit(report, form, None, no_color=no_color, verbose=0)
+        for notice in report.plan.notices if form == "text" else ():
+            Printer(console(no_color)).line(("i ", "blue"), notice)
         if form == "text" and not report.plan.steps and report.exit_status == 0:
             click.echo(f"{report.cluster}: built already, and as declared")
         return report.exit_status

@@ -196,15 +196,14 @@ def _free(order: Order) -> None:
         if real.is_relative_to(origin) or origin.is_relative_to(real):
             raise InventoryError(f"{output} and its base {origin} lie in one another", hint=hint)
     if output.is_dir() and any(output.iterdir()) and not _ours(output):
-        raise InventoryError(
-            f"{output} holds files that no build of sparkops put there", hint=f"{hint}, or move it away"
-        )
+        raise InventoryError(f"{output} holds files that no build put there", hint=f"{hint}, or move it away")
 
 
 def _ours(folder: Path) -> bool:
     """Whether it has the record of a build; whether the record holds is told by the build's own look."""
+    file = folder / RECORD
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and "built" in record
