@@ -109,7 +109,10 @@ class Hub:
         get_hf_file_metadata(url, token=api.token, timeout=TIMEOUT)
 
     def manifest(self, repository: str, commit: str) -> Manifest:
-        """All files of a commit; out of the cache where it is there. Raises HubError, ManifestError."""
+        """All files of a commit; out of the cache where it is there. Raises HubError, ManifestError.
+
+        The record in a built folder that was pushed as it lay is left out: it tells of that folder.
+        """
         kept = self._kept(repository, commit)
         with contextlib.suppress(OSError, ManifestError, UnicodeDecodeError):
             found = parse(kept.read_text(encoding="utf-8"))
@@ -263,8 +266,8 @@ def default_cache() -> Path:
 
 
 def _file(entry: Any) -> ManifestFile | None:
-    """A file of the hub's tree; None for a folder."""
-    if not hasattr(entry, "blob_id"):
+    """A file of the hub's tree; None for a folder, and for what is sparkops' own."""
+    if not hasattr(entry, "blob_id") or entry.path.startswith(".sparkops/"):
         return None
     if entry.lfs is not None:
         return ManifestFile(entry.path, entry.lfs.size, f"sha256:{entry.lfs.sha256}")

@@ -120,7 +120,9 @@ Examples:
 BASE is a folder here, or a repository, which is fetched beside the output (what the Hugging Face cache has is linked).
 The steps are done in the order given, repack only last; quantize needs a container, and so an inventory.
 What ended early goes on when the same command is run again; nothing is in the output's place before it is whole.
-The exit status is 0 when it is built, 2 with --check where a step would be refused, 4 where the build failed.""",
+An output that holds files which no build put there is refused.
+Exit statuses: 0 built (or built already), 1 wrong input, 2 with --check: a step would be refused, 3 it could not be
+found out what is there, 4 the build failed, 130 interrupted.""",
 )
 @click.argument("base", metavar="FOLDER|ORG/NAME")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to build")
@@ -178,6 +180,8 @@ def build(
             report = building.build(order, listener=listener, stop=stop)
     if not check:
         emit(report, form, None, no_color=no_color, verbose=0)
+        for notice in report.plan.notices if form == "text" else ():
+            Printer(console(no_color)).line(("i ", "blue"), notice)
         if form == "text" and not report.plan.steps and report.exit_status == 0:
             click.echo(f"{output}: built already, and as declared")
         return report.exit_status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import re
 import threading
@@ -33,6 +34,7 @@ from sparkops.resources.checkpoint import Checkpoint, OfRepository
 HERE = "here"
 NAMELESS = "local"
 """The repository that a record names where the base is a folder of unknown origin."""
+RECORD = ".sparkops/manifest.json"
 KINDS = ("checkpoint", "built_checkpoint", "summing", "build_checking")
 
 _WORDS = (
@@ -104,6 +106,7 @@ class Checked:
 def build(order: Order, *, listener: events.Listener = events.silent, stop: threading.Event | None = None) -> Report:
     """Build it, or go on with it. Raises InventoryError, HubError, and what kept the base from being read."""
     started = time.monotonic()
+    _free(order)
     target = Target(name=HERE, type="local", state_dir=_state_dir())
     with _worded(), _fleet(target, listener) as fleet:
         resources = _resources(order, fleet, target.state_dir, listener)
@@ -125,6 +128,7 @@ def build(order: Order, *, listener: events.Listener = events.silent, stop: thre
 
 def check(order: Order, *, listener: events.Listener = events.silent) -> Checked:
     """What each step would do, from the headers of base and donors. Raises InventoryError, HubError, SparkopsError."""
+    _free(order)
     output = _output(order)
     target = Target(name=HERE, type="local", state_dir=_state_dir())
     common = _common(order, target.state_dir)
@@ -223,6 +227,36 @@ def _common(order: Order, state_dir: str) -> dict[str, Any]:
 
 def _output(order: Order) -> Path:
     return Path(os.path.normpath(Path.cwd() / order.output.expanduser()))
+
+
+def _free(order: Order) -> None:
+    """Raises InventoryError where the output's place is not one to build in: it holds, or is, something else."""
+    output = _output(order)
+    hint = "give another folder by -o"
+    for path in (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            raise InventoryError(f"{path} is no folder", hint=hint)
+    if output.is_symlink():
+        raise InventoryError(
+            f"{output} is a link", hint=f"give the folder that it leads to, {os.path.realpath(output)}"
+        )
+    base = Path(order.base).expanduser()
+    if base.is_dir():
+        real, origin = Path(os.path.realpath(output)), base.resolve()
+        if real.is_relative_to(origin) or origin.is_relative_to(real):
+            raise InventoryError(f"{output} and its base {origin} lie in one another", hint=hint)
+    if output.is_dir() and any(output.iterdir()) and not _ours(output):
+        raise InventoryError(f"{output} holds files that no build put there", hint=f"{hint}, or move it away")
+
+
+def _ours(folder: Path) -> bool:
+    """Whether it has the record of a build; whether the record holds is told by the build's own look."""
+    file = folder / RECORD
+    try:
+        record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and "built" in record
 
 
 def _fetched(order: Order, common: Mapping[str, Any]) -> Checkpoint:

@@ -238,13 +238,18 @@ class Printer:
             if result.outcome not in SKIPPED and (result.outcome != "done" or self.verbose):
                 self._result(result)
         self._skipped([result for result in report.results if result.outcome in SKIPPED])
+        if not report.declined:
+            for node, silent in report.plan.unreachable.items():
+                self.line(("? ", "magenta"), node, f"  unreachable: {silent}")
+            for identity, unknown in report.plan.unknown.items():
+                self.line(("? ", "magenta"), identity, f"  unknown: {unknown.why}")
         counts = Counter(result.outcome for result in report.results)
         if report.declined:
             self.line("nothing was touched")
         elif report.results:
             words = ", ".join(f"{number} {outcome.replace('-', ' ')}" for outcome, number in counts.items())
-            silent = report.plan.unreachable
-            words += f", {count(len(silent), 'node')} unreachable" if silent else ""
+            lost = len(report.plan.unreachable)
+            words += f", {count(lost, 'node')} unreachable" if lost else ""
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
         if not report.declined:
             for orphan in report.plan.orphans:

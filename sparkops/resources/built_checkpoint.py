@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparkops.checkpoints.hub import HubError
@@ -53,9 +54,11 @@ class BuiltCheckpoint(OfRepository):
         super().__post_init__()
         declared.path(self.base, "the base of a built checkpoint", self.where)
         object.__setattr__(self, "steps", tuple(self.steps))
-        if self.base == self.name:
+        name, base = PurePosixPath(self.name), PurePosixPath(self.base)
+        if name.is_relative_to(base) or base.is_relative_to(name):
+            how = f"its own base {base}" if name.is_relative_to(base) else f"a folder that holds its own base {base}"
             raise InventoryError(
-                f"{self.name} can't be built into its own base", where=self.where, hint="declare another folder"
+                f"{name} can't be built into {how}", where=self.where, hint="name another folder for what is built"
             )
         for fault in (*build_steps.unformed(self.steps), *build_steps.faults(self.steps)):
             raise InventoryError(fault.what, where=self.where, hint=fault.hint)

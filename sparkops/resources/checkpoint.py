@@ -138,6 +138,14 @@ class OfRepository(Passed):
         """How the node fetches."""
         return {"connections": self.connections, "segment": self.segment, "stall": self.stall}
 
+    def notices(self, found: Observed) -> tuple[str, ...]:
+        if not isinstance(found, Mapping) or not found.get("strange"):
+            return ()
+        return (
+            f"{self.id}: {self.name} holds files and no record of sparkops: what is right among them is taken over; "
+            f"where others are in the way, the folder as it is stays beside, as {self.name}.before-sparkops",
+        )
+
     def proven(self, found: Mapping[str, Any]) -> bool:
         return not any(found.get(key) for key in ("missing", "wrong", "unverified"))
 
@@ -218,7 +226,7 @@ class Checkpoint(OfRepository):
         }
 
     def notices(self, found: Observed) -> tuple[str, ...]:
-        told = []
+        told = [*super().notices(found)]
         if self.moved_to:
             told.append(f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name")
         held = found.get("manifest") if isinstance(found, Mapping) else None

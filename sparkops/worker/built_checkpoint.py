@@ -97,11 +97,11 @@ def build(job: jobs.Job, args: State) -> State:
     place = Place(ask["folder"])
     existing = place.open()
     who = proof.who_of(ask["owner"], existing)
+    base, known = _base(ask, act)
     os.makedirs(ask["state_dir"], mode=0o700, exist_ok=True)
     index = verifying.Index(ask["state_dir"], place.folder)
     if existing is not None:
         proof.hand_over(existing, who, index)
-    base, known = _base(ask, act)
     folders = [base, *([existing] if existing is not None else [])]
     with proof.our_links(ask["state_dir"], *folders):
         if act.get("peer"):
@@ -251,6 +251,9 @@ def _whole(
 
 def _base(ask: State, act: State) -> tuple[int, dict[str, str]]:
     """The base folder, and what its files are proven to hold, by their identities. Raises Refused where it is not."""
+    base, name = os.path.realpath(ask["base"]), os.path.realpath(ask["folder"])
+    if os.path.commonpath([base, name]) in (base, name):
+        raise Refused(f"{name} and its base {base} lie in one another", hint="name another folder for what is built")
     handle = Place(ask["base"]).open()
     if handle is None:
         raise Refused(f"the base {ask['base']} is not there", hint="sparkops apply brings it first")

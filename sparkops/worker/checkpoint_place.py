@@ -4,6 +4,7 @@
     .NAME.sparkops-partial    staging: survives a crash, is resumed, becomes NAME by one rename
     .NAME.sparkops-old        what was replaced, on its way out
     .NAME.sparkops-quantized  what a build quantised first, as the base of its further steps
+    NAME.before-sparkops      a folder with files of somebody else, which are not in NAME any more; never removed by us
 
 It must not know how content gets into the staging folder.
 """
@@ -12,9 +13,11 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import itertools
 import json
 import os
 import pwd
+import re
 import shutil
 import stat
 from typing import Any
@@ -23,6 +26,7 @@ from sparkops.worker.calls import Refused
 
 RECORD = ".sparkops/manifest.json"
 RECORD_LIMIT = 64 << 20
+ASIDE = ".before-sparkops"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_EXCHANGE = 2
 
@@ -74,25 +78,63 @@ class Place:
         hand_over(handle, who)
         return handle
 
-    def publish(self, staging: int) -> None:
-        """The staging folder takes the name; what stood there goes to the old name. Synced to disk."""
-        os.fchmod(staging, 0o755)
+    def publish(self, staging: int, *, aside: bool = False) -> str:
+        """The staging folder takes the name, and the mode of what stood there, which goes to the old name.
+
+        With `aside` that stays beside instead; returns its path, else "". Synced to disk.
+        """
+        there = os.path.lexists(self.folder)
+        os.fchmod(staging, stat.S_IMODE(os.lstat(self.folder).st_mode) if there else 0o755)
         os.fsync(staging)
-        partial, old = self.beside(self.partial), self.beside(self.old)
-        if os.path.lexists(self.folder):
-            _remove(old)
-            if _exchange(partial, self.folder):
-                os.rename(partial, old)
-            else:
-                os.rename(self.folder, old)
-                os.rename(partial, self.folder)
+        kept = self._aside() if aside else ""
+        if kept:
+            self._swap(kept)
+        elif there:
+            self._replace()
         else:
-            os.rename(partial, self.folder)
+            os.rename(self.beside(self.partial), self.folder)
         parent = os.open(self.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(parent)
         finally:
             os.close(parent)
+        return kept
+
+    def _replace(self) -> None:
+        partial, old = self.beside(self.partial), self.beside(self.old)
+        _remove(old)
+        if _exchange(partial, self.folder):
+            os.rename(partial, old)
+        else:
+            os.rename(self.folder, old)
+            os.rename(partial, self.folder)
+
+    def _swap(self, kept: str) -> None:
+        """As `_replace`, but what is somebody else's never has the name of a helper, under which it would be swept."""
+        partial = self.beside(self.partial)
+        os.rename(partial, kept)
+        if not _exchange(kept, self.folder):
+            os.rename(kept, partial)
+            os.rename(self.folder, kept)
+            os.rename(partial, self.folder)
+
+    def kept(self) -> list[str]:
+        """The paths of what was set aside."""
+        found = []
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found = sorted(name for name in os.listdir(self.parent) if self.of_aside(name) == self.name)
+        return [self.beside(name) for name in found]
+
+    @staticmethod
+    def of_aside(name: str) -> str:
+        """Whose name it was, where this is the name of what was set aside; else ""."""
+        found = re.fullmatch(f"(.+){re.escape(ASIDE)}(-[0-9]+)?", name)
+        return found[1] if found else ""
+
+    def _aside(self) -> str:
+        """A path that nothing has yet."""
+        names = (self.folder + ASIDE + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
+        return next(name for name in names if not os.path.lexists(name))
 
     def sweep(self) -> None:
         """Remove the helper folders."""

@@ -15,6 +15,7 @@ from typing import Any
 from sparkops.worker import checkpoint_place, jobs, verifying
 from sparkops.worker import checkpoint_rights as rights
 from sparkops.worker.calls import Refused, Unknown
+from sparkops.worker.carrying import left_behind
 from sparkops.worker.checkpoint_place import Place, record_of
 
 SHOWN = 20
@@ -44,6 +45,7 @@ def seen(ask: State, told: Callable[[str, State, verifying.Index], State]) -> St
             **told(digest, record, index),
             "owner": _owner(os.fstat(handle).st_uid),
             "leftover": place.leftover(),
+            "strange": not digest and bool(os.listdir(handle)),
             **held(handle, record.get("files", []), index, bool(ask.get("deep"))),
         }
     finally:
@@ -171,7 +173,10 @@ def _follow(index: verifying.Index, marks: dict[int, str], before: dict[str, os.
 
 
 def finish(place: Place, staging: int, existing: int | None, done: State, order: State, index: verifying.Index) -> None:
-    """Note what was proven, publish, sweep. The note comes first: a crash in between costs no second hashing."""
+    """Note what was proven, publish, sweep. The note comes first: a crash in between costs no second hashing.
+
+    Where files of somebody else would be gone with the old folder, that stays beside, and `done["notes"]` says so.
+    """
     index.keep_prefixes({oid for _, _, oid in order["files"]})
     if "staged" in done:
         read = dict(sorted(index.entries.values(), key=lambda entry: entry[1]))
@@ -181,14 +186,33 @@ def finish(place: Place, staging: int, existing: int | None, done: State, order:
             if verifying.identity(status) == done["staged"].get(path):
                 proven[path] = verifying.lasting(status)
                 index.note(verifying.identity(status), oid, read.get(oid))
+        lost = [] if existing is None else _lost(existing, staging, order["files"], index)
         index.save()
-        place.publish(staging)
+        kept = place.publish(staging, aside=bool(lost))
+        if kept:
+            done["notes"] = [*done["notes"], _aside(place, kept, lost)]
         place.sweep()
         _note_again(staging, order["files"], proven, read, index)
     else:
         assert existing is not None
         place.sweep()
         index.save(keep={verifying.identity(status) for _, status in walk(existing)})
+
+
+def _lost(existing: int, staging: int, files: list[Any], index: verifying.Index) -> list[str]:
+    """What the published folder holds that its record does not explain and the staged one does not have."""
+    ours = {path for path, _, _ in record_of(existing)[1].get("files", [])}
+    oids = {path: oid for path, _, oid in files}
+    return left_behind(existing, staging, ours, oids, lambda status: (index.find(status) or ("",))[0])
+
+
+def _aside(place: Place, kept: str, lost: list[str]) -> str:
+    """What is said of a folder that was set aside."""
+    more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+    return (
+        f"{place.folder} held {', '.join(lost[:3])}{more} with other content and without a record of sparkops: "
+        f"the folder as it was is now {kept}; remove it by hand when nobody needs it"
+    )
 
 
 def _note_again(folder: int, files: list[Any], proven: dict[str, str], read: dict[str, float], index: Any) -> None:

@@ -57,6 +57,7 @@ def folders(state_dir: str, mine: dict[str, Any]) -> set[str]:
     for model in _inside(os.path.join(state_dir, "models")):
         for path in _inside(model):
             parent, name = os.path.split(path)
+            name = Place.of_aside(name) or name
             if name.startswith(".") and (ending := name.rpartition(".sparkops-"))[2] in HELPERS:
                 name = ending[0][1:]
             found.add(os.path.join(parent, name))
@@ -86,6 +87,8 @@ def checkpoint(folder: str, declared: list[str], found: uses.Uses, *, claim: boo
         for name in place.helpers
         if os.path.lexists(place.beside(name))
     ]
+    aside = f"it was in the place of {folder}, and sparkops did not bring it: remove it by hand when nobody needs it"
+    items += [_item("leftover", path, _size(path), aside) for path in place.kept()]
     if os.path.lexists(folder):
         kept = (DECLARED if wanted else "") or held or found.folder(folder) or _strange(place)
         unknown = bool(kept) and kept == found.unknown

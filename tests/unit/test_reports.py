@@ -98,6 +98,11 @@ def test_what_a_node_says_can_not_drive_the_terminal() -> None:
     assert "gone" in shown
 
 
+def test_an_apply_tells_what_was_left_because_it_was_unknown() -> None:
+    shown = text(report(command="apply", unknown={"file /x @a": Unknown("it is no folder")}))
+    assert "file /x @a  unknown: it is no folder" in shown
+
+
 def test_the_json_has_the_documented_keys_and_is_plain() -> None:
     shown = json.loads(json.dumps(as_json(report(steps=(STEP,), violations=(BAD,)))))
     assert shown["schema"] == "sparkops.report/1"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -115,6 +116,25 @@ def test_it_is_built_once_and_neither_it_nor_its_base_is_touched_or_hashed_again
     assert apply(one) == []
     assert apply(base) == []
     assert hub.bytes_sent() == 0
+
+
+def test_another_checkpoint_in_its_place_stays_beside(declare: Declare, models: Path) -> None:
+    one = declare()
+    shutil.copytree(models / "fp8", one.name)
+    apply(one)
+    assert apply(one) == []
+    kept = Path(f"{one.name}.before-sparkops")
+    assert made.load(kept) == made.load(models / "fp8")
+    assert beside(one) == ["base", "built", "built.before-sparkops"]
+
+
+def test_links_do_not_hide_that_it_would_be_built_into_its_base(declare: Declare, base: Checkpoint) -> None:
+    link = Path(base.name).parent / "elsewhere"
+    link.symlink_to(base.name)
+    before = sorted(os.listdir(base.name))
+    with pytest.raises(Refused, match="lie in one another"):
+        apply(declare(name=str(link / "built")))
+    assert sorted(os.listdir(base.name)) == before
 
 
 def test_a_damaged_file_is_built_again_alone(declare: Declare) -> None:

@@ -17,7 +17,7 @@ from sparkops.checkpoints.hub import HubUnreachable
 from sparkops.core.plan import Action, Step
 from sparkops.core.secrets import Secret
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.worker import checkpoint, jobs, verifying
+from sparkops.worker import checkpoint, jobs, reclaiming, uses, verifying
 from sparkops.worker.calls import Call, Refused
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply, call, differing
@@ -149,6 +149,70 @@ def test_a_folder_with_the_right_files_and_no_record_is_proven_instead_of_fetche
     assert hub.bytes_sent() == 0
     assert (Path(one.name) / "model-1.safetensors").stat().st_ino == inode
     assert apply(one) == []
+
+
+def test_a_folder_of_somebody_else_stays_beside_whole_and_what_is_not_in_the_way_comes_along(
+    declare: Declare, model: Path
+) -> None:
+    one = declare()
+    folder = write_model(Path(one.name), 2)
+    shutil.copy(model / "model-2.safetensors", folder)
+    (folder / "README.md").write_text("mine")
+    (folder / "empty").mkdir()
+    os.mkfifo(folder / "pipe")
+    folder.chmod(0o750)
+    before = content(folder)
+    assert "folder as it is stays beside" in one.notices(found(one))[0]
+    said: list[dict[str, Any]] = []
+    checkpoint.converge(
+        Call(1, said.append, threading.Event()), one.ask(), found(one), one.desired(), one.act(step(one, "update"))
+    )
+    kept = Path(f"{one.name}.before-sparkops")
+    assert content(kept) == before
+    assert content(folder) == {**content(model), "README.md": b"mine"}
+    assert (folder / "empty").is_dir() and (folder / "pipe").is_fifo()
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert "held config.json, model-1.safetensors with other content" in str(said) and str(kept) in str(said)
+    assert apply(one) == [] and one.notices(found(one)) == ()
+
+
+def test_what_was_set_aside_is_listed_by_gc_and_kept(declare: Declare) -> None:
+    one = declare()
+    write_model(Path(one.name), 2)
+    apply(one)
+    kept = f"{one.name}.before-sparkops"
+    listed = reclaiming.checkpoint(one.name, [], uses.Uses([], {}, {}, {}, []), claim=False)
+    assert [(item["name"], "remove it by hand" in item["kept"]) for item in listed] == [(kept, True), (one.name, False)]
+
+
+def test_a_second_folder_of_somebody_else_does_not_take_the_place_of_the_first(declare: Declare) -> None:
+    one = declare()
+    for seed in (2, 3):
+        write_model(Path(one.name), seed)
+        apply(one)
+        shutil.rmtree(Path(one.name))
+    assert beside(one) == ["tiny.before-sparkops", "tiny.before-sparkops-2"]
+    assert json.loads((Path(one.name).parent / "tiny.before-sparkops-2" / "config.json").read_text()) == {"seed": 3}
+
+
+def test_a_partial_folder_with_nothing_to_lose_leaves_nothing_beside(declare: Declare, model: Path) -> None:
+    one = declare()
+    Path(one.name).mkdir(parents=True)
+    shutil.copy(model / "model-1.safetensors", one.name)
+    apply(one)
+    assert content(Path(one.name)) == content(model)
+    assert beside(one) == ["tiny"]
+
+
+def test_a_file_of_somebody_else_that_a_new_commit_has_too_is_not_lost(declare: Declare, hub: Hub, model: Path) -> None:
+    apply(declare())
+    (Path(declare().name) / "notes.txt").write_text("somebody's own")
+    (model / "notes.txt").write_text("the publisher's")
+    hub.add_repo(REPO, model)
+    one = declare()
+    apply(one)
+    assert content(Path(one.name)) == content(model)
+    assert (Path(f"{one.name}.before-sparkops") / "notes.txt").read_text() == "somebody's own"
 
 
 def test_a_moved_branch_brings_the_new_files_and_keeps_what_is_equal(declare: Declare, hub: Hub, model: Path) -> None:

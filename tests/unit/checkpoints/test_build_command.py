@@ -121,6 +121,33 @@ def test_check_stops_at_the_step_that_would_be_refused(
     assert second["hint"]
 
 
+def tree(folder: Path) -> dict[str, object]:
+    return {str(path): path.read_bytes() if path.is_file() else path.lstat().st_mode for path in folder.rglob("*")}
+
+
+def test_a_place_that_holds_something_else_is_refused_and_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = made.save(tmp_path / "a" / "base", made.autoround(made.SMALL), made.autoround_config(made.SMALL))
+    (tmp_path / "foreign").mkdir(mode=0o700)
+    (tmp_path / "foreign" / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "foreign")
+    before = tree(tmp_path)
+    for output, words in {
+        mine / "built": "lie in one another",
+        tmp_path / "a": "lie in one another",
+        tmp_path / "foreign": "holds files that no build put there",
+        tmp_path / "foreign" / "config.json": "is no folder",
+        tmp_path / "foreign" / "config.json" / "x": "is no folder",
+        tmp_path / "link": "is a link",
+    }.items():
+        for more in ([], ["--check"]):
+            assert run(command(mine, output, "--step", "lm_head=int8", *more)) == 1
+            told = capsys.readouterr().err
+            assert words in told and "→" in told
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -54,6 +54,17 @@ def test_a_long_list_of_files_is_read_page_by_page(lab_hub: LabHub, model: Path,
     assert len(ask(lab_hub, tmp_path).manifest(REPO, commit).files) == 9
 
 
+def test_the_record_of_a_built_folder_that_was_pushed_as_it_lay_is_no_part_of_it(
+    lab_hub: LabHub, model: Path, tmp_path: Path
+) -> None:
+    (model / ".sparkops").mkdir()
+    for name in ("manifest.json", "built.json"):
+        (model / ".sparkops" / name).write_text("{}")
+    commit = lab_hub.add_repo(REPO, model)
+    files = ask(lab_hub, tmp_path).manifest(REPO, commit).files
+    assert [file.path for file in files] == ["config.json", "model.safetensors"]
+
+
 def test_the_manifest_of_a_commit_is_asked_for_once(lab_hub: LabHub, model: Path, tmp_path: Path) -> None:
     commit = lab_hub.add_repo(REPO, model)
     first = ask(lab_hub, tmp_path).manifest(REPO, commit)

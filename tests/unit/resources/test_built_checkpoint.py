@@ -155,8 +155,10 @@ def test_a_donor_s_branch_is_locked_like_the_base_s_and_the_lock_moves_no_folder
 def test_without_the_hub_s_word_the_state_is_unknown_and_no_folder_is_built_into_its_base() -> None:
     one = BuiltCheckpoint(node="n", name="/m/built", base="/m/base", repository="org/int4", steps=(HYBRID,))
     assert isinstance((one.desired() or {})["identity"], Unknown)
-    with pytest.raises(InventoryError, match="own base"):
-        BuiltCheckpoint(node="n", name="/m/base", base="/m/base", repository="org/int4", steps=(HYBRID,))
+    for folder in ("/m/base", "/m/base/sub", "/m"):
+        with pytest.raises(InventoryError, match="own base"):
+            BuiltCheckpoint(node="n", name=folder, base="/m/base", repository="org/int4", steps=(HYBRID,))
+    BuiltCheckpoint(node="n", name="/m/base-2", base="/m/base", repository="org/int4", steps=(HYBRID,))
     with pytest.raises(InventoryError, match="no step"):
         BuiltCheckpoint(node="n", name="/m/built", base="/m/base", repository="org/int4", steps=({"merge": {}},))
 
