@@ -281,8 +281,8 @@ def test_a_node_that_is_down_is_told_in_time_and_holds_no_other(cluster: Cluster
 
 @pytest.fixture
 def fetching(cluster: Cluster, node: Node, model: Path) -> subprocess.Popen[str]:
-    """An apply in the middle of fetching 6 MB at 1 MB/s."""
-    slow(cluster.hub, model, 6_000_000, 1e6)
+    """An apply in the middle of fetching 6 MB at 0.4 MB/s, so that others can come meanwhile on a busy machine, too."""
+    slow(cluster.hub, model, 6_000_000, 4e5)
     cluster.roles = ("checkpoint",)
     cluster.declare(node, port=8000)
     process = cluster.start()

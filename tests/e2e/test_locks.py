@@ -150,7 +150,7 @@ def fetching(shell: Shell, node: Node, hub: Hub, tmp_path: Path) -> str:
     """A fetch that runs on the node as a job, its controller killed; returns the commit that it brings."""
     tiny.write(tmp_path / "model")
     commit = hub.add_repo("org/tiny", tmp_path / "model")
-    hub.fail("*.safetensors", Fault(rate=30_000))
+    hub.fail("*.safetensors", Fault(rate=10_000))
     shell.write("roles/slow/role.yml", ROLE)
     shell.write("inventory.yml", SERVICE.format(node=node.name, hub=hub.endpoint, revision="main"))
     first = shell.start("apply", "inventory.yml", "--role", "checkpoint")
