@@ -12,7 +12,7 @@ demo: $(STAMP)
 
 # Files of tests run side by side: those on the lab mostly wait. WORKERS=0 runs them one after another.
 WORKERS ?= 3
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" tests
