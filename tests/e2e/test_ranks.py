@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,11 @@ def test_a_rank_on_each_node_and_the_head_answers(lab: Lab, shell: Shell, nodes:
     words = " ".join(argv["argv"])
     assert "--master-addr 10.9.9.1 --nnodes 2 --node-rank 0" in words and "--headless" not in words
     assert argv["environment"]["VLLM_HOST_IP"] == "10.9.9.1"
-    assert other.text("systemctl", "show", "-P", "ActiveState", UNIT).strip() == "active"
+    for _ in range(60):  # the lab's head answers without its ranks, which got the image later
+        if (state := other.text("systemctl", "show", "-P", "ActiveState", UNIT).strip()) == "active":
+            break
+        time.sleep(0.5)
+    assert state == "active"
     assert "rank 1 of an engine" in other.text("systemctl", "show", "-P", "StatusText", UNIT)
     started = other.text("systemctl", "show", "-P", "ExecMainStartTimestampMonotonic", UNIT)
     assert shell.json("apply", "inventory.yml", *roles)["steps"] == [], "a second apply changes nothing"
