@@ -107,6 +107,7 @@ def test_what_nothing_needs_goes_and_what_is_used_stays(
         "kept": "",
         "note": "",
         "outcome": "done",
+        "unknown": False,
     }
     assert "mine/own" in node.text("docker", "images", "--format", "{{.Repository}}"), "its foreign name stays"
     assert not node.exists(used)
