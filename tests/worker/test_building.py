@@ -270,7 +270,7 @@ def test_a_gated_donor_is_refused_in_words(small: Path, eight: Donor, hub: Hub, 
     Build(small, tmp_path / "staging", [SHARED], [gated]).run()
 
 
-def test_bytes_damaged_on_the_way_fail_the_gate_and_are_not_kept(
+def test_a_donor_of_another_model_fails_the_gate_and_its_bytes_are_not_kept(
     small: Path, eight: Donor, hub: Hub, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
