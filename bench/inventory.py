@@ -24,9 +24,9 @@ def text() -> str:
 
 def measure() -> dict[str, Any]:
     """Seconds to load, and to load and compile."""
+    from sparkops.compile.compiler import compile as build
     from sparkops.inventory.load import load
     from sparkops.inventory.secrets import Secrets
-    from sparkops.reconcile.compile import compile as build
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "inventory.yml"

@@ -22,7 +22,7 @@ from sparkops.nodes.bundle import kinds_bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.target import Target
-from sparkops.reconcile import plan, schedule, spreading
+from sparkops.reconcile import plan, schedule, transfers
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import observe
 from sparkops.reconcile.targets import Address
@@ -95,7 +95,7 @@ class Ground:
         seen = observe(self.fleet, wanted)
         made = plan.build(wanted, seen, today=datetime.date(2026, 1, 1))
         by_name = {node.name: Address(fabric=node.address) for node in self.nodes}
-        ready, _ = spreading.arrange(made, wanted, seen, by_name.__getitem__)
+        ready, _ = transfers.arrange(made, wanted, seen, by_name.__getitem__)
         results = schedule.run(made, ready, self.fleet, facts=seen.facts, stop=threading.Event())
         wrong = [each for each in results if each.outcome != "done"]
         if wrong:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.timing import ratio, side_by_side
-from sparkops.worker import checkpoint, jobs
 from sparkops.worker.calls import Call
+from sparkops.worker.kinds import checkpoint
+from sparkops.worker.system import jobs
 
 ROUNDS = 3
 FILES, SIZE = 8, 1 << 30

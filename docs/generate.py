@@ -20,7 +20,7 @@ from sparkops.inventory.schema import ACCEPT, CONNECTION, CORE, GROUP, NODE, SER
 from sparkops.lint.rules import rules
 from sparkops.models.engine import versions
 from sparkops.operate.recipes import every, fastest
-from sparkops.reconcile.saved import SCHEMA
+from sparkops.reconcile.plan_file import SCHEMA
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by `make docs` from the schemas; edit those. -->\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile
-from sparkops.core.flatjson import NotFlat, Reader
+from sparkops.safetensors.bounded_json import NotFlat, Reader
 
 INDEX = "model.safetensors.index.json"
 ALONE = "model.safetensors"

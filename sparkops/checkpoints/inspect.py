@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from sparkops.checkpoints.hub import Hub
 from sparkops.checkpoints.manifest import Manifest
 from sparkops.core.errors import SparkopsError
-from sparkops.core.parts import ORDER, missing_mtp, part_of, read_share
-from sparkops.core.safetensors import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
+from sparkops.safetensors.header import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
+from sparkops.safetensors.parts import ORDER, missing_mtp, part_of, read_share
 
 READERS = 8
 SMALL = 64 << 20

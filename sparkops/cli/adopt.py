@@ -11,8 +11,8 @@ import click
 from sparkops.cli import options
 
 if TYPE_CHECKING:
-    from sparkops.operate.adopting import Adoption, FoundFolder
-    from sparkops.operate.comparing import Difference
+    from sparkops.operate.adopt import Adoption, FoundFolder
+    from sparkops.operate.adopt_diff import Difference
     from sparkops.reports.text import Printer
 
 
@@ -58,9 +58,9 @@ def command(
     from sparkops.cli.printing import console, listener_for, passwords_for
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
-    from sparkops.operate.adopting import KIND, find, pick, take
-    from sparkops.operate.reach import reach
-    from sparkops.reconcile.recording import KIND as HISTORY
+    from sparkops.operate.adopt import KIND, find, pick, take
+    from sparkops.operate.connect import reach
+    from sparkops.reconcile.history import KIND as HISTORY
     from sparkops.reports.text import Printer
 
     loaded = load(inventory)
@@ -108,7 +108,7 @@ def _differences(differences: tuple[Difference, ...], printer: Printer) -> None:
 
 
 def _folder(folder: FoundFolder, printer: Printer) -> None:
-    from sparkops.reports.words import count, names, size
+    from sparkops.reports.formatting import count, names, size
 
     printer.line(("checkpoint ", ""), (folder.path, "bold"))
     printer.line(("✓ ", "green"), f"{count(len(folder.right), 'file')} right, {size(folder.right_bytes)}", indent=4)

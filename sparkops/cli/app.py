@@ -15,7 +15,7 @@ from importlib import import_module
 import click
 
 from sparkops.core.errors import SparkopsError
-from sparkops.reports.words import safe
+from sparkops.reports.formatting import safe
 
 DEFECT = 70
 CUT_OFF = 141

@@ -12,11 +12,11 @@ from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
 
 if TYPE_CHECKING:
+    from sparkops.compile.compiler import Compiled
     from sparkops.core.report import Report
     from sparkops.inventory.inventory import Inventory
     from sparkops.inventory.secrets import Secrets
-    from sparkops.reconcile.compile import Compiled
-    from sparkops.reconcile.saved import SavedPlan
+    from sparkops.reconcile.plan_file import SavedPlan
 
 
 @click.command(
@@ -68,8 +68,8 @@ def command(
     from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
     from sparkops.nodes.connect import Connections
     from sparkops.operate.runs import RunFolder
-    from sparkops.reconcile.apply import Road
-    from sparkops.reconcile.replacing import replaced
+    from sparkops.reconcile.replace import replaced
+    from sparkops.reconcile.run import Road
 
     told = options.Given(**given)
     if plan is not None and replace:
@@ -128,7 +128,7 @@ def _load(
 
 def _agree(report: Report, yes: bool) -> bool:
     from sparkops.core.errors import InventoryError
-    from sparkops.reports.words import names
+    from sparkops.reports.formatting import names
 
     interrupting = report.plan.disruptive
     if yes or not interrupting:

@@ -14,7 +14,7 @@ import click
 from sparkops.cli import options
 
 if TYPE_CHECKING:
-    from sparkops.operate.cancelling import NodeJob
+    from sparkops.operate.cancel import NodeJob
 
 
 @click.command(
@@ -49,10 +49,10 @@ def command(
     from sparkops.inventory.limit import named
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
-    from sparkops.operate.cancelling import cancel, running
-    from sparkops.operate.reach import reach
-    from sparkops.reconcile.recording import KIND
-    from sparkops.reports.calm import Lines
+    from sparkops.operate.cancel import cancel, running
+    from sparkops.operate.connect import reach
+    from sparkops.reconcile.history import KIND
+    from sparkops.reports.plain_progress import Lines
 
     loaded = load(inventory)
     chosen = named(loaded, (*nodes, *limit))
@@ -86,8 +86,8 @@ def command(
 
 def _list(found: Sequence[NodeJob]) -> None:
     from sparkops.core.events import StepProgress
-    from sparkops.reports.calm import amount
-    from sparkops.reports.words import duration, safe
+    from sparkops.reports.formatting import duration, safe
+    from sparkops.reports.plain_progress import amount
 
     for job in found:
         known = {
@@ -100,7 +100,7 @@ def _list(found: Sequence[NodeJob]) -> None:
 
 
 def _outcome(outcomes: Mapping[NodeJob, str], faults: Mapping[str, str]) -> None:
-    from sparkops.reports.words import safe
+    from sparkops.reports.formatting import safe
 
     for job, outcome in outcomes.items():
         words = "✓ {}  {}: ended" if outcome == "done" else "✗ {}  {}: {}"
@@ -111,7 +111,7 @@ def _outcome(outcomes: Mapping[NodeJob, str], faults: Mapping[str, str]) -> None
 
 def _agreed(number: int, yes: bool) -> bool:
     from sparkops.core.errors import InventoryError
-    from sparkops.reports.words import count
+    from sparkops.reports.formatting import count
 
     if yes:
         return True

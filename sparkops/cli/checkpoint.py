@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from sparkops.checkpoints.inspect import Inspection, Source
     from sparkops.core.secrets import Secret
-    from sparkops.operate.building import Checked
-    from sparkops.operate.verifying import Verified
+    from sparkops.operate.checkpoint_build import Checked
+    from sparkops.operate.checkpoint_verify import Verified
     from sparkops.reports.text import Printer
 
 
@@ -91,7 +91,7 @@ def verify(nodes: tuple[str, ...], inventory: Path, deep: bool, jobs: int, form:
     from sparkops.inventory.limit import named
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
-    from sparkops.operate.verifying import verify as prove
+    from sparkops.operate.checkpoint_verify import verify as prove
     from sparkops.reports.text import Printer
 
     loaded = load(inventory)
@@ -161,13 +161,13 @@ def build(
 
     from sparkops.cli.interrupts import interrupts
     from sparkops.cli.printing import console, emit, listener_for
-    from sparkops.operate import building
+    from sparkops.operate import checkpoint_build
     from sparkops.reports.text import Printer
 
-    order = building.Order(
+    order = checkpoint_build.Order(
         base=base,
         output=output,
-        steps=building.steps_of(steps, layers, recipe),
+        steps=checkpoint_build.steps_of(steps, layers, recipe),
         revision=revision,
         endpoint=endpoint,
         token=_token(),
@@ -175,9 +175,9 @@ def build(
     stop = threading.Event()
     with listener_for(form, no_color) as listener, interrupts(stop):
         if check:
-            told = building.check(order, listener=listener)
+            told = checkpoint_build.check(order, listener=listener)
         else:
-            report = building.build(order, listener=listener, stop=stop)
+            report = checkpoint_build.build(order, listener=listener, stop=stop)
     if not check:
         emit(report, form, None, no_color=no_color, verbose=0)
         for notice in report.plan.notices if form == "text" else ():
@@ -193,7 +193,7 @@ def build(
 
 
 def _print_checked(printer: Printer, told: Checked) -> None:
-    from sparkops.reports.words import count, size
+    from sparkops.reports.formatting import count, size
 
     for step in told.steps:
         if step.refused:
@@ -230,7 +230,7 @@ def _token() -> Secret | None:
 
 
 def _print_verified(printer: Printer, found: Sequence[Verified]) -> None:
-    from sparkops.reports.words import count, duration, names, size
+    from sparkops.reports.formatting import count, duration, names, size
 
     for each in found:
         printer.line((each.node, "bold"), f"  {each.folder}")
@@ -287,8 +287,8 @@ def _source(what: str, revision: str, endpoint: str) -> Source:
 
 
 def _print(printer: Printer, found: Inspection) -> None:
+    from sparkops.reports.formatting import count, size
     from sparkops.reports.table import table
-    from sparkops.reports.words import count, size
 
     printer.line(
         (found.name, "bold"),

@@ -25,6 +25,6 @@ Examples:
 @click.option("--upstream", is_flag=True, help="Also ask registries and hubs what moved since it was locked")
 def command(inventory: Path, upstream: bool, **given: Any) -> int:
     """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
-    from sparkops.cli.looking import look
+    from sparkops.cli.plan_or_drift import look
 
     return look("drift", inventory, options.Given(**given), upstream=upstream)

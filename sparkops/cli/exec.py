@@ -60,8 +60,8 @@ def command(
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
     from sparkops.nodes.transport import harmless
-    from sparkops.operate.execute import Execution, execute, exit_status
-    from sparkops.reports.words import safe
+    from sparkops.operate.exec import Execution, execute, exit_status
+    from sparkops.reports.formatting import safe
 
     argv = ctx.meta.get(ARGV)
     if not argv:

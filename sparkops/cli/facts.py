@@ -37,7 +37,7 @@ def command(
     from sparkops.nodes.connect import Connections
     from sparkops.operate.facts import GROUPS, facts
     from sparkops.reconcile.targets import targets
-    from sparkops.reports.words import safe
+    from sparkops.reports.formatting import safe
 
     for group in groups:
         if group not in GROUPS:

@@ -75,7 +75,7 @@ def command(
 
 
 def _dump(found: dict[str, Fit | Unjudged], *, one: bool) -> None:
-    from sparkops.fit.output import as_json
+    from sparkops.reports.fit import as_json
 
     shapes = {name: as_json(fit) for name, fit in found.items()}
     content = next(iter(shapes.values())) if one else {"schema": "sparkops.fit/1", "services": shapes}
@@ -84,8 +84,8 @@ def _dump(found: dict[str, Fit | Unjudged], *, one: bool) -> None:
 
 def _print(name: str, fit: Fit, no_color: bool) -> None:
     from sparkops.cli.printing import console
-    from sparkops.fit import output
     from sparkops.fit.fit import verdict
+    from sparkops.reports import fit as output
     from sparkops.reports.table import table
     from sparkops.reports.text import Printer
 

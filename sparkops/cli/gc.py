@@ -12,7 +12,7 @@ import click
 from sparkops.cli import options
 
 if TYPE_CHECKING:
-    from sparkops.operate.reclaiming import Reclaimable
+    from sparkops.operate.gc import Reclaimable
     from sparkops.reports.text import Printer
 
 
@@ -57,10 +57,10 @@ def command(
     from sparkops.inventory.limit import named
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
-    from sparkops.operate.reach import reach
-    from sparkops.operate.reclaiming import KIND, KINDS, look, remove
-    from sparkops.reconcile.recording import KIND as HISTORY
-    from sparkops.reports.calm import Lines
+    from sparkops.operate.connect import reach
+    from sparkops.operate.gc import KIND, KINDS, look, remove
+    from sparkops.reconcile.history import KIND as HISTORY
+    from sparkops.reports.plain_progress import Lines
     from sparkops.reports.text import Printer
 
     loaded = load(inventory)
@@ -82,8 +82,8 @@ def command(
 
 
 def _show(found: Reclaimable, printer: Printer) -> None:
+    from sparkops.reports.formatting import size
     from sparkops.reports.table import Cell, table
-    from sparkops.reports.words import size
 
     rows: list[list[Cell] | str] = []
     for item in found.items:
@@ -99,7 +99,7 @@ def _show(found: Reclaimable, printer: Printer) -> None:
 
 
 def _agreed(found: Reclaimable, form: str) -> bool:
-    from sparkops.reports.words import count, size
+    from sparkops.reports.formatting import count, size
 
     if form == "json" or not options.is_terminal():
         return False
@@ -108,7 +108,7 @@ def _agreed(found: Reclaimable, form: str) -> bool:
 
 
 def _outcome(found: Reclaimable, printer: Printer) -> None:
-    from sparkops.reports.words import safe, size
+    from sparkops.reports.formatting import safe, size
 
     for item, outcome in found.outcomes.items():
         good = outcome == "done"

@@ -48,8 +48,8 @@ def command(
     from sparkops.inventory.load import load
     from sparkops.nodes.connect import Connections
     from sparkops.operate.history import history, runs
+    from sparkops.reports.formatting import safe
     from sparkops.reports.text import Printer
-    from sparkops.reports.words import safe
 
     loaded = load(inventory)
     told, bad = history(
@@ -68,8 +68,8 @@ def command(
 
 
 def _show(run: Run, printer: Printer, verbose: bool) -> None:
+    from sparkops.reports.formatting import names
     from sparkops.reports.text import OUTCOMES
-    from sparkops.reports.words import names
 
     about = run.about
     when = datetime.datetime.fromtimestamp(run.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")

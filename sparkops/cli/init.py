@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from sparkops.operate.starting import Found
+    from sparkops.operate.init import Found
 
 
 @click.command(
@@ -27,7 +27,7 @@ def command(output: str, hosts: tuple[str, ...], cluster: str) -> int:
     """Write a commented inventory to start from. An existing file is never overwritten."""
     from sparkops.core.errors import InventoryError
     from sparkops.inventory.schema import schema
-    from sparkops.operate.starting import inventory
+    from sparkops.operate.init import inventory
 
     path = Path(output)
     if output != "-" and path.exists():
@@ -50,10 +50,10 @@ def _ask(text: str) -> Found:
     from sparkops.core.states import Unknown
     from sparkops.nodes.connect import Connections
     from sparkops.nodes.passwords import Passwords, terminal
-    from sparkops.nodes.sshconfig import SSHConfigs
+    from sparkops.nodes.ssh.config import SSHConfigs
     from sparkops.nodes.target import Target
     from sparkops.operate.facts import facts
-    from sparkops.operate.starting import Found, node_name
+    from sparkops.operate.init import Found, node_name
 
     user, _, place = text.rpartition("@")
     host, colon, port = place.partition(":")

@@ -79,22 +79,22 @@ def _of_inventory(path: Path) -> list[Finding]:
 
 def _tell(findings: list[Finding], form: str, no_color: bool) -> int:
     """Print findings in the chosen form; the exit status."""
-    from sparkops.lint import output
     from sparkops.lint.check import refusing
-    from sparkops.reports.words import count, safe
+    from sparkops.reports import lint
+    from sparkops.reports.formatting import count, safe
 
     if form == "json":
-        click.echo(output.dumped(output.as_json(findings)))
+        click.echo(lint.dumped(lint.as_json(findings)))
     elif form == "sarif":
         import sparkops
 
-        click.echo(output.dumped(output.sarif(findings, sparkops.__version__)))
+        click.echo(lint.dumped(lint.sarif(findings, sparkops.__version__)))
     elif form == "github":
-        for line in output.github(findings):
+        for line in lint.github(findings):
             click.echo(safe(line))
     else:
         coloured = sys.stdout.isatty() and not no_color and not os.environ.get("NO_COLOR")
-        for severity, line in output.text(findings):
+        for severity, line in lint.text(findings):
             click.echo(click.style(safe(line), fg=STYLES.get(severity)) if coloured else safe(line))
         counts = Counter(str(each.severity) for each in findings if not each.accepted)
         told = (count(counts[name], name) for name in ("error", "warning") if counts[name])

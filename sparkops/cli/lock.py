@@ -26,8 +26,8 @@ def command(inventory: Path) -> int:
     from sparkops.inventory.load import load
     from sparkops.inventory.lockfile import write_lock
     from sparkops.inventory.secrets import Secrets
-    from sparkops.operate.locking import renew
-    from sparkops.reports.words import safe
+    from sparkops.operate.lock import renew
+    from sparkops.reports.formatting import safe
 
     loaded = load(inventory)
     renewed = renew(loaded, Secrets())

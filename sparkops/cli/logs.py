@@ -55,8 +55,8 @@ def command(
     from sparkops.nodes.connect import Connections
     from sparkops.operate.logs import logs
     from sparkops.operate.services import chosen
+    from sparkops.reports.formatting import safe
     from sparkops.reports.text import Printer
-    from sparkops.reports.words import safe
 
     loaded = load(inventory, extra=extra)
     wanted = named(loaded, limit)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from sparkops.compile.compiler import Compiled
     from sparkops.inventory.inventory import Inventory
     from sparkops.inventory.secrets import Secrets
-    from sparkops.reconcile.compile import Compiled
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -137,9 +137,9 @@ def load(
 
     `lock`: add what its lock file lacks, refuse where it is not whole, or say what moved upstream since.
     """
+    from sparkops.compile.compiler import compile as build
     from sparkops.inventory.load import load as read
     from sparkops.inventory.secrets import Secrets
-    from sparkops.reconcile.compile import compile as build
 
     secrets = Secrets()
     loaded = read(inventory, extra=extra)
@@ -151,7 +151,7 @@ def load(
 def _locked(loaded: Inventory, secrets: Secrets, lock: str, limit: tuple[str, ...]) -> Inventory:
     import dataclasses
 
-    from sparkops.operate.locking import complete, upstream
+    from sparkops.operate.lock import complete, upstream
 
     if lock == "upstream":
         told = upstream(loaded, secrets)

@@ -32,7 +32,7 @@ def command(inventory: Path, save: Path | None, **given: Any) -> int:
 
     A kept plan (-o) holds neither content nor secrets.
     """
-    from sparkops.cli.looking import look
+    from sparkops.cli.plan_or_drift import look
 
     if save == Path("-"):
         raise click.UsageError("a kept plan is a file; the report is printed without -o")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sparkops.core.report import Report
     from sparkops.inventory.inventory import Inventory
     from sparkops.nodes.passwords import Passwords
-    from sparkops.reports.calm import Silent
+    from sparkops.reports.plain_progress import Silent
 
 
 def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
@@ -43,7 +43,7 @@ def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
 
 def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
     """Bars on a terminal, lines without one, silence for JSON."""
-    from sparkops.reports.calm import Lines, Silent
+    from sparkops.reports.plain_progress import Lines, Silent
 
     if form != "text":
         return Silent(others)

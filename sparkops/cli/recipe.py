@@ -56,7 +56,7 @@ def list_(inventory: Path, form: str, no_color: bool) -> None:
 def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
     """Print a recipe (a name, or a file) with its sources, published speeds and what is unverified."""
     from sparkops.operate.recipes import as_json, find, text
-    from sparkops.reports.words import safe
+    from sparkops.reports.formatting import safe
 
     found = find(recipe, inventory.parent)
     if form == "json":
@@ -103,8 +103,8 @@ def import_(file: Path, output: Path | None, service: str | None, variant: str |
     """Make a recipe of another project's: sparkrun and its registries, eugr, vllm-project/recipes, a compose file, or a
     plain `vllm serve` or `docker run` line. Whatever can't be carried over is told on standard error."""
     from sparkops.core.errors import InventoryError
-    from sparkops.operate.importing import Choice, convert
-    from sparkops.reports.words import safe
+    from sparkops.importing import Choice, convert
+    from sparkops.reports.formatting import safe
 
     name = "standard input" if str(file) == "-" else str(file)
     try:
@@ -125,7 +125,7 @@ def import_(file: Path, output: Path | None, service: str | None, variant: str |
 
 
 def _difference(each: Difference) -> str:
-    from sparkops.reports.words import safe
+    from sparkops.reports.formatting import safe
 
     if each.second is None:
         return safe(f"- {each.path}: {_word(each.first)}")

@@ -26,8 +26,8 @@ Examples:
 def command(node: str, service: str | None, inventory: Path, form: str, extra: tuple[tuple[str, str], ...]) -> None:
     """Print what would stand on a node, or what belongs to one service on it. Secrets show as ***."""
     from sparkops.inventory.load import load
-    from sparkops.operate.rendering import render
-    from sparkops.reports.words import safe
+    from sparkops.operate.render import render
+    from sparkops.reports.formatting import safe
 
     texts = list(render(load(inventory, extra=extra), node, service))
     if form == "json":

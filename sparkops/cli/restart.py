@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sparkops.cli import options
-from sparkops.cli.switching import no_wait, run
+from sparkops.cli.start_stop import no_wait, run
 
 
 @click.command(

@@ -76,7 +76,7 @@ def _show(found: Status, printer: Printer) -> None:
 
 
 def _node(node: NodeStatus, now: float) -> list[Cell]:
-    from sparkops.reports.words import size
+    from sparkops.reports.formatting import size
 
     memory = "?"
     if node.memory_total is not None and node.memory_available is not None:
@@ -113,7 +113,7 @@ def _rank(rank: RankStatus, found: Status) -> list[Cell]:
 
 def _job(job: Mapping[str, Any], now: float) -> str:
     from sparkops.core.events import StepProgress
-    from sparkops.reports.calm import amount
+    from sparkops.reports.plain_progress import amount
 
     progress = job.get("progress") or {}
     known = {key: progress[key] for key in ("text", "done", "total", "unit") if progress.get(key) is not None}
@@ -128,6 +128,6 @@ def _holder(holder: Mapping[str, Any], now: float) -> str:
 
 
 def _ago(since: Any, now: float) -> str:
-    from sparkops.reports.words import duration
+    from sparkops.reports.formatting import duration
 
     return duration(now - since) if isinstance(since, (int, float)) else ""

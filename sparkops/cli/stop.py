@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sparkops.cli import options
-from sparkops.cli.switching import run
+from sparkops.cli.start_stop import run
 
 
 @click.command(

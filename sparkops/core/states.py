@@ -44,7 +44,7 @@ State: TypeAlias = "Mapping[str, Any] | None"
 Observed: TypeAlias = "Mapping[str, Any] | Unknown | None"
 
 MARK = "$unknown"
-"""The one key of the mapping as which an unknown fact travels from the worker (`worker/facts.py` makes it)."""
+"""The one key of the mapping as which an unknown fact travels from the worker (`worker/requests/facts.py` makes it)."""
 
 
 def lookup(facts: Mapping[str, Any] | Unknown, path: str) -> Any:

@@ -1,6 +1,6 @@
 """The step `quantize` of a build as it is declared: its options where they are not said, and what can't go together.
 
-What the options become is the worker's business (`worker/quantizing_words.py`); their words for users are in
+What the options become is the worker's business (`programs/quantize/auto_round.py`); their words for users are in
 roles/checkpoint/role.yml.
 """
 

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from sparkops.core.safetensors import LENGTH, Broken, header_length, parse_header
+from sparkops.safetensors.header import LENGTH, Broken, header_length, parse_header
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import CodeType
 
 PACKAGE = Path(__file__).resolve().parent.parent
-ALWAYS = ("sparkops.worker.main", "sparkops.worker.lock", "sparkops.worker.jobs")
+ALWAYS = ("sparkops.worker.main", "sparkops.worker.requests.lock", "sparkops.worker.requests.jobs")
+ROOMS = ("kinds", "requests")
+"""The worker's folders in which a kind, or what is called like one, has its module."""
 KIND_GROUP = "sparkops.worker_kinds"
 _TYPING = re.compile(r"^from typing import ([\w, ]+)$", re.M)
 _WORDS = frozenset({"Any", "BinaryIO", "Protocol"})
@@ -43,10 +45,10 @@ def source(module: str) -> str:
     for path in (PACKAGE.joinpath(*parts).with_suffix(".py"), PACKAGE.joinpath(*parts, "__init__.py")):
         if path.is_file():
             return path.read_text()
-    if parts[:1] == ["worker"] and len(parts) == 2 and parts[1] in (others := _others()):
+    if parts[:2] == ["worker", "kinds"] and len(parts) == 3 and parts[2] in (others := _others()):
         import importlib.util
 
-        spec = importlib.util.find_spec(others[parts[1]])
+        spec = importlib.util.find_spec(others[parts[2]])
         if spec is not None and spec.origin:
             return Path(spec.origin).read_text()
     raise KeyError(module)
@@ -85,7 +87,11 @@ def _exists(module: str) -> bool:
 @cache
 def program(kinds: frozenset[str]) -> bytes:
     """The worker for these kinds: sources of the modules they need and nothing else, compressed."""
-    wanted: list[str] = ["sparkops", *ALWAYS, *sorted(f"sparkops.worker.{kind}" for kind in kinds)]
+    wanted: list[str] = [
+        "sparkops",
+        *ALWAYS,
+        *(f"sparkops.worker.{room}.{kind}" for room in ROOMS for kind in sorted(kinds)),
+    ]
     sources: dict[str, str] = {}
     while wanted:
         module = wanted.pop()

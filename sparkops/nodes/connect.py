@@ -15,8 +15,8 @@ from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Stream, Transport
 
 if TYPE_CHECKING:
-    from sparkops.nodes.hostkeys import HostKey, Known
-    from sparkops.nodes.ssh import SSH
+    from sparkops.nodes.ssh.client import SSH
+    from sparkops.nodes.ssh.host_keys import HostKey, Known
 
 
 class Connections:
@@ -53,7 +53,7 @@ class Connections:
     def _of_ssh(self) -> SSH:
         with self._lock:
             if self._ssh is None:
-                from sparkops.nodes.ssh import SSH
+                from sparkops.nodes.ssh.client import SSH
 
                 self._ssh = SSH(self.passwords)
             return self._ssh

@@ -9,9 +9,9 @@ from typing import Any
 from sparkops.core.errors import SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
-from sparkops.operate.reach import reach
+from sparkops.operate.connect import reach
 from sparkops.reconcile.fleet import THREADS
-from sparkops.reconcile.recording import KIND
+from sparkops.reconcile.history import KIND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 from sparkops.core.errors import SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
-from sparkops.operate.reach import reach
+from sparkops.operate.connect import reach
 from sparkops.operate.services import Rank
 from sparkops.operate.streams import Ended, listen
 
@@ -45,8 +45,8 @@ def logs(
     """
     asks = {rank.node: {"unit": rank.unit.name, "lines": lines, "follow": follow} for rank in chosen}
     kept: dict[str, list[Entry]] = {node: [] for node in asks}
-    with reach(inventory, asks, ["streaming"], connections) as fleet:
-        for item in listen(fleet, "streaming.journal", asks, len(asks)):
+    with reach(inventory, asks, ["exec"], connections) as fleet:
+        for item in listen(fleet, "exec.journal", asks, len(asks)):
             if isinstance(item, Ended):
                 if item.error is not None:
                     failed(item.node, item.error)

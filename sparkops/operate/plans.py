@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import sparkops
+from sparkops.compile.compiler import Compiled
 from sparkops.core.errors import PlanError
 from sparkops.core.plan import Plan
 from sparkops.inventory.inventory import Inventory
-from sparkops.reconcile import saved
-from sparkops.reconcile.compile import Compiled
+from sparkops.reconcile import plan_file
 from sparkops.reconcile.inputs import inputs
-from sparkops.reconcile.saved import SavedPlan
+from sparkops.reconcile.plan_file import SavedPlan
 
 LIMIT = 64 << 20
 """Bytes of a plan file that are read."""
@@ -33,7 +33,7 @@ def keep(
     roles: Sequence[str],
 ) -> None:
     """Write a plan to a file: beside, then renamed."""
-    made = saved.saved(
+    made = plan_file.saved(
         plan,
         cluster=inventory.cluster,
         version=sparkops.__version__,
@@ -58,7 +58,7 @@ def take(path: Path) -> SavedPlan:
         content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
         raise PlanError(f"it is over {LIMIT >> 20} MiB, which no plan is", where=str(path))
-    return saved.read(content, str(path))
+    return plan_file.read(content, str(path))
 
 
 def refuse_other(plan: SavedPlan, inventory: Inventory, compiled: Compiled, extra: Extra) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sparkops.compile.compiler import compile as build
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
-from sparkops.reconcile.compile import compile as build
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
 

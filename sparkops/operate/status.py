@@ -15,11 +15,11 @@ from sparkops.core.states import Unknown, lookup
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
-from sparkops.operate.reach import reach
+from sparkops.operate.connect import reach
 from sparkops.operate.services import Rank, ranks
-from sparkops.reconcile.apply import endpoints
 from sparkops.reconcile.fleet import THREADS
 from sparkops.reconcile.observe import FACTS, LIMIT, MARGIN
+from sparkops.reconcile.run import endpoints
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 

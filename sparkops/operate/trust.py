@@ -9,9 +9,9 @@ from sparkops.core.errors import SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
-from sparkops.nodes.hostkeys import HostKey, Known, add
 from sparkops.nodes.passwords import Passwords
-from sparkops.nodes.sshconfig import SSHConfigs
+from sparkops.nodes.ssh.config import SSHConfigs
+from sparkops.nodes.ssh.host_keys import HostKey, Known, add
 from sparkops.nodes.target import Target
 from sparkops.reconcile.targets import targets
 

@@ -14,7 +14,7 @@ from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
-from sparkops.nodes.sshconfig import SSHConfigs
+from sparkops.nodes.ssh.config import SSHConfigs
 from sparkops.nodes.target import Target
 
 

@@ -15,9 +15,9 @@ from rich.table import Column
 from rich.text import Text
 
 from sparkops.core import events
-from sparkops.reports.calm import Silent, amount
+from sparkops.reports.formatting import beginning, duration, safe
+from sparkops.reports.plain_progress import Silent, amount
 from sparkops.reports.text import OUTCOMES
-from sparkops.reports.words import beginning, duration, safe
 
 WIDE = 100
 """Columns from which on there is room for bars."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from sparkops.reports.formatting import safe
 from sparkops.reports.text import Printer
-from sparkops.reports.words import safe
 
 Cell: TypeAlias = "tuple[str, str] | str"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from sparkops.core.plan import Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Pending, State
-from sparkops.reports.words import brief, count, names, safe, value
+from sparkops.reports.formatting import brief, count, names, safe, value
 
 if TYPE_CHECKING:
     from rich.console import Console

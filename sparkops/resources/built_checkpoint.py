@@ -20,7 +20,7 @@ from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.models import build_steps
 from sparkops.models.argv import canonical
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.checkpoint import OfRepository
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class BuiltCheckpoint(OfRepository):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        declared.path(self.base, "the base of a built checkpoint", self.where)
+        validators.path(self.base, "the base of a built checkpoint", self.where)
         object.__setattr__(self, "steps", tuple(self.steps))
         name, base = PurePosixPath(self.name), PurePosixPath(self.base)
         if name.is_relative_to(base) or base.is_relative_to(name):

@@ -18,8 +18,8 @@ from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
-from sparkops.resources import declared
-from sparkops.resources.passed import Passed
+from sparkops.resources import validators
+from sparkops.resources.transferable import Passed
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
@@ -69,7 +69,7 @@ class OfRepository(Passed):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        declared.path(self.name, "the folder of a checkpoint", self.where)
+        validators.path(self.name, "the folder of a checkpoint", self.where)
         if self.name == "/":
             raise InventoryError(
                 "a checkpoint can't be the root folder", where=self.where, hint="name a folder of its own"
@@ -82,12 +82,12 @@ class OfRepository(Passed):
             raise InventoryError(f"the endpoint {self.endpoint!r} is no address", where=self.where, hint=ADDRESS)
         if self.commit and not is_commit(self.commit):
             raise InventoryError(f"{self.commit!r} is no commit", where=self.where, hint="give all 40 digits")
-        declared.one_of(self.only, "only", ("all", "indexed"), self.where)
-        declared.one_of(self.verify, "verify", ("changed", "deep"), self.where)
+        validators.one_of(self.only, "only", ("all", "indexed"), self.where)
+        validators.one_of(self.verify, "verify", ("changed", "deep"), self.where)
         put(self, "revision", str(self.revision))
         for key in ("include", "exclude"):
-            put(self, key, declared.words(getattr(self, key), key, self.where))
-        put(self, "owner", declared.account(self.owner or None, "owner", self.where) or "")
+            put(self, key, validators.words(getattr(self, key), key, self.where))
+        put(self, "owner", validators.account(self.owner or None, "owner", self.where) or "")
         token = Secret(self.token, "token") if isinstance(self.token, str) and self.token else self.token or None
         put(self, "token", token)
 
@@ -175,8 +175,8 @@ class Checkpoint(OfRepository):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        declared.one_of(self.source, "source", ("hub", "push"), self.where)
-        object.__setattr__(self, "adopt", declared.words(self.adopt, "adopt", self.where))
+        validators.one_of(self.source, "source", ("hub", "push"), self.where)
+        object.__setattr__(self, "adopt", validators.words(self.adopt, "adopt", self.where))
 
     def prepare(self) -> Checkpoint:
         """With its manifest. Raises HubError."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
 
@@ -44,9 +44,9 @@ class Command(Resource):
     def __post_init__(self) -> None:
         put = object.__setattr__
         for name in ("check", "run"):
-            put(self, name, declared.words(getattr(self, name), name, self.where))
+            put(self, name, validators.words(getattr(self, name), name, self.where))
         if self.creates is not None:
-            declared.path(self.creates, "creates", self.where)
+            validators.path(self.creates, "creates", self.where)
         if not self.check and self.creates is None:
             raise InventoryError(
                 f"command {self.name!r} has neither check nor creates, so nobody could say whether it is done",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sparkops.core.plan import Step
 from sparkops.core.states import State
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
 
@@ -29,11 +29,11 @@ class Directory(Resource):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        declared.path(self.name, "the name of a directory", self.where)
-        declared.one_of(self.state, "state", ("present", "absent"), self.where)
-        put(self, "owner", declared.account(self.owner, "owner", self.where))
-        put(self, "group", declared.account(self.group, "group", self.where))
-        put(self, "mode", declared.mode(self.mode, self.where))
+        validators.path(self.name, "the name of a directory", self.where)
+        validators.one_of(self.state, "state", ("present", "absent"), self.where)
+        put(self, "owner", validators.account(self.owner, "owner", self.where))
+        put(self, "group", validators.account(self.group, "group", self.where))
+        put(self, "mode", validators.mode(self.mode, self.where))
 
     @property
     def common(self) -> bool:

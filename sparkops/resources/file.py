@@ -17,7 +17,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import State
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
 SHOWN = 64 << 10
@@ -50,13 +50,13 @@ class File(Resource):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        declared.path(self.name, "the name of a file", self.where)
-        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        validators.path(self.name, "the name of a file", self.where)
+        validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if isinstance(self.content, (str, Secret)):
             put(self, "content", Content(self.content))
-        put(self, "owner", declared.account(self.owner, "owner", self.where))
-        put(self, "group", declared.account(self.group, "group", self.where))
-        put(self, "mode", declared.mode(self.mode, self.where))
+        put(self, "owner", validators.account(self.owner, "owner", self.where))
+        put(self, "group", validators.account(self.group, "group", self.where))
+        put(self, "mode", validators.mode(self.mode, self.where))
         if (
             self.mode is not None
             and int(self.mode, 8) & 0o007
@@ -68,7 +68,7 @@ class File(Resource):
                 where=self.where,
                 hint="leave `mode` out (0600), or write 0640 with the `group` that needs it",
             )
-        put(self, "validate", declared.words(self.validate, "validate", self.where))
+        put(self, "validate", validators.words(self.validate, "validate", self.where))
 
     @property
     def replaceable(self) -> bool:

@@ -19,10 +19,10 @@ from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step, Violation
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, State, Unknown
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.image_archive import Archive, read_archive
-from sparkops.resources.passed import Passed
 from sparkops.resources.resource import Peers, Resource, unpack
+from sparkops.resources.transferable import Passed
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
@@ -118,7 +118,7 @@ class Image(Passed):
     def __post_init__(self) -> None:
         put, where = object.__setattr__, self.where
         reference = Reference.parse(self.name, where)
-        declared.one_of(self.state, "state", ("present", "absent"), where)
+        validators.one_of(self.state, "state", ("present", "absent"), where)
         for what in ("digest", "manifest"):
             if (value := getattr(self, what)) is not None and not _DIGEST.fullmatch(str(value)):
                 raise InventoryError(
@@ -131,7 +131,7 @@ class Image(Passed):
         put(self, "files", _files(self.files or {}, Path(self.folder), where))
         put(self, "args", _texts(self.args or {}, "args", where))
         put(self, "labels", _texts(self.labels or {}, "labels", where))
-        put(self, "checks", tuple(declared.words(each, "a check", where) for each in self.checks or ()))
+        put(self, "checks", tuple(validators.words(each, "a check", where) for each in self.checks or ()))
         put(self, "bases", _bases(dockerfile or "", where))
         self._check_sources(reference)
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.states import State
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
 
@@ -22,8 +22,8 @@ class Link(Resource):
     state: str = "present"
 
     def __post_init__(self) -> None:
-        declared.path(self.name, "the name of a link", self.where)
-        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        validators.path(self.name, "the name of a link", self.where)
+        validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if self.state == "present" and (not isinstance(self.target, str) or not self.target or "\0" in self.target):
             raise InventoryError(
                 f"link {self.name} has the target {self.target!r}", where=self.where, hint="say `target: /some/path`"

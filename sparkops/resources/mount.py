@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.states import State
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
 
@@ -33,10 +33,10 @@ class Mount(Resource):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        declared.path(self.name, "the name of a mount", self.where)
-        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        validators.path(self.name, "the name of a mount", self.where)
+        validators.one_of(self.state, "state", ("present", "absent"), self.where)
         given = self.options.split(",") if isinstance(self.options, str) else self.options
-        put(self, "options", declared.words(given, "options", self.where) or ("defaults",))
+        put(self, "options", validators.words(given, "options", self.where) or ("defaults",))
         if self.state == "absent":
             return
         for name, value in (("source", self.source), ("fstype", self.fstype)):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?")
@@ -39,7 +39,7 @@ class Package(Resource):
     state: str = "present"
 
     def __post_init__(self) -> None:
-        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if not isinstance(self.name, str) or not (_PATTERN if self.pattern else _NAME).fullmatch(self.name):
             raise InventoryError(
                 f"{self.name!r} is no package name", where=self.where, hint="small letters, digits, + - and ."

@@ -1,7 +1,7 @@
 """`require`: what a node has to be, judged on its facts and never repaired: driver, kernel, memory, disk, runtime.
 
-It is named by a group of facts (`worker/facts.py`). Expectations see one group; several requirements of the same
-group tell each other apart by `label`.
+It is named by a group of facts (`worker/requests/facts.py`). Expectations see one group; several requirements of the
+same group tell each other apart by `label`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Violation
 from sparkops.core.states import FromFact, Observed, State
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.resource import Peers, Resource
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:@-]+)+")
@@ -36,7 +36,7 @@ class Sysctl(Resource):
             raise InventoryError(
                 f"{self.name!r} is no kernel parameter", where=self.where, hint="write a key such as vm.swappiness"
             )
-        declared.one_of(self.state, "state", ("present", "absent"), self.where)
+        validators.one_of(self.state, "state", ("present", "absent"), self.where)
         value = self.value
         if self.state == "absent" or isinstance(value, FromFact):
             return

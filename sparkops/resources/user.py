@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import State
-from sparkops.resources import declared
+from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -46,14 +46,14 @@ class User(Resource):
                 where=self.where,
                 hint="small letters, digits, - and _, beginning with a letter",
             )
-        declared.one_of(self.state, "state", ("present", "absent"), self.where)
-        put(self, "group", declared.account(self.group, "group", self.where))
+        validators.one_of(self.state, "state", ("present", "absent"), self.where)
+        put(self, "group", validators.account(self.group, "group", self.where))
         if self.groups is not None:
-            named = (declared.account(each, "groups", self.where) for each in _listed(self, "groups"))
+            named = (validators.account(each, "groups", self.where) for each in _listed(self, "groups"))
             put(self, "groups", tuple(sorted({*named})))
         for name in ("home", "shell"):
             if (value := getattr(self, name)) is not None:
-                declared.path(value, name, self.where)
+                validators.path(value, name, self.where)
         if self.uid is not None and (isinstance(self.uid, bool) or not isinstance(self.uid, int) or self.uid < 1):
             raise InventoryError(f"uid is {self.uid!r}", where=self.where, hint="write a number above zero")
         put(self, "authorized_keys", _listed(self, "authorized_keys"))
@@ -92,4 +92,4 @@ class User(Resource):
 
 
 def _listed(user: User, name: str) -> tuple[str, ...]:
-    return declared.words(getattr(user, name), name, user.where)
+    return validators.words(getattr(user, name), name, user.where)

@@ -46,9 +46,10 @@ def _from_files() -> dict[str, str]:
     """All modules that a worker may need, as they lie in the package: what is imported late has to be there, too."""
     top = __file__.rpartition("/worker/")[0]
     sources = {}
-    for folder in ("", "/core", "/worker"):
-        for name in sorted(each for each in os.listdir(top + folder) if each.endswith(".py")):
-            module = "sparkops" + folder.replace("/", ".") + "." + name.removesuffix(".py")
-            with open(f"{top}{folder}/{name}", encoding="utf-8") as file:
-                sources[module.removesuffix(".__init__")] = file.read()
+    for room in ("", "/core", "/safetensors", "/programs", "/worker"):
+        for folder, _, names in os.walk(top + room) if room else [(top, [], ["__init__.py"])]:
+            for name in sorted(each for each in names if each.endswith(".py")):
+                module = "sparkops" + folder[len(top) :].replace("/", ".") + "." + name.removesuffix(".py")
+                with open(f"{folder}/{name}", encoding="utf-8") as file:
+                    sources[module.removesuffix(".__init__")] = file.read()
     return sources

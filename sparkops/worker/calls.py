@@ -1,5 +1,6 @@
 """What a call on the worker gets and may raise: the context `Call`, and the two exceptions `Unknown` and `Refused`."""
 
+import contextlib
 import sys
 import threading
 from _queue import Empty, SimpleQueue  # `queue` would load heapq and more besides
@@ -79,13 +80,19 @@ class Call:
         self._send({"id": self.id, "data": data})
 
 
+ROOMS = ("kinds", "requests")
+"""The folders whose modules the controller names: kinds of things, and calls that are no kinds."""
+
+
 def kind(name: str) -> Any:
-    """The worker's module of that name. Raises Refused for one that was not sent."""
-    if not name.isidentifier():
-        raise Refused(f"no kind {name!r}")
-    module = f"sparkops.worker.{name}"
-    try:
-        __import__(module)  # importlib's function of the same effect takes longer to load than this module
-        return sys.modules[module]
-    except ModuleNotFoundError:
-        raise Refused(f"no kind {name!r} on this worker") from None
+    """The worker's module of that name, of a kind or of requests. Raises Refused for one that was not sent."""
+    for room in ROOMS if name.isidentifier() else ():
+        with contextlib.suppress(ModuleNotFoundError):
+            return load(f"sparkops.worker.{room}.{name}")
+    raise Refused(f"no kind {name!r} on this worker")
+
+
+def load(module: str) -> Any:
+    """A module by its full name. Raises ModuleNotFoundError."""
+    __import__(module)  # importlib's function of the same effect takes longer to load than this module
+    return sys.modules[module]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sparkops.reconcile.expressions import quote_systemd
+from sparkops.compile.expressions import quote_systemd
 from tests.e2e.conftest import Shell
 from tests.e2e.test_service import Service
 from tests.lab import model as tiny

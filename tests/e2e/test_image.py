@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import secrets
@@ -17,7 +16,6 @@ import pytest
 from sparkops.core.report import Result
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Unknown
-from sparkops.nodes import relay
 from sparkops.reconcile.observe import observe
 from sparkops.resources.image import Image
 from tests.e2e.applying import Applying, applying
@@ -243,32 +241,6 @@ def test_an_archive_is_sent_and_compared_by_content(
         found = state(there, loaded)
         assert found["digest"] == "" and found["content"] == state(on, pulled)["content"]
         assert there.plan(image(node, "local/loaded:1", archive="image.tar", folder=str(tmp_path))).steps == ()
-
-
-def test_the_docker_sdk_reaches_both_engines_and_copies_between_them(
-    lab: Lab, machine: Node, on: Applying, node: Node, pushed: Push
-) -> None:
-    pushed("1", "to be copied", size=3_000_000)
-    wanted = image(machine, pushed.at("1"))
-    on.settle(wanted)
-    with applying(lab, [node.name], "image") as there:
-        source, target = on.fleet.session(machine.name), there.fleet.session(node.name)
-        with contextlib.closing(relay.docker_client(source)) as client:
-            assert client.ping()
-            assert pushed.at("1") in [tag for each in client.images.list() for tag in each.tags]
-            assert client.images.get(pushed.at("1")).tag("local/again", "2")
-        assert relay.copy(source, target, pushed.at("1")) > 3_000_000
-        here, copied = state(on, wanted), state(there, image(node, pushed.at("1")))
-        assert copied["content"] == here["content"]
-
-
-def test_logs_of_a_container_come_through_the_relay(on: Applying, machine: Node, lab: Lab) -> None:
-    on.settle(image(machine, lab.engine_image.reference))
-    with contextlib.closing(relay.docker_client(on.fleet.session(machine.name))) as client:
-        said = client.containers.run(
-            lab.engine_image.reference, entrypoint=["/bin/echo"], command=["hello"], remove=True
-        )
-    assert said == b"hello\n"
 
 
 def test_a_removed_image_is_gone_and_one_in_use_is_not_touched(on: Applying, machine: Node, lab: Lab) -> None:

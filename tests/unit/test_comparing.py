@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.operate import comparing
-from sparkops.operate.comparing import arguments, flags
+from sparkops.operate import adopt_diff
+from sparkops.operate.adopt_diff import arguments, flags
 
 SPEC: dict[str, Any] = {
     "image": "vllm/vllm-openai:v0.26.0",
@@ -52,7 +52,7 @@ def inspected(**more: Any) -> dict[str, Any]:
 
 
 def told(**more: Any) -> dict[str, tuple[str, str]]:
-    found = comparing.container(inspected(**more), SPEC, more.pop("secret", ()))
+    found = adopt_diff.container(inspected(**more), SPEC, more.pop("secret", ()))
     return {each.what: (each.found, each.declared) for each in found}
 
 
@@ -84,7 +84,7 @@ def test_no_secret_of_what_runs_is_shown() -> None:
     found = told(config={"Cmd": words, "Env": ["HF_TOKEN=planted", "HF_HUB_OFFLINE=1"]})
     assert {"service.serve.api-key", "service.serve.hf-token", "service.environment.HF_TOKEN"} <= found.keys()
     assert "planted" not in str(found)
-    assert "planted" not in comparing.masked('Environment="HF_TOKEN=planted"\nExecStart=vllm --api-key planted')
+    assert "planted" not in adopt_diff.masked('Environment="HF_TOKEN=planted"\nExecStart=vllm --api-key planted')
 
 
 def test_a_batch_of_tokens_is_no_secret() -> None:
@@ -93,12 +93,12 @@ def test_a_batch_of_tokens_is_no_secret() -> None:
 
 
 def test_a_declared_secret_is_told_by_name_where_it_is_lacking_and_else_not_compared() -> None:
-    lacking = comparing.container(inspected(), SPEC, ("VLLM_API_KEY",))
+    lacking = adopt_diff.container(inspected(), SPEC, ("VLLM_API_KEY",))
     assert [(each.what, each.found, each.declared) for each in lacking] == [
         ("service.environment.VLLM_API_KEY", "(none)", "***")
     ]
     there = inspected(config={"Env": ["VLLM_API_KEY=planted", "HF_HUB_OFFLINE=1"]})
-    assert comparing.container(there, SPEC, ("VLLM_API_KEY",)) == ()
+    assert adopt_diff.container(there, SPEC, ("VLLM_API_KEY",)) == ()
 
 
 def test_flags_are_read_as_vllm_reads_them() -> None:
@@ -128,13 +128,13 @@ def test_the_order_and_the_spelling_of_flags_mean_nothing(values: dict[str, str]
 
 def test_an_engine_in_a_unit_is_compared_by_its_arguments() -> None:
     text = "[Service]\nExecStart=-/opt/venv/bin/vllm serve /model \\\n  --max-model-len 4096\n"
-    (difference,) = comparing.unit(text, SPEC)
+    (difference,) = adopt_diff.unit(text, SPEC)
     assert (difference.what, difference.found, difference.declared) == (
         "service.serve.max-model-len",
         "4096",
         "8192",
     )
-    assert comparing.unit("[Service]\nExecStart=/usr/bin/docker run vllm serve x\n", SPEC) == ()
+    assert adopt_diff.unit("[Service]\nExecStart=/usr/bin/docker run vllm serve x\n", SPEC) == ()
 
 
 @pytest.mark.parametrize(
@@ -151,5 +151,5 @@ def test_the_model_of_a_container_is_found_in_its_mounts(
     words: list[str], mount: tuple[str, str], source: str | None
 ) -> None:
     mounts = [{"Type": "bind", "Source": mount[0], "Destination": mount[1]}]
-    found = comparing.model_source(inspected(config={"Cmd": words}, mounts=mounts))
+    found = adopt_diff.model_source(inspected(config={"Cmd": words}, mounts=mounts))
     assert found == (mount[0] if source is None else source)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sparkops.compile.compiler import compile as build
 from sparkops.core import data
 from sparkops.inventory.load import load
 from sparkops.inventory.recipes import read_recipe, recipe_files
@@ -12,8 +13,7 @@ from sparkops.lint.declared import lint_inventory
 from sparkops.models.argv import serve_argv
 from sparkops.models.engine import engine
 from sparkops.models.serve_line import parse
-from sparkops.operate.rendering import render
-from sparkops.reconcile.compile import compile as build
+from sparkops.operate.render import render
 
 INVENTORIES = sorted(data.bundled("inventories").glob("*.yml"))
 

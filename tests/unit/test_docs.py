@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from docs.generate import DOCS, PAGES
 from sparkops.cli.app import cli
 from sparkops.cli.checkpoint import build
+from sparkops.compile.compiler import compile
 from sparkops.inventory.load import load
-from sparkops.operate.building import steps_of
-from sparkops.reconcile.compile import compile
+from sparkops.operate.checkpoint_build import steps_of
 
 ROOT = DOCS.parent
 

@@ -13,41 +13,39 @@ ROOT = Path(sparkops.__file__).parent
 MAY = {
     "cli": {
         "checkpoints",
-        "cli",
+        "compile",
+        "core",
+        "fit",
+        "importing",
+        "inventory",
+        "lint",
+        "models",
+        "nodes",
         "operate",
         "reconcile",
         "reports",
-        "inventory",
-        "models",
-        "nodes",
-        "core",
         "resources",
-        "lint",
-        "fit",
     },
-    "operate": {"operate", "reconcile", "reports", "resources", "inventory", "models", "nodes", "core"},
-    "reconcile": {"reconcile", "resources", "checkpoints", "nodes", "models", "inventory", "core"},
-    "resources": {"resources", "checkpoints", "nodes", "models", "inventory", "core"},
-    "lint": {"lint", "inventory", "models", "core"},
-    "fit": {"fit", "inventory", "models", "core"},
-    "checkpoints": {"checkpoints", "models", "core"},
-    "nodes": {"nodes", "core"},
-    "inventory": {"inventory", "models", "core"},
-    "models": {"models", "core"},
-    "reports": {"reports", "core"},
-    "core": {"core"},
-    "worker": {"worker"},
-    "launcher": set(),
+    "operate": {"compile", "importing", "inventory", "models", "nodes", "reconcile", "reports", "resources"},
+    "importing": {"inventory", "models"},
+    "reports": {"fit", "lint"},
+    "reconcile": {"checkpoints", "compile", "inventory", "models", "nodes", "resources"},
+    "compile": {"inventory", "models", "nodes", "resources"},
+    "resources": {"checkpoints", "inventory", "models", "nodes"},
+    "lint": {"inventory", "models"},
+    "fit": {"inventory", "models"},
+    "checkpoints": {"models", "safetensors"},
+    "nodes": set(),
+    "inventory": {"models"},
+    "models": {"safetensors"},
+    "core": set(),
+    "safetensors": set(),
+    "worker": {"programs", "safetensors"},
+    "programs": {"safetensors", "worker"},
 }
-"""`cli` also names what it hands on to (inventory, nodes): it parses, calls and prints."""
+"""What a folder may import beside itself and `core`. `cli` also names what it hands on to: it parses, calls, prints."""
 
-WORKER_ALSO = {
-    "sparkops.core.flatjson",
-    "sparkops.core.frames",
-    "sparkops.core.parts",
-    "sparkops.core.quickjson",
-    "sparkops.core.safetensors",
-}
+ON_NODES = ("worker", "programs", "safetensors")
 
 
 def modules() -> list[Path]:
@@ -70,12 +68,17 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
     for name in imported(path):
         if not name.startswith("sparkops."):
             continue
-        if folder == "worker" and any(name.startswith(each) for each in WORKER_ALSO):
-            continue
-        assert name.split(".")[1] in MAY[folder], f"{path.name} imports {name}"
+        assert name.split(".")[1] in {folder, "core", *MAY[folder]}, f"{path.name} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["worker", "launcher"])
+@pytest.mark.parametrize("folder", ON_NODES)
+def test_of_ours_what_runs_on_a_node_takes_the_frames_from_core_and_nothing_else(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        from_core = {name for name in imported(path) if name.startswith("sparkops.core")}
+        assert from_core <= {"sparkops.core.frames", "sparkops.core.quickjson"}, path
+
+
+@pytest.mark.parametrize("folder", ON_NODES)
 def test_what_runs_on_a_node_needs_the_standard_library_only(folder: str) -> None:
     for path in [*(ROOT / folder).rglob("*.py"), ROOT / "core" / "frames.py"]:
         for name in imported(path):
@@ -84,5 +87,5 @@ def test_what_runs_on_a_node_needs_the_standard_library_only(folder: str) -> Non
 
 
 def test_the_nodes_know_the_worker_only_as_bytes() -> None:
-    for path in (ROOT / "nodes").glob("*.py"):
-        assert not any(name.startswith(("sparkops.worker", "sparkops.launcher")) for name in imported(path)), path
+    for path in (ROOT / "nodes").rglob("*.py"):
+        assert not any(name.startswith(("sparkops.worker", "sparkops.programs")) for name in imported(path)), path

@@ -20,6 +20,7 @@ ROOT = Path(sparkops.__file__).parent
 HALF = (
     *("core", "cli", "operate", "reconcile", "resources", "nodes"),
     *("inventory", "models", "checkpoints", "reports"),
+    *("compile", "importing", "safetensors"),
 )
 LINUX_PATHS = ("/proc", "/sys/", "/dev/shm", "/run/", "/var/run/", "/etc/os-release", "/etc/machine-id", "/lib/")
 LINUX_PROGRAMS = (

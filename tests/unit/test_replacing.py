@@ -10,7 +10,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.core.states import Unknown
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.reconcile.plan import Observations, build
-from sparkops.reconcile.replacing import replaced
+from sparkops.reconcile.replace import replaced
 from sparkops.resources.directory import Directory
 from sparkops.resources.file import File
 from sparkops.resources.unit import Unit

@@ -20,7 +20,7 @@ from sparkops.core.plan import Plan, Step
 from sparkops.core.states import Unknown
 from sparkops.inventory.load import load
 from sparkops.reconcile.inputs import inputs
-from sparkops.reconcile.saved import SCHEMA, SavedPlan, differences, read, saved
+from sparkops.reconcile.plan_file import SCHEMA, SavedPlan, differences, read, saved
 from tests.unit.inventory.project import Project
 
 DIGEST = "sha256:" + 64 * "0"
@@ -206,7 +206,7 @@ def test_no_single_changed_character_is_taken_for_the_plan(data: st.DataObject) 
 
 @pytest.mark.parametrize("name", resources.BUILT_IN)
 def test_both_halves_of_a_kind_name_the_same_volatile_keys(name: str) -> None:
-    worker = importlib.import_module(f"sparkops.worker.{name}")
+    worker = importlib.import_module(f"sparkops.worker.kinds.{name}")
     assert resources.kind(name).volatile == getattr(worker, "VOLATILE", frozenset())
 
 

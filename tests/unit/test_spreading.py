@@ -11,13 +11,13 @@ from sparkops.checkpoints.manifest import Manifest, ManifestFile
 from sparkops.core.plan import Plan
 from sparkops.core.states import Observed, Unknown
 from sparkops.reconcile.plan import Observations, build
-from sparkops.reconcile.spreading import arrange
 from sparkops.reconcile.targets import Address
+from sparkops.reconcile.transfers import arrange
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.image import Image
-from sparkops.resources.passed import Passed
 from sparkops.resources.resource import Resource
+from sparkops.resources.transferable import Passed
 
 CONTENT = Manifest("org/tiny", "a" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "1" * 64),))
 OTHER = Manifest("org/tiny", "b" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "2" * 64),))

@@ -9,11 +9,11 @@ import pytest
 
 from sparkops.cli.app import COMMANDS, cli
 from sparkops.core.errors import InventoryError
-from sparkops.operate.execute import Execution, exit_status
+from sparkops.operate.exec import Execution, exit_status
 from sparkops.operate.history import runs
 from sparkops.operate.services import Rank, selected
+from sparkops.operate.start_stop import things
 from sparkops.operate.status import NodeStatus, RankStatus, Status
-from sparkops.operate.switching import things
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
 from tests.unit.inventory.project import Project

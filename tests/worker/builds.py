@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker.building import Building
+from sparkops.programs.build.build import Building
+from sparkops.worker.system import privileges as rights
 from tests.lab.hub import Hub
 from tests.worker import checkpoints_made as made
 

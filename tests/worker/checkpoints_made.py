@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparkops.core.safetensors import BITS, head
-from sparkops.worker.build_hybrid import SIDE, e4m3, values
+from sparkops.programs.build.step_hybrid import SIDE, e4m3, values
+from sparkops.safetensors.header import BITS, head
 from tests.lab import model
 
 GROUP = 8

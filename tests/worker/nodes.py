@@ -5,7 +5,7 @@ from typing import Any
 
 from sparkops.core.plan import Step
 from sparkops.resources.resource import Resource
-from sparkops.worker import observing
+from sparkops.worker import dispatch
 from sparkops.worker.calls import Call
 
 
@@ -25,7 +25,7 @@ def differing(resource: Resource, found: dict[str, Any] | None) -> list[str]:
 def apply(resource: Resource) -> list[str]:
     """Bring one resource into its state on this very machine; returns what had to change, and proves it."""
     ask = resource.ask()
-    look = observing.look(resource.kind, resource.id, ask)
+    look = dispatch.look(resource.kind, resource.id, ask)
     assert "unknown" not in look, look
     before = look["found"]
     want = resource.desired()
@@ -51,6 +51,6 @@ def apply(resource: Resource) -> list[str]:
         "action": action,
         "act": resource.act(step),
     }
-    after = observing.converge(call(), args)
+    after = dispatch.converge(call(), args)
     assert differing(resource, after["found"]) == [], after
     return changes

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from sparkops.worker.draft import Draft, Entry, Made, Read, Stored
+from sparkops.programs.build.tensor_plan import Draft, Entry, Made, Read, Stored
 from tests.lab import model
 from tests.worker.checkpoints_made import Tensors
 

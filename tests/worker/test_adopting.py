@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import adopting, jobs, verifying
+from sparkops.programs.checkpoints import hashes
+from sparkops.worker.requests import adopt
+from sparkops.worker.system import jobs
 
 ASKED = {"image": "x:1", "container": "sparkops-qwen", "port": 8000, "unit": "qwen.service"} | {
     "chosen": "",
@@ -40,13 +42,13 @@ def container(name: str = "vllm", running: bool = True, **more: Any) -> dict[str
     ],
 )
 def test_an_engine_or_what_has_the_name_or_port_stands_for_the_service(found: dict[str, Any], stands: bool) -> None:
-    assert adopting.stands_for(found, ASKED, "sha256:declared") is stands
+    assert adopt.stands_for(found, ASKED, "sha256:declared") is stands
 
 
 def test_what_is_chosen_is_it_and_nothing_else() -> None:
     asked = {**ASKED, "chosen": "mine"}
-    assert adopting.stands_for(container("mine", running=False), asked, None)
-    assert not adopting.stands_for(container(config={"Cmd": ["vllm"]}), asked, None)
+    assert adopt.stands_for(container("mine", running=False), asked, None)
+    assert not adopt.stands_for(container(config={"Cmd": ["vllm"]}), asked, None)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_what_is_chosen_is_it_and_nothing_else() -> None:
     ],
 )
 def test_a_unit_stands_for_the_service_by_what_it_starts(name: str, text: str, stands: bool) -> None:
-    assert adopting._starts(name, text, ASKED, ["vllm-1"]) is stands
+    assert adopt._starts(name, text, ASKED, ["vllm-1"]) is stands
 
 
 def oid(data: bytes) -> str:
@@ -80,7 +82,7 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
     state_dir, run = str(tmp_path / "state"), tmp_path / "job"
     run.mkdir()
     args = {"path": str(folder), "folder": "/srv/declared", "state_dir": state_dir, "manifest": manifest}
-    found = adopting.prove(jobs.Job(str(run)), args)
+    found = adopt.prove(jobs.Job(str(run)), args)
     assert found == {
         "right": ["right"],
         "wrong": ["wrong", "short"],
@@ -88,12 +90,12 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
         "right_bytes": 500,
         "other_bytes": 1004,
     }
-    index = verifying.Index(state_dir, "/srv/declared")
+    index = hashes.Index(state_dir, "/srv/declared")
     known = index.find(os.stat(folder / "right"))
     assert known is not None
     assert known[0] == oid(contents["right"])
-    assert adopting.prove(jobs.Job(str(run)), args) == found
-    assert verifying.Index(state_dir, "/srv/declared").find(os.stat(folder / "right")) == known, "it is not read twice"
+    assert adopt.prove(jobs.Job(str(run)), args) == found
+    assert hashes.Index(state_dir, "/srv/declared").find(os.stat(folder / "right")) == known, "it is not read twice"
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == {
         name: status.st_mtime_ns for name, status in before.items()
     }

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkops.worker import build_hybrid
-from sparkops.worker.build_autoround import bits
-from sparkops.worker.build_hybrid import Sampled, apply, likeness
+from sparkops.programs.build import step_hybrid
+from sparkops.programs.build.gptq import bits
+from sparkops.programs.build.step_hybrid import Sampled, apply, likeness
+from sparkops.programs.build.tensor_plan import Donor, Draft, Entry, Stored
 from sparkops.worker.calls import Refused
-from sparkops.worker.draft import Donor, Draft, Entry, Stored
 from tests.lab import model
 from tests.worker import checkpoints_made as made
 
@@ -165,6 +165,6 @@ def test_blocks_of_zeros_are_alike_and_only_those() -> None:
 
 
 def test_each_e4m3_number_is_where_it_belongs() -> None:
-    numbers = build_hybrid.e4m3()
+    numbers = step_hybrid.e4m3()
     assert (numbers[0x38], numbers[0x7E], numbers[0x01], numbers[0xB8]) == (1.0, 448.0, 2.0**-9, -1.0)
     assert numbers[0x7F] != numbers[0x7F]

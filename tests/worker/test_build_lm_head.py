@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.worker import build_lm_head
-from sparkops.worker.build_hybrid import values
-from sparkops.worker.build_lm_head import Quantised, Scales
+from sparkops.programs.build import step_lm_head
+from sparkops.programs.build.step_hybrid import values
+from sparkops.programs.build.step_lm_head import Quantised, Scales
+from sparkops.programs.build.tensor_plan import BLOCK, Draft, Entry, Stored
 from sparkops.worker.calls import Refused
-from sparkops.worker.draft import BLOCK, Draft, Entry, Stored
 
 
 def head(dtype: str, rows: int, columns: int) -> Entry:
     return Entry("lm_head.weight", dtype, (rows, columns), Stored(-1, "f", 0, 2 * rows * columns))
 
 
-def made(kind: type[build_lm_head.Rows], entry: Entry, data: bytes) -> bytes:
+def made(kind: type[step_lm_head.Rows], entry: Entry, data: bytes) -> bytes:
     content = kind(entry)
     out = b""
     for start, end in content.blocks():
@@ -35,7 +35,7 @@ def made(kind: type[build_lm_head.Rows], entry: Entry, data: bytes) -> bytes:
 def matrices(draw: st.DrawFn) -> tuple[str, int, int, bytes]:
     """Any finite numbers, near ties, zeros and outliers among them."""
     dtype = draw(st.sampled_from(["BF16", "F16"]))
-    most = build_lm_head.INFINITE[dtype] - 1
+    most = step_lm_head.INFINITE[dtype] - 1
     number = st.integers(0, most) | st.integers(most - 200, most) | st.sampled_from([0, 1, 2, 0x3F80, 0x3F81, 0x4100])
     columns = draw(st.integers(1, 9))
     rows = draw(st.integers(1, 5))
@@ -98,4 +98,4 @@ def test_what_is_no_16_bit_head_of_its_own_is_refused(
     entries: list[Entry], config: dict[str, object], words: str
 ) -> None:
     with pytest.raises(Refused, match=words):
-        build_lm_head.apply(Draft({"f": entries}, dict(config)), "int8")
+        step_lm_head.apply(Draft({"f": entries}, dict(config)), "int8")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import build_mtp
-from sparkops.worker.build_autoround import bits
+from sparkops.programs.build import step_mtp
+from sparkops.programs.build.gptq import bits
+from sparkops.programs.build.tensor_plan import Donor, Draft, Entry, Stored
 from sparkops.worker.calls import Refused
-from sparkops.worker.draft import Donor, Draft, Entry, Stored
 from tests.lab import model
 from tests.worker import checkpoints_made as made
 
@@ -37,7 +37,7 @@ def mtp(it: Draft) -> dict[str, str]:
 def test_what_the_base_lacks_comes_whole_from_the_donor(geometry: model.Geometry, count: int) -> None:
     some = [each for each in entries(geometry, -1) if "mtp." not in each.name or "expert" not in each.name]
     it = draft(geometry, some, entries(geometry, 0))
-    build_mtp.apply(it, {"donor": 0})
+    step_mtp.apply(it, {"donor": 0})
     assert len(mtp(it)) == count
     assert set(mtp(it).values()) == {"model-mtp.safetensors"}
     assert all(each.content.origin == 0 for each in it.files["model-mtp.safetensors"])  # type: ignore[union-attr]
@@ -46,15 +46,15 @@ def test_what_the_base_lacks_comes_whole_from_the_donor(geometry: model.Geometry
 def test_what_is_whole_is_kept_and_no_donor_needed() -> None:
     own = entries(made.SMALL, -1)
     it = draft(made.SMALL, own)
-    build_mtp.apply(it, None)
+    step_mtp.apply(it, None)
     assert it.files == {"f": own}
     assert "kept" in it.notes[0]
 
 
 def test_large_ones_are_split_over_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_mtp, "LARGEST", 60_000)
+    monkeypatch.setattr(step_mtp, "LARGEST", 60_000)
     it = draft(made.SMALL, [], entries(made.SMALL, 0))
-    build_mtp.apply(it, {"donor": 0})
+    step_mtp.apply(it, {"donor": 0})
     files = sorted(set(mtp(it).values()))
     assert len(files) > 2
     assert files[0] == f"model-mtp-00001-of-{len(files):05}.safetensors"
@@ -65,7 +65,7 @@ def test_a_base_that_says_nothing_of_mtp_learns_it_from_the_donor() -> None:
     config = made.autoround_config(made.SMALL)
     config["text_config"] = {**config["text_config"], "mtp_num_hidden_layers": 0}
     it = draft(made.SMALL, [], entries(made.SMALL, 0), **config)
-    build_mtp.apply(it, {"donor": 0})
+    step_mtp.apply(it, {"donor": 0})
     assert it.text_config["mtp_num_hidden_layers"] == 1
 
 
@@ -76,7 +76,7 @@ def test_experts_that_are_kept_fused_are_whole_too() -> None:
         for kind in ("gate_up_proj", "down_proj")
     ]
     it = draft(made.SMALL, [], theirs)
-    build_mtp.apply(it, {"donor": 0})
+    step_mtp.apply(it, {"donor": 0})
     assert len(mtp(it)) == 19
 
 
@@ -93,13 +93,13 @@ def test_experts_that_are_kept_fused_are_whole_too() -> None:
 def test_a_donor_that_does_not_fit_is_refused(theirs: list[Entry], words: str) -> None:
     it = draft(made.SMALL, [], theirs)
     with pytest.raises(Refused, match=words):
-        build_mtp.apply(it, {"donor": 0})
+        step_mtp.apply(it, {"donor": 0})
     assert it.files == {"f": []}
 
 
 def test_without_a_donor_an_incomplete_base_is_refused() -> None:
     with pytest.raises(Refused, match="1 are missing") as refused:
-        build_mtp.apply(draft(made.SMALL, entries(made.SMALL, -1)[:-1]), None)
+        step_mtp.apply(draft(made.SMALL, entries(made.SMALL, -1)[:-1]), None)
     assert "donor" in refused.value.hint
 
 
@@ -107,13 +107,13 @@ def test_the_config_says_that_mtp_is_not_quantised_where_it_said_otherwise() -> 
     it = draft(made.SMALL, [], entries(made.SMALL, 0))
     it.config["quantization_config"] |= {"block_name_to_quantize": None}
     it.config["quantization_config"]["extra_config"]["mtp.fc"] = {"bits": 8}
-    build_mtp.apply(it, {"donor": 0})
+    step_mtp.apply(it, {"donor": 0})
     config = it.config["quantization_config"]
     assert {bits(config, name.removesuffix(".weight")) for name in mtp(it)} == {16}
     gptq = draft(made.SMALL, [], entries(made.SMALL, 0), quantization_config={"quant_method": "gptq", "bits": 4})
-    build_mtp.apply(gptq, {"donor": 0})
+    step_mtp.apply(gptq, {"donor": 0})
     assert gptq.config["quantization_config"]["dynamic"] == {r"-:^mtp\..*": {}}
     with pytest.raises(Refused, match="is not known"):
-        build_mtp.apply(
+        step_mtp.apply(
             draft(made.SMALL, [], entries(made.SMALL, 0), quantization_config={"quant_method": "awq"}), {"donor": 0}
         )

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.checkpoints.inspect import FolderSource, inspect
-from sparkops.core.safetensors import head
-from sparkops.worker.building_donors import coalesced
+from sparkops.programs.build.donors import coalesced
+from sparkops.safetensors.header import head
 from sparkops.worker.calls import Refused
 from tests.lab.hub import Fault, Hub
 from tests.worker import checkpoints_made as made

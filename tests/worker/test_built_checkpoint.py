@@ -17,9 +17,13 @@ from sparkops.checkpoints.manifest import ManifestError
 from sparkops.core.plan import Step
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.resources.upstream import Upstream
-from sparkops.worker import built_checkpoint, checkpoint, jobs, observing, reclaiming, uses
+from sparkops.resources.transfer_source import Upstream
+from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
+from sparkops.worker.kinds import built_checkpoint, checkpoint
+from sparkops.worker.record import uses
+from sparkops.worker.requests import gc
+from sparkops.worker.system import jobs
 from tests.lab.hub import Fault, Hub
 from tests.worker import checkpoints_made as made
 from tests.worker.nodes import apply, call, differing
@@ -294,9 +298,9 @@ def test_verification_and_removal_know_built_folders(declare: Declare, base: Che
     assert told["donors"] == found(one)["donors"] != []
     assert checkpoint.verify(call(), {**args, "again": False})["steps"] == told["steps"]
     nobody = uses.Uses([], {}, {}, {}, [])
-    (item,) = reclaiming.checkpoint(one.name, [base.name], nobody, claim=True)
+    (item,) = gc.checkpoint(one.name, [base.name], nobody, claim=True)
     assert item["kept"] == ""
-    assert all(each["kept"] for each in reclaiming.checkpoint(one.name, [one.name], nobody, claim=True))
+    assert all(each["kept"] for each in gc.checkpoint(one.name, [one.name], nobody, claim=True))
     built_checkpoint.converge(call(), one.ask(), found(one), None, {})
     assert beside(one) == ["base"]
     assert apply(base) == []
@@ -335,7 +339,7 @@ def test_it_is_received_from_the_node_that_built_it_and_is_as_declared(
     source, receiver = declare(), declare(name=str(tmp_path / "models" / "received"))
     apply(source)
     hub.forget()
-    assert differing(receiver, observing.converge(call(), passed_on(source, receiver))["found"]) == []
+    assert differing(receiver, dispatch.converge(call(), passed_on(source, receiver))["found"]) == []
     assert hub.bytes_sent() == 0
     records = [(Path(each.name) / ".sparkops" / "manifest.json").read_text() for each in (source, receiver)]
     assert records[0] == records[1]

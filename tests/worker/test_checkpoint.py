@@ -16,9 +16,13 @@ import pytest
 from sparkops.checkpoints.hub import HubUnreachable
 from sparkops.core.plan import Action, Step
 from sparkops.core.secrets import Secret
+from sparkops.programs.checkpoints import hashes
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.worker import checkpoint, jobs, reclaiming, uses, verifying
 from sparkops.worker.calls import Call, Refused
+from sparkops.worker.kinds import checkpoint
+from sparkops.worker.record import uses
+from sparkops.worker.requests import gc
+from sparkops.worker.system import jobs
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply, call, differing
 
@@ -181,7 +185,7 @@ def test_what_was_set_aside_is_listed_by_gc_and_kept(declare: Declare) -> None:
     write_model(Path(one.name), 2)
     apply(one)
     kept = f"{one.name}.before-sparkops"
-    listed = reclaiming.checkpoint(one.name, [], uses.Uses([], {}, {}, {}, []), claim=False)
+    listed = gc.checkpoint(one.name, [], uses.Uses([], {}, {}, {}, []), claim=False)
     assert [(item["name"], "remove it by hand" in item["kept"]) for item in listed] == [(kept, True), (one.name, False)]
 
 
@@ -493,8 +497,8 @@ def test_what_was_read_where_it_lies_is_linked_unread_until_it_is_touched(
     assert one.manifest is not None
     (oid,) = [oid for path, _, oid in json.loads(one.manifest.canonical)["files"] if path == shard.name]
     shard.write_bytes(b"x" * 700_001)
-    index = verifying.Index(one.state_dir, one.name)
-    index.note(verifying.identity(shard.stat()), oid)
+    index = hashes.Index(one.state_dir, one.name)
+    index.note(hashes.identity(shard.stat()), oid)
     index.save()
     order = {"ask": one.ask(), "act": one.act(step(one, "create"))}
     missing = [path for path, *_ in checkpoint.look(call(), order)["missing"]]

@@ -22,8 +22,9 @@ import pytest
 
 from sparkops.core.plan import Step
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.worker import checkpoint, jobs
 from sparkops.worker.calls import Call
+from sparkops.worker.kinds import checkpoint
+from sparkops.worker.system import jobs
 from tests.lab.hub import Hub
 
 REPO = "org/tiny"

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.worker import checkpoint_rights as rights
-from sparkops.worker import verifying
+from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints.folder import Place, record_of
+from sparkops.programs.fetch.http import Client, Hub, Remote, Retry
+from sparkops.programs.fetch.partial_file import Content, gaps, make_store, merged
 from sparkops.worker.calls import Refused
-from sparkops.worker.checkpoint_place import Place, record_of
-from sparkops.worker.fetching_content import Content, gaps, make_store, merged
-from sparkops.worker.fetching_http import Client, Hub, Remote, Retry
+from sparkops.worker.system import privileges as rights
 
 spans = st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda pair: (min(pair), max(pair)))
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -41,7 +41,7 @@ def test_merged_ranges_hold_exactly_what_was_put_in(parts: list[tuple[int, int]]
 def test_parts_in_any_order_over_two_runs_prove_the_content(order: list[int], cut: int) -> None:
     data = bytes(range(200)) * 4
     size = len(data)
-    oid = verifying.named("sha256:", _hashed(data))
+    oid = hashes.named("sha256:", _hashed(data))
     with working_in_a_fresh_folder():
         make_store()
         for run in (order[:cut], order[cut:]):
@@ -71,8 +71,8 @@ def working_in_a_fresh_folder() -> Iterator[None]:
             os.chdir(before)
 
 
-def _hashed(data: bytes) -> verifying.Hasher:
-    made = verifying.hasher("sha256:", len(data))
+def _hashed(data: bytes) -> hashes.Hasher:
+    made = hashes.hasher("sha256:", len(data))
     made.update(data)
     return made
 

@@ -12,16 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkops.core.plan import Step
+from sparkops.programs.checkpoints import hashes
+from sparkops.programs.fetch.partial_file import Content, make_store
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.worker import checkpoint, jobs, verifying
 from sparkops.worker.calls import Call
-from sparkops.worker.fetching_content import Content, make_store
+from sparkops.worker.kinds import checkpoint
+from sparkops.worker.system import jobs
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply
 from tests.worker.test_checkpoint_parts import working_in_a_fresh_folder
 
 REPO = "org/tiny"
-SPAN = verifying.SPAN
+SPAN = hashes.SPAN
 SIZE = 2 * SPAN + 777
 SHARD = "model-1.safetensors"
 Damage = Callable[[Path], object]
@@ -138,7 +140,7 @@ def test_without_usable_prefix_digests_the_whole_file_is_fetched(one: Checkpoint
 
 
 def test_prefix_digests_that_lie_cost_bytes_and_never_correctness(one: Checkpoint, hub: Hub) -> None:
-    index = verifying.Index(one.state_dir, one.name)
+    index = hashes.Index(one.state_dir, one.name)
     ((oid, digests),) = index.prefixes().items()
     index.note_prefixes(oid, [digests[1], *digests[1:]])
     whole = shard(one).read_bytes()
@@ -179,18 +181,18 @@ def _call() -> Call:
 @settings(max_examples=30)
 @given(st.sets(st.integers(0, 4)), st.integers(200, 1000), st.integers(0, 5000))
 def test_exactly_the_spans_that_differ_are_found(rotten: set[int], step: int, cut: int) -> None:
-    before, verifying.SPAN = verifying.SPAN, 1000
+    before, hashes.SPAN = hashes.SPAN, 1000
     try:
         _mend(rotten, step, cut)
     finally:
-        verifying.SPAN = before
+        hashes.SPAN = before
 
 
 def _mend(rotten: set[int], step: int, cut: int) -> None:
     data = random.Random(step).randbytes(4321)
-    made = verifying.hasher("sha256:", len(data))
+    made = hashes.hasher("sha256:", len(data))
     made.update(data)
-    oid = verifying.named("sha256:", made)
+    oid = hashes.named("sha256:", made)
     damaged = bytearray(data)
     for number in rotten:
         damaged[number * 1000 + 7] ^= 0xFF

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import claimed, claims, parents
 from sparkops.worker.calls import Refused, Unknown
+from sparkops.worker.record import claims
+from sparkops.worker.requests import claimed
+from sparkops.worker.system import safe_path
 
 
 @pytest.fixture
@@ -169,7 +171,7 @@ def test_what_an_act_that_was_cut_off_had_prepared_is_cleared_away(state_dir: st
 
     path = tmp_path / "a"
     path.write_text("old")
-    with parents.place(str(path)) as place:
+    with safe_path.place(str(path)) as place:
         prepared = tmp_path / place.beside
     with pytest.raises(PowerLoss), claims.acting(claim(state_dir, "file", str(path)), "x", "update"):
         prepared.write_text("half of the n")

@@ -9,8 +9,9 @@ import pytest
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Secret
 from sparkops.resources.command import Command
-from sparkops.worker import command, observing
+from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
+from sparkops.worker.kinds import command
 from tests.worker.nodes import apply, call
 
 
@@ -41,7 +42,7 @@ def test_the_output_of_a_check_is_compared(given: dict[str, str], ok: bool) -> N
 def test_a_check_that_hangs_is_unknown_and_its_children_are_gone() -> None:
     one = declared(check=["sh", "-c", "sleep 60 & sleep 60"], check_timeout=0.3)
     started = time.monotonic()
-    answer = observing.look("command", one.id, one.ask())
+    answer = dispatch.look("command", one.id, one.ask())
     assert "did not end within 0.3 s" in answer["unknown"]
     assert time.monotonic() - started < 5
 
@@ -66,7 +67,7 @@ def test_a_program_that_takes_too_long_is_stopped() -> None:
 def test_a_program_that_leaves_the_check_failing_is_a_failure(tmp_path: Path) -> None:
     one = declared(check=["false"], run=["true"])
     args = {"kind": "command", "id": one.id, "ask": one.ask(), "before": {"ok": False}, "want": {"ok": True}}
-    after = observing.converge(call(), {**args, "action": "update", "act": {"run": ["true"], "timeout": 5}})
+    after = dispatch.converge(call(), {**args, "action": "update", "act": {"run": ["true"], "timeout": 5}})
     assert after["found"]["ok"] is False
     assert "yet false ended with 1" in one.explain(after["found"])
 

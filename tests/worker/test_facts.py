@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sparkops.worker import facts, facts_engine, facts_gpu, facts_network, facts_packages, facts_system, require
 from sparkops.worker.calls import Refused, Unknown
+from sparkops.worker.facts import engine, gpu, network, packages, system
+from sparkops.worker.kinds import require
+from sparkops.worker.requests import facts
 
 GB10 = (
     "NVIDIA GB10, 580.142, 12.1, GPU-5b2c7f0e-9a14-4c3d-8e6f-1d2a3b4c5d6e, "
@@ -96,7 +98,7 @@ def smi(folder: Path, query: str, table: str = TABLE, status: int = 0) -> None:
 
 
 def test_a_gb10_has_a_name_a_driver_and_a_compute_capability() -> None:
-    (card,) = facts_gpu.parse_query(GB10)
+    (card,) = gpu.parse_query(GB10)
     assert card["name"] == "NVIDIA GB10"
     assert card["driver_version"] == "580.142"
     assert card["compute_capability"] == "12.1"
@@ -106,13 +108,13 @@ def test_a_gb10_has_a_name_a_driver_and_a_compute_capability() -> None:
 
 @pytest.mark.parametrize("word", ["[N/A]", "N/A", "[Not Supported]", "[Unknown Error]", ""])
 def test_what_the_gpu_does_not_tell_is_none(word: str) -> None:
-    (card,) = facts_gpu.parse_query(GB10.replace("3.12", word))
+    (card,) = gpu.parse_query(GB10.replace("3.12", word))
     assert card["power_watts"] is None
 
 
 @pytest.mark.parametrize("said", [TABLE, "NVML version        : 580.142\nCUDA Version        : 13.0\n"])
 def test_the_cuda_version_stands_in_the_header(said: str) -> None:
-    assert facts_gpu.parse_cuda(said) == "13.0"
+    assert gpu.parse_cuda(said) == "13.0"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_the_cuda_version_stands_in_the_header(said: str) -> None:
     ],
 )
 def test_the_loaded_module_tells_its_version_in_either_flavour(line: str, version: str | None) -> None:
-    assert facts_gpu.running_module(line) == version
+    assert gpu.running_module(line) == version
 
 
 def test_a_node_without_nvidia_smi_has_no_gpu_and_says_why(tmp_path: Path, programs: Path) -> None:
@@ -167,18 +169,18 @@ def test_a_cdi_specification_is_fresh_when_it_names_the_running_driver(
     tmp_path: Path, programs: Path, content: str, state: str
 ) -> None:
     put(tmp_path, "/etc/cdi/nvidia.yaml", content)
-    found = facts_gpu.cdi(str(tmp_path), "580.142")
+    found = gpu.cdi(str(tmp_path), "580.142")
     assert found["state"] == state
     assert bool(found["stale"]) == (state == "stale")
 
 
 def test_a_cdi_specification_of_another_vendor_does_not_count(tmp_path: Path, programs: Path) -> None:
     put(tmp_path, "/etc/cdi/other.json", '{"kind": "vendor.com/net"}')
-    assert facts_gpu.cdi(str(tmp_path), "580.142")["state"] == "none"
+    assert gpu.cdi(str(tmp_path), "580.142")["state"] == "none"
 
 
 def test_memory_is_read_in_bytes_from_meminfo() -> None:
-    found = facts_system.parse_meminfo(MEMINFO)
+    found = system.parse_meminfo(MEMINFO)
     assert found["total_bytes"] == 127601452 * 1024
     assert found["available_bytes"] == 120000000 * 1024
     assert found["cma_total_bytes"] == 65536 * 1024
@@ -186,7 +188,7 @@ def test_memory_is_read_in_bytes_from_meminfo() -> None:
 
 def test_a_meminfo_without_a_total_is_unknown_rather_than_zero() -> None:
     with pytest.raises(Unknown):
-        facts_system.parse_meminfo("")
+        system.parse_meminfo("")
 
 
 def test_the_operating_system_is_named_and_the_machine_id_is_not_told(tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_the_operating_system_is_named_and_the_machine_id_is_not_told(tmp_path: 
     put(tmp_path, "/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
     put(tmp_path, "/etc/dgx-release", 'DGX_SWBUILD_VERSION="7.2.3"\nDGX_OTA_VERSION="7.4.0"\nDGX_OTA_VERSION="7.5.0"\n')
     put(tmp_path, "/proc/sys/kernel/osrelease", "6.17.0-1014-nvidia\n")
-    found = facts_system.system(str(tmp_path))
+    found = system.system(str(tmp_path))
     assert found["release"] == "ubuntu 24.04"
     assert found["dgx_os"] == "7.5.0"
     assert found["kernel"] == "6.17.0-1014-nvidia"
@@ -203,7 +205,7 @@ def test_the_operating_system_is_named_and_the_machine_id_is_not_told(tmp_path: 
 
 
 def test_free_space_is_told_for_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
-    found = facts_system.disk(str(tmp_path), "/models/qwen")
+    found = system.disk(str(tmp_path), "/models/qwen")
     assert found["exists"] is False
     assert 0 < found["free_bytes"] <= found["total_bytes"]
     assert found["filesystem"]
@@ -215,15 +217,15 @@ def test_the_longest_mount_point_holds_a_path() -> None:
         "2 1 8:2 / /mnt/my\\040disk rw shared:1 - xfs /dev/b rw\n"
         "3 1 8:3 / /mnt/my rw - tmpfs tmpfs rw\n"
     )
-    assert facts_system.mount_of(table, "/mnt/my disk/x") == ("/mnt/my disk", "xfs")
-    assert facts_system.mount_of(table, "/mnt/mydisk") == ("/", "ext4")
+    assert system.mount_of(table, "/mnt/my disk/x") == ("/mnt/my disk", "xfs")
+    assert system.mount_of(table, "/mnt/mydisk") == ("/", "ext4")
 
 
 def test_pid_1_started_later_than_the_kernel_booted(tmp_path: Path) -> None:
     put(tmp_path, "/proc/stat", "cpu 1 2 3\nbtime 1795549183\n")
     ticks = 42 * os.sysconf("SC_CLK_TCK")
     put(tmp_path, "/proc/1/stat", f"1 (system d) S {' '.join(['0'] * 18)} {ticks} 0 0")
-    found = facts_system.uptime(str(tmp_path))
+    found = system.uptime(str(tmp_path))
     assert found["pid1_started"] - found["booted"] == 42
 
 
@@ -232,19 +234,19 @@ def test_the_default_target_is_the_link_that_the_administrator_set(tmp_path: Pat
         place = tmp_path / folder / "systemd/system"
         place.mkdir(parents=True)
         (place / "default.target").symlink_to(f"/lib/systemd/system/{target}.target")
-    assert facts_system.desktop(str(tmp_path))["default_target"] == "multi-user.target"
+    assert system.desktop(str(tmp_path))["default_target"] == "multi-user.target"
 
 
 def test_firmware_that_dmi_does_not_tell_is_none(tmp_path: Path) -> None:
     put(tmp_path, "/sys/class/dmi/id/product_name", "NVIDIA_DGX_Spark\n")
     put(tmp_path, "/sys/class/dmi/id/bios_version", "5.36_0ACUM023\n")
-    found = facts_system.firmware(str(tmp_path))
+    found = system.firmware(str(tmp_path))
     assert (found["product_name"], found["bios_version"]) == ("NVIDIA_DGX_Spark", "5.36_0ACUM023")
     assert found["sys_vendor"] is None
 
 
 def test_packages_are_shared_out_into_held_and_unheld() -> None:
-    found = facts_packages.parse_packages(DPKG, facts_packages.PLATFORM)
+    found = packages.parse_packages(DPKG, packages.PLATFORM)
     assert found["held"] == ["libnvidia-compute-580", "linux-image-6.17.0-1014-nvidia"]
     assert found["unheld"] == ["nvidia-driver-580-open"]
 
@@ -254,7 +256,7 @@ def test_no_reboot_is_due_when_the_newest_kernel_and_the_installed_driver_run(tm
     put(tmp_path, "/boot/vmlinuz-6.17.0-1008-nvidia", "")
     put(tmp_path, "/boot/vmlinuz-6.17.0-1014-nvidia", "")
     installed = {"libnvidia-compute-580": "580.142-0ubuntu0.24.04.1"}
-    found = facts_packages.reboot(str(tmp_path), {"module_version": "580.142"}, {"installed": installed})
+    found = packages.reboot(str(tmp_path), {"module_version": "580.142"}, {"installed": installed})
     assert found["reasons"] == []
 
 
@@ -265,7 +267,7 @@ def test_every_reason_for_a_reboot_is_told(tmp_path: Path) -> None:
     put(tmp_path, "/run/reboot-required", "*** System restart required ***")
     put(tmp_path, "/run/reboot-required.pkgs", "linux-base\nlinux-base\n")
     installed = {"nvidia-driver-580-open": "580.159.03-0ubuntu1"}
-    found = facts_packages.reboot(str(tmp_path), {"module_version": "580.142"}, {"installed": installed})
+    found = packages.reboot(str(tmp_path), {"module_version": "580.142"}, {"installed": installed})
     assert found["due"]
     assert found["reasons"] == [
         "linux-base asked for it",
@@ -275,7 +277,7 @@ def test_every_reason_for_a_reboot_is_told(tmp_path: Path) -> None:
 
 
 def test_a_kernel_that_is_not_installed_here_says_nothing_about_a_reboot() -> None:
-    assert facts_packages.newest_kernel(["6.17.0-1014-nvidia"], "6.1.0-9-amd64") is None
+    assert packages.newest_kernel(["6.17.0-1014-nvidia"], "6.1.0-9-amd64") is None
 
 
 def test_the_docker_engine_tells_how_a_container_gets_the_gpu() -> None:
@@ -289,16 +291,14 @@ def test_the_docker_engine_tells_how_a_container_gets_the_gpu() -> None:
         "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}],
         "CgroupVersion": "2",
     }
-    found = facts_engine.parse_info(
-        info, {"ApiVersion": "1.53", "Components": [{"Name": "containerd", "Version": "2.2"}]}
-    )
+    found = engine.parse_info(info, {"ApiVersion": "1.53", "Components": [{"Name": "containerd", "Version": "2.2"}]})
     assert found["gpu_access"] == ["runtime", "cdi"]
     assert found["snapshotter"] is True
     assert found["containerd"] == "2.2"
 
 
 def test_no_engine_is_absence_with_a_reason(tmp_path: Path) -> None:
-    found = facts_engine.docker(str(tmp_path / "docker.sock"))
+    found = engine.docker(str(tmp_path / "docker.sock"))
     assert found["present"] is False
     assert "does not exist" in found["error"]
 
@@ -308,7 +308,7 @@ def test_interfaces_come_with_their_global_addresses() -> None:
       {"ifname":"enP7s7","link_type":"ether","mtu":1500,"operstate":"UP","address":"02:00:00:00:00:01",
        "addr_info":[{"local":"192.168.1.11","prefixlen":24,"scope":"global"},
                     {"local":"fe80::1","prefixlen":64,"scope":"link"}]}]"""
-    found = facts_network.parse_addresses(said)
+    found = network.parse_addresses(said)
     assert list(found) == ["enP7s7"]
     assert found["enP7s7"]["addresses"] == ["192.168.1.11/24"]
 
@@ -319,7 +319,7 @@ def test_the_default_route_with_the_lowest_metric_wins() -> None:
         "wlP9s9 00000000 0101A8C0 0003 0 0 600 00000000 0 0 0\n"
         "enP7s7 00000000 0101A8C0 0003 0 0 100 00000000 0 0 0\n"
     )
-    assert facts_network.default_of(table) == "enP7s7"
+    assert network.default_of(table) == "enP7s7"
 
 
 def test_one_unknown_group_leaves_the_others_known(tmp_path: Path, programs: Path) -> None:
@@ -354,6 +354,6 @@ def test_all_addresses_of_a_node_stand_together_without_their_prefix(tmp_path: P
     link = '{"ifname":"enp1s0f0np0","addr_info":[{"local":"192.168.100.1","prefixlen":24,"scope":"global"}]}'
     program(programs, "ip", f"printf '[{link}]'\n".replace('"', '\\"').replace("'", '"'))
     put(tmp_path, "/sys/class/net/enp1s0f0np0/speed", "200000\n")
-    found = facts_network.network(str(tmp_path))
+    found = network.network(str(tmp_path))
     assert found["addresses"] == ["192.168.100.1"]
     assert found["interfaces"]["enp1s0f0np0"]["speed_mbps"] == 200000

@@ -9,8 +9,10 @@ import pytest
 
 from sparkops.core.secrets import Secret
 from sparkops.resources.file import File
-from sparkops.worker import file, observing, parents
+from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
+from sparkops.worker.kinds import file
+from sparkops.worker.system import safe_path
 from tests.worker.nodes import apply, call
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -175,7 +177,7 @@ def test_an_owner_that_the_node_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_beside_is_taken_over(tmp_path: Path) -> None:
-    with parents.place(str(tmp_path / "f")) as place:
+    with safe_path.place(str(tmp_path / "f")) as place:
         (tmp_path / place.beside).write_text("half")
     apply(declared(tmp_path / "f", content="hello"))
     assert os.listdir(tmp_path) == ["f"]
@@ -187,7 +189,7 @@ def test_a_change_between_the_look_and_the_act_is_refused(tmp_path: Path) -> Non
     before = file.observe(one.ask())
     (tmp_path / "f").write_text("second")
     with pytest.raises(Refused) as caught:
-        observing.converge(
+        dispatch.converge(
             call(),
             {
                 "kind": "file",
@@ -208,7 +210,7 @@ def test_a_folder_reached_through_a_link_of_someone_else_is_not_entered(tmp_path
     (tmp_path / "link").symlink_to("real")
     one = declared(tmp_path / "link" / "f", content="hello")
     os.lchown(tmp_path / "link", 65534, 65534)
-    look = observing.look("file", one.id, one.ask())
+    look = dispatch.look("file", one.id, one.ask())
     assert "others can change" in look["unknown"]
     with pytest.raises(Refused, match="others can change"):
         file.converge(call(), one.ask(), None, dict(one.desired() or {}), {"content": b"hello"})

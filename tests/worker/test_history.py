@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import history
+from sparkops.worker.requests import history
 from tests.worker.nodes import call
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.worker import image, image_build, image_pull
+from sparkops.worker.images import build, pull
+from sparkops.worker.kinds import image
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")
 LAYERS = [A, B]
@@ -93,7 +94,7 @@ def test_another_engine_tells_the_manifest_only_where_it_was_pulled_by_it() -> N
     ],
 )
 def test_a_platform_serves_where_it_runs(platform: str, wanted: str, serves: bool) -> None:
-    assert image_pull.fits(platform, wanted) is serves
+    assert pull.fits(platform, wanted) is serves
 
 
 @pytest.mark.parametrize(
@@ -133,12 +134,12 @@ def test_a_platform_serves_where_it_runs(platform: str, wanted: str, serves: boo
     ],
 )
 def test_an_engines_error_says_what_happened_and_the_way_out(said: str, what: str, hint: str) -> None:
-    refused = image_pull.engine_words(said, "r.test/x:9", platform="linux/arm64")
+    refused = pull.engine_words(said, "r.test/x:9", platform="linux/arm64")
     assert what in str(refused) and hint in refused.hint
 
 
 def test_a_refused_login_is_another_matter_than_a_missing_one() -> None:
-    refused = image_pull.engine_words("unauthorized", "r.test/x:9", login=True)
+    refused = pull.engine_words("unauthorized", "r.test/x:9", login=True)
     assert "wrong" in refused.hint
 
 
@@ -152,7 +153,7 @@ def test_a_refused_login_is_another_matter_than_a_missing_one() -> None:
     ],
 )
 def test_the_registry_is_the_first_part_that_looks_like_a_host(repository: str, parts: tuple[str, str]) -> None:
-    assert image_pull.server_of(repository) == parts
+    assert pull.server_of(repository) == parts
 
 
 PULL = [
@@ -170,7 +171,7 @@ PULL = [
 
 
 def test_progress_is_summed_over_the_layers() -> None:
-    tally = image_pull.Tally()
+    tally = pull.Tally()
     for line in PULL:
         tally.take(line)
     assert (tally.done, tally.total) == (110, 400)
@@ -188,7 +189,7 @@ _LINE = st.fixed_dictionaries(
 
 @given(st.lists(_LINE))
 def test_progress_never_goes_back_and_never_beyond_its_total(lines: list[dict[str, Any]]) -> None:
-    tally = image_pull.Tally()
+    tally = pull.Tally()
     before = 0
     for line in lines:
         tally.take(line)
@@ -197,14 +198,14 @@ def test_progress_never_goes_back_and_never_beyond_its_total(lines: list[dict[st
 
 
 def test_a_build_context_is_the_same_bytes_for_the_same_input() -> None:
-    first = image_build.context("FROM x", {"b": b"2", "a/c": b"1"})
-    assert first == image_build.context("FROM x", {"a/c": b"1", "b": b"2"})
+    first = build.context("FROM x", {"b": b"2", "a/c": b"1"})
+    assert first == build.context("FROM x", {"a/c": b"1", "b": b"2"})
     with tarfile.open(fileobj=BytesIO(first)) as tar:
         assert tar.getnames() == ["Dockerfile", "a/c", "b"]
 
 
 def test_a_build_tells_its_step_and_keeps_the_lines_of_the_failing_one() -> None:
-    log = image_build.Log()
+    log = build.Log()
     for text in ("Step 1/2 : FROM x\n", " ---> 1\n", "Step 2/2 : RUN make\n", "compiling\n", "boom\n"):
         log.take({"stream": text})
     log.take({"aux": {"ID": "sha256:1"}})
@@ -215,11 +216,11 @@ def test_a_build_tells_its_step_and_keeps_the_lines_of_the_failing_one() -> None
 
 
 def test_a_full_disk_in_a_build_is_called_that() -> None:
-    log = image_build.Log()
+    log = build.Log()
     log.take({"stream": "Step 1/1 : RUN x\n"})
     assert "disk is full" in str(log.failure("write /x: no space left on device", "local/x:1"))
 
 
 def test_a_containers_output_comes_without_the_engines_frames() -> None:
     framed = b"\1\0\0\0\0\0\0\2ab" + b"\2\0\0\0\0\0\0\1c"
-    assert image_build.unframed(framed) == b"abc"
+    assert build.unframed(framed) == b"abc"

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from sparkops.nodes import bundle
 from sparkops.worker import bundle as carried
-from sparkops.worker import jobs
 from sparkops.worker.calls import Call, Refused
+from sparkops.worker.system import jobs
 
 PROGRAM = '''
 """A kind with one job, for this test: counts, or fails in a chosen way."""
@@ -39,12 +38,9 @@ JOBS = {"count": count}
 
 @pytest.fixture(autouse=True)
 def carried_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the loader holds on a node: the worker's sources, and the kind `counting` with them."""
+    """What the loader holds on a node: the worker's sources, and a module `counting` with them."""
     monkeypatch.setattr(jobs, "RUN", str(tmp_path / "jobs"))
-    names = ["sparkops", "sparkops.core", "sparkops.worker", "sparkops.core.frames", "sparkops.core.quickjson"]
-    names += [f"sparkops.worker.{name}" for name in ("bundle", "calls", "claimed", "claims", "digests", "jobs")]
-    sources = {name: bundle.source(name) for name in names if name != "sparkops.worker.counting"}
-    monkeypatch.setattr(carried, "SOURCES", {**sources, "sparkops.worker.counting": PROGRAM})
+    monkeypatch.setattr(carried, "SOURCES", {**carried._from_files(), "sparkops.worker.counting": PROGRAM})
     yield
     for running in jobs.running():
         os.killpg(running["pid"], signal.SIGKILL)
@@ -56,7 +52,7 @@ def call() -> tuple[Call, list[dict[str, Any]]]:
 
 
 def run(caller: Call, attach: str = "", **args: Any) -> Any:
-    return jobs.run(caller, "thing", "counting", "count", args, attach)
+    return jobs.run(caller, "thing", "sparkops.worker.counting", "count", args, attach)
 
 
 def test_a_job_tells_its_progress_and_its_result() -> None:

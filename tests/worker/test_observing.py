@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import observing
+from sparkops.worker import dispatch
 from sparkops.worker.calls import Call, Unknown
 
 
@@ -41,7 +41,7 @@ class Kind:
 @pytest.fixture
 def kind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
     made = Kind()
-    monkeypatch.setattr(observing, "kind", lambda name: made)
+    monkeypatch.setattr(dispatch, "kind", lambda name: made)
     yield made
     made.release.set()
 
@@ -49,7 +49,7 @@ def kind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
 def look(asks: dict[str, dict[str, Any]], limit: float = 20.0) -> dict[str, Any]:
     call = Call(1, lambda message: None, threading.Event())
     listed = [[name, "kind", {"name": name, **ask}] for name, ask in asks.items()]
-    answers = observing.observe(call, {"asks": listed, "limit": limit})["answers"]
+    answers = dispatch.observe(call, {"asks": listed, "limit": limit})["answers"]
     assert isinstance(answers, dict)
     return answers
 
@@ -61,7 +61,7 @@ def test_nothing_asked_is_nothing_answered(kind: Kind) -> None:
 def test_slow_looks_run_side_by_side(kind: Kind) -> None:
     answers = look({f"n{number}": {"take": 0.3} for number in range(40)})
     assert answers == {f"n{number}": {"found": {"seen": f"n{number}"}} for number in range(40)}
-    assert kind.most == observing.THREADS
+    assert kind.most == dispatch.THREADS
 
 
 def test_a_look_that_hangs_is_unknown_and_holds_no_other(kind: Kind) -> None:

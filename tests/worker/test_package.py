@@ -7,7 +7,7 @@ import pytest
 
 from sparkops.core.errors import InventoryError
 from sparkops.resources.package import Package
-from sparkops.worker import package
+from sparkops.worker.kinds import package
 
 SEEN = package.parse(
     "dpkg\tarm64\t1.22.6\tinstall ok installed\n"

@@ -14,15 +14,16 @@ from sparkops.resources.directory import Directory
 from sparkops.resources.file import File
 from sparkops.resources.link import Link
 from sparkops.resources.resource import Resource
-from sparkops.worker import observing, parents
+from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
+from sparkops.worker.system import safe_path
 from tests.worker.nodes import apply
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def same(path: Path, folder: Path) -> bool:
-    handle = parents.open_folder(str(path))
+    handle = safe_path.open_folder(str(path))
     try:
         found = os.fstat(handle)
         return (found.st_dev, found.st_ino) == (folder.stat().st_dev, folder.stat().st_ino)
@@ -43,13 +44,13 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="too many"):
-        parents.open_folder(str(tmp_path / "a"))
+        safe_path.open_folder(str(tmp_path / "a"))
 
 
 def test_a_file_on_the_way_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     with pytest.raises(NotADirectoryError):
-        parents.open_folder(str(tmp_path / "f" / "deep"))
+        safe_path.open_folder(str(tmp_path / "f" / "deep"))
 
 
 @as_root
@@ -58,7 +59,7 @@ def test_a_link_of_someone_else_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     os.lchown(tmp_path / "link", 65534, 65534)
     with pytest.raises(OSError, match="others can change"):
-        parents.open_folder(str(tmp_path / "link"))
+        safe_path.open_folder(str(tmp_path / "link"))
 
 
 @as_root
@@ -74,7 +75,7 @@ def test_our_link_in_a_folder_of_all_is_followed_only_where_it_cannot_be_swapped
         assert same(tmp_path / "open" / "link", tmp_path / "real")
     else:
         with pytest.raises(OSError, match="others can change"):
-            parents.open_folder(str(tmp_path / "open" / "link"))
+            safe_path.open_folder(str(tmp_path / "open" / "link"))
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for path in (tmp_path, tmp_path / "none" / "x", tmp_path / "a" / "b"):
         try:
-            os.close(parents.open_folder(str(path)))
+            os.close(safe_path.open_folder(str(path)))
         except OSError:
             continue
     assert len(os.listdir("/proc/self/fd")) == before
@@ -94,7 +95,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
      (errno.ENOENT, "/etc/lab does not exist"), (errno.EIO, "Input/output error")],
 )  # fmt: skip
 def test_an_error_is_told_with_its_place(number: int, words: str) -> None:
-    with pytest.raises(Refused, match=words), parents.explained("/etc/lab/f"):
+    with pytest.raises(Refused, match=words), safe_path.explained("/etc/lab/f"):
         raise OSError(number, os.strerror(number))
 
 
@@ -131,7 +132,7 @@ def tried(make: Callable[[int], Resource], seconds: float = 1.5) -> set[str]:
     while time.monotonic() < deadline:
         number += 1
         one = make(number)
-        if "unknown" in observing.look(one.kind, one.id, one.ask()):
+        if "unknown" in dispatch.look(one.kind, one.id, one.ask()):
             found.add("unknown")
             continue
         try:
@@ -201,5 +202,5 @@ def test_a_file_that_turns_into_a_link_is_replaced_or_refused_and_never_written_
 
 @as_root
 def test_whoever_writes_at_the_same_time_is_told(tmp_path: Path) -> None:
-    with parents.place(str(tmp_path / "f")) as place, pytest.raises(Refused, match="somebody else writes there"):
-        parents.write(place, b"x", mode=0o600, owner=(-1, -1), check=os.unlink)
+    with safe_path.place(str(tmp_path / "f")) as place, pytest.raises(Refused, match="somebody else writes there"):
+        safe_path.write(place, b"x", mode=0o600, owner=(-1, -1), check=os.unlink)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sparkops.resources.probe import Probe
-from sparkops.worker import probe
+from sparkops.worker.kinds import probe
 from tests.lab import engine
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from sparkops.models import quantize_step
-from sparkops.worker import quantizing_folder as folder
-from sparkops.worker import quantizing_mend
-from sparkops.worker import quantizing_words as words
-from sparkops.worker.building_headers import Base
+from sparkops.programs.build.base import Base
+from sparkops.programs.quantize import auto_round as words
+from sparkops.programs.quantize import folder, resume
 from sparkops.worker.calls import Refused
 from tests.lab import model as tiny
 
@@ -256,21 +255,21 @@ def test_what_a_resumed_run_leaves_twice_is_taken_out(tmp_path: Path) -> None:
     one, two = tmp_path / "model-00001-of-00002.safetensors", tmp_path / "model-00002-of-00002.safetensors"
     shard(one, {"a.qweight": ("I32", b"1234"), "a.norm.weight": ("BF16", b"nn")})
     shard(two, {"a.norm.weight": ("BF16", b"nn"), "a.weight": ("BF16", b"wwww"), "head.weight": ("BF16", b"hh")})
-    assert quantizing_mend.mend(str(tmp_path)) == 2
+    assert resume.mend(str(tmp_path)) == 2
     found = Base(opened(tmp_path), []).tensors()[0]
     assert {path: [entry.name for entry in entries] for path, entries in found.items()} == {
         one.name: ["a.qweight", "a.norm.weight"],
         two.name: ["head.weight"],
     }
     assert two.read_bytes().endswith(b"hh")
-    assert quantizing_mend.mend(str(tmp_path)) == 0
+    assert resume.mend(str(tmp_path)) == 0
 
 
 def test_a_tensor_that_stands_twice_with_other_content_is_refused(tmp_path: Path) -> None:
     shard(tmp_path / "model-00001-of-00002.safetensors", {"norm.weight": ("BF16", b"nn")})
     shard(tmp_path / "model-00002-of-00002.safetensors", {"norm.weight": ("BF16", b"mm")})
     with pytest.raises(Refused, match="with other content"):
-        quantizing_mend.mend(str(tmp_path))
+        resume.mend(str(tmp_path))
 
 
 def test_an_output_that_is_not_quantised_is_refused(base: Path, output: Path) -> None:

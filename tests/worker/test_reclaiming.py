@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from sparkops.operate.reclaiming import Item, Reclaimable
-from sparkops.worker import docker, reclaiming, uses
-from sparkops.worker.uses import Uses
+from sparkops.operate.gc import Item, Reclaimable
+from sparkops.worker.record import uses
+from sparkops.worker.record.uses import Uses
+from sparkops.worker.requests import gc
+from sparkops.worker.system import docker
 
 
 def unused(**more: Any) -> Uses:
@@ -67,7 +69,7 @@ def published(folder: Path, *extra: str) -> Path:
 
 
 def kept(folder: Path, found: Uses | None = None, declared: tuple[str, ...] = (), claim: bool = True) -> dict[str, str]:
-    items = reclaiming.checkpoint(str(folder), list(declared), found or unused(), claim=claim)
+    items = gc.checkpoint(str(folder), list(declared), found or unused(), claim=claim)
     return {f"{item['kind']} {os.path.basename(item['name'])}": item["kept"] for item in items}
 
 
@@ -98,7 +100,7 @@ def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "verified/1.json").write_text(json.dumps({"folder": "/srv/indexed", "files": {}}))
     (tmp_path / "verified/2.json").write_text("torn")
-    found = reclaiming.folders(str(tmp_path), {"checkpoint /srv/claimed": {}, "file /etc/x": {}})
+    found = gc.folders(str(tmp_path), {"checkpoint /srv/claimed": {}, "file /etc/x": {}})
     inside = {f"{tmp_path}/models/o--n/main", f"{tmp_path}/models/o--x/dev"}
     assert found == {"/srv/claimed", "/srv/indexed", *inside}
 
@@ -106,9 +108,9 @@ def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path
 def test_a_file_with_another_name_elsewhere_frees_nothing(tmp_path: Path) -> None:
     folder = published(tmp_path / "m")
     (folder / "same").hardlink_to(folder / "a")
-    whole = reclaiming.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"]
+    whole = gc.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"]
     (tmp_path / "cache").hardlink_to(folder / "a")
-    assert reclaiming.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"] <= whole - 5000
+    assert gc.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"] <= whole - 5000
 
 
 def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
@@ -120,14 +122,14 @@ def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
     (tmp_path / "sock").touch()
     monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "sock"))
     found = uses.look(str(tmp_path / "state"), "attic")
-    (item,) = reclaiming.checkpoint(str(folder), [], found, claim=True)
+    (item,) = gc.checkpoint(str(folder), [], found, claim=True)
     assert item["unknown"]
     assert item["kept"].startswith("whether a container uses it is not known: Docker does not listen at ")
-    declared = reclaiming.checkpoint(str(folder), [str(folder)], found, claim=True)[0]
-    assert (declared["kept"], declared["unknown"]) == (reclaiming.DECLARED, False)
+    declared = gc.checkpoint(str(folder), [str(folder)], found, claim=True)[0]
+    assert (declared["kept"], declared["unknown"]) == (gc.DECLARED, False)
     (tmp_path / "sock").unlink()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    (item,) = reclaiming.checkpoint(str(folder), [], uses.look(str(tmp_path / "state"), "attic"), claim=True)
+    (item,) = gc.checkpoint(str(folder), [], uses.look(str(tmp_path / "state"), "attic"), claim=True)
     assert (item["kept"], item["unknown"]) == ("", False)
 
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkops.worker import build_repack, repacking
+from sparkops.programs.build import repacking, step_repack
+from sparkops.programs.build.quantization_config import Scheme, patterns
+from sparkops.programs.build.repacking import Offset, PlainOrder, Shape, SymmetricZeros, Transposed
+from sparkops.programs.build.tensor_plan import Entry
 from sparkops.worker.calls import Refused
-from sparkops.worker.draft import Entry
-from sparkops.worker.repack_config import Scheme, patterns
-from sparkops.worker.repacking import Offset, PlainOrder, Shape, SymmetricZeros, Transposed
 from tests.lab.hub import Hub
 from tests.lab.model import Geometry
 from tests.worker import checkpoints_made as made
@@ -32,7 +32,7 @@ STEM = "model.language_model.layers"
 
 def repacked(found: Tensors | None = None, said: dict[str, Any] | None = None) -> tuple[Memory, Tensors]:
     memory = Memory(found or quantized.tensors(), said or quantized.config())
-    build_repack.apply(memory.draft, "compressed-tensors")
+    step_repack.apply(memory.draft, "compressed-tensors")
     memory.pass_gates()
     return memory, memory.tensors()
 
@@ -243,7 +243,7 @@ def test_a_configuration_that_cannot_be_repacked_is_refused_before_any_byte(said
     memory = Memory(quantized.tensors(), quantized.config(**said))
     files = memory.draft.files
     with pytest.raises(Refused, match=re.escape(words)) as refused:
-        build_repack.apply(memory.draft, "compressed-tensors")
+        step_repack.apply(memory.draft, "compressed-tensors")
     assert refused.value.hint
     assert memory.draft.files is files
 

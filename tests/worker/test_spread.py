@@ -16,10 +16,15 @@ import pytest
 from sparkops.checkpoints import authority as authorities
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Step
+from sparkops.programs.transfer import client as receiving
+from sparkops.programs.transfer import serve_files, server
+from sparkops.programs.transfer import tls as passage
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.resources.upstream import Upstream
-from sparkops.worker import checkpoint, jobs, observing, passage, passing, passing_files, receiving
+from sparkops.resources.transfer_source import Upstream
+from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
+from sparkops.worker.kinds import checkpoint
+from sparkops.worker.system import jobs
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply, call
 
@@ -77,7 +82,7 @@ class Ground:
 
     def relay(self, **more: Any) -> int:
         """The port of the source's relay."""
-        port = passing_files.begin(call(), self.order(**more))["port"]
+        port = serve_files.begin(call(), self.order(**more))["port"]
         assert isinstance(port, int)
         return port
 
@@ -103,7 +108,7 @@ class Ground:
             "action": "create",
             "act": self.act(port, **more),
         }
-        answer = observing.converge(call(), args)["found"]
+        answer = dispatch.converge(call(), args)["found"]
         assert isinstance(answer, dict)
         return answer
 
@@ -306,7 +311,7 @@ class Lying:
         try:
             with self._context.wrap_socket(connection, server_side=True) as tls:
                 reading = tls.makefile("rb")
-                while (request := passing._request(reading)) is not None:
+                while (request := server._request(reading)) is not None:
                     self._answer(tls, *request)
         except (OSError, ValueError):
             connection.close()
@@ -318,7 +323,7 @@ class Lying:
             tls.sendall(b"HTTP/1.1 425 Too Early\r\nContent-Length: 0\r\n\r\n")
             return
         self.asked += 1
-        start, end = passing_files._span(headers["range"], len(whole)) or (0, 0)
+        start, end = serve_files._span(headers["range"], len(whole)) or (0, 0)
         head = f"HTTP/1.1 206 P\r\nContent-Range: bytes {start}-{end - 1}/{len(whole)}\r\n"
         tls.sendall(f"{head}Content-Length: {end - start}\r\n\r\n".encode())
         tls.sendall(whole[start:end][: self.cut])
@@ -386,7 +391,7 @@ def test_an_address_that_the_node_does_not_have_is_told_as_such(ground: Ground) 
     apply(ground.source)
     order = ground.order(address="192.0.2.1", credentials=ground.authority.source("n1", "192.0.2.1"))
     with pytest.raises(Refused, match=r"can't listen on 192.0.2.1") as refused:
-        passing_files.begin(call(), order)
+        serve_files.begin(call(), order)
     assert refused.value.type == "address"
     with pytest.raises(Refused, match="n1 can't be reached at 127.0.0.1") as refused:
         receiving.reach(call(), {"node": "n1", "address": HERE, "port": 1})
@@ -396,7 +401,7 @@ def test_an_address_that_the_node_does_not_have_is_told_as_such(ground: Ground) 
 def test_no_key_stands_on_a_disk_or_in_an_argument(ground: Ground, tmp_path: Path) -> None:
     apply(ground.source)
     order = ground.order()
-    passing_files.begin(call(), order)
+    serve_files.begin(call(), order)
     secret = order["credentials"]["key"].splitlines()[1]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     for process in Path("/proc").glob("[0-9]*"):

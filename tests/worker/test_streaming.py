@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import streaming
 from sparkops.worker.calls import Call, Refused
+from sparkops.worker.requests import exec
 
 
 class Listener:
@@ -25,7 +25,7 @@ class Listener:
         self.call.take({"credit": 1})
 
     def run(self, *argv: str, timeout: float | None = None) -> dict[str, Any]:
-        return streaming.run(self.call, list(argv), timeout)
+        return exec.run(self.call, list(argv), timeout)
 
 
 def test_both_streams_and_the_exit_status_arrive() -> None:

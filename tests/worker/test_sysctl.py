@@ -8,8 +8,8 @@ import pytest
 from sparkops.core.errors import InventoryError
 from sparkops.core.states import FromFact
 from sparkops.resources.sysctl import Sysctl
-from sparkops.worker import sysctl
 from sparkops.worker.calls import Refused, Unknown
+from sparkops.worker.kinds import sysctl
 from tests.worker.nodes import apply
 
 KEY = "net.ipv4.tcp_rmem"

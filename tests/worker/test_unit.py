@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from sparkops.resources.unit import Unit
-from sparkops.worker import programs, unit
 from sparkops.worker.calls import Unknown
+from sparkops.worker.kinds import unit
+from sparkops.worker.system import processes
 
 SAYS = Callable[[str], None]
 PRESENT = "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nNeedDaemonReload=no\n"
@@ -117,7 +118,7 @@ def test_drop_ins_that_systemd_has_not_read_yet_are_seen(says: SAYS, tmp_path: P
 
 def test_a_program_that_hangs_is_unknown() -> None:
     with pytest.raises(Unknown, match="did not answer"):
-        programs.ask(["sleep", "5"], timeout=0.1)
+        processes.ask(["sleep", "5"], timeout=0.1)
 
 
 def test_an_environment_that_is_still_being_set_up_is_looked_at_again(

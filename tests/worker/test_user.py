@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sparkops.core.errors import InventoryError
 from sparkops.resources.user import User
-from sparkops.worker import user
 from sparkops.worker.calls import Refused
+from sparkops.worker.kinds import user
 from tests.worker.nodes import call
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKeyOne me@laptop"

@@ -13,10 +13,10 @@ import pytest
 
 from sparkops.cli.app import run
 from sparkops.cli.checkpoint import _print_checked, _print_verified
-from sparkops.operate.building import Checked, StepCheck
-from sparkops.operate.verifying import Verified
+from sparkops.operate.checkpoint_build import Checked, StepCheck
+from sparkops.operate.checkpoint_verify import Verified
 from sparkops.reports.text import Plain, Printer
-from sparkops.worker.tracking import free_space
+from sparkops.worker.system.progress import free_space
 from tests.lab.hub import Hub
 from tests.worker import checkpoints_made as made
 

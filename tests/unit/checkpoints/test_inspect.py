@@ -15,8 +15,8 @@ import pytest
 
 from sparkops.checkpoints.hub import Hub
 from sparkops.checkpoints.inspect import FolderSource, HubSource, InspectError, Inspection, inspect
-from sparkops.core.parts import missing_mtp, part_of
 from sparkops.core.secrets import Secret
+from sparkops.safetensors.parts import missing_mtp, part_of
 from tests.lab import model
 from tests.lab.hub import Fault
 from tests.lab.hub import Hub as LabHub

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.core.safetensors import BITS, LARGEST, Broken, header_length, parse_header
+from sparkops.safetensors.header import BITS, LARGEST, Broken, header_length, parse_header
 
 
 def head(entries: Any) -> bytes:

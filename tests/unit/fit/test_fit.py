@@ -13,9 +13,9 @@ from sparkops.cli.app import run
 from sparkops.core.errors import LintError
 from sparkops.fit.decode import BANDWIDTH
 from sparkops.fit.fit import Fit, Question, Solve, fit_text, verdict
-from sparkops.fit.output import as_json
 from sparkops.fit.services import fit_services, refuse
 from sparkops.inventory.load import load
+from sparkops.reports.fit import as_json
 
 MODELS = ("Intel/Qwen3.5-122B-A10B-int4-AutoRound", "Qwen/Qwen3.5-35B-A3B-FP8", "Qwen/Qwen3.5-122B-A10B-GPTQ-Int4")
 EXACT = ("parameters", "block size", "page, bytes", "keys and values, KiB a token", "recurrent state, MiB a request")

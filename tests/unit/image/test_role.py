@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sparkops.compile.compiler import compile
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
-from sparkops.reconcile.compile import compile
 from sparkops.resources.image import Image
 
 A = "sha256:" + "a" * 64

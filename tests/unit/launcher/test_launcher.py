@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sparkops.launcher import launcher
 from sparkops.models import engine_errors
+from sparkops.programs.launch import launcher
 
 Answer = Callable[[str, str], tuple[int, bytes]]
 

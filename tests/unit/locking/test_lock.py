@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from sparkops.cli.app import run
+from sparkops.compile.compiler import compile as build
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
 from sparkops.inventory.secrets import Secrets
 from sparkops.operate import registry
-from sparkops.operate.locking import complete, renew, upstream
-from sparkops.reconcile.compile import compile as build
+from sparkops.operate.lock import complete, renew, upstream
 from sparkops.reconcile.inputs import inputs
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.image import Image

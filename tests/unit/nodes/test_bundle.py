@@ -27,7 +27,7 @@ def test_a_look_at_files_loads_none_of_the_slow_modules(tmp_path: Path) -> None:
     answer = frames.decode(done.stdout.removeprefix(b"kram+")[4:])
     assert answer["result"]["answers"]["a"]["found"]["content"].startswith("sha256:2d711642b726")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
-    assert "sparkops.worker.file" in loaded
+    assert "sparkops.worker.kinds.file" in loaded
     assert not loaded & SLOW
 
 
@@ -42,5 +42,6 @@ def test_names_that_do_something_stay() -> None:
 
 
 def test_every_kind_of_ours_can_be_sent() -> None:
-    kinds = [path.stem for path in (bundle.PACKAGE / "worker").glob("*.py") if path.stem != "__init__"]
+    rooms = [bundle.PACKAGE / "worker" / room for room in bundle.ROOMS]
+    kinds = [path.stem for room in rooms for path in room.glob("*.py") if path.stem != "__init__"]
     assert len(bundle.kinds_bundle(kinds)) > len(bundle.kinds_bundle(["file"]))

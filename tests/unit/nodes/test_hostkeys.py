@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparkops.core.errors import HostKeyError, InventoryError
-from sparkops.nodes.hostkeys import HostKey, Known, KnownHosts, add, check, host_name, pinned
+from sparkops.nodes.ssh.host_keys import HostKey, Known, KnownHosts, add, check, host_name, pinned
 
 from .sshd import keygen
 

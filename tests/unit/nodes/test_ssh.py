@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from sparkops.core.errors import AuthenticationFailed, ConnectionFailed, HostKeyError, SparkopsError
-from sparkops.nodes import hostkeys
 from sparkops.nodes.connect import Connections, connect, start_worker
 from sparkops.nodes.passwords import Passwords
+from sparkops.nodes.ssh import host_keys
 from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Transport
 
@@ -68,7 +68,7 @@ def test_trusting_a_node_makes_it_known(server: Sshd, connections: Connections, 
     target = server.target(host_keys=(), known_hosts=tmp_path / "known_hosts")
     found = connections.scan(target)
     assert [key.line for key in found] == [server.host_key()]
-    hostkeys.add(tmp_path / "known_hosts", connections.known_as(target), found)
+    host_keys.add(tmp_path / "known_hosts", connections.known_as(target), found)
     assert _said(Connections(Passwords()).connect(target))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparkops.core.errors import InventoryError
-from sparkops.nodes.sshconfig import Route, SSHConfigs
+from sparkops.nodes.ssh.config import Route, SSHConfigs
 from sparkops.nodes.target import Target
 
 

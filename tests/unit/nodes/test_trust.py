@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparkops.nodes.connect import Connections
-from sparkops.nodes.hostkeys import pinned
+from sparkops.nodes.ssh.host_keys import pinned
 from sparkops.operate.trust import Shown, look
 
 from .conftest import Servers

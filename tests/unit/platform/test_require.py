@@ -8,7 +8,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Violation
 from sparkops.core.states import MARK, Observed, Unknown, lookup
 from sparkops.resources.require import Require
-from sparkops.worker import facts as worker_facts
+from sparkops.worker.requests import facts as worker_facts
 
 GIB = 1 << 30
 

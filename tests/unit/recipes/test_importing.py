@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
+from sparkops.importing import Choice, Imported, convert
 from sparkops.inventory.load import load
 from sparkops.inventory.recipes import Recipe, read_recipe_file
-from sparkops.operate.importing import Choice, Imported, convert
-from sparkops.operate.rendering import render
+from sparkops.operate.render import render
 
 FOREIGN = Path(__file__).parent / "foreign"
 

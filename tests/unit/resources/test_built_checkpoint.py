@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.checkpoints.manifest import Manifest, ManifestFile
+from sparkops.compile.compiler import compile as build
 from sparkops.core.errors import InventoryError
 from sparkops.core.states import Unknown
 from sparkops.inventory.load import load
@@ -19,9 +20,8 @@ from sparkops.models import build_steps
 from sparkops.models.built_model import built
 from sparkops.models.catalogue import find
 from sparkops.models.service_spec import base_folder, model_folder
-from sparkops.operate.locking import movable
-from sparkops.operate.reclaiming import declared
-from sparkops.reconcile.compile import compile as build
+from sparkops.operate.gc import declared
+from sparkops.operate.lock import movable
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.unit import Unit
 

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
+from sparkops.compile.compiler import Compiled, compile
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Secret
 from sparkops.core.states import FromFact
 from sparkops.inventory.secrets import Secrets
-from sparkops.reconcile.compile import Compiled, compile
 from tests.unit.inventory.project import Project
 
 HEAD = "version: 1\ncluster: attic\n"

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparkops.compile.expressions import Expressions, quote_systemd
+from sparkops.compile.secret_placeholders import Seals
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.core.states import FromFact
-from sparkops.reconcile.expressions import Expressions, quote_systemd
-from sparkops.reconcile.sealed import Seals
 
 TOKEN = SecretRef("env", "TOKEN")
 PASSWORD = 'pa"ss %1\\'

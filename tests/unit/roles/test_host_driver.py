@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from sparkops.compile.compiler import compile
 from sparkops.core.plan import Violation
 from sparkops.core.secrets import Content
 from sparkops.core.states import Observed, Unknown
 from sparkops.inventory.load import load
-from sparkops.reconcile.compile import compile
 from sparkops.resources.require import Require
 from sparkops.resources.resource import Resource
 

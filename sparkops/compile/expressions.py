@@ -1,0 +1,306 @@
+"""Expressions of role files and templates: what they see, what they may do, and how their faults are told.
+
+A scalar that is exactly one `{{ expr }}` yields the object of that expression; any other text with braces renders to a
+string; all else is literal. Undefined names are errors. Values that expressions see are never themselves expressions.
+This module must not know what a role or a resource is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
+
+from sparkops.compile.secret_placeholders import Seals
+from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.secrets import Content
+from sparkops.core.states import FromFact
+from sparkops.inventory.faults import nearest
+from sparkops.models import engine_errors, service_spec
+from sparkops.models.argv import canonical, serve_argv
+from sparkops.nodes.bundle import source
+
+Context: TypeAlias = Mapping[str, Any]
+Value: TypeAlias = Callable[[Context], Any]
+
+FAULTS = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+BRACES = ("{{", "{%", "{#")
+
+
+class _Undefined(jinja2.StrictUndefined):
+    """An undefined name that tells the nearest one that is defined."""
+
+    @property
+    def _undefined_message(self) -> str:
+        if self._undefined_hint:
+            return self._undefined_hint
+        name, around = self._undefined_name, self._undefined_obj
+        if around is missing:
+            return f"{name} is not defined"
+        if not isinstance(around, Mapping):
+            return f"{'nothing' if around is None else type(around).__name__} has no {name}"
+        close = nearest(str(name), map(str, around))
+        return f"there is no {name} in it" + (f"; did you mean {close}?" if close else "")
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Keys of mappings come before Python's methods: `serve.copy` is a flag, not `dict.copy`."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+class _Fact(FromFact):
+    """A fact inside an expression: it can be handed on as a whole and nothing else, since it is not known yet."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise InventoryError(
+            f"the fact {self.path} stands inside a text", hint='a fact is a whole value: "{{ fact(...) }}" alone'
+        )
+
+    def __bool__(self) -> bool:
+        raise InventoryError(f"the fact {self.path} is used as a condition", hint="use a require resource")
+
+
+class Expressions:
+    """Compiles values of a role file, and renders templates that are searched in `folders`, first come first served."""
+
+    def __init__(self, seals: Seals, folders: Sequence[Path] = ()) -> None:
+        self.seals = seals
+        self._env = _environment(seals, folders)
+
+    def value(self, source: Any, where: str) -> Value:
+        """A function from a context to the value that `source` stands for there; secrets in it are still sealed.
+
+        Raises InventoryError at `where` for a syntax fault; the function raises it for the others.
+        """
+        if isinstance(source, str) and any(brace in source for brace in BRACES):
+            return self._text(source, where)
+        if isinstance(source, Mapping):
+            parts = {key: self.value(each, where) for key, each in source.items()}
+            return lambda context: {key: part(context) for key, part in parts.items()}
+        if isinstance(source, list):
+            items = [self.value(each, where) for each in source]
+            return lambda context: [item(context) for item in items]
+        literal = self.seals.seal(source)
+        return lambda context: literal
+
+    def condition(self, source: Any, where: str) -> Value:
+        """The value of a `when` or `for_each`: an expression with or without braces; it sees variables, never facts."""
+        if isinstance(source, str) and not any(brace in source for brace in BRACES):
+            found = self._expression(source, where)
+        else:
+            found = self.value(source, where)
+        return lambda context: found({**context, "fact": _no_fact})
+
+    def template(self, name: str, context: Context, where: str) -> Content:
+        """The rendered text of a template file, as content that knows whether a secret is in it."""
+        with Telling(where, self._env):
+            text = self._env.get_template(name).render({**context, "fact": fact})
+            return Content(self.seals.open(text))
+
+    def _text(self, source: str, where: str) -> Value:
+        with Telling(where):
+            inner = _only_expression(self._env, source)
+            if inner is not None:
+                return self._expression(inner, where)
+            template = self._env.from_string(source)
+
+        def render(context: Context) -> Any:
+            with Telling(where):
+                return template.render({"fact": fact, **context})
+
+        return render
+
+    def _expression(self, source: str, where: str) -> Value:
+        with Telling(where):
+            compiled = self._env.compile_expression(source, undefined_to_none=False)
+
+        def evaluate(context: Context) -> Any:
+            with Telling(where):
+                return _plain(compiled({"fact": fact, **context}))
+
+        return evaluate
+
+
+class Telling:
+    """Turns a fault inside into an InventoryError at a place; in a template file at the template's own line."""
+
+    def __init__(self, where: str, env: jinja2.Environment | None = None) -> None:
+        self.where = where
+        self.env = env
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, InventoryError) and not error.where:
+            raise InventoryError(error.what, where=self._place(error), hint=error.hint, others=error.others) from error
+        if isinstance(error, SparkopsError) or not isinstance(error, FAULTS):
+            return
+        if isinstance(error, jinja2.TemplateNotFound):
+            raise InventoryError(
+                f"there is no template {error.name}",
+                where=self.where,
+                hint="it is looked for in the role's templates/, then in templates/ beside the inventory",
+            ) from error
+        raise InventoryError(_words(error), where=self._place(error), hint=_hint(error)) from error
+
+    def _place(self, error: BaseException) -> str:
+        """The last line of a template file that the error passed through, else the place in the role file."""
+        if self.env is None:
+            return self.where
+        if isinstance(error, jinja2.TemplateSyntaxError):
+            return f"{error.filename or error.name or self.where}:{error.lineno}"
+        found, trace = self.where, error.__traceback__
+        while trace is not None:
+            name = trace.tb_frame.f_code.co_filename
+            if trace.tb_frame.f_globals.get("__jinja_template__") is not None or name.endswith(".j2"):
+                found = f"{name}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        return found
+
+
+def fact(path: str) -> FromFact:
+    """The global `fact("gpu.driver")`: a value that diff fills in out of the node's facts."""
+    return _Fact(path)
+
+
+def quote_systemd(value: Any, *, command: bool = False) -> str:
+    """One word of a unit file (systemd.syntax(7), systemd.service(5)): `%` doubled, quotes where they are needed.
+
+    In a `command` line `$` is doubled too. Raises ValueError for characters that a unit file can't carry.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(  # noqa: TRY004
+            f"{'nothing' if value is None else type(value).__name__} can't stand in a unit file"
+        )
+    text = str(value)
+    if any((ord(char) < 32 and char != "\t") or char == "\x7f" for char in text):
+        raise ValueError("a unit file can't carry a line break or control character in a value")
+    if any(
+        0xD800 <= ord(char) <= 0xDFFF or 0xFDD0 <= ord(char) <= 0xFDEF or ord(char) & 0xFFFE == 0xFFFE for char in text
+    ):
+        raise ValueError("a unit file can't carry a code point that is no character; systemd drops the whole line")
+    text = text.replace("%", "%%")
+    if command:
+        text = text.replace("$", "$$")
+    if text and not set(text) & set(" \t\"'\\;#"):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")
+    return f'"{escaped}"'
+
+
+def _systemd(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(quote_systemd(each, command=True) for each in value)
+    return quote_systemd(value)
+
+
+def _sh(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return shlex.join(str(each) for each in value)
+    return shlex.quote(str(value))
+
+
+@jinja2.pass_context
+def _render(context: jinja2.runtime.Context, name: str) -> str:
+    """The global `render("x.j2")`: a template's text as a value, secrets in it still sealed."""
+    return context.environment.get_template(name).render(context.get_all())
+
+
+def _environment(seals: Seals, folders: Sequence[Path]) -> _Environment:
+    env = _Environment(
+        undefined=_Undefined,
+        loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+
+    def digest(value: Any) -> str:
+        if seals.holds(value):
+            raise InventoryError("a digest is made of a secret", hint="leave the secret out of what is digested")
+        return hashlib.sha256(canonical(_plain(value)).encode()).hexdigest()
+
+    def sha256(text: str) -> str:
+        if seals.holds(text):
+            raise InventoryError("a digest is made of a secret", hint="leave the secret out of what is digested")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
+        sealed = {
+            key: seals.derive(value, canonical) if isinstance(value, Mapping) else value for key, value in serve.items()
+        }
+        return serve_argv(command, model, sealed)
+
+    env.filters["systemd"] = lambda value: seals.derive(_plain(value), _systemd)
+    env.filters["sh"] = lambda value: seals.derive(_plain(value), _sh)
+    env.filters["json"] = lambda value: seals.derive(_plain(value), canonical)
+    env.filters["digest"] = digest
+    env.filters["sha256"] = sha256
+    env.globals["argv"] = argv
+    env.globals["render"] = _render
+    env.globals["launcher"] = lambda: source("sparkops.programs.launch.launcher")
+    env.globals["permanent_errors"] = engine_errors.permanent
+    env.globals.update(service_spec.functions(seals.holds))
+    return env
+
+
+def _only_expression(env: jinja2.Environment, source: str) -> str | None:
+    """The inside of a text that is exactly one `{{ expr }}`."""
+    tokens = list(env.lex(source))
+    kinds = [kind for _, kind, _ in tokens]
+    if kinds[:1] != ["variable_begin"] or kinds[-1:] != ["variable_end"] or kinds.count("variable_begin") != 1:
+        return None
+    return "".join(text for _, _, text in tokens[1:-1])
+
+
+def _plain(value: Any) -> Any:
+    """The result of an expression as a value of ours: lazy sequences are lists, undefined and callable ones errors."""
+    if isinstance(value, jinja2.Undefined):
+        raise jinja2.UndefinedError(value._undefined_message)
+    if isinstance(value, _Fact):
+        return FromFact(value.path)
+    if value is None or isinstance(value, (str, int, float, bool, FromFact)):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, range, Iterator)):
+        return [_plain(each) for each in value]
+    raise TypeError(f"the expression yields a {type(value).__name__}, which is no value")
+
+
+def _no_fact(path: str) -> FromFact:
+    raise InventoryError(
+        f"the fact {path} is used in a condition", hint="when and for_each see variables; use a require resource"
+    )
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"the expression cannot be read: {error.message}"
+    if isinstance(error, jinja2.TemplateError):
+        return str(error.message)
+    if isinstance(error, KeyError):
+        return f"there is no {error.args[0]}"
+    return str(error) or type(error).__name__
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, jinja2.UndefinedError):
+        return "a role's variables stand in its namespace: {{ role.variable }}"
+    return ""

@@ -1,0 +1,249 @@
+"""The role engine: from a `role.yml` and merged variables to resources of one node.
+
+Each entry of `resources:` is `{KIND: NAME, parameter: …, when: …, for_each: …, after: […], template: …}`; the first key
+is the kind. It must not know the order of roles, nor nodes other than the one at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sparkops import resources
+from sparkops.compile.expressions import Context, Expressions, Telling, Value
+from sparkops.compile.secret_placeholders import Seals
+from sparkops.core import data
+from sparkops.core.errors import InventoryError
+from sparkops.core.secrets import Content, Secret
+from sparkops.inventory.declarations import Role
+from sparkops.inventory.document import Document, Where
+from sparkops.inventory.faults import Faults, suggest
+from sparkops.resources.resource import Resource
+
+TAKEN_DOWN = ("unit", "file", "link")
+"""The kinds whose things go when their node or service is retired; what may hold data or serve others stays."""
+CONTROL = ("when", "for_each", "after", "template")
+_BASE = frozenset(field.name for field in fields(Resource))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One compiled entry of a role's `resources:`."""
+
+    kind: type[Resource]
+    name: Value
+    parameters: Mapping[str, Value]
+    where: str
+    when: Value | None = None
+    for_each: Value | None = None
+    after: Value | None = None
+    template: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a role is applied: the node, and for a service role the service and all its nodes."""
+
+    role: str
+    node: str
+    service: str | None = None
+    peers: tuple[str, ...] = ()
+    retired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A resource and the ids that its entry names under `after:`."""
+
+    resource: Resource
+    after: tuple[str, ...] = ()
+
+
+class Engine:
+    """The roles of one compilation; each role file is compiled once, when it is first used."""
+
+    def __init__(self, seals: Seals, beside: Path) -> None:
+        self._seals = seals
+        self._beside = beside
+        self._compiled: dict[str, tuple[Expressions, tuple[Entry, ...]]] = {}
+
+    def make(self, role: Role, place: Place, context: Context) -> list[Made]:
+        """The resources of a role at a place, in order. Raises InventoryError with the faults of the role file."""
+        expressions, entries = self._entries(role)
+        return [made for entry in entries for made in self._expand(expressions, entry, place, context)]
+
+    def _entries(self, role: Role) -> tuple[Expressions, tuple[Entry, ...]]:
+        if role.name not in self._compiled:
+            if role.document is None or role.folder is None:
+                raise InventoryError(
+                    f"this installation of sparkops lacks the role {role.name}", hint="reinstall sparkops"
+                )
+            folders = (role.folder / "templates", *data.folders("templates", self._beside))
+            expressions = Expressions(self._seals, [folder for folder in folders if folder.is_dir()])
+            self._compiled[role.name] = expressions, _Reader(role.document, expressions).entries()
+        return self._compiled[role.name]
+
+    def _expand(self, expressions: Expressions, entry: Entry, place: Place, context: Context) -> Iterator[Made]:
+        for here in _bindings(entry, context):
+            if entry.when is not None and not entry.when(here):
+                continue
+            if place.retired and not _goes(entry):
+                continue
+            with Telling(entry.where):
+                made = self._one(expressions, entry, place, here)
+            yield made
+
+    def _one(self, expressions: Expressions, entry: Entry, place: Place, context: Context) -> Made:
+        given = {key: self._given(entry, key, value(context)) for key, value in entry.parameters.items()}
+        given = {key: value for key, value in given.items() if value is not None}
+        if entry.template is not None:
+            template = entry.template(context)
+            if template is not None:
+                given["content"] = expressions.template(str(template), context, entry.where)
+        name = entry.name(context)
+        if self._seals.holds(name) or not isinstance(name, (str, int, float)) or name == "":
+            raise InventoryError(
+                f"the name of this {entry.kind.kind} is {'secret' if self._seals.holds(name) else repr(name)}",
+                where=entry.where,
+                hint="a name is text that everyone may see",
+            )
+        after = tuple(_ids(entry, context, place.node))
+        if place.retired:
+            given["state"] = "absent"
+        try:
+            resource = entry.kind(
+                node=place.node,
+                name=str(name),
+                role=place.role,
+                service=place.service,
+                peer_nodes=place.peers,
+                where=entry.where,
+                **given,
+            )
+        except (TypeError, ValueError) as error:
+            raise InventoryError(f"{entry.kind.kind} {name}: {error}", where=entry.where) from error
+        return Made(resource, after)
+
+    def _given(self, entry: Entry, key: str, value: Any) -> Any:
+        """A parameter as its kind takes it; a secret only where the kind has a place for one."""
+        opened = self._seals.open(value)
+        if not self._seals.holds(value):
+            return opened
+        takes = next(str(field.type) for field in fields(entry.kind) if field.name == key)
+        if "Secret" in takes or takes == "Any":
+            return opened
+        if "Content" in takes and isinstance(opened, Secret):
+            return Content(opened)
+        raise InventoryError(
+            f"{key} of a {entry.kind.kind} takes no secret, and this one holds {self._seals.origin(value)}",
+            where=entry.where,
+            hint="put the secret into a file of its own and name the file",
+        )
+
+
+class _Reader:
+    """Compiles the entries of one role file and collects their faults."""
+
+    def __init__(self, document: Document, expressions: Expressions) -> None:
+        self.document = document
+        self.expressions = expressions
+        self.faults = Faults()
+
+    def entries(self) -> tuple[Entry, ...]:
+        found = []
+        for index, content in enumerate(self.document.data["resources"]):
+            try:
+                entry = self._entry(content, ("resources", index))
+            except InventoryError as error:
+                self.faults.take(error)
+            else:
+                found.append(entry)
+        self.faults.raise_any()
+        return tuple(found)
+
+    def _entry(self, content: Mapping[str, Any], path: Where) -> Entry:
+        word = next(iter(content))
+        where = self.document.where_key((*path, word))
+        kind = self._kind(word, content, where)
+        known = {field.name for field in fields(kind) if field.init} - _BASE
+        for key in content:
+            if key not in (word, *known, *CONTROL) or (key == "template" and "content" not in known):
+                self.faults.add(
+                    f"{word} has no parameter {key!r}",
+                    where=self.document.where_key((*path, key)),
+                    hint=suggest(key, (*known, *CONTROL)),
+                )
+        if "template" in content and "content" in content:
+            self.faults.add(
+                "content and template both say what the file holds",
+                where=self.document.where_key((*path, "template")),
+                hint="keep one of them",
+            )
+        return Entry(
+            kind=kind,
+            name=self._value(content, (*path, word)),
+            parameters={
+                key: self._value(content, (*path, key))
+                for key in content
+                if key != word and key in known and key not in CONTROL
+            },
+            where=where,
+            when=self._condition(content, (*path, "when")),
+            for_each=self._condition(content, (*path, "for_each")),
+            after=self._value(content, (*path, "after")) if "after" in content else None,
+            template=self._value(content, (*path, "template")) if "template" in content else None,
+        )
+
+    def _kind(self, word: str, content: Mapping[str, Any], where: str) -> type[Resource]:
+        if word in resources.BUILT_IN:
+            return resources.kind(word)
+        names = resources.names()
+        if word in names:
+            return resources.kind(word)
+        later = next((key for key in content if key in names), None)
+        hint = f"write the kind first: {later}: NAME" if later else suggest(word, names)
+        raise InventoryError(f"there is no kind of resource {word!r}", where=where, hint=hint)
+
+    def _value(self, content: Mapping[str, Any], path: Where) -> Value:
+        return self.expressions.value(content[str(path[-1])], self.document.where(path))
+
+    def _condition(self, content: Mapping[str, Any], path: Where) -> Value | None:
+        source = content.get(str(path[-1]))
+        return None if source is None else self.expressions.condition(source, self.document.where(path))
+
+
+def _goes(entry: Entry) -> bool:
+    """Whether an entry's thing goes with what is retired: a unit only where its text is ours, never ssh.service."""
+    if entry.kind.kind == "unit":
+        return entry.template is not None or "content" in entry.parameters
+    return entry.kind.kind in TAKEN_DOWN
+
+
+def _bindings(entry: Entry, context: Context) -> Iterator[Context]:
+    """The context of each resource that an entry stands for: one, or one per item of `for_each`."""
+    if entry.for_each is None:
+        yield context
+        return
+    items = entry.for_each(context)
+    if isinstance(items, Mapping):
+        items = [{"key": key, "value": value} for key, value in items.items()]
+    if items is None:
+        items = []
+    if not isinstance(items, list):
+        raise InventoryError(f"for_each is a {type(items).__name__}, expected a list or a mapping", where=entry.where)
+    for item in items:
+        yield {**context, "item": item}
+
+
+def _ids(entry: Entry, context: Context, node: str) -> Iterator[str]:
+    """The ids under `after:`; one without a node means this node; an item may itself be a list."""
+    named = entry.after(context) if entry.after is not None else []
+    for each in named if isinstance(named, list) else [named]:
+        for text in each if isinstance(each, list) else [each]:
+            if not isinstance(text, str) or " " not in text.strip():
+                raise InventoryError(
+                    f"after names {text!r}", where=entry.where, hint='write "KIND NAME", or "KIND NAME @NODE"'
+                )
+            yield text if " @" in text else f"{text} @{node}"

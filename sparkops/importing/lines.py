@@ -1,0 +1,124 @@
+"""A plain `vllm serve …` or `docker run …` line, alone or in a small shell script."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+
+from sparkops.importing import containers, serving
+from sparkops.importing.recipe_draft import Choice, Draft, shortened
+from sparkops.models.shell_line import start_of
+
+_STARTS = re.compile(
+    r"(?:^|[\s;&|])(?:(?:docker|podman|nerdctl)\s+run\s|(?:\S*/)?vllm\s+serve\s|\S*\s-m\s+vllm\.entrypoints\.)",
+    re.MULTILINE,
+)
+_YAML = re.compile(r"^(?:[A-Za-z_][\w-]*|\"[^\"]*\"):(?:\s|$)", re.MULTILINE)
+_ASSIGNED = re.compile(r"(export\s+|declare\s+-x\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$([A-Za-z_]\w*)")
+STARTERS = ("vllm", "serve", "exec", "env", "nohup", "python", "python3", "-m", serving.MODULE)
+ENDS = ("&", "&&", "||", ";", "|", ">", ">>", "2>", "&>", "2>&1")
+
+
+def is_one(content: str) -> bool:
+    """Whether the text is a command line or shell script, not YAML."""
+    return bool(_STARTS.search(f"\n{content}\n")) and not _YAML.search(content)
+
+
+def read(content: str, name: str, choice: Choice) -> Draft:
+    """The recipe in a text with one such line. Raises InventoryError for none, or more than one."""
+    draft = Draft(name, "a command line", choice)
+    take_script(draft, content)
+    return draft
+
+
+def take_script(draft: Draft, content: str) -> None:
+    """The one line that serves, with the variables that the others set; all else is left, and said."""
+    known: dict[str, str] = {}
+    exported: list[str] = []
+    serving_lines: list[list[str]] = []
+    for line in _lines(draft, content):
+        assigned = _ASSIGNED.fullmatch(line)
+        if _STARTS.search(f" {line} "):
+            serving_lines.append(_split(draft, _filled(line, known)))
+        elif assigned and not re.search(r"\s", _unquoted(assigned[3])):
+            known[assigned[2]] = _filled(_unquoted(assigned[3]), known)
+            exported += [assigned[2]] if assigned[1] else []
+        else:
+            draft.leave(f"shell line `{shortened([line])}`", "a recipe has no shell")
+    if len(serving_lines) != 1:
+        count = f"{len(serving_lines)} lines in it start" if serving_lines else "no line in it starts"
+        raise draft.fault(f"{count} vLLM", "give the one line to import, on standard input with -")
+    (words,) = serving_lines
+    run = next(
+        (index for index, word in enumerate(words) if word == "run" and index and _docker(words[index - 1])), None
+    )
+    if run is not None:
+        containers.take_docker_run(draft, words[run + 1 :])
+        return
+    for variable in exported:
+        draft.take_environment(variable, known[variable])
+    _take_serve(draft, words)
+
+
+def _take_serve(draft: Draft, words: list[str]) -> None:
+    start = start_of(words) or 0
+    for word in words[:start]:
+        name, sign, value = word.partition("=")
+        if sign and re.fullmatch(r"[A-Za-z_]\w*", name):
+            draft.take_environment(name, value)
+        elif word not in STARTERS and not word.endswith("/vllm"):
+            draft.leave(f"`{word}` before the command", "the container starts the engine itself")
+    serving.take_arguments(draft, words[start:])
+
+
+def _lines(draft: Draft, content: str) -> Iterator[str]:
+    """Logical lines, continuations and open quotes joined, without comments and what is not worth telling."""
+    waiting = ""
+    for line in re.sub(r"\\[ \t]*\r?\n", " ", content).splitlines():
+        waiting = f"{waiting}\n{line}" if waiting else line
+        if _open(waiting.strip()):
+            continue
+        text, waiting = waiting.strip(), ""
+        if text and not text.startswith("#") and not re.fullmatch(r"set\s+[-+]\w+.*|\$+", text):
+            yield text.removeprefix("$ ")
+    if waiting.strip():
+        raise draft.fault("a quote in it is open", "copy the whole line")
+
+
+def _open(text: str) -> bool:
+    """Whether a quote is not closed yet."""
+    try:
+        shlex.split(text, comments=True)
+    except ValueError:
+        return True
+    return False
+
+
+def _split(draft: Draft, line: str) -> list[str]:
+    words = draft.words(line)
+    for index, word in enumerate(words):
+        if word in ENDS:
+            draft.leave(f"`{shortened(words[index:])}`", "a recipe has no shell")
+            return words[:index]
+    return words
+
+
+def _filled(text: str, known: Mapping[str, str]) -> str:
+    """Variables that the script sets, and defaults, put in; what nothing sets stays as it is."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[3]
+        return known.get(name, match[2] if match[2] is not None and "TOKEN" not in name else match[0])
+
+    return _VARIABLE.sub(value, text)
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _docker(word: str) -> bool:
+    return word.rpartition("/")[2] in ("docker", "podman", "nerdctl")

@@ -1,0 +1,104 @@
+"""The engine's part of a command: where `vllm serve` stands in it, and its flags as a recipe's serve arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparkops.core.secrets import SecretRef
+from sparkops.importing.recipe_draft import Draft, shortened
+from sparkops.models.engine import engine
+from sparkops.models.serve_line import AUTO, ServeLine, parse
+from sparkops.models.shell_line import start_of
+
+MODULE = "vllm.entrypoints.openai.api_server"
+SHELLS = ("bash", "sh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
+DERIVED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("nnodes", "node-rank", "master-addr", "headless"), "it follows from the service's nodes and their order"
+    ),
+    "master-port": "ranks meet at the engine's own port, 29501",
+    "download-dir": "sparkops brings the checkpoint itself and mounts it",
+    "hf-token": "checkpoint.token brings it, read from HF_TOKEN of your environment",
+}
+
+
+def take_command(draft: Draft, entrypoint: Sequence[str] | None, given: Sequence[str]) -> None:
+    """The words that a container is started with, behind an entry point of one's own, or the image's (None)."""
+    every = [*(entrypoint or ()), *given]
+    if any(word in SHELLS for word in every[:1]) and any(re.fullmatch("-[a-z]*c", word) for word in every[1:2]):
+        from sparkops.importing.lines import take_script
+
+        draft.container["entrypoint"] = []
+        take_script(draft, every[2] if len(every) > 2 else "")
+        return
+    start = start_of(every)
+    if start is None and entrypoint:
+        raise draft.fault(
+            f"the entry point {shortened(entrypoint)} does not start vLLM", "sparkops serves by vLLM alone"
+        )
+    if start is not None and entrypoint:
+        draft.container["entrypoint"] = []
+    alone = start is None or every[:start] == ["serve"]
+    official = draft.official and not entrypoint
+    if alone or official:
+        draft.service["command"] = [] if start is None or official else ["serve"]
+    elif MODULE in every[:start]:
+        draft.note("the API server's module is started as `vllm serve`")
+    take_arguments(draft, every[start or 0 :])
+
+
+def take_arguments(draft: Draft, given: Sequence[str]) -> None:
+    """The words behind `vllm serve`: the model and its flags, read as the engine's version reads them."""
+    line = parse(["serve", *given], engine(draft.engine))
+    for problem in line.problems:
+        draft.leave(problem.word or problem.flag, f"vLLM {draft.engine} would refuse it ({problem.message})")
+    for short, long in line.abbreviated.items():
+        draft.note(f"{short} is written out as {long}")
+    if line.model:
+        draft.take_model(line.model)
+    for flag, value in line.arguments.items():
+        _take_flag(draft, flag, value, line)
+
+
+def _take_flag(draft: Draft, flag: str, value: Any, line: ServeLine) -> None:
+    if flag == "model":
+        return
+    if flag in ("host", "port"):
+        draft.service[flag] = value
+    elif flag == "api-key":
+        draft.environment["VLLM_API_KEY"] = SecretRef("env", "VLLM_API_KEY")
+        draft.note("--api-key: every process list would show it; VLLM_API_KEY of your environment is used instead")
+    elif flag == "revision":
+        draft.revision = value
+    elif flag == "distributed-executor-backend" and value == "ray":
+        draft.leave("--distributed-executor-backend ray", "ranks find each other without Ray")
+    elif flag in DERIVED:
+        draft.token = draft.token or flag == "hf-token"
+        draft.leave(f"--{flag}", DERIVED[flag])
+    elif value is None:
+        draft.leave(f"--{flag}", "its value is None, which is the engine's own default")
+    elif isinstance(value, str) and re.search(r"\$\{?\w|\{\w+\}", value):
+        draft.leave(f"--{flag} {value}", "its value is a variable that nothing here sets")
+    else:
+        draft.serve[flag] = "auto" if flag == "max-model-len" and value == AUTO else _plain(value)
+        _look_at(draft, flag, value)
+
+
+def _look_at(draft: Draft, flag: str, value: Any) -> None:
+    """What a value stands on besides the recipe."""
+    mounted = [mount["target"] for mount in draft.container.get("mounts", ())]
+    if flag == "chat-template" and "{" not in str(value) and not any(str(value).startswith(each) for each in mounted):
+        del draft.serve[flag]
+        draft.need(f"--chat-template {value}", "the file is in neither recipe nor image; mount it and write the flag")
+    if flag == "speculative-config" and isinstance(value, Mapping) and value.get("model"):
+        draft.environment.setdefault("HF_HUB_OFFLINE", "0")
+        draft.note(
+            f"the engine fetches the drafter {value['model']} itself, at each start; HF_HUB_OFFLINE is 0 for that"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Several words as a list; one alone as it is."""
+    return value if not isinstance(value, tuple) else value[0] if len(value) == 1 else list(value)

@@ -1,0 +1,296 @@
+"""Taking over what runs on a node already: what differs from the declared service, and moving it aside.
+
+Nothing is deleted and nothing is claimed here: the next apply starts the declared service, and it claims. How a
+container, a unit and a spec are compared stands in `comparing`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparkops.compile.compiler import compile as build
+from sparkops.core import events
+from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Step
+from sparkops.core.secrets import Secret, SecretRef
+from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.secrets import Secrets
+from sparkops.operate import adopt_diff
+from sparkops.operate.adopt_diff import Difference
+from sparkops.operate.follow import followed
+from sparkops.operate.render import FOLDER
+from sparkops.operate.services import Rank, ranks
+from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.history import actor, record
+from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.resource import Resource
+
+KIND = "adopt"
+"""The worker's module that looks and takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """A rank as it is declared: the launcher's spec, the names of its secret environment, its checkpoint if any."""
+
+    rank: Rank
+    spec: Mapping[str, Any]
+    secret: tuple[str, ...]
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundUnit:
+    """A unit that is not sparkops'. `diff` is a text diff to the declared one, where it has that one's name."""
+
+    name: str
+    active: bool
+    enabled: bool
+    differences: tuple[Difference, ...] = ()
+    diff: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFolder:
+    """What a folder or cache at `path` holds of the declared commit: paths, and bytes that need not be fetched."""
+
+    path: str
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
+    missing: tuple[str, ...]
+    right_bytes: int
+    other_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """What was found in the place of a service, and after it was taken over the commands that lead `back`."""
+
+    node: str
+    service: str
+    container: Mapping[str, Any] | None = None
+    differences: tuple[Difference, ...] = ()
+    units: tuple[FoundUnit, ...] = ()
+    folder: FoundFolder | None = None
+    taken: bool = False
+    back: tuple[str, ...] = field(default=())
+
+    @property
+    def empty(self) -> bool:
+        return self.container is None and not self.units and self.folder is None
+
+    @property
+    def exit_status(self) -> int:
+        """2 where there is something that was not taken over, else 0."""
+        return 0 if self.empty or self.taken else 2
+
+    def as_json(self) -> dict[str, Any]:
+        """`sparkops.adopt/1`; documented in docs/formats.md."""
+        found = self.container
+        return {
+            "schema": "sparkops.adopt/1",
+            "exit_status": self.exit_status,
+            "node": self.node,
+            "service": self.service,
+            "container": found
+            and {
+                "name": found["name"],
+                "image": found["config"].get("Image"),
+                "running": found["running"],
+                "differences": [dataclasses.asdict(each) for each in self.differences],
+            },
+            "units": [dataclasses.asdict(each) for each in self.units],
+            "checkpoint": self.folder and dataclasses.asdict(self.folder),
+            "taken": self.taken,
+            "back": list(self.back),
+        }
+
+
+def pick(inventory: Inventory, node: str | None, service: str | None) -> Declared:
+    """The rank that is meant: named, or the only one. Raises InventoryError, SecretError."""
+    there = [rank for rank in ranks(inventory) if node in (None, rank.node) and service in (None, rank.service)]
+    if len(there) != 1:
+        every = ", ".join(f"{rank.node} {rank.service}" for rank in ranks(inventory))
+        words = " ".join(filter(None, (node, service)))
+        raise InventoryError(
+            f"{len(there) or 'no'} declared services are meant" + (f" by {words!r}" if words else ""),
+            hint=f"name the node and the service: {every or 'none is declared'}",
+        )
+    (rank,) = there
+    resources = build(inventory, limit=(rank.node,), secrets=Secrets()).of(rank.node, rank.service)
+    spec = next((text for each in resources if (text := _spec(each))), None)
+    if spec is None:
+        raise InventoryError(f"the service {rank.service} has no spec", hint="give it the role `service`")
+    environment = inventory.variables(rank.node, rank.service)["service"].get("environment") or {}
+    return Declared(
+        rank=rank,
+        spec=json.loads(spec),
+        secret=tuple(name for name, value in environment.items() if isinstance(value, (Secret, SecretRef))),
+        checkpoint=next((each for each in resources if isinstance(each, Checkpoint)), None),
+    )
+
+
+def _spec(resource: Resource) -> str:
+    if resource.kind != "file" or not (resource.name.startswith(FOLDER) and resource.name.endswith(".json")):
+        return ""
+    content = getattr(resource, "content", None)
+    return str(getattr(content, "text", content))
+
+
+def find(
+    fleet: Fleet,
+    declared: Declared,
+    *,
+    container: str = "",
+    unit: str = "",
+    folder: str = "",
+    listener: events.Listener = events.silent,
+) -> Adoption:
+    """Look at the node; nothing is touched. `container`, `unit` and `folder` name what is meant.
+
+    Raises InventoryError where several containers could be meant, or what was named is not there.
+    """
+    rank = declared.rank
+    question = {
+        "image": declared.spec["image"],
+        "container": declared.spec["container"],
+        "port": declared.spec["port"],
+        "unit": rank.unit.name,
+        "chosen": container,
+        "chosen_unit": unit,
+    }
+    answer = fleet.session(rank.node).call(f"{KIND}.look", question, timeout=120)
+    found = _only(answer["containers"], container, rank.node)
+    told = {each["name"]: each for each in answer["units"]}
+    if unit and unit not in told:
+        raise InventoryError(f"there is no foreign unit {unit} in /etc/systemd/system", where=rank.node)
+    place = folder or (adopt_diff.model_source(found) if found is not None else "")
+    return Adoption(
+        node=rank.node,
+        service=rank.service,
+        container=found,
+        differences=adopt_diff.container(found, declared.spec, declared.secret) if found is not None else (),
+        units=tuple(_unit(each, declared) for each in told.values()),
+        folder=_compared(fleet, declared, place, listener) if place and declared.checkpoint is not None else None,
+    )
+
+
+def _only(found: Sequence[Mapping[str, Any]], chosen: str, node: str) -> Mapping[str, Any] | None:
+    if len(found) > 1:
+        names = ", ".join(str(each["name"]) for each in found)
+        raise InventoryError(f"several containers could be meant: {names}", where=node, hint="choose by --container")
+    if chosen and not found:
+        raise InventoryError(f"there is no container {chosen} that is not sparkops' own", where=node)
+    return found[0] if found else None
+
+
+def _unit(found: Mapping[str, Any], declared: Declared) -> FoundUnit:
+    name, text = str(found["name"]), str(found["text"])
+    diff = ""
+    if name == declared.rank.unit.name:
+        wanted = getattr(declared.rank.unit.content, "text", declared.rank.unit.content) or ""
+        lines = difflib.unified_diff(text.splitlines(), str(wanted).splitlines(), "there", "declared", lineterm="")
+        diff = adopt_diff.masked("\n".join(lines))
+    return FoundUnit(
+        name=name,
+        active=bool(found["active"]),
+        enabled=bool(found["enabled"]),
+        differences=() if found["containers"] else adopt_diff.unit(text, declared.spec),
+        diff=diff,
+    )
+
+
+def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Listener) -> FoundFolder | None:
+    """What of the declared commit lies there, every byte of it read. Raises HubError, CallFailed."""
+    assert declared.checkpoint is not None
+    ready = declared.checkpoint.prepare()
+    assert ready.manifest is not None
+    question = {"path": place, "folder": ready.name, "state_dir": ready.state_dir, "manifest": ready.manifest.canonical}
+    asking = fleet.session(ready.node).stream(f"{KIND}.compare", question)
+    told = followed(asking, ready.node, f"compare {place}", listener)
+    return FoundFolder(
+        path=place,
+        right=tuple(told["right"]),
+        wrong=tuple(told["wrong"]),
+        missing=tuple(told["missing"]),
+        right_bytes=told["right_bytes"],
+        other_bytes=told["other_bytes"],
+    )
+
+
+def take(
+    fleet: Fleet,
+    inventory: Inventory,
+    declared: Declared,
+    found: Adoption,
+    *,
+    reason: str = "",
+    listener: events.Listener = events.silent,
+) -> Adoption:
+    """Take over what was found, under the node's lock: the model's files first, while the old engine still answers.
+
+    Raises LockBusy with nothing touched; CallFailed where the node refuses.
+    """
+    node, command = found.node, f"adopt {found.node} {found.service}"
+    fleet.lock([node], actor(command))
+    session = fleet.session(node)
+    done: list[dict[str, str]] = []
+    if found.folder is not None and found.folder.right and declared.checkpoint is not None:
+        ready = declared.checkpoint.prepare()
+        if os.path.normpath(found.folder.path) != ready.name:
+            order = {"ask": ready.ask(), "act": _act(ready, found.folder.path)}
+            followed(session.stream("checkpoint.look", order), node, f"adopt {found.folder.path}", listener)
+            done.append({"id": f"checkpoint {ready.name}", "action": "adopt", "outcome": "done"})
+    old = found.container
+    answer = followed(
+        session.stream(
+            f"{KIND}.take",
+            {
+                "container": old and {"id": old["id"], "name": old["name"]},
+                "units": [each.name for each in found.units],
+                "unit": declared.rank.unit.name,
+                "state_dir": fleet.targets[node].state_dir,
+            },
+        ),
+        node,
+        command,
+        listener,
+    )
+    names = [*([f"container {old['name']}"] if old else []), *(f"unit {each.name}" for each in found.units)]
+    done += [{"id": name, "action": "adopt", "outcome": "done"} for name in names]
+    record(fleet, inventory, command, {node: done}, reason=reason, listener=listener)
+    fleet.unlock()
+    return dataclasses.replace(found, taken=True, back=back(found, declared.rank.unit.name, answer))
+
+
+def _act(ready: Checkpoint, place: str) -> dict[str, Any]:
+    """What the node needs to take over from there: as the checkpoint's own step, with one place to adopt from."""
+    changed = dataclasses.replace(ready, adopt=(place,))
+    object.__setattr__(changed, "manifest", ready.manifest)
+    step = Step(id=ready.id, kind=ready.kind, node=ready.node, action="update", before=None, after=None, changes=())
+    return changed.act(step)
+
+
+def back(found: Adoption, unit: str, answer: Mapping[str, Any]) -> tuple[str, ...]:
+    """The commands, to be given on the node as root, by which all is as it was before. Pure."""
+    lines = [f"systemctl disable --now {unit}"]
+    for each in found.units:
+        if each.name in answer["copies"]:
+            lines += [f"cp {answer['copies'][each.name]} /etc/systemd/system/{each.name}", "systemctl daemon-reload"]
+    old = found.container
+    if old is not None and answer["container"]:
+        policy = old["host"].get("RestartPolicy") or {}
+        name = str(policy.get("Name") or "no")
+        retries = f":{policy['MaximumRetryCount']}" if policy.get("MaximumRetryCount") else ""
+        lines += [f"docker rename {answer['container']} {old['name']}"] * (answer["container"] != old["name"])
+        lines += [f"docker update --restart={name}{retries} {old['name']}"] * (name != "no")
+        lines += [f"docker start {old['name']}"] * bool(old["running"])
+    for each in found.units:
+        lines += [f"systemctl enable {each.name}"] * each.enabled + [f"systemctl start {each.name}"] * each.active
+    return tuple(lines)

@@ -1,0 +1,79 @@
+"""The long jobs that run on nodes by themselves (fetch, pull, build): seen, and ended between two atomic steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparkops.core import events
+from sparkops.core.errors import SparkopsError
+from sparkops.inventory.inventory import Inventory
+from sparkops.nodes.session import Session
+from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.history import record
+
+PATIENCE = 20.0
+"""Seconds that a job gets to come to the end of its atomic step."""
+POLL = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeJob:
+    """A running job. `key` is what it works on (`checkpoint /models/x`), `progress` the latest it said."""
+
+    node: str
+    key: str
+    since: float
+    progress: Mapping[str, Any] = field(compare=False)
+
+
+def running(fleet: Fleet, nodes: Iterable[str]) -> tuple[list[NodeJob], dict[str, SparkopsError]]:
+    """The jobs of these nodes; and what kept nodes from answering."""
+    answers = fleet.each(nodes, lambda node, session: session.call("jobs.list", timeout=30))
+    bad = {node: each for node, each in answers.items() if isinstance(each, SparkopsError)}
+    found = [
+        NodeJob(node=node, key=str(job["key"]), since=float(job.get("since") or 0), progress=job.get("progress") or {})
+        for node, told in answers.items()
+        if not isinstance(told, SparkopsError)
+        for job in told
+    ]
+    return found, bad
+
+
+def cancel(
+    fleet: Fleet,
+    inventory: Inventory,
+    jobs: Sequence[NodeJob],
+    *,
+    reason: str = "",
+    listener: events.Listener = events.silent,
+) -> dict[NodeJob, str]:
+    """End these jobs and wait until they are gone: for each `done`, or why it is not."""
+
+    def end(node: str, session: Session) -> dict[NodeJob, str]:
+        mine = [job for job in jobs if job.node == node]
+        for job in mine:
+            session.call("jobs.cancel", {"key": job.key}, timeout=30)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            alive = {str(each["key"]) for each in session.call("jobs.list", timeout=30)}
+            left = [job for job in mine if job.key in alive]
+            if not left or time.monotonic() > deadline:
+                break
+            time.sleep(POLL)
+        late = f"it has not ended within {PATIENCE:.0f} s; it was asked to"
+        return {job: late if job in left else "done" for job in mine}
+
+    nodes = list(dict.fromkeys(job.node for job in jobs))
+    found: dict[NodeJob, str] = {}
+    for node, answer in fleet.each(nodes, end).items():
+        mine = [job for job in jobs if job.node == node]
+        found |= dict.fromkeys(mine, answer.what) if isinstance(answer, SparkopsError) else answer
+    done: dict[str, list[dict[str, str]]] = {}
+    for job, outcome in found.items():
+        step = {"id": job.key, "action": "cancel", "outcome": "done" if outcome == "done" else "failed"}
+        done.setdefault(job.node, []).append(step)
+    record(fleet, inventory, "cancel", done, reason=reason, listener=listener)
+    return found

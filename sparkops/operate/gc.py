@@ -1,0 +1,189 @@
+"""What can be given back on nodes: images and checkpoints that nothing declares or uses any more, with their bytes.
+
+What is declared is taken from the whole inventory; who uses what is the nodes' own word, given twice: when it is shown,
+and once more under the lock, just before it is removed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparkops.compile.compiler import compile as build
+from sparkops.core import events
+from sparkops.core.errors import SparkopsError
+from sparkops.inventory.inventory import Inventory
+from sparkops.operate.render import FOLDER
+from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.history import actor, record
+from sparkops.resources.checkpoint import OfRepository
+from sparkops.resources.image import Image
+from sparkops.resources.resource import Resource
+from sparkops.resources.unit import Unit
+
+KIND = "gc"
+"""The worker's module that looks and removes."""
+KINDS = ("checkpoint", "image")
+PATIENCE = 600.0
+"""Seconds that a look may take: sizes of large folders are counted file by file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """An image or a folder on a node. `bytes` become free with it; `kept` says why it stays, or is empty; `unknown`:
+    because it can't be told who uses it.
+
+    `kind` is checkpoint, image, leftover (of a fetch), or foreign (an image that sparkops did not bring).
+    """
+
+    node: str
+    kind: str
+    name: str
+    bytes: int
+    kept: str = ""
+    note: str = ""
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reclaimable:
+    """What was found: `silent` maps nodes that did not tell to the reason, `outcomes` items to `done` or why not."""
+
+    cluster: str
+    items: tuple[Item, ...]
+    silent: Mapping[str, str] = field(default_factory=dict)
+    outcomes: Mapping[Item, str] = field(default_factory=dict)
+
+    @property
+    def going(self) -> tuple[Item, ...]:
+        return tuple(item for item in self.items if not item.kept)
+
+    @property
+    def exit_status(self) -> int:
+        """4 where a removal failed, 2 where something is left to reclaim, 3 where something is not known, else 0."""
+        if any(outcome != "done" for outcome in self.outcomes.values()):
+            return 4
+        if len(self.outcomes) < len(self.going):
+            return 2
+        return 3 if self.silent or any(item.unknown for item in self.items) else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """`sparkops.gc/1`; documented in docs/formats.md."""
+        return {
+            "schema": "sparkops.gc/1",
+            "cluster": self.cluster,
+            "exit_status": self.exit_status,
+            "bytes": sum(item.bytes for item in self.going),
+            "freed_bytes": sum(item.bytes for item, outcome in self.outcomes.items() if outcome == "done"),
+            "items": [
+                {
+                    "node": item.node,
+                    "kind": item.kind,
+                    "name": item.name,
+                    "bytes": item.bytes,
+                    "kept": item.kept,
+                    "unknown": item.unknown,
+                    "note": item.note,
+                    "outcome": self.outcomes.get(item),
+                }
+                for item in self.items
+            ],
+            "unreachable": dict(self.silent),
+        }
+
+
+def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
+    """What the resources of one node need there: `folders`, `images` (names) and `builds` (labels). Pure."""
+    present = [each for each in resources if each.desired() is not None]
+    images = [each for each in present if isinstance(each, Image)]
+    names = {each.name for each in images} | {base.name for each in images for base in each.bases}
+    folders = {each.name for each in present if isinstance(each, OfRepository)}
+    for each in present:
+        if isinstance(each, Unit):
+            names |= {each.image} if each.image else set()
+            folders |= {each.model} if each.model else set()
+        folders |= set(_mounted(each))
+    return {
+        "folders": sorted(folders),
+        "images": sorted(names),
+        "builds": sorted(each.build for each in images if each.build),
+    }
+
+
+def _mounted(resource: Resource) -> Iterator[str]:
+    """The folders that a service's spec mounts."""
+    if resource.kind == "file" and resource.name.startswith(FOLDER) and resource.name.endswith(".json"):
+        text = getattr(resource, "content", None)
+        yield from (each["source"] for each in json.loads(str(getattr(text, "text", text)))["mounts"])
+
+
+def look(
+    fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str] = KINDS, *, foreign: bool = False
+) -> Reclaimable:
+    """Ask these nodes; nothing is touched. Raises InventoryError."""
+    asks = _asks(fleet, inventory, nodes, kinds, foreign)
+    answers = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE))
+    told = {node: each for node, each in answers.items() if not isinstance(each, SparkopsError)}
+    return Reclaimable(
+        cluster=inventory.cluster,
+        items=tuple(
+            Item(node=node, **{key: each[key] for key in ("kind", "name", "bytes", "kept", "note", "unknown")})
+            for node, found in told.items()
+            for each in found
+        ),
+        silent={node: _why(each) for node, each in answers.items() if isinstance(each, SparkopsError)},
+    )
+
+
+def _why(error: SparkopsError) -> str:
+    """The error without its node, beside which it stands."""
+    return f"{error.what}\n  → {error.hint}" if error.hint else error.what
+
+
+def _asks(
+    fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str], foreign: bool
+) -> dict[str, dict[str, Any]]:
+    compiled = build(inventory)
+    about = {"cluster": inventory.cluster, "kinds": list(kinds), "foreign": foreign}
+    return {
+        node: {**about, "state_dir": fleet.targets[node].state_dir, **declared(compiled.of(node))} for node in nodes
+    }
+
+
+def remove(
+    fleet: Fleet,
+    inventory: Inventory,
+    found: Reclaimable,
+    *,
+    reason: str = "",
+    listener: events.Listener = events.silent,
+) -> Reclaimable:
+    """Remove what `look` found, under the nodes' locks; what came into use meanwhile stays. Raises LockBusy."""
+    command = f"gc {inventory.path.name}"
+    nodes = list(dict.fromkeys(item.node for item in found.going))
+    asks = _asks(fleet, inventory, nodes, KINDS, False)
+    fleet.lock(nodes, actor(command))
+    answers = fleet.each(
+        nodes,
+        lambda node, session: session.call(
+            f"{KIND}.remove",
+            {**asks[node], "items": [[item.kind, item.name] for item in found.going if item.node == node]},
+        ),
+    )
+    outcomes: dict[Item, str] = {}
+    for node, answer in answers.items():
+        mine = [item for item in found.going if item.node == node]
+        if isinstance(answer, SparkopsError):
+            outcomes |= dict.fromkeys(mine, answer.what)
+            continue
+        told = {(each["kind"], each["name"]): str(each["outcome"]) for each in answer}
+        outcomes |= {item: told.get((item.kind, item.name), "the node did not answer for it") for item in mine}
+    done: dict[str, list[dict[str, str]]] = {}
+    for item, outcome in outcomes.items():
+        step = {"id": f"{item.kind} {item.name}", "action": "delete"}
+        done.setdefault(item.node, []).append({**step, "outcome": "done" if outcome == "done" else "failed"})
+    record(fleet, inventory, command, done, reason=reason, listener=listener)
+    fleet.unlock()
+    return Reclaimable(cluster=found.cluster, items=found.items, silent=found.silent, outcomes=outcomes)

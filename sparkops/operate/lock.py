@@ -1,0 +1,160 @@
+"""What of an inventory moves upstream, what it stands for now, and the lock that keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from sparkops.compile.compiler import Resolver
+from sparkops.compile.compiler import compile as build
+from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.secrets import Secret
+from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.lockfile import Lock, checkpoint_key, lock_path, write_lock
+from sparkops.operate import registry
+from sparkops.resources.built_checkpoint import BuiltCheckpoint
+from sparkops.resources.checkpoint import Checkpoint, OfRepository
+from sparkops.resources.image import Image
+from sparkops.resources.resource import Resource
+
+WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Movable:
+    """A tag or branch: under which key it is locked, and how upstream is asked for what it stands for."""
+
+    table: str
+    key: str
+    ask: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An entry that came, moved or went; None where it was or is not there."""
+
+    key: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A lock made anew: what changed in it, and what upstream did not tell (its old entry stays)."""
+
+    lock: Lock
+    changes: tuple[Change, ...] = ()
+    failed: Mapping[str, SparkopsError] = field(default_factory=dict)
+
+
+def renew(inventory: Inventory, secrets: Resolver) -> Renewed:
+    """Ask upstream for everything that moves; entries that nothing declares any more go. Nothing is written."""
+    found = movable(inventory, secrets)
+    told, failed = _ask(found)
+    old = inventory.lock
+    tables: dict[str, dict[str, str]] = {"images": {}, "checkpoints": {}}
+    for each in found:
+        value = told.get(each.key) or getattr(old, each.table).get(each.key)
+        if value is not None:
+            tables[each.table][each.key] = value
+    lock = Lock(tables["images"], tables["checkpoints"], kept=True)
+    before, after = {**old.images, **old.checkpoints}, {**lock.images, **lock.checkpoints}
+    changes = (Change(key, before.get(key), after.get(key)) for key in sorted({*before, *after}))
+    return Renewed(lock, tuple(each for each in changes if each.before != each.after), failed)
+
+
+def complete(
+    inventory: Inventory, secrets: Resolver, *, add: bool, limit: Sequence[str] = ()
+) -> tuple[Inventory, tuple[str, ...]]:
+    """The inventory with what its lock lacks, written there too, and what is to be said; entries never move.
+
+    `limit` names the nodes that are looked at, as in `compile`.
+
+    Without `add` a lacking entry raises InventoryError. An inventory without a lock file gets none.
+    """
+    known = {**inventory.lock.images, **inventory.lock.checkpoints}
+    if add and not inventory.lock.kept:
+        return inventory, ()
+    lacking = [each for each in movable(inventory, secrets, limit) if each.key not in known]
+    if lacking and not add:
+        raise InventoryError(
+            f"{', '.join(each.key for each in lacking)}: not in the lock file",
+            where=str(lock_path(inventory.path)),
+            hint="run sparkops lock, or leave out --locked",
+        )
+    if not lacking:
+        return inventory, ()
+    told, failed = _ask(lacking)
+    tables = {name: dict(getattr(inventory.lock, name)) for name in ("images", "checkpoints")}
+    for each in lacking:
+        if each.key in told:
+            tables[each.table][each.key] = told[each.key]
+    lock = Lock(tables["images"], tables["checkpoints"], kept=True)
+    if told:
+        write_lock(inventory.path, lock)
+    notices = [f"locked {key}: {value}" for key, value in told.items()]
+    notices += [f"not locked {key}: {error.what}" for key, error in failed.items()]
+    return dataclasses.replace(inventory, lock=lock), tuple(notices)
+
+
+def upstream(inventory: Inventory, secrets: Resolver) -> tuple[str, ...]:
+    """What moved upstream since it was locked, and what could not be asked, as notices."""
+    renewed = renew(inventory, secrets)
+    moved = [
+        f"{each.key} moved upstream: {each.before} is locked, {each.after} is there; sparkops lock takes it"
+        for each in renewed.changes
+        if each.before is not None and each.after is not None
+    ]
+    moved += [f"{each.key} is not locked; upstream has {each.after}" for each in renewed.changes if each.before is None]
+    return (*moved, *(f"{key}: upstream was not asked: {error.what}" for key, error in renewed.failed.items()))
+
+
+def movable(inventory: Inventory, secrets: Resolver, limit: Sequence[str] = ()) -> tuple[Movable, ...]:
+    """Every tag and branch of services that are not retired, once. Secrets are read: credentials to ask with."""
+    bare = dataclasses.replace(inventory, lock=Lock())
+    found: dict[str, Movable] = {}
+    for resource in build(bare, limit=limit or None, roles=["image", "checkpoint"], secrets=secrets).resources:
+        for each in _of(resource):
+            found.setdefault(each.key, each)
+    return tuple(sorted(found.values(), key=lambda each: (each.table, each.key)))
+
+
+def _of(resource: Resource) -> Iterator[Movable]:
+    if isinstance(resource, Image):
+        image = resource
+        if image.state != "present" or image.pinned or image.content is not None or image.archive:
+            return
+        username, password = _plain(image.username), _plain(image.password)
+        yield Movable("images", image.name, lambda: registry.digest(image.name, username, password))
+    if isinstance(resource, Checkpoint) and not resource.pinned:
+        yield _branch(resource, resource.repository, resource.revision)
+    if isinstance(resource, BuiltCheckpoint):
+        for donor in resource.moving:
+            yield _branch(resource, donor.repository, donor.revision)
+
+
+def _branch(asked: OfRepository, repository: str, revision: str) -> Movable:
+    """A branch or tag at the hub of a checkpoint: its own, or that of a donor."""
+    told = {"repository": repository, "revision": revision, "endpoint": asked.endpoint}
+    return Movable("checkpoints", checkpoint_key(told), lambda: asked.hub.resolve(repository, revision).commit)
+
+
+def _plain(value: str | Secret | None) -> str | None:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _ask(found: tuple[Movable, ...] | list[Movable]) -> tuple[dict[str, str], dict[str, SparkopsError]]:
+    """The answers by key, and the errors."""
+
+    def one(each: Movable) -> str | SparkopsError:
+        try:
+            return each.ask()
+        except SparkopsError as error:
+            return error
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        answers = dict(zip((each.key for each in found), pool.map(one, found), strict=True))
+    told = {key: answer for key, answer in answers.items() if isinstance(answer, str)}
+    return told, {key: answer for key, answer in answers.items() if isinstance(answer, SparkopsError)}

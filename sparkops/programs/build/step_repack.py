@@ -1,0 +1,207 @@
+"""The step `repack`: AutoRound or GPTQ integers, FP8 blocks and an INT8 head as one compressed-tensors checkpoint.
+
+Nothing is rounded: words are moved, scales are moved or renamed, and what is left out (`qzeros`, `g_idx`) is proven to
+say nothing. All or nothing, by headers and configuration alone:
+
+    qweight, scales, qzeros, g_idx   → weight_packed, weight_scale, weight_shape         pack-quantized, 4 or 8 bits
+    weight F8_E4M3, weight_scale_inv → weight, weight_scale                              float-quantized, 128 x 128
+    weight I8, weight_scale F32      → weight_packed, weight_scale, weight_shape         pack-quantized, 8 bits, a row
+
+What each of these needs was read in vllm 0.33.0 (`compressed_tensors.py`: `_get_scheme_from_parts`, `get_quant_method`,
+`CompressedTensorsMoEMethod`; `schemes/compressed_tensors_wNa16.py`, `_w8a8_fp8.py`; `vocab_parallel_embedding.py`) and
+compressed-tensors 0.17.0 and 0.20.0: an int8 head is served by its weight-only kernel only in the packed format; scales
+may be of any float type, the engine keeps those of integers in its own compute type (as it does for GPTQ) and those of
+FP8 blocks in F32. That vLLM really serves the result is not verified here.
+"""
+
+from collections.abc import Iterable
+
+from sparkops.programs.build.gptq import config_of
+from sparkops.worker.calls import Refused
+from sparkops.programs.build.tensor_plan import Draft, Entry
+from sparkops.programs.build.quantization_config import Declared, HINT, Scheme, declared_of, quantization_config
+from sparkops.programs.build.repacking import Offset, PlainOrder, Shape, SymmetricZeros, Transposed
+
+FP8_BLOCK = 128
+FUSED = (
+    ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("in_proj_qkv", "in_proj_z"), ("in_proj_b", "in_proj_a"),
+)  # fmt: skip
+"""Layers that the engine runs as one (`packed_modules_mapping` of vLLM's qwen3_5 and qwen3_vl)."""
+FLOATS = ("F32", "F16", "BF16")
+_PIECES = frozenset(("weight", "bias", "qweight", "scales", "qzeros", "g_idx", "weight_scale", "weight_scale_inv"))
+_STRANGE = frozenset(("weight_packed", "weight_shape", "weight_zero_point", "weight_global_scale", "weight_scale_2",
+                      "input_scale", "input_global_scale"))  # fmt: skip
+
+Module = dict[str, Entry]
+
+
+def apply(draft: Draft, options: object) -> None:
+    """Repack the whole draft, or raise Refused with the layer that stands in the way."""
+    if options != "compressed-tensors":
+        raise Refused(f"repack knows no format {options!r}", hint="write `repack: compressed-tensors`")
+    declared = declared_of(config_of(draft))
+    modules = _modules(draft)
+    schemes: dict[str, Scheme | None] = {}
+    made: dict[str, list[Entry]] = {}
+    for name, pieces in modules.items():
+        scheme = _repack(name, pieces, declared, draft, made)
+        if scheme is not None or _is_linear(name, pieces):
+            schemes[name] = scheme
+    if not any(scheme is not None and scheme.packed for scheme in schemes.values()):
+        raise Refused("the checkpoint has no AutoRound or GPTQ layer to repack", hint=HINT)
+    _check_fused(schemes)
+    draft.files = {
+        file: [new for entry in entries for new in made.get(entry.name, (entry,))]
+        for file, entries in draft.files.items()
+    }
+    draft.config = {**draft.config, "quantization_config": quantization_config(schemes)}
+    inner = draft.config.get("text_config")
+    if isinstance(inner, dict) and "quantization_config" in inner:
+        draft.config["text_config"] = {key: value for key, value in inner.items() if key != "quantization_config"}
+    draft.notes.append(_told(schemes))
+
+
+def _modules(draft: Draft) -> dict[str, Module]:
+    """The tensors of each layer by the last word of their names; what belongs to none is left alone."""
+    found: dict[str, Module] = {}
+    for entries in draft.files.values():
+        for entry in entries:
+            name, _, piece = entry.name.rpartition(".")
+            if piece in _STRANGE:
+                raise Refused(f"{entry.name} is quantized in a form that repack doesn't know", hint=HINT)
+            if piece in _PIECES:
+                found.setdefault(name, {})[piece] = entry
+            elif entry.dtype not in (*FLOATS, "I64", "BOOL"):
+                raise Refused(
+                    f"{entry.name} holds {entry.dtype}, and repack doesn't know what it stands for", hint=HINT
+                )
+    return found
+
+
+def _repack(name: str, pieces: Module, declared: Declared, draft: Draft, made: dict[str, list[Entry]]) -> Scheme | None:
+    """How one layer is quantized, with what comes in place of its tensors added to `made`; None for a 16-bit one."""
+    weight = pieces.get("weight")
+    if "qweight" in pieces:
+        return _gptq(name, pieces, declared, draft, made)
+    if weight is not None and weight.dtype == "F8_E4M3":
+        return _fp8(name, pieces, made)
+    if weight is not None and weight.dtype == "I8":
+        return _int8(name, pieces, made)
+    left = sorted(set(pieces) - {"weight", "bias"})
+    if left or (weight is not None and weight.dtype not in FLOATS):
+        what = ", ".join(left) or f"a weight of {weight.dtype if weight else ''}"
+        raise Refused(f"{name} has {what}, which is no form of quantization that repack knows", hint=HINT)
+    return None
+
+
+def _is_linear(name: str, pieces: Module) -> bool:
+    """Whether a 16-bit layer is one that could be quantized, so that it has to be named as left alone."""
+    weight = pieces.get("weight")
+    return weight is not None and len(weight.shape) == 2 and not name.endswith("embed_tokens")
+
+
+def _gptq(name: str, pieces: Module, declared: Declared, draft: Draft, made: dict[str, list[Entry]]) -> Scheme:
+    _only(name, pieces, needed=("qweight", "scales", "qzeros"), besides=("g_idx", "bias"))
+    bits, group = declared.of(name)
+    qweight, scales, qzeros = pieces["qweight"], pieces["scales"], pieces["qzeros"]
+    if qweight.dtype != "I32" or len(qweight.shape) != 2 or scales.dtype not in FLOATS or qzeros.dtype != "I32":
+        raise Refused(f"{name} is not packed as GPTQ packs: qweight and qzeros in I32, scales in floats", hint=HINT)
+    words, outputs = qweight.shape
+    inputs = words * 32 // bits
+    size = inputs if group == -1 else group
+    if not words or not outputs or inputs % size or scales.shape != (inputs // size, outputs):
+        raise Refused(
+            f"{name} has qweight {list(qweight.shape)} and scales {list(scales.shape)}, which {bits} bits in groups of "
+            f"{group} don't explain",
+            hint="the configuration says otherwise than the tensors; " + HINT,
+        )
+    if len(qzeros.shape) != 2 or qzeros.shape[0] != inputs // size:
+        raise Refused(f"{name} has qzeros {list(qzeros.shape)} beside scales {list(scales.shape)}", hint=HINT)
+    draft.gates.append(SymmetricZeros(qzeros, bits, declared.stored_zero(bits)))
+    if "g_idx" in pieces:
+        order = pieces["g_idx"]
+        if order.dtype != "I32" or order.shape != (inputs,):
+            raise Refused(f"{name} has g_idx {order.dtype} {list(order.shape)} for {inputs} inputs", hint=HINT)
+        draft.gates.append(PlainOrder(order, size))
+        made[order.name] = []
+    made[qweight.name] = _packed(name, Entry("", "I32", (outputs, words), Transposed(qweight)), inputs)
+    made[scales.name] = [
+        Entry(f"{name}.weight_scale", scales.dtype, (outputs, inputs // size), Transposed(scales)),
+    ]
+    made[qzeros.name] = []
+    return Scheme("int", bits, group)
+
+
+def _fp8(name: str, pieces: Module, made: dict[str, list[Entry]]) -> Scheme:
+    _only(name, pieces, needed=("weight", "weight_scale_inv"), besides=("bias",))
+    weight, scale = pieces["weight"], pieces["weight_scale_inv"]
+    blocks = tuple(-(-each // FP8_BLOCK) for each in weight.shape)
+    if len(weight.shape) != 2 or scale.shape != blocks or scale.dtype not in FLOATS:
+        raise Refused(
+            f"{name} has FP8 {list(weight.shape)} with scales {scale.dtype} {list(scale.shape)}, "
+            f"not one for each block of {FP8_BLOCK} x {FP8_BLOCK}",
+            hint=HINT,
+        )
+    made[scale.name] = [scale.renamed(f"{name}.weight_scale")]
+    return Scheme("float", 8, FP8_BLOCK)
+
+
+def _int8(name: str, pieces: Module, made: dict[str, list[Entry]]) -> Scheme:
+    _only(name, pieces, needed=("weight", "weight_scale"), besides=("bias",))
+    weight, scale = pieces["weight"], pieces["weight_scale"]
+    if len(weight.shape) != 2 or scale.shape != (weight.shape[0], 1) or scale.dtype not in FLOATS:
+        raise Refused(f"{name} has INT8 {list(weight.shape)} with scales {list(scale.shape)}, not one a row", hint=HINT)
+    outputs, inputs = weight.shape
+    if inputs % 4 or not weight.size:
+        raise Refused(f"{name} has rows of {inputs} INT8 values, which don't fill words of four", hint=HINT)
+    made[weight.name] = _packed(name, Entry("", "I32", (outputs, inputs // 4), Offset(weight)), inputs)
+    return Scheme("int", 8, -1)
+
+
+def _packed(name: str, words: Entry, inputs: int) -> list[Entry]:
+    shape = Entry(f"{name}.weight_shape", "I64", (2,), Shape(words.shape[0], inputs))
+    return [words.renamed(f"{name}.weight_packed"), shape]
+
+
+def _only(name: str, pieces: Module, needed: Iterable[str], besides: Iterable[str]) -> None:
+    missing = [piece for piece in needed if piece not in pieces]
+    if missing:
+        raise Refused(f"{name} has {', '.join(sorted(pieces))} and no {', '.join(missing)}", hint=HINT)
+    more = sorted(set(pieces) - {*needed, *besides})
+    if more:
+        raise Refused(f"{name} has {', '.join(more)} beside its {', '.join(needed)}", hint=HINT)
+
+
+def _check_fused(schemes: dict[str, Scheme | None]) -> None:
+    """vLLM looks at one member of a fused layer and at one expert of a layer, and takes the rest to be alike."""
+    first: dict[str, str] = {}
+    for name in schemes:
+        stem, _, leaf = name.rpartition(".")
+        experts, _, number = stem.rpartition(".")
+        if number.isdigit() and experts.endswith(".experts"):
+            key = experts
+        else:
+            members = next((each for each in FUSED if leaf in each), None)
+            if members is None:
+                continue
+            key = f"{stem}.{members[0]}"
+        other = first.setdefault(key, name)
+        if schemes[other] != schemes[name]:
+            raise Refused(
+                f"{other} has {_words(schemes[other])} and {name} {_words(schemes[name])}, "
+                "but the engine runs them as one layer",
+                hint="take a base, or hybrid layers, that treat them alike",
+            )
+
+
+def _words(scheme: Scheme | None) -> str:
+    return "16 bits" if scheme is None else scheme.words
+
+
+def _told(schemes: dict[str, Scheme | None]) -> str:
+    counts: dict[str, int] = {}
+    for scheme in schemes.values():
+        if scheme is not None:
+            counts[scheme.words] = counts.get(scheme.words, 0) + 1
+    told = ", ".join(f"{words}: {count}" for words, count in counts.items())
+    return f"repacked as compressed-tensors, layers of {told}"

@@ -1,0 +1,103 @@
+"""A checkpoint as it is going to be: which tensor stands in which file, and where its bytes come from.
+
+The steps of a build (`build_hybrid`, `build_mtp`, …) each change a draft and move no bytes; who writes it out
+(`building`) knows nothing of what a step means. Pure values; the headers were checked by `core.safetensors`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sparkops.safetensors.header import BITS
+
+BLOCK = 64 << 20
+"""Bytes of a tensor that are in memory at once, at most."""
+
+Read = Callable[[int, int, int], bytes]
+"""`read(input, start, count)`: exactly so many bytes of the entry `inputs[input]`, from its own byte `start`."""
+
+
+class Stored:
+    """Bytes `start` to `end` of a file, as they stand there. `origin` is -1 for the base, else the donor's number."""
+
+    __slots__ = ("end", "origin", "path", "start")
+
+    def __init__(self, origin: int, path: str, start: int, end: int) -> None:
+        self.origin, self.path, self.start, self.end = origin, path, start, end
+
+
+class Made:
+    """Bytes that are computed out of other tensors, block by block; the blocks need nothing of each other.
+
+    A subclass says in `blocks` where each begins and ends in its output (without gaps, each at most BLOCK bytes), and
+    in `block` what stands there.
+    """
+
+    __slots__ = ()
+    inputs: "tuple[Entry, ...]" = ()
+
+    def blocks(self) -> Sequence[tuple[int, int]]:
+        raise NotImplementedError
+
+    def block(self, start: int, end: int, read: Read) -> bytes:
+        raise NotImplementedError
+
+
+class Entry:
+    """One tensor of the checkpoint to be."""
+
+    __slots__ = ("content", "dtype", "name", "shape")
+
+    def __init__(self, name: str, dtype: str, shape: tuple[int, ...], content: Stored | Made) -> None:
+        self.name, self.dtype, self.shape, self.content = name, dtype, shape, content
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        values = 1
+        for each in self.shape:
+            values *= each
+        return values * BITS[self.dtype] // 8
+
+    def renamed(self, name: str) -> "Entry":
+        """The same tensor by another name."""
+        return Entry(name, self.dtype, self.shape, self.content)
+
+
+class Donor:
+    """Another checkpoint that tensors are taken from: its tensors by name and its config.json."""
+
+    def __init__(self, label: str, tensors: dict[str, Entry], config: dict[str, Any]) -> None:
+        self.label, self.tensors, self.config = label, tensors, config
+
+
+class Gate:
+    """A look at bytes before anything is written: `check` raises Refused when `inputs` are not what they must be."""
+
+    __slots__ = ()
+    inputs: tuple[Entry, ...] = ()
+
+    def check(self, read: Read) -> None:
+        raise NotImplementedError
+
+
+class Draft:
+    """What every step changes.
+
+    files: the safetensors files, each with its tensors in the order of their bytes. config: config.json.
+    gates: what has to hold before the first byte is written. notes: what a person should hear.
+    """
+
+    def __init__(self, files: dict[str, list[Entry]], config: dict[str, Any], donors: Sequence[Donor] = ()) -> None:
+        self.files, self.config, self.donors = files, config, tuple(donors)
+        self.gates: list[Gate] = []
+        self.notes: list[str] = []
+
+    def tensors(self) -> dict[str, tuple[str, int]]:
+        """Where each tensor stands: file, and place in its list."""
+        return {entry.name: (file, place) for file, all_ in self.files.items() for place, entry in enumerate(all_)}
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        """The language model's part of config.json: `text_config`, or all of it where there is none."""
+        inner = self.config.get("text_config")
+        return inner if isinstance(inner, dict) else self.config

@@ -1,0 +1,88 @@
+"""Listeners that need no terminal: calm lines for logs and pipes, nothing for JSON. rich is not loaded for them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Generator
+
+from sparkops.core import events
+from sparkops.reports.formatting import beginning, duration, safe, size
+from sparkops.reports.text import OUTCOMES
+
+CALM = 15.0
+"""Seconds between two lines about one step where there is no terminal."""
+
+
+class Silent:
+    """Shows nothing; passes events on to the others (the run's log)."""
+
+    def __init__(self, others: tuple[events.Listener, ...] = ()) -> None:
+        self._others = others
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def __call__(self, event: events.Event) -> None:
+        for other in self._others:
+            other(event)
+        self.show(event)
+
+    def show(self, event: events.Event) -> None:
+        """What a person sees of an event; nothing here."""
+
+    @contextlib.contextmanager
+    def paused(self) -> Generator[None, None, None]:
+        """While something else writes to the terminal."""
+        yield
+
+
+class Lines(Silent):
+    """One line when a step takes long and when it ends, for logs and pipes. Silent nodes stand in the report."""
+
+    def __init__(self, write: Callable[[str], None], others: tuple[events.Listener, ...] = ()) -> None:
+        super().__init__(others)
+        self._write = write
+        self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def show(self, event: events.Event) -> None:
+        text = self._line(event)
+        if text:
+            with self._lock:
+                self._write(safe(text))
+
+    def _line(self, event: events.Event) -> str:
+        if isinstance(event, events.StepStarted):
+            self._said[event.id] = time.monotonic()
+        if isinstance(event, events.StepProgress) and time.monotonic() - self._said.get(event.id, 0.0) > CALM:
+            self._said[event.id] = time.monotonic()
+            return f"  {event.id}: {amount(event)}"
+        if isinstance(event, events.Notice):
+            return f"i {event.text}"
+        if isinstance(event, events.StepFinished) and event.outcome != "not-attempted":
+            why = f": {beginning(event.why)}" if event.why else ""
+            return f"{OUTCOMES[event.outcome][0]} {event.id} ({event.seconds:.1f} s){why}"
+        return ""
+
+
+def amount(event: events.StepProgress, rate: float = 0.0) -> str:
+    """Progress in words: `1.2 of 71.0 GB, 480 MB/s, 2 min 25 s left, shard 3 of 14`."""
+    words = []
+    if event.done is not None and event.unit == "bytes":
+        words.append(f"{size(event.done)} of {size(event.total)}" if event.total else size(event.done))
+        if rate > 0 and event.done != event.total:
+            words.append(f"{size(rate)}/s")
+            if event.total:
+                words.append(f"{duration((event.total - event.done) / rate)} left")
+    elif event.done is not None:
+        words.append(
+            f"{event.done:g} of {event.total:g} {event.unit}" if event.total else f"{event.done:g} {event.unit}"
+        )
+    if event.text:
+        words.append(event.text)
+    return ", ".join(words)

@@ -1,0 +1,59 @@
+"""Facts of the Docker engine, asked over its socket. It must not know images or containers."""
+
+import json
+import os
+from typing import Any
+
+from sparkops.worker.calls import Unknown
+from sparkops.worker.system import docker as engine
+
+SOCKET = "/var/run/docker.sock"
+
+
+def docker(socket: str = SOCKET) -> dict[str, Any]:
+    """Version, storage, cgroups and runtimes; `present` is false where no engine listens, with the reason.
+
+    Raises Unknown when the engine answers something else than its information.
+    """
+    if not os.path.exists(socket):
+        return {"present": False, "error": f"{socket} does not exist", "gpu_access": []}
+    try:
+        status, body = engine.request("GET", "/info", timeout=10.0)
+        _, versions = engine.request("GET", "/version", timeout=10.0)
+    except ConnectionRefusedError:
+        return {"present": False, "error": f"nothing listens at {socket}", "gpu_access": []}
+    if status != 200:
+        raise Unknown(f"the Docker engine answered {status} to a question for its information")
+    try:
+        return parse_info(json.loads(body), json.loads(versions))
+    except ValueError:
+        raise Unknown("the Docker engine answered no JSON") from None
+
+
+def parse_info(info: dict[str, Any], version: dict[str, Any]) -> dict[str, Any]:
+    """The facts out of `GET /info` and `GET /version`. `gpu_access` names the ways to hand a GPU to a container."""
+    runtimes = sorted(info.get("Runtimes") or {})
+    devices = sorted(each.get("ID", "") for each in info.get("DiscoveredDevices") or [])
+    access = ["runtime"] if "nvidia" in runtimes else []
+    if any(device.startswith("nvidia.com/gpu") for device in devices):
+        access.append("cdi")
+    components = {each.get("Name"): each.get("Version") for each in version.get("Components") or []}
+    return {
+        "present": True,
+        "error": None,
+        "version": info.get("ServerVersion"),
+        "api_version": version.get("ApiVersion"),
+        "containerd": components.get("containerd"),
+        "runc": components.get("runc"),
+        "storage_driver": info.get("Driver"),
+        "snapshotter": any("containerd.snapshotter" in str(pair) for pair in info.get("DriverStatus") or []),
+        "cgroup_driver": info.get("CgroupDriver"),
+        "cgroup_version": info.get("CgroupVersion"),
+        "runtimes": runtimes,
+        "default_runtime": info.get("DefaultRuntime"),
+        "cdi_folders": list(info.get("CDISpecDirs") or []),
+        "cdi_devices": devices,
+        "gpu_access": access,
+        "root": info.get("DockerRootDir"),
+        "live_restore": info.get("LiveRestoreEnabled"),
+    }

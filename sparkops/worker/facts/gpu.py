@@ -1,0 +1,158 @@
+"""Facts of the GPU as GB10 gives them, and of the CDI specifications that hand it to containers.
+
+On GB10 nvidia-smi prints `[N/A]` for all memory and names the chip "NVIDIA GB10" (NVIDIA's known issues; facts b.2).
+A locked clock can't be read back, so there is no fact for it.
+"""
+
+import os
+import re
+from typing import Any
+
+from sparkops.worker.calls import Unknown
+from sparkops.worker.facts.system import at, text
+from sparkops.worker.system import processes
+
+FIELDS = {
+    "name": "name",
+    "driver_version": "driver_version",
+    "compute_cap": "compute_capability",
+    "uuid": "uuid",
+    "pci.bus_id": "bus",
+    "persistence_mode": "persistence",
+    "clocks.sm": "sm_clock_mhz",
+    "clocks.max.sm": "sm_clock_max_mhz",
+    "power.draw": "power_watts",
+    "temperature.gpu": "temperature_celsius",
+}
+QUERY = f"--query-gpu={','.join(FIELDS)}"
+NUMBERS = frozenset({"sm_clock_mhz", "sm_clock_max_mhz", "power_watts", "temperature_celsius"})
+CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
+PATIENCE = 8.0
+"""Seconds for one call of nvidia-smi: with the groups that wait for it, all stays within one look's limit."""
+MISMATCH = "Driver/library version mismatch"
+
+
+def gpu(root: str) -> dict[str, Any]:
+    """All that is the same for each GPU of the node, of the first one; `count` says how many there are.
+
+    Where no GPU answers, `present` is false and `error` says why. Raises Unknown when nvidia-smi hangs.
+    """
+    module = running_module(text(root, "/proc/driver/nvidia/version") or "")
+    missing: dict[str, Any] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
+    try:
+        status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
+    except Unknown as error:
+        if "not installed" in str(error):
+            return {**missing, "error": str(error)}
+        raise
+    if status != 0:
+        return {**missing, "error": " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"}
+    cards = parse_query(said)
+    if not cards:
+        return {**missing, "error": "nvidia-smi lists no GPU"}
+    _, header, _ = processes.ask(["nvidia-smi"], timeout=PATIENCE)
+    first = cards[0]
+    return {
+        **first,
+        "present": True,
+        "count": len(cards),
+        "module_version": module or first["driver_version"],
+        "cuda_version": parse_cuda(header),
+        "error": None,
+    }
+
+
+def parse_query(said: str) -> list[dict[str, Any]]:
+    """The cards of a csv answer without header and units; `[N/A]` and its like are None."""
+    cards = []
+    for line in said.splitlines():
+        values = [value.strip() for value in line.split(",")]
+        if len(values) == len(FIELDS):
+            cards.append({key: _value(key, value) for key, value in zip(FIELDS.values(), values, strict=True)})
+    return cards
+
+
+def _value(key: str, value: str) -> Any:
+    if value.strip("[]").lower() in ("n/a", "not supported", "unknown error", "gpu requires reset", ""):
+        return None
+    if key == "persistence":
+        return value == "Enabled"
+    if key in NUMBERS:
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value
+
+
+def parse_cuda(header: str) -> str | None:
+    """13.0 out of the header of plain `nvidia-smi`, or out of the lines of `nvidia-smi --version`."""
+    found = re.search(r"CUDA Version\s*:\s*(\d+\.\d+)", header)
+    return found.group(1) if found else None
+
+
+def running_module(version: str) -> str | None:
+    """The loaded kernel module's version out of /proc/driver/nvidia/version, open flavour or not."""
+    found = re.search(r"^NVRM version:.*?Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", version, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def cdi(root: str, driver: str | None) -> dict[str, Any]:
+    """The CDI specifications of NVIDIA devices and whether they name the libraries of the running `driver`.
+
+    `state` is none, fresh, stale, or unproven where a specification names no driver version (or no driver runs);
+    `stale` says for each specification that is, what it names.
+    """
+    specs = {}
+    for folder in CDI_FOLDERS:
+        for path in _specifications(root, folder):
+            content = text(root, path)
+            if content is not None and "nvidia.com/" in content:
+                specs[path] = driver_versions(content)
+    return {
+        "specs": specs,
+        "state": _freshness(specs, driver),
+        "stale": [
+            f"{path} names {', '.join(versions)} while {driver} runs"
+            for path, versions in specs.items()
+            if driver and versions and versions != [driver]
+        ],
+        "driver_version": driver,
+        "toolkit": _toolkit(),
+    }
+
+
+def _specifications(root: str, folder: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(at(root, folder)))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [f"{folder}/{name}" for name in names if name.endswith((".yaml", ".yml", ".json"))]
+
+
+def driver_versions(content: str) -> list[str]:
+    """The driver versions in the library names that a specification mounts, YAML or JSON alike."""
+    return sorted(set(re.findall(r"lib(?:cuda|nvidia-ml|nvidia-ptxjitcompiler)\.so\.(\d{3,}(?:\.\d+)+)", content)))
+
+
+def _freshness(specs: dict[str, list[str]], driver: str | None) -> str:
+    if not specs:
+        return "none"
+    named = {version for versions in specs.values() for version in versions}
+    if driver is None or not named:
+        return "unproven"
+    return "fresh" if named == {driver} else "stale"
+
+
+def _toolkit() -> str | None:
+    try:
+        _, said, _ = processes.ask(["nvidia-ctk", "--version"], timeout=5)
+    except Unknown:
+        return None
+    return parse_toolkit(said)
+
+
+def parse_toolkit(said: str) -> str | None:
+    """1.19.0 out of `NVIDIA Container Toolkit CLI version 1.19.0`."""
+    found = re.search(r"version (\d+(?:\.\d+)+\S*)", said)
+    return found.group(1) if found else None

@@ -1,0 +1,115 @@
+"""Facts of the packages that the GPU stands on, and whether a reboot is due. Nothing is installed or restarted."""
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from sparkops.worker.calls import Unknown
+from sparkops.worker.facts.gpu import MISMATCH
+from sparkops.worker.facts.system import at, text
+from sparkops.worker.system import processes
+
+PLATFORM = (
+    "linux-nvidia*",
+    "linux-image-*nvidia*",
+    "linux-headers-*nvidia*",
+    "linux-modules-*nvidia*",
+    "nvidia-driver-*",
+    "nvidia-dkms-*",
+    "nvidia-kernel-*",
+    "nvidia-firmware-*",
+    "nvidia-utils-*",
+    "nvidia-container-toolkit*",
+    "libnvidia-*",
+    "docker-ce",
+    "docker.io",
+    "containerd*",
+)
+"""The names on DGX OS 7, from public listings of such machines (unverified beyond them)."""
+
+FORMAT = "${Package}\\t${Version}\\t${db:Status-Want}\\t${db:Status-Status}\\n"
+
+
+def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, Any]:
+    """The installed packages of these globs with their versions, and which of them are held."""
+    argv = ["dpkg-query", f"--admindir={at(root, '/var/lib/dpkg')}", "-W", "-f", FORMAT]
+    status, said, wrong = processes.ask(argv, timeout=10)
+    if status != 0:
+        raise Unknown(f"dpkg-query ended with {status}: {wrong.strip()[-200:]}")
+    return parse_packages(said, tuple(patterns))
+
+
+def parse_packages(said: str, patterns: tuple[str, ...]) -> dict[str, Any]:
+    """`installed` maps names to versions; `held` and `unheld` share them out."""
+    installed, held = {}, []
+    for line in said.splitlines():
+        fields = line.split("\t")
+        if len(fields) != 4 or fields[3] != "installed":
+            continue
+        if any(fnmatch.fnmatchcase(fields[0], pattern) for pattern in patterns):
+            installed[fields[0]] = fields[1]
+            if fields[2] == "hold":
+                held.append(fields[0])
+    return {"installed": installed, "held": sorted(held), "unheld": sorted(installed.keys() - set(held))}
+
+
+def reboot(root: str, gpu: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Whether a reboot is due, and each reason in words."""
+    reasons = []
+    if os.path.exists(at(root, "/run/reboot-required")):
+        names = sorted(set((text(root, "/run/reboot-required.pkgs") or "").split()))
+        reasons.append(f"{', '.join(names) or 'an upgrade'} asked for it")
+    running = text(root, "/proc/sys/kernel/osrelease") or os.uname().release
+    newest = newest_kernel(_kernels(root), running)
+    if newest is not None and newest != running:
+        reasons.append(f"kernel {running} runs, {newest} is installed")
+    reasons += driver_reasons(gpu, found["installed"])
+    return {"due": bool(reasons), "reasons": reasons, "kernel": running, "newest_kernel": newest}
+
+
+def _kernels(root: str) -> list[str]:
+    try:
+        names = os.listdir(at(root, "/boot"))
+    except FileNotFoundError:
+        return []
+    return [name.removeprefix("vmlinuz-") for name in names if name.startswith("vmlinuz-")]
+
+
+def newest_kernel(installed: Iterable[str], running: str) -> str | None:
+    """The newest installed kernel of the running one's flavour; None where the running one is not installed here.
+
+    A node in a container runs the machine's kernel and has none of its own; that says nothing about a reboot.
+    """
+    names = set(installed)
+    if running not in names:
+        return None
+    same = [name for name in names if flavour(name) == flavour(running)]
+    return max(same, key=version_key)
+
+
+def flavour(kernel: str) -> str:
+    """`nvidia` of 6.17.0-1014-nvidia, `generic` of 6.8.0-49-generic; `nvidia-64k` is another flavour than `nvidia`."""
+    return re.sub(r"^[\d.]+(?:-\d+)*-?", "", kernel)
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """The numbers of a version in order, so that 1014 is newer than 1008 and 580.142 newer than 580.95.05."""
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def driver_reasons(gpu: dict[str, Any], installed: dict[str, str]) -> list[str]:
+    """Why the loaded driver module is not the installed one."""
+    if MISMATCH in str(gpu.get("error") or ""):
+        return ["the driver's libraries are not those of the loaded kernel module (nvidia-smi: version mismatch)"]
+    running = gpu.get("module_version")
+    upstream = {
+        re.sub(r"^\d+:|-.*$", "", version)
+        for name, version in installed.items()
+        if re.fullmatch(r"(nvidia-driver|libnvidia-compute)(-\d+)?(-server)?(-open)?", name)
+    }
+    others = sorted(upstream - {running})
+    if running and others and running not in upstream:
+        return [f"driver {running} runs, {others[-1]} is installed"]
+    return []

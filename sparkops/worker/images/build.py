@@ -1,0 +1,193 @@
+"""Building an image on the node: a context made in memory, labels that tell its inputs, checks before it gets its name.
+
+The name is given last: until every check has passed in the built image, the old image keeps it.
+"""
+
+import base64
+import io
+import json
+import re
+import tarfile
+from typing import Any
+
+from sparkops.worker.calls import Refused, Unknown
+from sparkops.worker.images import pull
+from sparkops.worker.images.pull import engine_words
+from sparkops.worker.system import docker
+from sparkops.worker.system.jobs import Job
+
+KEPT = 60
+"""Lines of a failing step that are reported."""
+CHECK_LIMIT = 900.0
+_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
+
+
+def build(job: Job, args: dict[str, Any]) -> None:
+    """The job: get the bases, build, run the checks in what was built, then give it the declared name."""
+    for base in args["bases"]:
+        if docker.inspect_image(base["name"], at=args.get("at")) is None:
+            pull.pull(job, {**base, "platform": args.get("platform"), "auth": args.get("auth"), "at": args.get("at")})
+    job.check()
+    built = _built(job, args)
+    try:
+        for argv in args["checks"]:
+            job.check()
+            job.progress("checking: " + " ".join(argv)[:60])
+            check(built, argv, args)
+    except Refused:
+        discard(built, args)
+        raise
+    pull.tag(built, args)
+
+
+def context(dockerfile: str, files: dict[str, bytes]) -> bytes:
+    """The build context as a tar: the same input gives the same bytes on any day and machine."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in sorted({**files, "Dockerfile": dockerfile.encode()}.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o644
+            tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+class Log:
+    """What the builder says, step by step. Pure: it is fed lines."""
+
+    def __init__(self) -> None:
+        self.step = ""
+        self.number: int | None = None
+        self.steps: int | None = None
+        self.lines: list[str] = []
+        self.image = ""
+
+    def take(self, line: dict[str, Any]) -> None:
+        """One line as the engine says it."""
+        if isinstance(line.get("aux"), dict):
+            self.image = str(line["aux"].get("ID") or self.image)
+        for text in str(line.get("stream") or "").splitlines():
+            if found := _STEP.match(text):
+                self.number, self.steps, self.step = int(found[1]), int(found[2]), found[3]
+                self.lines = []
+            elif text.strip():
+                self.lines = [*self.lines[1 - KEPT :], text.rstrip()]
+
+    @property
+    def text(self) -> str:
+        return f"step {self.number} of {self.steps}: {self.step[:60]}" if self.step else "building"
+
+    def failure(self, said: str, name: str) -> Refused:
+        """The error of the step at which it ended, with that step's last lines."""
+        detail = "\n".join([*self.lines, said])
+        at = f" at step {self.number} of {self.steps} ({self.step[:120]})" if self.step else ""
+        if re.search(r"no space left on device", detail, re.IGNORECASE):
+            return Refused(f"the node's disk is full{at}", hint="free space, then run apply again", detail=detail)
+        if self.step.startswith("FROM ") or not self.step:
+            refused = engine_words(said, self.step.split()[1] if self.step else name)
+            refused.detail = detail
+            return refused
+        return Refused(
+            f"the build of {name} failed{at}: {said.splitlines()[-1][:200]}",
+            hint="the step's last lines are in the report; finished steps are kept and not built again",
+            detail=detail,
+        )
+
+
+def _built(job: Job, args: dict[str, Any]) -> str:
+    log = Log()
+    query = {
+        "dockerfile": "Dockerfile",
+        "buildargs": args["args"],
+        "labels": args["labels"],
+        "platform": args.get("platform"),
+        "rm": "1",
+        "forcerm": "1",
+        "version": "1",
+    }
+    headers = {"Content-Type": "application/x-tar", **_registries(args.get("auth"))}
+    try:
+        for line in docker.stream(
+            "POST",
+            "/build",
+            context(args["dockerfile"], args["files"]),
+            silence=4 * 3600.0,
+            query=query,
+            headers=headers,
+            stopping=job.stopping,
+            at=args.get("at"),
+        ):
+            log.take(line)
+            job.progress(log.text, log.number, log.steps, unit="steps")
+    except docker.EngineError as error:
+        raise log.failure(error.message, args["name"]) from None
+    if not log.image:
+        raise Refused(f"Docker ended the build of {args['name']} without an image", detail="\n".join(log.lines))
+    return log.image
+
+
+def _registries(given: dict[str, Any] | None) -> dict[str, str]:
+    """The header by which the builder logs in to registries."""
+    if not given:
+        return {}
+    told = {given["server"]: {"username": given["username"], "password": given["password"]}}
+    return {"X-Registry-Config": base64.urlsafe_b64encode(json.dumps(told).encode()).decode()}
+
+
+def check(image: str, argv: list[str], args: dict[str, Any]) -> None:
+    """Run `argv` in the built image, without network and without a GPU. Raises Refused where it does not end with 0."""
+    at = args.get("at")
+    order = {
+        "Image": image,
+        "Entrypoint": argv[:1],
+        "Cmd": argv[1:],
+        "Labels": {"sparkops.check": args["name"]},
+        "HostConfig": {"NetworkMode": "none"},
+    }
+    container = docker.act("POST", "/containers/create", order, at=at)["Id"]
+    try:
+        docker.act("POST", f"/containers/{container}/start", at=at)
+        ended = docker.act("POST", f"/containers/{container}/wait", timeout=CHECK_LIMIT, at=at)
+        if ended["StatusCode"] != 0:
+            raise _failed_check(args["name"], argv, ended["StatusCode"], _output(container, at))
+    except docker.EngineError as error:
+        raise _failed_check(args["name"], argv, 127, error.message) from None
+    except Unknown:
+        raise _failed_check(args["name"], argv, 124, f"it did not end within {CHECK_LIMIT:g} s") from None
+    finally:
+        docker.act("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"}, at=at)
+
+
+def _failed_check(name: str, argv: list[str], status: int, output: str) -> Refused:
+    last = output.strip().splitlines()[-1:] or ["it said nothing"]
+    return Refused(
+        f"the built image does not pass its check {' '.join(argv)[:120]!r} (status {status}): {last[0][:300]}",
+        hint=f"mend the build; {name} was left as it was",
+        detail=output[-4000:],
+    )
+
+
+def _output(container: str, at: str | None) -> str:
+    query = {"stdout": "1", "stderr": "1", "tail": str(KEPT)}
+    _, data = docker.request("GET", f"/containers/{container}/logs", query=query, at=at)
+    return unframed(data).decode(errors="replace")
+
+
+def unframed(data: bytes) -> bytes:
+    """A container's output without the engine's frames (one byte stream, three zeros, four bytes length)."""
+    parts = []
+    while len(data) >= 8:
+        size = int.from_bytes(data[4:8], "big")
+        parts.append(data[8 : 8 + size])
+        data = data[8 + size :]
+    return b"".join(parts)
+
+
+def discard(image: str, args: dict[str, Any]) -> None:
+    """Take away what is not to be used; its layers stay, so that a mended build need not begin anew."""
+    try:
+        docker.act("DELETE", f"/images/{docker.quoted(image)}", query={"noprune": "1"}, at=args.get("at"))
+    except docker.EngineError:
+        return
+
+
+JOBS = {"build": build}

@@ -1,0 +1,84 @@
+"""A check and a program that makes it true: for what no other kind covers."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.system import long_process
+
+VOLATILE = frozenset({"why"})
+SHOWN = 400
+"""Characters of a check's output that are shown."""
+READ = 1 << 20
+"""Bytes of a check's output that are compared."""
+
+
+def observe(ask: dict[str, Any]) -> dict[str, Any]:
+    """`{"ok": bool}`, with `why` where it is not. Raises Unknown when the check hangs.
+
+    `ask`: `creates` path or None; `check` argv or empty; `stdout` and `matches` or None; `timeout` seconds.
+    """
+    if ask.get("creates") and not os.path.lexists(ask["creates"]):
+        return {"ok": False, "why": f"{ask['creates']} does not exist"}
+    if not ask.get("check"):
+        return {"ok": True}
+    status, said = _run(ask["check"], float(ask["timeout"]))
+    if status != 0:
+        return {"ok": False, "why": f"{ask['check'][0]} ended with {status}" + _tail(said)}
+    if ask.get("stdout") is not None and said.strip() != ask["stdout"].strip():
+        return {"ok": False, "why": f"{ask['check'][0]} printed something else" + _tail(said)}
+    if ask.get("matches") is not None and not re.search(ask["matches"], said, re.MULTILINE):
+        return {"ok": False, "why": f"what {ask['check'][0]} printed does not match" + _tail(said)}
+    return {"ok": True}
+
+
+def _run(argv: list[str], timeout: float) -> tuple[int, str]:
+    """Status and output of a check; one that hangs is ended with all its children."""
+    with open(os.memfd_create("sparkops-check"), "w+b") as output:
+        try:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        except FileNotFoundError:
+            return 127, "not installed"
+        except PermissionError:
+            return 126, "not executable"
+        try:
+            status = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            raise Unknown(f"the check {' '.join(argv[:3])} did not end within {timeout:g} s") from None
+        return status, os.pread(output.fileno(), READ, 0).decode(errors="replace")
+
+
+def _tail(said: str) -> str:
+    text = said.strip()
+    return f": {text[-SHOWN:]}" if text else ""
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Run the program of `act`: `run` argv, `timeout` seconds, `env`."""
+    if not act.get("run"):
+        raise Refused(
+            (found or {}).get("why", "the check fails"), hint="no `run:` is declared for it; bring it about by hand"
+        )
+    long_process.run(
+        call,
+        act["run"],
+        timeout=float(act["timeout"]),
+        env=act.get("env"),
+        line=lambda text: call.progress(text[:SHOWN]),
+    )

@@ -1,0 +1,76 @@
+"""Directories on the node: owner, group and mode; removed only when empty."""
+
+import errno
+import os
+import stat
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.system import safe_path
+
+
+def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+    """Type, owner, group and mode of `path`; owner and group in the form in which they were declared."""
+    try:
+        with safe_path.place(ask["path"]) as place:
+            found = place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if found is None:
+        return None
+    return {
+        "type": safe_path.sort_of(found.st_mode),
+        "owner": safe_path.owner_name(found.st_uid, ask.get("owner")),
+        "group": safe_path.group_name(found.st_gid, ask.get("group")),
+        "mode": safe_path.permissions(found.st_mode),
+    }
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Bring the directory from `found` to `want`. With `parents` in `act`, missing ones above it are made as root's."""
+    if found is not None and found["type"] != "directory":
+        word = {"link": "a symbolic link", "file": "a file"}.get(found["type"], "something else")
+        raise Refused(
+            f"{word} stands at {ask['path']}, where a directory is declared",
+            hint="move it away, or declare what it is; sparkops does not replace it",
+        )
+    with safe_path.explained(ask["path"]):
+        if act.get("parents") and want is not None:
+            _make_parents(ask["path"])
+        with safe_path.place(ask["path"]) as place:
+            if want is None:
+                os.rmdir(place.name, dir_fd=place.folder)
+            else:
+                _set(place, want, new=found is None)
+            os.fsync(place.folder)
+
+
+def _make_parents(path: str) -> None:
+    parts = path.split("/")[1:-1]
+    for count in range(1, len(parts) + 1):
+        try:
+            os.close(safe_path.open_folder("/" + "/".join(parts[:count])))
+        except FileNotFoundError:
+            with safe_path.place("/" + "/".join(parts[:count])) as place:
+                os.mkdir(place.name, 0o755, dir_fd=place.folder)
+                os.fsync(place.folder)
+
+
+def _set(place: safe_path.Place, want: dict[str, Any], *, new: bool) -> None:
+    """Owner before mode: changing the owner takes set-id bits away. A new one is nobody else's until it is right."""
+    uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
+    if new:
+        os.mkdir(place.name, 0o700, dir_fd=place.folder)
+    handle = place.open(os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.path)
+        os.fchown(handle, uid, gid)
+        mode = int(want["mode"], 8) if "mode" in want else 0o755 if new else None
+        if mode is not None:
+            os.fchmod(handle, mode)
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,176 @@
+"""Images on the node: identity by digests, build label and content, never by name or image id; pulled, built, loaded.
+
+The id of an image is the storage driver's business: two engines give one image two ids. What is equal everywhere are
+the registry's digests and, for an image that came by file, the ordered layers and the configuration.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.images import build, load, pull
+from sparkops.worker.images.pull import fits
+from sparkops.worker.system import docker, jobs
+
+LABEL = "sparkops.build"
+VOLATILE = frozenset({"size"})
+WORKS = {"pull": pull.__name__, "build": build.__name__, "receive": __name__}
+"""The module that has the job of each way to get an image."""
+CONFIG = (
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Labels",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "User",
+    "Volumes",
+    "WorkingDir",
+)
+"""The part of an image's configuration that says how it runs; engines of several versions tell the rest differently."""
+
+
+def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+    """The image under `ask["name"]`, or None.
+
+    Keys: `reference`; `digest` (of the registry's index: the pinned one where the image has it, else any, else "");
+    `manifest` (of this platform's manifest; None where the engine does not tell it); `platform`; `fits` (it is for the
+    declared platform, else for the node's own); `content`; `build` (the label of a build of ours or ""); `archive`
+    (`declared` or `other`, where `like` was asked); `size` in bytes.
+    """
+    at = ask.get("at") or docker.SOCKET
+    query = {"manifests": "1"} if docker.speaks((1, 48), at) else None
+    found = docker.inspect_image(ask["name"], at=at, query=query)
+    return None if found is None else state(found, ask, docker.versions(at))
+
+
+def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]:
+    """The state out of `GET /images/NAME/json` and, for the node's own platform, `GET /version`."""
+    digests = index_digests(found, ask["repository"])
+    layers = list((found.get("RootFS") or {}).get("Layers") or [])
+    config = found.get("Config") or {}
+    platform = "/".join(part for part in (found.get("Os"), found.get("Architecture"), found.get("Variant")) if part)
+    wanted = ask.get("platform") or f"{engine.get('Os')}/{engine.get('Arch')}"
+    seen = {
+        "reference": ask["name"],
+        "digest": ask["digest"] if ask.get("digest") in digests else (digests[0] if digests else ""),
+        "manifest": manifest(found, wanted, digests, ask.get("manifest")),
+        "platform": platform,
+        "fits": fits(platform, wanted),
+        "content": content(layers, config),
+        "build": str((config.get("Labels") or {}).get(LABEL, "")),
+        "size": found.get("Size"),
+    }
+    if (like := ask.get("like")) is not None:
+        equal = content(like["layers"], like["config"]) == seen["content"]
+        seen["archive"] = "declared" if equal else "other"
+    return seen
+
+
+def index_digests(found: dict[str, Any], repository: str) -> list[str]:
+    """The digests under which this repository's image is known; the last word of a containerd store comes first."""
+    own = [str(each).rpartition("@") for each in found.get("RepoDigests") or []]
+    target = (found.get("Descriptor") or {}).get("digest")
+    digests = [digest for name, _, digest in own if name == repository]
+    return sorted(digests, key=lambda digest: digest != target)
+
+
+def manifest(found: dict[str, Any], platform: str, digests: list[str], pinned: str | None) -> str | None:
+    """The digest of the platform's manifest; None for an engine that keeps only what it pulled by."""
+    for each in found.get("Manifests") or []:
+        told = (each.get("ImageData") or {}).get("Platform") or {}
+        name = "/".join(str(told[key]) for key in ("os", "architecture", "variant") if told.get(key))
+        if each.get("Kind") == "image" and each.get("Available") and fits(name, platform):
+            return str(each.get("ID"))
+    return pinned if pinned in digests else None
+
+
+def content(layers: list[str], config: dict[str, Any]) -> str:
+    """A digest of the ordered layers and of how the image runs; equal on every engine that has the same image."""
+    kept = {key: config[key] for key in CONFIG if config.get(key)}
+    told = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(told.encode()).hexdigest()
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Bring the image here as `act["how"]` says; load: out of what the controller sends, the others as jobs."""
+    if want is None:
+        remove(ask)
+    elif act["how"] == "load":
+        pull.tag(load.sent(call, ask, act), ask)
+    else:
+        key = f"image {ask['name']}"
+        jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
+
+
+def remove(ask: dict[str, Any]) -> None:
+    """Take the name away, and the image with its last name. Raises Refused while a container uses it."""
+    try:
+        docker.act("DELETE", f"/images/{docker.quoted(ask['name'])}", at=ask.get("at"))
+    except docker.EngineError as error:
+        if error.status == 409:
+            raise Refused(
+                f"{ask['name']} is in use: {error.message}", hint="stop and remove the container that uses it first"
+            ) from None
+        raise
+
+
+def receive(job: jobs.Job, args: dict[str, Any]) -> None:
+    """The job: load what another node passes on, prove that it is what was asked for, then give it the name."""
+
+    if args.get("attached"):
+        raise Refused("the job that received it ended just now", "stale", hint="run apply again")
+    peer = args["peer"]
+    try:
+        loaded = load.passed(job, args)
+    finally:
+        load.good_bye(args)
+    found = docker.inspect_image(loaded, at=args.get("at"))
+    if found is None:
+        raise Refused(f"Docker says that it has loaded {loaded}, and does not have it", hint="run apply again")
+    seen = state(found, args, docker.versions(args.get("at") or docker.SOCKET))
+    if seen["content"] == peer["content"] and seen["build"] == (args["build"] or seen["build"]) and seen["fits"]:
+        return pull.tag(loaded, args)
+    if not found.get("RepoTags"):
+        build.discard(loaded, args)
+    if not seen["fits"]:
+        what, hint = f"is for {seen['platform']}, which this node does not run", "declare `image.spread: false`"
+    else:
+        what, hint = f"is not what {peer['node']} told of it", f"look at {peer['node']}: it passes on another image"
+    raise Refused(f"{args['name']} from {peer['node']} {what}; it got no name here", hint=hint)
+
+
+def relay(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """Start the relay of an image: what `observe` is asked, `build` or "", and what `passing.begin` takes.
+
+    Returns `{port, content, size}`. Raises Refused where the image is not the one.
+    """
+    from sparkops.programs.transfer import serve_image  # acts only: a look does not pay for it
+
+    at = args.get("at") or docker.SOCKET
+    found = docker.inspect_image(args["name"], at=at)
+    seen = state(found, args, docker.versions(at)) if found is not None else None
+    if found is None or seen is None or args["build"] not in ("", seen["build"]):
+        raise Refused(f"{args['name']} is not there as declared", hint="run apply again")
+    size = int(found.get("Size") or 0)
+    pull.room(size, at=at)
+    return {
+        **serve_image.begin({**args, "image": found["Id"], "size": size}),
+        "content": seen["content"],
+        "size": size,
+    }
+
+
+def running(call: Call, args: dict[str, Any]) -> bool:
+    """Whether a job that gets this image runs already: `{ask, act}`."""
+    return jobs.attachable(f"image {args['ask']['name']}", args["act"]["attach"])
+
+
+JOBS = {"receive": receive}
+CALLS = {"relay": relay, "running": running}

@@ -1,0 +1,44 @@
+"""Symbolic links on the node: replaced in one step; a real file or directory is never replaced by one."""
+
+import contextlib
+import os
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.system import safe_path
+
+
+def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+    """Type, and for a link its target as it is written."""
+    try:
+        with safe_path.place(ask["path"]) as place:
+            found = place.stat()
+            if found is None:
+                return None
+            state = {"type": safe_path.sort_of(found.st_mode)}
+            if state["type"] == "link":
+                state["target"] = os.readlink(place.name, dir_fd=place.folder)
+            return state
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Bring the link from `found` to `want`."""
+    with safe_path.explained(ask["path"]), safe_path.place(ask["path"]) as place:
+        present = place.stat()
+        if present is not None and safe_path.sort_of(present.st_mode) != "link":
+            raise Refused(
+                f"{place.path} is no symbolic link but a {safe_path.sort_of(present.st_mode)}",
+                hint="move it away first; sparkops never replaces it by a link",
+            )
+        if want is None:
+            os.unlink(place.name, dir_fd=place.folder)
+            os.fsync(place.folder)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.beside, dir_fd=place.folder)
+        os.symlink(want["target"], place.beside, dir_fd=place.folder)
+        safe_path.publish(place)

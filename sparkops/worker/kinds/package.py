@@ -1,0 +1,245 @@
+"""Packages on the node: seen by one dpkg-query for all, changed by apt-get, never at the price of another package.
+
+A package manager is never killed: it outlives the session, and the next run waits for its lock.
+"""
+
+import contextlib
+import fnmatch
+import os
+import time
+from typing import Any, NamedTuple
+
+from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.system import long_process, processes
+
+FORMAT = "${Package}\t${Architecture}\t${Version}\t${Status}\n"
+PRESENT = frozenset(
+    {"installed", "half-configured", "unpacked", "half-installed", "triggers-awaited", "triggers-pending"}
+)
+SETTLED = frozenset({"installed", "triggers-awaited", "triggers-pending"})
+"""States that count as installed: pending triggers are run by dpkg itself, at its next turn."""
+ENV = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "DEBIAN_PRIORITY": "critical",
+    "APT_LISTCHANGES_FRONTEND": "none",
+    "NEEDRESTART_SUSPEND": "1",
+}
+"""No questions, and no restarts of services behind the user's back."""
+LOCK_WAIT = 60
+LIMIT = 1800.0
+FRESH = 3600.0
+"""Seconds for which a package list counts as new, unless a source was added meanwhile."""
+STAMP = "/run/sparkops/apt-updated"
+SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/preferences.d")
+SHOWN = ("Get:", "Fetched ", "Preparing ", "Unpacking ", "Setting up ", "Removing ", "Processing ", "Waiting ")
+HINTS = {
+    "dpkg was interrupted": "run `dpkg --configure -a` on the node and look at what it says",
+    "Could not get lock": "another package manager runs (unattended-upgrades?); wait for it, then apply again",
+    "remove is disabled": "it would remove other packages; say which with `state: absent`, or choose a version",
+    "Held packages were changed": "the package is held; declare `hold:` with it to let sparkops change it",
+    "No space left": "free some space: `df -h / /var`, `apt-get clean`",
+    "enough free space": "free some space: `df -h / /var`, `apt-get clean`",
+    "unmet dependencies": "see `apt-cache policy` of the packages named",
+}
+
+
+class Package(NamedTuple):
+    """One line of dpkg-query: a package that has something on the disk."""
+
+    name: str
+    architecture: str
+    version: str
+    wish: str
+    status: str
+
+
+def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """status, version and hold of each named package; held and unheld names for each pattern."""
+    code, out, err = processes.ask(["dpkg-query", "--show", "--showformat=" + FORMAT])
+    if code != 0:
+        raise Unknown(f"dpkg-query ended with {code}: {err.strip()}")
+    packages = parse(out)
+    return {identity: _state(ask, packages) for identity, ask in asks.items()}
+
+
+def parse(text: str) -> list[Package]:
+    """The packages of dpkg-query's answer that have something on the disk."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split("\t")
+        status = fields[-1].split()
+        if len(fields) == 4 and len(status) == 3 and status[2] in PRESENT:
+            found.append(Package(fields[0], fields[1], fields[2], status[0], status[2]))
+    return found
+
+
+def _state(ask: dict[str, Any], packages: list[Package]) -> dict[str, Any] | None:
+    name: str = ask["name"]
+    if ask.get("pattern"):
+        matching = [each for each in packages if fnmatch.fnmatchcase(each.name, name)]
+        return {
+            "held": sorted({each.name for each in matching if each.wish == "hold"}),
+            "unheld": sorted({each.name for each in matching if each.wish != "hold"}),
+        }
+    found = of_name(name, packages)
+    if found is None:
+        return None
+    status = "installed" if found.status in SETTLED else found.status
+    return {"status": status, "version": found.version, "hold": found.wish == "hold"}
+
+
+def of_name(name: str, packages: list[Package]) -> Package | None:
+    """The package of a name, of the node's own architecture unless the name says another (`libc6:arm64`)."""
+    bare, _, architecture = name.partition(":")
+    native = next((each.architecture for each in packages if each.name == "dpkg"), "")
+    wanted = (architecture,) if architecture else (native, "all")
+    return next((each for each in packages if each.name == bare and each.architecture in wanted), None)
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Install, change, remove, hold or release. `act`: `update` the package lists first, `holds` (hold is declared)."""
+    name: str = ask["name"]
+    if ask.get("pattern"):
+        key = "unheld" if "unheld" in (want or {}) else "held"
+        processes.run(["apt-mark", "hold" if key == "unheld" else "unhold", *(found or {})[key]])
+        return
+    if want is None:
+        _remove(call, name, holds=bool(act.get("holds")))
+        return
+    if found is None or found["status"] != "installed" or not matches(found["version"], want.get("version")):
+        _install(call, name, want.get("version"), act)
+    if "hold" in want:
+        processes.run(["apt-mark", "hold" if want["hold"] else "unhold", name])
+
+
+def matches(version: str, wanted: str | None) -> bool:
+    """Whether a version is the wanted one, exactly or by a pattern such as `580.95.*`."""
+    return wanted is None or version == wanted or fnmatch.fnmatchcase(version, wanted)
+
+
+def _install(call: Call, name: str, version: str | None, act: dict[str, Any]) -> None:
+    trouble = _update(call) if act.get("update") else ""
+    argv = ["install", "--no-install-recommends", "--no-remove"]
+    if act.get("holds"):
+        argv.append("--allow-change-held-packages")
+    try:
+        if version is not None:
+            argv.append("--allow-downgrades")
+            name = f"{name}={_choose(call, name, version, renew=bool(act.get('update')))}"
+        _apt(call, [*argv, name])
+    except Refused as error:
+        if not trouble:
+            raise
+        hint = f"the package lists could not be renewed before: {trouble}"
+        raise Refused(str(error), hint=hint, detail=error.detail) from None
+
+
+def _choose(call: Call, name: str, version: str, *, renew: bool) -> str:
+    """The newest version that the node's repositories have and that matches; with `renew` also one of a minute ago."""
+    offered = versions(processes.ask(["apt-cache", "madison", name])[1])
+    if renew and not any(matches(each, version) for each in offered):
+        with contextlib.suppress(Refused):
+            _apt(call, ["update"])
+        offered = versions(processes.ask(["apt-cache", "madison", name])[1])
+    for each in offered:
+        if matches(each, version):
+            return each
+    if not offered:
+        raise Refused(
+            f"no repository of the node has the package {name}",
+            hint="correct the name, or declare its repository in /etc/apt/sources.list.d",
+        )
+    raise Refused(f"no version of {name} matches {version}", hint=f"the node can have: {', '.join(offered[:8])}")
+
+
+def versions(madison: str) -> list[str]:
+    """The versions in `apt-cache madison`'s answer, newest first as it gives them."""
+    rows = [[field.strip() for field in line.split("|")] for line in madison.splitlines()]
+    return list(dict.fromkeys(row[1] for row in rows if len(row) == 3 and row[2].endswith("Packages")))
+
+
+def _update(call: Call) -> str:
+    """Renew the package lists where they are old; returns what went wrong, which need not matter."""
+    if fresh(time.time()):
+        return ""
+    try:
+        _apt(call, ["update"])
+    except Refused as error:
+        return str(error)
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(STAMP), mode=0o755, exist_ok=True)
+        with open(STAMP, "w", encoding="utf-8"):
+            os.utime(STAMP)
+    return ""
+
+
+def fresh(now: float) -> bool:
+    """Whether the lists were renewed lately, and after the last change of the sources."""
+    try:
+        renewed = os.stat(STAMP).st_mtime
+    except OSError:
+        return False
+    paths = list(SOURCES)
+    for folder in SOURCES:
+        with contextlib.suppress(OSError):
+            paths += [os.path.join(folder, name) for name in os.listdir(folder)]
+    changed = [0.0]
+    for path in paths:
+        with contextlib.suppress(OSError):
+            changed.append(os.stat(path).st_mtime)
+    return now - FRESH < renewed <= now and renewed > max(changed)
+
+
+def _remove(call: Call, name: str, *, holds: bool) -> None:
+    held = ["--allow-change-held-packages"] if holds else []
+    code, out, _ = processes.ask(["apt-get", "--simulate", *held, "remove", "--", name], timeout=60.0)
+    others = sorted(removed(out) - {name, name.partition(":")[0]})
+    if code == 0 and others:
+        raise Refused(
+            f"removing {name} would also remove {', '.join(others)}",
+            hint="declare those absent first, if they shall go",
+        )
+    _apt(call, ["remove", *held, name])
+
+
+def removed(simulation: str) -> set[str]:
+    """The packages that a simulated apt-get run would take away."""
+    lines = (line.split() for line in simulation.splitlines())
+    return {words[1].partition(":")[0] for words in lines if len(words) > 1 and words[0] in ("Remv", "Purg")}
+
+
+def _apt(call: Call, words: list[str]) -> None:
+    """Run apt-get; where an earlier run was cut off by a power loss, let dpkg finish that and run again."""
+    try:
+        _apt_once(call, words)
+    except Refused as error:
+        if "dpkg was interrupted" not in str(error) + error.detail:
+            raise
+        call.progress("dpkg was interrupted earlier; letting it finish")
+        argv = ["dpkg", "--force-confdef", "--force-confold", "--configure", "--pending"]
+        long_process.run(call, argv, timeout=LIMIT, env=ENV, line=_teller(call))
+        _apt_once(call, words)
+
+
+def _apt_once(call: Call, words: list[str]) -> None:
+    options = ["-y", "-q", "-o", f"DPkg::Lock::Timeout={LOCK_WAIT}"]
+    options += ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
+    try:
+        long_process.run(call, ["apt-get", *options, *words], timeout=LIMIT, env=ENV, line=_teller(call))
+    except Refused as error:
+        if error.type == "cancelled":
+            raise
+        said = [line[2:].strip() for line in error.detail.splitlines() if line.startswith("E:")]
+        what = f"apt-get {words[0]}: {said[0]}" if said else str(error)
+        hint = next((hint for part, hint in HINTS.items() if part in error.detail), "")
+        raise Refused(what, hint=hint, detail=error.detail) from None
+
+
+def _teller(call: Call) -> Any:
+    def tell(line: str) -> None:
+        if line.startswith(SHOWN):
+            call.progress(line[:120])
+
+    return tell

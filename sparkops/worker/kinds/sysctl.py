@@ -1,0 +1,134 @@
+"""Kernel parameters on the node: the value now (`/proc/sys`) and the one after the next start (`sysctl.d`).
+
+The order in which the files are read, and which win, is that of sysctl.d(5): by file name over all folders, of equal
+names the one in the first folder, of equal keys the last line.
+"""
+
+import contextlib
+import errno
+import os
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.system import safe_path
+
+PROC = "/proc/sys"
+FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
+
+
+def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """For each `key`: value, persisted (in our own file) and overridden_by (a later file that sets another value).
+
+    With `absent` only our own file counts: without it the answer is None.
+    """
+    files = read_files(FOLDERS)
+    states: dict[str, Any] = {}
+    for identity, ask in asks.items():
+        try:
+            states[identity] = _state(ask, files)
+        except OSError as error:
+            states[identity] = Unknown(f"{error.filename}: {error.strerror}")
+    return states
+
+
+def _state(ask: dict[str, Any], files: list[tuple[str, dict[str, str]]]) -> dict[str, Any] | None:
+    key = path_of(ask["key"])
+    own = os.path.join(FOLDERS[0], ask["file"])
+    persisted = None
+    with contextlib.suppress(FileNotFoundError), open(own, encoding="utf-8", errors="replace") as file:
+        persisted = parse(file.read()).get(key, "")
+    if ask.get("absent"):
+        return None if persisted is None else {"persisted": persisted}
+    return {"value": running(key), "persisted": persisted, "overridden_by": overriding(key, ask["file"], files)}
+
+
+def running(key: str) -> str | None:
+    """The kernel's value of a parameter (named as a path below /proc/sys); None where this kernel has none."""
+    try:
+        with open(os.path.join(PROC, key), encoding="utf-8", errors="replace") as file:
+            return plain(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def path_of(key: str) -> str:
+    """`net/ipv4/ip_forward` of a key in either spelling: what comes first, dot or slash, separates."""
+    first = next((char for char in key if char in "./"), "/")
+    return key if first == "/" else key.translate({ord("."): "/", ord("/"): "."})
+
+
+def plain(value: object) -> str:
+    """A value with its white space made single blanks, as the kernel reads it; a number may come from a fact."""
+    return " ".join(str(value).split())
+
+
+def parse(text: str) -> dict[str, str]:
+    """The parameters that a sysctl.d file sets, by path; patterns and exclusions are left out."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line[0] in "#;" or "=" not in line:
+            continue
+        key, _, value = line.partition("=")
+        found[path_of(key.strip().removeprefix("-").strip())] = plain(value)
+    return found
+
+
+def read_files(folders: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
+    """All sysctl.d files that count, in the order in which they are read: (path, what it sets)."""
+    chosen: dict[str, str] = {}
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for name in os.listdir(folder):
+                if name.endswith(".conf"):
+                    chosen.setdefault(name, os.path.join(folder, name))
+    files = []
+    for name in sorted(chosen):
+        with contextlib.suppress(FileNotFoundError), open(chosen[name], encoding="utf-8", errors="replace") as file:
+            files.append((chosen[name], parse(file.read())))
+    return files
+
+
+def overriding(key: str, own: str, files: list[tuple[str, dict[str, str]]]) -> dict[str, str] | None:
+    """The last file after `own` that sets the key, as {path, value}; None where ours is the last word."""
+    later = [(path, values[key]) for path, values in files if os.path.basename(path) > own and key in values]
+    return {"path": later[-1][0], "value": later[-1][1]} if later else None
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Set the value now, then for the next start: a value that the kernel refuses is not left in a file."""
+    own = os.path.join(FOLDERS[0], ask["file"])
+    if want is None:
+        with safe_path.explained(own), safe_path.place(own) as place:
+            os.unlink(place.name, dir_fd=place.folder)
+            os.fsync(place.folder)
+        return
+    key, value = path_of(ask["key"]), plain(want["value"])
+    if running(key) != value:
+        _set(ask["key"], os.path.join(PROC, key), value)
+    if (found or {}).get("persisted") != value:
+        text = f"# Written by sparkops\n{ask['key']} = {value}\n"
+        with safe_path.explained(own), safe_path.place(own) as place:
+            safe_path.write(place, text.encode(), mode=0o644, owner=(-1, -1))
+
+
+def _set(key: str, path: str, value: str) -> None:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        try:
+            os.write(handle, (value + "\n").encode())
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not os.path.exists(path):
+            raise Refused(
+                f"this kernel has no parameter {key}", hint="load the module that brings it, or correct the name"
+            ) from None
+        if error.errno in (errno.EINVAL, errno.ENOENT, errno.ERANGE):
+            raise Refused(f"the kernel does not take {value!r} for {key}", hint="correct the value") from None
+        raise Refused(
+            f"the kernel does not let {key} be changed: {error.strerror}",
+            hint="in a container or with a locked-down kernel some parameters are read-only",
+        ) from None

@@ -1,0 +1,302 @@
+"""The node half of `unit`: one `systemctl show` for all units, and the files and processes behind them."""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.record import claims
+from sparkops.worker.requests import claimed
+from sparkops.worker.system import docker, processes, safe_path
+
+VOLATILE = frozenset({"state", "result", "restarts", "text"})
+UNITS = "/etc/systemd/system"
+STAMPS = "/run/sparkops/units"
+PROC = "/proc"
+TEXT_LIMIT = 64 << 10
+SYSTEMCTL = ["systemctl", "--no-pager", "--no-ask-password"]
+SHOWN = (
+    *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload", "FragmentPath"),
+    *("DropInPaths", "MainPID", "Result", "NRestarts", "StatusText", "Job"),
+)
+POLL = 0.25
+VARIABLE = b"SPARKOPS_INPUTS="
+STARTING = frozenset({"systemd", "systemd-executor"})
+"""Names of programs that a forked process still is before it becomes the unit's own."""
+
+
+def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The states of all units, from one process; one unit's trouble leaves the others known."""
+    more = sorted({name for ask in asks.values() for name in ask.get("properties", ())})
+    shown = show([ask["name"] for ask in asks.values()], more)
+    states: dict[str, Any] = {}
+    for identity, ask in asks.items():
+        try:
+            states[identity] = _state(ask, shown[ask["name"]])
+        except Unknown as error:
+            states[identity] = error
+        except OSError as error:
+            states[identity] = Unknown(f"{error.filename}: {error.strerror}")
+    return states
+
+
+def show(names: list[str], more: Iterable[str] = ()) -> dict[str, dict[str, str]]:
+    """What systemd says of these units, by name. Raises Unknown when it doesn't answer, or not for all."""
+    wanted = list(dict.fromkeys(names))
+    if not wanted:
+        return {}
+    properties = ",".join(dict.fromkeys([*SHOWN, *more]))
+    status, out, err = processes.ask([*SYSTEMCTL, "show", "--property=" + properties, "--", *wanted])
+    blocks = [dict(_pair(line) for line in block.splitlines()) for block in out.split("\n\n") if block.strip()]
+    if status != 0 or len(blocks) != len(wanted):
+        said = err.strip().splitlines() or [f"systemctl show ended with {status}, {len(blocks)} answers"]
+        raise Unknown(f"systemd did not answer: {said[-1]}")
+    return dict(zip(wanted, blocks, strict=True))
+
+
+def _pair(line: str) -> tuple[str, str]:
+    key, _, value = line.partition("=")
+    return key, value
+
+
+def _state(ask: dict[str, Any], shown: dict[str, str]) -> dict[str, Any] | None:
+    path = os.path.join(UNITS, ask["name"])
+    text = _text(path)
+    there = text is not None or shown.get("LoadState") != "not-found" or os.path.islink(path)
+    active = shown.get("ActiveState", "")
+    if not there and active == "inactive" and (ask["content"] or not ask["present"]):
+        return None
+    state: dict[str, Any] = {
+        "exists": there,
+        "enabled": shown.get("UnitFileState") == "enabled",
+        "masked": shown.get("LoadState") == "masked" or shown.get("UnitFileState", "").startswith("masked"),
+        "running": running(shown),
+        "failed": active == "failed",
+        "reload_needed": shown.get("NeedDaemonReload") == "yes",
+        "drop_ins": sorted({*shown.get("DropInPaths", "").split(), *_drop_ins(ask["name"])}),
+        "state": f"{active} ({shown.get('SubState', '')})",
+        "result": shown.get("Result", ""),
+        "restarts": int(shown.get("NRestarts") or 0),
+    }
+    if ask["content"]:
+        state["content"] = "sha256:" + hashlib.sha256(text).hexdigest() if text is not None else None
+        if text is not None and state["content"] != ask["content"] and len(text) <= TEXT_LIMIT:
+            state["text"] = text.decode(errors="replace")
+    if ask["inputs"]:
+        state["inputs"] = inputs_of(ask["name"], shown) if state["running"] else None
+    if ask.get("container"):
+        state.update(_container(ask, bool(state["running"])))
+    for name in ask.get("properties", ()):
+        state[f"property.{name}"] = shown.get(name, "")
+    return state
+
+
+def running(shown: dict[str, str]) -> bool:
+    """Whether it runs or is on its way to: a unit that waits for its automatic restart does not run."""
+    active = shown.get("ActiveState")
+    if active == "activating":
+        return shown.get("SubState") not in ("auto-restart", "auto-restart-queued")
+    return active in ("active", "reloading", "refreshing")
+
+
+def _text(path: str) -> bytes | None:
+    """The unit file that stands there itself; a link (a mask, an alias) is none."""
+    if os.path.islink(path):
+        return None
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        return file.read()
+
+
+def _drop_ins(name: str) -> list[str]:
+    """Those that stand there, also where systemd has not read them yet."""
+    folder = os.path.join(UNITS, name + ".d")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return [os.path.join(folder, entry) for entry in os.listdir(folder) if entry.endswith(".conf")]
+    return []
+
+
+def inputs_of(name: str, shown: dict[str, str]) -> str:
+    """The digest that the running unit was started from; "" where it says none. Raises Unknown, OSError."""
+    pid = int(shown.get("MainPID") or 0)
+    if pid:
+        return _from_process(pid)
+    try:
+        with open(os.path.join(STAMPS, name), encoding="utf-8") as file:
+            return file.read(4096).strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _from_process(pid: int) -> str:
+    """From a process's environment, once it has become its own program: before and amid that it is systemd's, or empty.
+
+    The program is asked for first: an environment read before it may still be that of another.
+    """
+    folder = os.path.join(PROC, str(pid))
+    for _ in range(40):
+        try:
+            program = os.path.basename(os.readlink(os.path.join(folder, "exe")))
+            with open(os.path.join(folder, "environ"), "rb") as file:
+                entries = file.read().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            raise Unknown("its main process ended while it was looked at") from None
+        for entry in entries:
+            if entry.startswith(VARIABLE):
+                return entry[len(VARIABLE) :].decode(errors="replace")
+        if program not in STARTING and any(entries):
+            return ""
+        time.sleep(0.05)
+    return ""
+
+
+def _container(ask: dict[str, Any], runs: bool) -> dict[str, Any]:
+    """What the unit's running container was made from; None where none runs (yet). Raises Unknown."""
+    found = docker.inspect_container(ask["container"]) if runs else None
+    if found is None or not (found.get("State") or {}).get("Running"):
+        return dict.fromkeys(("container_inputs", "container_image", "container_checkpoint", "secret_inputs"))
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    state: dict[str, Any] = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
+    if ask.get("image"):
+        image = docker.inspect_image(ask["image"]) or {}
+        state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
+    if ask.get("model"):
+        loaded = labels.get("sparkops.checkpoint")
+        state["container_checkpoint"] = "current" if loaded == _record_digest(ask["model"]) else "other"
+    if ask.get("secret") is not None:
+        key = claimed.node_key(ask["state_dir"])
+        label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
+        equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
+        state["secret_inputs"] = "declared" if equal else "other"
+    return state
+
+
+def _record_digest(folder: str) -> str:
+    """SHA-256 of the record that says what a checkpoint's folder holds now, as the launcher took it; "" without one."""
+    try:
+        with open(os.path.join(folder, ".sparkops", "manifest.json"), "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except FileNotFoundError:
+        return ""
+
+
+RUNS = ("inputs", "container_inputs", "container_image", "container_checkpoint", "secret_inputs")
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Bring the unit to `want`; None stops, disables and removes it."""
+    name = ask["name"]
+    if want is None:
+        _remove(call, name)
+        return
+    found = found or {}
+    if ask.get("secret") is not None:
+        claims.make_key(ask["state_dir"])
+    if want.get("masked") is False and found.get("masked"):
+        processes.run([*SYSTEMCTL, "unmask", "--", name])
+    if "content" in want and want["content"] != found.get("content"):
+        _refuse_vendor(name)
+        with safe_path.place(os.path.join(UNITS, name)) as place:
+            safe_path.write(place, act["content"], mode=0o644, owner=(-1, -1))
+        processes.run([*SYSTEMCTL, "daemon-reload"])
+    elif found.get("reload_needed") or "content" not in want:
+        # Of a unit that a package brings, systemd does not notice the first drop-in: it has cached which folders exist.
+        processes.run([*SYSTEMCTL, "daemon-reload"])
+    if "enabled" in want and want["enabled"] != found.get("enabled", False):
+        processes.run([*SYSTEMCTL, "enable" if want["enabled"] else "disable", "--", name])
+    if want.get("running") is False and found.get("running"):
+        change(call, "stop", name)
+    if want.get("masked") and not found.get("masked"):
+        processes.run([*SYSTEMCTL, "mask", "--", name])
+    if want.get("running"):
+        _run(call, name, found, want, act)
+
+
+def _refuse_vendor(name: str) -> None:
+    fragment = show([name])[name].get("FragmentPath", "")
+    if fragment and not fragment.startswith((UNITS + "/", "/run/")):
+        raise Refused(
+            f"{name} comes with the system ({fragment}); a text of ours would hide it",
+            hint="choose another name, or declare a drop-in as a file",
+        )
+
+
+def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:
+    now, wait = show([name])[name], bool(act.get("wait", True))
+    other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)
+    if now.get("ActiveState") == "failed" or now.get("Result") == "start-limit-hit":
+        processes.run([*SYSTEMCTL, "reset-failed", "--", name])
+    if not running(now):
+        change(call, "start", name, wait)
+    elif other or act.get("again"):
+        change(call, "restart", name, wait)
+
+
+def change(call: Call, verb: str, name: str, wait: bool = True) -> None:
+    """Start, stop or restart, following systemd's job; without `wait` only until the new process is there.
+
+    A session that ends leaves the job to systemd. Raises Refused with the journal's last lines when it fails.
+    """
+    old = show([name])[name].get("MainPID", "0")
+    processes.run([*SYSTEMCTL, "--no-block", verb, "--", name])
+    started = time.monotonic()
+    while True:
+        now = show([name])[name]
+        status = now.get("StatusText") or now.get("SubState", "")
+        call.progress(f"{name}: {status}", done=round(time.monotonic() - started), unit="s")
+        fresh = now.get("ActiveState") == "activating" and now.get("MainPID") not in ("0", old)
+        if not now.get("Job") or (not wait and fresh):
+            break
+        if call.stopping.wait(POLL):
+            raise Refused(f"no longer waited for: systemd goes on with the {verb} of {name}", "cancelled")
+    bad = running(now) if verb == "stop" else not (running(now) or _was_short(now))
+    if bad:
+        raise Refused(
+            f"{name} did not {verb}: {now.get('ActiveState')}, result {now.get('Result')}",
+            hint=f"journalctl -u {name} on the node tells more",
+            detail=journal(name),
+        )
+
+
+def _was_short(shown: dict[str, str]) -> bool:
+    """A oneshot without RemainAfterExit that did its work is inactive again, with success."""
+    return shown.get("ActiveState") == "inactive" and shown.get("Result") == "success"
+
+
+def journal(name: str, lines: int = 40) -> str:
+    """The last lines that the unit said; "" where the journal can't tell."""
+    argv = ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"--unit={name}"]
+    with contextlib.suppress(Unknown):
+        return processes.ask(argv)[1]
+    return ""
+
+
+def _remove(call: Call, name: str) -> None:
+    path = os.path.join(UNITS, name)
+    now = show([name])[name]
+    active = now.get("ActiveState") not in ("inactive", "failed")
+    fragment = now.get("FragmentPath", "")
+    if fragment != path and not os.path.islink(path) and (fragment or active):
+        raise Refused(
+            f"{fragment or name} is not sparkops' to remove",
+            hint="declare it `running: false, enabled: false, masked: true`, or remove the package that brings it",
+        )
+    if active:
+        change(call, "stop", name)
+    if now.get("UnitFileState") in ("enabled", "enabled-runtime"):
+        processes.run([*SYSTEMCTL, "disable", "--", name])
+    for each in (path, os.path.join(STAMPS, name)):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(each)
+    processes.run([*SYSTEMCTL, "daemon-reload"])
+    if show([name])[name].get("ActiveState") == "failed":
+        processes.run([*SYSTEMCTL, "reset-failed", "--", name])

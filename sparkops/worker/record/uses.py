@@ -1,0 +1,169 @@
+"""Who on this node uses a folder or an image: containers, units, services' specs, programs, jobs, other clusters.
+
+Looking only. What can't be looked at is never taken for unused: in doubt it says used, or why it can't tell.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from sparkops.worker.calls import Unknown
+from sparkops.worker.requests import claimed
+from sparkops.worker.system import docker, jobs
+
+UNITS = "/etc/systemd/system"
+SPECS = "/etc/sparkops/services"
+PROC = "/proc"
+TEXT_LIMIT = 1 << 20
+"""Bytes of a unit or a spec that are read."""
+
+
+class Uses:
+    """What was found at one look. Each question is answered by the first reason found, "" where there is none.
+
+    `containers` as the engine lists them; `texts` are units and specs by path; `programs` argument lists by number;
+    `others` the claims of other clusters, key → their names; `working` the keys of running jobs. `blind` says why the
+    containers could not be looked at.
+    """
+
+    def __init__(
+        self,
+        containers: list[dict[str, Any]],
+        texts: dict[str, str],
+        programs: dict[int, list[str]],
+        others: dict[str, list[str]],
+        working: list[str],
+        blind: str = "",
+    ) -> None:
+        self.containers = containers
+        self.texts = texts
+        self.programs = programs
+        self.others = others
+        self.working = working
+        self.unknown = f"whether a container uses it is not known: {blind}" if blind else ""
+
+    def job(self, key: str) -> str:
+        """A job that works on it (`checkpoint /models/x`)."""
+        return "a job works on it now" if key in self.working else ""
+
+    def cluster(self, key: str) -> str:
+        """Another cluster that claims it."""
+        names = self.others.get(key)
+        return f"the cluster {', '.join(names)} uses it too" if names else ""
+
+    def folder(self, path: str) -> str:
+        """Who uses a folder, something in it, or a folder around it."""
+        for each in self.containers:
+            sources = [str(mount.get("Source") or "") for mount in each.get("Mounts") or []]
+            if any(overlaps(path, source) for source in sources):
+                return _container(each)
+        for place, text in self.texts.items():
+            if _mounted(path, text):
+                return f"{place} names it"
+        for number, argv in self.programs.items():
+            if any(_named(path, word) for word in argv):
+                return f"the process {number} ({os.path.basename(argv[0])}) was started with it"
+        return self.unknown
+
+    def image(self, names: list[str], identity: str) -> str:
+        """Who uses an image, by one of its names or by the engine's id."""
+        for each in self.containers:
+            if each.get("ImageID") == identity or each.get("Image") in (*names, identity):
+                return _container(each)
+        for place, text in self.texts.items():
+            if any(re.search(rf"(?<![\w.:/@-]){re.escape(name)}(?![\w.:/@-])", text) for name in names):
+                return f"{place} names it"
+        return self.unknown
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether one path is the other, lies in it, or around it. The root folder is around nothing: monitors mount it."""
+    one, other = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return "/" not in (one, other) and (one.startswith(other) or other.startswith(one))
+
+
+def _named(path: str, text: str) -> bool:
+    return re.search(rf"(?<![\w/.-]){re.escape(path)}(?![\w.@+-])", text) is not None
+
+
+def _mounted(path: str, text: str) -> bool:
+    """Whether a text names the path, or mounts a folder around it (`-v /srv:/srv`, `source=/srv`)."""
+    if _named(path, text):
+        return True
+    above = os.path.dirname(path)
+    while above != "/":
+        around = re.escape(above)
+        if re.search(rf"(?<![\w/.-]){around}/?:/|(?:source|src)=\"?{around}/?(?![\w/.-])", text):
+            return True
+        above = os.path.dirname(above)
+    return False
+
+
+def _container(each: dict[str, Any]) -> str:
+    names = [str(name).lstrip("/") for name in each.get("Names") or []] or [str(each.get("Id"))[:12]]
+    return f"the container {names[0]} ({each.get('State') or 'in an unknown state'}) uses it"
+
+
+def look(state_dir: str, cluster: str) -> Uses:
+    """Look at the whole node. Raises OSError."""
+    containers, blind = _containers()
+    others: dict[str, list[str]] = {}
+    for name, record in claimed.records(state_dir).items():
+        for key in record if name != cluster else ():
+            others.setdefault(key, []).append(name)
+    return Uses(
+        containers,
+        dict(texts()),
+        dict(_programs()),
+        {key: sorted(names) for key, names in others.items()},
+        [str(job["key"]) for job in jobs.running()],
+        blind,
+    )
+
+
+def _containers() -> tuple[list[dict[str, Any]], str]:
+    """The engine's containers, none where no engine is installed; and why they are not known, or ""."""
+    try:
+        return docker.containers(), ""
+    except Unknown as error:
+        installed = os.path.exists(docker.SOCKET) or shutil.which("dockerd") is not None
+        return [], str(error) if installed else ""
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """The units that somebody wrote on this node, their drop-ins, and the specs of services: path and text."""
+    for folder, ending in ((UNITS, ".service"), (SPECS, ".json")):
+        for name in _names(folder):
+            path = os.path.join(folder, name)
+            if name.endswith(ending):
+                yield from _text(path)
+            elif name.endswith(ending + ".d"):
+                for inner in _names(path):
+                    yield from _text(os.path.join(path, inner))
+
+
+def _names(folder: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(os.listdir(folder))
+    return []
+
+
+def _text(path: str) -> Iterator[tuple[str, str]]:
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            yield path, file.read(TEXT_LIMIT).decode(errors="replace")
+
+
+def _programs() -> Iterator[tuple[int, list[str]]]:
+    for name in os.listdir(PROC):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with open(os.path.join(PROC, name, "cmdline"), "rb") as file:
+                argv = file.read(TEXT_LIMIT).decode(errors="replace").split("\0")
+            if argv[0]:
+                yield int(name), argv

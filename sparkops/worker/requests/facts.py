@@ -1,0 +1,127 @@
+"""The node's facts, in groups that are each cheap, independent and asked for by name.
+
+A group is a mapping of plain values. What can't be found out stands in it as `{"$unknown": why}` (see `mark`), as a
+single value or as the whole group; what is known not to be there is None, or `present: false` with the reason in
+`error`. It must not judge: what a value should be is the controller's business.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.dispatch import place, words
+from sparkops.worker.facts import engine, gpu, network, packages, system
+
+MARK = "$unknown"
+THREADS = 12
+
+_Group = Callable[["Node", Mapping[str, Any]], "dict[str, Any]"]
+
+
+class Node:
+    """One look at this node: each group is found out once, whoever needs it, and groups may need each other.
+
+    `root` is where the node's file system stands; other than `/` in tests only.
+    """
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+        self._answers: dict[str, dict[str, Any] | Unknown] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def group(self, name: str, args: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A group's mapping. Raises Unknown when it could not be found out, Refused for a name that is no group."""
+        if name not in GROUPS:
+            raise Refused(f"no group of facts {name!r}", hint=f"known: {', '.join(sorted(GROUPS))}")
+        key = f"{name} {sorted((args or {}).items())!r}"
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._answers:
+                self._answers[key] = self._look(name, args or {})
+            answer = self._answers[key]
+        if isinstance(answer, Unknown):
+            raise answer
+        return answer
+
+    def _look(self, name: str, args: Mapping[str, Any]) -> dict[str, Any] | Unknown:
+        try:
+            return GROUPS[name](self, args)
+        except Unknown as error:
+            return error
+        except OSError as error:
+            return Unknown(words(error))
+        except Exception as error:  # noqa: BLE001 - a defect of one group makes that group unknown, not the others
+            return Unknown("a defect of sparkops: " + place(error))
+
+
+def _cdi(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+    return gpu.cdi(node.root, node.group("gpu").get("driver_version"))
+
+
+def _packages(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+    patterns = [str(each) for each in args.get("patterns") or packages.PLATFORM]
+    return packages.packages(node.root, patterns)
+
+
+def _reboot(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+    return packages.reboot(node.root, node.group("gpu"), node.group("packages"))
+
+
+GROUPS: dict[str, _Group] = {
+    "os": lambda node, args: system.system(node.root),
+    "memory": lambda node, args: system.memory(node.root),
+    "cpu": lambda node, args: system.cpu(node.root),
+    "disk": lambda node, args: system.disk(node.root, str(args.get("path", "/"))),
+    "uptime": lambda node, args: system.uptime(node.root),
+    "desktop": lambda node, args: system.desktop(node.root),
+    "firmware": lambda node, args: system.firmware(node.root, devices=bool(args.get("devices"))),
+    "network": lambda node, args: network.network(node.root),
+    "gpu": lambda node, args: gpu.gpu(node.root),
+    "cdi": _cdi,
+    "docker": lambda node, args: engine.docker(str(args.get("socket") or engine.SOCKET)),
+    "packages": _packages,
+    "reboot": _reboot,
+}
+
+
+def mark(why: object) -> dict[str, str]:
+    """How an unknown value travels in a mapping of facts."""
+    return {MARK: str(why)}
+
+
+def gather(node: Node, wanted: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any] | Unknown]:
+    """Several groups side by side: `wanted` maps a key of the caller's to (group, args)."""
+
+    def one(group: str, args: Mapping[str, Any]) -> dict[str, Any] | Unknown:
+        try:
+            return node.group(group, args)
+        except Unknown as error:
+            return error
+        except Refused as error:
+            return Unknown(f"{error}; {error.hint}")
+
+    if not wanted:
+        return {}
+    with ThreadPoolExecutor(min(THREADS, len(wanted))) as pool:
+        running = {key: pool.submit(one, *each) for key, each in wanted.items()}
+        return {key: each.result() for key, each in running.items()}
+
+
+def observe(ask: dict[str, Any]) -> dict[str, Any]:
+    """Facts for `{"groups": [...], "args": {group: {...}}}` as `{group: {...}}`; no groups means all of them."""
+    args = ask.get("args") or {}
+    names = [str(name) for name in ask.get("groups") or GROUPS]
+    found = gather(Node(str(ask.get("root", "/"))), {name: (name, args.get(name) or {}) for name in names})
+    return {name: mark(each) if isinstance(each, Unknown) else each for name, each in found.items()}
+
+
+def whole(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """The call `facts.all`: what `sparkops facts` prints. The arguments are those of `observe`."""
+    return observe(args)
+
+
+CALLS = {"all": whole}

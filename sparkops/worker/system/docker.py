@@ -1,0 +1,363 @@
+"""The Docker engine over its socket: one-shot requests, streams of JSON lines, and the relay of the socket itself.
+
+It must not know what is asked for: images and units have their own modules. Every way of not getting an answer is
+told apart: nobody listens (an OSError), the engine hangs (Unknown), it refuses (a status).
+"""
+
+import contextlib
+import functools
+import http.client
+import json
+import queue
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from sparkops.worker.calls import Refused, Unknown
+
+SOCKET = "/var/run/docker.sock"
+KNOWN = (1, 48)
+"""The newest API version that this module was written for; image inspection knows platform manifests since then."""
+OLDEST = (1, 41)
+CHUNK = 256 << 10
+Body = bytes | Iterable[bytes] | Mapping[str, Any] | None
+Query = Mapping[str, Any]
+Answer = TypeVar("Answer")
+
+
+class EngineError(Refused):
+    """The engine answered with an error. `status` is HTTP's, 0 where the error came inside of a stream."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"Docker: {message}")
+        self.status = status
+        self.message = message
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("docker")
+        self.path = path
+        self.patience = timeout
+
+    def connect(self) -> None:
+        self.sock = _dial(self.path, self.patience)
+
+
+def _dial(path: str, timeout: float | None) -> socket.socket:
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    link.settimeout(timeout)
+    try:
+        link.connect(path)
+    except BlockingIOError:
+        link.close()
+        raise Unknown("Docker does not answer (its queue of connections is full)") from None
+    except OSError as error:
+        link.close()
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+            raise type(error)(error.errno, "nobody listens; Docker is not installed or not running", path) from None
+        raise
+    return link
+
+
+def request(
+    method: str,
+    path: str,
+    body: Body = None,
+    timeout: float = 20.0,
+    *,
+    query: Query | None = None,
+    headers: Mapping[str, str] | None = None,
+    at: str | None = None,
+) -> tuple[int, bytes]:
+    """Status and body of one request; `path` is without the API version (`/info`). `timeout` is in seconds of silence.
+
+    A mapping as body is sent as JSON. Raises FileNotFoundError or ConnectionRefusedError where no engine listens,
+    Unknown where it does not answer in time.
+    """
+    link, answer = _open(method, path, body, timeout, query, headers, at)
+    try:
+        return answer.status, answer.read()
+    except TimeoutError:
+        raise _silent(timeout) from None
+    except http.client.HTTPException as error:
+        raise Unknown(f"Docker broke off its answer: {type(error).__name__}") from None
+    finally:
+        link.close()
+
+
+def ask(path: str, timeout: float = 20.0, *, query: Query | None = None, at: str | None = None) -> Any:
+    """What a GET answers, out of JSON; None where the engine has no such thing (404).
+
+    Raises Unknown for every other way of not knowing, also where no engine listens.
+    """
+    status, body = reached(lambda: request("GET", path, timeout=timeout, query=query, at=at))
+    if status == 404:
+        return None
+    if status != 200:
+        raise Unknown(f"Docker answered {status}: {message(body)}")
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise Unknown("Docker answered something that is no JSON") from None
+
+
+def reached(question: Callable[[], Answer]) -> Answer:
+    """What `question` answers; that no engine listens is Unknown to whom it does not matter why."""
+    try:
+        return question()
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise Unknown(f"Docker does not listen at {error.filename}; it is not installed or not running") from None
+
+
+def act(
+    method: str,
+    path: str,
+    body: Body = None,
+    timeout: float = 120.0,
+    *,
+    query: Query | None = None,
+    headers: Mapping[str, str] | None = None,
+    at: str | None = None,
+) -> Any:
+    """A request that changes something; its JSON answer or None. Raises EngineError with the engine's own words."""
+    status, said = request(method, path, body, timeout, query=query, headers=headers, at=at)
+    if status >= 400:
+        raise EngineError(status, message(said))
+    try:
+        return json.loads(said) if said else None
+    except ValueError:
+        return None
+
+
+def stream(
+    method: str,
+    path: str,
+    body: Body = None,
+    silence: float = 900.0,
+    *,
+    query: Query | None = None,
+    headers: Mapping[str, str] | None = None,
+    stopping: threading.Event | None = None,
+    at: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The JSON objects that an answer consists of, as they come (pull, build, load).
+
+    Ends the request, which the engine takes as its end too, when `stopping` is set (Refused `cancelled`), the caller
+    lets go of the iterator, or nothing came for `silence` seconds (Unknown). Raises EngineError for a refusal, also
+    for one that comes inside of the stream.
+    """
+    link, answer = _open(method, path, body, silence, query, headers, at)
+    lines: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+    try:
+        if answer.status >= 400:
+            raise EngineError(answer.status, message(answer.read()))
+        threading.Thread(target=_pump, args=(answer, lines), daemon=True).start()
+        for line in _arriving(lines, silence, stopping):
+            yield _parsed(line)
+    finally:
+        with contextlib.suppress(OSError, AttributeError):
+            link.sock.shutdown(socket.SHUT_RDWR)
+        link.close()
+
+
+def content(path: str, silence: float, *, at: str | None = None) -> Iterator[bytes]:
+    """The bytes that a GET answers, as they come, within `silence` seconds each.
+
+    Raises EngineError for a refusal, Refused where the engine breaks off, Unknown where it says nothing.
+    """
+    link, answer = _open("GET", path, None, silence, None, None, at)
+    try:
+        if answer.status >= 400:
+            raise EngineError(answer.status, message(answer.read()))
+        while data := answer.read1(CHUNK):
+            yield data
+    except TimeoutError:
+        raise _silent(silence) from None
+    except http.client.HTTPException as error:
+        raise Refused(f"Docker broke off: {type(error).__name__}", hint="see journalctl -u docker there") from None
+    finally:
+        link.close()
+
+
+def _pump(answer: http.client.HTTPResponse, lines: queue.SimpleQueue[bytes | Exception | None]) -> None:
+    """Cut into lines here: HTTPResponse.readline takes a connection that broke for the end of the answer."""
+    rest = b""
+    try:
+        while data := answer.read1(CHUNK):
+            *whole, rest = (rest + data).split(b"\n")
+            for line in whole:
+                lines.put(line)
+        if rest:
+            lines.put(rest)
+        lines.put(None)
+    except (OSError, ValueError, http.client.HTTPException, AttributeError) as error:
+        lines.put(error)
+
+
+def _arriving(
+    lines: queue.SimpleQueue[bytes | Exception | None], silence: float, stopping: threading.Event | None
+) -> Iterator[bytes]:
+    heard = time.monotonic()
+    while True:
+        if stopping is not None and stopping.is_set():
+            raise Refused("cancelled", "cancelled", hint="run apply again to resume")
+        try:
+            line = lines.get(timeout=0.5)
+        except queue.Empty:
+            if time.monotonic() - heard > silence:
+                raise _silent(silence) from None
+            continue
+        heard = time.monotonic()
+        if line is None:
+            return
+        if isinstance(line, Exception):
+            raise Refused(f"Docker broke off: {line or type(line).__name__}", hint="see journalctl -u docker there")
+        if line.strip():
+            yield line
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        raise Refused(f"Docker said something that is no JSON: {line[:200]!r}") from None
+    if not isinstance(found, dict):
+        raise Refused(f"Docker said something unexpected: {line[:200]!r}")
+    if "error" in found:
+        raise EngineError(0, str(found["error"]).strip())
+    return found
+
+
+def _open(
+    method: str,
+    path: str,
+    body: Body,
+    timeout: float,
+    query: Query | None,
+    headers: Mapping[str, str] | None,
+    at: str | None,
+) -> tuple[_Connection, http.client.HTTPResponse]:
+    """A connection on which the request was made, and the head of its answer."""
+    sent = dict(headers or {})
+    if isinstance(body, Mapping):
+        body = json.dumps(body).encode()
+        sent["Content-Type"] = "application/json"
+    asked = "?" + urllib.parse.urlencode(_plain(query)) if query else ""
+    link = _Connection(at or SOCKET, timeout)
+    try:
+        version = "" if path in _UNVERSIONED else f"/v{api_version(at or SOCKET)}"
+        link.request(method, version + path + asked, body=body, headers=sent)
+        return link, link.getresponse()
+    except TimeoutError:
+        link.close()
+        raise _silent(timeout) from None
+    except (BrokenPipeError, ConnectionResetError):
+        return link, _early(link)
+    except http.client.HTTPException as error:
+        link.close()
+        raise Unknown(f"Docker broke off without an answer: {type(error).__name__}") from None
+    except BaseException:
+        link.close()
+        raise
+
+
+_UNVERSIONED = ("/version", "/_ping")
+
+
+def _early(link: _Connection) -> http.client.HTTPResponse:
+    """The answer of an engine that refused before it had read the whole body."""
+    answer = http.client.HTTPResponse(link.sock)
+    try:
+        answer.begin()
+    except (OSError, http.client.HTTPException):
+        link.close()
+        raise Unknown("Docker broke off while it was sent data") from None
+    return answer
+
+
+def _plain(query: Query) -> dict[str, str]:
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in query.items() if value is not None
+    }
+
+
+def _silent(timeout: float) -> Unknown:
+    return Unknown(f"Docker does not answer ({timeout:g} s)")
+
+
+def message(body: bytes) -> str:
+    """The engine's own words in an error's body."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and "message" in found:
+        return str(found["message"]).strip()
+    return body[:500].decode(errors="replace").strip() or "no reason given"
+
+
+@functools.lru_cache
+def versions(at: str = SOCKET) -> dict[str, Any]:
+    """What `GET /version` answers (ApiVersion, MinAPIVersion, Os, Arch, …); asked once. Raises as `request` does."""
+    status, body = request("GET", "/version", at=at)
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if status != 200 or not isinstance(found, dict):
+        raise Unknown(f"Docker answered {status} when asked for its version: {message(body)}")
+    return found
+
+
+def api_version(at: str = SOCKET) -> str:
+    """The API version to speak: KNOWN where the engine has it, else the nearest that it has.
+
+    Engines drop old versions (29 speaks 1.44 and up), so a fixed old one would not do. Raises Unknown for an engine
+    older than OLDEST.
+    """
+    told = versions(at)
+    newest = _pair(told.get("ApiVersion"))
+    if newest < OLDEST:
+        raise Unknown(f"Docker speaks API {told.get('ApiVersion')}, and 1.41 (Docker 20.10) is the oldest that works")
+    chosen = max(min(KNOWN, newest), _pair(told.get("MinAPIVersion")))
+    return f"{chosen[0]}.{chosen[1]}"
+
+
+def speaks(version: tuple[int, int], at: str = SOCKET) -> bool:
+    """Whether this API version or a newer one is spoken with the engine. Raises Unknown where none answers."""
+    return _pair(reached(lambda: api_version(at))) >= version
+
+
+def _pair(text: Any) -> tuple[int, int]:
+    major, _, minor = str(text or "").partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
+def inspect_image(reference: str, *, at: str | None = None, query: Query | None = None) -> dict[str, Any] | None:
+    """What the engine knows of an image by name, digest or id; None where it has none. Raises Unknown."""
+    found = ask(f"/images/{quoted(reference)}/json", query=query, at=at)
+    return found if isinstance(found, dict) else None
+
+
+def inspect_container(name: str, *, at: str | None = None) -> dict[str, Any] | None:
+    """What the engine knows of a container by name or id; None where it has none. Raises Unknown."""
+    found = ask(f"/containers/{quoted(name)}/json", at=at)
+    return found if isinstance(found, dict) else None
+
+
+def containers(
+    filters: Mapping[str, list[str]] | None = None, *, every: bool = True, at: str | None = None
+) -> list[dict[str, Any]]:
+    """The containers that pass `filters` (`{"label": ["a=b"]}`), stopped ones too if `every`. Raises Unknown."""
+    query = {"all": "1" if every else "0", "filters": dict(filters or {})}
+    found = ask("/containers/json", query=query, at=at)
+    return [each for each in found or [] if isinstance(each, dict)]
+
+
+def quoted(name: str) -> str:
+    """A name as part of a path; slashes and colons stay, as the engine wants them."""
+    return urllib.parse.quote(name, safe="/:@")

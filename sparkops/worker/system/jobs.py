@@ -1,0 +1,250 @@
+"""Node jobs: long steps (fetch, pull, build) in a process of their own, so that they outlive the session.
+
+A job is a `setsid` child that runs `FUNCTION(job, args)` of a module's `JOBS`. Its folder under RUN holds `job.json`
+(what it is), `lock` (a flock that the child holds: alive exactly as long as that is held), `progress.json` and at the
+end `result.json`. A session follows a job or attaches to a running one; `cancel` ends it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from sparkops.core import frames
+from sparkops.worker import bundle
+from sparkops.worker.calls import Call, Refused, Unknown, load
+from sparkops.worker.record import claims
+
+OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
+RUN = os.path.join("/run" if os.geteuid() == 0 else OWN, "sparkops", "jobs")
+"""Where the jobs' folders are: root's own place, or the user's."""
+POLL = 0.2
+
+
+class Job:
+    """What a job's function gets: reports progress, and is told when to stop."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.stopping = threading.Event()
+        self._last = 0.0
+        self._text = ""
+
+    def progress(self, text: str = "", done: float | None = None, total: float | None = None, **more: Any) -> None:
+        """Tell how far it is; under the same text written at most five times a second."""
+        now = time.monotonic()
+        if now - self._last < POLL and done != total and text == self._text:
+            return
+        self._last, self._text = now, text
+        state = {"text": text, "done": done, "total": total, **more}
+        claims.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
+
+    def beside(self, key: str) -> str:
+        """The folder of another key's job."""
+        return os.path.join(os.path.dirname(self.folder), os.path.basename(folder_of(key)))
+
+    def check(self) -> None:
+        """Raise Refused when the job has been cancelled; called between atomic steps."""
+        if self.stopping.is_set():
+            raise Refused("cancelled", "cancelled", hint="run apply again to resume")
+
+
+def folder_of(key: str) -> str:
+    """The folder of the job of this key (`checkpoint /models/x`)."""
+    return os.path.join(RUN, hashlib.sha256(key.encode()).hexdigest()[:16])
+
+
+def run(call: Call, key: str, module: str, function: str, args: dict[str, Any], attach: str = "") -> Any:
+    """Start the job of `key`, or attach to it where it runs already, and follow it to its result.
+
+    Two callers that mean different work under one key must pass different `attach` words; a running job of another
+    word is refused. Raises Refused with the job's own reason.
+    """
+    return follow(call, begin(key, module, function, args, attach))
+
+
+def begin(key: str, module: str, function: str, args: dict[str, Any], attach: str = "") -> str:
+    """`run` without following; returns the job's folder. Raises Refused for a running job of another word."""
+    folder = folder_of(key)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    running = _read(folder, "job.json") if alive(folder) else None
+    if running is not None and running.get("attach") != attach:
+        raise Refused(f"another job works on {key} with other inputs", "busy", hint="sparkops cancel ends it")
+    if running is None:
+        _start(folder, {"key": key, "module": module, "function": function, "attach": attach}, args)
+    return folder
+
+
+def attachable(key: str, attach: str) -> bool:
+    """Whether the job of this key and word runs."""
+    folder = folder_of(key)
+    return alive(folder) and (_read(folder, "job.json") or {}).get("attach") == attach
+
+
+def said(folder: str) -> dict[str, Any]:
+    """The latest progress of a job."""
+    return _read(folder, "progress.json") or {}
+
+
+def failure(folder: str) -> str:
+    """Why a job that is over failed; empty where it did not, or never ran."""
+    error = (_read(folder, "result.json") or {}).get("error")
+    return str(error.get("what", "")) if isinstance(error, dict) else ""
+
+
+def follow(call: Call, folder: str) -> Any:
+    """Pass a job's progress on until it ends; a session that goes away leaves the job running."""
+    last: Any = None
+    while True:
+        over = not alive(folder)
+        state = _read(folder, "progress.json")
+        if state is not None and state != last:
+            last = state
+            call.progress(**state)
+        if over:
+            return outcome(folder)
+        stopping = call.stopping.wait(POLL)
+        if call.session_over.is_set():
+            raise Refused("the controller is gone; the job goes on", "gone")
+        if stopping:
+            cancel_folder(folder)
+            raise Refused("cancelled", "cancelled", hint="run apply again to resume")
+
+
+def alive(folder: str) -> bool:
+    """Whether the job's process holds its lock."""
+    try:
+        handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> None:
+    for name in ("progress.json", "result.json"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(handle)
+        boot = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),'sparkops-job','exec'))"
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", boot],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=[handle],
+            cwd="/",
+        )
+        claims.write(
+            os.path.join(folder, "job.json"),
+            json.dumps({**description, "pid": child.pid, "since": time.time()}).encode(),
+            0o600,
+        )
+        program = bundle.program("sparkops.worker.system.jobs", "main")
+        assert child.stdin is not None
+        child.stdin.write(b"%d\n" % len(program) + program)
+        child.stdin.write(frames.encode({"folder": folder, **description, "args": args}))
+        child.stdin.close()
+        threading.Thread(target=child.wait, daemon=True).start()
+    finally:
+        os.close(handle)
+        os.close(log)
+
+
+def _lock(handle: int) -> None:
+    """Take the job's lock; who just looks whether it is alive holds it for a moment too. Raises BlockingIOError."""
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def main() -> None:
+    """The child's side: read what to do, do it, leave the result."""
+    order = frames.read(sys.stdin.buffer)
+    if order is None:
+        return
+    job = Job(order["folder"])
+    signal.signal(signal.SIGTERM, lambda *_: job.stopping.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o022)
+    try:
+        result: dict[str, Any] = {"result": load(order["module"]).JOBS[order["function"]](job, order["args"])}
+    except Refused as error:
+        result = {"error": {"type": error.type, "what": str(error), "hint": error.hint, "detail": error.detail}}
+    except Unknown as error:
+        result = {"error": {"type": "unknown", "what": str(error), "hint": "", "detail": ""}}
+    except OSError as error:
+        text = f"{error.filename or order['key']}: {error.strerror or error}"
+        result = {"error": {"type": "os", "what": text, "hint": "", "detail": ""}}
+    except Exception as error:  # noqa: BLE001 - the reason of a job's end must reach its follower
+        result = {"error": {"type": "defect", "what": f"{type(error).__name__}: {error}", "hint": "", "detail": ""}}
+    claims.write(os.path.join(job.folder, "result.json"), json.dumps(result).encode(), 0o600)
+    os._exit(0)
+
+
+def outcome(folder: str) -> Any:
+    """The result of a job that is over. Raises Refused with its reason."""
+    result = _read(folder, "result.json")
+    if result is None:
+        with open(os.path.join(folder, "log"), errors="replace", encoding="utf-8") as file:
+            log = file.read()[-4000:]
+        key, text = (_read(folder, "job.json") or {}).get("key", ""), said(folder).get("text")
+        raise Refused(
+            f"the job of {key} ended without a result: it was killed"
+            + (f"; what it told last: {text}" if text else ""),
+            hint="run the same command again (an apply, a build): it goes on from there",
+            detail=log,
+        )
+    if "error" in result:
+        error = result["error"]
+        raise Refused(error["what"], error["type"], error["hint"], error["detail"])
+    return result["result"]
+
+
+def _read(folder: str, name: str) -> dict[str, Any] | None:
+    try:
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            found = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def running() -> list[dict[str, Any]]:
+    """The jobs that run on this node: their descriptions with the latest progress."""
+    if not os.path.isdir(RUN):
+        return []
+    found = []
+    for entry in sorted(os.listdir(RUN)):
+        folder = os.path.join(RUN, entry)
+        if alive(folder) and (job := _read(folder, "job.json")) is not None:
+            found.append({**job, "progress": _read(folder, "progress.json")})
+    return found
+
+
+def cancel_folder(folder: str) -> bool:
+    """Ask a job to stop: SIGTERM to its process group; True where one was running."""
+    job = _read(folder, "job.json")
+    if job is None or not alive(folder):
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(job["pid"], signal.SIGTERM)
+    return True

@@ -1,0 +1,257 @@
+"""Opening the folder that a path stands in, and changing what stands in it, without being led astray.
+
+The worker is often root and the folders are not always root's. So a path is walked from `/` by descriptors; a symbolic
+link on the way is followed only where nobody but root (or we ourselves) could have put it there. It must not know what
+is kept in the files.
+"""
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import stat
+import struct
+from collections.abc import Callable, Iterator
+
+from sparkops.worker.calls import Refused
+from sparkops.worker.dispatch import way_out
+
+MOST_LINKS = 40
+_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_GET_FLAGS = 0x80086601
+_IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
+
+
+class Place:
+    """A name in an opened folder. `path` is for messages and for programs, `folder` the descriptor that counts."""
+
+    def __init__(self, folder: int, path: str) -> None:
+        self.folder = folder
+        self.path = path
+        self.name = os.path.basename(path)
+
+    def stat(self) -> os.stat_result | None:
+        """What stands there, a link not followed; None for nothing."""
+        try:
+            return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def open(self, flags: int = os.O_RDONLY) -> int:
+        """A descriptor of what stands there; a link is an error, a FIFO does not block."""
+        return os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
+
+    @property
+    def beside(self) -> str:
+        """The name under which the next content is prepared: always the same, so that a crash leaves at most one."""
+        import hashlib  # for acts only: it loads OpenSSL
+
+        return ".sparkops-" + hashlib.sha256(self.name.encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def place(path: str) -> Iterator[Place]:
+    """The place of an absolute `path`. Raises FileNotFoundError or NotADirectoryError where its folder is missing."""
+    folder = open_folder(os.path.dirname(path))
+    try:
+        yield Place(folder, path)
+    finally:
+        os.close(folder)
+
+
+def open_folder(path: str) -> int:
+    """A descriptor of a folder; no part of the way is a link that others may have put there."""
+    todo = [part for part in reversed(path.split("/")) if part]
+    here = os.open("/", os.O_PATH | _FOLDER)
+    links = 0
+    try:
+        while todo:
+            part = todo.pop()
+            try:
+                following = os.open(part, os.O_PATH | _FOLDER, dir_fd=here)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
+                links += 1
+                target = _trusted_link(here, part, path, links)
+                todo += [each for each in reversed(target.split("/")) if each]
+                following = os.open("/", os.O_PATH | _FOLDER) if target.startswith("/") else os.dup(here)
+            os.close(here)
+            here = following
+        return os.open(".", os.O_RDONLY | _FOLDER, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def _trusted_link(folder: int, name: str, path: str, links: int) -> str:
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISLNK(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, f"{name!r} on the way is no directory", path)
+    ours = (0, os.geteuid())
+    around = os.fstat(folder)
+    open_to_all = around.st_mode & 0o022 and not around.st_mode & stat.S_ISVTX
+    if found.st_uid not in ours or around.st_uid not in ours or open_to_all:
+        raise OSError(errno.ELOOP, f"{name!r} on the way is a symbolic link that others can change", path)
+    if links > MOST_LINKS:
+        raise OSError(errno.ELOOP, "too many symbolic links", path)
+    return os.readlink(name, dir_fd=folder)
+
+
+def others_write(folder: int) -> bool:
+    """Whether someone else than root or we ourselves can put things into the folder."""
+    found = os.fstat(folder)
+    return found.st_uid not in (0, os.geteuid()) or bool(found.st_mode & 0o022)
+
+
+def write(
+    place: Place,
+    data: bytes,
+    *,
+    mode: int,
+    owner: tuple[int, int],
+    check: Callable[[str], None] | None = None,
+) -> None:
+    """Write beside, fsync, rename: the old content or the new one, never a part.
+
+    `owner` is (uid, gid), -1 for our own. `check` is given the path of the new file before it takes its place and
+    raises to keep the old one.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(place.beside, dir_fd=place.folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(place.beside, flags, 0o600, dir_fd=place.folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchown(file.fileno(), *owner)
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        if check is not None:
+            check(os.path.join(os.path.dirname(place.path), place.beside))
+        publish(place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(place.beside, dir_fd=place.folder)
+        raise
+
+
+def publish(place: Place) -> None:
+    """Give what was prepared beside its name, in one step that survives a power cut."""
+    try:
+        os.rename(place.beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    except FileNotFoundError:
+        raise Refused(
+            f"what was prepared for {place.path} has been taken away: somebody else writes there at the same time",
+            hint="run again when nobody else works on this node",
+        ) from None
+    os.fsync(place.folder)
+
+
+def clear(path: str) -> None:
+    """Take away what an act that was cut off had prepared beside `path`."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError), place(path) as found:
+        os.unlink(found.beside, dir_fd=found.folder)
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn what the operating system says about `path` into a reason with a way out."""
+    try:
+        yield
+    except OSError as error:
+        raise _reason(path, error) from None
+
+
+def _reason(path: str, error: OSError) -> Refused:
+    folder = os.path.dirname(path) or "/"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return _denied(path, folder)
+    texts = {
+        errno.ENOENT: (f"the folder {folder} does not exist", f"declare `directory: {folder}`, or correct the path"),
+        errno.ENOTDIR: (f"{folder} is no directory: {error.strerror}", "correct the path, or move the file away"),
+        errno.ELOOP: (f"{error.strerror} ({path})", "declare the real path, or give the link and its folder to root"),
+        errno.EROFS: (f"the file system of {path} is read-only", way_out(errno.EROFS, folder)),
+        errno.ENOSPC: (f"no space is left on the file system of {path}", way_out(errno.ENOSPC, folder)),
+        errno.EDQUOT: (f"the disk quota for {path} is used up", way_out(errno.EDQUOT, folder)),
+        errno.EBUSY: (f"{path} is a mount point of its own and cannot be replaced", f"unmount it: `umount {path}`"),
+        errno.ENOTEMPTY: (f"{path} is not empty", "sparkops never removes what it did not declare; empty it yourself"),
+    }
+    words = f"{path}: {error.strerror or error}"
+    what, hint = texts.get(error.errno or 0, (words, ""))
+    return Refused(what, hint=hint)
+
+
+def _denied(path: str, folder: str) -> Refused:
+    for each in (path, folder):
+        word = attribute(each)
+        if word:
+            return Refused(f"{each} has the {word} attribute", hint=f"take it off: `chattr -{word[0]} {each}`")
+    if os.geteuid() != 0:
+        return Refused(f"not allowed to change {path}", hint="set `connection: {become: true}` for this node")
+    return Refused(f"the node does not let root change {path}", hint=f"see `lsattr -d {path}` and `mount`")
+
+
+def attribute(path: str) -> str:
+    """`immutable` or `append-only` where the file system says so of `path`; else empty."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        (flags,) = struct.unpack("l", fcntl.ioctl(handle, _GET_FLAGS, struct.pack("l", 0)))
+    except OSError:
+        return ""
+    finally:
+        os.close(handle)
+    return "immutable" if flags & _IMMUTABLE else "append-only" if flags & _APPEND_ONLY else ""
+
+
+def owner_name(uid: int, declared: str | None) -> str:
+    """A user id in the form in which it was declared: a number for a number, else the name where it has one."""
+    if declared is not None and declared.isdigit():
+        return str(uid)
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: int, declared: str | None) -> str:
+    """A group id in the form in which it was declared."""
+    if declared is not None and declared.isdigit():
+        return str(gid)
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def owner_ids(owner: str | None, group: str | None) -> tuple[int, int]:
+    """The (uid, gid) of names or numbers, -1 where undeclared. Raises Refused for a name that the node lacks."""
+    uid = gid = -1
+    try:
+        if owner is not None:
+            uid = int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
+        if group is not None:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        what = f"user {owner!r}" if uid == -1 and owner is not None else f"group {group!r}"
+        raise Refused(f"the node has no {what}", hint="declare the user before it, with `after:`") from None
+    return uid, gid
+
+
+def sort_of(mode: int) -> str:
+    """The word for what a mode's type bits mean: file, directory, link or other."""
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "directory"
+    return "link" if stat.S_ISLNK(mode) else "other"
+
+
+def permissions(mode: int) -> str:
+    """`0644` out of a mode."""
+    return f"{stat.S_IMODE(mode):04o}"
