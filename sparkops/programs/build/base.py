@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from sparkops.safetensors.header import Broken, Header, read_header
-from sparkops.programs.checkpoints import hashes
-from sparkops.worker.calls import Refused
 from sparkops.programs.build.tensor_plan import Entry, Stored
+from sparkops.programs.checkpoints import hashes
+from sparkops.safetensors.header import Broken, Header, read_header
+from sparkops.worker.calls import Refused
 from sparkops.worker.system.progress import Say, Tracker
 
 INDEX = "model.safetensors.index.json"

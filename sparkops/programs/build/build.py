@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sparkops.programs.build import step_hybrid, step_lm_head, step_mtp, step_repack
-from sparkops.programs.checkpoints import hashes
-from sparkops.programs.fetch import download
-from sparkops.worker.record import claims
+from sparkops.programs.build.base import CONFIG, INDEX, Base, unique
 from sparkops.programs.build.donors import Source, coalesced, length
-from sparkops.programs.build.base import Base, CONFIG, INDEX, unique
-from sparkops.programs.build.write import Output, Writing
-from sparkops.worker.calls import Refused
-from sparkops.programs.checkpoints.folder import RECORD
 from sparkops.programs.build.tensor_plan import Draft, Entry, Gate, Made, Read, Stored
-from sparkops.programs.fetch.partial_file import Ranges, STORE, make_store
-from sparkops.worker.system.progress import Say, Tracker, enough_space, size_text, sync
+from sparkops.programs.build.write import Output, Writing
+from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints.folder import RECORD
 from sparkops.programs.checkpoints.local_sources import take_over
+from sparkops.programs.fetch import download
+from sparkops.programs.fetch.partial_file import STORE, Ranges, make_store
+from sparkops.worker.calls import Refused
+from sparkops.worker.record import claims
+from sparkops.worker.system.progress import Say, Tracker, enough_space, size_text, sync
 
 Wanted = dict[int, dict[str, Ranges]]
 """Ranges by donor's number and path."""

@@ -10,14 +10,14 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sparkops.safetensors.parts import part_of
-from sparkops.safetensors.header import Broken, LENGTH, header_length
-from sparkops.programs.fetch import download
 from sparkops.programs.build.base import CONFIG, entries, head_of, parsed, unique
-from sparkops.worker.calls import Refused
 from sparkops.programs.build.tensor_plan import Donor, Entry
-from sparkops.programs.fetch.partial_file import Content, Ranges, gaps, merged
+from sparkops.programs.fetch import download
 from sparkops.programs.fetch.http import Hub
+from sparkops.programs.fetch.partial_file import Content, Ranges, gaps, merged
+from sparkops.safetensors.header import LENGTH, Broken, header_length
+from sparkops.safetensors.parts import part_of
+from sparkops.worker.calls import Refused
 from sparkops.worker.system.progress import Say, Tracker
 
 SPARE = 0.06

@@ -7,8 +7,8 @@ Source: vLLM's INCConfig.get_layer_config (0.19 to 0.33): an exact name in `extr
 import re
 from typing import Any
 
-from sparkops.worker.calls import Refused
 from sparkops.programs.build.tensor_plan import Draft
+from sparkops.worker.calls import Refused
 
 METHODS = ("auto-round", "intel/auto-round", "inc", "auto_round")
 _SPECIAL = set(r"*+?^$()[]{}|\\")

@@ -11,9 +11,9 @@ Sources: auto-round 0.16.1 (`qlinear_torch_zp`, `qlinear_torch`), compressed-ten
 from array import array
 from collections.abc import Sequence
 
+from sparkops.programs.build.tensor_plan import BLOCK, Entry, Gate, Made, Read
 from sparkops.safetensors.header import BITS
 from sparkops.worker.calls import Refused
-from sparkops.programs.build.tensor_plan import BLOCK, Entry, Gate, Made, Read
 
 BAND = 8 << 20
 """Bytes of one block: several may be worked on at once, and the pieces that its input is read in stay long."""

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sparkops.safetensors.parts import module_of, part_of
-from sparkops.programs.build.gptq import bits, config_of, is_autoround, note_step
 from sparkops.programs.build.base import some
-from sparkops.worker.calls import Refused
+from sparkops.programs.build.gptq import bits, config_of, is_autoround, note_step
 from sparkops.programs.build.tensor_plan import Donor, Draft, Entry, Gate, Read
+from sparkops.safetensors.parts import module_of, part_of
+from sparkops.worker.calls import Refused
 
 SIDE = 128
 """Rows and columns of a block that shares a scale."""

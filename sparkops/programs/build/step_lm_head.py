@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from sparkops.safetensors.parts import part_of
 from sparkops.programs.build.gptq import bits, config_of, is_autoround, note_step
 from sparkops.programs.build.step_hybrid import SIXTEEN, values
-from sparkops.worker.calls import Refused
 from sparkops.programs.build.tensor_plan import Draft, Entry, Made, Read
+from sparkops.safetensors.parts import part_of
+from sparkops.worker.calls import Refused
 
 AT_ONCE = 1 << 20
 """Values that are in memory at once."""

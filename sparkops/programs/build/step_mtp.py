@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sparkops.safetensors.parts import module_of, mtp_difference, part_of
-from sparkops.programs.build.gptq import UNQUANTISED, bits, config_of, is_autoround, note_step
 from sparkops.programs.build.base import some
-from sparkops.worker.calls import Refused
+from sparkops.programs.build.gptq import UNQUANTISED, bits, config_of, is_autoround, note_step
 from sparkops.programs.build.tensor_plan import Donor, Draft, Entry
+from sparkops.safetensors.parts import module_of, mtp_difference, part_of
+from sparkops.worker.calls import Refused
 
 LARGEST = 4_000_000_000
 """Bytes of tensors in one new file, as other writers have it."""

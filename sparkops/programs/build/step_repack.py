@@ -17,10 +17,10 @@ FP8 blocks in F32. That vLLM really serves the result is not verified here.
 from collections.abc import Iterable
 
 from sparkops.programs.build.gptq import config_of
-from sparkops.worker.calls import Refused
-from sparkops.programs.build.tensor_plan import Draft, Entry
-from sparkops.programs.build.quantization_config import Declared, HINT, Scheme, declared_of, quantization_config
+from sparkops.programs.build.quantization_config import HINT, Declared, Scheme, declared_of, quantization_config
 from sparkops.programs.build.repacking import Offset, PlainOrder, Shape, SymmetricZeros, Transposed
+from sparkops.programs.build.tensor_plan import Draft, Entry
+from sparkops.worker.calls import Refused
 
 FP8_BLOCK = 128
 FUSED = (

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sparkops.safetensors.header import BITS, head
-from sparkops.programs.checkpoints import hashes
 from sparkops.programs.build.process_pool import Crew, Hear
-from sparkops.worker.calls import Refused
 from sparkops.programs.build.tensor_plan import Entry, Made, Read, Stored
+from sparkops.programs.checkpoints import hashes
+from sparkops.safetensors.header import BITS, head
+from sparkops.worker.calls import Refused
 
 CHUNK = 256 << 10
 """Bytes that are read, hashed and written in one go: what the processor's own cache holds twice (bench/building.py)."""
