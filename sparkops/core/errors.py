@@ -21,7 +21,13 @@ It must not know who prints them.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparkops.core.wording import FrontEnd, words
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class SparkopsError(Exception):
@@ -37,6 +43,16 @@ class SparkopsError(Exception):
         self.what = what
         self.where = where
         self.hint = hint
+        self.id = ""
+        self.args_by_name: Mapping[str, Any] = {}
+
+    @classmethod
+    def of(cls, id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: Any) -> Self:
+        """The error of an id in `knowledge/errors/`, with its arguments; the words are made from both."""
+        what, hint = words(id, args, front_end)
+        error = cls(what, where=where, hint=hint)
+        error.id, error.args_by_name = id, args
+        return error
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what

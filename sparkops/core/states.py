@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from sparkops.core.messages import UNKNOWN
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
@@ -43,9 +45,6 @@ class FromFact:
 State: TypeAlias = "Mapping[str, Any] | None"
 Observed: TypeAlias = "Mapping[str, Any] | Unknown | None"
 
-MARK = "$unknown"
-"""The one key of the mapping as which an unknown fact travels from the worker (`worker/requests/facts.py` makes it)."""
-
 
 def lookup(facts: Mapping[str, Any] | Unknown, path: str) -> Any:
     """The fact at a dotted path; `Unknown` where any part of the way is missing or unknown itself."""
@@ -56,8 +55,8 @@ def lookup(facts: Mapping[str, Any] | Unknown, path: str) -> Any:
         if not isinstance(here, Mapping) or part not in here:
             return Unknown(f"the node has no fact {path}")
         here = here[part]
-        if isinstance(here, Mapping) and MARK in here:
-            return Unknown(f"{path}: {here[MARK]}")
+        if isinstance(here, Mapping) and UNKNOWN in here:
+            return Unknown(f"{path}: {here[UNKNOWN]}")
     return here
 
 

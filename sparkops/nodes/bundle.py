@@ -23,9 +23,9 @@ _IMPORT = re.compile(r"^[ ]*(?:from (sparkops[\w.]*) import (\([^)]*\)|[^\n]*)|i
 
 @cache
 def _builder() -> dict[str, object]:
-    """The names of `worker/bundle.py`, run from its text: how a program is put together is told in one place."""
+    """The names of `programs/bundle.py`, run from its text: how a program is put together is told in one place."""
     space: dict[str, object] = {"__name__": "bundle"}
-    code: CodeType = compile((PACKAGE / "worker" / "bundle.py").read_text(), "bundle", "exec")
+    code: CodeType = compile((PACKAGE / "programs" / "bundle.py").read_text(), "bundle", "exec")
     exec(code, space)
     return space
 

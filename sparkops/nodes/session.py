@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 from sparkops.core import frames
 from sparkops.core.errors import ConnectionFailed, ConvergeFailed, LockBusy, SparkopsError, Stale, WorkerFailed
+from sparkops.core.messages import Refused
+from sparkops.core.wording import words
 from sparkops.nodes.transport import Stream
 
 SILENCE = 45.0
@@ -190,16 +192,19 @@ class Session:
         )
 
     def _error(self, error: Any) -> SparkopsError:
-        error = error if isinstance(error, Mapping) else {"what": f"the worker gave {error!r:.200} as its error"}
-        fields = {key: str(error.get(key, "")) for key in ("type", "what", "hint", "detail")}
-        what, hint = fields["what"], fields["hint"]
-        if fields["type"] == "stale":
-            return Stale(what, where=self.node, hint=hint or "run again to compare anew")
-        if fields["type"] == "busy":
-            return LockBusy(what, where=self.node, hint=hint)
-        if fields["type"] == "unknown":
-            return UnknownState(what, where=self.node, hint=hint)
-        return CallFailed(what, where=self.node, hint=hint, detail=fields["detail"], type=fields["type"])
+        refused = Refused.from_json(error)
+        what, hint = words(refused.id, refused.values) if refused.id else (str(refused), refused.hint)
+        made: SparkopsError
+        if refused.type == "stale":
+            made = Stale(what, where=self.node, hint=hint or "run again to compare anew")
+        elif refused.type == "busy":
+            made = LockBusy(what, where=self.node, hint=hint)
+        elif refused.type == "unknown":
+            made = UnknownState(what, where=self.node, hint=hint)
+        else:
+            made = CallFailed(what, where=self.node, hint=hint, detail=refused.detail, type=refused.type)
+        made.id, made.args_by_name = refused.id, refused.values
+        return made
 
     def _read(self) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import UNKNOWN
 from sparkops.core.states import FromFact, Observed, Unknown
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
@@ -98,7 +99,7 @@ def observe(
             state = unpack(told)
             facts[node] = state if state is not None else {}
         if claims is not None:
-            records[node] = _records(answers.get(CLAIMS, {"unknown": "the node did not answer for its claims"}))
+            records[node] = _records(answers.get(CLAIMS, {UNKNOWN: "the node did not answer for its claims"}))
         found.update({each.id: unpack(answers[each.id]) for each in by_node[node] if each.id in answers})
     return Observations(found=found, facts=facts, unreachable=unreachable, claims=records, machines=machines)
 

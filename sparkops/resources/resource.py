@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparkops.core.messages import UNKNOWN
 from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
 
@@ -183,10 +184,10 @@ class Resource:
 
 
 def unpack(answer: Any) -> Observed:
-    """A worker's observation `{"found": {...} | None}` or `{"unknown": why}` as a value; anything else is unknown."""
+    """A worker's observation `{"found": {...} | None}` or `{UNKNOWN: why}` as a value; anything else is unknown."""
     answer = answer if isinstance(answer, Mapping) else {}
-    if "unknown" in answer:
-        return Unknown(str(answer["unknown"]))
+    if UNKNOWN in answer:
+        return Unknown(str(answer[UNKNOWN]))
     found = answer.get("found", answer)
     if found is None or (isinstance(found, Mapping) and found is not answer):
         return found

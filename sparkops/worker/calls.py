@@ -7,26 +7,12 @@ from _queue import Empty, SimpleQueue  # `queue` would load heapq and more besid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sparkops.core.messages import Refused, Unknown
+
+__all__ = ["Call", "Refused", "Unknown", "kind", "load"]
+
 WINDOW = 16
 """How many data chunks may be under way before the receiver has to grant more."""
-
-
-class Unknown(Exception):
-    """It could not be found out, and why."""
-
-
-class Refused(Exception):
-    """A call that is answered with a reason instead of being done.
-
-    `type` is a word that the controller knows: failed, stale, busy, cancelled, gone. `hint` is the way out, `detail`
-    longer material such as the last lines of a log.
-    """
-
-    def __init__(self, what: str, type: str = "failed", hint: str = "", detail: str = "") -> None:
-        super().__init__(what)
-        self.type = type
-        self.hint = hint
-        self.detail = detail
 
 
 class Call:

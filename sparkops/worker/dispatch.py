@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from sparkops.core.messages import UNKNOWN
 from sparkops.worker.calls import Call, Refused, Unknown, kind
 
 THREADS = 16
@@ -18,7 +19,7 @@ SOON = 0.005
 
 
 def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """Answers `{id: {"found": state or None} | {"unknown": why}}` for `asks`: `[[id, kind, ask], …]`.
+    """Answers `{id: {"found": state or None} | {UNKNOWN: why}}` for `asks`: `[[id, kind, ask], …]`.
 
     Kinds are asked side by side; what has not answered after `limit` seconds is unknown, the rest is not held up.
     `machine` is the same for two names of one machine, "" where it can't be told.
@@ -31,7 +32,7 @@ def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
         try:
             module = kind(name)
         except Refused as error:
-            answers[identity] = {"unknown": str(error)}
+            answers[identity] = {UNKNOWN: str(error)}
             continue
         if hasattr(module, "observe_many"):
             many.setdefault(name, {})[identity] = ask
@@ -86,7 +87,7 @@ def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, 
     with lock:
         pending.clear()
         known = dict(answers)
-    late = {"unknown": f"no answer within {limit:g} s"}
+    late = {UNKNOWN: f"no answer within {limit:g} s"}
     return {identity: known.get(identity, late) for ids, _ in jobs for identity in ids}
 
 
@@ -94,13 +95,13 @@ def _guarded(ids: list[str], look: Any) -> dict[str, dict[str, Any]]:
     try:
         found = look()
     except Unknown as error:
-        return dict.fromkeys(ids, {"unknown": str(error)})
+        return dict.fromkeys(ids, {UNKNOWN: str(error)})
     except OSError as error:
-        return dict.fromkeys(ids, {"unknown": words(error)})
+        return dict.fromkeys(ids, {UNKNOWN: words(error)})
     except Exception as error:  # noqa: BLE001 - a defect of an observer makes its answer unknown, never the run's end
-        return dict.fromkeys(ids, {"unknown": "a defect of sparkops: " + place(error)})
+        return dict.fromkeys(ids, {UNKNOWN: "a defect of sparkops: " + place(error)})
     return {
-        identity: {"unknown": str(each)} if isinstance(each, Unknown) else {"found": each}
+        identity: {UNKNOWN: str(each)} if isinstance(each, Unknown) else {"found": each}
         for identity, each in found.items()
     }
 
@@ -120,8 +121,8 @@ def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     name, identity, ask = args["kind"], args["id"], args["ask"]
     module = kind(name)
     now = look(name, identity, ask)
-    if "unknown" in now:
-        raise Refused(f"not touched, because its state is unknown: {now['unknown']}", "unknown")
+    if UNKNOWN in now:
+        raise Refused(f"not touched, because its state is unknown: {now[UNKNOWN]}", "unknown")
     found = now["found"]
     volatile: frozenset[str] = getattr(module, "VOLATILE", frozenset())
     changed = differing(args["before"], found, volatile)

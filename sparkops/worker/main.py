@@ -12,8 +12,9 @@ import time
 from typing import Any, BinaryIO
 
 from sparkops.core import frames
+from sparkops.core.messages import answer
 from sparkops.worker import dispatch
-from sparkops.worker.calls import Call, Refused, Unknown, kind
+from sparkops.worker.calls import Call, Refused, kind
 
 BEAT = 5.0
 GRACE = 5.0
@@ -78,24 +79,15 @@ class Loop:
             running.take(message)
 
     def _serve(self, call: Call, name: str, args: dict[str, Any]) -> None:
+        message = answer(lambda: find(name)(call, args))
         try:
-            answer: dict[str, Any] = {"result": find(name)(call, args)}
-        except Refused as error:
-            answer = {"error": {"type": error.type, "what": str(error), "hint": error.hint, "detail": error.detail}}
-        except Unknown as error:
-            answer = {"error": {"type": "unknown", "what": str(error), "hint": "", "detail": ""}}
-        except OSError as error:
-            hint = dispatch.way_out(error.errno, str(error.filename or "/"))
-            answer = {"error": {"type": "os", "what": dispatch.words(error), "hint": hint, "detail": ""}}
-        except Exception as error:  # noqa: BLE001 - a defect of ours is told to the controller, with its place
-            answer = {"error": {"type": "defect", "what": dispatch.place(error), "hint": "", "detail": ""}}
-        self.calls.pop(call.id, None)
-        try:
-            self.send({"id": call.id, **answer})
+            self.send({"id": call.id, **message})
         except (frames.BadFrame, TypeError, ValueError, RecursionError) as error:
             what = f"the answer to {name} can't be sent: {error}"
             hint = "ask for less at once, with --limit or --role"
             self.send({"id": call.id, "error": {"type": "failed", "what": what, "hint": hint, "detail": ""}})
+        finally:
+            self.calls.pop(call.id, None)
 
 
 def find(name: str) -> Any:

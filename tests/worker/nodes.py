@@ -26,7 +26,7 @@ def apply(resource: Resource) -> list[str]:
     """Bring one resource into its state on this very machine; returns what had to change, and proves it."""
     ask = resource.ask()
     look = dispatch.look(resource.kind, resource.id, ask)
-    assert "unknown" not in look, look
+    assert "$unknown" not in look, look
     before = look["found"]
     want = resource.desired()
     changes = differing(resource, before)

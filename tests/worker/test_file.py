@@ -211,7 +211,7 @@ def test_a_folder_reached_through_a_link_of_someone_else_is_not_entered(tmp_path
     one = declared(tmp_path / "link" / "f", content="hello")
     os.lchown(tmp_path / "link", 65534, 65534)
     look = dispatch.look("file", one.id, one.ask())
-    assert "others can change" in look["unknown"]
+    assert "others can change" in look["$unknown"]
     with pytest.raises(Refused, match="others can change"):
         file.converge(call(), one.ask(), None, dict(one.desired() or {}), {"content": b"hello"})
     os.lchown(tmp_path / "link", 0, 0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.worker import bundle as carried
+from sparkops.programs import bundle as carried
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import jobs
 

@@ -135,7 +135,7 @@ def test_an_entry_that_is_not_to_be_mounted_is_written_changed_and_taken_out(roo
 def test_two_entries_for_one_point_are_unknown(root: Path) -> None:
     (root / "fstab").write_bytes(b"a /x ext4\nb /x/ ext4\n")
     one = declared("/x")
-    assert "2 entries" in dispatch.look("mount", one.id, one.ask())["unknown"]
+    assert "2 entries" in dispatch.look("mount", one.id, one.ask())["$unknown"]
 
 
 def test_a_missing_mount_point_is_named(root: Path) -> None:

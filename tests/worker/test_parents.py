@@ -132,7 +132,7 @@ def tried(make: Callable[[int], Resource], seconds: float = 1.5) -> set[str]:
     while time.monotonic() < deadline:
         number += 1
         one = make(number)
-        if "unknown" in dispatch.look(one.kind, one.id, one.ask()):
+        if "$unknown" in dispatch.look(one.kind, one.id, one.ask()):
             found.add("unknown")
             continue
         try:

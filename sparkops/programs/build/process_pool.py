@@ -7,8 +7,10 @@ import os
 import selectors
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from sparkops.core.messages import answer
 from sparkops.worker.calls import Refused
 from sparkops.worker.system.privileges import die_with
 
@@ -96,12 +98,8 @@ def _heard(message: dict[str, Any], done: Callable[[int, Any], None], hear: Hear
     if "bytes" in message:
         hear(message["bytes"])
         return False
-    if "refused" in message:
-        raise Refused(*message["refused"])
     if "error" in message:
-        raise OSError(*message["error"])
-    if "defect" in message:
-        raise RuntimeError(message["defect"])
+        raise Refused.from_json(message["error"])
     done(message["task"], message["result"])
     return True
 
@@ -112,13 +110,5 @@ def _serve(tasks: int, answers: int, do: Callable[[int, Hear], Any]) -> None:
 
     with os.fdopen(tasks, encoding="ascii") as lines:
         while line := lines.readline():
-            try:
-                result = do(int(line), lambda amount: say(bytes=amount))
-            except Refused as error:
-                say(refused=[str(error), error.type, error.hint, error.detail])
-            except OSError as error:
-                say(error=[error.errno, error.strerror, error.filename])
-            except Exception as error:  # noqa: BLE001 - the parent has to hear why its child gives up
-                say(defect=f"{type(error).__name__}: {error}")
-            else:
-                say(task=int(line), result=result)
+            number = int(line)
+            say(task=number, **answer(partial(do, number, lambda amount: say(bytes=amount))))

@@ -6,6 +6,7 @@ Several requirements on one node share one look at each group.
 from collections.abc import Mapping
 from typing import Any
 
+from sparkops.core.messages import UNKNOWN
 from sparkops.worker.calls import Unknown
 from sparkops.worker.requests import facts
 
@@ -32,15 +33,15 @@ def _chosen(group: dict[str, Any] | Unknown, keys: list[str]) -> dict[str, Any] 
         return group
     chosen = {key: _value(group, key) for key in [*keys, *(key for key in ("present", "error") if key in group)]}
     for key, value in chosen.items():
-        if isinstance(value, Mapping) and facts.MARK in value:
-            return Unknown(f"{key}: {value[facts.MARK]}")
+        if isinstance(value, Mapping) and UNKNOWN in value:
+            return Unknown(f"{key}: {value[UNKNOWN]}")
     return chosen
 
 
 def _value(group: Mapping[str, Any], key: str) -> Any:
     here: Any = group
     for part in key.split("."):
-        if isinstance(here, Mapping) and facts.MARK in here:
+        if isinstance(here, Mapping) and UNKNOWN in here:
             return here
         here = here.get(part) if isinstance(here, Mapping) else None
     return here

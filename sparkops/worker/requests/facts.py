@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from sparkops.core.messages import UNKNOWN
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.dispatch import place, words
 from sparkops.worker.facts import engine, gpu, network, packages, system
 
-MARK = "$unknown"
 THREADS = 12
 
 _Group = Callable[["Node", Mapping[str, Any]], "dict[str, Any]"]
@@ -90,7 +90,7 @@ GROUPS: dict[str, _Group] = {
 
 def mark(why: object) -> dict[str, str]:
     """How an unknown value travels in a mapping of facts."""
-    return {MARK: str(why)}
+    return {UNKNOWN: str(why)}
 
 
 def gather(node: Node, wanted: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any] | Unknown]:

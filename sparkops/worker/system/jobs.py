@@ -18,8 +18,9 @@ import time
 from typing import Any
 
 from sparkops.core import frames
-from sparkops.worker import bundle
-from sparkops.worker.calls import Call, Refused, Unknown, load
+from sparkops.core.messages import answer
+from sparkops.programs import bundle
+from sparkops.worker.calls import Call, Refused, load
 from sparkops.worker.record import claims
 
 OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
@@ -185,17 +186,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: job.stopping.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
-    try:
-        result: dict[str, Any] = {"result": load(order["module"]).JOBS[order["function"]](job, order["args"])}
-    except Refused as error:
-        result = {"error": {"type": error.type, "what": str(error), "hint": error.hint, "detail": error.detail}}
-    except Unknown as error:
-        result = {"error": {"type": "unknown", "what": str(error), "hint": "", "detail": ""}}
-    except OSError as error:
-        text = f"{error.filename or order['key']}: {error.strerror or error}"
-        result = {"error": {"type": "os", "what": text, "hint": "", "detail": ""}}
-    except Exception as error:  # noqa: BLE001 - the reason of a job's end must reach its follower
-        result = {"error": {"type": "defect", "what": f"{type(error).__name__}: {error}", "hint": "", "detail": ""}}
+    result = answer(lambda: load(order["module"]).JOBS[order["function"]](job, order["args"]))
     claims.write(os.path.join(job.folder, "result.json"), json.dumps(result).encode(), 0o600)
     os._exit(0)
 
@@ -214,8 +205,7 @@ def outcome(folder: str) -> Any:
             detail=log,
         )
     if "error" in result:
-        error = result["error"]
-        raise Refused(error["what"], error["type"], error["hint"], error["detail"])
+        raise Refused.from_json(result["error"])
     return result["result"]
 
 

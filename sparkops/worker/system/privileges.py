@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from sparkops.core.messages import answer
 from sparkops.worker.calls import Refused
 
 Report = Callable[[dict[str, Any]], None]
@@ -58,8 +59,7 @@ def run(who: pwd.struct_passwd, work: Callable[[Report], dict[str, Any]], report
     if end is None:
         raise Refused(f"the working process ended early ({_ending(status)})", hint="run apply again to resume")
     if "error" in end:
-        error = end["error"]
-        raise Refused(str(error["what"]), str(error["type"]), str(error["hint"]), str(error["detail"]))
+        raise Refused.from_json(end["error"])
     return dict(end["result"])
 
 
@@ -84,16 +84,11 @@ def _child(who: pwd.struct_passwd, work: Callable[[Report], dict[str, Any]], wri
             while data:
                 data = data[os.write(writing, data) :]
 
-    try:
+    def made() -> dict[str, Any]:
         _become(who, parent)
-        end: dict[str, Any] = {"result": work(say)}
-    except Refused as error:
-        end = {"error": {"what": str(error), "type": error.type, "hint": error.hint, "detail": error.detail}}
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        end = {"error": {"what": what, "type": "os", "hint": "", "detail": ""}}
-    except BaseException as error:  # noqa: BLE001 - the parent has to hear why its child ends
-        end = {"error": {"what": f"{type(error).__name__}: {error}", "type": "defect", "hint": "", "detail": ""}}
+        return work(say)
+
+    end = answer(made)
     with contextlib.suppress(OSError):
         say(end)
     os._exit(0)

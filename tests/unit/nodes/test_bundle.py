@@ -9,7 +9,7 @@ from pathlib import Path
 from sparkops.core import frames
 from sparkops.nodes import boot, bundle
 
-SLOW = {"typing", "re", "enum", "json", "hashlib", "_hashlib", "hmac", "subprocess", "importlib", "traceback"}
+SLOW = {"json", "hashlib", "_hashlib", "hmac", "subprocess", "importlib", "traceback"}
 """What takes a node longer to load than a look at many files; each was in the worker's start once."""
 
 

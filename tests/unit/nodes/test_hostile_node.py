@@ -303,7 +303,7 @@ def test_a_question_of_the_wrong_shape_is_answered_by_an_error_or_unknown(told: 
     done = told(frames.encode({"id": 7, "call": "observe", "args": args}))
     (answer,) = answers(done.stdout)
     assert answer["id"] == 7
-    assert "error" in answer or all("unknown" in each for each in answer["result"]["answers"].values())
+    assert "error" in answer or all("$unknown" in each for each in answer["result"]["answers"].values())
 
 
 def test_an_answer_too_large_to_send_is_an_error_with_the_way_out(told: Told, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_one_call_answers_for_everything_that_is_asked(session: Session, tmp_pat
     answers = look(session, file(tmp_path / "a"), file(tmp_path / "b"), ["c", "nonsense", {}])
     assert answers[str(tmp_path / "a")]["found"]["type"] == "file"
     assert answers[str(tmp_path / "b")] == {"found": None}
-    assert "no kind" in answers["c"]["unknown"]
+    assert "no kind" in answers["c"]["$unknown"]
 
 
 def test_a_session_is_busy_until_everything_is_answered(session: Session, tmp_path: Path) -> None:

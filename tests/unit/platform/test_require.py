@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.messages import UNKNOWN
 from sparkops.core.plan import Violation
-from sparkops.core.states import MARK, Observed, Unknown, lookup
+from sparkops.core.states import Observed, Unknown, lookup
 from sparkops.resources.require import Require
-from sparkops.worker.requests import facts as worker_facts
 
 GIB = 1 << 30
 
@@ -166,10 +166,6 @@ def test_it_asks_for_its_keys_and_is_never_converged() -> None:
 
 
 def test_a_fact_that_the_worker_marked_as_unknown_is_unknown_with_its_reason() -> None:
-    facts = {"gpu": {MARK: "nvidia-smi did not answer"}, "os": {"kernel": {MARK: "no /proc"}}}
+    facts = {"gpu": {UNKNOWN: "nvidia-smi did not answer"}, "os": {"kernel": {UNKNOWN: "no /proc"}}}
     assert lookup(facts, "gpu.driver_version") == Unknown("gpu.driver_version: nvidia-smi did not answer")
     assert lookup(facts, "os.kernel") == Unknown("os.kernel: no /proc")
-
-
-def test_both_halves_mark_unknown_facts_alike() -> None:
-    assert worker_facts.MARK == MARK

@@ -1,7 +1,7 @@
-"""The worker's own sources, kept in memory so that a job's process can be started from them again.
+"""Sources as one self-contained Python program: what a node runs was never installed there.
 
-`SOURCES` is filled by the loader that the controller sends (see `program`); on a plain import, as in tests, it is read
-from the files.
+`SOURCES` holds what this process was itself started from (the loader fills it), so that jobs and programs can be
+started from it again; in a process that was started from installed files, they are read from there.
 """
 
 import binascii
@@ -24,15 +24,21 @@ class Sources:
     def exec_module(self, module):
         exec(compile(S[module.__name__], module.__name__.replace(".", "/") + ".py", "exec", 0x1000000), module.__dict__)
 sys.meta_path.insert(0, Sources())
-import sparkops.worker.bundle
-sparkops.worker.bundle.SOURCES.update(S)
+import sparkops.programs.bundle
+sparkops.programs.bundle.SOURCES.update(S)
 """
 # Neither json nor importlib here: what runs on every node at every look counts each millisecond.
 
 
 def program(module: str, function: str) -> bytes:
-    """A self-contained Python program: the loader, all sources, and a call of `module.function`."""
-    return build(SOURCES or _from_files(), module, function)
+    """A self-contained Python program: the loader, the sources, and a call of `module.function`.
+
+    A program of `sparkops.programs` gets no source of the worker.
+    """
+    sources = SOURCES or _from_files()
+    if module.startswith("sparkops.programs."):
+        sources = {name: text for name, text in sources.items() if not name.startswith("sparkops.worker")}
+    return build(sources, module, function)
 
 
 def build(sources: dict[str, str], module: str, function: str) -> bytes:
@@ -44,7 +50,7 @@ def build(sources: dict[str, str], module: str, function: str) -> bytes:
 
 def _from_files() -> dict[str, str]:
     """All modules that a worker may need, as they lie in the package: what is imported late has to be there, too."""
-    top = __file__.rpartition("/worker/")[0]
+    top = __file__.rpartition("/programs/")[0]
     sources = {}
     for room in ("", "/core", "/safetensors", "/programs", "/worker"):
         for folder, _, names in os.walk(top + room) if room else [(top, [], ["__init__.py"])]:

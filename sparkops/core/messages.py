@@ -1,0 +1,129 @@
+"""What crosses a process boundary between controller, worker, job and program: one form of each message.
+
+An answer is `{"result": …}` or `{"error": ErrorMessage}`; what could not be found out travels as `{UNKNOWN: why}`. An
+error carries a stable id and plain arguments; the words are made where a person reads them (`core/wording.py`).
+Standard library only: nodes run this module.
+"""
+
+import errno
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict
+
+ErrorType = Literal["failed", "stale", "busy", "cancelled", "gone", "unknown", "address", "os", "defect"]
+"""How the reader has to take an error. `stale`: compared values moved; `busy`: a lock or job of somebody else; `gone`:
+the reader itself left; `address`: another address may work; `os`: a system call; `defect`: a fault of sparkops."""
+
+UNKNOWN = "$unknown"
+"""The one key of the mapping as which an unknown value travels."""
+
+
+class ErrorMessage(TypedDict, total=False):
+    """An error on the wire. `what` and `hint` are set only by an error that has no id yet."""
+
+    id: str
+    args: dict[str, Any]
+    type: str
+    what: str
+    hint: str
+    detail: str
+
+
+class Progress(TypedDict, total=False):
+    """How far a piece of work is: `done` of `total` in `unit` (bytes unless given); `text` is a short line."""
+
+    text: str
+    done: float | None
+    total: float | None
+    unit: str
+
+
+class Unknown(Exception):
+    """Something could not be found out, and why."""
+
+
+class Refused(Exception):
+    """A request that is answered with a reason instead of being done.
+
+    `id` names the reason and `args` its values; `detail` is longer material, such as the last lines of a log.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        type: str = "failed",
+        hint: str = "",
+        detail: str = "",
+        *,
+        id: str = "",
+        args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.type = type
+        self.hint = hint
+        self.detail = detail
+        self.id = id
+        self.values = dict(args or {})
+
+    @classmethod
+    def of(cls, id: str, /, *, type: ErrorType = "failed", detail: str = "", **args: Any) -> "Refused":
+        """The error of this id; the words stand in `knowledge/errors/`."""
+        text = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        return cls(f"{id}: {text}" if text else id, type, "", detail, id=id, args=args)
+
+    def as_json(self) -> ErrorMessage:
+        if self.id:
+            return {"id": self.id, "args": self.values, "type": self.type, "detail": self.detail}
+        return {"what": str(self), "hint": self.hint, "type": self.type, "detail": self.detail}
+
+    @classmethod
+    def from_json(cls, message: object) -> "Refused":
+        """What a less trusted process answered: anything that is no error becomes `answer-not-understood`."""
+        fields = message if isinstance(message, Mapping) else {}
+        type, detail = str(fields.get("type") or "failed"), str(fields.get("detail") or "")
+        if isinstance(fields.get("id"), str) and isinstance(fields.get("args"), Mapping):
+            error = cls.of(fields["id"], detail=detail, **{str(key): value for key, value in fields["args"].items()})
+            error.type = type
+            return error
+        if isinstance(fields.get("what"), str):
+            return cls(fields["what"], type, str(fields.get("hint") or ""), detail)
+        return cls.of("answer-not-understood", answer=f"{message!r:.200}")
+
+
+def answer(function: Callable[[], Any]) -> dict[str, Any]:
+    """The message that answers a request: the function's result, or the error it raised."""
+    try:
+        return {"result": function()}
+    except Exception as error:  # noqa: BLE001 - whatever ends a request has to reach the one who asked
+        return {"error": error_of(error).as_json()}
+
+
+def error_of(error: Exception) -> Refused:
+    """Any exception as the one that travels."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, Unknown):
+        return Refused(str(error), "unknown")
+    if isinstance(error, OSError):
+        return os_error(error)
+    import traceback  # only for defects: it takes longer to load than a look at ten files
+
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return Refused.of("defect", type="defect", error=type(error).__name__, text=str(error), place=place)
+
+
+_ERRNO_IDS = {
+    errno.ENOSPC: "disk-full",
+    errno.EDQUOT: "quota-exceeded",
+    errno.EROFS: "read-only-file-system",
+    errno.EACCES: "permission-denied",
+    errno.EPERM: "permission-denied",
+    errno.EIO: "disk-input-output-error",
+}
+
+
+def os_error(error: OSError) -> Refused:
+    """A failed system call: `path` is the file, or "" where the system names none."""
+    path = str(error.filename) if error.filename is not None else ""
+    text = error.strerror or str(error)
+    return Refused.of(_ERRNO_IDS.get(error.errno or 0, "system-call-failed"), type="os", path=path, text=text)

@@ -1,0 +1,92 @@
+"""The words of every error, violation and notice that has an id, made from `knowledge/errors/*.yml` and its arguments.
+
+An entry is `id: {message, fix, cause}`, and `fix_command` where a command without an inventory needs another way out.
+Templates are Python format strings; these formats are added: `bytes` (`4.2 GB`), `seconds` (`3 min 5 s`) and `list`
+(`a, b and 3 more`). Not for nodes: they send ids and arguments.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from sparkops.core import data
+
+FrontEnd = Literal["inventory", "command"]
+"""Who shows it: a command that works on an inventory, or one that is given everything in its arguments."""
+LISTED = 3
+"""Items of a list that are named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is known of one id. `cause` is the longer text of `sparkops explain`."""
+
+    id: str
+    message: str
+    fix: str = ""
+    fix_command: str = ""
+    cause: str = ""
+
+
+@cache
+def entries() -> Mapping[str, Entry]:
+    """All entries by id. Raises ValueError for an id that stands in two files."""
+    import yaml  # only a run that has an error to show reads the catalogue
+
+    found: dict[str, Entry] = {}
+    for path in sorted((data.bundled("knowledge") / "errors").glob("*.yml")):
+        for identity, fields in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items():
+            if identity in found:
+                raise ValueError(f"{path.name}: the id {identity} stands in another file too")
+            found[identity] = Entry(id=identity, **{key: str(value).strip() for key, value in fields.items()})
+    return found
+
+
+def words(identity: str, args: Mapping[str, Any], front_end: FrontEnd = "inventory") -> tuple[str, str]:
+    """The message and the fix. An id or argument that the catalogue lacks is shown raw, never hidden."""
+    entry = entries().get(identity)
+    if entry is None:
+        return ", ".join([identity, *(f"{key}: {value}" for key, value in args.items())]), ""
+    fix = entry.fix_command if front_end == "command" and entry.fix_command else entry.fix
+    return _Formatter().vformat(entry.message, (), args), _Formatter().vformat(fix, (), args)
+
+
+class _Formatter(string.Formatter):
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return kwargs.get(str(key), f"({key} not given)")
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec == "bytes" and isinstance(value, (int, float)):
+            return decimal_bytes(value)
+        if format_spec == "seconds" and isinstance(value, (int, float)):
+            return duration(value)
+        if format_spec == "list" and isinstance(value, (list, tuple)):
+            more = len(value) - LISTED
+            return ", ".join(map(str, value[:LISTED])) + (f" and {more} more" if more > 0 else "")
+        if format_spec in ("bytes", "seconds", "list"):
+            return str(value)
+        return str(super().format_field(value, format_spec))
+
+
+def decimal_bytes(amount: float) -> str:
+    """An amount of data in powers of 1000, as disks and downloads are measured: `4.2 GB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(amount) < 1000 or unit == "GB":
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 90:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -1,0 +1,86 @@
+"""How a program of this folder is spoken to: a spec in, JSON lines out.
+
+Standard input holds one line, the spec. Standard output gets a line per message: `{"progress": …}`, `{"notice":
+{id, args}}`, `{"record": …}` (a fact that the caller keeps, such as a proven hash), and as the last one `{"result": …}`
+or `{"error": …}`. SIGTERM asks the program to stop between two atomic steps. A program knows neither worker nor
+controller: it is run by `runner.run`, or by hand with a spec.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparkops.core.messages import Refused, answer
+
+SPEC_PARENT = "$parent"
+"""The key of the spec that holds the caller's process id: the program ends with that process."""
+PROGRESS_INTERVAL = 0.2
+"""Seconds between two lines of progress under one text."""
+_PR_SET_PDEATHSIG = 1
+
+
+class Output:
+    """A program's way to its caller. Safe for several threads."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.stopping = threading.Event()
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._last = ("", 0.0)
+
+    def progress(self, text: str = "", done: float | None = None, total: float | None = None, unit: str = "") -> None:
+        """How far the work is; under the same text at most five lines a second are written."""
+        now = time.monotonic()
+        if text == self._last[0] and now - self._last[1] < PROGRESS_INTERVAL and done != total:
+            return
+        self._last = (text, now)
+        message: dict[str, Any] = {"text": text, "done": done, "total": total}
+        self.send({"progress": {**message, "unit": unit} if unit else message})
+
+    def notice(self, id: str, /, **args: Any) -> None:
+        """Something that a person has to know, by its id in `knowledge/errors/`."""
+        self.send({"notice": {"id": id, "args": args}})
+
+    def record(self, value: Any) -> None:
+        """Something that the caller keeps beyond the program's end."""
+        self.send({"record": value})
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """One line. A caller that is gone ends the program."""
+        data = json.dumps(message).encode() + b"\n"
+        with self._lock:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+
+    def check(self) -> None:
+        """Raise Refused `cancelled` once the caller has asked to stop; called between atomic steps."""
+        if self.stopping.is_set():
+            raise Refused.of("cancelled", type="cancelled")
+
+
+def main(work: Callable[[dict[str, Any], Output], Any]) -> None:
+    """Run `work(spec, output)` on the spec of standard input, answer, and end the process."""
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    output = Output(descriptor)
+    signal.signal(signal.SIGTERM, lambda *_: output.stopping.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o022)
+    spec = json.loads(sys.stdin.buffer.readline())
+    end_with(spec.pop(SPEC_PARENT, os.getppid()))
+    output.send(answer(lambda: work(spec, output)))
+    os._exit(0)
+
+
+def end_with(parent: int) -> None:
+    """This process ends when its parent, the process `parent`, does. Linux only; elsewhere it ends at its next line."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

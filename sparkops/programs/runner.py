@@ -1,0 +1,150 @@
+"""Runs a program of this folder as a user of this machine and follows its lines to the result.
+
+The program is sent from memory and gets nothing but its spec and the open folders that it is handed: what parses input
+from outside does not run as root. Its lines are trusted no more than that user is.
+"""
+
+import contextlib
+import grp
+import json
+import os
+import pwd
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, Protocol
+
+from sparkops.core.messages import Refused
+from sparkops.programs import bundle
+from sparkops.programs.protocol import SPEC_PARENT
+
+BOOT = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),'sparkops-program','exec'))"
+POLL = 0.2
+"""Seconds between two looks whether the caller wants to stop."""
+GRACE = 10.0
+"""Seconds that a program has after SIGTERM before it is killed."""
+KEPT = 4000
+"""Bytes of standard error that go into the error of a program that ended without a result."""
+
+
+class Listener(Protocol):
+    """Who hears a program: its progress, its notices (id, args) and what it wants kept."""
+
+    def progress(self, message: Mapping[str, Any]) -> None: ...
+    def notice(self, id: str, args: Mapping[str, Any]) -> None: ...
+    def record(self, value: Any) -> None: ...
+
+
+def run(
+    module: str,
+    spec: Mapping[str, Any],
+    listener: Listener,
+    *,
+    user: pwd.struct_passwd | None = None,
+    descriptors: Sequence[int] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> Any:
+    """The result of `module.main` on `spec`. `descriptors` stay open in it under the same numbers.
+
+    `user` is whose rights it gets (None: the caller's). Raises Refused with the program's reason, `cancelled` when
+    `stop` became true, `program-ended` when it ended without a word.
+    """
+    process = _start(module, user, descriptors)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors: list[bytes] = []
+    drain = threading.Thread(target=_drain, args=(process.stderr, errors), daemon=True)
+    drain.start()
+    watch = threading.Thread(target=_watch, args=(process, stop), daemon=True)
+    end: dict[str, Any] | None = None
+    try:
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+            program = bundle.program(module, "run")
+            stdin.write(b"%d\n" % len(program) + program)
+            stdin.write(json.dumps({**spec, SPEC_PARENT: os.getpid()}).encode() + b"\n")
+        watch.start()
+        for line in process.stdout:
+            end = _take(_parsed(line), listener) or end
+    finally:
+        process.kill() if end is None else None
+        status = process.wait()
+        process.stdout.close()
+        drain.join(1.0)
+    if end is None:
+        detail = b"".join(errors)[-KEPT:].decode(errors="replace")
+        raise Refused.of(
+            "program-ended", program=module.rpartition(".")[0].rpartition(".")[2], ending=_ending(status), detail=detail
+        )
+    if "error" in end:
+        raise Refused.from_json(end["error"])
+    return end["result"]
+
+
+def _start(module: str, user: pwd.struct_passwd | None, descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":
+    rights: dict[str, Any] = {}
+    environment = dict(os.environ)
+    if user is not None and user.pw_uid != os.getuid():
+        if os.getuid() != 0:
+            raise Refused.of("cannot-act-as-user", user=user.pw_name)
+        groups = [user.pw_gid, *(each.gr_gid for each in grp.getgrall() if user.pw_name in each.gr_mem)]
+        rights = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
+    if user is not None:
+        environment["HOME"] = user.pw_dir
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", BOOT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=tuple(descriptors),
+        cwd="/",
+        env=environment,
+        **rights,
+    )
+
+
+def _take(message: Mapping[str, Any], listener: Listener) -> dict[str, Any] | None:
+    """Pass one line on; the last one (`result` or `error`) is returned."""
+    if "result" in message or "error" in message:
+        return dict(message)
+    if isinstance(progress := message.get("progress"), Mapping):
+        listener.progress(progress)
+    elif isinstance(notice := message.get("notice"), Mapping):
+        args = notice.get("args")
+        listener.notice(str(notice.get("id", "")), args if isinstance(args, Mapping) else {})
+    elif "record" in message:
+        listener.record(message["record"])
+    return None
+
+
+def _parsed(line: bytes) -> Mapping[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, Mapping) else {}
+
+
+def _drain(stream: IO[bytes], kept: list[bytes]) -> None:
+    with contextlib.suppress(ValueError), stream:
+        while data := stream.read(4096):
+            kept.append(data)
+            del kept[:-4]
+
+
+def _watch(process: "subprocess.Popen[bytes]", stop: Callable[[], bool]) -> None:
+    """Ask the program to stop when the caller does, and end it where it does not."""
+    while process.poll() is None and not stop():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL)
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _ending(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"

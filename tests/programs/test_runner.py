@@ -1,0 +1,151 @@
+"""Programs as their callers see them: a spec in, lines out, the last one the result or the error."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from sparkops.core.messages import Refused
+from sparkops.programs import bundle, runner
+
+PROGRAM = """
+import os, time
+from sparkops.core.messages import Refused
+from sparkops.programs import protocol
+
+def work(spec, output):
+    output.progress("counting", 1, spec["to"])
+    output.notice("cancelled", why="none")
+    output.record({"mark": 1})
+    if spec["end"] == "refused":
+        raise Refused.of("disk-full", path="/models")
+    if spec["end"] == "os":
+        open("/nowhere/at/all")
+    if spec["end"] == "defect":
+        {}["missing"]
+    if spec["end"] == "killed":
+        print("last words", flush=True)
+        os.kill(os.getpid(), 9)
+    while spec["end"] == "never":
+        output.check()
+        time.sleep(0.02)
+    if spec["end"] == "descriptor":
+        return os.read(spec["descriptor"], 5).decode()
+    return {"home": os.environ["HOME"], "uid": os.getuid()}
+
+def run():
+    protocol.main(work)
+"""
+NAME = "sparkops.programs.counting.main"
+
+
+@dataclass
+class Heard:
+    lines: list[Any] = field(default_factory=list)
+
+    def progress(self, message: Mapping[str, Any]) -> None:
+        self.lines.append(("progress", dict(message)))
+
+    def notice(self, id: str, args: Mapping[str, Any]) -> None:
+        self.lines.append(("notice", id, dict(args)))
+
+    def record(self, value: Any) -> None:
+        self.lines.append(("record", value))
+
+
+@pytest.fixture(autouse=True)
+def sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = "sparkops.programs.counting"
+    monkeypatch.setattr(bundle, "SOURCES", {**bundle._from_files(), package: "", NAME: PROGRAM})
+
+
+def run(end: str = "", heard: Heard | None = None, **more: Any) -> Any:
+    descriptor = more.pop("descriptor", -1)
+    spec = {"to": 2, "end": end, "descriptor": descriptor}
+    descriptors = [descriptor] if descriptor >= 0 else []
+    return runner.run(NAME, spec, heard or Heard(), descriptors=descriptors, **more)
+
+
+def test_progress_notices_and_records_arrive_in_order_before_the_result() -> None:
+    heard = Heard()
+    assert run(heard=heard)["uid"] == os.getuid()
+    assert heard.lines == [
+        ("progress", {"text": "counting", "done": 1, "total": 2}),
+        ("notice", "cancelled", {"why": "none"}),
+        ("record", {"mark": 1}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "id", "type"),
+    [
+        ("refused", "disk-full", "failed"),
+        ("os", "system-call-failed", "os"),
+        ("defect", "defect", "defect"),
+        ("killed", "program-ended", "failed"),
+    ],
+)
+def test_every_end_without_a_result_is_an_error_with_an_id(end: str, id: str, type: str) -> None:
+    with pytest.raises(Refused) as caught:
+        run(end)
+    assert (caught.value.id, caught.value.type) == (id, type)
+
+
+def test_what_a_killed_program_printed_last_is_the_detail_of_its_error() -> None:
+    with pytest.raises(Refused) as caught:
+        run("killed")
+    assert caught.value.values == {"program": "counting", "ending": "signal 9"}
+    assert "last words" in caught.value.detail
+
+
+def test_a_program_that_is_asked_to_stop_ends_between_its_steps() -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(Refused) as caught:
+        run("never", stop=stop.is_set)
+    assert caught.value.type == "cancelled"
+
+
+def test_an_open_descriptor_is_handed_over() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"hello")
+    assert run("descriptor", descriptor=reading) == "hello"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_program_does_not_outlive_its_caller() -> None:
+    pid = os.fork()
+    if pid == 0:
+        threading.Thread(target=run, args=("never",), daemon=True).start()
+        time.sleep(1.0)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    deadline = time.monotonic() + 10
+    while _programs() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _programs()
+
+
+def _programs() -> list[str]:
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                command = file.read()
+        except OSError:
+            continue
+        if b"sparkops-program" in command:
+            found.append(entry)
+    return found
+
+
+def test_a_program_gets_no_source_of_the_worker() -> None:
+    program = bundle.program("sparkops.programs.counting.main", "run")
+    assert len(program) < len(bundle.program("sparkops.worker.main", "main"))
