@@ -15,7 +15,6 @@ import yaml
 
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
-from sparkops.inventory.faults import suggest
 from sparkops.lint import caching, parsing, placing, quantizing, serving, speculating
 from sparkops.lint.case import Check, Severity
 from sparkops.models.engine import engine, versions
@@ -48,6 +47,11 @@ class Rule:
         """The listed engine versions in which the rule is in force."""
         return tuple(each for each in versions(beside) if self._in_force(each, beside))
 
+    def span(self) -> str:
+        """`versions` in words."""
+        held, listed = self.versions(), versions()
+        return "every version" if held == listed else f"{held[0]} to {held[-1]}" if held else "no listed version"
+
     def _in_force(self, version: str, beside: Path | None) -> bool:
         listed = engine(version, beside)
         return all(listed.law(name) == value for name, value in self.laws.items())
@@ -65,29 +69,6 @@ def rules(path: Path | None = None) -> Mapping[str, Rule]:
         raise InventoryError(
             f"not of the shape of rules.schema.json: {error}", where=str(path), hint="take the bundled file"
         ) from None
-
-
-def rule(name: str) -> Rule:
-    """The rule of that id, or of that number in the notes (L1, N4). Raises InventoryError naming the nearest."""
-    known = rules()
-    if name in known:
-        return known[name]
-    numbered = [each for each in known.values() if name.upper() in each.facts.replace(",", " ").split()]
-    if numbered:
-        return numbered[0]
-    raise InventoryError(f"there is no rule {name!r}", hint=suggest(name, known))
-
-
-def explain(name: str, beside: Path | None = None) -> str:
-    """A rule in words, for `lint --explain`."""
-    found = rule(name)
-    held = found.versions(beside)
-    listed = versions(beside)
-    span = "every version" if held == listed else f"{held[0]} to {held[-1]}" if held else "no listed version"
-    severity = found.severity if found.spark == found.severity else f"{found.severity}; on a Spark node {found.spark}"
-    lines = [f"{found.id} ({severity})", "", found.summary, "", f"Why: {found.why}", f"Way out: {found.remedy}"]
-    lines += [f"In force: {span}", f"Source: {found.source}"]
-    return "\n".join([*lines, f"Also known as: {found.facts}"] if found.facts else lines)
 
 
 def _rule(name: str, content: Mapping[str, Any]) -> Rule:

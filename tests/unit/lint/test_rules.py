@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparkops.core.data import bundled
-from sparkops.core.errors import InventoryError
 from sparkops.lint.case import Case
 from sparkops.lint.check import Finding, check
-from sparkops.lint.rules import CHECKS, explain, rule, rules
+from sparkops.lint.rules import CHECKS, rules
 from sparkops.models.effective import speculative
 from sparkops.models.engine import engine, versions
 from sparkops.models.geometry import of_config
@@ -543,17 +542,6 @@ def test_an_unknown_variable_is_an_error_where_the_engine_is_told_to_fail() -> N
 def test_without_a_geometry_the_rules_about_it_are_silent() -> None:
     found = findings(f"-tp 3 {ON} --kv-cache-dtype fp8 --max-model-len 9999999", "0.19.1", "unheard/of", gpus=8)
     assert [each.id for each in found if each.severity == "error"] == []
-
-
-def test_a_rule_explains_itself_with_the_versions_in_which_it_is_in_force() -> None:
-    assert "In force: 0.19.1 to 0.26.0" in explain("align-block-over-batched-tokens")
-    assert "every version" in explain("flag-choice")
-    assert rule("L1") == rule("align-block-over-batched-tokens")
-
-
-def test_an_unknown_rule_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InventoryError, match="memory-fraction"):
-        rule("memory-fractions")
 
 
 @pytest.mark.parametrize("version", versions())
