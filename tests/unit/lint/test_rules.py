@@ -20,6 +20,7 @@ from sparkops.lint.check import Finding, check
 from sparkops.lint.rules import CHECKS, explain, rule, rules
 from sparkops.models.effective import speculative
 from sparkops.models.engine import engine, versions
+from sparkops.models.engine_pages import engine_content
 from sparkops.models.geometry import of_config
 from sparkops.models.quantisation import of_config as of_checkpoint
 from sparkops.models.serve_line import parse_text
@@ -559,9 +560,10 @@ def test_an_unknown_rule_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize("version", versions())
 def test_an_engine_file_has_the_shape_of_its_schema_and_says_its_own_version(version: str) -> None:
     folder = bundled("knowledge")
-    content = yaml.safe_load((folder / "engines" / f"{version}.yml").read_text())
-    jsonschema.validate(content, json.loads((folder / "engine.schema.json").read_text()))
-    assert content["version"] == version
+    schema = json.loads((folder / "engine.schema.json").read_text())
+    jsonschema.validate(yaml.safe_load((folder / "engines" / f"{version}.yml").read_text()), schema)
+    jsonschema.validate(engine_content(version, None), schema)
+    assert engine_content(version, None)["version"] == version
 
 
 def test_the_rules_have_the_shape_of_their_schema() -> None:
