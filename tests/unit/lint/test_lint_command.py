@@ -82,7 +82,7 @@ def test_annotations_are_one_line_each(model: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_rule_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    assert lint("--explain", "L1") == 0
+    assert lint("--explain", "align-block-over-batched-tokens") == 0
     assert "In force: 0.19.1 to 0.26.0" in capsys.readouterr().out
 
 
@@ -90,7 +90,7 @@ def test_a_rule_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "hint"),
     [
         (["--serve", "vllm serve M"], "--engine"),
-        (["--serve", "vllm serve 'M", "--engine", "0.33.0"], "its quotes closed"),
+        (["--serve", "vllm serve 'M", "--engine", "0.33.0"], "balanced quotes"),
         (["--serve", "vllm serve M", "--engine", "newest"], "like 0.26.0"),
         (["--explain", "nonsense"], "nonsense"),
     ],
