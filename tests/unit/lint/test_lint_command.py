@@ -85,7 +85,7 @@ def test_annotations_are_one_line_each(model: Path, capsys: pytest.CaptureFixtur
     ("words", "hint"),
     [
         (["--serve", "vllm serve M"], "--engine"),
-        (["--serve", "vllm serve 'M", "--engine", "0.33.0"], "its quotes closed"),
+        (["--serve", "vllm serve 'M", "--engine", "0.33.0"], "balanced quotes"),
         (["--serve", "vllm serve M", "--engine", "newest"], "like 0.26.0"),
     ],
 )
