@@ -75,7 +75,7 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
 def test_of_ours_what_runs_on_a_node_takes_the_frames_from_core_and_nothing_else(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         from_core = {name for name in imported(path) if name.startswith("sparkops.core")}
-        assert from_core <= {"sparkops.core.frames", "sparkops.core.quickjson"}, path
+        assert from_core <= {"sparkops.core.frames"}, path
 
 
 @pytest.mark.parametrize("folder", ON_NODES)

@@ -3,10 +3,10 @@
 Looking only; `claims` writes. It must not know which claims a cluster still means: the controller names those.
 """
 
+import json
 import os
 from typing import Any
 
-from sparkops.core import quickjson
 from sparkops.worker.calls import Call, Unknown
 from sparkops.worker.system import digests
 
@@ -56,7 +56,7 @@ def load(path: str) -> dict[str, dict[str, Any]]:
     """One record; empty where there is none. Raises Unknown for what is no record."""
     try:
         with open(path, encoding="utf-8") as file:
-            found = quickjson.loads(file.read().strip(), dict)
+            found = json.load(file)
     except FileNotFoundError:
         return {}
     except ValueError:
