@@ -12,7 +12,7 @@ import time
 from typing import Any, BinaryIO
 
 from sparkops.core import frames
-from sparkops.worker import dispatch
+from sparkops.worker import dispatch, os_errors
 from sparkops.worker.calls import Call, Refused, Unknown, kind
 
 BEAT = 5.0
@@ -85,10 +85,10 @@ class Loop:
         except Unknown as error:
             answer = {"error": {"type": "unknown", "what": str(error), "hint": "", "detail": ""}}
         except OSError as error:
-            hint = dispatch.way_out(error.errno, str(error.filename or "/"))
-            answer = {"error": {"type": "os", "what": dispatch.words(error), "hint": hint, "detail": ""}}
+            hint = os_errors.hint(error.errno, str(error.filename or "/"))
+            answer = {"error": {"type": "os", "what": os_errors.describe(error), "hint": hint, "detail": ""}}
         except Exception as error:  # noqa: BLE001 - a defect of ours is told to the controller, with its place
-            answer = {"error": {"type": "defect", "what": dispatch.place(error), "hint": "", "detail": ""}}
+            answer = {"error": {"type": "defect", "what": os_errors.locate(error), "hint": "", "detail": ""}}
         self.calls.pop(call.id, None)
         try:
             self.send({"id": call.id, **answer})

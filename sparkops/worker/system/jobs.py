@@ -15,11 +15,12 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from typing import Any
 
 from sparkops.core import frames
 from sparkops.worker import bundle
-from sparkops.worker.calls import Call, Refused, Unknown, load
+from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claims
 
 OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
@@ -186,7 +187,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
     try:
-        result: dict[str, Any] = {"result": load(order["module"]).JOBS[order["function"]](job, order["args"])}
+        result: dict[str, Any] = {"result": import_module(order["module"]).JOBS[order["function"]](job, order["args"])}
     except Refused as error:
         result = {"error": {"type": error.type, "what": str(error), "hint": error.hint, "detail": error.detail}}
     except Unknown as error:
