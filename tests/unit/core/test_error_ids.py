@@ -46,3 +46,15 @@ def test_every_id_has_its_words_and_its_arguments() -> None:
 def test_no_words_are_left_without_use() -> None:
     text = "\n".join(path.read_text() for path in ROOT.rglob("*.py"))
     assert [id for id in wording.entries() if f'"{id}"' not in text] == []
+
+
+def test_every_text_can_be_made_from_values_of_its_formats() -> None:
+    samples = {"bytes": 4_200_000_000, "seconds": 90.0, "list": ["a", "b"], "g": 2.5, ".0f": 2.5}
+    for entry in wording.entries().values():
+        parsed = [
+            each for text in (entry.message, entry.fix, entry.fix_command) for each in string.Formatter().parse(text)
+        ]
+        args = {name: samples.get(spec or "", "value") for _, name, spec, _ in parsed if name}
+        for front_end in ("inventory", "command"):
+            for text in wording.words(entry.id, args, front_end):
+                assert "not given" not in text, entry.id
