@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 from sparkops.core.data import bundled
-from sparkops.fit import decode
-from sparkops.fit.fit import fit_text
+from sparkops.fit.decode import Decoder
+from sparkops.fit.fit import fit_invocation
 from sparkops.models.catalogue import find
 from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import layout, mamba_page
+from sparkops.models.hybrid_cache import BlockRule, CacheOptions, layout, mamba_page
+from sparkops.models.invocation import of_text
 from sparkops.models.quantisation import part_bytes
 
 
@@ -93,22 +94,24 @@ def _totals() -> Iterator[Point]:
 
 def _blocks() -> Iterator[Point]:
     for name, dtype, ranks, drafted, block, source in BLOCKS:
-        sizes = layout(_geometry(name), kv_dtype=dtype, tensor_parallel=ranks, speculative_tokens=drafted)
+        options = CacheOptions(kv_dtype=dtype, tensor_parallel=ranks, speculative_tokens=drafted)
+        sizes = layout(_geometry(name), options)
         what = f"{name}, {dtype}, TP {ranks}, {drafted} drafted"
         yield Point("block size", what, block, sizes.block_size or 0, source)
     aligned = (("auto", 0, 2112), ("fp8", 0, 4224), ("fp8", 1, 4224))
     for dtype, drafted, block in aligned:
-        sizes = layout(_geometry(MODELS[1]), kv_dtype=dtype, speculative_tokens=drafted, block_multiple=64)
+        options = CacheOptions(kv_dtype=dtype, speculative_tokens=drafted)
+        sizes = layout(_geometry(MODELS[1]), options, BlockRule(multiple=64))
         what = f"{MODELS[1]}, {dtype}, {drafted} drafted, 0.33 with prefix caching"
         yield Point("block size", what, block, sizes.block_size or 0, "vllm-constraints.md 1")
-    half = layout(_geometry(MODELS[1]), ssm_dtype="bfloat16").block_size or 0
+    half = layout(_geometry(MODELS[1]), CacheOptions(ssm_dtype="bfloat16")).block_size or 0
     yield Point("block size", f"{MODELS[1]}, auto, state in bfloat16", 1072, half, "vllm-constraints.md 1")
 
 
 def _pages() -> Iterator[Point]:
     page = mamba_page(_geometry("Qwen3.5-35B-A3B"))
     yield Point("page, bytes", "Qwen3.5-35B-A3B, state", 2146304, page, "google/tunix PR 2326")
-    padded = layout(_geometry("Qwen3.5-122B-A10B"), speculative_tokens=12).page_bytes or 0
+    padded = layout(_geometry("Qwen3.5-122B-A10B"), CacheOptions(speculative_tokens=12)).page_bytes or 0
     yield Point("page, bytes", "Qwen3.5-122B-A10B, DFlash 12, padded", 4587520, padded, "Entrpi FINDINGS")
 
 
@@ -147,7 +150,7 @@ def _pools() -> Iterator[Point]:
     path: Path = bundled("knowledge") / "models" / "qwen3.5-122b-a10b.yml"
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     for each in content["pools"]:
-        found = fit_text(each["serve"], each["engine"], env=each.get("environment"))
+        found = fit_invocation(of_text(each["serve"], each["engine"], env=each.get("environment")))
         yield Point("pool, tokens", each["setup"], each["tokens"], found.pool_tokens or 0, each["source"])
 
 
@@ -161,8 +164,7 @@ def _ceilings() -> Iterator[Point]:
 
 def _ceiling(name: str, what: str, formats: dict[str, str], drafted: int, tokens: float, published: float) -> Point:
     geometry = _geometry(name)
-    one = decode.step(
-        geometry, part_bytes(geometry, formats), layout(geometry), drafted=drafted, mtp=drafted > 0, tokens=tokens
-    )
+    decoder = Decoder(geometry, part_bytes(geometry, formats), layout(geometry), mtp=drafted > 0)
+    one = decoder.step(drafted=drafted, tokens=tokens)
     group = "ceiling, tok/s at 273 GB/s"
     return Point(group, f"{name}, {what}", published, one.tokens_per_second, "checkpoints.md e.2", 1)

@@ -5,11 +5,9 @@ The estimates are constants with their sources, the same for every model and eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparkops.models.effective import Effective
-from sparkops.models.serve_line import ServeLine
+from sparkops.models.invocation import Invocation
 
 GIB = 2**30
 
@@ -64,12 +62,11 @@ class Budget:
         return self.host < -1
 
 
-def budget(
-    line: ServeLine, effective: Effective, weight_bytes: float, *, multimodal: bool, env: Mapping[str, str]
-) -> Budget:
+def budget(run: Invocation, weight_bytes: float, *, multimodal: bool) -> Budget:
     """The budget of a rank. `--kv-cache-memory-bytes` sets the pool itself, and the utilisation no longer counts."""
+    line, effective = run.line, run.effective
     activation = ACTIVATION[0] + ACTIVATION[1] * effective.max_num_batched_tokens
-    off = env.get(ESTIMATE, line.environment.get(ESTIMATE, "1")) in ("0", "false")
+    off = run.env.get(ESTIMATE, line.environment.get(ESTIMATE, "1")) in ("0", "false")
     graphs = 0.0 if off or effective.cudagraph_mode == "NONE" else GRAPHS
     encoder = ENCODER if multimodal and not line.get("language-model-only") else 0.0
     allowed = VISIBLE * effective.gpu_memory_utilization

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 
 from sparkops.models.effective import Effective
 from sparkops.models.geometry import Geometry
+from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import ServeLine
 
 ELSEWHERE = ("ray", "external_launcher")
 """Executors that place ranks on other nodes without `--nnodes`."""
 
 
-def refusal(line: ServeLine, run: Effective, geometry: Geometry, gpus: int) -> str:
-    """The first reason why this line does not start on nodes of `gpus` GPUs; "" where none is known."""
+def refusal(run: Invocation, geometry: Geometry) -> str:
+    """The first reason why the engine does not start; "" where none is known."""
     found = [
-        *(each.message for each in line.problems),
-        *_sizes(line, run),
-        *_ranks(line, run, geometry, gpus),
+        *(each.message for each in run.line.problems),
+        *_sizes(run.line, run.effective),
+        *_ranks(run.line, run.effective, geometry, run.gpus),
     ]
     return f"the engine refuses the line: {found[0]}; see `sparkops lint`" if found else ""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sparkops.models.engine import Engine
 from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import layout
+from sparkops.models.hybrid_cache import BlockRule, CacheOptions, layout
 from sparkops.models.serve_line import AUTO, ServeLine
 
 FLOAT32 = ("float32", "float")
@@ -261,18 +261,15 @@ def _block(
     if dtype != "auto":
         geometry = replace(geometry, dtype=dtype)
     aligned = geometry.hybrid and caching
-    sizes = layout(
-        geometry,
+    options = CacheOptions(
         kv_dtype=line.get("kv-cache-dtype") or "auto",
-        tensor_parallel=tensor_parallel,
-        speculative_tokens=(speculation.tokens or 0) if speculation else 0,
         ssm_dtype=line.get("mamba-ssm-cache-dtype") or "auto",
         conv_dtype=line.get("mamba-cache-dtype") or "auto",
-        block_size=wanted,
-        user_block=engine.law("user_block"),
-        block_multiple=_multiple(line, geometry, engine) if aligned else KERNEL_BLOCK,
+        tensor_parallel=tensor_parallel,
+        speculative_tokens=(speculation.tokens or 0) if speculation else 0,
     )
-    return sizes.block_size, aligned
+    multiple = _multiple(line, geometry, engine) if aligned else KERNEL_BLOCK
+    return layout(geometry, options, BlockRule(wanted, engine.law("user_block"), multiple)).block_size, aligned
 
 
 def _multiple(line: ServeLine, geometry: Geometry, engine: Engine) -> int:
