@@ -1,8 +1,6 @@
 """Bytes of weights on the heaviest rank: exact where tensor headers are there, else published, else by parts.
 
-It must not know a cache.
-
-Sources: checkpoints.md e.1 (bytes per parameter), f.3 (published sizes).
+It must not know a cache. Bytes per parameter are those of `models/quantisation`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules about ranks, nodes, executors and experts: L13, L14, L15, L22, L28, L29, L33.
+"""Rules about ranks, nodes, executors and experts.
 
 It must not know another version than the case's, nor an inventory: `nodes` is what the case says.
 """

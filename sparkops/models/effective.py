@@ -2,7 +2,7 @@
 
 The laws come from the engine's file (`engine.law`), the block from `hybrid_cache`. It must not judge: rules do.
 
-Source: vllm-constraints.md 1, 2, 4, 7; held against every accepted row of argument-verdicts.json.
+Source: the configuration classes of vLLM 0.19.1 to 0.33.0, run on a CPU; tests/unit/lint/verdicts.json has every row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ KERNEL_BLOCK = 16
 
 LARGEST_CAPTURE = 512
 PREFILL_HEAD = 128
-"""The key head of the linear layers for which the engine takes FlashInfer's prefill (vllm-constraints.md 1)."""
+"""The key head of the linear layers for which the engine takes FlashInfer's prefill (vLLM 0.33
+layers/mamba/gdn/qwen_gdn_linear_attn.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ class Geometry:
 
     @cached_property
     def parameters(self) -> Mapping[str, int]:
-        """Parameters of each part; biases are left out. Sources: checkpoints.md c.2 (tensor names), e.1 (sizes).
+        """Parameters of each part; biases are left out. Source of names and sizes: vLLM 0.33 models qwen3_5.
 
         `experts` are the routed ones, all of them. `mtp_…` is the prediction head, which shares embedding and head.
         """

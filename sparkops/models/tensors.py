@@ -2,7 +2,7 @@
 
 It must not know what a part means to an engine: it sums bytes by the parts of `geometry`, told by the tensors' names.
 
-Source of the names: checkpoints.md c.2.
+Source of the names: vLLM 0.33 models qwen3_5 and qwen3_5_mtp.
 """
 
 from __future__ import annotations

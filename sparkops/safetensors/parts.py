@@ -85,7 +85,7 @@ def read_share(part: str, text_config: Mapping[str, Any]) -> float:
     """What share of a part's bytes decoding one token reads, without speculation.
 
     Of the experts k of E; of the embeddings a row, which is nothing; of vision and MTP nothing; else all
-    (roofline e.1 in docs/fit.md).
+    (the decode ceiling in docs/fit.md).
     """
     if part == "experts":
         experts, chosen = text_config.get("num_experts"), text_config.get("num_experts_per_tok")
