@@ -54,9 +54,8 @@ def _sizes(line: ServeLine, run: Effective) -> Iterator[str]:
 
 def _ranks(line: ServeLine, run: Effective, geometry: Geometry, gpus: int) -> Iterator[str]:
     tensor = run.tensor_parallel
-    for count, what in ((geometry.heads, "attention heads"), (geometry.linear_value_heads, "linear value heads")):
-        if count % tensor:
-            yield f"{count} {what} can't be split evenly over {tensor} tensor-parallel ranks"
+    for what, count in geometry.uneven(tensor).items():
+        yield f"{count} {what} can't be split evenly over {tensor} tensor-parallel ranks"
     apart = any(flag.startswith("data-parallel-") and flag != "data-parallel-size" for flag in line.arguments)
     ranks = run.world_size * (1 if apart else run.data_parallel)
     there = gpus * max(1, run.nnodes)

@@ -170,6 +170,11 @@ class Geometry:
         }
         return {part: count for part, count in parts.items() if count}
 
+    def uneven(self, ranks: int) -> Mapping[str, int]:
+        """The heads that cannot be split evenly over so many ranks: which ones, and how many there are."""
+        counts = {"attention heads": self.heads, "linear value heads": self.linear_value_heads}
+        return {what: count for what, count in counts.items() if count % ranks}
+
     @property
     def text_parameters(self) -> int:
         """Parameters without the vision tower and the prediction head: the total that model cards give."""
