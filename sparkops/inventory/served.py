@@ -5,7 +5,6 @@ A service's words are made as the unit's are (`service_spec`). It must not check
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,10 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.inventory import Inventory, Service
-from sparkops.models.engine import Engine, engine
+from sparkops.models.engine import Engine, engine, version_of_image
 from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import parse
 from sparkops.models.service_spec import spec_of
-
-TAG_VERSION = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+)(?:[-_+.]|$)")
 
 
 @dataclass(frozen=True)
@@ -111,10 +108,8 @@ def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]
     """The engine of a service: as declared, as the image's tag says, or as the recipe says."""
     image = variables["image"]
     reference = str(image["pull"] or "") if not (image["build"] or {}).get("tag") else ""
-    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
-    named = TAG_VERSION.search(tag) if "vllm" in reference else None
     recipe = service.recipe.engine if service.recipe else None
-    for version in (variables["service"].get("engine"), named[1] if named else None, recipe):
+    for version in (variables["service"].get("engine"), version_of_image(reference), recipe):
         if version:
             return engine(str(version), inventory.folder)
     return None

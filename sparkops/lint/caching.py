@@ -1,4 +1,4 @@
-"""Rules about the hybrid cache, prefix caching, chunking and the batch: L1 to L7, L19, N9, N10.
+"""Rules about the hybrid cache, prefix caching, chunking and the batch.
 
 It must not know another version than the case's: what differs between them is asked by name.
 """
@@ -12,7 +12,8 @@ from sparkops.models.effective import KERNEL_BLOCK
 
 BATCHED_TOKENS, CACHING = "--max-num-batched-tokens", "--enable-prefix-caching"
 WIDE_BATCH, FREEZING_BATCH = 16384, 65536
-"""Batched tokens from which activations are dear, and from which they froze a Spark (spark-world.md L19)."""
+"""Batched tokens from which activations are dear, and from which they froze a Spark (MiaAI-Lab issue 4, AEON-7
+issue 1)."""
 
 
 def _align(case: Case) -> bool:

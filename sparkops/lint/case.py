@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from sparkops.models.effective import Effective, effective
 from sparkops.models.engine import Engine
 from sparkops.models.geometry import Geometry
+from sparkops.models.invocation import Invocation
 from sparkops.models.quantisation import Quantisation
 from sparkops.models.serve_line import ServeLine
 
@@ -77,3 +78,21 @@ class Case:
     def nvfp4(self) -> bool:
         """Whether the checkpoint's weights are NVFP4."""
         return "NVFP4" in self.quantisation.algorithm.upper() or self.quantisation.formats.get("experts") == "nvfp4"
+
+
+def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0) -> Case:
+    """The case of an invocation: `spark` on declared Spark nodes, `nodes` those of the service (0: not known)."""
+    model, drafter = run.model, run.drafter
+    return Case(
+        line=run.line,
+        engine=run.engine,
+        geometry=model.geometry if model else None,
+        drafter=drafter.geometry if drafter else None,
+        quantisation=model.quantisation if model else Quantisation(),
+        mtp_weights=model.mtp_weights if model else None,
+        env=run.env,
+        gpus=run.gpus,
+        spark=spark,
+        nodes=nodes,
+        beside=run.beside,
+    )

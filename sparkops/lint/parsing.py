@@ -36,7 +36,7 @@ REPLACED = {
     "max-num-partial-prefills": "take it out",
     "max-long-partial-prefills": "take it out",
 }
-"""What became of flags that were taken out (vllm-constraints.md 9)."""
+"""What became of flags that were taken out, by the parsers of vLLM 0.19.1 to 0.33.0."""
 TYPOGRAPHIC = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "a typographic dash"),
     **dict.fromkeys("\u00a0\u202f\u2009", "a non-breaking or thin blank"),

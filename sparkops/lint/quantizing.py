@@ -1,4 +1,4 @@
-"""Rules about quantisation, KV types and attention backends: L11 to L13, L35, N3, N4, N7, and what the validators want.
+"""Rules about quantisation, KV types and attention backends, and what the validators want.
 
 It must not know another version than the case's.
 """
@@ -34,7 +34,8 @@ CONFIG_KEYS = ("linear", "moe", "ignore", "targets")
 SCHEMES = ("fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "mxfp4", "int8_per_channel_weight_only")
 MARLIN = ("inc", "gptq_marlin", "auto_gptq", "awq_marlin", "auto_awq", "compressed-tensors")
 MARLIN_COLUMNS = 64
-"""The least output columns of one rank's part of a layer that Marlin takes (vllm-constraints.md 3)."""
+"""The least output columns of one rank's part of a layer that Marlin takes (GPTQ_MARLIN_MIN_THREAD_N in
+vLLM quantization/utils/marlin_utils.py)."""
 
 
 def quantization_unknown(case: Case) -> Iterable[Found]:

@@ -1,4 +1,4 @@
-"""Rules about memory, lengths, graphs, parsers, loading and the environment: L17, L18, L21, L23, L24, N6, N8.
+"""Rules about memory, lengths, graphs, parsers, loading and the environment.
 
 It must not know another version than the case's.
 """

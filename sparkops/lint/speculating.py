@@ -1,4 +1,4 @@
-"""Rules about speculative decoding: L8 to L10, L25, N1, N2, N11, and what the engine's validators want of its fields.
+"""Rules about speculative decoding, and what the engine's validators want of its fields.
 
 It must not know another version than the case's.
 """
@@ -18,7 +18,7 @@ WITHOUT_MODEL = ("ngram", "ngram_gpu", "suffix", "mtp", "dspark", "extract_hidde
 
 LOOKUP = ("ngram", "ngram_gpu")
 SLOTS_FEW = 8192
-"""Tokens a step below which the engine calls speculation suboptimal (vllm-constraints.md 2)."""
+"""Tokens a step below which the engine 0.26 calls speculation suboptimal."""
 
 
 def _about(case: Case) -> str:

@@ -6,6 +6,7 @@ know a model, a line or a node.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +17,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.models.engine_pages import engine_content, engine_files, version_key
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
+TAG_VERSION = re.compile(r"(?:^|[^0-9A-Za-z])v?(\d+\.\d+\.\d+|0\.\d+)(?![0-9])")
 DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
     "decimal",
     "several",
@@ -108,6 +110,13 @@ def engine(version: str, beside: Path | None = None) -> Engine:
 def versions(beside: Path | None = None) -> tuple[str, ...]:
     """The listed versions, oldest first."""
     return tuple(sorted(engine_files(beside), key=version_key))
+
+
+def version_of_image(reference: str) -> str:
+    """The version of vLLM that an image's tag names, like 0.26.0; "" where it names none."""
+    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
+    found = TAG_VERSION.search(tag) if "vllm" in reference.lower() else None
+    return found[1] if found else ""
 
 
 def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] | None:

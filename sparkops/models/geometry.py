@@ -146,7 +146,7 @@ class Geometry:
 
     @cached_property
     def parameters(self) -> Mapping[str, int]:
-        """Parameters of each part; biases are left out. Sources: checkpoints.md c.2 (tensor names), e.1 (sizes).
+        """Parameters of each part; biases are left out. Source of names and sizes: vLLM 0.33 models qwen3_5.
 
         `experts` are the routed ones, all of them. `mtp_…` is the prediction head, which shares embedding and head.
         """
@@ -169,6 +169,11 @@ class Geometry:
             "vision": self.vision_parameters,
         }
         return {part: count for part, count in parts.items() if count}
+
+    def uneven(self, ranks: int) -> Mapping[str, int]:
+        """The heads that cannot be split evenly over so many ranks: which ones, and how many there are."""
+        counts = {"attention heads": self.heads, "linear value heads": self.linear_value_heads}
+        return {what: count for what, count in counts.items() if count % ranks}
 
     @property
     def text_parameters(self) -> int:

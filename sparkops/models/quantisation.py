@@ -3,7 +3,8 @@
 A format is a word: `bf16`, `fp32`, `fp8`, `int8`, `int4-g128` (bits and group), `nvfp4`, `mxfp4`. What a repository
 stores is known from `knowledge/models/`, or read from the `quantization_config` of its config.json.
 
-Source: checkpoints.md e.1 (bytes per parameter), c.5 (AutoRound), the configurations in argument-verdicts.json.
+Sources: the formats themselves (bytes per parameter), intel/auto-round documents, vLLM quantization/inc, and the
+configurations in tests/unit/lint/verdicts.json.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ MAY = {
     "compile": {"inventory", "models", "nodes", "resources"},
     "resources": {"checkpoints", "inventory", "models", "nodes"},
     "lint": {"inventory", "models"},
-    "fit": {"inventory", "models"},
+    "fit": {"inventory", "lint", "models"},
     "checkpoints": {"models", "safetensors"},
     "nodes": set(),
     "inventory": {"models"},
