@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,13 @@ UNIT = "qwen.service"
 PORT = 8000
 WATCHDOG = 6
 """Seconds without a sign of life after which systemd ends the service."""
+CLEAR = f"""
+systemctl disable --now {UNIT}
+docker rm -f $(docker ps -aq)
+rm -rf /etc/systemd/system/{UNIT}* /etc/sparkops /var/lib/sparkops /run/sparkops /srv/tiny
+systemctl daemon-reload
+systemctl reset-failed
+"""
 
 
 class Service:
@@ -97,9 +104,19 @@ class Service:
             time.sleep(0.5)
 
 
+@pytest.fixture(scope="module")
+def machine(lab: Lab) -> Iterator[Node]:
+    """One node for all tests here."""
+    made = lab.add_node()
+    yield made
+    lab.remove_node(made)
+
+
 @pytest.fixture
-def service(lab: Lab, shell: Shell, node: Node) -> Service:
-    return Service(lab, shell, node)
+def service(lab: Lab, shell: Shell, machine: Node) -> Iterator[Service]:
+    """Not declared yet; what a test made of it is gone afterwards, but for the image."""
+    yield Service(lab, shell, machine)
+    machine.exec("sh", "-c", CLEAR, check=False)
 
 
 def steps(report: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,20 @@ from tests.lab.lab import Lab
 from tests.lab.node import Node
 
 
+@pytest.fixture(scope="module")
+def machine(lab: Lab) -> Iterator[Node]:
+    """One node for all tests of a service that runs."""
+    made = lab.add_node()
+    yield made
+    lab.remove_node(made)
+
+
 @pytest.fixture
-def serving(lab: Lab, shell: Shell, node: Node) -> Service:
-    """The service `qwen`, applied and answering."""
-    service = Service(lab, shell, node)
+def serving(lab: Lab, shell: Shell, machine: Node) -> Service:
+    """The service `qwen`, applied and answering, whatever an earlier test has done to it."""
+    service = Service(lab, shell, machine)
     service.declare()
+    service.ask("/lab/mode", "")
     service.apply()
     return service
 
@@ -168,10 +177,11 @@ def test_services_are_stopped_started_and_restarted_and_the_node_remembers(servi
     assert pid() not in ("0", before)
 
     told = shell.json("history")["nodes"][serving.node.name]
-    commands = [entry["command"] for entry in told]
-    assert commands == ["apply inventory.yml", "stop qwen", "start qwen", "restart qwen", "restart qwen"]
-    assert told[1]["reason"] == "memory for a build"
-    assert told[1]["steps"] == [{"id": f"unit {UNIT} @{serving.node.name}", "action": "update", "outcome": "done"}]
+    assert told[0]["command"] == "apply inventory.yml"
+    stop, *others = told[-4:]
+    assert [entry["command"] for entry in others] == ["start qwen", "restart qwen", "restart qwen"]
+    assert (stop["command"], stop["reason"]) == ("stop qwen", "memory for a build")
+    assert stop["steps"] == [{"id": f"unit {UNIT} @{serving.node.name}", "action": "update", "outcome": "done"}]
     assert serving.node.text("stat", "-c", "%a", "/var/lib/sparkops/history.jsonl") == "600"
     screen = shell.run("history", "-v").stdout
     assert "“memory for a build”" in screen
@@ -256,7 +266,7 @@ def test_apply_replaces_what_is_as_declared_when_asked(serving: Service, shell: 
 
     wrong = shell.run("apply", "inventory.yml", "--replace", "unit qwn.service", status=1)
     assert f"did you mean unit {UNIT} @{name}" in wrong.stderr
-    assert shell.json("history")["nodes"][name][1]["reason"] == "it hung"
+    assert "it hung" in [entry.get("reason") for entry in shell.json("history")["nodes"][name]]
 
 
 def test_a_running_job_is_shown_and_cancelled_and_the_next_apply_resumes_it(
