@@ -106,8 +106,10 @@ def test_a_step_needs_the_nearest_steps_that_it_stands_on() -> None:
 def test_a_cycle_is_told_with_its_members() -> None:
     one = Thing(name="1", after=("thing 2 @n1",))
     two = Thing(name="2", after=("thing 1 @n1",))
-    with pytest.raises(InventoryError, match="wait for each other"):
+    with pytest.raises(InventoryError, match="wait for each other") as caught:
         plan(one, two, found={})
+    assert one.id in caught.value.what
+    assert two.id in caught.value.what
 
 
 def test_an_unknown_thing_blocks_only_what_stands_on_it() -> None:
