@@ -23,7 +23,10 @@ def test_a_generated_page_is_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text() == PAGES[name](), "run `make docs`"
 
 
-@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+WRITTEN = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "bench").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
@@ -51,16 +54,17 @@ def blocks(page: str) -> list[str]:
     return [textwrap.dedent(each).strip() + "\n" for each in found]
 
 
-def test_the_inventory_of_the_page_on_checkpoints_compiles_to_a_built_one(tmp_path: Path) -> None:
-    (text,) = [each for each in blocks("checkpoints.md") if each.startswith("version: 1")]
+@pytest.mark.parametrize(("page", "built"), [("checkpoints.md", False), ("building.md", True)])
+def test_the_inventory_of_a_page_on_checkpoints_compiles(page: str, built: bool, tmp_path: Path) -> None:
+    (text,) = [each for each in blocks(page) if each.startswith("version: 1")]
     path = tmp_path / "inventory.yml"
     path.write_text(text)
     kinds = [each.kind for each in compile(load(path)).resources]
-    assert "built_checkpoint" in kinds[kinds.index("checkpoint") :]
+    assert ("built_checkpoint" in kinds[kinds.index("checkpoint") :]) == built
 
 
-def test_the_commands_of_the_page_on_checkpoints_are_understood() -> None:
-    (text,) = [each for each in blocks("checkpoints.md") if each.startswith("sparkops checkpoint build")]
+def test_the_commands_of_the_page_on_building_are_understood() -> None:
+    (text,) = [each for each in blocks("building.md") if each.startswith("sparkops checkpoint build")]
     for line in text.splitlines():
         given = build.make_context("build", shlex.split(line)[3:]).params
         assert steps_of(given["steps"], given["layers"], given["recipe"])
