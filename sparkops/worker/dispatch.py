@@ -14,7 +14,6 @@ from typing import Any
 from sparkops.core.messages import UNKNOWN
 from sparkops.worker import os_errors
 from sparkops.worker.calls import Call, Refused, Unknown, kind
-from sparkops.worker.record import claims
 
 THREADS = 16
 """Observers that run at the same time."""
@@ -108,6 +107,8 @@ def look(name: str, identity: str, ask: dict[str, Any]) -> dict[str, Any]:
 
 def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     """Act on one resource: look again, refuse if it is not as `before` says, claim, act, look again."""
+    from sparkops.worker.record import claims  # see processes.py for what it costs
+
     name, identity, ask = args["kind"], args["id"], args["ask"]
     module = kind(name)
     now = look(name, identity, ask)
