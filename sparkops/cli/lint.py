@@ -72,6 +72,6 @@ def _tell(findings: list[Finding], form: str, no_color: bool) -> int:
         for severity, line in lint.text(findings):
             click.echo(click.style(safe(line), fg=STYLES.get(severity)) if coloured else safe(line))
         counts = Counter(str(each.severity) for each in findings if not each.accepted)
-        told = (count(counts[name], name) for name in ("error", "warning") if counts[name])
-        click.echo(", ".join(told) or "no errors, no warnings")
+        totals = (count(counts[name], name) for name in ("error", "warning") if counts[name])
+        click.echo(", ".join(totals) or "no errors, no warnings")
     return 1 if refusing(findings) else 0

@@ -55,7 +55,7 @@ class Figures:
 class Fit:
     """The answer for one invocation, of so many streams and tokens each (`context`, 0 where it is not known).
 
-    `unknown` says by the name of a figure why it is None, `refused` why the engine would not start at all.
+    `unknown` gives the reason for each figure that is None, `refused` why the engine would not start at all.
     """
 
     run: Invocation
@@ -141,7 +141,7 @@ def _unusable(fit: Fit) -> str:
         )
     reason = no_size(fit.run.line, fit.run.effective)
     if not reason and fit.context < 1:
-        return "neither the line nor the model says a context length"
+        return "neither the line nor the model gives a context length"
     return reason
 
 

@@ -1,4 +1,4 @@
-"""Why an engine would not run a line at all, so that nothing can be said to fit.
+"""Why an engine would not start with a line, so that nothing fits.
 
 Only what makes the figures meaningless: every other rule, and its remedy, is lint's. It must not know a memory.
 

@@ -35,7 +35,7 @@ def fit_services(
     only = found.get(service)
     if only is None:
         raise InventoryError(
-            f"{service} has no line to judge: it is retired, uses no GPU or runs no vLLM",
+            f"{service} has no line to evaluate: it is retired, uses no GPU or runs no vLLM",
             where=inventory.services[service].where,
             hint="name another service, or give the line with --serve",
         )
@@ -66,7 +66,7 @@ def _not_evaluated(place: Placed) -> NotEvaluated:
     if place.fault is not None:
         reason = f"the serve line of {name} cannot be made: {place.fault.what}"
         return NotEvaluated(place.model or name, reason, place.fault.hint)
-    reason = f"neither the image's tag nor the recipe says which engine {name} is"
+    reason = f"neither the image's tag nor the recipe names the engine's version of {name}"
     return NotEvaluated(place.model or name, reason, ENGINE)
 
 

@@ -1,4 +1,4 @@
-"""The services of an inventory as serve lines, for those who judge them: words, environment, engine, node by node.
+"""The services of an inventory as serve lines, for lint and fit: words, environment, engine, node by node.
 
 A service's words are made as the unit's are (`service_spec`). It must not check them.
 """
@@ -37,7 +37,7 @@ class Placed:
 
     @property
     def model(self) -> str:
-        """What is served, as a repository or a model's name; "" where neither checkpoint nor recipe says it."""
+        """What is served, as a repository or a model's name; "" where neither checkpoint nor recipe names it."""
         named = self.service.recipe.model if self.service.recipe else None
         return str(self.variables["checkpoint"]["repository"] or named or "")
 
@@ -105,7 +105,7 @@ def places(inventory: Inventory) -> Iterator[Placed]:
 
 
 def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:
-    """The engine of a service: as declared, as the image's tag says, or as the recipe says."""
+    """The engine of a service: as declared, as in the image's tag, or as in the recipe."""
     image = variables["image"]
     reference = str(image["pull"] or "") if not (image["build"] or {}).get("tag") else ""
     recipe = service.recipe.engine if service.recipe else None

@@ -1,4 +1,4 @@
-"""What a rule looks at: one serve line, what the engine makes of it, the model behind it, and where it is to run.
+"""What a rule checks: one serve line, what the engine makes of it, the model behind it, and where it is to run.
 
 It must not know the rules.
 """
@@ -35,10 +35,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Case:
-    """One line to judge. `geometry` is None for a model that nothing is known of, and so is `drafter`.
+    """One line to check. `geometry` is None for a model that nothing is known of, and so is `drafter`.
 
-    `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: nobody knows).
-    `spark` says that the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
+    `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: not known).
+    `spark`: the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
     those of the service; 0 where they are not known.
     """
 
@@ -61,7 +61,7 @@ class Case:
 
     @cached_property
     def variables(self) -> Mapping[str, str]:
-        """The environment of the line, and what stands in front of it."""
+        """The environment of the line, and what precedes it."""
         return {**self.line.environment, **self.env}
 
     @property

@@ -114,7 +114,7 @@ def _of_acceptances(inventory: Inventory, today: date) -> Iterator[Finding]:
 
 
 def _path(flag: str) -> tuple[str, ...]:
-    """Where a flag or a variable stands in the variables of the roles."""
+    """The path of a flag or an environment variable in the variables of the roles."""
     return ("service", "serve", flag.lstrip("-")) if flag.startswith("-") else ("service", "environment", flag)
 
 

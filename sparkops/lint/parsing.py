@@ -133,7 +133,7 @@ def model_not_named(case: Case) -> Iterable[Found]:
 def config_file_not_read(case: Case) -> Iterable[Found]:
     if case.line.get("config") is not None:
         yield Found(
-            f"the flags in {case.line.get('config')} are not judged: the file is the engine's to read", "--config"
+            f"the flags in {case.line.get('config')} are not checked: only the engine reads the file", "--config"
         )
 
 
@@ -142,7 +142,7 @@ def _typography(text: str) -> str:
     for character in text:
         if character in TYPOGRAPHIC:
             return (
-                f"it holds {TYPOGRAPHIC[character]} (U+{ord(character):04X}): type it anew, or paste it as plain text"
+                f"contains {TYPOGRAPHIC[character]} (U+{ord(character):04X}): type it again, or paste it as plain text"
             )
     return ""
 

@@ -1,6 +1,6 @@
 """Rules about ranks, nodes, executors and experts.
 
-It must not know another version than the case's, nor an inventory: `nodes` is what the case says.
+It must not know another version than the case's, nor an inventory: `nodes` come with the case.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def quantization_without_checkpoint(case: Case) -> Iterable[Found]:
         )
     elif method == "online" and not case.line.get("quantization-config"):
         yield Found(
-            "OnlineQuantizationConfig is missing its 'args': online quantisation needs to be told how",
+            "OnlineQuantizationConfig is missing its 'args': online quantisation needs a scheme",
             "--quantization",
             remedy="take a shorthand like fp8_per_block, or add --quantization-config",
         )
@@ -134,8 +134,8 @@ def dtype_of_quantization(case: Case) -> Iterable[Found]:
 def hybrid_checkpoint(case: Case) -> Iterable[Found]:
     parts = [part for part, word in case.quantisation.formats.items() if word == "fp8"]
     if case.quantisation.method == "auto-round" and parts:
-        held = " and ".join(parts).replace("_", " ")
-        yield Found(f"the checkpoint holds {held} in FP8 beside its {case.quantisation.bits} bits")
+        fp8 = " and ".join(parts).replace("_", " ")
+        yield Found(f"the checkpoint has {fp8} in FP8 beside its {case.quantisation.bits} bits")
 
 
 def nvfp4_moe_backend(case: Case) -> Iterable[Found]:
@@ -229,7 +229,7 @@ def _asked(case: Case) -> str:
 
 
 def _detected(case: Case) -> bool:
-    """Whether the engine takes the checkpoint's own method, whatever the flag says."""
+    """Whether the engine takes the checkpoint's own method and ignores the flag."""
     return case.quantized == "auto-round"
 
 

@@ -59,7 +59,7 @@ def speculative_tokens_missing(case: Case) -> Iterable[Found]:
     if given is None or given.given.get("num_speculative_tokens") is not None or given.method == "suffix":
         return
     if given.model is not None and case.drafter is None:
-        return  # a drafter that nothing is known of may bring its own number
+        return  # an unknown drafter may have a number of its own
     yield Found(
         "num_speculative_tokens must be provided with speculative model unless the draft model config contains an "
         "n_predict parameter",

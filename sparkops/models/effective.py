@@ -1,6 +1,6 @@
 """What the engine makes of a line: its defaults, what it derives, what it overrides, by version.
 
-The laws come from the engine's file (`engine.law`), the block from `hybrid_cache`. It must not judge: rules do.
+The laws come from the engine's file (`engine.law`), the block from `hybrid_cache`. It must not check: rules do.
 
 Source: the configuration classes of vLLM 0.19.1 to 0.33.0, run on a CPU; tests/unit/lint/verdicts.json has every row.
 """
@@ -254,7 +254,7 @@ def _block(
     speculation: Speculative | None,
     tensor_parallel: int,
 ) -> tuple[int | None, bool]:
-    """Tokens in a block, and whether the recurrent state is kept at its ends (align mode)."""
+    """Tokens in a block, and whether the recurrent state is saved at its ends (align mode)."""
     wanted = line.get("block-size")
     if geometry is None or tensor_parallel < 1 or (wanted is not None and wanted < 1):
         return None, False

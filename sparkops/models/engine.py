@@ -35,7 +35,7 @@ class Engine:
 
     `flags` maps each flag to how it is read: pair (--x, --no-x), switch (no value), integer, size (also 8k, 20G),
     length (also auto), decimal, several (words), integers, json, json_or_text, text, loose (of unknown shape).
-    `inverse` maps a flag to the one that it turns off; `exact` says whether this very version is listed.
+    `inverse` maps a flag to the one that it turns off; `exact`: whether this very version is listed.
     `attention` maps the backends that may serve a model to the KV types that they take on a GB10, in its order.
     `attention_refused` maps the backends that no such model gets on a GB10 to the engine's words.
     `quantization` maps a checkpoint's method to what the engine makes of it.
@@ -76,7 +76,7 @@ class Engine:
 
     @property
     def later(self) -> bool:
-        """Whether the version asked for is older than all that are listed, so that a later one stands in for it."""
+        """Whether the version asked for is older than all that are listed, so that a later one is used instead."""
         return version_key(self.asked) < version_key(self.version)
 
     def law(self, name: str) -> Any:

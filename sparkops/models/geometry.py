@@ -1,4 +1,4 @@
-"""The shape of a model, as its `config.json` says it: layers, heads, experts, state; and the parameters of each part.
+"""The shape of a model, as its `config.json` gives it: layers, heads, experts, state; and the parameters of each part.
 
 It must not know an engine, a quantisation or a memory: `hybrid_cache`, `quantisation` and `sparkops.fit` build on it.
 """
@@ -89,7 +89,7 @@ class Geometry:
 
     `layers` names each layer's kind in order: full_attention, sliding_attention or linear_attention (gated delta net).
     `target_layers` is how many layers the model has that this one drafts for, `tapped_layers` from how many it reads.
-    `gaps` says what the configuration has that these sizes do not describe; parameters are then not known.
+    `gaps` lists what the configuration has that these sizes do not describe; parameters are then not known.
     """
 
     architectures: tuple[str, ...]
@@ -268,7 +268,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
 
 
 class _Keys:
-    """Reads sizes of one configuration, and says which is missing."""
+    """Reads sizes of one configuration; a missing one is an error that names it."""
 
     def __init__(self, content: Mapping[str, Any], where: str) -> None:
         self.content = content

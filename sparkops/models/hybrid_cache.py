@@ -23,7 +23,7 @@ DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "float": 4, "bfloat16": 2, "floa
 
 @dataclass(frozen=True, slots=True)
 class CacheOptions:
-    """What a line says of the cache: types (`auto`: the model's), ranks, speculative tokens of a step.
+    """A line's options of the cache: types (`auto`: the model's), ranks, speculative tokens of a step.
 
     `speculative_layers` of the prediction head keep keys and values too.
     """
@@ -55,7 +55,7 @@ class CacheLayout:
 
     `block_size` tokens make a block; one layer's page is `page_bytes`, which holds a block's keys and values or one
     state (`mamba_page_bytes`, 0 without linear layers). `kv_bytes_per_token` is over all attention layers (the
-    prediction head's too, where `speculative_layers` says so), `state_bytes_per_request` over all linear layers.
+    prediction head's too, with `speculative_layers`), `state_bytes_per_request` over all linear layers.
     """
 
     block_size: int | None

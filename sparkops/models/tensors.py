@@ -1,6 +1,6 @@
 """The exact sizes of a checkpoint in a folder, from the headers of its safetensors files; no weight is read.
 
-It must not know what a part means to an engine: it sums bytes by the parts of `geometry`, told by the tensors' names.
+It must not know what a part means to an engine: it sums bytes by parts of `geometry`, known from the tensors' names.
 """
 
 from __future__ import annotations

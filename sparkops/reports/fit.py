@@ -34,7 +34,7 @@ FOLLOWS = {
 """Figures that are null for the reason of another one."""
 OWN = {
     "solved": "not asked for: --solve streams or --solve context does",
-    "max_model_len": "neither the line nor the model says a context length",
+    "max_model_len": "neither the line nor the model gives a context length",
 }
 """Reasons of what is null though every other figure may be known."""
 

@@ -348,7 +348,7 @@ def test_a_service_of_an_unknown_engine_is_shown_with_its_reason(
     assert set(services["other"]) == set(services["qwen"])
     assert services["qwen"]["fits"] is True
     assert services["other"]["fits"] is None
-    assert "which engine other is" in services["other"]["unknown"]["fits"]
+    assert "the engine's version of other" in services["other"]["unknown"]["fits"]
     assert run(["fit", str(path)]) == 0
     assert "other: not known: neither the image's tag" in capsys.readouterr().out
     assert run(["fit", str(path), "other"]) == 1
