@@ -166,6 +166,7 @@ def test_a_unit_that_the_node_lacks_may_be_declared_off_but_not_on(node: Node, r
     assert result.outcome == "failed"
 
 
+@pytest.mark.slow  # the 20 s that systemctl gets; tests/worker/test_unit.py has the same of any program
 def test_a_systemd_that_hangs_makes_the_answer_unknown(node: Node, road: Applying) -> None:
     node.write(HUNG, b"#!/bin/sh\nexec sleep 100\n", mode=0o755)
     plan = road.plan(sleeper(node))
