@@ -23,14 +23,6 @@ systemctl reset-failed
 
 
 @pytest.fixture(scope="module")
-def machine(lab: Lab) -> Iterator[Node]:
-    """One node for all tests here."""
-    made = lab.add_node()
-    yield made
-    lab.remove_node(made)
-
-
-@pytest.fixture(scope="module")
 def road(lab: Lab, machine: Node) -> Iterator[Applying]:
     with applying(lab, [machine.name], "unit") as found:
         yield found
