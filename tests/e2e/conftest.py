@@ -73,13 +73,14 @@ class Shell:
         return found
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 60) -> None:
-    """Return when it is true; fails after so many seconds, and at once where `process` has ended meanwhile."""
+def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 60) -> Any:
+    """What `true` answers once that is true; fails after so many seconds, or where `process` has ended meanwhile."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while not (answer := true()):
         assert process is None or process.poll() is None, f"the command ended: {process and process.communicate()}"
         assert time.monotonic() < deadline, f"it did not come about within {seconds:.0f} s"
         time.sleep(0.1)
+    return answer
 
 
 @pytest.fixture

@@ -104,14 +104,6 @@ class Service:
             time.sleep(0.5)
 
 
-@pytest.fixture(scope="module")
-def machine(lab: Lab) -> Iterator[Node]:
-    """One node for all tests here."""
-    made = lab.add_node()
-    yield made
-    lab.remove_node(made)
-
-
 @pytest.fixture
 def service(lab: Lab, shell: Shell, machine: Node) -> Iterator[Service]:
     """Not declared yet; what a test made of it is gone afterwards, but for the image."""

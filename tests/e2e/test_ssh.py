@@ -26,14 +26,6 @@ WRONG = Secret("not this", "the test")
 WHO = b"import os\nos.write(1, str(os.getuid()).encode())\nos.read(0, 1)"
 
 
-@pytest.fixture(scope="module")
-def machine(lab: Lab) -> Iterator[Node]:
-    """One node for all tests here; a test that changes it changes it back."""
-    made = lab.add_node()
-    yield made
-    lab.remove_node(made)
-
-
 @pytest.fixture
 def target(lab: Lab, machine: Node, tmp_path: Path) -> Callable[..., Target]:
     """The node as the inventory would have it; the user `spark` may use sudo without a password, `warden` with."""

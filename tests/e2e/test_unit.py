@@ -23,14 +23,6 @@ systemctl reset-failed
 
 
 @pytest.fixture(scope="module")
-def machine(lab: Lab) -> Iterator[Node]:
-    """One node for all tests here."""
-    made = lab.add_node()
-    yield made
-    lab.remove_node(made)
-
-
-@pytest.fixture(scope="module")
 def road(lab: Lab, machine: Node) -> Iterator[Applying]:
     with applying(lab, [machine.name], "unit") as found:
         yield found
@@ -166,6 +158,7 @@ def test_a_unit_that_the_node_lacks_may_be_declared_off_but_not_on(node: Node, r
     assert result.outcome == "failed"
 
 
+@pytest.mark.slow  # the 20 s that systemctl gets; tests/worker/test_unit.py has the same of any program
 def test_a_systemd_that_hangs_makes_the_answer_unknown(node: Node, road: Applying) -> None:
     node.write(HUNG, b"#!/bin/sh\nexec sleep 100\n", mode=0o755)
     plan = road.plan(sleeper(node))

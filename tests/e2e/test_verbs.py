@@ -6,7 +6,7 @@ import json
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,6 @@ from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
 from tests.lab.node import Node
-
-
-@pytest.fixture(scope="module")
-def machine(lab: Lab) -> Iterator[Node]:
-    """One node for all tests of a service that runs."""
-    made = lab.add_node()
-    yield made
-    lab.remove_node(made)
 
 
 @pytest.fixture
