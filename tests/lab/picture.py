@@ -6,6 +6,7 @@ completion; `drift` finds nothing. What the programs printed is what is drawn.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -21,14 +23,16 @@ from rich.console import Console
 from rich.text import Text
 
 from .lab import Lab
+from .node import Node
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "terminal.svg"
 WIDTH = 104
+NODE = "spark"
 
 
 def main() -> int:
-    with Lab.session(1) as lab, tempfile.TemporaryDirectory() as name:
+    with Lab.session() as lab, bare_node(lab) as node, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "inventory.yml").write_text(inventory(lab.engine_image.reference.partition("/")[2]))
         environment = {
@@ -51,16 +55,26 @@ def main() -> int:
             )
             return f"sparkops {words}", done.stdout
 
-        draw([sparkops("apply --yes"), completion(f"http://{lab.node('spark-01').address}:8000/v1"), sparkops("drift")])
+        draw([sparkops("apply --yes"), completion(f"http://{node.address}:8000/v1"), sparkops("drift")])
     return 0
 
 
+@contextlib.contextmanager
+def bare_node(lab: Lab) -> Iterator[Node]:
+    """A node that nothing was applied to, gone afterwards."""
+    node = lab.add_node(NODE)
+    try:
+        yield node
+    finally:
+        lab.remove_node(node)
+
+
 def inventory(image: str) -> str:
-    """The lab's inventory with its first node and the engine `image` as the only service."""
+    """The lab's inventory with one node and the engine `image` as the only service."""
     declared = yaml.safe_load((ROOT / "inventories" / "lab.yml").read_text())
-    declared["nodes"] = {"spark-01": None}
+    declared["nodes"] = {NODE: None}
     declared["vars"]["image"]["pull"] = f"{declared['vars']['image']['pull'].partition('/')[0]}/{image}"
-    declared["services"] = {"chat": {"nodes": ["spark-01"], "port": 8000}}
+    declared["services"] = {"chat": {"nodes": [NODE], "port": 8000}}
     return yaml.safe_dump(declared, sort_keys=False)
 
 
