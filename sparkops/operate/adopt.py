@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core import events
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
@@ -24,12 +23,10 @@ from sparkops.inventory.secrets import Secrets
 from sparkops.operate import adopt_diff
 from sparkops.operate.adopt_diff import Difference
 from sparkops.operate.follow import followed
-from sparkops.operate.render import FOLDER
 from sparkops.operate.services import Rank, ranks
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import actor, record
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.resources.resource import Resource
 
 KIND = "adopt"
 """The worker's module that looks and takes."""
@@ -123,24 +120,17 @@ def pick(inventory: Inventory, node: str | None, service: str | None) -> Declare
             hint=f"name the node and the service: {every or 'none is declared'}",
         )
     (rank,) = there
-    resources = build(inventory, limit=(rank.node,), secrets=Secrets()).of(rank.node, rank.service)
-    spec = next((text for each in resources if (text := _spec(each))), None)
+    compiled = compile_inventory(inventory, limit=(rank.node,), secrets=Secrets())
+    spec = compiled.spec(rank.node, rank.service)
     if spec is None:
         raise InventoryError(f"the service {rank.service} has no spec", hint="give it the role `service`")
     environment = inventory.variables(rank.node, rank.service)["service"].get("environment") or {}
     return Declared(
         rank=rank,
-        spec=json.loads(spec),
+        spec=spec,
         secret=tuple(name for name, value in environment.items() if isinstance(value, (Secret, SecretRef))),
-        checkpoint=next((each for each in resources if isinstance(each, Checkpoint)), None),
+        checkpoint=next((each for each in compiled.of(rank.node, rank.service) if isinstance(each, Checkpoint)), None),
     )
-
-
-def _spec(resource: Resource) -> str:
-    if resource.kind != "file" or not (resource.name.startswith(FOLDER) and resource.name.endswith(".json")):
-        return ""
-    content = getattr(resource, "content", None)
-    return str(getattr(content, "text", content))
 
 
 def find(

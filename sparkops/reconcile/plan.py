@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from typing import Any
 
+from sparkops.core import graph
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
@@ -34,12 +34,12 @@ class Observations:
 def ordered(resources: Iterable[Resource]) -> tuple[Resource, ...]:
     """The resources so that each stands after those that it is `after`. Raises InventoryError for a cycle."""
     by_id = {resource.id: resource for resource in resources}
-    graph = {resource.id: [each for each in resource.after if each in by_id] for resource in by_id.values()}
     try:
-        return tuple(by_id[each] for each in TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        circle = " → ".join(error.args[1])
-        raise InventoryError(f"these wait for each other: {circle}", hint="take out one `after`") from None
+        return tuple(
+            by_id[each] for each in graph.ordered({resource.id: resource.after for resource in by_id.values()})
+        )
+    except graph.Cycle as error:
+        raise InventoryError(str(error), hint="take one of them out of an after:") from None
 
 
 def build(

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from docs.generate import DOCS, PAGES
 from sparkops.cli.app import cli
 from sparkops.cli.checkpoint import build
-from sparkops.compile.compiler import compile
+from sparkops.compile.compiler import compile_inventory
 from sparkops.inventory.load import load
 from sparkops.operate.checkpoint_build import steps_of
 
@@ -55,7 +55,7 @@ def test_the_inventory_of_the_page_on_checkpoints_compiles_to_a_built_one(tmp_pa
     (text,) = [each for each in blocks("checkpoints.md") if each.startswith("version: 1")]
     path = tmp_path / "inventory.yml"
     path.write_text(text)
-    kinds = [each.kind for each in compile(load(path)).resources]
+    kinds = [each.kind for each in compile_inventory(load(path)).resources]
     assert "built_checkpoint" in kinds[kinds.index("checkpoint") :]
 
 
