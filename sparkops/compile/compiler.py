@@ -50,6 +50,11 @@ class Compiled:
     nodes: tuple[str, ...] = ()
     whole: bool = False
 
+    @property
+    def all_nodes(self) -> tuple[str, ...]:
+        """All nodes of the inventory; none where something of it was left out."""
+        return self.nodes if self.whole else ()
+
     def of(self, node: str, service: str | None = None) -> tuple[Resource, ...]:
         """The resources of one node, or those of a service on it."""
         return tuple(each for each in self.resources if each.node == node and service in (None, each.service))

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from sparkops.core.plan import Plan
 
+Command: TypeAlias = Literal["plan", "drift", "apply", "build", "start", "stop", "restart", "adopt"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
 
 
@@ -28,7 +29,7 @@ class Result:
 class Report:
     """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs."""
 
-    command: Literal["plan", "drift", "apply", "build", "start", "stop", "restart"]
+    command: Command
     cluster: str
     inventory: str
     plan: Plan
@@ -41,7 +42,7 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """DESIGN's table: 0, 2, 3, 4, 130."""
+        """0 as declared, 2 something differs or was declined, 3 unknown, 4 failed, 130 interrupted."""
         if self.interrupted:
             return 130
         if self.command in ("plan", "drift"):
