@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from sparkops.core.plan import Plan
+from sparkops.core.states import State
 
 Command: TypeAlias = Literal["plan", "drift", "apply", "build", "start", "stop", "restart", "adopt"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
@@ -14,7 +15,10 @@ Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "inte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one step ended. `why` and `hint` are empty when it is done; `detail` is e.g. the engine's last lines."""
+    """How one step ended. `why` and `hint` are empty when it is done; `detail` is e.g. the engine's last lines.
+
+    `found` is what was there afterwards, where that is known.
+    """
 
     id: str
     node: str
@@ -23,6 +27,7 @@ class Result:
     why: str = ""
     hint: str = ""
     detail: str = ""
+    found: State = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

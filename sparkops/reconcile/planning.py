@@ -37,6 +37,7 @@ class RunOptions:
     saved: the plan beyond which nothing is done.
     replace: ids of things to make anew though they may be as declared; prune: remove what is no longer declared.
     declared: whether the resources are what the inventory declares: then they are claimed on the nodes.
+    modules: worker modules beside those of the kinds.
     whole: all nodes of the inventory where nothing of it was left out: they are asked even where they have nothing
         to declare, and what else this cluster claims there is an orphan.
     stop: set by the first Ctrl-C.
@@ -53,6 +54,7 @@ class RunOptions:
     replace: frozenset[str] = frozenset()
     prune: bool = False
     declared: bool = True
+    modules: frozenset[str] = frozenset()
     whole: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     listener: events.Listener = events.silent

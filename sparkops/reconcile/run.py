@@ -99,7 +99,7 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
 
 
 def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
-    kinds = {resource.kind for resource in resources}
+    kinds = {*options.modules, *(resource.kind for resource in resources)}
     if options.declared:
         states = [each.state for each in options.inventory.nodes.values()]
         states += [each.state for each in options.inventory.services.values()]

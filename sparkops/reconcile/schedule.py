@@ -115,8 +115,9 @@ class Schedule:
         self.listener(events.StepStarted(node=step.node, id=step.id, action=step.action))
         outcome: Outcome = "done"
         why, hint, detail = "", "", ""
+        found: Observed = None
         try:
-            why = self._bring(step)
+            found, why = self._bring(step)
             outcome = "failed" if why else "done"
         except Interrupted as error:
             outcome, why = "interrupted", error.what
@@ -129,25 +130,32 @@ class Schedule:
         except Exception as error:  # noqa: BLE001 - a defect in one step must not hide the results of the others
             outcome, why = "failed", f"a defect of sparkops: {type(error).__name__}: {error}"
         seconds = time.monotonic() - started
+        result = Result(
+            id=step.id,
+            node=step.node,
+            outcome=outcome,
+            seconds=seconds,
+            why=why,
+            hint=hint,
+            detail=detail,
+            found=found if isinstance(found, Mapping) else None,
+        )
         with self._changed:
             del self._running[step.id]
-            self._finish(
-                step,
-                Result(id=step.id, node=step.node, outcome=outcome, seconds=seconds, why=why, hint=hint, detail=detail),
-            )
+            self._finish(step, result)
             self._changed.notify()
 
-    def _bring(self, step: Step) -> str:
-        """Converge one resource and prove it; returns what is still wrong, or empty."""
+    def _bring(self, step: Step) -> tuple[Observed, str]:
+        """Converge one resource and prove it: what is there now, and what is still wrong or ""."""
         resource = self.resources[step.id]
         try:
             found = self._converge(resource, self._with_pending_values(resource, step))
         except Changed as changed:
             again = self._replanned(resource, step, changed)
             if again is None:
-                return ""
+                return changed.found, ""
             found = self._converge(resource, again)
-        return self._proof(resource, found)
+        return found, self._proof(resource, found)
 
     def _converge(self, resource: Resource, step: Step) -> Observed:
         session = self.fleet.session(step.node)
