@@ -12,7 +12,7 @@
         BecomeFailed          sudo does not let us in
         WorkerFailed          the worker on the node could not start or broke its protocol
       ConvergeFailed        one step did not reach its declared state                 exit 4
-      Stale                 what was compared has changed in between                  exit 4
+      Stale, Changed        what was compared has changed in between                  exit 4
       LockBusy              another run holds a node                                  exit 75
       Interrupted           the user said stop                                        exit 130
 
@@ -121,6 +121,12 @@ class ConvergeFailed(SparkopsError):
 
 class Stale(ConvergeFailed):
     """What was compared has changed before the act: a node, or what a saved plan was made from. Nothing was done."""
+
+
+class Changed(Stale):
+    """A thing is no longer as it was compared; `found` is what is there now."""
+
+    found: Any = None
 
 
 class LockBusy(SparkopsError):

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from sparkops.compile.compiler import Resolver
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import Resolver, compile_inventory
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Secret
 from sparkops.inventory.inventory import Inventory
@@ -116,7 +115,9 @@ def movable(inventory: Inventory, secrets: Resolver, limit: Sequence[str] = ()) 
     """Every tag and branch of services that are not retired, once. Secrets are read: credentials to ask with."""
     bare = dataclasses.replace(inventory, lock=Lock())
     found: dict[str, Movable] = {}
-    for resource in build(bare, limit=limit or None, roles=["image", "checkpoint"], secrets=secrets).resources:
+    for resource in compile_inventory(
+        bare, limit=limit or None, roles=["image", "checkpoint"], secrets=secrets
+    ).resources:
         for each in _of(resource):
             found.setdefault(each.key, each)
     return tuple(sorted(found.values(), key=lambda each: (each.table, each.key)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
@@ -27,7 +27,7 @@ class Rank:
 
 def ranks(inventory: Inventory) -> Iterator[Rank]:
     """Every rank of every service that is not retired, in the inventory's order. Offline; no secret is read."""
-    compiled = build(inventory)
+    compiled = compile_inventory(inventory)
     for service in inventory.services.values():
         if service.state == "retired":
             continue

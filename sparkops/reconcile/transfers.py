@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Plan, Step
-from sparkops.reconcile.plan import Observations
+from sparkops.reconcile.plan import Comparison, Observations
 from sparkops.reconcile.targets import Address
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
@@ -19,7 +19,7 @@ from sparkops.resources.transferable import Passed
 
 
 def arrange(
-    plan: Plan, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
+    plan: Plan | Comparison, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
 ) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
     """The resources with their upstreams, and what is to be said of it. `address` is asked for sources only."""
     steps = {step.id: step for step in plan.steps}
@@ -33,7 +33,9 @@ def arrange(
     return tuple(behind.get(each.id, each) for each in resources), tuple(notices)
 
 
-def _groups(plan: Plan, resources: Iterable[Resource], steps: Mapping[str, Step]) -> Iterable[Sequence[Passed]]:
+def _groups(
+    plan: Plan | Comparison, resources: Iterable[Resource], steps: Mapping[str, Step]
+) -> Iterable[Sequence[Passed]]:
     """Those of one content each, with a step in the plan's order before the others."""
     order = {step.id: number for number, step in enumerate(plan.steps)}
     found: dict[tuple[str, str], list[Passed]] = {}
@@ -50,7 +52,7 @@ class _Ways:
         self,
         group: Sequence[Passed],
         steps: Mapping[str, Step],
-        plan: Plan,
+        plan: Plan | Comparison,
         seen: Observations,
         address: Callable[[str], Address],
         authority: Authority,

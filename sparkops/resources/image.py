@@ -21,7 +21,7 @@ from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.resources import validators
 from sparkops.resources.image_archive import Archive, read_archive
-from sparkops.resources.resource import Peers, Resource, unpack
+from sparkops.resources.resource import Peers, Resource
 from sparkops.resources.transferable import Passed
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class Image(Passed):
         if not self.archive or step.action == "delete":
             return (yield from super().converge(session, step))
         answer = yield from session.send("converge", self.order(session, step), _chunks(self._archive().path))
-        return unpack(answer)
+        return self.converged_to(answer)
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         """One tag that is different images on the nodes of one service, where nothing declared tells which is meant."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed
-from sparkops.resources.resource import Resource, unpack
+from sparkops.resources.resource import Resource
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
@@ -77,4 +77,5 @@ class Passed(Resource):
             f"{self.kind}.running", {"ask": order["ask"], "act": self.received(order["act"], None)}, timeout=60
         ):
             peer = yield from upstream.opened(session, self)
-        return unpack((yield from session.stream("converge", {**order, "act": self.received(order["act"], peer)})))
+        act = self.received(order["act"], peer)
+        return self.converged_to((yield from session.stream("converge", {**order, "act": act})))

@@ -201,7 +201,7 @@ def test_what_a_planned_command_moves_is_no_surprise(shell: Shell, node: Node) -
     plan(shell)
     done = shell.run("apply", "inventory.yml", "--plan", "plan.json")
     assert node.read("/srv/second") == b"hello second"
-    assert "an earlier step moved it" in done.stderr, "and is said"
+    assert "changed by an earlier step" in done.stderr, "and is said"
 
 
 @pytest.mark.parametrize("source", ["env", "file", "command"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core import data
 from sparkops.inventory.load import load
 from sparkops.inventory.recipes import read_recipe, recipe_files
@@ -20,7 +20,7 @@ INVENTORIES = sorted(data.bundled("inventories").glob("*.yml"))
 
 @pytest.mark.parametrize("path", INVENTORIES, ids=lambda path: path.stem)
 def test_an_example_compiles_as_it_stands(path: Path) -> None:
-    assert build(load(path)).resources
+    assert compile_inventory(load(path)).resources
 
 
 @pytest.mark.parametrize("name", recipe_files(None))
@@ -34,7 +34,7 @@ def test_a_recipe_makes_a_service_on_as_many_nodes_as_it_takes(name: str, tmp_pa
         f"version: 1\ncluster: x\nnodes:\n{listed}services: {{s: {{recipe: {name}, nodes: [{', '.join(nodes)}]}}}}\n"
     )
     inventory = load(tmp_path / "inventory.yml")
-    kinds = {resource.kind for resource in build(inventory).resources}
+    kinds = {resource.kind for resource in compile_inventory(inventory).resources}
     assert {"image", "checkpoint", "unit", "probe"} <= kinds
     assert [each for each in lint_inventory(inventory, date(2026, 1, 1)) if each.severity == "error"] == []
     for rank, node in enumerate(nodes):

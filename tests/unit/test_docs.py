@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from docs.generate import DOCS, PAGES
 from sparkops.cli.app import cli
-from sparkops.compile.compiler import compile
+from sparkops.compile.compiler import compile_inventory
 from sparkops.inventory.load import load
 from sparkops.lint.declared import lint_inventory
 from sparkops.operate.checkpoint_build import steps_of
@@ -109,7 +109,7 @@ def test_an_inventory_of_a_page_compiles_and_has_no_lint_error(page: Path, block
             (tmp_path / named[1]).write_text(other)
     (tmp_path / "inventory.yml").write_text(block)
     inventory = load(tmp_path / "inventory.yml")
-    kinds = [each.kind for each in compile(inventory).resources]
+    kinds = [each.kind for each in compile_inventory(inventory).resources]
     assert ("built_checkpoint" in kinds) == (page.name == "building.md")
     assert [each for each in lint_inventory(inventory, date(2026, 11, 29)) if each.severity == "error"] == []
 

@@ -31,7 +31,7 @@ MAY = {
     "importing": {"inventory", "models"},
     "reports": {"fit", "lint"},
     "reconcile": {"checkpoints", "compile", "inventory", "models", "nodes", "resources"},
-    "compile": {"inventory", "models", "nodes", "resources"},
+    "compile": {"inventory", "models", "resources"},
     "resources": {"checkpoints", "inventory", "models", "nodes"},
     "lint": {"inventory", "models"},
     "fit": {"inventory", "lint", "models"},

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparkops.checkpoints.manifest import Manifest, ManifestFile
 from sparkops.core.plan import Plan
 from sparkops.core.states import Observed, Unknown
-from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.targets import Address
 from sparkops.reconcile.transfers import arrange
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
@@ -56,7 +56,7 @@ def arranged(
             one.node: "it does not answer" for one, state in zip(given, states, strict=True) if state == "silent"
         },
     )
-    plan = build(given, seen, today=datetime.date(2026, 1, 1))
+    plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
     after: tuple[Resource, ...]
     after, notices = arrange(plan, given, seen, where)
     return plan, {each.node: each for each in after if isinstance(each, Checkpoint)}, notices
@@ -129,7 +129,7 @@ def test_without_an_address_on_the_fabric_the_slower_way_is_told_and_without_any
 def whole(given: list[Passed], holders: set[str], where: Any = address) -> tuple[dict[str, Passed], tuple[str, ...]]:
     """Each node's resource with its upstream, and what is said; the nodes of `holders` are as declared."""
     seen = Observations(found={one.id: one.desired() if one.node in holders else None for one in given})
-    plan = build(given, seen, today=datetime.date(2026, 1, 1))
+    plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
     after, notices = arrange(plan, given, seen, where)
     return {each.node: each for each in after if isinstance(each, Passed)}, notices
 

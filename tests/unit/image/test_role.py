@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkops.compile.compiler import compile
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
 from sparkops.resources.image import Image
@@ -23,7 +23,7 @@ def declared(folder: Path, text: str) -> Image:
         "version: 1\ncluster: attic\nnodes: {a: {host: 192.0.2.1}}\n"
         f"services: {{one: {{nodes: [a], image: {text}}}}}\n"
     )
-    (made,) = compile(load(file), roles=["image"]).resources
+    (made,) = compile_inventory(load(file), roles=["image"]).resources
     assert isinstance(made, Image)
     return made
 
