@@ -18,7 +18,7 @@ import yaml
 
 from sparkops.core.data import bundled, folders
 from sparkops.core.errors import InventoryError
-from sparkops.models import model_file, quantisation, tensors
+from sparkops.models import quantisation, tensors
 from sparkops.models.geometry import Geometry, of_config
 from sparkops.models.quantisation import Quantisation
 from sparkops.models.tensors import Weights
@@ -171,6 +171,8 @@ def _read(path: Path, own: bool) -> Mapping[str, Any]:
             hint="compare it with knowledge/models/qwen3.5-122b-a10b.yml",
         )
     if own:
+        from sparkops.models import model_file  # jsonschema costs a third of a command's start
+
         model_file.check(content, str(path))
     return content
 
