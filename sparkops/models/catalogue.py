@@ -14,11 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparkops.core.data import bundled, folders
 from sparkops.core.errors import InventoryError
-from sparkops.models import quantisation, tensors
+from sparkops.models import knowledge_file, quantisation, tensors
 from sparkops.models.geometry import Geometry, of_config
 from sparkops.models.quantisation import Quantisation
 from sparkops.models.tensors import Weights
@@ -159,12 +157,8 @@ def _entries(beside: Path | None) -> Iterator[Mapping[str, Any]]:
 @cache
 def _read(path: Path, own: bool) -> Mapping[str, Any]:
     """The content of a file. Raises InventoryError; what is in the user's `own` is checked key by key."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
-    if not isinstance(content, dict) or "name" not in content or not isinstance(content.get("geometry"), dict):
+    content = knowledge_file.read(path)
+    if "name" not in content or not isinstance(content.get("geometry"), dict):
         raise InventoryError(
             "a model needs at least a `name` and a `geometry`",
             where=str(path),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.core.errors import InventoryError
+from sparkops.models import knowledge_file
 from sparkops.models.engine_pages import engine_content, engine_files, version_key
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
@@ -128,14 +129,8 @@ def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] |
 @cache
 def _read(version: str, asked: str, beside: Path | None) -> Engine:
     content = engine_content(version, beside)
-    try:
+    with knowledge_file.in_shape_of("engine.schema.json", engine_files(beside)[version]):
         return _engine(content, asked)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InventoryError(
-            f"not of the shape of engine.schema.json: {error}",
-            where=str(engine_files(beside)[version]),
-            hint="compare it with a bundled file of knowledge/engines/",
-        ) from None
 
 
 def _engine(content: Mapping[str, Any], asked: str) -> Engine:
