@@ -30,9 +30,7 @@ def serve_argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> 
 def flag_words(key: str, value: Any) -> list[str]:
     """The words of one flag."""
     if not FLAG.fullmatch(key):
-        bare = key.lstrip("-").strip()
-        hint = f"write {bare}, without dashes in front" if FLAG.fullmatch(bare) else "write vLLM's flag name, as it is"
-        raise InventoryError(f"{key!r} under serve is not a flag name", hint=hint)
+        raise InventoryError.of("serve-key-invalid", key=key)
     if value is None:
         return []
     if value is True:
@@ -52,18 +50,18 @@ def canonical(value: Any) -> str:
 
 def _several(key: str, values: Sequence[Any]) -> list[str]:
     if not values:
-        raise InventoryError(f"serve.{key} is an empty list", hint="write null to leave it out")
+        raise InventoryError.of("serve-list-empty", key=key)
     words = [_word(key, each) for each in values]
     for word in words:
         if word.startswith("-"):
-            raise InventoryError(f"serve.{key} contains {word!r}, which would be read as another flag")
+            raise InventoryError.of("serve-word-like-flag", key=key, word=word)
     return words
 
 
 def _word(key: str, value: Any) -> str:
     if isinstance(value, str):
         if "\0" in value:
-            raise InventoryError(f"serve.{key} contains a NUL character")
+            raise InventoryError.of("serve-word-nul", key=key)
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -71,4 +69,4 @@ def _word(key: str, value: Any) -> str:
         return str(value)
     if isinstance(value, Mapping):
         return canonical(value)
-    raise InventoryError(f"serve.{key}: a {type(value).__name__} cannot become an argument")
+    raise InventoryError.of("serve-value-type", key=key, type_name=type(value).__name__)

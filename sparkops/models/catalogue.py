@@ -125,9 +125,9 @@ def of_folder(folder: Path) -> Model:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InventoryError(f"it can't be read: {error}", where=str(path), hint="give the model's own file") from None
+        raise InventoryError.of("model-config-unreadable", where=str(path), error=error) from None
     if not isinstance(config, dict):
-        raise InventoryError("it holds no mapping", where=str(path), hint="give the model's own file")
+        raise InventoryError.of("model-config-not-mapping", where=str(path))
     weights = tensors.of_folder(folder)
     return Model(
         name=folder.resolve().name,
@@ -159,11 +159,7 @@ def _read(path: Path, own: bool) -> Mapping[str, Any]:
     """The content of a file. Raises InventoryError; what is in the user's `own` is checked key by key."""
     content = knowledge_file.read(path)
     if "name" not in content or not isinstance(content.get("geometry"), dict):
-        raise InventoryError(
-            "a model needs at least a `name` and a `geometry`",
-            where=str(path),
-            hint="compare it with knowledge/models/qwen3.5-122b-a10b.yml",
-        )
+        raise InventoryError.of("model-file-incomplete", where=str(path))
     if own:
         from sparkops.models import model_file  # jsonschema costs a third of a command's start
 

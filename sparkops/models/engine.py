@@ -85,10 +85,8 @@ class Engine:
         try:
             return self.behaviour[name]
         except KeyError:
-            raise InventoryError(
-                f"the engine file of {self.version} has no law {name!r}",
-                where=f"knowledge/engines/{self.version}.yml",
-                hint="add it under `behaviour`, as the other versions have it",
+            raise InventoryError.of(
+                "engine-law-missing", where=f"knowledge/engines/{self.version}.yml", version=self.version, law=name
             ) from None
 
 
@@ -100,7 +98,7 @@ def engine(version: str, beside: Path | None = None) -> Engine:
     """
     wanted = version_key(version)
     if not wanted:
-        raise InventoryError(f"{version!r} is no engine version", hint="write it as the engine does, like 0.26.0")
+        raise InventoryError.of("engine-version-invalid", version=version)
     listed = versions(beside)
     earlier = [each for each in listed if version_key(each) <= wanted]
     chosen = earlier[-1] if earlier else listed[0]

@@ -50,18 +50,12 @@ def engine_content(version: str, beside: Path | None) -> Mapping[str, Any]:
         return page
     base = str(page[BASED_ON])
     if base not in engine_files(beside) or version_key(base) >= version_key(version):
-        raise InventoryError(
-            f"{BASED_ON}: {base!r} is not a listed version before {version}",
-            where=str(path),
-            hint="name an earlier version of knowledge/engines/",
-        )
+        raise InventoryError.of("engine-base-invalid", where=str(path), base=base, version=version)
     changes = {key: value for key, value in page.items() if key != BASED_ON}
     try:
         return composed(engine_content(base, beside), changes)
     except ValueError as error:
-        raise InventoryError(
-            str(error), where=str(path), hint=f"compare it with {base}, on which it is based"
-        ) from None
+        raise InventoryError.of("engine-page-invalid", where=str(path), error=error, base=base) from None
 
 
 def composed(base: Mapping[str, Any], changes: Mapping[str, Any], place: str = "") -> dict[str, Any]:

@@ -19,9 +19,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # a safe loader, in C where there is one
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InventoryError(f"not valid YAML: {error}", where=str(path), hint="correct the file") from None
+        raise InventoryError.of("knowledge-file-invalid", where=str(path), error=error) from None
     if not isinstance(content, dict):
-        raise InventoryError("not a mapping", where=str(path), hint="correct the file")
+        raise InventoryError.of("knowledge-file-not-mapping", where=str(path))
     return content
 
 
@@ -31,6 +31,4 @@ def in_shape_of(schema: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise InventoryError(
-            f"not of the shape of {schema}: {error}", where=str(path), hint=f"compare it with knowledge/{schema}"
-        ) from None
+        raise InventoryError.of("knowledge-file-shape", where=str(path), schema=schema, error=error) from None

@@ -71,9 +71,7 @@ class Platform:
     def component(self, name: str) -> Component:
         """The component of that name. Raises InventoryError naming the known ones."""
         if name not in self.components:
-            raise InventoryError(
-                f"nothing is known about a component {name!r}", hint=f"known: {', '.join(sorted(self.components))}"
-            )
+            raise InventoryError.of("component-unknown", name=name, known=", ".join(sorted(self.components)))
         return self.components[name]
 
     def verdict(self, component: str, version: str) -> Verdict:

@@ -156,7 +156,7 @@ def test_a_place_that_holds_something_else_is_refused_and_stays_as_it_is(
         (["--step", "hybrid"], "hybrid lacks its donor"),
         (["--step", "lm_head=int4"], "the step lm_head is given 'int4'"),
         (["--step", "repack"], "the step repack is given nothing"),
-        (["--step", "quantize=x"], "quantize is a step of an inventory's"),
+        (["--step", "quantize=x"], "quantize can only be a step of an inventory"),
         (["--step", "lm_head=int8", "--layers", "x"], "for the step hybrid, which is not there"),
         ([], "no steps are given"),
         (["--recipe", "qwen3.5-122b-a10b-int4"], "builds no checkpoint"),

@@ -43,8 +43,9 @@ def test_a_key_that_is_no_flag_name_is_refused(key: str) -> None:
 
 
 def test_dashes_in_front_are_told_to_be_left_out() -> None:
-    with pytest.raises(InventoryError, match="write max-model-len, without dashes"):
+    with pytest.raises(InventoryError, match="without dashes in front") as error:
         serve_argv([], "m", {"--max-model-len": 1})
+    assert error.value.id == "serve-key-invalid"
 
 
 @pytest.mark.parametrize(
