@@ -1,8 +1,9 @@
 """What a cluster manages on this node: `claims/CLUSTER.json` in the state folder.
 
 A claim is written before each act and confirmed after its proof, so that a crash in between leaves the trace of what
-was meant. It keeps a digest of what was put there (of a secret an HMAC by the node's key), by which `claimed` tells
-later whether it still stands there. Two clusters that claim one thing is an error, unless both share it.
+was meant. It keeps a digest of what was put there (of a secret an HMAC by the node's key), by which
+`claim_records` tells later whether it is still there. Two clusters that claim one thing is an error, unless both
+share it.
 """
 
 import contextlib
@@ -14,10 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparkops.worker.calls import Refused
-from sparkops.worker.requests import claimed
-
-PREPARED = {"file": "", "link": "", "unit": claimed.UNITS}
-"""The kinds whose new content is prepared beside the old one, and the folder in which their names stand."""
+from sparkops.worker.record import claim_records
 
 _writing = threading.Lock()
 
@@ -38,16 +36,16 @@ def acting(claim: dict[str, Any] | None, identity: str, action: str) -> Iterator
         kept = _kept(state_dir, key, claim.get("kept") or {})
         mine = _mine(state_dir, cluster, {key: kept}, removing=action == "delete")
         old = mine.get(key, {})
-        _clear(key, old)
+        _clear(old)
         if claim.get("pruned"):
-            _refuse_not_ours(state_dir, key, old)
+            _refuse_not_ours(state_dir, old)
         meant = {**(old if action == "delete" else {}), **kept, "phase": "acting", "action": action}
         if contents := [*old.get("content", []), *kept.get("content", [])]:
             meant["content"] = list(dict.fromkeys(contents))
         _write(state_dir, cluster, {**mine, key: {**meant, "since": time.time()}})
     yield
     with _writing:
-        mine = claimed.load(_path(state_dir, cluster))
+        mine = claim_records.load(_path(state_dir, cluster))
         mine.pop(key, None)
         if action != "delete":
             mine[key] = {**kept, "phase": "ours", "action": action, "since": time.time()}
@@ -60,7 +58,7 @@ def note(state_dir: str, cluster: str, claims: dict[str, dict[str, Any]], drop: 
         kept = {key: _kept(state_dir, key, each) for key, each in claims.items()}
         mine = _mine(state_dir, cluster, kept, removing=False)
         for key, each in kept.items():
-            _clear(key, mine.get(key, {}))
+            _clear(mine.get(key, {}))
             mine[key] = {
                 **each,
                 "phase": "ours",
@@ -68,17 +66,16 @@ def note(state_dir: str, cluster: str, claims: dict[str, dict[str, Any]], drop: 
                 "since": time.time(),
             }
         for key in drop:
-            _clear(key, mine.pop(key, {}))
+            _clear(mine.pop(key, {}))
         _write(state_dir, cluster, mine)
 
 
-def _clear(key: str, entry: dict[str, Any]) -> None:
-    """An act that never was confirmed may have been cut off, and what it had prepared stands beside the thing."""
-    kind, _, name = key.partition(" ")
-    if entry.get("phase") == "acting" and kind in PREPARED:
+def _clear(entry: dict[str, Any]) -> None:
+    """An act that never was confirmed may have been cut off, and what it had prepared is beside the thing."""
+    if entry.get("phase") == "acting" and entry.get("path") and entry.get("type") != "directory":
         from sparkops.worker.system import safe_path  # a job, which writes by this module too, does without
 
-        safe_path.clear(os.path.join(PREPARED[kind], name))
+        safe_path.clear(entry["path"])
 
 
 def _kept(state_dir: str, key: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def _kept(state_dir: str, key: str, given: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in given.items() if name != "secret"}
     if "secret" in given:
         make_key(state_dir)
-        sealed = claimed.sealer(state_dir, key.partition(" ")[2])
+        sealed = claim_records.sealer(state_dir, key.partition(" ")[2])
         sealed.update(given["secret"])
         kept["content"] = ["hmac:" + sealed.hexdigest()]
     return kept
@@ -96,7 +93,7 @@ def _mine(
     state_dir: str, cluster: str, kept: dict[str, dict[str, Any]], *, removing: bool
 ) -> dict[str, dict[str, Any]]:
     """This cluster's record. Raises Refused where another claims one that not both share, or that is to go."""
-    records = claimed.records(state_dir)
+    records = claim_records.records(state_dir)
     mine = records.pop(cluster, {})
     for other, record in records.items():
         for key, each in kept.items():
@@ -108,9 +105,9 @@ def _mine(
     return mine
 
 
-def _refuse_not_ours(state_dir: str, key: str, entry: dict[str, Any]) -> None:
-    now = claimed.state(state_dir, key, entry, {})["now"]
-    if now not in ("ours", "gone"):
+def _refuse_not_ours(state_dir: str, entry: dict[str, Any]) -> None:
+    now = claim_records.state(state_dir, entry, {})["now"]
+    if not entry or now not in ("ours", "gone", ""):
         raise Refused("it is no longer what sparkops put there; nothing was done", "stale")
 
 
@@ -126,7 +123,7 @@ def _write(state_dir: str, cluster: str, record: dict[str, Any]) -> None:
 
 def make_key(state_dir: str) -> None:
     """See that the node has a key of its own."""
-    if not claimed.node_key(state_dir):
+    if not claim_records.node_key(state_dir):
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
         write(os.path.join(state_dir, "key"), os.urandom(32), 0o600)
 
