@@ -10,12 +10,12 @@ import copy
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkops.checkpoints.hub import ADDRESS, Hub, is_address
 from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
 from sparkops.core.errors import ConvergeFailed, InventoryError
-from sparkops.core.plan import Step
+from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.resources import validators
@@ -48,6 +48,7 @@ class OfRepository(Passed):
     connections, segment, stall: parallel connections, bytes of a range, seconds of silence that end a try.
     """
 
+    prune: ClassVar[Literal["collect"]] = "collect"
     volatile: ClassVar[frozenset[str]] = frozenset({"hashed"})
     contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
@@ -90,6 +91,10 @@ class OfRepository(Passed):
         put(self, "owner", validators.account(self.owner or None, "owner", self.where) or "")
         token = Secret(self.token, "token") if isinstance(self.token, str) and self.token else self.token or None
         put(self, "token", token)
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
 
     @property
     def hub(self) -> Hub:

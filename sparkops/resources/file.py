@@ -10,11 +10,12 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Step
+from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -39,6 +40,8 @@ class File(Resource):
     kind: ClassVar[str] = "file"
     volatile: ClassVar[frozenset[str]] = frozenset({"text", "size"})
     contained: ClassVar[bool] = True
+    prune: ClassVar[Literal["remove"]] = "remove"
+    file_type: ClassVar[str] = "file"
 
     content: str | Secret | Content | None = None
     owner: str | int | None = None
@@ -69,6 +72,14 @@ class File(Resource):
                 hint="leave `mode` out (0600), or write 0640 with the `group` that needs it",
             )
         put(self, "validate", validators.words(self.validate, "validate", self.where))
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
+
+    @classmethod
+    def retires(cls, parameters: Collection[str]) -> bool:
+        return True
 
     @property
     def replaceable(self) -> bool:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step, Violation
@@ -91,6 +91,7 @@ class Image(Passed):
     """
 
     kind: ClassVar[str] = "image"
+    prune: ClassVar[Literal["collect"]] = "collect"
     volatile: ClassVar[frozenset[str]] = frozenset({"size"})
     contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True

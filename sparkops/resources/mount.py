@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
@@ -21,6 +22,7 @@ class Mount(Resource):
     """
 
     kind: ClassVar[str] = "mount"
+    removal_hint: ClassVar[str] = "`umount {name}` and its line in /etc/fstab, on the node"
     exclusive: ClassVar[str] = "fstab"
     interrupts: ClassVar[frozenset[str]] = frozenset({"source", "fstype"})
 
@@ -53,6 +55,10 @@ class Mount(Resource):
             )
         if not self.mounted:
             put(self, "interrupts", frozenset({"source", "fstype", "mounted"}))
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
 
     def ask(self) -> dict[str, Any]:
         asked: dict[str, Any] = {"path": self.name}

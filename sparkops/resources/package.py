@@ -29,6 +29,7 @@ class Package(Resource):
     """
 
     kind: ClassVar[str] = "package"
+    removal_hint: ClassVar[str] = "`apt-get remove {name}` on the node removes it"
     exclusive: ClassVar[str] = "apt"
 
     version: str | None = None

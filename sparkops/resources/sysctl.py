@@ -27,6 +27,7 @@ class Sysctl(Resource):
     """
 
     kind: ClassVar[str] = "sysctl"
+    removal_hint: ClassVar[str] = "remove its line under /etc/sysctl.d on the node; the value stays until a reboot"
 
     value: str | int | FromFact | None = None
     state: str = "present"

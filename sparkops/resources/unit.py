@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Step
+from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Pending, State, Unknown
 from sparkops.resources.resource import Resource
@@ -28,6 +28,7 @@ NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
 VARIABLE = "SPARKOPS_INPUTS"
 RUNS = frozenset({"inputs", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"})
 """The keys about the running process."""
+UNITS = "/etc/systemd/system/"
 STAMPS = "/run/sparkops/units"
 
 
@@ -66,6 +67,8 @@ class Unit(Resource):
     """
 
     kind: ClassVar[str] = "unit"
+    prune: ClassVar[Literal["remove"]] = "remove"
+    file_type: ClassVar[str] = "file"
     volatile: ClassVar[frozenset[str]] = frozenset({"state", "result", "restarts", "text"})
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
     interrupts: ClassVar[frozenset[str]] = frozenset(
@@ -102,6 +105,19 @@ class Unit(Resource):
     @property
     def _digest(self) -> str | None:
         return None if self.content is None else "sha256:" + hashlib.sha256(_bytes(self.content)).hexdigest()
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        port = claim.get("port")
+        return Occupied(path=UNITS + name, unit=name, port=port if isinstance(port, int) else None)
+
+    @classmethod
+    def retires(cls, parameters: Collection[str]) -> bool:
+        """Only where its text is ours; never ssh.service."""
+        return "content" in parameters or "template" in parameters
+
+    def in_place(self, found: Observed) -> bool:
+        return isinstance(found, Mapping) and bool(found.get("running"))
 
     @property
     def replaceable(self) -> bool:

@@ -25,6 +25,7 @@ class User(Resource):
     """
 
     kind: ClassVar[str] = "user"
+    removal_hint: ClassVar[str] = "`userdel {name}` on the node removes it"
     exclusive: ClassVar[str] = "accounts"
 
     uid: int | None = None
