@@ -5,7 +5,6 @@ A command's module is imported when it is called; the summaries are here, so tha
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import sys
@@ -83,6 +82,8 @@ class Lazy(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib  # --help and --version do not pay for it
+
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; commands: {', '.join(COMMANDS)}"
             raise click.UsageError(f"no command {args[0]!r}{hint}", ctx)
