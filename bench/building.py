@@ -38,9 +38,9 @@ def measure() -> dict[str, Any]:
         subprocess.run([sys.executable, "-c", making], check=True)  # so that this process stays as small as a worker
         donor = Donor("o/fp8", eight, hub, hub.add_repo("o/fp8", eight))
         build = Build(base, Path(folder, "staging"), [{"hybrid": {"donor": 0, "layers": "shared_expert"}}], [donor])
-        order = build.order()
-        order["known"] = known(base, order["files"])
-        build.order = lambda: order  # type: ignore[method-assign]
+        spec = build.spec()
+        spec["known"] = known(base, spec["files"])
+        build.spec = lambda: spec  # type: ignore[method-assign]
         memory, taken = Memory(), {name: list[float]() for name in ("cp", "cp and sync", "build")}
         spent = {name: list[float]() for name in taken}
         for _ in range(ROUNDS):

@@ -17,7 +17,8 @@ from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, printer_for
+from sparkops.cli.printing import listener_for, printer_for
+from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
 from sparkops.inventory.limit import named
 from sparkops.operate import checkpoint_build
@@ -111,10 +112,10 @@ Examples:
 
 BASE is a folder here, or a repository, which is fetched beside the output (what the Hugging Face cache has is linked).
 The steps are done in the order given, repack only last; quantize needs a container, and so an inventory.
-What ended early goes on when the same command is run again; nothing is in the output's place before it is whole.
-An output that holds files which no build put there is refused.
-Exit statuses: 0 built (or built already), 1 wrong input, 2 with --check: a step would be refused, 3 it could not be
-found out what is there, 4 the build failed, 130 interrupted.""",
+The same command resumes what ended early; nothing is in the output's place before it is complete.
+An output with files that no build put there is refused.
+Exit statuses: 0 built (or built already), 1 wrong input, 2 with --check: a step would be refused, 3 the hub or the
+folder could not be read, 4 the build failed, 75 another command builds the same output, 130 interrupted.""",
 )
 @click.argument("base", metavar="FOLDER|ORG/NAME")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to build")
@@ -162,19 +163,25 @@ def build(
 
 def _build(order: checkpoint_build.Order, common: CommonOptions) -> int:
     stop = threading.Event()
-    with listener_for(common.form, common.no_color) as listener, interrupts(stop):
-        report = checkpoint_build.build(order, listener=listener, stop=stop)
-    emit(report, common.form, None, no_color=common.no_color, verbose=0)
-    for notice in report.plan.notices if common.form == "text" else ():
-        printer_for(common.no_color).line(("i ", "blue"), notice)
-    if common.form == "text" and not report.plan.steps and report.exit_status == 0:
-        click.echo(f"{order.output}: built already, and as declared")
-    return report.exit_status
+    try:
+        with listener_for(common.form, common.no_color) as listener, interrupts(stop):
+            built = checkpoint_build.build(order, listener=listener, stop=stop)
+    except SparkopsError as error:
+        if common.form != "json":
+            raise
+        click.echo(json.dumps(renderers.failed_build_as_json(order, error), indent=1))
+        return error.exit_status
+    if common.form == "json":
+        click.echo(json.dumps(renderers.build_as_json(built), indent=1))
+    else:
+        renderers.render_build(built, printer_for(common.no_color))
+    return 0
 
 
 def _check(order: checkpoint_build.Order, common: CommonOptions) -> int:
-    with listener_for(common.form, common.no_color) as listener, interrupts(threading.Event()):
-        found = checkpoint_build.check(order, listener=listener)
+    stop = threading.Event()
+    with listener_for(common.form, common.no_color) as listener, interrupts(stop):
+        found = checkpoint_build.check(order, listener=listener, stop=stop)
     if common.form == "json":
         click.echo(json.dumps(renderers.build_check_as_json(found), indent=1))
     else:

@@ -1,6 +1,6 @@
 """The declared steps of a checkpoint's build: what is wrong with their order, whose weights they take, their one form.
 
-Pure values; what a step does to a checkpoint is the worker's business (`worker/build_*`).
+Pure values; `programs/build/step_*.py` change checkpoints.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.wording import words
 from sparkops.models import quantize_step
 from sparkops.models.argv import canonical
 
@@ -29,12 +30,20 @@ Steps = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a step: its place in the list, its name, the words, the way out."""
+    """What is wrong with a step: its place in the list, its name, id and arguments of the error."""
 
     index: int
     name: str
-    what: str
-    hint: str
+    id: str
+    args: Mapping[str, Any]
+
+    @property
+    def what(self) -> str:
+        return words(self.id, self.args)[0]
+
+    @property
+    def hint(self) -> str:
+        return words(self.id, self.args)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,40 +68,42 @@ def unformed(steps: Steps) -> Iterator[Fault]:
     for index, step in enumerate(steps):
         name = next(iter(step)) if isinstance(step, Mapping) and len(step) == 1 else ""
         if name not in NAMES:
-            yield Fault(index, name, f"{step!r} is no step", f"a step is one of {', '.join(NAMES)}, each by itself")
+            yield Fault(index, name, "step-unknown", {"step": str(step), "known": ", ".join(NAMES)})
         elif name in FORMATS and step[name] != FORMATS[name]:
-            given = f"{step[name]!r}" if step[name] else "nothing"
-            yield Fault(index, name, f"the step {name} is given {given}", f"it can only be {FORMATS[name]}")
+            value = str(step[name] or "nothing")
+            yield Fault(index, name, "step-value-invalid", {"step": name, "value": value, "expected": FORMATS[name]})
 
 
 def faults(steps: Steps) -> Iterator[Fault]:
-    """Every step that is out of order, occurs twice, or names layers by an invalid expression."""
-    seen: dict[str, int] = {}
+    """Every step that is where it can't be, that is there twice, or whose options are wrong."""
+    seen: set[str] = set()
     for index, name, options in named(steps):
         if name in seen:
-            yield Fault(index, name, f"the step {name} is there twice", "keep one of them")
-        seen.setdefault(name, index)
+            yield Fault(index, name, "step-duplicate", {"step": name})
+        seen.add(name)
         if name == "quantize" and index:
-            yield Fault(index, name, "the step quantize can only be the first", "it makes what the others change")
-        if name == "quantize" and isinstance(options, Mapping):
-            others = [other for _, other, _ in named(steps) if other != name]
-            for what, hint in (*quantize_step.faults(options), *quantize_step.clashes(options, others)):
-                yield Fault(index, name, what, hint)
+            yield Fault(index, name, "step-quantize-not-first", {})
         if name == "repack" and index < len(steps) - 1:
-            yield Fault(index, name, "the step repack can only be the last", "it writes all layers in their final form")
-        needed = NEEDED.get(name)
-        if needed and not (isinstance(options, Mapping) and options.get(needed)):
-            yield Fault(index, name, f"the step {name} lacks its {needed}", f"write {name}: {{{needed}: …}}")
-        donor = options.get("donor") if isinstance(options, Mapping) else None
-        if isinstance(donor, str) and not _DONOR.fullmatch(donor):
-            yield Fault(index, name, f"the donor {donor!r} is no repository", "it is written ORG/NAME")
-        layers = options.get("layers") if isinstance(options, Mapping) else None
-        if isinstance(layers, str):
-            try:
-                re.compile(layers)
-            except re.error as error:
-                what = f"layers is {layers!r}, which is no regular expression: {error}"
-                yield Fault(index, name, what, f"write {LAYERS}, or an expression like '\\.self_attn\\.'")
+            yield Fault(index, name, "step-repack-not-last", {})
+        for id, args in _option_faults(name, options if isinstance(options, Mapping) else {}, steps):
+            yield Fault(index, name, id, args)
+
+
+def _option_faults(name: str, options: Mapping[str, Any], steps: Steps) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if name == "quantize" and options:
+        yield from quantize_step.faults(options)
+        yield from quantize_step.clashes(options, [other for _, other, _ in named(steps) if other != name])
+    needed = NEEDED.get(name)
+    if needed and not options.get(needed):
+        yield "step-option-missing", {"step": name, "option": needed}
+    donor, layers = options.get("donor"), options.get("layers")
+    if isinstance(donor, str) and not _DONOR.fullmatch(donor):
+        yield "step-donor-invalid", {"donor": donor}
+    if isinstance(layers, str):
+        try:
+            re.compile(layers)
+        except re.error as error:
+            yield "hybrid-layers-invalid", {"pattern": layers, "text": str(error)}
 
 
 def donors(steps: Steps) -> tuple[Donor, ...]:
@@ -173,10 +184,10 @@ def parsed(word: str) -> dict[str, Any]:
     """A step as the command line has it: `hybrid=ORG/NAME@REVISION`, `mtp`, `lm_head=int8`. Raises InventoryError."""
     name, _, value = word.partition("=")
     if name == "quantize":
-        raise InventoryError.of("build-step-quantize")
+        raise InventoryError.of("step-quantize-needs-inventory", front_end="command")
     if name not in NAMES:
-        steps = ", ".join(each for each in NAMES if each != "quantize")
-        raise InventoryError.of("build-step-unknown", name=name, steps=steps)
+        known = ", ".join(each for each in NAMES if each != "quantize")
+        raise InventoryError.of("step-unknown", front_end="command", step=name, known=known)
     if name in ("hybrid", "mtp"):
         donor, _, revision = value.partition("@")
         return {name: {key: each for key, each in (("donor", donor), ("revision", revision)) if each}}

@@ -1,6 +1,6 @@
-"""The step `quantize` of a build as it is declared: the defaults of its options, and what can't go together.
+"""The step `quantize` of a build as it is declared: its options with their defaults, and what excludes what.
 
-What the options become is the worker's business (`programs/quantize/auto_round.py`); their words for users are in
+`programs/quantize/auto_round.py` makes a command line of them; their description for users is in
 roles/checkpoint/role.yml.
 """
 
@@ -56,45 +56,40 @@ def content(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: each for key, each in complete(options).items() if key not in NO_MATTER}
 
 
-def clashes(options: Mapping[str, Any], others: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """What of the options the steps behind it (their names) would refuse, hours later; and the way out."""
+def clashes(options: Mapping[str, Any], others: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What of the options the steps after it (their names) would refuse, hours later: id and arguments of the error."""
     found = complete(options)
     scheme, form = str(found["scheme"]).upper(), found["format"]
-    takes = {
+    accepted = {
         "hybrid": (_INTEGERS, ("auto_round",), "W4A16"),
         "repack": (_REPACKED, ("auto_round", "auto_gptq"), "W4A16 or W8A16"),
     }
     for name in others:
-        schemes, forms, usual = takes.get(name, (None, (), ""))
+        schemes, forms, usual = accepted.get(name, (None, (), ""))
         if schemes is None:
             continue
         if scheme in SCHEMES and not schemes.fullmatch(scheme):
-            yield f"the step {name} can't follow the scheme {scheme}", f"set scheme: {usual}, or leave {name} out"
+            yield "quantize-scheme-before-step", {"step": name, "scheme": scheme, "expected": usual}
         if form not in forms:
-            yield f"the step {name} can't follow the format {form}", f"set format: {forms[0]}, or leave {name} out"
+            yield "quantize-format-before-step", {"step": name, "format": form, "expected": forms[0]}
 
 
-def faults(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong, and the way out, of options that have the right types."""
+def faults(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What is wrong with options that have the right types: id and arguments of the error."""
     found = complete(options)
-    scheme = str(found["scheme"]).upper()
-    if scheme not in SCHEMES:
-        near = difflib.get_close_matches(scheme, sorted(SCHEMES), 1)
-        hint = f"did you mean {near[0]}?" if near else "W4A16, W8A16, NVFP4 and MXFP4 are the usual ones"
-        yield f"AutoRound has no scheme {found['scheme']}", hint
+    if str(found["scheme"]).upper() not in SCHEMES:
+        near = difflib.get_close_matches(str(found["scheme"]).upper(), sorted(SCHEMES), 1)
+        suggestions = near or ["W4A16", "W8A16", "NVFP4"]
+        yield "quantize-scheme-invalid", {"scheme": found["scheme"], "suggestions": suggestions}
     if found["plain_rtn"] and found["iters"]:
-        yield f"plain_rtn is set, and {found['iters']} iterations", "set iters: 0, or leave out plain_rtn"
+        yield "quantize-iterations-of-plain-rtn", {"iters": found["iters"]}
     dataset, rounds = str(found["dataset"]), found["plain_rtn"] and not found["iters"]
     if not rounds and not dataset.startswith("/") and not found["network"]:
-        yield (
-            f"the calibration data {dataset} is on the hub, and the container has no network",
-            "set network: true, or name a .json or .jsonl file on the node by its absolute path",
-        )
+        yield "quantize-data-without-network", {"dataset": dataset}
     if dataset.startswith("/") and not dataset.endswith((".json", ".jsonl")):
-        yield f"the calibration data {dataset} is neither .json nor .jsonl", "AutoRound reads only these two"
+        yield "quantize-data-not-json", {"dataset": dataset}
     for pattern in found["layer_config"]:
         try:
             re.compile(pattern)
         except re.error as error:
-            what = f"layer_config has {pattern!r}, which is no regular expression: {error}"
-            yield what, "write an expression like '.*shared_expert.*'"
+            yield "quantize-layer-pattern-invalid", {"pattern": pattern, "text": str(error)}

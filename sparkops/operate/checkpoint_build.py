@@ -1,56 +1,39 @@
-"""A checkpoint built on this machine, without an inventory: the same resources, road and jobs as on a node."""
+"""A checkpoint built on this machine, without an inventory: the programs that nodes run, as the user."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import fcntl
+import hashlib
 import json
 import os
-import re
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparkops.checkpoints.build_inputs import BuildInputs, of_donors, repository_spec, resolve_donors
+from sparkops.checkpoints.hub import Hub, HubError
+from sparkops.checkpoints.manifest import Manifest, ManifestFile, is_commit, is_repository
 from sparkops.core import events
-from sparkops.core.errors import InventoryError, SparkopsError
-from sparkops.core.report import Report
+from sparkops.core.errors import ConvergeFailed, Interrupted, InventoryError, LockBusy, SparkopsError
+from sparkops.core.messages import Refused, Unknown, error_of
 from sparkops.core.secrets import Secret
+from sparkops.core.wording import words
 from sparkops.inventory.recipes import read_recipe
 from sparkops.models import build_steps
-from sparkops.nodes.bundle import kinds_bundle
-from sparkops.nodes.connect import Connections
-from sparkops.nodes.passwords import Passwords
-from sparkops.nodes.target import Target
-from sparkops.operate.follow import followed
-from sparkops.reconcile import plan, schedule
-from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.observe import observe
-from sparkops.resources.built_checkpoint import BuiltCheckpoint
-from sparkops.resources.checkpoint import Checkpoint, OfRepository
+from sparkops.programs import runner
+from sparkops.programs.build import caller as build_program
+from sparkops.programs.build.state import observe
+from sparkops.programs.fetch import caller as fetch_program
 
-HERE = "here"
 NAMELESS = "local"
 """The repository that a record names where the base is a folder of unknown origin."""
 RECORD = ".sparkops/manifest.json"
-KINDS = ("checkpoint", "built_checkpoint", "hash_folder", "dry_run")
-
-_WORDS = (
-    (r"\brun apply again: it proves the base and fetches what is damaged",
-     "fetch the damaged file anew (in a folder: by what brought it), then run the same command again"),
-    (r"\b(?:run )?apply again\b", "run the same command again"),
-    (r"\bthe next apply looks for it again", "the same command follows it"),
-    (r"\bsparkops apply brings it(?: first)?", "name one that is there"),
-    (r"\bdeclare `token: !env HF_TOKEN`", "set HF_TOKEN"),
-    (r"`token: !env HF_TOKEN`", "HF_TOKEN in the environment"),
-    (r"\bdeclare (?:a valid|the|that user's) `token`", "set HF_TOKEN to a valid one"),
-    (r"\bsparkops cancel ends it", "wait until it is done, or name another output"),
-    (r" \(sparkops gc[^)]*\)", ""),
-    (r"\bdeclare a folder on a larger disk", "name an output on a larger disk"),
-)  # fmt: skip
-"""What nodes and the hub's errors say to those who have an inventory, and what it means here."""
+DOWNLOAD = {"connections": 6, "segment": 64 << 20, "stall": 30.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +50,42 @@ class Order:
     endpoint: str = ""
     token: Secret | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The output's absolute path, links in it not followed."""
+        return Path(os.path.normpath(Path.cwd() / self.output.expanduser()))
+
+    @property
+    def base_folder(self) -> Path | None:
+        """The base, where it is a folder here."""
+        folder = Path(self.base).expanduser()
+        return folder.resolve() if folder.is_dir() else None
+
+    @property
+    def hub(self) -> Hub:
+        return Hub(self.endpoint, self.token)
+
+    @property
+    def access(self) -> dict[str, str]:
+        """How a program accesses the hub."""
+        return {"endpoint": self.hub.endpoint, "token": self.token.reveal() if self.token else ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What a build made: `status` is `built`, or `unchanged` where all was there already. `size` are bytes."""
+
+    output: str
+    status: str
+    identity: str
+    size: int
+    notices: tuple[str, ...]
+    seconds: float
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCheck:
-    """What one step would do to the tensors; or why it is `refused`. `from_donors` are bytes."""
+    """What one step would do to the tensors; or why it is `refused`, with the error's `id`. `from_donors` are bytes."""
 
     name: str
     changed: int = 0
@@ -78,6 +93,7 @@ class StepCheck:
     removed: int = 0
     from_donors: int = 0
     notes: tuple[str, ...] = ()
+    id: str = ""
     refused: str = ""
     hint: str = ""
 
@@ -103,154 +119,243 @@ class Checked:
         return any(step.refused for step in self.steps) or self.needed > self.free
 
 
-def build(order: Order, *, listener: events.Listener = events.silent, stop: threading.Event | None = None) -> Report:
-    """Build it, or go on with it. Raises InventoryError, HubError, and what kept the base from being read."""
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One piece of work, `name`, as the programs' callers report it: progress, and whether the user wants to stop."""
+
+    name: str
+    listener: events.Listener
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def progress(self, text: str = "", done: float | None = None, total: float | None = None, unit: str = "") -> None:
+        self.listener(
+            events.StepProgress(node="", id=self.name, text=text, done=done, total=total, unit=unit or "bytes")
+        )
+
+    def cancelled(self) -> bool:
+        return self.stop.is_set()
+
+    @contextlib.contextmanager
+    def step(self) -> Generator[None, None, None]:
+        """Around the work: its start and end are reported, and an error gets its words."""
+        started = time.monotonic()
+        self.listener(events.StepStarted(node="", id=self.name, action="create"))
+        outcome, why = "failed", ""
+        try:
+            with _worded():
+                yield
+            outcome = "done"
+        except SparkopsError as error:
+            outcome, why = "interrupted" if isinstance(error, Interrupted) else "failed", error.what
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            self.listener(events.StepFinished(node="", id=self.name, outcome=outcome, seconds=seconds, why=why))
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """What a check reports: its notices are in its result, and it records nothing."""
+
+    job: _Job
+
+    def progress(self, message: Mapping[str, Any]) -> None:
+        self.job.progress(**message)
+
+    def notice(self, id: str, args: Mapping[str, Any]) -> None: ...
+    def record(self, value: Any) -> None: ...
+
+
+def build(order: Order, *, listener: events.Listener = events.silent, stop: threading.Event | None = None) -> Built:
+    """Build it, or resume it.
+
+    Raises InventoryError for a wrong order, HubError, LockBusy, Interrupted, and ConvergeFailed where the build fails.
+    """
     started = time.monotonic()
-    _free(order)
-    target = Target(name=HERE, type="local", state_dir=_state_dir())
-    with _worded(), _fleet(target, listener) as fleet:
-        resources = _resources(order, fleet, target.state_dir, listener)
-        seen = observe(fleet, resources)
-        made = plan.compare(resources, seen, today=datetime.datetime.now(datetime.timezone.utc).date()).plan()
-        results = schedule.run(
-            made, resources, fleet, facts=seen.facts, stop=stop or threading.Event(), listener=_heard(listener)
-        )
-    return Report(
-        command="build",
-        cluster=HERE,
-        inventory="",
-        plan=made,
-        results=tuple(replace(each, why=_local(each.why), hint=_local(each.hint)) for each in results),
-        seconds=time.monotonic() - started,
-        interrupted=any(result.outcome == "interrupted" for result in results),
+    stop = stop or threading.Event()
+    _require_free(order)
+    output = str(order.folder)
+    with _locked(output), _worded():
+        base, inputs = _prepared(order, listener, stop)
+        query = {"folder": output, "state_dir": _state_dir(), "owner": "", "deep": False, "base": base}
+        notices: list[Any] = []
+        status = "unchanged"
+        if not _is_built(observe(query), inputs.identity):
+            status, job = "built", _Job(f"checkpoint {output}", listener, stop)
+            with job.step():
+                notices = build_program.build(query, inputs.request(order.access, DOWNLOAD), job)
+        size = (observe(query) or {}).get("size", 0)
+    texts = tuple(words(id, args, "command")[0] for id, args in notices)
+    for text in texts:
+        listener(events.Notice(text=f"checkpoint {output}: {text}"))
+    seconds = time.monotonic() - started
+    return Built(
+        output=output, status=status, identity=inputs.identity, size=size, notices=texts, seconds=round(seconds, 1)
     )
 
 
-def check(order: Order, *, listener: events.Listener = events.silent) -> Checked:
+def check(order: Order, *, listener: events.Listener = events.silent, stop: threading.Event | None = None) -> Checked:
     """What each step would do, from the headers of base and donors. Raises InventoryError, HubError, SparkopsError."""
-    _free(order)
-    output = _output(order)
-    target = Target(name=HERE, type="local", state_dir=_state_dir())
-    common = _common(order, target.state_dir)
-    folder = Path(order.base).expanduser()
-    with _worded(), _fleet(target, listener) as fleet:
-        if folder.is_dir():
-            built = _built(order, str(folder.resolve()), NAMELESS, common).ready(None)
-            base: dict[str, Any] = {"folder": str(folder.resolve())}
+    _require_free(order)
+    job = _Job(f"check {order.folder}", listener, stop or threading.Event())
+    folder = order.base_folder
+    with _worded(), tempfile.TemporaryDirectory(prefix="sparkops-check-") as scratch, contextlib.ExitStack() as opened:
+        donors = resolve_donors(order.steps, order.hub)
+        spec: dict[str, Any] = {"mode": "check", "staging": _opened(scratch, opened), "folder": str(order.folder)}
+        if folder is not None:
+            spec["base"] = _opened(str(folder), opened)
         else:
-            fetched = _fetched(order, common)
-            assert fetched.manifest is not None
-            built = _built(order, fetched.name, order.base, common).ready(fetched.manifest)
-            base = built.source(fetched.manifest)
-        asked = {**built.building(), "base": base, "folder": str(output)}
-        told = followed(fleet.session(HERE).stream("dry_run.look", asked), HERE, f"check {output}", listener)
-    steps = tuple(
-        StepCheck(**{**each, "notes": tuple(each["notes"]), "hint": _local(each.get("hint", ""))})
-        for each in told["steps"]
-    )
-    return Checked(output=str(output), **{**told, "steps": steps})
+            spec["repository"] = repository_spec(_manifest(order), order.access)
+        request = of_donors(donors, order.steps, order.access, DOWNLOAD)
+        spec |= {"donors": request["donors"], "steps": request["steps"], "fetch": request["manner"]}
+        descriptors = [spec[key] for key in ("staging", "base") if key in spec]
+        done = runner.run(build_program.PROGRAM, spec, _Listener(job), descriptors=descriptors, stop=job.cancelled)
+    steps = tuple(_step_check(each) for each in done["steps"])
+    return Checked(output=str(order.folder), **{**done, "steps": steps})
 
 
-def steps_of(words: Sequence[str], layers: str, recipe: str) -> list[dict[str, Any]]:
+def steps_of(declared: Sequence[str], layers: str, recipe: str) -> list[dict[str, Any]]:
     """The steps of the command line, or of a recipe. Raises InventoryError for none, or for an order that can't be."""
-    if bool(words) == bool(recipe):
-        raise InventoryError(
-            "no steps are given" if not words else "steps are given twice", hint="give --step, or --recipe"
-        )
+    if bool(declared) == bool(recipe):
+        raise InventoryError.of("build-steps-twice" if declared else "build-steps-missing", front_end="command")
     if recipe:
-        declared = read_recipe(recipe, Path.cwd()).variables.get("checkpoint", {}).get("steps")
-        if not declared:
-            raise InventoryError(f"the recipe {recipe} builds no checkpoint", hint="give the steps by --step")
-        steps = [dict(each) for each in declared]
+        found = read_recipe(recipe, Path.cwd()).variables.get("checkpoint", {}).get("steps")
+        if not found:
+            raise InventoryError.of("build-recipe-without-steps", front_end="command", recipe=recipe)
+        steps = [dict(each) for each in found]
     else:
-        steps = [build_steps.parsed(word) for word in words]
+        steps = [build_steps.parsed(word) for word in declared]
     if layers and not any("hybrid" in step for step in steps):
-        raise InventoryError(f"the layers {layers} are for the step hybrid, which is not there", hint="leave them out")
+        raise InventoryError.of("build-layers-without-hybrid", front_end="command", layers=layers)
     if layers:
         steps = [{"hybrid": {**step["hybrid"], "layers": layers}} if "hybrid" in step else step for step in steps]
     for fault in (*build_steps.unformed(steps), *build_steps.faults(steps)):
-        raise InventoryError(fault.what, hint=fault.hint)
+        raise InventoryError.of(fault.id, front_end="command", **fault.args)
     return steps
 
 
-def _resources(order: Order, fleet: Fleet, state_dir: str, listener: events.Listener) -> tuple[OfRepository, ...]:
-    """The base, where it has to be fetched, and what is built of it; both know what the hub says."""
-    common = _common(order, state_dir)
-    folder = Path(order.base).expanduser()
-    if folder.is_dir():
-        base = str(folder.resolve())
-        asking = fleet.session(HERE).stream("hash_folder.folder", {"folder": base, "state_dir": state_dir})
-        told = followed(asking, HERE, f"checkpoint {base} @{HERE}", listener)
-        built = _built(order, base, str(told["repository"] or NAMELESS), common)
-        return (built.of_files(str(told["commit"]), told["files"]),)
-    fetched = _fetched(order, common)
-    assert fetched.manifest is not None
-    return fetched, _built(order, fetched.name, order.base, common, fetched.id).ready(fetched.manifest)
+def _prepared(order: Order, listener: events.Listener, stop: threading.Event) -> tuple[str, BuildInputs]:
+    """The base's folder, hashed or fetched, and all that goes into the build. Raises Refused, HubError."""
+    folder, state_dir, steps = order.base_folder, _state_dir(), tuple(order.steps)
+    donors = resolve_donors(steps, order.hub)
+    if folder is not None:
+        job = _Job(f"checkpoint {folder}", listener, stop)
+        found = fetch_program.hash_folder(str(folder), state_dir, job)
+        files = tuple(ManifestFile(path, size, oid) for path, size, oid in found["files"])
+        commit = found["commit"] if is_commit(found["commit"]) else "0" * 40
+        repository = found["repository"] or NAMELESS
+        return str(folder), BuildInputs(repository, Manifest(repository, commit, files), donors, steps)
+    manifest = _manifest(order)
+    base = str(order.folder.parent / order.base.replace("/", "--"))
+    unchanged = fetch_program.unchanged(base, state_dir)
+    if unchanged is None or unchanged["manifest"] != manifest.digest:
+        query = {"folder": base, "state_dir": state_dir, "owner": "", "deep": False}
+        request = {
+            "mode": "fetch",
+            "manifest": manifest.canonical,
+            "adopt": [_cache()],
+            "hub": order.access,
+            "manner": DOWNLOAD,
+        }
+        job = _Job(f"checkpoint {base}", listener, stop)
+        with job.step():
+            fetch_program.fetch(query, request, job)
+    return base, BuildInputs(order.base, manifest, donors, steps)
 
 
-def _local(words: str) -> str:
-    """What hub and node advise, as it is done here, where there is no inventory and no apply."""
-    for pattern, here in _WORDS:
-        words = re.sub(pattern, here, words)
-    return words
+def _manifest(order: Order) -> Manifest:
+    """What the repository that is the base holds. Raises InventoryError, HubError."""
+    if (
+        Path(order.base).expanduser().exists()
+        or order.base.startswith((".", "/", "~"))
+        or not is_repository(order.base)
+    ):
+        raise InventoryError.of("build-base-neither", front_end="command", base=order.base)
+    hub = order.hub
+    revision = order.revision
+    return hub.manifest(order.base, revision if is_commit(revision) else hub.resolve(order.base, revision).commit)
 
 
-def _heard(listener: events.Listener) -> events.Listener:
-    """The listener, told of steps' ends in the words of here."""
-    return lambda event: listener(
-        replace(event, why=_local(event.why)) if isinstance(event, events.StepFinished) else event
-    )
+def _is_built(state: Mapping[str, Any] | None, identity: str) -> bool:
+    faults = ("missing", "wrong", "unverified", "leftover")
+    return state is not None and state["identity"] == identity and not any(state[key] for key in faults)
+
+
+def _step_check(step: Mapping[str, Any]) -> StepCheck:
+    if "error" in step:
+        error = Refused.from_json(step["error"])
+        what, hint = _words_of(error)
+        return StepCheck(name=step["name"], id=error.id, refused=what, hint=hint)
+    numbers = {key: step[key] for key in ("name", "changed", "added", "removed", "from_donors")}
+    return StepCheck(**numbers, notes=tuple(words(id, args, "command")[0] for id, args in step["notices"]))
+
+
+def _words_of(error: Refused) -> tuple[str, str]:
+    return words(error.id, error.values, "command") if error.id else (str(error), error.hint)
 
 
 @contextlib.contextmanager
 def _worded() -> Generator[None, None, None]:
+    """Errors of the programs and of the hub as those of a command without an inventory."""
     try:
         yield
-    except SparkopsError as error:
-        error.hint = _local(error.hint)
+    except (Refused, Unknown) as error:
+        refused = error_of(error)
+        what, hint = _words_of(refused)
+        kind = {"cancelled": Interrupted, "unknown": _NotKnown}.get(refused.type, ConvergeFailed)
+        made = kind("\n".join(filter(None, (what, refused.detail))), hint=hint)
+        made.id, made.args_by_name = refused.id, refused.values
+        raise made from None
+    except HubError as error:
+        if error.id:
+            error.hint = words(error.id, error.args_by_name, "command")[1]
         raise
 
 
-def _fleet(target: Target, listener: events.Listener) -> Fleet:
-    return Fleet(
-        {HERE: target},
-        cluster="",
-        connections=Connections(Passwords()),
-        program=kinds_bundle(KINDS),
-        listener=listener,
-    )
+class _NotKnown(SparkopsError):
+    """Something here could not be found out."""
+
+    exit_status = 3
 
 
-def _common(order: Order, state_dir: str) -> dict[str, Any]:
-    return {"node": HERE, "endpoint": order.endpoint, "token": order.token, "state_dir": state_dir}
+@contextlib.contextmanager
+def _locked(output: str) -> Generator[None, None, None]:
+    """One build of an output at a time. Raises LockBusy."""
+    folder = Path(_state_dir(), "locks")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / hashlib.sha256(output.encode()).hexdigest()[:16]).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockBusy.of("build-running", front_end="command", folder=output) from None
+        yield
 
 
-def _output(order: Order) -> Path:
-    return Path(os.path.normpath(Path.cwd() / order.output.expanduser()))
+def _opened(folder: str, stack: contextlib.ExitStack) -> int:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, handle)
+    return handle
 
 
-def _free(order: Order) -> None:
+def _require_free(order: Order) -> None:
     """Raises InventoryError where the output's place is not one to build in: it holds, or is, something else."""
-    output = _output(order)
-    hint = "give another folder by -o"
+    output, base = order.folder, order.base_folder
     for path in (output, *output.parents):
         if path.exists() and not path.is_dir():
-            raise InventoryError(f"{path} is no folder", hint=hint)
+            raise InventoryError.of("build-output-not-a-folder", front_end="command", path=str(path))
     if output.is_symlink():
-        raise InventoryError(
-            f"{output} is a link", hint=f"give the folder that it leads to, {os.path.realpath(output)}"
-        )
-    base = Path(order.base).expanduser()
-    if base.is_dir():
-        real, origin = Path(os.path.realpath(output)), base.resolve()
-        if real.is_relative_to(origin) or origin.is_relative_to(real):
-            raise InventoryError(f"{output} and its base {origin} lie in one another", hint=hint)
-    if output.is_dir() and any(output.iterdir()) and not _ours(output):
-        raise InventoryError(f"{output} holds files that no build put there", hint=f"{hint}, or move it away")
+        target = os.path.realpath(output)
+        raise InventoryError.of("build-output-is-a-link", front_end="command", path=str(output), target=target)
+    if base is not None:
+        real = Path(os.path.realpath(output))
+        if real.is_relative_to(base) or base.is_relative_to(real):
+            raise InventoryError.of("build-base-overlaps", front_end="command", folder=str(output), base=str(base))
+    if output.is_dir() and any(output.iterdir()) and not _is_built_folder(output):
+        raise InventoryError.of("build-output-foreign", front_end="command", folder=str(output))
 
 
-def _ours(folder: Path) -> bool:
-    """Whether it has the record of a build; whether the record holds is told by the build's own look."""
+def _is_built_folder(folder: Path) -> bool:
+    """Whether it has the record of a build; whether the record is right is found out by the build itself."""
     file = folder / RECORD
     try:
         record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
@@ -259,31 +364,10 @@ def _ours(folder: Path) -> bool:
     return isinstance(record, dict) and "built" in record
 
 
-def _fetched(order: Order, common: Mapping[str, Any]) -> Checkpoint:
-    """The base as a folder beside the output. Raises InventoryError, HubError."""
-    if Path(order.base).expanduser().exists() or order.base.startswith((".", "/", "~")):
-        raise InventoryError(f"{order.base} is no folder", hint="name a folder, or a repository as ORG/NAME")
-    name = str(_output(order).parent / order.base.replace("/", "--"))
-    adopt = (_cache(),)
-    return Checkpoint(name=name, repository=order.base, revision=order.revision, adopt=adopt, **common).prepare()
-
-
 def _cache() -> str:
     """The Hugging Face cache of this process, found as huggingface_hub does."""
     home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     return str(Path(os.environ.get("HF_HUB_CACHE") or home).expanduser().absolute())
-
-
-def _built(order: Order, base: str, repository: str, common: Mapping[str, Any], *after: str) -> BuiltCheckpoint:
-    return BuiltCheckpoint(
-        name=str(_output(order)),
-        base=base,
-        repository=repository,
-        revision=order.revision,
-        steps=tuple(order.steps),
-        after=after,
-        **common,
-    )
 
 
 def _state_dir() -> str:

@@ -44,11 +44,12 @@ def run(
     user: pwd.struct_passwd | None = None,
     descriptors: Sequence[int] = (),
     stop: Callable[[], bool] = lambda: False,
+    grace: float = GRACE,
 ) -> Any:
     """The result of `module.main` on `spec`. `descriptors` stay open in it under the same numbers.
 
-    `user` is whose rights it gets (None: the caller's). Raises Refused with the program's reason, `cancelled` when
-    `stop` became true, `program-ended` when it ended without a word.
+    `user` is whose rights it gets (None: the caller's), `grace` the seconds that it has to stop. Raises Refused with
+    the program's reason, `cancelled` when `stop` became true, `program-ended` when it ended without a word.
     """
     rights = _rights(user)
     process = _start(user, descriptors)
@@ -58,7 +59,7 @@ def run(
     errors: list[bytes] = []
     drain = threading.Thread(target=_drain, args=(process.stderr, errors), daemon=True)
     drain.start()
-    watch = threading.Thread(target=_watch, args=(process, stop), daemon=True)
+    watch = threading.Thread(target=_watch, args=(process, stop, grace), daemon=True)
     end: dict[str, Any] | None = None
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
@@ -137,7 +138,7 @@ def _drain(stream: IO[bytes], kept: list[bytes]) -> None:
             del kept[:-4]
 
 
-def _watch(process: "subprocess.Popen[bytes]", stop: Callable[[], bool]) -> None:
+def _watch(process: "subprocess.Popen[bytes]", stop: Callable[[], bool], grace: float) -> None:
     """Ask the program to stop when the caller does, and end it where it does not."""
     while process.poll() is None and not stop():
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -145,7 +146,7 @@ def _watch(process: "subprocess.Popen[bytes]", stop: Callable[[], bool]) -> None
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(GRACE)
+            process.wait(grace)
         except subprocess.TimeoutExpired:
             process.kill()
 

@@ -1,4 +1,4 @@
-"""What `sparkops checkpoint inspect`, `verify` and `build --check` found, as JSON and as text."""
+"""What `sparkops checkpoint inspect`, `verify` and `build` found and made, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparkops.checkpoints.inspect import Inspection
-from sparkops.operate.checkpoint_build import Checked
+from sparkops.core.errors import Interrupted, SparkopsError
+from sparkops.operate.checkpoint_build import Built, Checked, Order
 from sparkops.operate.checkpoint_verify import Verified
 from sparkops.reports import schemas
 from sparkops.reports.formatting import count, duration, names, size
@@ -25,6 +26,18 @@ def inspection_as_json(found: Inspection) -> dict[str, Any]:
 def build_check_as_json(found: Checked) -> dict[str, Any]:
     """`sparkops.build-check/1`."""
     return {"schema": schemas.CHECKPOINT_BUILD_CHECK, **dataclasses.asdict(found)}
+
+
+def build_as_json(built: Built) -> dict[str, Any]:
+    """`sparkops.build/1` of a build that ended well."""
+    return {"schema": schemas.CHECKPOINT_BUILD, **dataclasses.asdict(built), "error": None}
+
+
+def failed_build_as_json(order: Order, error: SparkopsError) -> dict[str, Any]:
+    """`sparkops.build/1` of any other."""
+    status = "interrupted" if isinstance(error, Interrupted) else "failed"
+    about = {"id": error.id, "what": error.what, "hint": error.hint}
+    return {"schema": schemas.CHECKPOINT_BUILD, "output": str(order.folder), "status": status, "error": about}
 
 
 def verified_as_json(found: Sequence[Verified]) -> dict[str, Any]:
@@ -56,6 +69,14 @@ def _amount(values: int) -> str:
     return f"{values / 1e9:.2f} B" if values >= 1e8 else f"{values / 1e6:.2f} M"
 
 
+def render_build(built: Built, printer: Printer) -> None:
+    """What was built."""
+    if built.status == "unchanged":
+        printer.line(f"{built.output}: built already, and as declared")
+    else:
+        printer.line(("✓ ", "green"), f"{built.output}: built, {size(built.size)} in {duration(built.seconds)}")
+
+
 def render_build_check(found: Checked, printer: Printer) -> None:
     """What each step of a build would do."""
     for step in found.steps:
@@ -80,7 +101,7 @@ def render_build_check(found: Checked, printer: Printer) -> None:
             printer.line("→ free some space, or give an output on a larger disk", indent=4)
         else:
             printer.line(room)
-        printer.line(("the numbers are held against the base when it is built", "dim"))
+        printer.line(("the numbers are compared with the base when it is built", "dim"))
 
 
 def render_verified(found: Sequence[Verified], printer: Printer) -> None:

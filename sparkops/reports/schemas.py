@@ -1,6 +1,7 @@
 """The names of the JSON formats, all documented in docs/formats.md. A change that breaks readers raises the number."""
 
 CHECKPOINT = "sparkops.checkpoint/1"
+CHECKPOINT_BUILD = "sparkops.build/1"
 CHECKPOINT_BUILD_CHECK = "sparkops.build-check/1"
 CHECKPOINT_VERIFY = "sparkops.verify/1"
 EXEC = "sparkops.exec/1"

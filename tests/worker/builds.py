@@ -1,20 +1,22 @@
-"""Run a build as the node's job does: in a child with a staging folder as its working directory."""
+"""Run the build program on folders, as the node's job does."""
 
 from __future__ import annotations
 
 import os
-import pwd
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparkops.programs.build.build import Building
-from sparkops.worker.system import privileges as rights
+from sparkops.programs import runner
+from sparkops.programs.build import main
+from sparkops.programs.build.build import Build as Program
+from sparkops.programs.build.spec import Spec
+from sparkops.programs.protocol import Output
 from tests.lab.hub import Hub
 from tests.worker import checkpoints_made as made
 
-MANNER = {"connections": 4, "segment": 256 << 10, "stall": 2.0, "pause": 0.02}
+OPTIONS = {"connections": 4, "segment": 256 << 10, "stall": 2.0, "pause": 0.02}
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Donor:
     commit: str = ""
     token: str = ""
 
-    def order(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         return {
             "repository": self.repository,
             "commit": self.commit,
@@ -38,38 +40,63 @@ class Donor:
 
 @dataclass
 class Build:
-    """A base and what is to come of it."""
+    """A base and what is to come of it. `notices` are those of the last run."""
 
     base: Path
     staging: Path
     steps: Sequence[dict[str, Any]]
     donors: Sequence[Donor] = ()
     identity: str = "build:sha256:one"
-    said: list[dict[str, Any]] = field(default_factory=list)
+    notices: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def order(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         return {
+            "mode": "build",
             "identity": self.identity,
             "files": made.manifest(self.base),
-            "donors": [donor.order() for donor in self.donors],
+            "donors": [donor.spec() for donor in self.donors],
             "steps": list(self.steps),
             "record": {"repository": "o/base", "commit": "a" * 40, "built": {"identity": self.identity}},
             "known": {},
-            "manner": MANNER,
+            "existing": None,
+            "previous": [],
+            "published": [],
+            "published_known": {},
+            "fetch": OPTIONS,
             "folder": "/srv/built",
         }
 
-    def run(self, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Build; raises Refused."""
-        order = self.order()
-        self.staging.mkdir(exist_ok=True)
-        base = os.open(self.base, os.O_RDONLY | os.O_DIRECTORY)
-
-        def work(say: rights.Report) -> dict[str, Any]:
-            os.chdir(self.staging)
-            return Building(order, base, say, check).work()
-
+    def run(self) -> dict[str, Any]:
+        """Run the program; raises Refused."""
+        spec, descriptors = self._opened()
+        self.notices.clear()
         try:
-            return rights.run(pwd.getpwuid(os.getuid()), work, self.said.append)
+            return dict(runner.run(main.__name__, spec, self, descriptors=descriptors))
         finally:
-            os.close(base)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def killed(self, check: Callable[[], None]) -> bool:
+        """Run it in a fork that calls `check` where the program asks whether to stop; whether that ended early."""
+        spec, _ = self._opened()
+        pid = os.fork()
+        if pid == 0:
+            os.chdir(self.staging)
+            output = Output(os.open(os.devnull, os.O_WRONLY))
+            output.check = check  # type: ignore[method-assign]
+            Program(spec, spec["base"], output).work()
+            os._exit(0)
+        return os.waitpid(pid, 0)[1] != 0
+
+    def _opened(self) -> tuple[Spec, list[int]]:
+        spec = self.spec()
+        self.staging.mkdir(exist_ok=True)
+        base, staging = (os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in (self.base, self.staging))
+        return {**spec, "base": base, "staging": staging}, [base, staging]  # type: ignore[typeddict-item]
+
+    def progress(self, message: Mapping[str, Any]) -> None: ...
+
+    def notice(self, id: str, args: Mapping[str, Any]) -> None:
+        self.notices.append((id, dict(args)))
+
+    def record(self, value: Any) -> None: ...

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from sparkops.programs.build.tensor_plan import Draft, Entry, Made, Read, Stored
+from sparkops.programs.build.tensor_plan import Computed, PlannedTensor, Read, Stored, TensorPlan
 from tests.lab import model
 from tests.worker.checkpoints_made import Tensors
 
@@ -110,20 +110,20 @@ def _floats(kind: str, count: int, draw: random.Random) -> bytes:
 
 
 class Memory:
-    """Tensors in memory as a draft of one file, or several, and what the draft makes of them."""
+    """Tensors in memory as a plan of one file, or several, and what the plan makes of them."""
 
     def __init__(self, found: Tensors, said: dict[str, Any], *, files: int = 2) -> None:
         self.data: dict[str, bytearray] = {}
-        drafted: dict[str, list[Entry]] = {}
+        drafted: dict[str, list[PlannedTensor]] = {}
         for number, (name, (dtype, shape, data)) in enumerate(found.items()):
             path = f"model-{number * files // len(found) + 1:05}-of-{files:05}.safetensors"
             body = self.data.setdefault(path, bytearray())
-            entry = Entry(name, dtype, shape, Stored(-1, path, len(body), len(body) + len(data)))
+            entry = PlannedTensor(name, dtype, shape, Stored(-1, path, len(body), len(body) + len(data)))
             drafted.setdefault(path, []).append(entry)
             body += data
-        self.draft = Draft(drafted, said)
+        self.plan = TensorPlan(drafted, said)
 
-    def bytes_of(self, entry: Entry) -> bytes:
+    def bytes_of(self, entry: PlannedTensor) -> bytes:
         content = entry.content
         if isinstance(content, Stored):
             return bytes(self.data[content.path][content.start : content.end])
@@ -131,7 +131,7 @@ class Memory:
         assert [start for start, _ in blocks] == [0, *[end for _, end in blocks[:-1]]], "blocks leave no gap"
         return b"".join(content.block(start, end, self.reader(content)) for start, end in blocks)
 
-    def reader(self, content: Made | Any) -> Read:
+    def reader(self, content: Computed | Any) -> Read:
         """`read` for what has `inputs`."""
 
         def read(number: int, start: int, count: int) -> bytes:
@@ -141,13 +141,13 @@ class Memory:
 
         return read
 
-    def pass_gates(self) -> None:
-        for gate in self.draft.gates:
-            gate.check(self.reader(gate))
+    def pass_checks(self) -> None:
+        for check in self.plan.checks:
+            check.check(self.reader(check))
 
     def tensors(self) -> Tensors:
-        """What the draft is, made."""
-        entries = [entry for each in self.draft.files.values() for entry in each]
+        """What the plan is, made."""
+        entries = [entry for each in self.plan.files.values() for entry in each]
         made = {entry.name: (entry.dtype, entry.shape, self.bytes_of(entry)) for entry in entries}
         assert len(made) == len(entries)
         assert all(len(data) == entry.size for entry, (_, _, data) in zip(entries, made.values(), strict=True))

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparkops.core.messages import Refused
 from sparkops.programs.build import step_lm_head
 from sparkops.programs.build.step_hybrid import values
-from sparkops.programs.build.step_lm_head import Quantised, Scales
-from sparkops.programs.build.tensor_plan import BLOCK, Draft, Entry, Stored
-from sparkops.worker.calls import Refused
+from sparkops.programs.build.step_lm_head import QuantizedRows, RowScales
+from sparkops.programs.build.tensor_plan import BLOCK, PlannedTensor, Stored, TensorPlan
 
 
-def head(dtype: str, rows: int, columns: int) -> Entry:
-    return Entry("lm_head.weight", dtype, (rows, columns), Stored(-1, "f", 0, 2 * rows * columns))
+def head(dtype: str, rows: int, columns: int) -> PlannedTensor:
+    return PlannedTensor("lm_head.weight", dtype, (rows, columns), Stored(-1, "f", 0, 2 * rows * columns))
 
 
-def made(kind: type[step_lm_head.Rows], entry: Entry, data: bytes) -> bytes:
+def made(kind: type[step_lm_head.Rows], entry: PlannedTensor, data: bytes) -> bytes:
     content = kind(entry)
     out = b""
     for start, end in content.blocks():
@@ -47,8 +47,8 @@ def matrices(draw: st.DrawFn) -> tuple[str, int, int, bytes]:
 def test_every_number_is_the_nearest_of_its_rows_255_steps(matrix: tuple[str, int, int, bytes]) -> None:
     dtype, rows, columns, data = matrix
     entry = head(dtype, rows, columns)
-    steps = struct.unpack(f"{rows * columns}b", made(Quantised, entry, data))
-    scales = array("f", made(Scales, entry, data))
+    steps = struct.unpack(f"{rows * columns}b", made(QuantizedRows, entry, data))
+    scales = array("f", made(RowScales, entry, data))
     numbers = values(dtype, data)
     for row in range(rows):
         line = numbers[row * columns : (row + 1) * columns]
@@ -62,25 +62,25 @@ def test_every_number_is_the_nearest_of_its_rows_255_steps(matrix: tuple[str, in
 def test_a_row_of_zeros_has_the_scale_zero() -> None:
     entry = head("BF16", 2, 4)
     data = bytes(8) + b"\x80\x3f" * 4
-    assert made(Quantised, entry, data) == bytes(4) + b"\x7f" * 4
-    assert array("f", made(Scales, entry, data)).tolist()[0] == 0.0
+    assert made(QuantizedRows, entry, data) == bytes(4) + b"\x7f" * 4
+    assert array("f", made(RowScales, entry, data)).tolist()[0] == 0.0
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [("BF16", 0x7F80), ("BF16", 0x7FC0), ("F16", 0xFC00)])
 def test_infinity_and_no_number_are_refused(dtype: str, bits: int) -> None:
     data = array("H", [0x1234, bits]).tobytes()
-    with pytest.raises(Refused, match="lm_head.weight holds infinities"):
-        made(Quantised, head(dtype, 1, 2), data)
+    with pytest.raises(Refused, match="lm-head-not-finite"):
+        made(QuantizedRows, head(dtype, 1, 2), data)
 
 
 @pytest.mark.parametrize(
-    ("entries", "config", "words"),
+    ("entries", "config", "id"),
     [
-        ([], {}, "the base has none"),
-        ([Entry("lm_head.qweight", "I32", (1, 8), Stored(-1, "f", 0, 32))], {}, "lm_head.qweight I32"),
-        ([Entry("lm_head.weight", "F8_E4M3", (4, 8), Stored(-1, "f", 0, 32))], {}, "lm_head.weight F8_E4M3"),
-        ([head("BF16", 4, 8)], {"tie_word_embeddings": True}, "tied"),
-        ([head("BF16", 4, 8)], {"text_config": {"tie_word_embeddings": True}}, "tied"),
+        ([], {}, "lm-head-not-16-bit"),
+        ([PlannedTensor("lm_head.qweight", "I32", (1, 8), Stored(-1, "f", 0, 32))], {}, "lm-head-not-16-bit"),
+        ([PlannedTensor("lm_head.weight", "F8_E4M3", (4, 8), Stored(-1, "f", 0, 32))], {}, "lm-head-not-16-bit"),
+        ([head("BF16", 4, 8)], {"tie_word_embeddings": True}, "lm-head-tied"),
+        ([head("BF16", 4, 8)], {"text_config": {"tie_word_embeddings": True}}, "lm-head-tied"),
         (
             [head("BF16", 4, 8)],
             {
@@ -90,12 +90,13 @@ def test_infinity_and_no_number_are_refused(dtype: str, bits: int) -> None:
                     "extra_config": {"lm_head": {"bits": 4}},
                 }
             },
-            "says it is quantised",
+            "lm-head-config-contradicts",
         ),
     ],
 )
 def test_what_is_no_16_bit_head_of_its_own_is_refused(
-    entries: list[Entry], config: dict[str, object], words: str
+    entries: list[PlannedTensor], config: dict[str, object], id: str
 ) -> None:
-    with pytest.raises(Refused, match=words):
-        step_lm_head.apply(Draft({"f": entries}, dict(config)), "int8")
+    with pytest.raises(Refused) as refused:
+        step_lm_head.apply(TensorPlan({"f": entries}, dict(config)), "int8")
+    assert refused.value.id == id

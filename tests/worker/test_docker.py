@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sparkops.programs import docker
 from sparkops.worker.calls import Refused, Unknown
-from sparkops.worker.system import docker
 from tests.worker.engines import Engine, lines, running, say
 
 Serve = Callable[..., tuple[Engine, str]]

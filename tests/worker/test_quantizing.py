@@ -1,7 +1,8 @@
-"""The step `quantize` without an engine: what is said to AutoRound, what it says, what base and output must be."""
+"""The step `quantize` without an engine: AutoRound's command line and log, what base and output must be."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from itertools import pairwise
@@ -10,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from sparkops.core.messages import Refused
 from sparkops.models import quantize_step
+from sparkops.programs import docker
 from sparkops.programs.build.base import Base
-from sparkops.programs.quantize import auto_round as words
-from sparkops.programs.quantize import folder, resume
-from sparkops.worker.calls import Refused
+from sparkops.programs.quantize import auto_round, auto_round_resume, container, folder
 from tests.lab import model as tiny
 
 LOG = (
@@ -48,7 +49,9 @@ def opened(path: Path) -> int:
 
 
 def test_the_command_line_says_what_was_declared() -> None:
-    argv = words.argv(options(scheme="NVFP4", iters=50, keep=["linear_attn", "lm_head"], dataset="/srv/texts.json"))
+    argv = auto_round.argv(
+        options(scheme="NVFP4", iters=50, keep=["linear_attn", "lm_head"], dataset="/srv/texts.json")
+    )
     assert argv[0] == "auto-round"
     pairs = dict(pairwise(argv))
     assert (pairs["--scheme"], pairs["--iters"], pairs["--nsamples"]) == ("NVFP4", "50", "128")
@@ -58,19 +61,19 @@ def test_the_command_line_says_what_was_declared() -> None:
 
 
 def test_code_of_the_base_is_never_run() -> None:
-    assert "--disable_trust_remote_code" in words.argv(options())
-    assert "--disable_trust_remote_code" in words.argv(options(iters=0, plain_rtn=True))
+    assert "--disable_trust_remote_code" in auto_round.argv(options())
+    assert "--disable_trust_remote_code" in auto_round.argv(options(iters=0, plain_rtn=True))
 
 
 def test_plain_rounding_takes_no_data() -> None:
-    argv = words.argv(options(iters=0, plain_rtn=True, mtp="quantize"))
+    argv = auto_round.argv(options(iters=0, plain_rtn=True, mtp="quantize"))
     assert "--disable_opt_rtn" in argv
     assert not {"--dataset", "--nsamples", "--ignore_layers"} & set(argv)
 
 
 def test_without_a_network_the_hub_is_not_asked() -> None:
-    assert words.environment(options())["HF_HUB_OFFLINE"] == "1"
-    assert "HF_HUB_OFFLINE" not in words.environment(options(network=True))
+    assert auto_round.environment(options())["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in auto_round.environment(options(network=True))
 
 
 # What its log means
@@ -87,38 +90,53 @@ def test_without_a_network_the_hub_is_not_asked() -> None:
     ],
 )
 def test_the_log_tells_how_far_it_is(said: str, told: object) -> None:
-    assert words.progress(said) == told
+    assert auto_round.progress(said) == told
 
 
 @pytest.mark.parametrize(
-    ("said", "what"),
+    ("log", "id"),
     [
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "GPU's memory"),
-        ("RuntimeError: No CUDA GPUs are available", "no usable GPU"),
-        ("RuntimeError: Failed to load calibration dataset 'x' because of an HTTP/proxy network issue", "x/y can't"),
-        ("ValueError: Dataset '/data/none.json' is not found. Please choose from", "x/y can't"),
-        ("ValueError: W5A17 is not supported. only dict_keys(['W4A16'", "knows no scheme W4A16"),
-        ("auto_round: error: unrecognized arguments: --keep", "does not take all options"),
-        ("[FATAL tini (7)] exec auto-round failed: No such file or directory", "local/auto-round:1 has no auto-round"),
-        ("OSError: [Errno 28] No space left on device", "disk is full"),
-        ("Traceback\nKeyError: 'something else'", "status 1: KeyError: 'something else'"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "quantize-gpu-memory"),
+        ("RuntimeError: No CUDA GPUs are available", "quantize-no-gpu"),
+        (
+            "RuntimeError: Failed to load calibration dataset 'x' because of an HTTP/proxy network issue",
+            "quantize-data-unavailable",
+        ),
+        ("ValueError: Dataset '/data/none.json' is not found. Please choose from", "quantize-data-unavailable"),
+        ("ValueError: W5A17 is not supported. only dict_keys(['W4A16'", "quantize-scheme-unknown"),
+        ("auto_round: error: unrecognized arguments: --keep", "quantize-options-unknown"),
+        ("[FATAL tini (7)] exec auto-round failed: No such file or directory", "quantize-image-without-auto-round"),
+        ("OSError: [Errno 28] No space left on device", "quantize-disk-full"),
+        ("Traceback\nKeyError: 'something else'", "quantize-failed"),
     ],
 )
-def test_a_failure_names_its_cause(said: str, what: str) -> None:
-    failed = words.failure(1, False, said + "\n", options(dataset="x/y"))
-    assert what in str(failed)
-    assert failed.hint and said.splitlines()[-1] in failed.detail
+def test_a_failure_names_its_cause(log: str, id: str) -> None:
+    failed = auto_round.failure(1, False, log + "\n", options(dataset="x/y"))
+    assert failed.id == id
+    assert log.splitlines()[-1] in failed.detail
 
 
 def test_a_killed_run_says_whether_it_was_for_memory() -> None:
-    assert "ran out of memory" in str(words.failure(137, True, LOG, options()))
-    assert "by hand or for want of memory" in str(words.failure(137, False, LOG, options()))
+    assert auto_round.failure(137, True, LOG, options()).id == "quantize-out-of-memory"
+    assert auto_round.failure(137, False, LOG, options()).id == "quantize-killed"
 
 
 def test_a_container_that_does_not_start_says_why() -> None:
-    said = 'could not select device driver "nvidia" with capabilities: [[gpu]]'
-    assert "no GPU" in str(words.not_started(said, options()))
-    assert "did not start: invalid mount" in str(words.not_started("invalid mount", options()))
+    text = 'could not select device driver "nvidia" with capabilities: [[gpu]]'
+    assert auto_round.not_started(text, options()).id == "quantize-no-gpu-runtime"
+    assert auto_round.not_started("invalid mount", options()).id == "quantize-not-started"
+
+
+@pytest.mark.parametrize(("status", "raised"), [(404, False), (409, True), (500, True)])
+def test_a_container_that_can_not_be_removed_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, status: int, raised: bool
+) -> None:
+    def act(*_: object, **__: object) -> None:
+        raise docker.EngineError(status, "in use")
+
+    monkeypatch.setattr(docker, "act", act)
+    with pytest.raises(Refused, match="quantize-container-not-removed") if raised else contextlib.nullcontext():
+        container.remove("sparkops-quantize-1")
 
 
 # What a run will take
@@ -128,22 +146,22 @@ SIZES = {"bytes": 70 * 10**9, "weights": 33 * 10**9}
 
 def test_estimates_come_back_to_what_was_published() -> None:
     at_spark = options(iters=400)
-    assert "about 10 h" in words.duration({"bytes": 70 * 10**9, "weights": 35 * 10**9}, at_spark)
-    assert words.memory(SIZES, at_spark)[0] == pytest.approx(54e9, rel=0.02)
-    assert words.bits(options()) == pytest.approx(4.156, abs=0.001)
-    assert words.output_size(SIZES, options()) == pytest.approx(4e9 + 33e9 * 4.156 / 8, rel=0.01)
+    assert "about 10 h" in auto_round.duration({"bytes": 70 * 10**9, "weights": 35 * 10**9}, at_spark)
+    assert auto_round.memory(SIZES, at_spark)[0] == pytest.approx(54e9, rel=0.02)
+    assert auto_round.bits(options()) == pytest.approx(4.156, abs=0.001)
+    assert auto_round.output_size(SIZES, options()) == pytest.approx(4e9 + 33e9 * 4.156 / 8, rel=0.01)
 
 
 def test_less_is_needed_by_what_takes_less() -> None:
     plain = options(iters=0, plain_rtn=True)
-    assert words.memory(SIZES, plain)[0] == 8 * 10**9
-    assert words.disk(SIZES, plain) < words.disk(SIZES, options())
-    assert words.memory(SIZES, options(low_gpu_mem_usage=True))[0] < words.memory(SIZES, options())[0]
+    assert auto_round.memory(SIZES, plain)[0] == 8 * 10**9
+    assert auto_round.disk(SIZES, plain) < auto_round.disk(SIZES, options())
+    assert auto_round.memory(SIZES, options(low_gpu_mem_usage=True))[0] < auto_round.memory(SIZES, options())[0]
 
 
 @pytest.mark.parametrize("said", [{"gpu": False}, {"iters": 0}])
 def test_no_figure_is_made_up_where_none_was_published(said: dict[str, Any]) -> None:
-    assert "not known" in words.duration(SIZES, options(**said))
+    assert "not known" in auto_round.duration(SIZES, options(**said))
 
 
 # The base
@@ -167,13 +185,17 @@ def test_a_quantised_base_is_refused(base: Path, nested: bool) -> None:
     config = json.loads((base / "config.json").read_text())
     (config["text_config"] if nested else config)["quantization_config"] = {"quant_method": "gptq"}
     (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Refused, match="quantised already"):
+    with pytest.raises(Refused, match="quantize-base-quantized"):
         folder.survey(opened(base), options(network=True))
 
 
 @pytest.mark.parametrize(
     ("dataset", "what"),
-    [("NeelNanda/pile-10k", "no network"), ("/nowhere/texts.json", "can't be read"), ("/etc/hostname", "neither")],
+    [
+        ("NeelNanda/pile-10k", "quantize-data-without-network"),
+        ("/nowhere/texts.json", "quantize-data-unreadable"),
+        ("/etc/hostname", "quantize-data-not-json"),
+    ],
 )
 def test_calibration_data_that_can_not_be_had_is_refused_at_once(base: Path, dataset: str, what: str) -> None:
     with pytest.raises(Refused, match=what):
@@ -204,9 +226,9 @@ def output(tmp_path: Path) -> Path:
 
 def test_a_whole_output_is_moved_up_and_marked(base: Path, output: Path) -> None:
     written(output, base)
-    assert not folder.is_taken(opened(output), "quantize:1")
+    assert not folder.is_complete(opened(output), "quantize:1")
     folder.take(opened(output), opened(base), "quantize:1")
-    assert folder.is_taken(opened(output), "quantize:1")
+    assert folder.is_complete(opened(output), "quantize:1")
     assert {path.name for path in output.iterdir()} == {path.name for path in base.iterdir()} | {".sparkops"}
     assert (output / "model-00001-of-00004.safetensors").stat().st_mode & 0o777 == 0o644
 
@@ -225,7 +247,7 @@ def test_an_output_that_lost_layers_is_refused_and_kept(base: Path, output: Path
     index = json.loads((made / "model.safetensors.index.json").read_text())
     kept = {name: file for name, file in index["weight_map"].items() if not file.startswith("model-00004")}
     (made / "model.safetensors.index.json").write_text(json.dumps({**index, "weight_map": kept}))
-    with pytest.raises(Refused, match="lacks .* tensors of the base"):
+    with pytest.raises(Refused, match="quantize-output-lacks-tensors"):
         folder.take(opened(output), opened(base), "quantize:1")
     assert made.exists()
 
@@ -233,7 +255,7 @@ def test_an_output_that_lost_layers_is_refused_and_kept(base: Path, output: Path
 def test_an_output_that_is_cut_short_is_refused(base: Path, output: Path) -> None:
     made = written(output, base)
     os.truncate(made / "model-00002-of-00004.safetensors", 1000)
-    with pytest.raises(Refused, match="what AutoRound wrote is not whole: model-00002"):
+    with pytest.raises(Refused, match="safetensors-invalid: checkpoint=.*, path='model-00002"):
         folder.take(opened(output), opened(base), "quantize:1")
 
 
@@ -255,26 +277,26 @@ def test_what_a_resumed_run_leaves_twice_is_taken_out(tmp_path: Path) -> None:
     one, two = tmp_path / "model-00001-of-00002.safetensors", tmp_path / "model-00002-of-00002.safetensors"
     shard(one, {"a.qweight": ("I32", b"1234"), "a.norm.weight": ("BF16", b"nn")})
     shard(two, {"a.norm.weight": ("BF16", b"nn"), "a.weight": ("BF16", b"wwww"), "head.weight": ("BF16", b"hh")})
-    assert resume.mend(str(tmp_path)) == 2
+    assert auto_round_resume.remove_duplicate_tensors(str(tmp_path)) == 2
     found = Base(opened(tmp_path), []).tensors()[0]
     assert {path: [entry.name for entry in entries] for path, entries in found.items()} == {
         one.name: ["a.qweight", "a.norm.weight"],
         two.name: ["head.weight"],
     }
     assert two.read_bytes().endswith(b"hh")
-    assert resume.mend(str(tmp_path)) == 0
+    assert auto_round_resume.remove_duplicate_tensors(str(tmp_path)) == 0
 
 
 def test_a_tensor_that_stands_twice_with_other_content_is_refused(tmp_path: Path) -> None:
     shard(tmp_path / "model-00001-of-00002.safetensors", {"norm.weight": ("BF16", b"nn")})
     shard(tmp_path / "model-00002-of-00002.safetensors", {"norm.weight": ("BF16", b"mm")})
-    with pytest.raises(Refused, match="with other content"):
-        resume.mend(str(tmp_path))
+    with pytest.raises(Refused, match="quantize-output-contradicts"):
+        auto_round_resume.remove_duplicate_tensors(str(tmp_path))
 
 
 def test_an_output_that_is_not_quantised_is_refused(base: Path, output: Path) -> None:
     written(output, base, quantization_config=None)
-    with pytest.raises(Refused, match="no quantization_config"):
+    with pytest.raises(Refused, match="quantize-output-not-quantized"):
         folder.take(opened(output), opened(base), "quantize:1")
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sparkops.operate.gc import Item, Reclaimable
+from sparkops.programs import docker
 from sparkops.worker.record import uses
 from sparkops.worker.record.uses import Uses
 from sparkops.worker.requests import gc
-from sparkops.worker.system import docker
 
 
 def unused(**more: Any) -> Uses:

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkops.programs.build import repacking, step_repack
+from sparkops.core.messages import Refused
+from sparkops.programs.build import packed_tensors, step_repack
+from sparkops.programs.build.packed_tensors import InputOrderCheck, Offset, Shape, SymmetricZerosCheck, Transposed
 from sparkops.programs.build.quantization_config import Scheme, patterns
-from sparkops.programs.build.repacking import Offset, PlainOrder, Shape, SymmetricZeros, Transposed
-from sparkops.programs.build.tensor_plan import Entry
-from sparkops.worker.calls import Refused
+from sparkops.programs.build.tensor_plan import PlannedTensor
 from tests.lab.hub import Hub
 from tests.lab.model import Geometry
 from tests.worker import checkpoints_made as made
@@ -32,14 +32,14 @@ STEM = "model.language_model.layers"
 
 def repacked(found: Tensors | None = None, said: dict[str, Any] | None = None) -> tuple[Memory, Tensors]:
     memory = Memory(found or quantized.tensors(), said or quantized.config())
-    step_repack.apply(memory.draft, "compressed-tensors")
-    memory.pass_gates()
+    step_repack.apply(memory.plan, "compressed-tensors")
+    memory.pass_checks()
     return memory, memory.tensors()
 
 
-def entry_of(data: bytes, dtype: str, shape: tuple[int, ...]) -> tuple[Memory, Entry]:
+def entry_of(data: bytes, dtype: str, shape: tuple[int, ...]) -> tuple[Memory, PlannedTensor]:
     memory = Memory({"x": (dtype, shape, data)}, {}, files=1)
-    return memory, next(iter(memory.draft.files.values()))[0]
+    return memory, next(iter(memory.plan.files.values()))[0]
 
 
 def words_of(data: bytes) -> list[int]:
@@ -65,13 +65,13 @@ def test_a_block_by_block_transpose_is_the_transpose(
     item = 4 if dtype == "I32" else 2
     data = draw.randbytes(rows * columns * item)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repacking, "BAND", band)
-        patch.setattr(repacking, "TILE", 7)
+        patch.setattr(packed_tensors, "BAND", band)
+        patch.setattr(packed_tensors, "TILE", 7)
         memory, entry = entry_of(data, dtype, (rows, columns))
-        turned = memory.bytes_of(Entry("y", dtype, (columns, rows), Transposed(entry)))
+        turned = memory.bytes_of(PlannedTensor("y", dtype, (columns, rows), Transposed(entry)))
     items = [data[place : place + item] for place in range(0, len(data), item)]
     assert turned == b"".join(items[row * columns + column] for column in range(columns) for row in range(rows))
-    assert repacking.transpose(turned, columns, item) == data
+    assert packed_tensors.transpose(turned, columns, item) == data
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -95,14 +95,14 @@ def test_no_integer_changes(bits: int, groups: int, wide: int, draw: random.Rand
 @given(st.binary(min_size=4, max_size=64).map(lambda data: data[: len(data) // 4 * 4]))
 def test_an_int8_row_keeps_its_values(data: bytes) -> None:
     memory, entry = entry_of(data, "I8", (1, len(data)))
-    made = memory.bytes_of(Entry("y", "I32", (1, len(data) // 4), Offset(entry)))
+    made = memory.bytes_of(PlannedTensor("y", "I32", (1, len(data) // 4), Offset(entry)))
     values = struct.unpack(f"<{len(data)}b", data)
     assert [packed_value(words_of(made), len(data), 8, 0, place) for place in range(len(data))] == list(values)
 
 
 def test_an_int8_matrix_that_is_made_is_made_once() -> None:
     _, inner = entry_of(bytes(8), "I8", (2, 4))
-    once = Entry("y", "I32", (2, 1), Offset(inner))
+    once = PlannedTensor("y", "I32", (2, 1), Offset(inner))
     assert Offset(once).blocks() == once.content.blocks()  # type: ignore[union-attr]
 
 
@@ -110,24 +110,24 @@ def test_an_int8_matrix_that_is_made_is_made_once() -> None:
 def test_another_zero_point_is_refused(bits: int, stored: int, bad: int) -> None:
     right = bytes([stored * 0x11 if bits == 4 else stored]) * 64
     memory, entry = entry_of(right, "I32", (4, 4))
-    SymmetricZeros(entry, bits, stored).check(memory.reader(SymmetricZeros(entry, bits, stored)))
+    SymmetricZerosCheck(entry, bits, stored).check(memory.reader(SymmetricZerosCheck(entry, bits, stored)))
     wrong = right[:50] + bytes([bad]) + right[51:]
     memory, entry = entry_of(wrong, "I32", (4, 4))
-    gate = SymmetricZeros(entry, bits, stored)
-    with pytest.raises(Refused, match=f"x holds .* where the symmetric zero point is stored as {stored}"):
-        gate.check(memory.reader(gate))
+    check = SymmetricZerosCheck(entry, bits, stored)
+    with pytest.raises(Refused, match=f"repack-zero-points-not-symmetric: tensor='x', found=.*, expected={stored}"):
+        check.check(memory.reader(check))
 
 
 def test_inputs_in_another_order_are_refused() -> None:
     plain = [place // 32 for place in range(96)]
     for order in (plain, [*plain[1:], plain[0]]):
         memory, entry = entry_of(struct.pack("<96i", *order), "I32", (96,))
-        gate = PlainOrder(entry, 32)
+        check = InputOrderCheck(entry, 32)
         if order == plain:
-            gate.check(memory.reader(gate))
+            check.check(memory.reader(check))
             continue
-        with pytest.raises(Refused, match="desc_act"):
-            gate.check(memory.reader(gate))
+        with pytest.raises(Refused, match="repack-input-order"):
+            check.check(memory.reader(check))
 
 
 @pytest.mark.parametrize("geometry", [SMALL, MANY, replace(MANY, num_experts=512)], ids=lambda each: each.num_experts)
@@ -145,13 +145,15 @@ def test_a_whole_checkpoint_becomes_one_of_compressed_tensors(geometry: Geometry
     scales = before[f"{STEM}.0.mlp.experts.3.up_proj.scales"][2]
     turned = after[f"{STEM}.0.mlp.experts.3.up_proj.weight_scale"]
     shape = geometry.moe_intermediate_size, geometry.hidden_size // quantized.GROUP
-    assert turned == ("F16", shape, repacking.transpose(scales, shape[1], 2))
-    assert memory.draft.notes[-1].startswith("repacked as compressed-tensors, layers of INT4 in groups of 32: ")
+    assert turned == ("F16", shape, packed_tensors.transpose(scales, shape[1], 2))
+    id, args = memory.plan.notices[-1]
+    assert id == "build-repack-layers"
+    assert args["schemes"].startswith("INT4 in groups of 32: ")
 
 
 def test_the_configuration_tells_each_layer_by_one_group_and_nothing_twice() -> None:
     memory, after = repacked()
-    said = memory.draft.config["quantization_config"]
+    said = memory.plan.config["quantization_config"]
     assert (said["quant_method"], said["format"]) == ("compressed-tensors", "mixed-precision")
     groups = list(said["config_groups"].values())
     assert len(groups) == 4
@@ -202,7 +204,7 @@ def test_patterns_fit_the_layers_of_their_scheme_and_no_others(schemes: dict[str
 
 def test_a_base_alone_is_one_format() -> None:
     memory, after = repacked(quantized.tensors(fp8=False, head=False))
-    said = memory.draft.config["quantization_config"]
+    said = memory.plan.config["quantization_config"]
     assert said["format"] == "pack-quantized"
     assert fits(said["ignore"], "language_model.lm_head")
     assert fits(said["ignore"], f"{STEM}.0.mlp.shared_expert.up_proj")
@@ -213,7 +215,7 @@ def test_a_base_alone_is_one_format() -> None:
 def test_zeros_stored_as_they_are_belong_to_the_packings_that_store_them_so() -> None:
     plain = quantized.tensors(stored_less_one=False)
     repacked(plain, quantized.config(packing_format="auto_round"))
-    with pytest.raises(Refused, match=r"qzeros holds 8 where the symmetric zero point is stored as 7"):
+    with pytest.raises(Refused, match="repack-zero-points-not-symmetric.*found=8, expected=7"):
         repacked(plain)
 
 
@@ -221,55 +223,56 @@ def test_gptq_names_its_exceptions_by_patterns() -> None:
     dynamic = {r"+:.*layers\.1\.linear_attn\.in_proj.*": {"bits": 8}, r"-:mtp\..*": {}}
     said = quantized.config(quant_method="gptq", desc_act=False, dynamic=dynamic, extra_config=None)
     repacked(None, said)
-    with pytest.raises(Refused, match="don't explain"):
+    with pytest.raises(Refused, match="repack-shapes-contradict-config"):
         repacked(None, quantized.config(quant_method="gptq", desc_act=False, dynamic={}, extra_config=None))
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("said", "id"),
     [
-        ({"packing_format": "auto_round:auto_awq"}, "packed as auto_round:auto_awq"),
-        ({"quant_method": "awq"}, "quantized by awq"),
-        ({"quant_method": "compressed-tensors"}, "already"),
-        ({"bits": 3}, "3 bits by the configuration"),
-        ({"sym": False}, "not symmetric"),
-        ({"quant_method": "gptq", "desc_act": True}, "desc_act"),
-        ({"group_size": 64}, "don't explain"),
-        ({"data_type": "mx_fp"}, "mx_fp"),
-        ({"extra_config": {"(": {"bits": 8}}}, "pattern"),
+        ({"packing_format": "auto_round:auto_awq"}, "repack-packing-unsupported"),
+        ({"quant_method": "awq"}, "repack-method-unsupported"),
+        ({"quant_method": "compressed-tensors"}, "repack-already-compressed-tensors"),
+        ({"bits": 3}, "repack-bits-unsupported"),
+        ({"sym": False}, "repack-not-symmetric"),
+        ({"quant_method": "gptq", "desc_act": True}, "repack-activation-order"),
+        ({"group_size": 64}, "repack-shapes-contradict-config"),
+        ({"data_type": "mx_fp"}, "repack-data-type-unsupported"),
+        ({"extra_config": {"(": {"bits": 8}}}, "repack-pattern-invalid"),
     ],
 )
-def test_a_configuration_that_cannot_be_repacked_is_refused_before_any_byte(said: dict[str, Any], words: str) -> None:
+def test_a_configuration_that_cannot_be_repacked_is_refused_before_any_byte(said: dict[str, Any], id: str) -> None:
     memory = Memory(quantized.tensors(), quantized.config(**said))
-    files = memory.draft.files
-    with pytest.raises(Refused, match=re.escape(words)) as refused:
-        step_repack.apply(memory.draft, "compressed-tensors")
-    assert refused.value.hint
-    assert memory.draft.files is files
+    files = memory.plan.files
+    with pytest.raises(Refused) as refused:
+        step_repack.apply(memory.plan, "compressed-tensors")
+    assert refused.value.id == id
+    assert memory.plan.files is files
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "words"),
+    ("name", "tensor", "id"),
     [
-        (f"{STEM}.0.mlp.shared_expert.up_proj.weight_scale_inv", ("F32", (2, 1), bytes(8)), "not one for each block"),
-        (f"{STEM}.0.mlp.shared_expert.up_proj.weight_scale_inv", None, "no weight_scale_inv"),
-        (f"{STEM}.0.mlp.experts.1.up_proj.scales", None, "no scales"),
-        (f"{STEM}.0.mlp.experts.1.up_proj.qweight", None, "qzeros, scales"),
-        (f"{STEM}.0.mlp.experts.1.up_proj.weight", ("BF16", (1, 1), bytes(2)), "has weight beside"),
-        (f"{STEM}.0.mlp.gate.weight_packed", ("I32", (1, 1), bytes(4)), "form that repack doesn't know"),
-        (f"{STEM}.0.mlp.experts.gate_up_proj", ("F8_E4M3", (1, 1), bytes(1)), "holds F8_E4M3"),
-        ("lm_head.weight_scale", ("F32", (1, 1), bytes(4)), "not one a row"),
-        (f"{STEM}.0.mlp.gate.weight", ("U8", (8, 1), bytes(8)), "a weight of U8"),
-        (f"{STEM}.0.mlp.experts.1.up_proj.g_idx", ("I32", (3,), bytes(12)), "g_idx I32 [3] for 128 inputs"),
+        (f"{STEM}.0.mlp.shared_expert.up_proj.weight_scale_inv", ("F32", (2, 1), bytes(8)), "repack-fp8-scales"),
+        (f"{STEM}.0.mlp.shared_expert.up_proj.weight_scale_inv", None, "repack-layer-tensor-missing"),
+        (f"{STEM}.0.mlp.experts.1.up_proj.scales", None, "repack-layer-tensor-missing"),
+        (f"{STEM}.0.mlp.experts.1.up_proj.qweight", None, "repack-layer-form-unknown"),
+        (f"{STEM}.0.mlp.experts.1.up_proj.weight", ("BF16", (1, 1), bytes(2)), "repack-layer-tensor-unexpected"),
+        (f"{STEM}.0.mlp.gate.weight_packed", ("I32", (1, 1), bytes(4)), "repack-tensor-form-unknown"),
+        (f"{STEM}.0.mlp.experts.gate_up_proj", ("F8_E4M3", (1, 1), bytes(1)), "repack-tensor-unknown"),
+        ("lm_head.weight_scale", ("F32", (1, 1), bytes(4)), "repack-int8-scales"),
+        (f"{STEM}.0.mlp.gate.weight", ("U8", (8, 1), bytes(8)), "repack-layer-form-unknown"),
+        (f"{STEM}.0.mlp.experts.1.up_proj.g_idx", ("I32", (3,), bytes(12)), "repack-order-shape"),
     ],
 )
-def test_a_layer_that_is_not_whole_is_named(name: str, tensor: Any, words: str) -> None:
+def test_a_layer_that_is_not_whole_is_named(name: str, tensor: Any, id: str) -> None:
     found = quantized.tensors()
     found.pop(name, None)
     if tensor:
         found[name] = tensor
-    with pytest.raises(Refused, match=re.escape(words)) as refused:
+    with pytest.raises(Refused) as refused:
         repacked(found)
+    assert refused.value.id == id
     assert name.rpartition(".")[0] in str(refused.value)
 
 
@@ -281,7 +284,7 @@ def test_layers_that_run_as_one_must_be_alike() -> None:
     found |= quantized.integers(one, (shape[1], shape[0] * 8), draw, bits=8)
     said = quantized.config()
     said["quantization_config"]["extra_config"][one] = {"bits": 8}
-    with pytest.raises(Refused, match="the engine runs them as one layer") as refused:
+    with pytest.raises(Refused, match="repack-fused-layers-differ") as refused:
         repacked(found, said)
     assert one in str(refused.value)
 
@@ -317,7 +320,7 @@ def test_a_build_writes_it_with_its_index_and_its_configuration(tmp_path: Path) 
 
 def test_a_build_of_a_base_with_another_zero_point_writes_nothing(tmp_path: Path) -> None:
     base = made.save(tmp_path / "base", quantized.tensors(stored_less_one=False), quantized.config())
-    with pytest.raises(Refused, match="symmetric zero point is stored as 7"):
+    with pytest.raises(Refused, match="repack-zero-points-not-symmetric"):
         Build(base, tmp_path / "built", [{"repack": "compressed-tensors"}]).run()
     assert not list((tmp_path / "built").rglob("*.safetensors"))
 

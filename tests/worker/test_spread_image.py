@@ -15,11 +15,12 @@ import pytest
 
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Step
+from sparkops.programs import docker
 from sparkops.resources.image import LABEL, Image
 from sparkops.resources.transfer_source import Upstream
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import image
-from sparkops.worker.system import docker, jobs
+from sparkops.worker.system import jobs
 from tests.worker.engines import Engine, lines, running, say
 from tests.worker.nodes import call
 

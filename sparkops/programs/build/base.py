@@ -1,4 +1,4 @@
-"""The base of a build: its files through one open folder, proven, and what their headers say.
+"""A checkpoint as the base of a build: its files through one open folder, verified, and their headers.
 
 It must not know what is built.
 """
@@ -8,33 +8,34 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from sparkops.programs.build.tensor_plan import Entry, Stored
+from sparkops.core.messages import Refused
+from sparkops.programs.build.tensor_plan import PlannedTensor, Stored
 from sparkops.programs.checkpoints import hashes
 from sparkops.programs.checkpoints.index import identity
+from sparkops.programs.parallel import on_all_cores
+from sparkops.programs.progress import Tracker
+from sparkops.programs.protocol import Output
 from sparkops.safetensors.header import Broken, Header, read_header
-from sparkops.worker.calls import Refused
-from sparkops.worker.system.progress import Say, Tracker
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 LARGEST_JSON = 256 << 20
 """Bytes of the largest index or config.json that is read."""
-SHOWN = 5
-AGAIN = "run apply again: it proves the base and fetches what is damaged"
+NAMED = 3
+"""Tensors that an error names."""
 
 
 class Base:
-    """The folder behind the descriptor `folder`. `files` is its manifest; without one, what stands in it.
+    """The folder behind the descriptor `folder`. `files` is its manifest; without one, all files in it.
 
-    `sizes` and `oids` by path (no oid where there is no manifest).
+    `sizes` and `oids` by path (no oid where there is no manifest). `label` is what errors call it.
     """
 
-    def __init__(self, folder: int, files: Iterable[Any]) -> None:
-        self.folder = folder
+    def __init__(self, folder: int, files: Iterable[Any], label: str = "base") -> None:
+        self.folder, self.label = folder, label
         self.oids: dict[str, str] = {str(path): str(oid) for path, _, oid in files}
         self.sizes: dict[str, int] = {str(path): int(size) for path, size, _ in files}
         if not self.sizes:
@@ -42,17 +43,16 @@ class Base:
         self._open: dict[str, int] = {}
 
     def open(self, path: str) -> int:
-        """A descriptor for reading. Raises Refused where it isn't the file that it has to be."""
+        """A descriptor for reading. Raises Refused where it is not the file that it has to be."""
         if path not in self._open:
             try:
                 handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
             except OSError as error:
-                raise Refused(f"{path} of the base can't be read: {error.strerror}", hint=AGAIN) from None
+                raise self._error("checkpoint-file-unreadable", path, text=error.strerror or str(error)) from None
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.sizes[path]:
                 os.close(handle)
-                what = f"has {status.st_size} bytes where the manifest says {self.sizes[path]}"
-                raise Refused(f"{path} of the base {what}", hint=AGAIN)
+                raise self._error("checkpoint-file-size", path, size=status.st_size, expected=self.sizes[path])
             self._open[path] = handle
         return self._open[path]
 
@@ -60,127 +60,124 @@ class Base:
         """Exactly so many bytes of a file."""
         data = os.pread(self.open(path), count, start)
         if len(data) != count:
-            raise Refused(f"{path} of the base became shorter while it was read", hint=AGAIN)
+            raise self._error("checkpoint-file-changed", path)
         return data
 
-    def holds(self, path: str, status: os.stat_result) -> bool:
-        """Whether this very file stands in it under that path."""
+    def contains(self, path: str, status: os.stat_result) -> bool:
+        """Whether it has this very file (by its inode) under that path."""
         return path in self.sizes and os.path.samestat(os.fstat(self.open(path)), status)
 
-    def prove(self, known: dict[str, str], say: Say, check: Callable[[], None]) -> None:
-        """Hash what the index of proofs (`known`, oid by identity) doesn't have. Raises Refused for other content."""
-        unsure = []
+    def verify(self, known: dict[str, str], output: Output) -> None:
+        """Hash what `known` (oid by identity) does not have. Raises Refused for other content."""
+        unknown = []
         for path, oid in self.oids.items():
             found = known.get(identity(os.fstat(self.open(path))))
             if found is None or found.partition(":")[0] != oid.partition(":")[0]:
-                unsure.append(path)
-            elif found != oid:
-                raise _damaged(path, found, oid)
-        tracker = Tracker(say, check, "verifying the base", sum(self.sizes[path] for path in unsure))
+                unknown.append(path)
+            else:
+                self._require(path, found)
+        tracker = Tracker(output, "verifying the base", sum(self.sizes[path] for path in unknown))
 
-        def prove(path: str) -> None:
-            handle, oid = self.open(path), self.oids[path]
+        def verify(path: str) -> None:
+            handle = self.open(path)
             before = identity(os.fstat(handle))
-            found = hashes.read_oid(handle, oid, self.sizes[path], tracker.read)
+            found = hashes.read_oid(handle, self.oids[path], self.sizes[path], tracker.read)
             if identity(os.fstat(handle)) == before:
-                say({"hashed": [before, found]})
-            if found != oid:
-                raise _damaged(path, found, oid)
+                output.record({"hashed": [before, found]})
+            self._require(path, found)
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            list(pool.map(prove, unsure))
+        on_all_cores(verify, unknown)
+
+    def _require(self, path: str, found: str) -> None:
+        if found != self.oids[path]:
+            raise self._error("checkpoint-file-damaged", path, found=found, expected=self.oids[path])
 
     def json(self, path: str) -> dict[str, Any]:
-        """A JSON object that stands in it. Raises Refused."""
+        """A JSON object in it. Raises Refused."""
         if path not in self.sizes:
-            raise Refused(f"the base has no {path}", hint="a build needs a whole checkpoint; fetch it with this file")
-        return parsed(self.read(path, 0, min(self.sizes[path], LARGEST_JSON + 1)), f"{path} of the base")
+            raise self._error("checkpoint-file-missing", path)
+        return parsed(self.read(path, 0, min(self.sizes[path], LARGEST_JSON + 1)), path, self.label)
 
-    def tensors(self) -> "tuple[dict[str, list[Entry]], dict[str, dict[str, str]]]":
+    def tensors(self) -> "tuple[dict[str, list[PlannedTensor]], dict[str, dict[str, str]]]":
         """The entries and the free metadata of each safetensors file. Raises Refused for a faulty checkpoint."""
-        files: dict[str, list[Entry]] = {}
+        files: dict[str, list[PlannedTensor]] = {}
         metadata: dict[str, dict[str, str]] = {}
         for path in sorted(each for each in self.sizes if each.endswith(".safetensors")):
-            header = head_of(partial(self.read, path), self.sizes[path], f"{path} of the base")
+            header = head_of(partial(self.read, path), self.sizes[path], path, self.label)
             metadata[path] = header.metadata
             files[path] = list(entries(header, -1, path))
         if not files:
-            raise Refused("the base holds no .safetensors file", hint="declare a checkpoint in that format")
-        unique(files, "the base")
-        self._hold_against_index(files)
+            raise Refused.of("checkpoint-without-safetensors", checkpoint=self.label)
+        require_unique(files, self.label)
+        self._check_index(files)
         return files, metadata
 
-    def _hold_against_index(self, files: dict[str, list[Entry]]) -> None:
+    def _check_index(self, files: dict[str, list[PlannedTensor]]) -> None:
         if INDEX not in self.sizes:
             if len(files) > 1:
-                raise Refused(f"the base has {len(files)} shards and no {INDEX}", hint="fetch it with its index")
+                raise self._error("checkpoint-index-missing", INDEX, shards=len(files))
             return
         listed = self.json(INDEX).get("weight_map")
         if not isinstance(listed, dict):
-            raise Refused(f"{INDEX} of the base has no weight_map", hint="fetch it again")
+            raise self._error("checkpoint-index-invalid", INDEX)
         absent = set(listed)
         for path, all_ in files.items():
             for entry in all_:
                 if listed.get(entry.name) != path:
+                    id = "checkpoint-index-mismatch" if path in listed.values() else "checkpoint-shard-not-in-index"
                     other = str(listed.get(entry.name, "no file"))
-                    what = f"names {other!r} for {entry.name}, which stands in {path}"
-                    hint = "declare another revision: the index of this one doesn't fit its files"
-                    if path not in listed.values():
-                        hint = f"declare `only: indexed` to leave out {path}, which the index doesn't name"
-                    raise Refused(f"{INDEX} of the base {what}", hint=hint)
+                    raise self._error(id, INDEX, listed=other, tensor=entry.name, file=path)
                 absent.discard(entry.name)
         if absent:
-            raise Refused(
-                f"{INDEX} of the base names tensors that no file holds: {some(sorted(absent))}",
-                hint="declare another revision: this one is not whole",
-            )
+            some = sorted(absent)[:NAMED]
+            raise self._error("checkpoint-tensors-missing", INDEX, count=len(absent), tensors=some)
+
+    def _error(self, id: str, path: str, **args: Any) -> Refused:
+        return Refused.of(id, checkpoint=self.label, path=path, **args)
 
 
-def head_of(read: Callable[[int, int], bytes], size: int, what: str) -> Header:
+def head_of(read: Callable[[int, int], bytes], size: int, path: str, checkpoint: str) -> Header:
     """The header of a file. Raises Refused."""
     try:
         return read_header(read, size)
     except Broken as error:
-        raise Refused(f"{what} is no whole safetensors file: {error}", hint=AGAIN) from None
+        raise Refused.of("safetensors-invalid", checkpoint=checkpoint, path=path, text=str(error)) from None
 
 
-def entries(header: Header, origin: int, path: str) -> "Iterator[Entry]":
-    """A header's tensors as they stand in their file. Equal words are kept once: a checkpoint has 300,000 of them."""
+def entries(header: Header, origin: int, path: str) -> "Iterator[PlannedTensor]":
+    """A header's tensors as they are in their file. Equal words are kept once: a checkpoint has 300,000."""
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
     for each in header.tensors:
         shape = shapes.setdefault(each.shape, each.shape)
         content = Stored(origin, path, header.data + each.start, header.data + each.end)
-        yield Entry(each.name, sys.intern(each.dtype), shape, content)
+        yield PlannedTensor(each.name, sys.intern(each.dtype), shape, content)
 
 
-def unique(files: dict[str, list[Entry]], what: str) -> None:
-    """Raises Refused where a tensor stands in two files."""
+def require_unique(files: dict[str, list[PlannedTensor]], checkpoint: str) -> None:
+    """Raises Refused where a tensor is in two files."""
     seen: dict[str, str] = {}
     for path, all_ in files.items():
         for entry in all_:
             if entry.name in seen:
-                raise Refused(
-                    f"{entry.name} of {what} stands twice, in {seen[entry.name]} and in {path}",
-                    hint="engines differ in which one they take; declare a revision without this fault",
+                raise Refused.of(
+                    "checkpoint-tensor-duplicate",
+                    checkpoint=checkpoint,
+                    tensor=entry.name,
+                    first=seen[entry.name],
+                    second=path,
                 )
             seen[entry.name] = path
 
 
-def parsed(data: bytes, what: str) -> dict[str, Any]:
+def parsed(data: bytes, path: str, checkpoint: str) -> dict[str, Any]:
     """A JSON object. Raises Refused."""
     try:
         value = json.loads(data) if len(data) <= LARGEST_JSON else None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise Refused(f"{what} is no JSON object of a believable size", hint="declare another revision")
+        raise Refused.of("checkpoint-json-invalid", checkpoint=checkpoint, path=path)
     return value
-
-
-def some(names: "list[str]") -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(name[:160] for name in names[:SHOWN]) + more
 
 
 def _listed(folder: int) -> "Iterator[tuple[str, int]]":
@@ -191,7 +188,3 @@ def _listed(folder: int) -> "Iterator[tuple[str, int]]":
             status = os.stat(name, dir_fd=at, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):
                 yield os.path.normpath(os.path.join(where, name)), status.st_size
-
-
-def _damaged(path: str, found: str, oid: str) -> Refused:
-    return Refused(f"{path} of the base holds {found} where the manifest says {oid}", hint=AGAIN)

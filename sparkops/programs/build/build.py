@@ -1,8 +1,8 @@
-"""Build a checkpoint out of a base and donors, in a child with the owner's rights whose working directory is staging.
+"""Build a checkpoint from a base and donors. The working directory is the staging folder.
 
-Headers first: the steps change a draft of what will be, and every one of them may refuse before a byte moves. Then the
-donors' bytes, the gates over them, the files; index, config.json and the record last. A journal in staging says what
-is finished, so that a killed build goes on. It publishes nothing itself and must not know what a step means.
+Headers first: the steps change a plan of tensors, and each of them may refuse before a byte moves. Then the donors'
+bytes, the checks of them, the files; index, config.json and the record last. A journal in staging lists what is
+finished, so that a killed build continues. It publishes nothing and must not know what a step means.
 """
 
 import contextlib
@@ -14,24 +14,28 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from sparkops.core.messages import Refused
 from sparkops.programs import atomic, disk
 from sparkops.programs.build import step_hybrid, step_lm_head, step_mtp, step_repack
-from sparkops.programs.build.base import CONFIG, INDEX, Base, unique
-from sparkops.programs.build.donors import Source, coalesced, length
-from sparkops.programs.build.tensor_plan import Draft, Entry, Gate, Made, Read, Stored
-from sparkops.programs.build.write import Output, Writing
+from sparkops.programs.build.base import CONFIG, INDEX, Base, require_unique
+from sparkops.programs.build.donor import DonorRepository, coalesced, length
+from sparkops.programs.build.spec import Built, Files, Spec, record_text
+from sparkops.programs.build.tensor_plan import Check, Computed, PlannedTensor, Read, Stored, TensorPlan
+from sparkops.programs.build.write import FileWriter, OutputFile
 from sparkops.programs.checkpoints import hashes
-from sparkops.programs.checkpoints.folder import RECORD
+from sparkops.programs.checkpoints.folder import write_record
+from sparkops.programs.checkpoints.foreign_files import copy_foreign_files
 from sparkops.programs.checkpoints.index import identity, lasting
 from sparkops.programs.checkpoints.local_sources import take_over
+from sparkops.programs.fetch.existing import ExistingFolder
 from sparkops.programs.fetch.partial_file import STORE, Ranges, make_store
-from sparkops.worker.calls import Refused
-from sparkops.worker.system.progress import Say, Tracker, enough_space, size_text, sync
+from sparkops.programs.progress import Tracker
+from sparkops.programs.protocol import Output
 
 Wanted = dict[int, dict[str, Ranges]]
 """Ranges by donor's number and path."""
 
-STEPS: dict[str, Callable[[Draft, Any], None]] = {
+STEPS: dict[str, Callable[[TensorPlan, Any], None]] = {
     "hybrid": step_hybrid.apply,
     "mtp": step_mtp.apply,
     "lm_head": step_lm_head.apply,
@@ -41,77 +45,103 @@ JOURNAL = ".sparkops/built.json"
 PARTS = ".sparkops/parts"
 QUANTIZATION = "quantization_config.json"
 SMALL = 1 << 20
-"""Bytes of the largest tensor that is fetched for a gate alone."""
+"""Bytes of the largest tensor that is fetched for a check alone."""
 NEW_METADATA = {"format": "pt"}
-"""The free metadata of a file that the base does not have; loaders ask for it."""
+"""The free metadata of a file that the base does not have; loaders require it."""
 
 
-class Building:
-    """One order (see `worker/kinds/built_checkpoint`); `base` is the descriptor of the base's folder."""
+class Build:
+    """One build of `spec` on the base behind the open folder `base`."""
 
-    def __init__(self, order: dict[str, Any], base: int, say: Say, check: Callable[[], None]) -> None:
-        self.order, self.say, self.check = order, say, check
+    def __init__(self, spec: Spec, base: int, output: Output) -> None:
+        self.spec, self.output = spec, output
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every file of the base and the donors is held open
-        self._base = Base(base, order["files"])
-        self._sources = [
-            Source(number, each, order["manner"], say, check) for number, each in enumerate(order["donors"])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every file of the base and the donors stays open
+        self._base = Base(base, spec.get("files", ()))
+        self._donors = [
+            DonorRepository(number, each, spec["fetch"], output) for number, each in enumerate(spec["donors"])
         ]
         self._finished: dict[str, list[Any]] = {}
-        """By path: oid, bytes and lasting identity of what stands complete in staging."""
+        """By path: oid, bytes and lasting identity of what is complete in staging."""
         self._metadata: dict[str, dict[str, str]] = {}
-        self._asked_by: list[str] = []
-        """The step that each gate of the draft is of."""
 
-    def work(self) -> dict[str, Any]:
-        """Do it: `files` of what stands in staging, their identities (`staged`), which are `linked` from the base."""
+    def work(self) -> Built:
+        """Do it. Raises Refused."""
         try:
+            if self._published_is_right():
+                return {"files": self.spec["published"], "staged": None}
             return self._work()
         except OSError as error:
-            raise disk.full(error, self.order["folder"]) from None
+            raise disk.full(error, self.spec["folder"]) from None
 
-    def _work(self) -> dict[str, Any]:
-        self._take_up()
-        self._base.prove(self.order["known"], self.say, self.check)
-        draft = self.draft(lambda name, draft: None)
+    def _work(self) -> Built:
+        self._resume()
+        self._base.verify(self.spec["known"], self.output)
+        plan = self.plan()
         config = self._base.json(CONFIG)
-        outputs = self.outputs(draft)
+        outputs = self.outputs(plan)
         wanted = _wanted(outputs)
-        enough_space(self.need(outputs), self.order["folder"])
+        disk.require(self.need(outputs), self.spec["folder"])
         if outputs:
-            self._hold(draft.gates, wanted)
+            self._check(plan.checks, wanted)
         self._fetch(wanted)
         self._write(outputs)
-        self._write_texts(draft, config)
-        self._link_others(draft)
-        self._sum_up(draft, wanted)
-        return self._result(draft)
+        self._write_texts(plan, config)
+        self._link_others(plan)
+        files = self._complete(wanted)
+        for id, args in plan.notices:
+            self.output.notice(id, **args)
+        existing = self.spec["existing"]
+        if existing is not None:
+            copy_foreign_files(existing, {*self.spec["previous"], *(path for path, _, _ in files)})
+        return {"files": files, "staged": {path: identity(os.lstat(path)) for path in self._finished}}
 
-    def draft(self, heard: Callable[[str, Draft], None]) -> Draft:
-        """The checkpoint to be, from headers alone; `heard` is told before the first step ("") and after each."""
+    def _published_is_right(self) -> bool:
+        """Whether the published folder, if it was built from the same inputs, is undamaged.
+
+        Else what is right of it is put into staging, as if this run had built it; an earlier run of the same build has
+        done so already, and may have finished more.
+        """
+        existing, files = self.spec["existing"], self.spec["published"]
+        if existing is None or not files:
+            return False
+        folder = ExistingFolder(existing, self.output)
+        folder.verify([(path, size, oid) for path, size, oid in files], self.spec["published_known"])
+        if len(folder.verified) == len(files):
+            return True
+        if _journal().get("identity") != self.spec["identity"]:
+            for path, _, oid in files:
+                if path in folder.verified:
+                    os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
+                    folder.link(path, path)
+                    self._note(path, oid)
+            self._write_journal()
+            self._finished.clear()
+        return False
+
+    def plan(self, after_step: Callable[[str, TensorPlan], None] = lambda name, plan: None) -> TensorPlan:
+        """The checkpoint to be, from headers alone; `after_step` is called with "" first, and after each step."""
         files, self._metadata = self._base.tensors()
         self._original = {path: list(entries) for path, entries in files.items()}
         config = copy.deepcopy(self._base.json(CONFIG))
-        draft = Draft(files, config, [source.donor() for source in self._sources])
-        heard("", draft)
-        for step in self.order["steps"]:
-            known, name = len(draft.gates), next(iter(step))
-            _apply(step, draft)
-            self._asked_by += [name] * (len(draft.gates) - known)
-            heard(name, draft)
-        draft.files = {path: entries for path, entries in draft.files.items() if entries}
-        unique(draft.files, "the draft")
-        return draft
+        plan = TensorPlan(files, config, [donor.tensors() for donor in self._donors])
+        after_step("", plan)
+        for step in self.spec["steps"]:
+            _apply(step, plan)
+            after_step(next(iter(step)), plan)
+        plan.files = {path: entries for path, entries in plan.files.items() if entries}
+        require_unique(plan.files, "built checkpoint")
+        return plan
 
-    def _take_up(self) -> None:
-        """What an earlier run of the same build finished; whatever else stands here goes, but for fetched content."""
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
-            with open(JOURNAL, encoding="utf-8") as file:
-                journal = json.load(file)
-            if journal["identity"] == self.order["identity"]:
+    def _resume(self) -> None:
+        """Take up what an earlier run of the same build finished; all else but fetched content is removed."""
+        journal = _journal()
+        if journal.get("identity") == self.spec["identity"]:
+            with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
                 for path, (oid, size, mark) in journal["files"].items():
-                    if lasting(os.lstat(path)) == mark:
-                        self._finished[path] = [oid, size, mark]
+                    with contextlib.suppress(FileNotFoundError):
+                        if lasting(os.lstat(path)) == mark:
+                            self._finished[path] = [oid, size, mark]
         for folder, folders, names in os.walk(".", topdown=False):
             for name in names:
                 path = os.path.normpath(os.path.join(folder, name))
@@ -123,179 +153,183 @@ class Building:
         make_store()
         os.mkdir(PARTS, 0o700)
 
+    def _finish(self, path: str, oid: str) -> None:
+        self._note(path, oid)
+        self._write_journal()
+
     def _note(self, path: str, oid: str) -> None:
         status = os.lstat(path)
         self._finished[path] = [oid, status.st_size, lasting(status)]
-        journal = {"identity": self.order["identity"], "files": self._finished}
+
+    def _write_journal(self) -> None:
+        os.makedirs(os.path.dirname(JOURNAL), mode=0o755, exist_ok=True)
+        journal = {"identity": self.spec["identity"], "files": self._finished}
         atomic.write(JOURNAL, json.dumps(journal).encode(), 0o600)
 
-    def outputs(self, draft: Draft) -> list[Output]:
+    def outputs(self, plan: TensorPlan) -> list[OutputFile]:
         """The files that have to be written: those that are not as the base has them, and not finished."""
         return [
-            Output(path, entries, self._metadata.get(path, NEW_METADATA), f"{PARTS}/{number}")
-            for number, (path, entries) in enumerate(draft.files.items())
+            OutputFile(path, entries, self._metadata.get(path, NEW_METADATA), f"{PARTS}/{number}")
+            for number, (path, entries) in enumerate(plan.files.items())
             if path not in self._finished and not self._untouched(path, entries)
         ]
 
-    def _untouched(self, path: str, entries: list[Entry]) -> bool:
+    def _untouched(self, path: str, entries: list[PlannedTensor]) -> bool:
         before = self._original.get(path, [])
         return len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
 
-    def need(self, outputs: list[Output]) -> int:
+    def need(self, outputs: list[OutputFile]) -> int:
         """The bytes that these files take on the disk, with what is still to be fetched of donors for them."""
-        wanted = _wanted(outputs)
-        fetched = sum(self._sources[number].missing(ranges) for number, ranges in wanted.items())
+        fetched = sum(self._donors[number].missing(ranges) for number, ranges in _wanted(outputs).items())
         return sum(output.size for output in outputs) + fetched
 
-    def taken_over(self, draft: Draft, outputs: list[Output]) -> int:
+    def taken_over(self, plan: TensorPlan, outputs: list[OutputFile]) -> int:
         """The bytes of the base's weights that stay as they are."""
         written = {output.path for output in outputs}
-        return sum(self._base.sizes[path] for path in draft.files if path not in written)
+        return sum(self._base.sizes[path] for path in plan.files if path not in written)
 
-    def _hold(self, gates: list[Gate], wanted: Wanted) -> None:
-        """Look through every gate. What a donor sent and fails it is not kept."""
-        inputs = [entry for gate in gates for entry in gate.inputs]
+    def _check(self, checks: list[Check], wanted: Wanted) -> None:
+        """Run every check. What a donor sent and fails one is not kept."""
+        inputs = [entry for check in checks for entry in check.inputs]
         self._fetch(_stored(entry for entry in inputs if entry.size <= SMALL or _among(entry, wanted)))
-        for number, (step, gate) in enumerate(zip(self._asked_by, gates, strict=True), 1):
-            text = f"holding samples against the base, {number} of {len(gates)}"
-            self.say({"progress": {"text": text, "done": None, "total": None}})
+        for number, check in enumerate(checks, 1):
+            self.output.progress(f"comparing samples with the base, {number} of {len(checks)}")
             try:
-                gate.check(self._reader(gate.inputs))
+                check.check(self._reader(check.inputs))
             except Refused as refused:
-                for source in self._sources if refused.type == "failed" else ():
-                    source.drop()
-                raise Refused(f"{step}: {refused}", refused.type, refused.hint, refused.detail) from None
-            self.check()
+                for donor in self._donors if refused.type == "failed" else ():
+                    donor.drop()
+                raise
+            self.output.check()
 
     def _fetch(self, wanted: Wanted) -> None:
         for number, ranges in wanted.items():
-            self._sources[number].fetch(ranges, "fetching from")
+            self._donors[number].fetch(ranges, "fetching from")
 
-    def _read(self, entry: Entry, start: int, count: int) -> bytes:
+    def _read(self, entry: PlannedTensor, start: int, count: int) -> bytes:
         content = entry.content
         if isinstance(content, Stored):
-            reader = self._base.read if content.origin < 0 else self._sources[content.origin].read
+            reader = self._base.read if content.origin < 0 else self._donors[content.origin].read
             return reader(content.path, content.start + start, count)
         return _read_made(content, start, count, self._read)
 
-    def _reader(self, inputs: tuple[Entry, ...]) -> Read:
+    def _reader(self, inputs: tuple[PlannedTensor, ...]) -> Read:
         return lambda number, start, count: self._read(inputs[number], start, count)
 
-    def _where(self, content: Stored) -> int:
+    def _descriptor(self, content: Stored) -> int:
         if content.origin < 0:
             return self._base.open(content.path)
-        return self._sources[content.origin].mirrors[content.path].descriptor()
+        return self._donors[content.origin].mirrors[content.path].descriptor()
 
-    def _write(self, outputs: list[Output]) -> None:
+    def _write(self, outputs: list[OutputFile]) -> None:
         if not outputs:
             return
-        writing = Writing(outputs, self._where, self._read)
-        tracker = Tracker(self.say, self.check, f"writing {len(outputs)} files", writing.total)
+        writer = FileWriter(outputs, self._descriptor, self._read)
+        tracker = Tracker(self.output, f"writing {len(outputs)} files", writer.total)
 
-        def done(output: Output, oid: str) -> None:
+        def done(output: OutputFile, oid: str) -> None:
             os.makedirs(os.path.dirname(output.path) or ".", mode=0o755, exist_ok=True)
             os.replace(output.part, output.path)
-            self._note(output.path, oid)
+            self._finish(output.path, oid)
 
-        writing.run(done, tracker.add, self.check)
+        writer.run(done, tracker.add, self.output.check)
 
-    def _write_texts(self, draft: Draft, config: dict[str, Any]) -> None:
+    def _write_texts(self, plan: TensorPlan, config: dict[str, Any]) -> None:
         """The index, config.json, and AutoRound's copy of a part of it, where they are not the base's own."""
-        listed = {entry.name: path for path, entries in draft.files.items() for entry in entries}
-        same = draft.files.keys() == self._original.keys() and all(
-            self._untouched(path, entries) for path, entries in draft.files.items()
+        listed = {entry.name: path for path, entries in plan.files.items() for entry in entries}
+        same = plan.files.keys() == self._original.keys() and all(
+            self._untouched(path, entries) for path, entries in plan.files.items()
         )
-        if not same and (len(draft.files) > 1 or INDEX in self._base.sizes):
-            total = sum(entry.size for entries in draft.files.values() for entry in entries)
+        if not same and (len(plan.files) > 1 or INDEX in self._base.sizes):
+            total = sum(entry.size for entries in plan.files.values() for entry in entries)
             self._put(INDEX, _index(self._base.json(INDEX) if INDEX in self._base.sizes else {}, listed, total))
-        quantization = draft.config.get("quantization_config")
+        quantization = plan.config.get("quantization_config")
         if QUANTIZATION in self._base.sizes and quantization != config.get("quantization_config"):
             self._put(QUANTIZATION, [_text(quantization)])
-        if draft.config != config:
-            self._put(CONFIG, [_text(draft.config)])
+        if plan.config != config:
+            self._put(CONFIG, [_text(plan.config)])
 
     def _put(self, path: str, text: Iterable[str]) -> None:
-        made, part = hashes.Hasher("sha256:", 0), f"{PARTS}/text"
+        hasher, part = hashes.Hasher("sha256", 0), f"{PARTS}/text"
         with open(part, "wb") as file:
             for each in text:
                 data = each.encode()
-                made.update(data)
+                hasher.update(data)
                 file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        self._note(path, made.oid)
+        self._finish(path, hasher.oid)
 
-    def _link_others(self, draft: Draft) -> None:
-        """What the build does not touch: whole shards, tokenizer, licence."""
-        paths = [path for path in self._base.sizes if not path.endswith(".safetensors") or path in draft.files]
+    def _link_others(self, plan: TensorPlan) -> None:
+        """What the build does not change: whole shards, tokenizer, licence."""
+        paths = [path for path in self._base.sizes if not path.endswith(".safetensors") or path in plan.files]
         for path in paths:
             if path not in self._finished:
                 os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
                 self._link(path)
-                self.check()
+                self.output.check()
 
     def _link(self, path: str) -> None:
-        """A file of the base, by a hard link where the disk allows it; hashed where nothing proves it otherwise."""
+        """A file of the base, by a hard link where the disk allows it; hashed unless that proves it."""
         before = os.fstat(self._base.open(path))
         way = take_over(f"/proc/self/fd/{self._base.folder}/{path}", path)
         linked = way == "link" and lasting(os.lstat(path)) == lasting(before)
         declared = self._base.oids.get(path, "")
-        oid = declared if linked and declared else self._hashed(path, declared or "sha256:")
+        oid = declared if linked and declared else self._hash(path, declared or "sha256")
         if declared and oid != declared:
-            raise Refused(f"{path} of the base changed while it was read", hint="run apply again")
-        self._note(path, oid)
+            raise Refused.of("checkpoint-file-changed", checkpoint="base", path=path)
+        self._finish(path, oid)
 
-    def _hashed(self, path: str, sort: str) -> str:
+    def _hash(self, path: str, algorithm: str) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(handle).st_size
-            return hashes.read_oid(handle, sort, size, Tracker(self.say, self.check, f"hashing {path}", size).read)
+            return hashes.read_oid(handle, algorithm, size, Tracker(self.output, f"hashing {path}", size).read)
         finally:
             os.close(handle)
 
-    def _sum_up(self, draft: Draft, wanted: Wanted) -> None:
-        """The record, after which only fetched content is left to be swept."""
+    def _complete(self, wanted: Wanted) -> Files:
+        """Write the record, after which only fetched content is left to be removed; returns the files."""
         for number, ranges in wanted.items():
-            source, need = self._sources[number], sum(map(length, coalesced(ranges, 0).values()))
-            draft.notes.append(
-                f"{source.label}: {size_text(source.fetched)} fetched by ranges for the {size_text(need)} needed; "
-                "ranges can't be proven by sha256, only by the file's size and the samples"
-            )
+            donor, needed = self._donors[number], sum(map(length, coalesced(ranges, 0).values()))
+            self.output.notice("build-donor-ranges", donor=donor.label, fetched=donor.fetched, needed=needed)
         files = [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())]
-        text = json.dumps({**self.order["record"], "files": files}, sort_keys=True, separators=(",", ":"))
-        atomic.write(RECORD, text.encode(), 0o644)
+        write_record(record_text(self.spec["record"], files))
         for path in (STORE, PARTS):
             shutil.rmtree(path)
         for folder, _, _ in os.walk("."):
-            sync(folder)
-
-    def _result(self, draft: Draft) -> dict[str, Any]:
-        return {
-            "files": [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())],
-            "staged": {path: identity(os.lstat(path)) for path in self._finished},
-            "linked": [path for path in sorted(self._finished) if self._base.holds(path, os.lstat(path))],
-            "notes": draft.notes,
-        }
+            atomic.sync(folder)
+        return files
 
 
-def _apply(step: dict[str, Any], draft: Draft) -> None:
+def _journal() -> dict[str, Any]:
+    """What the last run in this staging folder finished; {} where that cannot be read: all is built then."""
+    try:
+        with open(JOURNAL, encoding="utf-8") as file:
+            journal = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return journal if isinstance(journal, dict) else {}
+
+
+def _apply(step: dict[str, Any], plan: TensorPlan) -> None:
     (name, options), *more = step.items()
     if more or name not in STEPS:
-        raise Refused(f"no step of a build is called {name}", hint=f"there are: {', '.join(STEPS)}")
-    STEPS[name](draft, options)
+        raise Refused.of("step-unknown", step=name, known=", ".join(STEPS))
+    STEPS[name](plan, options)
 
 
-def _wanted(outputs: Iterable[Output]) -> Wanted:
+def _wanted(outputs: Iterable[OutputFile]) -> Wanted:
     return _stored(entry for output in outputs for entry in output.entries)
 
 
-def _stored(entries: Iterable[Entry]) -> Wanted:
+def _stored(entries: Iterable[PlannedTensor]) -> Wanted:
     """The ranges that entries are read from, those of made ones included: by origin and path."""
     wanted: Wanted = {}
     for entry in entries:
         content = entry.content
-        if isinstance(content, Made):
+        if isinstance(content, Computed):
             for origin, files in _stored(content.inputs).items():
                 for path, ranges in files.items():
                     wanted.setdefault(origin, {}).setdefault(path, []).extend(ranges)
@@ -304,14 +338,14 @@ def _stored(entries: Iterable[Entry]) -> Wanted:
     return wanted
 
 
-def _among(entry: Entry, wanted: Wanted) -> bool:
+def _among(entry: PlannedTensor, wanted: Wanted) -> bool:
     content = entry.content
     return isinstance(content, Stored) and (content.start, content.end) in wanted.get(content.origin, {}).get(
         content.path, []
     )
 
 
-def _read_made(content: Made, start: int, count: int, read: Callable[[Entry, int, int], bytes]) -> bytes:
+def _read_made(content: Computed, start: int, count: int, read: Callable[[PlannedTensor, int, int], bytes]) -> bytes:
     """Bytes of what is made, for a step that stands on another's work."""
     inner: Read = lambda number, at, length: read(content.inputs[number], at, length)  # noqa: E731
     found = b""

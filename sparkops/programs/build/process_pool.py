@@ -10,93 +10,100 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sparkops.core.messages import answer
-from sparkops.worker.calls import Refused
-from sparkops.worker.system.privileges import die_with
+from sparkops.core.messages import Refused, answer
+from sparkops.programs.protocol import end_with
 
-Hear = Callable[[int], None]
-"""Called with bytes done since the last time."""
+OnProgress = Callable[[int], None]
+"""Called with the bytes done since the last call."""
 
 
-class Crew:
-    """`do(task, hear)` runs in one of the processes and returns what JSON can carry; it may raise Refused and OSError.
+class ProcessPool:
+    """`do(task, on_progress)` runs in one of the processes and returns what JSON can carry; it may raise.
 
-    Forked when it is made: from a process without other threads, and all that `do` needs has to be there by then.
+    Forked when it is made: from a process without other threads, and all that `do` needs has to exist by then.
     """
 
-    def __init__(self, size: int, do: Callable[[int, Hear], Any]) -> None:
-        self._workers: dict[int, tuple[int, Any]] = {}
+    def __init__(self, size: int, do: Callable[[int, OnProgress], Any]) -> None:
+        self._processes: dict[int, tuple[int, int]] = {}
+        """By the descriptor that its messages are read from: that for tasks, and its process id."""
         gc.collect()
         gc.freeze()
         for _ in range(size):
             self._start(do)
 
-    def _start(self, do: Callable[[int, Hear], Any]) -> None:
-        tasks, orders = os.pipe()
-        reading, answers = os.pipe()
+    def _start(self, do: Callable[[int, OnProgress], Any]) -> None:
+        tasks, writing_tasks = os.pipe()
+        reading, messages = os.pipe()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                die_with(parent)
+                end_with(parent)
                 gc.disable()
-                for earlier, (order, _) in self._workers.items():
-                    _close(order, earlier)
-                _close(orders, reading)
-                _serve(tasks, answers, do)
+                for earlier, (descriptor, _) in self._processes.items():
+                    _close(descriptor, earlier)
+                _close(writing_tasks, reading)
+                _serve(tasks, messages, do)
             finally:
                 os._exit(0)
-        _close(tasks, answers)
-        self._workers[reading] = (orders, pid)
+        _close(tasks, messages)
+        self._processes[reading] = (writing_tasks, pid)
 
     def run(
-        self, take: Callable[[], int | None], done: Callable[[int, Any], None], hear: Hear, check: Callable[[], None]
+        self,
+        take: Callable[[], int | None],
+        done: Callable[[int, Any], None],
+        on_progress: OnProgress,
+        check: Callable[[], None],
     ) -> None:
-        """Give out what `take` yields (None: nothing for now) until nobody is at work; `done` hears each result."""
+        """Hand out what `take` yields (None: nothing for now) until no process is busy; `done` gets each result.
+
+        Raises what a task or `check` raises, and Refused `program-ended` for a process that ended early.
+        """
         with selectors.DefaultSelector() as selector:
-            idle = list(self._workers)
+            idle = list(self._processes)
             busy: dict[int, bytes] = {}
             for reading in idle:
                 selector.register(reading, selectors.EVENT_READ)
             while True:
                 while idle and (task := take()) is not None:
                     reading = idle.pop()
-                    os.write(self._workers[reading][0], b"%d\n" % task)
+                    os.write(self._processes[reading][0], b"%d\n" % task)
                     busy[reading] = b""
                 if not busy:
                     return
                 for key, _ in selector.select(0.2):
                     data = os.read(key.fd, 1 << 16)
                     if not data:
-                        raise Refused("a working process of the build ended early", hint="run apply again to resume")
+                        raise Refused.of("program-ended", program="a process of the build", ending="early")
                     *lines, busy[key.fd] = (busy[key.fd] + data).split(b"\n")
                     for line in lines:
-                        if _heard(json.loads(line), done, hear):
+                        if _is_end(json.loads(line), done, on_progress):
                             del busy[key.fd]
                             idle.append(key.fd)
                             break
                 check()
 
     def close(self) -> None:
-        """End them all, whatever they are at."""
-        for reading, (orders, pid) in self._workers.items():
-            _close(orders, reading)
+        """End all processes, whatever they do."""
+        for reading, (tasks, pid) in self._processes.items():
+            _close(tasks, reading)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        self._workers.clear()
+        self._processes.clear()
         gc.unfreeze()
 
 
-def _close(*handles: int) -> None:
-    for handle in handles:
-        os.close(handle)
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
-def _heard(message: dict[str, Any], done: Callable[[int, Any], None], hear: Hear) -> bool:
-    """True where the sender has nothing more to do."""
-    if "bytes" in message:
-        hear(message["bytes"])
+def _is_end(message: dict[str, Any], done: Callable[[int, Any], None], on_progress: OnProgress) -> bool:
+    """Pass a message on; True where the task is finished."""
+    if "progress" in message:
+        on_progress(message["progress"]["done"])
         return False
     if "error" in message:
         raise Refused.from_json(message["error"])
@@ -104,11 +111,11 @@ def _heard(message: dict[str, Any], done: Callable[[int, Any], None], hear: Hear
     return True
 
 
-def _serve(tasks: int, answers: int, do: Callable[[int, Hear], Any]) -> None:
-    def say(**message: Any) -> None:
-        os.write(answers, json.dumps(message).encode() + b"\n")
+def _serve(tasks: int, messages: int, do: Callable[[int, OnProgress], Any]) -> None:
+    def send(**message: Any) -> None:
+        os.write(messages, json.dumps(message).encode() + b"\n")
 
     with os.fdopen(tasks, encoding="ascii") as lines:
         while line := lines.readline():
             number = int(line)
-            say(task=number, **answer(partial(do, number, lambda amount: say(bytes=amount))))
+            send(task=number, **answer(partial(do, number, lambda amount: send(progress={"done": amount}))))

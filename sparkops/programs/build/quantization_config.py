@@ -9,12 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sparkops.programs.build.gptq import METHODS
-from sparkops.worker.calls import Refused
+from sparkops.core.messages import Refused
+from sparkops.programs.build.autoround_config import METHODS
 
 VERSION = "0.17.0"
 """Of compressed-tensors: the one that vllm 0.33.0 pins."""
-HINT = "leave out the step `repack`, or take a base that it can take: AutoRound or GPTQ, symmetric, 4 or 8 bits"
 _STORED_LESS_ONE = {
     "auto_round:auto_gptq": True, "auto_gptq": True, "gptq": True, "auto_round": False, "auto_round:gptqmodel": False,
     "gptq_v2": False,
@@ -49,7 +48,7 @@ class Scheme(NamedTuple):
         return self.kind == "int"
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         if not self.packed:
             return f"FP{self.bits} in blocks of {self.group}"
         return f"INT{self.bits} " + ("by rows" if self.group == -1 else f"in groups of {self.group}")
@@ -75,35 +74,35 @@ class Scheme(NamedTuple):
         }
 
 
-class Declared:
-    """What the base's configuration says of its integer layers: bits and groups, per layer, and how zeros are kept."""
+class LayerSettings:
+    """What the base's configuration sets for its integer layers: bits and groups, per layer, and how zeros are kept."""
 
     def __init__(self, common: Mapping[str, Any], overrides: Mapping[str, Any], *, less_one: bool, gptq: bool) -> None:
         self.common, self.less_one = common, less_one
-        told: dict[str, dict[str, Any]] = {name: value for name, value in overrides.items() if isinstance(value, dict)}
-        self.exact = {} if gptq else told
+        own: dict[str, dict[str, Any]] = {name: value for name, value in overrides.items() if isinstance(value, dict)}
+        self.exact = {} if gptq else own
         if gptq:
-            told = {"^(?:" + name.removeprefix("+:") + ")": value for name, value in told.items() if name[:2] != "-:"}
-        self.patterns = [(_compiled(name), value) for name, value in told.items() if _REGEX.search(name)]
+            own = {"^(?:" + name.removeprefix("+:") + ")": value for name, value in own.items() if name[:2] != "-:"}
+        self.patterns = [(_compiled(name), value) for name, value in own.items() if _REGEX.search(name)]
 
     def of(self, name: str) -> tuple[int, int]:
         """Bits and group size (-1: one for a whole row) of a layer. Raises Refused for what can't be repacked."""
-        said = {**self.common, **{key: value for key, value in self._own(name).items() if value is not None}}
-        bits, group = said.get("bits"), said.get("group_size")
+        values = {**self.common, **{key: value for key, value in self._override(name).items() if value is not None}}
+        bits, group = values.get("bits"), values.get("group_size")
         if bits not in (4, 8):
-            raise Refused(f"{name} has {bits} bits by the configuration, and repack takes 4 and 8", hint=HINT)
+            raise Refused.of("repack-bits-unsupported", layer=name, bits=bits)
         if type(group) is not int or not (group == -1 or group > 0):
-            raise Refused(f"{name} has groups of {group!r} by the configuration", hint=HINT)
-        if said.get("sym") is not True:
-            raise Refused(f"{name} is not symmetric by the configuration (sym: {said.get('sym')})", hint=HINT)
-        if said.get("desc_act"):
-            raise Refused(f"{name} is in activation order by the configuration (desc_act)", hint=HINT)
-        if str(said.get("data_type") or "int") != "int":
-            raise Refused(f"{name} is of {said['data_type']} by the configuration, and has integers", hint=HINT)
+            raise Refused.of("repack-group-size-invalid", layer=name, group_size=group)
+        if values.get("sym") is not True:
+            raise Refused.of("repack-not-symmetric", layer=name, sym=values.get("sym"))
+        if values.get("desc_act"):
+            raise Refused.of("repack-activation-order", layer=name)
+        if str(values.get("data_type") or "int") != "int":
+            raise Refused.of("repack-data-type-unsupported", layer=name, data_type=values["data_type"])
         return int(bits), group
 
-    def _own(self, name: str) -> Mapping[str, Any]:
-        """What is said of a layer alone: by its name, by the end of it, or by a pattern, in this order."""
+    def _override(self, name: str) -> Mapping[str, Any]:
+        """What is set for a layer alone: by its name, by the end of it, or by a pattern, in this order."""
         ends = [name] + [name[dot + 1 :] for dot, sign in enumerate(name) if sign == "."] if self.exact else []
         for end in ends:
             if end in self.exact:
@@ -115,34 +114,33 @@ class Declared:
         return (1 << (bits - 1)) - self.less_one
 
 
-def declared_of(said: Mapping[str, Any]) -> Declared:
+def layer_settings(config: Mapping[str, Any]) -> LayerSettings:
     """Out of a quantization_config. Raises Refused where it tells of something that can't be repacked."""
-    if not said:
-        raise Refused("config.json has no quantization_config, so nothing can be repacked", hint=HINT)
-    method = str(said.get("quant_method") or "").lower()
+    if not config:
+        raise Refused.of("repack-not-quantized")
+    method = str(config.get("quant_method") or "").lower()
     if method == "compressed-tensors":
-        raise Refused("the checkpoint is in compressed-tensors' format already", hint="leave out the step `repack`")
+        raise Refused.of("repack-already-compressed-tensors")
     gptq = method.startswith("gptq")
     if not gptq and method not in METHODS:
-        raise Refused(f"the checkpoint is quantized by {method or 'nobody that it names'}", hint=HINT)
+        raise Refused.of("repack-method-unsupported", method=method or "(not set)")
     key, usual = ("checkpoint_format", "gptq") if gptq else ("packing_format", "auto_round:auto_gptq")
-    packing = str(said.get(key) or usual)
+    packing = str(config.get(key) or usual)
     if packing not in _STORED_LESS_ONE:
-        raise Refused(f"the checkpoint is packed as {packing}, which repack can't read", hint=HINT)
-    overrides = said.get("dynamic" if gptq else "extra_config") or {}
+        raise Refused.of("repack-packing-unsupported", packing=packing)
+    overrides = config.get("dynamic" if gptq else "extra_config") or {}
     if not isinstance(overrides, dict):
-        raise Refused("the quantization_config has exceptions that are no mapping", hint=HINT)
-    common = {key: said.get(key) for key in ("bits", "group_size", "desc_act", "data_type")}
-    common["sym"] = said.get("sym", True)
-    return Declared(common, overrides, less_one=_STORED_LESS_ONE[packing], gptq=gptq)
+        raise Refused.of("repack-exceptions-invalid")
+    common = {key: config.get(key) for key in ("bits", "group_size", "desc_act", "data_type")}
+    common["sym"] = config.get("sym", True)
+    return LayerSettings(common, overrides, less_one=_STORED_LESS_ONE[packing], gptq=gptq)
 
 
 def _compiled(pattern: str) -> "re.Pattern[str]":
     try:
         return re.compile(pattern)
     except re.error as error:
-        what = f"the quantization_config has the pattern {pattern[:120]!r}, which is none: {error}"
-        raise Refused(what, hint=HINT) from None
+        raise Refused.of("repack-pattern-invalid", pattern=pattern[:120], text=str(error)) from None
 
 
 def quantization_config(schemes: Mapping[str, Scheme | None]) -> dict[str, Any]:
@@ -172,7 +170,7 @@ def patterns(schemes: Mapping[str, Scheme | None]) -> dict[Scheme | None, list[s
     number (the decoder layer's) is spelled out, and every number where that doesn't tell them apart either.
     """
     quantized = [name for name, scheme in schemes.items() if scheme]
-    whole = {start: told for start, told in _WHOLE if not any(name.startswith(start) for name in quantized)}
+    whole = {start: pattern for start, pattern in _WHOLE if not any(name.startswith(start) for name in quantized)}
     kinds: dict[str, dict[Scheme | None, list[str]]] = {}
     for name, scheme in schemes.items():
         start = next((each for each in whole if name.startswith(each)), None)

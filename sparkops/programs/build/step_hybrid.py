@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sparkops.programs.build.base import some
-from sparkops.programs.build.gptq import bits, config_of, is_autoround, note_step
-from sparkops.programs.build.tensor_plan import Donor, Draft, Entry, Gate, Read
+from sparkops.core.messages import Refused
+from sparkops.programs.build.autoround_config import bits, config_of, is_autoround, note_step
+from sparkops.programs.build.tensor_plan import Check, DonorTensors, PlannedTensor, Read, TensorPlan
 from sparkops.safetensors.parts import module_of, part_of
-from sparkops.worker.calls import Refused
 
 SIDE = 128
 """Rows and columns of a block that shares a scale."""
@@ -45,72 +44,60 @@ FUSED = (
 _LAYER = re.compile(r"^(.*\.)?layers\.\d+\.")
 
 
-def apply(draft: Draft, options: dict[str, Any]) -> None:
-    """Change the draft. `options`: `donor` (number in the draft's), `layers` (`shared_expert`, or a pattern)."""
-    donor, layers = draft.donors[options["donor"]], str(options.get("layers") or SHARED)
-    quantization = config_of(draft)
+def apply(plan: TensorPlan, options: dict[str, Any]) -> None:
+    """Change the plan. `options`: `donor` (number in the plan's), `layers` (`shared_expert`, or a pattern)."""
+    donor, layers = plan.donors[options["donor"]], str(options.get("layers") or SHARED)
+    quantization = config_of(plan)
     if not is_autoround(quantization):
-        raise Refused(
-            f"hybrid needs a base that AutoRound quantised; its quant_method is {quantization.get('quant_method')!r}",
-            hint="declare an AutoRound INT4 checkpoint as the base, or leave the step out",
-        )
-    modules = _chosen(draft, layers)
-    _check_pairs(draft, donor, modules)
-    _check_fused(draft, modules)
+        raise Refused.of("hybrid-base-not-autoround", method=str(quantization.get("quant_method")))
+    modules = _chosen(plan, layers)
+    _check_pairs(plan, donor, modules)
+    _check_fused(plan, modules)
     _check_declared(quantization, modules)
-    _replace(draft, donor, modules)
-    draft.gates += _norm_gates(draft, donor)
+    _replace(plan, donor, modules)
+    plan.checks += _norm_checks(plan, donor)
     block = [SIDE, SIDE]
     note_step(
-        draft,
+        plan,
         "hybrid",
         {"donor": donor.label, "modules": len(modules), "weight_block_size": block, "layers": layers,
          "format": "F8_E4M3 weight times weight_scale_inv per block"},
     )  # fmt: skip
-    draft.notes.append(
-        f"hybrid: {len(modules)} layers in FP8 from {donor.label}; engines see it by dtype and weight_scale_inv, "
-        "and need a patched AutoRound loader for that (repack makes it readable without)"
-    )
+    plan.notice("build-hybrid-layers", layers=len(modules), donor=donor.label)
 
 
-def _chosen(draft: Draft, layers: str) -> list[str]:
+def _chosen(plan: TensorPlan, layers: str) -> list[str]:
     """The modules to replace: exactly those that config.json says there are. Raises Refused."""
     try:
         pattern = re.compile(_SHARED_PATTERN if layers == SHARED else layers)
     except re.error as error:
-        raise Refused(
-            f"hybrid: `layers` is no regular expression: {error}", hint=f"leave it out for {SHARED}"
-        ) from None
-    present = {module_of(name) for name in draft.tensors()}
+        raise Refused.of("hybrid-layers-invalid", pattern=layers, text=str(error)) from None
+    present = {module_of(name) for name in plan.tensors()}
     linear = {each for each in present if each.rpartition(".")[2].find("proj") >= 0 and _LAYER.match(each)}
     matched = {each for each in linear if pattern.search(each) and part_of(each + ".weight") not in ("mtp", "vision")}
     routed = sorted(each for each in matched if part_of(each + ".") == "experts")
     if routed:
-        raise Refused(
-            f"hybrid: `layers` matches routed experts ({some(routed)}), which stay as the base has them",
-            hint=f"narrow the expression, or leave it out for {SHARED}",
-        )
-    expected = {each for each in _expected(draft, linear) if pattern.search(each)}
+        raise Refused.of("hybrid-routed-experts", layers=routed)
+    expected = {each for each in _expected(plan, linear) if pattern.search(each)}
     if not expected:
-        raise Refused(f"hybrid: no layer of this model matches {layers!r}", hint=f"leave it out for {SHARED}")
+        raise Refused.of("hybrid-no-layer-matches", pattern=layers)
     missing, unexpected = sorted(expected - matched), sorted(matched - expected)
     if missing or unexpected:
-        told = [f"missing are {some(missing)}"] if missing else []
-        told += [f"unexpected are {some(unexpected)}"] if unexpected else []
-        raise Refused(
-            f"hybrid: config.json promises {len(expected)} layers to replace, the base has {len(matched)}: "
-            + "; ".join(told),
-            hint="the base is not whole, or not the model of its config.json; declare another revision",
+        raise Refused.of(
+            "hybrid-layers-missing" if missing else "hybrid-layers-unexpected",
+            expected=len(expected),
+            found=len(matched),
+            layers=missing or unexpected,
         )
     return sorted(expected)
 
 
-def _expected(draft: Draft, linear: Iterable[str]) -> set[str]:
+def _expected(plan: TensorPlan, linear: Iterable[str]) -> set[str]:
     """Every linear layer outside the routed experts that the model has by its config.json."""
-    text = draft.text_config
+    text = plan.text_config
     count = text.get("num_hidden_layers")
     if type(count) is not int or not 0 < count < 10_000:
-        raise Refused("config.json of the base has no num_hidden_layers", hint="declare another revision")
+        raise Refused.of("hybrid-config-without-layers")
     types = text.get("layer_types")
     if not isinstance(types, list) or len(types) != count:
         every = text.get("full_attention_interval") or 4
@@ -118,7 +105,7 @@ def _expected(draft: Draft, linear: Iterable[str]) -> set[str]:
     found = {match[1] or "" for each in linear if "mtp." not in each and (match := _LAYER.match(each))}
     prefixes = sorted(each for each in found if "visual" not in each and "vision" not in each)
     if len(prefixes) != 1:
-        raise Refused(f"the base's layers stand under {prefixes or 'no name'}", hint="declare a Qwen3.5-MoE checkpoint")
+        raise Refused.of("hybrid-layer-names-unknown", prefixes=prefixes)
     shared = _MLP if text.get("shared_expert_intermediate_size") else ()
     return {
         f"{prefixes[0]}layers.{number}.{each}"
@@ -127,117 +114,111 @@ def _expected(draft: Draft, linear: Iterable[str]) -> set[str]:
     }
 
 
-def _check_pairs(draft: Draft, donor: Donor, modules: list[str]) -> None:
+def _check_pairs(plan: TensorPlan, donor: DonorTensors, modules: list[str]) -> None:
     """Each module stands in 16 bit in the base and in FP8 blocks of the same shape in the donor. Raises Refused."""
-    places = draft.tensors()
-    faults = []
+    places = plan.tensors()
+    faults: list[tuple[str, str, dict[str, Any]]] = []
     for module in modules:
         if f"{module}.weight" not in places:
-            faults.append(f"{module} is quantised in the base already")
+            faults.append((module, "hybrid-base-already-quantized", {}))
             continue
         file, place = places[f"{module}.weight"]
-        entry = draft.files[file][place]
-        if why := _unfit(entry, donor.tensors.get(entry.name), donor.tensors.get(f"{module}.weight_scale_inv")):
-            faults.append(f"{module}: {why}")
+        entry = plan.files[file][place]
+        fault = _mismatch(entry, donor.tensors.get(entry.name), donor.tensors.get(f"{module}.weight_scale_inv"))
+        if fault is not None:
+            faults.append((module, *fault))
     if faults:
-        raise Refused(
-            f"hybrid: {len(faults)} of {len(modules)} layers can't be taken from {donor.label}: {some(faults)}",
-            hint="all of them or none: declare a donor that quantised the same model to FP8 blocks, or other `layers`",
-        )
+        layer, id, args = faults[0]
+        raise Refused.of(id, count=len(faults), total=len(modules), donor=donor.label, layer=layer, **args)
 
 
-def _unfit(entry: Entry, weight: Entry | None, scale: Entry | None) -> str:
-    if entry.dtype not in SIXTEEN or len(entry.shape) != 2:
-        return f"it is {entry.dtype} {list(entry.shape)} in the base, not a 16-bit matrix"
+def _mismatch(
+    entry: PlannedTensor, weight: PlannedTensor | None, scale: PlannedTensor | None
+) -> tuple[str, dict[str, Any]] | None:
+    """Why a layer cannot be taken from the donor: the error's id and arguments."""
+    shape = list(entry.shape)
+    if entry.dtype not in SIXTEEN or len(shape) != 2:
+        return "hybrid-base-not-16-bit", {"dtype": entry.dtype, "shape": shape}
     if weight is None:
-        return "the donor has no such weight"
-    if weight.dtype != "F8_E4M3" or scale is None:
-        return f"it is {weight.dtype} in the donor{'' if scale else ', without weight_scale_inv'}"
+        return "hybrid-donor-layer-missing", {}
+    if weight.dtype != "F8_E4M3":
+        return "hybrid-donor-not-fp8", {"dtype": weight.dtype}
+    if scale is None:
+        return "hybrid-donor-scale-missing", {}
     if weight.shape != entry.shape:
-        return f"its shape is {list(entry.shape)} in the base and {list(weight.shape)} in the donor"
-    blocks = tuple(-(-each // SIDE) for each in weight.shape)
-    if scale.shape != blocks or scale.dtype not in SCALES:
-        return f"its scale is {scale.dtype} {list(scale.shape)}, not {list(blocks)} for blocks of {SIDE}"
-    return ""
+        return "hybrid-shapes-differ", {"shape": shape, "donor_shape": list(weight.shape)}
+    blocks = [-(-each // SIDE) for each in weight.shape]
+    if list(scale.shape) != blocks or scale.dtype not in SCALES:
+        return "hybrid-donor-scale-shape", {"scale": f"{scale.dtype} {list(scale.shape)}", "expected": blocks}
+    return None
 
 
-def _check_fused(draft: Draft, modules: list[str]) -> None:
-    chosen, present = set(modules), {module_of(name) for name in draft.tensors()}
+def _check_fused(plan: TensorPlan, modules: list[str]) -> None:
+    chosen, present = set(modules), {module_of(name) for name in plan.tensors()}
     for module in modules:
         parent, _, leaf = module.rpartition(".")
         for group in FUSED:
             others = [f"{parent}.{each}" for each in group if leaf in group and f"{parent}.{each}" in present]
             left = [each for each in others if each not in chosen]
             if left:
-                raise Refused(
-                    f"hybrid: {module} would be FP8 and {left[0]} not, but the engine runs {', '.join(group)} as one",
-                    hint="let `layers` match all of them or none",
-                )
+                raise Refused.of("hybrid-fused-layers-split", layer=module, other=left[0], fused=list(group))
 
 
 def _check_declared(quantization: dict[str, Any], modules: list[str]) -> None:
     """The engine looks for FP8 only where it takes a layer to be unquantised."""
-    covered = [f"{each} ({bits(quantization, each)} bits)" for each in modules if bits(quantization, each) < 16]
+    covered = [each for each in modules if bits(quantization, each) < 16]
     if covered:
-        raise Refused(
-            f"hybrid: quantization_config of the base declares 16-bit layers as quantised: {some(covered)}",
-            hint="the base contradicts itself; declare another revision",
-        )
+        raise Refused.of("hybrid-config-contradicts-layers", layers=covered)
 
 
-def _replace(draft: Draft, donor: Donor, modules: list[str]) -> None:
+def _replace(plan: TensorPlan, donor: DonorTensors, modules: list[str]) -> None:
     chosen = {f"{each}.weight" for each in modules}
-    for file, entries in draft.files.items():
+    for file, entries in plan.files.items():
         if not any(entry.name in chosen for entry in entries):
             continue
-        after: list[Entry] = []
+        after: list[PlannedTensor] = []
         for entry in entries:
             if entry.name not in chosen:
                 after.append(entry)
                 continue
             weight, scale = donor.tensors[entry.name], donor.tensors[f"{module_of(entry.name)}.weight_scale_inv"]
             after += [weight, scale]
-            draft.gates.append(Sampled(entry, weight, scale))
-        draft.files[file] = after
+            plan.checks.append(SampleCheck(entry, weight, scale))
+        plan.files[file] = after
 
 
-def _norm_gates(draft: Draft, donor: Donor) -> list[Gate]:
+def _norm_checks(plan: TensorPlan, donor: DonorTensors) -> list[Check]:
     """The norms of the first and the last layer, which no quantisation touches."""
-    names = draft.tensors()
+    names = plan.tensors()
     norms = [name for name in names if name.endswith(".input_layernorm.weight") and part_of(name) == "norms"]
     norms.sort(key=lambda name: [int(each) for each in re.findall(r"\d+", name)])
-    gates: list[Gate] = []
+    checks: list[Check] = []
     for name in dict.fromkeys([*norms[:1], *norms[-1:]]):
         file, place = names[name]
-        mine, other = draft.files[file][place], donor.tensors.get(name)
+        mine, other = plan.files[file][place], donor.tensors.get(name)
         if other is not None and (mine.dtype, mine.shape) == (other.dtype, other.shape):
-            gates.append(Equal(mine, other, donor.label))
-    if not gates:
-        draft.notes.append(
-            f"hybrid: {donor.label} has no norms to hold against the base; only samples prove its origin"
-        )
-    return gates
+            checks.append(EqualTensorCheck(mine, other, donor.label))
+    if not checks:
+        plan.notice("build-hybrid-no-norms", donor=donor.label)
+    return checks
 
 
-class Equal(Gate):
+class EqualTensorCheck(Check):
     """A tensor that both have must be the same, byte by byte."""
 
-    def __init__(self, mine: Entry, other: Entry, label: str) -> None:
+    def __init__(self, mine: PlannedTensor, other: PlannedTensor, label: str) -> None:
         self.inputs, self._label = (mine, other), label
 
     def check(self, read: Read) -> None:
         mine, other = self.inputs
         if read(0, 0, mine.size) != read(1, 0, other.size):
-            raise Refused(
-                f"{mine.name} differs between the base and the donor {self._label}: they are not the same base model",
-                hint="declare a donor that was quantised from the very model that the base was",
-            )
+            raise Refused.of("hybrid-norms-differ", tensor=mine.name, donor=self._label)
 
 
-class Sampled(Gate):
+class SampleCheck(Check):
     """Two blocks of a tensor, the last one and one more, dequantised and held against what they replace."""
 
-    def __init__(self, mine: Entry, weight: Entry, scale: Entry) -> None:
+    def __init__(self, mine: PlannedTensor, weight: PlannedTensor, scale: PlannedTensor) -> None:
         self.inputs = (mine, weight, scale)
 
     def check(self, read: Read) -> None:
@@ -267,19 +248,18 @@ class Sampled(Gate):
         error, cosine = likeness(wanted, found)
         if not (error <= ERROR and cosine >= COSINE):
             inverse = likeness(wanted, [each / factor / factor for each in found])[0] if factor else math.inf
-            why = (
-                "the donor's scale seems to be the divisor, not the multiplier"
-                if inverse <= ERROR
-                else "it was not quantised from the same model as the base, or arrived damaged"
-            )
-            raise Refused(
-                f"{mine.name}, block {row},{column}: the donor's FP8 is not what it would replace "
-                f"(relative error {error:.3g}, at most {ERROR}; cosine {cosine:.6f}, at least {COSINE})",
-                hint=f"{why}; declare another donor, or apply again if the way to the hub is bad",
+            raise Refused.of(
+                "hybrid-scale-inverse" if inverse <= ERROR else "hybrid-sample-differs",
+                tensor=mine.name,
+                block=f"{row},{column}",
+                error=f"{error:.3g}",
+                most=ERROR,
+                cosine=f"{cosine:.6f}",
+                least=COSINE,
             )
 
 
-def _at(scale: Entry, row: int, column: int) -> tuple[int, int]:
+def _at(scale: PlannedTensor, row: int, column: int) -> tuple[int, int]:
     """Where one scale stands in its tensor, and its bytes."""
     width = scale.size // max(1, scale.shape[0] * scale.shape[1])
     return (row * scale.shape[1] + column) * width, width

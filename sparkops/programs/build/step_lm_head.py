@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from sparkops.programs.build.gptq import bits, config_of, is_autoround, note_step
+from sparkops.core.messages import Refused
+from sparkops.programs.build.autoround_config import bits, config_of, is_autoround, note_step
 from sparkops.programs.build.step_hybrid import SIXTEEN, values
-from sparkops.programs.build.tensor_plan import Draft, Entry, Made, Read
+from sparkops.programs.build.tensor_plan import Computed, PlannedTensor, Read, TensorPlan
 from sparkops.safetensors.parts import part_of
-from sparkops.worker.calls import Refused
 
 AT_ONCE = 1 << 20
 """Values that are in memory at once."""
@@ -21,45 +21,43 @@ INFINITE = {"BF16": 0x7F80, "F16": 0x7C00}
 """From here on the bits of a magnitude stand for no number."""
 
 
-def apply(draft: Draft, options: Any) -> None:
-    """Change the draft. `options` is `int8`."""
+def apply(plan: TensorPlan, options: Any) -> None:
+    """Change the plan. `options` is `int8`."""
     if options != "int8":
-        raise Refused(f"lm_head: {options!r} is no format of a head", hint="there is: int8")
-    if draft.config.get("tie_word_embeddings") or draft.text_config.get("tie_word_embeddings"):
-        raise Refused("lm_head: the head is tied to the embeddings, which stay in 16 bit", hint="leave the step out")
+        raise Refused.of("lm-head-format-unknown", format=str(options))
+    if plan.config.get("tie_word_embeddings") or plan.text_config.get("tie_word_embeddings"):
+        raise Refused.of("lm-head-tied")
     heads = [
         (file, place, entry)
-        for file, entries in draft.files.items()
+        for file, entries in plan.files.items()
         for place, entry in enumerate(entries)
         if part_of(entry.name) == "head"
     ]
     if len(heads) != 1 or heads[0][2].dtype not in SIXTEEN or len(heads[0][2].shape) != 2:
-        found = ", ".join(f"{entry.name} {entry.dtype}" for _, _, entry in heads) or "none"
-        raise Refused(
-            f"lm_head: it must be one matrix in 16 bit, and the base has {found}",
-            hint="only a 16-bit head is quantised; declare a base that has one, or leave the step out",
+        raise Refused.of(
+            "lm-head-not-16-bit", found=[f"{entry.name} {entry.dtype}" for _, _, entry in heads] or ["none"]
         )
     file, place, entry = heads[0]
-    if is_autoround(config := config_of(draft)) and bits(config, "lm_head") < 16:
-        raise Refused("lm_head: quantization_config says it is quantised, but it is not", hint="declare another base")
+    if is_autoround(config := config_of(plan)) and bits(config, "lm_head") < 16:
+        raise Refused.of("lm-head-config-contradicts")
     stem = entry.name.removesuffix(".weight")
-    draft.files[file] = [
-        *draft.files[file][:place],
-        Entry(entry.name, "I8", entry.shape, Quantised(entry)),
-        Entry(f"{stem}.weight_scale", "F32", (entry.shape[0], 1), Scales(entry)),
-        *draft.files[file][place + 1 :],
+    plan.files[file] = [
+        *plan.files[file][:place],
+        PlannedTensor(entry.name, "I8", entry.shape, QuantizedRows(entry)),
+        PlannedTensor(f"{stem}.weight_scale", "F32", (entry.shape[0], 1), RowScales(entry)),
+        *plan.files[file][place + 1 :],
     ]
     how = {"format": "I8 weight times F32 weight_scale per row", "from": entry.dtype}
-    note_step(draft, "lm_head", {**how, "reader": "an engine with an INT8 head"})
-    draft.notes.append("lm_head: in INT8; it takes an engine that reads such a head (or the step repack)")
+    note_step(plan, "lm_head", {**how, "reader": "an engine with an INT8 head"})
+    plan.notice("build-lm-head-int8")
 
 
-class Rows(Made):
+class Rows(Computed):
     """Something made of each row of a 16-bit matrix. `width` is the bytes of a row of it."""
 
     width: int
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: PlannedTensor) -> None:
         self.inputs = (entry,)
         self.rows, self.columns = entry.shape
 
@@ -79,10 +77,7 @@ class Rows(Made):
     def _largest(self, sizes: memoryview, first: int) -> int:
         largest = max(sizes)
         if largest >= INFINITE[self.inputs[0].dtype]:
-            raise Refused(
-                f"{self.inputs[0].name} holds infinities or no numbers, near row {first}",
-                hint="the base is damaged or was trained so; its head can't be quantised",
-            )
+            raise Refused.of("lm-head-not-finite", tensor=self.inputs[0].name, row=first)
         return int(largest)
 
     def made(self, numbers: memoryview, largest: int) -> bytes:
@@ -90,10 +85,10 @@ class Rows(Made):
         raise NotImplementedError
 
 
-class Quantised(Rows):
+class QuantizedRows(Rows):
     """The rows' INT8 values."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: PlannedTensor) -> None:
         super().__init__(entry)
         self.width = self.columns
 
@@ -101,7 +96,7 @@ class Quantised(Rows):
         return bytes(map(table(self.inputs[0].dtype, largest).__getitem__, numbers))
 
 
-class Scales(Rows):
+class RowScales(Rows):
     """The rows' scales."""
 
     width = 4

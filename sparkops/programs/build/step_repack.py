@@ -14,13 +14,14 @@ may be of any float type, the engine keeps those of integers in its own compute 
 FP8 blocks in F32. That vLLM really serves the result is not verified here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
-from sparkops.programs.build.gptq import config_of
-from sparkops.programs.build.quantization_config import HINT, Declared, Scheme, declared_of, quantization_config
-from sparkops.programs.build.repacking import Offset, PlainOrder, Shape, SymmetricZeros, Transposed
-from sparkops.programs.build.tensor_plan import Draft, Entry
-from sparkops.worker.calls import Refused
+from sparkops.core.messages import Refused
+from sparkops.programs.build.autoround_config import config_of
+from sparkops.programs.build.packed_tensors import InputOrderCheck, Offset, Shape, SymmetricZerosCheck, Transposed
+from sparkops.programs.build.quantization_config import LayerSettings, Scheme, layer_settings, quantization_config
+from sparkops.programs.build.tensor_plan import PlannedTensor, TensorPlan
 
 FP8_BLOCK = 128
 FUSED = (
@@ -32,65 +33,66 @@ _PIECES = frozenset(("weight", "bias", "qweight", "scales", "qzeros", "g_idx", "
 _STRANGE = frozenset(("weight_packed", "weight_shape", "weight_zero_point", "weight_global_scale", "weight_scale_2",
                       "input_scale", "input_global_scale"))  # fmt: skip
 
-Module = dict[str, Entry]
+Module = dict[str, PlannedTensor]
 
 
-def apply(draft: Draft, options: object) -> None:
-    """Repack the whole draft, or raise Refused with the layer that stands in the way."""
+def apply(plan: TensorPlan, options: object) -> None:
+    """Repack the whole plan, or raise Refused with the layer that stands in the way."""
     if options != "compressed-tensors":
-        raise Refused(f"repack knows no format {options!r}", hint="write `repack: compressed-tensors`")
-    declared = declared_of(config_of(draft))
-    modules = _modules(draft)
+        raise Refused.of("repack-format-unknown", format=str(options))
+    declared = layer_settings(config_of(plan))
+    modules = _modules(plan)
     schemes: dict[str, Scheme | None] = {}
-    made: dict[str, list[Entry]] = {}
+    made: dict[str, list[PlannedTensor]] = {}
     for name, pieces in modules.items():
-        scheme = _repack(name, pieces, declared, draft, made)
+        scheme = _repack(name, pieces, declared, plan, made)
         if scheme is not None or _is_linear(name, pieces):
             schemes[name] = scheme
     if not any(scheme is not None and scheme.packed for scheme in schemes.values()):
-        raise Refused("the checkpoint has no AutoRound or GPTQ layer to repack", hint=HINT)
+        raise Refused.of("repack-nothing-to-repack")
     _check_fused(schemes)
-    draft.files = {
+    plan.files = {
         file: [new for entry in entries for new in made.get(entry.name, (entry,))]
-        for file, entries in draft.files.items()
+        for file, entries in plan.files.items()
     }
-    draft.config = {**draft.config, "quantization_config": quantization_config(schemes)}
-    inner = draft.config.get("text_config")
+    plan.config = {**plan.config, "quantization_config": quantization_config(schemes)}
+    inner = plan.config.get("text_config")
     if isinstance(inner, dict) and "quantization_config" in inner:
-        draft.config["text_config"] = {key: value for key, value in inner.items() if key != "quantization_config"}
-    draft.notes.append(_told(schemes))
+        plan.config["text_config"] = {key: value for key, value in inner.items() if key != "quantization_config"}
+    schemes_text = ", ".join(f"{scheme}: {count}" for scheme, count in _layers_by_scheme(schemes).items())
+    plan.notice("build-repack-layers", schemes=schemes_text)
 
 
-def _modules(draft: Draft) -> dict[str, Module]:
+def _modules(plan: TensorPlan) -> dict[str, Module]:
     """The tensors of each layer by the last word of their names; what belongs to none is left alone."""
     found: dict[str, Module] = {}
-    for entries in draft.files.values():
+    for entries in plan.files.values():
         for entry in entries:
             name, _, piece = entry.name.rpartition(".")
             if piece in _STRANGE:
-                raise Refused(f"{entry.name} is quantized in a form that repack doesn't know", hint=HINT)
+                raise Refused.of("repack-tensor-form-unknown", tensor=entry.name)
             if piece in _PIECES:
                 found.setdefault(name, {})[piece] = entry
             elif entry.dtype not in (*FLOATS, "I64", "BOOL"):
-                raise Refused(
-                    f"{entry.name} holds {entry.dtype}, and repack doesn't know what it stands for", hint=HINT
-                )
+                raise Refused.of("repack-tensor-unknown", tensor=entry.name, dtype=entry.dtype)
     return found
 
 
-def _repack(name: str, pieces: Module, declared: Declared, draft: Draft, made: dict[str, list[Entry]]) -> Scheme | None:
+def _repack(
+    name: str, pieces: Module, declared: LayerSettings, plan: TensorPlan, made: dict[str, list[PlannedTensor]]
+) -> Scheme | None:
     """How one layer is quantized, with what comes in place of its tensors added to `made`; None for a 16-bit one."""
     weight = pieces.get("weight")
     if "qweight" in pieces:
-        return _gptq(name, pieces, declared, draft, made)
+        return _gptq(name, pieces, declared, plan, made)
     if weight is not None and weight.dtype == "F8_E4M3":
         return _fp8(name, pieces, made)
     if weight is not None and weight.dtype == "I8":
         return _int8(name, pieces, made)
     left = sorted(set(pieces) - {"weight", "bias"})
     if left or (weight is not None and weight.dtype not in FLOATS):
-        what = ", ".join(left) or f"a weight of {weight.dtype if weight else ''}"
-        raise Refused(f"{name} has {what}, which is no form of quantization that repack knows", hint=HINT)
+        pieces_left = left or [f"weight {weight.dtype if weight else ''}"]
+        raise Refused.of("repack-layer-form-unknown", layer=name, tensors=pieces_left)
     return None
 
 
@@ -100,76 +102,83 @@ def _is_linear(name: str, pieces: Module) -> bool:
     return weight is not None and len(weight.shape) == 2 and not name.endswith("embed_tokens")
 
 
-def _gptq(name: str, pieces: Module, declared: Declared, draft: Draft, made: dict[str, list[Entry]]) -> Scheme:
+def _gptq(
+    name: str, pieces: Module, declared: LayerSettings, plan: TensorPlan, made: dict[str, list[PlannedTensor]]
+) -> Scheme:
     _only(name, pieces, needed=("qweight", "scales", "qzeros"), besides=("g_idx", "bias"))
     bits, group = declared.of(name)
     qweight, scales, qzeros = pieces["qweight"], pieces["scales"], pieces["qzeros"]
     if qweight.dtype != "I32" or len(qweight.shape) != 2 or scales.dtype not in FLOATS or qzeros.dtype != "I32":
-        raise Refused(f"{name} is not packed as GPTQ packs: qweight and qzeros in I32, scales in floats", hint=HINT)
+        raise Refused.of("repack-gptq-types", layer=name)
     words, outputs = qweight.shape
     inputs = words * 32 // bits
     size = inputs if group == -1 else group
     if not words or not outputs or inputs % size or scales.shape != (inputs // size, outputs):
-        raise Refused(
-            f"{name} has qweight {list(qweight.shape)} and scales {list(scales.shape)}, which {bits} bits in groups of "
-            f"{group} don't explain",
-            hint="the configuration says otherwise than the tensors; " + HINT,
+        raise Refused.of(
+            "repack-shapes-contradict-config",
+            layer=name,
+            qweight=list(qweight.shape),
+            scales=list(scales.shape),
+            bits=bits,
+            group_size=group,
         )
     if len(qzeros.shape) != 2 or qzeros.shape[0] != inputs // size:
-        raise Refused(f"{name} has qzeros {list(qzeros.shape)} beside scales {list(scales.shape)}", hint=HINT)
-    draft.gates.append(SymmetricZeros(qzeros, bits, declared.stored_zero(bits)))
+        raise Refused.of("repack-zeros-shape", layer=name, qzeros=list(qzeros.shape), scales=list(scales.shape))
+    plan.checks.append(SymmetricZerosCheck(qzeros, bits, declared.stored_zero(bits)))
     if "g_idx" in pieces:
         order = pieces["g_idx"]
         if order.dtype != "I32" or order.shape != (inputs,):
-            raise Refused(f"{name} has g_idx {order.dtype} {list(order.shape)} for {inputs} inputs", hint=HINT)
-        draft.gates.append(PlainOrder(order, size))
+            shape = list(order.shape)
+            raise Refused.of("repack-order-shape", layer=name, dtype=order.dtype, shape=shape, inputs=inputs)
+        plan.checks.append(InputOrderCheck(order, size))
         made[order.name] = []
-    made[qweight.name] = _packed(name, Entry("", "I32", (outputs, words), Transposed(qweight)), inputs)
+    made[qweight.name] = _packed(name, PlannedTensor("", "I32", (outputs, words), Transposed(qweight)), inputs)
     made[scales.name] = [
-        Entry(f"{name}.weight_scale", scales.dtype, (outputs, inputs // size), Transposed(scales)),
+        PlannedTensor(f"{name}.weight_scale", scales.dtype, (outputs, inputs // size), Transposed(scales)),
     ]
     made[qzeros.name] = []
     return Scheme("int", bits, group)
 
 
-def _fp8(name: str, pieces: Module, made: dict[str, list[Entry]]) -> Scheme:
+def _fp8(name: str, pieces: Module, made: dict[str, list[PlannedTensor]]) -> Scheme:
     _only(name, pieces, needed=("weight", "weight_scale_inv"), besides=("bias",))
     weight, scale = pieces["weight"], pieces["weight_scale_inv"]
     blocks = tuple(-(-each // FP8_BLOCK) for each in weight.shape)
     if len(weight.shape) != 2 or scale.shape != blocks or scale.dtype not in FLOATS:
-        raise Refused(
-            f"{name} has FP8 {list(weight.shape)} with scales {scale.dtype} {list(scale.shape)}, "
-            f"not one for each block of {FP8_BLOCK} x {FP8_BLOCK}",
-            hint=HINT,
-        )
+        _refuse_scales("repack-fp8-scales", name, weight, scale)
     made[scale.name] = [scale.renamed(f"{name}.weight_scale")]
     return Scheme("float", 8, FP8_BLOCK)
 
 
-def _int8(name: str, pieces: Module, made: dict[str, list[Entry]]) -> Scheme:
+def _int8(name: str, pieces: Module, made: dict[str, list[PlannedTensor]]) -> Scheme:
     _only(name, pieces, needed=("weight", "weight_scale"), besides=("bias",))
     weight, scale = pieces["weight"], pieces["weight_scale"]
     if len(weight.shape) != 2 or scale.shape != (weight.shape[0], 1) or scale.dtype not in FLOATS:
-        raise Refused(f"{name} has INT8 {list(weight.shape)} with scales {list(scale.shape)}, not one a row", hint=HINT)
+        _refuse_scales("repack-int8-scales", name, weight, scale)
     outputs, inputs = weight.shape
     if inputs % 4 or not weight.size:
-        raise Refused(f"{name} has rows of {inputs} INT8 values, which don't fill words of four", hint=HINT)
-    made[weight.name] = _packed(name, Entry("", "I32", (outputs, inputs // 4), Offset(weight)), inputs)
+        raise Refused.of("repack-int8-width", layer=name, inputs=inputs)
+    made[weight.name] = _packed(name, PlannedTensor("", "I32", (outputs, inputs // 4), Offset(weight)), inputs)
     return Scheme("int", 8, -1)
 
 
-def _packed(name: str, words: Entry, inputs: int) -> list[Entry]:
-    shape = Entry(f"{name}.weight_shape", "I64", (2,), Shape(words.shape[0], inputs))
+def _refuse_scales(id: str, name: str, weight: PlannedTensor, scale: PlannedTensor) -> NoReturn:
+    scales = f"{scale.dtype} {list(scale.shape)}"
+    raise Refused.of(id, layer=name, shape=list(weight.shape), scales=scales)
+
+
+def _packed(name: str, words: PlannedTensor, inputs: int) -> list[PlannedTensor]:
+    shape = PlannedTensor(f"{name}.weight_shape", "I64", (2,), Shape(words.shape[0], inputs))
     return [words.renamed(f"{name}.weight_packed"), shape]
 
 
-def _only(name: str, pieces: Module, needed: Iterable[str], besides: Iterable[str]) -> None:
+def _only(name: str, pieces: Module, needed: Sequence[str], besides: Iterable[str]) -> None:
     missing = [piece for piece in needed if piece not in pieces]
     if missing:
-        raise Refused(f"{name} has {', '.join(sorted(pieces))} and no {', '.join(missing)}", hint=HINT)
+        raise Refused.of("repack-layer-tensor-missing", layer=name, tensors=sorted(pieces), missing=missing)
     more = sorted(set(pieces) - {*needed, *besides})
     if more:
-        raise Refused(f"{name} has {', '.join(more)} beside its {', '.join(needed)}", hint=HINT)
+        raise Refused.of("repack-layer-tensor-unexpected", layer=name, unexpected=more, expected=list(needed))
 
 
 def _check_fused(schemes: dict[str, Scheme | None]) -> None:
@@ -187,21 +196,22 @@ def _check_fused(schemes: dict[str, Scheme | None]) -> None:
             key = f"{stem}.{members[0]}"
         other = first.setdefault(key, name)
         if schemes[other] != schemes[name]:
-            raise Refused(
-                f"{other} has {_words(schemes[other])} and {name} {_words(schemes[name])}, "
-                "but the engine runs them as one layer",
-                hint="take a base, or hybrid layers, that treat them alike",
+            raise Refused.of(
+                "repack-fused-layers-differ",
+                layer=name,
+                scheme=_description(schemes[name]),
+                other=other,
+                other_scheme=_description(schemes[other]),
             )
 
 
-def _words(scheme: Scheme | None) -> str:
-    return "16 bits" if scheme is None else scheme.words
+def _description(scheme: Scheme | None) -> str:
+    return "16 bits" if scheme is None else scheme.description
 
 
-def _told(schemes: dict[str, Scheme | None]) -> str:
+def _layers_by_scheme(schemes: dict[str, Scheme | None]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for scheme in schemes.values():
         if scheme is not None:
-            counts[scheme.words] = counts.get(scheme.words, 0) + 1
-    told = ", ".join(f"{words}: {count}" for words, count in counts.items())
-    return f"repacked as compressed-tensors, layers of {told}"
+            counts[scheme.description] = counts.get(scheme.description, 0) + 1
+    return counts

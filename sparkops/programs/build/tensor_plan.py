@@ -1,7 +1,7 @@
 """A checkpoint as it is going to be: which tensor stands in which file, and where its bytes come from.
 
-The steps of a build (`build_hybrid`, `build_mtp`, …) each change a draft and move no bytes; who writes it out
-(`building`) knows nothing of what a step means. Pure values; the headers were checked by `core.safetensors`.
+The steps of a build (`step_hybrid`, `step_mtp`, …) each change a plan and move no bytes; `build` writes it out and
+does not know what a step means. Pure values; `sparkops.safetensors` has checked the headers.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,15 +25,15 @@ class Stored:
         self.origin, self.path, self.start, self.end = origin, path, start, end
 
 
-class Made:
-    """Bytes that are computed out of other tensors, block by block; the blocks need nothing of each other.
+class Computed:
+    """Bytes that are computed from other tensors, block by block and in any order.
 
-    A subclass says in `blocks` where each begins and ends in its output (without gaps, each at most BLOCK bytes), and
-    in `block` what stands there.
+    `blocks` gives start and end of each block in the output (without gaps, each at most BLOCK bytes), `block` its
+    bytes.
     """
 
     __slots__ = ()
-    inputs: "tuple[Entry, ...]" = ()
+    inputs: "tuple[PlannedTensor, ...]" = ()
 
     def blocks(self) -> Sequence[tuple[int, int]]:
         raise NotImplementedError
@@ -42,12 +42,12 @@ class Made:
         raise NotImplementedError
 
 
-class Entry:
+class PlannedTensor:
     """One tensor of the checkpoint to be."""
 
     __slots__ = ("content", "dtype", "name", "shape")
 
-    def __init__(self, name: str, dtype: str, shape: tuple[int, ...], content: Stored | Made) -> None:
+    def __init__(self, name: str, dtype: str, shape: tuple[int, ...], content: Stored | Computed) -> None:
         self.name, self.dtype, self.shape, self.content = name, dtype, shape, content
 
     @property
@@ -58,39 +58,44 @@ class Entry:
             values *= each
         return values * BITS[self.dtype] // 8
 
-    def renamed(self, name: str) -> "Entry":
+    def renamed(self, name: str) -> "PlannedTensor":
         """The same tensor by another name."""
-        return Entry(name, self.dtype, self.shape, self.content)
+        return PlannedTensor(name, self.dtype, self.shape, self.content)
 
 
-class Donor:
+class DonorTensors:
     """Another checkpoint that tensors are taken from: its tensors by name and its config.json."""
 
-    def __init__(self, label: str, tensors: dict[str, Entry], config: dict[str, Any]) -> None:
+    def __init__(self, label: str, tensors: dict[str, PlannedTensor], config: dict[str, Any]) -> None:
         self.label, self.tensors, self.config = label, tensors, config
 
 
-class Gate:
-    """A look at bytes before anything is written: `check` raises Refused when `inputs` are not what they must be."""
+class Check:
+    """A test of bytes before anything is written: `check` raises Refused when `inputs` are not what they must be."""
 
     __slots__ = ()
-    inputs: tuple[Entry, ...] = ()
+    inputs: tuple[PlannedTensor, ...] = ()
 
     def check(self, read: Read) -> None:
         raise NotImplementedError
 
 
-class Draft:
+class TensorPlan:
     """What every step changes.
 
     files: the safetensors files, each with its tensors in the order of their bytes. config: config.json.
-    gates: what has to hold before the first byte is written. notes: what a person should hear.
+    checks: what has to hold before the first byte is written. notices: id and arguments of what a person should know.
     """
 
-    def __init__(self, files: dict[str, list[Entry]], config: dict[str, Any], donors: Sequence[Donor] = ()) -> None:
+    def __init__(
+        self, files: dict[str, list[PlannedTensor]], config: dict[str, Any], donors: Sequence[DonorTensors] = ()
+    ) -> None:
         self.files, self.config, self.donors = files, config, tuple(donors)
-        self.gates: list[Gate] = []
-        self.notes: list[str] = []
+        self.checks: list[Check] = []
+        self.notices: list[tuple[str, dict[str, Any]]] = []
+
+    def notice(self, id: str, **args: Any) -> None:
+        self.notices.append((id, args))
 
     def tensors(self) -> dict[str, tuple[str, int]]:
         """Where each tensor stands: file, and place in its list."""

@@ -1,24 +1,24 @@
-"""Write a draft's safetensors files: stored ranges copied, made ones computed, all hashed on their way.
+"""Write a plan's safetensors files: stored ranges are copied, computed ones computed, all is hashed on the way.
 
-Several processes at it; each has one chunk of one file in memory. It must not know where the files will stand.
+Several processes do it; each has one chunk of one file in memory. It must not know where the files will be published.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sparkops.programs.build.process_pool import Crew, Hear
-from sparkops.programs.build.tensor_plan import Entry, Made, Read, Stored
+from sparkops.core.messages import Refused
+from sparkops.programs.build.process_pool import OnProgress, ProcessPool
+from sparkops.programs.build.tensor_plan import Computed, PlannedTensor, Read, Stored
 from sparkops.programs.checkpoints import hashes
 from sparkops.safetensors.header import BITS, head
-from sparkops.worker.calls import Refused
 
 CHUNK = 256 << 10
 """Bytes that are read, hashed and written in one go: what the processor's own cache holds twice (bench/building.py)."""
 WAITING = 2
 """Processes more than there are cores: some wait for the disk."""
-TOLD = 4 << 20
-"""Bytes after which a process tells how far it is."""
+REPORT = 4 << 20
+"""Bytes after which a process reports its progress."""
 SYNC = 256 << 20
 """Bytes after which what was written is sent to the disk and its pages given back."""
 
@@ -26,10 +26,10 @@ Descriptor = Callable[[Stored], int]
 """Where a stored entry's bytes can be read, at their offsets."""
 
 
-class Output:
+class OutputFile:
     """One file to write. `metadata` is the header's free part; `part` the path that it is written to."""
 
-    def __init__(self, path: str, entries: list[Entry], metadata: dict[str, str], part: str) -> None:
+    def __init__(self, path: str, entries: list[PlannedTensor], metadata: dict[str, str], part: str) -> None:
         self.path, self.part = path, part
         self.entries = ordered(entries)
         self._metadata = metadata
@@ -37,11 +37,11 @@ class Output:
         self.size = len(self.head()) + self._sizes
 
     def head(self) -> bytes:
-        """What stands before the first tensor."""
+        """The bytes before the first tensor."""
         return head(((each.name, each.dtype, each.shape, each.size) for each in self.entries), self._metadata)
 
-    def pieces(self) -> "Iterator[tuple[int, Stored | Entry]]":
-        """The file in order: where each piece begins, and a stored range (neighbours joined) or a made entry."""
+    def pieces(self) -> "Iterator[tuple[int, Stored | PlannedTensor]]":
+        """The file in order: where each piece begins, and a stored range (neighbours joined) or a computed tensor."""
         position = self.size - self._sizes
         joined: Stored | None = None
         for entry in self.entries:
@@ -61,17 +61,17 @@ class Output:
         if joined is not None:
             yield position, joined
 
-    def blocks(self) -> list[tuple[int, Entry, int, int]]:
-        """Every block that has to be made: where it goes, its entry, and its place in that."""
+    def blocks(self) -> list[tuple[int, PlannedTensor, int, int]]:
+        """Every block that has to be computed: its position in the file, its tensor, start and end in that."""
         return [
             (position + start, piece, start, end)
             for position, piece in self.pieces()
-            if isinstance(piece, Entry) and isinstance(piece.content, Made)
+            if isinstance(piece, PlannedTensor) and isinstance(piece.content, Computed)
             for start, end in piece.content.blocks()
         ]
 
 
-def ordered(entries: list[Entry]) -> list[Entry]:
+def ordered(entries: list[PlannedTensor]) -> list[PlannedTensor]:
     """The widest dtypes first, so that each tensor begins at a multiple of its values' width."""
     return sorted(entries, key=lambda each: -BITS[each.dtype])
 
@@ -80,10 +80,12 @@ def _follows(one: Stored, other: Stored) -> bool:
     return (one.origin, one.path, one.end) == (other.origin, other.path, other.start)
 
 
-class Writing:
-    """Write `outputs`; `done(output, oid)` hears of each that stands complete, on disk, under its `part` name."""
+class FileWriter:
+    """Write `outputs`; `done(output, oid)` is called for each that is complete, on the disk, by its `part` name."""
 
-    def __init__(self, outputs: list[Output], where: Descriptor, read: "Callable[[Entry, int, int], bytes]") -> None:
+    def __init__(
+        self, outputs: list[OutputFile], where: Descriptor, read: "Callable[[PlannedTensor, int, int], bytes]"
+    ) -> None:
         self._outputs, self._where, self._read = outputs, where, read
         self._tasks: list[Any] = []
         self._ready: list[int] = []
@@ -98,11 +100,11 @@ class Writing:
 
     @property
     def total(self) -> int:
-        """Bytes that `hear` of `run` will have heard of at the end: made ones count twice, as they are also hashed."""
+        """Bytes that `on_progress` of `run` gets in all: computed ones count twice, as they are also hashed."""
         made: int = sum(task[4] - task[3] for task in self._tasks[: self._blocks])
         return made + sum(output.size for output in self._outputs)
 
-    def run(self, done: Callable[[Output, str], None], hear: Hear, check: Callable[[], None]) -> None:
+    def run(self, done: Callable[[OutputFile, str], None], on_progress: OnProgress, check: Callable[[], None]) -> None:
         """Write them all. Raises Refused, OSError."""
         self._ready = [number for number, left in enumerate(self._left) if not left]
         for output in self._outputs:
@@ -117,14 +119,14 @@ class Writing:
             if not self._left[number]:
                 self._ready.append(number)
 
-        crew = Crew(min((os.cpu_count() or 1) + WAITING, len(self._tasks)), self._do)
+        pool = ProcessPool(min((os.cpu_count() or 1) + WAITING, len(self._tasks)), self._do)
         try:
-            crew.run(self._take, finished, hear, check)
+            pool.run(self._take, finished, on_progress, check)
         finally:
-            crew.close()
+            pool.close()
 
     def _take(self) -> int | None:
-        """Files that are ready go first, so that what was just made is still in memory when it is hashed."""
+        """Files that are ready go first: what was just computed is still in memory when it is hashed."""
         if self._ready:
             return self._blocks + self._ready.pop(0)
         if self._next < self._blocks:
@@ -132,38 +134,38 @@ class Writing:
             return self._next - 1
         return None
 
-    def _do(self, task: int, hear: Hear) -> str:
+    def _do(self, task: int, on_progress: OnProgress) -> str:
         number, *block = self._tasks[task]
         output = self._outputs[number]
         handle = os.open(output.part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if block:
                 self._make(handle, *block)
-                hear(block[3] - block[2])
+                on_progress(block[3] - block[2])
                 return ""
-            return self._finish(handle, output, hear)
+            return self._finish(handle, output, on_progress)
         finally:
             os.close(handle)
 
-    def _make(self, handle: int, position: int, entry: Entry, start: int, end: int) -> None:
+    def _make(self, handle: int, position: int, entry: PlannedTensor, start: int, end: int) -> None:
         content = entry.content
-        assert isinstance(content, Made)
+        assert isinstance(content, Computed)
         data = content.block(start, end, self._reader(content))
         if len(data) != end - start:
-            raise RuntimeError(f"{entry.name}: {len(data)} bytes were made for {start} to {end}")
+            raise RuntimeError(f"{entry.name}: {len(data)} bytes were computed for {start} to {end}")
         write(handle, data, position)
 
-    def _reader(self, content: Made) -> Read:
+    def _reader(self, content: Computed) -> Read:
         return lambda number, start, count: self._read(content.inputs[number], start, count)
 
-    def _finish(self, handle: int, output: Output, hear: Hear) -> str:
-        made = hashes.Hasher("sha256:", output.size)
+    def _finish(self, handle: int, output: OutputFile, on_progress: OnProgress) -> str:
+        hasher = hashes.Hasher("sha256", output.size)
         beginning = output.head()
-        made.update(beginning)
+        hasher.update(beginning)
         write(handle, beginning, 0)
-        hear(len(beginning))
+        on_progress(len(beginning))
         buffer = memoryview(bytearray(CHUNK))
-        synced = told = 0
+        synced = unreported = 0
         for begin, piece in output.pieces():
             stored = isinstance(piece, Stored)
             source = self._where(piece) if isinstance(piece, Stored) else handle
@@ -173,23 +175,24 @@ class Writing:
             while left:
                 got = os.preadv(source, [buffer[: min(CHUNK, left)]], position)
                 if not got:
-                    raise Refused(f"what {output.path} is made of became shorter", hint="run apply again")
+                    raise Refused.of("checkpoint-file-changed", checkpoint="input", path=output.path)
                 chunk = buffer[:got]
-                made.update(chunk)
+                hasher.update(chunk)
                 if stored:
                     write(handle, chunk, begin)
-                begin, position, left, told = begin + got, position + got, left - got, told + got
-                if told >= TOLD:
-                    hear(told)
-                    told = 0
+                begin, position, left = begin + got, position + got, left - got
+                unreported += got
+                if unreported >= REPORT:
+                    on_progress(unreported)
+                    unreported = 0
                 if begin - synced >= SYNC:
                     synced = _give_back(handle, synced, begin)
             if isinstance(piece, Stored):
                 hashes.drop_cache(source, piece.start, piece.end - piece.start)
-        hear(told)
+        on_progress(unreported)
         os.fsync(handle)
         hashes.drop_cache(handle, 0, 0)
-        return made.oid
+        return hasher.oid
 
 
 def _give_back(handle: int, start: int, end: int) -> int:

@@ -1,6 +1,6 @@
-"""What is said to AutoRound and what it says back: its command line, what its log means, what a run will take.
+"""AutoRound: its command line, the meaning of its log, and what a run needs.
 
-Pure; held against auto-round 0.16.1, whose command line, log and environment were read and run (docs/building.md).
+Pure; compared with auto-round 0.16.1, whose command line, log and environment were read and run (docs/quantize.md).
 Every figure of cost names where it was published; none was measured on a Spark by us.
 """
 
@@ -8,14 +8,14 @@ import json
 import re
 from typing import Any
 
-from sparkops.worker.calls import Refused
+from sparkops.core.messages import Refused
 
 BASE, WORK, DATA = "/base", "/work", "/data"
 """Where the container sees the base, its own folder and the calibration data."""
 OUT, HOME, SPACE, RESUME = "out", "home", "space", "resume"
 """Below WORK: AutoRound's checkpoint, its caches, what it sets aside while it works, the layers that are finished."""
 
-NO_MATTER = ("memory", "network")
+WITHOUT_EFFECT = ("memory", "network")
 """Options that change nothing in what comes out."""
 
 Options = dict[str, Any]
@@ -55,8 +55,8 @@ def argv(options: Options) -> list[str]:
     else:
         words += ["--nsamples", str(options["nsamples"]), "--seqlen", str(options["seqlen"])]
         words += ["--batch_size", str(options["batch_size"]), "--dataset", dataset(options)]
-    kept = [*options["keep"], *(["mtp"] if options["mtp"] == "keep" else [])]
-    words += ["--ignore_layers", ",".join(kept)] if kept else []
+    ignored = [*options["keep"], *(["mtp"] if options["mtp"] == "keep" else [])]
+    words += ["--ignore_layers", ",".join(ignored)] if ignored else []
     if options["layer_config"]:
         words += ["--layer_config", json.dumps(options["layer_config"], sort_keys=True)]
     words += ["--low_gpu_mem_usage"] if options["low_gpu_mem_usage"] else []
@@ -65,13 +65,13 @@ def argv(options: Options) -> list[str]:
 
 def dataset(options: Options) -> str:
     """The calibration data as the container finds it: a mounted file, or a name on the hub."""
-    given = str(options["dataset"])
-    return f"{DATA}/{given.rsplit('/', 1)[-1]}" if given.startswith("/") else given
+    name = str(options["dataset"])
+    return f"{DATA}/{name.rsplit('/', 1)[-1]}" if name.startswith("/") else name
 
 
 def environment(options: Options) -> dict[str, str]:
     """Everything that is written goes below WORK; finished layers are noted there, so that a new run goes on."""
-    told = {
+    found = {
         "HOME": f"{WORK}/{HOME}",
         "HF_HOME": f"{WORK}/{HOME}/huggingface",
         "AR_WORK_SPACE": f"{WORK}/{SPACE}",
@@ -80,15 +80,15 @@ def environment(options: Options) -> dict[str, str]:
         "LOGNAME": "sparkops",
         "PYTHONUNBUFFERED": "1",
     }
-    return told if options["network"] else {**told, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    return found if options["network"] else {**found, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
-def progress(said: str) -> tuple[str, int | None, int | None] | None:
-    """Of the end of AutoRound's log: what it is at, and which layer or shard of how many; None before it says.
+def progress(log: str) -> tuple[str, int | None, int | None] | None:
+    """From the end of AutoRound's log: the phase, and which layer or shard of how many; None before the first.
 
     The layer is taken from its name: the bar's own count is wrong after a resume.
     """
-    for line in reversed(lines(said)):
+    for line in reversed(lines(log)):
         if found := _last(_BLOCK, line):
             at, total = int(found[2]), int(found[3])
             return f"tuning layer {at + 1} of {max(total, at + 1)}", at, max(total, at + 1)
@@ -107,9 +107,9 @@ def _last(pattern: re.Pattern[str], line: str) -> re.Match[str] | None:
     return found
 
 
-def lines(said: str) -> list[str]:
+def lines(log: str) -> list[str]:
     """The lines of a log, those of progress bars too, without colours."""
-    return [line.rstrip() for line in _LINE.split(_COLOUR.sub("", said)) if line.strip()]
+    return [line.rstrip() for line in _LINE.split(_COLOUR.sub("", log)) if line.strip()]
 
 
 def bits(options: Options) -> float:
@@ -167,96 +167,63 @@ def duration(sizes: dict[str, int], options: Options) -> str:
     """
     billions = sizes["weights"] / 1e9
     if plain(options):
-        return f"{spell(17 * 60 * billions / 235)} in all by estimate (Qwen3-235B took up to 17 min)"
+        return f"{about(17 * 60 * billions / 235)} in all by estimate (Qwen3-235B took up to 17 min)"
     if not options["gpu"] or options["iters"] == 0:
         return "how long in all is not known (no figure was published)"
     tokens = options["batch_size"] * options["seqlen"] / (8 * 2048)
     seconds = 10.5 * 3600 * billions / 35 * options["iters"] / 400 * tokens
-    return f"{spell(seconds)} in all by estimate (Qwen3.6-35B took 10.5 h for 400 iterations)"
+    return f"{about(seconds)} in all by estimate (Qwen3.6-35B took 10.5 h for 400 iterations)"
 
 
-def spell(seconds: float) -> str:
+def about(seconds: float) -> str:
     """`about 3 min`, `about 18 h`."""
     if seconds < 90:
         return "about a minute"
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.0f} h"
 
 
-_CAUSES: tuple[tuple[str, str, str], ...] = (
-    (
-        r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED",
-        "the GPU's memory does not suffice",
-        "set low_gpu_mem_usage, a smaller batch_size or seqlen, or plain_rtn with iters: 0; stop what else runs there",
-    ),
+_ERRORS: tuple[tuple[str, str], ...] = (
+    (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED", "quantize-gpu-memory"),
     (
         r"No CUDA GPUs are available|not compiled with CUDA|Found no NVIDIA driver|Torch not compiled|CUDA driver ver",
-        "the container sees no usable GPU",
-        "take an image whose torch is built for CUDA on this platform, or set gpu: false",
+        "quantize-no-gpu",
     ),
     (
         r"Failed to load calibration dataset|Couldn't reach .* on the Hub|DatasetNotFound|Dataset '.*' is not found"
         r"|Couldn't find a dataset",
-        "the calibration data {dataset} can't be had",
-        "name a .json or .jsonl file on the node, or a dataset of the hub together with network: true",
+        "quantize-data-unavailable",
     ),
-    (
-        r"ValueError: \S+ is not supported\. only dict_keys|Unknown preset scheme",
-        "this AutoRound knows no scheme {scheme}",
-        "the image's `auto-round --help` and its docs list them; W4A16, W8A16, NVFP4 and MXFP4 are in 0.16.1",
-    ),
-    (
-        r"unrecognized arguments",
-        "this AutoRound does not take all options",
-        "sparkops speaks to auto-round 0.16.1: take an image with it",
-    ),
-    (
-        r"does not recognize this architecture|is not a supported model|Unrecognized model",
-        "the image's transformers does not know this model",
-        "take an image with a newer transformers",
-    ),
-    (
-        r"exec auto-round failed|auto-round.*executable file not found",
-        "the image {image} has no auto-round on its PATH",
-        "build one: image.build with packages: [auto-round==0.16.1] on an image with torch for this platform",
-    ),
-    (
-        r"could not select device driver|nvidia-container|libnvidia",
-        "Docker gives the container no GPU",
-        "install the NVIDIA container toolkit on the node, or set gpu: false",
-    ),
-    (r"No space left on device", "the disk is full", "free space, then run apply again: finished layers are kept"),
-    (
-        r"C\+\+ compiler|InvalidCxxCompiler|Failed to find C compiler",
-        "torch.compile finds no compiler in the image",
-        "set torch_compile: false, or take an image with gcc in it",
-    ),
+    (r"ValueError: \S+ is not supported\. only dict_keys|Unknown preset scheme", "quantize-scheme-unknown"),
+    (r"unrecognized arguments", "quantize-options-unknown"),
+    (r"does not recognize this architecture|is not a supported model|Unrecognized model", "quantize-model-unknown"),
+    (r"exec auto-round failed|auto-round.*executable file not found", "quantize-image-without-auto-round"),
+    (r"could not select device driver|nvidia-container|libnvidia", "quantize-no-gpu-runtime"),
+    (r"No space left on device", "quantize-disk-full"),
+    (r"C\+\+ compiler|InvalidCxxCompiler|Failed to find C compiler", "quantize-no-compiler"),
 )
-_AGAIN = "run apply again: finished layers are kept"
+"""What AutoRound, torch and Docker write, and the error's id."""
 
 
-def failure(status: int, killed: bool, said: str, options: Options) -> Refused:
-    """Why a run ended with `status`, in words, with its last lines; `killed` is the engine's word for out of memory."""
-    kept = lines(said)[-40:]
-    detail = "\n".join(kept)
-    if found := _cause(detail, options):
-        return found
-    if killed or status == 137:
-        what = "ran out of memory" if killed else "was killed (status 137), by hand or for want of memory"
-        hint = f"{_AGAIN}; stop what else needs memory there, or take low_gpu_mem_usage or plain_rtn with iters: 0"
-        return Refused(f"AutoRound {what}", hint=hint, detail=detail)
-    last = kept[-1][:300] if kept else "it said nothing"
-    return Refused(f"AutoRound ended with status {status}: {last}", hint=_AGAIN, detail=detail)
+def failure(status: int, out_of_memory: bool, log: str, options: Options) -> Refused:
+    """Why a run ended with `status`, with its last lines; `out_of_memory` is what the engine says of it."""
+    last = lines(log)[-40:]
+    detail = "\n".join(last)
+    if error := _known_error(detail, options):
+        return error
+    if out_of_memory:
+        return Refused.of("quantize-out-of-memory", detail=detail)
+    if status == 137:
+        return Refused.of("quantize-killed", detail=detail)
+    text = last[-1][:300] if last else "no output"
+    return Refused.of("quantize-failed", detail=detail, status=status, text=text)
 
 
-def not_started(said: str, options: Options) -> Refused:
+def not_started(text: str, options: Options) -> Refused:
     """Why the engine did not start the container."""
-    return _cause(said, options) or Refused(
-        f"the container did not start: {said[:300]}", hint="see journalctl -u docker there", detail=said
-    )
+    return _known_error(text, options) or Refused.of("quantize-not-started", detail=text, text=text[:300])
 
 
-def _cause(said: str, options: Options) -> Refused | None:
-    for pattern, what, hint in _CAUSES:
-        if re.search(pattern, said):
-            return Refused(f"AutoRound failed: {what.format(**options)}", hint=hint, detail=said)
-    return None
+def _known_error(text: str, options: Options) -> Refused | None:
+    args = {key: options[key] for key in ("dataset", "scheme", "image")}
+    id = next((id for pattern, id in _ERRORS if re.search(pattern, text)), "")
+    return Refused.of(id, detail=text, **args) if id else None

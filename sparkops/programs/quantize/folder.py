@@ -1,32 +1,31 @@
-"""The folders of a quantisation as their owner sees them: what the base holds, and the output from empty to whole.
+"""The folders of a quantization: what the base contains, and the output from empty to complete.
 
-Runs with the owner's rights. The output folder is the container's while it works; what it made is looked through by
-its headers, moved up, and marked last.
+A program that is run as their owner. The output folder is the container's while it works; the headers of what it made
+are checked, the files moved up, and a mark is written last.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import shutil
 import stat
 from typing import Any
 
-from sparkops.programs import atomic
-from sparkops.programs.build.base import CONFIG, Base, some
+from sparkops.core.messages import Refused
+from sparkops.programs import atomic, protocol
+from sparkops.programs.build.base import CONFIG, NAMED, Base
 from sparkops.programs.checkpoints.folder import record_of
-from sparkops.programs.quantize import auto_round as words
-from sparkops.programs.quantize import resume
-from sparkops.worker.calls import Refused
+from sparkops.programs.protocol import Output
+from sparkops.programs.quantize import auto_round, auto_round_resume
 
 MARK = ".sparkops/quantized.json"
-"""Says of what the folder's files were made; there once they are whole."""
+"""The identity of what the folder's files were made of; it exists once they are complete."""
 STARTED = ".sparkops/quantizing.json"
 CHECKED = ".sparkops/checked.json"
 WHOLE = ("BF16", "F16", "F32", "F64")
 _APART = ("embed_tokens", "lm_head", "conv1d", "visual", "norm", "mlp.gate.", "shared_expert_gate")
 """Parts of names of tensors that AutoRound leaves as they are."""
-_OURS = (words.OUT, words.HOME, words.SPACE, words.RESUME)
+_OURS = (auto_round.OUT, auto_round.HOME, auto_round.SPACE, auto_round.RESUME)
 
 
 def survey(base: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -36,25 +35,20 @@ def survey(base: int, options: dict[str, Any]) -> dict[str, Any]:
     """
     found = Base(base, [])
     if _quantized(found.json(CONFIG)):
-        raise Refused(
-            "the base is quantised already: its config.json has a quantization_config",
-            hint="declare the repository of the 16-bit model, or leave out the step quantize",
-        )
+        raise Refused.of("quantize-base-quantized")
     size = weights = 0
     for path, entries in found.tensors()[0].items():
         for entry in entries:
             if entry.dtype not in WHOLE and len(entry.shape) > 1:
-                raise Refused(
-                    f"{entry.name} in {path} of the base is {entry.dtype}", hint="quantize wants 16-bit weights"
-                )
+                raise Refused.of("quantize-base-not-16-bit", tensor=entry.name, path=path, dtype=entry.dtype)
             size += entry.size
             if len(entry.shape) > 1 and not any(part in entry.name for part in _APART):
-                weights += 0 if words.is_kept(entry.name, options) else _product(entry.shape)
-    matter = {key: value for key, value in options.items() if key not in words.NO_MATTER}
-    told = json.dumps({"base": record_of(base)[0], "options": matter}, sort_keys=True, separators=(",", ":"))
+                weights += 0 if auto_round.is_kept(entry.name, options) else _product(entry.shape)
+    matter = {key: value for key, value in options.items() if key not in auto_round.WITHOUT_EFFECT}
+    text = json.dumps({"base": record_of(base)[0], "options": matter}, sort_keys=True, separators=(",", ":"))
     _check_data(options)
     return {
-        "identity": "quantize:sha256:" + hashlib.sha256(told.encode()).hexdigest(),
+        "identity": "quantize:sha256:" + hashlib.sha256(text.encode()).hexdigest(),
         "bytes": size,
         "weights": weights,
     }
@@ -74,29 +68,24 @@ def _product(shape: tuple[int, ...]) -> int:
 
 def _check_data(options: dict[str, Any]) -> None:
     path = str(options["dataset"])
-    if words.plain(options):
+    if auto_round.plain(options):
         return
     if not path.startswith("/"):
         if not options["network"]:
-            raise Refused(
-                f"the calibration data {path} is on the hub, and the container has no network",
-                hint="set network: true, or name a .json or .jsonl file on the node (a list of texts)",
-            )
+            raise Refused.of("quantize-data-without-network", dataset=path)
         return
     if not path.endswith((".json", ".jsonl")):
-        raise Refused(f"the calibration data {path} is neither .json nor .jsonl", hint="AutoRound reads only these two")
+        raise Refused.of("quantize-data-not-json", dataset=path)
     if not os.access(path, os.R_OK) or not os.path.isfile(path):
-        raise Refused(
-            f"the calibration data {path} can't be read on the node", hint="put it there, readable by the owner"
-        )
+        raise Refused.of("quantize-data-unreadable", dataset=path)
 
 
-def is_taken(output: int, identity: str) -> bool:
-    """Whether the folder already holds, whole, what is to be made."""
-    return _said(output, MARK) == identity
+def is_complete(output: int, identity: str) -> bool:
+    """Whether the folder has the complete output already."""
+    return _identity(output, MARK) == identity
 
 
-def _said(folder: int, path: str) -> str:
+def _identity(folder: int, path: str) -> str:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         with os.fdopen(handle, encoding="utf-8") as file:
@@ -108,9 +97,9 @@ def _said(folder: int, path: str) -> str:
 def prepare(output: int, identity: str) -> int:
     """The folder ready for the container: empty, unless the same was begun in it. Returns the bytes in it."""
     os.fchdir(output)
-    if _said(output, STARTED) != identity:
+    if _identity(output, STARTED) != identity:
         for name in os.listdir("."):
-            _remove(name)
+            atomic.remove(name)
         os.makedirs(os.path.dirname(STARTED), mode=0o755)
         atomic.write(STARTED, json.dumps({"identity": identity}).encode(), 0o600)
     with contextlib.suppress(FileNotFoundError):
@@ -124,22 +113,15 @@ def prepare(output: int, identity: str) -> int:
     )
 
 
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+def take(output: int, base: int, identity: str) -> None:
+    """Check what the container left, move it up into the folder, and mark that. Continues after a crash.
 
-
-def take(output: int, base: int, identity: str) -> dict[str, Any]:
-    """Look through what the container left, move it up into the folder, and mark that. Goes on after a crash.
-
-    Raises Refused where it is not whole; it then stays where it is.
+    Raises Refused where it is not complete; it then stays where it is.
     """
     os.fchdir(output)
     if not os.path.exists(CHECKED):
         made = _made()
-        resume.mend(made)
+        auto_round_resume.remove_duplicate_tensors(made)
         folder = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             _check(folder, base)
@@ -152,30 +134,24 @@ def take(output: int, base: int, identity: str) -> dict[str, Any]:
     for name in sorted(os.listdir(made)) if os.path.isdir(made) else []:
         os.rename(os.path.join(made, name), name)
     for name in filter(os.path.lexists, _OURS):
-        _remove(name)
+        atomic.remove(name)
     atomic.write(MARK, json.dumps({"identity": identity}).encode(), 0o600)
-    return {"folder": made}
 
 
 def _made() -> str:
     """Where AutoRound put its files: into the folder it was told, or one below it that it named itself."""
-    for folder in (words.OUT, *sorted(os.path.join(words.OUT, name) for name in os.listdir(words.OUT))):
+    for folder in (auto_round.OUT, *sorted(os.path.join(auto_round.OUT, name) for name in os.listdir(auto_round.OUT))):
         if os.path.isfile(os.path.join(folder, CONFIG)):
             return folder
-    raise Refused("AutoRound ended well and left no config.json", hint="run apply again")
+    raise Refused.of("quantize-output-missing")
 
 
 def _check(made: int, base: int) -> None:
     """Index against headers, headers against sizes, and no layer of the base lost."""
-    output = Base(made, [])
-    try:
-        tensors, _ = output.tensors()
-        config = output.json(CONFIG)
-    except Refused as error:
-        what = str(error).replace("the base", "the output")
-        raise Refused(f"what AutoRound wrote is not whole: {what}", hint="run apply again") from None
-    if not _quantized(config):
-        raise Refused("what AutoRound wrote has no quantization_config", hint="look at the scheme: BF16 rounds nothing")
+    output = Base(made, [], "AutoRound's output")
+    tensors, _ = output.tensors()
+    if not _quantized(output.json(CONFIG)):
+        raise Refused.of("quantize-output-not-quantized")
     known = set()
     for entry in (entry for entries in tensors.values() for entry in entries):
         known.add(entry.name)
@@ -186,10 +162,7 @@ def _check(made: int, base: int) -> None:
     names = [entry.name for entries in Base(base, []).tensors()[0].values() for entry in entries]
     lost = [name for name in names if name not in known and name.rpartition(".")[0] not in known]
     if lost:
-        raise Refused(
-            f"what AutoRound wrote lacks {len(lost)} tensors of the base: {some(lost)}",
-            hint="look for another version of AutoRound and transformers that knows this model",
-        )
+        raise Refused.of("quantize-output-lacks-tensors", count=len(lost), tensors=lost[:NAMED])
 
 
 def _settle(made: str, folder: int, base: int) -> None:
@@ -219,3 +192,20 @@ def _longer(name: str) -> str:
     """A layer's name, or an expression for one, as the tensors have it."""
     escaped = name.replace(r"model\.layers\.", r"model\.language_model\.layers\.")
     return escaped.replace("model.layers.", "model.language_model.layers.")
+
+
+def work(spec: dict[str, Any], output: Output) -> Any:
+    """`{mode, base, output, identity, options}`, base and output as open folders; by mode what its function returns."""
+    mode, identity = spec["mode"], spec.get("identity", "")
+    if mode == "survey":
+        return survey(spec["base"], spec["options"])
+    if mode == "is_complete":
+        return is_complete(spec["output"], identity)
+    if mode == "prepare":
+        return prepare(spec["output"], identity)
+    return take(spec["output"], spec["base"], identity)
+
+
+def run() -> None:
+    """The program's entry."""
+    protocol.main(work)

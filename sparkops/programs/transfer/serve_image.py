@@ -10,9 +10,10 @@ import ssl
 import threading
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.programs.transfer import server
 from sparkops.worker.calls import Refused
-from sparkops.worker.system import docker, jobs
+from sparkops.worker.system import jobs
 from sparkops.worker.system import privileges as rights
 
 BLOCK = 1 << 20

@@ -4,8 +4,8 @@ import json
 import os
 from typing import Any
 
+from sparkops.programs import docker as engine
 from sparkops.worker.calls import Unknown
-from sparkops.worker.system import docker as engine
 
 SOCKET = "/var/run/docker.sock"
 

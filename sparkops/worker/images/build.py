@@ -10,10 +10,10 @@ import re
 import tarfile
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.images import pull
 from sparkops.worker.images.pull import engine_words
-from sparkops.worker.system import docker
 from sparkops.worker.system.jobs import Job
 
 KEPT = 60
@@ -169,17 +169,7 @@ def _failed_check(name: str, argv: list[str], status: int, output: str) -> Refus
 def _output(container: str, at: str | None) -> str:
     query = {"stdout": "1", "stderr": "1", "tail": str(KEPT)}
     _, data = docker.request("GET", f"/containers/{container}/logs", query=query, at=at)
-    return unframed(data).decode(errors="replace")
-
-
-def unframed(data: bytes) -> bytes:
-    """A container's output without the engine's frames (one byte stream, three zeros, four bytes length)."""
-    parts = []
-    while len(data) >= 8:
-        size = int.from_bytes(data[4:8], "big")
-        parts.append(data[8 : 8 + size])
-        data = data[8 + size :]
-    return b"".join(parts)
+    return docker.unframed(data).decode(errors="replace")
 
 
 def discard(image: str, args: dict[str, Any]) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.programs.fetch.http import Retry
 from sparkops.programs.transfer.client import Peer
 from sparkops.programs.transfer.serve_image import SILENCE
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import pull
 from sparkops.worker.images.pull import engine_words
-from sparkops.worker.system import docker
 from sparkops.worker.system import privileges as rights
 from sparkops.worker.system.jobs import Job
 

@@ -10,9 +10,9 @@ import os
 import re
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.worker.calls import Refused
 from sparkops.worker.images import registry
-from sparkops.worker.system import docker
 from sparkops.worker.system.jobs import Job
 
 _WORDS: tuple[tuple[str, str, str], ...] = (

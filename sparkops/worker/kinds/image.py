@@ -8,10 +8,11 @@ import hashlib
 import json
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import build, load, pull
 from sparkops.worker.images.pull import fits
-from sparkops.worker.system import docker, jobs
+from sparkops.worker.system import jobs
 
 LABEL = "sparkops.build"
 VOLATILE = frozenset({"size"})

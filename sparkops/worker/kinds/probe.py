@@ -9,9 +9,9 @@ import threading
 import time
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.kinds import unit
-from sparkops.worker.system import docker
 
 VOLATILE = frozenset({"answers", "why", "seconds"})
 """What is seen changes by itself; what was planned is to see it answer, and that stays right."""

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claim_records, claims
-from sparkops.worker.system import docker, processes, safe_path
+from sparkops.worker.system import processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
 VOLATILE = frozenset({"state", "result", "restarts", "text"})

@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.worker.calls import Unknown
 from sparkops.worker.record import claim_records
-from sparkops.worker.system import docker, jobs
+from sparkops.worker.system import jobs
 from sparkops.worker.system.root import UNITS, at
 
 SPECS = "/etc/sparkops/services"

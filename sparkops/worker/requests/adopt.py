@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.programs import atomic
+from sparkops.programs import atomic, docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import uses
-from sparkops.worker.system import docker, jobs, processes
+from sparkops.worker.system import jobs, processes
 from sparkops.worker.system.root import UNITS
 
 ASIDE = "-before-sparkops"

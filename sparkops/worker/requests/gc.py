@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.programs import docker
 from sparkops.programs.checkpoints import publish
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import indexes
@@ -19,7 +20,6 @@ from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds.image import LABEL
 from sparkops.worker.kinds.image import remove as remove_image
 from sparkops.worker.record import claim_records, claims, uses
-from sparkops.worker.system import docker
 
 BLOCK = 512
 DECLARED = "it is declared"

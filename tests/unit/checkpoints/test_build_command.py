@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import pytest
 
 from sparkops.cli.app import run
-from sparkops.operate.checkpoint_build import Checked, StepCheck
+from sparkops.core.errors import Interrupted, LockBusy
+from sparkops.operate import checkpoint_build
+from sparkops.operate.checkpoint_build import Checked, Order, StepCheck, build
 from sparkops.operate.checkpoint_verify import Verified
 from sparkops.programs.disk import free
 from sparkops.reports.checkpoint import render_build_check, render_verified
 from sparkops.reports.text import Plain, Printer
-from tests.lab.hub import Hub
+from tests.lab.hub import Fault, Hub
 from tests.worker import checkpoints_made as made
 
 
@@ -65,7 +68,7 @@ def test_a_folder_is_built_into_another_and_then_left_alone(
     assert sum(dtype == "F8_E4M3" for dtype, _, _ in tensors.values()) == 12
     assert [each.name for each in output.parent.iterdir()] == ["hybrid"]
     told = capsys.readouterr().err.splitlines()
-    for note in ("lm_head: in INT8; it takes an engine", "ranges can't be proven by sha256"):
+    for note in ("lm_head: in INT8; it needs an engine", "ranges cannot be verified by sha256"):
         assert [line.startswith(f"i checkpoint {output}: ") for line in told if note in line] == [True]
     hub.forget()
     assert run(words) == 0
@@ -117,7 +120,7 @@ def test_check_stops_at_the_step_that_would_be_refused(
     words = command(base, tmp_path / "hybrid", "--step", "lm_head=int8", "--step", "hybrid=org/int4")
     first, second = checked(capsys, *words, status=2)["steps"]
     assert (first["name"], first["refused"]) == ("lm_head", "")
-    assert "can't be taken from org/int4@" in second["refused"]
+    assert second["id"] == "hybrid-donor-not-fp8"
     assert second["hint"]
 
 
@@ -136,9 +139,9 @@ def test_a_place_that_holds_something_else_is_refused_and_stays_as_it_is(
     for output, words in {
         mine / "built": "lie in one another",
         tmp_path / "a": "lie in one another",
-        tmp_path / "foreign": "holds files that no build put there",
-        tmp_path / "foreign" / "config.json": "is no folder",
-        tmp_path / "foreign" / "config.json" / "x": "is no folder",
+        tmp_path / "foreign": "contains files that no build put there",
+        tmp_path / "foreign" / "config.json": "is not a folder",
+        tmp_path / "foreign" / "config.json" / "x": "is not a folder",
         tmp_path / "link": "is a link",
     }.items():
         for more in ([], ["--check"]):
@@ -151,13 +154,13 @@ def test_a_place_that_holds_something_else_is_refused_and_stays_as_it_is(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--step", "merge=x"], "there is no step 'merge'"),
+        (["--step", "merge=x"], "unknown step merge"),
         (["--step", "repack=compressed-tensors", "--step", "lm_head=int8"], "repack can only be the last"),
         (["--step", "hybrid"], "hybrid lacks its donor"),
-        (["--step", "lm_head=int4"], "the step lm_head is given 'int4'"),
-        (["--step", "repack"], "the step repack is given nothing"),
-        (["--step", "quantize=x"], "quantize can only be a step of an inventory"),
-        (["--step", "lm_head=int8", "--layers", "x"], "for the step hybrid, which is not there"),
+        (["--step", "lm_head=int4"], "the step lm_head has the value int4"),
+        (["--step", "repack"], "the step repack has the value nothing"),
+        (["--step", "quantize=x"], "works with an inventory only"),
+        (["--step", "lm_head=int8", "--layers", "x"], "needs the step hybrid"),
         ([], "no steps are given"),
         (["--recipe", "qwen3.5-122b-a10b-int4"], "builds no checkpoint"),
         (
@@ -225,3 +228,46 @@ def test_the_way_out_is_one_that_is_there_without_an_inventory(
     said = step["hint"] + capsys.readouterr().out
     assert "then run the same command again" in said
     assert "apply" not in said
+
+
+def built(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[str, Any]:
+    assert run([*arguments, "--format", "json"]) == status
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "sparkops.build/1"
+    return dict(found)
+
+
+def test_json_says_what_was_built_and_of_a_failure_its_id(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(base, tmp_path / "out", "--step", "lm_head=int8")
+    first, second = built(capsys, *arguments), built(capsys, *arguments)
+    assert [each["status"] for each in (first, second)] == ["built", "unchanged"]
+    assert first["identity"] == second["identity"]
+    files = [path for path in (tmp_path / "out").iterdir() if path.is_file()]
+    assert first["size"] == second["size"] == sum(path.stat().st_size for path in files)
+    assert first["notices"] and first["error"] is None
+    refused = command(base, tmp_path / "other", "--step", "hybrid=org/int4")
+    failed = built(capsys, *refused, status=4)
+    assert (failed["status"], failed["error"]["id"]) == ("failed", "hybrid-donor-not-fp8")
+
+
+def test_a_build_that_is_stopped_is_resumed_by_the_same_order(base: Path, hub: Hub, tmp_path: Path) -> None:
+    order = Order(base=str(base), output=tmp_path / "out", steps=[{"hybrid": {"donor": "org/fp8"}}])
+    stop = threading.Event()
+    hub.fail("*.safetensors", Fault(rate=100_000))
+    threading.Timer(1.5, stop.set).start()
+    with pytest.raises(Interrupted) as caught:
+        build(order, stop=stop)
+    assert (caught.value.id, caught.value.exit_status) == ("cancelled", 130)
+    assert "apply" not in caught.value.hint
+    assert not (tmp_path / "out").exists()
+    hub.heal()
+    assert build(order).status == "built"
+
+
+def test_two_builds_of_one_output_are_not_done_at_once(base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with checkpoint_build._locked(str(output)), pytest.raises(LockBusy) as caught:
+        build(Order(base=str(base), output=output, steps=[{"lm_head": "int8"}]))
+    assert (caught.value.id, caught.value.exit_status) == ("build-running", 75)

@@ -20,35 +20,35 @@ def test_the_roles_defaults_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "what"),
+    ("said", "id"),
     [
-        ({"image": None, "network": True}, "lacks its image"),
-        ({}, "is on the hub"),
-        ({"dataset": "/srv/texts.txt"}, "neither .json nor .jsonl"),
-        ({"plain_rtn": True, "network": True}, "200 iterations"),
-        ({"network": True, "layer_config": {"(": {"bits": 8}}}, "no regular expression"),
+        ({"image": None, "network": True}, "step-option-missing"),
+        ({}, "quantize-data-without-network"),
+        ({"dataset": "/srv/texts.txt"}, "quantize-data-not-json"),
+        ({"plain_rtn": True, "network": True}, "quantize-iterations-of-plain-rtn"),
+        ({"network": True, "layer_config": {"(": {"bits": 8}}}, "quantize-layer-pattern-invalid"),
     ],
 )
-def test_what_can_not_be_is_told_where_it_is_declared(said: dict[str, Any], what: str) -> None:
+def test_what_can_not_be_is_told_where_it_is_declared(said: dict[str, Any], id: str) -> None:
     (fault,) = build_steps.faults([{"quantize": {"image": "local/auto-round:1", **said}}])
     assert (fault.name, fault.index) == ("quantize", 0)
-    assert what in fault.what and fault.hint
+    assert fault.id == id and fault.what and fault.hint
 
 
 @pytest.mark.parametrize(
-    ("said", "after", "what"),
+    ("said", "after", "id"),
     [
-        ({"format": "llm_compressor"}, {"hybrid": {"donor": "org/fp8"}}, "hybrid can't follow the format"),
-        ({"scheme": "NVFP4"}, {"hybrid": {"donor": "org/fp8"}}, "hybrid can't follow the scheme"),
-        ({"scheme": "W2A16"}, {"repack": "compressed-tensors"}, "repack can't follow the scheme"),
-        ({"scheme": "W4A61"}, {"lm_head": "int8"}, "no scheme W4A61"),
+        ({"format": "llm_compressor"}, {"hybrid": {"donor": "org/fp8"}}, "quantize-format-before-step"),
+        ({"scheme": "NVFP4"}, {"hybrid": {"donor": "org/fp8"}}, "quantize-scheme-before-step"),
+        ({"scheme": "W2A16"}, {"repack": "compressed-tensors"}, "quantize-scheme-before-step"),
+        ({"scheme": "W4A61"}, {"lm_head": "int8"}, "quantize-scheme-invalid"),
     ],
 )
 def test_what_a_later_step_would_refuse_hours_later_is_told_at_once(
-    said: dict[str, Any], after: dict[str, Any], what: str
+    said: dict[str, Any], after: dict[str, Any], id: str
 ) -> None:
     (fault,) = build_steps.faults([{"quantize": {"image": "i", "network": True, **said}}, after])
-    assert what in fault.what and fault.hint
+    assert fault.id == id and fault.what and fault.hint
     others = {"format": "auto_gptq", "scheme": "w8a16g64"}
     assert not list(build_steps.faults([{"quantize": {"image": "i", "network": True, **others}}, {"mtp": {}}]))
 

@@ -11,9 +11,9 @@ Sources: auto-round 0.16.1 (`qlinear_torch_zp`, `qlinear_torch`), compressed-ten
 from array import array
 from collections.abc import Sequence
 
-from sparkops.programs.build.tensor_plan import BLOCK, Entry, Gate, Made, Read
+from sparkops.core.messages import Refused
+from sparkops.programs.build.tensor_plan import BLOCK, Check, Computed, PlannedTensor, Read
 from sparkops.safetensors.header import BITS
-from sparkops.worker.calls import Refused
 
 BAND = 8 << 20
 """Bytes of one block: several may be worked on at once, and the pieces that its input is read in stay long."""
@@ -24,12 +24,12 @@ _ITEMS = {2: "H", 4: "I"}
 _FLIP = bytes(byte ^ 0x80 for byte in range(256))
 
 
-class Transposed(Made):
+class Transposed(Computed):
     """The transpose of a matrix of 2- or 4-byte items; a block is some of its rows, hence some columns of the input."""
 
     __slots__ = ("inputs",)
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: PlannedTensor) -> None:
         self.inputs = (entry,)
 
     def blocks(self) -> Sequence[tuple[int, int]]:
@@ -68,18 +68,18 @@ def transpose(data: bytes, rows: int, item: int) -> bytes:
     return b"".join(turned)
 
 
-class Offset(Made):
+class Offset(Computed):
     """An int8 matrix as unsigned numbers around 128, four to a word: each byte with its top bit flipped."""
 
     __slots__ = ("inputs",)
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: PlannedTensor) -> None:
         self.inputs = (entry,)
 
     def blocks(self) -> Sequence[tuple[int, int]]:
         """As its input is made, if it is, so that no block of that is made twice."""
         entry = self.inputs[0]
-        if isinstance(entry.content, Made):
+        if isinstance(entry.content, Computed):
             return entry.content.blocks()
         return [(start, min(start + BAND, entry.size)) for start in range(0, entry.size, BAND)]
 
@@ -87,7 +87,7 @@ class Offset(Made):
         return read(0, start, end - start).translate(_FLIP)
 
 
-class Shape(Made):
+class Shape(Computed):
     """The two numbers, I64, that tell a packed matrix's true shape."""
 
     __slots__ = ("shape",)
@@ -102,12 +102,12 @@ class Shape(Made):
         return b"".join([each.to_bytes(8, "little") for each in self.shape])
 
 
-class SymmetricZeros(Gate):
+class SymmetricZerosCheck(Check):
     """`qzeros` says nothing but the symmetric zero point, `stored` at each place; only then may it be left out."""
 
     __slots__ = ("bits", "inputs", "stored")
 
-    def __init__(self, entry: Entry, bits: int, stored: int) -> None:
+    def __init__(self, entry: PlannedTensor, bits: int, stored: int) -> None:
         self.inputs = (entry,)
         self.bits, self.stored = bits, stored
 
@@ -120,18 +120,17 @@ class SymmetricZeros(Gate):
                 other = next(byte for byte in data if byte != wanted)
                 values = {other & 15, other >> 4} if self.bits == 4 else {other}
                 found = next(value for value in sorted(values) if value != self.stored)
-                raise Refused(
-                    f"{entry.name} holds {found} where the symmetric zero point is stored as {self.stored}",
-                    hint="only symmetric checkpoints can be repacked without loss; leave out the step `repack`",
+                raise Refused.of(
+                    "repack-zero-points-not-symmetric", tensor=entry.name, found=found, expected=self.stored
                 )
 
 
-class PlainOrder(Gate):
+class InputOrderCheck(Check):
     """`g_idx` says that input i is in group i // group, as it is without activation order."""
 
     __slots__ = ("group", "inputs")
 
-    def __init__(self, entry: Entry, group: int) -> None:
+    def __init__(self, entry: PlannedTensor, group: int) -> None:
         self.inputs = (entry,)
         self.group = group
 
@@ -143,7 +142,4 @@ class PlainOrder(Gate):
             end = min(start + step, inputs)
             wanted = b"".join([(place // self.group).to_bytes(4, "little") for place in range(start, end)])
             if read(0, 4 * start, 4 * (end - start)) != wanted:
-                raise Refused(
-                    f"{entry.name} orders the inputs otherwise than group by group (desc_act)",
-                    hint="quantize without desc_act, or leave out the step `repack`",
-                )
+                raise Refused.of("repack-input-order", tensor=entry.name)

@@ -1,24 +1,26 @@
 """What a build takes from another checkpoint: its headers and the bytes of chosen tensors, fetched by ranges.
 
-What arrives stands in a sparse *mirror* of the donor's file in the content store, with a journal, so that a killed
-build asks for nothing twice. A range can't be proven by the whole file's sha256: a build believes the size that the
-server tells, which must be the manifest's, and its gates, which hold the numbers against the base.
+What arrives is stored in a sparse *mirror* of the donor's file in the content store, with a journal, so that a killed
+build fetches nothing twice. A range cannot be verified by the whole file's sha256: a build relies on the size that the
+server reports, which must be the manifest's, and on its checks, which compare the numbers with the base's.
 """
 
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sparkops.programs.build.base import CONFIG, entries, head_of, parsed, unique
-from sparkops.programs.build.tensor_plan import Donor, Entry
+from sparkops.core.messages import Refused
+from sparkops.programs.build.base import CONFIG, entries, head_of, parsed, require_unique
+from sparkops.programs.build.spec import Repository
+from sparkops.programs.build.tensor_plan import DonorTensors, PlannedTensor
 from sparkops.programs.fetch import download
 from sparkops.programs.fetch.http import Hub
 from sparkops.programs.fetch.partial_file import Content, Ranges, gaps, merged
+from sparkops.programs.progress import Tracker
+from sparkops.programs.protocol import Output
 from sparkops.safetensors.header import LENGTH, Broken, header_length
 from sparkops.safetensors.parts import part_of
-from sparkops.worker.calls import Refused
-from sparkops.worker.system.progress import Say, Tracker
 
 SPARE = 0.06
 """Share of the needed bytes that may be fetched in vain to save requests: with the headers it stays under a tenth.
@@ -59,7 +61,7 @@ class Mirror(Content):
             return True
 
     def prove(self) -> str:
-        """Nothing that could be proven."""
+        """A part has no hash."""
         self.close()
         return self.oid
 
@@ -77,57 +79,66 @@ class Mirror(Content):
         return self._reading
 
 
-class Source:
-    """One donor of the order, number `origin` of the draft's."""
+class DonorRepository:
+    """One donor of the spec, number `origin` of the plan's."""
 
-    def __init__(self, origin: int, order: dict[str, Any], manner: dict[str, Any], say: Say, check: Callable[[], None]):
-        self.origin, self._say, self._check = origin, say, check
-        self.label = f"{order['repository']}@{order['commit'][:12]}"
-        self._hub = Hub(**{**order["hub"], "repository": order["repository"], "commit": order["commit"]})
-        self._manner = download.Options(**manner)
+    def __init__(self, origin: int, spec: Repository, options: dict[str, Any], output: Output, name: str = "") -> None:
+        self.origin, self._output = origin, output
+        self.label = f"{spec['repository']}@{spec['commit'][:12]}"
+        self._name = name or f"donor {self.label}"
+        self._hub = Hub(**{**spec["hub"], "repository": spec["repository"], "commit": spec["commit"]})
+        self._options = download.Options(**options)
         self._files: dict[str, tuple[int, str]] = {
-            str(path): (int(size), str(oid)) for path, size, oid in order["files"]
+            str(path): (int(size), str(oid)) for path, size, oid in spec["files"]
         }
         self.mirrors = {
             path: Mirror(oid, size) for path, (size, oid) in self._files.items() if path.endswith(".safetensors")
         }
 
-    def donor(self) -> Donor:
+    def tensors(self) -> DonorTensors:
         """Its config.json, and its tensors but for the routed experts of its main layers, which no step takes."""
         if not self.mirrors or CONFIG not in self._files:
-            raise Refused(
-                f"the donor {self.label} has no {CONFIG if self.mirrors else '.safetensors file'}",
-                hint="declare a repository with safetensors weights as the donor",
-            )
+            id = "checkpoint-file-missing" if self.mirrors else "checkpoint-without-safetensors"
+            raise Refused.of(id, checkpoint=self._name, path=CONFIG)
         config = self._config()
         self.fetch({path: [(0, min(LENGTH, mirror.size))] for path, mirror in self.mirrors.items()}, "asking")
         self.fetch({path: [(0, self._head(path))] for path in self.mirrors}, "reading headers of")
-        files: dict[str, list[Entry]] = {}
+        files: dict[str, list[PlannedTensor]] = {}
         for path, mirror in self.mirrors.items():
-            header = head_of(mirror.read, mirror.size, f"{path} of the donor {self.label}")
+            header = head_of(mirror.read, mirror.size, path, self._name)
             files[path] = [each for each in entries(header, self.origin, path) if part_of(each.name) != "experts"]
-        unique(files, f"the donor {self.label}")
-        tensors = {each.name: each for all_ in files.values() for each in all_}
-        return Donor(self.label, tensors, config)
+        require_unique(files, self._name)
+        found = {each.name: each for all_ in files.values() for each in all_}
+        return DonorTensors(self.label, found, config)
+
+    def headers(self, paths: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+        """Path, where it is stored, and bytes of each weights' file (its header alone) and of those of `paths`."""
+        self.tensors()
+        for path, mirror in self.mirrors.items():
+            yield path, mirror.part, mirror.size
+        for path in filter(self._files.__contains__, paths):
+            yield path, self._whole(path), self._files[path][0]
 
     def _config(self) -> dict[str, Any]:
-        size, oid = self._files[CONFIG]
+        with open(self._whole(CONFIG), "rb") as file:
+            return parsed(file.read(), CONFIG, self._name)
+
+    def _whole(self, path: str) -> str:
+        """Where a small file is stored, fetched if it is not there yet."""
+        size, oid = self._files[path]
         content = Content(oid, size)
         if not content.proven():
-            self._run([(content, CONFIG)], Tracker(self._say, self._check, f"asking {self.label}", size))
-        with open(content.place, "rb") as file:
-            return parsed(file.read(), f"{CONFIG} of the donor {self.label}")
+            self._run([(content, path)], Tracker(self._output, f"fetching {path} of {self.label}", size))
+        return content.place
 
     def _head(self, path: str) -> int:
         try:
             return min(self.mirrors[path].size, LENGTH + header_length(self.mirrors[path].read(0, LENGTH)))
         except Broken as error:
-            raise Refused(
-                f"{path} of the donor {self.label} is no safetensors file: {error}", hint="declare another revision"
-            ) from None
+            raise Refused.of("safetensors-invalid", checkpoint=self._name, path=path, text=str(error)) from None
 
-    def fetch(self, wanted: dict[str, Ranges], word: str) -> None:
-        """Have these ranges here, with the narrow gaps between them where that saves requests."""
+    def fetch(self, wanted: dict[str, Ranges], verb: str) -> None:
+        """Fetch these ranges, with the narrow gaps between them where that saves requests."""
         for path, ranges in coalesced(wanted).items():
             mirror = self.mirrors[path]
             mirror.wanted = ranges
@@ -137,10 +148,10 @@ class Source:
         need = [(mirror, path) for path, mirror in self.mirrors.items() if path in wanted and mirror.missing()]
         if need:
             total = sum(length(mirror.wanted) for mirror, _ in need)
-            self._run(need, Tracker(self._say, self._check, f"{word} {self.label}", total))
+            self._run(need, Tracker(self._output, f"{verb} {self.label}", total))
 
     def _run(self, need: "Iterable[tuple[Content, str]]", tracker: Tracker) -> None:
-        download.Fetch(self._hub, self._manner, tracker.add, self._check).run(list(need))
+        download.Fetch(self._hub, self._options, tracker.add, self._output.check).run(list(need))
 
     def missing(self, wanted: dict[str, Ranges]) -> int:
         """Bytes that `fetch` would have to ask for."""
@@ -161,7 +172,7 @@ class Source:
         return sum(length(mirror.done) for mirror in self.mirrors.values())
 
     def drop(self) -> None:
-        """Forget all that was fetched: it proved wrong."""
+        """Forget all that was fetched: it is wrong."""
         for mirror in self.mirrors.values():
             mirror.drop()
 

@@ -1,4 +1,4 @@
-"""The Docker engine over its socket: one-shot requests, streams of JSON lines, and the relay of the socket itself.
+"""The Docker engine over its socket: one-shot requests, and streams of JSON lines.
 
 It must not know what is asked for: images and units have their own modules. Every way of not getting an answer is
 told apart: nobody listens (an OSError), the engine hangs (Unknown), it refuses (a status).
@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from sparkops.worker.calls import Refused, Unknown
+from sparkops.core.messages import Refused, Unknown
 
 SOCKET = "/var/run/docker.sock"
 KNOWN = (1, 48)
@@ -361,3 +361,13 @@ def containers(
 def quoted(name: str) -> str:
     """A name as part of a path; slashes and colons stay, as the engine wants them."""
     return urllib.parse.quote(name, safe="/:@")
+
+
+def unframed(data: bytes) -> bytes:
+    """A container's output without the engine's frames (one byte stream, three zeros, four bytes length)."""
+    parts = []
+    while len(data) >= 8:
+        size = int.from_bytes(data[4:8], "big")
+        parts.append(data[8 : 8 + size])
+        data = data[8 + size :]
+    return b"".join(parts)

@@ -7,17 +7,17 @@ Source: vLLM's INCConfig.get_layer_config (0.19 to 0.33): an exact name in `extr
 import re
 from typing import Any
 
-from sparkops.programs.build.tensor_plan import Draft
-from sparkops.worker.calls import Refused
+from sparkops.core.messages import Refused
+from sparkops.programs.build.tensor_plan import TensorPlan
 
 METHODS = ("auto-round", "intel/auto-round", "inc", "auto_round")
 _SPECIAL = set(r"*+?^$()[]{}|\\")
 UNQUANTISED = {"bits": 16, "data_type": "fp"}
 
 
-def config_of(draft: Draft) -> dict[str, Any]:
-    """The draft's quantization_config, {} where there is none."""
-    for place in (draft.config, draft.text_config):
+def config_of(plan: TensorPlan) -> dict[str, Any]:
+    """The plan's quantization_config, {} where there is none."""
+    for place in (plan.config, plan.text_config):
         found = place.get("quantization_config")
         if isinstance(found, dict):
             return found
@@ -46,11 +46,11 @@ def bits(config: dict[str, Any], module: str) -> int:
     return 16 if module.endswith("lm_head") else declared
 
 
-def _bits(value: Any, otherwise: int) -> int:
+def _bits(value: Any, default: int) -> int:
     if value is None:
-        return otherwise
+        return default
     if type(value) is not int:
-        raise Refused("quantization_config of the base has bits that are no number", hint="declare another revision")
+        raise Refused.of("quantization-bits-invalid", bits=repr(value))
     return value
 
 
@@ -63,6 +63,6 @@ def _matches(pattern: Any, module: str) -> bool:
         return False
 
 
-def note_step(draft: Draft, step: str, what: dict[str, Any]) -> None:
+def note_step(plan: TensorPlan, step: str, what: dict[str, Any]) -> None:
     """Write into config.json, under `sparkops`, what a step did; engines ignore keys that they don't know."""
-    draft.config.setdefault("sparkops", {})[step] = what
+    plan.config.setdefault("sparkops", {})[step] = what

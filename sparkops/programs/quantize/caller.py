@@ -1,0 +1,47 @@
+"""The caller's side of the quantize program: a job of a node, with the rights to use Docker."""
+
+import os
+import pwd
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparkops.programs import runner
+from sparkops.programs.checkpoints.index import Job
+from sparkops.programs.quantize import main
+from sparkops.programs.quantize.container import GRACE, name_of, remove
+
+PROGRAM = main.__name__
+
+
+class _Listener:
+    """Passes the program's progress to the job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def progress(self, message: Mapping[str, Any]) -> None:
+        self._job.progress(**message)
+
+    def notice(self, id: str, args: Mapping[str, Any]) -> None: ...
+    def record(self, value: Any) -> None: ...
+
+
+def quantize(spec: main.Spec, job: Job, pull: Callable[[str], None]) -> str:
+    """Run the program; `pull` pulls an image by its name where it is missing. Returns the output folder.
+
+    Raises Refused. A cancelled run leaves what the container wrote, for the next one.
+    """
+    while image := runner.run(PROGRAM, spec, _Listener(job), stop=job.cancelled, grace=2.0 * GRACE):
+        pull(image)
+    return spec["output"]
+
+
+def spec_of(options: dict[str, Any], base: str, output: str, owner: pwd.struct_passwd) -> main.Spec:
+    """What the program is given."""
+    return {"options": options, "base": base, "output": output, "user": owner.pw_uid}
+
+
+def discard(output: str) -> None:
+    """Stop and remove the container of an output folder that is no longer wanted. Raises Refused."""
+    if os.path.lexists(output):
+        remove(name_of(output))
