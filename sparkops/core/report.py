@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from sparkops.core.plan import Plan
 from sparkops.core.states import State
 
-Command: TypeAlias = Literal["plan", "drift", "apply", "build", "start", "stop", "restart", "adopt"]
+Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
 
 
