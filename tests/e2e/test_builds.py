@@ -133,11 +133,11 @@ def test_what_goes_wrong_is_told_with_the_step_and_nothing_is_published(
     filled.add_repo("org/fp8", models / "fp8")
     filled.fail("model-00001-of-00002*", Fault(size_delta=7))
     done = failed(shell)
-    assert "model-00001-of-00002.safetensors" in done and "are served where the manifest says" in done
+    assert "model-00001-of-00002.safetensors" in done and "are served, the manifest says" in done
     filled.heal()
 
     declare(shell, node, filled, "[hybrid: {donor: org/bf16}]")
-    assert "hybrid: 12 of 12 layers can't be taken from org/bf16@" in failed(shell)
+    assert "hybrid: 12 of 12 layers cannot be taken from org/bf16@" in failed(shell)
 
     node.tmpfs("/srv/models", "600k")
     declare(shell, node, filled, only)
