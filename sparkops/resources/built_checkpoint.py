@@ -67,7 +67,7 @@ class BuiltCheckpoint(OfRepository):
         return dataclasses.replace(self, manifest=self.learn()[0], donors=resolve_donors(self.steps, self.hub))
 
     def listed(self, commit: str, files: Sequence[Sequence[Any]]) -> Manifest:
-        """Files that a node tells of ([path, size, oid]), checked. Raises ManifestError."""
+        """Files that a node lists ([path, size, oid]), checked. Raises ManifestError."""
         try:
             listed = tuple(ManifestFile(str(path), int(size), str(oid)) for path, size, oid in files)
         except (TypeError, ValueError):
@@ -115,13 +115,13 @@ class BuiltCheckpoint(OfRepository):
         return self.inputs.request(self.asking(), self.manner, again=step.action == "replace")
 
     def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
-        """With the files that the source says the built one consists of; like any list from outside, it is checked."""
+        """With the files that the source lists; like any list from outside, it is checked."""
         act = {**act, "donors": []}
         if peer is None:
             return super().received(act, None)
         listed = self.listed(self.manifest.commit if self.manifest else "", peer.get("files", ()))
-        kept = {key: value for key, value in peer.items() if key != "files"}
-        return {**super().received(act, kept), "files": file_list(listed)}
+        source = {key: value for key, value in peer.items() if key != "files"}
+        return {**super().received(act, source), "files": file_list(listed)}
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         """Built by the node, or received from the one before it."""
@@ -131,5 +131,5 @@ class BuiltCheckpoint(OfRepository):
 
     def explain(self, found: Observed) -> str:
         if isinstance(found, Mapping) and found.get("identity") == "" and not found.get("missing"):
-            return f"the record in {self.name} is not the one that was published there; somebody edits it"
+            return f"the record in {self.name} is not the one that was published there; another process changes it"
         return ""

@@ -272,7 +272,7 @@ def test_a_gated_donor_is_refused(small: Path, eight: Donor, hub: Hub, tmp_path:
     Build(small, tmp_path / "staging", [SHARED], [gated]).run()
 
 
-def test_a_donor_of_another_model_fails_the_gate_and_its_bytes_are_not_kept(
+def test_a_donor_of_another_model_fails_the_check_and_its_bytes_are_dropped(
     small: Path, eight: Donor, hub: Hub, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"

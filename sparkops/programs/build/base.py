@@ -145,7 +145,7 @@ def head_of(read: Callable[[int, int], bytes], size: int, path: str, checkpoint:
 
 
 def entries(header: Header, origin: int, path: str) -> "Iterator[PlannedTensor]":
-    """A header's tensors as they are in their file. Equal words are kept once: a checkpoint has 300,000."""
+    """A header's tensors as they are in their file. Equal strings are stored once: a checkpoint has 300,000."""
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
     for each in header.tensors:
         shape = shapes.setdefault(each.shape, each.shape)

@@ -189,7 +189,7 @@ class Build:
         return sum(self._base.sizes[path] for path in plan.files if path not in written)
 
     def _check(self, checks: list[Check], wanted: Wanted) -> None:
-        """Run every check. What a donor sent and fails one is not kept."""
+        """Run every check. All that donors sent is dropped when one fails."""
         inputs = [entry for check in checks for entry in check.inputs]
         self._fetch(_stored(entry for entry in inputs if entry.size <= SMALL or _among(entry, wanted)))
         for number, check in enumerate(checks, 1):
@@ -346,7 +346,7 @@ def _among(entry: PlannedTensor, wanted: Wanted) -> bool:
 
 
 def _read_made(content: Computed, start: int, count: int, read: Callable[[PlannedTensor, int, int], bytes]) -> bytes:
-    """Bytes of what is made, for a step that stands on another's work."""
+    """Bytes of a computed tensor, for a step that builds on another."""
     inner: Read = lambda number, at, length: read(content.inputs[number], at, length)  # noqa: E731
     found = b""
     for begin, end in content.blocks():

@@ -75,7 +75,7 @@ class Scheme(NamedTuple):
 
 
 class LayerSettings:
-    """What the base's configuration sets for its integer layers: bits and groups, per layer, and how zeros are kept."""
+    """What the configuration sets for integer layers: bits and groups, per layer, and how zeros are stored."""
 
     def __init__(self, common: Mapping[str, Any], overrides: Mapping[str, Any], *, less_one: bool, gptq: bool) -> None:
         self.common, self.less_one = common, less_one
@@ -144,7 +144,7 @@ def _compiled(pattern: str) -> "re.Pattern[str]":
 
 
 def quantization_config(schemes: Mapping[str, Scheme | None]) -> dict[str, Any]:
-    """The compressed-tensors one of a model whose layers are quantized so; None: kept in 16 bits."""
+    """The compressed-tensors one of a model whose layers are quantized so; None: left in 16 bits."""
     targets = patterns(schemes)
     ignore = targets.pop(None, [])
     groups = {
@@ -166,7 +166,7 @@ def quantization_config(schemes: Mapping[str, Scheme | None]) -> dict[str, Any]:
 def patterns(schemes: Mapping[str, Scheme | None]) -> dict[Scheme | None, list[str]]:
     """Patterns for the layers of each scheme that fit these and none of the others.
 
-    Layers that differ by numbers alone are told by one pattern; where some of them are quantized otherwise, the first
+    Layers that differ by numbers alone share one pattern; where some of them are quantized otherwise, the first
     number (the decoder layer's) is spelled out, and every number where that doesn't tell them apart either.
     """
     quantized = [name for name, scheme in schemes.items() if scheme]

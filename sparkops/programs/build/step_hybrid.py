@@ -40,7 +40,10 @@ FUSED = (
     ("in_proj_qkv", "in_proj_z"),
     ("in_proj_b", "in_proj_a"),
 )
-"""Layers that the engine runs as one, and which must share one quantisation."""
+"""Layers that the engine runs as one, so they must share one quantization.
+
+Source: `packed_modules_mapping` of vLLM's qwen3_5 and qwen3_vl.
+"""
 _LAYER = re.compile(r"^(.*\.)?layers\.\d+\.")
 
 
@@ -115,7 +118,7 @@ def _expected(plan: TensorPlan, linear: Iterable[str]) -> set[str]:
 
 
 def _check_pairs(plan: TensorPlan, donor: DonorTensors, modules: list[str]) -> None:
-    """Each module stands in 16 bit in the base and in FP8 blocks of the same shape in the donor. Raises Refused."""
+    """Each module is in 16 bit in the base and in FP8 blocks of the same shape in the donor. Raises Refused."""
     places = plan.tensors()
     faults: list[tuple[str, str, dict[str, Any]]] = []
     for module in modules:
@@ -165,7 +168,7 @@ def _check_fused(plan: TensorPlan, modules: list[str]) -> None:
 
 
 def _check_declared(quantization: dict[str, Any], modules: list[str]) -> None:
-    """The engine looks for FP8 only where it takes a layer to be unquantised."""
+    """The engine expects FP8 only in layers that are declared as not quantized."""
     covered = [each for each in modules if bits(quantization, each) < 16]
     if covered:
         raise Refused.of("hybrid-config-contradicts-layers", layers=covered)
@@ -216,7 +219,7 @@ class EqualTensorCheck(Check):
 
 
 class SampleCheck(Check):
-    """Two blocks of a tensor, the last one and one more, dequantised and held against what they replace."""
+    """Two blocks of a tensor, the last one and one more, dequantized and compared with what they replace."""
 
     def __init__(self, mine: PlannedTensor, weight: PlannedTensor, scale: PlannedTensor) -> None:
         self.inputs = (mine, weight, scale)
@@ -260,7 +263,7 @@ class SampleCheck(Check):
 
 
 def _at(scale: PlannedTensor, row: int, column: int) -> tuple[int, int]:
-    """Where one scale stands in its tensor, and its bytes."""
+    """Offset of one scale in its tensor, and its bytes."""
     width = scale.size // max(1, scale.shape[0] * scale.shape[1])
     return (row * scale.shape[1] + column) * width, width
 

@@ -18,7 +18,7 @@ from sparkops.safetensors.parts import part_of
 AT_ONCE = 1 << 20
 """Values that are in memory at once."""
 INFINITE = {"BF16": 0x7F80, "F16": 0x7C00}
-"""From here on the bits of a magnitude stand for no number."""
+"""From here on the bits of a magnitude are infinities and NaN."""
 
 
 def apply(plan: TensorPlan, options: Any) -> None:

@@ -86,15 +86,15 @@ def _groups(entries: list[PlannedTensor]) -> list[list[PlannedTensor]]:
 
 
 def _declare(plan: TensorPlan, names: list[str]) -> None:
-    """Have quantization_config say that the MTP layers are not quantised. Raises Refused where it can't be said."""
+    """Declare in quantization_config that the MTP layers are not quantized. Raises Refused where that is unknown."""
     config = config_of(plan)
     modules = {module_of(name) for name in names}
     if is_autoround(config):
         extra = config.get("extra_config")
         extra = dict(extra) if isinstance(extra, dict) else {}
         if any(bits(config, module) < 16 for module in modules):
-            kept = {key: value for key, value in extra.items() if key not in modules}
-            config["extra_config"] = {EVERY: dict(UNQUANTISED), **kept}
+            others = {key: value for key, value in extra.items() if key not in modules}
+            config["extra_config"] = {EVERY: dict(UNQUANTISED), **others}
     elif config.get("quant_method") == "gptq":
         dynamic = config.get("dynamic")
         config["dynamic"] = {**(dynamic if isinstance(dynamic, dict) else {}), f"-:{EVERY}": {}}

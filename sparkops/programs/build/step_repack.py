@@ -21,13 +21,10 @@ from sparkops.core.messages import Refused
 from sparkops.programs.build.autoround_config import config_of
 from sparkops.programs.build.packed_tensors import InputOrderCheck, Offset, Shape, SymmetricZerosCheck, Transposed
 from sparkops.programs.build.quantization_config import LayerSettings, Scheme, layer_settings, quantization_config
+from sparkops.programs.build.step_hybrid import FUSED
 from sparkops.programs.build.tensor_plan import PlannedTensor, TensorPlan
 
 FP8_BLOCK = 128
-FUSED = (
-    ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("in_proj_qkv", "in_proj_z"), ("in_proj_b", "in_proj_a"),
-)  # fmt: skip
-"""Layers that the engine runs as one (`packed_modules_mapping` of vLLM's qwen3_5 and qwen3_vl)."""
 FLOATS = ("F32", "F16", "BF16")
 _PIECES = frozenset(("weight", "bias", "qweight", "scales", "qzeros", "g_idx", "weight_scale", "weight_scale_inv"))
 _STRANGE = frozenset(("weight_packed", "weight_shape", "weight_zero_point", "weight_global_scale", "weight_scale_2",
@@ -182,7 +179,7 @@ def _only(name: str, pieces: Module, needed: Sequence[str], besides: Iterable[st
 
 
 def _check_fused(schemes: dict[str, Scheme | None]) -> None:
-    """vLLM looks at one member of a fused layer and at one expert of a layer, and takes the rest to be alike."""
+    """vLLM reads one member of a fused layer and one expert of a layer, and assumes the same of the rest."""
     first: dict[str, str] = {}
     for name in schemes:
         stem, _, leaf = name.rpartition(".")

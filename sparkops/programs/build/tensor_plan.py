@@ -1,4 +1,4 @@
-"""A checkpoint as it is going to be: which tensor stands in which file, and where its bytes come from.
+"""A checkpoint as it is going to be: which tensor is in which file, and where its bytes come from.
 
 The steps of a build (`step_hybrid`, `step_mtp`, …) each change a plan and move no bytes; `build` writes it out and
 does not know what a step means. Pure values; `sparkops.safetensors` has checked the headers.
@@ -17,7 +17,7 @@ Read = Callable[[int, int, int], bytes]
 
 
 class Stored:
-    """Bytes `start` to `end` of a file, as they stand there. `origin` is -1 for the base, else the donor's number."""
+    """Bytes `start` to `end` of a file, unchanged. `origin` is -1 for the base, else the donor's number."""
 
     __slots__ = ("end", "origin", "path", "start")
 
@@ -98,7 +98,7 @@ class TensorPlan:
         self.notices.append((id, args))
 
     def tensors(self) -> dict[str, tuple[str, int]]:
-        """Where each tensor stands: file, and place in its list."""
+        """By tensor: its file, and its place in that list."""
         return {entry.name: (file, place) for file, all_ in self.files.items() for place, entry in enumerate(all_)}
 
     @property

@@ -16,7 +16,7 @@ from sparkops.safetensors.header import Broken, Header, Tensor, head, read_heade
 INDEX = "model.safetensors.index.json"
 _BLOCK = 16 << 20
 _ROUNDED = (".qweight", ".weight_packed")
-"""Ends of names that stand in place of `.weight`."""
+"""Ends of names that replace `.weight`."""
 
 
 def remove_duplicate_tensors(folder: str) -> int:

@@ -139,7 +139,7 @@ def take(output: int, base: int, identity: str) -> None:
 
 
 def _made() -> str:
-    """Where AutoRound put its files: into the folder it was told, or one below it that it named itself."""
+    """Where AutoRound put its files: the given folder, or one below it that it named itself."""
     for folder in (auto_round.OUT, *sorted(os.path.join(auto_round.OUT, name) for name in os.listdir(auto_round.OUT))):
         if os.path.isfile(os.path.join(folder, CONFIG)):
             return folder
