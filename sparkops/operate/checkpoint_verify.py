@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparkops.compile.compiler import compile as build
-from sparkops.core import events
+from sparkops.core import events, wording
 from sparkops.core.errors import ConnectionFailed, InventoryError, SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
@@ -96,4 +96,6 @@ def _one(node: str, session: Session, what: OfRepository, deep: bool, listener: 
         return Verified(node=node, folder=what.name, why=str(error), silent=isinstance(error, ConnectionFailed))
     told |= {key: tuple(map(str, told[key])) for key in ("missing", "wrong", "steps", "donors")}
     del told["manifest"]
+    for notice in told.pop("notices"):
+        listener(events.Notice(node=node, text=wording.words(*notice)[0]))
     return Verified(node=node, folder=what.name, built=isinstance(what, BuiltCheckpoint), **told)

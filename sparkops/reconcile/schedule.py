@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparkops.core import events
+from sparkops.core import events, wording
 from sparkops.core.errors import ConnectionFailed, Interrupted, NodeError, SparkopsError
 from sparkops.core.plan import Plan, Step
 from sparkops.core.report import Outcome, Result
@@ -195,7 +195,7 @@ class Schedule:
 
     def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
         if notice := progress.get("notice"):
-            self.listener(events.Notice(node=step.node, text=str(notice)))
+            self.listener(events.Notice(node=step.node, text=wording.notice(notice)))
             return
         self.listener(
             events.StepProgress(

@@ -53,7 +53,7 @@ def begin(key: str, module: str, args: State) -> State:
     folder = jobs.begin(f"relay {key} at {args['address']} for {args['fingerprint']}", module, "serve", args)
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
-        alive, port = jobs.alive(folder), jobs.said(folder).get("port")
+        alive, port = jobs.alive(folder), jobs.last_progress(folder).get("port")
         if not alive:
             jobs.outcome(folder)
             raise Refused("the relay ended already", hint="run apply again")
