@@ -67,9 +67,7 @@ def verify(
         node: {each.name: each for each in compiled.of(node) if isinstance(each, OfRepository)} for node in nodes
     }
     if not any(declared.values()):
-        raise InventoryError(
-            "no checkpoint is declared on these nodes", hint="declare checkpoint: {repository: …}, or name other nodes"
-        )
+        raise InventoryError.of("no-checkpoint-declared")
 
     def prove(node: str, session: Session) -> list[Verified]:
         return [_one(node, session, each, deep, listener) for each in declared[node].values()]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparkops.checkpoints.hub import ADDRESS, Hub, is_address
+from sparkops.checkpoints.hub import Hub, is_address
 from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step
@@ -71,17 +71,13 @@ class OfRepository(Passed):
         put = object.__setattr__
         validators.path(self.name, "the folder of a checkpoint", self.where)
         if self.name == "/":
-            raise InventoryError(
-                "a checkpoint can't be the root folder", where=self.where, hint="name a folder of its own"
-            )
+            raise InventoryError.of("checkpoint-at-root", where=self.where)
         if not isinstance(self.repository, str) or not is_repository(self.repository):
-            raise InventoryError(
-                f"{self.repository!r} is no repository", where=self.where, hint="it is written ORG/NAME"
-            )
+            raise InventoryError.of("hub-repository-name-invalid", where=self.where, repository=self.repository)
         if self.endpoint and not is_address(self.endpoint):
-            raise InventoryError(f"the endpoint {self.endpoint!r} is no address", where=self.where, hint=ADDRESS)
+            raise InventoryError.of("hub-endpoint-invalid", where=self.where, endpoint=self.endpoint)
         if self.commit and not is_commit(self.commit):
-            raise InventoryError(f"{self.commit!r} is no commit", where=self.where, hint="give all 40 digits")
+            raise InventoryError.of("commit-invalid", where=self.where, commit=self.commit)
         validators.one_of(self.only, "only", ("all", "indexed"), self.where)
         validators.one_of(self.verify, "verify", ("changed", "deep"), self.where)
         put(self, "revision", str(self.revision))

@@ -7,17 +7,14 @@ know manifests or folders.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import Protocol
 
 BLOCK = 1 << 20
 DROP = 64 << 20
 """After so many bytes the page cache of what was read is given back: the GPU shares the memory."""
 SPAN = 64 << 20
 """Bytes of a content after which the SHA-256 so far is recorded, which tells later where it is damaged."""
-
-Thing = TypeVar("Thing")
 
 
 class Hash(Protocol):
@@ -99,10 +96,3 @@ def drop_cache(handle: int, start: int, length: int) -> None:
     """Tell the kernel that these pages are not needed; a file system that can't is no matter."""
     with contextlib.suppress(OSError):
         os.posix_fadvise(handle, start, length, os.POSIX_FADV_DONTNEED)
-
-
-def on_all_cores(function: Callable[[Thing], object], things: Iterable[Thing]) -> None:
-    """Call it for each thing, side by side; the first error ends it."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done in [pool.submit(function, thing) for thing in things]:
-            done.result()

@@ -3,10 +3,11 @@
 import os
 from typing import Any
 
-from sparkops.programs.checkpoints.hashes import on_all_cores, read_oid
+from sparkops.programs.checkpoints.hashes import read_oid
 from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import Sources
 from sparkops.programs.fetch.existing import File, record_prefixes
+from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
 

@@ -5,9 +5,10 @@ import stat
 
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints.folder import status_of
-from sparkops.programs.checkpoints.hashes import on_all_cores, read_oid
+from sparkops.programs.checkpoints.hashes import read_oid
 from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import take_over
+from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
 

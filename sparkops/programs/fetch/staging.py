@@ -7,11 +7,12 @@ import os
 import stat
 
 from sparkops.programs.checkpoints.folder import status_of
-from sparkops.programs.checkpoints.hashes import on_all_cores, read_oid
+from sparkops.programs.checkpoints.hashes import read_oid
 from sparkops.programs.checkpoints.index import identity, lasting
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
 from sparkops.programs.fetch.existing import File, record_prefixes
 from sparkops.programs.fetch.partial_file import Content
+from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
 
