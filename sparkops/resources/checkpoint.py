@@ -6,13 +6,13 @@ the node itself, or is pushed by the controller; what lies on the node already i
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sparkops.checkpoints.hub import ADDRESS, Hub, is_address
+from sparkops.checkpoints.hub import Hub, is_address
 from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Occupied, Step
@@ -77,17 +77,13 @@ class OfRepository(Passed):
         put = object.__setattr__
         validators.path(self.name, "the folder of a checkpoint", self.where)
         if self.name == "/":
-            raise InventoryError(
-                "a checkpoint can't be the root folder", where=self.where, hint="name a folder of its own"
-            )
+            raise InventoryError.of("checkpoint-at-root", where=self.where)
         if not isinstance(self.repository, str) or not is_repository(self.repository):
-            raise InventoryError(
-                f"{self.repository!r} is no repository", where=self.where, hint="it is written ORG/NAME"
-            )
+            raise InventoryError.of("hub-repository-name-invalid", where=self.where, repository=self.repository)
         if self.endpoint and not is_address(self.endpoint):
-            raise InventoryError(f"the endpoint {self.endpoint!r} is no address", where=self.where, hint=ADDRESS)
+            raise InventoryError.of("hub-endpoint-invalid", where=self.where, endpoint=self.endpoint)
         if self.commit and not is_commit(self.commit):
-            raise InventoryError(f"{self.commit!r} is no commit", where=self.where, hint="give all 40 digits")
+            raise InventoryError.of("commit-invalid", where=self.where, commit=self.commit)
         validators.one_of(self.only, "only", ("all", "indexed"), self.where)
         validators.one_of(self.verify, "verify", ("changed", "deep"), self.where)
         put(self, "revision", str(self.revision))
@@ -170,6 +166,7 @@ class Checkpoint(OfRepository):
     source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
         the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
     adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
+    manifest, moved_to, left_out: not declared but learnt by `prepare`.
     """
 
     kind: ClassVar[str] = "checkpoint"
@@ -179,9 +176,9 @@ class Checkpoint(OfRepository):
     source: str = "hub"
     local: str = ""
     adopt: tuple[str, ...] = CACHES
-    manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
-    moved_to: str = field(default="", init=False, repr=False, compare=False)
-    unnamed: str = field(default="", init=False, repr=False, compare=False)
+    manifest: Manifest | None = field(default=None, repr=False, compare=False)
+    moved_to: str = field(default="", repr=False, compare=False)
+    left_out: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,10 +187,8 @@ class Checkpoint(OfRepository):
 
     def prepare(self) -> Checkpoint:
         """With its manifest. Raises HubError."""
-        ready = copy.copy(self)
-        for name, value in zip(("manifest", "moved_to", "unnamed"), self.learn(), strict=True):
-            object.__setattr__(ready, name, value)
-        return ready
+        manifest, moved_to, left_out = self.learn()
+        return dataclasses.replace(self, manifest=manifest, moved_to=moved_to, left_out=left_out)
 
     @property
     def passable(self) -> str:
@@ -240,8 +235,8 @@ class Checkpoint(OfRepository):
         if self.moved_to:
             told.append(f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name")
         held = found.get("manifest") if isinstance(found, Mapping) else None
-        if self.unnamed and self.manifest is not None and held != self.manifest.digest:
-            told.append(f"{self.id}: {self.unnamed}")
+        if self.left_out and self.manifest is not None and held != self.manifest.digest:
+            told.append(f"{self.id}: {self.left_out}")
         return tuple(told)
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
@@ -259,15 +254,15 @@ class Checkpoint(OfRepository):
         return {**super().received(act, peer), "mode": "fetch", "hub": {**act["hub"], "token": ""}}
 
     def _push(self, session: Session, act: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
-        answer = yield from session.stream("checkpoint.look", {"ask": self.ask(), "act": dict(act)})
-        missing = [(str(path), int(size), str(oid), int(there)) for path, size, oid, there in answer.get("missing", ())]
+        answer = yield from session.stream("checkpoint.missing", {"ask": self.ask(), "act": dict(act)})
+        missing = [(str(path), int(size), str(oid), int(pushed)) for path, size, oid, pushed in answer]
         total = sum(size for _, size, _, _ in missing)
         done = 0
-        for number, (path, size, oid, there) in enumerate(missing, 1):
+        for number, (path, size, oid, pushed) in enumerate(missing, 1):
             text = f"pushing {path} ({number} of {len(missing)})"
-            yield {"text": text, "done": done + there, "total": total}
-            place = {"folder": self.name, "oid": oid, "size": size, "offset": there}
-            for progress in session.send("checkpoint.put", place, _chunks(self._local(path, size), there)):
+            yield {"text": text, "done": done + pushed, "total": total}
+            content = {"folder": self.name, "oid": oid, "size": size, "offset": pushed}
+            for progress in session.send("checkpoint.put", content, _chunks(self._local(path, size), pushed)):
                 yield {"text": text, "done": done + (progress.get("done") or 0), "total": total}
             done += size
 
@@ -278,10 +273,13 @@ class Checkpoint(OfRepository):
             return self.hub.download(self.repository, self.manifest.commit, path)
         found = Path(self.local).expanduser() / path
         if not found.is_file() or found.stat().st_size != size:
-            raise ConvergeFailed(
-                f"{found} is not there with the {size} bytes of {self.repository}@{self.manifest.commit[:12]}",
+            raise ConvergeFailed.of(
+                "local-file-missing",
                 where=self.where,
-                hint="complete the folder on this machine, or leave `local` undeclared",
+                path=str(found),
+                size=size,
+                repository=self.repository,
+                commit=self.manifest.commit[:12],
             )
         return found
 

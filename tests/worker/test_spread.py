@@ -193,7 +193,7 @@ def test_a_source_that_ends_without_the_content_is_named_with_its_reason(ground:
     port = ground.relay()
     with pytest.raises(Refused, match="model-2.*status 404"):
         apply(ground.source)
-    with pytest.raises(Refused, match=r"n1, which it was to come from, ended without model-2.*given up after 6"):
+    with pytest.raises(Refused, match=r"n1, which it was to come from, ended without model-2.*hub-not-answering"):
         ground.receive(port)
     hub.heal()
     hub.forget()
@@ -286,8 +286,10 @@ def test_wrong_content_is_refused_and_names_the_node(ground: Ground) -> None:
     apply(ground.source)
     assert ground.source.manifest is not None
     port = Lying(ground, {numbers(ground.source)["model-1.safetensors"]: os.urandom(700_001)}).port
-    with pytest.raises(Refused, match=r"model-1.safetensors from n1 over 127.0.0.1: its content is sha256:.*twice"):
+    with pytest.raises(Refused) as caught:
         ground.receive(port)
+    assert caught.value.id == "peer-content-wrong"
+    assert caught.value.values["file"] == "model-1.safetensors from n1 over 127.0.0.1"
     assert not Path(ground.receiver.name).exists()
 
 
@@ -375,8 +377,9 @@ def test_a_killed_receiver_and_a_killed_relay_are_resumed(ground: Ground, hub: H
     (relay,) = [each for each in jobs.running() if each["key"].startswith("relay ")]
     os.killpg(relay["pid"], signal.SIGKILL)
     assert gone(port)
-    with pytest.raises(Refused, match=r"nothing listens there any more.*given up"):
+    with pytest.raises(Refused) as caught:
         ground.receive(port)
+    assert caught.value.id == "peer-not-answering"
     ground.receive(ground.relay())
     assert content(ground.receiver) == held
     assert hub.bytes_sent() == 0

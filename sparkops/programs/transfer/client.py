@@ -10,11 +10,14 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sparkops.core.messages import Refused
 from sparkops.programs.fetch.http import Remote, Retry
 from sparkops.programs.transfer import tls as passage
-from sparkops.worker.calls import Call, Refused
+
+if TYPE_CHECKING:
+    from sparkops.worker.calls import Call
 
 POLL = 0.2
 """Seconds until a file that is not proven there yet is asked for again."""
@@ -34,8 +37,8 @@ class Peer:
     `way` tells people how it is reached (`spark-01 over 192.168.100.1`).
     """
 
-    silent = "run apply again: nothing that arrived is lost"
-    damaged = "look at that node's disk and memory (sparkops checkpoint verify), then run apply again"
+    unavailable = "peer-not-answering"
+    wrong_content = "peer-content-wrong"
 
     def __init__(self, order: dict[str, Any], files: list[tuple[str, int, str]]) -> None:
         self.node, self.address, self.port = str(order["node"]), str(order["address"]), int(order["port"])
@@ -122,7 +125,7 @@ class Client:
         if status == 206 and self._open is not None:
             if headers.get("content-range") != f"bytes {start}-{end - 1}/{remote.size}":
                 self.close()
-                raise Refused(f"{remote.label}: another range was answered than the one asked for", hint=Peer.damaged)
+                raise Refused(f"{remote.label}: another range was answered than the one asked for")
             return Body(self._open, self._buffer, start, end, first)
         text = self._text(headers, first)
         if status == 425:
@@ -234,7 +237,7 @@ def _words(peer: Peer, error: Exception) -> str:
     return f"the connection to {peer.way} failed ({getattr(error, 'strerror', None) or error or type(error).__name__})"
 
 
-def reach(call: Call, args: dict[str, Any]) -> None:
+def reach(call: "Call", args: dict[str, Any]) -> None:
     """Try whether the relay of `{node, address, port}` can be reached from here. Raises Refused `address`."""
     try:
         socket.create_connection((args["address"], args["port"]), TRY).close()

@@ -14,9 +14,10 @@ import time
 from typing import Any
 
 from sparkops.core import frames
+from sparkops.programs import users
 from sparkops.programs.checkpoints import hashes
-from sparkops.programs.checkpoints import verify as proof
-from sparkops.programs.checkpoints.folder import Place
+from sparkops.programs.checkpoints.folder import CheckpointFolder
+from sparkops.programs.checkpoints.index import Index, identity, lasting
 from sparkops.programs.fetch.partial_file import STORE
 from sparkops.programs.transfer import server
 from sparkops.worker.calls import Call
@@ -42,12 +43,12 @@ def begin(call: Call, args: State) -> State:
 
 def serve(job: jobs.Job, args: State) -> State:
     """The job; see `passing.serve`."""
-    place = Place(args["folder"])
+    place = CheckpointFolder(args["folder"])
     existing = place.open()
-    who = proof.who_of(args["owner"], existing)
+    who = users.owner_of(args["owner"], existing)
     if existing is not None:
         os.close(existing)
-    work = job.beside(f"checkpoint {place.folder}")
+    work = job.beside(f"checkpoint {place.path}")
     return server.serve(
         job,
         args,
@@ -57,25 +58,25 @@ def serve(job: jobs.Job, args: State) -> State:
     )
 
 
-def _tell(channel: socket.socket, place: Place, args: State, work: str) -> None:
+def _tell(channel: socket.socket, place: CheckpointFolder, args: State, work: str) -> None:
     """Answer the child's look: the folders as descriptors, what is proven, and how the checkpoint's job (`work`) is."""
     published = place.open()
     staging = _open_or_none(place.beside(place.partial))
     proven: dict[str, str] = {}
     if published is not None:
-        index = hashes.Index(args["state_dir"], place.folder)
+        index = Index(args["state_dir"], place.path)
         for path, size, oid in args["files"]:
             with contextlib.suppress(OSError):
                 status = os.stat(path, dir_fd=published, follow_symlinks=False)
                 known = index.find(status)
                 if known is not None and known[0] == oid and status.st_size == size:
-                    proven[path] = hashes.identity(status)
+                    proven[path] = identity(status)
     state = {
         "proven": proven,
         "published": published is not None,
         "working": jobs.alive(work),
         "why": jobs.failure(work),
-        "text": str(jobs.said(work).get("text") or ""),
+        "text": str(jobs.last_progress(work).get("text") or ""),
     }
     handles = [each for each in (published, staging) if each is not None]
     try:
@@ -146,12 +147,12 @@ class Holdings:
         stored = os.path.join(STORE, oid.replace(":", "-"))
         handle = self._file(self._staging, stored, size)
         if handle is not None:
-            if _noted(self._staging, stored) == hashes.lasting(os.fstat(handle)):
+            if _noted(self._staging, stored) == lasting(os.fstat(handle)):
                 return handle
             os.close(handle)
         handle = self._file(self._published, path, size)
         if handle is not None:
-            if self._proven.get(path) == hashes.identity(os.fstat(handle)):
+            if self._proven.get(path) == identity(os.fstat(handle)):
                 return handle
             os.close(handle)
         return None

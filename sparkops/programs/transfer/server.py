@@ -54,7 +54,7 @@ def begin(key: str, module: str, args: State) -> State:
     folder = jobs.begin(name, module, "serve", args)
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
-        alive, port = jobs.alive(folder), jobs.said(folder).get("port")
+        alive, port = jobs.alive(folder), jobs.last_progress(folder).get("port")
         if alive and port and _listens(args["address"], port):
             return {"port": port}
         if not alive:

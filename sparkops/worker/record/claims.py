@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.programs import atomic
 from sparkops.worker.calls import Refused
 from sparkops.worker.record import claim_records
 
@@ -118,30 +119,11 @@ def _path(state_dir: str, cluster: str) -> str:
 def _write(state_dir: str, cluster: str, record: dict[str, Any]) -> None:
     for each in (state_dir, os.path.join(state_dir, "claims")):
         os.makedirs(each, mode=0o700, exist_ok=True)
-    write(_path(state_dir, cluster), json.dumps(record, indent=1, sort_keys=True).encode(), 0o600)
+    atomic.write(_path(state_dir, cluster), json.dumps(record, indent=1, sort_keys=True).encode(), 0o600)
 
 
 def make_key(state_dir: str) -> None:
     """See that the node has a key of its own."""
     if not claim_records.node_key(state_dir):
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
-        write(os.path.join(state_dir, "key"), os.urandom(32), 0o600)
-
-
-def write(path: str, data: bytes, mode: int) -> None:
-    """Write beside, fsync, rename: the old content or the new one, never a part."""
-    beside = os.path.join(os.path.dirname(path), f".sparkops-{os.urandom(8).hex()}")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, path) from None
-        raise
+        atomic.write(os.path.join(state_dir, "key"), os.urandom(32), 0o600)

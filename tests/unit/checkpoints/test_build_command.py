@@ -14,9 +14,9 @@ import pytest
 from sparkops.cli.app import run
 from sparkops.operate.checkpoint_build import Checked, StepCheck
 from sparkops.operate.checkpoint_verify import Verified
+from sparkops.programs.disk import free
 from sparkops.reports.checkpoint import render_build_check, render_verified
 from sparkops.reports.text import Plain, Printer
-from sparkops.worker.system.progress import free_space
 from tests.lab.hub import Hub
 from tests.worker import checkpoints_made as made
 
@@ -185,7 +185,7 @@ def test_check_says_that_there_is_no_room() -> None:
 
 
 def test_room_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
-    assert abs(free_space(str(tmp_path / "not" / "yet")) - free_space(str(tmp_path))) < 1 << 30
+    assert abs(free(str(tmp_path / "not" / "yet")) - free(str(tmp_path))) < 1 << 30
 
 
 @pytest.mark.parametrize(
