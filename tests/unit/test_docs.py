@@ -32,8 +32,17 @@ WRITTEN = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "bench").glob
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), f"{page.name} links to {path}"
+        assert not anchor or anchor in anchors(linked.read_text()), f"{page.name} links to {target}"
+
+
+def anchors(text: str) -> list[str]:
+    """The anchors that a page's headings get on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings]
 
 
 def test_every_test_that_a_page_names_is_there() -> None:
