@@ -164,7 +164,7 @@ class _Reader:
         word = next(iter(content))
         where = self.document.where_key((*path, word))
         kind = self._kind(word, content, where)
-        known = {field.name for field in fields(kind) if field.init} - _BASE
+        known = {field.name for field in fields(kind) if field.init and field.compare} - _BASE
         for key in content:
             if key not in (word, *known, *CONTROL) or (key == "template" and "content" not in known):
                 self.faults.add(

@@ -28,11 +28,11 @@ from sparkops.models import build_steps
 from sparkops.programs import runner
 from sparkops.programs.build import caller as build_program
 from sparkops.programs.build.state import observe
+from sparkops.programs.checkpoints import RECORD
 from sparkops.programs.fetch import caller as fetch_program
 
 NAMELESS = "local"
 """The repository that a record names where the base is a folder of unknown origin."""
-RECORD = ".sparkops/manifest.json"
 DOWNLOAD = {"connections": 6, "segment": 64 << 20, "stall": 30.0}
 
 
