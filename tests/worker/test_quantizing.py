@@ -15,7 +15,8 @@ from sparkops.core.messages import Refused
 from sparkops.models import quantize_step
 from sparkops.programs import docker
 from sparkops.programs.build.base import Base
-from sparkops.programs.quantize import auto_round, auto_round_resume, container, folder
+from sparkops.programs.protocol import Output
+from sparkops.programs.quantize import auto_round, auto_round_resume, container, folder, main
 from tests.lab import model as tiny
 
 LOG = (
@@ -207,7 +208,8 @@ def test_calibration_data_that_can_not_be_had_is_refused_at_once(base: Path, dat
 
 def written(output: Path, base: Path, **config: Any) -> Path:
     """What a container left: the base's files with another config.json, in a folder that AutoRound named."""
-    folder.prepare(opened(output), "quantize:1")
+    if not (output / "out").exists():
+        folder.prepare(opened(output), "quantize:1")
     made = output / "out" / "base-w4g128"
     made.mkdir()
     for path in base.iterdir():
@@ -321,3 +323,41 @@ def test_another_order_begins_with_an_empty_folder(base: Path, output: Path) -> 
     assert made.exists()
     folder.prepare(opened(output), "quantize:2")
     assert list((output / "out").iterdir()) == []
+
+
+# The program, with an engine whose container ends at once
+
+
+def test_the_program_asks_for_its_image_then_runs_takes_and_removes_the_container(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, engine, calls = tmp_path / "built-quantized", dict[str, Any](), list[str]()
+
+    def act(method: str, path: str, body: Any = None, **_: Any) -> None:
+        calls.append(f"{method} {path.rpartition('/')[2] if method == 'POST' else 'remove'}")
+        if path.endswith("/create"):
+            engine["container"] = {
+                "Config": body,
+                "State": {"Running": False, "Status": "exited", "ExitCode": 0},
+            }
+        if path.endswith("/start"):
+            written(output, base)
+        if method == "DELETE":
+            engine.pop("container", None)
+
+    monkeypatch.setattr(docker, "act", act)
+    monkeypatch.setattr(docker, "request", lambda *_, **__: (200, b""))
+    monkeypatch.setattr(docker, "inspect_container", lambda name, **_: engine.get("container"))
+    monkeypatch.setattr(docker, "inspect_image", lambda name, **_: engine.get("image"))
+    monkeypatch.setattr(container, "POLL", 0.01)
+    chosen = options(iters=0, plain_rtn=True, memory=0.001)
+    spec: main.Spec = {"options": chosen, "base": str(base), "output": str(output), "user": os.getuid()}
+    said = Output(os.open(os.devnull, os.O_WRONLY))
+    assert main.work(spec, said) == chosen["image"]
+    engine["image"] = {"Id": "sha256:1"}
+    assert main.work(spec, said) == ""
+    assert calls == ["POST create", "POST start", "POST stop", "DELETE remove"]
+    assert json.loads((output / "config.json").read_text())["quantization_config"] == {"bits": 4}
+    calls.clear()
+    assert main.work(spec, said) == ""
+    assert calls == ["POST stop", "DELETE remove"]
