@@ -22,6 +22,7 @@ class Mount(Resource):
     """
 
     kind: ClassVar[str] = "mount"
+    reads: ClassVar[Mapping[str, str]] = {"options": "list of text"}
     removal_hint: ClassVar[str] = "`umount {name}` and its line in /etc/fstab, on the node"
     exclusive: ClassVar[str] = "fstab"
     interrupts: ClassVar[frozenset[str]] = frozenset({"source", "fstype"})

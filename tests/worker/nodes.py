@@ -48,6 +48,7 @@ def apply(resource: Resource) -> list[str]:
         "id": resource.id,
         "ask": ask,
         "before": before,
+        "volatile": sorted(resource.volatile),
         "want": want,
         "action": action,
         "act": resource.act(step),

@@ -67,6 +67,7 @@ def test_a_program_that_takes_too_long_is_stopped() -> None:
 def test_a_program_that_leaves_the_check_failing_is_a_failure(tmp_path: Path) -> None:
     one = declared(check=["false"], run=["true"])
     args = {"kind": "command", "id": one.id, "ask": one.ask(), "before": {"ok": False}, "want": {"ok": True}}
+    args["volatile"] = ["why"]
     after = dispatch.converge(call(), {**args, "action": "update", "act": {"run": ["true"], "timeout": 5}})
     assert after["found"]["ok"] is False
     assert "yet false ended with 1" in one.explain(after["found"])

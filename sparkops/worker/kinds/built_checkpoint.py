@@ -24,8 +24,6 @@ from sparkops.worker.record import claims
 from sparkops.worker.system import jobs
 from sparkops.worker.system import privileges as rights
 
-VOLATILE = frozenset({"hashed"})
-
 State = dict[str, Any]
 Files = list[list[Any]]
 

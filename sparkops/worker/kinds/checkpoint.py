@@ -21,8 +21,6 @@ from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import jobs
 from sparkops.worker.system import privileges as rights
 
-VOLATILE = frozenset({"hashed"})
-
 State = dict[str, Any]
 
 

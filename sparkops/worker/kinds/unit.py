@@ -12,7 +12,6 @@ from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claim_records, claims
 from sparkops.worker.system import docker, processes, safe_path
 
-VOLATILE = frozenset({"state", "result", "restarts", "text"})
 UNITS = "/etc/systemd/system"
 STAMPS = "/run/sparkops/units"
 PROC = "/proc"
