@@ -21,6 +21,7 @@ from sparkops.core.secrets import Content, Secret, SecretRef
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.inventory import Inventory, Node, Service
+from sparkops.inventory.limit import select
 from sparkops.inventory.secrets import Masked
 from sparkops.inventory.validate import missing
 from sparkops.resources.resource import Resource
@@ -80,7 +81,7 @@ def compile_inventory(
         if name not in inventory.roles:
             raise InventoryError(f"there is no role {name!r}", hint=suggest(name, inventory.roles))
     _check_order(inventory.roles)
-    nodes = inventory.limit(limit)
+    nodes = select(inventory, limit)
     compiler = _Compiler(inventory, (secrets or Masked()).resolve)
     table = _Table()
     for node in nodes:

@@ -22,12 +22,11 @@ It must not know who prints them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sparkops.core.wording import FrontEnd, words
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+_Error = TypeVar("_Error", bound="SparkopsError")
 
 
 class SparkopsError(Exception):
@@ -47,11 +46,17 @@ class SparkopsError(Exception):
         self.args_by_name: Mapping[str, Any] = {}
 
     @classmethod
-    def of(cls, id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: Any) -> Self:
+    def of(cls: type[_Error], id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: Any) -> _Error:
         """The error of an id in `knowledge/errors/`, with its arguments; the words are made from both."""
         what, hint = words(id, args, front_end)
         error = cls(what, where=where, hint=hint)
         error.id, error.args_by_name = id, args
+        return error
+
+    def at(self: _Error, where: str) -> _Error:
+        """The same error for another place."""
+        error = type(self)(self.what, where=where, hint=self.hint)
+        error.id, error.args_by_name = self.id, self.args_by_name
         return error
 
     def __str__(self) -> str:

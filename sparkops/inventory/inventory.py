@@ -5,8 +5,9 @@ Plain frozen values. They must not know how the file was read, nor what a role d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +74,20 @@ class Accept:
     id: str
     reason: str
     until: str = ""
+
+    @property
+    def words(self) -> str:
+        """The reason, with the last day where there is one."""
+        return f"{self.reason} (until {self.until})" if self.until else self.reason
+
+    def expired(self, today: date) -> bool:
+        """Whether the last day is over."""
+        return bool(self.until) and self.until < today.isoformat()
+
+
+def accepting(entries: Iterable[Accept], today: date, *ids: str) -> Accept | None:
+    """The first entry for one of these ids that is valid on that day."""
+    return next((each for each in entries if each.id in ids and not each.expired(today)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,12 +164,6 @@ class Inventory:
     def services_on(self, node: str) -> tuple[Service, ...]:
         """The services that name a node, in the order of the file."""
         return tuple(service for service in self.services.values() if node in service.nodes)
-
-    def limit(self, patterns: Sequence[str] | str | None) -> tuple[str, ...]:
-        """The nodes that `--limit` means, whole services with their closure; all nodes without a pattern."""
-        from sparkops.inventory.limit import select
-
-        return select(self, patterns)
 
 
 def ordered(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:

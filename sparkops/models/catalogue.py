@@ -1,6 +1,6 @@
 """The models that are known, and those in a folder: geometry, how their checkpoints are stored, what was published.
 
-`find` takes what stands after `vllm serve`: a repository, a model's name, or a folder with a config.json. One YAML
+`find` takes the argument of `vllm serve`: a repository, a model's name, or a folder with a config.json. One YAML
 file a model under `knowledge/models/` (its shape: `knowledge/model.schema.json`, checked of one's own files as they are
 read, of the bundled ones in the tests). It must not know an engine.
 """
@@ -14,11 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparkops.core.data import bundled, folders
 from sparkops.core.errors import InventoryError
-from sparkops.models import model_file, quantisation, tensors
+from sparkops.models import knowledge_file, quantisation, tensors
 from sparkops.models.geometry import Geometry, of_config
 from sparkops.models.quantisation import Quantisation
 from sparkops.models.tensors import Weights
@@ -36,7 +34,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
 @dataclass(frozen=True, slots=True)
 class Repository:
     """A published checkpoint. `weight_bytes` is its published size in bytes (0: none known), `unverified` what of it
-    nobody has checked."""
+    is not verified."""
 
     id: str
     quantisation: Quantisation
@@ -63,8 +61,8 @@ class Speed:
 class Model:
     """What is known of a model that was asked for.
 
-    `mtp_weights` is None where nobody knows whether the checkpoint has the prediction head's weights. `weights` are the
-    exact sizes, where the folder's tensor headers could be read; `published_bytes` is 0 where no size is known.
+    `mtp_weights`: whether the checkpoint has the prediction head's weights; None: not known. `weights` are the exact
+    sizes, where the folder's tensor headers could be read; `published_bytes` is 0 where no size is known.
     """
 
     name: str
@@ -81,7 +79,7 @@ class Model:
 
     @property
     def verified(self) -> bool:
-        """Whether nothing of it is said to be unverified."""
+        """Whether nothing about it is marked unverified."""
         return not self.unverified
 
     @property
@@ -127,9 +125,9 @@ def of_folder(folder: Path) -> Model:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InventoryError(f"it can't be read: {error}", where=str(path), hint="give the model's own file") from None
+        raise InventoryError.of("model-config-unreadable", where=str(path), error=error) from None
     if not isinstance(config, dict):
-        raise InventoryError("it holds no mapping", where=str(path), hint="give the model's own file")
+        raise InventoryError.of("model-config-not-mapping", where=str(path))
     weights = tensors.of_folder(folder)
     return Model(
         name=folder.resolve().name,
@@ -158,19 +156,13 @@ def _entries(beside: Path | None) -> Iterator[Mapping[str, Any]]:
 
 @cache
 def _read(path: Path, own: bool) -> Mapping[str, Any]:
-    """What a file says. Raises InventoryError; what is in the user's `own` is checked key by key."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
-    if not isinstance(content, dict) or "name" not in content or not isinstance(content.get("geometry"), dict):
-        raise InventoryError(
-            "a model needs at least a `name` and a `geometry`",
-            where=str(path),
-            hint="compare it with knowledge/models/qwen3.5-122b-a10b.yml",
-        )
+    """The content of a file. Raises InventoryError; what is in the user's `own` is checked key by key."""
+    content = knowledge_file.read(path)
+    if "name" not in content or not isinstance(content.get("geometry"), dict):
+        raise InventoryError.of("model-file-incomplete", where=str(path))
     if own:
+        from sparkops.models import model_file  # jsonschema costs a third of a command's start
+
         model_file.check(content, str(path))
     return content
 

@@ -1,7 +1,7 @@
 """What one version of the engine knows by name, and its laws: the typed view of `knowledge/engines/`.
 
-One file a version, complete in itself, so that a new version is a data change: whoever judges asks a law by name and
-never compares versions. It must not know a model, a line or a node.
+A new version is a page of data: a rule asks for a law by its name and never compares versions. This module must not
+know a model, a line or a node.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sparkops.core.data import folders
 from sparkops.core.errors import InventoryError
+from sparkops.models import knowledge_file
+from sparkops.models.engine_pages import engine_content, engine_files, version_key
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
+TAG_VERSION = re.compile(r"(?:^|[^0-9A-Za-z])v?(\d+\.\d+\.\d+|0\.\d+)(?![0-9])")
 DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
     "decimal",
     "several",
@@ -28,7 +28,6 @@ DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
     "text",
     "loose",
 )
-NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Engine:
 
     `flags` maps each flag to how it is read: pair (--x, --no-x), switch (no value), integer, size (also 8k, 20G),
     length (also auto), decimal, several (words), integers, json, json_or_text, text, loose (of unknown shape).
-    `inverse` maps a flag to the one that it turns off; `exact` says whether this very version is listed.
+    `inverse` maps a flag to the one that it turns off; `exact`: whether this very version is listed.
     `attention` maps the backends that may serve a model to the KV types that they take on a GB10, in its order.
     `attention_refused` maps the backends that no such model gets on a GB10 to the engine's words.
     `quantization` maps a checkpoint's method to what the engine makes of it.
@@ -78,18 +77,16 @@ class Engine:
 
     @property
     def later(self) -> bool:
-        """Whether the version asked for is older than all that are listed, so that a later one stands in for it."""
-        return _key(self.asked) < _key(self.version)
+        """Whether the version asked for is older than all that are listed, so that a later one is used instead."""
+        return version_key(self.asked) < version_key(self.version)
 
     def law(self, name: str) -> Any:
         """A law by its name. Raises InventoryError for an engine file that lacks it."""
         try:
             return self.behaviour[name]
         except KeyError:
-            raise InventoryError(
-                f"the engine file of {self.version} has no law {name!r}",
-                where=f"knowledge/engines/{self.version}.yml",
-                hint="add it under `behaviour`, as the other versions have it",
+            raise InventoryError.of(
+                "engine-law-missing", where=f"knowledge/engines/{self.version}.yml", version=self.version, law=name
             ) from None
 
 
@@ -99,19 +96,26 @@ def engine(version: str, beside: Path | None = None) -> Engine:
     A leading `v` and what follows the numbers (`+cu130`, `-aarch64`, `.dev3`, `rc1`) do not count. Raises
     InventoryError for a word that is no version.
     """
-    wanted = _key(version)
+    wanted = version_key(version)
     if not wanted:
-        raise InventoryError(f"{version!r} is no engine version", hint="write it as the engine does, like 0.26.0")
+        raise InventoryError.of("engine-version-invalid", version=version)
     listed = versions(beside)
-    earlier = [each for each in listed if _key(each) <= wanted]
+    earlier = [each for each in listed if version_key(each) <= wanted]
     chosen = earlier[-1] if earlier else listed[0]
     clean = ".".join(str(number) for number in wanted)
-    return _read(_files(beside)[chosen], chosen if wanted == _key(chosen) else clean)
+    return _read(chosen, chosen if wanted == version_key(chosen) else clean, beside)
 
 
 def versions(beside: Path | None = None) -> tuple[str, ...]:
     """The listed versions, oldest first."""
-    return tuple(sorted(_files(beside), key=_key))
+    return tuple(sorted(engine_files(beside), key=version_key))
+
+
+def version_of_image(reference: str) -> str:
+    """The version of vLLM that an image's tag names, like 0.26.0; "" where it names none."""
+    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
+    found = TAG_VERSION.search(tag) if "vllm" in reference.lower() else None
+    return found[1] if found else ""
 
 
 def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] | None:
@@ -120,36 +124,11 @@ def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] |
     return (holding[0], holding[-1]) if holding else None
 
 
-def _key(version: str) -> tuple[int, ...]:
-    """The numbers of a version, `0.26` being `0.26.0`; () for a word that is none."""
-    head = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
-    numbers = tuple(int(number) for number in NUMBER.findall(head[1])) if head else ()
-    return numbers + (0,) * (3 - len(numbers)) if numbers else ()
-
-
 @cache
-def _files(beside: Path | None) -> Mapping[str, Path]:
-    found: dict[str, Path] = {}
-    for folder in folders("knowledge", beside):
-        for path in sorted((folder / "engines").glob("*.yml")):
-            found.setdefault(path.stem, path)
-    return found
-
-
-@cache
-def _read(path: Path, asked: str) -> Engine:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # the safe loader in C, or the safe one
+def _read(version: str, asked: str, beside: Path | None) -> Engine:
+    content = engine_content(version, beside)
+    with knowledge_file.in_shape_of("engine.schema.json", engine_files(beside)[version]):
         return _engine(content, asked)
-    except yaml.YAMLError as error:
-        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InventoryError(
-            f"not of the shape of engine.schema.json: {error}",
-            where=str(path),
-            hint="compare it with a bundled file of knowledge/engines/",
-        ) from None
 
 
 def _engine(content: Mapping[str, Any], asked: str) -> Engine:

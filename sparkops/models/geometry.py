@@ -1,4 +1,4 @@
-"""The shape of a model, as its `config.json` says it: layers, heads, experts, state; and the parameters of each part.
+"""The shape of a model, as its `config.json` gives it: layers, heads, experts, state; and the parameters of each part.
 
 It must not know an engine, a quantisation or a memory: `hybrid_cache`, `quantisation` and `sparkops.fit` build on it.
 """
@@ -89,7 +89,7 @@ class Geometry:
 
     `layers` names each layer's kind in order: full_attention, sliding_attention or linear_attention (gated delta net).
     `target_layers` is how many layers the model has that this one drafts for, `tapped_layers` from how many it reads.
-    `gaps` says what the configuration has that these sizes do not describe; parameters are then not known.
+    `gaps` lists what the configuration has that these sizes do not describe; parameters are then not known.
     """
 
     architectures: tuple[str, ...]
@@ -146,7 +146,7 @@ class Geometry:
 
     @cached_property
     def parameters(self) -> Mapping[str, int]:
-        """Parameters of each part; biases are left out. Sources: checkpoints.md c.2 (tensor names), e.1 (sizes).
+        """Parameters of each part; biases are left out. Source of names and sizes: vLLM 0.33 models qwen3_5.
 
         `experts` are the routed ones, all of them. `mtp_…` is the prediction head, which shares embedding and head.
         """
@@ -169,6 +169,11 @@ class Geometry:
             "vision": self.vision_parameters,
         }
         return {part: count for part, count in parts.items() if count}
+
+    def uneven(self, ranks: int) -> Mapping[str, int]:
+        """The heads that cannot be split evenly over so many ranks: which ones, and how many there are."""
+        counts = {"attention heads": self.heads, "linear value heads": self.linear_value_heads}
+        return {what: count for what, count in counts.items() if count % ranks}
 
     @property
     def text_parameters(self) -> int:
@@ -219,11 +224,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
     keys = _Keys({**config, **text} if isinstance(text, Mapping) else config, where)
     hidden, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
     if not keys.first("head_dim") and hidden < heads:
-        raise InventoryError(
-            f"hidden_size {hidden} is less than num_attention_heads {heads}",
-            where=where,
-            hint="compare it with the model's own config.json",
-        )
+        raise InventoryError.of("model-heads-wider-than-hidden", where=where, hidden=hidden, heads=heads)
     layers = _layers(keys)
     experts = keys.first("num_experts", "n_routed_experts", "num_local_experts")
     vision = config.get("vision_config")
@@ -263,7 +264,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
 
 
 class _Keys:
-    """Reads sizes of one configuration, and says which is missing."""
+    """Reads sizes of one configuration; a missing one is an error that names it."""
 
     def __init__(self, content: Mapping[str, Any], where: str) -> None:
         self.content = content
@@ -279,33 +280,21 @@ class _Keys:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
-                raise InventoryError(
-                    f"{key} is {value!r}, not a size",
-                    where=self.where,
-                    hint="compare it with the model's own config.json",
-                )
+                raise InventoryError.of("model-size-invalid", where=self.where, key=key, value=value)
             return value
         return 0
 
     def size(self, key: str) -> int:
         value = self.first(key)
         if not value:
-            raise InventoryError(
-                f"it has no {key}",
-                where=self.where,
-                hint="give the config.json of a transformer, as its repository has it",
-            )
+            raise InventoryError.of("model-size-missing", where=self.where, key=key)
         return value
 
 
 def _layers(keys: _Keys) -> tuple[str, ...]:
     count = keys.size("num_hidden_layers")
     if count > MOST_LAYERS:
-        raise InventoryError(
-            f"num_hidden_layers is {count:,}, more than the {MOST_LAYERS:,} that a model may have here",
-            where=keys.where,
-            hint="compare it with the model's own config.json",
-        )
+        raise InventoryError.of("model-layers-too-many", where=keys.where, count=count, most=MOST_LAYERS)
     named = _names(keys, "layer_types")
     if len(named) == count:
         return named
@@ -318,9 +307,7 @@ def _layers(keys: _Keys) -> tuple[str, ...]:
 def _names(keys: _Keys, key: str) -> tuple[str, ...]:
     value = keys.get(key)
     if value is not None and not isinstance(value, list):
-        raise InventoryError(
-            f"{key} is {value!r}, not a list", where=keys.where, hint="compare it with the model's own config.json"
-        )
+        raise InventoryError.of("model-list-invalid", where=keys.where, key=key, value=value)
     return tuple(str(each) for each in value or ())
 
 

@@ -1,6 +1,6 @@
 """What is known about drivers, CUDA, kernels, firmware and engines: the typed view of `knowledge/platform.yml`.
 
-It must not know a node or an inventory: it judges a version, and says why and by whose word.
+It must not know a node or an inventory: it judges a version, with reason and source.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-import yaml
-
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
+from sparkops.models import knowledge_file
 
 Word: TypeAlias = Literal["accept", "warn", "deny"]
 Certainty: TypeAlias = Literal["verified", "unverified", "contradictory"]
@@ -24,7 +23,7 @@ Certainty: TypeAlias = Literal["verified", "unverified", "contradictory"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is held of the versions that `match`, a glob over the whole version. `match` is empty for the unlisted."""
+    """The verdict on the versions that `match`, a glob over the whole version. `match` is empty for the unlisted."""
 
     match: str
     word: Word
@@ -35,7 +34,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """All verdicts on one thing, the way out of a bad one, and what is held of a version that nothing matches."""
+    """All verdicts on one thing, the way out of a bad one, and the one for a version that nothing matches."""
 
     name: str
     title: str
@@ -51,7 +50,7 @@ class Component:
         return Verdict("", self.unlisted, "unverified", f"nothing is known about {self.title} {version}", "")
 
     def judge(self, version: str, accept: Iterable[str] = (), deny: Iterable[str] = ()) -> Verdict:
-        """The verdict where an inventory's own globs stand beside what is known.
+        """The verdict of an inventory's own globs and of what is known.
 
         The most specific match of all three counts; between equals the inventory's word before what is known, and its
         deny before its accept.
@@ -72,9 +71,7 @@ class Platform:
     def component(self, name: str) -> Component:
         """The component of that name. Raises InventoryError naming the known ones."""
         if name not in self.components:
-            raise InventoryError(
-                f"nothing is known about a component {name!r}", hint=f"known: {', '.join(sorted(self.components))}"
-            )
+            raise InventoryError.of("component-unknown", name=name, known=", ".join(sorted(self.components)))
         return self.components[name]
 
     def verdict(self, component: str, version: str) -> Verdict:
@@ -97,18 +94,9 @@ def most_specific(globs: list[str], version: str) -> int | None:
 def load(path: Path | None = None) -> Platform:
     """The bundled knowledge, or that of another file. Raises InventoryError for a file that is not of its shape."""
     path = path or bundled("knowledge") / "platform.yml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
-    try:
+    content = knowledge_file.read(path)
+    with knowledge_file.in_shape_of("platform.schema.json", path):
         return Platform({name: _component(name, each) for name, each in content["components"].items()})
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InventoryError(
-            f"not of the shape of platform.schema.json: {error}",
-            where=str(path),
-            hint="compare it with the bundled knowledge/platform.yml",
-        ) from None
 
 
 def _component(name: str, content: Mapping[str, Any]) -> Component:

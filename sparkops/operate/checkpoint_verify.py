@@ -13,7 +13,7 @@ from sparkops.core.errors import ConnectionFailed, InventoryError, SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
-from sparkops.operate.connect import reach
+from sparkops.operate.connect import Context, reach
 from sparkops.operate.follow import followed
 from sparkops.reconcile.fleet import THREADS
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
@@ -75,7 +75,8 @@ def verify(
         return [_one(node, session, each, deep, listener) for each in declared[node].values()]
 
     wanted = [node for node in nodes if declared[node]]
-    with reach(inventory, wanted, ["checkpoint"], connections, listener=listener, jobs=jobs) as fleet:
+    context = Context(inventory=inventory, connections=connections, listener=listener, jobs=jobs)
+    with reach(context, wanted, ["checkpoint"]) as fleet:
         answers = fleet.each(wanted, prove)
     found: list[Verified] = []
     for node in wanted:

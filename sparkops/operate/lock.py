@@ -11,7 +11,8 @@ from sparkops.compile.compiler import Resolver, compile_inventory
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Secret
 from sparkops.inventory.inventory import Inventory
-from sparkops.inventory.lockfile import Lock, checkpoint_key, lock_path, write_lock
+from sparkops.inventory.lockfile import Lock, lock_path, write_lock
+from sparkops.models.role_variables import checkpoint_key
 from sparkops.operate import registry
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint, OfRepository

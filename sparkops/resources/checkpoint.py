@@ -38,14 +38,19 @@ class OfRepository(Passed):
 
     `name` is the folder's absolute path on the node.
 
-    repository, revision: what it holds; the revision is a branch, a tag or a full commit. `commit` is what the lock
-        file says that the revision stands for, and wins.
-    endpoint: the hub; "" means HF_ENDPOINT of the controller, else the public one. `token`: for the hub's origin only.
+    repository: ORG/NAME on the hub.
+    revision: a branch, a tag or a full commit.
+    commit: the full commit that the lock file has for the revision; it wins.
+    endpoint: the hub; "" means HF_ENDPOINT of the controller, else the public one.
+    token: a secret; sent to the hub's origin only.
     only: `all` files, or `indexed`: of the weights only those that the model's index names.
-    include, exclude: patterns of paths, as the hub's client has them; of what `only` leaves.
-    owner: whose the files are, and with whose rights they are fetched; "" is the present owner, else who connects.
+    include, exclude: patterns of paths, as the hub's client has them; applied after `only`.
+    owner: the account that owns the files and fetches them; "" is the present owner, else the user who connects.
     verify: `changed` hashes what has changed since it was last hashed, `deep` also what was hashed over a day ago.
-    connections, segment, stall: parallel connections, bytes of a range, seconds of silence that end a try.
+    state_dir: sparkops' folder on the node.
+    connections: parallel connections to the hub.
+    segment: bytes of one range request.
+    stall: seconds without data that end a try.
     """
 
     prune: ClassVar[Literal["collect"]] = "collect"

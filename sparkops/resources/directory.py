@@ -16,7 +16,10 @@ from sparkops.resources.resource import Resource
 class Directory(Resource):
     """A directory. `name` is its absolute path.
 
-    With `parents`, missing directories above it are made too (root's, 0755); they are not looked after any further.
+    owner, group: names or numbers; of a new directory root.
+    mode: octal, as text; of a new directory 0755.
+    parents: whether missing directories above it are made too (root, 0755); they are not compared later.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "directory"

@@ -31,10 +31,14 @@ ONE_LINE = 120
 class File(Resource):
     """A file. `name` is its absolute path.
 
-    `content`, `owner`, `group` and `mode` are compared only where declared; what is replaced keeps the rest, what is
-    missing is made (empty without `content`; root's, 0644). `validate` is an argument list in which `{path}` stands
-    for the new file, run before it takes its place. A secret content has mode 0600 unless another is declared.
-    `shared` says that other clusters may declare it on the same node, alike.
+    Only what is declared is compared; a file that is replaced keeps the rest.
+
+    content: its text. A missing file without `content` is made empty.
+    owner, group: names or numbers; of a new file root.
+    mode: octal, as text; of a new file 0644, of a secret content 0600.
+    validate: an argument list that is run before the new file takes its place; `{path}` stands for the new file.
+    shared: whether other clusters may declare the same file on this node, with the same content.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "file"

@@ -15,7 +15,11 @@ from sparkops.resources.resource import Resource
 
 @dataclass(frozen=True, kw_only=True)
 class Link(Resource):
-    """A symbolic link. `name` is its absolute path, `target` what is written into it; it need not exist."""
+    """A symbolic link. `name` is its absolute path.
+
+    target: the path that is written into it; it need not exist.
+    state: present or absent.
+    """
 
     kind: ClassVar[str] = "link"
     contained: ClassVar[bool] = True

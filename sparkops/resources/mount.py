@@ -15,10 +15,17 @@ from sparkops.resources.resource import Resource
 
 @dataclass(frozen=True, kw_only=True)
 class Mount(Resource):
-    """A mount. `name` is the mount point; `source` a device, `UUID=…`, an export or a word such as `tmpfs`.
+    """A mount. `name` is the mount point.
 
-    `options` is a text as in fstab or a list; `passno` the order of checks at start (0: none). Only the line of this
-    mount point is edited. What is in use is not unmounted; what else is mounted there is not touched.
+    Only the line of this mount point in /etc/fstab is edited. What is in use is not unmounted, and other things that
+    are mounted there are not touched.
+
+    source: a device, `UUID=…`, an export, or a word such as `tmpfs`.
+    fstype: the type of the file system.
+    options: a text as in fstab, or a list.
+    passno: the order of file system checks at start; 0 is none.
+    mounted: whether it is mounted now, beside its line in fstab.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "mount"

@@ -47,12 +47,13 @@ def inputs_lines(digest: str, *, main_process: bool = True) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit(Resource):
-    """A systemd unit. What is left `None` is not compared.
+    """A systemd unit, by its name with the suffix (`greeter.service`).
 
     content: the unit file's text, written to /etc/systemd/system/NAME; without it the unit is someone else's.
     enabled, running, masked: as systemctl means them. A unit that is starting counts as running, one that waits for an
         automatic restart does not. Declaring `enabled: true` or `running: true` declares that it is not masked.
-    inputs: the digest that the running process must have been started from; needs `inputs_lines` in the text.
+    inputs: the digest that the running process must have been started from; needs the line
+        `Environment=SPARKOPS_INPUTS=DIGEST` in the text.
     properties: names and values as `systemctl show` prints them.
     wait: whether a start waits until systemd calls it started. False for units that take long to get ready and that a
         `probe` waits for.
@@ -61,9 +62,9 @@ class Unit(Resource):
     model: the folder of a checkpoint; the container must have been started from what lies there now.
     secret: the bytes of the service's secret environment file; the container's label `sparkops.secret` must be their
         HMAC by the node's key.
-    drop_ins: paths of drop-ins that are declared elsewhere; all others are said.
-    state_dir: where the node's key stands.
-    port: the port that it listens on; a unit that is no longer declared and holds it has to go first.
+    drop_ins: paths of drop-ins that are declared elsewhere; all others are reported.
+    state_dir: sparkops' folder on the node, which has the node's key.
+    port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first.
     """
 
     kind: ClassVar[str] = "unit"

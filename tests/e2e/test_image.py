@@ -6,7 +6,6 @@ import gzip
 import io
 import secrets
 import tarfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sparkops.core.states import Unknown
 from sparkops.reconcile.observe import observe
 from sparkops.resources.image import Image
 from tests.e2e.applying import Applying, applying
+from tests.e2e.conftest import until
 from tests.lab.fixtures import NodeFactory
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -31,6 +31,7 @@ PYTHON = ["/usr/bin/python3", "-c", "import json"]
 def machine(lab: Lab) -> Iterator[Node]:
     """One node for all tests that don't mind each other's images."""
     node = lab.add_node()
+    node.exec("sh", "-c", f"echo {lab.address} plain.test >> /etc/hosts")
     yield node
     lab.remove_node(node)
 
@@ -178,10 +179,10 @@ def test_a_registry_that_does_not_answer_is_explained(on: Applying, machine: Nod
     assert f"does not reach the registry {lab.address}:9" in closed.why
 
 
-def test_a_registry_without_tls_is_explained(on: Applying, machine: Node, lab: Lab) -> None:
-    machine.exec("sh", "-c", f"echo {lab.address} plain.test >> /etc/hosts")
-    time.sleep(6)  # the engine's resolver looks at /etc/hosts again after 5 s
-    refused = failure(on.apply(image(machine, "plain.test:5000/x/y:1")))
+def test_a_registry_without_tls_is_explained(on: Applying, machine: Node) -> None:
+    one = image(machine, "plain.test:5000/x/y:1")
+    until(lambda: "no such host" not in failure(on.apply(one)).why)  # the engine remembers /etc/hosts for 5 s
+    refused = failure(on.apply(one))
     assert "plain.test:5000 speaks plain HTTP" in refused.why
     assert "insecure-registries" in refused.hint
 

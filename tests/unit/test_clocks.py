@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkops.operate.runs import KEEP, RunFolder
 from sparkops.programs.checkpoints import hashes
 from sparkops.reports.formatting import duration
+from sparkops.reports.run_folder import KEEP, RunFolder
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.requests import lock
 

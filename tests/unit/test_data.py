@@ -74,22 +74,3 @@ def test_the_recipes_engine_knows_every_word_of_it(name: str) -> None:
 @pytest.mark.parametrize("name", recipe_files(None))
 def test_a_recipe_is_about_one_page(name: str) -> None:
     assert len(recipe_files(None)[name].read_text().splitlines()) <= 80
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/own-roles.md"])
-def test_the_inventory_in_a_page_is_one(name: str, tmp_path: Path) -> None:
-    page = data.PACKAGE.parent / name
-    blocks = [part.split("```")[0] for part in page.read_text().split("```yaml\n")[1:]]
-    found = [block for block in blocks if block.startswith("version: 1")]
-    assert found
-    for block in found:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        folder.mkdir()
-        (folder / "inventory.yml").write_text(block)
-        for other in blocks:
-            if other.startswith("summary:"):
-                role = folder / "roles" / "motd"
-                (role / "templates").mkdir(parents=True)
-                (role / "role.yml").write_text(other)
-                (role / "templates" / "motd.j2").write_text("{{ motd.text }}\n")
-        assert compile_inventory(load(folder / "inventory.yml")).resources

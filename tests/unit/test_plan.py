@@ -105,8 +105,10 @@ def test_a_step_needs_the_nearest_steps_that_it_stands_on() -> None:
 def test_a_cycle_is_told_with_its_members() -> None:
     one = Thing(name="1", after=("thing 2 @n1",))
     two = Thing(name="2", after=("thing 1 @n1",))
-    with pytest.raises(InventoryError, match="dependency cycle: thing . @n1 → thing . @n1 → thing . @n1"):
+    with pytest.raises(InventoryError, match="dependency cycle") as caught:
         plan(one, two, found={})
+    assert one.id in caught.value.what
+    assert two.id in caught.value.what
 
 
 def test_an_unknown_thing_blocks_only_what_stands_on_it() -> None:
@@ -136,7 +138,7 @@ def test_a_violation_blocks_until_it_is_accepted() -> None:
     assert set(plan(judged, thing, found=found).blocked) == {thing.id}
     accepted = plan(judged, thing, found=found, accept=(Accept(id="x.bad", reason="known", until="2026-12-01"),))
     assert not accepted.blocked
-    assert accepted.violations[0].accepted == "known until 2026-12-01"
+    assert accepted.violations[0].accepted == "known (until 2026-12-01)"
 
 
 def test_an_acceptance_runs_out_visibly() -> None:

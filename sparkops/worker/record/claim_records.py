@@ -3,12 +3,12 @@
 It must not know any kind: a claim says itself at which path, as which file type and by which unit its thing is found.
 """
 
+import hashlib
+import json
 import os
 from typing import Any
 
-from sparkops.core import quickjson
 from sparkops.worker.calls import Unknown
-from sparkops.worker.system import digests
 
 RUNNING = ("/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/systemd/system.slice")
 TYPES = {0o100000: "file", 0o120000: "link", 0o040000: "directory"}
@@ -30,7 +30,7 @@ def load(path: str) -> dict[str, dict[str, Any]]:
     """One record; empty where there is none. Raises Unknown for what is no record."""
     try:
         with open(path, encoding="utf-8") as file:
-            found = quickjson.loads(file.read().strip(), dict)
+            found = json.load(file)
     except FileNotFoundError:
         return {}
     except ValueError:
@@ -66,13 +66,13 @@ def state(state_dir: str, entry: dict[str, Any], others: dict[str, Any]) -> dict
         return {"now": "ours", "entries": sorted(names) if len(names) <= ENTRIES else None}
     if not recorded:
         return {"now": "unrecorded"}
-    contents = [os.readlink(path)] if type == "link" else _contents(state_dir, path, found.st_size, recorded)
+    contents = [os.readlink(path)] if type == "link" else _contents(state_dir, path, recorded)
     return {"now": "ours" if set(contents) & set(recorded) else "edited"}
 
 
-def _contents(state_dir: str, path: str, size: int, recorded: list[str]) -> list[str]:
+def _contents(state_dir: str, path: str, recorded: list[str]) -> list[str]:
     """The names that the content has in records: its digest, and its HMAC where a record has one."""
-    digest = digests.sha256(size)
+    digest = hashlib.sha256()
     sealed = sealer(state_dir, path) if any(each.startswith("hmac:") for each in recorded) else None
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:

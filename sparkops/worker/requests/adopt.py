@@ -23,6 +23,7 @@ from sparkops.worker.record import claims, uses
 from sparkops.worker.system import docker, jobs, processes
 from sparkops.worker.system import privileges as rights
 from sparkops.worker.system.progress import Tracker
+from sparkops.worker.system.root import UNITS
 
 ASIDE = "-before-sparkops"
 ENGINE = re.compile(r"(?:.*/)?(?:vllm|sglang|trtllm-serve|llama-server)(?:[.:@-].*)?$")
@@ -88,7 +89,7 @@ def _units(args: dict[str, Any], containers: list[str]) -> list[dict[str, Any]]:
     texts = {
         os.path.basename(path): text
         for path, text in uses.texts()
-        if os.path.dirname(path) == uses.UNITS and LAUNCHER not in text and len(text) <= TEXT_LIMIT
+        if os.path.dirname(path) == UNITS and LAUNCHER not in text and len(text) <= TEXT_LIMIT
     }
     chosen = {name: text for name, text in texts.items() if _starts(name, text, args, containers)}
     shown = unit.show(list(chosen))
@@ -254,14 +255,14 @@ def _copy_of(state_dir: str, name: str) -> str:
     """The copy of a unit as it is now; "" where there is none."""
     *taken, _ = _copies(state_dir, name)
     for path in taken:
-        if filecmp.cmp(path, os.path.join(uses.UNITS, name), shallow=False):
+        if filecmp.cmp(path, os.path.join(UNITS, name), shallow=False):
             return path
     return ""
 
 
 def _copy(state_dir: str, name: str) -> None:
     os.makedirs(os.path.join(state_dir, "adopted"), mode=0o700, exist_ok=True)
-    with open(os.path.join(uses.UNITS, name), "rb") as file:
+    with open(os.path.join(UNITS, name), "rb") as file:
         claims.write([*_copies(state_dir, name)][-1], file.read(), 0o600)
 
 

@@ -1,6 +1,8 @@
 """Running the node's own programs: argument lists, a time-out, no shell.
 
-subprocess is imported when the first program runs: most looks need none, and it is a tenth of the worker's start.
+subprocess is imported by the first program that runs. Together with `traceback` in `os_errors` and `claims` in
+`dispatch`, which most checks do not need either, it is a tenth of the CPU time of a worker that observes ten
+resources (105 ms instead of 117 ms, of 200 alternating runs), and that of a check of 50 nodes on the lab's two cores.
 """
 
 from sparkops.worker.calls import Refused, Unknown

@@ -51,12 +51,12 @@ def test_a_tag_for_a_build_asks_for_a_build(tmp_path: Path) -> None:
 
 
 def test_a_build_without_a_base_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError):
+    with pytest.raises(InventoryError, match="'None' is no name of an image"):
         declared(tmp_path, "{build: {tag: 'local/x:1'}}")
 
 
 def test_a_service_without_an_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError):
+    with pytest.raises(InventoryError, match="name of this image is None"):
         declared(tmp_path, "{platform: linux/arm64}")
 
 

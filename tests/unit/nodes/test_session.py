@@ -57,7 +57,7 @@ def test_a_session_is_busy_until_everything_is_answered(session: Session, tmp_pa
     assert session.busy
     with pytest.raises(StopIteration):
         next(stream)
-    with pytest.raises(CallFailed):
+    with pytest.raises(CallFailed, match="no kind 'no'"):
         session.call("no.such", {})
     assert not session.busy
 
