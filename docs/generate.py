@@ -24,7 +24,7 @@ from sparkops.lint.rules import rules
 from sparkops.models.engine import versions
 from sparkops.operate.recipes import every, fastest
 from sparkops.reconcile.plan_file import SCHEMA
-from sparkops.resources import BUILT_IN, kind
+from sparkops.resources import kind, names
 from sparkops.resources.resource import Resource
 
 DOCS = Path(__file__).parent
@@ -130,7 +130,7 @@ def kinds_page() -> str:
         "A role's `resources:` are of these kinds: `KIND: NAME` and parameters ([own roles](own-roles.md)). What is "
         "not declared (`null`) is not compared. Where a kind has `content`, `template: FILE` may stand instead.\n",
     ]
-    for name in BUILT_IN:
+    for name in names():
         parts += _kind(name, kind(name))
     return "\n".join(parts)
 

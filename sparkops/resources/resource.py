@@ -106,6 +106,11 @@ class Resource:
         """Whether an entry of a role with these parameters is declared absent where its node or service is retired."""
         return False
 
+    @property
+    def interrupting(self) -> frozenset[str]:
+        """The keys whose change interrupts a service, as this one is declared."""
+        return self.interrupts
+
     def uses(self) -> Mapping[str, Collection[str]]:
         """What it needs on its node of what `gc` removes: `folders`, `images` (names) and `builds` (labels)."""
         return {}
@@ -164,7 +169,7 @@ class Resource:
         """Whether going from `before` to `after` interrupts a service that runs now."""
         if before is None:
             return False
-        return bool(self.interrupts) if after is None else bool(self.interrupts & set(changes))
+        return bool(self.interrupting) if after is None else bool(self.interrupting & set(changes))
 
     def text_diff(self, found: State) -> str:
         """A unified diff of what would change inside, where the kind has text; else empty."""

@@ -92,8 +92,8 @@ def test_a_cancelled_call_leaves_the_program_to_its_end(tmp_path: Path) -> None:
 
 
 def test_only_a_disruptive_command_interrupts() -> None:
-    assert declared(check=["true"]).interrupts == frozenset()
-    assert declared(check=["true"], disruptive=True).interrupts == {"ok"}
+    assert declared(check=["true"]).interrupting == frozenset()
+    assert declared(check=["true"], disruptive=True).interrupting == {"ok"}
 
 
 @pytest.mark.parametrize(
