@@ -162,11 +162,11 @@ def _described(text: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
     prose: list[str] = []
     for block in text.split("\n\n"):
         entries = re.findall(r"^(\w+(?:, \w+)*): (.*(?:\n    .*)*)", block, re.M)
-        if not any(names.split(", ")[0] in known for names, _ in entries):
+        if not any(words.split(", ")[0] in known for words, _ in entries):
             prose.append(block)
             continue
-        for names, meaning in entries:
-            found |= dict.fromkeys(names.split(", "), _cell(meaning).rstrip("."))
+        for words, meaning in entries:
+            found |= dict.fromkeys(words.split(", "), _cell(meaning).rstrip("."))
     return "\n\n".join(prose), found
 
 

@@ -14,7 +14,6 @@ from sparkops.worker.record import claim_records, claims
 from sparkops.worker.system import docker, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
-VOLATILE = frozenset({"state", "result", "restarts", "text"})
 STAMPS = "/run/sparkops/units"
 PROC = "/proc"
 TEXT_LIMIT = 64 << 10
