@@ -23,7 +23,7 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.operate import adopt_diff
 from sparkops.operate.adopt_diff import Difference
-from sparkops.operate.follow import followed
+from sparkops.operate.follow import follow
 from sparkops.operate.services import Rank, ranks
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.planning import RunOptions
@@ -210,7 +210,7 @@ def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Lis
     assert ready.manifest is not None
     question = {"path": place, "folder": ready.name, "state_dir": ready.state_dir, "manifest": ready.manifest.canonical}
     asking = fleet.session(ready.node).stream(f"{KIND}.compare", question)
-    told = followed(asking, ready.node, f"compare {place}", listener)
+    told = follow(asking, ready.node, f"compare {place}", listener)
     return FoundFolder(
         path=place,
         right=tuple(told["right"]),

@@ -22,7 +22,7 @@ LIMIT = 64 << 20
 Extra = Sequence[tuple[str, str]]
 
 
-def keep(
+def save(
     path: Path,
     plan: Plan,
     inventory: Inventory,
@@ -32,7 +32,7 @@ def keep(
     limit: Sequence[str],
     roles: Sequence[str],
 ) -> None:
-    """Write a plan to a file: beside, then renamed."""
+    """Write a plan to a temporary file, then rename it."""
     made = plan_file.saved(
         plan,
         cluster=inventory.cluster,
@@ -52,8 +52,8 @@ def keep(
         raise
 
 
-def take(path: Path) -> SavedPlan:
-    """The plan in a file. Raises PlanError for what is none, OSError where it can't be read."""
+def load(path: Path) -> SavedPlan:
+    """The plan in a file. Raises PlanError for anything else, OSError where it can't be read."""
     with path.open("rb") as file:
         content = file.read(LIMIT + 1)
     if len(content) > LIMIT:

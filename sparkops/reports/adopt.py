@@ -13,7 +13,7 @@ from sparkops.reports.text import Printer
 def render(found: Adoption, printer: Printer) -> None:
     """What was found in the place of a service, and how it differs from the declaration."""
     if found.empty:
-        printer.line(f"nothing on {found.node} stands in the place of {found.service}")
+        printer.line(f"nothing on {found.node} runs in the place of {found.service}")
     if found.container is not None:
         state = "runs" if found.container["running"] else "is stopped"
         printer.line(("container ", ""), (found.container["name"], "bold"), f" {state}", (f" @{found.node}", "dim"))
@@ -46,7 +46,10 @@ def _folder(folder: FoundFolder, printer: Printer) -> None:
 def render_outcome(found: Adoption, printer: Printer, inventory: Path) -> None:
     """What was taken over, and the commands that undo it."""
     if found.taken:
-        printer.line(("✓ ", "green"), f"taken over; `sparkops apply {inventory} --limit {found.node}` starts it anew")
-        printer.line(f"to go back, on {found.node} as root:", indent=2)
+        printer.line(
+            ("✓ ", "green"),
+            f"taken over; to start it: sparkops apply {inventory} --limit {found.node}",
+        )
+        printer.line(f"to undo, on {found.node} as root:", indent=2)
         for line in found.back:
             printer.line(line, indent=4)
