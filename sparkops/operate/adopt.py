@@ -94,27 +94,6 @@ class Adoption:
         """2 where there is something that was not taken over, else 0."""
         return 0 if self.empty or self.taken else 2
 
-    def as_json(self) -> dict[str, Any]:
-        """`sparkops.adopt/1`; documented in docs/formats.md."""
-        found = self.container
-        return {
-            "schema": "sparkops.adopt/1",
-            "exit_status": self.exit_status,
-            "node": self.node,
-            "service": self.service,
-            "container": found
-            and {
-                "name": found["name"],
-                "image": found["config"].get("Image"),
-                "running": found["running"],
-                "differences": [dataclasses.asdict(each) for each in self.differences],
-            },
-            "units": [dataclasses.asdict(each) for each in self.units],
-            "checkpoint": self.folder and dataclasses.asdict(self.folder),
-            "taken": self.taken,
-            "back": list(self.back),
-        }
-
 
 def pick(inventory: Inventory, node: str | None, service: str | None) -> Declared:
     """The rank that is meant: named, or the only one. Raises InventoryError, SecretError."""

@@ -1,13 +1,38 @@
-"""What `sparkops adopt` found and took over, as text."""
+"""What `sparkops adopt` found and took over, as JSON and as text."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 from sparkops.operate.adopt import Adoption, FoundFolder
 from sparkops.operate.adopt_diff import Difference
+from sparkops.reports import schemas
 from sparkops.reports.formatting import count, names, size
 from sparkops.reports.text import Printer
+
+
+def as_json(found: Adoption) -> dict[str, Any]:
+    """`sparkops.adopt/1`; documented in docs/formats.md."""
+    container = found.container
+    return {
+        "schema": schemas.ADOPT,
+        "exit_status": found.exit_status,
+        "node": found.node,
+        "service": found.service,
+        "container": container
+        and {
+            "name": container["name"],
+            "image": container["config"].get("Image"),
+            "running": container["running"],
+            "differences": [dataclasses.asdict(each) for each in found.differences],
+        },
+        "units": [dataclasses.asdict(each) for each in found.units],
+        "checkpoint": found.folder and dataclasses.asdict(found.folder),
+        "taken": found.taken,
+        "back": list(found.back),
+    }
 
 
 def render(found: Adoption, printer: Printer) -> None:
