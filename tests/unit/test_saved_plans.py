@@ -204,7 +204,7 @@ def test_no_single_changed_character_is_taken_for_the_plan(data: st.DataObject) 
     assert found == read(text.encode()), "only white space may differ"
 
 
-@pytest.mark.parametrize("name", resources.BUILT_IN)
+@pytest.mark.parametrize("name", resources.names())
 def test_both_halves_of_a_kind_name_the_same_volatile_keys(name: str) -> None:
     worker = importlib.import_module(f"sparkops.worker.kinds.{name}")
     assert resources.kind(name).volatile == getattr(worker, "VOLATILE", frozenset())
