@@ -6,13 +6,12 @@ is asked.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.inventory.document import read
 from sparkops.inventory.faults import Faults
 from sparkops.inventory.validate import validate
@@ -77,15 +76,5 @@ def write_lock(inventory: Path, lock: Lock) -> Path:
     path = lock_path(inventory)
     content = {"version": 1, "images": dict(lock.images), "checkpoints": dict(lock.checkpoints)}
     text = HEAD + yaml.safe_dump({key: each for key, each in content.items() if each}, sort_keys=False, width=200)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    atomic.write(path, text, 0o644)
     return path

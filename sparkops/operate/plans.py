@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import sparkops
 from sparkops.compile.compiler import Compiled
+from sparkops.core import atomic
 from sparkops.core.errors import PlanError
 from sparkops.core.plan import Plan
 from sparkops.inventory.inventory import Inventory
@@ -32,7 +31,7 @@ def save(
     limit: Sequence[str],
     roles: Sequence[str],
 ) -> None:
-    """Write a plan to a temporary file, then rename it."""
+    """Write a plan to a file, replaced as a whole."""
     made = plan_file.saved(
         plan,
         cluster=inventory.cluster,
@@ -42,14 +41,7 @@ def save(
         limit=limit,
         roles=roles,
     )
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(made.text(), encoding="utf-8")
-        beside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
+    atomic.write(path, made.text(), 0o644)
 
 
 def load(path: Path) -> SavedPlan:
