@@ -214,7 +214,7 @@ class Session:
                 self._heard = time.monotonic()
                 number = message.get("id", 0)
                 if not isinstance(number, int):
-                    raise frames.BadFrame("an answer whose id is no number")
+                    raise frames.BadFrame("an answer whose id is not a number")
                 if "result" in message or "error" in message:
                     self._at_work.discard(number)
                 inbox = self._calls.get(number)

@@ -64,30 +64,6 @@ class Reclaimable:
             return 2
         return 3 if self.silent or any(item.unknown for item in self.items) else 0
 
-    def as_json(self) -> dict[str, Any]:
-        """`sparkops.gc/1`; documented in docs/formats.md."""
-        return {
-            "schema": "sparkops.gc/1",
-            "cluster": self.cluster,
-            "exit_status": self.exit_status,
-            "bytes": sum(item.bytes for item in self.going),
-            "freed_bytes": sum(item.bytes for item, outcome in self.outcomes.items() if outcome == "done"),
-            "items": [
-                {
-                    "node": item.node,
-                    "kind": item.kind,
-                    "name": item.name,
-                    "bytes": item.bytes,
-                    "kept": item.kept,
-                    "unknown": item.unknown,
-                    "note": item.note,
-                    "outcome": self.outcomes.get(item),
-                }
-                for item in self.items
-            ],
-            "unreachable": dict(self.silent),
-        }
-
 
 def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
     """What the resources of one node need there: `folders`, `images` (names) and `builds` (labels). Pure."""

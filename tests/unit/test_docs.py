@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from docs.generate import DOCS, PAGES
+from sparkops import resources
 from sparkops.cli.app import cli
 from sparkops.compile.compiler import compile_inventory
 from sparkops.inventory.load import load
 from sparkops.lint.declared import lint_inventory
 from sparkops.operate.checkpoint_build import steps_of
 from sparkops.operate.render import render
-from sparkops.resources import names
 
 ROOT = DOCS.parent
 
@@ -136,7 +136,7 @@ def test_the_second_spark_of_getting_started_is_the_second_rank(tmp_path: Path) 
 
 def test_the_page_on_own_roles_lists_every_kind() -> None:
     page = (DOCS / "own-roles.md").read_text()
-    assert [each for each in names() if f"`{each}`" not in page] == []
+    assert [each for each in resources.names() if f"`{each}`" not in page] == []
 
 
 def test_every_key_of_the_inventory_reference_has_a_meaning() -> None:

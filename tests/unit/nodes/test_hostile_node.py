@@ -112,8 +112,8 @@ def test_arbitrary_messages_are_an_answer_or_an_error_in_words(messages: list[di
         (b"\0\0\0\x06\0\0\0\x02[]", "no mapping"),
         (b"Welcome to Ubuntu 24.04 LTS\n", "a frame length of"),
         ((4 + 200_000).to_bytes(4, "big") + (200_000).to_bytes(4, "big") + b"[" * 200_000, "no JSON"),
-        (frames.encode({"id": "1", "result": 1}), "id is no number"),
-        (frames.encode({"id": [1], "result": 1}), "id is no number"),
+        (frames.encode({"id": "1", "result": 1}), "id is not a number"),
+        (frames.encode({"id": [1], "result": 1}), "id is not a number"),
         (b"", "the worker ended"),
     ],
 )  # fmt: skip
