@@ -12,7 +12,6 @@ import difflib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 from sparkops.checkpoints.indexed import ALONE, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit, parse
+from sparkops.core import atomic
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
 
@@ -255,6 +255,4 @@ def _write(path: Path, text: str) -> None:
     """Keep it; a cache that can't be written is no reason to fail."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as beside:
-            beside.write(text)
-        Path(beside.name).replace(path)
+        atomic.write(path, text, 0o600)

@@ -23,6 +23,7 @@ from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.plan import step_for
 from sparkops.resources.resource import Resource
+from sparkops.resources.transferable import Passed
 
 PER_NODE = 4
 """Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""
@@ -81,10 +82,11 @@ class Schedule:
                 root = below.why if below.outcome == "not-attempted" else f"{need} is not as declared"
                 return self._settle(step, "not-attempted", root)
         resource = self.resources[step.id]
-        if (ahead := resource.ahead) in self._planned and not (resource.streamed and ahead in self._running):
+        if isinstance(resource, Passed) and (ahead := resource.ahead) in self._planned:
             if ahead not in self.results:
-                return False
-            if self.results[ahead].outcome != "done":
+                if not (resource.streamed and ahead in self._running):
+                    return False
+            elif self.results[ahead].outcome != "done":
                 return self._settle(step, "not-attempted", f"{ahead}, which it was to come from, is not as declared")
         if not self._room(step):
             return False
@@ -197,7 +199,7 @@ class Schedule:
                 raise ConvergeFailed(
                     f"it changed after the plan was shown, and would now interrupt {step.service or step.id}",
                     where=step.node,
-                    hint="nothing was touched; run again to see the new plan",
+                    hint="nothing was changed; run again to see the new plan",
                 )
         if self.saved and again.changes != step.changes:
             text = f"changed by an earlier step of this run; what differs now is {', '.join(again.changes)}"

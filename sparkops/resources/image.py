@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -188,6 +188,12 @@ class Image(Passed):
 
     def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
         return super().received({"how": "receive", "attach": act["attach"], "build": self.build}, peer)
+
+    def uses(self) -> Mapping[str, Collection[str]]:
+        return {
+            "images": [self.name, *(base.name for base in self.bases)],
+            "builds": [self.build] if self.build else [],
+        }
 
     def prepare(self) -> Resource:
         """Read the archive's table of contents. Raises InventoryError where it is no archive of one image."""

@@ -32,6 +32,9 @@ class Passed(Resource):
     alternative: ClassVar[str] = "it is fetched from outside"
     """What happens where no other node passes it on, for people."""
 
+    streamed: ClassVar[bool] = True
+    """Whether parts of it can be passed on to another node before it is all there."""
+
     spread: bool = True
     upstream: Upstream | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -63,6 +66,7 @@ class Passed(Resource):
 
     @property
     def ahead(self) -> str:
+        """The id of the resource that it comes from, whose step has to have begun; or be done, unless `streamed`."""
         return self.upstream.source.id if self.upstream is not None else ""
 
     def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
 
-VOLATILE = frozenset({"hashed"})
-
 State = dict[str, Any]
 
 

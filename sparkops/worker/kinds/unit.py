@@ -15,7 +15,6 @@ from sparkops.worker.record import claim_records, claims
 from sparkops.worker.system import processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
-VOLATILE = frozenset({"state", "result", "restarts", "text"})
 STAMPS = "/run/sparkops/units"
 PROC = "/proc"
 TEXT_LIMIT = 64 << 10
