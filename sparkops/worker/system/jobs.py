@@ -165,9 +165,9 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> No
         )
         program = bundle.program("sparkops.worker.system.jobs", "main")
         assert child.stdin is not None
-        child.stdin.write(b"%d\n" % len(program) + program)
-        child.stdin.write(frames.encode({"folder": folder, **description, "args": args}))
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError), child.stdin as stdin:  # one that was killed already has no outcome
+            stdin.write(b"%d\n" % len(program) + program)
+            stdin.write(frames.encode({"folder": folder, **description, "args": args}))
         threading.Thread(target=child.wait, daemon=True).start()
     finally:
         os.close(handle)
