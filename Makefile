@@ -14,10 +14,13 @@ demo: $(STAMP)
 WORKERS ?= 2
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP)
+# The tests of the SSH transport start this program on ports of their own; `sparkops` itself does not need it.
+SSHD := /usr/sbin/sshd
+
+test: $(STAMP) $(SSHD)
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" tests
 
-test-all: $(STAMP)
+test-all: $(STAMP) $(SSHD)
 	$(PYTEST) $(SIDE_BY_SIDE) tests
 
 # N faults on one lab node; SEED=… repeats a run.
@@ -55,6 +58,9 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+$(SSHD):
+	sh tests/lab/apt.sh openssh-server
 
 clean: lab-down
 	rm -rf $(VENV) dist build

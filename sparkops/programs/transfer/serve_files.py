@@ -35,7 +35,7 @@ def begin(call: Call, args: State) -> State:
     """Start the relay, or find it running; see `passing.begin`.
 
     `args` has beside that: folder, state_dir, owner, files (of the manifest), quiet (seconds without a job on the
-    checkpoint, and without a push to it, after which no more is coming).
+    checkpoint, and without a push to it, after which no more is coming; counted from the first request on).
     """
     return server.begin(args["folder"], __name__, args)
 
@@ -171,6 +171,7 @@ class Holdings:
 
     def _look(self) -> None:
         """Ask the parent anew."""
+        first = not self._looked
         self._looked = time.monotonic()
         self._say({"look": True})
         _, handles, _, _ = socket.recv_fds(self._channel, 1, 2)
@@ -182,7 +183,7 @@ class Holdings:
         self._staging = handles.pop(0) if handles else -1
         self._proven = state["proven"]
         self.doing, self.why = state["text"], state["why"]
-        if state["working"] or self._pushed():
+        if first or state["working"] or self._pushed():
             self._busy = time.monotonic()
 
     def _pushed(self) -> bool:

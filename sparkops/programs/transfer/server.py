@@ -50,17 +50,27 @@ def begin(key: str, module: str, args: State) -> State:
     seconds (until its certificates end), idle (seconds without a request after which it ends). Raises Refused
     `address` where the node can't listen there.
     """
-    folder = jobs.begin(f"relay {key} at {args['address']} for {args['fingerprint']}", module, "serve", args)
+    name = f"relay {key} at {args['address']} for {args['fingerprint']}"
+    folder = jobs.begin(name, module, "serve", args)
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
         alive, port = jobs.alive(folder), jobs.said(folder).get("port")
+        if alive and port and _listens(args["address"], port):
+            return {"port": port}
         if not alive:
             jobs.outcome(folder)
-            raise Refused("the relay ended already", hint="run apply again")
-        if port:
-            return {"port": port}
+            folder = jobs.begin(name, module, "serve", args)  # the one that was found had just served its last receiver
         time.sleep(0.05)
     raise Refused(f"the relay did not listen within {START:.0f} s", hint="look at the node's load; run apply again")
+
+
+def _listens(address: str, port: int) -> bool:
+    """Whether the relay takes connections; from its last receiver's end on it takes none."""
+    try:
+        socket.create_connection((address, port), START).close()
+    except OSError:
+        return False
+    return True
 
 
 def serve(
@@ -143,6 +153,10 @@ class Relay:
                 connection, (address, *_) = self._listener.accept()
             except TimeoutError:
                 continue
+            except OSError:
+                if self._over():
+                    break
+                raise
             if not self._places.acquire(blocking=False):
                 connection.close()
                 continue
@@ -174,9 +188,12 @@ class Relay:
     def _answer(self, tls: ssl.SSLSocket, name: str, method: str, target: str, headers: dict[str, str]) -> None:
         """Answer one request."""
         if (method, target) == ("POST", "/done"):
-            plain(tls, 200, "good bye")
             self._done.add(name)
-            return None
+            if self._waited <= self._done:
+                with contextlib.suppress(OSError):
+                    self._listener.shutdown(socket.SHUT_RDWR)
+            return plain(tls, 200, "good bye")
+        self._done.discard(name)
         number = int(target[1:]) if target[1:].isascii() and target[1:].isdigit() and len(target) < 12 else -1
         if method != "GET" or target != f"/{number}" or not 0 <= number < self._content.count:
             log(f"{name} asked for {method} {target[:100]!r}, which is not passed on")
