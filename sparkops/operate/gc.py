@@ -98,7 +98,7 @@ def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
     """What the resources of one node need there: `folders`, `images` (names) and `builds` (labels). Pure."""
     present = [each for each in resources if each.desired() is not None]
     images = [each for each in present if isinstance(each, Image)]
-    names = {each.name for each in images} | {base.name for each in images for base in each.bases}
+    names = {each.name for each in images} | {base.name for each in images for base in each.origin.bases}
     folders = {each.name for each in present if isinstance(each, OfRepository)}
     for each in present:
         if isinstance(each, Unit):
@@ -108,7 +108,7 @@ def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
     return {
         "folders": sorted(folders),
         "images": sorted(names),
-        "builds": sorted(each.build for each in images if each.build),
+        "builds": sorted(each.origin.build for each in images if each.origin.build),
     }
 
 

@@ -24,6 +24,7 @@ from sparkops.reconcile.observe import CLAIMS, observe
 from sparkops.reconcile.plan import Observations, build
 from sparkops.reconcile.targets import address
 from sparkops.resources.resource import Resource
+from sparkops.resources.transfer_source import Upstream
 
 
 class Run(Protocol):
@@ -43,9 +44,13 @@ class Run(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What was seen and what follows: `resources` with the orphans to remove, `notes` for the records of claims."""
+    """What was seen and what follows: `resources` with the orphans to remove, `notes` for the records of claims.
+
+    `upstreams` says by id which of them get their content from another node.
+    """
 
     resources: tuple[Resource, ...]
+    upstreams: Mapping[str, Upstream]
     seen: Observations
     plan: Plan
     notes: Mapping[str, Mapping[str, Any]]
@@ -113,12 +118,12 @@ def look(
         total=len(resources),
         orphans=staying,
     )
-    all_resources, ways = transfers.arrange(
+    upstreams, ways = transfers.arrange(
         plan, all_resources, seen, lambda node: address(run.inventory, fleet.targets[node])
     )
     plan = dataclasses.replace(plan, notices=(*plan.notices, *ways))
     notes = orphans.notes(resources, seen, plan, prune=run.prune) if acting else {}
-    return View(resources=all_resources, seen=seen, plan=plan, notes=notes)
+    return View(resources=all_resources, upstreams=upstreams, seen=seen, plan=plan, notes=notes)
 
 
 def _retired(inventory: Inventory, node: str, service: str | None) -> bool:

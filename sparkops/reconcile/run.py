@@ -95,6 +95,7 @@ class Road:
                 stop=self.stop,
                 listener=self.listener,
                 bound=saved is not None,
+                upstreams=view.upstreams,
             )
             done = by_node(again.steps, results)
             record(fleet, self.inventory, self._name(), done, reason=self.reason, listener=self.listener)

@@ -21,6 +21,7 @@ from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import observe_one
 from sparkops.reconcile.plan import step_for
 from sparkops.resources.resource import Resource
+from sparkops.resources.transfer_source import Upstream
 
 PER_NODE = 4
 """Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""
@@ -43,6 +44,7 @@ class Schedule:
         stop: threading.Event,
         listener: events.Listener = events.silent,
         bound: bool = False,
+        upstreams: Mapping[str, Upstream],
     ) -> None:
         self.plan = plan
         self.resources = resources
@@ -51,6 +53,7 @@ class Schedule:
         self.stop = stop
         self.listener = listener
         self.bound = bound
+        self.upstreams = upstreams
         self.results: dict[str, Result] = {}
         self._planned = {step.id for step in plan.steps}
         self._changed = threading.Condition()
@@ -79,12 +82,12 @@ class Schedule:
             if below.outcome != "done":
                 root = below.why if below.outcome == "not-attempted" else f"{need} is not as declared"
                 return self._settle(step, "not-attempted", root)
-        resource = self.resources[step.id]
-        if (ahead := resource.ahead) in self._planned and not (resource.streamed and ahead in self._running):
-            if ahead not in self.results:
+        source = self.upstreams[step.id].source if step.id in self.upstreams else None
+        if source and source.id in self._planned and not (source.streamed and source.id in self._running):
+            if source.id not in self.results:
                 return False
-            if self.results[ahead].outcome != "done":
-                return self._settle(step, "not-attempted", f"{ahead}, which it was to come from, is not as declared")
+            if self.results[source.id].outcome != "done":
+                return self._settle(step, "not-attempted", f"its source {source.id} is not as declared")
         if not self._room(step):
             return False
         self._running[step.id] = step
@@ -149,7 +152,8 @@ class Schedule:
                 self.listener(events.Notice(node=step.node, text=f"{step.id}: {text}"))
         if now is None:
             return ""
-        work = resource.converge(session, now)
+        upstream = self.upstreams.get(step.id) if now.after is not None else None
+        work = (upstream or resource).converge(session, now)
         while True:
             try:
                 progress = next(work)
@@ -222,7 +226,10 @@ def run(
     stop: threading.Event,
     listener: events.Listener = events.silent,
     bound: bool = False,
+    upstreams: Mapping[str, Upstream] | None = None,
 ) -> tuple[Result, ...]:
     """Carry out `plan`; see Schedule."""
     by_id = {resource.id: resource for resource in resources}
-    return Schedule(plan, by_id, fleet, facts=facts, stop=stop, listener=listener, bound=bound).run()
+    return Schedule(
+        plan, by_id, fleet, facts=facts, stop=stop, listener=listener, bound=bound, upstreams=upstreams or {}
+    ).run()

@@ -50,8 +50,6 @@ class Resource:
 
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Found keys that may differ between two looks without meaning anything; the worker's module says the same."""
-    streamed: ClassVar[bool] = True
-    """Whether parts of it can be passed on to another node before it is all there."""
     contained: ClassVar[bool] = False
     """True where acting changes this thing only, and only itself or a foreign program (apt, a command) can move it."""
 
@@ -63,14 +61,6 @@ class Resource:
     peer_nodes: tuple[str, ...] = ()
     where: str = ""
     pruned: bool = False
-
-    @property
-    def ahead(self) -> str:
-        """The id of the resource whose step comes before this one's, which is made from that one.
-
-        That has to have begun, no more, where the kind is `streamed`; else to be done.
-        """
-        return ""
 
     @property
     def essential(self) -> bool:

@@ -77,8 +77,15 @@ class Ground:
 
     def order(self, **more: Any) -> dict[str, Any]:
         """What the source's relay gets."""
-        way = Upstream(source=self.source, addresses=(HERE,), fabric=True, receivers=("n2",), authority=self.authority)
-        return {**way._relay(HERE), "quiet": 1.0, **more}
+        way = Upstream(
+            source=self.source,
+            receiver=self.receiver,
+            addresses=(HERE,),
+            fabric=True,
+            receivers=("n2",),
+            authority=self.authority,
+        )
+        return {**way._order(HERE), "quiet": 1.0, **more}
 
     def relay(self, **more: Any) -> int:
         """The port of the source's relay."""

@@ -15,7 +15,7 @@ from sparkops.programs.transfer.client import Peer
 from sparkops.programs.transfer.serve_image import SILENCE
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import pull
-from sparkops.worker.images.pull import engine_words
+from sparkops.worker.images.pull import engine_error
 from sparkops.worker.system import docker
 from sparkops.worker.system import privileges as rights
 from sparkops.worker.system.jobs import Job
@@ -119,11 +119,11 @@ def _loaded(body: Iterable[bytes], args: State, stopping: Any, headers: dict[str
         ):
             said = str(line.get("stream", "")).strip() or said
     except docker.EngineError as error:
-        raise engine_words(error.message, args["name"]) from None
+        raise engine_error(error.message, args) from None
     for head in ("Loaded image ID: ", "Loaded image: "):
         if said.startswith(head):
             return said.removeprefix(head)
-    raise Refused(f"Docker did not say what it loaded: {said or 'nothing'}", hint="see journalctl -u docker there")
+    raise Refused.of("image-load-unreported", name=args["name"], text=said)
 
 
 def _counted(call: Call, total: int) -> Iterator[bytes]:
@@ -133,4 +133,4 @@ def _counted(call: Call, total: int) -> Iterator[bytes]:
         call.progress("loading", done, total)
         yield chunk
     if done != total:
-        raise Refused(f"the archive ended after {done} of {total} bytes", "gone", hint="run apply again")
+        raise Refused.of("image-archive-incomplete", type="gone", done=done, total=total)
