@@ -167,7 +167,7 @@ def rules_page() -> str:
     head = [
         NOTE,
         "# The rules of lint\n",
-        f"{len(rows)} rules over the engine versions {listed[0]} to {listed[-1]}. `sparkops lint --explain ID` prints "
+        f"{len(rows)} rules over the engine versions {listed[0]} to {listed[-1]}. `sparkops explain ID` prints "
         "one with its source; how to use them is in [lint.md](lint.md).\n",
         "| rule | severity | engine | what, and why | way out |",
         "|---|---|---|---|---|",

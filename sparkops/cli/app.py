@@ -24,6 +24,7 @@ CUT_OFF = 141
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Write a first, commented inventory"),
     "lint": ("lint", "Find what would go wrong, offline: in the inventory, or in one pasted serve line"),
+    "explain": ("explain", "Explain the id that an error, finding or notice shows: its cause and the way out"),
     "plan": ("plan", "Show what would change; touches nothing"),
     "apply": ("apply", "Bring the nodes into the declared state"),
     "drift": ("drift", "Report what differs from the declaration, with an exit status for scripts"),
@@ -112,7 +113,7 @@ def run(args: Sequence[str]) -> int:
         print("\ninterrupted; the same command resumes", file=sys.stderr)
         return 130
     except SparkopsError as error:
-        print(f"error: {safe(str(error))}", file=sys.stderr)
+        print(safe(_shown(error)), file=sys.stderr)
         return error.exit_status
     except (BrokenPipeError, SystemExit):  # click turns the first into the second, and into nothing else
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -124,6 +125,11 @@ def run(args: Sequence[str]) -> int:
         return 1
     except Exception:  # noqa: BLE001 - whatever is left is a defect of ours and says so
         return _defect()
+
+
+def _shown(error: SparkopsError) -> str:
+    """An error with its id, which `sparkops explain` takes."""
+    return f"error[{error.id}]: {error}" if error.id else f"error: {error}"
 
 
 def _defect() -> int:

@@ -25,8 +25,7 @@ STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
 Examples:
   sparkops lint                                     the inventory
   sparkops lint --serve 'vllm serve MODEL --kv-cache-dtype fp8' --engine 0.26.0
-  sparkops lint --serve - --engine 0.33.0 --env VLLM_USE_DEEP_GEMM=0 < line.txt
-  sparkops lint --explain align-block-over-batched-tokens""",
+  sparkops lint --serve - --engine 0.33.0 --env VLLM_USE_DEEP_GEMM=0 < line.txt""",
 )
 @click.argument("inventory", type=click.Path(path_type=Path), required=False)
 @click.option("--serve", metavar="LINE", help="Judge this `vllm serve …` line instead of an inventory; - reads it")
@@ -36,7 +35,6 @@ Examples:
 )
 @click.option("--env", "variables", type=options.Pair(), multiple=True, help="NAME=VALUE of the engine (with --serve)")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--explain", metavar="ID", help="Print one rule: what it says, why, and in which versions it is in force")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")
 def command(
     inventory: Path | None,
@@ -45,15 +43,9 @@ def command(
     gpus: int,
     variables: tuple[tuple[str, str], ...],
     form: str,
-    explain: str | None,
     no_color: bool,
 ) -> int:
     """Find what would go wrong, offline. Exit status 1 if anything is an error, else 0."""
-    if explain:
-        from sparkops.lint.rules import explain as explained
-
-        click.echo(explained(explain))
-        return 0
     if serve is None:
         if engine or variables:
             raise click.UsageError("--engine and --env go with --serve; an inventory says them itself")

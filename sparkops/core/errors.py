@@ -54,6 +54,12 @@ class SparkopsError(Exception):
         error.id, error.args_by_name = id, args
         return error
 
+    def at(self, where: str) -> Self:
+        """The same error for another place."""
+        error = type(self)(self.what, where=where, hint=self.hint)
+        error.id, error.args_by_name = self.id, self.args_by_name
+        return error
+
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}\n  → {self.hint}" if self.hint else text

@@ -5,10 +5,9 @@ A frame is `u32 length, u32 JSON length, JSON, blobs`, big-endian. A bytes value
 so it needs nothing but the standard library and Python 3.10, and trusts nothing that it reads.
 """
 
+import json
 import struct
 from typing import Any, BinaryIO, Protocol
-
-from sparkops.core import quickjson
 
 LIMIT = 64 << 20
 """Bytes of a frame at most."""
@@ -41,7 +40,7 @@ def encode(message: dict[str, Any]) -> bytes:
             return mark
         raise TypeError(f"not a plain value: {type(value).__name__}")
 
-    text = quickjson.dumps(message, take).encode()
+    text = json.dumps(message, default=take, separators=(",", ":")).encode()
     length = 4 + len(text) + size
     if len(text) > TEXT_LIMIT:
         raise BadFrame(f"a message with {len(text)} bytes of JSON is over the limit of {TEXT_LIMIT}")
@@ -73,7 +72,7 @@ def decode(body: bytes) -> dict[str, Any]:
         return blobs[start : start + length]
 
     try:
-        message = quickjson.loads(body[4 : 4 + size].decode(), restore)
+        message = json.loads(body[4 : 4 + size].decode(), object_hook=restore)
     except BadFrame:
         raise
     except (ValueError, RecursionError) as error:

@@ -67,8 +67,7 @@ class Refused(Exception):
     @classmethod
     def of(cls, id: str, /, *, type: ErrorType = "failed", detail: str = "", **args: Any) -> "Refused":
         """The error of this id; the words stand in `knowledge/errors/`."""
-        text = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        return cls(f"{id}: {text}" if text else id, type, "", detail, id=id, args=args)
+        return cls(_raw(id, args), type, "", detail, id=id, args=args)
 
     def as_json(self) -> ErrorMessage:
         if self.id:
@@ -81,12 +80,16 @@ class Refused(Exception):
         fields = message if isinstance(message, Mapping) else {}
         type, detail = str(fields.get("type") or "failed"), str(fields.get("detail") or "")
         if isinstance(fields.get("id"), str) and isinstance(fields.get("args"), Mapping):
-            error = cls.of(fields["id"], detail=detail, **{str(key): value for key, value in fields["args"].items()})
-            error.type = type
-            return error
+            args = {str(key): value for key, value in fields["args"].items()}
+            return cls(_raw(fields["id"], args), type, "", detail, id=fields["id"], args=args)
         if isinstance(fields.get("what"), str):
             return cls(fields["what"], type, str(fields.get("hint") or ""), detail)
         return cls.of("answer-not-understood", answer=f"{message!r:.200}")
+
+
+def _raw(id: str, args: Mapping[str, Any]) -> str:
+    """An error's text where no catalogue is at hand."""
+    return ": ".join([id, *([", ".join(f"{key}={value!r}" for key, value in args.items())] if args else [])])
 
 
 def answer(function: Callable[[], Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def fit_inventory(
     found: dict[str, Fit | Unjudged] = {}
     for place in places(inventory):
         name = place.service.name
-        words = place.words() if place.rank == 0 and service in (None, name) else None
+        words = place.words if place.rank == 0 and service in (None, name) else None
         if words is None or place.variables["service"]["gpus"] is None:
             continue
         if place.engine is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +74,20 @@ class Accept:
     id: str
     reason: str
     until: str = ""
+
+    @property
+    def words(self) -> str:
+        """The reason, with the last day where there is one."""
+        return f"{self.reason} (until {self.until})" if self.until else self.reason
+
+    def expired(self, today: date) -> bool:
+        """Whether the last day is over."""
+        return bool(self.until) and self.until < today.isoformat()
+
+
+def accepting(entries: Iterable[Accept], today: date, *ids: str) -> Accept | None:
+    """The first entry for one of these ids that is valid on that day."""
+    return next((each for each in entries if each.id in ids and not each.expired(today)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

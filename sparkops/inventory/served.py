@@ -1,19 +1,23 @@
 """The services of an inventory as serve lines, for those who judge them: words, environment, engine, node by node.
 
-A service's words come from where the unit's come from (`service_spec`), so that there is one road. It must not judge.
+A service's words are made as the unit's are (`service_spec`). It must not check them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.inventory import Inventory, Service
 from sparkops.models.engine import Engine, engine
+from sparkops.models.invocation import Invocation
+from sparkops.models.serve_line import parse
 from sparkops.models.service_spec import spec_of
 
 TAG_VERSION = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+)(?:[-_+.]|$)")
@@ -23,7 +27,7 @@ TAG_VERSION = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+)(?:[-_+.]|$)")
 class Placed:
     """A service on one of its nodes: the merged variables of the roles, and the engine that serves it, if known.
 
-    `addresses` are those of all its nodes on the fabric, the head first.
+    `addresses` are those of all its nodes on the fabric, the head first; `folder` is the inventory's.
     """
 
     service: Service
@@ -32,6 +36,7 @@ class Placed:
     variables: Mapping[str, Any]
     engine: Engine | None
     addresses: tuple[str | None, ...] = ()
+    folder: Path | None = None
 
     @property
     def model(self) -> str:
@@ -45,12 +50,35 @@ class Placed:
         given = self.variables["service"]["environment"] or {}
         return {key: str(value) for key, value in given.items() if value is not None}
 
-    def words(self) -> list[str] | None:
-        """The engine's words; None where this is no vLLM, or where compiling the inventory will say what is wrong."""
+    @property
+    def words(self) -> Sequence[str] | None:
+        """The engine's words; None where this is no vLLM, and where they can't be made (`fault`)."""
+        return self._words[0]
+
+    @property
+    def fault(self) -> InventoryError | None:
+        """Why the engine's words can't be made: what compiling the inventory will say too."""
+        return self._words[1]
+
+    def invocation(self, model: str) -> Invocation | None:
+        """The engine's start on this node, for a model of that name; None where words or engine are not known."""
+        if self.words is None or self.engine is None:
+            return None
+        return Invocation(
+            line=parse(self.words, self.engine),
+            engine=self.engine,
+            env=self.environment,
+            model_name=model,
+            steps=self.variables["checkpoint"].get("steps") or (),
+            beside=self.folder,
+        )
+
+    @cached_property
+    def _words(self) -> tuple[Sequence[str] | None, InventoryError | None]:
         declared = self.variables["service"]
         command = declared["command"]
         if command and not any(word.rpartition("/")[2] in ("vllm", "serve") for word in command):
-            return None
+            return None, None
         service = {
             **declared,
             "name": self.service.name,
@@ -61,10 +89,9 @@ class Placed:
         secret = {key for key, value in (declared["environment"] or {}).items() if isinstance(value, SecretRef)}
         try:
             spec = spec_of(service, self.variables["image"], self.variables["checkpoint"], {}, secret)
-        except InventoryError:
-            return None
-        argv = list(spec.argv)
-        return argv if command else ["vllm", "serve", *argv]
+        except InventoryError as error:
+            return None, error
+        return (spec.argv if command else ["vllm", "serve", *spec.argv]), None
 
 
 def places(inventory: Inventory) -> Iterator[Placed]:
@@ -76,7 +103,8 @@ def places(inventory: Inventory) -> Iterator[Placed]:
             if inventory.nodes[node].state != "retired":
                 variables = inventory.variables(node, service.name)
                 served_by = _engine(inventory, service, variables)
-                yield Placed(service, node, rank, variables, served_by, tuple(inventory.addresses(service.name)))
+                addresses = tuple(inventory.addresses(service.name))
+                yield Placed(service, node, rank, variables, served_by, addresses, inventory.folder)
 
 
 def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:

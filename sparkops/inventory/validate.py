@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 from sparkops.core.secrets import SecretRef
-from sparkops.inventory import quick
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
 
@@ -35,8 +34,6 @@ def validate(
     `instance` replaces the value where only a part of it is meant; `also` are further words to suggest at its top.
     """
     value = document.at(path) if instance is ... else instance
-    if quick.passes(value, schema, fragment=fragment):
-        return
     words = tuple(also)
     for error in _validator(fragment)(schema).iter_errors(value):
         _explain(error, document, path, faults, label, words)

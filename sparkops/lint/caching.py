@@ -5,9 +5,9 @@ It must not know another version than the case's: what differs between them is a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from sparkops.lint.case import Case, Check, Found
+from sparkops.lint.case import Case, Found
 from sparkops.models.effective import KERNEL_BLOCK
 
 BATCHED_TOKENS, CACHING = "--max-num-batched-tokens", "--enable-prefix-caching"
@@ -21,9 +21,7 @@ def _align(case: Case) -> bool:
 
 def align_block_over_batched_tokens(case: Case) -> Iterable[Found]:
     now = case.effective
-    if not (_align(case) and case.engine.law("align_block_limit")) or now.block_size is None:
-        return
-    if now.block_size > now.max_num_batched_tokens:
+    if _align(case) and now.block_size is not None and now.block_size > now.max_num_batched_tokens:
         yield Found(
             f"In Mamba cache align mode, block_size ({now.block_size}) must be <= max_num_batched_tokens "
             f"({now.max_num_batched_tokens}); the engine says so only after the weights are loaded",
@@ -34,9 +32,7 @@ def align_block_over_batched_tokens(case: Case) -> Iterable[Found]:
 
 def coarse_prefix_cache(case: Case) -> Iterable[Found]:
     now = case.effective
-    if not _align(case) or case.engine.law("align_block_limit") or now.block_size is None:
-        return
-    if now.block_size > now.max_num_batched_tokens:
+    if _align(case) and now.block_size is not None and now.block_size > now.max_num_batched_tokens:
         yield Found(
             f"a block holds {now.block_size} tokens and a step {now.max_num_batched_tokens}: the prefix cache gets an "
             f"entry every {now.block_size} tokens only, and shorter prompts never hit",
@@ -47,7 +43,7 @@ def coarse_prefix_cache(case: Case) -> Iterable[Found]:
 
 def long_prefill_below_block(case: Case) -> Iterable[Found]:
     threshold, block = case.line.get("long-prefill-token-threshold") or 0, case.effective.block_size
-    if _align(case) and case.engine.law("long_prefill_limit") == "block" and block and 0 < threshold < block:
+    if _align(case) and block and 0 < threshold < block:
         yield Found(
             f"long_prefill_token_threshold ({threshold}) is below the block of {block} tokens: the engine stops at an "
             "assertion without words",
@@ -58,7 +54,7 @@ def long_prefill_below_block(case: Case) -> Iterable[Found]:
 
 def long_prefill_over_length(case: Case) -> Iterable[Found]:
     threshold, length = case.line.get("long-prefill-token-threshold") or 0, case.effective.max_model_len
-    if case.engine.law("long_prefill_limit") == "max-model-len" and length and threshold > length:
+    if length and threshold > length:
         yield Found(
             f"long_prefill_token_threshold ({threshold}) cannot be greater than the max_model_len ({length})",
             "--long-prefill-token-threshold",
@@ -122,7 +118,6 @@ def prefix_caching_unsaid(case: Case) -> Iterable[Found]:
         yield Found(
             f"prefix caching is not said: for this model it is {state} in {case.engine.version}, and the default has "
             "changed between versions",
-            remedy="write --enable-prefix-caching or --no-enable-prefix-caching",
         )
 
 
@@ -178,23 +173,3 @@ def wide_batch(case: Case) -> Iterable[Found]:
             None if tokens >= FREEZING_BATCH else "warning",
             remedy=f"set {BATCHED_TOKENS} to {WIDE_BATCH} or less",
         )
-
-
-RULES: Mapping[str, Check] = {
-    "align-block-over-batched-tokens": align_block_over_batched_tokens,
-    "coarse-prefix-cache": coarse_prefix_cache,
-    "long-prefill-below-block": long_prefill_below_block,
-    "long-prefill-over-length": long_prefill_over_length,
-    "chunked-mm-input-in-align": chunked_mm_input_in_align,
-    "prefix-caching-without-chunked-prefill": prefix_caching_without_chunked_prefill,
-    "mamba-block-size-without-prefix-caching": mamba_block_size_without_prefix_caching,
-    "mamba-block-size-without-effect": mamba_block_size_without_effect,
-    "mamba-cache-mode-lowered": mamba_cache_mode_lowered,
-    "block-size-without-backend": block_size_without_backend,
-    "prefix-caching-unsaid": prefix_caching_unsaid,
-    "mtp-with-prefix-caching": mtp_with_prefix_caching,
-    "batched-tokens-below-seqs": batched_tokens_below_seqs,
-    "batched-tokens-below-length": batched_tokens_below_length,
-    "batch-limits-unset": batch_limits_unset,
-    "wide-batch": wide_batch,
-}

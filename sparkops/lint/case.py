@@ -5,7 +5,7 @@ It must not know the rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +22,14 @@ Severity: TypeAlias = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a rule found: the sentence, the flag (or variable) it is about, and where it differs from the rule's data:
-    another severity, another way out."""
+    """What a rule found: the sentence, the flag (or variable) it is about, and where it differs from the rule's words:
+    another severity, another way out. `path` leads to it in an inventory's variables, where it is no flag."""
 
     message: str
     about: str = ""
     severity: Severity | None = None
     remedy: str = ""
-
-
-Check: TypeAlias = "Callable[[Case], Iterable[Found]]"
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,26 @@
-"""One line judged by all rules: findings, worst first.
+"""Applies the rules: from what is checked to findings, worst first.
 
-It must not know where the line comes from, nor who prints what was found.
+A rule is a public function of a module of rules; its id is the function's name with dashes, its words are found by that
+id in `knowledge/rules`. It must not know where a line comes from, nor who prints the findings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from inspect import isfunction
+from types import ModuleType
+from typing import Any
 
+from sparkops.core.errors import LintError
+from sparkops.lint import caching, parsing, placing, quantizing, serving, speculating, unlisted
 from sparkops.lint.case import Case, Found, Severity
-from sparkops.lint.rules import CHECKS, rules
+from sparkops.lint.rules import rules
+from sparkops.models.engine import Engine
+
+LINE_RULES = (parsing, caching, speculating, quantizing, placing, serving, unlisted)
+"""The modules whose rules check one serve line."""
 
 ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 
@@ -30,12 +42,57 @@ class Finding:
     accepted: str = ""
 
 
+@cache
+def checks(*modules: ModuleType) -> Mapping[str, Callable[[Any], Iterable[Found]]]:
+    """The rules of these modules by id, in the order in which they are defined."""
+    return {
+        name.replace("_", "-"): function
+        for module in modules
+        for name, function in vars(module).items()
+        if isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def applied(modules: Iterable[ModuleType], subject: Any, engine: Engine | None) -> Iterator[tuple[str, Found]]:
+    """What the rules that are in force for this engine find, each with its rule's id."""
+    for name, function in checks(*modules).items():
+        if rules()[name].in_force(engine):
+            yield from ((name, found) for found in function(subject))
+
+
+def finding(
+    name: str, found: Found, subject: str, *, engine: Engine | None, severity: Severity | None = None, where: str = ""
+) -> Finding:
+    """The finding of a rule; its severity is the given one, else what was found says so, else the rule's."""
+    rule = rules()[name]
+    return Finding(
+        id=name,
+        severity=severity or found.severity or rule.severity,
+        message=found.message,
+        subject=subject,
+        remedy=found.remedy or rule.remedy,
+        source=rule.source,
+        engine=engine.asked if engine else "",
+        where=where,
+        flag=found.about,
+    )
+
+
 def check(case: Case, subject: str = "", model: str = "") -> list[Finding]:
     """All findings of a case, errors first. `subject` names what is judged; for a bare line it is its flag or model."""
-    found = [_finding(name, each, case, subject, model) for name, function in CHECKS.items() for each in function(case)]
-    found += [_finding("model-unknown", each, case, subject, model) for each in _model_unknown(case)]
-    found += [_finding("engine-unlisted", each, case, subject, model) for each in _engine_unlisted(case)]
-    return ordered(found)
+    named = model or case.line.model or "vllm serve"
+    return ordered(
+        [
+            finding(
+                name,
+                found,
+                subject or found.about or named,
+                engine=case.engine,
+                severity=_severity(name, found, case),
+            )
+            for name, found in applied(LINE_RULES, case, case.engine)
+        ]
+    )
 
 
 def ordered(findings: list[Finding]) -> list[Finding]:
@@ -44,37 +101,22 @@ def ordered(findings: list[Finding]) -> list[Finding]:
 
 
 def refusing(findings: list[Finding]) -> list[Finding]:
-    """The errors that nobody has accepted."""
+    """The errors that the inventory does not accept."""
     return [each for each in findings if each.severity == "error" and not each.accepted]
 
 
-def _finding(name: str, found: Found, case: Case, subject: str, model: str) -> Finding:
+def refuse(findings: list[Finding]) -> None:
+    """Raises LintError with every error that the inventory does not accept."""
+    errors = [
+        LintError(f"{each.subject}: {each.message} [{each.id}]", where=each.where, hint=each.remedy)
+        for each in refusing(findings)
+    ]
+    if errors:
+        raise LintError(errors[0].what, where=errors[0].where, hint=errors[0].hint, others=tuple(errors[1:]))
+
+
+def _severity(name: str, found: Found, case: Case) -> Severity:
+    """No error where the version is older than all that are listed, as its laws are not known."""
     rule = rules()[name]
     severity = found.severity or (rule.spark if case.spark else rule.severity)
-    return Finding(
-        id=name,
-        severity="warning" if severity == "error" and case.engine.later else severity,
-        message=found.message,
-        subject=subject or found.about or model or case.line.model or "vllm serve",
-        remedy=found.remedy or rule.remedy,
-        source=rule.source,
-        engine=case.engine.asked,
-        flag=found.about,
-    )
-
-
-def _model_unknown(case: Case) -> list[Found]:
-    if case.geometry is not None or not case.line.model:
-        return []
-    return [Found(f"nothing is known of the model {case.line.model}: rules about its layers and checkpoint are silent")]
-
-
-def _engine_unlisted(case: Case) -> list[Found]:
-    if case.engine.exact:
-        return []
-    if case.engine.later:
-        words = (
-            f"{case.engine.asked} is older than all that are listed: judged by {case.engine.version}, without errors"
-        )
-        return [Found(words)]
-    return [Found(f"{case.engine.asked} is not listed: judged by {case.engine.version}")]
+    return "warning" if severity == "error" and case.engine.later else severity

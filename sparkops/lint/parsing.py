@@ -5,11 +5,11 @@ It must not know a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable
 
 from sparkops.inventory.faults import nearest
-from sparkops.lint.case import Case, Check, Found
+from sparkops.lint.case import Case, Found
+from sparkops.lint.spelling import did_you_mean
 from sparkops.models import engine as engines
 
 AT_LEAST_ONE = (
@@ -53,15 +53,32 @@ def unknown_flag(case: Case) -> Iterable[Found]:
             yield Found(f"{problem.message}{_known(case, bare)}", problem.flag, remedy=remedy)
 
 
-def refused(kind: str, case: Case) -> Iterable[Found]:
+def ambiguous_flag(case: Case) -> Iterable[Found]:
+    return _refused(case, "ambiguous")
+
+
+def flag_value(case: Case) -> Iterable[Found]:
+    return _refused(case, "value")
+
+
+def flag_choice(case: Case) -> Iterable[Found]:
+    return _refused(case, "choice")
+
+
+def extra_words(case: Case) -> Iterable[Found]:
+    return _refused(case, "words")
+
+
+def _refused(case: Case, kind: str) -> Iterable[Found]:
     """What the parser refuses for one reason."""
     for problem in case.line.problems:
         if problem.kind == kind:
-            near = (
-                nearest(problem.word, case.engine.choices.get(problem.flag.lstrip("-"), ())) if problem.word else None
+            known = case.engine.choices.get(problem.flag.lstrip("-"), ()) if problem.word else ()
+            yield Found(
+                problem.message,
+                problem.flag,
+                remedy=_typography(problem.message) or did_you_mean(problem.word, known),
             )
-            remedy = _typography(problem.message) or (f"did you mean {near}?" if near else "")
-            yield Found(problem.message, problem.flag, remedy=remedy)
 
 
 def number_out_of_range(case: Case) -> Iterable[Found]:
@@ -145,18 +162,3 @@ def _instead(case: Case, flag: str) -> str:
         return REPLACED[flag]
     near = nearest(flag, [*case.engine.flags, *case.engine.inverse])
     return f"did you mean --{near}?" if near else ""
-
-
-RULES: Mapping[str, Check] = {
-    "unknown-flag": unknown_flag,
-    "ambiguous-flag": partial(refused, "ambiguous"),
-    "flag-value": partial(refused, "value"),
-    "flag-choice": partial(refused, "choice"),
-    "extra-words": partial(refused, "words"),
-    "number-out-of-range": number_out_of_range,
-    "abbreviated-flag": abbreviated_flag,
-    "deprecated-flag": deprecated_flag,
-    "log-outputs-without-requests": log_outputs_without_requests,
-    "model-not-named": model_not_named,
-    "config-file-not-read": config_file_not_read,
-}

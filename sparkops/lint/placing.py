@@ -5,9 +5,9 @@ It must not know another version than the case's, nor an inventory: `nodes` is w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from sparkops.lint.case import Case, Check, Found
+from sparkops.lint.case import Case, Found
 
 EXECUTORS = ("mp", "uni", "ray", "external_launcher")
 WITH_NODES = ("mp", "uni", "external_launcher")
@@ -207,26 +207,3 @@ def gloo_interface(case: Case) -> Iterable[Found]:
 def gid_index_unset(case: Case) -> Iterable[Found]:
     if case.effective.nnodes > 1 and "NCCL_IB_HCA" in case.variables and "NCCL_IB_GID_INDEX" not in case.variables:
         yield Found("NCCL_IB_HCA is set and NCCL_IB_GID_INDEX is not: NCCL picks an address by itself", "NCCL_IB_HCA")
-
-
-RULES: Mapping[str, Check] = {
-    "gloo-interface": gloo_interface,
-    "gid-index-unset": gid_index_unset,
-    "heads-not-divisible": heads_not_divisible,
-    "experts-below-ranks": experts_below_ranks,
-    "not-enough-gpus": not_enough_gpus,
-    "nodes-do-not-divide": nodes_do_not_divide,
-    "node-rank-out-of-range": node_rank_out_of_range,
-    "nodes-need-processes": nodes_need_processes,
-    "executor-unknown": executor_unknown,
-    "context-parallel": context_parallel,
-    "expert-balancing": expert_balancing,
-    "data-parallel-rank": data_parallel_rank,
-    "data-parallel-balancer": data_parallel_balancer,
-    "headless-with-api-servers": headless_with_api_servers,
-    "worker-not-headless": worker_not_headless,
-    "nodes-of-service": nodes_of_service,
-    "hybrid-across-nodes": hybrid_across_nodes,
-    "vision-data-parallel": vision_data_parallel,
-    "ray-memory-monitor": ray_memory_monitor,
-}

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sparkops.inventory.faults import nearest
-from sparkops.lint.case import Case, Check, Found
-from sparkops.models import engine as engines
+from sparkops.lint.case import Case, Found
+from sparkops.lint.spelling import did_you_mean, unless_known
 from sparkops.models.effective import FLOAT32, serves
 
 FAMILIES: Mapping[str, str] = {
@@ -38,21 +37,19 @@ MARLIN_COLUMNS = 64
 """The least output columns of one rank's part of a layer that Marlin takes (vllm-constraints.md 3)."""
 
 
-def method_unknown(case: Case) -> Iterable[Found]:
+def quantization_unknown(case: Case) -> Iterable[Found]:
     method, known = _asked(case), case.engine.quantization_methods
     if not method or method in known or _detected(case):
         return
-    span = engines.spans("quantization_methods", method, case.beside)
-    near = nearest(method, known)
+    others = unless_known(case, "quantization_methods", method)
     yield Found(
-        f"Unknown quantization method: {method}. Must be one of {list(known)}"
-        + (f"; {span[0]} to {span[1]} know it" if span else ""),
+        f"Unknown quantization method: {method}. Must be one of {list(known)}{others}",
         "--quantization",
-        remedy=f"did you mean {near}?" if near and not span else "",
+        remedy="" if others else did_you_mean(method, known),
     )
 
 
-def method_deprecated(case: Case) -> Iterable[Found]:
+def quantization_deprecated(case: Case) -> Iterable[Found]:
     method = _asked(case) if not _detected(case) else ""
     if method not in case.engine.quantization_methods or case.line.get("allow-deprecated-quantization"):
         return
@@ -60,7 +57,7 @@ def method_deprecated(case: Case) -> Iterable[Found]:
         yield Found(f"The quantization method {method} is deprecated", "--quantization")
 
 
-def method_of_another_checkpoint(case: Case) -> Iterable[Found]:
+def quantization_of_another_checkpoint(case: Case) -> Iterable[Found]:
     method, own = _asked(case), case.quantized
     if not method or not own or method not in case.engine.quantization_methods:
         return
@@ -73,7 +70,7 @@ def method_of_another_checkpoint(case: Case) -> Iterable[Found]:
         )
 
 
-def method_needs_checkpoint(case: Case) -> Iterable[Found]:
+def quantization_without_checkpoint(case: Case) -> Iterable[Found]:
     method = _asked(case)
     if case.geometry is None or case.quantized or method not in case.engine.quantization_methods:
         return
@@ -91,7 +88,7 @@ def method_needs_checkpoint(case: Case) -> Iterable[Found]:
         )
 
 
-def config_refused(case: Case) -> Iterable[Found]:
+def quantization_config_refused(case: Case) -> Iterable[Found]:
     """QuantizationConfigArgs: its keys, and the schemes under `linear`, `moe` and `targets`."""
     given = case.line.get("quantization-config")
     if given is None:
@@ -133,6 +130,13 @@ def dtype_of_quantization(case: Case) -> Iterable[Found]:
         )
 
 
+def hybrid_checkpoint(case: Case) -> Iterable[Found]:
+    parts = [part for part, word in case.quantisation.formats.items() if word == "fp8"]
+    if case.quantisation.method == "auto-round" and parts:
+        held = " and ".join(parts).replace("_", " ")
+        yield Found(f"the checkpoint holds {held} in FP8 beside its {case.quantisation.bits} bits")
+
+
 def nvfp4_moe_backend(case: Case) -> Iterable[Found]:
     backend = case.line.get("moe-backend") or "auto"
     if case.nvfp4 and case.geometry is not None and case.geometry.experts and backend != "marlin":
@@ -159,18 +163,17 @@ def marlin_columns(case: Case) -> Iterable[Found]:
 
 def kv_dtype_unknown(case: Case) -> Iterable[Found]:
     dtype, known = case.effective.kv_cache_dtype, case.engine.kv_cache_dtypes
-    if case.engine.law("kv_dtype_checked_by") == "config" and dtype not in known:
-        near = nearest(dtype, known)
+    if dtype not in known:
         yield Found(
             f"Invalid kv_cache_dtype: {dtype!r}. Valid values are: {list(known)}",
             "--kv-cache-dtype",
-            remedy=f"did you mean {near}?" if near else "",
+            remedy=did_you_mean(dtype, known),
         )
 
 
 def kv_dtype_on_hybrid(case: Case) -> Iterable[Found]:
     turbo = case.effective.kv_cache_dtype.startswith("turboquant")
-    if turbo and case.hybrid and not case.engine.law("turboquant_hybrid"):
+    if turbo and case.hybrid:
         yield Found("TurboQuant KV cache is not supported for hybrid (attention + Mamba) models", "--kv-cache-dtype")
 
 
@@ -198,13 +201,11 @@ def attention_backend_refused(case: Case) -> Iterable[Found]:
     if name is None or given is None:
         return
     if name not in engine.attention_backends:
-        span = engines.spans("attention_backends", name, case.beside)
-        near = nearest(name, engine.attention_backends)
+        others = unless_known(case, "attention_backends", name)
         yield Found(
-            f"Unknown attention backend: '{given}'. Valid options are: {', '.join(engine.attention_backends)}"
-            + (f"; {span[0]} to {span[1]} know it" if span else ""),
+            f"Unknown attention backend: '{given}'. Valid options are: {', '.join(engine.attention_backends)}{others}",
             "--attention-backend",
-            remedy=f"did you mean {near}?" if near and not span else "",
+            remedy="" if others else did_you_mean(name, engine.attention_backends),
         )
         return
     if not _ordinary(case):
@@ -242,27 +243,3 @@ def _served_elsewhere(case: Case) -> bool:
         not case.effective.kv_cache_dtype.startswith(("fp8", "nvfp4"))
         or case.effective.kv_cache_dtype == "nvfp4_4over6"
     )
-
-
-def hybrid_checkpoint(case: Case) -> Iterable[Found]:
-    parts = [part for part, word in case.quantisation.formats.items() if word == "fp8"]
-    if case.quantisation.method == "auto-round" and parts:
-        held = " and ".join(parts).replace("_", " ")
-        yield Found(f"the checkpoint holds {held} in FP8 beside its {case.quantisation.bits} bits")
-
-
-RULES: Mapping[str, Check] = {
-    "quantization-unknown": method_unknown,
-    "quantization-deprecated": method_deprecated,
-    "quantization-of-another-checkpoint": method_of_another_checkpoint,
-    "quantization-without-checkpoint": method_needs_checkpoint,
-    "quantization-config-refused": config_refused,
-    "dtype-of-quantization": dtype_of_quantization,
-    "hybrid-checkpoint": hybrid_checkpoint,
-    "nvfp4-moe-backend": nvfp4_moe_backend,
-    "marlin-columns": marlin_columns,
-    "kv-dtype-unknown": kv_dtype_unknown,
-    "kv-dtype-on-hybrid": kv_dtype_on_hybrid,
-    "no-attention-backend": no_attention_backend,
-    "attention-backend-refused": attention_backend_refused,
-}

@@ -9,9 +9,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sparkops.inventory.faults import nearest
-from sparkops.lint.case import Case, Check, Found
-from sparkops.models import engine as engines
+from sparkops.lint.case import Case, Found
+from sparkops.lint.spelling import did_you_mean, unless_known
 from sparkops.models.effective import truthy
 from sparkops.models.engine import Engine
 
@@ -126,12 +125,12 @@ def tool_parser_unknown(case: Case) -> Iterable[Found]:
     name, known = case.line.get("tool-call-parser"), case.engine.tool_parsers
     if not name or name in known or case.line.get("tool-parser-plugin"):
         return
-    near = nearest(name, known)
+    others = unless_known(case, "tool_parsers", name)
     yield Found(
-        f"invalid tool call parser: {name} (chose from {{ {','.join(known)} }}){_span(case, 'tool_parsers', name)}",
+        f"invalid tool call parser: {name} (chose from {{ {','.join(known)} }}){others}",
         "--tool-call-parser",
         None if case.line.get("enable-auto-tool-choice") else "warning",
-        remedy=f"did you mean {near}?" if near else "",
+        remedy=did_you_mean(name, known),
     )
 
 
@@ -157,7 +156,7 @@ def reasoning_parser_unknown(case: Case) -> Iterable[Found]:
         yield Found(
             f"invalid reasoning parser: {nested} (chose from {{ {','.join(known)} }})",
             "--structured-outputs-config",
-            remedy=_meant(str(nested), known),
+            remedy=did_you_mean(str(nested), known),
         )
     if name and name not in known:
         late = "" if case.engine.law("reasoning_parser_checked") else "; the engine fails only after the whole load"
@@ -165,7 +164,7 @@ def reasoning_parser_unknown(case: Case) -> Iterable[Found]:
             f"Reasoning parser '{name}' not found. Available parsers: {', '.join(known)}{late}",
             "--reasoning-parser",
             ("error" if case.spark else "warning") if late else None,
-            remedy=_meant(name, known),
+            remedy=did_you_mean(name, known),
         )
 
 
@@ -180,7 +179,7 @@ def load_format(case: Case) -> Iterable[Found]:
     yield Found(
         f"{words}; the engine fails when it begins to load",
         "--load-format",
-        remedy=_meant(name, case.engine.load_formats),
+        remedy=did_you_mean(name, case.engine.load_formats),
     )
 
 
@@ -189,7 +188,7 @@ def variable_unknown(case: Case) -> Iterable[Found]:
     for name in case.variables:
         if name.startswith("VLLM_") and name not in case.engine.environment:
             yield Found(
-                f"Unknown vLLM environment variable detected: {name}{_span(case, 'environment', name)}",
+                f"Unknown vLLM environment variable detected: {name}{unless_known(case, 'environment', name)}",
                 name,
                 "error" if strict else "warning",
                 remedy=_meant_variable(name, case.engine),
@@ -198,7 +197,7 @@ def variable_unknown(case: Case) -> Iterable[Found]:
 
 def runner_v2_without_align(case: Case) -> Iterable[Found]:
     now = case.effective
-    if now.mamba_cache_mode == "align" and now.model_runner_v2 and not case.engine.law("model_runner_v2_align"):
+    if now.mamba_cache_mode == "align" and now.model_runner_v2:
         yield Found(
             "Model Runner V2 has not yet supported mamba_cache_mode='align'",
             "VLLM_USE_V2_MODEL_RUNNER",
@@ -213,32 +212,3 @@ def _meant_variable(name: str, engine: Engine) -> str:
         return f"give --{flag} instead"
     near = difflib.get_close_matches(name, engine.environment, n=1, cutoff=0.88)
     return f"did you mean {near[0]}?" if near else ""
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    near = nearest(word, known)
-    return f"did you mean {near}?" if near and near != word else ""
-
-
-def _span(case: Case, kind: str, word: str) -> str:
-    """Which other versions know a word, as a half sentence; "" where none does."""
-    span = engines.spans(kind, word, case.beside)
-    return f"; {span[0]} to {span[1]} know it" if span else ""
-
-
-RULES: Mapping[str, Check] = {
-    "memory-fraction": memory_fraction,
-    "kv-cache-bytes": kv_cache_bytes,
-    "kv-cache-bytes-unbounded": kv_cache_bytes_unbounded,
-    "length-over-native": length_over_native,
-    "capture-sizes": capture_sizes,
-    "graph-mode-unknown": graph_mode_unknown,
-    "tool-parser-missing": tool_parser_missing,
-    "tool-parser-unknown": tool_parser_unknown,
-    "tool-choice-off": tool_choice_off,
-    "tool-parser-of-family": tool_parser_of_family,
-    "reasoning-parser-unknown": reasoning_parser_unknown,
-    "load-format": load_format,
-    "variable-unknown": variable_unknown,
-    "runner-v2-without-align": runner_v2_without_align,
-}

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from sparkops.inventory.faults import nearest
-from sparkops.lint.case import Case, Check, Found
-from sparkops.models import engine as engines
+from sparkops.lint.case import Case, Found
+from sparkops.lint.spelling import did_you_mean, known_to, unless_known
 from sparkops.models.effective import Speculative, whole
 
 CONFIG = "--speculative-config"
@@ -26,7 +25,7 @@ def _about(case: Case) -> str:
     return CONFIG if case.line.get("speculative-config") is not None else "--spec-method"
 
 
-def method_unknown(case: Case) -> Iterable[Found]:
+def speculative_method_unknown(case: Case) -> Iterable[Found]:
     given = case.effective.speculative
     method = given.given.get("method") if given else None
     known = case.engine.speculative_methods
@@ -34,30 +33,28 @@ def method_unknown(case: Case) -> Iterable[Found]:
         return
     if case.line.get("speculative-config") is None and case.line.problems:
         return  # the parser has refused the word already
-    near = nearest(str(method), known)
-    span = engines.spans("speculative_methods", str(method), case.beside)
-    since = f"; {case.engine.version} does not know it, {span[0]} to {span[1]} do" if span else ""
+    others = known_to(case, "speculative_methods", str(method))
+    since = f"; {case.engine.version} does not know it, {others} do" if others else ""
     yield Found(
         f"('method',): Input should be one of {', '.join(known)}, not {method!r}{since}",
         _about(case),
-        remedy=f"did you mean {near}?" if near and not span else "",
+        remedy="" if others else did_you_mean(str(method), known),
     )
 
 
-def field_unknown(case: Case) -> Iterable[Found]:
+def speculative_field_unknown(case: Case) -> Iterable[Found]:
     known = case.engine.speculative_fields
     for name in case.line.mapping("speculative-config"):
         if not any(fnmatchcase(name, each) for each in known):
-            span = engines.spans("speculative_fields", name, case.beside)
-            near = nearest(name, known)
+            others = unless_known(case, "speculative_fields", name)
             yield Found(
-                f"('{name}',): Unexpected keyword argument" + (f"; {span[0]} to {span[1]} know it" if span else ""),
+                f"('{name}',): Unexpected keyword argument{others}",
                 CONFIG,
-                remedy=f"did you mean {near}?" if near and not span else f"take {name} out",
+                remedy=("" if others else did_you_mean(name, known)) or f"take {name} out",
             )
 
 
-def tokens_missing(case: Case) -> Iterable[Found]:
+def speculative_tokens_missing(case: Case) -> Iterable[Found]:
     given = case.effective.speculative
     if given is None or given.given.get("num_speculative_tokens") is not None or given.method == "suffix":
         return
@@ -70,7 +67,7 @@ def tokens_missing(case: Case) -> Iterable[Found]:
     )
 
 
-def tokens_out_of_range(case: Case) -> Iterable[Found]:
+def speculative_tokens_out_of_range(case: Case) -> Iterable[Found]:
     given = case.effective.speculative
     value = given.given.get("num_speculative_tokens") if given else None
     if value is None:
@@ -82,7 +79,7 @@ def tokens_out_of_range(case: Case) -> Iterable[Found]:
         yield Found(f"('num_speculative_tokens',): Input should be greater than 0, not {count}", _about(case))
 
 
-def model_missing(case: Case) -> Iterable[Found]:
+def speculative_model_missing(case: Case) -> Iterable[Found]:
     given = case.effective.speculative
     if given is None or given.model is not None or given.method in WITHOUT_MODEL:
         return
@@ -92,7 +89,6 @@ def model_missing(case: Case) -> Iterable[Found]:
         "num_speculative_tokens was provided but without speculative model"
         + (f": {given.method} drafts with a checkpoint of its own" if given.method else ": neither method nor model"),
         _about(case),
-        remedy="name the drafter under `model`, or take `method: mtp`",
     )
 
 
@@ -138,7 +134,7 @@ def _slots(given: Speculative) -> int:
 
 def no_tokens_left_to_schedule(case: Case) -> Iterable[Found]:
     now, given = case.effective, case.effective.speculative
-    if given is None or not given.tokens or not case.engine.law("speculative_slots_checked"):
+    if given is None or not given.tokens:
         return
     left = now.max_num_batched_tokens - now.max_num_seqs * _slots(given)
     if left <= 0:
@@ -155,7 +151,7 @@ def no_tokens_left_to_schedule(case: Case) -> Iterable[Found]:
 def mtp_with_pipeline(case: Case) -> Iterable[Found]:
     now = case.effective
     drafts = now.speculative is not None and now.speculative.method == "mtp"
-    if drafts and now.pipeline_parallel > 1 and not case.engine.law("mtp_with_pipeline"):
+    if drafts and now.pipeline_parallel > 1:
         yield Found(
             "Pipeline parallelism is not supported for this model: MTP over pipeline_parallel_size="
             f"{now.pipeline_parallel}",
@@ -211,7 +207,7 @@ def async_scheduling_method(case: Case) -> Iterable[Found]:
         yield Found("async scheduling is not compatible with disable_padded_drafter_batch", "--async-scheduling")
 
 
-def draft_parallel(case: Case) -> Iterable[Found]:
+def draft_parallel_size(case: Case) -> Iterable[Found]:
     given = case.effective.speculative
     if given is None:
         return
@@ -226,7 +222,7 @@ def draft_parallel(case: Case) -> Iterable[Found]:
         )
 
 
-def word_unknown(case: Case) -> Iterable[Found]:
+def speculative_word_unknown(case: Case) -> Iterable[Found]:
     given, engine = case.effective.speculative, case.engine
     words: Mapping[str, tuple[str, ...]] = {
         "rejection_sample_method": engine.rejection_sample_methods,
@@ -239,15 +235,14 @@ def word_unknown(case: Case) -> Iterable[Found]:
         if not isinstance(value, str) or name not in engine.speculative_fields:
             continue
         if (value.upper() if name == "attention_backend" else value) not in known:
-            near = nearest(value, known)
             yield Found(
                 f"('{name}',): {value!r} is none of {', '.join(known)}",
                 _about(case),
-                remedy=f"did you mean {near}?" if near else "",
+                remedy=did_you_mean(value, known),
             )
 
 
-def draft_length(case: Case) -> Iterable[Found]:
+def speculative_length_over_model(case: Case) -> Iterable[Found]:
     given, ours = case.effective.speculative, case.effective.max_model_len
     length = whole(given.given.get("max_model_len")) if given else None
     if length is not None and ours and length > ours and given and (given.needs_drafter or given.method == "mtp"):
@@ -311,29 +306,3 @@ def compile_cache_of_speculation(case: Case) -> Iterable[Found]:
             "same cache folder was seen to load wrong graphs",
             _about(case),
         )
-
-
-RULES: Mapping[str, Check] = {
-    "speculative-method-unknown": method_unknown,
-    "speculative-field-unknown": field_unknown,
-    "speculative-tokens-missing": tokens_missing,
-    "speculative-tokens-out-of-range": tokens_out_of_range,
-    "speculative-model-missing": model_missing,
-    "speculative-word-unknown": word_unknown,
-    "speculative-length-over-model": draft_length,
-    "drafter-vocabulary-differs": drafter_vocabulary_differs,
-    "drafter-for-another-model": drafter_for_another_model,
-    "drafter-backend-causal": drafter_backend_causal,
-    "draft-parallel-size": draft_parallel,
-    "draft-head-on-runner-v1": draft_head_on_runner_v1,
-    "no-tokens-left-to-schedule": no_tokens_left_to_schedule,
-    "mtp-with-pipeline": mtp_with_pipeline,
-    "mtp-weights-missing": mtp_weights_missing,
-    "repeated-mtp-layer": repeated_mtp_layer,
-    "lookup-window": lookup_window,
-    "lookup-on-hybrid": lookup_on_hybrid,
-    "suffix-package-missing": suffix_package_missing,
-    "async-scheduling-method": async_scheduling_method,
-    "narrow-steps-with-speculation": narrow_steps_with_speculation,
-    "compile-cache-of-speculation": compile_cache_of_speculation,
-}

@@ -1,22 +1,19 @@
 """What one version of the engine knows by name, and its laws: the typed view of `knowledge/engines/`.
 
-One file a version, complete in itself, so that a new version is a data change: whoever judges asks a law by name and
-never compares versions. It must not know a model, a line or a node.
+A new version is a page of data: a rule asks for a law by its name and never compares versions. This module must not
+know a model, a line or a node.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sparkops.core.data import folders
 from sparkops.core.errors import InventoryError
+from sparkops.models.engine_pages import engine_content, engine_files, version_key
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
 DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
@@ -28,7 +25,6 @@ DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
     "text",
     "loose",
 )
-NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class Engine:
     @property
     def later(self) -> bool:
         """Whether the version asked for is older than all that are listed, so that a later one stands in for it."""
-        return _key(self.asked) < _key(self.version)
+        return version_key(self.asked) < version_key(self.version)
 
     def law(self, name: str) -> Any:
         """A law by its name. Raises InventoryError for an engine file that lacks it."""
@@ -99,19 +95,19 @@ def engine(version: str, beside: Path | None = None) -> Engine:
     A leading `v` and what follows the numbers (`+cu130`, `-aarch64`, `.dev3`, `rc1`) do not count. Raises
     InventoryError for a word that is no version.
     """
-    wanted = _key(version)
+    wanted = version_key(version)
     if not wanted:
         raise InventoryError(f"{version!r} is no engine version", hint="write it as the engine does, like 0.26.0")
     listed = versions(beside)
-    earlier = [each for each in listed if _key(each) <= wanted]
+    earlier = [each for each in listed if version_key(each) <= wanted]
     chosen = earlier[-1] if earlier else listed[0]
     clean = ".".join(str(number) for number in wanted)
-    return _read(_files(beside)[chosen], chosen if wanted == _key(chosen) else clean)
+    return _read(chosen, chosen if wanted == version_key(chosen) else clean, beside)
 
 
 def versions(beside: Path | None = None) -> tuple[str, ...]:
     """The listed versions, oldest first."""
-    return tuple(sorted(_files(beside), key=_key))
+    return tuple(sorted(engine_files(beside), key=version_key))
 
 
 def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] | None:
@@ -120,34 +116,15 @@ def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] |
     return (holding[0], holding[-1]) if holding else None
 
 
-def _key(version: str) -> tuple[int, ...]:
-    """The numbers of a version, `0.26` being `0.26.0`; () for a word that is none."""
-    head = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
-    numbers = tuple(int(number) for number in NUMBER.findall(head[1])) if head else ()
-    return numbers + (0,) * (3 - len(numbers)) if numbers else ()
-
-
 @cache
-def _files(beside: Path | None) -> Mapping[str, Path]:
-    found: dict[str, Path] = {}
-    for folder in folders("knowledge", beside):
-        for path in sorted((folder / "engines").glob("*.yml")):
-            found.setdefault(path.stem, path)
-    return found
-
-
-@cache
-def _read(path: Path, asked: str) -> Engine:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def _read(version: str, asked: str, beside: Path | None) -> Engine:
+    content = engine_content(version, beside)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # the safe loader in C, or the safe one
         return _engine(content, asked)
-    except yaml.YAMLError as error:
-        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InventoryError(
             f"not of the shape of engine.schema.json: {error}",
-            where=str(path),
+            where=str(engine_files(beside)[version]),
             hint="compare it with a bundled file of knowledge/engines/",
         ) from None
 

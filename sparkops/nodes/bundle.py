@@ -16,8 +16,6 @@ ALWAYS = ("sparkops.worker.main", "sparkops.worker.requests.lock", "sparkops.wor
 ROOMS = ("kinds", "requests")
 """The worker's folders in which a kind, or what is called like one, has its module."""
 KIND_GROUP = "sparkops.worker_kinds"
-_TYPING = re.compile(r"^from typing import ([\w, ]+)$", re.M)
-_WORDS = frozenset({"Any", "BinaryIO", "Protocol"})
 _IMPORT = re.compile(r"^[ ]*(?:from (sparkops[\w.]*) import (\([^)]*\)|[^\n]*)|import (sparkops[\w.]+))", re.M)
 
 
@@ -54,19 +52,6 @@ def source(module: str) -> str:
     raise KeyError(module)
 
 
-def lean(text: str) -> str:
-    """A module's text for the node, line by line the same: names that only type checkers need become `object`.
-
-    Loading `typing` (and `re`, which it needs) takes the node longer than looking at a hundred files.
-    """
-
-    def plain(found: re.Match[str]) -> str:
-        names = [name.strip() for name in found[1].split(",")]
-        return found[0] if set(names) - _WORDS else " = ".join([*names, "object"])
-
-    return _TYPING.sub(plain, text)
-
-
 @cache
 def _imports(module: str) -> tuple[str, ...]:
     """The modules of ours that a module names in its import statements, wherever they stand."""
@@ -97,7 +82,7 @@ def program(kinds: frozenset[str]) -> bytes:
         module = wanted.pop()
         if module in sources or not _exists(module):
             continue
-        sources[module] = lean(source(module))
+        sources[module] = source(module)
         wanted += _imports(module)
         if "." in module:
             wanted.append(module.rpartition(".")[0])

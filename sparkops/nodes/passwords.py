@@ -80,10 +80,8 @@ class Passwords:
             trial = self._trials.setdefault((kind, scope, secret), _Trial())
         with trial.turn():
             if trial.refused_by:
-                raise _REFUSALS[kind](
-                    f"not tried: {trial.refused_by} refused the {_WORDS[kind]} password",
-                    where=target.name,
-                    hint="run again with the right password, or declare one for each node",
+                raise _REFUSALS[kind].of(
+                    "password-not-retried", where=target.name, refused_by=trial.refused_by, sort=_WORDS[kind]
                 )
             try:
                 yield secret
@@ -120,16 +118,8 @@ class Passwords:
     @staticmethod
     def _nobody(kind: Kind, target: Target, scope: str) -> NodeError:
         if kind == "sudo":
-            return BecomeFailed(
-                "sudo needs a password, and there is no terminal to ask for it",
-                where=target.name,
-                hint="declare `become_password: !env NAME`, or allow sudo without a password for this user",
-            )
-        return AuthenticationFailed(
-            f"{scope or 'the node'} wants a password, and there is no terminal to ask for it",
-            where=target.name,
-            hint="put a key there (`ssh-copy-id`), or declare `ssh_password: !env NAME`",
-        )
+            return BecomeFailed.of("sudo-password-needed", where=target.name)
+        return AuthenticationFailed.of("ssh-password-needed", where=target.name, place=scope or "the node")
 
 
 class _Trial:

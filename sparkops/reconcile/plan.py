@@ -12,7 +12,7 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
-from sparkops.inventory.inventory import Accept
+from sparkops.inventory.inventory import Accept, accepting
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.resources.resource import Resource
 
@@ -197,14 +197,12 @@ class _Builder:
         return words
 
     def _accepted(self, violation: Violation) -> Violation:
-        entry = self.accept.get(violation.id)
-        if entry is None:
-            return violation
-        if entry.until and datetime.date.fromisoformat(entry.until) < self.today:
-            self.notices.append(f"the acceptance of {entry.id} ran out on {entry.until}")
-            return violation
-        until = f" until {entry.until}" if entry.until else ""
-        return replace(violation, accepted=f"{entry.reason}{until}")
+        entry = accepting(self.accept.values(), self.today, violation.id)
+        if entry is not None:
+            return replace(violation, accepted=entry.words)
+        if violation.id in self.accept:
+            self.notices.append(f"the acceptance of {violation.id} ran out on {self.accept[violation.id].until}")
+        return violation
 
 
 def _one_machine(node: str, others: Sequence[str]) -> Violation:

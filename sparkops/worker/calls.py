@@ -1,15 +1,15 @@
 """What a call on the worker gets and may raise: the context `Call`, and the two exceptions `Unknown` and `Refused`."""
 
 import contextlib
-import sys
 import threading
-from _queue import Empty, SimpleQueue  # `queue` would load heapq and more besides
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from sparkops.core.messages import Refused, Unknown
 
-__all__ = ["Call", "Refused", "Unknown", "kind", "load"]
+__all__ = ["Call", "Refused", "Unknown", "kind"]
 
 WINDOW = 16
 """How many data chunks may be under way before the receiver has to grant more."""
@@ -74,11 +74,5 @@ def kind(name: str) -> Any:
     """The worker's module of that name, of a kind or of requests. Raises Refused for one that was not sent."""
     for room in ROOMS if name.isidentifier() else ():
         with contextlib.suppress(ModuleNotFoundError):
-            return load(f"sparkops.worker.{room}.{name}")
+            return import_module(f"sparkops.worker.{room}.{name}")
     raise Refused(f"no kind {name!r} on this worker")
-
-
-def load(module: str) -> Any:
-    """A module by its full name. Raises ModuleNotFoundError."""
-    __import__(module)  # importlib's function of the same effect takes longer to load than this module
-    return sys.modules[module]

@@ -5,17 +5,19 @@ look answers for all), and `converge(call, ask, found, want, act)`. `VOLATILE` n
 between two looks without meaning anything. Looking never changes the node.
 """
 
-import errno
+import contextlib
 import threading
 import time
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from sparkops.core.messages import UNKNOWN
+from sparkops.worker import os_errors
 from sparkops.worker.calls import Call, Refused, Unknown, kind
+from sparkops.worker.record import claims
 
 THREADS = 16
-SOON = 0.005
-"""Seconds after which looking at what is left is worth more threads."""
+"""Observers that run at the same time."""
 
 
 def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
@@ -54,41 +56,31 @@ def _machine() -> str:
 
 
 def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, dict[str, Any]]:
-    """Quick looks share one thread; while some take longer than SOON, twice as many look, up to THREADS."""
-    answers: dict[str, dict[str, Any]] = {}
-    pending = list(reversed(jobs))
-    undone = len(jobs)
-    lock = threading.Lock()
+    """Up to THREADS observers at a time; what has no answer after `limit` seconds is unknown.
+
+    The threads are daemons, so that an observer that hangs does not delay the worker's exit.
+    """
+    pending: SimpleQueue[tuple[list[str], Any]] = SimpleQueue()
+    finished: SimpleQueue[dict[str, dict[str, Any]]] = SimpleQueue()
     over = threading.Event()
+    for job in jobs:
+        pending.put(job)
 
     def work() -> None:
-        nonlocal undone
-        while True:
-            with lock:
-                if not pending:
-                    return
-                ids, look = pending.pop()
-            found = _guarded(ids, look)
-            with lock:
-                answers.update(found)
-                undone -= 1
-                if undone == 0:
-                    over.set()
+        with contextlib.suppress(Empty):
+            while not over.is_set():
+                finished.put(_guarded(*pending.get_nowait()))
 
-    deadline = time.monotonic() + limit
-    working = 0
-    while undone and time.monotonic() < deadline:
-        more = min(max(1, working), THREADS - working, len(pending))
-        for _ in range(more):
-            threading.Thread(target=work, daemon=True).start()
-        working += more
-        left = max(0.0, deadline - time.monotonic())
-        over.wait(min(SOON, left) if pending and working < THREADS else left)
-    with lock:
-        pending.clear()
-        known = dict(answers)
+    for _ in range(min(THREADS, len(jobs))):
+        threading.Thread(target=work, daemon=True).start()
     late = {UNKNOWN: f"no answer within {limit:g} s"}
-    return {identity: known.get(identity, late) for ids, _ in jobs for identity in ids}
+    answers = {identity: late for ids, _ in jobs for identity in ids}
+    deadline = time.monotonic() + limit
+    with contextlib.suppress(Empty):
+        for _ in jobs:
+            answers.update(finished.get(timeout=max(0.0, deadline - time.monotonic())))
+    over.set()
+    return answers
 
 
 def _guarded(ids: list[str], look: Any) -> dict[str, dict[str, Any]]:
@@ -97,9 +89,9 @@ def _guarded(ids: list[str], look: Any) -> dict[str, dict[str, Any]]:
     except Unknown as error:
         return dict.fromkeys(ids, {UNKNOWN: str(error)})
     except OSError as error:
-        return dict.fromkeys(ids, {UNKNOWN: words(error)})
+        return dict.fromkeys(ids, {UNKNOWN: os_errors.describe(error)})
     except Exception as error:  # noqa: BLE001 - a defect of an observer makes its answer unknown, never the run's end
-        return dict.fromkeys(ids, {UNKNOWN: "a defect of sparkops: " + place(error)})
+        return dict.fromkeys(ids, {UNKNOWN: "a defect of sparkops: " + os_errors.locate(error)})
     return {
         identity: {UNKNOWN: str(each)} if isinstance(each, Unknown) else {"found": each}
         for identity, each in found.items()
@@ -116,8 +108,6 @@ def look(name: str, identity: str, ask: dict[str, Any]) -> dict[str, Any]:
 
 def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     """Act on one resource: look again, refuse if it is not as `before` says, claim, act, look again."""
-    from sparkops.worker.record import claims  # acts only: a look does not pay for it
-
     name, identity, ask = args["kind"], args["id"], args["ask"]
     module = kind(name)
     now = look(name, identity, ask)
@@ -139,28 +129,3 @@ def differing(before: Any, found: Any, volatile: frozenset[str]) -> list[str]:
         return [] if before is found else ["existence"]
     keys = (before.keys() | found.keys()) - volatile
     return sorted(key for key in keys if before.get(key) != found.get(key))
-
-
-def words(error: OSError) -> str:
-    """An operating system's error for a person: `/etc/x: Permission denied`."""
-    text = error.strerror or str(error)
-    return f"{error.filename}: {text}" if error.filename else text
-
-
-def way_out(number: int | None, path: str) -> str:
-    """What a person can do about an operating system's error at `path`; "" where that is not known."""
-    return {
-        errno.EROFS: "look at `dmesg` for disk errors, then `mount -o remount,rw` it",
-        errno.ENOSPC: f"free some; see `df -h {path}`",
-        errno.EDQUOT: "raise it, or free some space",
-        errno.EACCES: "set `connection: {become: true}` for this node",
-    }.get(number or 0, "")
-
-
-def place(error: BaseException) -> str:
-    """A defect with the line that it came from."""
-    import traceback  # only for defects: it takes longer to load than a look at ten files
-
-    frames = traceback.extract_tb(error.__traceback__)
-    at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{at}"

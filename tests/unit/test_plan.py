@@ -137,7 +137,7 @@ def test_a_violation_blocks_until_it_is_accepted() -> None:
     assert set(plan(judged, thing, found=found).blocked) == {thing.id}
     accepted = plan(judged, thing, found=found, accept=(Accept(id="x.bad", reason="known", until="2026-12-01"),))
     assert not accepted.blocked
-    assert accepted.violations[0].accepted == "known until 2026-12-01"
+    assert accepted.violations[0].accepted == "known (until 2026-12-01)"
 
 
 def test_an_acceptance_runs_out_visibly() -> None:

@@ -1,12 +1,13 @@
 """The road of one resource without a network: ask, compare as the generic diff does, converge, look again."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from sparkops.core.plan import Step
 from sparkops.resources.resource import Resource
 from sparkops.worker import dispatch
-from sparkops.worker.calls import Call
+from sparkops.worker.calls import Call, kind
 
 
 def call() -> Call:
@@ -27,30 +28,51 @@ def apply(resource: Resource) -> list[str]:
     ask = resource.ask()
     look = dispatch.look(resource.kind, resource.id, ask)
     assert "$unknown" not in look, look
-    before = look["found"]
-    want = resource.desired()
-    changes = differing(resource, before)
-    if not changes:
+    step = step_of(resource, look["found"])
+    if not step.changes:
         return []
+    args = {
+        "kind": resource.kind,
+        "id": resource.id,
+        "ask": ask,
+        "before": step.before,
+        "want": step.after,
+        "action": step.action,
+        "act": resource.act(step),
+    }
+    after = dispatch.converge(call(), args)
+    assert differing(resource, after["found"]) == [], after
+    return list(step.changes)
+
+
+def apply_below(root: Path, resource: Resource) -> list[str]:
+    """`apply` by the kind's own functions, with `root` as the folder that the node's paths start from."""
+    module, ask, below = kind(resource.kind), resource.ask(), str(root)
+
+    def look() -> Any:
+        if hasattr(module, "observe_many"):
+            return module.observe_many({resource.id: ask}, root=below)[resource.id]
+        return module.observe(ask, root=below)
+
+    step = step_of(resource, look())
+    if not step.changes:
+        return []
+    module.converge(call(), ask, step.before, step.after, resource.act(step), root=below)
+    assert differing(resource, look()) == []
+    return list(step.changes)
+
+
+def step_of(resource: Resource, before: dict[str, Any] | None) -> Step:
+    """The step from what was found to what is declared; without changes where nothing is to be done."""
+    want = resource.desired()
     action: Any = "delete" if want is None else "create" if before is None else "update"
-    step = Step(
+    changes = tuple(differing(resource, before))
+    return Step(
         id=resource.id,
         kind=resource.kind,
         node=resource.node,
         action=action,
         before=before,
         after=want,
-        changes=tuple(changes),
+        changes=changes,
     )
-    args = {
-        "kind": resource.kind,
-        "id": resource.id,
-        "ask": ask,
-        "before": before,
-        "want": want,
-        "action": action,
-        "act": resource.act(step),
-    }
-    after = dispatch.converge(call(), args)
-    assert differing(resource, after["found"]) == [], after
-    return changes

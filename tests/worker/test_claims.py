@@ -26,7 +26,7 @@ def claim(state_dir: str, kind: str, name: str, cluster: str = "attic", **more: 
 
 
 def record(state_dir: str, cluster: str = "attic") -> dict[str, Any]:
-    return claimed.load(os.path.join(state_dir, "claims", cluster + ".json"))
+    return claims.load(os.path.join(state_dir, "claims", cluster + ".json"))
 
 
 def look(state_dir: str, *declared: str, cluster: str = "attic", strays: bool = True) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from sparkops.core.errors import InventoryError
 from sparkops.resources.mount import Mount
-from sparkops.worker import dispatch
-from sparkops.worker.calls import Refused
+from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.kinds import mount
 from sparkops.worker.system import fstab
-from tests.worker.nodes import apply, call, differing
+from tests.worker.nodes import apply_below as apply
+from tests.worker.nodes import call, differing
 
 TABLE = b"""# <file system> <mount point>   <type>  <options>       <dump>  <pass>
 UUID=aaaa-bbbb  /      ext4  errors=remount-ro 0\t1
@@ -90,11 +90,11 @@ def test_declared_options_that_are_not_in_effect_are_named(options: list[str], m
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "fstab").write_bytes(TABLE)
-    (tmp_path / "mountinfo").write_text(INFO)
-    monkeypatch.setattr(mount, "FSTAB", str(tmp_path / "fstab"))
-    monkeypatch.setattr(mount, "MOUNTINFO", str(tmp_path / "mountinfo"))
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "etc/fstab").write_bytes(TABLE)
+    (tmp_path / "proc/self/mountinfo").write_text(INFO)
     return tmp_path
 
 
@@ -104,7 +104,7 @@ def declared(name: str = "/data", **given: Any) -> Mount:
 
 def test_what_is_mounted_without_an_entry_lacks_the_entry_only(root: Path) -> None:
     one = declared(options="noatime")
-    found = mount.observe(one.ask())
+    found = mount.observe(one.ask(), root=str(root))
     assert found is not None
     assert found["mounted"] is True
     assert differing(one, found) == ["fstype", "options", "passno", "source"]
@@ -112,37 +112,38 @@ def test_what_is_mounted_without_an_entry_lacks_the_entry_only(root: Path) -> No
 
 def test_another_thing_at_the_mount_point_is_said_and_not_unmounted(root: Path) -> None:
     one = declared(source="/dev/sdb1", fstype="ext4")
-    found = mount.observe(one.ask())
+    found = mount.observe(one.ask(), root=str(root))
     assert found is not None
     assert found["mounted"] == "another: tmpfs (tmpfs)"
     with pytest.raises(Refused, match="not /dev/sdb1"):
-        mount.converge(call(), one.ask(), found, dict(one.desired() or {}), {})
-    assert (root / "fstab").read_bytes() == TABLE
+        mount.converge(call(), one.ask(), found, dict(one.desired() or {}), {}, root=str(root))
+    assert (root / "etc/fstab").read_bytes() == TABLE
 
 
 def test_an_entry_that_is_not_to_be_mounted_is_written_changed_and_taken_out(root: Path) -> None:
     point = root / "point"
     one = declared(str(point), options=["ro", "nofail"], mounted=False)
-    assert apply(one) == ["existence"]
-    assert (root / "fstab").read_bytes() == TABLE + f"tmpfs {point} tmpfs ro,nofail 0 0\n".encode()
-    assert apply(one) == []
-    assert apply(declared(str(point), options="nofail,ro", mounted=False)) == []
-    assert apply(declared(str(point), passno=2, mounted=False)) == ["options", "passno"]
-    assert apply(declared(str(point), state="absent")) == ["existence"]
-    assert (root / "fstab").read_bytes() == TABLE
+    assert apply(root, one) == ["existence"]
+    assert (root / "etc/fstab").read_bytes() == TABLE + f"tmpfs {point} tmpfs ro,nofail 0 0\n".encode()
+    assert apply(root, one) == []
+    assert apply(root, declared(str(point), options="nofail,ro", mounted=False)) == []
+    assert apply(root, declared(str(point), passno=2, mounted=False)) == ["options", "passno"]
+    assert apply(root, declared(str(point), state="absent")) == ["existence"]
+    assert (root / "etc/fstab").read_bytes() == TABLE
 
 
 def test_two_entries_for_one_point_are_unknown(root: Path) -> None:
-    (root / "fstab").write_bytes(b"a /x ext4\nb /x/ ext4\n")
+    (root / "etc/fstab").write_bytes(b"a /x ext4\nb /x/ ext4\n")
     one = declared("/x")
-    assert "2 entries" in dispatch.look("mount", one.id, one.ask())["$unknown"]
+    with pytest.raises(Unknown, match="2 entries"):
+        mount.observe(one.ask(), root=str(root))
 
 
 def test_a_missing_mount_point_is_named(root: Path) -> None:
     with pytest.raises(Refused, match="no directory") as caught:
-        apply(declared(f"{root}/none"))
+        apply(root, declared(f"{root}/none"))
     assert "directory:" in caught.value.hint
-    assert (root / "fstab").read_bytes() == TABLE
+    assert (root / "etc/fstab").read_bytes() == TABLE
 
 
 def test_only_a_mount_that_shall_go_interrupts_by_being_unmounted() -> None:

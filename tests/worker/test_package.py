@@ -1,5 +1,6 @@
 """The node half of `package`: what dpkg-query, madison and a simulation say, read as text."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,23 +89,19 @@ def test_what_a_removal_would_take_with_it_is_read() -> None:
     assert package.removed(said) == {"docker-compose", "docker.io"}
 
 
-def test_lists_are_fresh_until_they_are_old_or_a_source_was_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import os
-
-    monkeypatch.setattr(package, "STAMP", str(tmp_path / "stamp"))
-    monkeypatch.setattr(package, "SOURCES", (str(tmp_path / "sources"),))
-    (tmp_path / "sources").mkdir()
-    os.utime(tmp_path / "sources", (500, 500))
-    assert not package.fresh(1000)
-    (tmp_path / "stamp").touch()
-    os.utime(tmp_path / "stamp", (900, 900))
-    assert package.fresh(1000)
-    assert not package.fresh(900 + package.FRESH + 1)
-    (tmp_path / "sources" / "new.list").touch()
-    os.utime(tmp_path / "sources" / "new.list", (950, 950))
-    assert not package.fresh(1000)
+def test_lists_are_fresh_until_they_are_old_or_a_source_was_added(tmp_path: Path) -> None:
+    root, stamp, sources = str(tmp_path), tmp_path / "run/sparkops/apt-updated", tmp_path / "etc/apt/sources.list.d"
+    stamp.parent.mkdir(parents=True)
+    sources.mkdir(parents=True)
+    os.utime(sources, (500, 500))
+    assert not package.fresh(1000, root=root)
+    stamp.touch()
+    os.utime(stamp, (900, 900))
+    assert package.fresh(1000, root=root)
+    assert not package.fresh(900 + package.FRESH + 1, root=root)
+    (sources / "new.list").touch()
+    os.utime(sources / "new.list", (950, 950))
+    assert not package.fresh(1000, root=root)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.ENOSPC, "no space is left"), (errno.EROFS, "read-only"), (errno.EBUSY, "mount point"),
+    [(errno.ENOSPC, "disk-full"), (errno.EROFS, "read-only"), (errno.EBUSY, "mount point"),
      (errno.ENOENT, "/etc/lab does not exist"), (errno.EIO, "Input/output error")],
 )  # fmt: skip
 def test_an_error_is_told_with_its_place(number: int, words: str) -> None:

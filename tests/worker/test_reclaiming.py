@@ -117,19 +117,19 @@ def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = published(tmp_path / "m")
-    for name in ("UNITS", "SPECS"):
-        monkeypatch.setattr(uses, name, str(tmp_path / "none"))
-    (tmp_path / "sock").touch()
-    monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "sock"))
-    found = uses.look(str(tmp_path / "state"), "attic")
+    root, socket = tmp_path / "root", tmp_path / "root" / docker.SOCKET[1:]
+    (root / "proc").mkdir(parents=True)
+    socket.parent.mkdir(parents=True)
+    socket.touch()
+    found = uses.look(str(tmp_path / "state"), "attic", root=str(root))
     (item,) = gc.checkpoint(str(folder), [], found, claim=True)
     assert item["unknown"]
     assert item["kept"].startswith("whether a container uses it is not known: Docker does not listen at ")
     declared = gc.checkpoint(str(folder), [str(folder)], found, claim=True)[0]
     assert (declared["kept"], declared["unknown"]) == (gc.DECLARED, False)
-    (tmp_path / "sock").unlink()
+    socket.unlink()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    (item,) = gc.checkpoint(str(folder), [], uses.look(str(tmp_path / "state"), "attic"), claim=True)
+    (item,) = gc.checkpoint(str(folder), [], uses.look(str(tmp_path / "state"), "attic", root=str(root)), claim=True)
     assert (item["kept"], item["unknown"]) == ("", False)
 
 
@@ -138,11 +138,10 @@ def test_what_is_not_known_has_its_own_exit_status() -> None:
     assert Reclaimable(cluster="c", items=(item,)).exit_status == 3
 
 
-def test_the_node_is_looked_at_for_units_and_drop_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uses, "UNITS", str(tmp_path))
-    monkeypatch.setattr(uses, "SPECS", str(tmp_path / "none"))
-    (tmp_path / "a.service.d").mkdir()
-    (tmp_path / "a.service.d/x.conf").write_text("drop-in")
-    (tmp_path / "b.service").write_text("unit")
-    (tmp_path / "c.service").symlink_to("/dev/null")
-    assert set(dict(uses.texts()).values()) == {"drop-in", "unit", ""}
+def test_the_node_is_looked_at_for_units_and_drop_ins(tmp_path: Path) -> None:
+    units = tmp_path / "etc/systemd/system"
+    (units / "a.service.d").mkdir(parents=True)
+    (units / "a.service.d/x.conf").write_text("drop-in")
+    (units / "b.service").write_text("unit")
+    (units / "c.service").symlink_to("/dev/null")
+    assert set(dict(uses.texts(str(tmp_path))).values()) == {"drop-in", "unit", ""}

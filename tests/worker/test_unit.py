@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import unit
 from sparkops.worker.system import processes
 
+UNITS, STAMPS = "etc/systemd/system", "run/sparkops/units"
 SAYS = Callable[[str], None]
 PRESENT = "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nNeedDaemonReload=no\n"
 ABSENT = "LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileState=\nNeedDaemonReload=no\n"
@@ -23,10 +25,9 @@ ABSENT = "LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileStat
 
 @pytest.fixture
 def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SAYS:
-    """Puts a `systemctl` of the given output before the real one, and the units' folders below a temporary root."""
-    for name, folder in (("UNITS", "system"), ("STAMPS", "stamps"), ("PROC", "proc")):
-        (tmp_path / folder).mkdir()
-        monkeypatch.setattr(unit, name, str(tmp_path / folder))
+    """Puts a `systemctl` of the given output before the real one, and makes the units' folders below a root."""
+    for folder in (UNITS, STAMPS, "proc"):
+        (tmp_path / folder).mkdir(parents=True)
     programs_folder = tmp_path / "bin"
     programs_folder.mkdir()
     monkeypatch.setenv("PATH", f"{programs_folder}:{os.environ['PATH']}")
@@ -40,8 +41,8 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SAYS:
     return say
 
 
-def look(*units: Unit) -> list[Any]:
-    found = unit.observe_many({each.id: each.ask() for each in units})
+def look(root: Path, *units: Unit) -> list[Any]:
+    found = unit.observe_many({each.id: each.ask() for each in units}, root=str(root))
     return [found[each.id] for each in units]
 
 
@@ -51,69 +52,70 @@ def declared(name: str = "a.service", **given: Any) -> Unit:
 
 def test_all_units_are_asked_for_at_once(says: SAYS, tmp_path: Path) -> None:
     says(f"{PRESENT}\n{ABSENT}\n{PRESENT}")
-    one, two, three = look(declared("a.service"), declared("b.service", content="x"), declared("c.service"))
+    one, two, three = look(tmp_path, declared("a.service"), declared("b.service", content="x"), declared("c.service"))
     assert (one["running"], two, three["enabled"]) == (True, None, True)
     assert (tmp_path / "asked").read_text() == "x\n"
 
 
-def test_an_answer_that_is_short_is_unknown(says: SAYS) -> None:
+def test_an_answer_that_is_short_is_unknown(says: SAYS, tmp_path: Path) -> None:
     says(PRESENT)
     with pytest.raises(Unknown):
-        look(declared("a.service"), declared("b.service"))
+        look(tmp_path, declared("a.service"), declared("b.service"))
 
 
 def test_the_text_comes_back_only_where_it_differs(says: SAYS, tmp_path: Path) -> None:
     says(PRESENT)
-    (tmp_path / "system" / "a.service").write_text("old\n")
-    (other,) = look(declared(content="new\n"))
+    (tmp_path / UNITS / "a.service").write_text("old\n")
+    (other,) = look(tmp_path, declared(content="new\n"))
     assert other["text"] == "old\n"
     assert other["content"] == "sha256:" + hashlib.sha256(b"old\n").hexdigest()
-    (same,) = look(declared(content="old\n"))
+    (same,) = look(tmp_path, declared(content="old\n"))
     assert "text" not in same
 
 
 def test_a_mask_is_a_link_and_no_text(says: SAYS, tmp_path: Path) -> None:
     says(PRESENT.replace("LoadState=loaded", "LoadState=masked"))
-    (tmp_path / "system" / "a.service").symlink_to("/dev/null")
-    (found,) = look(declared(content="x"))
+    (tmp_path / UNITS / "a.service").symlink_to("/dev/null")
+    (found,) = look(tmp_path, declared(content="x"))
     assert (found["masked"], found["content"]) == (True, None)
 
 
-def test_a_unit_that_waits_for_its_restart_does_not_run(says: SAYS) -> None:
+def test_a_unit_that_waits_for_its_restart_does_not_run(says: SAYS, tmp_path: Path) -> None:
     says(PRESENT.replace("=active", "=activating").replace("=running", "=auto-restart"))
-    assert look(declared())[0]["running"] is False
+    assert look(tmp_path, declared())[0]["running"] is False
     says(PRESENT.replace("=active", "=activating").replace("=running", "=start"))
-    assert look(declared())[0]["running"] is True
+    assert look(tmp_path, declared())[0]["running"] is True
 
 
-def test_the_inputs_come_out_of_the_running_process(says: SAYS, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unit, "PROC", "/proc")
+def test_the_inputs_come_out_of_the_running_process(says: SAYS, tmp_path: Path) -> None:
+    (tmp_path / "proc").rmdir()
+    (tmp_path / "proc").symlink_to("/proc")
     with subprocess.Popen(["sleep", "60"], env={"SPARKOPS_INPUTS": "abc"}) as process:
         try:
             says(f"{PRESENT}MainPID={process.pid}\n")
-            assert look(declared(inputs="abc"))[0]["inputs"] == "abc"
+            assert look(tmp_path, declared(inputs="abc"))[0]["inputs"] == "abc"
         finally:
             process.kill()
 
 
-def test_a_process_that_ended_meanwhile_is_unknown(says: SAYS) -> None:
+def test_a_process_that_ended_meanwhile_is_unknown(says: SAYS, tmp_path: Path) -> None:
     says(f"{PRESENT}MainPID=1\n")
-    assert isinstance(look(declared(inputs="abc"))[0], Unknown)
+    assert isinstance(look(tmp_path, declared(inputs="abc"))[0], Unknown)
 
 
 def test_a_unit_without_a_process_has_a_stamp(says: SAYS, tmp_path: Path) -> None:
     says(f"{PRESENT}MainPID=0\n")
-    assert look(declared(inputs="abc"))[0]["inputs"] == ""
-    (tmp_path / "stamps" / "a.service").write_text("abc\n")
-    assert look(declared(inputs="abc"))[0]["inputs"] == "abc"
+    assert look(tmp_path, declared(inputs="abc"))[0]["inputs"] == ""
+    (tmp_path / STAMPS / "a.service").write_text("abc\n")
+    assert look(tmp_path, declared(inputs="abc"))[0]["inputs"] == "abc"
 
 
 def test_drop_ins_that_systemd_has_not_read_yet_are_seen(says: SAYS, tmp_path: Path) -> None:
     says(PRESENT)
-    folder = tmp_path / "system" / "a.service.d"
+    folder = tmp_path / UNITS / "a.service.d"
     folder.mkdir()
     (folder / "mine.conf").write_text("")
-    assert look(declared())[0]["drop_ins"] == [str(folder / "mine.conf")]
+    assert look(tmp_path, declared())[0]["drop_ins"] == [str(folder / "mine.conf")]
 
 
 def test_a_program_that_hangs_is_unknown() -> None:
@@ -121,13 +123,12 @@ def test_a_program_that_hangs_is_unknown() -> None:
         processes.ask(["sleep", "5"], timeout=0.1)
 
 
-def test_an_environment_that_is_still_being_set_up_is_looked_at_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_that_is_still_being_set_up_is_looked_at_again(tmp_path: Path) -> None:
     folder = tmp_path / "proc" / "7"
     folder.mkdir(parents=True)
     (folder / "exe").symlink_to("/usr/bin/engine")
     (folder / "environ").write_bytes(b"")
-    monkeypatch.setattr(unit, "PROC", str(tmp_path / "proc"))
-    monkeypatch.setattr(unit.time, "sleep", lambda _: (folder / "environ").write_bytes(b"A=1\0SPARKOPS_INPUTS=abc\0"))
-    assert unit.inputs_of("x.service", {"MainPID": "7"}) == "abc"
+    later = threading.Timer(0.1, (folder / "environ").write_bytes, [b"A=1\0SPARKOPS_INPUTS=abc\0"])
+    later.start()
+    assert unit.inputs_of("x.service", {"MainPID": "7"}, str(tmp_path)) == "abc"
+    later.join()

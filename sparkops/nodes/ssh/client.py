@@ -160,7 +160,7 @@ class SSH:
             shared.link.result()
         except SparkopsError as error:
             self._give_back(shared)
-            raise type(error)(error.what, where=target.name, hint=error.hint) from None
+            raise error.at(target.name) from None
         return shared
 
     def _make(self, shared: _Shared, target: Target) -> None:
@@ -201,11 +201,7 @@ def _name(hop: Hop) -> str:
 def _incompatible(error: IncompatiblePeer, known: Known, hop: Hop, target: Target) -> HostKeyError:
     if known.keys and "host key" in str(error):
         return host_keys.changed(known.keys[0], None, node=target.name, place=_name(hop))
-    return HostKeyError(
-        f"{hop.place} and sparkops have no common way to encrypt: {error}",
-        where=target.name,
-        hint="its SSH server is too old, or restricted to algorithms that paramiko lacks",
-    )
+    return HostKeyError.of("ssh-no-common-algorithm", where=target.name, place=hop.place, error=str(error))
 
 
 def _watch(link: Link, keepalive: float) -> None:
@@ -243,11 +239,8 @@ class SSHTransport:
             channel = self._link.transport.open_session(timeout=self._link.hop.timeout)
             channel.exec_command(shlex.join(argv))
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise ConnectionFailed(
-                f"no program can be started: {self._link.wire.lost or error or 'the connection broke'}",
-                where=self._node,
-                hint="the node's sshd may be out of sessions (MaxSessions) or memory",
-            ) from None
+            reason = self._link.wire.lost or str(error) or "the connection broke"
+            raise ConnectionFailed.of("ssh-session-refused", where=self._node, error=reason) from None
         return SSHStream(self._node, self._link, channel)
 
     def close(self) -> None:
@@ -303,11 +296,8 @@ class SSHStream:
         self._hear()
 
     def _lost(self) -> ConnectionFailed:
-        return ConnectionFailed(
-            f"the connection is lost: {self._link.wire.lost or 'the node closed it'}",
-            where=self._node,
-            hint="see whether the node is up; run again when it answers, what was begun is resumed",
-        )
+        reason = self._link.wire.lost or "the node closed it"
+        return ConnectionFailed.of("connection-lost", where=self._node, error=reason)
 
     def write(self, data: bytes) -> None:
         """See Stream."""
@@ -321,7 +311,7 @@ class SSHStream:
         except (OSError, EOFError, paramiko.SSHException):
             if self._link.wire.lost or not self._link.transport.is_active():
                 raise self._lost() from None
-            raise ConnectionFailed("the program on the node has ended", where=self._node) from None
+            raise ConnectionFailed.of("remote-program-ended", where=self._node) from None
 
     def close_input(self) -> None:
         """See Stream."""

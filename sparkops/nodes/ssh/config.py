@@ -118,13 +118,13 @@ def _parse(files: tuple[Path, ...]) -> SSHConfig:
     try:
         return _Parsed.from_text("\n".join(lines))
     except ConfigParseError as error:
-        raise InventoryError(f"SSH's configuration can't be read: {error}", where=str(files[0])) from None
+        raise InventoryError.of("ssh-config-unreadable", where=str(files[0]), error=str(error)) from None
 
 
 def _lines(file: Path, base: Path, block: list[str], depth: int) -> Iterator[str]:
     """The lines of a file with its includes in their places; after one, the block that it stood in goes on."""
     if depth > INCLUDES_DEEP:
-        raise InventoryError("SSH's configuration includes itself", where=str(file))
+        raise InventoryError.of("ssh-config-includes-itself", where=str(file))
     try:
         text = file.read_text(errors="replace")
     except OSError:
@@ -169,7 +169,7 @@ def _jumps(config: SSHConfig, jump: str, target: Target, seen: tuple[str, ...]) 
     for word in jump.split(","):
         user, host, port = _place(word.strip(), target.name)
         if host in seen:
-            raise InventoryError(f"ProxyJump leads in a circle by {host}", where=target.name)
+            raise InventoryError.of("proxy-jump-loop", where=target.name, host=host)
         options = _lookup(config, host, target.name)
         hop = _hop(options, host, target)
         hop = replace(hop, user=user or hop.user, port=port or hop.port)
@@ -188,7 +188,7 @@ def _place(word: str, node: str) -> tuple[str, str, int]:
     elif rest.count(":") == 1:
         host, _, port = rest.partition(":")
     if not host or (port and not port.isdigit()):
-        raise InventoryError(f"{word!r} is no jump host", where=node, hint="write it as user@host:port")
+        raise InventoryError.of("jump-host-invalid", where=node, text=word)
     return user, host, int(port or 0)
 
 
@@ -196,7 +196,7 @@ def _lookup(config: SSHConfig, host: str, node: str) -> dict[str, Any]:
     try:
         return dict(config.lookup(host))
     except (SSHException, ImportError, ValueError, KeyError, OSError) as error:
-        raise InventoryError(f"SSH's configuration for {host} can't be followed: {error}", where=node) from None
+        raise InventoryError.of("ssh-config-unresolved", where=node, host=host, error=str(error)) from None
 
 
 def _declared(hop: Hop, target: Target) -> Hop:
@@ -246,4 +246,4 @@ def _number(options: dict[str, Any], key: str, default: float, target: Target) -
     try:
         return int(text)
     except ValueError:
-        raise InventoryError(f"{key} is {text!r} in SSH's configuration, not a number", where=target.name) from None
+        raise InventoryError.of("ssh-config-not-a-number", where=target.name, key=key, text=text) from None

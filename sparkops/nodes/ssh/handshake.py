@@ -101,36 +101,26 @@ class Handshake:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> ConnectionFailed:
-        hint = "see whether it is switched on and on this network, and check `host` and `port`"
-        what = f"{self._place} can't be reached: {error}"
+        where, place = self._node, self._place
         if isinstance(error, socket.gaierror):
-            what = f"the name {self._hop.host} is not known ({error.strerror})"
-            hint = "correct `host` in the inventory, or HostName in ~/.ssh/config"
-        elif isinstance(error, paramiko.ChannelException):
-            what = f"the jump host can't reach {self._place}: {error.text}"
-        elif isinstance(error, TimeoutError) or "Timeout" in str(error):
-            what = f"{self._place} does not answer within {self._hop.timeout:g} s"
-        elif isinstance(error, ConnectionRefusedError):
-            what = f"{self._place} refuses connections"
-            hint = "see whether sshd runs there, and on this port"
-        elif isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-            what = f"there is no route to {self._place}"
-        return ConnectionFailed(what, where=self._node, hint=hint)
+            return ConnectionFailed.of("address-unresolved", where=where, host=self._hop.host, error=error.strerror)
+        if isinstance(error, paramiko.ChannelException):
+            return ConnectionFailed.of("jump-host-cannot-connect", where=where, place=place, error=error.text)
+        if isinstance(error, TimeoutError) or "Timeout" in str(error):
+            return ConnectionFailed.of("connect-timeout", where=where, place=place, seconds=self._hop.timeout)
+        if isinstance(error, ConnectionRefusedError):
+            return ConnectionFailed.of("connection-refused", where=where, place=place)
+        if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+            return ConnectionFailed.of("no-route", where=where, place=place)
+        return ConnectionFailed.of("unreachable", where=where, place=place, error=str(error))
 
     def _silent(self, error: Exception | None) -> ConnectionFailed:
+        where, place = self._node, self._place
         words = self._proxied.words() if self._proxied is not None else ""
         if words:
-            return ConnectionFailed(
-                f"ProxyCommand failed: {words}", where=self._node, hint=f"try by hand: {self._hop.proxy_command}"
-            )
+            command = self._hop.proxy_command
+            return ConnectionFailed.of("proxy-command-failed", where=where, error=words, command=command)
         if time.monotonic() >= self._deadline - 0.05:
-            return ConnectionFailed(
-                f"{self._place} takes connections, but its SSH does not answer within {self._hop.timeout:g} s",
-                where=self._node,
-                hint="the machine may be frozen or out of memory: look at its console",
-            )
-        return ConnectionFailed(
-            f"{self._place} closed the connection before a login ({error or 'no reason given'})",
-            where=self._node,
-            hint="its sshd may be starting, overloaded (MaxStartups) or keep this address out (fail2ban, firewall)",
-        )
+            return ConnectionFailed.of("ssh-no-answer", where=where, place=place, seconds=self._hop.timeout)
+        reason = str(error or "no reason given")
+        return ConnectionFailed.of("ssh-closed-before-login", where=where, place=place, error=reason)

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sparkops.core.errors import HostKeyError, InventoryError
 
@@ -91,11 +92,7 @@ def pinned(text: str, node: str) -> HostKey:
     fields = text.split()
     key = _key(fields[0], fields[1], "host_key") if len(fields) >= 2 else None
     if key is None:
-        raise InventoryError(
-            "host_key is no public key of a host",
-            where=node,
-            hint="write it as `ssh-ed25519 AAAA…`, one line as `sparkops trust` and `ssh-keyscan` print it",
-        )
+        raise InventoryError.of("host-key-pin-invalid", where=node)
     return key
 
 
@@ -104,38 +101,29 @@ def check(shown: HostKey, known: Known, *, node: str, host: str, hop: bool = Fal
     place = f"the jump host {host}" if hop else host
     for key in known.revoked:
         if key.blob == shown.blob:
-            raise HostKeyError(
-                f"{place} shows a revoked host key, {shown.fingerprint} (@revoked in {key.where})",
-                where=node,
-                hint="don't log in; the holder of this key may be somebody else. Give the machine a new host key",
+            raise HostKeyError.of(
+                "host-key-revoked", where=node, place=place, fingerprint=shown.fingerprint, known_at=key.where
             )
     if any(key.blob == shown.blob for key in known.keys):
         return
     same_type = [key for key in known.keys if key.type == shown.type] or list(known.keys)
     if same_type:
         raise changed(same_type[0], shown, node=node, place=place)
-    words = f"its key is {shown.fingerprint} ({shown.type}), and nobody has vouched for it"
+    args: dict[str, Any] = {"place": host, "fingerprint": shown.fingerprint, "type": shown.type, "node": node}
+    if hop:
+        raise HostKeyError.of("host-key-unknown-jump-host", where=node, **args)
     if known.authorities:
-        words += f"; @cert-authority in {known.authorities[0].where} is not followed by sparkops"
-    raise HostKeyError(
-        f"{place} is unknown: {words}",
-        where=node,
-        hint=f"compare the fingerprint with the machine's own, then `ssh {host}` once"
-        if hop
-        else f"compare the fingerprint with the machine's own: `sparkops trust {node}`",
-    )
+        authority = known.authorities[0].where
+        raise HostKeyError.of("host-key-authority-ignored", where=node, authority=authority, **args)
+    raise HostKeyError.of("host-key-unknown", where=node, **args)
 
 
 def changed(old: HostKey, shown: HostKey | None, *, node: str, place: str) -> HostKeyError:
-    """The loud error: another key than the known one; `shown` is None where the host no longer has that type."""
-    now = f"now shows {shown.fingerprint} ({shown.type})" if shown else f"offers no {old.type} key any more"
-    return HostKeyError(
-        f"THE HOST KEY HAS CHANGED. {place} {now}, known is {old.fingerprint} ({old.where}). "
-        "Somebody may be listening in between, or the machine was installed anew",
-        where=node,
-        hint=f"ask whoever looks after the machine; only if the change is right, remove {old.where} "
-        f"and run `sparkops trust {node}`",
-    )
+    """The error for another key than the known one; `shown` is None where the host no longer has that type."""
+    args: dict[str, Any] = {"place": place, "known": old.fingerprint, "known_at": old.where, "node": node}
+    if shown is None:
+        return HostKeyError.of("host-key-type-gone", where=node, type=old.type, **args)
+    return HostKeyError.of("host-key-changed", where=node, fingerprint=shown.fingerprint, type=shown.type, **args)
 
 
 def add(path: Path, name: str, keys: Sequence[HostKey]) -> None:

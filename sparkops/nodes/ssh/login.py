@@ -1,6 +1,6 @@
-"""Getting let in by a machine whose host key is known: keys first, then a password if it takes one.
+"""The login at a machine whose host key is known: keys first, then a password if it accepts one.
 
-It knows SSH's methods and their errors; where keys and passwords come from is told elsewhere.
+It knows SSH's methods and their errors; where keys and passwords come from is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Login:
             return
         method = next((each for each in ("password", "keyboard-interactive") if each in takes), None)
         if method is None:
-            raise self._failed(f"it takes {' or '.join(takes)} only")
+            raise self._failed(f"it accepts {' or '.join(takes)} only")
         if not passwords.can_ask and ask and self._notes:
-            raise self._failed("it would take a password, and there is no terminal to ask for it")
+            raise self._failed("it accepts a password, and there is no terminal to ask for it")
         with passwords.attempt("ssh", self._target, self._scope) as secret:
             self._with_password(method, secret)
 
@@ -57,7 +57,7 @@ class Login:
                 self._notes.append(f"{identity.where} {identity.trouble}")
                 continue
             if offered == MOST_OFFERED:
-                self._notes.append(f"not more than {MOST_OFFERED} keys are offered (see IdentitiesOnly)")
+                self._notes.append(f"at most {MOST_OFFERED} keys are offered (see IdentitiesOnly)")
                 break
             key = identity.key
             offered += 1
@@ -78,10 +78,9 @@ class Login:
             if not self._transport.is_active():
                 raise self._hung_up(refusal) from None
             if time.monotonic() - began >= self._transport.auth_timeout:
-                raise ConnectionFailed(
-                    f"{self._place} did not answer the login for {self._transport.auth_timeout:.0f} s",
-                    where=self._target.name,
-                    hint="look at the machine's load and its login services (PAM, LDAP)",
+                seconds = self._transport.auth_timeout
+                raise ConnectionFailed.of(
+                    "login-timeout", where=self._target.name, place=self._place, seconds=seconds
                 ) from None
             if not isinstance(refusal, paramiko.AuthenticationException):
                 raise self._failed(str(refusal)) from None
@@ -94,31 +93,26 @@ class Login:
         else:
             takes = self._try(lambda: self._transport.auth_interactive(user, _answerer(secret)))
         if takes is None or method in takes:
-            raise LoginRefused(
-                f"{self._place} refused the password",
-                where=self._target.name,
-                hint="it was tried once; check the user and `ssh_password`, or run again and type it anew",
-            )
+            raise LoginRefused.of("ssh-password-refused", where=self._target.name, place=self._place)
         if takes:
             raise self._failed(f"after the password it wants {' or '.join(takes)}")
 
     def _failed(self, why: str) -> AuthenticationFailed:
         tried = "; ".join(self._notes) or "there was no key to offer"
-        return AuthenticationFailed(
-            f"{self._place} does not let us in: {tried}; {why}",
+        return AuthenticationFailed.of(
+            "login-denied",
             where=self._target.name,
-            hint=f"`ssh-copy-id {self._hop.place}`, or name the right `user` and `identity_file`",
+            place=self._place,
+            tried=tried,
+            reason=why,
+            address=self._hop.place,
         )
 
     def _hung_up(self, error: Exception) -> ConnectionFailed:
         if isinstance(error, _AsksMore):
             return self._failed(str(error))
-        tried = "; ".join(self._notes)
-        return AuthenticationFailed(
-            f"{self._place} hung up during the login" + (f": {tried}" if tried else ""),
-            where=self._target.name,
-            hint="too many keys may have been offered: set `identity_file`, or IdentitiesOnly in ~/.ssh/config",
-        )
+        tried = "; ".join(self._notes) or "no key was offered"
+        return AuthenticationFailed.of("login-disconnected", where=self._target.name, place=self._place, tried=tried)
 
 
 class _AsksMore(paramiko.AuthenticationException):

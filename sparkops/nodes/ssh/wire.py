@@ -129,7 +129,7 @@ class Proxied:
             )
         except OSError as error:
             ours.close()
-            raise ConnectionFailed(f"ProxyCommand can't be run: {error}", where=node) from None
+            raise ConnectionFailed.of("proxy-command-not-started", where=node, error=str(error)) from None
         finally:
             theirs.close()
         self.wire = Wire(ours, process)

@@ -9,8 +9,9 @@ import re
 from typing import Any
 
 from sparkops.worker.calls import Unknown
-from sparkops.worker.facts.system import at, text
+from sparkops.worker.facts.system import text
 from sparkops.worker.system import processes
+from sparkops.worker.system.root import at
 
 FIELDS = {
     "name": "name",

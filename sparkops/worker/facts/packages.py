@@ -8,8 +8,9 @@ from typing import Any
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.gpu import MISMATCH
-from sparkops.worker.facts.system import at, text
+from sparkops.worker.facts.system import text
 from sparkops.worker.system import processes
+from sparkops.worker.system.root import at
 
 PLATFORM = (
     "linux-nvidia*",

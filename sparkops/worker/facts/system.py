@@ -14,13 +14,9 @@ from typing import Any
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.system import processes
+from sparkops.worker.system.root import at
 
 KIB = 1024
-
-
-def at(root: str, path: str) -> str:
-    """The absolute `path` of the node below `root`."""
-    return os.path.join(root, path.lstrip("/"))
 
 
 def text(root: str, path: str) -> str | None:

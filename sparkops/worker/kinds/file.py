@@ -4,13 +4,15 @@ Secret content comes with the question and is compared here, so that neither it 
 is not for everyone to read may be a secret that was declared before, or by someone else: it does not travel either.
 """
 
+import hashlib
+import hmac
 import os
 import stat
 from collections.abc import Callable
 from typing import Any
 
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.system import digests, processes, safe_path
+from sparkops.worker.system import processes, safe_path
 
 SHOWN = 64 << 10
 """Bytes of present text that travel back for a diff."""
@@ -52,13 +54,11 @@ def _metadata(found: os.stat_result, ask: dict[str, Any]) -> dict[str, Any]:
 
 def _content(file: Any, found: os.stat_result, ask: dict[str, Any]) -> dict[str, Any]:
     if "secret" in ask:
-        import hmac  # only here: it loads OpenSSL
-
         equal = found.st_size == len(ask["secret"]) and hmac.compare_digest(file.read(), ask["secret"])
         return {"content": "declared" if equal else "other"}
     if found.st_size != ask["size"] and found.st_size > ALWAYS_HASHED:
         return {"content": f"other ({found.st_size} bytes, modified at {found.st_mtime_ns})", "size": found.st_size}
-    digest = digests.sha256(found.st_size)
+    digest = hashlib.sha256()
     kept = b""
     while part := file.read(1 << 20):
         digest.update(part)

@@ -6,6 +6,7 @@ from typing import Any
 
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import fstab, processes, safe_path
+from sparkops.worker.system.root import at
 
 FSTAB = "/etc/fstab"
 MOUNTINFO = "/proc/self/mountinfo"
@@ -27,16 +28,16 @@ OPPOSITES = {
 """Options that the kernel shows: "" where by the same word, else the word that contradicts them."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
     """The entry (source, fstype, options, passno) and `mounted`: True, False, or words for another thing there.
 
     `without` names the declared options that the running mount lacks. Raises Unknown for an ambiguous fstab.
     """
     point = ask["path"]
-    declared = fstab.entries(_read(FSTAB), point)
+    declared = fstab.entries(_read(at(root, FSTAB)), point)
     if len(declared) > 1:
         raise Unknown(f"{FSTAB} has {len(declared)} entries for {point}; which one counts cannot be said")
-    present = _mounted(point)
+    present = _mounted(point, root)
     if not declared and present is None:
         return None
     entry = declared[0] if declared else None
@@ -58,11 +59,12 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def _mounted(point: str) -> fstab.Entry | None:
+def _mounted(point: str, root: str) -> fstab.Entry | None:
     """What is seen at the point. The point itself is not touched: an export whose server is silent would hold us."""
     folder, name = os.path.split(point)
     real = os.path.join(os.path.realpath(folder), name)
-    found = [each for each in fstab.mounts(_read(MOUNTINFO).decode("utf-8", "surrogateescape")) if each.point == real]
+    table = _read(at(root, MOUNTINFO)).decode("utf-8", "surrogateescape")
+    found = [each for each in fstab.mounts(table) if each.point == real]
     return found[-1] if found else None
 
 
@@ -100,14 +102,20 @@ def lacking(options: list[str], present: fstab.Entry) -> list[str]:
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, Any] | None,
+    want: dict[str, Any] | None,
+    act: dict[str, Any],
+    *,
+    root: str = "/",
 ) -> None:
     """Bring the entry and the mount from `found` to `want`. What is in use, or another thing, is not unmounted."""
     point, present = ask["path"], (found or {}).get("mounted", False)
     if want is None:
         if present:
             _unmount(point)
-        _edit(point, None)
+        _edit(point, None, root)
         return
     if isinstance(present, str):
         raise Refused(
@@ -116,7 +124,8 @@ def converge(
         )
     if want["mounted"] and not present and not os.path.isdir(point):
         raise Refused(f"{point} is no directory, so nothing can be mounted there", hint=f"declare `directory: {point}`")
-    _edit(point, fstab.Entry(want["source"], point, want["fstype"], tuple(want["options"]), want["passno"]))
+    entry = fstab.Entry(want["source"], point, want["fstype"], tuple(want["options"]), want["passno"])
+    _edit(point, entry, root)
     if not want["mounted"]:
         if present:
             _unmount(point)
@@ -134,16 +143,17 @@ def _unmount(point: str) -> None:
         raise Refused(str(error), hint=hint, detail=error.detail) from None
 
 
-def _edit(point: str, wanted: fstab.Entry | None) -> None:
-    before = _read(FSTAB)
+def _edit(point: str, wanted: fstab.Entry | None, root: str) -> None:
+    table = at(root, FSTAB)
+    before = _read(table)
     after = fstab.edited(before, point, wanted)
     present = fstab.entries(before, point)
     if after == before or present == ([wanted] if wanted else []):
         return
-    with safe_path.explained(FSTAB), safe_path.place(FSTAB) as place:
+    with safe_path.explained(table), safe_path.place(table) as place:
         status = place.stat()
         mode = 0o644 if status is None else stat.S_IMODE(status.st_mode)
         owner = (-1, -1) if status is None else (status.st_uid, status.st_gid)
         safe_path.write(place, after, mode=mode, owner=owner)
-    if os.path.isdir("/run/systemd/system") and FSTAB == "/etc/fstab":
+    if os.path.isdir(at(root, "/run/systemd/system")):
         processes.run(["systemctl", "daemon-reload"])

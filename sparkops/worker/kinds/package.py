@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import long_process, processes
+from sparkops.worker.system.root import at
 
 FORMAT = "${Package}\t${Architecture}\t${Version}\t${Status}\n"
 PRESENT = frozenset(
@@ -175,14 +176,14 @@ def _update(call: Call) -> str:
     return ""
 
 
-def fresh(now: float) -> bool:
+def fresh(now: float, *, root: str = "/") -> bool:
     """Whether the lists were renewed lately, and after the last change of the sources."""
     try:
-        renewed = os.stat(STAMP).st_mtime
+        renewed = os.stat(at(root, STAMP)).st_mtime
     except OSError:
         return False
-    paths = list(SOURCES)
-    for folder in SOURCES:
+    paths = [at(root, source) for source in SOURCES]
+    for folder in tuple(paths):
         with contextlib.suppress(OSError):
             paths += [os.path.join(folder, name) for name in os.listdir(folder)]
     changed = [0.0]

@@ -11,41 +11,42 @@ from typing import Any
 
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import safe_path
+from sparkops.worker.system.root import at
 
 PROC = "/proc/sys"
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 
 
-def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, Any]:
     """For each `key`: value, persisted (in our own file) and overridden_by (a later file that sets another value).
 
     With `absent` only our own file counts: without it the answer is None.
     """
-    files = read_files(FOLDERS)
+    files = read_files([at(root, folder) for folder in FOLDERS])
     states: dict[str, Any] = {}
     for identity, ask in asks.items():
         try:
-            states[identity] = _state(ask, files)
+            states[identity] = _state(ask, files, root)
         except OSError as error:
             states[identity] = Unknown(f"{error.filename}: {error.strerror}")
     return states
 
 
-def _state(ask: dict[str, Any], files: list[tuple[str, dict[str, str]]]) -> dict[str, Any] | None:
+def _state(ask: dict[str, Any], files: list[tuple[str, dict[str, str]]], root: str) -> dict[str, Any] | None:
     key = path_of(ask["key"])
-    own = os.path.join(FOLDERS[0], ask["file"])
+    own = os.path.join(at(root, FOLDERS[0]), ask["file"])
     persisted = None
     with contextlib.suppress(FileNotFoundError), open(own, encoding="utf-8", errors="replace") as file:
         persisted = parse(file.read()).get(key, "")
     if ask.get("absent"):
         return None if persisted is None else {"persisted": persisted}
-    return {"value": running(key), "persisted": persisted, "overridden_by": overriding(key, ask["file"], files)}
+    return {"value": running(key, root), "persisted": persisted, "overridden_by": overriding(key, ask["file"], files)}
 
 
-def running(key: str) -> str | None:
+def running(key: str, root: str) -> str | None:
     """The kernel's value of a parameter (named as a path below /proc/sys); None where this kernel has none."""
     try:
-        with open(os.path.join(PROC, key), encoding="utf-8", errors="replace") as file:
+        with open(os.path.join(at(root, PROC), key), encoding="utf-8", errors="replace") as file:
             return plain(file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -74,7 +75,7 @@ def parse(text: str) -> dict[str, str]:
     return found
 
 
-def read_files(folders: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
+def read_files(folders: list[str]) -> list[tuple[str, dict[str, str]]]:
     """All sysctl.d files that count, in the order in which they are read: (path, what it sets)."""
     chosen: dict[str, str] = {}
     for folder in folders:
@@ -96,18 +97,24 @@ def overriding(key: str, own: str, files: list[tuple[str, dict[str, str]]]) -> d
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, Any] | None,
+    want: dict[str, Any] | None,
+    act: dict[str, Any],
+    *,
+    root: str = "/",
 ) -> None:
     """Set the value now, then for the next start: a value that the kernel refuses is not left in a file."""
-    own = os.path.join(FOLDERS[0], ask["file"])
+    own = os.path.join(at(root, FOLDERS[0]), ask["file"])
     if want is None:
         with safe_path.explained(own), safe_path.place(own) as place:
             os.unlink(place.name, dir_fd=place.folder)
             os.fsync(place.folder)
         return
     key, value = path_of(ask["key"]), plain(want["value"])
-    if running(key) != value:
-        _set(ask["key"], os.path.join(PROC, key), value)
+    if running(key, root) != value:
+        _set(ask["key"], os.path.join(at(root, PROC), key), value)
     if (found or {}).get("persisted") != value:
         text = f"# Written by sparkops\n{ask['key']} = {value}\n"
         with safe_path.explained(own), safe_path.place(own) as place:

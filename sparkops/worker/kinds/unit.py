@@ -10,11 +10,10 @@ from typing import Any
 
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claims
-from sparkops.worker.requests import claimed
 from sparkops.worker.system import docker, processes, safe_path
+from sparkops.worker.system.root import UNITS, at
 
 VOLATILE = frozenset({"state", "result", "restarts", "text"})
-UNITS = "/etc/systemd/system"
 STAMPS = "/run/sparkops/units"
 PROC = "/proc"
 TEXT_LIMIT = 64 << 10
@@ -29,14 +28,14 @@ STARTING = frozenset({"systemd", "systemd-executor"})
 """Names of programs that a forked process still is before it becomes the unit's own."""
 
 
-def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, Any]:
     """The states of all units, from one process; one unit's trouble leaves the others known."""
     more = sorted({name for ask in asks.values() for name in ask.get("properties", ())})
     shown = show([ask["name"] for ask in asks.values()], more)
     states: dict[str, Any] = {}
     for identity, ask in asks.items():
         try:
-            states[identity] = _state(ask, shown[ask["name"]])
+            states[identity] = _state(ask, shown[ask["name"]], root)
         except Unknown as error:
             states[identity] = error
         except OSError as error:
@@ -63,8 +62,8 @@ def _pair(line: str) -> tuple[str, str]:
     return key, value
 
 
-def _state(ask: dict[str, Any], shown: dict[str, str]) -> dict[str, Any] | None:
-    path = os.path.join(UNITS, ask["name"])
+def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, Any] | None:
+    path = os.path.join(at(root, UNITS), ask["name"])
     text = _text(path)
     there = text is not None or shown.get("LoadState") != "not-found" or os.path.islink(path)
     active = shown.get("ActiveState", "")
@@ -77,7 +76,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str]) -> dict[str, Any] | None:
         "running": running(shown),
         "failed": active == "failed",
         "reload_needed": shown.get("NeedDaemonReload") == "yes",
-        "drop_ins": sorted({*shown.get("DropInPaths", "").split(), *_drop_ins(ask["name"])}),
+        "drop_ins": sorted({*shown.get("DropInPaths", "").split(), *_drop_ins(ask["name"], root)}),
         "state": f"{active} ({shown.get('SubState', '')})",
         "result": shown.get("Result", ""),
         "restarts": int(shown.get("NRestarts") or 0),
@@ -87,7 +86,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str]) -> dict[str, Any] | None:
         if text is not None and state["content"] != ask["content"] and len(text) <= TEXT_LIMIT:
             state["text"] = text.decode(errors="replace")
     if ask["inputs"]:
-        state["inputs"] = inputs_of(ask["name"], shown) if state["running"] else None
+        state["inputs"] = inputs_of(ask["name"], shown, root) if state["running"] else None
     if ask.get("container"):
         state.update(_container(ask, bool(state["running"])))
     for name in ask.get("properties", ()):
@@ -115,32 +114,32 @@ def _text(path: str) -> bytes | None:
         return file.read()
 
 
-def _drop_ins(name: str) -> list[str]:
+def _drop_ins(name: str, root: str) -> list[str]:
     """Those that stand there, also where systemd has not read them yet."""
-    folder = os.path.join(UNITS, name + ".d")
+    folder = os.path.join(at(root, UNITS), name + ".d")
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return [os.path.join(folder, entry) for entry in os.listdir(folder) if entry.endswith(".conf")]
     return []
 
 
-def inputs_of(name: str, shown: dict[str, str]) -> str:
+def inputs_of(name: str, shown: dict[str, str], root: str) -> str:
     """The digest that the running unit was started from; "" where it says none. Raises Unknown, OSError."""
     pid = int(shown.get("MainPID") or 0)
     if pid:
-        return _from_process(pid)
+        return _from_process(os.path.join(at(root, PROC), str(pid)))
     try:
-        with open(os.path.join(STAMPS, name), encoding="utf-8") as file:
+        with open(os.path.join(at(root, STAMPS), name), encoding="utf-8") as file:
             return file.read(4096).strip()
     except FileNotFoundError:
         return ""
 
 
-def _from_process(pid: int) -> str:
-    """From a process's environment, once it has become its own program: before and amid that it is systemd's, or empty.
+def _from_process(folder: str) -> str:
+    """From a process's environment (`folder` is its /proc/PID), once it has become its own program.
 
-    The program is asked for first: an environment read before it may still be that of another.
+    Before and amid that the environment is systemd's, or empty. The program is asked for first: an environment read
+    before it may still be that of another.
     """
-    folder = os.path.join(PROC, str(pid))
     for _ in range(40):
         try:
             program = os.path.basename(os.readlink(os.path.join(folder, "exe")))
@@ -171,7 +170,7 @@ def _container(ask: dict[str, Any], runs: bool) -> dict[str, Any]:
         loaded = labels.get("sparkops.checkpoint")
         state["container_checkpoint"] = "current" if loaded == _record_digest(ask["model"]) else "other"
     if ask.get("secret") is not None:
-        key = claimed.node_key(ask["state_dir"])
+        key = claims.node_key(ask["state_dir"])
         label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
         equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
         state["secret_inputs"] = "declared" if equal else "other"

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparkops.worker.calls import Unknown
-from sparkops.worker.requests import claimed
+from sparkops.worker.record import claims
 from sparkops.worker.system import docker, jobs
+from sparkops.worker.system.root import UNITS, at
 
-UNITS = "/etc/systemd/system"
 SPECS = "/etc/sparkops/services"
 PROC = "/proc"
 TEXT_LIMIT = 1 << 20
@@ -107,35 +107,35 @@ def _container(each: dict[str, Any]) -> str:
     return f"the container {names[0]} ({each.get('State') or 'in an unknown state'}) uses it"
 
 
-def look(state_dir: str, cluster: str) -> Uses:
+def look(state_dir: str, cluster: str, *, root: str = "/") -> Uses:
     """Look at the whole node. Raises OSError."""
-    containers, blind = _containers()
+    containers, blind = _containers(at(root, docker.SOCKET))
     others: dict[str, list[str]] = {}
-    for name, record in claimed.records(state_dir).items():
+    for name, record in claims.records(state_dir).items():
         for key in record if name != cluster else ():
             others.setdefault(key, []).append(name)
     return Uses(
         containers,
-        dict(texts()),
-        dict(_programs()),
+        dict(texts(root)),
+        dict(_programs(at(root, PROC))),
         {key: sorted(names) for key, names in others.items()},
         [str(job["key"]) for job in jobs.running()],
         blind,
     )
 
 
-def _containers() -> tuple[list[dict[str, Any]], str]:
+def _containers(socket: str) -> tuple[list[dict[str, Any]], str]:
     """The engine's containers, none where no engine is installed; and why they are not known, or ""."""
     try:
-        return docker.containers(), ""
+        return docker.containers(at=socket), ""
     except Unknown as error:
-        installed = os.path.exists(docker.SOCKET) or shutil.which("dockerd") is not None
+        installed = os.path.exists(socket) or shutil.which("dockerd") is not None
         return [], str(error) if installed else ""
 
 
-def texts() -> Iterator[tuple[str, str]]:
+def texts(root: str = "/") -> Iterator[tuple[str, str]]:
     """The units that somebody wrote on this node, their drop-ins, and the specs of services: path and text."""
-    for folder, ending in ((UNITS, ".service"), (SPECS, ".json")):
+    for folder, ending in ((at(root, UNITS), ".service"), (at(root, SPECS), ".json")):
         for name in _names(folder):
             path = os.path.join(folder, name)
             if name.endswith(ending):
@@ -158,12 +158,12 @@ def _text(path: str) -> Iterator[tuple[str, str]]:
             yield path, file.read(TEXT_LIMIT).decode(errors="replace")
 
 
-def _programs() -> Iterator[tuple[int, list[str]]]:
-    for name in os.listdir(PROC):
+def _programs(proc: str) -> Iterator[tuple[int, list[str]]]:
+    for name in os.listdir(proc):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            with open(os.path.join(PROC, name, "cmdline"), "rb") as file:
+            with open(os.path.join(proc, name, "cmdline"), "rb") as file:
                 argv = file.read(TEXT_LIMIT).decode(errors="replace").split("\0")
             if argv[0]:
                 yield int(name), argv

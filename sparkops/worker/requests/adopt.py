@@ -20,6 +20,7 @@ from sparkops.worker.record import claims, uses
 from sparkops.worker.system import docker, jobs, processes
 from sparkops.worker.system import privileges as rights
 from sparkops.worker.system.progress import Tracker
+from sparkops.worker.system.root import UNITS
 
 ASIDE = "-before-sparkops"
 ENGINE = re.compile(r"(?:.*/)?(?:vllm|sglang|trtllm-serve|llama-server)(?:[.:@-].*)?$")
@@ -85,7 +86,7 @@ def _units(args: dict[str, Any], containers: list[str]) -> list[dict[str, Any]]:
     texts = {
         os.path.basename(path): text
         for path, text in uses.texts()
-        if os.path.dirname(path) == uses.UNITS and LAUNCHER not in text and len(text) <= TEXT_LIMIT
+        if os.path.dirname(path) == UNITS and LAUNCHER not in text and len(text) <= TEXT_LIMIT
     }
     chosen = {name: text for name, text in texts.items() if _starts(name, text, args, containers)}
     shown = unit.show(list(chosen))
@@ -232,7 +233,7 @@ def _renamed(wanted: dict[str, Any]) -> str:
 def _copied(state_dir: str, name: str) -> str:
     folder = os.path.join(state_dir, "adopted")
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    with open(os.path.join(uses.UNITS, name), "rb") as file:
+    with open(os.path.join(UNITS, name), "rb") as file:
         text = file.read()
     path, number = os.path.join(folder, name), 1
     while os.path.lexists(path):

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sparkops.core.messages import UNKNOWN
+from sparkops.worker import os_errors
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.dispatch import place, words
 from sparkops.worker.facts import engine, gpu, network, packages, system
 
 THREADS = 12
@@ -53,9 +53,9 @@ class Node:
         except Unknown as error:
             return error
         except OSError as error:
-            return Unknown(words(error))
+            return Unknown(os_errors.describe(error))
         except Exception as error:  # noqa: BLE001 - a defect of one group makes that group unknown, not the others
-            return Unknown("a defect of sparkops: " + place(error))
+            return Unknown("a defect of sparkops: " + os_errors.locate(error))
 
 
 def _cdi(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:

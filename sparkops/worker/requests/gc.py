@@ -19,7 +19,6 @@ from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds.image import LABEL
 from sparkops.worker.kinds.image import remove as remove_image
 from sparkops.worker.record import claims, uses
-from sparkops.worker.requests import claimed
 from sparkops.worker.system import docker
 
 BLOCK = 512
@@ -43,7 +42,7 @@ def look(call: Call, args: dict[str, Any]) -> list[Item]:
     can go; `unknown`: it is kept since it can't be told who uses it.
     """
     found = uses.look(args["state_dir"], args["cluster"])
-    mine = claimed.records(args["state_dir"]).get(args["cluster"], {})
+    mine = claims.records(args["state_dir"]).get(args["cluster"], {})
     items: list[Item] = []
     if "checkpoint" in args["kinds"]:
         for folder in sorted(folders(args["state_dir"], mine)):
@@ -222,7 +221,7 @@ def remove(call: Call, args: dict[str, Any]) -> list[dict[str, str]]:
 
 def _remove(args: dict[str, Any], item: Item) -> str:
     kind, name = item["kind"], item["name"]
-    mine = claimed.records(args["state_dir"]).get(args["cluster"], {})
+    mine = claims.records(args["state_dir"]).get(args["cluster"], {})
     kinds = [each for each in (kind, *KINDS) if f"{each} {name}" in mine] if item["claim"] else []
     claim = {"state_dir": args["state_dir"], "cluster": args["cluster"], "name": name}
     try:

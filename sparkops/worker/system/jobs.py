@@ -15,12 +15,13 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from typing import Any
 
 from sparkops.core import frames
 from sparkops.core.messages import answer
 from sparkops.programs import bundle
-from sparkops.worker.calls import Call, Refused, load
+from sparkops.worker.calls import Call, Refused
 from sparkops.worker.record import claims
 
 OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
@@ -186,7 +187,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: job.stopping.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
-    result = answer(lambda: load(order["module"]).JOBS[order["function"]](job, order["args"]))
+    result = answer(lambda: import_module(order["module"]).JOBS[order["function"]](job, order["args"]))
     claims.write(os.path.join(job.folder, "result.json"), json.dumps(result).encode(), 0o600)
     os._exit(0)
 

@@ -1,15 +1,12 @@
-"""Running the node's own programs: argument lists, a time-out, no shell.
+"""Running the node's own programs: argument lists, a time-out, no shell."""
 
-subprocess is imported when the first program runs: most looks need none, and it is a tenth of the worker's start.
-"""
+import subprocess
 
 from sparkops.worker.calls import Refused, Unknown
 
 
 def ask(argv: list[str], timeout: float = 20.0) -> tuple[int, str, str]:
     """Status, standard output and error of a program that only looks. Raises Unknown when it hangs or is missing."""
-    import subprocess
-
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
@@ -21,8 +18,6 @@ def ask(argv: list[str], timeout: float = 20.0) -> tuple[int, str, str]:
 
 def run(argv: list[str], timeout: float = 120.0, data: bytes | None = None) -> str:
     """Standard output of a program that acts. Raises Refused with its last words when it fails or hangs."""
-    import subprocess
-
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, input=data or b"")
     except FileNotFoundError:

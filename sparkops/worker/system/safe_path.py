@@ -9,14 +9,15 @@ import contextlib
 import errno
 import fcntl
 import grp
+import hashlib
 import os
 import pwd
 import stat
 import struct
 from collections.abc import Callable, Iterator
 
+from sparkops.core.messages import os_error
 from sparkops.worker.calls import Refused
-from sparkops.worker.dispatch import way_out
 
 MOST_LINKS = 40
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,8 +47,6 @@ class Place:
     @property
     def beside(self) -> str:
         """The name under which the next content is prepared: always the same, so that a crash leaves at most one."""
-        import hashlib  # for acts only: it loads OpenSSL
-
         return ".sparkops-" + hashlib.sha256(self.name.encode()).hexdigest()[:12]
 
 
@@ -173,14 +172,12 @@ def _reason(path: str, error: OSError) -> Refused:
         errno.ENOENT: (f"the folder {folder} does not exist", f"declare `directory: {folder}`, or correct the path"),
         errno.ENOTDIR: (f"{folder} is no directory: {error.strerror}", "correct the path, or move the file away"),
         errno.ELOOP: (f"{error.strerror} ({path})", "declare the real path, or give the link and its folder to root"),
-        errno.EROFS: (f"the file system of {path} is read-only", way_out(errno.EROFS, folder)),
-        errno.ENOSPC: (f"no space is left on the file system of {path}", way_out(errno.ENOSPC, folder)),
-        errno.EDQUOT: (f"the disk quota for {path} is used up", way_out(errno.EDQUOT, folder)),
         errno.EBUSY: (f"{path} is a mount point of its own and cannot be replaced", f"unmount it: `umount {path}`"),
         errno.ENOTEMPTY: (f"{path} is not empty", "sparkops never removes what it did not declare; empty it yourself"),
     }
-    words = f"{path}: {error.strerror or error}"
-    what, hint = texts.get(error.errno or 0, (words, ""))
+    if error.errno not in texts:
+        return os_error(OSError(error.errno, error.strerror or str(error), path))
+    what, hint = texts[error.errno]
     return Refused(what, hint=hint)
 
 

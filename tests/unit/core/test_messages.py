@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-import string
 
 import pytest
 from hypothesis import given
@@ -73,7 +72,5 @@ def test_every_entry_of_the_catalogue_is_well_formed() -> None:
     for entry in wording.entries().values():
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.id), entry.id
         assert entry.message and not entry.message.endswith("."), entry.id
-        names = {name for _, name, _, _ in string.Formatter().parse(entry.message) if name}
-        for fix in (entry.fix, entry.fix_command):
-            assert not fix.endswith("."), entry.id
-            assert {name for _, name, _, _ in string.Formatter().parse(fix) if name} <= names, entry.id
+        assert not entry.fix.endswith("."), entry.id
+        assert not entry.fix_command.endswith("."), entry.id

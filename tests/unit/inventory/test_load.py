@@ -8,10 +8,8 @@ import pytest
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
-from sparkops.inventory import quick
 from sparkops.inventory.declarations import BUILT_IN
 from sparkops.inventory.load import load
-from sparkops.inventory.schema import schema
 from sparkops.inventory.show import show, values
 from tests.unit.inventory.project import Project
 
@@ -150,12 +148,6 @@ def test_local_is_short_for_the_type_and_keeps_the_rest(project: Project) -> Non
     found = project.load(HEAD + "connection: {become: true}\nnodes: {a: {connection: local}, b: }\n")
     assert (found.nodes["a"].connection.type, found.nodes["a"].connection.become) == ("local", True)
     assert found.nodes["b"].connection.type == "ssh"
-
-
-def test_local_passes_without_jsonschema() -> None:
-    told = {"version": 1, "cluster": "c", "connection": "local", "nodes": {"a": {"connection": "local"}}}
-    assert quick.passes(told, schema(), fragment=False)
-    assert not quick.passes({**told, "connection": "locl"}, schema(), fragment=False)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,13 @@ def test_an_unknown_engine_is_told_and_its_line_is_not_judged(tmp_path: Path) ->
     assert ids(found(tmp_path, service("qwen", "swap-space: 4", version="lab"))) == ["engine-unknown"]
 
 
+def test_a_line_that_cannot_be_made_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    each = found(tmp_path, service("qwen").replace(f"pull: 'vllm/vllm-openai:v0.26.0', digest: '{PINNED}'", ""))[0]
+    assert (each.id, each.severity, each.subject) == ("line-not-made", "error", "services.qwen")
+    assert "the service has no image" in each.message
+    assert "set image:" in each.remedy
+
+
 def test_what_is_no_vllm_is_not_judged(tmp_path: Path) -> None:
     assert ids(found(tmp_path, service("qwen", "swap-space: 4", "    command: [python3, server.py]\n"))) == []
 

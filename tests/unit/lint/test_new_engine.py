@@ -1,4 +1,4 @@
-"""An engine version is one YAML file: the invented one of docs/engines.md, and rules that work by it."""
+"""An engine version is one YAML file: the invented ones of docs/engines.md, and rules that work by them."""
 
 import json
 import re
@@ -19,12 +19,11 @@ MODEL = "Qwen/Qwen3.5-122B-A10B"
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A folder whose knowledge/ holds the version of the page, and nothing else."""
+    """A folder whose knowledge/ holds the versions of the page, and nothing else."""
     page = (Path(__file__).parents[3] / "docs" / "engines.md").read_text()
-    fenced = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert fenced is not None
     (tmp_path / "knowledge" / "engines").mkdir(parents=True)
-    (tmp_path / "knowledge" / "engines" / "9.0.0.yml").write_text(fenced[1])
+    for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        (tmp_path / "knowledge" / "engines" / f"{yaml.safe_load(text)['version']}.yml").write_text(text)
     return tmp_path
 
 
@@ -33,9 +32,20 @@ def ids(text: str, beside: Path, version: str = "9.0.0") -> list[str]:
     return [each.id for each in found if each.severity == "error"]
 
 
-def test_the_page_s_version_has_the_shape_of_the_schema(beside: Path) -> None:
-    content = yaml.safe_load((beside / "knowledge" / "engines" / "9.0.0.yml").read_text())
+@pytest.mark.parametrize("version", ["9.0.0", "9.1.0"])
+def test_the_page_s_versions_have_the_shape_of_the_schema(beside: Path, version: str) -> None:
+    content = yaml.safe_load((beside / "knowledge" / "engines" / f"{version}.yml").read_text())
     jsonschema.validate(content, json.loads((bundled("knowledge") / "engine.schema.json").read_text()))
+
+
+def test_a_page_of_differences_changes_only_what_it_names(beside: Path) -> None:
+    old, new = engine("9.0.0", beside), engine("9.1.0", beside)
+    assert set(new.flags) == set(old.flags) - {"node-rank"} | {"spec-tokens"}
+    assert (new.flags["spec-tokens"], "node-rank" in new.defaults) == ("integer", False)
+    assert new.tool_parsers == ("qwen3_coder", "qwen3_xml")
+    assert new.behaviour == {**old.behaviour, "align_block_limit": False}
+    assert (new.choices, new.attention, new.environment) == (old.choices, old.attention, old.environment)
+    assert ids("--max-num-batched-tokens 2175", beside, "9.1.0") == []
 
 
 def test_rules_go_by_its_names_and_its_laws(beside: Path) -> None:
@@ -53,8 +63,8 @@ def test_rules_go_by_its_names_and_its_laws(beside: Path) -> None:
 
 
 def test_a_later_unlisted_version_is_judged_by_it(beside: Path) -> None:
-    assert versions(beside)[-1] == "9.0.0"
-    assert ids("--max-model-len 4096 --no-enable-prefix-caching", beside, "9.1.0") == ["unknown-flag"]
+    assert versions(beside)[-1] == "9.1.0"
+    assert ids("--max-model-len 4096 --no-enable-prefix-caching", beside, "9.2.0") == ["unknown-flag"]
 
 
 def test_the_command_finds_it_in_the_current_folder(

@@ -5,6 +5,7 @@ import shlex
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jsonschema
@@ -14,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparkops.core.data import bundled
-from sparkops.core.errors import InventoryError
+from sparkops.lint import acceptances, neighbours, services
 from sparkops.lint.case import Case
-from sparkops.lint.check import Finding, check
-from sparkops.lint.rules import CHECKS, explain, rule, rules
+from sparkops.lint.check import LINE_RULES, Finding, check, checks
+from sparkops.lint.rules import rules
 from sparkops.models.effective import speculative
 from sparkops.models.engine import engine, versions
+from sparkops.models.engine_pages import engine_content
 from sparkops.models.geometry import of_config
 from sparkops.models.quantisation import of_config as of_checkpoint
 from sparkops.models.serve_line import parse_text
@@ -484,13 +486,20 @@ OF_INVENTORY = {
     "engine-ready-limit",
     "acceptance-idle",
     "weights-do-not-fit",
+    "line-not-made",
 }
 """Rules that no bare line breaks; their lines stand in test_declared.py."""
 
 
 def test_every_rule_has_its_lines_and_its_words() -> None:
     assert set(FIRES) | OF_INVENTORY == set(rules())
-    assert set(CHECKS) | {"model-unknown", "engine-unlisted"} == set(FIRES)
+    assert set(checks(*LINE_RULES)) == set(FIRES)
+
+
+@pytest.mark.parametrize("module", [*LINE_RULES, services, neighbours, acceptances], ids=lambda each: each.__name__)
+def test_the_words_of_a_modules_rules_are_in_the_file_of_its_name(module: ModuleType) -> None:
+    path = bundled("knowledge") / "rules" / f"{module.__name__.rpartition('.')[2]}.yml"
+    assert list(yaml.safe_load(path.read_text())) == list(checks(module))
 
 
 @pytest.mark.parametrize(("name", "fires", "misses"), PAIRS, ids=[name for name, _, _ in PAIRS])
@@ -545,30 +554,20 @@ def test_without_a_geometry_the_rules_about_it_are_silent() -> None:
     assert [each.id for each in found if each.severity == "error"] == []
 
 
-def test_a_rule_explains_itself_with_the_versions_in_which_it_is_in_force() -> None:
-    assert "In force: 0.19.1 to 0.26.0" in explain("align-block-over-batched-tokens")
-    assert "every version" in explain("flag-choice")
-    assert rule("L1") == rule("align-block-over-batched-tokens")
-
-
-def test_an_unknown_rule_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InventoryError, match="memory-fraction"):
-        rule("memory-fractions")
-
-
 @pytest.mark.parametrize("version", versions())
 def test_an_engine_file_has_the_shape_of_its_schema_and_says_its_own_version(version: str) -> None:
     folder = bundled("knowledge")
-    content = yaml.safe_load((folder / "engines" / f"{version}.yml").read_text())
-    jsonschema.validate(content, json.loads((folder / "engine.schema.json").read_text()))
-    assert content["version"] == version
+    schema = json.loads((folder / "engine.schema.json").read_text())
+    jsonschema.validate(yaml.safe_load((folder / "engines" / f"{version}.yml").read_text()), schema)
+    jsonschema.validate(engine_content(version, None), schema)
+    assert engine_content(version, None)["version"] == version
 
 
 def test_the_rules_have_the_shape_of_their_schema() -> None:
     folder = bundled("knowledge")
-    jsonschema.validate(
-        yaml.safe_load((folder / "rules.yml").read_text()), json.loads((folder / "rules.schema.json").read_text())
-    )
+    schema = json.loads((folder / "rules.schema.json").read_text())
+    for path in (folder / "rules").glob("*.yml"):
+        jsonschema.validate(yaml.safe_load(path.read_text()), schema)
 
 
 ODD = [

@@ -9,6 +9,7 @@ import pytest
 from sparkops.core.errors import InventoryError
 from sparkops.nodes.ssh.config import Route, SSHConfigs
 from sparkops.nodes.target import Target
+from tests.errors import fails
 
 
 def route(folder: Path, text: str, **declared: object) -> Route:
@@ -63,12 +64,12 @@ def test_the_first_jump_hosts_own_jump_is_followed(tmp_path: Path) -> None:
 
 
 def test_jumping_in_a_circle_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="circle"):
+    with fails("proxy-jump-loop", InventoryError):
         route(tmp_path, "Host spark\n ProxyJump b\nHost b\n ProxyJump spark\n")
 
 
 def test_a_jump_that_is_none_is_an_error_with_the_right_form(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="'a:ssh' is no jump host"):
+    with fails("jump-host-invalid", InventoryError):
         route(tmp_path, "", proxy_jump="a:ssh")
 
 
@@ -97,7 +98,7 @@ def test_included_files_are_read_where_they_stand(tmp_path: Path) -> None:
 
 
 def test_a_file_that_includes_itself_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="includes itself"):
+    with fails("ssh-config-includes-itself", InventoryError):
         route(tmp_path, f"Include {tmp_path / 'config'}\n")
 
 

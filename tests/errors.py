@@ -1,0 +1,21 @@
+"""Errors by their ids: what a test expects to go wrong, whatever the words."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+
+from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Refused
+
+
+@contextmanager
+def fails(
+    id: str, error: type[SparkopsError] | type[Refused] = SparkopsError
+) -> Generator[pytest.ExceptionInfo[SparkopsError | Refused], None, None]:
+    """The block raises an `error` of this id."""
+    with pytest.raises(error) as caught:
+        yield caught
+    assert caught.value.id == id, f"{caught.value.id or 'no id'}: {caught.value}"

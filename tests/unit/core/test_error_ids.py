@@ -1,0 +1,60 @@
+"""Every id that the sources use has its words and gets the arguments that these name; no words are left without use."""
+
+from __future__ import annotations
+
+import ast
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import sparkops
+from sparkops.core import wording
+
+ROOT = Path(sparkops.__file__).parent
+CALLS = ("of", "notice", "notice_of")
+NOT_ARGUMENTS = {"where", "front_end", "type", "detail"}
+
+
+def uses() -> Iterator[tuple[str, str, set[str] | None]]:
+    """(place, id, names of arguments or None where they are not written out) of each error that is made by its id."""
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+                continue
+            first = node.args[0]
+            if node.func.attr in CALLS and isinstance(first, ast.Constant) and isinstance(first.value, str):
+                names = {each.arg for each in node.keywords if each.arg}
+                spread = any(each.arg is None for each in node.keywords)
+                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                yield place, first.value, None if spread else names - NOT_ARGUMENTS
+
+
+def named(entry: wording.Entry) -> set[str]:
+    """The arguments that an entry's words name."""
+    texts = (entry.message, entry.fix, entry.fix_command)
+    return {name for text in texts for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def test_every_id_has_its_words_and_its_arguments() -> None:
+    for place, id, names in uses():
+        entry = wording.entries().get(id)
+        assert entry is not None, f"{place}: {id} is not in knowledge/errors"
+        if names is not None:
+            assert named(entry) <= names, f"{place}: {id} lacks {named(entry) - names}"
+
+
+def test_no_words_are_left_without_use() -> None:
+    text = "\n".join(path.read_text() for path in ROOT.rglob("*.py"))
+    assert [id for id in wording.entries() if f'"{id}"' not in text] == []
+
+
+def test_every_text_can_be_made_from_values_of_its_formats() -> None:
+    samples = {"bytes": 4_200_000_000, "seconds": 90.0, "list": ["a", "b"], "g": 2.5, ".0f": 2.5}
+    for entry in wording.entries().values():
+        parsed = [
+            each for text in (entry.message, entry.fix, entry.fix_command) for each in string.Formatter().parse(text)
+        ]
+        args = {name: samples.get(spec or "", "value") for _, name, spec, _ in parsed if name}
+        for front_end in ("inventory", "command"):
+            for text in wording.words(entry.id, args, front_end):
+                assert "not given" not in text, entry.id
