@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from sparkops.worker.record import claims
+from sparkops.programs import atomic
 
 BLOCK = 1 << 20
 DROP = 64 << 20
@@ -179,7 +179,7 @@ class Index:
         record: dict[str, Any] = {"folder": self.folder, "files": self.entries}
         if self.record:
             record["record"] = self.record
-        claims.write(self.path, json.dumps(record).encode(), 0o600)
+        atomic.write(self.path, json.dumps(record).encode(), 0o600)
 
     def prefixes(self) -> dict[str, list[str]]:
         """The prefix digests that are kept, by oid: in a file of their own, for looking needs none of them."""
@@ -206,7 +206,7 @@ class Index:
 
     def _write_prefixes(self, of: dict[str, list[str]]) -> None:
         os.makedirs(os.path.dirname(self._prefixes), mode=0o700, exist_ok=True)
-        claims.write(self._prefixes, json.dumps({"span": SPAN, "of": of}).encode(), 0o600)
+        atomic.write(self._prefixes, json.dumps({"span": SPAN, "of": of}).encode(), 0o600)
 
     def forget(self) -> None:
         """Remove it."""

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from sparkops.core.messages import Refused
 from sparkops.programs.fetch.http import Remote, Retry
 from sparkops.programs.fetch.partial_file import Closed, Content, Ranges
-from sparkops.worker.calls import Refused
 
 BLOCK = 1 << 20
 TRIES = 6

@@ -14,7 +14,7 @@ import urllib.request
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
-from sparkops.worker.calls import Refused
+from sparkops.core.messages import Refused
 
 REDIRECTS = 8
 _LOST = (OSError, http.client.HTTPException)

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from sparkops.core.messages import Refused
+from sparkops.programs import atomic
 from sparkops.programs.checkpoints import hashes, local_sources
-from sparkops.worker.calls import Refused
-from sparkops.worker.record import claims
 
 STORE = ".sparkops/content"
 BLOCK = 1 << 20
@@ -163,7 +163,7 @@ class Content:
                 return bool(before) and complete
 
     def _journal(self, done: Ranges) -> None:
-        claims.write(self.place + ".json", json.dumps({"done": done}).encode(), 0o600)
+        atomic.write(self.place + ".json", json.dumps({"done": done}).encode(), 0o600)
 
     def follow(self, wait: bool = False) -> Ranges:
         """Hash on, as far as the bytes have joined up from the start; without `wait`, leave it to who is at it.
@@ -245,7 +245,7 @@ class Content:
     def note_proven(self) -> None:
         """Write down that the file under its final name is proven as it now stands."""
         note = {"proven": hashes.lasting(os.lstat(self.place))}
-        claims.write(self.place + ".json", json.dumps(note).encode(), 0o600)
+        atomic.write(self.place + ".json", json.dumps(note).encode(), 0o600)
 
     def drop(self) -> None:
         """Forget all that has arrived."""

@@ -252,10 +252,10 @@ def prove(job: jobs.Job, args: State) -> State:
 
 
 def relay(call: Call, args: State) -> State:
-    """Start the relay of a checkpoint's files: what `passing_files.begin` takes and returns."""
-    from sparkops.programs.transfer import serve_files  # acts only: a look does not pay for it
+    """Start the server of a checkpoint's files: what `transfer.serve_files` takes and returns."""
+    from sparkops.worker.requests import transfer  # acts only: an observation does not need it
 
-    return serve_files.begin(call, args)
+    return transfer.serve_files(args)
 
 
 JOBS = {"bring": bring, "prove": prove}

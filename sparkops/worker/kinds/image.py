@@ -11,6 +11,7 @@ from typing import Any
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import build, load, pull
 from sparkops.worker.images.pull import fits
+from sparkops.worker.requests import transfer
 from sparkops.worker.system import docker, jobs
 
 LABEL = "sparkops.build"
@@ -103,7 +104,7 @@ def converge(
     if want is None:
         remove(ask)
     elif act["how"] == "load":
-        pull.tag(load.sent(call, ask, act), ask)
+        pull.tag(load.load_sent(call, ask, act), ask)
     else:
         key = f"image {ask['name']}"
         jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
@@ -120,15 +121,14 @@ def remove(ask: dict[str, Any]) -> None:
 
 
 def receive(job: jobs.Job, args: dict[str, Any]) -> None:
-    """The job: load what another node passes on, prove that it is what was asked for, then give it the name."""
-
+    """The job: load what another node serves, prove that it is what was asked for, then give it the name."""
     if args.get("attached"):
         raise Refused.of("transfer-job-ended", type="stale", name=args["name"])
     peer = args["peer"]
     try:
-        loaded = load.passed(job, args)
+        loaded = load.load_served(job, args)
     finally:
-        load.good_bye(args)
+        load.notify_done(args)
     found = docker.inspect_image(loaded, at=args.get("at"))
     if found is None:
         raise Refused.of("image-engine-forgot", name=loaded)
@@ -142,12 +142,10 @@ def receive(job: jobs.Job, args: dict[str, Any]) -> None:
 
 
 def relay(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """Start the relay of an image: what `observe` is asked, `build` or "", and what `passing.begin` takes.
+    """Start the server of an image: what `observe` is asked, `build` or "", and what `transfer.serve_image` takes.
 
     Returns `{port, content, size}`. Raises Refused where the image is not the one.
     """
-    from sparkops.programs.transfer import serve_image  # acts only: a look does not pay for it
-
     at = args.get("at") or docker.SOCKET
     found = docker.inspect_image(args["name"], at=at)
     seen = state(found, args, docker.versions(at)) if found is not None else None
@@ -156,7 +154,7 @@ def relay(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     size = int(found.get("Size") or 0)
     pull.room(size, at=at)
     return {
-        **serve_image.begin({**args, "image": found["Id"], "size": size}),
+        **transfer.serve_image({**args, "image": found["Id"], "size": size}),
         "content": seen["content"],
         "size": size,
     }

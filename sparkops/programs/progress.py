@@ -1,0 +1,53 @@
+"""How far a phase of a program's work is, with the rate of the last seconds."""
+
+import threading
+import time
+from typing import Protocol
+
+RATE_OVER = 10.0
+"""Seconds over which the shown rate is an average."""
+RATE_FROM = 1 << 20
+"""Bytes of a phase from which its rate tells something."""
+INTERVAL = 0.2
+"""Seconds between two reports."""
+
+
+class Reporter(Protocol):
+    """Who is told, and tells when to stop: `protocol.Output` is one."""
+
+    def progress(
+        self, text: str = "", done: float | None = None, total: float | None = None, unit: str = ""
+    ) -> None: ...
+
+    def check(self) -> None:
+        """Raise Refused `cancelled` once the work has to stop."""
+        ...
+
+
+class Tracker:
+    """One phase of `total` bytes, reported under `text`. Safe for several threads."""
+
+    def __init__(self, output: Reporter, text: str, total: int) -> None:
+        self._output, self._text, self._total = output, text, total
+        self._done = 0
+        self._lock = threading.Lock()
+        self._past: list[tuple[float, int]] = [(time.monotonic(), 0)]
+
+    def add(self, amount: int, lost: int = 0) -> None:
+        """So many bytes more, and so many that turned out worthless."""
+        with self._lock:
+            self._done += amount - lost
+            now = time.monotonic()
+            if now - self._past[-1][0] < INTERVAL and self._done < self._total:
+                return
+            self._past = [each for each in self._past if now - each[0] <= RATE_OVER] or self._past[-1:]
+            since, before = self._past[0]
+            rate = max(0, self._done - before) / max(now - since, INTERVAL)
+            self._past.append((now, self._done))
+            text = f"{self._text}, {rate / 1e6:.1f} MB/s" if self._total >= RATE_FROM else self._text
+            self._output.progress(text, self._done, self._total)
+
+    def read(self, amount: int) -> None:
+        """`add`, and stop where the work has to."""
+        self._output.check()
+        self.add(amount)

@@ -1,0 +1,26 @@
+"""The users of this machine by their names."""
+
+import os
+import pwd
+
+from sparkops.core.messages import Refused
+
+
+def find(name: str) -> pwd.struct_passwd:
+    """The user of this name; "" is the one who connected (before sudo). Raises Refused `user-missing`."""
+    try:
+        if name:
+            return pwd.getpwnam(name)
+        return pwd.getpwuid(int(os.environ.get("SUDO_UID") or os.getuid()))
+    except (KeyError, ValueError):
+        raise Refused.of("user-missing", user=name or str(os.getuid())) from None
+
+
+def owner_of(declared: str, folder: int | None) -> pwd.struct_passwd:
+    """The declared user, else whose the open folder is, else who connected. Raises Refused `user-missing`."""
+    if declared or folder is None:
+        return find(declared)
+    try:
+        return pwd.getpwuid(os.fstat(folder).st_uid)
+    except KeyError:
+        return find("")
