@@ -1,6 +1,6 @@
-"""`python -m bench [NAME …]`: run benchmarks, leave their figures in `bench/results/NAME.json` and write the page.
+"""`python -m bench [NAME …]`: run benchmarks, leave their figures in `bench/results/NAME.json` and write the pages.
 
-`python -m bench report` writes `docs/performance.md` from the results that are there.
+`python -m bench report` writes `bench/README.md` and `docs/performance.md` from the results that are there.
 """
 
 from __future__ import annotations

@@ -24,15 +24,16 @@ def text() -> str:
 
 def measure() -> dict[str, Any]:
     """Seconds to load, and to load and compile."""
-    from sparkops.compile.compiler import compile as build
+    from sparkops.compile.compiler import compile_inventory
     from sparkops.inventory.load import load
     from sparkops.inventory.secrets import Secrets
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "inventory.yml"
         path.write_text(text())
-        resources = build(load(path), secrets=Secrets()).resources
+        resources = compile_inventory(load(path), secrets=Secrets()).resources
         figures = side_by_side(
-            {"load": lambda: load(path), "load and compile": lambda: build(load(path), secrets=Secrets())}, ROUNDS
+            {"load": lambda: load(path), "load and compile": lambda: compile_inventory(load(path), secrets=Secrets())},
+            ROUNDS,
         )
     return {"nodes": NODES, "services": SERVICES, "resources": len(resources), "seconds": figures}

@@ -1,4 +1,6 @@
-"""`docs/performance.md` from the results in `bench/results/`: every figure on the page is one of theirs.
+"""The pages of figures from the results in `bench/results/`; every figure is one of the results'.
+
+`bench/README.md` has every table and how it was measured, `docs/performance.md` the key figures.
 
 It knows how the figures are read, not how they are measured.
 """
@@ -11,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+TABLES = Path(__file__).parent / "README.md"
+SUMMARY = Path(__file__).parents[1] / "docs" / "performance.md"
 TO_FLOOR = 1.5
 START = {"--version": 5, "--help": 12}
+NOTE = "<!-- Written by `python -m bench`; run that. -->\n"
+RUNNING = (
+    "`make bench` runs all of them, `python -m bench NAME` one; `python -m bench report` writes this page and "
+    "[performance](../docs/performance.md) from `results/`. How `fit` compares with published figures is in "
+    "[fit-points.md](fit-points.md).\n"
+)
 
 Figures = Mapping[str, Any]
 
@@ -24,34 +33,72 @@ def results() -> dict[str, Any]:
 
 
 def write() -> None:
-    PAGE.write_text(page(), encoding="utf-8")
+    """Write both pages."""
+    TABLES.write_text(tables(), encoding="utf-8")
+    SUMMARY.write_text(summary(), encoding="utf-8")
 
 
-def page() -> str:
-    """The page as the results have it."""
+def tables() -> str:
+    """Every result in tables, each with the way it was measured."""
     found = results()
-    parts = ["<!-- Written by `python -m bench`; run that. -->\n", "# How long a look takes\n"]
+    parts = [NOTE, "# Benchmarks\n", RUNNING]
     parts += [part for name, section in SECTIONS.items() if name in found for part in section(found[name])]
     return "\n".join(parts)
 
 
+def summary() -> str:
+    """The key figures in one paragraph, those that miss their aim included."""
+    found = results()
+    peers, transfer, verifying, building = (found[name] for name in ("peers", "spreading", "verifying", "building"))
+    one, most = (next(each for each in peers["fleets"] if each["nodes"] == n and not each["delay_ms"]) for n in (1, 50))
+    others = ", ".join(f"{name} {_rough(most, name)}" for name in most["tools"] if name not in ("floor", "sparkops"))
+    copies = building["ratios"]
+    missed = sum(each["to_floor"] > TO_FLOOR for each in peers["fleets"])
+    return "\n".join(
+        (
+            NOTE,
+            "# Performance\n",
+            "Checking ten resources that are as declared takes one connection and one exec per node. `sparkops drift` "
+            f"did it on one node in {_rough(one, 'sparkops')} and on 50 in {_rough(most, 'sparkops')}. The same check "
+            f"of 50 nodes by other tools: {others}; connecting alone: {_rough(most, 'floor')}. sparkops aims at "
+            f"{TO_FLOOR} times the last figure, and missed it in {missed} of {len(peers['fleets'])} fleets. A "
+            f"checkpoint goes from node to node at {transfer['copies']['sparkops']['mb_per_second']} MB/s, every byte "
+            f"hashed ({transfer['faster_than_rsync']} times as fast as rsync over ssh). Verifying runs at "
+            f"{verifying['ratio']} of the speed of `openssl dgst` on all cores, building a hybrid checkpoint at "
+            f"{copies['cp and sync']} of the speed of `cp` and `sync`.\n",
+            f"Measured {peers['when']} to {transfer['when']} on {peers['machine']['cores']} cores that ran the nodes "
+            f"(containers) as well, with a load of {most['load_before']} before the runs with 50: ratios mean more "
+            "than seconds, a figure from one round is rough, and nothing was measured on a Spark. All tables and how "
+            "each was measured are in [bench](../bench/README.md); `make bench` repeats them.\n",
+        )
+    )
+
+
+def _rough(found: Figures, name: str) -> str:
+    figures = found["tools"].get(name)
+    if not figures:
+        return "failed"
+    rounds = figures["rounds"]
+    return f"{figures['median']:.1f} s ({rounds} round{'s' if rounds > 1 else ''})"
+
+
 def _peers(found: Figures) -> Iterable[str]:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    yield "## Against others\n"
+    yield "## Other tools\n"
     yield f"{_machine(found)} {versions}; sshd's own log counts connections and execs.\n"
     yield (
         "The same ten resources per node in each tool's own words (two directories, six files, a link, an account), "
         "already as declared; as root, without sudo. sparkops `drift`, pyinfra `--dry`, BundleWrap `verify` with the "
         "shared connections of its guide and a worker per node, Ansible `--check` with a fork per node, pipelining, "
-        "shared connections and no facts. Each run starts cold; all tools take turns; whoever has used 12 s has no "
-        "further round. The nodes are three containers on the controller's own cores, each under many names, so that "
-        "seconds say little and ratios more; a delay is made by a proxy. The floor is a process that connects to each "
+        "shared connections and no facts. Each run starts cold; all tools take turns; a tool that has used 12 s gets "
+        "no further round. The nodes are three containers on the controller's own cores, each under many names, so "
+        "ratios mean more than seconds; a delay is made by a proxy. The floor is a process that connects to each "
         "node by paramiko alone and runs `python3 -c pass`.\n"
     )
     fleets = found["fleets"]
     yield (
-        "Seconds (median; the number of rounds behind it). The load is that of others on the machine before a fleet's "
-        "runs: beside a high one, and from one round, a figure is rough, also a good one.\n"
+        "Seconds (median; the number of rounds behind it). The load is the machine's before a fleet's runs: with "
+        "a high one, or from one round, a figure is rough.\n"
     )
     names = list(fleets[0]["tools"])
     yield _table(
@@ -94,9 +141,9 @@ def _spreading(found: Figures) -> Iterable[str]:
     yield "## A checkpoint from node to node\n"
     yield (
         f"{_machine(found)} Load before: {found['load_before']}. {found['gb']} GB from one node of the lab to another, "
-        "in memory on both, all ways in turn; CPU seconds are those of both nodes together. Ours has the jobs' start, "
-        "certificates on both sides and the hash of every byte in it; bare TLS is one Python program on each side, one "
-        "connection, the same cipher, no hash.\n"
+        "in memory on both, all ways in turn; CPU seconds are those of both nodes together. The figure "
+        "of sparkops includes the jobs' start, certificates on both sides and the hash of every byte; bare TLS is one "
+        "Python program on each side, one connection, the same cipher, no hash.\n"
     )
     yield _table(
         ["way", "seconds (rounds)", "MB/s", "CPU seconds per GB"],
@@ -121,8 +168,8 @@ def _spreading(found: Figures) -> Iterable[str]:
             chain["ratio"] <= 1.3,
         ),
     ]
-    yield "What was aimed at:\n"
-    yield _table(["aim", "found", "reached"], [[aim, figure, "yes" if ok else "**no**"] for aim, figure, ok in aims])
+    yield "Aims:\n"
+    yield _table(["aim", "measured", "reached"], [[aim, figure, "yes" if ok else "**no**"] for aim, figure, ok in aims])
 
 
 COSTS = {
@@ -147,9 +194,9 @@ def _aims(fleets: Sequence[Figures]) -> Iterable[str]:
         ):
             if meant and name in each["faster_than"]:
                 aims.append(("at least", least, name, each, each["faster_than"][name]))
-    yield "What was aimed at:\n"
+    yield "Aims:\n"
     yield _table(
-        ["nodes", "round trip", "aim", "found", "reached"],
+        ["nodes", "round trip", "aim", "measured", "reached"],
         [
             [
                 each["nodes"],
@@ -167,7 +214,7 @@ def _first(found: Figures) -> Iterable[str]:
     yield "## A first apply\n"
     yield (
         f"The same ten resources on {found['nodes']} nodes that have none of them, each a machine of its own. sparkops "
-        "looks again after each step; the others don't, except BundleWrap.\n"
+        "and BundleWrap verify each step; the others don't.\n"
     )
     yield _table(
         ["tool", "seconds (rounds)", "to sparkops", "execs per node", "SFTP sessions per node"],
@@ -185,7 +232,7 @@ def _first(found: Figures) -> Iterable[str]:
 
 
 def _noop(found: Figures) -> Iterable[str]:
-    yield "## Against the floor\n"
+    yield "## A check and the floor\n"
     yield f"{_machine(found)} Load before: {found['load_before']}. `sparkops drift` and the floor alone, in turn.\n"
     yield _table(
         ["nodes", "drift, s (rounds)", "floor, s (rounds)", "ratio (aim 1.5)", "least to least"],
@@ -200,7 +247,7 @@ def _noop(found: Figures) -> Iterable[str]:
             for each in found["fleets"]
         ],
     )
-    yield "More resources on one node cost no further round trip:\n"
+    yield "More resources on one node need no further round trip:\n"
     yield _table(
         ["resources", "drift, s (rounds)", "connections", "execs"],
         [
@@ -212,7 +259,7 @@ def _noop(found: Figures) -> Iterable[str]:
 
 
 def _startup(found: Figures) -> Iterable[str]:
-    yield "## Starting\n"
+    yield "## Start-up\n"
     yield f"{_machine(found)}\n"
     yield _table(
         ["command", "ratio to `python -c pass`", "aim"],
@@ -253,7 +300,7 @@ def _verifying(found: Figures) -> Iterable[str]:
     )
     yield (
         f"A checkpoint of {found['small_files']} files that has not changed: {found['again_ms']} ms of the CPU of the "
-        f"node to look at it, {found['verify_ms']} ms to verify it (aim {limits['again_ms']}).\n"
+        f"node to observe it, {found['verify_ms']} ms to verify it (aim {limits['again_ms']}).\n"
     )
 
 
@@ -264,7 +311,7 @@ def _building(found: Figures) -> Iterable[str]:
         f"{_machine(found)} Load: {found['load'][0]}. A hybrid of {found['bytes'] / 1e9:.1f} GB in {found['shards']} "
         "shards, all of which change, against `cp` of the base on the same disk, in turn, all files in memory at the "
         "start. The build hashes, checks samples and returns when the disk has everything, as `cp` does only with "
-        f"`sync`. Its processes together never held more than {found['memory_mib']} MiB (aim {limits['memory_mib']}).\n"
+        f"`sync`. Its processes together used at most {found['memory_mib']} MiB (aim {limits['memory_mib']}).\n"
     )
     yield _table(
         ["", "seconds, least to most (rounds)", "CPU, s", f"speed of the build to it (aim {limits['ratio']})"],

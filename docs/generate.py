@@ -185,7 +185,7 @@ def fit_points_page() -> str:
     parts = [
         NOTE.replace("from the schemas; edit those", "from docs/published.py; edit that"),
         "# `fit` against what was published\n",
-        "The formulas and the constants are in [fit.md](fit.md); none of them differs from row to row.\n",
+        "The formulas and the constants are in [fit](../docs/fit.md); none of them differs from row to row.\n",
     ]
     group = ""
     for point in points():
@@ -206,12 +206,13 @@ def fit_points_page() -> str:
 
 PAGES = {
     "inventory.md": inventory_page,
-    "fit-points.md": fit_points_page,
+    "../bench/fit-points.md": fit_points_page,
     "roles.md": roles_page,
     "recipes.md": recipes_page,
     "rules.md": rules_page,
     "plan.schema.json": plan_schema,
-    "performance.md": report.page,
+    "performance.md": report.summary,
+    "../bench/README.md": report.tables,
 }
 
 

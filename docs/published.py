@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 from sparkops.core.data import bundled
-from sparkops.fit import decode
-from sparkops.fit.fit import fit_text
+from sparkops.fit.decode import Decoder
+from sparkops.fit.fit import fit_invocation
 from sparkops.models.catalogue import find
 from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import layout, mamba_page
+from sparkops.models.hybrid_cache import BlockRule, CacheOptions, layout, mamba_page
+from sparkops.models.invocation import of_text
 from sparkops.models.quantisation import part_bytes
 
 
@@ -38,21 +39,22 @@ class Point:
         return (self.computed / self.published - 1) * 100
 
 
+RUN = "vLLM's configuration classes, run on a CPU"
 MODELS = ("Qwen3.5-35B-A3B", "Qwen3.5-122B-A10B", "Qwen3.5-397B-A17B")
 BLOCKS = (
-    ("Qwen3.5-122B-A10B", "auto", 1, 0, 2096, "spark-world.md d.2"),
-    ("Qwen3.5-122B-A10B", "fp8", 1, 0, 4176, "the seed's crash; the 397B recipe"),
-    ("Qwen3.5-122B-A10B", "fp8", 1, 1, 4192, "vllm-constraints.md 1"),
-    ("Qwen3.5-122B-A10B", "auto", 1, 2, 2112, "spark-world.md d.2"),
+    ("Qwen3.5-122B-A10B", "auto", 1, 0, 2096, RUN),
+    ("Qwen3.5-122B-A10B", "fp8", 1, 0, 4176, "a crash in the NVIDIA forum; the 397B recipe of spark-arena"),
+    ("Qwen3.5-122B-A10B", "fp8", 1, 1, 4192, RUN),
+    ("Qwen3.5-122B-A10B", "auto", 1, 2, 2112, RUN),
     ("Qwen3.5-122B-A10B", "auto", 1, 12, 2240, "Entrpi FINDINGS"),
-    ("Qwen3.5-122B-A10B", "auto", 4, 0, 1056, "spark-world.md d.2"),
-    ("Qwen3.5-122B-A10B", "nvfp4", 1, 0, 7424, "vllm-constraints.md 1"),
-    ("Qwen3.5-122B-A10B", "turboquant_k8v4", 1, 0, 5504, "vllm-constraints.md 1"),
-    ("Qwen3.5-122B-A10B", "turboquant_4bit_nc", 1, 0, 8160, "vllm-constraints.md 1"),
-    ("Qwen3.5-122B-A10B", "int8_per_token_head", 1, 0, 4112, "vllm-constraints.md 1"),
-    ("Qwen3.5-35B-A3B", "auto", 1, 0, 1056, "spark-world.md d.2"),
-    ("Qwen3.5-35B-A3B", "auto", 1, 2, 1072, "spark-world.md d.2"),
-    ("Qwen3.5-35B-A3B", "fp8", 1, 0, 2096, "spark-world.md d.2"),
+    ("Qwen3.5-122B-A10B", "auto", 4, 0, 1056, RUN),
+    ("Qwen3.5-122B-A10B", "nvfp4", 1, 0, 7424, RUN),
+    ("Qwen3.5-122B-A10B", "turboquant_k8v4", 1, 0, 5504, RUN),
+    ("Qwen3.5-122B-A10B", "turboquant_4bit_nc", 1, 0, 8160, RUN),
+    ("Qwen3.5-122B-A10B", "int8_per_token_head", 1, 0, 4112, RUN),
+    ("Qwen3.5-35B-A3B", "auto", 1, 0, 1056, RUN),
+    ("Qwen3.5-35B-A3B", "auto", 1, 2, 1072, RUN),
+    ("Qwen3.5-35B-A3B", "fp8", 1, 0, 2096, RUN),
 )
 CEILINGS: tuple[tuple[str, dict[str, str], int, float, tuple[float, float, float]], ...] = (
     ("AutoRound INT4 as published", {}, 0, 1.0, (103, 39.8, 23.3)),
@@ -88,52 +90,65 @@ def _geometry(name: str) -> Geometry:
 
 def _totals() -> Iterator[Point]:
     for name, total in zip(MODELS, (34.66e9, 122.11e9, 396.35e9), strict=True):
-        yield Point("parameters", name, total, _geometry(name).text_parameters, "model cards; checkpoints.md e.1")
+        yield Point("parameters", name, total, _geometry(name).text_parameters, "model cards")
 
 
 def _blocks() -> Iterator[Point]:
     for name, dtype, ranks, drafted, block, source in BLOCKS:
-        sizes = layout(_geometry(name), kv_dtype=dtype, tensor_parallel=ranks, speculative_tokens=drafted)
+        options = CacheOptions(kv_dtype=dtype, tensor_parallel=ranks, speculative_tokens=drafted)
+        sizes = layout(_geometry(name), options)
         what = f"{name}, {dtype}, TP {ranks}, {drafted} drafted"
         yield Point("block size", what, block, sizes.block_size or 0, source)
     aligned = (("auto", 0, 2112), ("fp8", 0, 4224), ("fp8", 1, 4224))
     for dtype, drafted, block in aligned:
-        sizes = layout(_geometry(MODELS[1]), kv_dtype=dtype, speculative_tokens=drafted, block_multiple=64)
+        options = CacheOptions(kv_dtype=dtype, speculative_tokens=drafted)
+        sizes = layout(_geometry(MODELS[1]), options, BlockRule(multiple=64))
         what = f"{MODELS[1]}, {dtype}, {drafted} drafted, 0.33 with prefix caching"
-        yield Point("block size", what, block, sizes.block_size or 0, "vllm-constraints.md 1")
-    half = layout(_geometry(MODELS[1]), ssm_dtype="bfloat16").block_size or 0
-    yield Point("block size", f"{MODELS[1]}, auto, state in bfloat16", 1072, half, "vllm-constraints.md 1")
+        yield Point("block size", what, block, sizes.block_size or 0, RUN)
+    half = layout(_geometry(MODELS[1]), CacheOptions(ssm_dtype="bfloat16")).block_size or 0
+    yield Point("block size", f"{MODELS[1]}, auto, state in bfloat16", 1072, half, RUN)
 
 
 def _pages() -> Iterator[Point]:
     page = mamba_page(_geometry("Qwen3.5-35B-A3B"))
     yield Point("page, bytes", "Qwen3.5-35B-A3B, state", 2146304, page, "google/tunix PR 2326")
-    padded = layout(_geometry("Qwen3.5-122B-A10B"), speculative_tokens=12).page_bytes or 0
+    padded = layout(_geometry("Qwen3.5-122B-A10B"), CacheOptions(speculative_tokens=12)).page_bytes or 0
     yield Point("page, bytes", "Qwen3.5-122B-A10B, DFlash 12, padded", 4587520, padded, "Entrpi FINDINGS")
 
 
 def _requests() -> Iterator[Point]:
     for name, tokens in zip(MODELS, (20, 24, 30), strict=True):
         kib = (layout(_geometry(name)).kv_bytes_per_token or 0) / 1024
-        yield Point("keys and values, KiB a token", f"{name}, BF16", tokens, kib, "checkpoints.md f.2", 1)
+        yield Point(
+            "keys and values, KiB a token",
+            f"{name}, BF16",
+            tokens,
+            kib,
+            "by hand from config.json; InferSim pull request 11",
+            1,
+        )
     for name, state in zip(MODELS, (61.4, 146.5, 183.2), strict=True):
         mib = layout(_geometry(name)).state_bytes_per_request / 2**20
-        yield Point("recurrent state, MiB a request", name, state, mib, "checkpoints.md f.2", 1)
+        yield Point(
+            "recurrent state, MiB a request", name, state, mib, "by hand from config.json; InferSim pull request 11", 1
+        )
 
 
 def _sizes() -> Iterator[Point]:
     for name, size in zip(MODELS, (1.69, 5.05, 13.19), strict=True):
         parts = part_bytes(_geometry(name), {})
         head = (parts["mtp"] + parts["mtp_experts"]) / 1e9
-        yield Point("weights, GB", f"{name}, head for prediction, BF16", size, head, "checkpoints.md c.2", 2)
+        yield Point(
+            "weights, GB", f"{name}, head for prediction, BF16", size, head, "by hand from the names of the tensors", 2
+        )
     sizes: tuple[tuple[str, dict[str, str], bool, float, str], ...] = (
         (MODELS[1], INT4, False, 67.27, "forum 361819 (62.65 GiB on the GPU)"),
-        (MODELS[1], INT4, True, 71.94, "spark-world.md c.1 (67 GB on disk, read as GiB)"),
-        (MODELS[1], {}, False, 244.0, "checkpoints.md f.3"),
+        (MODELS[1], INT4, True, 71.94, "NVIDIA forum 361819, albond README (67 GB on disk, read as GiB)"),
+        (MODELS[1], {}, False, 244.0, "by hand: 2 bytes a parameter"),
         (MODELS[1], {"experts": "nvfp4"}, False, 78.0, "forum 361819 (txn545)"),
         (MODELS[1], {"experts": "nvfp4"}, True, 81.5, "docai.hu (Sehyo)"),
-        (MODELS[2], {}, False, 793.0, "checkpoints.md f.3"),
-        (MODELS[2], INT4, False, 199.0, "checkpoints.md f.3; other pages say 200 to 240"),
+        (MODELS[2], {}, False, 793.0, "by hand: 2 bytes a parameter"),
+        (MODELS[2], INT4, False, 199.0, "NVIDIA forum 362368; other pages say 200 to 240"),
         (MODELS[2], {"experts": "nvfp4"}, False, 238.0, "vllm-project/recipes"),
     )
     for name, formats, mtp, size, source in sizes:
@@ -147,7 +162,7 @@ def _pools() -> Iterator[Point]:
     path: Path = bundled("knowledge") / "models" / "qwen3.5-122b-a10b.yml"
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     for each in content["pools"]:
-        found = fit_text(each["serve"], each["engine"], env=each.get("environment"))
+        found = fit_invocation(of_text(each["serve"], each["engine"], env=each.get("environment")))
         yield Point("pool, tokens", each["setup"], each["tokens"], found.pool_tokens or 0, each["source"])
 
 
@@ -161,8 +176,7 @@ def _ceilings() -> Iterator[Point]:
 
 def _ceiling(name: str, what: str, formats: dict[str, str], drafted: int, tokens: float, published: float) -> Point:
     geometry = _geometry(name)
-    one = decode.step(
-        geometry, part_bytes(geometry, formats), layout(geometry), drafted=drafted, mtp=drafted > 0, tokens=tokens
-    )
+    decoder = Decoder(geometry, part_bytes(geometry, formats), layout(geometry), mtp=drafted > 0)
+    one = decoder.step(drafted=drafted, tokens=tokens)
     group = "ceiling, tok/s at 273 GB/s"
-    return Point(group, f"{name}, {what}", published, one.tokens_per_second, "checkpoints.md e.2", 1)
+    return Point(group, f"{name}, {what}", published, one.tokens_per_second, "by hand from config.json", 1)

@@ -60,24 +60,21 @@ def command(
     from sparkops.nodes.connect import Connections
     from sparkops.operate.adopt import KIND, find, pick, take
     from sparkops.operate.connect import reach
-    from sparkops.reconcile.history import KIND as HISTORY
     from sparkops.reports.text import Printer
 
     loaded = load(inventory)
     declared = pick(loaded, node, service)
     printer = Printer(console(no_color))
-    kinds = [KIND, HISTORY, "checkpoint"]
-    with (
-        listener_for(form, no_color) as listener,
-        reach(loaded, [declared.rank.node], kinds, Connections(passwords_for(loaded)), listener=listener) as fleet,
-    ):
-        found = find(fleet, declared, container=container, unit=unit, folder=checkpoint, listener=listener)
+    connections = Connections(passwords_for(loaded))
+    with listener_for(form, no_color) as listener:
+        with reach(loaded, [declared.rank.node], [KIND], connections, listener=listener) as fleet:
+            found = find(fleet, declared, container=container, unit=unit, folder=checkpoint, listener=listener)
         with listener.paused():
             if form == "text":
                 _show(found, printer)
             agreed = not found.empty and (yes or _agreed(found, form))
         if agreed:
-            found = take(fleet, loaded, declared, found, reason=reason, listener=listener)
+            found = take(loaded, declared, found, connections, reason=reason, listener=listener)
     if form == "json":
         click.echo(json.dumps(found.as_json(), indent=1))
     else:

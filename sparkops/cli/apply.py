@@ -68,8 +68,9 @@ def command(
     from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
     from sparkops.nodes.connect import Connections
     from sparkops.operate.runs import RunFolder
+    from sparkops.reconcile.planning import RunOptions
     from sparkops.reconcile.replace import replaced
-    from sparkops.reconcile.run import Road
+    from sparkops.reconcile.run import run as carry_out
 
     told = options.Given(**given)
     if plan is not None and replace:
@@ -90,18 +91,24 @@ def command(
                     return _agree(report, yes or plan is not None)
             return _agree(report, yes or plan is not None)
 
-        report = Road(
+        chosen = RunOptions(
+            command="apply",
             inventory=loaded,
-            compiled=compiled,
             connections=Connections(passwords_for(loaded)),
             secrets=secrets,
+            title=f"apply {loaded.path.name}",
+            reason=reason,
+            agree=agree,
+            saved=saved,
+            replace=again,
+            prune=prune,
+            whole=compiled.all_nodes,
+            notices=compiled.notices,
             listener=listener,
             jobs=told.jobs,
             stop=stop,
-            replace=again,
-            reason=reason,
-            prune=prune,
-        ).apply(agree, saved)
+        )
+        report = carry_out(compiled.resources, chosen)
     report = run.finish(report)
     emit(report, told.form, told.output, no_color=told.no_color, verbose=told.verbose)
     return report.exit_status

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparkops.cli import options
+from sparkops.cli.serve_line import serve_line
 
 if TYPE_CHECKING:
-    from sparkops.fit.fit import Fit, Unjudged
+    from sparkops.fit.fit import Fit, NotEvaluated
+    from sparkops.models.invocation import Invocation
 
 
 @click.command(
@@ -23,14 +23,8 @@ Examples:
   sparkops fit --serve - --engine 0.33.0 --solve context < line.txt
   sparkops fit inventory.yml qwen""",
 )
-@click.argument("inventory", type=click.Path(path_type=Path), required=False)
+@serve_line
 @click.argument("service", required=False)
-@click.option("--serve", metavar="LINE", help="Judge this `vllm serve …` line instead of an inventory; - reads it")
-@click.option("--engine", metavar="VERSION", help="The engine's version, like 0.26.0 (with --serve)")
-@click.option(
-    "--gpus", type=click.IntRange(1, 64), default=1, show_default=True, help="GPUs of one node (with --serve)"
-)
-@click.option("--env", "variables", type=options.Pair(), multiple=True, help="NAME=VALUE of the engine (with --serve)")
 @click.option("--streams", type=click.IntRange(1), help="Ask for so many streams instead of max-num-seqs")
 @click.option("--context", type=click.IntRange(1), help="Ask for streams of so many tokens instead of max-model-len")
 @click.option("--solve", type=click.Choice(["streams", "context"]), help="The most streams, or the longest context")
@@ -39,42 +33,33 @@ Examples:
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")
 def command(
     inventory: Path | None,
+    line: Invocation | None,
     service: str | None,
-    serve: str | None,
-    engine: str | None,
-    gpus: int,
-    variables: tuple[tuple[str, str], ...],
-    streams: int | None,
-    context: int | None,
-    solve: str | None,
-    acceptance: float | None,
     form: str,
     no_color: bool,
+    **asked: Any,
 ) -> None:
     """Print memory, cache pool, streams and the decode ceiling, offline."""
-    from sparkops.fit.fit import Question, Unjudged, fit_text
+    from sparkops.fit.fit import NotEvaluated, Question, fit_invocation
 
-    question = Question(streams, context, "streams" if solve == "streams" else "context" if solve else None, acceptance)
-    if serve is not None:
-        if engine is None:
-            raise click.UsageError("--serve needs --engine VERSION, like --engine 0.26.0")
-        line = sys.stdin.read() if serve == "-" else serve
-        found: dict[str, Fit | Unjudged] = {"": fit_text(line, engine, gpus, dict(variables), Path.cwd(), question)}
+    question = Question(**asked)
+    if line is not None:
+        found: dict[str, Fit | NotEvaluated] = {"": fit_invocation(line, question)}
     else:
         from sparkops.fit.services import fit_services
 
         found = fit_services(inventory or Path("inventory.yml"), service, question)
     if form == "json":
-        _dump(found, one=serve is not None)
+        _dump(found, one=line is not None)
         return
     for name, fit in found.items():
-        if isinstance(fit, Unjudged):
-            _print_unjudged(name, fit, no_color)
+        if isinstance(fit, NotEvaluated):
+            _print_reason(name, fit, no_color)
         else:
             _print(name, fit, no_color)
 
 
-def _dump(found: dict[str, Fit | Unjudged], *, one: bool) -> None:
+def _dump(found: dict[str, Fit | NotEvaluated], *, one: bool) -> None:
     from sparkops.reports.fit import as_json
 
     shapes = {name: as_json(fit) for name, fit in found.items()}
@@ -84,16 +69,17 @@ def _dump(found: dict[str, Fit | Unjudged], *, one: bool) -> None:
 
 def _print(name: str, fit: Fit, no_color: bool) -> None:
     from sparkops.cli.printing import console
-    from sparkops.fit.fit import verdict
+    from sparkops.fit.verdict import verdict
     from sparkops.reports import fit as output
     from sparkops.reports.table import table
     from sparkops.reports.text import Printer
 
     printer = Printer(console(no_color))
-    ranks = fit.effective.world_size * fit.effective.data_parallel
+    run = fit.run
+    ranks = run.effective.world_size * run.effective.data_parallel
     placed = f", on each of {ranks} ranks" if ranks > 1 else ""
-    printer.line((f"{name}: " if name else "", "bold"), (f"{fit.name} on vLLM {fit.engine}{placed}", "bold"))
-    if fit.budget is not None:
+    printer.line((f"{name}: " if name else "", "bold"), (f"{run.served} on vLLM {run.engine.asked}{placed}", "bold"))
+    if fit.figures.budget is not None:
         table(printer, ("memory", "", ""), output.memory_rows(fit))
     figures = output.figure_rows(fit)
     if figures:
@@ -110,7 +96,7 @@ def _print(name: str, fit: Fit, no_color: bool) -> None:
     printer.line((verdict(fit), "green" if fit.fits else "red"))
 
 
-def _print_unjudged(name: str, service: Unjudged, no_color: bool) -> None:
+def _print_reason(name: str, service: NotEvaluated, no_color: bool) -> None:
     from sparkops.cli.printing import console
     from sparkops.reports.text import Printer
 

@@ -26,7 +26,7 @@ Examples:
 def command(output: str, hosts: tuple[str, ...], cluster: str) -> int:
     """Write a commented inventory to start from. An existing file is never overwritten."""
     from sparkops.core.errors import InventoryError
-    from sparkops.inventory.schema import schema
+    from sparkops.inventory.json_schema import schema
     from sparkops.operate.init import inventory
 
     path = Path(output)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparkops.cli import options
+from sparkops.cli.serve_line import serve_line
 
 if TYPE_CHECKING:
     from sparkops.lint.check import Finding
+    from sparkops.models.invocation import Invocation
 
 FORMATS = ("text", "json", "sarif", "github")
 STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
@@ -27,37 +28,19 @@ Examples:
   sparkops lint --serve 'vllm serve MODEL --kv-cache-dtype fp8' --engine 0.26.0
   sparkops lint --serve - --engine 0.33.0 --env VLLM_USE_DEEP_GEMM=0 < line.txt""",
 )
-@click.argument("inventory", type=click.Path(path_type=Path), required=False)
-@click.option("--serve", metavar="LINE", help="Judge this `vllm serve …` line instead of an inventory; - reads it")
-@click.option("--engine", metavar="VERSION", help="The engine's version, like 0.26.0 (with --serve)")
-@click.option(
-    "--gpus", type=click.IntRange(1, 64), default=1, show_default=True, help="GPUs of one node (with --serve)"
-)
-@click.option("--env", "variables", type=options.Pair(), multiple=True, help="NAME=VALUE of the engine (with --serve)")
+@serve_line
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")
-def command(
-    inventory: Path | None,
-    serve: str | None,
-    engine: str | None,
-    gpus: int,
-    variables: tuple[tuple[str, str], ...],
-    form: str,
-    no_color: bool,
-) -> int:
+def command(inventory: Path | None, line: Invocation | None, form: str, no_color: bool) -> int:
     """Find what would go wrong, offline. Exit status 1 if anything is an error, else 0."""
-    if serve is None:
-        if engine or variables:
-            raise click.UsageError("--engine and --env go with --serve; an inventory says them itself")
+    if line is None:
         return _tell(_of_inventory(inventory or Path("inventory.yml")), form, no_color)
     if inventory is not None:
         raise click.UsageError("give an inventory or --serve, not both")
-    if engine is None:
-        raise click.UsageError("--serve needs --engine VERSION, like --engine 0.26.0")
-    from sparkops.lint.line import lint_line
+    from sparkops.lint.case import case_of
+    from sparkops.lint.check import check
 
-    line = sys.stdin.read() if serve == "-" else serve
-    return _tell(lint_line(line, engine, gpus, dict(variables), Path.cwd()), form, no_color)
+    return _tell(check(case_of(line)), form, no_color)
 
 
 def _of_inventory(path: Path) -> list[Finding]:
@@ -89,6 +72,6 @@ def _tell(findings: list[Finding], form: str, no_color: bool) -> int:
         for severity, line in lint.text(findings):
             click.echo(click.style(safe(line), fg=STYLES.get(severity)) if coloured else safe(line))
         counts = Counter(str(each.severity) for each in findings if not each.accepted)
-        told = (count(counts[name], name) for name in ("error", "warning") if counts[name])
-        click.echo(", ".join(told) or "no errors, no warnings")
+        totals = (count(counts[name], name) for name in ("error", "warning") if counts[name])
+        click.echo(", ".join(totals) or "no errors, no warnings")
     return 1 if refusing(findings) else 0

@@ -137,7 +137,7 @@ def load(
 
     `lock`: add what its lock file lacks, refuse where it is not whole, or say what moved upstream since.
     """
-    from sparkops.compile.compiler import compile as build
+    from sparkops.compile.compiler import compile_inventory
     from sparkops.inventory.load import load as read
     from sparkops.inventory.secrets import Secrets
 
@@ -145,7 +145,7 @@ def load(
     loaded = read(inventory, extra=extra)
     if lock != "as-is":
         loaded = _locked(loaded, secrets, lock, limit)
-    return loaded, build(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
+    return loaded, compile_inventory(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
 
 
 def _locked(loaded: Inventory, secrets: Secrets, lock: str, limit: tuple[str, ...]) -> Inventory:

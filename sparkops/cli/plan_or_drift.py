@@ -21,21 +21,25 @@ def look(
 ) -> int:
     """Load, observe, print, and keep the plan in the file `save`; returns the exit status."""
     from sparkops.nodes.connect import Connections
-    from sparkops.reconcile.run import Road
+    from sparkops.reconcile.planning import RunOptions
+    from sparkops.reconcile.run import run
 
     lock: Literal["upstream", "as-is"] = "upstream" if upstream else "as-is"
     loaded, compiled, secrets = options.load(inventory, told.extra, told.limit, told.roles, lock)
     if name == "plan":
         options.refuse_errors(loaded, compiled.nodes, told.roles)
     with listener_for(told.form, told.no_color) as listener:
-        report = Road(
+        chosen = RunOptions(
+            command=name,
             inventory=loaded,
-            compiled=compiled,
             connections=Connections(passwords_for(loaded)),
             secrets=secrets,
+            whole=compiled.all_nodes,
+            notices=compiled.notices,
             listener=listener,
             jobs=told.jobs,
-        ).look(name)
+        )
+        report = run(compiled.resources, chosen)
     emit(report, told.form, told.output, no_color=told.no_color, verbose=told.verbose)
     if save is not None:
         from sparkops.operate import plans

@@ -7,26 +7,29 @@ observed.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from graphlib import CycleError, TopologicalSorter
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from sparkops.compile.expressions import Context
-from sparkops.compile.role_compiler import Engine, Made, Place
-from sparkops.compile.secret_placeholders import Seals
+from sparkops.compile.role_compiler import Declared, RoleCompiler, RoleTarget
+from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core.errors import InventoryError
-from sparkops.core.secrets import Secret, SecretRef
+from sparkops.core.graph import Cycle, ordered, reachable
+from sparkops.core.secrets import Content, Secret, SecretRef
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.inventory import Inventory, Node, Service
+from sparkops.inventory.limit import select
 from sparkops.inventory.secrets import Masked
 from sparkops.inventory.validate import missing
 from sparkops.resources.resource import Resource
 
 _EDGES = frozenset({"after", "role", "service", "peer_nodes", "where"})
 """What two declarations of the same thing may differ in."""
+SPECS = "/etc/sparkops/services/"
+"""Where the role `service` puts the specs of services."""
 
 
 class Resolver(Protocol):
@@ -48,12 +51,21 @@ class Compiled:
     nodes: tuple[str, ...] = ()
     whole: bool = False
 
+    @property
+    def all_nodes(self) -> tuple[str, ...]:
+        """All nodes of the inventory; none where something of it was left out."""
+        return self.nodes if self.whole else ()
+
     def of(self, node: str, service: str | None = None) -> tuple[Resource, ...]:
         """The resources of one node, or those of a service on it."""
         return tuple(each for each in self.resources if each.node == node and service in (None, each.service))
 
+    def spec(self, node: str, service: str) -> Mapping[str, Any] | None:
+        """What the launcher of a service runs on this node; None where no role of the service declares that."""
+        return next(filter(None, map(spec_of, self.of(node, service))), None)
 
-def compile(
+
+def compile_inventory(
     inventory: Inventory,
     *,
     limit: Sequence[str] | str | None = None,
@@ -69,12 +81,12 @@ def compile(
         if name not in inventory.roles:
             raise InventoryError(f"there is no role {name!r}", hint=suggest(name, inventory.roles))
     _check_order(inventory.roles)
-    nodes = inventory.limit(limit)
+    nodes = select(inventory, limit)
     compiler = _Compiler(inventory, (secrets or Masked()).resolve)
     table = _Table()
     for node in nodes:
-        places = list(_places(inventory, inventory.nodes[node]))
-        compiler.add(table, places, None if roles is None else frozenset(roles))
+        targets = list(_targets(inventory, inventory.nodes[node]))
+        compiler.add(table, targets, None if roles is None else frozenset(roles))
     compiler.faults.raise_any()
     whole = roles is None and len(nodes) == len(inventory.nodes)
     return Compiled(
@@ -86,55 +98,65 @@ def compile(
     )
 
 
+def spec_of(resource: Resource) -> Mapping[str, Any] | None:
+    """The launcher's spec that a resource puts on its node, if it is one."""
+    content = getattr(resource, "content", None)
+    if not isinstance(content, Content) or not resource.name.startswith(SPECS) or not resource.name.endswith(".json"):
+        return None
+    spec = json.loads(str(content.text))
+    assert isinstance(spec, dict)
+    return spec
+
+
 class _Compiler:
     def __init__(self, inventory: Inventory, resolve: Any) -> None:
         self.inventory = inventory
-        self.seals = Seals(resolve)
-        self.engine = Engine(self.seals, inventory.folder)
+        self.placeholders = SecretPlaceholders(resolve)
+        self.roles = RoleCompiler(self.placeholders, inventory.folder)
         self.faults = Faults()
         self.nodes = {name: self._node(node) for name, node in inventory.nodes.items()}
 
-    def add(self, table: _Table, places: Sequence[Place], wanted: frozenset[str] | None) -> None:
+    def add(self, table: _Table, targets: Sequence[RoleTarget], wanted: frozenset[str] | None) -> None:
         """The resources of one node's roles."""
-        made: dict[Place, list[Made]] = {}
-        for place in places:
-            used = wanted is None or place.role in wanted
-            made[place] = self._make(place) if used else []
-        ends: dict[Place, tuple[str, ...]] = {}
-        for place in _in_order(places, self.inventory.roles):
-            before = dict.fromkeys(
-                end for earlier in places if _precedes(earlier, place, self.inventory.roles) for end in ends[earlier]
-            )
-            ends[place] = table.add(made[place], tuple(before), place, self.faults)
+        made: dict[RoleTarget, list[Declared]] = {}
+        for target in targets:
+            used = wanted is None or target.role in wanted
+            made[target] = self._make(target) if used else []
+        ends: dict[RoleTarget, tuple[str, ...]] = {}
+        roles = self.inventory.roles
+        after = {each: [other for other in targets if _precedes(other, each, roles)] for each in targets}
+        for target in ordered(after):
+            before = dict.fromkeys(end for earlier in after[target] for end in ends[earlier])
+            ends[target] = table.add(made[target], tuple(before), target, self.faults)
 
-    def _make(self, place: Place) -> list[Made]:
-        role = self.inventory.roles[place.role]
+    def _make(self, target: RoleTarget) -> list[Declared]:
+        role = self.inventory.roles[target.role]
         try:
-            context = self._context(place)
-            if self._lacks(role, place, context):
+            context = self._context(target)
+            if self._lacks(role, target, context):
                 return []
-            return self.engine.make(role, place, context)
+            return self.roles.make(role, target, context)
         except InventoryError as error:
             self.faults.take(error)
             return []
 
-    def _context(self, place: Place) -> Context:
+    def _context(self, target: RoleTarget) -> Context:
         """What expressions see: a namespace per role, and `node`, `nodes`, `cluster`, `folder`."""
-        spaces = dict(self.seals.seal(self.inventory.variables(place.node, place.service)))
-        if place.service is not None:
-            service = self.inventory.services[place.service]
+        spaces = dict(self.placeholders.seal(self.inventory.variables(target.node, target.service)))
+        if target.service is not None:
+            service = self.inventory.services[target.service]
             spaces["service"] = {
                 **spaces["service"],
                 "name": service.name,
                 "nodes": list(service.nodes),
                 "addresses": self.inventory.addresses(service.name),
-                "rank": service.nodes.index(place.node),
+                "rank": service.nodes.index(target.node),
                 "recipe": service.recipe.name if service.recipe else None,
-                "state": "retired" if place.retired else service.state,
+                "state": "retired" if target.retired else service.state,
             }
         return {
             **spaces,
-            "node": self.nodes[place.node],
+            "node": self.nodes[target.node],
             "nodes": self.nodes,
             "cluster": self.inventory.cluster,
             "folder": str(self.inventory.folder),
@@ -142,7 +164,7 @@ class _Compiler:
 
     def _node(self, node: Node) -> Mapping[str, Any]:
         """A node as expressions of any node see it: who it is, and its variables."""
-        variables = self.seals.seal(self.inventory.variables(node.name))
+        variables = self.placeholders.seal(self.inventory.variables(node.name))
         return {
             **{name: space for name, space in variables.items() if name != "host"},
             "name": node.name,
@@ -154,11 +176,11 @@ class _Compiler:
             "services": [service.name for service in self.inventory.services_on(node.name)],
         }
 
-    def _lacks(self, role: Role, place: Place, context: Context) -> bool:
-        owner: Node | Service = self.inventory.nodes[place.node]
-        if place.service is not None:
-            owner = self.inventory.services[place.service]
-        lacking = list(missing(role.variables, context[role.name])) if not place.retired else []
+    def _lacks(self, role: Role, target: RoleTarget, context: Context) -> bool:
+        owner: Node | Service = self.inventory.nodes[target.node]
+        if target.service is not None:
+            owner = self.inventory.services[target.service]
+        lacking = list(missing(role.variables, context[role.name])) if not target.retired else []
         for name, part in lacking:
             text = part.get("description", "") if isinstance(part, Mapping) else ""
             self.faults.add(
@@ -178,29 +200,32 @@ class _Table:
         self.named: list[tuple[str, str, str]] = []
         self.retired: set[str] = set()
 
-    def add(self, made: Sequence[Made], before: tuple[str, ...], place: Place, faults: Faults) -> tuple[str, ...]:
-        """Adds a role's resources at a place, after the ids in `before`; what a later role has to wait for.
+    def add(
+        self, made: Sequence[Declared], before: tuple[str, ...], target: RoleTarget, faults: Faults
+    ) -> tuple[str, ...]:
+        """Adds a role's resources at a target, after the ids in `before`; what a later role has to wait for.
 
         What is taken down goes in the opposite order.
         """
         previous = before
-        for each in reversed(made) if place.retired else made:
-            resource, id = each.resource, each.resource.id
-            if id not in self.resources or (id in self.retired and not place.retired):
+        for each in reversed(made) if target.retired else made:
+            resource, named = each
+            id = resource.id
+            if id not in self.resources or (id in self.retired and not target.retired):
                 self.resources[id] = resource
                 self.after[id] = {}
                 self.retired.discard(id)
-                if place.retired:
+                if target.retired:
                     self.retired.add(id)
-            elif not place.retired or id in self.retired:
+            elif not target.retired or id in self.retired:
                 self._again(resource, faults)
             else:
                 continue
             for end in previous:
-                if end != id and not self._reaches(end, id):
+                if end != id and id not in reachable(self.after, end):
                     self.after[id][end] = None
-            if not place.retired:
-                self.named += [(id, other, resource.where) for other in each.after]
+            if not target.retired:
+                self.named += [(id, other, resource.where) for other in named]
             previous = (id,)
         return previous
 
@@ -219,15 +244,11 @@ class _Table:
                 )
         faults.raise_any()
         try:
-            TopologicalSorter(self.after).prepare()
-        except CycleError as error:
-            cycle = list(reversed(error.args[1]))
-            raise InventoryError(
-                f"these wait for each other: {' → '.join(cycle)}",
-                where=self.resources[cycle[0]].where,
-                hint="take one of them out of an after:",
-            ) from None
-        return tuple(with_after(resource, tuple(self.after[id])) for id, resource in self.resources.items())
+            ordered(self.after)
+        except Cycle as error:
+            where = self.resources[str(error.members[0])].where
+            raise InventoryError(str(error), where=where, hint="take one of them out of an after:") from None
+        return tuple(replace(resource, after=tuple(self.after[id])) for id, resource in self.resources.items())
 
     def _again(self, resource: Resource, faults: Faults) -> None:
         """The same thing declared once more: kept once when it is the same, a fault when it is not."""
@@ -244,59 +265,31 @@ class _Table:
                 hint=f"the first is at {first.where}{_whose(first)}",
             )
             return
-        shared = copy.copy(first)
         peers = tuple(dict.fromkeys([*first.peer_nodes, *resource.peer_nodes]))
-        object.__setattr__(shared, "peer_nodes", peers if first.service == resource.service else ())
-        object.__setattr__(shared, "service", first.service if first.service == resource.service else None)
-        self.resources[resource.id] = shared
-
-    def _reaches(self, start: str, goal: str) -> bool:
-        """Whether `start` waits, over any number of steps, for `goal`; only a thing declared twice can make it so."""
-        open_ids, seen = [start], {start}
-        while open_ids:
-            for id in self.after.get(open_ids.pop(), ()):
-                if id == goal:
-                    return True
-                if id not in seen:
-                    seen.add(id)
-                    open_ids.append(id)
-        return False
+        same = first.service == resource.service
+        self.resources[resource.id] = replace(
+            first, peer_nodes=peers if same else (), service=first.service if same else None
+        )
 
 
-def _places(inventory: Inventory, node: Node) -> Iterator[Place]:
+def _targets(inventory: Inventory, node: Node) -> Iterator[RoleTarget]:
     """Where roles are applied on a node: its node roles, then those of each of its services."""
     gone = node.state == "retired"
     for role in node.roles:
-        yield Place(role, node.name, retired=gone)
+        yield RoleTarget(role, node.name, retired=gone)
     for service in inventory.services_on(node.name):
         for role in service.roles[node.name]:
             retired = gone or service.state == "retired"
-            yield Place(role, node.name, service.name, service.nodes, retired)
+            yield RoleTarget(role, node.name, service.name, service.nodes, retired)
 
 
-def _precedes(earlier: Place, place: Place, roles: Mapping[str, Role]) -> bool:
-    """Whether `place` waits for `earlier`; among what is taken down, it is the other way round."""
-    if earlier.retired != place.retired:
+def _precedes(earlier: RoleTarget, target: RoleTarget, roles: Mapping[str, Role]) -> bool:
+    """Whether `target` waits for `earlier`; among what is taken down, it is the other way round."""
+    if earlier.retired != target.retired:
         return False
-    first, second = (place, earlier) if place.retired else (earlier, place)
+    first, second = (target, earlier) if target.retired else (earlier, target)
     same = first.service is None or second.service is None or first.service == second.service
     return same and first.role in roles[second.role].after
-
-
-def _in_order(places: Sequence[Place], roles: Mapping[str, Role]) -> Iterable[Place]:
-    """The places so that each stands behind those that it waits for; else in the given order."""
-    found: dict[Place, None] = {}
-
-    def visit(place: Place) -> None:
-        for each in places:
-            if each not in found and _precedes(each, place, roles):
-                visit(each)
-        found[place] = None
-
-    for place in places:
-        if place not in found:
-            visit(place)
-    return found
 
 
 def _check_order(roles: Mapping[str, Role]) -> None:
@@ -312,21 +305,11 @@ def _check_order(roles: Mapping[str, Role]) -> None:
                 )
     faults.raise_any()
     try:
-        TopologicalSorter({role.name: role.after for role in roles.values()}).prepare()
-    except CycleError as error:
-        cycle = list(reversed(error.args[1]))
-        document = roles[cycle[0]].document
-        raise InventoryError(
-            f"these roles wait for each other: {' → '.join(cycle)}",
-            where=document.where(("after",)) if document else "",
-        ) from None
-
-
-def with_after(resource: Resource, after: tuple[str, ...]) -> Resource:
-    """A copy with other edges; the kind's own checks have run already and need not run again."""
-    found = copy.copy(resource)
-    object.__setattr__(found, "after", after)
-    return found
+        ordered({role.name: role.after for role in roles.values()})
+    except Cycle as error:
+        document = roles[str(error.members[0])].document
+        where = document.where(("after",)) if document else ""
+        raise InventoryError(f"{error} (roles)", where=where, hint="take one of them out of an after:") from None
 
 
 def _whose(resource: Resource) -> str:

@@ -1,4 +1,4 @@
-"""Expressions of role files and templates: what they see, what they may do, and how their faults are told.
+"""Expressions of role files and templates: what they see, what they may do, and where their faults are reported.
 
 A scalar that is exactly one `{{ expr }}` yields the object of that expression; any other text with braces renders to a
 string; all else is literal. Undefined names are errors. Values that expressions see are never themselves expressions.
@@ -7,9 +7,10 @@ This module must not know what a role or a resource is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,14 +18,14 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
-from sparkops.compile.secret_placeholders import Seals
+from sparkops.compile.secret_placeholders import SecretPlaceholders
+from sparkops.core import data
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
 from sparkops.models import engine_errors, service_spec
 from sparkops.models.argv import canonical, serve_argv
-from sparkops.nodes.bundle import source
 
 Context: TypeAlias = Mapping[str, Any]
 Value: TypeAlias = Callable[[Context], Any]
@@ -75,9 +76,9 @@ class _Fact(FromFact):
 class Expressions:
     """Compiles values of a role file, and renders templates that are searched in `folders`, first come first served."""
 
-    def __init__(self, seals: Seals, folders: Sequence[Path] = ()) -> None:
-        self.seals = seals
-        self._env = _environment(seals, folders)
+    def __init__(self, placeholders: SecretPlaceholders, folders: Sequence[Path] = ()) -> None:
+        self.placeholders = placeholders
+        self._env = _environment(placeholders, folders)
 
     def value(self, source: Any, where: str) -> Value:
         """A function from a context to the value that `source` stands for there; secrets in it are still sealed.
@@ -92,7 +93,7 @@ class Expressions:
         if isinstance(source, list):
             items = [self.value(each, where) for each in source]
             return lambda context: [item(context) for item in items]
-        literal = self.seals.seal(source)
+        literal = self.placeholders.seal(source)
         return lambda context: literal
 
     def condition(self, source: Any, where: str) -> Value:
@@ -105,70 +106,69 @@ class Expressions:
 
     def template(self, name: str, context: Context, where: str) -> Content:
         """The rendered text of a template file, as content that knows whether a secret is in it."""
-        with Telling(where, self._env):
+        with located_errors(where, self._env):
             text = self._env.get_template(name).render({**context, "fact": fact})
-            return Content(self.seals.open(text))
+            return Content(self.placeholders.open(text))
 
     def _text(self, source: str, where: str) -> Value:
-        with Telling(where):
+        with located_errors(where):
             inner = _only_expression(self._env, source)
             if inner is not None:
                 return self._expression(inner, where)
             template = self._env.from_string(source)
 
         def render(context: Context) -> Any:
-            with Telling(where):
+            with located_errors(where):
                 return template.render({"fact": fact, **context})
 
         return render
 
     def _expression(self, source: str, where: str) -> Value:
-        with Telling(where):
+        with located_errors(where):
             compiled = self._env.compile_expression(source, undefined_to_none=False)
 
         def evaluate(context: Context) -> Any:
-            with Telling(where):
+            with located_errors(where):
                 return _plain(compiled({"fact": fact, **context}))
 
         return evaluate
 
 
-class Telling:
+@contextlib.contextmanager
+def located_errors(where: str, env: jinja2.Environment | None = None) -> Generator[None, None, None]:
     """Turns a fault inside into an InventoryError at a place; in a template file at the template's own line."""
+    try:
+        yield
+    except InventoryError as error:
+        if error.where:
+            raise
+        place = _place(error, where, env)
+        raise InventoryError(error.what, where=place, hint=error.hint, others=error.others) from error
+    except SparkopsError:
+        raise
+    except jinja2.TemplateNotFound as error:
+        raise InventoryError(
+            f"there is no template {error.name}",
+            where=where,
+            hint="it is looked for in the role's templates/, then in templates/ beside the inventory",
+        ) from error
+    except FAULTS as error:
+        raise InventoryError(_words(error), where=_place(error, where, env), hint=_hint(error)) from error
 
-    def __init__(self, where: str, env: jinja2.Environment | None = None) -> None:
-        self.where = where
-        self.env = env
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, InventoryError) and not error.where:
-            raise InventoryError(error.what, where=self._place(error), hint=error.hint, others=error.others) from error
-        if isinstance(error, SparkopsError) or not isinstance(error, FAULTS):
-            return
-        if isinstance(error, jinja2.TemplateNotFound):
-            raise InventoryError(
-                f"there is no template {error.name}",
-                where=self.where,
-                hint="it is looked for in the role's templates/, then in templates/ beside the inventory",
-            ) from error
-        raise InventoryError(_words(error), where=self._place(error), hint=_hint(error)) from error
-
-    def _place(self, error: BaseException) -> str:
-        """The last line of a template file that the error passed through, else the place in the role file."""
-        if self.env is None:
-            return self.where
-        if isinstance(error, jinja2.TemplateSyntaxError):
-            return f"{error.filename or error.name or self.where}:{error.lineno}"
-        found, trace = self.where, error.__traceback__
-        while trace is not None:
-            name = trace.tb_frame.f_code.co_filename
-            if trace.tb_frame.f_globals.get("__jinja_template__") is not None or name.endswith(".j2"):
-                found = f"{name}:{trace.tb_lineno}"
-            trace = trace.tb_next
-        return found
+def _place(error: BaseException, where: str, env: jinja2.Environment | None) -> str:
+    """The last line of a template file that the error passed through, else the place in the role file."""
+    if env is None:
+        return where
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"{error.filename or error.name or where}:{error.lineno}"
+    found, trace = where, error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if trace.tb_frame.f_globals.get("__jinja_template__") is not None or name.endswith(".j2"):
+            found = f"{name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
 
 
 def fact(path: str) -> FromFact:
@@ -221,7 +221,7 @@ def _render(context: jinja2.runtime.Context, name: str) -> str:
     return context.environment.get_template(name).render(context.get_all())
 
 
-def _environment(seals: Seals, folders: Sequence[Path]) -> _Environment:
+def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _Environment:
     env = _Environment(
         undefined=_Undefined,
         loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
@@ -232,31 +232,32 @@ def _environment(seals: Seals, folders: Sequence[Path]) -> _Environment:
     )
 
     def digest(value: Any) -> str:
-        if seals.holds(value):
+        if placeholders.holds(value):
             raise InventoryError("a digest is made of a secret", hint="leave the secret out of what is digested")
         return hashlib.sha256(canonical(_plain(value)).encode()).hexdigest()
 
     def sha256(text: str) -> str:
-        if seals.holds(text):
+        if placeholders.holds(text):
             raise InventoryError("a digest is made of a secret", hint="leave the secret out of what is digested")
         return hashlib.sha256(text.encode()).hexdigest()
 
     def argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
         sealed = {
-            key: seals.derive(value, canonical) if isinstance(value, Mapping) else value for key, value in serve.items()
+            key: placeholders.derive(value, canonical) if isinstance(value, Mapping) else value
+            for key, value in serve.items()
         }
         return serve_argv(command, model, sealed)
 
-    env.filters["systemd"] = lambda value: seals.derive(_plain(value), _systemd)
-    env.filters["sh"] = lambda value: seals.derive(_plain(value), _sh)
-    env.filters["json"] = lambda value: seals.derive(_plain(value), canonical)
+    env.filters["systemd"] = lambda value: placeholders.derive(_plain(value), _systemd)
+    env.filters["sh"] = lambda value: placeholders.derive(_plain(value), _sh)
+    env.filters["json"] = lambda value: placeholders.derive(_plain(value), canonical)
     env.filters["digest"] = digest
     env.filters["sha256"] = sha256
     env.globals["argv"] = argv
     env.globals["render"] = _render
-    env.globals["launcher"] = lambda: source("sparkops.programs.launch.launcher")
+    env.globals["launcher"] = lambda: data.module_text("programs/launch/launcher.py")
     env.globals["permanent_errors"] = engine_errors.permanent
-    env.globals.update(service_spec.functions(seals.holds))
+    env.globals.update(service_spec.functions(placeholders.holds))
     return env
 
 

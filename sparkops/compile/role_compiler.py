@@ -1,4 +1,4 @@
-"""The role engine: from a `role.yml` and merged variables to resources of one node.
+"""From a `role.yml` and merged variables to resources of one node.
 
 Each entry of `resources:` is `{KIND: NAME, parameter: …, when: …, for_each: …, after: […], template: …}`; the first key
 is the kind. It must not know the order of roles, nor nodes other than the one at hand.
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sparkops import resources
-from sparkops.compile.expressions import Context, Expressions, Telling, Value
-from sparkops.compile.secret_placeholders import Seals
+from sparkops.compile.expressions import Context, Expressions, Value, located_errors
+from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core import data
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Content, Secret
@@ -43,7 +43,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RoleTarget:
     """Where a role is applied: the node, and for a service role the service and all its nodes."""
 
     role: str
@@ -53,26 +53,22 @@ class Place:
     retired: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A resource and the ids that its entry names under `after:`."""
-
-    resource: Resource
-    after: tuple[str, ...] = ()
+Declared: TypeAlias = tuple[Resource, tuple[str, ...]]
+"""A resource, and the ids that its entry names under `after:`."""
 
 
-class Engine:
+class RoleCompiler:
     """The roles of one compilation; each role file is compiled once, when it is first used."""
 
-    def __init__(self, seals: Seals, beside: Path) -> None:
-        self._seals = seals
+    def __init__(self, placeholders: SecretPlaceholders, beside: Path) -> None:
+        self._placeholders = placeholders
         self._beside = beside
         self._compiled: dict[str, tuple[Expressions, tuple[Entry, ...]]] = {}
 
-    def make(self, role: Role, place: Place, context: Context) -> list[Made]:
-        """The resources of a role at a place, in order. Raises InventoryError with the faults of the role file."""
+    def make(self, role: Role, target: RoleTarget, context: Context) -> list[Declared]:
+        """The resources of a role at a target, in order. Raises InventoryError with the faults of the role file."""
         expressions, entries = self._entries(role)
-        return [made for entry in entries for made in self._expand(expressions, entry, place, context)]
+        return [made for entry in entries for made in self._expand(expressions, entry, target, context)]
 
     def _entries(self, role: Role) -> tuple[Expressions, tuple[Entry, ...]]:
         if role.name not in self._compiled:
@@ -81,21 +77,23 @@ class Engine:
                     f"this installation of sparkops lacks the role {role.name}", hint="reinstall sparkops"
                 )
             folders = (role.folder / "templates", *data.folders("templates", self._beside))
-            expressions = Expressions(self._seals, [folder for folder in folders if folder.is_dir()])
+            expressions = Expressions(self._placeholders, [folder for folder in folders if folder.is_dir()])
             self._compiled[role.name] = expressions, _Reader(role.document, expressions).entries()
         return self._compiled[role.name]
 
-    def _expand(self, expressions: Expressions, entry: Entry, place: Place, context: Context) -> Iterator[Made]:
+    def _expand(
+        self, expressions: Expressions, entry: Entry, target: RoleTarget, context: Context
+    ) -> Iterator[Declared]:
         for here in _bindings(entry, context):
             if entry.when is not None and not entry.when(here):
                 continue
-            if place.retired and not _goes(entry):
+            if target.retired and not _goes(entry):
                 continue
-            with Telling(entry.where):
-                made = self._one(expressions, entry, place, here)
+            with located_errors(entry.where):
+                made = self._one(expressions, entry, target, here)
             yield made
 
-    def _one(self, expressions: Expressions, entry: Entry, place: Place, context: Context) -> Made:
+    def _one(self, expressions: Expressions, entry: Entry, target: RoleTarget, context: Context) -> Declared:
         given = {key: self._given(entry, key, value(context)) for key, value in entry.parameters.items()}
         given = {key: value for key, value in given.items() if value is not None}
         if entry.template is not None:
@@ -103,33 +101,33 @@ class Engine:
             if template is not None:
                 given["content"] = expressions.template(str(template), context, entry.where)
         name = entry.name(context)
-        if self._seals.holds(name) or not isinstance(name, (str, int, float)) or name == "":
+        if self._placeholders.holds(name) or not isinstance(name, (str, int, float)) or name == "":
             raise InventoryError(
-                f"the name of this {entry.kind.kind} is {'secret' if self._seals.holds(name) else repr(name)}",
+                f"the name of this {entry.kind.kind} is {'secret' if self._placeholders.holds(name) else repr(name)}",
                 where=entry.where,
                 hint="a name is text that everyone may see",
             )
-        after = tuple(_ids(entry, context, place.node))
-        if place.retired:
+        after = tuple(_ids(entry, context, target.node))
+        if target.retired:
             given["state"] = "absent"
         try:
             resource = entry.kind(
-                node=place.node,
+                node=target.node,
                 name=str(name),
-                role=place.role,
-                service=place.service,
-                peer_nodes=place.peers,
+                role=target.role,
+                service=target.service,
+                peer_nodes=target.peers,
                 where=entry.where,
                 **given,
             )
         except (TypeError, ValueError) as error:
             raise InventoryError(f"{entry.kind.kind} {name}: {error}", where=entry.where) from error
-        return Made(resource, after)
+        return resource, after
 
     def _given(self, entry: Entry, key: str, value: Any) -> Any:
         """A parameter as its kind takes it; a secret only where the kind has a place for one."""
-        opened = self._seals.open(value)
-        if not self._seals.holds(value):
+        opened = self._placeholders.open(value)
+        if not self._placeholders.holds(value):
             return opened
         takes = next(str(field.type) for field in fields(entry.kind) if field.name == key)
         if "Secret" in takes or takes == "Any":
@@ -137,7 +135,7 @@ class Engine:
         if "Content" in takes and isinstance(opened, Secret):
             return Content(opened)
         raise InventoryError(
-            f"{key} of a {entry.kind.kind} takes no secret, and this one holds {self._seals.origin(value)}",
+            f"{key} of a {entry.kind.kind} takes no secret, and this one holds {self._placeholders.origin(value)}",
             where=entry.where,
             hint="put the secret into a file of its own and name the file",
         )

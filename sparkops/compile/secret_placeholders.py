@@ -21,7 +21,7 @@ _TO_MARK = str.maketrans("0123456789", _DIGITS)
 _FROM_MARK = str.maketrans(_DIGITS, "0123456789")
 
 
-class Seals:
+class SecretPlaceholders:
     """The marks of one compilation. `resolve` is called for a secret at most when its text is needed."""
 
     def __init__(self, resolve: Callable[[SecretRef], Secret]) -> None:

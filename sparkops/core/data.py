@@ -19,6 +19,11 @@ def bundled(name: str) -> Path:
     raise FileNotFoundError(f"this installation of sparkops has no folder {name}/; reinstall it")
 
 
+def module_text(path: str) -> str:
+    """The source of a module of this package, by its path in there: `programs/launch/launcher.py`."""
+    return (PACKAGE / path).read_text(encoding="utf-8")
+
+
 def folders(name: str, beside: Path | None = None) -> tuple[Path, ...]:
     """The folders to search for `name`, first come first served: the user's beside the inventory, then the bundled."""
     own = (beside / name,) if beside is not None and (beside / name).is_dir() else ()

@@ -12,7 +12,7 @@
         BecomeFailed          sudo does not let us in
         WorkerFailed          the worker on the node could not start or broke its protocol
       ConvergeFailed        one step did not reach its declared state                 exit 4
-      Stale                 what was compared has changed in between                  exit 4
+      Stale, Changed        what was compared has changed in between                  exit 4
       LockBusy              another run holds a node                                  exit 75
       Interrupted           the user said stop                                        exit 130
 
@@ -22,12 +22,11 @@ It must not know who prints them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sparkops.core.wording import FrontEnd, words
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+_Error = TypeVar("_Error", bound="SparkopsError")
 
 
 class SparkopsError(Exception):
@@ -47,14 +46,14 @@ class SparkopsError(Exception):
         self.args_by_name: Mapping[str, Any] = {}
 
     @classmethod
-    def of(cls, id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: Any) -> Self:
+    def of(cls: type[_Error], id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: Any) -> _Error:
         """The error of an id in `knowledge/errors/`, with its arguments; the words are made from both."""
         what, hint = words(id, args, front_end)
         error = cls(what, where=where, hint=hint)
         error.id, error.args_by_name = id, args
         return error
 
-    def at(self, where: str) -> Self:
+    def at(self: _Error, where: str) -> _Error:
         """The same error for another place."""
         error = type(self)(self.what, where=where, hint=self.hint)
         error.id, error.args_by_name = self.id, self.args_by_name
@@ -122,6 +121,12 @@ class ConvergeFailed(SparkopsError):
 
 class Stale(ConvergeFailed):
     """What was compared has changed before the act: a node, or what a saved plan was made from. Nothing was done."""
+
+
+class Changed(Stale):
+    """A thing is no longer as it was compared; `found` is what is there now."""
+
+    found: Any = None
 
 
 class LockBusy(SparkopsError):

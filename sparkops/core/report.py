@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from sparkops.core.plan import Plan
+from sparkops.core.states import State
 
+Command: TypeAlias = Literal["plan", "drift", "apply", "build", "start", "stop", "restart", "adopt"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one step ended. `why` and `hint` are empty when it is done; `detail` is e.g. the engine's last lines."""
+    """How one step ended. `why` and `hint` are empty when it is done; `detail` is e.g. the engine's last lines.
+
+    `found` is what was there afterwards, where that is known.
+    """
 
     id: str
     node: str
@@ -22,13 +27,14 @@ class Result:
     why: str = ""
     hint: str = ""
     detail: str = ""
+    found: State = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs."""
 
-    command: Literal["plan", "drift", "apply", "build", "start", "stop", "restart"]
+    command: Command
     cluster: str
     inventory: str
     plan: Plan
@@ -41,7 +47,7 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """DESIGN's table: 0, 2, 3, 4, 130."""
+        """0 as declared, 2 something differs or was declined, 3 unknown, 4 failed, 130 interrupted."""
         if self.interrupted:
             return 130
         if self.command in ("plan", "drift"):

@@ -2,7 +2,7 @@
 
 It must not know a budget. Communication between ranks and everything that computes are left out, so it is a ceiling.
 
-Source: checkpoints.md e.1; a healthy recipe without speculation reaches 70 to 75 % of it (e.3).
+A healthy recipe without speculation reaches 70 to 75 % of it (albond README, Entrpi FINDINGS).
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from sparkops.models.geometry import Geometry
 from sparkops.models.hybrid_cache import CacheLayout
 
 BANDWIDTH = 273e9
-"""Bytes per second of a Spark's memory, nominal (about 240e9 was measured: spark-world.md c.6)."""
+"""Bytes per second of a Spark's memory, nominal (about 240e9 was measured: pulsar-gb10-vllm-stack)."""
 
 CONTEXT = 1024
-"""Tokens of context at which a ceiling is given (checkpoints.md e.2)."""
+"""Tokens of context at which a ceiling is given."""
 
 ACCEPTED: Mapping[int, float] = {1: 1.95, 2: 2.65}
-"""Tokens that a step yields with so many drafted by the model's own prediction head, published (checkpoints.md e.2)."""
+"""Tokens that a step yields with so many drafted by the model's own prediction head, as albond published
+them (95 % of the first token accepted, about 80 % of the second)."""
 
 ONCE = ("attention", "linear_attention", "linear_small", "dense", "router", "shared_experts", "norms", "other")
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DecodeStep:
     """What one step reads on one rank, in bytes, and how many tokens each of its streams gets of it."""
 
     streams: int
@@ -49,46 +50,48 @@ class Step:
         return self.streams * self.tokens * BANDWIDTH / self.bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """What decoding reads: the bytes of `parts` over all ranks, and the cache of one of them.
+
+    The model's own head (`mtp`) drafts one token after the other; a drafter's `drafter_bytes` (of a rank) are read
+    once.
+    """
+
+    geometry: Geometry
+    parts: Mapping[str, float]
+    cache: CacheLayout
+    tensor_parallel: int = 1
+    mtp: bool = False
+    drafter_bytes: float = 0.0
+
+    def step(self, streams: int = 1, drafted: int = 0, tokens: float = 1.0) -> DecodeStep:
+        """One step of `streams` requests with `drafted` tokens each, of which each gets `tokens`."""
+        positions = streams * (drafted + 1)
+        head = self.parts.get("head", self.parts.get("embedding", 0.0)) / self.tensor_parallel
+        drafting = self.drafter_bytes + head if self.drafter_bytes and drafted else 0.0
+        if self.mtp and drafted:
+            own = self.parts.get("mtp", 0.0) + self._routed("mtp_experts", streams)
+            drafting = drafted * (own / self.tensor_parallel + head)
+        return DecodeStep(
+            streams=streams,
+            base=sum(self.parts.get(part, 0.0) for part in ONCE) / self.tensor_parallel,
+            experts=self._routed("experts", positions) / self.tensor_parallel,
+            head=head,
+            state=streams * 2.0 * self.cache.state_bytes_per_request,
+            cache=streams * CONTEXT * float(self.cache.kv_bytes_per_token or 0),
+            drafting=drafting,
+            tokens=tokens,
+        )
+
+    def _routed(self, part: str, positions: int) -> float:
+        """Bytes of a part's experts that so many tokens read."""
+        experts, each = self.geometry.experts, self.geometry.experts_per_token
+        return self.parts.get(part, 0.0) * (each / experts if experts else 0.0) * distinct(experts, each, positions)
+
+
 def distinct(experts: int, each: int, positions: int) -> float:
     """How many times the experts of one token `positions` tokens read: expected distinct ones, chosen independently."""
     if not experts or not each:
         return 1.0
     return experts * (1 - (1 - each / experts) ** positions) / each
-
-
-def step(
-    geometry: Geometry,
-    parts: Mapping[str, float],
-    cache: CacheLayout,
-    *,
-    tensor_parallel: int = 1,
-    streams: int = 1,
-    drafted: int = 0,
-    mtp: bool = False,
-    drafter_bytes: float = 0.0,
-    tokens: float = 1.0,
-    context: int = CONTEXT,
-) -> Step:
-    """One step of `streams` requests with `drafted` tokens each. `cache` is a rank's, `parts` are over all ranks.
-
-    The model's own head (`mtp`) drafts one token after the other; a drafter's `drafter_bytes` (of a rank) are read
-    once.
-    """
-    positions = streams * (drafted + 1)
-    ratio = geometry.experts_per_token / geometry.experts if geometry.experts else 0.0
-    head = parts.get("head", parts.get("embedding", 0.0)) / tensor_parallel
-    drafting = drafter_bytes + head if drafter_bytes else 0.0
-    if mtp and drafted:
-        routed = parts.get("mtp_experts", 0.0) * ratio * distinct(geometry.experts, geometry.experts_per_token, streams)
-        drafting = drafted * ((parts.get("mtp", 0.0) + routed) / tensor_parallel + head)
-    routed = parts.get("experts", 0.0) * ratio * distinct(geometry.experts, geometry.experts_per_token, positions)
-    return Step(
-        streams=streams,
-        base=sum(parts.get(part, 0.0) for part in ONCE) / tensor_parallel,
-        experts=routed / tensor_parallel,
-        head=head,
-        state=streams * 2.0 * cache.state_bytes_per_request,
-        cache=streams * context * float(cache.kv_bytes_per_token or 0),
-        drafting=drafting,
-        tokens=tokens,
-    )

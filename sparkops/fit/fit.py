@@ -1,30 +1,24 @@
-"""What one serve line needs and what then fits: the one road from a line to the figures, for a person and for JSON.
+"""What one serve line needs and what then fits: from an invocation to the figures, for a person and for JSON.
 
 It must not know an inventory or who prints what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil, floor
-from pathlib import Path
 from typing import Literal, TypeAlias
 
-from sparkops.core.errors import InventoryError
 from sparkops.fit import decode, memory, pool, weights
-from sparkops.fit.decode import Step
+from sparkops.fit.decode import Decoder, DecodeStep
 from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
 from sparkops.fit.refused import no_size, refusal
-from sparkops.fit.weights import Placed
-from sparkops.models.build_steps import Steps
-from sparkops.models.built_model import built
-from sparkops.models.catalogue import Model, find
-from sparkops.models.effective import Effective, effective, speculative
-from sparkops.models.engine import Engine, engine
-from sparkops.models.hybrid_cache import CacheLayout, layout
-from sparkops.models.serve_line import ServeLine, parse_text
+from sparkops.fit.weights import RankWeights
+from sparkops.models.catalogue import Model
+from sparkops.models.hybrid_cache import BlockRule, CacheLayout, CacheOptions, layout
+from sparkops.models.invocation import Invocation
+from sparkops.models.serve_line import ServeLine
 
 Solve: TypeAlias = Literal["streams", "context"]
 
@@ -40,26 +34,34 @@ class Question:
     acceptance: float | None = None
 
 
-@dataclass(frozen=True)
-class Fit:
-    """All figures of one line; None for what can't be known, with the reason in `unknown` under the figure's name."""
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was counted for one rank; None for what can't be known.
 
-    name: str
-    engine: str
-    effective: Effective
-    streams: int
-    context: int
-    gpus: int = 1
-    model: Model | None = None
-    drafter: Model | None = None
+    `plain` is a decode step of one stream without speculation, `single` one with the line's, `together` that of all
+    streams.
+    """
+
     cache: CacheLayout | None = None
-    placed: Placed | None = None
+    weights: RankWeights | None = None
     budget: Budget | None = None
     pool: Pool | None = None
-    pool_tokens: int | None = None
-    single: Step | None = None
-    plain: Step | None = None
-    together: Step | None = None
+    plain: DecodeStep | None = None
+    single: DecodeStep | None = None
+    together: DecodeStep | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The answer for one invocation, of so many streams and tokens each (`context`, 0 where it is not known).
+
+    `unknown` gives the reason for each figure that is None, `refused` why the engine would not start at all.
+    """
+
+    run: Invocation
+    streams: int
+    context: int
+    figures: Figures = Figures()
     solved: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()
     refused: str = ""
@@ -68,87 +70,33 @@ class Fit:
     @property
     def fits(self) -> bool | None:
         """Whether the streams asked for fit; None where the pool is not known, or where nothing runs (`refused`)."""
-        return None if self.pool is None or self.refused else self.pool.streams(self.context) >= self.streams
+        if self.figures.pool is None or self.refused:
+            return None
+        return self.figures.pool.streams(self.context) >= self.streams
 
     @property
     def nodes(self) -> int:
-        """How many nodes the ranks of one replica stand on, with `gpus` of them on each."""
-        return max(1, self.effective.nnodes, -(-self.effective.world_size // self.gpus))
+        """How many nodes the ranks of one replica take, with `gpus` of them on each."""
+        run = self.run.effective
+        return max(1, run.nnodes, -(-run.world_size // self.run.gpus))
+
+    @property
+    def pool_tokens(self) -> int | None:
+        """The pool in tokens, as this engine version prints it; None where it is not known."""
+        if self.figures.pool is None:
+            return None
+        if self.run.engine.behaviour.get("pool_reported") == "groups":
+            return self.figures.pool.tokens_by_groups()
+        return self.figures.pool.tokens(self.run.effective.max_model_len or self.context)
 
 
 @dataclass(frozen=True, slots=True)
-class Unjudged:
-    """A service of which no figure can be known, by name, and why."""
+class NotEvaluated:
+    """A service of which no figure can be known, by the name of its model, why, and the way out."""
 
-    name: str
+    model: str
     reason: str
-
-
-def fit_text(
-    text: str,
-    version: str,
-    gpus: int = 1,
-    env: Mapping[str, str] | None = None,
-    beside: Path | None = None,
-    question: Question | None = None,
-) -> Fit:
-    """The figures of a pasted line on nodes of `gpus` GPUs each. Raises InventoryError."""
-    chosen = engine(version, beside)
-    try:
-        line = parse_text(text, chosen)
-    except ValueError as error:
-        raise InventoryError(f"the line cannot be read: {error}", hint="give one command, its quotes closed") from None
-    return fit_line(line, chosen, gpus=gpus, env=env, beside=beside, question=question)
-
-
-def fit_line(
-    line: ServeLine,
-    chosen: Engine,
-    *,
-    gpus: int = 1,
-    env: Mapping[str, str] | None = None,
-    name: str | None = None,
-    beside: Path | None = None,
-    question: Question | None = None,
-    steps: Steps = (),
-) -> Fit:
-    """The figures of a line; `name` is the model where the line only has a path on a node. Raises InventoryError.
-
-    `steps` are those by which the checkpoint is built that is served.
-    """
-    question = question or Question()
-    variables = dict(env or {})
-    wanted = name or line.model
-    model = find(wanted, beside) if wanted else None
-    if model is not None and steps:
-        model = built(model, steps)
-    speculation = speculative(line)
-    drafter = _drafter(speculation.model if speculation else None, beside)
-    geometry = model.geometry if model else None
-    run = effective(line, geometry, chosen, variables, gpus, drafter.geometry if drafter else None)
-    fit = Fit(
-        name=wanted,
-        engine=chosen.asked,
-        effective=run,
-        streams=question.streams or _asked_streams(line),
-        context=question.context or run.max_model_len or 0,
-        gpus=gpus,
-        model=model,
-        drafter=drafter,
-        notes=tuple(_first_notes(line, chosen, model, drafter)),
-    )
-    reason = _unusable(fit, line)
-    if reason or model is None:
-        return replace(fit, unknown=dict.fromkeys([*FIGURES, *(["solved"] if question.solve else [])], reason))
-    return _counted(fit, model, line, chosen, variables, question)
-
-
-def _drafter(model: str | None, beside: Path | None) -> Model | None:
-    """What is known of a drafter; None also where its configuration is of a kind of its own."""
-    try:
-        return find(model, beside) if model else None
-    except InventoryError:
-        return None
+    hint: str
 
 
 FIGURES = (
@@ -163,94 +111,113 @@ FIGURES = (
 )
 
 
+def fit_invocation(run: Invocation, question: Question | None = None) -> Fit:
+    """The figures of an invocation. Raises InventoryError for a model file that can't be read."""
+    question = question or Question()
+    fit = Fit(
+        run=run,
+        streams=question.streams or _asked_streams(run.line),
+        context=question.context or run.effective.max_model_len or 0,
+        notes=tuple(_first_notes(run)),
+    )
+    reason = _unusable(fit)
+    if reason or run.model is None:
+        return replace(fit, unknown=dict.fromkeys([*FIGURES, *(["solved"] if question.solve else [])], reason))
+    return _counted(fit, run.model, question)
+
+
 def _asked_streams(line: ServeLine) -> int:
     given = line.get("max-num-seqs")
     return given if isinstance(given, int) and given > 0 else 1
 
 
-def _unusable(fit: Fit, line: ServeLine) -> str:
-    if not fit.name:
+def _unusable(fit: Fit) -> str:
+    if not fit.run.served:
         return "the line names no model"
-    if fit.model is None:
+    if fit.run.model is None:
         return (
-            f"nothing is known of the model {fit.name!r}: give a folder with its config.json, or add "
+            f"nothing is known of the model {fit.run.served!r}: give a folder with its config.json, or add "
             "knowledge/models/NAME.yml"
         )
-    reason = no_size(line, fit.effective)
+    reason = no_size(fit.run.line, fit.run.effective)
     if not reason and fit.context < 1:
-        return "neither the line nor the model says a context length"
+        return "neither the line nor the model gives a context length"
     return reason
 
 
-def _first_notes(line: ServeLine, chosen: Engine, model: Model | None, drafter: Model | None) -> list[str]:
-    notes = [f"the engine's parser refuses this line: {each.message}" for each in line.problems]
-    if not chosen.exact:
-        notes.append(f"engine {chosen.asked} is not listed; {chosen.version} was taken for it")
-    unsure = [each for each in (model, drafter) if each is not None and not each.verified]
+def _first_notes(run: Invocation) -> list[str]:
+    notes = [f"the engine's parser refuses this line: {each.message}" for each in run.line.problems]
+    if not run.engine.exact:
+        notes.append(f"engine {run.engine.asked} is not listed; {run.engine.version} was taken for it")
+    unsure = [each for each in (run.model, run.drafter) if each is not None and not each.verified]
     return [*notes, *(f"{each.repository}: unverified: {each.unverified}" for each in unsure)]
 
 
-def _counted(
-    fit: Fit, model: Model, line: ServeLine, chosen: Engine, env: Mapping[str, str], question: Question
-) -> Fit:
-    """The figures of a line whose model is known."""
-    cache = _cache(model, line, fit.effective)
-    placed = weights.place(model, line, fit.effective, fit.drafter)
-    budget = memory.budget(line, fit.effective, placed.rank_bytes, multimodal=model.geometry.multimodal, env=env)
-    reason, partly = _missing(fit, model, cache), _not_described(model) or _no_drafter(fit)
-    unknown = dict.fromkeys(["weight_bytes_per_rank"], partly)
-    fit = replace(
+def _counted(fit: Fit, model: Model, question: Question) -> Fit:
+    """The figures of an invocation whose model is known."""
+    run, gaps = fit.run, model.geometry.gaps
+    cache = _cache(run, model)
+    loaded = weights.of_rank(run, model)
+    budget = memory.budget(run, loaded.rank_bytes, multimodal=model.geometry.multimodal)
+    partly, reason = _not_described(model) or _no_drafter(run), _missing(run, model, cache)
+    refused = _over_length(fit, model) or refusal(run, model.geometry)
+    made = None if reason else _pool(run, model, cache, budget)
+    steps, slow = _steps(fit, model, cache, loaded, question)
+    unknown = {
+        "weight_bytes_per_rank": partly,
+        **dict.fromkeys(("pool_tokens", "streams"), reason),
+        **(dict.fromkeys(("mamba_page_bytes", "state_bytes_per_request"), reason) if gaps else {}),
+        **(dict.fromkeys(("block_size", "kv_bytes_per_token"), reason) if cache.kv_bytes_per_token is None else {}),
+        "ceiling_tokens_per_second": slow,
+        "fits": refused,
+        **({"solved": refused or reason} if question.solve else {}),
+    }
+    return replace(
         fit,
-        cache=None if model.geometry.gaps else cache,
-        placed=None if partly else placed,
-        budget=None if partly else budget,
-        refused=_over_length(fit, model) or refusal(line, fit.effective, model.geometry, fit.gpus),
+        figures=replace(
+            steps,
+            cache=None if gaps else cache,
+            weights=None if partly else loaded,
+            budget=None if partly else budget,
+            pool=made,
+        ),
+        solved=None if made is None or refused else _solved(fit, model, made, question),
+        notes=(*fit.notes, *(_pool_notes(run, made, budget) if made else ())),
+        refused=refused,
+        unknown={name: why for name, why in unknown.items() if why},
     )
-    if not reason:
-        fit = _pooled(fit, model, cache, budget, chosen, question)
-    unknown |= dict.fromkeys(["pool_tokens", "streams"], reason)
-    if model.geometry.gaps:
-        unknown |= dict.fromkeys(["mamba_page_bytes", "state_bytes_per_request"], reason)
-    if cache.kv_bytes_per_token is None:
-        unknown |= dict.fromkeys(["block_size", "kv_bytes_per_token"], reason)
-    fit, why = _speeds(fit, model, cache, placed, question)
-    unknown |= {"ceiling_tokens_per_second": why, "fits": fit.refused}
-    if question.solve is not None:
-        unknown["solved"] = fit.refused or reason
-    return replace(fit, unknown={each: text for each, text in unknown.items() if text})
 
 
 def _over_length(fit: Fit, model: Model) -> str:
     """Why no request is as long as asked for; "" where one may be."""
-    longest = max(model.geometry.max_positions, fit.effective.max_model_len or 0)
+    longest = max(model.geometry.max_positions, fit.run.effective.max_model_len or 0)
     if fit.context <= longest or not longest:
         return ""
     return f"{fit.context:,} tokens are over the model's length of {longest:,}"
 
 
-def _cache(model: Model, line: ServeLine, run: Effective) -> CacheLayout:
-    geometry = model.geometry if run.dtype == "auto" else replace(model.geometry, dtype=run.dtype)
-    speculation = run.speculative.method if run.speculative else ""
-    return layout(
-        geometry,
-        kv_dtype=run.kv_cache_dtype,
-        tensor_parallel=run.tensor_parallel,
-        speculative_tokens=run.speculative_tokens,
-        speculative_layers=geometry.mtp_layers if speculation == "mtp" else 0,
-        ssm_dtype=run.ssm_dtype,
-        conv_dtype=run.conv_dtype,
-        block_size=run.block_size,
-        user_block="replace",
+def _cache(run: Invocation, model: Model) -> CacheLayout:
+    now = run.effective
+    geometry = model.geometry if now.dtype == "auto" else replace(model.geometry, dtype=now.dtype)
+    mtp = now.speculative is not None and now.speculative.method == "mtp"
+    options = CacheOptions(
+        kv_dtype=now.kv_cache_dtype,
+        ssm_dtype=now.ssm_dtype,
+        conv_dtype=now.conv_dtype,
+        tensor_parallel=now.tensor_parallel,
+        speculative_tokens=now.speculative_tokens,
+        speculative_layers=geometry.mtp_layers if mtp else 0,
     )
+    return layout(geometry, options, BlockRule(now.block_size, "replace"))
 
 
-def _missing(fit: Fit, model: Model, cache: CacheLayout) -> str:
+def _missing(run: Invocation, model: Model, cache: CacheLayout) -> str:
     """Why the pool can't be known; "" where it can."""
     if model.geometry.gaps:
         return _not_described(model)
     if cache.page_bytes is None:
-        return f"how many bytes a token takes in a cache of the type {fit.effective.kv_cache_dtype} is not known"
-    return _no_drafter(fit)
+        return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
+    return _no_drafter(run)
 
 
 def _not_described(model: Model) -> str:
@@ -258,52 +225,42 @@ def _not_described(model: Model) -> str:
     return f"the configuration has {', '.join(gaps)}, which is not described yet" if gaps else ""
 
 
-def _no_drafter(fit: Fit) -> str:
-    """Why the drafter of a line is not known; "" where it is, or where there is none."""
-    speculation = fit.effective.speculative
+def _no_drafter(run: Invocation) -> str:
+    """Why the draft model of a line is not known; "" where it is, or where there is none."""
+    speculation = run.effective.speculative
     if speculation is None or not speculation.needs_drafter:
         return ""
-    if fit.drafter is not None:
-        return f"of the drafter: {_not_described(fit.drafter)}" if fit.drafter.geometry.gaps else ""
+    if run.drafter is not None:
+        return f"of the drafter: {_not_described(run.drafter)}" if run.drafter.geometry.gaps else ""
     if not speculation.model:
         return f"the line names no drafter for {speculation.method}"
     return f"nothing is known of the drafter {speculation.model!r}: give a folder with its config.json"
 
 
-def _pooled(fit: Fit, model: Model, cache: CacheLayout, budget: Budget, chosen: Engine, question: Question) -> Fit:
-    groups, block_bytes = pool.shape(
-        model.geometry, cache, fit.effective, fit.drafter.geometry if fit.drafter else None
-    )
-    blocks = max(0, int(budget.pool // block_bytes)) if not budget.overfull else 0
-    made = Pool(groups, block_bytes, blocks)
-    length = fit.effective.max_model_len or fit.context
-    by_groups = chosen.behaviour.get("pool_reported") == "groups"
-    most = model.geometry.max_positions or length
-    fit = replace(
-        fit,
-        pool=made,
-        pool_tokens=made.tokens_by_groups() if by_groups else made.tokens(length),
-        notes=(*fit.notes, *_pool_notes(fit, made, budget)),
-    )
-    if fit.refused:
-        return fit
+def _pool(run: Invocation, model: Model, cache: CacheLayout, budget: Budget) -> Pool:
+    drafter = run.drafter.geometry if run.drafter else None
+    groups, block_bytes = pool.shape(model.geometry, cache, run.effective, drafter)
+    return Pool(groups, block_bytes, 0 if budget.overfull else max(0, int(budget.pool // block_bytes)))
+
+
+def _solved(fit: Fit, model: Model, made: Pool, question: Question) -> dict[str, int] | None:
     if question.solve == "streams":
-        return replace(fit, solved={"streams": made.streams(fit.context), "context": fit.context})
+        return {"streams": made.streams(fit.context), "context": fit.context}
     if question.solve == "context":
-        return replace(fit, solved={"streams": fit.streams, "context": made.context(fit.streams, most)})
-    return fit
+        most = model.geometry.max_positions or fit.run.effective.max_model_len or fit.context
+        return {"streams": fit.streams, "context": made.context(fit.streams, most)}
+    return None
 
 
-def _pool_notes(fit: Fit, made: Pool, budget: Budget) -> list[str]:
+def _pool_notes(run: Invocation, made: Pool, budget: Budget) -> list[str]:
     notes = []
-    seqs = fit.effective.max_num_seqs
+    seqs, length = run.effective.max_num_seqs, run.effective.max_model_len
     states = any(group.kind == "state" for group in made.groups)
-    if states and seqs > made.blocks > 0 and fit.effective.max_capture_size:
+    if states and seqs > made.blocks > 0 and run.effective.max_capture_size:
         notes.append(
             f"max-num-seqs {seqs} is more than the {made.blocks} blocks of the pool, of which each decoding request "
             f"takes one for its state: the engine refuses to capture its graphs; lower it to {made.blocks} at most"
         )
-    length = fit.effective.max_model_len
     if length and made.streams(length) < 1:
         notes.append(f"not one request of max-model-len {length:,} fits: the engine does not start")
     if budget.overfull:
@@ -316,80 +273,22 @@ def _pool_notes(fit: Fit, made: Pool, budget: Budget) -> list[str]:
     return notes
 
 
-def _speeds(fit: Fit, model: Model, cache: CacheLayout, placed: Placed, question: Question) -> tuple[Fit, str]:
-    """The ceilings, and why the one of this line is not known ("" where it is)."""
+def _steps(fit: Fit, model: Model, cache: CacheLayout, loaded: RankWeights, question: Question) -> tuple[Figures, str]:
+    """The decode steps, and why the ceiling of this line is not known ("" where it is)."""
+    run = fit.run.effective
     if cache.kv_bytes_per_token is None or model.geometry.gaps:
-        return fit, _missing(fit, model, cache)
-    run, geometry = fit.effective, model.geometry
+        return Figures(), _missing(fit.run, model, cache)
     method = run.speculative.method if run.speculative else ""
-
-    def step(streams: int, drafted: int, tokens: float) -> Step:
-        return decode.step(
-            geometry,
-            placed.parts,
-            cache,
-            tensor_parallel=run.tensor_parallel,
-            streams=streams,
-            drafted=drafted,
-            mtp=method == "mtp" and drafted > 0,
-            drafter_bytes=placed.drafter_bytes if drafted else 0.0,
-            tokens=tokens,
-        )
-
-    fit = replace(fit, plain=step(1, 0, 1.0))
-    if _no_drafter(fit):
-        return fit, _no_drafter(fit)
+    decoder = Decoder(model.geometry, loaded.parts, cache, run.tensor_parallel, method == "mtp", loaded.drafter_bytes)
+    plain = Figures(plain=decoder.step())
+    if reason := _no_drafter(fit.run):
+        return plain, reason
     drafted = run.speculative_tokens
     tokens = 1.0 if not drafted else question.acceptance or (decode.ACCEPTED.get(drafted) if method == "mtp" else None)
     if tokens is None:
-        return fit, f"how many of {drafted} tokens drafted by {method} are accepted is not published; give --acceptance"
-    return replace(fit, single=step(1, drafted, tokens), together=step(fit.streams, drafted, tokens)), ""
-
-
-def verdict(fit: Fit) -> str:
-    """The answer in one sentence."""
-    asked = f"{fit.streams} {'stream' if fit.streams == 1 else 'streams'} of {fit.context:,} tokens"
-    if fit.model is None or fit.context < 1:
-        return next(iter(fit.unknown.values()))
-    if fit.refused:
-        return f"{asked}: not known: {fit.refused}"
-    if fit.pool is None:
-        return f"{asked}: not known: {next(iter(fit.unknown.values()), '')}"
-    if fit.pool.blocks < 2:
-        return f"{asked}: no: {_no_pool(fit)}"
-    many = fit.pool.streams(fit.context)
-    share = f"{_millions(fit.streams * fit.context, ceil)} of {_millions(fit.pool.tokens(fit.context), floor)} tokens"
-    if many >= fit.streams:
-        return f"{asked}: yes: {share}; {many} would fit"
-    most = fit.model.geometry.max_positions if fit.model and fit.model.geometry.max_positions else fit.context
-    longest = fit.pool.context(fit.streams, min(most, fit.context))
-    shorter = longest if longest == most else _rounded(longest)
-    ways = [f"lower to {shorter:,}"] if shorter else []
-    ways += [f"{many} {'stream' if many == 1 else 'streams'}"] if many else []
-    return f"{asked}: no: {share}" + (f"; {', or '.join(ways)}" if ways else "")
-
-
-def _no_pool(fit: Fit) -> str:
-    """Why there is no pool to speak of."""
-    assert fit.budget is not None and fit.pool is not None
-    budget = fit.budget
-    allowed, total = (f"{each / memory.GIB:.1f}" for each in (budget.allowed, budget.total))
-    if budget.taken > budget.allowed and budget.pool < 0:
-        what = "the weights" if budget.weights > budget.allowed else "weights and run"
-        more = (budget.weights if budget.weights > budget.allowed else budget.taken) - budget.allowed
-        return f"{what} need {more / memory.GIB:.1f} GiB more than the {allowed} that the engine may take on a rank"
-    if budget.overfull:
-        all_of_it = f"{(budget.total - budget.host) / memory.GIB:.1f}"
-        return f"weights, run and cache take {all_of_it} GiB of a rank's {total}"
-    return (
-        f"{max(0.0, budget.pool) / memory.GIB:.2f} GiB for the cache hold no two blocks of {fit.pool.block_bytes:,} B"
-    )
-
-
-def _millions(tokens: int, rounded: Callable[[float], int]) -> str:
-    """Tokens in millions: what is asked for rounded up, what is there rounded down."""
-    return f"{rounded(tokens / 1e4) / 100:.2f} M" if tokens >= 100_000 else f"{tokens:,}"
-
-
-def _rounded(tokens: int) -> int:
-    return tokens // 1000 * 1000 if tokens >= 10_000 else tokens
+        return (
+            plain,
+            f"how many of {drafted} tokens drafted by {method} are accepted is not published; give --acceptance",
+        )
+    single, together = (decoder.step(streams, drafted, tokens) for streams in (1, fit.streams))
+    return replace(plain, single=single, together=together), ""

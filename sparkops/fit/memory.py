@@ -5,33 +5,31 @@ The estimates are constants with their sources, the same for every model and eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparkops.models.effective import Effective
-from sparkops.models.serve_line import ServeLine
+from sparkops.models.invocation import Invocation
 
 GIB = 2**30
 
 VISIBLE = 121.69 * GIB
-"""Bytes that CUDA sees on a Spark (checkpoints.md f.3; OEM boxes have up to 2 GiB less: spark-world.md b.2)."""
+"""Bytes that CUDA sees on a Spark (sparkrun: MemTotal 127,601,452 KiB; OEM boxes: to 2 GiB less, tobias-weiss.org)."""
 
 ACTIVATION = (0.0934 * GIB, 679_780)
 """Peak of the profiling run: bytes, and bytes for each batched token. The line through the two measured points,
-2048 → 1.39 GiB and 8224 → 5.30 GiB (spark-world.md b.5; another model, unverified for this one)."""
+2048 → 1.39 GiB and 8224 → 5.30 GiB (MiaAI-Lab issue 4; another model, unverified for this one)."""
 
 GRAPHS = 0.6 * GIB
-"""What the engine sets aside for CUDA graphs (checkpoints.md f.2; the variable below at 0 returns it)."""
+"""What the engine sets aside for CUDA graphs (Entrpi FINDINGS; the variable below at 0 returns it)."""
 
 NON_TORCH = 1.5 * GIB
-"""CUDA's context, NCCL and workspaces: 1 to 2 GiB (checkpoints.md f.2)."""
+"""CUDA's context, NCCL and workspaces: 1 to 2 GiB (an estimate, unverified)."""
 
 ENCODER = 2.8 * GIB
 """What a multimodal model's profile takes beyond the above: the mean of what the three published pools of the 122B lack
 without it (3.5, 4.2 and 0.9 GiB). That it is the image encoder at its largest input is unverified."""
 
 HOST = 16 * GIB
-"""What should be left for the host: 0.82 leaves it and is the validated value; 0.88 swaps (checkpoints.md f.3)."""
+"""What should be left for the host: 0.82 leaves it and is the validated value; 0.88 swaps (Entrpi FINDINGS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +62,11 @@ class Budget:
         return self.host < -1
 
 
-def budget(
-    line: ServeLine, effective: Effective, weight_bytes: float, *, multimodal: bool, env: Mapping[str, str]
-) -> Budget:
+def budget(run: Invocation, weight_bytes: float, *, multimodal: bool) -> Budget:
     """The budget of a rank. `--kv-cache-memory-bytes` sets the pool itself, and the utilisation no longer counts."""
+    line, effective = run.line, run.effective
     activation = ACTIVATION[0] + ACTIVATION[1] * effective.max_num_batched_tokens
-    off = env.get(ESTIMATE, line.environment.get(ESTIMATE, "1")) in ("0", "false")
+    off = run.env.get(ESTIMATE, line.environment.get(ESTIMATE, "1")) in ("0", "false")
     graphs = 0.0 if off or effective.cudagraph_mode == "NONE" else GRAPHS
     encoder = ENCODER if multimodal and not line.get("language-model-only") else 0.0
     allowed = VISIBLE * effective.gpu_memory_utilization

@@ -2,7 +2,7 @@
 
 It must not know where the memory for it comes from.
 
-Sources: checkpoints.md f.2; the engine's grouping rule (vllm/v1/core/kv_cache_utils.py: the smallest kind of layer
+Source: the engine's grouping rule (vLLM 0.33 v1/core/kv_cache_utils.py: the smallest kind of layer
 gives the size of a group, or the largest where it is less than 1.25 times as many; pages of all kinds are made equal by
 longer blocks); with a drafter it gives the 314 blocks a request that both published DFlash pools have in common.
 """

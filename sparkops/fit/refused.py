@@ -1,8 +1,8 @@
-"""Why an engine would not run a line at all, so that nothing can be said to fit.
+"""Why an engine would not start with a line, so that nothing fits.
 
 Only what makes the figures meaningless: every other rule, and its remedy, is lint's. It must not know a memory.
 
-Source: vllm-constraints.md 4 (ranks and heads), 7 (what the parser and its validators refuse).
+Source: the parser and the configuration classes of vLLM 0.19.1 to 0.33.0, run on a CPU.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from collections.abc import Iterator
 
 from sparkops.models.effective import Effective
 from sparkops.models.geometry import Geometry
+from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import ServeLine
 
 ELSEWHERE = ("ray", "external_launcher")
 """Executors that place ranks on other nodes without `--nnodes`."""
 
 
-def refusal(line: ServeLine, run: Effective, geometry: Geometry, gpus: int) -> str:
-    """The first reason why this line does not start on nodes of `gpus` GPUs; "" where none is known."""
+def refusal(run: Invocation, geometry: Geometry) -> str:
+    """The first reason why the engine does not start; "" where none is known."""
     found = [
-        *(each.message for each in line.problems),
-        *_sizes(line, run),
-        *_ranks(line, run, geometry, gpus),
+        *(each.message for each in run.line.problems),
+        *_sizes(run.line, run.effective),
+        *_ranks(run.line, run.effective, geometry, run.gpus),
     ]
     return f"the engine refuses the line: {found[0]}; see `sparkops lint`" if found else ""
 
@@ -53,9 +54,8 @@ def _sizes(line: ServeLine, run: Effective) -> Iterator[str]:
 
 def _ranks(line: ServeLine, run: Effective, geometry: Geometry, gpus: int) -> Iterator[str]:
     tensor = run.tensor_parallel
-    for count, what in ((geometry.heads, "attention heads"), (geometry.linear_value_heads, "linear value heads")):
-        if count % tensor:
-            yield f"{count} {what} can't be split evenly over {tensor} tensor-parallel ranks"
+    for what, count in geometry.uneven(tensor).items():
+        yield f"{count} {what} can't be split evenly over {tensor} tensor-parallel ranks"
     apart = any(flag.startswith("data-parallel-") and flag != "data-parallel-size" for flag in line.arguments)
     ranks = run.world_size * (1 if apart else run.data_parallel)
     there = gpus * max(1, run.nnodes)

@@ -1,4 +1,4 @@
-"""The services of an inventory, each one's line judged like a pasted one. It must not know a node."""
+"""The services of an inventory, each one's line counted like a pasted one. It must not know a node."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from sparkops.core.errors import InventoryError, LintError
-from sparkops.fit.fit import Fit, Question, Unjudged, fit_line, verdict
+from sparkops.core.errors import InventoryError
+from sparkops.fit.fit import Fit, NotEvaluated, Question, fit_invocation
+from sparkops.fit.verdict import verdict
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
-from sparkops.inventory.served import places
-from sparkops.models.serve_line import parse
+from sparkops.inventory.served import Placed, places
+from sparkops.lint import check
+from sparkops.lint.case import Found
+from sparkops.lint.declared import accepted_by
 
-ACCEPTED_AS = "weights-do-not-fit"
-"""The id under which an inventory's `accept` lets a service through that `refuse` would stop."""
+TOO_HEAVY = "weights-do-not-fit"
+ENGINE = "write service.engine, like engine: 0.26.0"
 
 
-def fit_services(path: Path, service: str | None = None, question: Question | None = None) -> dict[str, Fit | Unjudged]:
+def fit_services(
+    path: Path, service: str | None = None, question: Question | None = None
+) -> dict[str, Fit | NotEvaluated]:
     """The figures of every service of an inventory (or of one) by name. Raises InventoryError."""
     inventory = load(path)
     if service is not None and service not in inventory.services:
@@ -30,59 +35,54 @@ def fit_services(path: Path, service: str | None = None, question: Question | No
     only = found.get(service)
     if only is None:
         raise InventoryError(
-            f"{service} has no line to judge: it is retired, uses no GPU or runs no vLLM",
+            f"{service} has no line to evaluate: it is retired, uses no GPU or runs no vLLM",
             where=inventory.services[service].where,
             hint="name another service, or give the line with --serve",
         )
-    if isinstance(only, Unjudged):
-        raise InventoryError(only.reason, where=inventory.services[service].where, hint=ENGINE)
+    if isinstance(only, NotEvaluated):
+        raise InventoryError(only.reason, where=inventory.services[service].where, hint=only.hint)
     return found
-
-
-ENGINE = "write service.engine, like engine: 0.26.0"
 
 
 def fit_inventory(
     inventory: Inventory, service: str | None = None, question: Question | None = None
-) -> dict[str, Fit | Unjudged]:
+) -> dict[str, Fit | NotEvaluated]:
     """The figures of each service at its head, where it has a line of vLLM on a GPU. Raises InventoryError."""
-    found: dict[str, Fit | Unjudged] = {}
+    found: dict[str, Fit | NotEvaluated] = {}
     for place in places(inventory):
         name = place.service.name
-        words = place.words if place.rank == 0 and service in (None, name) else None
-        if words is None or place.variables["service"]["gpus"] is None:
+        if place.rank or service not in (None, name) or place.variables["service"]["gpus"] is None:
             continue
-        if place.engine is None:
-            reason = f"neither the image's tag nor the recipe says which engine {name} is"
-            found[name] = Unjudged(place.model or name, reason)
-            continue
-        found[name] = fit_line(
-            parse(words, place.engine),
-            place.engine,
-            env=place.environment,
-            name=place.model or None,
-            beside=inventory.folder,
-            question=question,
-            steps=place.variables["checkpoint"].get("steps") or (),
-        )
+        run = place.invocation(place.model)
+        if run is not None:
+            found[name] = fit_invocation(run, question)
+        elif place.words is not None or place.fault is not None:
+            found[name] = _not_evaluated(place)
     return found
+
+
+def _not_evaluated(place: Placed) -> NotEvaluated:
+    name = place.service.name
+    if place.fault is not None:
+        reason = f"the serve line of {name} cannot be made: {place.fault.what}"
+        return NotEvaluated(place.model or name, reason, place.fault.hint)
+    reason = f"neither the image's tag nor the recipe names the engine's version of {name}"
+    return NotEvaluated(place.model or name, reason, ENGINE)
 
 
 def refuse(inventory: Inventory, today: date, nodes: Iterable[str] | None = None) -> None:
     """Raises LintError where a service's weights alone are more than its engine may take.
 
-    Only that is certain; what hangs on an estimate is told by `sparkops fit` and stops nothing.
+    Only that is certain; what depends on an estimate is reported by `sparkops fit` and stops nothing.
     """
     chosen = set(inventory.nodes if nodes is None else nodes)
-    accepted = {each.id for each in inventory.accept if not each.until or each.until >= today.isoformat()}
-    errors = []
+    found = []
     for name, fit in fit_inventory(inventory).items():
         service = inventory.services[name]
-        if isinstance(fit, Unjudged) or fit.budget is None or not chosen & set(service.nodes):
+        if isinstance(fit, NotEvaluated) or fit.figures.budget is None or not chosen & set(service.nodes):
             continue
-        if fit.budget.weights > fit.budget.allowed and not accepted & {ACCEPTED_AS, f"{ACCEPTED_AS}@{name}"}:
-            words = f"services.{name}: {verdict(replace(fit, refused=''))} [{ACCEPTED_AS}]"
-            hint = "take more nodes or a smaller checkpoint, or raise gpu-memory-utilization"
-            errors.append(LintError(words, where=service.where, hint=hint))
-    if errors:
-        raise LintError(errors[0].what, where=errors[0].where, hint=errors[0].hint, others=tuple(errors[1:]))
+        if fit.figures.budget.weights > fit.figures.budget.allowed:
+            what = Found(verdict(replace(fit, refused="")))
+            each = check.finding(TOO_HEAVY, what, f"services.{name}", engine=fit.run.engine, where=service.where)
+            found.append(accepted_by(inventory, each, today))
+    check.refuse(found)

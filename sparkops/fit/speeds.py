@@ -11,16 +11,17 @@ DRAFTING = {"mtp": "MTP", "dflash": "DFlash"}
 
 def published(fit: Fit) -> list[Speed]:
     """The published speeds that compare: this model in a quantisation of this family, as many nodes, drafting alike."""
-    if fit.model is None:
+    model, speculation = fit.run.model, fit.run.effective.speculative
+    if model is None:
         return []
-    stored = fit.model.quantisation
+    stored = model.quantisation
     family = stored.algorithm or FAMILIES.get(stored.method, stored.method)
-    method = fit.effective.speculative.method if fit.effective.speculative else ""
+    method = speculation.method if speculation else ""
     mine = DRAFTING.get(method, method)
     others = [word for word in DRAFTING.values() if word != mine]
     return [
         each
-        for each in fit.model.speeds
+        for each in model.speeds
         if each.quantisation.startswith(family)
         and each.nodes == fit.nodes
         and mine in each.setup

@@ -1,8 +1,6 @@
 """Bytes of weights on the heaviest rank: exact where tensor headers are there, else published, else by parts.
 
-It must not know a cache.
-
-Sources: checkpoints.md e.1 (bytes per parameter), f.3 (published sizes).
+It must not know a cache. Bytes per parameter are those of `models/quantisation`.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from math import ceil
 from sparkops.models.catalogue import Model
 from sparkops.models.effective import Effective
 from sparkops.models.geometry import Geometry
+from sparkops.models.invocation import Invocation
 from sparkops.models.quantisation import MODULES, part_bytes
 from sparkops.models.serve_line import ServeLine
 
@@ -26,7 +25,7 @@ SHORTHANDS: Mapping[str, str] = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4",
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class RankWeights:
     """Weights: bytes by part over all ranks, bytes on the heaviest rank, and where its size is from."""
 
     parts: Mapping[str, float]
@@ -45,8 +44,9 @@ def formats(model: Model, line: ServeLine) -> dict[str, str]:
     return own
 
 
-def place(model: Model, line: ServeLine, effective: Effective, drafter: Model | None) -> Placed:
-    """The weights that this line loads, over its ranks."""
+def of_rank(run: Invocation, model: Model) -> RankWeights:
+    """The weights that an invocation loads, over its ranks."""
+    line, effective, drafter = run.line, run.effective, run.drafter
     parts, scale, source = _parts(model, formats(model, line))
     method = effective.speculative.method if effective.speculative else ""
     if method != "mtp":
@@ -61,7 +61,7 @@ def place(model: Model, line: ServeLine, effective: Effective, drafter: Model | 
         drafting = sum(size for part, size in own.items() if part not in shared) / wide
     sized = {part: size * (1 if part.startswith("mtp") else scale) for part, size in parts.items()}
     rank = _heaviest(sized, model.geometry, line, effective)
-    return Placed(parts, rank + drafting, drafting, source)
+    return RankWeights(parts, rank + drafting, drafting, source)
 
 
 def _parts(model: Model, stored: Mapping[str, str]) -> tuple[dict[str, float], float, str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparkops.importing import containers, serving
+from sparkops.importing import containers, lines
 from sparkops.importing.recipe_draft import Choice, Draft
 from sparkops.inventory.faults import suggest
 
@@ -73,7 +73,7 @@ def read(told: Mapping[str, Any], name: str, choice: Choice) -> Draft:
         draft.take_environment(key, value)
     _container(draft, service)
     entrypoint = service.get("entrypoint")
-    serving.take_command(
+    lines.take_command(
         draft, None if entrypoint is None else draft.words(entrypoint), draft.words(service.get("command"))
     )
     containers.take_ports(draft, [_port(each) for each in service.get("ports") or ()])

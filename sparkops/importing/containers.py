@@ -6,9 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sparkops.importing import serving
 from sparkops.importing.recipe_draft import Draft
-from sparkops.models.shell_line import docker_flags
 
 OURS = "the unit and its launcher see to that"
 BY_UNIT = {
@@ -19,26 +17,8 @@ IPC = ("host", "private", "shareable")
 UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
-def take_docker_run(draft: Draft, words: Sequence[str]) -> None:
-    """The words behind `docker run`. Raises InventoryError without an image."""
-    flags, rest = docker_flags(words)
-    if not rest:
-        raise draft.fault("the docker line names no image", "copy the whole line; its ends are joined by backslashes")
-    draft.image = rest[0]
-    entrypoint = None
-    ports: list[str] = []
-    for flag, value in flags:
-        if flag == "entrypoint":
-            entrypoint = [value] if value else []
-        elif flag == "publish":
-            ports.append(value)
-        else:
-            _take_flag(draft, flag, value)
-    serving.take_command(draft, entrypoint, rest[1:])
-    take_ports(draft, ports)
-
-
-def _take_flag(draft: Draft, flag: str, value: str) -> None:
+def take_flag(draft: Draft, flag: str, value: str) -> None:
+    """One flag of `docker run` other than its entry point and ports."""
     if flag == "env":
         name, sign, text = value.partition("=")
         draft.take_environment(name, text if sign else f"${{{name}}}")

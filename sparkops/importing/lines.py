@@ -1,14 +1,18 @@
-"""A plain `vllm serve …` or `docker run …` line, alone or in a small shell script."""
+"""A `vllm serve …` or `docker run …` line, alone or in a small shell script, and the command of a container.
+
+One module, because each can contain the next: a script runs docker, docker runs a command, and that may be
+a shell with a script.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from sparkops.importing import containers, serving
 from sparkops.importing.recipe_draft import Choice, Draft, shortened
-from sparkops.models.shell_line import start_of
+from sparkops.models.shell_line import docker_flags, start_of
 
 _STARTS = re.compile(
     r"(?:^|[\s;&|])(?:(?:docker|podman|nerdctl)\s+run\s|(?:\S*/)?vllm\s+serve\s|\S*\s-m\s+vllm\.entrypoints\.)",
@@ -17,7 +21,9 @@ _STARTS = re.compile(
 _YAML = re.compile(r"^(?:[A-Za-z_][\w-]*|\"[^\"]*\"):(?:\s|$)", re.MULTILINE)
 _ASSIGNED = re.compile(r"(export\s+|declare\s+-x\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$([A-Za-z_]\w*)")
-STARTERS = ("vllm", "serve", "exec", "env", "nohup", "python", "python3", "-m", serving.MODULE)
+MODULE = "vllm.entrypoints.openai.api_server"
+SHELLS = ("bash", "sh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
+STARTERS = ("vllm", "serve", "exec", "env", "nohup", "python", "python3", "-m", MODULE)
 ENDS = ("&", "&&", "||", ";", "|", ">", ">>", "2>", "&>", "2>&1")
 
 
@@ -55,11 +61,53 @@ def take_script(draft: Draft, content: str) -> None:
         (index for index, word in enumerate(words) if word == "run" and index and _docker(words[index - 1])), None
     )
     if run is not None:
-        containers.take_docker_run(draft, words[run + 1 :])
+        take_docker_run(draft, words[run + 1 :])
         return
     for variable in exported:
         draft.take_environment(variable, known[variable])
     _take_serve(draft, words)
+
+
+def take_docker_run(draft: Draft, words: Sequence[str]) -> None:
+    """The words after `docker run`. Raises InventoryError without an image."""
+    flags, rest = docker_flags(words)
+    if not rest:
+        raise draft.fault("the docker line names no image", "copy the whole line; its ends are joined by backslashes")
+    draft.image = rest[0]
+    entrypoint = None
+    ports: list[str] = []
+    for flag, value in flags:
+        if flag == "entrypoint":
+            entrypoint = [value] if value else []
+        elif flag == "publish":
+            ports.append(value)
+        else:
+            containers.take_flag(draft, flag, value)
+    take_command(draft, entrypoint, rest[1:])
+    containers.take_ports(draft, ports)
+
+
+def take_command(draft: Draft, entrypoint: Sequence[str] | None, given: Sequence[str]) -> None:
+    """The words that a container is started with; `entrypoint` None is the image's own."""
+    every = [*(entrypoint or ()), *given]
+    if any(word in SHELLS for word in every[:1]) and any(re.fullmatch("-[a-z]*c", word) for word in every[1:2]):
+        draft.container["entrypoint"] = []
+        take_script(draft, every[2] if len(every) > 2 else "")
+        return
+    start = start_of(every)
+    if start is None and entrypoint:
+        raise draft.fault(
+            f"the entry point {shortened(entrypoint)} does not start vLLM", "sparkops serves by vLLM alone"
+        )
+    if start is not None and entrypoint:
+        draft.container["entrypoint"] = []
+    alone = start is None or every[:start] == ["serve"]
+    official = draft.official and not entrypoint
+    if alone or official:
+        draft.service["command"] = [] if start is None or official else ["serve"]
+    elif MODULE in every[:start]:
+        draft.note("the API server's module is started as `vllm serve`")
+    serving.take_arguments(draft, every[start or 0 :])
 
 
 def _take_serve(draft: Draft, words: list[str]) -> None:

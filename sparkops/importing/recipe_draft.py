@@ -12,11 +12,10 @@ import yaml
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
-from sparkops.models.engine import engine, versions
+from sparkops.models.engine import engine, version_of_image, versions
 
 OFFICIAL = "vllm/vllm-openai"
 """The engine's own image, whose entry point is `vllm serve`."""
-_VERSION = re.compile(r"(?:^|[^0-9A-Za-z])v?(0\.[0-9]+(?:\.[0-9]+)?)(?![0-9])")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*)(?::?(-|\?)([^}]*))?\}|\$([A-Za-z_]\w*)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
@@ -112,8 +111,7 @@ class Draft:
         """The engine's version, as the user or the image's name says it."""
         if self.choice.engine:
             return self.choice.engine
-        found = _VERSION.search((self.image or "").rpartition("/")[2].partition("@")[0])
-        return found[1] if found and "vllm" in (self.image or "").lower() else None
+        return version_of_image(self.image or "") or None
 
     @property
     def engine(self) -> str:

@@ -1,4 +1,4 @@
-"""The engine's part of a command: where `vllm serve` stands in it, and its flags as a recipe's serve arguments."""
+"""The arguments of `vllm serve` as a recipe's serve arguments."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparkops.core.secrets import SecretRef
-from sparkops.importing.recipe_draft import Draft, shortened
+from sparkops.importing.recipe_draft import Draft
 from sparkops.models.engine import engine
 from sparkops.models.serve_line import AUTO, ServeLine, parse
-from sparkops.models.shell_line import start_of
 
-MODULE = "vllm.entrypoints.openai.api_server"
-SHELLS = ("bash", "sh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
 DERIVED: Mapping[str, str] = {
     **dict.fromkeys(
         ("nnodes", "node-rank", "master-addr", "headless"), "it follows from the service's nodes and their order"
@@ -22,31 +19,6 @@ DERIVED: Mapping[str, str] = {
     "download-dir": "sparkops brings the checkpoint itself and mounts it",
     "hf-token": "checkpoint.token brings it, read from HF_TOKEN of your environment",
 }
-
-
-def take_command(draft: Draft, entrypoint: Sequence[str] | None, given: Sequence[str]) -> None:
-    """The words that a container is started with, behind an entry point of one's own, or the image's (None)."""
-    every = [*(entrypoint or ()), *given]
-    if any(word in SHELLS for word in every[:1]) and any(re.fullmatch("-[a-z]*c", word) for word in every[1:2]):
-        from sparkops.importing.lines import take_script
-
-        draft.container["entrypoint"] = []
-        take_script(draft, every[2] if len(every) > 2 else "")
-        return
-    start = start_of(every)
-    if start is None and entrypoint:
-        raise draft.fault(
-            f"the entry point {shortened(entrypoint)} does not start vLLM", "sparkops serves by vLLM alone"
-        )
-    if start is not None and entrypoint:
-        draft.container["entrypoint"] = []
-    alone = start is None or every[:start] == ["serve"]
-    official = draft.official and not entrypoint
-    if alone or official:
-        draft.service["command"] = [] if start is None or official else ["serve"]
-    elif MODULE in every[:start]:
-        draft.note("the API server's module is started as `vllm serve`")
-    take_arguments(draft, every[start or 0 :])
 
 
 def take_arguments(draft: Draft, given: Sequence[str]) -> None:

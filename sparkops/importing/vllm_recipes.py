@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparkops.importing import serving
+from sparkops.importing import lines
 from sparkops.importing.recipe_draft import OFFICIAL, Choice, Draft
 from sparkops.inventory.faults import suggest
 
@@ -61,7 +61,7 @@ def read(told: Mapping[str, Any], name: str, choice: Choice) -> Draft:
         version = choice.engine or least
         draft.image = f"{OFFICIAL}:v{version}" if version else None
         draft.note(f"the file names no image; {draft.image} has the version that it asks for at least")
-    serving.take_command(draft, None, [_id(draft, model, variant), *_arguments(parts)])
+    lines.take_command(draft, None, [_id(draft, model, variant), *_arguments(parts)])
     for part in parts:
         for name_, value in {k: v for words in ENVIRONMENT for k, v in (part.get(words) or {}).items()}.items():
             draft.take_environment(name_, value)

@@ -14,7 +14,7 @@ from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.schema import GROUP, NODE, SERVICE
 from sparkops.inventory.validate import dotted, validate
-from sparkops.models import build_steps
+from sparkops.models import role_variables
 
 Scope = Literal["node", "service", "any"]
 OPEN: Mapping[str, Any] = {"type": ["object", "null"]}
@@ -71,10 +71,9 @@ class Checker:
         """One layer of a role's variables."""
         if role.document is not None and isinstance(value, dict):
             validate(self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also)
-        if role.name == "checkpoint" and isinstance(value, dict) and isinstance(value.get("steps"), list):
-            for fault in build_steps.faults(value["steps"]):
-                here = (*path, "steps", fault.index, fault.name)
-                self.faults.add(fault.what, where=self.document.where_key(here), hint=fault.hint)
+        if isinstance(value, dict):
+            for key, what, hint in role_variables.faults(role.name, value):
+                self.faults.add(what, where=self.document.where_key((*path, *key)), hint=hint)
 
     def _part(self, part: Any, path: Where, shape: Mapping[str, Any]) -> None:
         """A group or a node: its roles, its connection, its namespaces."""

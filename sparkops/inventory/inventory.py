@@ -5,7 +5,7 @@ Plain frozen values. They must not know how the file was read, nor what a role d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -164,12 +164,6 @@ class Inventory:
     def services_on(self, node: str) -> tuple[Service, ...]:
         """The services that name a node, in the order of the file."""
         return tuple(service for service in self.services.values() if node in service.nodes)
-
-    def limit(self, patterns: Sequence[str] | str | None) -> tuple[str, ...]:
-        """The nodes that `--limit` means, whole services with their closure; all nodes without a pattern."""
-        from sparkops.inventory.limit import select
-
-        return select(self, patterns)
 
 
 def ordered(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.faults import suggest
-
-if TYPE_CHECKING:
-    from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.inventory import Inventory
 
 
 def select(inventory: Inventory, patterns: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ from sparkops.inventory.declarations import Role, find_roles
 from sparkops.inventory.document import Document, Where, parse, read
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.json_schema import checked
 from sparkops.inventory.merge import Layer
 from sparkops.inventory.recipes import Recipe, read_recipe
-from sparkops.inventory.schema import checked
 from sparkops.inventory.validate import validate
 
 Extra = Sequence["tuple[str, str]"]

@@ -16,7 +16,7 @@ from typing import Any
 from sparkops.inventory.document import read
 from sparkops.inventory.faults import Faults
 from sparkops.inventory.validate import validate
-from sparkops.models import build_steps
+from sparkops.models import role_variables
 
 HEAD = "# What moves upstream, pinned by `sparkops lock`. Keep it with the inventory.\n"
 
@@ -40,7 +40,7 @@ SCHEMA: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Digests of images by their declared name, commits of checkpoints by `checkpoint_key`. `kept`: it is on disk."""
+    """Digests of images by their declared name, commits of checkpoints by ORG/NAME@REVISION. `kept`: it is on disk."""
 
     images: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Mapping[str, str] = field(default_factory=dict)
@@ -48,34 +48,7 @@ class Lock:
 
     def pinned(self, spaces: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """A service's merged variables with what is locked; what the inventory pins itself stays."""
-        found = dict(spaces)
-        image, checkpoint = spaces.get("image", {}), spaces.get("checkpoint", {})
-        if image.get("pull") in self.images and not any(image.get(key) for key in ("digest", "archive")):
-            found["image"] = {**image, "digest": self.images[image["pull"]]}
-        key = checkpoint_key(checkpoint)
-        if key in self.checkpoints and not checkpoint.get("commit"):
-            found["checkpoint"] = {**checkpoint, "commit": self.checkpoints[key]}
-        if self.checkpoints and checkpoint.get("steps"):
-            keys = {each: donor_key(checkpoint, each) for each in build_steps.donors(checkpoint["steps"])}
-            commits = {
-                (each.repository, each.revision): self.checkpoints[key]
-                for each, key in keys.items()
-                if key in self.checkpoints
-            }
-            found["checkpoint"] = {**found["checkpoint"], "steps": build_steps.pinned(checkpoint["steps"], commits)}
-        return found
-
-
-def checkpoint_key(checkpoint: Mapping[str, Any]) -> str:
-    """ORG/NAME@REVISION, behind the hub's address where one is declared."""
-    hub = f"{checkpoint['endpoint'].rstrip('/')}/" if checkpoint.get("endpoint") else ""
-    return f"{hub}{checkpoint.get('repository')}@{checkpoint.get('revision')}"
-
-
-def donor_key(checkpoint: Mapping[str, Any], donor: build_steps.Donor) -> str:
-    """The key of a build's donor: as that of a checkpoint, at the same hub."""
-    told = {"repository": donor.repository, "revision": donor.revision, "endpoint": checkpoint.get("endpoint")}
-    return checkpoint_key(told)
+        return role_variables.pinned(spaces, self.images, self.checkpoints)
 
 
 def lock_path(inventory: Path) -> Path:

@@ -1,20 +1,14 @@
-"""The one JSON Schema of an inventory: the core's words, and the variables of every role.
+"""The JSON Schema of an inventory's own keys. The variables of roles are added by `json_schema`.
 
-The same dicts check an inventory when it is loaded and are published for editors and documentation by `schema()`.
-They must not know which roles there are; those are handed in.
+It must not know which roles there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sparkops.inventory.declarations import Role
+from typing import Any
 
 NAME = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def _names(description: str) -> dict[str, Any]:
@@ -50,7 +44,7 @@ CONNECTION: Mapping[str, Any] = {
 }
 
 _ROLES = _names("further roles, from roles/NAME/ beside the inventory or built in")
-_VARS = {
+VARS = {
     "type": ["object", "null"],
     "description": "variables, in a namespace per role: {driver: {accept: [...]}}",
 }
@@ -62,7 +56,7 @@ GROUP: Mapping[str, Any] = {
     "properties": {
         "nodes": _names("the nodes of the group"),
         "connection": CONNECTION,
-        "vars": _VARS,
+        "vars": VARS,
         "roles": _ROLES,
     },
 }
@@ -73,7 +67,7 @@ NODE: Mapping[str, Any] = {
     "properties": {
         "host": {"type": "string", "minLength": 1, "description": "address or ssh_config alias; the node's name"},
         "connection": CONNECTION,
-        "vars": _VARS,
+        "vars": VARS,
         "roles": _ROLES,
         "state": {"enum": ["present", "retired"], "description": "retired takes the node down properly"},
     },
@@ -88,7 +82,7 @@ SERVICE: Mapping[str, Any] = {
         "nodes": {**_names("the nodes (or groups) that serve it, the head first"), "minItems": 1},
         "roles": _ROLES,
         "state": {"enum": ["present", "retired"], "description": "retired takes the service down properly"},
-        "vars": _VARS,
+        "vars": VARS,
         "per_node": {
             "type": "object",
             "additionalProperties": {"type": ["object", "null"]},
@@ -120,7 +114,7 @@ CORE: Mapping[str, Any] = {
         "version": {"const": 1, "description": "the version of this format"},
         "cluster": {"type": "string", "pattern": NAME, "description": "the name under which claims are made on nodes"},
         "connection": CONNECTION,
-        "vars": _VARS,
+        "vars": VARS,
         "roles": _ROLES,
         "groups": {"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": GROUP},
         "nodes": {
@@ -143,85 +137,3 @@ RESERVED = (
 
 `host` is the exception: on a node it is the address, and the variables of the role `host` stand under `vars`.
 """
-
-
-def checked(roles: Mapping[str, Role]) -> dict[str, Any]:
-    """The schema of the core alone. Namespaces and service variables are let through: they are checked role by role."""
-    own = {name: {"type": ["object", "null"]} for name in roles if name != "host"}
-    return _compose(
-        group={**GROUP, "properties": {**own, **GROUP["properties"]}},
-        node={**NODE, "properties": {**own, **NODE["properties"]}},
-        service={**SERVICE, "additionalProperties": True},
-        namespaces={"type": ["object", "null"]},
-    )
-
-
-def published(roles: Mapping[str, Role]) -> dict[str, Any]:
-    """The schema of a whole inventory, for editors: each role's variables stand once, under `$defs`."""
-    links = {name: {"$ref": f"#/$defs/{name}"} for name in roles}
-    own = {name: link for name, link in links.items() if name != "host"}
-    in_service = {name: links[name] for name, role in roles.items() if role.scope == "service" and name != "service"}
-    direct = roles["service"].variables.get("properties", {}) if "service" in roles else {}
-    service: dict[str, Any] = {**SERVICE, "properties": {**direct, **in_service, **SERVICE["properties"]}}
-    per_node = {"type": ["object", "null"], "properties": {**direct, **in_service}, "additionalProperties": False}
-    service["properties"]["per_node"] = {**SERVICE["properties"]["per_node"], "additionalProperties": per_node}
-    composed = _compose(
-        group={**GROUP, "properties": {**own, **GROUP["properties"]}},
-        node={**NODE, "properties": {**own, **NODE["properties"]}},
-        service=service,
-        namespaces={**_VARS, "properties": links, "additionalProperties": False},
-    )
-    return {
-        "$schema": DIALECT,
-        "$id": "https://sparkops.dev/schema/inventory-1.json",
-        "title": "sparkops inventory",
-        "description": "One or more DGX Spark nodes, the services on them, and the state that they shall have.",
-        **composed,
-        "$defs": {name: _published_role(role) for name, role in roles.items()},
-    }
-
-
-def schema(beside: Path | None = None) -> dict[str, Any]:
-    """The published schema with the built-in roles and those in `beside`/roles; the same each time."""
-    from sparkops.inventory.declarations import find_roles
-
-    return published(find_roles(beside)[0])
-
-
-def _compose(
-    *, group: Mapping[str, Any], node: Mapping[str, Any], service: Mapping[str, Any], namespaces: Mapping[str, Any]
-) -> dict[str, Any]:
-    def with_namespaces(part: Mapping[str, Any]) -> dict[str, Any]:
-        return {**part, "properties": {**part["properties"], "vars": namespaces}}
-
-    top = CORE["properties"]
-    return {
-        **CORE,
-        "properties": {
-            **top,
-            "vars": namespaces,
-            "groups": {**top["groups"], "additionalProperties": with_namespaces(group)},
-            "nodes": {**top["nodes"], "additionalProperties": with_namespaces(node)},
-            "services": {**top["services"], "additionalProperties": with_namespaces(service)},
-        },
-    }
-
-
-def _published_role(role: Role) -> dict[str, Any]:
-    """A role's variables as they may stand in an inventory: each may be null (unset), none is required here."""
-    properties = role.variables.get("properties", {})
-    shown = {key: value for key, value in role.variables.items() if key not in ("required", "type")}
-    text = role.summary or f"variables of the role {role.name}"
-    return {
-        "description": text,
-        **shown,
-        "type": ["object", "null"],
-        "properties": {name: _or_null(part) for name, part in properties.items()},
-    }
-
-
-def _or_null(part: Any) -> Any:
-    if not isinstance(part, Mapping):
-        return part
-    kept = {key: part[key] for key in ("description", "default") if key in part}
-    return {**kept, "anyOf": [part, {"type": "null"}]}

@@ -1,11 +1,10 @@
-"""The services of an inventory as serve lines, for those who judge them: words, environment, engine, node by node.
+"""The services of an inventory as serve lines, for lint and fit: words, environment, engine, node by node.
 
 A service's words are made as the unit's are (`service_spec`). It must not check them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,10 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.inventory import Inventory, Service
-from sparkops.models.engine import Engine, engine
+from sparkops.models.engine import Engine, engine, version_of_image
 from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import parse
 from sparkops.models.service_spec import spec_of
-
-TAG_VERSION = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+)(?:[-_+.]|$)")
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Placed:
 
     @property
     def model(self) -> str:
-        """What is served, as a repository or a model's name; "" where neither checkpoint nor recipe says it."""
+        """What is served, as a repository or a model's name; "" where neither checkpoint nor recipe names it."""
         named = self.service.recipe.model if self.service.recipe else None
         return str(self.variables["checkpoint"]["repository"] or named or "")
 
@@ -108,13 +105,11 @@ def places(inventory: Inventory) -> Iterator[Placed]:
 
 
 def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:
-    """The engine of a service: as declared, as the image's tag says, or as the recipe says."""
+    """The engine of a service: as declared, as in the image's tag, or as in the recipe."""
     image = variables["image"]
     reference = str(image["pull"] or "") if not (image["build"] or {}).get("tag") else ""
-    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
-    named = TAG_VERSION.search(tag) if "vllm" in reference else None
     recipe = service.recipe.engine if service.recipe else None
-    for version in (variables["service"].get("engine"), named[1] if named else None, recipe):
+    for version in (variables["service"].get("engine"), version_of_image(reference), recipe):
         if version:
             return engine(str(version), inventory.folder)
     return None

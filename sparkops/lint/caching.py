@@ -1,4 +1,4 @@
-"""Rules about the hybrid cache, prefix caching, chunking and the batch: L1 to L7, L19, N9, N10.
+"""Rules about the hybrid cache, prefix caching, chunking and the batch.
 
 It must not know another version than the case's: what differs between them is asked by name.
 """
@@ -12,7 +12,8 @@ from sparkops.models.effective import KERNEL_BLOCK
 
 BATCHED_TOKENS, CACHING = "--max-num-batched-tokens", "--enable-prefix-caching"
 WIDE_BATCH, FREEZING_BATCH = 16384, 65536
-"""Batched tokens from which activations are dear, and from which they froze a Spark (spark-world.md L19)."""
+"""Batched tokens from which activations take much memory, and from which they froze a Spark (MiaAI-Lab issue 4, AEON-7
+issue 1)."""
 
 
 def _align(case: Case) -> bool:
@@ -24,7 +25,7 @@ def align_block_over_batched_tokens(case: Case) -> Iterable[Found]:
     if _align(case) and now.block_size is not None and now.block_size > now.max_num_batched_tokens:
         yield Found(
             f"In Mamba cache align mode, block_size ({now.block_size}) must be <= max_num_batched_tokens "
-            f"({now.max_num_batched_tokens}); the engine says so only after the weights are loaded",
+            f"({now.max_num_batched_tokens}); the engine checks it only after the weights are loaded",
             BATCHED_TOKENS,
             remedy=f"set {BATCHED_TOKENS} to {now.block_size} or more, or --no-enable-prefix-caching",
         )
@@ -116,8 +117,8 @@ def prefix_caching_unsaid(case: Case) -> Iterable[Found]:
     if case.hybrid and case.line.get("enable-prefix-caching") is None:
         state = "on" if case.effective.enable_prefix_caching else "off"
         yield Found(
-            f"prefix caching is not said: for this model it is {state} in {case.engine.version}, and the default has "
-            "changed between versions",
+            f"prefix caching is not set explicitly: for this model it is {state} in {case.engine.version}, "
+            "and the default has changed between versions",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a rule looks at: one serve line, what the engine makes of it, the model behind it, and where it is to run.
+"""What a rule checks: one serve line, what the engine makes of it, the model behind it, and where it is to run.
 
 It must not know the rules.
 """
@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from sparkops.models.effective import Effective, effective
 from sparkops.models.engine import Engine
 from sparkops.models.geometry import Geometry
+from sparkops.models.invocation import Invocation
 from sparkops.models.quantisation import Quantisation
 from sparkops.models.serve_line import ServeLine
 
@@ -34,10 +35,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Case:
-    """One line to judge. `geometry` is None for a model that nothing is known of, and so is `drafter`.
+    """One line to check. `geometry` is None for a model that nothing is known of, and so is `drafter`.
 
-    `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: nobody knows).
-    `spark` says that the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
+    `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: not known).
+    `spark`: the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
     those of the service; 0 where they are not known.
     """
 
@@ -60,7 +61,7 @@ class Case:
 
     @cached_property
     def variables(self) -> Mapping[str, str]:
-        """The environment of the line, and what stands in front of it."""
+        """The environment of the line, and what precedes it."""
         return {**self.line.environment, **self.env}
 
     @property
@@ -77,3 +78,21 @@ class Case:
     def nvfp4(self) -> bool:
         """Whether the checkpoint's weights are NVFP4."""
         return "NVFP4" in self.quantisation.algorithm.upper() or self.quantisation.formats.get("experts") == "nvfp4"
+
+
+def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0) -> Case:
+    """The case of an invocation: `spark` on declared Spark nodes, `nodes` those of the service (0: not known)."""
+    model, drafter = run.model, run.drafter
+    return Case(
+        line=run.line,
+        engine=run.engine,
+        geometry=model.geometry if model else None,
+        drafter=drafter.geometry if drafter else None,
+        quantisation=model.quantisation if model else Quantisation(),
+        mtp_weights=model.mtp_weights if model else None,
+        env=run.env,
+        gpus=run.gpus,
+        spark=spark,
+        nodes=nodes,
+        beside=run.beside,
+    )

@@ -27,8 +27,8 @@ ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one rule says of one subject. `where` is `file:line` for what comes from an inventory; `accepted` the reason
-    for which the inventory suppresses it."""
+    """What one rule reports of one subject. `where` is `file:line` in an inventory; `accepted` the reason for which
+    it suppresses the finding."""
 
     id: str
     severity: Severity
@@ -63,7 +63,7 @@ def applied(modules: Iterable[ModuleType], subject: Any, engine: Engine | None) 
 def finding(
     name: str, found: Found, subject: str, *, engine: Engine | None, severity: Severity | None = None, where: str = ""
 ) -> Finding:
-    """The finding of a rule; its severity is the given one, else what was found says so, else the rule's."""
+    """The finding of a rule; its severity is the given one, else that of what was found, else the rule's."""
     rule = rules()[name]
     return Finding(
         id=name,
@@ -79,7 +79,7 @@ def finding(
 
 
 def check(case: Case, subject: str = "", model: str = "") -> list[Finding]:
-    """All findings of a case, errors first. `subject` names what is judged; for a bare line it is its flag or model."""
+    """All findings of a case, errors first. `subject` names what is checked; else it is its flag or model."""
     named = model or case.line.model or "vllm serve"
     return ordered(
         [

@@ -17,9 +17,9 @@ from sparkops.inventory.merge import origin
 from sparkops.inventory.served import Placed
 from sparkops.lint import acceptances, neighbours, services
 from sparkops.lint.acceptances import Acceptance
+from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, applied, check, finding, ordered
 from sparkops.lint.check import refuse as refuse_findings
-from sparkops.lint.line import case
 from sparkops.lint.neighbours import Neighbours
 
 
@@ -60,8 +60,8 @@ def _lines(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
         if run is None:
             continue
         spark = place.variables["service"]["gpus"] is not None
-        looked_at = case(run, spark=spark, nodes=len(place.service.nodes))
-        for each in check(looked_at, f"services.{place.service.name}", repository):
+        case = case_of(run, spark=spark, nodes=len(place.service.nodes))
+        for each in check(case, f"services.{place.service.name}", repository):
             yield replace(each, where=_where(inventory, place, _path(each.flag)))
 
 
@@ -114,7 +114,7 @@ def _of_acceptances(inventory: Inventory, today: date) -> Iterator[Finding]:
 
 
 def _path(flag: str) -> tuple[str, ...]:
-    """Where a flag or a variable stands in the variables of the roles."""
+    """The path of a flag or an environment variable in the variables of the roles."""
     return ("service", "serve", flag.lstrip("-")) if flag.startswith("-") else ("service", "environment", flag)
 
 

@@ -36,7 +36,7 @@ REPLACED = {
     "max-num-partial-prefills": "take it out",
     "max-long-partial-prefills": "take it out",
 }
-"""What became of flags that were taken out (vllm-constraints.md 9)."""
+"""What became of flags that were taken out, by the parsers of vLLM 0.19.1 to 0.33.0."""
 TYPOGRAPHIC = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "a typographic dash"),
     **dict.fromkeys("\u00a0\u202f\u2009", "a non-breaking or thin blank"),
@@ -133,7 +133,7 @@ def model_not_named(case: Case) -> Iterable[Found]:
 def config_file_not_read(case: Case) -> Iterable[Found]:
     if case.line.get("config") is not None:
         yield Found(
-            f"the flags in {case.line.get('config')} are not judged: the file is the engine's to read", "--config"
+            f"the flags in {case.line.get('config')} are not checked: only the engine reads the file", "--config"
         )
 
 
@@ -142,7 +142,7 @@ def _typography(text: str) -> str:
     for character in text:
         if character in TYPOGRAPHIC:
             return (
-                f"it holds {TYPOGRAPHIC[character]} (U+{ord(character):04X}): type it anew, or paste it as plain text"
+                f"contains {TYPOGRAPHIC[character]} (U+{ord(character):04X}): type it again, or paste it as plain text"
             )
     return ""
 

@@ -1,6 +1,6 @@
-"""Rules about ranks, nodes, executors and experts: L13, L14, L15, L22, L28, L29, L33.
+"""Rules about ranks, nodes, executors and experts.
 
-It must not know another version than the case's, nor an inventory: `nodes` is what the case says.
+It must not know another version than the case's, nor an inventory: `nodes` come with the case.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def heads_not_divisible(case: Case) -> Iterable[Found]:
     ranks, geometry = case.effective.tensor_parallel, case.geometry
     if geometry is None or ranks < 1:
         return
-    values = geometry.linear_value_heads
-    if case.engine.law("tensor_parallel_check") == "gdn" and values and values % ranks:
+    uneven = geometry.uneven(ranks)
+    if case.engine.law("tensor_parallel_check") == "gdn" and (values := uneven.get("linear value heads")):
         yield Found(
             f"{values} is not divisible by {ranks}: the value heads of the linear layers are split evenly", TENSOR
         )
-    elif geometry.heads % ranks:
+    elif "attention heads" in uneven:
         yield Found(
             f"Total number of attention heads ({geometry.heads}) must be divisible by tensor parallel size ({ranks})",
             TENSOR,

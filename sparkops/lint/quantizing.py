@@ -1,4 +1,4 @@
-"""Rules about quantisation, KV types and attention backends: L11 to L13, L35, N3, N4, N7, and what the validators want.
+"""Rules about quantisation, KV types and attention backends, and what the validators want.
 
 It must not know another version than the case's.
 """
@@ -34,7 +34,8 @@ CONFIG_KEYS = ("linear", "moe", "ignore", "targets")
 SCHEMES = ("fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "mxfp4", "int8_per_channel_weight_only")
 MARLIN = ("inc", "gptq_marlin", "auto_gptq", "awq_marlin", "auto_awq", "compressed-tensors")
 MARLIN_COLUMNS = 64
-"""The least output columns of one rank's part of a layer that Marlin takes (vllm-constraints.md 3)."""
+"""The least output columns of one rank's part of a layer that Marlin takes (GPTQ_MARLIN_MIN_THREAD_N in
+vLLM quantization/utils/marlin_utils.py)."""
 
 
 def quantization_unknown(case: Case) -> Iterable[Found]:
@@ -82,7 +83,7 @@ def quantization_without_checkpoint(case: Case) -> Iterable[Found]:
         )
     elif method == "online" and not case.line.get("quantization-config"):
         yield Found(
-            "OnlineQuantizationConfig is missing its 'args': online quantisation needs to be told how",
+            "OnlineQuantizationConfig is missing its 'args': online quantisation needs a scheme",
             "--quantization",
             remedy="take a shorthand like fp8_per_block, or add --quantization-config",
         )
@@ -133,8 +134,8 @@ def dtype_of_quantization(case: Case) -> Iterable[Found]:
 def hybrid_checkpoint(case: Case) -> Iterable[Found]:
     parts = [part for part, word in case.quantisation.formats.items() if word == "fp8"]
     if case.quantisation.method == "auto-round" and parts:
-        held = " and ".join(parts).replace("_", " ")
-        yield Found(f"the checkpoint holds {held} in FP8 beside its {case.quantisation.bits} bits")
+        fp8 = " and ".join(parts).replace("_", " ")
+        yield Found(f"the checkpoint has {fp8} in FP8 beside its {case.quantisation.bits} bits")
 
 
 def nvfp4_moe_backend(case: Case) -> Iterable[Found]:
@@ -228,7 +229,7 @@ def _asked(case: Case) -> str:
 
 
 def _detected(case: Case) -> bool:
-    """Whether the engine takes the checkpoint's own method, whatever the flag says."""
+    """Whether the engine takes the checkpoint's own method and ignores the flag."""
     return case.quantized == "auto-round"
 
 

@@ -38,8 +38,9 @@ class Rule:
 
     def span(self) -> str:
         """`versions` in words."""
-        held, listed = self.versions(), versions()
-        return "every version" if held == listed else f"{held[0]} to {held[-1]}" if held else "no listed version"
+        in_force, listed = self.versions(), versions()
+        some = f"{in_force[0]} to {in_force[-1]}" if in_force else "no listed version"
+        return "every version" if in_force == listed else some
 
     def in_force(self, engine: Engine | None) -> bool:
         """Whether an engine has the rule; of an unknown one only rules that depend on no law are in force."""

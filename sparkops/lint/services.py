@@ -32,7 +32,7 @@ def line_not_made(place: Placed) -> Iterable[Found]:
 
 def engine_unknown(place: Placed) -> Iterable[Found]:
     if place.words is not None and place.engine is None:
-        message = "neither the image's tag nor the recipe says which engine this is: its line is not judged"
+        message = "neither the image's tag nor the recipe names the engine's version, so the line is not checked"
         yield Found(message, path=("service", "engine"))
 
 

@@ -1,4 +1,4 @@
-"""Rules about memory, lengths, graphs, parsers, loading and the environment: L17, L18, L21, L23, L24, N6, N8.
+"""Rules about memory, lengths, graphs, parsers, loading and the environment.
 
 It must not know another version than the case's.
 """
@@ -28,9 +28,9 @@ def memory_fraction(case: Case) -> Iterable[Found]:
     limit = FRACTION_OF_SEVERAL if several else FRACTION
     if not limit < used <= 1:
         return
-    told = "" if case.line.get("gpu-memory-utilization") is not None else f" ({case.engine.version}'s default)"
+    origin = "" if case.line.get("gpu-memory-utilization") is not None else f" ({case.engine.version}'s default)"
     yield Found(
-        f"gpu_memory_utilization {used:g}{told}: GPU and system share one memory, and a Spark that runs out "
+        f"gpu_memory_utilization {used:g}{origin}: GPU and system share one memory, and a Spark that runs out "
         "of it freezes",
         UTILISATION,
         None if used > FREEZING_FRACTION else "warning",
@@ -173,7 +173,7 @@ def load_format(case: Case) -> Iterable[Found]:
     if not name or (name in case.engine.load_formats and name not in case.engine.load_formats_missing):
         return
     if name in case.engine.load_formats:
-        words = f"--load-format {name} needs a package that the released {case.engine.version} does not bring"
+        words = f"--load-format {name} needs a package that the released {case.engine.version} does not include"
     else:
         words = f"--load-format {name} is none of {', '.join(case.engine.load_formats)}"
     yield Found(

@@ -1,4 +1,4 @@
-"""Rules about speculative decoding: L8 to L10, L25, N1, N2, N11, and what the engine's validators want of its fields.
+"""Rules about speculative decoding, and what the engine's validators want of its fields.
 
 It must not know another version than the case's.
 """
@@ -18,7 +18,7 @@ WITHOUT_MODEL = ("ngram", "ngram_gpu", "suffix", "mtp", "dspark", "extract_hidde
 
 LOOKUP = ("ngram", "ngram_gpu")
 SLOTS_FEW = 8192
-"""Tokens a step below which the engine calls speculation suboptimal (vllm-constraints.md 2)."""
+"""Tokens a step below which the engine 0.26 calls speculation suboptimal."""
 
 
 def _about(case: Case) -> str:
@@ -59,7 +59,7 @@ def speculative_tokens_missing(case: Case) -> Iterable[Found]:
     if given is None or given.given.get("num_speculative_tokens") is not None or given.method == "suffix":
         return
     if given.model is not None and case.drafter is None:
-        return  # a drafter that nothing is known of may bring its own number
+        return  # an unknown drafter may have a number of its own
     yield Found(
         "num_speculative_tokens must be provided with speculative model unless the draft model config contains an "
         "n_predict parameter",

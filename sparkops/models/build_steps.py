@@ -66,7 +66,7 @@ def unformed(steps: Steps) -> Iterator[Fault]:
 
 
 def faults(steps: Steps) -> Iterator[Fault]:
-    """Every step that stands where it can't, stands twice, or names layers that are no expression."""
+    """Every step that is out of order, occurs twice, or names layers by an invalid expression."""
     seen: dict[str, int] = {}
     for index, name, options in named(steps):
         if name in seen:
@@ -111,11 +111,11 @@ def numbered(steps: Steps) -> list[dict[str, Any]]:
     order = donors(steps)
     found: list[dict[str, Any]] = []
     for _, name, options in named(steps):
-        kept = _plain(name, options)
+        content = _plain(name, options)
         donor = _donor(options) if isinstance(options, Mapping) else None
         if donor is not None:
-            kept = {**kept, "donor": order.index(donor)}
-        found.append({name: kept})
+            content = {**content, "donor": order.index(donor)}
+        found.append({name: content})
     return found
 
 
@@ -130,13 +130,13 @@ def content(steps: Steps) -> list[dict[str, Any]]:
 
 def digest(steps: Steps) -> str:
     """Eight hexadecimal digits for what is declared, the same whatever the lock file pins."""
-    told = []
+    described = []
     for _, name, options in named(steps):
         donor = _donor(options) if isinstance(options, Mapping) else None
         source = {"donor": donor.repository, "revision": donor.revision} if donor is not None else {}
-        kept = quantize_step.content(options) if name == "quantize" else _plain(name, options)
-        told.append({name: {**kept, **source} if isinstance(kept, dict) else kept})
-    return hashlib.sha256(canonical(told).encode()).hexdigest()[:8]
+        content = quantize_step.content(options) if name == "quantize" else _plain(name, options)
+        described.append({name: {**content, **source} if isinstance(content, dict) else content})
+    return hashlib.sha256(canonical(described).encode()).hexdigest()[:8]
 
 
 def pinned(steps: Steps, commits: Mapping[tuple[str, str], str]) -> list[Mapping[str, Any]]:
@@ -158,15 +158,15 @@ def _donor(options: Mapping[str, Any]) -> Donor | None:
 
 
 def _plain(name: str, options: Any) -> Any:
-    """A step's options without what says where a donor is, with the defaults that change what is made."""
+    """A step's options without the location of a donor, with the defaults that change what is made."""
     if not isinstance(options, Mapping):
         return {} if options is None else options
-    kept = {
+    content = {
         key: each for key, each in options.items() if key not in ("donor", "revision", "commit") and each is not None
     }
     if name == "quantize":
-        return quantize_step.complete(kept)
-    return {"layers": LAYERS, **kept} if name == "hybrid" else kept
+        return quantize_step.complete(content)
+    return {"layers": LAYERS, **content} if name == "hybrid" else content
 
 
 def parsed(word: str) -> dict[str, Any]:

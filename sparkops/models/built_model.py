@@ -1,7 +1,7 @@
-"""What a model becomes by the declared steps of a build: in which format its parts stand then, and what is known of it.
+"""What a model becomes by the declared steps of a build: the format of its parts then, and what is known of it.
 
-Source: checkpoints.md c.3 (what the hybrid changes), c.6 (config groups of compressed-tensors), d (INT8 head), g.1
-(AutoRound's schemes).
+Sources: albond/DGX_Spark_Qwen3.5-122B-A10B-AR-INT4 and Entrpi FINDINGS (hybrid, INT8 head), compressed-tensors 0.20
+(config groups), intel/auto-round documents (schemes).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The models that are known, and those in a folder: geometry, how their checkpoints are stored, what was published.
 
-`find` takes what stands after `vllm serve`: a repository, a model's name, or a folder with a config.json. One YAML
+`find` takes the argument of `vllm serve`: a repository, a model's name, or a folder with a config.json. One YAML
 file a model under `knowledge/models/` (its shape: `knowledge/model.schema.json`, checked of one's own files as they are
 read, of the bundled ones in the tests). It must not know an engine.
 """
@@ -36,7 +36,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
 @dataclass(frozen=True, slots=True)
 class Repository:
     """A published checkpoint. `weight_bytes` is its published size in bytes (0: none known), `unverified` what of it
-    nobody has checked."""
+    is not verified."""
 
     id: str
     quantisation: Quantisation
@@ -63,8 +63,8 @@ class Speed:
 class Model:
     """What is known of a model that was asked for.
 
-    `mtp_weights` is None where nobody knows whether the checkpoint has the prediction head's weights. `weights` are the
-    exact sizes, where the folder's tensor headers could be read; `published_bytes` is 0 where no size is known.
+    `mtp_weights`: whether the checkpoint has the prediction head's weights; None: not known. `weights` are the exact
+    sizes, where the folder's tensor headers could be read; `published_bytes` is 0 where no size is known.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Model:
 
     @property
     def verified(self) -> bool:
-        """Whether nothing of it is said to be unverified."""
+        """Whether nothing about it is marked unverified."""
         return not self.unverified
 
     @property
@@ -158,7 +158,7 @@ def _entries(beside: Path | None) -> Iterator[Mapping[str, Any]]:
 
 @cache
 def _read(path: Path, own: bool) -> Mapping[str, Any]:
-    """What a file says. Raises InventoryError; what is in the user's `own` is checked key by key."""
+    """The content of a file. Raises InventoryError; what is in the user's `own` is checked key by key."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)

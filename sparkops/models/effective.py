@@ -1,8 +1,8 @@
 """What the engine makes of a line: its defaults, what it derives, what it overrides, by version.
 
-The laws come from the engine's file (`engine.law`), the block from `hybrid_cache`. It must not judge: rules do.
+The laws come from the engine's file (`engine.law`), the block from `hybrid_cache`. It must not check: rules do.
 
-Source: vllm-constraints.md 1, 2, 4, 7; held against every accepted row of argument-verdicts.json.
+Source: the configuration classes of vLLM 0.19.1 to 0.33.0, run on a CPU; tests/unit/lint/verdicts.json has every row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from sparkops.models.engine import Engine
 from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import layout
+from sparkops.models.hybrid_cache import BlockRule, CacheOptions, layout
 from sparkops.models.serve_line import AUTO, ServeLine
 
 FLOAT32 = ("float32", "float")
@@ -22,7 +22,8 @@ KERNEL_BLOCK = 16
 
 LARGEST_CAPTURE = 512
 PREFILL_HEAD = 128
-"""The key head of the linear layers for which the engine takes FlashInfer's prefill (vllm-constraints.md 1)."""
+"""The key head of the linear layers for which the engine takes FlashInfer's prefill (vLLM 0.33
+layers/mamba/gdn/qwen_gdn_linear_attn.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,7 @@ def _block(
     speculation: Speculative | None,
     tensor_parallel: int,
 ) -> tuple[int | None, bool]:
-    """Tokens in a block, and whether the recurrent state is kept at its ends (align mode)."""
+    """Tokens in a block, and whether the recurrent state is saved at its ends (align mode)."""
     wanted = line.get("block-size")
     if geometry is None or tensor_parallel < 1 or (wanted is not None and wanted < 1):
         return None, False
@@ -261,18 +262,15 @@ def _block(
     if dtype != "auto":
         geometry = replace(geometry, dtype=dtype)
     aligned = geometry.hybrid and caching
-    sizes = layout(
-        geometry,
+    options = CacheOptions(
         kv_dtype=line.get("kv-cache-dtype") or "auto",
-        tensor_parallel=tensor_parallel,
-        speculative_tokens=(speculation.tokens or 0) if speculation else 0,
         ssm_dtype=line.get("mamba-ssm-cache-dtype") or "auto",
         conv_dtype=line.get("mamba-cache-dtype") or "auto",
-        block_size=wanted,
-        user_block=engine.law("user_block"),
-        block_multiple=_multiple(line, geometry, engine) if aligned else KERNEL_BLOCK,
+        tensor_parallel=tensor_parallel,
+        speculative_tokens=(speculation.tokens or 0) if speculation else 0,
     )
-    return sizes.block_size, aligned
+    multiple = _multiple(line, geometry, engine) if aligned else KERNEL_BLOCK
+    return layout(geometry, options, BlockRule(wanted, engine.law("user_block"), multiple)).block_size, aligned
 
 
 def _multiple(line: ServeLine, geometry: Geometry, engine: Engine) -> int:

@@ -6,6 +6,7 @@ know a model, a line or a node.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +17,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.models.engine_pages import engine_content, engine_files, version_key
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
+TAG_VERSION = re.compile(r"(?:^|[^0-9A-Za-z])v?(\d+\.\d+\.\d+|0\.\d+)(?![0-9])")
 DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
     "decimal",
     "several",
@@ -33,7 +35,7 @@ class Engine:
 
     `flags` maps each flag to how it is read: pair (--x, --no-x), switch (no value), integer, size (also 8k, 20G),
     length (also auto), decimal, several (words), integers, json, json_or_text, text, loose (of unknown shape).
-    `inverse` maps a flag to the one that it turns off; `exact` says whether this very version is listed.
+    `inverse` maps a flag to the one that it turns off; `exact`: whether this very version is listed.
     `attention` maps the backends that may serve a model to the KV types that they take on a GB10, in its order.
     `attention_refused` maps the backends that no such model gets on a GB10 to the engine's words.
     `quantization` maps a checkpoint's method to what the engine makes of it.
@@ -74,7 +76,7 @@ class Engine:
 
     @property
     def later(self) -> bool:
-        """Whether the version asked for is older than all that are listed, so that a later one stands in for it."""
+        """Whether the version asked for is older than all that are listed, so that a later one is used instead."""
         return version_key(self.asked) < version_key(self.version)
 
     def law(self, name: str) -> Any:
@@ -108,6 +110,13 @@ def engine(version: str, beside: Path | None = None) -> Engine:
 def versions(beside: Path | None = None) -> tuple[str, ...]:
     """The listed versions, oldest first."""
     return tuple(sorted(engine_files(beside), key=version_key))
+
+
+def version_of_image(reference: str) -> str:
+    """The version of vLLM that an image's tag names, like 0.26.0; "" where it names none."""
+    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
+    found = TAG_VERSION.search(tag) if "vllm" in reference.lower() else None
+    return found[1] if found else ""
 
 
 def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""The shape of a model, as its `config.json` says it: layers, heads, experts, state; and the parameters of each part.
+"""The shape of a model, as its `config.json` gives it: layers, heads, experts, state; and the parameters of each part.
 
 It must not know an engine, a quantisation or a memory: `hybrid_cache`, `quantisation` and `sparkops.fit` build on it.
 """
@@ -89,7 +89,7 @@ class Geometry:
 
     `layers` names each layer's kind in order: full_attention, sliding_attention or linear_attention (gated delta net).
     `target_layers` is how many layers the model has that this one drafts for, `tapped_layers` from how many it reads.
-    `gaps` says what the configuration has that these sizes do not describe; parameters are then not known.
+    `gaps` lists what the configuration has that these sizes do not describe; parameters are then not known.
     """
 
     architectures: tuple[str, ...]
@@ -146,7 +146,7 @@ class Geometry:
 
     @cached_property
     def parameters(self) -> Mapping[str, int]:
-        """Parameters of each part; biases are left out. Sources: checkpoints.md c.2 (tensor names), e.1 (sizes).
+        """Parameters of each part; biases are left out. Source of names and sizes: vLLM 0.33 models qwen3_5.
 
         `experts` are the routed ones, all of them. `mtp_…` is the prediction head, which shares embedding and head.
         """
@@ -169,6 +169,11 @@ class Geometry:
             "vision": self.vision_parameters,
         }
         return {part: count for part, count in parts.items() if count}
+
+    def uneven(self, ranks: int) -> Mapping[str, int]:
+        """The heads that cannot be split evenly over so many ranks: which ones, and how many there are."""
+        counts = {"attention heads": self.heads, "linear value heads": self.linear_value_heads}
+        return {what: count for what, count in counts.items() if count % ranks}
 
     @property
     def text_parameters(self) -> int:
@@ -263,7 +268,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
 
 
 class _Keys:
-    """Reads sizes of one configuration, and says which is missing."""
+    """Reads sizes of one configuration; a missing one is an error that names it."""
 
     def __init__(self, content: Mapping[str, Any], where: str) -> None:
         self.content = content

@@ -1,6 +1,6 @@
 """What is known about drivers, CUDA, kernels, firmware and engines: the typed view of `knowledge/platform.yml`.
 
-It must not know a node or an inventory: it judges a version, and says why and by whose word.
+It must not know a node or an inventory: it judges a version, with reason and source.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Certainty: TypeAlias = Literal["verified", "unverified", "contradictory"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is held of the versions that `match`, a glob over the whole version. `match` is empty for the unlisted."""
+    """The verdict on the versions that `match`, a glob over the whole version. `match` is empty for the unlisted."""
 
     match: str
     word: Word
@@ -35,7 +35,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """All verdicts on one thing, the way out of a bad one, and what is held of a version that nothing matches."""
+    """All verdicts on one thing, the way out of a bad one, and the one for a version that nothing matches."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class Component:
         return Verdict("", self.unlisted, "unverified", f"nothing is known about {self.title} {version}", "")
 
     def judge(self, version: str, accept: Iterable[str] = (), deny: Iterable[str] = ()) -> Verdict:
-        """The verdict where an inventory's own globs stand beside what is known.
+        """The verdict of an inventory's own globs and of what is known.
 
         The most specific match of all three counts; between equals the inventory's word before what is known, and its
         deny before its accept.

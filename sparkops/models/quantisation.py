@@ -3,7 +3,8 @@
 A format is a word: `bf16`, `fp32`, `fp8`, `int8`, `int4-g128` (bits and group), `nvfp4`, `mxfp4`. What a repository
 stores is known from `knowledge/models/`, or read from the `quantization_config` of its config.json.
 
-Source: checkpoints.md e.1 (bytes per parameter), c.5 (AutoRound), the configurations in argument-verdicts.json.
+Sources: the formats themselves (bytes per parameter), intel/auto-round documents, vLLM quantization/inc, and the
+configurations in tests/unit/lint/verdicts.json.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from sparkops.models.geometry import Geometry
 
 PLAIN: Mapping[str, float] = {"bf16": 2, "fp32": 4, "fp8": 1, "int8": 1, "nvfp4": 4.5 / 8, "mxfp4": 4.25 / 8}
-"""Bytes per parameter, block scales included; `intB-gG` stands for B bits and 16 bits of scale for each G."""
+"""Bytes per parameter, block scales included; `intB-gG`: B bits and 16 bits of scale for each G."""
 MODULES: Mapping[str, str] = {
     "head": "lm_head",
     "attention": "model.language_model.layers.0.self_attn.q_proj",
@@ -28,7 +29,7 @@ MODULES: Mapping[str, str] = {
     "mtp": "mtp.layers.0.self_attn.q_proj",
     "mtp_experts": "mtp.layers.0.mlp.experts.0.gate_proj",
 }
-"""The parts that methods quantise, each with the name of one of its tensors, against which exclusions are held."""
+"""The parts that methods quantise, each with the name of one of its tensors, against which exclusions are matched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Quantisation:
     """How a checkpoint is quantised: `quant_method` of its config.json ("" for none), its algorithm, bits, group size.
 
     `formats` names the format of the parts that are not stored in the model's own type; `ignored` what the
-    configuration excludes, as it says it.
+    configuration excludes, in its own words.
     """
 
     method: str = ""

@@ -1,4 +1,4 @@
-"""The step `quantize` of a build as it is declared: its options where they are not said, and what can't go together.
+"""The step `quantize` of a build as it is declared: the defaults of its options, and what can't go together.
 
 What the options become is the worker's business (`programs/quantize/auto_round.py`); their words for users are in
 roles/checkpoint/role.yml.
@@ -47,7 +47,7 @@ _REPACKED = re.compile(r"W[48]A16(G\d+|_MIXED)?")
 
 
 def complete(options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options, those that are not said from DEFAULTS."""
+    """All options, those that are not set from DEFAULTS."""
     return {**DEFAULTS, **{key: each for key, each in options.items() if each is not None}}
 
 

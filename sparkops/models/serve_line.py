@@ -1,6 +1,6 @@
 """A `vllm serve …` line as the engine's own parser reads it: long, short and abbreviated names, `--no-x`, dotted JSON.
 
-It keeps what the parser would refuse as problems instead of stopping, so that all of them are told. What the values
+It records what the parser would refuse as problems instead of stopping, so that all are reported. What the values
 mean to the engine is `effective`'s business; it must not know a model.
 
 Source: the engine's argparse subclass (vllm/utils/argparse_utils.py) and Python's argparse, whose rules it follows.
@@ -43,7 +43,7 @@ class ServeLine:
     """What was given: the model, each flag's value under its long name without dashes, and what the parser refuses.
 
     A pair's value is true or false, that of a JSON flag what its JSON says, of one with several words a tuple.
-    `spelled` maps a long name to how it was written, `abbreviated` the shortened ones to what they stand for.
+    `spelled` maps a long name to how it was written, `abbreviated` the shortened ones to their long names.
     `environment` holds the `NAME=value` words in front of the command.
     """
 
@@ -73,7 +73,7 @@ def parse_text(text: str, engine: Engine) -> ServeLine:
 
 
 def parse(words: Sequence[str], engine: Engine) -> ServeLine:
-    """The words of a command line, from `vllm serve` on or what stands around it (variables, `docker run …`)."""
+    """The words of a command line, from `vllm serve` on or what surrounds it (variables, `docker run …`)."""
     environment, rest = shell_line.command(words)
     return _line(environment, rest, engine, not any(word.startswith("vllm.entrypoints.") for word in words))
 
@@ -102,7 +102,7 @@ def size(text: str) -> int:
 
 
 def _model_first(words: list[str]) -> list[str]:
-    """`vllm serve` takes `--model X` for the model's word and puts it in front, whatever else stands there."""
+    """`vllm serve` takes `--model X` for the model's word and puts it first, whatever else is there."""
     for index, word in enumerate(words):
         if word == "--model" and index + 1 < len(words):
             return [words[index + 1], *words[:index], *words[index + 2 :]]

@@ -201,7 +201,7 @@ def _identity(image: Mapping[str, Any]) -> str | None:
 
 
 def model_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
-    """Where the role `checkpoint` puts what is served, the built one where it has steps; None where it brings none."""
+    """Where the role `checkpoint` puts what is served, the built one where it has steps; None without a checkpoint."""
     base, steps = base_folder(checkpoint, state_dir), checkpoint.get("steps")
     if base is None or not steps:
         return base
@@ -219,7 +219,7 @@ def base_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
 
 
 def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[Mount, ...]]:
-    """The model as the engine is told it, and what has to be mounted for it."""
+    """The engine's argument for the model, and what has to be mounted for it."""
     if folder:
         target = service["container"]["model_path"]
         return service["model"] or target, (Mount(source=folder, target=target),)
@@ -289,9 +289,9 @@ def _served_name(service: Mapping[str, Any]) -> str | None:
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
-    told = {key: str(checkpoint[key]) for key in ("repository", "revision", "commit") if checkpoint[key]}
+    identity = {key: str(checkpoint[key]) for key in ("repository", "revision", "commit") if checkpoint[key]}
     steps = checkpoint.get("steps")
-    return {**told, "steps": build_steps.digest(steps)} if steps else told
+    return {**identity, "steps": build_steps.digest(steps)} if steps else identity
 
 
 def _limits(limits: Mapping[str, Any]) -> Limits:

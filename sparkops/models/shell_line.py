@@ -1,7 +1,7 @@
 """A pasted shell line taken apart: which words the engine gets, and which variables it sees.
 
 It knows shells and `docker run` as far as lines with `vllm serve` need them: operators and redirections end a command,
-`bash -c '…'` holds one, variables stand in front, in `export` or in `-e`. It must not know the engine's flags.
+`bash -c '…'` contains one, variables come first, in `export` or in `-e`. It must not know the engine's flags.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def command(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def start_of(words: Sequence[str]) -> int | None:
-    """Where the engine's own words begin: behind `vllm serve` or the API server's module; None where neither stands."""
+    """Where the engine's own words begin: behind `vllm serve` or the API server's module; None without either."""
     for index, word in enumerate(words):
         if word == "serve" and (index == 0 or _name(words[index - 1]) == "vllm"):
             return index + 1

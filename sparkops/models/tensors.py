@@ -1,8 +1,6 @@
 """The exact sizes of a checkpoint in a folder, from the headers of its safetensors files; no weight is read.
 
-It must not know what a part means to an engine: it sums bytes by the parts of `geometry`, told by the tensors' names.
-
-Source of the names: checkpoints.md c.2.
+It must not know what a part means to an engine: it sums bytes by parts of `geometry`, known from the tensors' names.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.safetensors.header import LENGTH, Broken, header_length, parse_header
+from sparkops.safetensors.parts import finest_part_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +56,9 @@ def of_folder(folder: Path) -> Weights | None:
 
 
 def part_of(name: str) -> str:
-    """The part of `geometry` that a tensor of that name belongs to."""
-    if name.startswith("mtp.") or ".mtp." in name:
-        return "mtp_experts" if ".experts." in name else "mtp"
-    for word, part in (
-        ("visual.", "vision"),
-        ("vision_tower", "vision"),
-        ("lm_head", "head"),
-        ("embed_tokens", "embedding"),
-        (".shared_expert.", "shared_experts"),
-        (".shared_experts.", "shared_experts"),
-        (".experts.", "experts"),
-        (".in_proj_a", "linear_small"),
-        (".in_proj_b", "linear_small"),
-        (".conv1d", "linear_small"),
-        (".A_log", "linear_small"),
-        (".dt_bias", "linear_small"),
-        (".linear_attn.norm", "linear_small"),
-        (".linear_attn.", "linear_attention"),
-        ("_norm", "norms"),
-        ("norm.", "norms"),
-        ("layernorm", "norms"),
-        (".self_attn.", "attention"),
-        (".mlp.gate.", "router"),
-        (".shared_expert_gate", "router"),
-        (".mlp.", "dense"),
-    ):
-        if word in name:
-            return part
-    return "other"
+    """The part of `geometry` that a tensor of that name belongs to: every norm of attention is one of the norms."""
+    part = finest_part_of(name)
+    return "norms" if part == "attention_norms" else part
 
 
 def _json(path: Path) -> dict[str, Any]:

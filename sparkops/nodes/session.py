@@ -89,6 +89,8 @@ class Session:
         """A call that is fed with `chunks` (each well under the frame limit); yields progress, returns its answer."""
         channel = Channel(self, *self._start(name, args))
         for chunk in chunks:
+            if channel.answered:
+                break
             channel.write(chunk)
             yield from channel.progress()
         channel.end()
@@ -259,11 +261,18 @@ class Channel:
         self._credit = WINDOW
 
     def write(self, data: bytes) -> None:
-        """Send one chunk; waits for the worker's credit. Raises the worker's error when the call has ended."""
+        """Send one chunk; waits for the worker's credit. Raises the worker's error when the call has ended with one."""
         while self._credit == 0:
             self._note(self.session.take(self.inbox))
+            if self.answered:
+                return
         self._credit -= 1
         self.session.post({"id": self.number, "data": data})
+
+    @property
+    def answered(self) -> bool:
+        """Whether the call has ended with a result: it wants no more data."""
+        return any("result" in message for message in self.waiting)
 
     def end(self) -> None:
         """No more data from here."""

@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core import events
-from sparkops.core.errors import InventoryError
+from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret, SecretRef
+from sparkops.core.states import Observed, State
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.operate import adopt_diff
 from sparkops.operate.adopt_diff import Difference
 from sparkops.operate.follow import followed
-from sparkops.operate.render import FOLDER
 from sparkops.operate.services import Rank, ranks
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.history import actor, record
+from sparkops.reconcile.planning import RunOptions
+from sparkops.reconcile.run import run
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.resource import Resource
 
+if TYPE_CHECKING:
+    from sparkops.nodes.connect import Connections
+    from sparkops.nodes.session import Session
+
 KIND = "adopt"
-"""The worker's module that looks and takes."""
+"""The worker's module that finds such things and moves them aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,24 +127,17 @@ def pick(inventory: Inventory, node: str | None, service: str | None) -> Declare
             hint=f"name the node and the service: {every or 'none is declared'}",
         )
     (rank,) = there
-    resources = build(inventory, limit=(rank.node,), secrets=Secrets()).of(rank.node, rank.service)
-    spec = next((text for each in resources if (text := _spec(each))), None)
+    compiled = compile_inventory(inventory, limit=(rank.node,), secrets=Secrets())
+    spec = compiled.spec(rank.node, rank.service)
     if spec is None:
         raise InventoryError(f"the service {rank.service} has no spec", hint="give it the role `service`")
     environment = inventory.variables(rank.node, rank.service)["service"].get("environment") or {}
     return Declared(
         rank=rank,
-        spec=json.loads(spec),
+        spec=spec,
         secret=tuple(name for name, value in environment.items() if isinstance(value, (Secret, SecretRef))),
-        checkpoint=next((each for each in resources if isinstance(each, Checkpoint)), None),
+        checkpoint=next((each for each in compiled.of(rank.node, rank.service) if isinstance(each, Checkpoint)), None),
     )
-
-
-def _spec(resource: Resource) -> str:
-    if resource.kind != "file" or not (resource.name.startswith(FOLDER) and resource.name.endswith(".json")):
-        return ""
-    content = getattr(resource, "content", None)
-    return str(getattr(content, "text", content))
 
 
 def find(
@@ -224,71 +221,110 @@ def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Lis
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Takeover(Resource):
+    """What was found in the place of a service is out of its way: units stopped and disabled, the container renamed.
+
+    container: its `id` and `name`. unit: the declared unit's name; a foreign one that has it is copied first.
+    checkpoint: takes over the right files of the model before that, while the old engine still answers.
+    """
+
+    kind: ClassVar[str] = KIND
+    claimed: ClassVar[bool] = False
+    interrupts: ClassVar[frozenset[str]] = frozenset({"in_place"})
+
+    container: Mapping[str, str] | None
+    units: tuple[str, ...]
+    unit: str
+    state_dir: str
+    checkpoint: Checkpoint | None = None
+
+    def ask(self) -> dict[str, Any]:
+        return {
+            "container": self.container,
+            "units": list(self.units),
+            "unit": self.unit,
+            "state_dir": self.state_dir,
+        }
+
+    def desired(self) -> State:
+        return {"in_place": []}
+
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+        if self.checkpoint is not None:
+            yield from session.stream(
+                "checkpoint.look", {"ask": self.checkpoint.ask(), "act": self.checkpoint.act(step)}
+            )
+        return (yield from super().converge(session, step))
+
+
 def take(
-    fleet: Fleet,
     inventory: Inventory,
     declared: Declared,
     found: Adoption,
+    connections: Connections,
     *,
     reason: str = "",
     listener: events.Listener = events.silent,
 ) -> Adoption:
-    """Take over what was found, under the node's lock: the model's files first, while the old engine still answers.
+    """Take over what was found, under the node's lock.
 
-    Raises LockBusy with nothing touched; CallFailed where the node refuses.
+    Raises LockBusy with nothing touched; ConvergeFailed where the node refuses.
     """
-    node, command = found.node, f"adopt {found.node} {found.service}"
-    fleet.lock([node], actor(command))
-    session = fleet.session(node)
-    done: list[dict[str, str]] = []
-    if found.folder is not None and found.folder.right and declared.checkpoint is not None:
-        ready = declared.checkpoint.prepare()
-        if os.path.normpath(found.folder.path) != ready.name:
-            order = {"ask": ready.ask(), "act": _act(ready, found.folder.path)}
-            followed(session.stream("checkpoint.look", order), node, f"adopt {found.folder.path}", listener)
-            done.append({"id": f"checkpoint {ready.name}", "action": "adopt", "outcome": "done"})
-    old = found.container
-    answer = followed(
-        session.stream(
-            f"{KIND}.take",
-            {
-                "container": old and {"id": old["id"], "name": old["name"]},
-                "units": [each.name for each in found.units],
-                "unit": declared.rank.unit.name,
-                "state_dir": fleet.targets[node].state_dir,
-            },
-        ),
-        node,
-        command,
-        listener,
+    thing = _takeover(inventory, declared, found)
+    options = RunOptions(
+        command="adopt",
+        inventory=inventory,
+        connections=connections,
+        secrets=Secrets(),
+        title=f"adopt {found.node} {found.service}",
+        reason=reason,
+        agree=lambda report: True,
+        replace=frozenset({thing.id}),
+        declared=False,
+        modules=frozenset({Checkpoint.kind} if thing.checkpoint is not None else ()),
+        listener=listener,
     )
+    report = run([thing], options)
+    for why in (*report.plan.unreachable.values(), *(unknown.why for unknown in report.plan.unknown.values())):
+        raise ConvergeFailed(why, where=found.node)
+    (result,) = report.results
+    if result.outcome != "done":
+        raise ConvergeFailed(result.why, where=found.node, hint=result.hint)
+    return dataclasses.replace(found, taken=True, back=back(found, declared.rank.unit.name, result.found or {}))
+
+
+def _takeover(inventory: Inventory, declared: Declared, found: Adoption) -> Takeover:
+    old, folder, checkpoint = found.container, found.folder, None
+    wanted = declared.checkpoint
+    if folder is not None and folder.right and wanted is not None and os.path.normpath(folder.path) != wanted.name:
+        checkpoint = dataclasses.replace(wanted, adopt=(folder.path,)).prepare()
     names = [*([f"container {old['name']}"] if old else []), *(f"unit {each.name}" for each in found.units)]
-    done += [{"id": name, "action": "adopt", "outcome": "done"} for name in names]
-    record(fleet, inventory, command, {node: done}, reason=reason, listener=listener)
-    fleet.unlock()
-    return dataclasses.replace(found, taken=True, back=back(found, declared.rank.unit.name, answer))
+    names += [f"files of {folder.path}"] if checkpoint is not None and folder is not None else []
+    return Takeover(
+        node=found.node,
+        name=", ".join(names),
+        service=found.service,
+        container=old and {"id": str(old["id"]), "name": str(old["name"])},
+        units=tuple(each.name for each in found.units),
+        unit=declared.rank.unit.name,
+        state_dir=inventory.nodes[found.node].connection.state_dir,
+        checkpoint=checkpoint,
+    )
 
 
-def _act(ready: Checkpoint, place: str) -> dict[str, Any]:
-    """What the node needs to take over from there: as the checkpoint's own step, with one place to adopt from."""
-    changed = dataclasses.replace(ready, adopt=(place,))
-    object.__setattr__(changed, "manifest", ready.manifest)
-    step = Step(id=ready.id, kind=ready.kind, node=ready.node, action="update", before=None, after=None, changes=())
-    return changed.act(step)
-
-
-def back(found: Adoption, unit: str, answer: Mapping[str, Any]) -> tuple[str, ...]:
+def back(found: Adoption, unit: str, after: Mapping[str, Any]) -> tuple[str, ...]:
     """The commands, to be given on the node as root, by which all is as it was before. Pure."""
     lines = [f"systemctl disable --now {unit}"]
     for each in found.units:
-        if each.name in answer["copies"]:
-            lines += [f"cp {answer['copies'][each.name]} /etc/systemd/system/{each.name}", "systemctl daemon-reload"]
+        if each.name in after["copies"]:
+            lines += [f"cp {after['copies'][each.name]} /etc/systemd/system/{each.name}", "systemctl daemon-reload"]
     old = found.container
-    if old is not None and answer["container"]:
+    if old is not None and after["container"]:
         policy = old["host"].get("RestartPolicy") or {}
         name = str(policy.get("Name") or "no")
         retries = f":{policy['MaximumRetryCount']}" if policy.get("MaximumRetryCount") else ""
-        lines += [f"docker rename {answer['container']} {old['name']}"] * (answer["container"] != old["name"])
+        lines += [f"docker rename {after['container']} {old['name']}"] * (after["container"] != old["name"])
         lines += [f"docker update --restart={name}{retries} {old['name']}"] * (name != "no")
         lines += [f"docker start {old['name']}"] * bool(old["running"])
     for each in found.units:

@@ -111,7 +111,7 @@ def build(order: Order, *, listener: events.Listener = events.silent, stop: thre
     with _worded(), _fleet(target, listener) as fleet:
         resources = _resources(order, fleet, target.state_dir, listener)
         seen = observe(fleet, resources)
-        made = plan.build(resources, seen, today=datetime.datetime.now(datetime.timezone.utc).date())
+        made = plan.compare(resources, seen, today=datetime.datetime.now(datetime.timezone.utc).date()).plan()
         results = schedule.run(
             made, resources, fleet, facts=seen.facts, stop=stop or threading.Event(), listener=_heard(listener)
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core import events
 from sparkops.core.errors import ConnectionFailed, InventoryError, SparkopsError
 from sparkops.inventory.inventory import Inventory
@@ -62,7 +62,7 @@ def verify(
     listener: events.Listener = events.silent,
 ) -> tuple[Verified, ...]:
     """Prove the declared checkpoints of these nodes; with `deep` all is read again. Raises InventoryError for none."""
-    compiled = build(inventory)
+    compiled = compile_inventory(inventory)
     declared: dict[str, dict[str, OfRepository]] = {
         node: {each.name: each for each in compiled.of(node) if isinstance(each, OfRepository)} for node in nodes
     }

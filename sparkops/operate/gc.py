@@ -6,16 +6,14 @@ and once more under the lock, just before it is removed.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory, spec_of
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.inventory.inventory import Inventory
-from sparkops.operate.render import FOLDER
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import actor, record
 from sparkops.resources.checkpoint import OfRepository
@@ -104,19 +102,12 @@ def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
         if isinstance(each, Unit):
             names |= {each.image} if each.image else set()
             folders |= {each.model} if each.model else set()
-        folders |= set(_mounted(each))
+        folders |= {mount["source"] for mount in (spec_of(each) or {}).get("mounts", ())}
     return {
         "folders": sorted(folders),
         "images": sorted(names),
         "builds": sorted(each.origin.build for each in images if each.origin.build),
     }
-
-
-def _mounted(resource: Resource) -> Iterator[str]:
-    """The folders that a service's spec mounts."""
-    if resource.kind == "file" and resource.name.startswith(FOLDER) and resource.name.endswith(".json"):
-        text = getattr(resource, "content", None)
-        yield from (each["source"] for each in json.loads(str(getattr(text, "text", text)))["mounts"])
 
 
 def look(
@@ -145,7 +136,7 @@ def _why(error: SparkopsError) -> str:
 def _asks(
     fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str], foreign: bool
 ) -> dict[str, dict[str, Any]]:
-    compiled = build(inventory)
+    compiled = compile_inventory(inventory)
     about = {"cluster": inventory.cluster, "kinds": list(kinds), "foreign": foreign}
     return {
         node: {**about, "state_dir": fleet.targets[node].state_dir, **declared(compiled.of(node))} for node in nodes

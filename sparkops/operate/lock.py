@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from sparkops.compile.compiler import Resolver
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import Resolver, compile_inventory
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.inventory.inventory import Inventory
-from sparkops.inventory.lockfile import Lock, checkpoint_key, lock_path, write_lock
+from sparkops.inventory.lockfile import Lock, lock_path, write_lock
+from sparkops.models.role_variables import checkpoint_key
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint, OfRepository
 from sparkops.resources.image import Image
@@ -113,7 +113,9 @@ def movable(inventory: Inventory, secrets: Resolver, limit: Sequence[str] = ()) 
     """Every tag and branch of services that are not retired, once. Secrets are read: credentials to ask with."""
     bare = dataclasses.replace(inventory, lock=Lock())
     found: dict[str, Movable] = {}
-    for resource in build(bare, limit=limit or None, roles=["image", "checkpoint"], secrets=secrets).resources:
+    for resource in compile_inventory(
+        bare, limit=limit or None, roles=["image", "checkpoint"], secrets=secrets
+    ).resources:
         for each in _of(resource):
             found.setdefault(each.key, each)
     return tuple(sorted(found.values(), key=lambda each: (each.table, each.key)))

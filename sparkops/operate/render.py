@@ -5,20 +5,16 @@ Secrets show as `***`; nothing is asked of a node, a hub or a registry.
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory, spec_of
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Content, Secret
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
 from sparkops.resources.resource import Resource
-
-FOLDER = "/etc/sparkops/services/"
-"""Where the role `service` puts the specs of services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +33,13 @@ def render(inventory: Inventory, node: str, service: str | None = None) -> Itera
     if service is not None and service not in {each.name for each in inventory.services_on(node)}:
         there = [each.name for each in inventory.services_on(node)]
         raise InventoryError(f"no service {service!r} on {node}", hint=suggest(service, there))
-    for resource in build(inventory).of(node, service):
+    for resource in compile_inventory(inventory).of(node, service):
         text = _text(resource)
         if text is None or resource.name.endswith(".py"):
             continue
         yield Rendered(f"{resource.kind} {resource.name}", resource.where, text)
-        if resource.name.startswith(FOLDER) and resource.name.endswith(".json"):
-            yield Rendered(f"arguments of {resource.service}", resource.where, _arguments(text))
+        if (spec := spec_of(resource)) is not None:
+            yield Rendered(f"arguments of {resource.service}", resource.where, _arguments(spec["argv"]))
 
 
 def _text(resource: Resource) -> str | None:
@@ -53,10 +49,10 @@ def _text(resource: Resource) -> str | None:
     return str(content) if isinstance(content, (str, Secret)) else None
 
 
-def _arguments(spec: str) -> str:
+def _arguments(argv: Iterable[str]) -> str:
     """The argument list inside the container, an option a line, quoted for a shell."""
     lines: list[str] = []
-    for word in json.loads(spec)["argv"]:
+    for word in argv:
         if word.startswith("--") or not lines:
             lines.append(shlex.quote(word))
         else:

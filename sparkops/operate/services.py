@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.limit import select
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
 
@@ -26,7 +27,7 @@ class Rank:
 
 def ranks(inventory: Inventory) -> Iterator[Rank]:
     """Every rank of every service that is not retired, in the inventory's order. Offline; no secret is read."""
-    compiled = build(inventory)
+    compiled = compile_inventory(inventory)
     for service in inventory.services.values():
         if service.state == "retired":
             continue
@@ -69,7 +70,7 @@ def selected(inventory: Inventory, services: Sequence[str], limit: Sequence[str]
     if not services and not limit:
         raise InventoryError("no service is named", hint="name the services, or the nodes by --limit; `all` are all")
     known = [name for name, each in inventory.services.items() if each.state != "retired"]
-    nodes = set(inventory.limit(limit or None))
+    nodes = set(select(inventory, limit or None))
     found = tuple(
         name for name in services or known if name not in known or nodes & set(inventory.services[name].nodes)
     )

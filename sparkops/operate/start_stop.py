@@ -1,30 +1,26 @@
 """Starting, stopping and restarting services: whole replica groups at once, under the nodes' locks.
 
-It is the road again, for two things per node only: the unit, which shall run or not, and the probe, which shall answer.
+A run of two resources per node: the unit, which shall run or not, and the probe, which shall answer.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from sparkops.core import events
-from sparkops.core.errors import ConvergeFailed, SparkopsError
+from sparkops.core.errors import ConvergeFailed
+from sparkops.core.plan import Step
 from sparkops.core.report import Report
 from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
-from sparkops.operate.connect import reach
 from sparkops.operate.services import Rank
-from sparkops.reconcile import schedule
-from sparkops.reconcile.fleet import THREADS, Fleet
-from sparkops.reconcile.history import KIND, actor, by_node, record
-from sparkops.reconcile.observe import observe
-from sparkops.reconcile.plan import Observations, build
-from sparkops.reconcile.run import endpoints
+from sparkops.reconcile.fleet import THREADS
+from sparkops.reconcile.planning import RunOptions
+from sparkops.reconcile.run import run
 from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
 
@@ -44,37 +40,32 @@ def switch(
     stop: threading.Event | None = None,
 ) -> Report:
     """Bring all ranks there; with `wait` until they answer. Raises LockBusy, ConvergeFailed with nothing touched."""
-    started = time.monotonic()
     resources = things(verb, chosen, wait)
-    nodes = list(dict.fromkeys(rank.node for rank in chosen))
-    name = f"{verb} {' '.join(dict.fromkeys(rank.service for rank in chosen))}"
-    kinds = {KIND, *(each.kind for each in resources)}
-    with reach(inventory, nodes, kinds, connections, listener=listener, jobs=jobs) as fleet:
-        _lock(fleet, nodes, name)
-        seen = observe(fleet, resources, listener=listener)
-        if verb != "stop":
-            _refuse_missing(resources, seen)
-        plan = build(
-            resources,
-            seen,
-            today=datetime.datetime.now(datetime.timezone.utc).date(),
-            replace=frozenset(each.id for each in resources if each.kind == "unit" and verb == "restart"),
-        )
-        stopping = stop or threading.Event()
-        results = schedule.run(plan, resources, fleet, facts=seen.facts, stop=stopping, listener=listener)
-        if plan.steps:
-            record(fleet, inventory, name, by_node(plan.steps, results), reason=reason, listener=listener)
-        fleet.unlock()
-    return Report(
-        command=verb,
-        cluster=inventory.cluster,
-        inventory=str(inventory.path),
-        plan=plan,
-        results=results,
-        endpoints={} if verb == "stop" else _endpoints(inventory, chosen),
-        seconds=time.monotonic() - started,
-        interrupted=any(result.outcome == "interrupted" for result in results),
+
+    def agree(report: Report) -> bool:
+        _refuse_missing(report.plan.steps)
+        return True
+
+    report = run(
+        resources,
+        RunOptions(
+            command=verb,
+            inventory=inventory,
+            connections=connections,
+            secrets=Secrets(),
+            title=f"{verb} {' '.join(dict.fromkeys(rank.service for rank in chosen))}",
+            reason=reason,
+            agree=agree,
+            replace=frozenset(each.id for each in resources if isinstance(each, Unit) and verb == "restart"),
+            declared=False,
+            listener=listener,
+            jobs=jobs,
+            stop=stop or threading.Event(),
+        ),
     )
+    services = {rank.service for rank in chosen} if verb != "stop" else set()
+    shown = {service: url for service, url in report.endpoints.items() if service in services}
+    return dataclasses.replace(report, endpoints=shown)
 
 
 def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ...]:
@@ -107,21 +98,11 @@ def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ..
     return tuple(found)
 
 
-def _lock(fleet: Fleet, nodes: Sequence[str], name: str) -> None:
-    """The locks of all nodes that answer. What keeps the others from answering is told by the plan."""
-    opened: Mapping[str, SparkopsError | None] = fleet.each(nodes, lambda node, session: None)
-    fleet.lock([node for node, answer in opened.items() if answer is None], actor(name))
-
-
-def _refuse_missing(resources: Sequence[Resource], seen: Observations) -> None:
-    for each in resources:
-        found = seen.found.get(each.id)
-        if isinstance(each, Unit) and isinstance(found, Mapping) and not found.get("exists"):
+def _refuse_missing(steps: Iterable[Step]) -> None:
+    for step in steps:
+        if step.kind == Unit.kind and not (step.before or {}).get("exists"):
             raise ConvergeFailed(
-                f"there is no unit {each.name}", where=each.node, hint="sparkops apply brings it and starts it"
+                f"there is no unit {step.id.split()[1]}",
+                where=step.node,
+                hint="run `sparkops apply`: it creates the unit",
             )
-
-
-def _endpoints(inventory: Inventory, chosen: Sequence[Rank]) -> dict[str, str]:
-    services = {rank.service for rank in chosen}
-    return {name: url for name, url in endpoints(inventory, tuple(inventory.nodes)).items() if name in services}

@@ -4,7 +4,7 @@
 started from it again; in a process that was started from installed files, they are read from there.
 """
 
-import base64
+import binascii
 import json
 import os
 import zlib
@@ -12,9 +12,9 @@ import zlib
 SOURCES: dict[str, str] = {}
 
 _LOADER = """
-import base64, json, sys, zlib
+import binascii, json, sys, zlib
 from importlib.machinery import ModuleSpec
-S = json.loads(zlib.decompress(base64.b64decode(P)))
+S = json.loads(zlib.decompress(binascii.a2b_base64(P)))
 class Sources:
     def find_spec(self, name, path=None, target=None):
         if name in S:
@@ -42,7 +42,7 @@ def program(module: str, function: str) -> bytes:
 
 def build(sources: dict[str, str], module: str, function: str) -> bytes:
     """The program for these sources; `sources` maps module names to texts, packages included."""
-    packed = base64.b64encode(zlib.compress(json.dumps(sources).encode(), 6))
+    packed = binascii.b2a_base64(zlib.compress(json.dumps(sources).encode(), 6), newline=False)
     return f"P = {packed!r}\n{_LOADER}\nimport {module}\nsys.modules[{module!r}].{function}()\n".encode()
 
 

@@ -114,12 +114,6 @@ def _records(answer: Any) -> Observed:
     return found
 
 
-def observe_one(session: Session, resource: Resource) -> Observed:
-    """One resource, asked again just before it is acted on."""
-    answers, _ = _ask(session, [resource])
-    return unpack(answers[resource.id]) if resource.id in answers else Unknown("the worker did not answer for it")
-
-
 def _ask(
     session: Session, resources: Sequence[Resource], more: Sequence[list[Any]] = ()
 ) -> tuple[Mapping[str, Any], str]:

@@ -6,7 +6,6 @@ while it is what sparkops put there; everything else is told and left. It must n
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -153,11 +152,14 @@ def _before(orphan: Orphan, going: Sequence[Orphan], declared: Sequence[Resource
         )
 
 
-def behind(declared: Sequence[Resource], gone: Sequence[Resource], orphans: Iterable[Orphan]) -> tuple[Resource, ...]:
-    """The declared resources, each after the orphan that is in its way: on its port, or at its path."""
+def edges(
+    declared: Sequence[Resource], gone: Sequence[Resource], orphans: Iterable[Orphan]
+) -> dict[str, tuple[str, ...]]:
+    """The declared resources that come after orphans which are in their way: on their port, or at their path."""
     ids = {each.id for each in gone}
     going = [each for each in orphans if each.id in ids]
-    return tuple(_after(each, tuple(other.id for other in going if _in_the_way(other, each))) for each in declared)
+    found = {each.id: tuple(other.id for other in going if _in_the_way(other, each)) for each in declared}
+    return {id: after for id, after in found.items() if after}
 
 
 def _in_the_way(orphan: Orphan, resource: Resource) -> bool:
@@ -166,14 +168,6 @@ def _in_the_way(orphan: Orphan, resource: Resource) -> bool:
     if orphan.kind == "unit":
         return orphan.port is not None and orphan.port == getattr(resource, "port", None) and resource.kind == "unit"
     return orphan.name == resource.name and resource.kind in PATHS
-
-
-def _after(resource: Resource, more: tuple[str, ...]) -> Resource:
-    if not more:
-        return resource
-    found = copy.copy(resource)
-    object.__setattr__(found, "after", (*resource.after, *more))
-    return found
 
 
 def judged(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from typing import Any
 
+from sparkops.core import graph
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Plan, Step, Violation
+from sparkops.core.plan import Orphan, Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.inventory.inventory import Accept, accepting
 from sparkops.reconcile.diff import Difference, diff
@@ -31,46 +31,82 @@ class Observations:
     machines: Mapping[str, str] = field(default_factory=dict)
 
 
-def ordered(resources: Iterable[Resource]) -> tuple[Resource, ...]:
-    """The resources so that each stands after those that it is `after`. Raises InventoryError for a cycle."""
+def ordered(
+    resources: Iterable[Resource], edges: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> tuple[tuple[Resource, tuple[str, ...]], ...]:
+    """The resources, each with what it comes after and behind that. Raises InventoryError for a cycle."""
     by_id = {resource.id: resource for resource in resources}
-    graph = {resource.id: [each for each in resource.after if each in by_id] for resource in by_id.values()}
+    after = {id: (*resource.after, *edges.get(id, ())) for id, resource in by_id.items()}
     try:
-        return tuple(by_id[each] for each in TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        circle = " → ".join(error.args[1])
-        raise InventoryError(f"these wait for each other: {circle}", hint="take out one `after`") from None
+        return tuple((by_id[id], after[id]) for id in graph.ordered(after))
+    except graph.Cycle as error:
+        raise InventoryError(str(error), hint="take one of them out of an after:") from None
 
 
-def build(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What `resources` come to beside what was `seen`, in an order that respects the steps' needs."""
+
+    resources: tuple[Resource, ...]
+    seen: Observations
+    steps: tuple[Step, ...]
+    violations: tuple[Violation, ...]
+    unknown: Mapping[str, Unknown]
+    blocked: Mapping[str, str]
+    notices: tuple[str, ...]
+
+    def plan(
+        self,
+        *,
+        nodes: Sequence[str] = (),
+        total: int | None = None,
+        notices: Sequence[str] | None = None,
+        unknown: Mapping[str, Unknown] = MappingProxyType({}),
+        orphans: Sequence[Orphan] = (),
+    ) -> Plan:
+        """The plan, with what is known beside the comparison. `total` and `notices` take the place of its own."""
+        return Plan(
+            steps=self.steps,
+            violations=self.violations,
+            unknown={**self.unknown, **unknown},
+            unreachable=self.seen.unreachable,
+            blocked=self.blocked,
+            notices=tuple(self.notices if notices is None else notices),
+            nodes=tuple(dict.fromkeys([*(resource.node for resource in self.resources), *nodes])),
+            total=len(self.resources) if total is None else total,
+            orphans=tuple(orphans),
+        )
+
+
+def compare(
     resources: Sequence[Resource],
     seen: Observations,
     *,
     accept: Sequence[Accept] = (),
     today: datetime.date,
-    notices: Sequence[str] = (),
     replace: Collection[str] = (),
-    judged: Mapping[str, Sequence[Violation]] = MappingProxyType({}),
+    violations: Mapping[str, Sequence[Violation]] = MappingProxyType({}),
     left: Collection[str] = (),
-) -> Plan:
-    """The plan for these resources. `today` decides which `accept` entries have run out.
+    edges: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Comparison:
+    """Compare these resources with what was seen. `today` decides which `accept` entries have run out.
 
-    The things with the ids in `replace` are made anew, whether they differ or not. `judged` holds violations that no
+    The things with the ids in `replace` are made anew, whether they differ or not. `violations` holds those that no
     kind knows of, by resource id: they block that resource too. `left` holds the ids of what is not to be removed.
+    `edges` maps ids to those that they come after beside their own `after`.
     """
-    builder = _Builder(seen, {each.id: each for each in accept}, today, replace, judged, left)
+    builder = _Builder(seen, {each.id: each for each in accept}, today, replace, violations, left)
     builder.judge_nodes()
-    for resource in ordered(resources):
-        builder.add(resource)
-    return Plan(
+    for resource, after in ordered(resources, edges):
+        builder.add(resource, after)
+    return Comparison(
+        resources=tuple(resources),
+        seen=seen,
         steps=tuple(builder.steps.values()),
         violations=tuple(builder.violations),
         unknown=builder.unknown,
-        unreachable=seen.unreachable,
         blocked=builder.blocked,
-        notices=(*notices, *builder.notices),
-        nodes=tuple(dict.fromkeys(resource.node for resource in resources)),
-        total=len(resources),
+        notices=tuple(builder.notices),
     )
 
 
@@ -92,12 +128,12 @@ class _Builder:
         accept: Mapping[str, Accept],
         today: datetime.date,
         replace: Collection[str],
-        judged: Mapping[str, Sequence[Violation]],
+        violations_by_id: Mapping[str, Sequence[Violation]],
         left: Collection[str],
     ) -> None:
         self.seen = seen
         self.replace = replace
-        self.judged = judged
+        self.violations_by_id = violations_by_id
         self.left = left
         self.accept = accept
         self.today = today
@@ -117,13 +153,13 @@ class _Builder:
             if machine and others:
                 self._held[node] = self._judge(_one_machine(node, others))
 
-    def add(self, resource: Resource) -> None:
-        needs = tuple(dict.fromkeys(each for up in resource.after for each in self._upstream(up)))
+    def add(self, resource: Resource, after: Sequence[str]) -> None:
+        needs = tuple(dict.fromkeys(each for up in after for each in self._upstream(up)))
         self._needs[resource.id] = needs
         barrier = self._held.get(resource.node, "")
-        barrier = barrier or next((self._barrier[up] for up in resource.after if up in self._barrier), "")
+        barrier = barrier or next((self._barrier[up] for up in after if up in self._barrier), "")
         barrier = barrier or self._silent_peer(resource)
-        barrier = barrier or self._judge(*self.judged.get(resource.id, ()))
+        barrier = barrier or self._judge(*self.violations_by_id.get(resource.id, ()))
         compared = self._understood(resource, needs)
         own = self._judge(*compared.violations)
         self.notices += compared.notices

@@ -1,142 +1,156 @@
-"""One look at all nodes and what follows from it: observations, orphans and the plan; and the records of claims kept.
+"""Observe all nodes and plan: observe → orphans → checks → compare → transfers → the plan, each phase a value.
 
 It must not know how a plan is carried out.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from sparkops.compile.compiler import Compiled
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
-from sparkops.core.plan import Plan
+from sparkops.core.plan import Orphan, Plan
+from sparkops.core.report import Command, Report
 from sparkops.core.states import Unknown
 from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.secrets import Secrets
+from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.reconcile import orphans, transfers
-from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.observe import CLAIMS, observe
-from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.fleet import THREADS, Fleet
+from sparkops.reconcile.observe import observe
+from sparkops.reconcile.plan import Observations, compare
+from sparkops.reconcile.plan_file import SavedPlan
 from sparkops.reconcile.targets import address
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
 
 
-class Run(Protocol):
-    """What a look has to know of a run."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a run goes by beside its resources.
 
-    @property
-    def inventory(self) -> Inventory: ...
-    @property
-    def compiled(self) -> Compiled: ...
-    @property
-    def listener(self) -> events.Listener: ...
-    @property
-    def prune(self) -> bool: ...
-    @property
-    def replace(self) -> frozenset[str]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What was seen and what follows: `resources` with the orphans to remove, `notes` for the records of claims.
-
-    `upstreams` says by id which of them get their content from another node.
+    title: the command as locks and the nodes' history name it; `reason`: why, in the user's words, for the history.
+    agree: is shown the plan and answers whether to carry it out; None leaves the run at the plan.
+    saved: the plan beyond which nothing is done.
+    replace: ids of things to make anew though they may be as declared; prune: remove what is no longer declared.
+    declared: whether the resources are what the inventory declares: then they are claimed on the nodes.
+    modules: worker modules beside those of the kinds.
+    whole: all nodes of the inventory where nothing of it was left out: they are asked even where they have nothing
+        to declare, and what else this cluster claims there is an orphan.
+    stop: set by the first Ctrl-C.
     """
 
+    command: Command
+    inventory: Inventory
+    connections: Connections
+    secrets: Secrets
+    title: str = ""
+    reason: str = ""
+    agree: Callable[[Report], bool] | None = None
+    saved: SavedPlan | None = None
+    replace: frozenset[str] = frozenset()
+    prune: bool = False
+    declared: bool = True
+    modules: frozenset[str] = frozenset()
+    whole: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    listener: events.Listener = events.silent
+    jobs: int = THREADS
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def retired(self, node: str, service: str | None) -> bool:
+        """Whether a node, or a service on it, is declared retired."""
+        declared = self.inventory.services.get(service) if service else None
+        return self.inventory.nodes[node].state == "retired" or (declared is not None and declared.state == "retired")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan, the `resources` that it is of (with the orphans to remove) and the facts that they were compared by.
+
+    `upstreams` says by id which resources get their content from another node.
+    `claims` is what the node's records of claims lack or have too much, by node: the arguments of `claimed.note`.
+    """
+
+    plan: Plan
     resources: tuple[Resource, ...]
     upstreams: Mapping[str, Upstream]
-    seen: Observations
-    plan: Plan
-    notes: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Mapping[str, object] | Unknown]
+    claims: Mapping[str, Mapping[str, object]]
 
 
-def asked(compiled: Compiled) -> tuple[str, ...]:
-    """The nodes to ask also where they have nothing to declare: all, when nothing of the inventory was left out."""
-    return compiled.nodes if compiled.whole else ()
+def observe_and_plan(
+    fleet: Fleet, resources: Sequence[Resource], unprepared: Mapping[str, Unknown], options: RunOptions, *, quiet: bool
+) -> Planned:
+    """Ask all nodes once, and plan. Orphans that are to be removed are asked for in a second call, so only then.
 
-
-def kinds_needed(run: Run) -> set[str]:
-    """The worker's modules beside those of the declared kinds."""
-    states = [each.state for each in run.inventory.nodes.values()]
-    states += [each.state for each in run.inventory.services.values()]
-    return {CLAIMS, *(orphans.REMOVED if run.prune or "retired" in states else ())}
-
-
-def look(
-    run: Run,
-    fleet: Fleet,
-    resources: Sequence[Resource],
-    unprepared: Mapping[str, Unknown],
-    *,
-    acting: bool = False,
-    again: bool = False,
-) -> View:
-    """Ask all nodes, and plan. Orphans that are to be removed are asked for in a second call, so only then.
-
-    `acting` also gets what `notes` needs; `again` tells nobody of the look.
+    With `quiet` no event tells of it.
     """
-    whole = run.compiled.whole
+    acting = options.agree is not None
     seen = observe(
         fleet,
         resources,
         unprepared=unprepared,
-        listener=events.silent if again else run.listener,
-        nodes=asked(run.compiled),
-        claims={"strays": whole, "whole": acting},
+        listener=events.silent if quiet else options.listener,
+        nodes=options.whole,
+        claims={"strays": bool(options.whole), "whole": acting} if options.declared else None,
     )
-    found = orphans.find(resources, seen, retired=lambda *place: _retired(run.inventory, *place)) if whole else ()
-    gone = orphans.removed(found, resources, prune=run.prune)
-    if gone:
-        more = observe(fleet, gone)
-        silent = {**seen.unreachable, **more.unreachable}
-        seen = dataclasses.replace(seen, found={**seen.found, **more.found}, unreachable=silent)
-    going = {each.id for each in gone}
-    staying = tuple(each for each in found if each.id not in going)
-    all_resources = (*orphans.behind(resources, gone, found), *gone)
-    judged, left = orphans.judged(resources, seen, staying)
-    plan = build(
-        all_resources,
+    found = orphans.find(resources, seen, retired=options.retired) if options.whole else ()
+    removed = orphans.removed(found, resources, prune=options.prune)
+    if removed:
+        seen = _joined(seen, observe(fleet, removed))
+    staying = _without(found, removed)
+    violations, shared = orphans.judged(resources, seen, staying)
+    compared = compare(
+        (*resources, *removed),
         seen,
-        accept=run.inventory.accept,
+        accept=options.inventory.accept,
         today=datetime.datetime.now(datetime.timezone.utc).date(),
-        notices=(*run.compiled.notices, *(f"{each} stays: another cluster uses it" for each in sorted(left))),
-        replace=run.replace,
-        judged=judged,
-        left=left,
+        replace=options.replace,
+        violations=violations,
+        left=shared,
+        edges=orphans.edges(resources, removed, found),
     )
-    dark = {f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)}
-    plan = dataclasses.replace(
-        plan,
-        unknown={**plan.unknown, **dark},
-        nodes=tuple(dict.fromkeys([*plan.nodes, *asked(run.compiled)])),
+    upstreams, sources = transfers.arrange(
+        compared, (*resources, *removed), seen, lambda node: address(options.inventory, fleet.targets[node])
+    )
+    plan = compared.plan(
+        nodes=options.whole,
         total=len(resources),
+        notices=(
+            *options.notices,
+            *(f"{each} stays: another cluster uses it" for each in sorted(shared)),
+            *compared.notices,
+            *sources,
+        ),
+        unknown={f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)},
         orphans=staying,
     )
-    upstreams, ways = transfers.arrange(
-        plan, all_resources, seen, lambda node: address(run.inventory, fleet.targets[node])
-    )
-    plan = dataclasses.replace(plan, notices=(*plan.notices, *ways))
-    notes = orphans.notes(resources, seen, plan, prune=run.prune) if acting else {}
-    return View(resources=all_resources, upstreams=upstreams, seen=seen, plan=plan, notes=notes)
+    claims = orphans.notes(resources, seen, plan, prune=options.prune) if acting else {}
+    return Planned(plan=plan, resources=(*resources, *removed), upstreams=upstreams, facts=seen.facts, claims=claims)
 
 
-def _retired(inventory: Inventory, node: str, service: str | None) -> bool:
-    declared = inventory.services.get(service) if service else None
-    return inventory.nodes[node].state == "retired" or (declared is not None and declared.state == "retired")
+def _joined(seen: Observations, more: Observations) -> Observations:
+    silent = {**seen.unreachable, **more.unreachable}
+    return replace(seen, found={**seen.found, **more.found}, unreachable=silent)
 
 
-def note(fleet: Fleet, view: View) -> Plan:
-    """Bring the records of claims up to date; the plan, with what could not be noted among its notices."""
+def _without(found: Iterable[Orphan], removed: Iterable[Resource]) -> tuple[Orphan, ...]:
+    going = {each.id for each in removed}
+    return tuple(each for each in found if each.id not in going)
+
+
+def write_claims(fleet: Fleet, planned: Planned, listener: events.Listener) -> None:
+    """Bring the records of claims up to date; a node where that fails is told of by a Notice."""
 
     def write(node: str, session: Session) -> None:
-        session.call("claimed.note", {**(session.claims or {}), **view.notes[node]}, timeout=30)
+        session.call("claimed.note", {**(session.claims or {}), **planned.claims[node]}, timeout=30)
 
-    answers = fleet.each([node for node in view.notes if node not in fleet.failed], write)
-    failed = [f"{node}: {error.what}" for node, error in answers.items() if isinstance(error, SparkopsError)]
-    return dataclasses.replace(view.plan, notices=(*view.plan.notices, *failed))
+    answers = fleet.each([node for node in planned.claims if node not in fleet.failed], write)
+    for node, error in answers.items():
+        if isinstance(error, SparkopsError):
+            listener(events.Notice(node=node, text=f"{node}: what is as declared is not claimed yet: {error.what}"))

@@ -1,157 +1,134 @@
-"""The road, once: compile → observe → diff → plan, and for an apply → lock → observe again → converge → report.
+"""The one road: observe → plan, and where it is agreed to → lock → observe again → converge → record → Report.
 
-`plan` and `drift` leave it at the plan; there is no second path that could disagree with the first.
+What commands differ in is which resources they choose, and their RunOptions.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sparkops.compile.compiler import Compiled
 from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
 from sparkops.core.report import Report
 from sparkops.inventory.inventory import Inventory, Node
-from sparkops.inventory.secrets import Secrets
 from sparkops.nodes import bundle
-from sparkops.nodes.connect import Connections
 from sparkops.nodes.ssh.config import SSHConfigs
 from sparkops.nodes.target import Target
-from sparkops.reconcile import schedule
-from sparkops.reconcile.fleet import THREADS, Fleet
+from sparkops.reconcile import orphans, schedule
+from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
-from sparkops.reconcile.observe import FACTS, needs_facts, prepare
-from sparkops.reconcile.plan_file import SavedPlan
-from sparkops.reconcile.planning import View, asked, kinds_needed, look, note
+from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare
+from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.targets import targets
 from sparkops.resources.resource import Resource
 
-Command = Literal["plan", "drift", "apply"]
 
+def run(resources: Sequence[Resource], options: RunOptions) -> Report:
+    """Bring these resources into their declared state, or only plan it.
 
-@dataclass(frozen=True, kw_only=True)
-class Road:
-    """What one run goes by: the compiled inventory and how to reach its nodes. `stop` is set by the first Ctrl-C.
-
-    `replace` are the ids of things to make anew, `reason` is what the person says why; it goes into the nodes' history.
-    With `prune` an apply removes what is no longer declared.
+    Raises LockBusy, Stale where a saved plan no longer holds, ConvergeFailed: in all cases nothing was touched.
     """
+    started = time.monotonic()
 
-    inventory: Inventory
-    compiled: Compiled
-    connections: Connections
-    secrets: Secrets
-    listener: events.Listener = events.silent
-    jobs: int = THREADS
-    stop: threading.Event = field(default_factory=threading.Event)
-    replace: frozenset[str] = frozenset()
-    reason: str = ""
-    prune: bool = False
-
-    def look(self, command: Literal["plan", "drift"]) -> Report:
-        """The plan, and nothing is touched."""
-        started = time.monotonic()
-        resources, unprepared = prepare(self.compiled.resources)
-        with self._fleet(resources) as fleet:
-            view = look(self, fleet, resources, unprepared)
-        return self._report(command, view.plan, started)
-
-    def apply(self, agree: Callable[[Report], bool], saved: SavedPlan | None = None) -> Report:
-        """Bring the nodes into the declared state. `agree` is shown the plan and answers whether to go on.
-
-        With a `saved` plan nothing is begun that is not in it. Raises Stale where it no longer holds.
-        """
-        started = time.monotonic()
-        resources, unprepared = prepare(self.compiled.resources)
-        with self._fleet(resources, KIND) as fleet:
-            view = look(self, fleet, resources, unprepared, acting=True)
-            plan = view.plan
-            if saved is not None:
-                saved.refuse_other_steps(plan)
-            agreed = agree(self._report("apply", plan, started))
-            if not plan.steps:
-                return self._report("apply", self._claim(fleet, view), started)
-            if not agreed:
-                return self._report("apply", plan, started, declined=True)
-            touched = {step.node for step in plan.steps} | view.notes.keys()
-            fleet.lock(sorted(touched - plan.held - fleet.failed.keys()), actor(self._name()))
-            view = look(self, fleet, resources, unprepared, acting=True, again=True)
-            again = view.plan
-            if saved is not None:
-                saved.refuse_other_steps(again)
-            else:
-                self._refuse_surprise(plan, again)
-            again = note(fleet, view)
-            results = schedule.run(
-                again,
-                view.resources,
-                fleet,
-                facts=view.seen.facts,
-                stop=self.stop,
-                listener=self.listener,
-                bound=saved is not None,
-                upstreams=view.upstreams,
-            )
-            done = by_node(again.steps, results)
-            record(fleet, self.inventory, self._name(), done, reason=self.reason, listener=self.listener)
-            fleet.unlock()
-            stopped = any(result.outcome == "interrupted" for result in results)
-            return self._report("apply", again, started, results=results, interrupted=stopped)
-
-    def _claim(self, fleet: Fleet, view: View) -> Plan:
-        """Claim what is right already. Where that can't be done it is said: the nodes are as declared all the same."""
-        if not view.notes:
-            return view.plan
-        try:
-            fleet.lock(sorted(view.notes.keys() - fleet.failed.keys()), actor(self._name()))
-        except SparkopsError as error:
-            return replace(view.plan, notices=(*view.plan.notices, f"not claimed yet: {error.what}"))
-        plan = note(fleet, view)
-        fleet.unlock()
-        return plan
-
-    def _fleet(self, resources: Sequence[Resource], *more: str) -> Fleet:
-        kinds = {*more, *(resource.kind for resource in resources), *kinds_needed(self)}
-        if needs_facts(resources):
-            kinds.add(FACTS)
-        nodes = {*asked(self.compiled), *(resource.node for resource in resources)}
-        return Fleet(
-            {name: target for name, target in targets(self.inventory, self.secrets).items() if name in nodes},
-            cluster=self.inventory.cluster,
-            connections=self.connections,
-            program=bundle.kinds_bundle(kinds),
-            listener=self.listener,
-            jobs=self.jobs,
-        )
-
-    def _report(self, command: Command, plan: Plan, started: float, **more: Any) -> Report:
+    def report(plan: Plan, **more: Any) -> Report:
         return Report(
-            command=command,
-            cluster=self.inventory.cluster,
-            inventory=str(self.inventory.path),
+            command=options.command,
+            cluster=options.inventory.cluster,
+            inventory=str(options.inventory.path),
             plan=plan,
-            endpoints=endpoints(self.inventory, plan.nodes),
+            endpoints=endpoints(options.inventory, plan.nodes),
             seconds=time.monotonic() - started,
             **more,
         )
 
-    def _name(self) -> str:
-        return f"apply {self.inventory.path.name}"
+    prepared, unprepared = prepare(resources)
+    with _fleet(prepared, options) as fleet:
+        planned = observe_and_plan(fleet, prepared, unprepared, options, quiet=False)
+        if options.agree is None:
+            return report(planned.plan)
+        if options.saved is not None:
+            options.saved.refuse_other_steps(planned.plan)
+        agreed = options.agree(report(planned.plan))
+        if not planned.plan.steps:
+            _claim(fleet, planned, options)
+            return report(planned.plan)
+        if not agreed:
+            return report(planned.plan, declined=True)
+        touched = {step.node for step in planned.plan.steps} | planned.claims.keys()
+        fleet.lock(sorted(touched - planned.plan.held - fleet.failed.keys()), actor(options.title))
+        again = observe_and_plan(fleet, prepared, unprepared, options, quiet=True)
+        if options.saved is not None:
+            options.saved.refuse_other_steps(again.plan)
+        else:
+            _refuse_interruptions(planned.plan, again.plan)
+        return report(again.plan, **_carry_out(fleet, again, options))
 
-    def _refuse_surprise(self, shown: Plan, now: Plan) -> None:
-        """What interrupts service and was not in the plan that was agreed to is not done."""
-        agreed = {step.id for step in shown.disruptive}
-        new = [step.id for step in now.disruptive if step.id not in agreed]
-        if new:
-            raise ConvergeFailed(
-                f"the nodes changed after the plan was shown; it would now also interrupt {', '.join(new)}",
-                hint="nothing was touched; run again to see the new plan",
-            )
+
+def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str, Any]:
+    """Claim, converge and record, under the nodes' locks; what the report says of it."""
+    write_claims(fleet, planned, options.listener)
+    results = schedule.run(
+        planned.plan,
+        planned.resources,
+        fleet,
+        facts=planned.facts,
+        stop=options.stop,
+        listener=options.listener,
+        saved=options.saved is not None,
+        upstreams=planned.upstreams,
+    )
+    steps = by_node(planned.plan.steps, results)
+    record(fleet, options.inventory, options.title, steps, reason=options.reason, listener=options.listener)
+    fleet.unlock()
+    return {"results": results, "interrupted": any(result.outcome == "interrupted" for result in results)}
+
+
+def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
+    """Claim what is right already. Where that can't be done it is said: the nodes are as declared all the same."""
+    if not planned.claims:
+        return
+    try:
+        fleet.lock(sorted(planned.claims.keys() - fleet.failed.keys()), actor(options.title))
+    except SparkopsError as error:
+        options.listener(events.Notice(text=f"what is as declared is not claimed yet: {error.what}"))
+        return
+    write_claims(fleet, planned, options.listener)
+    fleet.unlock()
+
+
+def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
+    kinds = {*options.modules, *(resource.kind for resource in resources)}
+    if options.declared:
+        states = [each.state for each in options.inventory.nodes.values()]
+        states += [each.state for each in options.inventory.services.values()]
+        kinds |= {CLAIMS, *(orphans.REMOVED if options.prune or "retired" in states else ())}
+    if options.agree is not None:
+        kinds.add(KIND)
+    if needs_facts(resources):
+        kinds.add(FACTS)
+    nodes = {*options.whole, *(resource.node for resource in resources)}
+    return Fleet(
+        {name: target for name, target in targets(options.inventory, options.secrets).items() if name in nodes},
+        cluster=options.inventory.cluster if options.declared else "",
+        connections=options.connections,
+        program=bundle.kinds_bundle(kinds),
+        listener=options.listener,
+        jobs=options.jobs,
+    )
+
+
+def _refuse_interruptions(shown: Plan, now: Plan) -> None:
+    """What interrupts service and was not in the plan that was agreed to is not done."""
+    agreed = {step.id for step in shown.disruptive}
+    new = [step.id for step in now.disruptive if step.id not in agreed]
+    if new:
+        raise ConvergeFailed(
+            f"the nodes changed after the plan was shown; it would now also interrupt {', '.join(new)}",
+            hint="nothing was touched; run again to see the new plan",
+        )
 
 
 def endpoints(inventory: Inventory, nodes: Sequence[str]) -> Mapping[str, str]:

@@ -1,7 +1,8 @@
 """Carry out the steps of a plan: each as soon as what it needs is done, several at once, all nodes side by side.
 
-A failed, unknown or blocked step takes down only what needs it. Before a step whose ground has moved in this run, the
-resource is looked at again: what is seen then decides, not what the plan remembered.
+A failed, unknown or blocked step takes down only what needs it. The worker compares each thing with the plan's `before`
+once more as it begins; where an earlier step of the run, or a person, has changed it, the answer carries what is there
+now, and the step is planned anew from that.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sparkops.core import events
-from sparkops.core.errors import ConnectionFailed, Interrupted, NodeError, SparkopsError
+from sparkops.core.errors import Changed, ConnectionFailed, ConvergeFailed, Interrupted, NodeError, SparkopsError
+from sparkops.core.graph import reachable
 from sparkops.core.plan import Plan, Step
 from sparkops.core.report import Outcome, Result
-from sparkops.core.states import Observed, Unknown
+from sparkops.core.states import Observed, Pending, Unknown, resolve
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.observe import observe_one
 from sparkops.reconcile.plan import step_for
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
@@ -30,8 +32,8 @@ PER_NODE = 4
 class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
-    `bound` says that the plan was saved and is not to be gone beyond: what no earlier step can have moved must still be
-    as it says.
+    `saved` says that the plan was saved: what no earlier step of it can have changed must still be as it says.
+    `upstreams` says by id which resources get their content from another node.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Schedule:
         facts: Mapping[str, Mapping[str, Any] | Unknown],
         stop: threading.Event,
         listener: events.Listener = events.silent,
-        bound: bool = False,
+        saved: bool = False,
         upstreams: Mapping[str, Upstream],
     ) -> None:
         self.plan = plan
@@ -52,7 +54,7 @@ class Schedule:
         self.facts = facts
         self.stop = stop
         self.listener = listener
-        self.bound = bound
+        self.saved = saved
         self.upstreams = upstreams
         self.results: dict[str, Result] = {}
         self._planned = {step.id for step in plan.steps}
@@ -117,8 +119,9 @@ class Schedule:
         self.listener(events.StepStarted(node=step.node, id=step.id, action=step.action))
         outcome: Outcome = "done"
         why, hint, detail = "", "", ""
+        found: Observed = None
         try:
-            why = self._bring(step)
+            found, why = self._bring(step)
             outcome = "failed" if why else "done"
         except Interrupted as error:
             outcome, why = "interrupted", error.what
@@ -131,63 +134,91 @@ class Schedule:
         except Exception as error:  # noqa: BLE001 - a defect in one step must not hide the results of the others
             outcome, why = "failed", f"a defect of sparkops: {type(error).__name__}: {error}"
         seconds = time.monotonic() - started
+        result = Result(
+            id=step.id,
+            node=step.node,
+            outcome=outcome,
+            seconds=seconds,
+            why=why,
+            hint=hint,
+            detail=detail,
+            found=found if isinstance(found, Mapping) else None,
+        )
         with self._changed:
             del self._running[step.id]
-            self._finish(
-                step,
-                Result(id=step.id, node=step.node, outcome=outcome, seconds=seconds, why=why, hint=hint, detail=detail),
-            )
+            self._finish(step, result)
             self._changed.notify()
 
-    def _bring(self, step: Step) -> str:
-        """Converge one resource and prove it; returns what is still wrong, or empty."""
+    def _bring(self, step: Step) -> tuple[Observed, str]:
+        """Converge one resource and prove it: what is there now, and what is still wrong or ""."""
         resource = self.resources[step.id]
+        try:
+            found = self._converge(resource, self._with_pending_values(resource, step))
+        except Changed as changed:
+            again = self._replanned(resource, step, changed)
+            if again is None:
+                return changed.found, ""
+            found = self._converge(resource, again)
+        return found, self._proof(resource, found)
+
+    def _converge(self, resource: Resource, step: Step) -> Observed:
         session = self.fleet.session(step.node)
-        now: Step | None = step
-        if step.needs and step.action != "verify" and not (self.bound and self._alone(step)):
-            found = observe_one(session, resource)
-            now = self._again(resource, found, step)
-            if self.bound and now is not None and now.changes != step.changes:
-                text = f"an earlier step moved it; compared anew, what differs is {', '.join(now.changes)}"
-                self.listener(events.Notice(node=step.node, text=f"{step.id}: {text}"))
-        if now is None:
-            return ""
-        upstream = self.upstreams.get(step.id) if now.after is not None else None
-        work = (upstream or resource).converge(session, now)
+        upstream = self.upstreams.get(step.id) if step.after is not None else None
+        work = (upstream or resource).converge(session, step)
         while True:
             try:
                 progress = next(work)
             except StopIteration as done:
-                return self._proof(resource, done.value)
+                found: Observed = done.value
+                return found
             self._tell(step, progress)
             if self.stop.is_set() and resource.leavable:
                 session.leave()
                 work.close()
                 raise Interrupted("left; it goes on by itself, and the next apply looks for it again")
 
-    def _alone(self, step: Step) -> bool:
-        """Whether no earlier step of this run can have moved the thing: then whoever did was not in the plan."""
-        by_id = {each.id: each for each in self.plan.steps}
-        open_ids, seen = [step.id], {step.id}
-        while open_ids:
-            here = open_ids.pop()
-            if not self.resources[here].contained:
-                return False
-            new = set(by_id[here].needs) - seen
-            seen |= new
-            open_ids += new
-        return True
+    def _with_pending_values(self, resource: Resource, step: Step) -> Step:
+        """The step with the values that earlier ones have brought about; those keys are compared anew by the worker."""
+        pending = {key for key, value in (step.after or {}).items() if isinstance(value, Pending)}
+        if not pending:
+            return step
+        before = None if step.before is None else {k: v for k, v in step.before.items() if k not in pending}
+        return replace(step, before=before, after=resolve(resource.desired(), self._facts(resource)))
 
-    def _again(self, resource: Resource, found: Observed, step: Step) -> Step | None:
-        difference = diff(resource, found, self.facts.get(resource.node, {}), replace=step.action == "replace")
+    def _replanned(self, resource: Resource, step: Step, changed: Changed) -> Step | None:
+        """The step from what is there now; None where that is as declared. Raises where it may not be gone on."""
+        by_run = self._changed_by_run(step)
+        if self.saved and not by_run:
+            raise changed
+        difference = diff(resource, changed.found, self._facts(resource), replace=step.action == "replace")
         if isinstance(difference, Unknown):
             raise SparkopsError(f"not touched, because its state is unknown: {difference.why}", where=resource.node)
         if difference is None:
             return None
-        return step_for(resource, difference, found, step.needs)
+        again = step_for(resource, difference, changed.found, step.needs)
+        if again.disruptive and not step.disruptive:
+            was = by_run and not resource.disrupts(step.before, again.after, again.changes)
+            if not was:
+                raise ConvergeFailed(
+                    f"it changed after the plan was shown, and would now interrupt {step.service or step.id}",
+                    where=step.node,
+                    hint="nothing was touched; run again to see the new plan",
+                )
+        if self.saved and again.changes != step.changes:
+            text = f"changed by an earlier step of this run; what differs now is {', '.join(again.changes)}"
+            self.listener(events.Notice(node=step.node, text=f"{step.id}: {text}"))
+        return again
+
+    def _changed_by_run(self, step: Step) -> bool:
+        """Whether an earlier step of this run can have changed the thing."""
+        earlier = reachable({each.id: each.needs for each in self.plan.steps}, step.id)
+        return bool(earlier) and not all(self.resources[each].contained for each in (step.id, *earlier))
+
+    def _facts(self, resource: Resource) -> Mapping[str, Any] | Unknown:
+        return self.facts.get(resource.node, {})
 
     def _proof(self, resource: Resource, found: Observed) -> str:
-        left = diff(resource, found, self.facts.get(resource.node, {}))
+        left = diff(resource, found, self._facts(resource))
         if left is None:
             return ""
         words = resource.explain(found)
@@ -225,11 +256,11 @@ def run(
     facts: Mapping[str, Mapping[str, Any] | Unknown],
     stop: threading.Event,
     listener: events.Listener = events.silent,
-    bound: bool = False,
+    saved: bool = False,
     upstreams: Mapping[str, Upstream] | None = None,
 ) -> tuple[Result, ...]:
     """Carry out `plan`; see Schedule."""
     by_id = {resource.id: resource for resource in resources}
     return Schedule(
-        plan, by_id, fleet, facts=facts, stop=stop, listener=listener, bound=bound, upstreams=upstreams or {}
+        plan, by_id, fleet, facts=facts, stop=stop, listener=listener, saved=saved, upstreams=upstreams or {}
     ).run()

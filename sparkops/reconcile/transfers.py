@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Plan, Step
-from sparkops.reconcile.plan import Observations
+from sparkops.reconcile.plan import Comparison, Observations
 from sparkops.reconcile.targets import Address
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
@@ -19,7 +19,7 @@ from sparkops.resources.transferable import Transferable
 
 
 def arrange(
-    plan: Plan, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
+    plan: Plan | Comparison, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
 ) -> tuple[Mapping[str, Upstream], tuple[str, ...]]:
     """The sources by the receiving resource's id, and notices. `address` is asked for sources only."""
     steps = {step.id: step for step in plan.steps}
@@ -48,7 +48,9 @@ def arrange(
     return upstreams, tuple(notices)
 
 
-def _groups(plan: Plan, resources: Iterable[Resource], steps: Mapping[str, Step]) -> Iterable[Sequence[Transferable]]:
+def _groups(
+    plan: Plan | Comparison, resources: Iterable[Resource], steps: Mapping[str, Step]
+) -> Iterable[Sequence[Transferable]]:
     """Those of one content each, with a step in the plan's order before the others."""
     order = {step.id: number for number, step in enumerate(plan.steps)}
     found: dict[tuple[str, str], list[Transferable]] = {}
@@ -59,7 +61,7 @@ def _groups(plan: Plan, resources: Iterable[Resource], steps: Mapping[str, Step]
 
 
 def _assigned(
-    group: Sequence[Transferable], steps: Mapping[str, Step], plan: Plan, seen: Observations
+    group: Sequence[Transferable], steps: Mapping[str, Step], plan: Plan | Comparison, seen: Observations
 ) -> Iterable[tuple[Transferable, Sequence[Transferable]]]:
     """Each source of one content with its receivers."""
     able = [each for each in group if each.id not in plan.blocked and each.node not in seen.unreachable]

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparkops.fit.decode import BANDWIDTH, CONTEXT
-from sparkops.fit.fit import Fit, Unjudged, verdict
-from sparkops.fit.memory import GIB
+from sparkops.fit.fit import Fit, NotEvaluated
+from sparkops.fit.memory import GIB, Budget
 from sparkops.fit.speeds import published
+from sparkops.fit.verdict import verdict
 
 SCHEMA = "sparkops.fit/1"
 BAR = 30
@@ -33,12 +34,12 @@ FOLLOWS = {
 """Figures that are null for the reason of another one."""
 OWN = {
     "solved": "not asked for: --solve streams or --solve context does",
-    "max_model_len": "neither the line nor the model says a context length",
+    "max_model_len": "neither the line nor the model gives a context length",
 }
 """Reasons of what is null though every other figure may be known."""
 
 
-def as_json(fit: Fit | Unjudged) -> dict[str, Any]:
+def as_json(fit: Fit | NotEvaluated) -> dict[str, Any]:
     """The contract: bytes of one rank, tokens and counts as whole numbers; null where `unknown` says why."""
     content = _figures(fit) if isinstance(fit, Fit) else _nulls(fit)
     gaps = dict(content["unknown"])
@@ -49,11 +50,11 @@ def as_json(fit: Fit | Unjudged) -> dict[str, Any]:
     return {**content, "unknown": {**gaps, **reasons}}
 
 
-def _nulls(service: Unjudged) -> dict[str, Any]:
+def _nulls(service: NotEvaluated) -> dict[str, Any]:
     """What the figures are of a service without any."""
     return {
         "schema": SCHEMA,
-        "model": service.name,
+        "model": service.model,
         **dict.fromkeys(FIGURES),
         "published": [],
         "notes": [],
@@ -96,23 +97,23 @@ FIGURES = (
 
 
 def _figures(fit: Fit) -> dict[str, Any]:
-    cache, placed, budget, pool = fit.cache, fit.placed, fit.budget, fit.pool
-    run = fit.effective
+    figures, model, run = fit.figures, fit.run.model, fit.run.effective
+    cache, weights, budget, pool = figures.cache, figures.weights, figures.budget, figures.pool
     return {
         "schema": SCHEMA,
-        "model": fit.name,
-        "geometry": fit.model.name if fit.model else None,
-        "engine": fit.engine,
+        "model": fit.run.served,
+        "geometry": model.name if model else None,
+        "engine": fit.run.engine.asked,
         "block_size": cache.block_size if cache else None,
         "page_bytes": cache.page_bytes if cache else None,
         "mamba_page_bytes": cache.mamba_page_bytes if cache else None,
         "kv_bytes_per_token": cache.kv_bytes_per_token if cache else None,
         "state_bytes_per_request": cache.state_bytes_per_request if cache else None,
-        "weight_bytes_per_rank": round(placed.rank_bytes) if placed else None,
-        "weights_from": placed.source if placed else None,
-        "parameters": fit.model.geometry.text_parameters if fit.model and not fit.model.geometry.gaps else None,
+        "weight_bytes_per_rank": round(weights.rank_bytes) if weights else None,
+        "weights_from": weights.source if weights else None,
+        "parameters": model.geometry.text_parameters if model and not model.geometry.gaps else None,
         "ranks": {"tensor": run.tensor_parallel, "pipeline": run.pipeline_parallel, "data": run.data_parallel},
-        "memory": None if budget is None else {key: round(value) for key, value in _memory(fit).items()},
+        "memory": None if budget is None else {key: round(value) for key, value in _memory(budget).items()},
         "blocks": pool.blocks if pool else None,
         "blocks_per_request": pool.request_blocks(fit.context) if pool else None,
         "pool_tokens": fit.pool_tokens,
@@ -125,11 +126,11 @@ def _figures(fit: Fit) -> dict[str, Any]:
         "fits": fit.fits,
         "verdict": verdict(fit),
         "solved": None if fit.solved is None else dict(fit.solved),
-        "ceiling_tokens_per_second": _speed(fit.single),
-        "ceiling_without_speculation": _speed(fit.plain),
-        "ceiling_all_streams": _speed(fit.together),
-        "bytes_per_step": round(fit.single.bytes) if fit.single else None,
-        "tokens_per_step": fit.single.tokens if fit.single else None,
+        "ceiling_tokens_per_second": _speed(figures.single),
+        "ceiling_without_speculation": _speed(figures.plain),
+        "ceiling_all_streams": _speed(figures.together),
+        "bytes_per_step": round(figures.single.bytes) if figures.single else None,
+        "tokens_per_step": figures.single.tokens if figures.single else None,
         "published": [
             {
                 "tokens_per_second": [each.low, each.high],
@@ -150,9 +151,7 @@ def _speed(step: Any) -> float | None:
     return round(step.tokens_per_second, 1) if step else None
 
 
-def _memory(fit: Fit) -> dict[str, float]:
-    assert fit.budget is not None
-    budget = fit.budget
+def _memory(budget: Budget) -> dict[str, float]:
     return {
         "total": budget.total,
         "allowed": budget.allowed,
@@ -168,9 +167,9 @@ def _memory(fit: Fit) -> dict[str, float]:
 
 def memory_rows(fit: Fit) -> list[tuple[str, str, str]]:
     """What a rank's memory goes to: name, GiB, and a bar of its share."""
-    if fit.budget is None:
+    if fit.figures.budget is None:
         return []
-    sizes = _memory(fit)
+    sizes = _memory(fit.figures.budget)
     named = {
         "weights": "weights",
         "activation": "activation peak",
@@ -198,7 +197,7 @@ def figure_rows(fit: Fit) -> list[tuple[str, str, str]]:
 
 
 def _cache_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
-    cache, pool = fit.cache, fit.pool
+    cache, pool, model = fit.figures.cache, fit.figures.pool, fit.run.model
     if cache is not None and cache.block_size is not None and cache.page_bytes is not None:
         yield "block", f"{cache.block_size:,} tokens", f"page of {cache.page_bytes:,} B"
     if cache is not None and cache.kv_bytes_per_token is not None:
@@ -209,20 +208,21 @@ def _cache_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
         each = pool.request_blocks(fit.context)
         yield "pool", f"{fit.pool_tokens:,} tokens", f"{pool.blocks:,} blocks; {each:,} a request of {fit.context:,}"
         yield "streams", f"{pool.streams(fit.context):,}", f"of {fit.context:,} tokens"
-        longest = pool.context(1, max(fit.context, fit.model.geometry.max_positions if fit.model else 0))
+        longest = pool.context(1, max(fit.context, model.geometry.max_positions if model else 0))
         yield "longest context", f"{longest:,} tokens", "of one stream"
 
 
 def _speed_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
+    figures = fit.figures
     nominal = f"at {BANDWIDTH / 1e9:.0f} GB/s, {CONTEXT} tokens of context"
-    if fit.plain is not None:
-        read = f"{fit.plain.bytes / 1e9:.2f} GB a token {nominal}"
-        yield "ceiling", f"{fit.plain.tokens_per_second:.1f} tok/s", read
-    if fit.single is not None and fit.single.tokens != 1:
-        how = f"{fit.single.tokens:g} tokens a step"
-        yield "with speculation", f"{fit.single.tokens_per_second:.1f} tok/s", how
-    if fit.together is not None and fit.streams > 1:
-        yield "all streams", f"{fit.together.tokens_per_second:.1f} tok/s", f"{fit.streams} together"
+    if figures.plain is not None:
+        read = f"{figures.plain.bytes / 1e9:.2f} GB a token {nominal}"
+        yield "ceiling", f"{figures.plain.tokens_per_second:.1f} tok/s", read
+    if figures.single is not None and figures.single.tokens != 1:
+        how = f"{figures.single.tokens:g} tokens a step"
+        yield "with speculation", f"{figures.single.tokens_per_second:.1f} tok/s", how
+    if figures.together is not None and fit.streams > 1:
+        yield "all streams", f"{figures.together.tokens_per_second:.1f} tok/s", f"{fit.streams} together"
 
 
 def speed_rows(fit: Fit) -> list[tuple[str, str, str]]:

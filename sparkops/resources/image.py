@@ -22,7 +22,7 @@ from sparkops.resources import validators
 from sparkops.resources.image_build import BuiltImage
 from sparkops.resources.image_origin import LoadedImage, PulledImage
 from sparkops.resources.image_reference import Reference, is_digest
-from sparkops.resources.resource import Peers, Resource, unpack
+from sparkops.resources.resource import Peers, Resource
 from sparkops.resources.transferable import Transferable
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Image(Transferable):
             if not isinstance(self.origin, LoadedImage) or step.action == "delete":
                 return (yield from super().converge(session, step))
             answer = yield from session.send("converge", self.order(session, step), _chunks(self.origin.path))
-            return unpack(answer)
+            return self.converged_to(answer)
         except CallFailed as error:
             if error.id != "image-not-in-registry":
                 raise

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparkops.core.errors import Changed
 from sparkops.core.messages import UNKNOWN
 from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
@@ -149,8 +150,16 @@ class Resource:
         The worker compares `before` once more before it acts and observes again after. Progress mappings have the
         fields of `StepProgress`: text, done, total, unit; or `notice`, which is told for good.
         """
-        answer = yield from session.stream("converge", self.order(session, step))
-        return unpack(answer)
+        return self.converged_to((yield from session.stream("converge", self.order(session, step))))
+
+    def converged_to(self, answer: Any) -> Observed:
+        """What the worker's `converge` answered. Raises Changed where it did nothing, since the thing had changed."""
+        found = unpack(answer)
+        if isinstance(answer, Mapping) and (keys := answer.get("changed")):
+            error = Changed.of("state-changed", where=self.node, keys=list(keys) if isinstance(keys, list) else [])
+            error.found = found
+            raise error
+        return found
 
     def order(self, session: Session, step: Step) -> dict[str, Any]:
         """The arguments of the worker's call `converge`, with the claim that the session acts under."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed
-from sparkops.resources.resource import Resource, unpack
+from sparkops.resources.resource import Resource
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
@@ -67,4 +67,5 @@ class Transferable(Resource):
             f"{self.kind}.running", {"ask": order["ask"], "act": self.received(order["act"], None)}, timeout=60
         ):
             peer = yield from upstream.opened(session)
-        return unpack((yield from session.stream("converge", {**order, "act": self.received(order["act"], peer)})))
+        act = self.received(order["act"], peer)
+        return self.converged_to((yield from session.stream("converge", {**order, "act": act})))

@@ -17,19 +17,28 @@ ORDER = (
 """All parts, in the order in which they are told."""
 
 _NAMES = (
+    ("mtp_experts", re.compile(r"(^|\.)mtp\..*\.experts\.")),
     ("mtp", re.compile(r"(^|\.)mtp\.")),
     ("vision", re.compile(r"(^|\.)(visual|vision_tower|vision_model)\.")),
     ("head", re.compile(r"(^|\.)lm_head(\.|$)")),
-    ("embeddings", re.compile(r"(^|\.)embed_tokens(\.|$)")),
+    ("embedding", re.compile(r"(^|\.)embed_tokens(\.|$)")),
     ("router", re.compile(r"\.mlp\.(gate|shared_expert_gate)(\.|$)")),
-    ("shared experts", re.compile(r"\.shared_experts?\.")),
+    ("shared_experts", re.compile(r"\.shared_experts?\.")),
     ("experts", re.compile(r"\.experts(\.|$)")),
-    ("linear attention", re.compile(r"\.linear_attn\.")),
+    ("linear_small", re.compile(r"\.linear_attn\.(in_proj_[ab]|conv1d|A_log|dt_bias|norm)")),
+    ("linear_attention", re.compile(r"\.linear_attn\.")),
+    ("attention_norms", re.compile(r"\.(self_attn|attention)\..*norm")),
     ("attention", re.compile(r"\.(self_attn|attention)\.")),
     ("norms", re.compile(r"norm[^.]*(\.|$)")),
-    ("dense layers", re.compile(r"\.mlp\.")),
+    ("dense", re.compile(r"\.mlp\.")),
 )
-"""The first that is found decides: a norm inside an attention layer is read with it."""
+"""The finest parts that anything here tells apart; the first that is found decides."""
+
+_GROUPS = {
+    "mtp_experts": "mtp", "embedding": "embeddings", "shared_experts": "shared experts", "dense": "dense layers",
+    "linear_small": "linear attention", "linear_attention": "linear attention", "attention_norms": "attention",
+}  # fmt: skip
+"""The part of `ORDER` that a finer one belongs to: a norm inside an attention layer is read with it."""
 
 _PIECE = re.compile(r"\.(weight|bias|qweight|qzeros|scales|g_idx|weight_packed|weight_scale|weight_scale_2"
                     r"|weight_scale_inv|weight_shape|weight_zero_point|input_scale|weight_global_scale"
@@ -44,9 +53,15 @@ MTP_LAYER = (
 """With the four common ones these are the 17 that an MTP layer has beside three per expert."""
 
 
-def part_of(name: str) -> str:
-    """The part of a tensor."""
+def finest_part_of(name: str) -> str:
+    """The part of a tensor, small pieces and norms of a layer apart from it."""
     return next((part for part, pattern in _NAMES if pattern.search(name)), "other")
+
+
+def part_of(name: str) -> str:
+    """The part of `ORDER` that a tensor belongs to."""
+    part = finest_part_of(name)
+    return _GROUPS.get(part, part)
 
 
 def module_of(name: str) -> str:
@@ -85,7 +100,7 @@ def read_share(part: str, text_config: Mapping[str, Any]) -> float:
     """What share of a part's bytes decoding one token reads, without speculation.
 
     Of the experts k of E; of the embeddings a row, which is nothing; of vision and MTP nothing; else all
-    (roofline e.1 in docs/fit.md).
+    (the decode ceiling in docs/fit.md).
     """
     if part == "experts":
         experts, chosen = text_config.get("num_experts"), text_config.get("num_experts_per_tok")

@@ -14,7 +14,6 @@ from typing import Any
 from sparkops.core.messages import UNKNOWN
 from sparkops.worker import os_errors
 from sparkops.worker.calls import Call, Refused, Unknown, kind
-from sparkops.worker.record import claims
 
 THREADS = 16
 """Observers that run at the same time."""
@@ -107,7 +106,12 @@ def look(name: str, identity: str, ask: dict[str, Any]) -> dict[str, Any]:
 
 
 def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """Act on one resource: look again, refuse if it is not as `before` says, claim, act, look again."""
+    """Act on one resource: observe it, do nothing if it is not as `before` says, claim, act, observe it again.
+
+    Answers the last observation; with the keys that have `changed` since `before` where nothing was done.
+    """
+    from sparkops.worker.record import claims  # see processes.py for what it costs
+
     name, identity, ask = args["kind"], args["id"], args["ask"]
     module = kind(name)
     now = look(name, identity, ask)
@@ -117,7 +121,7 @@ def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     volatile: frozenset[str] = getattr(module, "VOLATILE", frozenset())
     changed = differing(args["before"], found, volatile)
     if changed:
-        raise Refused(f"it changed since it was compared ({', '.join(changed)}); nothing was done", "stale")
+        return {**now, "changed": changed}
     with claims.acting(args.get("claim"), identity, args["action"]):
         module.converge(call, ask, found, args["want"], args.get("act") or {})
     return look(name, identity, ask)

@@ -1,7 +1,5 @@
 """Errors of the operating system, and defects of ours, as text for the controller."""
 
-import traceback
-
 
 def describe(error: OSError) -> str:
     """An operating system's error for a person: `/etc/x: Permission denied`."""
@@ -11,6 +9,8 @@ def describe(error: OSError) -> str:
 
 def locate(error: BaseException) -> str:
     """A defect with the line that it came from."""
+    import traceback  # see processes.py for what it costs
+
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{at}"

@@ -29,7 +29,7 @@ class Applying:
     def plan(self, *resources: Resource) -> Plan:
         seen = observe(self.fleet, resources)
         self.facts = seen.facts
-        return plan.build(resources, seen, today=datetime.date(2026, 1, 1))
+        return plan.compare(resources, seen, today=datetime.date(2026, 1, 1)).plan()
 
     def apply(self, *resources: Resource) -> tuple[Result, ...]:
         made = self.plan(*resources)

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,16 @@ class Shell:
         found = json.loads(done.stdout)
         assert isinstance(found, dict)
         return found
+
+
+def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 60) -> Any:
+    """What `true` answers once that is true; fails after so many seconds, or where `process` has ended meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not (answer := true()):
+        assert process is None or process.poll() is None, f"the command ended: {process and process.communicate()}"
+        assert time.monotonic() < deadline, f"it did not come about within {seconds:.0f} s"
+        time.sleep(0.1)
+    return answer
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
@@ -60,14 +58,6 @@ def inodes(node: Node) -> dict[str, str]:
     return dict(line.split() for line in lines)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-    return value
-
-
 def test_it_is_built_left_alone_repaired_and_built_anew_when_a_donor_moves(
     shell: Shell, node: Node, filled: Hub, models: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +100,7 @@ def test_a_killed_build_is_resumed_and_a_second_run_meanwhile_is_told_who_works(
     declare(shell, node, filled)
     filled.fail("*-of-00002.safetensors", Fault(stall_after=2000))
     first = shell.start("apply", "inventory.yml", "--yes", *ROLES)
-    pid = wait_for(lambda: _building(node))
+    pid = until(lambda: _building(node))
     second = shell.run("apply", "inventory.yml", "--yes", *ROLES, status=75)
     assert "apply inventory.yml" in second.stderr
     node.exec("kill", "-9", str(pid))
@@ -127,7 +117,7 @@ def _building(node: Node) -> int:
     text = node.text("sh", "-c", "cat /run/sparkops/jobs/*/job.json 2>/dev/null || true")
     for part in text.replace("}{", "}\n{").splitlines():
         told = json.loads(part)
-        if told.get("module") == "built_checkpoint":
+        if str(told.get("module")).endswith(".built_checkpoint"):
             return int(told["pid"])
     return 0
 

@@ -22,7 +22,7 @@ from sparkops.core.plan import Step
 from sparkops.core.report import Result
 from sparkops.resources.checkpoint import Checkpoint
 from tests.e2e.applying import Applying, applying
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
@@ -98,13 +98,6 @@ def arrived(node: Node) -> int:
     return total
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-
-
 def slow_model(hub: Hub, model: Path, size: int, rate: float) -> None:
     """A large shard that comes slowly."""
     (model / "model-large.safetensors").write_bytes(random.Random(1).randbytes(size))
@@ -170,12 +163,12 @@ def test_a_killed_job_goes_on_with_less_than_a_segment_fetched_twice(
     results: list[tuple[Result, ...]] = []
     running = threading.Thread(target=lambda: results.append(road.apply(one)))
     running.start()
-    wait_for(lambda: arrived(node) > 3 << 20)
+    until(lambda: arrived(node) > 3 << 20)
     node.exec("kill", "-9", str(job(node)["pid"]))
     running.join(30)
     assert "ended without a result" in failed(results[0]).why
     assert not node.exists(FOLDER)
-    wait_for(lambda: node.exec("pgrep", "-u", "spark", "python3", check=False).returncode != 0, 5)
+    until(lambda: node.exec("pgrep", "-u", "spark", "python3", check=False).returncode != 0, seconds=5)
     time.sleep(1)
     hub.heal()
     first = hub.bytes_sent("model-large*")
@@ -193,7 +186,7 @@ def test_a_laptop_that_goes_away_leaves_the_job_running_and_the_next_run_attache
     with applying(lab, [node.name], "checkpoint") as road:
         running = threading.Thread(target=lambda: road.apply(one), daemon=True)
         running.start()
-        wait_for(lambda: arrived(node) > 100_000)
+        until(lambda: arrived(node) > 100_000)
         pid = job(node)["pid"]
     running.join(20)
     assert node.exec("test", "-d", f"/proc/{pid}", check=False).returncode == 0
@@ -221,7 +214,7 @@ def test_a_small_disk_is_told_first_and_a_filled_one_when_it_is_full(
     results: list[tuple[Result, ...]] = []
     running = threading.Thread(target=lambda: results.append(road.apply(declare(**large))))
     running.start()
-    wait_for(lambda: node.text("sh", "-c", "du -s /data | cut -f1") > "1000")
+    until(lambda: node.text("sh", "-c", "du -s /data | cut -f1") > "1000")
     node.exec("sh", "-c", "dd if=/dev/zero of=/data/filler bs=64k; true")
     running.join(60)
     result = failed(results[0])
@@ -261,7 +254,7 @@ def test_a_gated_repository_and_a_second_builder_are_told(
     results: list[tuple[Result, ...]] = []
     running = threading.Thread(target=lambda: results.append(road.apply(first)))
     running.start()
-    wait_for(lambda: arrived(node) > 100_000)
+    until(lambda: arrived(node) > 100_000)
     session = road.fleet.session(node.name)
     create = Step(
         id=other.id, kind=other.kind, node=other.node, action="create", before=None, after=other.desired(), changes=()

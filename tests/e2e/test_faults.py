@@ -9,14 +9,14 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.e2e.test_main_job import complete
 from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
@@ -27,6 +27,7 @@ from tests.lab.rootfs import WARDEN_PASSWORD
 REPO = "org/tiny"
 FOLDER = "/data/tiny"
 PARTIAL = "/data/.tiny.sparkops-partial"
+CLAIMS = "/var/lib/sparkops/claims/faults.json"
 NOTE = "/etc/sparkops-note"
 ROLE = f"""\
     summary: A file, to see whether the node was reached
@@ -131,13 +132,6 @@ def slow(hub: Hub, model: Path, size: int, rate: float) -> None:
 
 def kilobytes(node: Node, path: str) -> int:
     return int(node.text("sh", "-c", f"du -sk {path} 2>/dev/null | cut -f1") or 0)
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
 
 
 def sums(node: Node) -> dict[str, str]:
@@ -451,8 +445,8 @@ def test_the_first_interrupt_leaves_what_only_waits(cluster: Cluster, node: Node
     deadline = time.monotonic() + 90
     while "sparkops-tiny" not in node.text("docker", "ps", "--format", "{{.Names}}"):
         assert time.monotonic() < deadline, "the engine was not started"
-        time.sleep(1)
-    time.sleep(3)
+        time.sleep(0.2)
+    until(lambda: json.loads(node.read(CLAIMS)).get("unit tiny.service", {}).get("phase") == "ours")
     running.send_signal(signal.SIGINT)
     out, _ = running.communicate(timeout=30)
     report = json.loads(out)

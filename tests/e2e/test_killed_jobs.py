@@ -14,14 +14,14 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -47,14 +47,6 @@ def declare(shell: Shell, node: Node, **resource: Any) -> None:
 
 def start(shell: Shell) -> subprocess.Popen[str]:
     return shell.start("apply", "inventory.yml", *ROLE, "--format", "json")
-
-
-def until(true: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert process is None or process.poll() is None, f"the apply ended: {process and process.communicate()}"
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
 
 
 def job(node: Node) -> dict[str, Any]:

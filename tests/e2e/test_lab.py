@@ -1,4 +1,7 @@
-"""The lab's own truth: what every other end-to-end test takes for granted about its nodes and services."""
+"""The lab's own truth: what every other end-to-end test takes for granted about its nodes and services.
+
+Slow, because it changes with the lab only; test_fresh_node.py has the least of it.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from tests.lab.hub import Fault, Hub
 from tests.lab.images import Image
 from tests.lab.machine import LabError, wait_until
 from tests.lab.rootfs import WARDEN_PASSWORD
+
+pytestmark = pytest.mark.slow
 
 
 def post(node: Node, url: str, body: object, *, patience: float = 30) -> dict[str, object]:
@@ -46,16 +51,6 @@ def give_model(node: Node, folder: Path) -> None:
     """Put the tiny model at /srv/model."""
     for path in sorted(model.write(folder).iterdir()):
         node.write(f"/srv/model/{path.name}", path.read_bytes())
-
-
-def test_a_fresh_node_runs_systemd_without_a_failed_unit(node: Node) -> None:
-    assert node.text("systemctl", "is-system-running") == "running"
-    assert node.text("systemctl", "is-active", "docker", "ssh").split() == ["active", "active"]
-
-
-@pytest.mark.parametrize("user", ["root", "spark", "warden"])
-def test_every_user_comes_in_with_the_lab_key(node: Node, user: str) -> None:
-    assert node.ssh("id", "-un", user=user).stdout.decode().strip() == user
 
 
 def test_sudo_asks_warden_for_a_password_and_spark_for_none(node: Node) -> None:

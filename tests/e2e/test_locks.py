@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
 from tests.lab.node import Node
@@ -42,14 +41,6 @@ def declare(shell: Shell, *nodes: Node, slow: dict[str, int] | None = None, name
     )
 
 
-def wait_for(done: Callable[[], bool], process: subprocess.Popen[str], patience: float = 60) -> None:
-    deadline = time.monotonic() + patience
-    while not done():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def acting(node: Node) -> bool:
     """Whether the slow file is being written."""
     return node.exec("pgrep", "-x", "sleep", check=False).returncode == 0
@@ -61,7 +52,7 @@ def test_a_second_apply_is_told_who_holds_the_node_and_touches_none(
     one, two = nodes(2)
     declare(shell, one, two, slow={one.name: 8})
     first = shell.start("apply", "inventory.yml", *ONLY, "--limit", one.name)
-    wait_for(lambda: acting(one), first)
+    until(lambda: acting(one), first)
     second = shell.run("apply", "inventory.yml", *ONLY, status=75)
     assert re.search(rf"{one.name} is held by \S+ from \S+ for \d+ s \(apply inventory.yml\)", second.stderr)
     assert not two.exists("/srv/slow"), "none is touched where not all could be locked"
@@ -91,7 +82,7 @@ def test_of_two_applies_that_begin_at_once_one_gets_all_nodes_and_the_other_none
 def test_drift_and_plan_take_no_lock_and_disturb_no_apply(shell: Shell, node: Node) -> None:
     declare(shell, node, slow={node.name: 10})
     apply = shell.start("apply", "inventory.yml", *ONLY, "--format", "json")
-    wait_for(lambda: acting(node), apply)
+    until(lambda: acting(node), apply)
     for command in ("drift", "plan"):
         seen = shell.json(command, "inventory.yml", *ONLY, status=2)
         assert {step["id"].split()[1] for step in seen["steps"]} == {"/srv/slow", "/srv/after"}
@@ -107,7 +98,7 @@ def test_drift_and_plan_take_no_lock_and_disturb_no_apply(shell: Shell, node: No
 def test_a_lock_is_gone_with_whoever_held_it(shell: Shell, node: Node, end: str) -> None:
     declare(shell, node, slow={node.name: 3})
     first = shell.start("apply", "inventory.yml", *ONLY)
-    wait_for(lambda: acting(node), first)
+    until(lambda: acting(node), first)
     getattr(first, end)()
     first.wait(30)
     deadline = time.monotonic() + 20
@@ -124,7 +115,7 @@ def test_an_inventory_of_another_cluster_meets_the_same_lock(shell: Shell, node:
     text = (shell.folder / "other.yml").read_text()
     shell.write("other.yml", text.replace("cluster: test", "cluster: other"))
     first = shell.start("apply", "inventory.yml", *ONLY)
-    wait_for(lambda: acting(node), first)
+    until(lambda: acting(node), first)
     assert "is held by " in shell.run("apply", "other.yml", *ONLY, status=75).stderr
     assert first.wait(60) == 0
 
@@ -154,7 +145,7 @@ def fetching(shell: Shell, node: Node, hub: Hub, tmp_path: Path) -> str:
     shell.write("roles/slow/role.yml", ROLE)
     shell.write("inventory.yml", SERVICE.format(node=node.name, hub=hub.endpoint, revision="main"))
     first = shell.start("apply", "inventory.yml", "--role", "checkpoint")
-    wait_for(lambda: hub.bytes_sent() > 100_000, first)
+    until(lambda: hub.bytes_sent() > 100_000, first)
     first.kill()
     first.wait(30)
     return commit

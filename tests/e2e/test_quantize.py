@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab import model as tiny
 from tests.lab.hub import Hub
 from tests.lab.lab import Lab
@@ -117,14 +117,6 @@ def declared(shell: Shell, hub: Hub, machine: Node, tmp_path: Path) -> Iterator[
     machine.exec("sh", "-c", "docker rm -f $(docker ps -aq) 2>&1; rm -rf /data /srv/texts.json; mkdir /data")
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, f"the apply ended: {process.communicate()}"
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
-
-
 def test_what_can_not_run_says_why(lab: Lab, declared: Declared) -> None:
     declared.write(image=f"{lab.registry.host}/none/auto-round:9", iters=0, plain_rtn=True)
     said = declared.failed()
@@ -147,7 +139,7 @@ def test_a_container_outlives_its_job_and_is_followed_again(declared: Declared) 
     assert process.wait(60) == 4
     assert declared.running() == first
     again = declared.start()
-    time.sleep(2)
+    until(lambda: declared.node.exec("pgrep", "-f", "sparkops-job", check=False).returncode == 0, again)
     declared.node.exec("touch", f"{WORK}/home/go")
     out, err = again.communicate(timeout=60)
     assert again.returncode == 0, out + err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -32,6 +32,20 @@ ROLE = """\
         enabled: true
         running: true
     """
+
+
+CLEAR = """
+systemctl disable --now greeter.service
+rm -rf /etc/greeting /etc/systemd/system/greeter.service /etc/sysctl.d/60-sparkops* /var/lib/sparkops /run/sparkops
+systemctl daemon-reload
+"""
+
+
+@pytest.fixture
+def node(machine: Node) -> Iterator[Node]:
+    """The module's node; what the role has put there is gone after the test."""
+    yield machine
+    machine.exec("sh", "-c", CLEAR, check=False)
 
 
 def declare(shell: Shell, *nodes: Node, more: str = "") -> None:

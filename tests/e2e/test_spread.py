@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -67,7 +66,7 @@ class Cluster:
 
     def quiet(self) -> None:
         """Wait until the relays have ended; no helper folder, and no key, is left."""
-        wait_for(lambda: all(FABRIC not in "".join(self.listening(node)) for node in self.nodes))
+        until(lambda: all(FABRIC not in "".join(self.listening(node)) for node in self.nodes))
         for node in self.nodes:
             found = node.exec(
                 "grep", "-rlE", "PRIVATE KEY|BEGIN CERT", "/run/sparkops", "/var/lib/sparkops", check=False
@@ -83,13 +82,6 @@ def cluster(
     return lambda count, more="": Cluster(shell, nodes(count), hub, lab, more)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
-
-
 def test_each_byte_leaves_the_hub_once_and_the_others_form_a_chain_on_the_fabric(
     cluster: Callable[..., Cluster], model: Path
 ) -> None:
@@ -100,7 +92,7 @@ def test_each_byte_leaves_the_hub_once_and_the_others_form_a_chain_on_the_fabric
     assert f"@{three.name}: from {two.name} over {here.address(1)}" in planned
     here.hub.fail("model-*", Fault(rate=400_000))
     running = here.shell.start(*APPLY)
-    wait_for(lambda: bool(here.listening(one)) and bool(here.listening(two)))
+    until(lambda: bool(here.listening(one)) and bool(here.listening(two)))
     assert {address.rpartition(":")[0] for address in here.listening(one)} == {here.address(0)}
     processes = one.text("sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' ' '")
     assert "PRIVATE KEY" not in processes
@@ -119,7 +111,7 @@ def test_a_killed_controller_is_not_missed_and_a_killed_source_is_named_and_resu
     one, two = here.nodes
     here.hub.fail("model-*", Fault(rate=40_000))
     running = here.shell.start(*APPLY)
-    wait_for(lambda: "checkpoint /" in here.jobs(two) and bool(here.listening(one)))
+    until(lambda: "checkpoint /" in here.jobs(two) and bool(here.listening(one)))
     running.kill()
     running.communicate()
     script = (
@@ -160,7 +152,7 @@ def test_a_full_disk_at_the_receiver_is_told_and_later_it_comes_from_the_node_th
     done = here.shell.run(*APPLY, status=4, timeout=120)
     assert f"checkpoint /small/tiny @{two.name}" in done.stdout
     assert "not enough space for /small/tiny" in done.stdout
-    wait_for(lambda: not here.listening(one))
+    until(lambda: not here.listening(one))
     two.exec("mount", "-o", "remount,size=40m", "/small")
     here.hub.forget()
     here.shell.run(*APPLY, timeout=120)
@@ -210,7 +202,7 @@ def test_an_image_is_built_by_one_node_and_received_by_the_other(
     assert one.text(*layers) == two.text(*layers)
     assert two.text("docker", "images", "-aq").split() == two.text("docker", "images", "-q", "local/tiny:1").split()
     assert "as declared" in shell.run("apply", *role).stdout
-    wait_for(lambda: not here.listening(one))
+    until(lambda: not here.listening(one))
 
 
 def test_a_tag_that_nothing_pins_is_pulled_by_one_node_and_the_same_image_loaded_by_the_other(

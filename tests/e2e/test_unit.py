@@ -11,11 +11,28 @@ from tests.e2e.applying import Applying, applying
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
+HUNG = "/usr/local/sbin/systemctl"
+CLEAR = f"""
+rm -f {HUNG}
+cd /etc/systemd/system
+systemctl disable --now $(ls | grep '^lab-.*service$')
+rm -rf lab-*.service* /run/sparkops/units /run/one /run/two
+systemctl daemon-reload
+systemctl reset-failed
+"""
+
+
+@pytest.fixture(scope="module")
+def road(lab: Lab, machine: Node) -> Iterator[Applying]:
+    with applying(lab, [machine.name], "unit") as found:
+        yield found
+
 
 @pytest.fixture
-def road(lab: Lab, node: Node) -> Iterator[Applying]:
-    with applying(lab, [node.name], "unit") as found:
-        yield found
+def node(machine: Node) -> Iterator[Node]:
+    """That node; the units of a test are gone after it."""
+    yield machine
+    machine.exec("sh", "-c", CLEAR, check=False)
 
 
 def sleeper(node: Node, inputs: str = "one", comment: str = "", **more: object) -> Unit:
@@ -141,8 +158,9 @@ def test_a_unit_that_the_node_lacks_may_be_declared_off_but_not_on(node: Node, r
     assert result.outcome == "failed"
 
 
+@pytest.mark.slow  # the 20 s that systemctl gets; tests/worker/test_unit.py has the same of any program
 def test_a_systemd_that_hangs_makes_the_answer_unknown(node: Node, road: Applying) -> None:
-    node.write("/usr/local/sbin/systemctl", b"#!/bin/sh\nexec sleep 100\n", mode=0o755)
+    node.write(HUNG, b"#!/bin/sh\nexec sleep 100\n", mode=0o755)
     plan = road.plan(sleeper(node))
     assert plan.steps == ()
     assert "did not answer" in next(iter(plan.unknown.values())).why

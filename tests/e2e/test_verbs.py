@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.e2e.test_service import PORT, UNIT, Service
 from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
@@ -20,10 +20,11 @@ from tests.lab.node import Node
 
 
 @pytest.fixture
-def serving(lab: Lab, shell: Shell, node: Node) -> Service:
-    """The service `qwen`, applied and answering."""
-    service = Service(lab, shell, node)
+def serving(lab: Lab, shell: Shell, machine: Node) -> Service:
+    """The service `qwen`, applied and answering, whatever an earlier test has done to it."""
+    service = Service(lab, shell, machine)
     service.declare()
+    service.ask("/lab/mode", "")
     service.apply()
     return service
 
@@ -76,6 +77,11 @@ def plain(shell: Shell, *nodes: Node) -> None:
     shell.write("inventory.yml", f"version: 1\ncluster: test\n{way}\nnodes: {{{names}}}\n")
 
 
+def follows(node: Node) -> bool:
+    """Whether a program of ours reads the node's journal."""
+    return "journalctl" in node.text("ps", "-eo", "comm")
+
+
 def test_logs_print_and_follow_what_a_service_says(serving: Service, shell: Shell) -> None:
     serving.node.exec("sh", "-c", r"printf 'evil \033[31m red\n' | systemd-cat -t x")
     whole = shell.run("logs", "qwen", "-n", "1000").stdout
@@ -85,7 +91,7 @@ def test_logs_print_and_follow_what_a_service_says(serving: Service, shell: Shel
 
     following = shell.start("logs", "qwen", "-f", "-n", "0", "--format", "json")
     try:
-        time.sleep(4)
+        until(lambda: follows(serving.node))
         serving.node.exec("systemctl", "stop", UNIT)
         assert following.stdout is not None
         entry = json.loads(following.stdout.readline())
@@ -96,8 +102,7 @@ def test_logs_print_and_follow_what_a_service_says(serving: Service, shell: Shel
         _, err = following.communicate(timeout=20)
     assert following.returncode == 130
     assert "Traceback" not in err
-    time.sleep(1)
-    assert "journalctl" not in serving.node.text("ps", "ax"), "nothing is left behind on the node"
+    until(lambda: not follows(serving.node))
 
     assert "did you mean qwen" in shell.run("logs", "qwne", status=1).stderr
 
@@ -164,10 +169,11 @@ def test_services_are_stopped_started_and_restarted_and_the_node_remembers(servi
     assert pid() not in ("0", before)
 
     told = shell.json("history")["nodes"][serving.node.name]
-    commands = [entry["command"] for entry in told]
-    assert commands == ["apply inventory.yml", "stop qwen", "start qwen", "restart qwen", "restart qwen"]
-    assert told[1]["reason"] == "memory for a build"
-    assert told[1]["steps"] == [{"id": f"unit {UNIT} @{serving.node.name}", "action": "update", "outcome": "done"}]
+    assert told[0]["command"] == "apply inventory.yml"
+    stop, *others = told[-4:]
+    assert [entry["command"] for entry in others] == ["start qwen", "restart qwen", "restart qwen"]
+    assert (stop["command"], stop["reason"]) == ("stop qwen", "memory for a build")
+    assert stop["steps"] == [{"id": f"unit {UNIT} @{serving.node.name}", "action": "update", "outcome": "done"}]
     assert serving.node.text("stat", "-c", "%a", "/var/lib/sparkops/history.jsonl") == "600"
     screen = shell.run("history", "-v").stdout
     assert "“memory for a build”" in screen
@@ -252,7 +258,7 @@ def test_apply_replaces_what_is_as_declared_when_asked(serving: Service, shell: 
 
     wrong = shell.run("apply", "inventory.yml", "--replace", "unit qwn.service", status=1)
     assert f"did you mean unit {UNIT} @{name}" in wrong.stderr
-    assert shell.json("history")["nodes"][name][1]["reason"] == "it hung"
+    assert "it hung" in [entry.get("reason") for entry in shell.json("history")["nodes"][name]]
 
 
 def test_a_running_job_is_shown_and_cancelled_and_the_next_apply_resumes_it(

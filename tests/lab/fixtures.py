@@ -1,7 +1,8 @@
-"""pytest's way to the lab: `lab`, `node`, `nodes`, `node_factory`, `hub`.
+"""pytest's way to the lab: `lab`, `node`, `nodes`, `node_factory`, `machine`, `hub`.
 
-A node from here is fresh for each test (2 to 5 s) and gone after it. The lab is reused where one runs; where none
-does it is brought up, and taken down by the last test run that uses it.
+A node is fresh for each test (about a second of wall and of CPU time) and gone after it; `machine` is one for a whole
+module. The lab is reused where one runs; where none does it is brought up, and taken down by the last test run that
+uses it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ def node(node_factory: NodeFactory) -> Node:
 def nodes(node_factory: NodeFactory) -> Callable[[int], list[Node]]:
     """`nodes(3)`: that many fresh nodes."""
     return lambda count: [node_factory() for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def machine(lab: Lab) -> Iterator[Node]:
+    """One node for all tests of a module; what a test changes, it or a fixture of its module changes back."""
+    made = lab.add_node()
+    yield made
+    lab.remove_node(made)
 
 
 @pytest.fixture

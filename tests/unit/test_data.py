@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core import data
 from sparkops.inventory.load import load
 from sparkops.inventory.recipes import read_recipe, recipe_files
@@ -20,7 +20,7 @@ INVENTORIES = sorted(data.bundled("inventories").glob("*.yml"))
 
 @pytest.mark.parametrize("path", INVENTORIES, ids=lambda path: path.stem)
 def test_an_example_compiles_as_it_stands(path: Path) -> None:
-    assert build(load(path)).resources
+    assert compile_inventory(load(path)).resources
 
 
 @pytest.mark.parametrize("name", recipe_files(None))
@@ -34,7 +34,7 @@ def test_a_recipe_makes_a_service_on_as_many_nodes_as_it_takes(name: str, tmp_pa
         f"version: 1\ncluster: x\nnodes:\n{listed}services: {{s: {{recipe: {name}, nodes: [{', '.join(nodes)}]}}}}\n"
     )
     inventory = load(tmp_path / "inventory.yml")
-    kinds = {resource.kind for resource in build(inventory).resources}
+    kinds = {resource.kind for resource in compile_inventory(inventory).resources}
     assert {"image", "checkpoint", "unit", "probe"} <= kinds
     assert [each for each in lint_inventory(inventory, date(2026, 1, 1)) if each.severity == "error"] == []
     for rank, node in enumerate(nodes):
@@ -74,22 +74,3 @@ def test_the_recipes_engine_knows_every_word_of_it(name: str) -> None:
 @pytest.mark.parametrize("name", recipe_files(None))
 def test_a_recipe_is_about_one_page(name: str) -> None:
     assert len(recipe_files(None)[name].read_text().splitlines()) <= 80
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/own-roles.md"])
-def test_the_inventory_in_a_page_is_one(name: str, tmp_path: Path) -> None:
-    page = data.PACKAGE.parent / name
-    blocks = [part.split("```")[0] for part in page.read_text().split("```yaml\n")[1:]]
-    found = [block for block in blocks if block.startswith("version: 1")]
-    assert found
-    for block in found:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        folder.mkdir()
-        (folder / "inventory.yml").write_text(block)
-        for other in blocks:
-            if other.startswith("summary:"):
-                role = folder / "roles" / "motd"
-                (role / "templates").mkdir(parents=True)
-                (role / "role.yml").write_text(other)
-                (role / "templates" / "motd.j2").write_text("{{ motd.text }}\n")
-        assert build(load(folder / "inventory.yml")).resources

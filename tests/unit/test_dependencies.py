@@ -42,7 +42,7 @@ def imported(*folders: str) -> set[str]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.append(node.module or "")
-            for top in {name.partition(".")[0] for name in names} - {"sparkops", "tests", "bench", "docs"}:
+            for top in {name.partition(".")[0] for name in names} - {"sparkops", "tests", "bench", "docs", "tools"}:
                 if top not in sys.stdlib_module_names:
                     found |= {plain(owner) for owner in owners.get(top, [f"nothing that is installed: {top}"])[:1]}
     return found

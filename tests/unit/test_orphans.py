@@ -8,7 +8,7 @@ from typing import Any
 from sparkops.core.plan import Orphan, Plan
 from sparkops.core.states import Unknown
 from sparkops.reconcile import orphans
-from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.plan import Observations, compare
 from sparkops.resources.directory import Directory
 from sparkops.resources.file import File
 from sparkops.resources.link import Link
@@ -84,7 +84,7 @@ def test_units_go_before_files_and_files_before_their_directories() -> None:
     found = tuple(find((), strays).values())
     gone = orphans.removed(found, (), prune=True)
     states = {each.id: {"type": "file"} for each in gone}
-    plan = build(gone, seen(found=states), today=datetime.date(2026, 1, 1))
+    plan = compare(gone, seen(found=states), today=datetime.date(2026, 1, 1)).plan()
     assert [step.kind for step in plan.steps] == ["unit", "file", "directory"]
     assert {step.action for step in plan.steps} == {"delete"}
 
@@ -102,12 +102,11 @@ def test_an_orphan_on_a_declared_port_goes_first_or_is_in_the_way() -> None:
     against, _ = orphans.judged((new,), seen(), found)
     (violation,) = against[new.id]
     assert "port 8000 is held by unit old.service" in violation.message
-    plan = build((new,), seen(found={new.id: None}), today=datetime.date(2026, 1, 1), judged=against)
+    plan = compare((new,), seen(found={new.id: None}), today=datetime.date(2026, 1, 1), violations=against).plan()
     assert plan.blocked.keys() == {new.id}
 
     gone = orphans.removed(found, (new,), prune=True)
-    (behind,) = orphans.behind((new,), gone, found)
-    assert behind.after == ("unit old.service @n",)
+    assert orphans.edges((new,), gone, found) == {new.id: ("unit old.service @n",)}
     running = {new.id: {"running": True}}
     assert orphans.judged((new,), seen(found=running), found)[0] == {}, "it holds the port itself"
 
@@ -121,8 +120,8 @@ def test_another_port_or_another_node_is_in_nobodys_way() -> None:
 def test_a_link_in_the_place_of_a_file_waits_for_it() -> None:
     link = Link(node="n", name="/a", target="b")
     found = tuple(find((link,), {"file /a": OURS}).values())
-    (behind,) = orphans.behind((link,), orphans.removed(found, (link,), prune=True), found)
-    assert behind.after == ("file /a @n",)
+    after = orphans.edges((link,), orphans.removed(found, (link,), prune=True), found)
+    assert after == {link.id: ("file /a @n",)}
     assert orphans.judged((link,), seen(found={link.id: {"type": "file"}}), found)[0]
     assert find((link,), {"file /a": {"now": "other"}}) == {}, "the link stands there already"
 

@@ -13,7 +13,7 @@ from sparkops.core.plan import Plan, Violation
 from sparkops.core.states import FromFact, Observed, Pending, State, Unknown
 from sparkops.inventory.inventory import Accept
 from sparkops.reconcile.diff import Difference, diff
-from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.plan import Observations, compare
 from sparkops.resources.require import Require
 from sparkops.resources.resource import Peers, Resource
 
@@ -51,7 +51,7 @@ class Proof(Thing):
 
 def plan(*resources: Resource, found: dict[str, Any], **more: Any) -> Plan:
     seen = Observations(found=found, facts=more.pop("facts", {}), unreachable=more.pop("unreachable", {}))
-    return build(resources, seen, today=TODAY, **more)
+    return compare(resources, seen, today=TODAY, **more).plan()
 
 
 @given(STATES)
@@ -106,8 +106,10 @@ def test_a_step_needs_the_nearest_steps_that_it_stands_on() -> None:
 def test_a_cycle_is_told_with_its_members() -> None:
     one = Thing(name="1", after=("thing 2 @n1",))
     two = Thing(name="2", after=("thing 1 @n1",))
-    with pytest.raises(InventoryError, match="wait for each other"):
+    with pytest.raises(InventoryError, match="dependency cycle") as caught:
         plan(one, two, found={})
+    assert one.id in caught.value.what
+    assert two.id in caught.value.what
 
 
 def test_an_unknown_thing_blocks_only_what_stands_on_it() -> None:
@@ -167,12 +169,12 @@ def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() ->
     found = {each.id: {"a": 0} for each in things}
     machines = {"left": "m1", "right": "m1", "alone": "m2", "dark": "", "dim": ""}
     seen = Observations(found=found, machines=machines)
-    made = build(things, seen, today=TODAY)
+    made = compare(things, seen, today=TODAY).plan()
     assert made.held == {"left", "right"}
     assert [(each.id, each.node) for each in made.violations] == [("nodes.one-machine", n) for n in ("left", "right")]
     assert set(made.blocked) == {"thing x @left", "thing x @right"}
     assert "left and right are one machine" in made.violations[0].message
 
     accept = [Accept(id="nodes.one-machine", reason="a test bench")]
-    made = build(things, seen, today=TODAY, accept=accept)
+    made = compare(things, seen, today=TODAY, accept=accept).plan()
     assert made.held == frozenset() and not made.blocked

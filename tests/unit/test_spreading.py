@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparkops.checkpoints.manifest import Manifest, ManifestFile
 from sparkops.core.plan import Plan
 from sparkops.core.states import Observed, Unknown
-from sparkops.reconcile.plan import Observations, build
+from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.targets import Address
 from sparkops.reconcile.transfers import arrange
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
@@ -56,7 +56,7 @@ def arranged(
             one.node: "it does not answer" for one, state in zip(given, states, strict=True) if state == "silent"
         },
     )
-    plan = build(given, seen, today=datetime.date(2026, 1, 1))
+    plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
     upstreams, notices = arrange(plan, given, seen, where)
     return plan, {each.receiver.node: each for each in upstreams.values()}, notices
 
@@ -129,7 +129,7 @@ def whole(
 ) -> tuple[dict[str, Upstream], tuple[str, ...]]:
     """Each receiving node's upstream, and what is said; the nodes of `holders` are as declared."""
     seen = Observations(found={one.id: one.desired() if one.node in holders else None for one in given})
-    plan = build(given, seen, today=datetime.date(2026, 1, 1))
+    plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
     upstreams, notices = arrange(plan, given, seen, where)
     return {each.receiver.node: each for each in upstreams.values()}, notices
 

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from sparkops.core.messages import Refused
 from sparkops.core.plan import Step
 from sparkops.resources.resource import Resource
 from sparkops.worker import dispatch
@@ -41,6 +42,8 @@ def apply(resource: Resource) -> list[str]:
         "act": resource.act(step),
     }
     after = dispatch.converge(call(), args)
+    if "changed" in after:
+        raise Refused.of("state-changed", type="stale", keys=after["changed"])
     assert differing(resource, after["found"]) == [], after
     return list(step.changes)
 

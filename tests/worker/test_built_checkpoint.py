@@ -351,8 +351,13 @@ def test_it_is_received_from_the_node_that_built_it_and_is_as_declared(
 
 def test_what_a_source_tells_of_its_files_is_not_believed_where_it_leads_outside(declare: Declare) -> None:
     one = declare()
-    for lie in ([["../x", 1, "sha256:" + "0" * 64]], [["x", "much", "sha256:" + "0" * 64]], [1], None):
-        with pytest.raises(ManifestError):
+    for lie, why in (
+        ([["../x", 1, "sha256:" + "0" * 64]], r"'\.\./x'"),
+        ([["x", "much", "sha256:" + "0" * 64]], "list of files"),
+        ([1], "list of files"),
+        (None, "list of files"),
+    ):
+        with pytest.raises(ManifestError, match=why):
             one.received({"donors": [], "manner": {}}, {"node": "n1", "files": lie})
 
 

@@ -2,7 +2,7 @@
 
 The hub's client (2.x) makes its own folders here, against the lab's hub. Its store shared by all repositories needs
 the hub's other transport, so it is made of such a cache by hand; so are the folders of albond's and eugr's scripts,
-which both start from that cache (facts: checkpoints.md a.1, b.2; spark-world.md a.1, a.3, c.2).
+which both start from that cache (huggingface_hub 2.4; albond install.sh; eugr hf-download.sh).
 """
 
 from __future__ import annotations

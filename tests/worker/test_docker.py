@@ -118,7 +118,7 @@ def test_an_error_inside_of_a_stream_is_raised(serve: Serve) -> None:
 def test_a_stream_that_breaks_is_an_error(serve: Serve) -> None:
     engine, at = serve()
     engine.answers["/build"] = lines('{"a": 1}\n', end=False)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="broke off"):
         list(docker.stream("POST", "/build", at=at))
 
 

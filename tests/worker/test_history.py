@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -82,6 +83,6 @@ def test_a_link_in_its_place_is_not_followed(folder: Path, tmp_path: Path) -> No
     folder.mkdir(mode=0o700)
     (tmp_path / "other").write_text("mine")
     (folder / "history.jsonl").symlink_to(tmp_path / "other")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
         append(folder, number=0)
     assert (tmp_path / "other").read_text() == "mine"

@@ -88,7 +88,7 @@ def test_a_session_that_goes_leaves_the_job_and_the_next_one_attaches() -> None:
 def test_a_job_with_other_inputs_is_not_attached_to() -> None:
     first, _ = call()
     threading.Timer(0.3, first.session_over.set).start()
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="goes on"):
         run(first, attach="commit a", to=60)
     with pytest.raises(Refused, match="other inputs"):
         run(call()[0], attach="commit b", to=60)

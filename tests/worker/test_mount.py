@@ -151,7 +151,15 @@ def test_only_a_mount_that_shall_go_interrupts_by_being_unmounted() -> None:
     assert "mounted" in declared(mounted=False).interrupts
 
 
-@pytest.mark.parametrize("given", [{"source": ""}, {"fstype": "a b"}, {"options": ["a b"]}, {"passno": True}])
-def test_declarations_that_fstab_cannot_hold_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(InventoryError):
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"source": ""}, "source"),
+        ({"fstype": "a b"}, "fstype"),
+        ({"options": ["a b"]}, "option"),
+        ({"passno": True}, "passno"),
+    ],
+)
+def test_declarations_that_fstab_cannot_hold_are_refused(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(InventoryError, match=named):
         declared(**given)

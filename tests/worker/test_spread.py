@@ -142,9 +142,9 @@ def content(one: Checkpoint) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def ended(work: Callable[[], object]) -> None:
-    """A piece of work that is refused."""
-    with pytest.raises(Refused):
+def killed(work: Callable[[], object]) -> None:
+    """A piece of work whose job is killed."""
+    with pytest.raises(Refused, match="was killed"):
         work()
 
 
@@ -200,7 +200,7 @@ def test_a_receiver_that_is_first_waits_and_gets_each_file_once_it_is_proven(gro
 def test_a_source_that_ends_without_the_content_is_named_with_its_reason(ground: Ground, hub: Hub) -> None:
     hub.fail("model-2*", Fault(status=404))
     port = ground.serve()
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="model-2.*status 404"):
         apply(ground.source)
     with fails("transfer-source-ended", Refused) as ended_without:
         ground.receive(port)
@@ -387,7 +387,7 @@ def test_a_killed_receiver_and_a_killed_relay_are_resumed(ground: Ground, hub: H
     held = content(ground.source)
     slow = Lying(ground, {number: held[path] for path, number in numbers(ground.source).items()}, pause=0.15)
     key = f"checkpoint {ground.receiver.name}"
-    running = threading.Thread(target=ended, args=(lambda: ground.receive(slow.port),))
+    running = threading.Thread(target=killed, args=(lambda: ground.receive(slow.port),))
     running.start()
     part = Path(ground.receiver.name).parent / ".tiny.sparkops-partial" / ".sparkops" / "content"
     deadline = time.monotonic() + 30

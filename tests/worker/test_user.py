@@ -66,10 +66,11 @@ def test_whom_we_work_as_is_not_removed() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
-    [{"name": "Bad Name"}, {"name": "-x"}, {"uid": 0}, {"uid": "1000"}, {"home": "home"}, {"groups": "docker"},
-     {"authorized_keys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}],
+    ("given", "named"),
+    [({"name": "Bad Name"}, "'Bad Name'"), ({"name": "-x"}, "'-x'"), ({"uid": 0}, "uid"), ({"uid": "1000"}, "uid"),
+     ({"home": "home"}, "home"), ({"groups": "docker"}, "groups"),
+     ({"authorized_keys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}, "authorized_keys")],
 )  # fmt: skip
-def test_declarations_that_no_account_can_have_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(InventoryError):
+def test_declarations_that_no_account_can_have_are_refused(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(InventoryError, match=named):
         declared(**given)

@@ -1,6 +1,6 @@
 """What is said to AutoRound and what it says back: its command line, what its log means, what a run will take.
 
-Pure; held against auto-round 0.16.1, whose command line, log and environment were read and run (docs/checkpoints.md).
+Pure; held against auto-round 0.16.1, whose command line, log and environment were read and run (docs/building.md).
 Every figure of cost names where it was published; none was measured on a Spark by us.
 """
 

@@ -1,13 +1,16 @@
 """What already runs on this node in the place of a service, and taking it out of the way without deleting any of it.
 
-`look` describes foreign containers and units, `compare` proves a folder against a manifest and changes nothing, `take`
-stops a container and renames it, and stops and disables units. It must not know what differs: the controller compares.
+`look` describes foreign containers and units, `compare` proves a folder against a manifest and changes nothing;
+`converge` stops a container and renames it, and stops and disables units. It must not know what differs: that is the
+controller's to compare.
 """
 
+import filecmp
 import json
 import os
 import pwd
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -178,38 +181,48 @@ def _holds(place: str, size: int, oid: str, known: dict[str, str], tracker: Trac
     return same and read == oid
 
 
-def take(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """Stop what was shown and move it aside: `container` ({id, name} or None) and `units` (names).
+def observe(ask: dict[str, Any]) -> dict[str, Any]:
+    """What of what was found is still `in_place`, under which name its `container` is now ("" for none), and `copies`.
 
-    `unit` is the declared unit's name: where a foreign one has it, its text is kept under `adopted/` of the state
-    folder. Answers `container` (its new name; "" for one that its unit makes anew) and `copies` (unit → path).
+    `ask`: `container` ({id, name} or None), `units` (names), `unit` (the declared one's name), state_dir.
     """
-    wanted = args["container"]
+    in_place, name = [], ""
+    if ask["container"] is not None and (found := docker.inspect_container(ask["container"]["id"])) is not None:
+        name = str(found["Name"]).lstrip("/")
+        if ASIDE not in name or (found.get("State") or {}).get("Running"):
+            in_place.append(f"container {name}")
+    for each, shown in unit.show(ask["units"]).items():
+        if unit.running(shown) or shown.get("UnitFileState") == "enabled":
+            in_place.append(f"unit {each}")
+    copy = _copy_of(ask["state_dir"], ask["unit"]) if ask["unit"] in ask["units"] else ""
+    return {"in_place": in_place, "container": name, "copies": {ask["unit"]: copy} if copy else {}}
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any], want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Stop the units and the container, and move it aside; a foreign unit of the declared name is copied first."""
+    wanted = ask["container"] if found["container"] else None
     if wanted is not None:
-        _refuse_other(wanted, args["units"])
+        _refuse_removal(wanted, ask["units"])
         docker.act("POST", f"/containers/{wanted['id']}/update", {"RestartPolicy": {"Name": "no"}})
-    copies = {}
-    for name in args["units"]:
+    for name in ask["units"]:
         call.progress(f"stopping {name}")
-        if name == args["unit"]:
-            copies[name] = _copied(args["state_dir"], name)
+        if name == ask["unit"] and not found["copies"]:
+            _copy(ask["state_dir"], name)
         shown = unit.show([name])[name]
         if shown.get("ActiveState") not in ("inactive", "failed"):
             unit.change(call, "stop", name)
         if shown.get("UnitFileState") == "enabled":
             processes.run([*unit.SYSTEMCTL, "disable", "--", name])
-    aside = ""
     if wanted is not None and docker.inspect_container(wanted["id"]) is not None:
-        call.progress(f"stopping the container {wanted['name']}")
+        call.progress(f"stopping the container {found['container']}")
         docker.act("POST", f"/containers/{wanted['id']}/stop", timeout=180.0, query={"t": "60"})
-        aside = _renamed(wanted)
-    return {"container": aside, "copies": copies}
+        _rename(wanted["id"], found["container"])
 
 
-def _refuse_other(wanted: dict[str, Any], units: list[str]) -> None:
-    found = docker.inspect_container(wanted["id"])
-    if found is None or str(found["Name"]).lstrip("/") != wanted["name"]:
-        raise Refused(f"the container {wanted['name']} is no longer the one that was shown", "stale")
+def _refuse_removal(wanted: dict[str, Any], units: list[str]) -> None:
+    found = docker.inspect_container(wanted["id"]) or {}
     if (found.get("HostConfig") or {}).get("AutoRemove") and not units:
         raise Refused(
             f"the container {wanted['name']} was started with --rm: stopping it would delete it",
@@ -217,31 +230,41 @@ def _refuse_other(wanted: dict[str, Any], units: list[str]) -> None:
         )
 
 
-def _renamed(wanted: dict[str, Any]) -> str:
-    """The stopped container's new name; one that has such a name already keeps it."""
-    name = str(wanted["name"])
+def _rename(identity: str, name: str) -> None:
+    """Give the stopped container a name beside; one that has such a name already keeps it."""
     if ASIDE in name:
-        return name
+        return
     aside, number = name + ASIDE, 1
     while docker.inspect_container(aside) is not None:
         number += 1
         aside = f"{name}{ASIDE}-{number}"
-    docker.act("POST", f"/containers/{wanted['id']}/rename", query={"name": aside})
-    return aside
+    docker.act("POST", f"/containers/{identity}/rename", query={"name": aside})
 
 
-def _copied(state_dir: str, name: str) -> str:
-    folder = os.path.join(state_dir, "adopted")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    with open(os.path.join(UNITS, name), "rb") as file:
-        text = file.read()
-    path, number = os.path.join(folder, name), 1
+def _copies(state_dir: str, name: str) -> Iterator[str]:
+    """The places of a unit's copies, one after another, the last one of which is free."""
+    path, number = os.path.join(state_dir, "adopted", name), 1
     while os.path.lexists(path):
+        yield path
         number += 1
-        path = os.path.join(folder, f"{name}.{number}")
-    claims.write(path, text, 0o600)
-    return path
+        path = os.path.join(state_dir, "adopted", f"{name}.{number}")
+    yield path
+
+
+def _copy_of(state_dir: str, name: str) -> str:
+    """The copy of a unit as it is now; "" where there is none."""
+    *taken, _ = _copies(state_dir, name)
+    for path in taken:
+        if filecmp.cmp(path, os.path.join(UNITS, name), shallow=False):
+            return path
+    return ""
+
+
+def _copy(state_dir: str, name: str) -> None:
+    os.makedirs(os.path.join(state_dir, "adopted"), mode=0o700, exist_ok=True)
+    with open(os.path.join(UNITS, name), "rb") as file:
+        claims.write([*_copies(state_dir, name)][-1], file.read(), 0o600)
 
 
 JOBS = {"prove": prove}
-CALLS = {"look": look, "compare": compare, "take": take}
+CALLS = {"look": look, "compare": compare}

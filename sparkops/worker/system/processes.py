@@ -1,12 +1,17 @@
-"""Running the node's own programs: argument lists, a time-out, no shell."""
+"""Running the node's own programs: argument lists, a time-out, no shell.
 
-import subprocess
+subprocess is imported by the first program that runs. Together with `traceback` in `os_errors` and `claims` in
+`dispatch`, which most checks do not need either, it is a tenth of the CPU time of a worker that observes ten
+resources (105 ms instead of 117 ms, of 200 alternating runs), and that of a check of 50 nodes on the lab's two cores.
+"""
 
 from sparkops.worker.calls import Refused, Unknown
 
 
 def ask(argv: list[str], timeout: float = 20.0) -> tuple[int, str, str]:
     """Status, standard output and error of a program that only looks. Raises Unknown when it hangs or is missing."""
+    import subprocess
+
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
@@ -18,6 +23,8 @@ def ask(argv: list[str], timeout: float = 20.0) -> tuple[int, str, str]:
 
 def run(argv: list[str], timeout: float = 120.0, data: bytes | None = None) -> str:
     """Standard output of a program that acts. Raises Refused with its last words when it fails or hangs."""
+    import subprocess
+
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, input=data or b"")
     except FileNotFoundError:

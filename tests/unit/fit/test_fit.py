@@ -12,9 +12,11 @@ from docs.published import Point, points
 from sparkops.cli.app import run
 from sparkops.core.errors import LintError
 from sparkops.fit.decode import BANDWIDTH
-from sparkops.fit.fit import Fit, Question, Solve, fit_text, verdict
+from sparkops.fit.fit import Fit, Question, Solve, fit_invocation
 from sparkops.fit.services import fit_services, refuse
+from sparkops.fit.verdict import verdict
 from sparkops.inventory.load import load
+from sparkops.models.invocation import of_text
 from sparkops.reports.fit import as_json
 
 MODELS = ("Intel/Qwen3.5-122B-A10B-int4-AutoRound", "Qwen/Qwen3.5-35B-A3B-FP8", "Qwen/Qwen3.5-122B-A10B-GPTQ-Int4")
@@ -29,7 +31,7 @@ versions = st.sampled_from(["0.19.1", "0.26.0", "0.33.0"])
 
 
 def fit(flags: str = "", *, model: str = MODELS[0], version: str = "0.26.0", **asked: object) -> Fit:
-    return fit_text(f"vllm serve {model} {flags}", version, question=Question(**asked))  # type: ignore[arg-type]
+    return fit_invocation(of_text(f"vllm serve {model} {flags}", version), Question(**asked))  # type: ignore[arg-type]
 
 
 def speculating(count: int) -> str:
@@ -59,7 +61,7 @@ def test_more_memory_for_the_engine_never_makes_the_pool_smaller(
 def test_a_longer_context_never_makes_room_for_more_streams(
     model: str, cache: str, drafted: int, one: int, other: int
 ) -> None:
-    pool = fit(f"--kv-cache-dtype {cache} {speculating(drafted)}", model=model).pool
+    pool = fit(f"--kv-cache-dtype {cache} {speculating(drafted)}", model=model).figures.pool
     assert pool is not None
     assert pool.streams(max(one, other)) <= pool.streams(min(one, other))
 
@@ -105,26 +107,28 @@ def test_the_thread_s_wish_is_answered_in_one_sentence() -> None:
 def test_blocks_are_counted_by_groups_as_the_engine_does() -> None:
     drafter = '{"method":"dflash","model":"z-lab/Qwen3.5-122B-A10B-DFlash","num_speculative_tokens":12}'
     flags = f"--max-num-batched-tokens 8192 --max-num-seqs 3 --speculative-config '{drafter}'"
-    pool = fit(flags, version="0.23.0").pool
+    pool = fit(flags, version="0.23.0").figures.pool
     assert pool is not None
     assert (pool.request_blocks(262144), pool.block_bytes) == (314, 6 * 2 * 4587520)
-    plain = fit("--no-enable-prefix-caching").pool
+    plain = fit("--no-enable-prefix-caching").figures.pool
     assert plain is not None
     assert plain.request_blocks(131072) == 63 + 3  # 63 of 2096 tokens, and one state of each of three groups
-    aligned = fit("--enable-prefix-caching").pool
+    aligned = fit("--enable-prefix-caching").figures.pool
     assert aligned is not None
     assert aligned.request_blocks(131072) == 63 + 6
 
 
 def test_kv_heads_are_replicated_where_there_are_more_ranks() -> None:
-    of = {ranks: fit(f"-tp {ranks} --nnodes {ranks}", model="Qwen/Qwen3.5-122B-A10B").cache for ranks in (1, 2, 4)}
+    of = {
+        ranks: fit(f"-tp {ranks} --nnodes {ranks}", model="Qwen/Qwen3.5-122B-A10B").figures.cache for ranks in (1, 2, 4)
+    }
     assert [cache.kv_bytes_per_token for cache in of.values() if cache] == [24576, 12288, 12288]
 
 
 def test_more_ranks_take_fewer_bytes_each_and_together_no_fewer() -> None:
     for flag in ("-tp", "-pp"):
         sizes = [fit(f"{flag} {ranks}", model="Intel/Qwen3.5-397B-A17B-int4-AutoRound") for ranks in (1, 2, 4)]
-        each = [found.placed.rank_bytes for found in sizes if found.placed]
+        each = [found.figures.weights.rank_bytes for found in sizes if found.figures.weights]
         assert each == sorted(each, reverse=True)
         assert all(each[0] <= ranks * size for ranks, size in zip((1, 2, 4), each, strict=True))
 
@@ -135,10 +139,10 @@ def test_more_sequences_than_blocks_are_told() -> None:
 
 
 def test_a_ceiling_is_bandwidth_over_bytes_and_grows_with_acceptance() -> None:
-    plain = fit().plain
+    plain = fit().figures.plain
     assert plain is not None
     assert plain.tokens_per_second == pytest.approx(BANDWIDTH / plain.bytes)
-    slow, fast = (fit(speculating(2), acceptance=each).single for each in (1.5, 2.5))
+    slow, fast = (fit(speculating(2), acceptance=each).figures.single for each in (1.5, 2.5))
     assert slow is not None and fast is not None
     assert slow.bytes == fast.bytes and slow.tokens_per_second < fast.tokens_per_second
 
@@ -160,7 +164,7 @@ def test_a_ceiling_is_bandwidth_over_bytes_and_grows_with_acceptance() -> None:
     ],
 )
 def test_what_can_t_be_known_is_null_with_its_reason(line: str, field: str, reason: str) -> None:
-    content = as_json(fit_text(line, "0.33.0"))
+    content = as_json(fit_invocation(of_text(line, "0.33.0")))
     assert content[field] is None
     assert reason in content["unknown"][field]
     assert all(content[name] is None for name in content["unknown"])
@@ -183,7 +187,7 @@ def test_every_null_has_its_reason_and_text_has_no_less(
     drafting = '{"method":"dflash","model":"x/y","num_speculative_tokens":4}'
     given = f"{MODELS[0]} --speculative-config '{drafting}'" if line == "drafter" else line
     given = str(tmp_path) if line in PARTLY else given
-    found = fit_text(f"vllm serve {given}", "0.26.0", question=Question(solve=solve))
+    found = fit_invocation(of_text(f"vllm serve {given}", "0.26.0"), Question(solve=solve))
     content = as_json(found)
     unknown = content["unknown"]
     assert {name for name, value in content.items() if value is None} == set(unknown)
@@ -199,7 +203,7 @@ def test_every_null_has_its_reason_and_text_has_no_less(
 @pytest.mark.parametrize("kind", PARTLY)
 def test_layers_that_are_not_described_have_no_state_of_zero_bytes(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**SMALL, **PARTLY[kind], "max_position_embeddings": 4096}))
-    content = as_json(fit_text(f"vllm serve {tmp_path}", "0.26.0"))
+    content = as_json(fit_invocation(of_text(f"vllm serve {tmp_path}", "0.26.0")))
     for name in ("block_size", "page_bytes", "mamba_page_bytes", "state_bytes_per_request", "parameters", "memory"):
         assert content[name] is None
 
@@ -250,7 +254,7 @@ def test_weights_beyond_the_machine_are_told_by_what_is_lacking(capsys: pytest.C
     text = capsys.readouterr().out
     assert "the weights need 6" in text.splitlines()[-1] and "GiB more than the " in text
     assert " -" not in text
-    memory = as_json(fit_text(line, "0.26.0"))["memory"]
+    memory = as_json(fit_invocation(of_text(line, "0.26.0")))["memory"]
     assert memory["pool"] == memory["host"] == 0
 
 
@@ -268,7 +272,7 @@ def test_a_pasted_line_knows_the_models_beside_it(
 def test_a_model_that_is_not_described_has_no_wrong_figures(tmp_path: Path) -> None:
     latent = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 9, "kv_lora_rank": 8}
     (tmp_path / "config.json").write_text(json.dumps({**latent, "max_position_embeddings": 4096}))
-    content = as_json(fit_text(f"vllm serve {tmp_path}", "0.33.0"))
+    content = as_json(fit_invocation(of_text(f"vllm serve {tmp_path}", "0.33.0")))
     for name in (
         "block_size",
         "kv_bytes_per_token",
@@ -344,7 +348,7 @@ def test_a_service_of_an_unknown_engine_is_shown_with_its_reason(
     assert set(services["other"]) == set(services["qwen"])
     assert services["qwen"]["fits"] is True
     assert services["other"]["fits"] is None
-    assert "which engine other is" in services["other"]["unknown"]["fits"]
+    assert "the engine's version of other" in services["other"]["unknown"]["fits"]
     assert run(["fit", str(path)]) == 0
     assert "other: not known: neither the image's tag" in capsys.readouterr().out
     assert run(["fit", str(path), "other"]) == 1

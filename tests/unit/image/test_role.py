@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sparkops.compile.compiler import compile
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
 from sparkops.resources.image import Image
 from sparkops.resources.image_build import BuiltImage
 from sparkops.resources.image_origin import PulledImage
+from tests.errors import fails
 
 A = "sha256:" + "a" * 64
 
@@ -25,7 +26,7 @@ def declared(folder: Path, text: str) -> Image:
         "version: 1\ncluster: attic\nnodes: {a: {host: 192.0.2.1}}\n"
         f"services: {{one: {{nodes: [a], image: {text}}}}}\n"
     )
-    (made,) = compile(load(file), roles=["image"]).resources
+    (made,) = compile_inventory(load(file), roles=["image"]).resources
     assert isinstance(made, Image)
     return made
 
@@ -54,12 +55,12 @@ def test_a_tag_for_a_build_asks_for_a_build(tmp_path: Path) -> None:
 
 
 def test_a_build_without_a_base_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError):
+    with fails("image-name-invalid", InventoryError):
         declared(tmp_path, "{build: {tag: 'local/x:1'}}")
 
 
 def test_a_service_without_an_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError):
+    with pytest.raises(InventoryError, match="name of this image is None"):
         declared(tmp_path, "{platform: linux/arm64}")
 
 

@@ -155,8 +155,9 @@ def test_a_file_that_is_not_utf8_is_told_by_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nothing.yml", "."])
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InventoryError):
+    with pytest.raises(InventoryError, match="file") as caught:
         read(tmp_path / name)
+    assert caught.value.where == str(tmp_path / name)
 
 
 def test_an_endless_number_is_a_fault() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.inventory import Inventory
-from sparkops.inventory.limit import named
+from sparkops.inventory.limit import named, select
 from tests.unit.inventory.project import Project
 
 
@@ -44,22 +44,22 @@ def fleet(project: Project) -> Inventory:
     ],
 )
 def test_limit_takes_names_globs_services_and_exclusions(fleet: Inventory, patterns: str, nodes: str) -> None:
-    assert " ".join(fleet.limit(patterns)) == nodes
+    assert " ".join(select(fleet, patterns)) == nodes
 
 
 def test_an_exclusion_that_would_cut_a_service_in_two_is_refused(fleet: Inventory) -> None:
     with pytest.raises(InventoryError, match=r"excludes n2, but the service one spans n1, n2"):
-        fleet.limit("n1,!n2")
+        select(fleet, "n1,!n2")
 
 
 def test_a_pattern_that_matches_nothing_tells_the_nearest_name(fleet: Inventory) -> None:
     with pytest.raises(InventoryError, match="did you mean rack"):
-        fleet.limit("rak")
+        select(fleet, "rak")
 
 
 def test_a_limit_that_leaves_no_node_is_refused(fleet: Inventory) -> None:
     with pytest.raises(InventoryError, match="leaves no node"):
-        fleet.limit("n5,!rack")
+        select(fleet, "n5,!rack")
 
 
 @pytest.mark.parametrize(

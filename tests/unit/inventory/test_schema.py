@@ -7,7 +7,7 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 
-from sparkops.inventory.schema import schema
+from sparkops.inventory.json_schema import schema
 from tests.unit.inventory.project import Project
 
 GOOD = {"version": 1, "cluster": "c", "nodes": {"a": None}}

@@ -11,8 +11,10 @@ import yaml
 from sparkops.cli.app import run
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
-from sparkops.lint.line import lint_line
+from sparkops.lint.case import case_of
+from sparkops.lint.check import check
 from sparkops.models.engine import engine, versions
+from sparkops.models.invocation import of_text
 
 MODEL = "Qwen/Qwen3.5-122B-A10B"
 
@@ -28,7 +30,7 @@ def beside(tmp_path: Path) -> Path:
 
 
 def ids(text: str, beside: Path, version: str = "9.0.0") -> list[str]:
-    found = lint_line(f"vllm serve {MODEL} {text}", version, beside=beside)
+    found = check(case_of(of_text(f"vllm serve {MODEL} {text}", version, beside=beside)))
     return [each.id for each in found if each.severity == "error"]
 
 

@@ -2,8 +2,6 @@
 
 import pytest
 
-from sparkops.lint.case import Case
-from sparkops.lint.check import check
 from sparkops.models import shell_line
 from sparkops.models.engine import engine
 from sparkops.models.serve_line import parse_text
@@ -58,16 +56,3 @@ def test_model_as_a_flag_takes_the_place_of_the_word() -> None:
 def test_two_dashes_end_the_flags() -> None:
     line = parse_text("vllm serve --max-num-seqs 4 -- M", engine("0.28.0"))
     assert (line.model, line.problems) == ("M", ())
-
-
-def test_a_version_of_two_numbers_is_that_of_three() -> None:
-    assert engine("0.26").version == engine("v0.26").version == "0.26.0"
-    assert engine("0.26").exact
-
-
-def test_a_version_before_all_that_are_listed_is_judged_without_errors() -> None:
-    listed = engine("0.11.0")
-    found = check(Case(line=parse_text("vllm serve M --swap-space 4", listed), engine=listed))
-    assert {each.severity for each in found if each.id == "unknown-flag"} == {"warning"}
-    assert any("older than all that are listed" in each.message for each in found)
-    assert engine("0.20.0").version == "0.19.1" and not engine("0.20.0").later

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sparkops.cli.app import run
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
 from sparkops.inventory.secrets import Secrets
@@ -105,7 +105,7 @@ class World:
 
     def declared(self) -> tuple[str | None, str]:
         """The digest and the commit that the nodes get to hear."""
-        resources = build(load(self.path)).resources
+        resources = compile_inventory(load(self.path)).resources
         image = next(each for each in resources if isinstance(each, Image))
         checkpoint = next(each for each in resources if isinstance(each, Checkpoint))
         return image.pinned, checkpoint.pinned

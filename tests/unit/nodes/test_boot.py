@@ -117,7 +117,7 @@ def test_writing_to_a_program_that_has_ended_fails(way: Way) -> None:
     stream = _start(way(PYTHON), "pass")
     assert _all(stream) == b""
     assert stream.exit_status(5) == 0
-    with pytest.raises(ConnectionFailed):
+    with pytest.raises(ConnectionFailed, match="has ended"):
         for _ in range(100):
             stream.write(b"x" * 65536)
 
@@ -189,7 +189,7 @@ def test_a_right_password_opens_and_its_line_is_all_that_sudo_reads(way: Way, tm
 def test_a_wrong_password_is_noticed_and_the_program_never_sent(way: Way, tmp_path: Path) -> None:
     transport = way(PYTHON)
     _sudo(tmp_path, ASKS.replace("$HOME", str(tmp_path)))
-    with pytest.raises(SudoRefused):
+    with pytest.raises(SudoRefused, match="refused the password"):
         boot.start(transport, "here", b"pass\npass\n", become=True, password=Secret("wrong"))
     time.sleep(0.2)
     assert not (tmp_path / "eaten").exists()

@@ -219,7 +219,7 @@ def test_a_state_that_no_kind_can_read_makes_one_resource_unknown_and_no_more(na
     found = data.draw(st.dictionaries(st.sampled_from(keys), JSON, max_size=5))
     other = kind("file")(node="n1", name="/other")
     seen = plan.Observations(found={one.id: found, other.id: {"type": "file"}})
-    made = plan.build([one, other], seen, today=datetime.date(2026, 1, 1))
+    made = plan.compare([one, other], seen, today=datetime.date(2026, 1, 1))
     assert other.id not in made.unknown
     json.dumps([[step.before, step.diff] for step in made.steps])
 

@@ -51,7 +51,7 @@ def test_a_closed_transport_can_be_closed_again(server: Sshd, connections: Conne
     transport = connections.connect(server.target())
     transport.close()
     transport.close()
-    with pytest.raises(ConnectionFailed):
+    with pytest.raises(ConnectionFailed, match="not active"):
         transport.execute(["true"])
 
 

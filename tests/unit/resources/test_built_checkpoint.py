@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.checkpoints.manifest import Manifest, ManifestFile
-from sparkops.compile.compiler import compile as build
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
 from sparkops.core.states import Unknown
 from sparkops.inventory.load import load
@@ -121,7 +121,7 @@ def test_a_wrong_step_is_told_at_load_with_its_place(tmp_path: Path, steps: list
 
 
 def test_what_is_served_is_the_built_folder_and_the_base_stands_beside_it(tmp_path: Path) -> None:
-    made = build(load(inventory(tmp_path, "hybrid: {donor: org/fp8}")))
+    made = compile_inventory(load(inventory(tmp_path, "hybrid: {donor: org/fp8}")))
     ids = [each.id for each in made.resources]
     (one,) = [each for each in made.resources if isinstance(each, BuiltCheckpoint)]
     (unit,) = [each for each in made.resources if isinstance(each, Unit) and each.model]

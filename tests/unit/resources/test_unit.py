@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -85,19 +86,19 @@ def test_the_diff_of_the_text_is_unified() -> None:
 
 
 def test_a_secret_in_a_unit_is_refused_and_not_shown() -> None:
-    with pytest.raises(InventoryError) as refused:
+    with pytest.raises(InventoryError, match="secret") as refused:
         unit(content=Content(Secret("hf_token")))
     assert "hf_token" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["qwen", "../qwen.service", "a b.service", "", "-.x"])
 def test_what_is_no_name_of_a_unit_is_refused(name: str) -> None:
-    with pytest.raises(InventoryError):
+    with pytest.raises(InventoryError, match=re.escape(repr(name))):
         unit(name=name)
 
 
 def test_masked_and_running_contradict_each_other() -> None:
-    with pytest.raises(InventoryError):
+    with pytest.raises(InventoryError, match="masked and running"):
         unit(masked=True, running=True)
 
 

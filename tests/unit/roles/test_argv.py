@@ -47,9 +47,11 @@ def test_dashes_in_front_are_told_to_be_left_out() -> None:
         serve_argv([], "m", {"--max-model-len": 1})
 
 
-@pytest.mark.parametrize("value", [[], ["-x"], object(), "a\0b", [[1]]])
-def test_a_value_that_makes_no_words_is_refused(value: Any) -> None:
-    with pytest.raises(InventoryError):
+@pytest.mark.parametrize(
+    ("value", "why"), [([], "empty list"), (["-x"], "'-x'"), (object(), "object"), ("a\0b", "NUL"), ([[1]], "list")]
+)
+def test_a_value_that_makes_no_words_is_refused(value: Any, why: str) -> None:
+    with pytest.raises(InventoryError, match=rf"serve\.x.*{why}"):
         serve_argv([], "m", {"x": value})
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.compile.expressions import Expressions, quote_systemd
-from sparkops.compile.secret_placeholders import Seals
+from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.core.states import FromFact
@@ -21,14 +21,14 @@ PASSWORD = 'pa"ss %1\\'
 
 
 def engine(*folders: Path) -> Expressions:
-    return Expressions(Seals(lambda ref: Secret(PASSWORD, str(ref))), folders)
+    return Expressions(SecretPlaceholders(lambda ref: Secret(PASSWORD, str(ref))), folders)
 
 
 def evaluate(source: Any, **context: Any) -> Any:
     """A value as it reaches a resource."""
     expressions = engine()
-    sealed = expressions.seals.seal(context)
-    return expressions.seals.open(expressions.value(source, "r.yml:1:1")(sealed))
+    sealed = expressions.placeholders.seal(context)
+    return expressions.placeholders.open(expressions.value(source, "r.yml:1:1")(sealed))
 
 
 def fault(source: Any, **context: Any) -> str:
@@ -170,9 +170,9 @@ def test_no_digest_is_made_of_a_secret() -> None:
 
 
 def test_an_unused_secret_is_not_read() -> None:
-    expressions = Expressions(Seals(lambda ref: pytest.fail("it was read")))
-    context = expressions.seals.seal({"t": TOKEN, "u": 1})
-    assert expressions.seals.open(expressions.value("{{ u if t else 2 }}", "")(context)) == 1
+    expressions = Expressions(SecretPlaceholders(lambda ref: pytest.fail("it was read")))
+    context = expressions.placeholders.seal({"t": TOKEN, "u": 1})
+    assert expressions.placeholders.open(expressions.value("{{ u if t else 2 }}", "")(context)) == 1
 
 
 def test_a_secret_in_serve_arguments_is_encoded_by_its_true_value() -> None:
@@ -230,6 +230,6 @@ def test_templates_are_searched_in_order_and_tell_their_own_line(tmp_path: Path)
 def test_a_template_with_a_secret_is_secret_content(tmp_path: Path) -> None:
     (tmp_path / "env.j2").write_text("TOKEN={{ t }}\n")
     expressions = engine(tmp_path)
-    content = expressions.template("env.j2", expressions.seals.seal({"t": TOKEN}), "")
+    content = expressions.template("env.j2", expressions.placeholders.seal({"t": TOKEN}), "")
     assert content.secret
     assert content.encode() == f"TOKEN={PASSWORD}\n".encode()

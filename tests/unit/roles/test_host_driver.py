@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.compile.compiler import compile
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core.plan import Violation
 from sparkops.core.secrets import Content
 from sparkops.core.states import Observed, Unknown
@@ -37,7 +37,7 @@ SPARK: Mapping[str, Mapping[str, Any]] = {
 def declared(tmp_path: Path, text: str = "", roles: tuple[str, ...] = ("host", "driver")) -> dict[str, Resource]:
     file = tmp_path / "inventory.yml"
     file.write_text(f"version: 1\ncluster: attic\nnodes: {{a: {{host: 192.0.2.1}}, b: {{host: 192.0.2.2}}}}\n{text}")
-    return {each.id: each for each in compile(load(file), roles=roles).resources}
+    return {each.id: each for each in compile_inventory(load(file), roles=roles).resources}
 
 
 def judged(made: Mapping[str, Resource], nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Violation]:
@@ -213,7 +213,7 @@ def test_a_node_that_is_taken_down_keeps_its_ssh_and_loses_what_was_ours(tmp_pat
         "version: 1\ncluster: attic\nvars: {host: {gpu: {clock: [200, 2150]}}}\n"
         "nodes: {a: {host: 192.0.2.1, state: retired}}\n"
     )
-    made = {each.id: each for each in compile(load(file), roles=("host", "driver")).resources}
+    made = {each.id: each for each in compile_inventory(load(file), roles=("host", "driver")).resources}
     assert not [id for id in made if id.startswith("require ")]
     assert [id for id in made if id.startswith("unit ")] == ["unit sparkops-gpu-clock.service @a"]
     assert {each.desired() is None for each in made.values()} == {True}

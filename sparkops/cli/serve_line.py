@@ -1,0 +1,50 @@
+"""The options of `lint` and `fit` for one pasted serve line instead of an inventory."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparkops.cli.options import Pair
+
+if TYPE_CHECKING:
+    from sparkops.models.invocation import Invocation
+
+OPTIONS = (
+    click.argument("inventory", type=click.Path(path_type=Path), required=False),
+    click.option("--serve", metavar="LINE", help="Check this `vllm serve …` line instead of an inventory; - reads it"),
+    click.option("--engine", metavar="VERSION", help="The engine's version, like 0.26.0 (with --serve)"),
+    click.option(
+        "--gpus", type=click.IntRange(1, 64), default=1, show_default=True, help="GPUs of one node (with --serve)"
+    ),
+    click.option("--env", type=Pair(), multiple=True, help="NAME=VALUE of the engine (with --serve)"),
+)
+
+
+def serve_line(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument INVENTORY, and the options of a pasted line as `line`: an Invocation, or None without --serve."""
+
+    @functools.wraps(function)
+    def command(
+        *, serve: str | None, engine: str | None, gpus: int, env: tuple[tuple[str, str], ...], **rest: Any
+    ) -> Any:
+        return function(line=_invocation(serve, engine, gpus, dict(env)), **rest)
+
+    return functools.reduce(lambda made, option: option(made), reversed(OPTIONS), command)
+
+
+def _invocation(serve: str | None, engine: str | None, gpus: int, env: dict[str, str]) -> Invocation | None:
+    from sparkops.models.invocation import of_text
+
+    if serve is None:
+        if engine or env:
+            raise click.UsageError("--engine and --env go with --serve; an inventory says them itself")
+        return None
+    if engine is None:
+        raise click.UsageError("--serve needs --engine VERSION, like --engine 0.26.0")
+    return of_text(sys.stdin.read() if serve == "-" else serve, engine, gpus, env, Path.cwd())

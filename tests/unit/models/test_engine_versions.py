@@ -1,0 +1,40 @@
+"""Which engine file serves a version, and which version an image's tag names."""
+
+import pytest
+
+from sparkops.lint.case import Case
+from sparkops.lint.check import check
+from sparkops.models.engine import engine, version_of_image
+from sparkops.models.serve_line import parse_text
+
+
+@pytest.mark.parametrize(
+    ("reference", "version"),
+    [
+        ("vllm/vllm-openai:v0.26.0", "0.26.0"),
+        ("docker.io/vllm/vllm-openai:v0.26.0@sha256:0", "0.26.0"),
+        ("ghcr.io/x/vllm-sm121:cu130-0.19.1-aarch64", "0.19.1"),
+        ("vllm/vllm-openai:v0.26.0rc1", "0.26.0"),
+        ("x/vLLM:0.26", "0.26"),
+        ("nvcr.io/nvidia/vllm:26.05-py3", ""),
+        ("vllm/vllm-openai:latest", ""),
+        ("registry:5000/vllm/vllm-openai", ""),
+        ("x/other:0.26.0", ""),
+        ("", ""),
+    ],
+)
+def test_the_tag_of_an_image_of_vllm_names_its_version(reference: str, version: str) -> None:
+    assert version_of_image(reference) == version
+
+
+def test_a_version_of_two_numbers_is_that_of_three() -> None:
+    assert engine("0.26").version == engine("v0.26").version == "0.26.0"
+    assert engine("0.26").exact
+
+
+def test_a_version_before_all_that_are_listed_is_judged_without_errors() -> None:
+    listed = engine("0.11.0")
+    found = check(Case(line=parse_text("vllm serve M --swap-space 4", listed), engine=listed))
+    assert {each.severity for each in found if each.id == "unknown-flag"} == {"warning"}
+    assert any("older than all that are listed" in each.message for each in found)
+    assert engine("0.20.0").version == "0.19.1" and not engine("0.20.0").later
