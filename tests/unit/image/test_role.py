@@ -15,7 +15,6 @@ from sparkops.inventory.load import load
 from sparkops.resources.image import Image
 from sparkops.resources.image_build import BuiltImage
 from sparkops.resources.image_origin import PulledImage
-from tests.errors import fails
 
 A = "sha256:" + "a" * 64
 
@@ -55,7 +54,7 @@ def test_a_tag_for_a_build_asks_for_a_build(tmp_path: Path) -> None:
 
 
 def test_a_build_without_a_base_is_refused(tmp_path: Path) -> None:
-    with fails("image-name-invalid", InventoryError):
+    with pytest.raises(InventoryError, match="'None' is not a valid image name"):
         declared(tmp_path, "{build: {tag: 'local/x:1'}}")
 
 
