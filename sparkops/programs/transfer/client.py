@@ -20,8 +20,6 @@ from sparkops.programs.transfer import tls
 NOT_YET = 0.2
 """Seconds until a file that is not proven there yet is asked for again."""
 BLOCK = 1 << 20
-RECORD = 1 << 14
-"""Bytes of a TLS record at most: what one read returns."""
 GATHER = 0.5
 """Seconds after which a block that does not fill is passed on as it is."""
 SHORT = 1 << 16
@@ -83,40 +81,39 @@ class Body:
 
     ranged = True
 
-    def __init__(self, response: http.client.HTTPResponse, start: int, end: int) -> None:
+    def __init__(self, response: http.client.HTTPResponse, buffer: memoryview, start: int, end: int) -> None:
         self.start, self.end = start, end
-        self._response = response
+        self._response, self._buffer = response, buffer
         self._left = end - start
         self._broken: Exception | None = None
 
-    def take(self, limit: int) -> bytes:
-        """The next bytes: a block, or what came in `GATHER` seconds or before the connection broke."""
+    def take(self, limit: int) -> memoryview:
+        """The next bytes: a block, or what came in `GATHER` seconds or before it broke. Good until the next call.
+
+        Read from under the answer: its own `read1` copies each record, which takes 8 % more processor time.
+        """
         if self._broken is not None:
             raise self._broken
-        parts, left = [], min(limit, BLOCK, self._left)
+        block, size = self._buffer[: min(limit, self._left)], 0
         until = time.monotonic() + GATHER
-        while left and time.monotonic() < until:
+        while size < len(block) and time.monotonic() < until:
             try:
-                part = self._response.read1(min(RECORD, left))
-            except _LOST as error:
+                count = self._response.fp.readinto1(block[size:])
+            except OSError as error:
                 self._broken = error
                 break
-            if not part:
+            if not count:
                 break
-            parts.append(part)
-            left -= len(part)
-        block = b"".join(parts)
-        if self._broken is not None and not block:
+            size += count
+        if self._broken is not None and not size:
             raise self._broken
-        self._left -= len(block)
-        return block
+        self._left -= size
+        return block[:size]
 
     def finish(self) -> bool:
-        """After the last byte: whether the connection can serve another request. `read1` alone never ends an answer."""
-        if self._left:
-            return False
-        self._response.read()
-        return True
+        """After the last byte: whether the connection can serve another request."""
+        self._response.close()
+        return self._left == 0
 
 
 class Client:
@@ -124,6 +121,7 @@ class Client:
 
     def __init__(self, peer: Peer, connection: http.client.HTTPSConnection) -> None:
         self._peer, self._connection = peer, connection
+        self._buffer = memoryview(bytearray(BLOCK))
 
     def close(self) -> None:
         """Close the connection."""
@@ -140,7 +138,7 @@ class Client:
             if response.headers.get("Content-Range") != f"bytes {start}-{end - 1}/{remote.size}":
                 self.close()
                 raise self._refused("transfer-range-wrong", path=path)
-            return Body(response, start, end)
+            return Body(response, self._buffer, start, end)
         text = self._text(response)
         if response.status == 425:
             raise Retry(f"{self._peer.node} does not have it yet ({text})", NOT_YET, waiting=True)
