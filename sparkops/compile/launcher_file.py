@@ -5,8 +5,8 @@ What they import of each other stands in the same file then; what they import of
 
 from __future__ import annotations
 
-import ast
 from functools import cache
+from itertools import takewhile
 
 from sparkops.core import data
 
@@ -16,19 +16,16 @@ MODULES = ("ending", "systemd", "docker", "container_body", "api", "node", "laun
 
 @cache
 def launcher_file() -> str:
-    """Its text."""
+    """Its text. A module is its docstring, its imports of one line each, and the rest."""
     imports: set[str] = set()
     bodies: list[str] = []
     docstring = ""
     for name in MODULES:
         path = f"programs/launch/{name}.py"
-        text = data.module_text(path)
-        tree = ast.parse(text)
-        head = [each for each in tree.body if isinstance(each, (ast.Import, ast.ImportFrom))]
-        lines = [ast.unparse(each) for each in head]
-        imports |= {line for line in lines if not line.startswith("from sparkops.")}
-        docstring = ast.get_docstring(tree, clean=False) or ""
-        body = text.splitlines()[(head or tree.body)[-1 if head else 0].end_lineno :]
-        bodies.append(f"# sparkops/{path}\n\n" + "\n".join(body).strip("\n"))
+        _, docstring, rest = data.module_text(path).split('"""', 2)
+        lines = rest.splitlines()
+        head = list(takewhile(lambda line: not line or line.startswith(("import ", "from ")), lines))
+        imports |= {line for line in head if line and not line.startswith("from sparkops.")}
+        bodies.append(f"# sparkops/{path}\n\n" + "\n".join(lines[len(head) :]))
     ordered = sorted(imports, key=lambda line: (line.startswith("from "), line))
     return "\n\n\n".join(['"""' + docstring + '"""\n\n' + "\n".join(ordered), *bodies]) + "\n"
