@@ -1,13 +1,16 @@
-"""`python -m docs.generate`: what is written from data: inventory reference, roles, recipes, plan schema, figures.
+"""`python -m docs.generate`: the pages that are written from data: inventory, roles, kinds, recipes, rules, figures.
 
 A test compares them with what this would write, so they can't fall behind.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +24,27 @@ from sparkops.lint.rules import rules
 from sparkops.models.engine import versions
 from sparkops.operate.recipes import every, fastest
 from sparkops.reconcile.plan_file import SCHEMA
+from sparkops.resources import BUILT_IN, kind
+from sparkops.resources.resource import Resource
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by `make docs` from the schemas; edit those. -->\n"
 
 
 def inventory_page() -> str:
-    """The reference of the inventory's own words."""
+    """The reference of the inventory's own keys."""
     parts = [
         NOTE,
-        "# The inventory, word by word\n",
+        "# Inventory reference\n",
         "One YAML file; `sparkops schema` prints the same as a JSON Schema for your editor. Variables of roles are in "
         "[roles.md](roles.md).\n",
         "Merging, weakest first: role defaults, recipe, `vars`, groups in the order listed, node, service, service on "
         "a node (`per_node`), `-e`. Mappings merge, everything else replaces, `null` unsets. "
         "`sparkops inventory show NODE --origin` prints where each value came from.\n",
-        "`sparkops lock` writes `inventory.lock.yml` beside it: the digests of image tags and the commits of branches, "
-        "as they are upstream now. Where that file stands, everything goes by it: `apply` adds what it lacks and never "
-        "moves an entry (`--locked` refuses instead), `drift --upstream` says what moved since. What could not be "
-        "asked stays as it was locked.\n",
+        "`sparkops lock` writes `inventory.lock.yml` beside the inventory: the digests of image tags and the commits "
+        "of branches, as they are upstream now. Where that file exists, it decides: `apply` adds missing entries and "
+        "never changes one (`--locked` refuses instead), `drift --upstream` reports what moved since. An entry whose "
+        "registry or hub does not answer stays as it is.\n",
         "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`; they are read only when they are used, "
         "never by `schema`, `render` or `inventory show`.\n",
     ]
@@ -67,12 +72,119 @@ def roles_page() -> str:
         NOTE,
         "# Roles\n",
         "A role is a folder `roles/NAME/` with one `role.yml`: summary, scope, order, variables as a JSON Schema, and "
-        "resources. Yours stand beside the inventory, under `roles/`; see [own roles](own-roles.md).\n",
+        "resources. Your own are beside the inventory, under `roles/`; see [own roles](own-roles.md).\n",
+        "## The variables you will set\n",
+        "Most inventories need no others. Keys of a service are written in the service itself, those of other roles "
+        "under the role's name, in a service, a node, a group or `vars`.\n",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+        *(_variable(roles, *each.partition(".")[::2]) for each in COMMON),
+        "",
     ]
     for role in roles.values():
         if role.document is not None:
             parts += _role(role)
     return "\n".join(parts)
+
+
+COMMON = (
+    "service.port",
+    "service.serve",
+    "service.environment",
+    "service.engine",
+    "service.command",
+    "service.limits.memory_free_gib",
+    "service.timeouts.first_boot_seconds",
+    "service.container.mounts",
+    "image.pull",
+    "image.digest",
+    "image.registry.username",
+    "checkpoint.repository",
+    "checkpoint.revision",
+    "checkpoint.token",
+    "checkpoint.folder",
+    "checkpoint.steps",
+    "health.prompt",
+    "health.expect",
+    "fabric.address",
+    "driver.accept",
+    "host.disk",
+    "host.desktop",
+    "host.protection.earlyoom.enabled",
+)
+
+
+def _variable(roles: Mapping[str, Role], role: str, path: str) -> str:
+    part: Mapping[str, Any] = roles[role].variables
+    for name in path.split("."):
+        part = part["properties"][name]
+    shown = path if role == "service" else f"{role}.{path}"
+    return f"| `{shown}` | {_default(part)} | {_cell(part['description'])} |"
+
+
+def kinds_page() -> str:
+    """Every kind of resource with its parameters."""
+    parts = [
+        NOTE.replace("the schemas", "the kinds' docstrings"),
+        "# Resource kinds\n",
+        "A role's `resources:` are of these kinds: `KIND: NAME` and parameters ([own roles](own-roles.md)). What is "
+        "not declared (`null`) is not compared. Where a kind has `content`, `template: FILE` may stand instead.\n",
+    ]
+    for name in BUILT_IN:
+        parts += _kind(name, kind(name))
+    return "\n".join(parts)
+
+
+def _kind(name: str, found: type[Resource]) -> Iterator[str]:
+    base = {each.name for each in fields(Resource)}
+    described: dict[str, str] = {}
+    prose = ""
+    for each in (one for one in reversed(found.__mro__) if issubclass(one, Resource) and one is not Resource):
+        text, more = _described(inspect.cleandoc(each.__doc__ or ""), {one.name for one in fields(found)})
+        described |= more
+        prose = text
+    yield f"## {name}\n"
+    yield f"{prose}\n"
+    yield "| parameter | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for field in fields(found):
+        if field.init and field.name not in base:
+            meaning = described.get(field.name, "") or ("present or absent" if field.name == "state" else "")
+            needed = field.default is MISSING and field.default_factory is MISSING
+            cells = (f"`{field.name}`", _python_type(field), _python_default(field), meaning)
+            yield f"| {' | '.join(cells)}{'; required' if needed and meaning else 'required' if needed else ''} |"
+    yield ""
+
+
+def _described(text: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
+    """A docstring's prose, and what it says of known parameters in lines such as `name, other: meaning`."""
+    found: dict[str, str] = {}
+    prose: list[str] = []
+    for block in text.split("\n\n"):
+        entries = re.findall(r"^(\w+(?:, \w+)*): (.*(?:\n    .*)*)", block, re.M)
+        if not any(names.split(", ")[0] in known for names, _ in entries):
+            prose.append(block)
+            continue
+        for names, meaning in entries:
+            found |= dict.fromkeys(names.split(", "), _cell(meaning).rstrip("."))
+    return "\n\n".join(prose), found
+
+
+def _python_type(field: Field[Any]) -> str:
+    """The type as a role file has it: what is used inside only (texts that may be secret, facts) counts as a string."""
+    listed = re.sub(r"\b(?:tuple|Sequence|list)\[.*\]", "list", str(field.type))
+    names = re.split(r"\s*\|\s*", re.sub(r"\b(?:Mapping|dict)\[.*\]", "object", listed))
+    known = {"str": "string", "Content": "string", "Secret": "string", "int": "integer", "float": "number"}
+    known |= {"bool": "boolean", "None": "null", "FromFact": "fact(…)"}
+    if choice := re.fullmatch(r"Literal\[(.*)\]", listed):
+        return " or ".join(f"`{each}`" for each in re.findall(r"\w+", choice[1]))
+    return " or ".join(dict.fromkeys(known.get(each, "string" if each == "Severity" else each) for each in names))
+
+
+def _python_default(field: Field[Any]) -> str:
+    if field.default_factory is not MISSING:
+        return f"`{json.dumps(field.default_factory())}`"
+    return "" if field.default is MISSING else f"`{json.dumps(field.default)}`"
 
 
 def recipes_page() -> str:
@@ -81,9 +193,9 @@ def recipes_page() -> str:
         NOTE,
         "# Recipes\n",
         "A recipe is a file `recipes/NAME.yml`, beside your inventory or bundled: the variables of a service (image, "
-        "checkpoint, serve arguments, limits), and what is known of it. A service takes it by `recipe: NAME`; what the "
-        "inventory says wins. `sparkops recipe list` shows all, `recipe show NAME` one with its sources, "
-        "`recipe diff A B` in what two differ (names or files).\n",
+        "checkpoint, serve arguments, limits), published speeds, and their sources. A service uses it by "
+        "`recipe: NAME`; the inventory's values win. `sparkops recipe list` shows all, `recipe show NAME` one with its "
+        "sources, `recipe diff A B` the differences of two (names or files).\n",
         "Where tensor × pipeline parallel size is more than 1 and the service has several nodes, they are one engine: "
         "each gets a rank (`--nnodes`, `--node-rank`, `--master-addr` with the head's `fabric.address`, `--headless` "
         "for all but the first) and its own `VLLM_HOST_IP`. Other services on several nodes are replicas.\n",
@@ -103,9 +215,10 @@ def recipes_page() -> str:
         "`sparkops recipe import FILE -o recipes/NAME.yml` reads recipes of sparkrun and its registries, of "
         "eugr/spark-vllm-docker and of vllm-project/recipes (`--variant`; without it the one made for GB10), compose "
         "files (`--service`), and lines or small scripts with `vllm serve` or `docker run` (`-` reads standard input). "
-        "What is not carried over is said on standard error, with the reason; what the recipe then lacks stands in its "
-        "`needs`. Tokens, keys and passwords never get into a recipe: they become references to your environment. "
-        "Arguments are read as the image's vLLM reads them; `--engine VERSION` says which where its name does not.\n",
+        "What can't be carried over is reported on standard error, with the reason; what the recipe then lacks is in "
+        "its `needs`. Tokens, keys and passwords never get into a recipe: they become references to your environment. "
+        "Arguments are read as the image's vLLM reads them; `--engine VERSION` sets it where the image's "
+        "name does not.\n",
     ]
     return "\n".join(parts)
 
@@ -130,12 +243,15 @@ def _rows(schema: Mapping[str, Any], prefix: str) -> Iterator[str]:
     required = schema.get("required", ())
     for name, part in schema.get("properties", {}).items():
         words = [_cell(part.get("description", "")), "required" if name in required else ""]
-        default = f"`{json.dumps(part['default'])}`" if "default" in part else ""
-        yield f"| `{prefix}{name}` | {_type(part)} | {_cell(default)} | {'; '.join(filter(None, words))} |"
+        yield f"| `{prefix}{name}` | {_type(part)} | {_default(part)} | {'; '.join(filter(None, words))} |"
         if part.get("type") == "object" and "properties" in part and part is not CONNECTION:
             yield from _rows(part, f"{prefix}{name}.")
         elif "properties" in part.get("items", {}) and part["items"] not in (ACCEPT, SPEED):
             yield from _rows(part["items"], f"{prefix}{name}[].")
+
+
+def _default(part: Mapping[str, Any]) -> str:
+    return _cell(f"`{json.dumps(part['default'])}`") if "default" in part else ""
 
 
 def _type(part: Mapping[str, Any]) -> str:
@@ -166,7 +282,7 @@ def rules_page() -> str:
         )
     head = [
         NOTE,
-        "# The rules of lint\n",
+        "# Lint rules\n",
         f"{len(rows)} rules over the engine versions {listed[0]} to {listed[-1]}. `sparkops explain ID` prints "
         "one with its source; how to use them is in [lint.md](lint.md).\n",
         "| rule | severity | engine | what, and why | way out |",
@@ -208,6 +324,7 @@ PAGES = {
     "inventory.md": inventory_page,
     "../bench/fit-points.md": fit_points_page,
     "roles.md": roles_page,
+    "kinds.md": kinds_page,
     "recipes.md": recipes_page,
     "rules.md": rules_page,
     "plan.schema.json": plan_schema,

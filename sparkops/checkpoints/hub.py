@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 PUBLIC = "https://huggingface.co"
 TIMEOUT = 20.0
 PARTIAL = 206
-ADDRESS = "write it with https://, as in https://hub.example.org (or http:// on a network that you trust)"
+_NETWORK = ("httpx", "httpcore", "requests", "urllib3")
+"""The modules whose exceptions mean that the hub was not reached."""
 
 
 class HubError(SparkopsError):
@@ -65,13 +66,13 @@ class Hub:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC).rstrip("/")
         if not is_address(self.endpoint):
             where = "" if endpoint else "HF_ENDPOINT of the environment"
-            raise HubError(f"{self.endpoint!r} is no address of a hub", where=where, hint=ADDRESS)
+            raise HubError.of("hub-endpoint-invalid", where=where, endpoint=self.endpoint)
         self._token = token
         self._cache = cache if cache is not None else default_cache()
 
     @contextlib.contextmanager
     def _asking(self, repository: str, revision: str) -> Iterator[HfApi]:
-        """The client; its exceptions become HubError in words."""
+        """The client; its exceptions become HubError."""
         import logging
 
         from huggingface_hub import HfApi
@@ -86,7 +87,7 @@ class Hub:
         except SparkopsError:
             raise
         except Exception as error:  # noqa: BLE001 - the client raises what its HTTP library raises, too
-            raise self._words(error, api, repository, revision) from None
+            raise self._error(error, api, repository, revision) from None
 
     def resolve(self, repository: str, revision: str) -> Resolved:
         """The commit of a branch, tag or commit. Raises HubError, HubUnreachable."""
@@ -94,7 +95,7 @@ class Hub:
             info = api.repo_info(repository, revision=revision, repo_type="model", timeout=TIMEOUT)
             commit, name = str(info.sha or ""), str(info.id)
             if not is_commit(commit):
-                raise HubError(f"the hub gave {commit!r} as commit", where=self._where(repository, revision))
+                raise HubError.of("hub-commit-invalid", where=self._where(repository, revision), commit=commit)
             if getattr(info, "gated", False):
                 self._check_access(api, name, commit, repository, revision)
         return Resolved(commit, name if name != repository else "")
@@ -113,15 +114,15 @@ class Hub:
 
         The record in a built folder that was pushed as it lay is left out: it tells of that folder.
         """
-        kept = self._kept(repository, commit)
+        cached = self._cached(repository, commit)
         with contextlib.suppress(OSError, ManifestError, UnicodeDecodeError):
-            found = parse(kept.read_text(encoding="utf-8"))
+            found = parse(cached.read_text(encoding="utf-8"))
             if (found.repository, found.commit) == (repository, commit):
                 return found
         with self._asking(repository, commit) as api:
             entries = list(api.list_repo_tree(repository, recursive=True, revision=commit, repo_type="model"))
         manifest = Manifest(repository, commit, tuple(file for each in entries if (file := _file(each)) is not None))
-        _write(kept, manifest.canonical)
+        _write(cached, manifest.canonical)
         return manifest
 
     def indexed(self, manifest: Manifest) -> Manifest:
@@ -132,21 +133,18 @@ class Hub:
         file = index_of(manifest)
         if file is None:
             return only(manifest, (ALONE,))
-        kept = self._kept(manifest.repository, manifest.commit).with_suffix(".index.json")
+        cached = self._cached(manifest.repository, manifest.commit).with_suffix(".index.json")
         paths = {each.path for each in manifest.files}
         with contextlib.suppress(OSError, ValueError):
-            weights = json.loads(kept.read_text(encoding="utf-8"))
+            weights = json.loads(cached.read_text(encoding="utf-8"))
             if isinstance(weights, list) and weights and paths.issuperset(map(str, weights)):
                 return only(manifest, weights)
         text = self.read(manifest.repository, manifest.commit, file.path, 0, file.size)
         if not file.holds(text):
-            raise HubError(
-                f"{file.path} is served with another content than the hub's own list of files says",
-                where=self._where(manifest.repository, manifest.commit),
-                hint="try again later or through another endpoint",
-            )
+            where = self._where(manifest.repository, manifest.commit)
+            raise HubError.of("hub-index-wrong", where=where, file=file.path)
         weights = list(named(text, manifest))
-        _write(kept, json.dumps(weights))
+        _write(cached, json.dumps(weights))
         return only(manifest, weights)
 
     def download(self, repository: str, commit: str, path: str) -> Path:
@@ -176,79 +174,56 @@ class Hub:
                         break
         return found[:count]
 
-    def _kept(self, repository: str, commit: str) -> Path:
+    def _cached(self, repository: str, commit: str) -> Path:
         hub = hashlib.sha256(self.endpoint.encode()).hexdigest()[:12]
         return self._cache / "manifests" / hub / repository.replace("/", "--") / f"{commit}.json"
 
     def _where(self, repository: str, revision: str) -> str:
         return f"{repository}@{revision} at {self.endpoint}"
 
-    def _words(self, error: Exception, api: HfApi, repository: str, revision: str) -> HubError:
-        """An exception of the client for a person. The order matters: some are subclasses of others."""
+    def _error(self, error: Exception, api: HfApi, repository: str, revision: str) -> HubError:
+        """An exception of the client as ours. The order matters: some are subclasses of others."""
         from huggingface_hub import errors
 
-        where = self._where(repository, revision)
+        where, page = self._where(repository, revision), f"{self.endpoint}/{repository}"
         status = getattr(getattr(error, "response", None), "status_code", None)
-        given = self._token is not None
+        with_token = self._token is not None
+        lost = isinstance(error, OSError) or type(error).__module__.startswith(_NETWORK)
+        pinned = "-pinned" if is_commit(revision) else ""
         if isinstance(error, errors.OfflineModeIsEnabled):
-            return HubUnreachable(
-                "HF_HUB_OFFLINE is set, so the hub is not asked", where=where, hint=_waiting(_CHECK, revision)
-            )
+            return HubUnreachable.of(f"hub-offline{pinned}", where=where)
         if isinstance(error, errors.GatedRepoError):
-            return HubError("the repository is gated" + (" and this token has no access" if given else ""), where=where,
-                            hint=f"accept the licence at {self.endpoint}/{repository}"
-                            + ("" if given else ", then declare `token: !env HF_TOKEN`"))  # fmt: skip
+            id = "hub-repository-gated" if with_token else "hub-repository-gated-without-token"
+            return HubError.of(id, where=where, page=page)
         if isinstance(error, errors.DisabledRepoError):
-            return HubError("the hub has disabled this repository", where=where, hint="declare another one")
+            return HubError.of("hub-repository-disabled", where=where)
         if isinstance(error, errors.RevisionNotFoundError):
-            return HubError(
-                "the repository has no such revision", where=where, hint=self._nearest(api, repository, revision)
-            )
-        if status == 401 and given and "Invalid" in str(error):
-            return HubError("the hub refuses the token", where=where, hint="declare a valid `token`, or none")
+            return HubError.of("hub-revision-missing", where=where, nearest=self._nearest(api, repository, revision))
+        if status == 401 and with_token and "Invalid" in str(error):
+            return HubError.of("hub-token-refused", where=where)
         if isinstance(error, errors.RepositoryNotFoundError):
-            hint = "check the name" + ("" if given else "; a private one needs `token: !env HF_TOKEN`")
-            return NoRepository("there is no such repository, or it is private", where=where, hint=hint)
+            return NoRepository.of("hub-repository-missing" + ("" if with_token else "-without-token"), where=where)
         if isinstance(error, errors.HFValidationError):
-            return HubError(f"{repository!r} is no repository's name", where=where, hint="it is written ORG/NAME")
+            return HubError.of("hub-repository-name-invalid", where=where, repository=repository)
         if status in (401, 403):
-            return HubError(f"access denied ({status})", where=where, hint="declare the `token` of a user with access")
+            return HubError.of("hub-access-refused", where=where, status=status)
         if status == 429:
-            return HubUnreachable(
-                "the hub answers that it is asked too often (429)", where=where, hint=_waiting(_LATER, revision)
-            )
+            return HubUnreachable.of(f"hub-rate-limited{pinned}", where=where)
         if status is not None:
-            return HubUnreachable(f"the hub answered {status}", where=where, hint=_waiting(_LATER, revision))
-        if isinstance(error, OSError) or type(error).__module__.startswith(
-            ("httpx", "httpcore", "requests", "urllib3")
-        ):
-            return HubUnreachable(
-                f"the hub can't be reached ({type(error).__name__})", where=where, hint=_waiting(_CHECK, revision)
-            )
-        return HubError(
-            f"the hub's client failed ({type(error).__name__})", where=where, hint=_waiting(_LATER, revision)
-        )
+            return HubUnreachable.of(f"hub-failing{pinned}", where=where, status=status)
+        if lost:
+            return HubUnreachable.of(f"hub-unreachable{pinned}", where=where, error=type(error).__name__)
+        return HubError.of("hub-client-failed", where=where, error=type(error).__name__)
 
     def _nearest(self, api: HfApi, repository: str, revision: str) -> str:
-        """The branches and tags that look like the revision."""
+        """The branches and tags that look like the revision, in words; the first ones where none does."""
         try:
             refs = api.list_repo_refs(repository, repo_type="model")
             names = [ref.name for ref in (*refs.branches, *refs.tags)]
         except Exception:  # noqa: BLE001 - only a hint is at stake
-            return "check the revision"
+            return "another one"
         close = difflib.get_close_matches(revision, names, 3, 0.5) or names[:5]
-        return f"did you mean {' or '.join(close)}?" if close else "the repository has no branch"
-
-
-_CHECK = "check network, proxy and endpoint"
-_LATER = "try again later"
-
-
-def _waiting(way: str, revision: str) -> str:
-    """The way out where the hub gives no answer."""
-    if is_commit(revision):
-        return f"{way}; this commit's list of files is not known here yet, once it is, no hub is asked for it"
-    return f"{way}; with `revision` pinned to a full commit, a known manifest needs no hub"
+        return " or ".join(close) or "another one"
 
 
 def is_address(endpoint: str) -> bool:

@@ -28,12 +28,10 @@ def index_of(manifest: Manifest) -> ManifestFile | None:
     where = f"{manifest.repository}@{manifest.commit[:12]}"
     if INDEX in found:
         if found[INDEX].size > LARGEST:
-            raise ManifestError(
-                f"{INDEX} has {found[INDEX].size} bytes, more than the {LARGEST} that are read", where=where, hint=_ALL
-            )
+            raise ManifestError.of("index-too-large", where=where, file=INDEX, size=found[INDEX].size, limit=LARGEST)
         return found[INDEX]
     if ALONE not in found:
-        raise ManifestError(f"there is neither {INDEX} nor {ALONE}, so no file is the index's", where=where, hint=_ALL)
+        raise ManifestError.of("index-missing", where=where, index=INDEX, alone=ALONE)
     return None
 
 
@@ -44,11 +42,11 @@ def named(text: bytes, manifest: Manifest) -> tuple[str, ...]:
     try:
         files = _files(Reader(text.decode("utf-8")), paths)
     except UnicodeDecodeError:
-        raise ManifestError("it is no UTF-8", where=where, hint=_ALL) from None
+        raise ManifestError.of("index-unreadable", where=where, why="not UTF-8") from None
     except NotFlat as error:
-        raise ManifestError(f"it is no index: {error}", where=where, hint=_ALL) from None
+        raise ManifestError.of("index-unreadable", where=where, why=str(error)) from None
     if not files:
-        raise ManifestError("it names no file", where=where, hint=_ALL)
+        raise ManifestError.of("index-unreadable", where=where, why="it names no file")
     return tuple(sorted(files))
 
 
@@ -69,8 +67,5 @@ def _files(reader: Reader, paths: Collection[str]) -> set[str]:
 
 def only(manifest: Manifest, weights: Collection[str]) -> Manifest:
     """The manifest without the weights that are not among these."""
-    kept = tuple(file for file in manifest.files if file.path in weights or not file.path.lower().endswith(_WEIGHTS))
-    return Manifest(manifest.repository, manifest.commit, kept)
-
-
-_ALL = "declare `only: all`, or choose the files by `include` and `exclude`"
+    left = tuple(file for file in manifest.files if file.path in weights or not file.path.lower().endswith(_WEIGHTS))
+    return Manifest(manifest.repository, manifest.commit, left)

@@ -54,14 +54,12 @@ class Manifest:
     def __post_init__(self) -> None:
         where = f"{self.repository}@{self.commit[:12]}"
         if not is_repository(self.repository):
-            raise ManifestError(f"{self.repository!r} is no repository's name", hint="it is written ORG/NAME")
+            raise ManifestError.of("hub-repository-name-invalid", repository=self.repository)
         if not is_commit(self.commit):
-            raise ManifestError("a commit is 40 hexadecimal digits", where=where)
+            raise ManifestError.of("commit-invalid", where=where, commit=self.commit)
         object.__setattr__(self, "files", tuple(sorted(self.files)))
         if len(self.files) > MOST_FILES:
-            raise ManifestError(
-                f"{len(self.files)} files are more than the {MOST_FILES} that are believed", where=where
-            )
+            raise ManifestError.of("manifest-too-long", where=where, count=len(self.files), limit=MOST_FILES)
         _check(self.files, where)
 
     @property
@@ -86,18 +84,21 @@ class Manifest:
 
         A pattern that ends in `/` means all in that folder. Raises ManifestError where nothing is left.
         """
-        kept = tuple(
+        chosen = tuple(
             file
             for file in self.files
             if (not include or _matches(file.path, include)) and not _matches(file.path, exclude)
         )
-        if not kept:
-            raise ManifestError(
-                f"none of the {len(self.files)} files is left by include {list(include)} and exclude {list(exclude)}",
+        if not chosen:
+            raise ManifestError.of(
+                "manifest-choice-empty",
                 where=f"{self.repository}@{self.commit[:12]}",
-                hint="the first files are " + ", ".join(file.path for file in self.files[:3]),
+                include=list(include),
+                exclude=list(exclude),
+                files=[file.path for file in self.files],
+                count=len(self.files),
             )
-        return Manifest(self.repository, self.commit, kept)
+        return Manifest(self.repository, self.commit, chosen)
 
 
 def parse(text: str) -> Manifest:
@@ -107,9 +108,9 @@ def parse(text: str) -> Manifest:
         files = tuple(ManifestFile(path, size, oid) for path, size, oid in value["files"])
         repository, commit = value["repository"], value["commit"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ManifestError("a manifest that can't be read") from None
+        raise ManifestError.of("manifest-unreadable") from None
     if not isinstance(repository, str) or not isinstance(commit, str):
-        raise ManifestError("a manifest without repository and commit")
+        raise ManifestError.of("manifest-unreadable")
     return Manifest(repository, commit, files)
 
 
@@ -131,22 +132,26 @@ def _check(files: Sequence[ManifestFile], where: str) -> None:
     paths: set[str] = set()
     folders: set[str] = set()
     sizes: dict[str, int] = {}
+
+    def refuse(path: object, why: str) -> ManifestError:
+        return ManifestError.of("manifest-file-invalid", where=where, path=str(path), why=why)
+
     for file in files:
         if not isinstance(file.path, str) or (fault := _fault(file.path)):
-            raise ManifestError(f"{file.path!r} is no file's path: {fault}", where=where)
+            raise refuse(file.path, "not a path" if not isinstance(file.path, str) else fault)
         if type(file.size) is not int or not 0 <= file.size < 1 << 60:
-            raise ManifestError(f"{file.path}: {file.size!r} is no size", where=where)
+            raise refuse(file.path, f"{file.size!r} is not a size")
         if not isinstance(file.oid, str) or _OID.fullmatch(file.oid) is None:
-            raise ManifestError(f"{file.path}: {file.oid!r} is no hash of content", where=where)
+            raise refuse(file.path, f"{file.oid!r} is not a hash of content")
         if file.path in paths:
-            raise ManifestError(f"{file.path} is listed twice", where=where)
+            raise refuse(file.path, "it is listed twice")
         if sizes.setdefault(file.oid, file.size) != file.size:
-            raise ManifestError(f"{file.path}: one content can't have two sizes", where=where)
+            raise refuse(file.path, "one content with two sizes")
         paths.add(file.path)
         parts = file.path.split("/")
         folders.update("/".join(parts[:n]) for n in range(1, len(parts)))
     if clash := paths & folders:
-        raise ManifestError(f"{min(clash)} is both a file and a folder", where=where)
+        raise refuse(min(clash), "it is both a file and a folder")
 
 
 def _fault(path: str) -> str:
@@ -156,9 +161,9 @@ def _fault(path: str) -> str:
     if path.startswith("/") or "" in parts:
         return "absolute, or with an empty part"
     if "." in parts or ".." in parts:
-        return "it leads elsewhere"
+        return "it leads out of its folder"
     if "\\" in path or any(unicodedata.category(character)[0] == "C" for character in path):
-        return "it holds control characters or backslashes"
+        return "control characters or backslashes"
     if parts[0] == ".sparkops":
-        return "the name is sparkops' own"
+        return "a name of sparkops"
     return ""

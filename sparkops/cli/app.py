@@ -1,6 +1,6 @@
-"""The command line: which command stands in which module, and where errors become words and exit statuses.
+"""The command line: the commands, and where errors become text and exit statuses.
 
-Commands are imported when they are called; their one-line summaries stand here, so that `--help` imports none.
+A command's module is imported when it is called; the summaries are here, so that `--help` imports none.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from sparkops.core.errors import SparkopsError
 from sparkops.reports.formatting import safe
@@ -21,34 +22,41 @@ DEFECT = 70
 CUT_OFF = 141
 """Who read the output went away before its end; what a shell shows for SIGPIPE. 0 would claim that all is well."""
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "init": ("init", "Write a first, commented inventory"),
-    "lint": ("lint", "Find what would go wrong, offline: in the inventory, or in one pasted serve line"),
-    "explain": ("explain", "Explain the id that an error, finding or notice shows: its cause and the way out"),
-    "plan": ("plan", "Show what would change; touches nothing"),
-    "apply": ("apply", "Bring the nodes into the declared state"),
-    "drift": ("drift", "Report what differs from the declaration, with an exit status for scripts"),
-    "status": ("status", "Show nodes and services on one screen: reachable, memory, jobs, state, health"),
-    "start": ("start", "Start services and wait until they answer"),
-    "stop": ("stop", "Stop services; the next apply starts them again"),
-    "restart": ("restart", "Restart services, all nodes of each at once, and wait until they answer"),
-    "logs": ("logs", "Print what a service said on its nodes, and with -f what comes"),
-    "exec": ("exec", "Run a program on nodes side by side: `exec NODE… -- PROGRAM`"),
-    "cancel": ("cancel", "End the long jobs (fetch, pull, build) that run on nodes"),
-    "adopt": ("adopt", "Take over a container, unit or checkpoint that runs already, showing what differs"),
-    "gc": ("gc", "Give back the space of images and checkpoints that nothing needs any more"),
-    "history": ("history", "Show who did what to the nodes, when and why, from their own record"),
-    "render": ("render", "Print the exact files, unit and argument list of a node, offline"),
-    "fit": ("fit", "Show what a service or a `vllm serve` line needs, and what then fits; offline"),
-    "inventory": ("inventory", "Look into the inventory: `inventory show NODE --origin`"),
-    "lock": ("lock", "Pin what moves upstream: tags to digests, branches to commits"),
-    "recipe": ("recipe", "List, show and compare recipes; import those of other projects"),
-    "checkpoint": ("checkpoint", "Look into a checkpoint here or on a hub, verify those on nodes, build one"),
-    "schema": ("schema", "Print the JSON Schema of an inventory, for editors"),
-    "facts": ("facts", "Print what the nodes say about themselves"),
-    "trust": ("trust", "Show the host keys of nodes and add them to known_hosts"),
-    "completion": ("completion", "Print the completion script for bash, zsh or fish"),
+COMMANDS: dict[str, str] = {
+    "init": "Write a first, commented inventory",
+    "lint": "Find what would go wrong, offline: in the inventory, or in one pasted serve line",
+    "explain": "Explain the id that an error, finding or notice shows: its cause and the way out",
+    "plan": "Show what would change; touches nothing",
+    "apply": "Bring the nodes into the declared state",
+    "drift": "Report what differs from the declaration, with an exit status for scripts",
+    "status": "Show nodes and services on one screen: reachable, memory, jobs, state, health",
+    "start": "Start services and wait until they answer",
+    "stop": "Stop services; the next apply starts them again",
+    "restart": "Restart services, all nodes of each at once, and wait until they answer",
+    "logs": "Print what a service said on its nodes, and with -f what comes",
+    "exec": "Run a program on nodes side by side: `exec NODE… -- PROGRAM`",
+    "cancel": "End the long jobs (fetch, pull, build) that run on nodes",
+    "adopt": "Take over a container, unit or checkpoint that runs already, showing what differs",
+    "gc": "Give back the space of images and checkpoints that nothing needs any more",
+    "history": "Show who did what to the nodes, when and why, from their own record",
+    "render": "Print the exact files, unit and argument list of a node, offline",
+    "fit": "Show what a service or a `vllm serve` line needs, and what then fits; offline",
+    "inventory": "Look into the inventory: `inventory show NODE --origin`",
+    "lock": "Pin what moves upstream: tags to digests, branches to commits",
+    "recipe": "List, show and compare recipes; import those of other projects",
+    "checkpoint": "Look into a checkpoint here or on a hub, verify those on nodes, build one",
+    "schema": "Print the JSON Schema of an inventory, for editors",
+    "facts": "Print what the nodes say about themselves",
+    "trust": "Show the host keys of nodes and add them to known_hosts",
+    "completion": "Print the completion script for bash, zsh or fish",
 }
+"""Name → summary."""
+SHARED = {
+    "plan": "plan_or_drift",
+    "drift": "plan_or_drift",
+    **dict.fromkeys(("start", "stop", "restart"), "start_stop"),
+}
+"""The modules of several commands, each there by its name; any other is `command` in a module of its name."""
 
 
 class Lazy(click.Group):
@@ -60,16 +68,21 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"sparkops.cli.{COMMANDS[cmd_name][0]}")
-        command = module.command
+        module = import_module(f"sparkops.cli.{SHARED.get(cmd_name, cmd_name)}")
+        command = getattr(module, cmd_name if cmd_name in SHARED else "command")
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands without importing them, and the group's own options."""
+        found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
+            import difflib  # --help and --version do not pay for it
 
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; commands: {', '.join(COMMANDS)}"
@@ -78,7 +91,7 @@ class Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import click
 
 from sparkops.cli import options
+from sparkops.cli.loading import context
+from sparkops.cli.options import CommonOptions
+from sparkops.inventory.limit import named
+from sparkops.nodes.transport import harmless
+from sparkops.operate.exec import Execution, execute, exit_status
+from sparkops.reports.exec import as_json
+from sparkops.reports.formatting import safe
 
 ARGV = "sparkops.argv"
 
 
 class AfterDashes(click.Command):
-    """Keeps what stands after the first `--` out of click's hands: it is the program's, word for word."""
+    """Leaves what follows the first `--` unparsed: it is the program's, word for word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
@@ -40,49 +46,30 @@ Examples:
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds after which it is ended")
 @options.jobs
 @options.text_or_json
-@click.pass_context
-def command(
-    ctx: click.Context,
-    nodes: tuple[str, ...],
-    inventory: Path,
-    limit: tuple[str, ...],
-    timeout: float | None,
-    jobs: int,
-    form: str,
-    no_color: bool,
-) -> int:
+@options.common
+def command(common: CommonOptions, timeout: float | None) -> int:
     """Run a program on nodes side by side, as root where `become` says so. NODE is a node, group or service, or `all`.
 
     There is no shell and no input. Exit status 0: it succeeded everywhere, 4: not everywhere, 3: a node was silent.
     """
-    from sparkops.cli.printing import passwords_for
-    from sparkops.inventory.limit import named
-    from sparkops.inventory.load import load
-    from sparkops.nodes.connect import Connections
-    from sparkops.nodes.transport import harmless
-    from sparkops.operate.exec import Execution, execute, exit_status
-    from sparkops.reports.formatting import safe
-
+    ctx = click.get_current_context()
     argv = ctx.meta.get(ARGV)
     if not argv:
         raise click.UsageError("write -- between the nodes and the program: sparkops exec spark-01 -- uptime", ctx)
-    if not nodes and not limit:
+    if not common.selected:
         raise click.UsageError("name the nodes; `all` are all", ctx)
-    loaded = load(inventory)
+    made = context(common)
+    chosen = named(made.inventory, common.selected)
     ends: dict[str, Execution] = {}
-    chosen = named(loaded, (*nodes, *limit))
     width = max(map(len, chosen))
-    for line in execute(
-        loaded, chosen, argv, Connections(passwords_for(loaded)), timeout=timeout, jobs=jobs, ends=ends
-    ):
-        if form == "json":
-            ends[line.node].keep(line)
+    for line in execute(made, chosen, argv, timeout=timeout, ends=ends):
+        if common.form == "json":
+            ends[line.node].add(line)
         else:
             file = sys.stdout if line.stream == 1 else sys.stderr
             print(f"{line.node:{width}} | {harmless(line.data)}", file=file, flush=True)
-    if form == "json":
-        told = {node: end.as_json() for node, end in ends.items()}
-        click.echo(json.dumps({"schema": "sparkops.exec/1", "exit_status": exit_status(ends), "nodes": told}, indent=1))
+    if common.form == "json":
+        click.echo(json.dumps(as_json(ends), indent=1))
         return exit_status(ends)
     for node, end in ends.items():
         if end.why:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from sparkops.operate.init import Found
+from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.states import Unknown
+from sparkops.inventory.json_schema import schema
+from sparkops.nodes.connect import Connections
+from sparkops.nodes.passwords import Passwords, terminal
+from sparkops.nodes.ssh.config import SSHConfigs
+from sparkops.nodes.target import Target
+from sparkops.operate.facts import facts
+from sparkops.operate.init import Found, inventory, node_name
 
 
 @click.command(
@@ -25,10 +31,6 @@ Examples:
 @click.option("--cluster", default="attic", show_default=True, help="The cluster's name")
 def command(output: str, hosts: tuple[str, ...], cluster: str) -> int:
     """Write a commented inventory to start from. An existing file is never overwritten."""
-    from sparkops.core.errors import InventoryError
-    from sparkops.inventory.json_schema import schema
-    from sparkops.operate.init import inventory
-
     path = Path(output)
     if output != "-" and path.exists():
         raise InventoryError("the file exists already", where=output, hint="choose another name with -o")
@@ -46,15 +48,6 @@ def command(output: str, hosts: tuple[str, ...], cluster: str) -> int:
 
 def _ask(text: str) -> Found:
     """What a host says. Its key must be known to SSH already; it is then pinned in the inventory."""
-    from sparkops.core.errors import InventoryError, SparkopsError
-    from sparkops.core.states import Unknown
-    from sparkops.nodes.connect import Connections
-    from sparkops.nodes.passwords import Passwords, terminal
-    from sparkops.nodes.ssh.config import SSHConfigs
-    from sparkops.nodes.target import Target
-    from sparkops.operate.facts import facts
-    from sparkops.operate.init import Found, node_name
-
     user, _, place = text.rpartition("@")
     host, colon, port = place.partition(":")
     if colon and not port.isdigit():

@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import click
+import yaml
 
 from sparkops.cli import options
+from sparkops.inventory.load import load
+from sparkops.inventory.show import show as origins
+from sparkops.inventory.show import values
 
 
 @click.group("inventory")
@@ -32,12 +36,6 @@ def show(
     node: str, inventory: Path, service: str | None, origin: bool, form: str, extra: tuple[tuple[str, str], ...]
 ) -> None:
     """Print the merged variables of a node, or of a service on it."""
-    import yaml
-
-    from sparkops.inventory.load import load
-    from sparkops.inventory.show import show as origins
-    from sparkops.inventory.show import values
-
     loaded = load(inventory, extra=extra)
     if not origin:
         found = values(loaded, node, service)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+import sparkops
 from sparkops.cli.serve_line import serve_line
-
-if TYPE_CHECKING:
-    from sparkops.lint.check import Finding
-    from sparkops.models.invocation import Invocation
+from sparkops.inventory.load import load
+from sparkops.lint.case import case_of
+from sparkops.lint.check import Finding, check, refusing
+from sparkops.lint.declared import lint_inventory
+from sparkops.models.invocation import Invocation
+from sparkops.reports import lint
+from sparkops.reports.formatting import count, safe
 
 FORMATS = ("text", "json", "sarif", "github")
 STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
@@ -37,32 +41,18 @@ def command(inventory: Path | None, line: Invocation | None, form: str, no_color
         return _tell(_of_inventory(inventory or Path("inventory.yml")), form, no_color)
     if inventory is not None:
         raise click.UsageError("give an inventory or --serve, not both")
-    from sparkops.lint.case import case_of
-    from sparkops.lint.check import check
-
     return _tell(check(case_of(line)), form, no_color)
 
 
 def _of_inventory(path: Path) -> list[Finding]:
-    from datetime import date
-
-    from sparkops.inventory.load import load
-    from sparkops.lint.declared import lint_inventory
-
     return lint_inventory(load(path), date.today())
 
 
 def _tell(findings: list[Finding], form: str, no_color: bool) -> int:
     """Print findings in the chosen form; the exit status."""
-    from sparkops.lint.check import refusing
-    from sparkops.reports import lint
-    from sparkops.reports.formatting import count, safe
-
     if form == "json":
         click.echo(lint.dumped(lint.as_json(findings)))
     elif form == "sarif":
-        import sparkops
-
         click.echo(lint.dumped(lint.sarif(findings, sparkops.__version__)))
     elif form == "github":
         for line in lint.github(findings):

@@ -7,6 +7,11 @@ from pathlib import Path
 import click
 
 from sparkops.cli import options
+from sparkops.inventory.load import load
+from sparkops.inventory.lockfile import write_lock
+from sparkops.inventory.secrets import Secrets
+from sparkops.operate.lock import renew
+from sparkops.reports.formatting import safe
 
 
 @click.command(
@@ -23,12 +28,6 @@ def command(inventory: Path) -> int:
 
     Exit status 3: something could not be asked; what was locked of it stays.
     """
-    from sparkops.inventory.load import load
-    from sparkops.inventory.lockfile import write_lock
-    from sparkops.inventory.secrets import Secrets
-    from sparkops.operate.lock import renew
-    from sparkops.reports.formatting import safe
-
     loaded = load(inventory)
     renewed = renew(loaded, Secrets())
     if renewed.changes or not loaded.lock.kept:

@@ -1,18 +1,22 @@
-"""`sparkops logs`: what a service said on its nodes."""
+"""`sparkops logs`: the journals of a service's units."""
 
 from __future__ import annotations
 
 import datetime
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from sparkops.cli import options
-
-if TYPE_CHECKING:
-    from sparkops.core.errors import SparkopsError
+from sparkops.cli.loading import context
+from sparkops.cli.options import CommonOptions
+from sparkops.cli.printing import printer_for
+from sparkops.core.errors import SparkopsError
+from sparkops.inventory.limit import named
+from sparkops.operate.logs import Entry, logs
+from sparkops.operate.services import chosen
+from sparkops.reports.formatting import safe
+from sparkops.reports.text import Printer
 
 
 @click.command(
@@ -38,32 +42,15 @@ Examples:
     help="How many of the last entries of each node",
 )
 @options.text_or_json
-def command(
-    service: str,
-    inventory: Path,
-    limit: tuple[str, ...],
-    extra: tuple[tuple[str, str], ...],
-    follow: bool,
-    lines: int,
-    form: str,
-    no_color: bool,
-) -> int:
-    """Print what the units of a service said, several nodes by time. Exit status 3: a node could not be asked."""
-    from sparkops.cli.printing import console, passwords_for
-    from sparkops.inventory.limit import named
-    from sparkops.inventory.load import load
-    from sparkops.nodes.connect import Connections
-    from sparkops.operate.logs import logs
-    from sparkops.operate.services import chosen
-    from sparkops.reports.formatting import safe
-    from sparkops.reports.text import Printer
-
-    loaded = load(inventory, extra=extra)
-    wanted = named(loaded, limit)
-    ranks = [rank for rank in chosen(loaded, [service]) if rank.node in wanted]
+@options.common
+def command(common: CommonOptions, service: str, follow: bool, lines: int) -> int:
+    """Print the logs of a service, several nodes merged by time. Exit status 3: a node could not be asked."""
+    made = context(common)
+    wanted = named(made.inventory, common.limit)
+    ranks = [rank for rank in chosen(made.inventory, [service]) if rank.node in wanted]
     if not ranks:
-        raise click.UsageError(f"{service} is not on {', '.join(limit)}")
-    printer = Printer(console(no_color))
+        raise click.UsageError(f"{service} is not on {', '.join(common.limit)}")
+    printer = printer_for(common.no_color)
     width = max(len(rank.node) for rank in ranks) if len(ranks) > 1 else 0
     silent = []
 
@@ -72,17 +59,22 @@ def command(
         click.echo(f"{node}: {safe(str(error))}", err=True)
 
     try:
-        for entry in logs(loaded, ranks, Connections(passwords_for(loaded)), lines=lines, follow=follow, failed=failed):
-            if form == "json":
-                click.echo(json.dumps(entry.as_json()))
-                continue
-            style = "red" if entry.priority <= 3 else "yellow" if entry.priority == 4 else ""
-            for text in entry.text.split("\n"):
-                head = [(f"{entry.node:{width}} ", "cyan")] if width else []
-                printer.line(*head, (f"{_clock(entry.time)} ", "dim"), (text, style))
+        for entry in logs(made, ranks, lines=lines, follow=follow, failed=failed):
+            if common.form == "json":
+                row = {"node": entry.node, "time": entry.time, "priority": entry.priority, "text": entry.text}
+                click.echo(json.dumps(row))
+            else:
+                _print(entry, printer, width)
     except KeyboardInterrupt:
         return 130
     return 3 if silent else 0
+
+
+def _print(entry: Entry, printer: Printer, width: int) -> None:
+    style = "red" if entry.priority <= 3 else "yellow" if entry.priority == 4 else ""
+    for text in entry.text.split("\n"):
+        head = [(f"{entry.node:{width}} ", "cyan")] if width else []
+        printer.line(*head, (f"{_clock(entry.time)} ", "dim"), (text, style))
 
 
 def _clock(seconds: float) -> str:

@@ -1,19 +1,14 @@
-"""Options that several commands share, and loading what they point to."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import sys
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from sparkops.compile.compiler import Compiled
-    from sparkops.inventory.inventory import Inventory
-    from sparkops.inventory.secrets import Secrets
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,17 +26,35 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no argum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What `plan`, `apply` and `drift` are told alike: `selection`, `jobs` and `output`."""
+class CommonOptions:
+    """The values of the options that several commands share; a command without one of them gets its default."""
 
-    extra: tuple[tuple[str, str], ...]
-    limit: tuple[str, ...]
-    roles: tuple[str, ...]
-    jobs: int
-    form: str
-    no_color: bool
-    verbose: int
-    output: Path | None = None
+    inventory: Path = Path("inventory.yml")
+    nodes: tuple[str, ...] = ()
+    extra: tuple[tuple[str, str], ...] = ()
+    limit: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    jobs: int = 64
+    form: str = "text"
+    no_color: bool = False
+    reason: str = ""
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """The arguments NODE and --limit, which mean the same."""
+        return (*self.nodes, *self.limit)
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand the shared options to a command as one `CommonOptions`; its own options stay parameters."""
+    shared = {field.name for field in fields(CommonOptions)}
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        own = {name: value for name, value in values.items() if name not in shared}
+        return function(CommonOptions(**{name: values[name] for name in values.keys() & shared}), **own)
+
+    return command
 
 
 def inventory_argument(function: Command) -> Command:
@@ -74,7 +87,7 @@ def selection(function: Command) -> Command:
 
 
 def nodes(function: Command) -> Command:
-    """The nodes that a command looks at: its arguments, -i, --limit (which says the same) and --jobs."""
+    """The nodes that a command works on: its arguments, -i, --limit (which says the same) and --jobs."""
     return click.argument("nodes", nargs=-1)(inventory_option(limit(jobs(function))))
 
 
@@ -121,57 +134,6 @@ def reason(function: Command) -> Command:
 
 
 def jobs(function: Command) -> Command:
-    return click.option(
-        "--jobs", type=click.IntRange(1, 512), default=64, show_default=True, help="Nodes to talk to at once"
-    )(function)
-
-
-def load(
-    inventory: Path,
-    extra: tuple[tuple[str, str], ...],
-    limit: tuple[str, ...],
-    roles: tuple[str, ...],
-    lock: Literal["as-is", "add", "whole", "upstream"] = "as-is",
-) -> tuple[Inventory, Compiled, Secrets]:
-    """The inventory and what it means for the selected nodes. Raises InventoryError.
-
-    `lock`: add what its lock file lacks, refuse where it is not whole, or say what moved upstream since.
-    """
-    from sparkops.compile.compiler import compile_inventory
-    from sparkops.inventory.load import load as read
-    from sparkops.inventory.secrets import Secrets
-
-    secrets = Secrets()
-    loaded = read(inventory, extra=extra)
-    if lock != "as-is":
-        loaded = _locked(loaded, secrets, lock, limit)
-    return loaded, compile_inventory(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
-
-
-def _locked(loaded: Inventory, secrets: Secrets, lock: str, limit: tuple[str, ...]) -> Inventory:
-    import dataclasses
-
-    from sparkops.operate.lock import complete, upstream
-
-    if lock == "upstream":
-        told = upstream(loaded, secrets)
-    else:
-        loaded, told = complete(loaded, secrets, add=lock == "add", limit=limit)
-    return dataclasses.replace(loaded, notices=(*loaded.notices, *told))
-
-
-def refuse_errors(inventory: Inventory, nodes: tuple[str, ...], roles: tuple[str, ...]) -> None:
-    """What lint and fit know to fail on these nodes is not tried. Raises LintError; silent without a service."""
-    from datetime import date
-
-    from sparkops.fit import services
-    from sparkops.lint.declared import refuse
-
-    if not roles or "service" in roles:
-        refuse(inventory, date.today(), nodes)
-        services.refuse(inventory, date.today(), nodes)
-
-
-def is_terminal() -> bool:
-    """Whether a person sees the output and can answer."""
-    return sys.stdout.isatty() and sys.stdin.isatty()
+    return click.option("--jobs", type=click.IntRange(1, 512), default=64, show_default=True, help="Nodes at once")(
+        function
+    )

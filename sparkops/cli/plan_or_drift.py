@@ -1,4 +1,4 @@
-"""What `plan` and `drift` share: load, look, print."""
+"""`sparkops plan` and `drift`: a run that ends before anything is touched."""
 
 from __future__ import annotations
 
@@ -7,28 +7,84 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import click
+
 from sparkops.cli import options
+from sparkops.cli.loading import load, refuse_errors
+from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, listener_for, passwords_for
+from sparkops.compile.compiler import Compiled
+from sparkops.core.report import Report
+from sparkops.inventory.inventory import Inventory
+from sparkops.nodes.connect import Connections
+from sparkops.operate import plans
+from sparkops.reconcile.planning import RunOptions
+from sparkops.reconcile.run import run
 
 
-def look(
-    name: Literal["plan", "drift"],
-    inventory: Path,
-    told: options.Given,
-    *,
-    save: Path | None = None,
-    upstream: bool = False,
-) -> int:
-    """Load, observe, print, and keep the plan in the file `save`; returns the exit status."""
-    from sparkops.nodes.connect import Connections
-    from sparkops.reconcile.planning import RunOptions
-    from sparkops.reconcile.run import run
+@click.command(
+    "plan",
+    epilog="""\b
+Examples:
+  sparkops plan inventory.yml
+  sparkops plan inventory.yml --limit spark-02
+  sparkops plan inventory.yml --format json          the report, for a program
+  sparkops plan inventory.yml -o plan.json           kept, to be carried out as it is:
+  sparkops apply inventory.yml --plan plan.json""",
+)
+@options.inventory_argument
+@options.selection
+@options.jobs
+@click.option(
+    "-o", "--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep the plan in a file, for `apply --plan`"
+)
+@options.form
+@options.common
+def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
+    """Show what an apply would change. Exit status 0: nothing, 2: something, 3: something is unknown.
 
-    lock: Literal["upstream", "as-is"] = "upstream" if upstream else "as-is"
-    loaded, compiled, secrets = options.load(inventory, told.extra, told.limit, told.roles, lock)
+    A saved plan (-o) holds neither content nor secrets.
+    """
+    if save == Path("-"):
+        raise click.UsageError("a saved plan is a file; the report is printed without -o")
+    report, loaded, compiled = _run("plan", common)
+    emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
+    if save is not None:
+        plans.keep(save, report.plan, loaded, compiled, extra=common.extra, limit=common.limit, roles=common.roles)
+        again = [word for key, value in common.extra for word in ("-e", f"{key}={value}")]
+        command = shlex.join(["sparkops", "apply", str(common.inventory), "--plan", str(save), *again])
+        print(f"saved in {save}; to apply it: {command}", file=sys.stderr)
+    return report.exit_status
+
+
+@click.command(
+    "drift",
+    epilog="""\b
+Examples:
+  sparkops drift inventory.yml
+  sparkops drift inventory.yml --format json      for a timer or CI: exit status 0, 2 or 3
+  sparkops drift inventory.yml --limit qwen       one service with all its nodes""",
+)
+@options.inventory_argument
+@options.selection
+@options.jobs
+@options.output
+@click.option("--upstream", is_flag=True, help="Also ask registries and hubs what moved since it was locked")
+@options.common
+def drift(common: CommonOptions, upstream: bool, output: Path | None, verbose: int) -> int:
+    """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
+    report, _, _ = _run("drift", common, "upstream" if upstream else "as-is")
+    emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
+    return report.exit_status
+
+
+def _run(
+    name: Literal["plan", "drift"], common: CommonOptions, lock: Literal["upstream", "as-is"] = "as-is"
+) -> tuple[Report, Inventory, Compiled]:
+    loaded, compiled, secrets = load(common.inventory, common.extra, common.limit, common.roles, lock)
     if name == "plan":
-        options.refuse_errors(loaded, compiled.nodes, told.roles)
-    with listener_for(told.form, told.no_color) as listener:
+        refuse_errors(loaded, compiled.nodes, common.roles)
+    with listener_for(common.form, common.no_color) as listener:
         chosen = RunOptions(
             command=name,
             inventory=loaded,
@@ -37,15 +93,7 @@ def look(
             whole=compiled.all_nodes,
             notices=compiled.notices,
             listener=listener,
-            jobs=told.jobs,
+            jobs=common.jobs,
         )
         report = run(compiled.resources, chosen)
-    emit(report, told.form, told.output, no_color=told.no_color, verbose=told.verbose)
-    if save is not None:
-        from sparkops.operate import plans
-
-        plans.keep(save, report.plan, loaded, compiled, extra=told.extra, limit=told.limit, roles=told.roles)
-        again = [word for key, value in told.extra for word in ("-e", f"{key}={value}")]
-        words = shlex.join(["sparkops", "apply", str(inventory), "--plan", str(save), *again])
-        print(f"kept in {save}; to carry it out: {words}", file=sys.stderr)
-    return report.exit_status
+    return report, loaded, compiled

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sparkops.cli import options
-
-if TYPE_CHECKING:
-    from sparkops.operate.recipes import Difference
+from sparkops.cli.printing import printer_for
+from sparkops.core.errors import InventoryError
+from sparkops.importing import Choice, convert
+from sparkops.operate.recipes import Difference, as_json, differences, every, fastest, find, text
+from sparkops.reports import schemas
+from sparkops.reports.formatting import safe
+from sparkops.reports.table import table
 
 
 @click.group(
@@ -33,20 +37,15 @@ def command() -> None:
 @options.text_or_json
 def list_(inventory: Path, form: str, no_color: bool) -> None:
     """List the recipes beside the inventory and the bundled ones. Tokens a second: one stream, as published."""
-    from sparkops.cli.printing import console
-    from sparkops.operate.recipes import as_json, every, fastest
-    from sparkops.reports.table import table
-    from sparkops.reports.text import Printer
-
     found = list(every(inventory.parent))
     if form == "json":
-        click.echo(json.dumps({"schema": "sparkops.recipes/1", "recipes": [as_json(each) for each in found]}, indent=1))
+        click.echo(json.dumps({"schema": schemas.RECIPES, "recipes": [as_json(each) for each in found]}, indent=1))
         return
     rows = [
         [each.name, str(each.nodes), each.engine or "", fastest(each.speeds), " ".join(each.summary.split())]
         for each in found
     ]
-    table(Printer(console(no_color)), ("RECIPE", "NODES", "ENGINE", "TOKENS/S", ""), rows)
+    table(printer_for(no_color), ("RECIPE", "NODES", "ENGINE", "TOKENS/S", ""), rows)
 
 
 @command.command("show")
@@ -55,12 +54,9 @@ def list_(inventory: Path, form: str, no_color: bool) -> None:
 @options.text_or_json
 def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
     """Print a recipe (a name, or a file) with its sources, published speeds and what is unverified."""
-    from sparkops.operate.recipes import as_json, find, text
-    from sparkops.reports.formatting import safe
-
     found = find(recipe, inventory.parent)
     if form == "json":
-        click.echo(json.dumps({"schema": "sparkops.recipe/1", **as_json(found)}, indent=1))
+        click.echo(json.dumps({"schema": schemas.RECIPE, **as_json(found)}, indent=1))
     else:
         click.echo(f"# {safe(found.file)}\n{safe(text(found)).rstrip()}")
 
@@ -72,13 +68,11 @@ def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
 @options.text_or_json
 def diff(first: str, second: str, inventory: Path, form: str, no_color: bool) -> None:
     """Print in what two recipes differ; each is a name, or a file."""
-    from sparkops.operate.recipes import differences, find
-
     one, two = find(first, inventory.parent), find(second, inventory.parent)
     found = differences(one, two)
     if form == "json":
         rows = [{"path": each.path, "first": each.first, "second": each.second} for each in found]
-        click.echo(json.dumps({"schema": "sparkops.recipe-diff/1", "differences": rows}, indent=1))
+        click.echo(json.dumps({"schema": schemas.RECIPE_DIFF, "differences": rows}, indent=1))
         return
     for each in found:
         click.echo(_difference(each))
@@ -102,10 +96,6 @@ Examples:
 def import_(file: Path, output: Path | None, service: str | None, variant: str | None, engine: str | None) -> None:
     """Make a recipe of another project's: sparkrun and its registries, eugr, vllm-project/recipes, a compose file, or a
     plain `vllm serve` or `docker run` line. Whatever can't be carried over is told on standard error."""
-    from sparkops.core.errors import InventoryError
-    from sparkops.importing import Choice, convert
-    from sparkops.reports.formatting import safe
-
     name = "standard input" if str(file) == "-" else str(file)
     try:
         content = (sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")).lstrip("\ufeff")
@@ -125,8 +115,6 @@ def import_(file: Path, output: Path | None, service: str | None, variant: str |
 
 
 def _difference(each: Difference) -> str:
-    from sparkops.reports.formatting import safe
-
     if each.second is None:
         return safe(f"- {each.path}: {_word(each.first)}")
     if each.first is None:

@@ -8,6 +8,9 @@ from pathlib import Path
 import click
 
 from sparkops.cli import options
+from sparkops.inventory.load import load
+from sparkops.operate.render import render
+from sparkops.reports.formatting import safe
 
 
 @click.command(
@@ -25,10 +28,6 @@ Examples:
 @options.extra
 def command(node: str, service: str | None, inventory: Path, form: str, extra: tuple[tuple[str, str], ...]) -> None:
     """Print what would stand on a node, or what belongs to one service on it. Secrets show as ***."""
-    from sparkops.inventory.load import load
-    from sparkops.operate.render import render
-    from sparkops.reports.formatting import safe
-
     texts = list(render(load(inventory, extra=extra), node, service))
     if form == "json":
         click.echo(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from sparkops.inventory.json_schema import schema
+
 
 @click.command(
     "schema",
@@ -20,8 +22,6 @@ Examples:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a file")
 def command(inventory: Path | None, output: Path | None) -> None:
     """Print the JSON Schema of an inventory, for editors and for review."""
-    from sparkops.inventory.json_schema import schema
-
     text = json.dumps(schema(inventory.resolve().parent if inventory else None), indent=2) + "\n"
     if output is None:
         click.echo(text, nl=False)

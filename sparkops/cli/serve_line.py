@@ -6,14 +6,12 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sparkops.cli.options import Pair
-
-if TYPE_CHECKING:
-    from sparkops.models.invocation import Invocation
+from sparkops.models.invocation import Invocation, of_text
 
 OPTIONS = (
     click.argument("inventory", type=click.Path(path_type=Path), required=False),
@@ -39,8 +37,6 @@ def serve_line(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _invocation(serve: str | None, engine: str | None, gpus: int, env: dict[str, str]) -> Invocation | None:
-    from sparkops.models.invocation import of_text
-
     if serve is None:
         if engine or env:
             raise click.UsageError("--engine and --env go with --serve; an inventory says them itself")

@@ -6,6 +6,7 @@ is the kind. It must not know the order of roles, nor nodes other than the one a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,8 +23,6 @@ from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.resources.resource import Resource
 
-TAKEN_DOWN = ("unit", "file", "link")
-"""The kinds whose things go when their node or service is retired; what may hold data or serve others stays."""
 CONTROL = ("when", "for_each", "after", "template")
 _BASE = frozenset(field.name for field in fields(Resource))
 
@@ -87,7 +86,7 @@ class RoleCompiler:
         for here in _bindings(entry, context):
             if entry.when is not None and not entry.when(here):
                 continue
-            if target.retired and not _goes(entry):
+            if target.retired and not _retires(entry):
                 continue
             with located_errors(entry.where):
                 made = self._one(expressions, entry, target, here)
@@ -195,11 +194,9 @@ class _Reader:
         )
 
     def _kind(self, word: str, content: Mapping[str, Any], where: str) -> type[Resource]:
-        if word in resources.BUILT_IN:
+        with contextlib.suppress(KeyError):
             return resources.kind(word)
         names = resources.names()
-        if word in names:
-            return resources.kind(word)
         later = next((key for key in content if key in names), None)
         hint = f"write the kind first: {later}: NAME" if later else suggest(word, names)
         raise InventoryError(f"there is no kind of resource {word!r}", where=where, hint=hint)
@@ -212,11 +209,9 @@ class _Reader:
         return None if source is None else self.expressions.condition(source, self.document.where(path))
 
 
-def _goes(entry: Entry) -> bool:
-    """Whether an entry's thing goes with what is retired: a unit only where its text is ours, never ssh.service."""
-    if entry.kind.kind == "unit":
-        return entry.template is not None or "content" in entry.parameters
-    return entry.kind.kind in TAKEN_DOWN
+def _retires(entry: Entry) -> bool:
+    """Whether an entry's thing goes with what is retired; what may hold data or serve others stays."""
+    return entry.kind.retires({*entry.parameters, *(["template"] if entry.template is not None else [])})
 
 
 def _bindings(entry: Entry, context: Context) -> Iterator[Context]:

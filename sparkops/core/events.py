@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -63,6 +63,12 @@ class StepProgress(Event):
     done: float | None = None
     total: float | None = None
     unit: str = "bytes"
+
+    @classmethod
+    def from_mapping(cls, node: str, id: str, progress: Mapping[str, Any]) -> StepProgress:
+        """From a worker's mapping, which may lack or add keys."""
+        known = {key: progress[key] for key in ("text", "done", "total", "unit") if progress.get(key) is not None}
+        return cls(node=node, id=id, **known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,15 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Occupied:
+    """What a thing has on its node that nothing else can have beside it; "" and None for nothing."""
+
+    path: str = ""
+    unit: str = ""
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
     """What this cluster put on a node and no longer declares. `kept` says why `--prune` would leave it, or is empty.
 
@@ -69,7 +78,7 @@ class Orphan:
     name: str
     role: str = ""
     service: str | None = None
-    port: int | None = None
+    occupied: Occupied = Occupied()
     kept: str = ""
     remedy: str = ""
     retired: bool = False

@@ -55,6 +55,13 @@ def words(identity: str, args: Mapping[str, Any], front_end: FrontEnd = "invento
     return _Formatter().vformat(entry.message, (), args), _Formatter().vformat(fix, (), args)
 
 
+def notice(message: object) -> str:
+    """The words of a notice that travelled as `{id, args}`; anything else as its text."""
+    if isinstance(message, Mapping) and isinstance(message.get("args"), Mapping):
+        return words(str(message.get("id")), message["args"])[0]
+    return str(message)
+
+
 class _Formatter(string.Formatter):
     def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return kwargs.get(str(key), f"({key} not given)")

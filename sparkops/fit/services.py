@@ -28,19 +28,16 @@ def fit_services(
     """The figures of every service of an inventory (or of one) by name. Raises InventoryError."""
     inventory = load(path)
     if service is not None and service not in inventory.services:
-        raise InventoryError(f"there is no service {service!r}", hint=suggest(service, inventory.services))
+        raise InventoryError.of("service-unknown", service=service, near=suggest(service, inventory.services))
     found = fit_inventory(inventory, service, question)
     if service is None:
         return found
     only = found.get(service)
     if only is None:
-        raise InventoryError(
-            f"{service} has no line to evaluate: it is retired, uses no GPU or runs no vLLM",
-            where=inventory.services[service].where,
-            hint="name another service, or give the line with --serve",
-        )
+        raise InventoryError.of("service-without-line", where=inventory.services[service].where, service=service)
     if isinstance(only, NotEvaluated):
-        raise InventoryError(only.reason, where=inventory.services[service].where, hint=only.hint)
+        place = inventory.services[service].where
+        raise InventoryError.of("service-not-evaluated", where=place, reason=only.reason, way_out=only.hint)
     return found
 
 

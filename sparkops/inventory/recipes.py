@@ -1,7 +1,7 @@
 """Recipes: ready sets of variables for a service, one file each, found beside the inventory and then bundled.
 
 What the variables mean is the roles' business. The other keys are for people, lint and fit: which model and engine it
-is for, what speeds were published, what nobody has seen yet.
+is for, what speeds were published, what is not verified.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SPEED: Mapping[str, Any] = {
             "anyOf": [_RATE, {"type": "array", "items": _RATE, "minItems": 2, "maxItems": 2}],
             "description": "generated tokens a second of all streams together, or the least and the most",
         },
-        "streams": {"type": "integer", "minimum": 1, "description": "requests at a time; 1 where it is not said"},
+        "streams": {"type": "integer", "minimum": 1, "description": "requests at a time; 1 by default"},
         "with": {"type": "string", "description": "what was measured: engine, flags, kind of text"},
-        "other": {"type": "boolean", "description": "whether it is of another recipe, told for comparison"},
+        "other": {"type": "boolean", "description": "whether it is of another recipe, for comparison"},
         "source": {"type": "string", "minLength": 1, "description": "who published it, and where"},
     },
 }
@@ -58,7 +58,7 @@ SCHEMA: Mapping[str, Any] = {
         },
         "needs": _texts("what the nodes must have beside what the recipe declares"),
         "speeds": {"type": "array", "items": SPEED, "description": "published speeds, all that were found"},
-        "unverified": _texts("what nobody is known to have seen"),
+        "unverified": _texts("what was not verified by anyone known"),
         "sources": _texts("where the values come from"),
     },
 }

@@ -27,19 +27,27 @@ CONNECTION: Mapping[str, Any] = {
         "become": {"type": "boolean", "description": "whether to act as root through sudo"},
         "host_key": {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
-            "description": "the host's public keys (ssh-ed25519 AAAA…), any of which is right; else known_hosts",
+            "description": "the host's public keys (ssh-ed25519 AAAA…), any of which is accepted; else known_hosts",
         },
         "identity_file": {"type": "string", "description": "the private key to log in with"},
         "proxy_jump": {"type": "string", "description": "the hosts to go through, as ProxyJump of ssh_config"},
         "state_dir": {
             "type": "string",
             "pattern": "^/",
-            "description": "where sparkops keeps its claims on the node; /var/lib/sparkops",
+            "description": "sparkops' folder on the node; /var/lib/sparkops",
         },
         "ssh_password": {"type": "string", "description": "a secret: !env NAME, !file PATH or !command [argv…]"},
         "become_password": {"type": "string", "description": "a secret: !env NAME, !file PATH or !command [argv…]"},
-        "connect_timeout": {"type": "number", "exclusiveMinimum": 0, "description": "seconds until a node is silent"},
-        "keepalive": {"type": "number", "minimum": 0, "description": "seconds between signs of life; 0 sends none"},
+        "connect_timeout": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "description": "seconds until a node counts as unreachable",
+        },
+        "keepalive": {
+            "type": "number",
+            "minimum": 0,
+            "description": "seconds between keepalive messages; 0 sends none",
+        },
     },
 }
 
@@ -65,11 +73,14 @@ NODE: Mapping[str, Any] = {
     "type": ["object", "null"],
     "additionalProperties": False,
     "properties": {
-        "host": {"type": "string", "minLength": 1, "description": "address or ssh_config alias; the node's name"},
+        "host": {"type": "string", "minLength": 1, "description": "address or ssh_config alias; else the node's name"},
         "connection": CONNECTION,
         "vars": VARS,
         "roles": _ROLES,
-        "state": {"enum": ["present", "retired"], "description": "retired takes the node down properly"},
+        "state": {
+            "enum": ["present", "retired"],
+            "description": "retired: apply removes the units, files and links of its roles and services",
+        },
     },
 }
 
@@ -81,12 +92,15 @@ SERVICE: Mapping[str, Any] = {
         "recipe": {"type": "string", "description": "recipes/NAME.yml beside the inventory, or a built-in one"},
         "nodes": {**_names("the nodes (or groups) that serve it, the head first"), "minItems": 1},
         "roles": _ROLES,
-        "state": {"enum": ["present", "retired"], "description": "retired takes the service down properly"},
+        "state": {
+            "enum": ["present", "retired"],
+            "description": "retired: apply removes its unit and files; image and checkpoint stay",
+        },
         "vars": VARS,
         "per_node": {
             "type": "object",
             "additionalProperties": {"type": ["object", "null"]},
-            "description": "what is different on one node: {NODE: {port: 8001}}",
+            "description": "values for single nodes: {NODE: {port: 8001}}",
         },
     },
 }
@@ -96,12 +110,12 @@ ACCEPT: Mapping[str, Any] = {
     "additionalProperties": False,
     "required": ["id", "reason"],
     "properties": {
-        "id": {"type": "string", "description": "the id of the violation"},
+        "id": {"type": "string", "description": "the id of the violation or finding"},
         "reason": {"type": "string", "minLength": 1, "description": "why it is accepted"},
         "until": {
             "type": "string",
             "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
-            "description": "the last day on which it is, YYYY-MM-DD",
+            "description": "the last day on which it is accepted, YYYY-MM-DD",
         },
     },
 }
@@ -112,19 +126,34 @@ CORE: Mapping[str, Any] = {
     "required": ["version", "cluster", "nodes"],
     "properties": {
         "version": {"const": 1, "description": "the version of this format"},
-        "cluster": {"type": "string", "pattern": NAME, "description": "the name under which claims are made on nodes"},
+        "cluster": {
+            "type": "string",
+            "pattern": NAME,
+            "description": "the name under which nodes record what this inventory owns",
+        },
         "connection": CONNECTION,
         "vars": VARS,
         "roles": _ROLES,
-        "groups": {"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": GROUP},
+        "groups": {
+            "type": "object",
+            "description": "nodes that share settings, by name: {GROUP: {nodes: [...], vars: {...}}}",
+            "propertyNames": {"pattern": NAME},
+            "additionalProperties": GROUP,
+        },
         "nodes": {
             "type": "object",
+            "description": "the machines, by name: {NODE: {host: ADDRESS}}",
             "minProperties": 1,
             "propertyNames": {"pattern": NAME},
             "additionalProperties": NODE,
         },
-        "services": {"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": SERVICE},
-        "accept": {"type": "array", "items": ACCEPT, "description": "violations that are known and accepted"},
+        "services": {
+            "type": "object",
+            "description": "the engines to run, by name: {SERVICE: {nodes: [...], recipe: NAME}}",
+            "propertyNames": {"pattern": NAME},
+            "additionalProperties": SERVICE,
+        },
+        "accept": {"type": "array", "items": ACCEPT, "description": "violations and findings that are accepted"},
     },
 }
 

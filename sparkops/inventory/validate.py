@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from jsonschema import Draft202012Validator, ValidationError, validators
+
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
@@ -49,8 +51,6 @@ def missing(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tu
 
 def check_schema(document: Document, path: Where, faults: Faults) -> None:
     """Adds a fault when the value at `path` is itself no JSON Schema."""
-    from jsonschema import Draft202012Validator
-
     for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(document.at(path)):
         here = (*path, *error.absolute_path)
         faults.add(f"{dotted(here)} is no JSON Schema: {_clip(error.message)}", where=document.where(here))
@@ -58,8 +58,7 @@ def check_schema(document: Document, path: Where, faults: Faults) -> None:
 
 @cache
 def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
-    """The validator class; imported late, since jsonschema takes longer to import than most inventories to load."""
-    from jsonschema import Draft202012Validator, ValidationError, validators
+    """The validator class."""
 
     def required(
         validator: Any, names: Iterable[str], instance: Any, schema: Mapping[str, Any]

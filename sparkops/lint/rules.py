@@ -11,11 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparkops.core.data import bundled
-from sparkops.core.errors import InventoryError
 from sparkops.lint.case import Severity
+from sparkops.models import knowledge_file
 from sparkops.models.engine import Engine, engine, versions
 
 
@@ -54,12 +52,6 @@ def rules() -> Mapping[str, Rule]:
 
 
 def _read(path: Path) -> Iterator[Rule]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # the safe loader in C, or the safe one
-        for name, words in content.items():
+    with knowledge_file.in_shape_of("rules.schema.json", path):
+        for name, words in knowledge_file.read(path).items():
             yield Rule(id=name, **{"spark": words["severity"], **words})
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise InventoryError(
-            f"not of the shape of rules.schema.json: {error}", where=str(path), hint="reinstall sparkops"
-        ) from None

@@ -19,7 +19,7 @@ def serve_argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> 
     """`command`, the model, then the flags sorted by name, so that the order of a file's lines restarts nothing.
 
     true → `--x`, false → `--no-x`, null → nothing, a list → several words, a mapping → compact JSON, the
-    rest → one word. Raises InventoryError for a key that is no flag name or a value that makes no words.
+    rest → one word. Raises InventoryError for a key that is not a flag name or a value that cannot become arguments.
     """
     argv = [*command, model] if model else list(command)
     for key in sorted(serve):
@@ -30,9 +30,7 @@ def serve_argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> 
 def flag_words(key: str, value: Any) -> list[str]:
     """The words of one flag."""
     if not FLAG.fullmatch(key):
-        bare = key.lstrip("-").strip()
-        hint = f"write {bare}, without dashes in front" if FLAG.fullmatch(bare) else "write vLLM's flag name, as it is"
-        raise InventoryError(f"serve has the key {key!r}, which is no flag name", hint=hint)
+        raise InventoryError.of("serve-key-invalid", key=key)
     if value is None:
         return []
     if value is True:
@@ -52,18 +50,18 @@ def canonical(value: Any) -> str:
 
 def _several(key: str, values: Sequence[Any]) -> list[str]:
     if not values:
-        raise InventoryError(f"serve.{key} is an empty list, which makes no words", hint="write null to leave it out")
+        raise InventoryError.of("serve-list-empty", key=key)
     words = [_word(key, each) for each in values]
     for word in words:
         if word.startswith("-"):
-            raise InventoryError(f"serve.{key} holds the word {word!r}, which would be read as a flag of its own")
+            raise InventoryError.of("serve-word-like-flag", key=key, word=word)
     return words
 
 
 def _word(key: str, value: Any) -> str:
     if isinstance(value, str):
         if "\0" in value:
-            raise InventoryError(f"serve.{key} holds a NUL character, which no argument can carry")
+            raise InventoryError.of("serve-word-nul", key=key)
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -71,4 +69,4 @@ def _word(key: str, value: Any) -> str:
         return str(value)
     if isinstance(value, Mapping):
         return canonical(value)
-    raise InventoryError(f"serve.{key} is of a type that makes no words: {type(value).__name__}")
+    raise InventoryError.of("serve-value-type", key=key, type_name=type(value).__name__)

@@ -173,10 +173,10 @@ def parsed(word: str) -> dict[str, Any]:
     """A step as the command line has it: `hybrid=ORG/NAME@REVISION`, `mtp`, `lm_head=int8`. Raises InventoryError."""
     name, _, value = word.partition("=")
     if name == "quantize":
-        raise InventoryError("quantize is a step of an inventory's", hint="declare it under checkpoint.steps")
+        raise InventoryError.of("build-step-quantize")
     if name not in NAMES:
-        here = [each for each in NAMES if each != "quantize"]
-        raise InventoryError(f"there is no step {name!r}", hint=f"the steps are {', '.join(here)}")
+        steps = ", ".join(each for each in NAMES if each != "quantize")
+        raise InventoryError.of("build-step-unknown", name=name, steps=steps)
     if name in ("hybrid", "mtp"):
         donor, _, revision = value.partition("@")
         return {name: {key: each for key, each in (("donor", donor), ("revision", revision)) if each}}

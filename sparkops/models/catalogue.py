@@ -14,11 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparkops.core.data import bundled, folders
 from sparkops.core.errors import InventoryError
-from sparkops.models import model_file, quantisation, tensors
+from sparkops.models import knowledge_file, quantisation, tensors
 from sparkops.models.geometry import Geometry, of_config
 from sparkops.models.quantisation import Quantisation
 from sparkops.models.tensors import Weights
@@ -127,9 +125,9 @@ def of_folder(folder: Path) -> Model:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InventoryError(f"it can't be read: {error}", where=str(path), hint="give the model's own file") from None
+        raise InventoryError.of("model-config-unreadable", where=str(path), error=error) from None
     if not isinstance(config, dict):
-        raise InventoryError("it holds no mapping", where=str(path), hint="give the model's own file")
+        raise InventoryError.of("model-config-not-mapping", where=str(path))
     weights = tensors.of_folder(folder)
     return Model(
         name=folder.resolve().name,
@@ -159,18 +157,12 @@ def _entries(beside: Path | None) -> Iterator[Mapping[str, Any]]:
 @cache
 def _read(path: Path, own: bool) -> Mapping[str, Any]:
     """The content of a file. Raises InventoryError; what is in the user's `own` is checked key by key."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
-    if not isinstance(content, dict) or "name" not in content or not isinstance(content.get("geometry"), dict):
-        raise InventoryError(
-            "a model needs at least a `name` and a `geometry`",
-            where=str(path),
-            hint="compare it with knowledge/models/qwen3.5-122b-a10b.yml",
-        )
+    content = knowledge_file.read(path)
+    if "name" not in content or not isinstance(content.get("geometry"), dict):
+        raise InventoryError.of("model-file-incomplete", where=str(path))
     if own:
+        from sparkops.models import model_file  # jsonschema costs a third of a command's start
+
         model_file.check(content, str(path))
     return content
 

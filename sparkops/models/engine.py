@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.core.errors import InventoryError
+from sparkops.models import knowledge_file
 from sparkops.models.engine_pages import engine_content, engine_files, version_key
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
@@ -84,10 +85,8 @@ class Engine:
         try:
             return self.behaviour[name]
         except KeyError:
-            raise InventoryError(
-                f"the engine file of {self.version} has no law {name!r}",
-                where=f"knowledge/engines/{self.version}.yml",
-                hint="add it under `behaviour`, as the other versions have it",
+            raise InventoryError.of(
+                "engine-law-missing", where=f"knowledge/engines/{self.version}.yml", version=self.version, law=name
             ) from None
 
 
@@ -99,7 +98,7 @@ def engine(version: str, beside: Path | None = None) -> Engine:
     """
     wanted = version_key(version)
     if not wanted:
-        raise InventoryError(f"{version!r} is no engine version", hint="write it as the engine does, like 0.26.0")
+        raise InventoryError.of("engine-version-invalid", version=version)
     listed = versions(beside)
     earlier = [each for each in listed if version_key(each) <= wanted]
     chosen = earlier[-1] if earlier else listed[0]
@@ -128,14 +127,8 @@ def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] |
 @cache
 def _read(version: str, asked: str, beside: Path | None) -> Engine:
     content = engine_content(version, beside)
-    try:
+    with knowledge_file.in_shape_of("engine.schema.json", engine_files(beside)[version]):
         return _engine(content, asked)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InventoryError(
-            f"not of the shape of engine.schema.json: {error}",
-            where=str(engine_files(beside)[version]),
-            hint="compare it with a bundled file of knowledge/engines/",
-        ) from None
 
 
 def _engine(content: Mapping[str, Any], asked: str) -> Engine:

@@ -7,10 +7,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-import yaml
-
 from sparkops.core.data import bundled
-from sparkops.core.errors import InventoryError
+from sparkops.models import knowledge_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +28,9 @@ class EngineError:
 
 @cache
 def known() -> tuple[EngineError, ...]:
-    """All entries, the special ones first. Raises InventoryError for a file that is broken."""
+    """All entries, the special ones first."""
     path = bundled("knowledge") / "engine-errors.yml"
-    try:
-        found = tuple(EngineError(**each) for each in yaml.safe_load(path.read_text(encoding="utf-8"))["errors"])
-        for each in found:
-            re.compile(each.pattern)
-    except (yaml.YAMLError, KeyError, TypeError, re.error) as error:
-        raise InventoryError(f"the table of engine errors is broken: {error}", where=str(path)) from error
-    return found
+    return tuple(EngineError(**each) for each in knowledge_file.read(path)["errors"])
 
 
 def permanent() -> str:

@@ -13,10 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparkops.core.data import folders
 from sparkops.core.errors import InventoryError
+from sparkops.models import knowledge_file
 
 BASED_ON = "based_on"
 NUMBER = re.compile(r"\d+")
@@ -46,23 +45,17 @@ def engine_files(beside: Path | None) -> Mapping[str, Path]:
 def engine_content(version: str, beside: Path | None) -> Mapping[str, Any]:
     """The complete content of a listed version. Raises InventoryError for a file that cannot be read or composed."""
     path = engine_files(beside)[version]
-    page = _read(path)
+    page = knowledge_file.read(path)
     if BASED_ON not in page:
         return page
     base = str(page[BASED_ON])
     if base not in engine_files(beside) or version_key(base) >= version_key(version):
-        raise InventoryError(
-            f"{BASED_ON}: {base!r} is not a listed version before {version}",
-            where=str(path),
-            hint="name an earlier version of knowledge/engines/",
-        )
+        raise InventoryError.of("engine-base-invalid", where=str(path), base=base, version=version)
     changes = {key: value for key, value in page.items() if key != BASED_ON}
     try:
         return composed(engine_content(base, beside), changes)
     except ValueError as error:
-        raise InventoryError(
-            str(error), where=str(path), hint=f"compare it with {base}, on which it is based"
-        ) from None
+        raise InventoryError.of("engine-page-invalid", where=str(path), error=error, base=base) from None
 
 
 def composed(base: Mapping[str, Any], changes: Mapping[str, Any], place: str = "") -> dict[str, Any]:
@@ -99,14 +92,3 @@ def _words(before: str, change: Mapping[str, Any], place: str) -> str:
     if removed - listed:
         raise ValueError(f"{place}: {alphabetical(removed - listed)}: removed, but the base does not have it")
     return alphabetical((listed | added) - removed)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # the safe loader in C, or the safe one
-    except yaml.YAMLError as error:
-        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
-    if not isinstance(content, Mapping):
-        raise InventoryError("not a mapping", where=str(path), hint="see docs/engines.md")
-    return content

@@ -224,11 +224,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
     keys = _Keys({**config, **text} if isinstance(text, Mapping) else config, where)
     hidden, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
     if not keys.first("head_dim") and hidden < heads:
-        raise InventoryError(
-            f"hidden_size {hidden} is less than num_attention_heads {heads}",
-            where=where,
-            hint="compare it with the model's own config.json",
-        )
+        raise InventoryError.of("model-heads-wider-than-hidden", where=where, hidden=hidden, heads=heads)
     layers = _layers(keys)
     experts = keys.first("num_experts", "n_routed_experts", "num_local_experts")
     vision = config.get("vision_config")
@@ -284,33 +280,21 @@ class _Keys:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
-                raise InventoryError(
-                    f"{key} is {value!r}, not a size",
-                    where=self.where,
-                    hint="compare it with the model's own config.json",
-                )
+                raise InventoryError.of("model-size-invalid", where=self.where, key=key, value=value)
             return value
         return 0
 
     def size(self, key: str) -> int:
         value = self.first(key)
         if not value:
-            raise InventoryError(
-                f"it has no {key}",
-                where=self.where,
-                hint="give the config.json of a transformer, as its repository has it",
-            )
+            raise InventoryError.of("model-size-missing", where=self.where, key=key)
         return value
 
 
 def _layers(keys: _Keys) -> tuple[str, ...]:
     count = keys.size("num_hidden_layers")
     if count > MOST_LAYERS:
-        raise InventoryError(
-            f"num_hidden_layers is {count:,}, more than the {MOST_LAYERS:,} that a model may have here",
-            where=keys.where,
-            hint="compare it with the model's own config.json",
-        )
+        raise InventoryError.of("model-layers-too-many", where=keys.where, count=count, most=MOST_LAYERS)
     named = _names(keys, "layer_types")
     if len(named) == count:
         return named
@@ -323,9 +307,7 @@ def _layers(keys: _Keys) -> tuple[str, ...]:
 def _names(keys: _Keys, key: str) -> tuple[str, ...]:
     value = keys.get(key)
     if value is not None and not isinstance(value, list):
-        raise InventoryError(
-            f"{key} is {value!r}, not a list", where=keys.where, hint="compare it with the model's own config.json"
-        )
+        raise InventoryError.of("model-list-invalid", where=keys.where, key=key, value=value)
     return tuple(str(each) for each in value or ())
 
 

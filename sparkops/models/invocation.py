@@ -73,7 +73,5 @@ def of_text(
     try:
         line = parse_text(text, chosen)
     except ValueError as error:
-        raise InventoryError(
-            f"cannot parse the command: {error}", hint="pass one command with balanced quotes"
-        ) from None
+        raise InventoryError.of("command-not-parsed", error=error) from None
     return Invocation(line, chosen, gpus, dict(env or {}), beside=beside)

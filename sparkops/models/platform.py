@@ -13,10 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-import yaml
-
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
+from sparkops.models import knowledge_file
 
 Word: TypeAlias = Literal["accept", "warn", "deny"]
 Certainty: TypeAlias = Literal["verified", "unverified", "contradictory"]
@@ -72,9 +71,7 @@ class Platform:
     def component(self, name: str) -> Component:
         """The component of that name. Raises InventoryError naming the known ones."""
         if name not in self.components:
-            raise InventoryError(
-                f"nothing is known about a component {name!r}", hint=f"known: {', '.join(sorted(self.components))}"
-            )
+            raise InventoryError.of("component-unknown", name=name, known=", ".join(sorted(self.components)))
         return self.components[name]
 
     def verdict(self, component: str, version: str) -> Verdict:
@@ -97,18 +94,9 @@ def most_specific(globs: list[str], version: str) -> int | None:
 def load(path: Path | None = None) -> Platform:
     """The bundled knowledge, or that of another file. Raises InventoryError for a file that is not of its shape."""
     path = path or bundled("knowledge") / "platform.yml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InventoryError(f"no YAML: {error}", where=str(path), hint="correct the file") from None
-    try:
+    content = knowledge_file.read(path)
+    with knowledge_file.in_shape_of("platform.schema.json", path):
         return Platform({name: _component(name, each) for name, each in content["components"].items()})
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InventoryError(
-            f"not of the shape of platform.schema.json: {error}",
-            where=str(path),
-            hint="compare it with the bundled knowledge/platform.yml",
-        ) from None
 
 
 def _component(name: str, content: Mapping[str, Any]) -> Component:

@@ -116,10 +116,7 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
         service: Mapping[str, Any], image: Mapping[str, Any], checkpoint: Mapping[str, Any], node: Mapping[str, Any]
     ) -> str:
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
-            raise InventoryError(
-                "a serve argument holds a secret, which every process list would show",
-                hint="give it by environment; the API key is VLLM_API_KEY",
-            )
+            raise InventoryError.of("serve-secret")
         secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
         return spec_of(service, image, checkpoint, node, secret).text
 
@@ -189,7 +186,7 @@ def spec_of(
 def _image(image: Mapping[str, Any]) -> str:
     reference = image["build"]["tag"] or image["pull"]
     if not reference:
-        raise InventoryError("the service has no image", hint="set image: {pull: REPOSITORY@DIGEST}, or a tag")
+        raise InventoryError.of("service-without-image")
     return str(reference)
 
 
@@ -224,19 +221,16 @@ def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[M
         target = service["container"]["model_path"]
         return service["model"] or target, (Mount(source=folder, target=target),)
     if not service["model"]:
-        hint = "set checkpoint: {repository: …}, or model: with a name, or a path inside the image"
-        raise InventoryError(f"the service {service['name']} has no model", hint=hint)
+        raise InventoryError.of("service-without-model", service=service["name"])
     return str(service["model"]), ()
 
 
 def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in ("host", "port", "model"):
         if service["serve"].get(key, service[key]) != service[key]:
-            raise InventoryError(
-                f"serve.{key} of the service {service['name']} is {service['serve'][key]!r}, "
-                f"but its {key} is {service[key]!r}, which the unit and the probe go by",
-                hint=f"set the service's own `{key}` and leave serve.{key} out",
-            )
+            given, declared = service["serve"][key], service[key]
+            name = service["name"]
+            raise InventoryError.of("serve-contradicts-service", service=name, key=key, serve=given, declared=declared)
     return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
 
 
@@ -252,10 +246,7 @@ def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
     if len(nodes) < 2 or world < 2 or "nnodes" in serve:
         return {}
     if world % len(nodes):
-        raise InventoryError(
-            f"the service {service['name']} has {len(nodes)} nodes for {world} ranks (tensor × pipeline parallel size)",
-            hint=f"make the two sizes' product {len(nodes)}, or change the nodes",
-        )
+        raise InventoryError.of("nodes-do-not-divide-ranks", service=service["name"], nodes=len(nodes), ranks=world)
     flags = {"nnodes": len(nodes), "node-rank": service["rank"], "master-addr": _address(service, 0)}
     return {**flags, "headless": True} if service["rank"] else flags
 
@@ -274,10 +265,7 @@ def _address(service: Mapping[str, Any], rank: int) -> str:
     """The fabric address of a rank's node."""
     address = service["addresses"][rank]
     if not address:
-        raise InventoryError(
-            f"the service {service['name']} spans nodes, and {service['nodes'][rank]} has no fabric address",
-            hint="set fabric: {address: …} on each of its nodes, the address on the link between them",
-        )
+        raise InventoryError.of("fabric-address-missing", service=service["name"], node=service["nodes"][rank])
     return str(address)
 
 

@@ -29,7 +29,7 @@ def _builder() -> dict[str, object]:
 
 
 @cache
-def _others() -> dict[str, str]:
+def worker_halves() -> dict[str, str]:
     """The worker halves that installed packages bring: kind → module."""
     import importlib.metadata  # it loads `email` and `zipfile`, and most runs have none of them
 
@@ -43,10 +43,10 @@ def source(module: str) -> str:
     for path in (PACKAGE.joinpath(*parts).with_suffix(".py"), PACKAGE.joinpath(*parts, "__init__.py")):
         if path.is_file():
             return path.read_text()
-    if parts[:2] == ["worker", "kinds"] and len(parts) == 3 and parts[2] in (others := _others()):
+    if parts[:2] == ["worker", "kinds"] and len(parts) == 3 and parts[2] in (halves := worker_halves()):
         import importlib.util
 
-        spec = importlib.util.find_spec(others[parts[2]])
+        spec = importlib.util.find_spec(halves[parts[2]])
         if spec is not None and spec.origin:
             return Path(spec.origin).read_text()
     raise KeyError(module)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparkops.compile.compiler import compile_inventory
-from sparkops.core import events
+from sparkops.core import events, wording
 from sparkops.core.errors import ConnectionFailed, InventoryError, SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
-from sparkops.operate.connect import reach
+from sparkops.operate.connect import Context, reach
 from sparkops.operate.follow import followed
 from sparkops.reconcile.fleet import THREADS
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
@@ -67,15 +67,14 @@ def verify(
         node: {each.name: each for each in compiled.of(node) if isinstance(each, OfRepository)} for node in nodes
     }
     if not any(declared.values()):
-        raise InventoryError(
-            "no checkpoint is declared on these nodes", hint="declare checkpoint: {repository: …}, or name other nodes"
-        )
+        raise InventoryError.of("no-checkpoint-declared")
 
     def prove(node: str, session: Session) -> list[Verified]:
         return [_one(node, session, each, deep, listener) for each in declared[node].values()]
 
     wanted = [node for node in nodes if declared[node]]
-    with reach(inventory, wanted, ["checkpoint"], connections, listener=listener, jobs=jobs) as fleet:
+    context = Context(inventory=inventory, connections=connections, listener=listener, jobs=jobs)
+    with reach(context, wanted, ["checkpoint"]) as fleet:
         answers = fleet.each(wanted, prove)
     found: list[Verified] = []
     for node in wanted:
@@ -96,4 +95,6 @@ def _one(node: str, session: Session, what: OfRepository, deep: bool, listener: 
         return Verified(node=node, folder=what.name, why=str(error), silent=isinstance(error, ConnectionFailed))
     told |= {key: tuple(map(str, told[key])) for key in ("missing", "wrong", "steps", "donors")}
     del told["manifest"]
+    for notice in told.pop("notices"):
+        listener(events.Notice(node=node, text=wording.words(*notice)[0]))
     return Verified(node=node, folder=what.name, built=isinstance(what, BuiltCheckpoint), **told)

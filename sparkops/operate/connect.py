@@ -1,8 +1,9 @@
-"""Sessions on an inventory's nodes for what is done beside the road."""
+"""Sessions on an inventory's nodes for commands that are no run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sparkops.core import events
 from sparkops.inventory.inventory import Inventory
@@ -13,22 +14,24 @@ from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.targets import targets
 
 
-def reach(
-    inventory: Inventory,
-    nodes: Iterable[str],
-    kinds: Iterable[str],
-    connections: Connections,
-    *,
-    listener: events.Listener = events.silent,
-    jobs: int = THREADS,
-) -> Fleet:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a command needs to talk to nodes. `jobs`: nodes at once."""
+
+    inventory: Inventory
+    connections: Connections
+    listener: events.Listener = events.silent
+    jobs: int = THREADS
+
+
+def reach(context: Context, nodes: Iterable[str], kinds: Iterable[str]) -> Fleet:
     """A fleet of these nodes with these modules of the worker; nothing that is done over it is claimed."""
     wanted = set(nodes)
     return Fleet(
-        {name: target for name, target in targets(inventory, Secrets()).items() if name in wanted},
+        {name: target for name, target in targets(context.inventory, Secrets()).items() if name in wanted},
         cluster="",
-        connections=connections,
+        connections=context.connections,
         program=bundle.kinds_bundle(kinds),
-        listener=listener,
-        jobs=jobs,
+        listener=context.listener,
+        jobs=context.jobs,
     )

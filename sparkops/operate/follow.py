@@ -1,4 +1,4 @@
-"""A node's call followed to its answer, its progress told as that of a step. It must not know what the call does."""
+"""Waiting for a node's call, its progress reported as that of a step. It must not know what the call does."""
 
 from __future__ import annotations
 
@@ -17,5 +17,4 @@ def followed(
             progress = next(asking)
         except StopIteration as done:
             return dict(done.value)
-        known = {key: progress[key] for key in ("text", "done", "total", "unit") if progress.get(key) is not None}
-        listener(events.StepProgress(node=node, id=name, **known))
+        listener(events.StepProgress.from_mapping(node, name, progress))

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkops.core.errors import SparkopsError
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.connect import Connections
-from sparkops.operate.connect import reach
-from sparkops.reconcile.fleet import THREADS
+from sparkops.operate.connect import Context, reach
 from sparkops.reconcile.history import KIND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run as the nodes tell it. `time` is the first node's, seconds since the epoch; `steps` are all nodes'."""
+    """One run as its nodes recorded it. `time` is the first node's, seconds since the epoch; `steps` are all nodes'."""
 
     time: float
     entries: Mapping[str, Mapping[str, Any]]
@@ -34,10 +31,10 @@ class Run:
 
 
 def history(
-    inventory: Inventory, nodes: Sequence[str], connections: Connections, *, last: int, jobs: int = THREADS
+    context: Context, nodes: Sequence[str], *, last: int
 ) -> tuple[dict[str, Sequence[Mapping[str, Any]]], dict[str, SparkopsError]]:
     """The newest `last` entries of each node, oldest first; and what kept the others from answering."""
-    with reach(inventory, nodes, [KIND], connections, jobs=jobs) as fleet:
+    with reach(context, nodes, [KIND]) as fleet:
         answers = fleet.each(
             nodes,
             lambda node, session: session.call(
@@ -48,10 +45,10 @@ def history(
     return {node: each for node, each in answers.items() if not isinstance(each, SparkopsError)}, bad
 
 
-def runs(told: Mapping[str, Sequence[Mapping[str, Any]]], last: int) -> tuple[Run, ...]:
+def runs(entries_by_node: Mapping[str, Sequence[Mapping[str, Any]]], last: int) -> tuple[Run, ...]:
     """The newest `last` runs over all nodes, oldest first. Pure."""
     grouped: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for node, entries in told.items():
+    for node, entries in entries_by_node.items():
         for number, entry in enumerate(entries):
             grouped.setdefault(str(entry.get("run") or f"{node} {number}"), {})[node] = entry
     found = [Run(time=min(_time(entry) for entry in each.values()), entries=each) for each in grouped.values()]

@@ -1,4 +1,4 @@
-"""What the units of a service said, out of the nodes' journals; the launcher copies the engine's output into them."""
+"""The journal entries of a service's units; the launcher copies the engine's output into them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import heapq
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.core.errors import SparkopsError
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.connect import Connections
-from sparkops.operate.connect import reach
+from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank
-from sparkops.operate.streams import Ended, listen
+from sparkops.operate.streams import Ended
+from sparkops.operate.streams import lines as output
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,15 +23,10 @@ class Entry:
     text: str
     priority: int = 6
 
-    def as_json(self) -> dict[str, Any]:
-        """A line of `logs --format json`; documented in docs/formats.md."""
-        return {"node": self.node, "time": self.time, "priority": self.priority, "text": self.text}
-
 
 def logs(
-    inventory: Inventory,
+    context: Context,
     chosen: Sequence[Rank],
-    connections: Connections,
     *,
     lines: int,
     follow: bool,
@@ -41,12 +34,12 @@ def logs(
 ) -> Iterator[Entry]:
     """The last `lines` entries of each rank in the order of their times; with `follow` as they come, without end.
 
-    `failed` is told of each node that could not be asked.
+    `failed` is called for each node that could not be asked.
     """
     asks = {rank.node: {"unit": rank.unit.name, "lines": lines, "follow": follow} for rank in chosen}
-    kept: dict[str, list[Entry]] = {node: [] for node in asks}
-    with reach(inventory, asks, ["exec"], connections) as fleet:
-        for item in listen(fleet, "exec.journal", asks, len(asks)):
+    entries: dict[str, list[Entry]] = {node: [] for node in asks}
+    with reach(context, asks, ["exec"]) as fleet:
+        for item in output(fleet, "exec.journal", asks, len(asks)):
             if isinstance(item, Ended):
                 if item.error is not None:
                     failed(item.node, item.error)
@@ -54,8 +47,8 @@ def logs(
                 if follow:
                     yield entry
                 else:
-                    kept[item.node].append(entry)
-    yield from heapq.merge(*kept.values())
+                    entries[item.node].append(entry)
+    yield from heapq.merge(*entries.values())
 
 
 def parse(node: str, stream: int, data: bytes) -> Entry | None:

@@ -12,12 +12,9 @@ from typing import Any
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.states import Unknown, lookup
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
-from sparkops.operate.connect import reach
+from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, ranks
-from sparkops.reconcile.fleet import THREADS
 from sparkops.reconcile.observe import FACTS, LIMIT, MARGIN
 from sparkops.reconcile.run import endpoints
 from sparkops.resources.resource import unpack
@@ -95,32 +92,14 @@ class Status:
             return 2
         return 3 if any(node.why for node in self.nodes) or len(known) < len(self.ranks) else 0
 
-    def as_json(self) -> dict[str, Any]:
-        """`sparkops.status/1`; documented in docs/formats.md."""
-        return {
-            "schema": "sparkops.status/1",
-            "cluster": self.cluster,
-            "time": self.time,
-            "exit_status": self.exit_status,
-            "nodes": [_node_json(node) for node in self.nodes],
-            "services": [
-                {
-                    "name": name,
-                    "endpoint": self.endpoints.get(name),
-                    "serving": all(rank.serving for rank in self.ranks if rank.service == name),
-                    "ranks": [_rank_json(rank) for rank in self.ranks if rank.service == name],
-                }
-                for name in dict.fromkeys(rank.service for rank in self.ranks)
-            ],
-        }
 
-
-def status(inventory: Inventory, nodes: Sequence[str], connections: Connections, *, jobs: int = THREADS) -> Status:
+def status(context: Context, nodes: Sequence[str]) -> Status:
     """Ask these nodes, and every rank of a service on them. Raises InventoryError."""
-    there = [rank for rank in ranks(inventory) if rank.node in nodes]
+    inventory = context.inventory
+    declared = [rank for rank in ranks(inventory) if rank.node in nodes]
 
     def ask(node: str, session: Session) -> tuple[NodeStatus, list[RankStatus]]:
-        mine = [rank for rank in there if rank.node == node]
+        mine = [rank for rank in declared if rank.node == node]
         looking = session.stream("observe", {"asks": _asks(mine), "limit": LIMIT}, timeout=LIMIT + MARGIN)
         working = session.stream("jobs.list", timeout=LIMIT)
         holding = session.stream("lock.holder", {"state_dir": fleet.targets[node].state_dir}, timeout=LIMIT)
@@ -130,14 +109,14 @@ def status(inventory: Inventory, nodes: Sequence[str], connections: Connections,
         return _node(node, answers, running, holder), [_rank(rank, answers, offset) for rank in mine]
 
     kinds = {FACTS, "unit", "probe"}
-    with reach(inventory, nodes, kinds, connections, jobs=jobs) as fleet:
-        told = fleet.each(nodes, ask)
+    with reach(context, nodes, kinds) as fleet:
+        answers_by_node = fleet.each(nodes, ask)
     found_nodes, found_ranks = [], []
-    for node, each in told.items():
+    for node, each in answers_by_node.items():
         if isinstance(each, SparkopsError):
             why = f"{each.what} → {each.hint}" if each.hint else each.what
             found_nodes.append(NodeStatus(name=node, why=why))
-            found_ranks += [_silent(rank, each.what) for rank in there if rank.node == node]
+            found_ranks += [_silent(rank, each.what) for rank in declared if rank.node == node]
         else:
             found_nodes.append(each[0])
             found_ranks += each[1]
@@ -225,37 +204,3 @@ def _rank(rank: Rank, answers: Mapping[str, Any], offset: float) -> RankStatus:
 
 def _silent(rank: Rank, why: str) -> RankStatus:
     return RankStatus(service=rank.service, node=rank.node, unit=rank.unit.name, why=why, model=rank.model)
-
-
-def _node_json(node: NodeStatus) -> dict[str, Any]:
-    holder = node.holder and {key: node.holder.get(key) for key in ("who", "from", "command", "since")}
-    return {
-        "name": node.name,
-        "reachable": not node.why,
-        "why": node.why,
-        "memory_total_bytes": node.memory_total,
-        "memory_available_bytes": node.memory_available,
-        "gpu": node.gpu,
-        "driver": node.driver,
-        "load": node.load,
-        "booted": node.booted,
-        "jobs": [
-            {"key": job.get("key"), "since": job.get("since"), "progress": job.get("progress")} for job in node.jobs
-        ],
-        "lock": holder,
-    }
-
-
-def _rank_json(rank: RankStatus) -> dict[str, Any]:
-    return {
-        "node": rank.node,
-        "unit": rank.unit,
-        "state": rank.state,
-        "since": rank.since,
-        "phase": rank.phase,
-        "restarts": rank.restarts,
-        "answers": rank.answers,
-        "seconds": rank.seconds,
-        "why": rank.why,
-        "model": rank.model,
-    }

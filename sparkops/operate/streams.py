@@ -1,6 +1,6 @@
-"""What programs on several nodes say, line by line as it comes, over one session each.
+"""The output of programs on several nodes, line by line as it comes, over one session each.
 
-It must not know what the programs are. Whoever stops listening ends them.
+It must not know what the programs are. Closing the iterator ends them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sparkops.reconcile.fleet import Fleet
 LONGEST = 256 << 10
 """Bytes of a line; a longer one is cut in pieces."""
 AHEAD = 1000
-"""Lines that are kept for a slow reader; the nodes wait meanwhile."""
+"""Lines that are buffered for a slow reader; the nodes wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Ended:
     error: SparkopsError | None = None
 
 
-def listen(fleet: Fleet, call: str, asks: Mapping[str, Mapping[str, Any]], jobs: int) -> Iterator[Line | Ended]:
+def lines(fleet: Fleet, call: str, asks: Mapping[str, Mapping[str, Any]], jobs: int) -> Iterator[Line | Ended]:
     """`call` on each node of `asks` with its arguments, at most `jobs` at once; one Ended for each node."""
     inbox: queue.Queue[Line | Ended] = queue.Queue(AHEAD)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 
 
 def write(path: str, data: bytes, mode: int) -> None:
@@ -39,4 +38,6 @@ def remove(path: str) -> None:
         if os.path.islink(path) or not os.path.isdir(path):
             os.unlink(path)
         else:
+            import shutil  # it loads all compressions, which an observation does not need
+
             shutil.rmtree(path)

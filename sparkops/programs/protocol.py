@@ -20,6 +20,8 @@ from sparkops.core.messages import Refused, answer
 
 SPEC_PARENT = "$parent"
 """The key of the spec that holds the caller's process id: the program ends with that process."""
+SPEC_RIGHTS = "$rights"
+"""The key of the spec that holds the user, group and groups that the program takes before it does anything."""
 PROGRESS_INTERVAL = 0.2
 """Seconds between two lines of progress under one text."""
 _PR_SET_PDEATHSIG = 1
@@ -73,9 +75,19 @@ def main(work: Callable[[dict[str, Any], Output], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o022)
     spec = json.loads(sys.stdin.buffer.readline())
+    _take_rights(spec.pop(SPEC_RIGHTS, None))
     end_with(spec.pop(SPEC_PARENT, os.getppid()))
     output.send(answer(lambda: work(spec, output)))
     os._exit(0)
+
+
+def _take_rights(rights: "list[Any] | None") -> None:
+    """Give up root for good. Not by `subprocess`: the user need not be able to read the interpreter's files."""
+    if rights is not None:
+        user, group, groups = rights
+        os.setgroups(groups)
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
 
 
 def end_with(parent: int) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol
 
 from sparkops.core.messages import Refused
 from sparkops.programs import bundle
-from sparkops.programs.protocol import SPEC_PARENT
+from sparkops.programs.protocol import SPEC_PARENT, SPEC_RIGHTS
 
 BOOT = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),'sparkops-program','exec'))"
 POLL = 0.2
@@ -50,7 +50,8 @@ def run(
     `user` is whose rights it gets (None: the caller's). Raises Refused with the program's reason, `cancelled` when
     `stop` became true, `program-ended` when it ended without a word.
     """
-    process = _start(module, user, descriptors)
+    rights = _rights(user)
+    process = _start(user, descriptors)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -63,7 +64,7 @@ def run(
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
             program = bundle.program(module, "run")
             stdin.write(b"%d\n" % len(program) + program)
-            stdin.write(json.dumps({**spec, SPEC_PARENT: os.getpid()}).encode() + b"\n")
+            stdin.write(json.dumps({**spec, SPEC_PARENT: os.getpid(), SPEC_RIGHTS: rights}).encode() + b"\n")
         watch.start()
         for line in process.stdout:
             end = _take(_parsed(line), listener) or end
@@ -82,14 +83,18 @@ def run(
     return end["result"]
 
 
-def _start(module: str, user: pwd.struct_passwd | None, descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":
-    rights: dict[str, Any] = {}
+def _rights(user: pwd.struct_passwd | None) -> list[Any] | None:
+    """User, group and groups that the program takes; None where it keeps the caller's. Raises Refused."""
+    if user is None or user.pw_uid == os.getuid():
+        return None
+    if os.getuid() != 0:
+        raise Refused.of("cannot-act-as-user", user=user.pw_name)
+    groups = [user.pw_gid, *(each.gr_gid for each in grp.getgrall() if user.pw_name in each.gr_mem)]
+    return [user.pw_uid, user.pw_gid, groups]
+
+
+def _start(user: pwd.struct_passwd | None, descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":
     environment = dict(os.environ)
-    if user is not None and user.pw_uid != os.getuid():
-        if os.getuid() != 0:
-            raise Refused.of("cannot-act-as-user", user=user.pw_name)
-        groups = [user.pw_gid, *(each.gr_gid for each in grp.getgrall() if user.pw_name in each.gr_mem)]
-        rights = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
     if user is not None:
         environment["HOME"] = user.pw_dir
     return subprocess.Popen(
@@ -100,7 +105,6 @@ def _start(module: str, user: pwd.struct_passwd | None, descriptors: Sequence[in
         pass_fds=tuple(descriptors),
         cwd="/",
         env=environment,
-        **rights,
     )
 
 

@@ -1,36 +1,22 @@
 """What this cluster put on its nodes and no longer declares: found from claims, removed only when asked for. Pure.
 
-A claim that no declared resource covers is an orphan. Units, files, links and directories can be removed, each only
-while it is what sparkops put there; everything else is told and left. It must not know how a node is asked.
+A claim that no declared resource covers is an orphan. What its kind lets a prune remove can go, only while it is what
+sparkops put there; everything else is named and left. It must not know any kind, nor how a node is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sparkops import resources as kinds
-from sparkops.core.plan import Orphan, Plan, Violation
+from sparkops.core.plan import Occupied, Orphan, Plan, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
 
-REMOVED = ("unit", "file", "link", "directory")
-"""The kinds that `--prune` removes, in this order: what runs before what it runs from."""
-HEAVY = ("image", "checkpoint", "built_checkpoint")
-"""Kinds whose claims outlast a prune: they hold data that somebody has to decide about."""
-PATHS = ("file", "link", "directory")
-"""The kinds whose names are paths, of which one thing at a time can be had."""
-UNITS = "/etc/systemd/system/"
-STAYS = {
-    "image": "`sparkops gc` removes it, once nothing on the node uses it",
-    "checkpoint": "`sparkops gc` removes it, once nothing on the node uses it",
-    "built_checkpoint": "`sparkops gc` removes it, once nothing on the node uses it",
-    "package": "`apt-get remove {name}` on the node removes it",
-    "user": "`userdel {name}` on the node removes it",
-    "mount": "`umount {name}` and its line in /etc/fstab, on the node",
-    "sysctl": "remove its line under /etc/sysctl.d on the node; the value stays until a reboot",
-}
+GC = "`sparkops gc` removes it, once nothing on the node uses it"
 NOT_OURS = {
     "edited": "it was edited since sparkops wrote it",
     "other": "something else stands there now",
@@ -47,79 +33,105 @@ def find(
         if answer is None or isinstance(answer, Unknown):
             continue
         here = [each for each in declared if each.node == node]
-        strays: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for key, entry in answer["strays"].items():
-            kind, _, name = key.partition(" ")
-            if entry["now"] != "gone" and not _covered(kind, name, entry["now"], here):
-                strays[kind, name] = entry
-        leaving = {_path(each) for each in here if each.desired() is None}
-        for kind in (*REMOVED, *sorted({kind for kind, _ in strays} - set(REMOVED))):
-            names = sorted((name for each, name in strays if each == kind), key=lambda name: (-name.count("/"), name))
-            for name in names:
-                orphan = _orphan(node, kind, name, strays[kind, name], leaving, retired)
-                found.append(orphan)
-                if not orphan.kept:
-                    leaving.add(UNITS + name if kind == "unit" else name)
+        strays = [
+            _Stray.of(key, entry)
+            for key, entry in answer["strays"].items()
+            if entry["now"] != "gone" and not _covered(_Stray.of(key, entry), here)
+        ]
+        leaving = {each.occupies.path for each in here if each.desired() is None}
+        for stray in sorted(strays, key=_Stray.turn):
+            kept, remedy = stray.kept(leaving)
+            if not kept:
+                leaving.add(stray.occupied.path)
+            service = stray.entry.get("service")
+            found.append(
+                Orphan(
+                    id=f"{stray.kind} {stray.name} @{node}",
+                    node=node,
+                    kind=stray.kind,
+                    name=stray.name,
+                    role=str(stray.entry.get("role") or ""),
+                    service=service if isinstance(service, str) else None,
+                    occupied=stray.occupied,
+                    kept=kept,
+                    remedy=remedy,
+                    retired=retired(node, service),
+                )
+            )
     return tuple(found)
 
 
-def _orphan(
-    node: str,
-    kind: str,
-    name: str,
-    entry: Mapping[str, Any],
-    leaving: set[str],
-    retired: Callable[[str, str | None], bool],
-) -> Orphan:
-    service, port = entry.get("service"), entry.get("port")
-    kept, remedy = _kept(kind, name, entry, leaving)
-    return Orphan(
-        id=f"{kind} {name} @{node}",
-        node=node,
-        kind=kind,
-        name=name,
-        role=str(entry.get("role") or ""),
-        service=service if isinstance(service, str) else None,
-        port=port if isinstance(port, int) else None,
-        kept=kept,
-        remedy=remedy,
-        retired=retired(node, service),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stray:
+    """A claim that nothing declares under its name. `type` is None for a kind that is not installed here."""
+
+    kind: str
+    name: str
+    entry: Mapping[str, Any]
+    type: type[Resource] | None
+
+    @classmethod
+    def of(cls, key: str, entry: Mapping[str, Any]) -> _Stray:
+        kind, _, name = key.partition(" ")
+        try:
+            return cls(kind=kind, name=name, entry=entry, type=kinds.kind(kind))
+        except KeyError:
+            return cls(kind=kind, name=name, entry=entry, type=None)
+
+    @property
+    def occupied(self) -> Occupied:
+        return self.type.occupied(self.name, self.entry) if self.type is not None else Occupied()
+
+    @property
+    def file_type(self) -> str:
+        return self.type.file_type if self.type is not None else ""
+
+    @property
+    def removable(self) -> bool:
+        return self.type is not None and self.type.prune == "remove"
+
+    def turn(self) -> tuple[bool, bool, bool, int, str, str]:
+        """What runs goes before what it runs from, what lies in a directory before that."""
+        path = self.occupied.path
+        directory = self.file_type == "directory"
+        return (not self.removable, not self.occupied.unit, directory, -path.count("/"), self.kind, self.name)
+
+    def kept(self, leaving: set[str]) -> tuple[str, str]:
+        """Why it would be left, and how it goes by hand; two empty words for what can be removed."""
+        now = self.entry["now"]
+        if now == "shared":
+            return f"the cluster {', '.join(self.entry['others'])} uses it too", ""
+        if self.type is None:
+            return f"the kind {self.kind} is not installed here", "install the package that provides it"
+        if self.type.prune != "remove":
+            hint = GC if self.type.prune == "collect" else self.type.removal_hint.format(name=self.name)
+            return f"sparkops never removes a {self.kind.replace('_', ' ')} unasked", hint
+        if now in NOT_OURS or (not now and self.file_type):
+            return NOT_OURS.get(now, NOT_OURS["unrecorded"]), "remove it by hand, or declare it again"
+        if self.file_type == "directory":
+            names = self.entry.get("entries")
+            if names is None or any(f"{self.name.rstrip('/')}/{each}" not in leaving for each in names):
+                return "it is not empty", "remove by hand what nobody needs in it"
+        return "", ""
 
 
-def _kept(kind: str, name: str, entry: Mapping[str, Any], leaving: set[str]) -> tuple[str, str]:
-    """Why it would be left, and how it goes by hand; two empty words for what can be removed."""
-    now = entry["now"]
-    if now == "shared":
-        return f"the cluster {', '.join(entry['others'])} uses it too", ""
-    if kind not in REMOVED:
-        return f"sparkops never removes a {kind.replace('_', ' ')} unasked", STAYS.get(kind, "").format(name=name)
-    if now in NOT_OURS:
-        return NOT_OURS[now], "remove it by hand, or declare it again"
-    if kind == "directory":
-        names = entry.get("entries")
-        if names is None or any(f"{name.rstrip('/')}/{each}" not in leaving for each in names):
-            return "it is not empty", "remove by hand what nobody needs in it"
-    return "", ""
-
-
-def _path(resource: Resource) -> str:
-    return UNITS + resource.name if resource.kind == "unit" else resource.name
-
-
-def _covered(kind: str, name: str, now: str, declared: Sequence[Resource]) -> bool:
+def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
     """Whether another declared resource is the same thing, or needs it: a unit's file, a folder of what is declared."""
-    if kind in HEAVY:
-        return any(each.kind in HEAVY and each.name == name for each in declared)
-    if kind not in PATHS:
+    place = stray.occupied
+    if not place.path or place.unit:
         return False
     for each in declared:
-        path = _path(each)
-        if path == name and (each.kind not in PATHS or now == "other"):
-            return True
-        if kind == "directory" and each.desired() is not None and path.startswith(name.rstrip("/") + "/"):
+        other = each.occupies
+        if other.path == place.path:
+            if not each.file_type or (stray.file_type and (other.unit or stray.entry["now"] == "other")):
+                return True
+        elif stray.file_type == "directory" and each.desired() is not None and _inside(other.path, place.path):
             return True
     return False
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/")
 
 
 def removed(orphans: Iterable[Orphan], declared: Sequence[Resource], *, prune: bool) -> tuple[Resource, ...]:
@@ -137,19 +149,14 @@ def _absent(orphan: Orphan, after: tuple[str, ...]) -> Resource:
 
 def _before(orphan: Orphan, going: Sequence[Orphan], declared: Sequence[Resource]) -> Iterator[str]:
     """What goes before it: units before files, files before their directories, deep ones before those above."""
-    inside = orphan.name.rstrip("/") + "/"
     for each in going:
         if each.node != orphan.node or each.id == orphan.id:
             continue
-        below = orphan.kind == "directory" and each.name.startswith(inside)
-        if below or (orphan.kind != "unit" and each.kind == "unit"):
+        if _inside(each.occupied.path, orphan.occupied.path) or (each.occupied.unit and not orphan.occupied.unit):
             yield each.id
-    if orphan.kind == "directory":
-        yield from (
-            each.id
-            for each in declared
-            if each.node == orphan.node and each.desired() is None and _path(each).startswith(inside)
-        )
+    for other in declared:
+        if other.node == orphan.node and other.desired() is None and _inside(other.occupies.path, orphan.occupied.path):
+            yield other.id
 
 
 def edges(
@@ -165,9 +172,10 @@ def edges(
 def _in_the_way(orphan: Orphan, resource: Resource) -> bool:
     if orphan.node != resource.node or resource.desired() is None:
         return False
-    if orphan.kind == "unit":
-        return orphan.port is not None and orphan.port == getattr(resource, "port", None) and resource.kind == "unit"
-    return orphan.name == resource.name and resource.kind in PATHS
+    mine, other = resource.occupies, orphan.occupied
+    if other.unit:
+        return other.port is not None and other.port == mine.port
+    return bool(other.path) and other.path == mine.path and bool(resource.file_type) and not mine.unit
 
 
 def judged(
@@ -186,16 +194,9 @@ def judged(
         elif strange := sorted(name for name, shared in others.items() if not (shared and each.common)):
             against[each.id] = (_claimed_twice(each, strange[0]),)
         for orphan in orphans:
-            if _in_the_way(orphan, each) and not _in_place(each, seen.found.get(each.id)):
+            if _in_the_way(orphan, each) and not each.in_place(seen.found.get(each.id)):
                 against[each.id] = (*against.get(each.id, ()), _in_its_way(each, orphan))
     return against, frozenset(left)
-
-
-def _in_place(resource: Resource, found: Observed) -> bool:
-    """Whether the declared thing is there all the same: it runs, or nothing else stands at its path."""
-    if resource.kind == "unit":
-        return isinstance(found, Mapping) and bool(found.get("running"))
-    return not isinstance(found, Mapping) or found.get("type") == resource.kind
 
 
 def _others(resource: Resource, answer: Observed) -> Mapping[str, bool]:
@@ -217,7 +218,7 @@ def _claimed_twice(resource: Resource, other: str) -> Violation:
 
 
 def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
-    what = f"port {orphan.port} is held by" if orphan.kind == "unit" else "in its place stands"
+    what = f"port {orphan.occupied.port} is held by" if orphan.occupied.unit else "in its place stands"
     way = "`sparkops apply --prune` removes it first" if not orphan.kept else f"{orphan.kept}; {orphan.remedy}"
     return Violation(
         id="orphans.in-the-way",
@@ -262,16 +263,16 @@ def _strays_to_drop(
 ) -> Iterator[str]:
     kept = {f"{each.kind} {each.name}" for each in plan.orphans if each.node == node and each.kept}
     for key, entry in strays.items():
-        kind, _, name = key.partition(" ")
-        now = entry["now"]
-        replaced = (kind != "directory" or now == "other") and _covered(kind, name, now, here)
-        if now == "gone" or replaced or (prune and key in kept and kind not in HEAVY):
+        stray = _Stray.of(key, entry)
+        replaced = (stray.file_type != "directory" or entry["now"] == "other") and _covered(stray, here)
+        left = prune and key in kept and stray.type is not None and stray.type.prune != "collect"
+        if entry["now"] == "gone" or replaced or left:
             yield key
 
 
 def _as_kept(entry: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
     """Whether a record's entry says what it should. Which secret it is of can't be told here; the act has told it."""
-    names = ["role", "service", "shared", "port", "content"]
+    names = ["role", "service", "shared", "path", "type", "unit", "port", "content"]
     if "secret" in kept:
         names.remove("content")
         content = entry.get("content")

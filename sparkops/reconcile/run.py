@@ -17,12 +17,13 @@ from sparkops.inventory.inventory import Inventory, Node
 from sparkops.nodes import bundle
 from sparkops.nodes.ssh.config import SSHConfigs
 from sparkops.nodes.target import Target
-from sparkops.reconcile import orphans, schedule
+from sparkops.reconcile import schedule
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
 from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.targets import targets
+from sparkops.resources import removable
 from sparkops.resources.resource import Resource
 
 
@@ -104,7 +105,7 @@ def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
     if options.declared:
         states = [each.state for each in options.inventory.nodes.values()]
         states += [each.state for each in options.inventory.services.values()]
-        kinds |= {CLAIMS, *(orphans.REMOVED if options.prune or "retired" in states else ())}
+        kinds |= {CLAIMS, *(removable() if options.prune or "retired" in states else ())}
     if options.agree is not None:
         kinds.add(KIND)
     if needs_facts(resources):

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sparkops.core import events
+from sparkops.core import events, wording
 from sparkops.core.errors import Changed, ConnectionFailed, ConvergeFailed, Interrupted, NodeError, SparkopsError
 from sparkops.core.graph import reachable
 from sparkops.core.plan import Plan, Step
@@ -230,7 +230,7 @@ class Schedule:
 
     def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
         if notice := progress.get("notice"):
-            self.listener(events.Notice(node=step.node, text=str(notice)))
+            self.listener(events.Notice(node=step.node, text=wording.notice(notice)))
             return
         self.listener(
             events.StepProgress(

@@ -1,11 +1,9 @@
-"""The figures as JSON (`sparkops.fit/1`, a contract), and as rows and bars for a screen.
-
-It must not know a terminal.
-"""
+"""The figures as JSON (`sparkops.fit/1`, a contract), and as rows and bars for a screen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparkops.fit.decode import BANDWIDTH, CONTEXT
@@ -13,8 +11,10 @@ from sparkops.fit.fit import Fit, NotEvaluated
 from sparkops.fit.memory import GIB, Budget
 from sparkops.fit.speeds import published
 from sparkops.fit.verdict import verdict
+from sparkops.reports import schemas
+from sparkops.reports.table import table
+from sparkops.reports.text import Printer
 
-SCHEMA = "sparkops.fit/1"
 BAR = 30
 
 
@@ -39,6 +39,13 @@ OWN = {
 """Reasons of what is null though every other figure may be known."""
 
 
+def dumped(found: Mapping[str, Fit | NotEvaluated], *, one: bool) -> str:
+    """`sparkops.fit/1` of a pasted line (`one`), or of services by name."""
+    shapes = {name: as_json(fit) for name, fit in found.items()}
+    content = next(iter(shapes.values())) if one else {"schema": schemas.FIT, "services": shapes}
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
 def as_json(fit: Fit | NotEvaluated) -> dict[str, Any]:
     """The contract: bytes of one rank, tokens and counts as whole numbers; null where `unknown` says why."""
     content = _figures(fit) if isinstance(fit, Fit) else _nulls(fit)
@@ -53,7 +60,7 @@ def as_json(fit: Fit | NotEvaluated) -> dict[str, Any]:
 def _nulls(service: NotEvaluated) -> dict[str, Any]:
     """What the figures are of a service without any."""
     return {
-        "schema": SCHEMA,
+        "schema": schemas.FIT,
         "model": service.model,
         **dict.fromkeys(FIGURES),
         "published": [],
@@ -100,7 +107,7 @@ def _figures(fit: Fit) -> dict[str, Any]:
     figures, model, run = fit.figures, fit.run.model, fit.run.effective
     cache, weights, budget, pool = figures.cache, figures.weights, figures.budget, figures.pool
     return {
-        "schema": SCHEMA,
+        "schema": schemas.FIT,
         "model": fit.run.served,
         "geometry": model.name if model else None,
         "engine": fit.run.engine.asked,
@@ -233,3 +240,29 @@ def speed_rows(fit: Fit) -> list[tuple[str, str, str]]:
         several = f", {each.streams} streams" if each.streams > 1 else ""
         rows.append((f"{value} tok/s", f"{each.quantisation}; {each.setup}{several}", each.source))
     return rows
+
+
+def render(name: str, fit: Fit | NotEvaluated, printer: Printer) -> None:
+    """The figures of one service (`name` is "" for a pasted line), or why there are none."""
+    if isinstance(fit, NotEvaluated):
+        printer.line((f"{name}: ", "bold"), (f"not known: {fit.reason}", "red"))
+        return
+    run = fit.run
+    ranks = run.effective.world_size * run.effective.data_parallel
+    placed = f", on each of {ranks} ranks" if ranks > 1 else ""
+    printer.line((f"{name}: " if name else "", "bold"), (f"{run.served} on vLLM {run.engine.asked}{placed}", "bold"))
+    if fit.figures.budget is not None:
+        table(printer, ("memory", "", ""), memory_rows(fit))
+    figures = figure_rows(fit)
+    if figures:
+        table(printer, ("figure", "", ""), figures)
+    speeds = speed_rows(fit)
+    if speeds:
+        table(printer, ("published", "", "source"), speeds)
+    for note in fit.notes:
+        printer.line((f"note: {note}", "yellow"))
+    for field, reason in fit.unknown.items():
+        printer.line((f"not known: {field}: {reason}", "dim"))
+    if fit.solved is not None:
+        printer.line((f"solved: {fit.solved['streams']:,} streams of {fit.solved['context']:,} tokens fit", "bold"))
+    printer.line((verdict(fit), "green" if fit.fits else "red"))

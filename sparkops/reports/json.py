@@ -7,15 +7,14 @@ from typing import Any
 
 from sparkops.core.plan import Step, plain
 from sparkops.core.report import Report
-
-SCHEMA = "sparkops.report/1"
+from sparkops.reports import schemas
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as plain values, keys in the documented order."""
     plan = report.plan
     return {
-        "schema": SCHEMA,
+        "schema": schemas.REPORT,
         "command": report.command,
         "exit_status": report.exit_status,
         "cluster": report.cluster,

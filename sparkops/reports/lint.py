@@ -11,8 +11,8 @@ from typing import Any
 
 from sparkops.lint.check import Finding
 from sparkops.lint.rules import rules
+from sparkops.reports import schemas
 
-SCHEMA = "sparkops.lint/1"
 SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 ANNOTATIONS = {"error": "error", "warning": "warning", "info": "notice"}
@@ -30,7 +30,7 @@ def text(findings: Sequence[Finding]) -> Iterable[tuple[str, str]]:
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
     """The contract `sparkops.lint/1`."""
-    return {"schema": SCHEMA, "findings": [_plain(each) for each in findings]}
+    return {"schema": schemas.LINT, "findings": [_plain(each) for each in findings]}
 
 
 def sarif(findings: Sequence[Finding], version: str) -> dict[str, Any]:

@@ -6,16 +6,16 @@ the node itself, or is pushed by the controller; what lies on the node already i
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sparkops.checkpoints.hub import ADDRESS, Hub, is_address
+from sparkops.checkpoints.hub import Hub, is_address
 from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
 from sparkops.core.errors import ConvergeFailed, InventoryError
-from sparkops.core.plan import Step
+from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.resources import validators
@@ -38,16 +38,22 @@ class OfRepository(Transferable):
 
     `name` is the folder's absolute path on the node.
 
-    repository, revision: what it holds; the revision is a branch, a tag or a full commit. `commit` is what the lock
-        file says that the revision stands for, and wins.
-    endpoint: the hub; "" means HF_ENDPOINT of the controller, else the public one. `token`: for the hub's origin only.
+    repository: ORG/NAME on the hub.
+    revision: a branch, a tag or a full commit.
+    commit: the full commit that the lock file has for the revision; it wins.
+    endpoint: the hub; "" means HF_ENDPOINT of the controller, else the public one.
+    token: a secret; sent to the hub's origin only.
     only: `all` files, or `indexed`: of the weights only those that the model's index names.
-    include, exclude: patterns of paths, as the hub's client has them; of what `only` leaves.
-    owner: whose the files are, and with whose rights they are fetched; "" is the present owner, else who connects.
+    include, exclude: patterns of paths, as the hub's client has them; applied after `only`.
+    owner: the account that owns the files and fetches them; "" is the present owner, else the user who connects.
     verify: `changed` hashes what has changed since it was last hashed, `deep` also what was hashed over a day ago.
-    connections, segment, stall: parallel connections, bytes of a range, seconds of silence that end a try.
+    state_dir: sparkops' folder on the node.
+    connections: parallel connections to the hub.
+    segment: bytes of one range request.
+    stall: seconds without data that end a try.
     """
 
+    prune: ClassVar[Literal["collect"]] = "collect"
     volatile: ClassVar[frozenset[str]] = frozenset({"hashed"})
     contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
@@ -71,17 +77,13 @@ class OfRepository(Transferable):
         put = object.__setattr__
         validators.path(self.name, "the folder of a checkpoint", self.where)
         if self.name == "/":
-            raise InventoryError(
-                "a checkpoint can't be the root folder", where=self.where, hint="name a folder of its own"
-            )
+            raise InventoryError.of("checkpoint-at-root", where=self.where)
         if not isinstance(self.repository, str) or not is_repository(self.repository):
-            raise InventoryError(
-                f"{self.repository!r} is no repository", where=self.where, hint="it is written ORG/NAME"
-            )
+            raise InventoryError.of("hub-repository-name-invalid", where=self.where, repository=self.repository)
         if self.endpoint and not is_address(self.endpoint):
-            raise InventoryError(f"the endpoint {self.endpoint!r} is no address", where=self.where, hint=ADDRESS)
+            raise InventoryError.of("hub-endpoint-invalid", where=self.where, endpoint=self.endpoint)
         if self.commit and not is_commit(self.commit):
-            raise InventoryError(f"{self.commit!r} is no commit", where=self.where, hint="give all 40 digits")
+            raise InventoryError.of("commit-invalid", where=self.where, commit=self.commit)
         validators.one_of(self.only, "only", ("all", "indexed"), self.where)
         validators.one_of(self.verify, "verify", ("changed", "deep"), self.where)
         put(self, "revision", str(self.revision))
@@ -90,6 +92,10 @@ class OfRepository(Transferable):
         put(self, "owner", validators.account(self.owner or None, "owner", self.where) or "")
         token = Secret(self.token, "token") if isinstance(self.token, str) and self.token else self.token or None
         put(self, "token", token)
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
 
     @property
     def hub(self) -> Hub:
@@ -160,6 +166,7 @@ class Checkpoint(OfRepository):
     source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
         the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
     adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
+    manifest, moved_to, left_out: not declared but learnt by `prepare`.
     """
 
     kind: ClassVar[str] = "checkpoint"
@@ -169,9 +176,9 @@ class Checkpoint(OfRepository):
     source: str = "hub"
     local: str = ""
     adopt: tuple[str, ...] = CACHES
-    manifest: Manifest | None = field(default=None, init=False, repr=False, compare=False)
-    moved_to: str = field(default="", init=False, repr=False, compare=False)
-    unnamed: str = field(default="", init=False, repr=False, compare=False)
+    manifest: Manifest | None = field(default=None, repr=False, compare=False)
+    moved_to: str = field(default="", repr=False, compare=False)
+    left_out: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,10 +187,8 @@ class Checkpoint(OfRepository):
 
     def prepare(self) -> Checkpoint:
         """With its manifest. Raises HubError."""
-        ready = copy.copy(self)
-        for name, value in zip(("manifest", "moved_to", "unnamed"), self.learn(), strict=True):
-            object.__setattr__(ready, name, value)
-        return ready
+        manifest, moved_to, left_out = self.learn()
+        return dataclasses.replace(self, manifest=manifest, moved_to=moved_to, left_out=left_out)
 
     @property
     def transfer_key(self) -> str:
@@ -230,8 +235,8 @@ class Checkpoint(OfRepository):
         if self.moved_to:
             told.append(f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name")
         held = found.get("manifest") if isinstance(found, Mapping) else None
-        if self.unnamed and self.manifest is not None and held != self.manifest.digest:
-            told.append(f"{self.id}: {self.unnamed}")
+        if self.left_out and self.manifest is not None and held != self.manifest.digest:
+            told.append(f"{self.id}: {self.left_out}")
         return tuple(told)
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
@@ -244,15 +249,15 @@ class Checkpoint(OfRepository):
         return {**super().received(act, peer), "mode": "fetch", "hub": {**act["hub"], "token": ""}}
 
     def _push(self, session: Session, act: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
-        answer = yield from session.stream("checkpoint.look", {"ask": self.ask(), "act": dict(act)})
-        missing = [(str(path), int(size), str(oid), int(there)) for path, size, oid, there in answer.get("missing", ())]
+        answer = yield from session.stream("checkpoint.missing", {"ask": self.ask(), "act": dict(act)})
+        missing = [(str(path), int(size), str(oid), int(pushed)) for path, size, oid, pushed in answer]
         total = sum(size for _, size, _, _ in missing)
         done = 0
-        for number, (path, size, oid, there) in enumerate(missing, 1):
+        for number, (path, size, oid, pushed) in enumerate(missing, 1):
             text = f"pushing {path} ({number} of {len(missing)})"
-            yield {"text": text, "done": done + there, "total": total}
-            place = {"folder": self.name, "oid": oid, "size": size, "offset": there}
-            for progress in session.send("checkpoint.put", place, _chunks(self._local(path, size), there)):
+            yield {"text": text, "done": done + pushed, "total": total}
+            content = {"folder": self.name, "oid": oid, "size": size, "offset": pushed}
+            for progress in session.send("checkpoint.put", content, _chunks(self._local(path, size), pushed)):
                 yield {"text": text, "done": done + (progress.get("done") or 0), "total": total}
             done += size
 
@@ -263,10 +268,13 @@ class Checkpoint(OfRepository):
             return self.hub.download(self.repository, self.manifest.commit, path)
         found = Path(self.local).expanduser() / path
         if not found.is_file() or found.stat().st_size != size:
-            raise ConvergeFailed(
-                f"{found} is not there with the {size} bytes of {self.repository}@{self.manifest.commit[:12]}",
+            raise ConvergeFailed.of(
+                "local-file-missing",
                 where=self.where,
-                hint="complete the folder on this machine, or leave `local` undeclared",
+                path=str(found),
+                size=size,
+                repository=self.repository,
+                commit=self.manifest.commit[:12],
             )
         return found
 

@@ -19,12 +19,19 @@ from sparkops.resources.resource import Resource
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Resource):
-    """A check and what makes it true. `name` is a few words that say what it is about.
+    """A check, and the command that makes it true. `name` says in a few words what it is about.
 
-    As declared when `creates` (a path) exists and `check` (an argument list) ends with 0, printing exactly `stdout`
-    or something that `matches` a regular expression, where those are declared. `run` is the argument list that brings
-    it about, `env` its further environment, `timeout` its limit in seconds; `check_timeout` that of the check, which is
-    unknown beyond. `disruptive: true` says that running it interrupts service.
+    It is as declared when `creates` exists and `check` ends with 0, where those are declared.
+
+    check: the argument list of the check.
+    run: the argument list that is run when the check fails.
+    creates: a path that has to exist.
+    stdout: the exact output of `check`.
+    matches: a regular expression for the output of `check`.
+    env: further environment of `run`.
+    timeout: seconds for `run`.
+    check_timeout: seconds for `check`; beyond them its result is unknown.
+    disruptive: whether running it interrupts a service.
     """
 
     kind: ClassVar[str] = "command"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from sparkops.core.plan import Step
+from sparkops.core.plan import Occupied, Step
 from sparkops.core.states import State
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
@@ -15,11 +16,16 @@ from sparkops.resources.resource import Resource
 class Directory(Resource):
     """A directory. `name` is its absolute path.
 
-    With `parents`, missing directories above it are made too (root's, 0755); they are not looked after any further.
+    owner, group: names or numbers; of a new directory root.
+    mode: octal, as text; of a new directory 0755.
+    parents: whether missing directories above it are made too (root, 0755); they are not compared later.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "directory"
     contained: ClassVar[bool] = True
+    prune: ClassVar[Literal["remove"]] = "remove"
+    file_type: ClassVar[str] = "directory"
 
     owner: str | int | None = None
     group: str | int | None = None
@@ -34,6 +40,10 @@ class Directory(Resource):
         put(self, "owner", validators.account(self.owner, "owner", self.where))
         put(self, "group", validators.account(self.group, "group", self.where))
         put(self, "mode", validators.mode(self.mode, self.where))
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
 
     @property
     def common(self) -> bool:

@@ -10,11 +10,12 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Step
+from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -30,15 +31,21 @@ ONE_LINE = 120
 class File(Resource):
     """A file. `name` is its absolute path.
 
-    `content`, `owner`, `group` and `mode` are compared only where declared; what is replaced keeps the rest, what is
-    missing is made (empty without `content`; root's, 0644). `validate` is an argument list in which `{path}` stands
-    for the new file, run before it takes its place. A secret content has mode 0600 unless another is declared.
-    `shared` says that other clusters may declare it on the same node, alike.
+    Only what is declared is compared; a file that is replaced keeps the rest.
+
+    content: its text. A missing file without `content` is made empty.
+    owner, group: names or numbers; of a new file root.
+    mode: octal, as text; of a new file 0644, of a secret content 0600.
+    validate: an argument list that is run before the new file takes its place; `{path}` stands for the new file.
+    shared: whether other clusters may declare the same file on this node, with the same content.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "file"
     volatile: ClassVar[frozenset[str]] = frozenset({"text", "size"})
     contained: ClassVar[bool] = True
+    prune: ClassVar[Literal["remove"]] = "remove"
+    file_type: ClassVar[str] = "file"
 
     content: str | Secret | Content | None = None
     owner: str | int | None = None
@@ -69,6 +76,14 @@ class File(Resource):
                 hint="leave `mode` out (0600), or write 0640 with the `group` that needs it",
             )
         put(self, "validate", validators.words(self.validate, "validate", self.where))
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
+
+    @classmethod
+    def retires(cls, parameters: Collection[str]) -> bool:
+        return True
 
     @property
     def replaceable(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step, Violation
@@ -49,6 +49,7 @@ class Image(Transferable):
     """
 
     kind: ClassVar[str] = "image"
+    prune: ClassVar[Literal["collect"]] = "collect"
     volatile: ClassVar[frozenset[str]] = frozenset({"size"})
     contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True

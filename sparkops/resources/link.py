@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
@@ -13,10 +15,16 @@ from sparkops.resources.resource import Resource
 
 @dataclass(frozen=True, kw_only=True)
 class Link(Resource):
-    """A symbolic link. `name` is its absolute path, `target` what is written into it; it need not exist."""
+    """A symbolic link. `name` is its absolute path.
+
+    target: the path that is written into it; it need not exist.
+    state: present or absent.
+    """
 
     kind: ClassVar[str] = "link"
     contained: ClassVar[bool] = True
+    prune: ClassVar[Literal["remove"]] = "remove"
+    file_type: ClassVar[str] = "link"
 
     target: str = ""
     state: str = "present"
@@ -28,6 +36,14 @@ class Link(Resource):
             raise InventoryError(
                 f"link {self.name} has the target {self.target!r}", where=self.where, hint="say `target: /some/path`"
             )
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
+
+    @classmethod
+    def retires(cls, parameters: Collection[str]) -> bool:
+        return True
 
     def claim(self) -> dict[str, Any]:
         return {**super().claim(), **({"content": [self.target]} if self.state == "present" else {})}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
@@ -14,13 +15,21 @@ from sparkops.resources.resource import Resource
 
 @dataclass(frozen=True, kw_only=True)
 class Mount(Resource):
-    """A mount. `name` is the mount point; `source` a device, `UUID=…`, an export or a word such as `tmpfs`.
+    """A mount. `name` is the mount point.
 
-    `options` is a text as in fstab or a list; `passno` the order of checks at start (0: none). Only the line of this
-    mount point is edited. What is in use is not unmounted; what else is mounted there is not touched.
+    Only the line of this mount point in /etc/fstab is edited. What is in use is not unmounted, and other things that
+    are mounted there are not touched.
+
+    source: a device, `UUID=…`, an export, or a word such as `tmpfs`.
+    fstype: the type of the file system.
+    options: a text as in fstab, or a list.
+    passno: the order of file system checks at start; 0 is none.
+    mounted: whether it is mounted now, beside its line in fstab.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "mount"
+    removal_hint: ClassVar[str] = "`umount {name}` and its line in /etc/fstab, on the node"
     exclusive: ClassVar[str] = "fstab"
     interrupts: ClassVar[frozenset[str]] = frozenset({"source", "fstype"})
 
@@ -53,6 +62,10 @@ class Mount(Resource):
             )
         if not self.mounted:
             put(self, "interrupts", frozenset({"source", "fstype", "mounted"}))
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
 
     def ask(self) -> dict[str, Any]:
         asked: dict[str, Any] = {"path": self.name}

@@ -20,15 +20,22 @@ _VERSION = re.compile(r"[A-Za-z0-9.+:~*?\[\]-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Package(Resource):
-    """A package of apt. `name` may be a pattern (`nvidia-driver-*`) where only `hold` is declared: then whatever
-    matches and is installed is held, and nothing is installed. `hold_installed: true` means the same for a plain name.
+    """A package of apt.
 
-    `version` is exact or a pattern (`580.95.*`, with the epoch where it has one); only a declared version may lead to a
-    downgrade. `hold` protects from upgrades by others. `update_cache: false` takes the package lists as they are.
-    `disruptive: true` says that a change of its version interrupts service.
+    `name` may be a pattern (`nvidia-driver-*`) where only `hold` is declared: installed packages that match are held,
+    and nothing is installed.
+
+    version: exact, or a pattern (`580.95.*`, with the epoch where it has one). Only a declared version may lead to a
+        downgrade.
+    hold: whether it is protected from upgrades by others.
+    hold_installed: whether a plain name is treated like a pattern: held if it is installed, never installed.
+    update_cache: false uses the package lists as they are.
+    disruptive: whether a change of its version interrupts a service.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "package"
+    removal_hint: ClassVar[str] = "`apt-get remove {name}` on the node removes it"
     exclusive: ClassVar[str] = "apt"
 
     version: str | None = None

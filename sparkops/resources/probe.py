@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 class Probe(Resource):
     """A completion, asked from http://HOST:PORT on the node. `name` is the service's.
 
-    model: as served; else the first of /v1/models.
+    port, host: the engine's address on the node.
+    model: the name that it is served under; else the first of /v1/models.
+    prompt: what the engine is asked to complete.
     expect: a regular expression that the answer must contain.
-    limit_seconds: within which the completion has to come.
-    wait_seconds: how long converge waits for an engine that loads; it ends earlier when the unit fails for good.
-    unit, container: what runs the engine, for its state and its log; without them only the answer is waited for.
+    max_tokens: tokens to ask for.
+    limit_seconds: seconds within which the completion has to come.
+    wait_seconds: seconds to wait for an engine that loads; less when the unit fails permanently.
+    unit, container: what runs the engine, for its state and its log.
     spec: path of the launcher's spec on the node, for the API key in its environment.
     """
 

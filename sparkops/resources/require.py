@@ -20,10 +20,14 @@ from sparkops.resources.resource import Peers, Resource
 class Require(Resource):
     """Expectations on the facts of the group `name`.
 
-    `expect` maps a fact's key in the group (dotted for nested ones) to a value or to words of `Expectation`. `args`
-    goes to the group (`disk` takes `path`). `severity` and `remedy` are those of expectations that have none. A
-    violation's id is `LABEL.KEY-FAULT` (`gpu.driver-version-denied`), where an expectation's `id` stands for
+    A violation's id is `LABEL.KEY-FAULT` (`gpu.driver-version-denied`), where an expectation's `id` stands for
     `LABEL.KEY`; it is the same on all nodes, so that one `accept` can cover a fleet.
+
+    expect: a fact's key in the group (dotted for nested ones) to a value, or to the words of `Expectation`.
+    args: arguments of the group; `disk` takes `path`.
+    label: the first part of the ids; else the group's name.
+    severity: of expectations that declare none.
+    remedy: of expectations that declare none.
     """
 
     kind: ClassVar[str] = "require"

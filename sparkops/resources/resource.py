@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkops.core.errors import Changed
 from sparkops.core.messages import UNKNOWN
-from sparkops.core.plan import Step, Violation
+from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
 
 if TYPE_CHECKING:
@@ -53,6 +53,13 @@ class Resource:
     """Found keys that may differ between two looks without meaning anything; the worker's module says the same."""
     contained: ClassVar[bool] = False
     """True where acting changes this thing only, and only itself or a foreign program (apt, a command) can move it."""
+    prune: ClassVar[Literal["remove", "keep", "collect"]] = "keep"
+    """What becomes of it when nothing declares it any more: `--prune` removes it; it is named once and left; or it is
+    left for `sparkops gc`, since it holds data that somebody has to decide about."""
+    removal_hint: ClassVar[str] = ""
+    """How a person removes what is left; `{name}` stands for its name."""
+    file_type: ClassVar[str] = ""
+    """file, link or directory: what stands at the path that it occupies, where that tells whether it is still ours."""
 
     node: str
     name: str
@@ -83,13 +90,35 @@ class Resource:
         """Whether several clusters may declare it on one node."""
         return False
 
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        """What a thing of this name has for itself, by what is (or was) claimed of it."""
+        return Occupied()
+
+    @property
+    def occupies(self) -> Occupied:
+        """What this one has for itself."""
+        return self.occupied(self.name, self.claim())
+
+    @classmethod
+    def retires(cls, parameters: Collection[str]) -> bool:
+        """Whether an entry of a role with these parameters is declared absent where its node or service is retired."""
+        return False
+
+    def in_place(self, found: Observed) -> bool:
+        """Whether it is there although something that is no longer declared occupies the same."""
+        return not isinstance(found, Mapping) or found.get("type", "") == self.file_type
+
     def claim(self) -> dict[str, Any]:
         """What the node's record of claims keeps beside the name.
 
-        `content` lists digests, or `secret` is what the node makes its HMAC of: by these it is told later whether the
-        thing is still what was put there.
+        `content` lists digests, or `secret` is what the node makes its HMAC of; with `path`, `type` and `unit` they
+        tell later whether the thing is still what was put there.
         """
-        kept = {"role": self.role, "service": self.service, "shared": self.common}
+        kept: dict[str, Any] = {"role": self.role, "service": self.service, "shared": self.common}
+        if self.file_type:
+            place = self.occupied(self.name, {})
+            kept |= {"path": place.path, "type": self.file_type, "unit": place.unit}
         return {key: value for key, value in kept.items() if value}
 
     def prepare(self) -> Resource:

@@ -21,12 +21,14 @@ _KEY = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:@-]+)+")
 
 @dataclass(frozen=True, kw_only=True)
 class Sysctl(Resource):
-    """A kernel parameter. `name` is its key (`vm.swappiness`); white space in `value` does not matter.
+    """A kernel parameter. `name` is its key (`vm.swappiness`).
 
-    Absent means that our file is gone; the running value stays until the next start.
+    value: a number or a text; white space does not matter.
+    state: absent removes the file of sparkops; the running value stays until the next start.
     """
 
     kind: ClassVar[str] = "sysctl"
+    removal_hint: ClassVar[str] = "remove its line under /etc/sysctl.d on the node; the value stays until a reboot"
 
     value: str | int | FromFact | None = None
     state: str = "present"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Step
+from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Pending, State, Unknown
 from sparkops.resources.resource import Resource
@@ -28,6 +28,7 @@ NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
 VARIABLE = "SPARKOPS_INPUTS"
 RUNS = frozenset({"inputs", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"})
 """The keys about the running process."""
+UNITS = "/etc/systemd/system/"
 STAMPS = "/run/sparkops/units"
 
 
@@ -46,12 +47,13 @@ def inputs_lines(digest: str, *, main_process: bool = True) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit(Resource):
-    """A systemd unit. What is left `None` is not compared.
+    """A systemd unit, by its name with the suffix (`greeter.service`).
 
     content: the unit file's text, written to /etc/systemd/system/NAME; without it the unit is someone else's.
     enabled, running, masked: as systemctl means them. A unit that is starting counts as running, one that waits for an
         automatic restart does not. Declaring `enabled: true` or `running: true` declares that it is not masked.
-    inputs: the digest that the running process must have been started from; needs `inputs_lines` in the text.
+    inputs: the digest that the running process must have been started from; needs the line
+        `Environment=SPARKOPS_INPUTS=DIGEST` in the text.
     properties: names and values as `systemctl show` prints them.
     wait: whether a start waits until systemd calls it started. False for units that take long to get ready and that a
         `probe` waits for.
@@ -60,12 +62,14 @@ class Unit(Resource):
     model: the folder of a checkpoint; the container must have been started from what lies there now.
     secret: the bytes of the service's secret environment file; the container's label `sparkops.secret` must be their
         HMAC by the node's key.
-    drop_ins: paths of drop-ins that are declared elsewhere; all others are said.
-    state_dir: where the node's key stands.
-    port: the port that it listens on; a unit that is no longer declared and holds it has to go first.
+    drop_ins: paths of drop-ins that are declared elsewhere; all others are reported.
+    state_dir: sparkops' folder on the node, which has the node's key.
+    port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first.
     """
 
     kind: ClassVar[str] = "unit"
+    prune: ClassVar[Literal["remove"]] = "remove"
+    file_type: ClassVar[str] = "file"
     volatile: ClassVar[frozenset[str]] = frozenset({"state", "result", "restarts", "text"})
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
     interrupts: ClassVar[frozenset[str]] = frozenset(
@@ -102,6 +106,19 @@ class Unit(Resource):
     @property
     def _digest(self) -> str | None:
         return None if self.content is None else "sha256:" + hashlib.sha256(_bytes(self.content)).hexdigest()
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        port = claim.get("port")
+        return Occupied(path=UNITS + name, unit=name, port=port if isinstance(port, int) else None)
+
+    @classmethod
+    def retires(cls, parameters: Collection[str]) -> bool:
+        """Only where its text is ours; never ssh.service."""
+        return "content" in parameters or "template" in parameters
+
+    def in_place(self, found: Observed) -> bool:
+        return isinstance(found, Mapping) and bool(found.get("running"))
 
     @property
     def replaceable(self) -> bool:

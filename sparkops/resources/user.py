@@ -18,13 +18,22 @@ _KEY = re.compile(r"(.* )?(ssh|ecdsa|sk)-[^ ]+ AAAA[A-Za-z0-9+/=]+( [^\n]*)?")
 
 @dataclass(frozen=True, kw_only=True)
 class User(Resource):
-    """An account. Only what is declared is compared.
+    """An account. Only what is declared is compared; its removal leaves its home.
 
-    `groups` are added and others kept, unless `exact_groups`; `authorized_keys` are only ever added. `system` counts
-    when it is made: a system account has no home of its own unless `directory` makes it. Its removal keeps its home.
+    uid: the number of the account.
+    group: the primary group, a name or a number.
+    groups: further groups. They are added, and others stay unless `exact_groups` is set.
+    exact_groups: whether the account is in no other groups.
+    home: the home directory.
+    shell: the login shell.
+    system: whether a new account is a system account, which has no home unless a `directory` makes it.
+    linger: whether the user manager of systemd runs without a login.
+    authorized_keys: public SSH keys. They are added, never removed.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "user"
+    removal_hint: ClassVar[str] = "`userdel {name}` on the node removes it"
     exclusive: ClassVar[str] = "accounts"
 
     uid: int | None = None

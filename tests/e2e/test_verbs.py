@@ -234,7 +234,7 @@ def test_a_start_that_fails_says_why_and_a_held_lock_is_told(serving: Service, s
 def test_a_service_that_was_never_applied_is_not_started(lab: Lab, shell: Shell, node: Node) -> None:
     Service(lab, shell, node).declare()
     refused = shell.run("start", "qwen", status=4)
-    assert "sparkops apply brings it" in refused.stderr
+    assert "there is no unit qwen.service" in refused.stderr
     assert "stopped already" in shell.run("stop", "qwen").stdout
 
 

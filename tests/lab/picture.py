@@ -1,7 +1,8 @@
 """`make picture`: the terminal picture of the README, taken from a real run on the lab.
 
 A bare node and a service declared on it: `apply` sets the service up and prints its endpoint, which is then asked for a
-completion; `drift` finds nothing. What the programs printed is what is drawn.
+completion; `drift` finds nothing. What the programs printed is what is drawn, without the texts of new files: `⋮` is in
+their place.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "terminal.svg"
 WIDTH = 104
 NODE = "spark"
+DETAIL = 6
+"""Columns by which sparkops indents what belongs to a step."""
 
 
 def main() -> int:
@@ -94,9 +97,24 @@ def draw(commands: list[tuple[str, str]]) -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     for line, printed in commands:
         console.print(Text.assemble(("$ ", "bold green"), (line, "bold")))
-        console.print(Text.from_ansi(printed))
+        console.print(Text("\n").join(shortened(printed)))
         console.print()
     console.save_svg(str(PICTURE), title="sparkops")
+
+
+def shortened(printed: str) -> Iterator[Text]:
+    """The lines of an output, with a mark behind each step in place of the text that it would write."""
+    line = None
+    for each in map(Text.from_ansi, printed.splitlines()):
+        if line is not None and each.plain.startswith(" " * DETAIL) and " → " not in each.plain:
+            if not line.plain.endswith("⋮"):
+                line.append("  ⋮", "dim")
+            continue
+        if line is not None:
+            yield line
+        line = each
+    if line is not None:
+        yield line
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkops.operate.runs import KEEP, RunFolder
-from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints.index import Index, identity
 from sparkops.reports.formatting import duration
+from sparkops.reports.run_folder import KEEP, RunFolder
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.requests import lock
 
@@ -45,12 +45,12 @@ def test_a_lock_from_tomorrow_is_held_and_told_all_the_same(tmp_path: Path, monk
 
 
 def test_what_was_verified_tomorrow_is_verified_anew_when_it_is_due(tmp_path: Path) -> None:
-    index = hashes.Index(str(tmp_path), "/m")
+    index = Index(str(tmp_path), "/m")
     (tmp_path / "f").write_text("x")
     status = os.stat(tmp_path / "f")
-    index.note(hashes.identity(status), "sha256:1", time.time() + TOMORROW)
+    index.note(identity(status), "sha256:1", time.time() + TOMORROW)
     index.save()
-    assert hashes.Index(str(tmp_path), "/m").find(status) == ("sha256:1", 0.0)
+    assert Index(str(tmp_path), "/m").find(status) == ("sha256:1", 0.0)
     assert json.loads(Path(index.path).read_text())["folder"] == "/m"
 
 

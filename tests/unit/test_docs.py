@@ -17,6 +17,7 @@ from sparkops.inventory.load import load
 from sparkops.lint.declared import lint_inventory
 from sparkops.operate.checkpoint_build import steps_of
 from sparkops.operate.render import render
+from sparkops.resources import BUILT_IN
 
 ROOT = DOCS.parent
 
@@ -122,3 +123,14 @@ def test_the_second_spark_of_getting_started_is_the_second_rank(tmp_path: Path) 
     shown = {each.title: each.text for each in render(load(tmp_path / "inventory.yml"), "spark-02", "qwen")}
     assert "--node-rank 1" in shown["arguments of qwen"]
     assert "--master-addr 192.168.100.10" in shown["arguments of qwen"]
+
+
+def test_the_page_on_own_roles_lists_every_kind() -> None:
+    page = (DOCS / "own-roles.md").read_text()
+    assert [each for each in BUILT_IN if f"`{each}`" not in page] == []
+
+
+def test_every_key_of_the_inventory_reference_has_a_meaning() -> None:
+    rows = re.findall(r"^\| `(\S+)` \|.*\| (.*?) \|$", (DOCS / "inventory.md").read_text(), re.M)
+    assert len(rows) > 30
+    assert [name for name, meaning in rows if meaning in ("", "required")] == []

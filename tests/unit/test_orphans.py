@@ -35,7 +35,7 @@ OURS = {"now": "ours"}
 def test_what_is_there_and_not_declared_is_an_orphan_and_what_is_gone_is_none() -> None:
     found = find((), {"file /a": OURS, "file /b": {"now": "gone"}, "unit x.service": {"now": "ours", "port": 8000}})
     assert list(found) == ["unit x.service", "file /a"]
-    assert found["unit x.service"].port == 8000
+    assert found["unit x.service"].occupied.port == 8000
 
 
 def test_what_is_edited_replaced_shared_or_never_ours_is_kept_with_the_reason() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints.index import Index
 from sparkops.worker.requests import adopt
 from sparkops.worker.system import jobs
 
@@ -82,7 +82,7 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
     state_dir, run = str(tmp_path / "state"), tmp_path / "job"
     run.mkdir()
     args = {"path": str(folder), "folder": "/srv/declared", "state_dir": state_dir, "manifest": manifest}
-    found = adopt.prove(jobs.Job(str(run)), args)
+    found = adopt.JOBS["compare"](jobs.Job(str(run)), args)
     assert found == {
         "right": ["right"],
         "wrong": ["wrong", "short"],
@@ -90,12 +90,12 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
         "right_bytes": 500,
         "other_bytes": 1004,
     }
-    index = hashes.Index(state_dir, "/srv/declared")
+    index = Index(state_dir, "/srv/declared")
     known = index.find(os.stat(folder / "right"))
     assert known is not None
     assert known[0] == oid(contents["right"])
-    assert adopt.prove(jobs.Job(str(run)), args) == found
-    assert hashes.Index(state_dir, "/srv/declared").find(os.stat(folder / "right")) == known, "it is not read twice"
+    assert adopt.JOBS["compare"](jobs.Job(str(run)), args) == found
+    assert Index(state_dir, "/srv/declared").find(os.stat(folder / "right")) == known, "it is not read twice"
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == {
         name: status.st_mtime_ns for name, status in before.items()
     }

@@ -108,8 +108,8 @@ def seen(folder: Path) -> dict[str, object]:
     return found
 
 
-def bring(hub: Hub, folder: Path, *adopt: Path) -> tuple[int, str]:
-    """Bring the checkpoint; the bytes of weights that the hub sent, and what was said."""
+def bring(hub: Hub, folder: Path, *adopt: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Bring the checkpoint; the bytes of weights that the hub sent, and the notices' arguments by id."""
     one = Checkpoint(
         node="n1", name=str(folder), state_dir=str(folder.parent.parent / "state"), repository=REPO,
         endpoint=hub.endpoint, adopt=tuple(map(str, adopt)), stall=2.0,
@@ -121,20 +121,21 @@ def bring(hub: Hub, folder: Path, *adopt: Path) -> tuple[int, str]:
     checkpoint.converge(Call(1, said.append, threading.Event()), one.ask(), before, one.desired(), one.act(step))
     found = checkpoint.observe(one.ask())
     assert found is not None and found["hashed"]
-    return hub.bytes_sent("*.safetensors"), " | ".join(map(str, said))
+    notices = [message["progress"]["notice"] for message in said if "notice" in message["progress"]]
+    return hub.bytes_sent("*.safetensors"), {notice["id"]: notice["args"] for notice in notices}
 
 
 def test_the_clients_cache(hub: Hub, home: Path, tmp_path: Path) -> None:
     before = seen(home)
     sent, said = bring(hub, tmp_path / "models" / "tiny", home / "huggingface")
-    assert sent == 0 and "4 files adopted (4 by link)" in said
+    assert sent == 0 and said["files-adopted"]["ways"] == ["4 by link"]
     assert seen(home) == before
 
 
 def test_a_folder_that_the_client_filled(hub: Hub, home: Path, tmp_path: Path) -> None:
     before = seen(home)
     sent, said = bring(hub, tmp_path / "models" / "tiny", home / "local")
-    assert sent == 0 and "4 files adopted (4 by link)" in said
+    assert sent == 0 and said["files-adopted"]["ways"] == ["4 by link"]
     assert seen(home) == before
 
 
@@ -150,7 +151,7 @@ def test_a_cache_whose_weights_lie_in_the_shared_store(hub: Hub, home: Path, tmp
     share(home)
     before = seen(home)
     sent, said = bring(hub, tmp_path / "models" / "tiny", home / "huggingface")
-    assert sent == 0 and "4 files adopted (4 by link)" in said
+    assert sent == 0 and said["files-adopted"]["ways"] == ["4 by link"]
     assert not (tmp_path / "models" / "tiny" / "model-1.safetensors").is_symlink()
     assert seen(home) == before
 
@@ -160,8 +161,8 @@ def test_a_repositorys_folder_that_was_copied_without_the_shared_store(hub: Hub,
     shutil.rmtree(share(home))
     sent, said = bring(hub, tmp_path / "models" / "tiny", home / "huggingface")
     assert sent == WEIGHTS
-    assert "2 files adopted (2 by link)" in said
-    assert "links lead nowhere, the first is " in said
+    assert said["files-adopted"]["ways"] == ["2 by link"]
+    assert said["adopt-links-dangling"]["count"] >= 2
 
 
 def test_what_only_the_shared_store_still_has_is_found_by_the_clients_listing(
@@ -179,7 +180,9 @@ def test_what_only_the_shared_store_still_has_is_found_by_the_clients_listing(
 def test_a_listing_that_is_none_counts_for_nothing(hub: Hub, home: Path, tmp_path: Path, text: str) -> None:
     (tree,) = repo(home).glob("trees/*.json")
     tree.write_text(text)
-    assert bring(hub, tmp_path / "models" / "tiny", home / "huggingface")[0] == 0
+    sent, said = bring(hub, tmp_path / "models" / "tiny", home / "huggingface")
+    assert sent == 0
+    assert said["adopt-listing-unreadable"]["first"] == str(tree)
 
 
 def test_an_install_of_albonds(hub: Hub, home: Path, tmp_path: Path) -> None:
@@ -192,7 +195,8 @@ def test_an_install_of_albonds(hub: Hub, home: Path, tmp_path: Path) -> None:
     before = seen(home)
     sent, said = bring(hub, tmp_path / "models" / "tiny", hybrid)
     assert sent == WEIGHTS
-    assert "2 files adopted (2 by link)" in said
-    assert f"{hybrid}/model-1.safetensors: right size, other content; not used" in said
-    assert f"1 files have another size, the first is {hybrid}/model-2.safetensors" in said
+    assert said["files-adopted"]["ways"] == ["2 by link"]
+    assert said["adopted-file-wrong"]["source"] == f"{hybrid}/model-1.safetensors"
+    assert said["adopt-sizes-differ"]["count"] == 1
+    assert said["adopt-sizes-differ"]["first"] == f"{hybrid}/model-2.safetensors"
     assert seen(home) == before

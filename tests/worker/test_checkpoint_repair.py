@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sparkops.core.plan import Step
 from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints.index import Index
 from sparkops.programs.fetch.partial_file import Content, make_store
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker.calls import Call
@@ -140,7 +141,7 @@ def test_without_usable_prefix_digests_the_whole_file_is_fetched(one: Checkpoint
 
 
 def test_prefix_digests_that_lie_cost_bytes_and_never_correctness(one: Checkpoint, hub: Hub) -> None:
-    index = hashes.Index(one.state_dir, one.name)
+    index = Index(one.state_dir, one.name)
     ((oid, digests),) = index.prefixes().items()
     index.note_prefixes(oid, [digests[1], *digests[1:]])
     whole = shard(one).read_bytes()
@@ -171,7 +172,9 @@ def test_what_was_mended_is_said(one: Checkpoint) -> None:
     step = Step(id=one.id, kind=one.kind, node=one.node, action="update", before=None, after=one.desired(), changes=())
     found = checkpoint.observe(one.ask())
     checkpoint.converge(Call(1, said.append, threading.Event()), one.ask(), found, one.desired(), one.act(step))
-    assert f"{SHARD} was damaged: 64.0 MiB of 128.0 MiB fetched again" in str(said)
+    notices = [message["progress"]["notice"] for message in said if "notice" in message["progress"]]
+    args = {"folder": one.name, "file": SHARD, "fetched": SPAN, "size": SIZE}
+    assert notices == [{"id": "file-repaired", "args": args}]
 
 
 def _call() -> Call:
@@ -190,9 +193,9 @@ def test_exactly_the_spans_that_differ_are_found(rotten: set[int], step: int, cu
 
 def _mend(rotten: set[int], step: int, cut: int) -> None:
     data = random.Random(step).randbytes(4321)
-    made = hashes.hasher("sha256:", len(data))
+    made = hashes.Hasher("sha256:", len(data))
     made.update(data)
-    oid = hashes.named("sha256:", made)
+    oid = made.oid
     damaged = bytearray(data)
     for number in rotten:
         damaged[number * 1000 + 7] ^= 0xFF
@@ -201,7 +204,7 @@ def _mend(rotten: set[int], step: int, cut: int) -> None:
         Path("old").write_bytes(damaged[:cut])
         content = Content(oid, len(data), made.prefixes)
         handle = os.open("old", os.O_RDONLY)
-        content.keep(handle, lambda _: None)
+        content.copy_from(handle, lambda _: None)
         os.close(handle)
         content.open()
         missing = [(content.arrived, len(data))] if content.arrived < len(data) else []

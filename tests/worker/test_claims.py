@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparkops.worker.calls import Refused, Unknown
-from sparkops.worker.record import claims
+from sparkops.worker.record import claim_records, claims
 from sparkops.worker.requests import claimed
 from sparkops.worker.system import safe_path
 
@@ -21,12 +21,12 @@ def state_dir(tmp_path: Path) -> str:
 
 
 def claim(state_dir: str, kind: str, name: str, cluster: str = "attic", **more: Any) -> dict[str, Any]:
-    kept, pruned = more.pop("kept", {}), more.pop("pruned", False)
+    kept, pruned = {"path": name, "type": kind, **more.pop("kept", {})}, more.pop("pruned", False)
     return {"state_dir": state_dir, "cluster": cluster, "kind": kind, "name": name, "kept": kept, "pruned": pruned}
 
 
 def record(state_dir: str, cluster: str = "attic") -> dict[str, Any]:
-    return claims.load(os.path.join(state_dir, "claims", cluster + ".json"))
+    return claim_records.load(os.path.join(state_dir, "claims", cluster + ".json"))
 
 
 def look(state_dir: str, *declared: str, cluster: str = "attic", strays: bool = True) -> dict[str, Any]:
@@ -108,7 +108,11 @@ def test_links_are_told_by_their_target_and_directories_with_what_is_in_them(sta
     link, folder = tmp_path / "l", tmp_path / "d"
     link.symlink_to("there")
     (folder / "x").mkdir(parents=True)
-    claims.note(state_dir, "attic", {f"link {link}": {"content": ["there"]}, f"directory {folder}": {}}, [])
+    put_there = {
+        f"link {link}": {"path": str(link), "type": "link", "content": ["there"]},
+        f"directory {folder}": {"path": str(folder), "type": "directory"},
+    }
+    claims.note(state_dir, "attic", put_there, [])
     strays = look(state_dir)["strays"]
     assert strays[f"link {link}"]["now"] == "ours"
     assert strays[f"directory {folder}"]["entries"] == ["x"]

@@ -79,7 +79,7 @@ def test_only_a_folder_that_holds_what_its_record_says_can_go(tmp_path: Path) ->
     (tmp_path / "bare").mkdir()
     assert kept(tmp_path / "bare") == {"checkpoint bare": "it has no record of sparkops"}
     (tmp_path / "link").symlink_to(tmp_path / "m")
-    assert "is a link" in kept(tmp_path / "link")["checkpoint link"]
+    assert "it is a link" in kept(tmp_path / "link")["checkpoint link"]
     assert kept(tmp_path / "nothing") == {"checkpoint nothing": ""}, "the claim goes"
     assert kept(tmp_path / "nothing", claim=False) == {}
 

@@ -150,7 +150,7 @@ def test_a_cancelled_transfer_ends_at_once_though_its_source_is_silent(ground: G
     running_it.start()
     folder = jobs.folder_of("image local/tiny:1")
     deadline = time.monotonic() + 20
-    while "receiving" not in str(jobs.said(folder).get("text")) and time.monotonic() < deadline:
+    while "receiving" not in str(jobs.last_progress(folder).get("text")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert jobs.cancel_folder(folder)
     running_it.join(20)

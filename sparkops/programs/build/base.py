@@ -14,6 +14,7 @@ from typing import Any
 
 from sparkops.programs.build.tensor_plan import Entry, Stored
 from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints.index import identity
 from sparkops.safetensors.header import Broken, Header, read_header
 from sparkops.worker.calls import Refused
 from sparkops.worker.system.progress import Say, Tracker
@@ -70,7 +71,7 @@ class Base:
         """Hash what the index of proofs (`known`, oid by identity) doesn't have. Raises Refused for other content."""
         unsure = []
         for path, oid in self.oids.items():
-            found = known.get(hashes.identity(os.fstat(self.open(path))))
+            found = known.get(identity(os.fstat(self.open(path))))
             if found is None or found.partition(":")[0] != oid.partition(":")[0]:
                 unsure.append(path)
             elif found != oid:
@@ -79,9 +80,9 @@ class Base:
 
         def prove(path: str) -> None:
             handle, oid = self.open(path), self.oids[path]
-            before = hashes.identity(os.fstat(handle))
+            before = identity(os.fstat(handle))
             found = hashes.read_oid(handle, oid, self.sizes[path], tracker.read)
-            if hashes.identity(os.fstat(handle)) == before:
+            if identity(os.fstat(handle)) == before:
                 say({"hashed": [before, found]})
             if found != oid:
                 raise _damaged(path, found, oid)

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from sparkops.programs import atomic, disk
 from sparkops.programs.build import step_hybrid, step_lm_head, step_mtp, step_repack
 from sparkops.programs.build.base import CONFIG, INDEX, Base, unique
 from sparkops.programs.build.donors import Source, coalesced, length
@@ -21,11 +22,10 @@ from sparkops.programs.build.tensor_plan import Draft, Entry, Gate, Made, Read, 
 from sparkops.programs.build.write import Output, Writing
 from sparkops.programs.checkpoints import hashes
 from sparkops.programs.checkpoints.folder import RECORD
+from sparkops.programs.checkpoints.index import identity, lasting
 from sparkops.programs.checkpoints.local_sources import take_over
-from sparkops.programs.fetch import download
 from sparkops.programs.fetch.partial_file import STORE, Ranges, make_store
 from sparkops.worker.calls import Refused
-from sparkops.worker.record import claims
 from sparkops.worker.system.progress import Say, Tracker, enough_space, size_text, sync
 
 Wanted = dict[int, dict[str, Ranges]]
@@ -68,7 +68,7 @@ class Building:
         try:
             return self._work()
         except OSError as error:
-            raise download.full_disk(error, self.order["folder"]) or error from None
+            raise disk.full(error, self.order["folder"]) from None
 
     def _work(self) -> dict[str, Any]:
         self._take_up()
@@ -110,7 +110,7 @@ class Building:
                 journal = json.load(file)
             if journal["identity"] == self.order["identity"]:
                 for path, (oid, size, mark) in journal["files"].items():
-                    if hashes.lasting(os.lstat(path)) == mark:
+                    if lasting(os.lstat(path)) == mark:
                         self._finished[path] = [oid, size, mark]
         for folder, folders, names in os.walk(".", topdown=False):
             for name in names:
@@ -125,9 +125,9 @@ class Building:
 
     def _note(self, path: str, oid: str) -> None:
         status = os.lstat(path)
-        self._finished[path] = [oid, status.st_size, hashes.lasting(status)]
+        self._finished[path] = [oid, status.st_size, lasting(status)]
         journal = {"identity": self.order["identity"], "files": self._finished}
-        claims.write(JOURNAL, json.dumps(journal).encode(), 0o600)
+        atomic.write(JOURNAL, json.dumps(journal).encode(), 0o600)
 
     def outputs(self, draft: Draft) -> list[Output]:
         """The files that have to be written: those that are not as the base has them, and not finished."""
@@ -215,7 +215,7 @@ class Building:
             self._put(CONFIG, [_text(draft.config)])
 
     def _put(self, path: str, text: Iterable[str]) -> None:
-        made, part = hashes.hasher("sha256:", 0), f"{PARTS}/text"
+        made, part = hashes.Hasher("sha256:", 0), f"{PARTS}/text"
         with open(part, "wb") as file:
             for each in text:
                 data = each.encode()
@@ -224,7 +224,7 @@ class Building:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        self._note(path, hashes.named("sha256:", made))
+        self._note(path, made.oid)
 
     def _link_others(self, draft: Draft) -> None:
         """What the build does not touch: whole shards, tokenizer, licence."""
@@ -239,7 +239,7 @@ class Building:
         """A file of the base, by a hard link where the disk allows it; hashed where nothing proves it otherwise."""
         before = os.fstat(self._base.open(path))
         way = take_over(f"/proc/self/fd/{self._base.folder}/{path}", path)
-        linked = way == "link" and hashes.lasting(os.lstat(path)) == hashes.lasting(before)
+        linked = way == "link" and lasting(os.lstat(path)) == lasting(before)
         declared = self._base.oids.get(path, "")
         oid = declared if linked and declared else self._hashed(path, declared or "sha256:")
         if declared and oid != declared:
@@ -264,7 +264,7 @@ class Building:
             )
         files = [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())]
         text = json.dumps({**self.order["record"], "files": files}, sort_keys=True, separators=(",", ":"))
-        claims.write(RECORD, text.encode(), 0o644)
+        atomic.write(RECORD, text.encode(), 0o644)
         for path in (STORE, PARTS):
             shutil.rmtree(path)
         for folder, _, _ in os.walk("."):
@@ -273,7 +273,7 @@ class Building:
     def _result(self, draft: Draft) -> dict[str, Any]:
         return {
             "files": [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())],
-            "staged": {path: hashes.identity(os.lstat(path)) for path in self._finished},
+            "staged": {path: identity(os.lstat(path)) for path in self._finished},
             "linked": [path for path in sorted(self._finished) if self._base.holds(path, os.lstat(path))],
             "notes": draft.notes,
         }

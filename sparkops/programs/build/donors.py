@@ -84,7 +84,7 @@ class Source:
         self.origin, self._say, self._check = origin, say, check
         self.label = f"{order['repository']}@{order['commit'][:12]}"
         self._hub = Hub(**{**order["hub"], "repository": order["repository"], "commit": order["commit"]})
-        self._manner = download.Manner(**manner)
+        self._manner = download.Options(**manner)
         self._files: dict[str, tuple[int, str]] = {
             str(path): (int(size), str(oid)) for path, size, oid in order["files"]
         }

@@ -157,7 +157,7 @@ class Writing:
         return lambda number, start, count: self._read(content.inputs[number], start, count)
 
     def _finish(self, handle: int, output: Output, hear: Hear) -> str:
-        made = hashes.hasher("sha256:", output.size)
+        made = hashes.Hasher("sha256:", output.size)
         beginning = output.head()
         made.update(beginning)
         write(handle, beginning, 0)
@@ -189,7 +189,7 @@ class Writing:
         hear(told)
         os.fsync(handle)
         hashes.drop_cache(handle, 0, 0)
-        return hashes.named("sha256:", made)
+        return made.oid
 
 
 def _give_back(handle: int, start: int, end: int) -> int:

@@ -18,25 +18,28 @@ import json
 import os
 import pwd
 import re
-import shutil
 import stat
 from typing import Any
 
-from sparkops.worker.calls import Refused
+from sparkops.core.messages import Refused
+from sparkops.programs import atomic
 
 RECORD = ".sparkops/manifest.json"
+"""The record: what a folder of ours should hold."""
 RECORD_LIMIT = 64 << 20
+"""Bytes of a record that are read."""
 ASIDE = ".before-sparkops"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-class Place:
-    """The three names of one checkpoint. `folder` is absolute."""
+class CheckpointFolder:
+    """The folder of one checkpoint and the names beside it. `path` is absolute."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self.parent, self.name = os.path.split(folder)
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.parent, self.name = os.path.split(path)
         self.partial = f".{self.name}.sparkops-partial"
         self.old = f".{self.name}.sparkops-old"
         self.quantized = f".{self.name}.sparkops-quantized"
@@ -55,27 +58,28 @@ class Place:
         return self.partial, self.old, self.quantized
 
     def open(self) -> int | None:
-        """A descriptor of the published folder, None where there is nothing. Raises Refused for what is no folder."""
+        """A descriptor of the published folder, None where there is nothing.
+
+        Raises Refused `checkpoint-not-a-folder`.
+        """
         try:
-            return os.open(self.folder, _FOLDER)
+            return os.open(self.path, _FOLDER)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
-            what = "a link" if os.path.islink(self.folder) else "no folder"
-            raise Refused(
-                f"{self.folder} is {what}", hint="declare the folder that it leads to, or move it away"
-            ) from None
+            found = "a link" if os.path.islink(self.path) else "a file"
+            raise Refused.of("checkpoint-not-a-folder", folder=self.path, found=found) from None
 
-    def stage(self, who: pwd.struct_passwd) -> int:
+    def stage(self, user: pwd.struct_passwd) -> int:
         """The staging folder, made where it is lacking, as the user's own; its descriptor."""
         os.makedirs(self.parent, mode=0o755, exist_ok=True)
         path = self.beside(self.partial)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
         handle = os.open(path, _FOLDER)
-        hand_over(handle, who)
+        hand_over(handle, user)
         return handle
 
     def publish(self, staging: int, *, aside: bool = False) -> str:
@@ -83,84 +87,72 @@ class Place:
 
         With `aside` that stays beside instead; returns its path, else "". Synced to disk.
         """
-        there = os.path.lexists(self.folder)
-        os.fchmod(staging, stat.S_IMODE(os.lstat(self.folder).st_mode) if there else 0o755)
+        exists = os.path.lexists(self.path)
+        os.fchmod(staging, stat.S_IMODE(os.lstat(self.path).st_mode) if exists else 0o755)
         os.fsync(staging)
-        kept = self._aside() if aside else ""
-        if kept:
-            self._swap(kept)
-        elif there:
+        set_aside = self._free_name() if aside else ""
+        if set_aside:
+            self._swap(set_aside)
+        elif exists:
             self._replace()
         else:
-            os.rename(self.beside(self.partial), self.folder)
-        parent = os.open(self.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
-        return kept
+            os.rename(self.beside(self.partial), self.path)
+        atomic.sync(self.parent)
+        return set_aside
 
     def _replace(self) -> None:
         partial, old = self.beside(self.partial), self.beside(self.old)
-        _remove(old)
-        if _exchange(partial, self.folder):
+        atomic.remove(old)
+        if _exchange(partial, self.path):
             os.rename(partial, old)
         else:
-            os.rename(self.folder, old)
-            os.rename(partial, self.folder)
+            os.rename(self.path, old)
+            os.rename(partial, self.path)
 
-    def _swap(self, kept: str) -> None:
+    def _swap(self, aside: str) -> None:
         """As `_replace`, but what is somebody else's never has the name of a helper, under which it would be swept."""
         partial = self.beside(self.partial)
-        os.rename(partial, kept)
-        if not _exchange(kept, self.folder):
-            os.rename(kept, partial)
-            os.rename(self.folder, kept)
-            os.rename(partial, self.folder)
+        os.rename(partial, aside)
+        if not _exchange(aside, self.path):
+            os.rename(aside, partial)
+            os.rename(self.path, aside)
+            os.rename(partial, self.path)
 
-    def kept(self) -> list[str]:
+    def set_aside(self) -> list[str]:
         """The paths of what was set aside."""
         found = []
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            found = sorted(name for name in os.listdir(self.parent) if self.of_aside(name) == self.name)
+            found = sorted(name for name in os.listdir(self.parent) if self.original_name(name) == self.name)
         return [self.beside(name) for name in found]
 
     @staticmethod
-    def of_aside(name: str) -> str:
-        """Whose name it was, where this is the name of what was set aside; else ""."""
+    def original_name(name: str) -> str:
+        """The name that a folder which was set aside had before; "" for any other name."""
         found = re.fullmatch(f"(.+){re.escape(ASIDE)}(-[0-9]+)?", name)
         return found[1] if found else ""
 
-    def _aside(self) -> str:
-        """A path that nothing has yet."""
-        names = (self.folder + ASIDE + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
+    def _free_name(self) -> str:
+        """A path to set the folder aside that nothing has yet."""
+        names = (self.path + ASIDE + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
         return next(name for name in names if not os.path.lexists(name))
 
     def sweep(self) -> None:
         """Remove the helper folders."""
         for name in self.helpers:
-            _remove(self.beside(name))
+            atomic.remove(self.beside(name))
 
     def abandon(self, name: str) -> None:
         """Remove one of the helper folders: a staging folder out of sight first."""
-        _remove(self.beside(self.old))
+        atomic.remove(self.beside(self.old))
         if name == self.partial:
             os.rename(self.beside(name), self.beside(self.old))
-            _remove(self.beside(self.old))
+            atomic.remove(self.beside(self.old))
 
     def retire(self) -> None:
         """Remove the published folder: out of sight first."""
-        _remove(self.beside(self.old))
-        os.rename(self.folder, self.beside(self.old))
+        atomic.remove(self.beside(self.old))
+        os.rename(self.path, self.beside(self.old))
         self.sweep()
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.islink(path) or not os.path.isdir(path):
-            os.unlink(path)
-        else:
-            shutil.rmtree(path)
 
 
 def _exchange(one: str, other: str) -> bool:
@@ -169,9 +161,8 @@ def _exchange(one: str, other: str) -> bool:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
-    here = ctypes.c_int(-100)
-    done = call(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE))
-    if done == 0:
+    at = ctypes.c_int(_AT_FDCWD)
+    if call(at, os.fsencode(one), at, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
         return True
     number = ctypes.get_errno()
     if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
@@ -179,27 +170,28 @@ def _exchange(one: str, other: str) -> bool:
     raise OSError(number, os.strerror(number), one)
 
 
-def hand_over(handle: int, who: pwd.struct_passwd) -> None:
+def hand_over(handle: int, user: pwd.struct_passwd) -> None:
     """Make an open folder and what is in it the user's; links and files with other names elsewhere stay as they are."""
-    if os.fstat(handle).st_uid == who.pw_uid or os.getuid() != 0:
+    if os.fstat(handle).st_uid == user.pw_uid or os.getuid() != 0:
         return
     for _, folders, files, at in os.fwalk(".", dir_fd=handle, follow_symlinks=False):
-        os.fchown(at, who.pw_uid, who.pw_gid)
+        os.fchown(at, user.pw_uid, user.pw_gid)
         for name in (*folders, *files):
             status = os.stat(name, dir_fd=at, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                os.chown(name, who.pw_uid, who.pw_gid, dir_fd=at, follow_symlinks=False)
-    os.fchown(handle, who.pw_uid, who.pw_gid)
+                os.chown(name, user.pw_uid, user.pw_gid, dir_fd=at, follow_symlinks=False)
+    os.fchown(handle, user.pw_uid, user.pw_gid)
 
 
 def record_of(handle: int) -> tuple[str, dict[str, Any]]:
     """The digest and content of the record in an open folder; ("", {}) without a usable one."""
     try:
-        folder = os.open(".sparkops", _FOLDER, dir_fd=handle)
+        folder = os.open(os.path.dirname(RECORD), _FOLDER, dir_fd=handle)
     except OSError:
         return "", {}
     try:
-        file = os.open("manifest.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        name, flags = os.path.basename(RECORD), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = os.open(name, flags, dir_fd=folder)
     except OSError:
         return "", {}
     finally:
@@ -211,9 +203,24 @@ def record_of(handle: int) -> tuple[str, dict[str, Any]]:
     try:
         found = json.loads(data)
         files = [(str(path), int(size), str(oid)) for path, size, oid in found["files"]]
-        kept = {"repository": str(found["repository"]), "commit": str(found["commit"]), "files": files}
+        record = {"repository": str(found["repository"]), "commit": str(found["commit"]), "files": files}
         if isinstance(found.get("built"), dict):
-            kept["built"] = found["built"]
+            record["built"] = found["built"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "", {}
-    return "sha256:" + hashlib.sha256(data).hexdigest(), kept
+    return "sha256:" + hashlib.sha256(data).hexdigest(), record
+
+
+def write_record(text: str) -> None:
+    """Write the record of the folder that is the working directory."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.dirname(RECORD), 0o755)
+    atomic.write(RECORD, text.encode(), 0o644)
+
+
+def status_of(path: str, folder: int | None = None) -> os.stat_result | None:
+    """The status of a file in an open folder (None: the working directory), links not followed; None without one."""
+    try:
+        return os.stat(path, dir_fd=folder, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None

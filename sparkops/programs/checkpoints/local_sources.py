@@ -1,6 +1,6 @@
-"""Where on the node a wanted content may lie already: Hugging Face caches and plain folders.
+"""Where on this machine a wanted content may be already: Hugging Face caches and plain folders.
 
-A source is only ever read. A candidate is a guess by name and size; who asks must prove it.
+A source is only ever read. A candidate is a guess by name and size; the caller has to hash it.
 """
 
 import contextlib
@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator
 _FICLONE = 0x40049409
 _PIECE = 64 << 20
 _TREE = 64 << 20
-"""Characters of the longest listing that is read; a longer one is cut, and so is none."""
+"""Characters of the longest listing that is read; a longer one is cut, and so unreadable."""
 _BY_COPY = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}
 
 
 class Sources:
-    """The declared places, looked through with the rights of this process.
+    """The declared places, as this process may read them.
 
-    `dangling` collects links that lead nowhere, `resized` files of the right name and another size.
+    `dangling` collects links that lead nowhere, `resized` files of the right name and another size, `unreadable`
+    listings of the hub's client that could not be parsed.
     """
 
     def __init__(self, places: list[str], repository: str, commit: str) -> None:
@@ -30,10 +31,11 @@ class Sources:
         self._shared: dict[str, list[str]] = {}
         self.dangling: list[str] = []
         self.resized: list[str] = []
+        self.unreadable: list[str] = []
         for place in places:
-            self._look(os.path.expanduser(place), "models--" + repository.replace("/", "--"))
+            self._add(os.path.expanduser(place), "models--" + repository.replace("/", "--"))
 
-    def _look(self, place: str, name: str) -> None:
+    def _add(self, place: str, name: str) -> None:
         """A place may be HF_HOME, its `hub/`, the folder of one repository there, or a plain folder with the files."""
         for repo in (place, os.path.join(place, name), os.path.join(place, "hub", name)):
             snapshots = os.path.join(repo, "snapshots")
@@ -42,7 +44,7 @@ class Sources:
             found = sorted(_entries(snapshots), key=lambda each: each != self._commit)
             self._folders += [os.path.join(snapshots, each) for each in found]
             self._blobs.append(os.path.join(repo, "blobs"))
-            for sha256, stored in _stored(repo):
+            for sha256, stored in self._stored(repo):
                 self._shared.setdefault(sha256, []).append(stored)
         if os.path.isdir(place):
             self._folders.append(place)
@@ -64,27 +66,32 @@ class Sources:
                 else:
                     self.resized.append(name)
 
+    def _stored(self, repo: str) -> Iterator[tuple[str, str]]:
+        """SHA-256 and path of what the listings of a repository say that the store shared by all repositories holds.
+
+        That store names files by their xet hash; the client's own listings (`trees/COMMIT.json`, since 2.x) have both.
+        """
+        trees = os.path.join(repo, "trees")
+        for name in _entries(trees):
+            path = os.path.join(trees, name)
+            try:
+                with open(path, encoding="utf-8") as file:
+                    found = [
+                        (str(each.get("lfs_sha256")), str(each.get("xet_hash")))
+                        for each in json.loads(file.read(_TREE))["files"].values()
+                    ]
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                self.unreadable.append(path)
+                continue
+            for sha256, xet in found:
+                if xet.isalnum():
+                    yield sha256, os.path.join(os.path.dirname(repo), "blobs", xet[:2], xet)
+
 
 def _entries(folder: str) -> list[str]:
     with contextlib.suppress(OSError):
         return os.listdir(folder)
     return []
-
-
-def _stored(repo: str) -> Iterator[tuple[str, str]]:
-    """SHA-256 and place of what the listings of a repository say that the store shared by all repositories holds.
-
-    That store names files by their xet hash; the client's own listings (`trees/COMMIT.json`, since 2.x) tell both.
-    """
-    trees = os.path.join(repo, "trees")
-    for name in _entries(trees):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            with open(os.path.join(trees, name), encoding="utf-8") as file:
-                listed = json.loads(file.read(_TREE))["files"].values()
-            for each in listed:
-                sha256, xet = str(each.get("lfs_sha256")), str(each.get("xet_hash"))
-                if xet.isalnum():
-                    yield sha256, os.path.join(os.path.dirname(repo), "blobs", xet[:2], xet)
 
 
 def take_over(source: str, target: str) -> str:

@@ -1,14 +1,11 @@
-"""Fetch contents from a hub side by side: segments over several connections, resumed, hashed while they arrive.
+"""Fetch contents from a source side by side: segments over several connections, resumed, hashed while they arrive.
 
 A failed try is repeated with growing pauses (or the pause that the server asks for) as long as bytes come in between;
-a content whose hash is wrong is dropped and fetched once more. Works in the current directory, in a child with the
-owner's rights.
+a content whose hash is wrong is dropped and fetched once more. The contents are in the working directory.
 """
 
 import collections
-import errno
 import http.client
-import os
 import random
 import threading
 import time
@@ -54,18 +51,22 @@ class Getter(Protocol):
 
 
 class Source(Protocol):
-    """Where contents come from: a hub, or another node. `silent` and `damaged` are ways out, for messages."""
+    """Where contents come from: a hub, or another node.
+
+    `unavailable` and `wrong_content` are the ids of the errors that it does not answer (arguments file, why, tries) and
+    that its content is wrong (file, found, expected).
+    """
 
     @property
-    def silent(self) -> str: ...
+    def unavailable(self) -> str: ...
     @property
-    def damaged(self) -> str: ...
+    def wrong_content(self) -> str: ...
     def remote(self, path: str, size: int) -> Remote: ...
     def client(self, stall: float) -> Getter: ...
 
 
 @dataclass(frozen=True)
-class Manner:
+class Options:
     """How to fetch: connections, bytes of a segment, seconds of silence (`stall`), seconds of the first pause."""
 
     connections: int = 6
@@ -107,19 +108,19 @@ class Segment:
 
 
 class Fetch:
-    """One run over some contents. `check` raises Refused when it has to stop; `proven` is told each that is whole."""
+    """One run over some contents. `check` raises Refused when it has to stop; `verified` gets each that is complete."""
 
     def __init__(
         self,
         source: Source,
-        manner: Manner,
+        options: Options,
         progress: Progress,
         check: Callable[[], None],
-        proven: Callable[[Content], None] = lambda _: None,
+        verified: Callable[[Content], None] = lambda _: None,
     ) -> None:
         self._source = source
-        self._proven = proven
-        self._manner = manner
+        self._verified = verified
+        self._options = options
         self._progress = progress
         self._check = check
         self._queue: collections.deque[Segment] = collections.deque()
@@ -130,7 +131,7 @@ class Fetch:
 
     def run(self, wanted: list[tuple[Content, str]]) -> None:
         """Fetch `[(content, path in the repository)]`. Raises Refused; what has arrived stays for the next run."""
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._manner.connections)]
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._options.connections)]
         self._open = 1
         for thread in threads:
             thread.start()
@@ -164,7 +165,7 @@ class Fetch:
 
     def _line_up(self, file: File, ranges: Ranges) -> None:
         """Put ranges into the queue; an empty one stands for hashing what is there."""
-        size = self._manner.segment
+        size = self._options.segment
         with self._turn:
             for start, end in ranges:
                 edges = range(start, end, size) or [start]
@@ -173,7 +174,7 @@ class Fetch:
             self._turn.notify_all()
 
     def _work(self) -> None:
-        client = self._source.client(self._manner.stall)
+        client = self._source.client(self._options.stall)
         try:
             while (segment := self._take()) is not None:
                 if self._segment(client, segment):
@@ -211,7 +212,7 @@ class Fetch:
             try:
                 body = client.get(file.remote, position, segment.end)
                 if not body.ranged and file.content.partial:
-                    raise Retry("the server answers a range with the whole file", hint=_NO_RANGES)
+                    raise Retry("the server answers a range with the whole file", id="server-without-ranges")
                 if not body.ranged and not file.alone(segment):
                     client.close()
                     return True
@@ -227,14 +228,14 @@ class Fetch:
                 if error.waiting:
                     self._put_back(segment, position, error.after or 0.0)
                     return False
-                got = self._kept(segment, position)
+                got = self._resume_at(segment, position)
                 tries = 1 if got > position else tries + 1
                 position = got
                 client.close()
-                most = FEW_TRIES if error.hint else TRIES
+                most = FEW_TRIES if error.id else TRIES
                 if tries > most:
-                    raise Refused(f"{file.remote.label}: {error.why}; given up after {most} tries in a row",
-                                  hint=error.hint or self._source.silent) from None  # fmt: skip
+                    id, label = error.id or self._source.unavailable, file.remote.label
+                    raise Refused.of(id, file=label, why=error.why, tries=most) from None
                 self._pause(tries, error.after)
         return True
 
@@ -244,7 +245,7 @@ class Fetch:
         with self._turn:
             self._queue.appendleft(segment)
 
-    def _kept(self, segment: Segment, position: int) -> int:
+    def _resume_at(self, segment: Segment, position: int) -> int:
         """From where a broken-off segment has to go on."""
         if segment.file.single is segment:
             return 0
@@ -270,12 +271,12 @@ class Fetch:
                 content.write(position, data)
                 position += len(data)
                 self._progress(len(data), 0)
-                if position - noted >= self._manner.journal and position < body.end:
+                if position - noted >= self._options.journal and position < body.end:
                     self._note(segment.file, noted, position)
                     noted = position
                 now = time.monotonic()
-                if now - window >= self._manner.stall:
-                    if position - at_window < SLOWEST * self._manner.stall:
+                if now - window >= self._options.stall:
+                    if position - at_window < SLOWEST * self._options.stall:
                         raise Retry("the server all but stopped sending")
                     window, at_window = now, position
         finally:
@@ -300,20 +301,18 @@ class Fetch:
         content = file.content
         found = content.prove()
         if found == content.oid:
-            self._proven(content)
+            self._verified(content)
             return
         self._progress(0, content.size)
         if file.again:
-            raise Refused(
-                f"{file.remote.label}: its content is {found} where the manifest says {content.oid}, twice",
-                hint=self._source.damaged,
-            )
+            id, label = self._source.wrong_content, file.remote.label
+            raise Refused.of(id, file=label, found=found, expected=content.oid)
         file.again, file.single, file.remote.located = True, None, ""
         self._add(file)
 
     def _stop(self) -> None:
         if self._failure is not None:
-            raise Refused("stopped", "cancelled")
+            raise Refused.of("cancelled", type="cancelled")
 
     def _await_turn(self) -> None:
         while True:
@@ -329,27 +328,13 @@ class Fetch:
             self._not_before = max(self._not_before, time.monotonic() + min(asked, LONGEST_PAUSE))
             if asked > 0:
                 return
-        until = time.monotonic() + self._manner.pause * 2 ** min(tries - 1, 6) * random.uniform(0.75, 1.25)
+        until = time.monotonic() + self._options.pause * 2 ** min(tries - 1, 6) * random.uniform(0.75, 1.25)
         while asked is None and (left := until - time.monotonic()) > 0:
             self._stop()
             time.sleep(min(left, 0.2))
-
-
-_NO_RANGES = "a proxy on the way or the endpoint passes no ranges on: go without the proxy, or by another endpoint"
 
 
 def _broken(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the server stopped sending"
     return f"the connection broke off ({getattr(error, 'strerror', None) or error or type(error).__name__})"
-
-
-def full_disk(error: OSError, folder: str, at: int | str = ".") -> Refused | None:
-    """The words for a disk (that of `at`) that filled up on the way, or None for another error."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    space = os.statvfs(at)
-    return Refused(
-        f"the disk of {folder} is full ({space.f_bavail * space.f_frsize >> 20} MiB left)",
-        hint="free some space (sparkops gc) and run apply again; what has arrived is kept and resumed",
-    )

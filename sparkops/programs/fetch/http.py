@@ -24,15 +24,15 @@ _USER_AGENT = "sparkops"
 class Retry(Exception):
     """This try failed and another may not; `after` is the seconds that the server asks to wait, or None.
 
-    `waiting`: the file is not there yet, which is no failure. `hint`: the way out of what time alone hardly mends.
+    `waiting`: the file is not there yet, which is no failure. `id`: the error of what time alone hardly repairs.
     """
 
-    def __init__(self, why: str, after: float | None = None, waiting: bool = False, hint: str = "") -> None:
+    def __init__(self, why: str, after: float | None = None, waiting: bool = False, id: str = "") -> None:
         super().__init__(why)
         self.why = why
         self.after = after
         self.waiting = waiting
-        self.hint = hint
+        self.id = id
 
 
 @dataclass
@@ -74,16 +74,8 @@ class Hub:
     repository: str
     commit: str
     token: str
-
-    @property
-    def silent(self) -> str:
-        """The way out where it does not answer."""
-        return "run apply again to resume when the hub answers; nothing that arrived is lost"
-
-    @property
-    def damaged(self) -> str:
-        """The way out where its content is wrong."""
-        return "the hub or a proxy on the way serves damaged content; try another endpoint, or later"
+    unavailable = "hub-not-answering"
+    wrong_content = "hub-content-wrong"
 
     def client(self, stall: float) -> "Client":
         """The connections of one thread."""
@@ -122,7 +114,7 @@ class Client:
             response.read(65536)
             url = self._next(url, response, remote)
         else:
-            raise Refused(f"{remote.label}: more than {REDIRECTS} redirects", hint="check the endpoint")
+            raise Refused.of("hub-redirects-endless", file=remote.label, limit=REDIRECTS)
         away = _origin(url) != _origin(remote.url)
         if response.status in (200, 206):
             remote.located = url if away else ""
@@ -145,14 +137,12 @@ class Client:
                 connection.request("GET", target, headers=headers)
                 return connection.getresponse()
             except ssl.SSLCertVerificationError as error:
-                raise Refused(
-                    f"the certificate of {parts.netloc} is not trusted on the node ({error.verify_message})",
-                    hint="install your authority's certificate on the node (update-ca-certificates), check its clock",
-                ) from None
+                why = error.verify_message
+                raise Refused.of("hub-certificate-not-trusted", host=parts.netloc, why=why) from None
             except _LOST as error:
                 self._drop(url)
                 if fresh or isinstance(error, (TimeoutError, socket.gaierror, ConnectionRefusedError)):
-                    raise Retry(_words(parts.netloc, error)) from None
+                    raise Retry(_describe(parts.netloc, error)) from None
         raise AssertionError("unreachable")
 
     def _connection(self, url: str, path: str, fresh: bool) -> tuple[http.client.HTTPConnection, str]:
@@ -187,10 +177,7 @@ class Client:
         found = urljoin(url, response.headers.get("Location") or "")
         scheme = urlsplit(found).scheme
         if scheme not in ("http", "https") or (scheme == "http" and not self._hub.endpoint.startswith("http:")):
-            raise Refused(
-                f"{remote.label}: redirected to a {scheme or 'nameless'} address, which is not encrypted",
-                hint="check the endpoint; a plain one must be declared as http://",
-            )
+            raise Refused.of("hub-redirect-not-encrypted", file=remote.label, scheme=scheme or "nameless")
         return found
 
     def _body(self, remote: Remote, response: http.client.HTTPResponse, start: int, end: int) -> Body:
@@ -214,31 +201,20 @@ class Client:
         if status in (408, 425, 429) or status >= 500:
             return Retry(f"{self._hub.endpoint} answered {status} {response.reason}", _retry_after(response))
         if code == "GatedRepo":
-            return Refused(
-                f"{remote.label}: the repository is gated and this node's token has no access",
-                hint=f"accept the licence at {self._hub.endpoint}/{self._hub.repository}, declare that user's `token`",
-            )
+            page = f"{self._hub.endpoint}/{self._hub.repository}"
+            return Refused.of("hub-repository-gated-for-node", file=remote.label, page=page)
         if status in (401, 403):
-            given = "the token was refused" if self._hub.token else "no token was given"
-            return Refused(
-                f"{remote.label}: access denied ({status}, {given})",
-                hint="declare `token: !env HF_TOKEN` of a user with access",
-            )
+            id = "hub-access-denied" if self._hub.token else "hub-access-denied-without-token"
+            return Refused.of(id, file=remote.label, status=status)
         if status == 416:
             return wrong_size(remote, None)
-        return Refused(
-            f"{remote.label}: the hub answered {status} {response.reason}",
-            hint="the commit is known but this file is not served; check the endpoint, or give another revision",
-        )
+        return Refused.of("hub-file-not-served", file=remote.label, status=status, reason=response.reason)
 
 
-def wrong_size(remote: Remote, got: int | None) -> Refused:
-    """The hub serves another size than its own list of files says."""
-    served = f"{got} bytes" if got is not None else "fewer bytes"
-    return Refused(
-        f"{remote.label}: {served} are served where the manifest says {remote.size}",
-        hint="the hub or a proxy on the way is at fault; try again later or through another endpoint",
-    )
+def wrong_size(remote: Remote, size: int | None) -> Refused:
+    """The hub serves another size than its own list of files says; None where it is only known to be smaller."""
+    served = f"{size} bytes" if size is not None else "fewer bytes"
+    return Refused.of("hub-size-wrong", file=remote.label, served=served, expected=remote.size)
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -266,9 +242,9 @@ def _retry_after(response: http.client.HTTPResponse) -> float | None:
         return None
 
 
-def _words(host: str, error: Exception) -> str:
+def _describe(host: str, error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"{host} does not answer in time"
     if isinstance(error, socket.gaierror):
-        return f"the name {host} is not known on the node"
+        return f"the name {host} can not be resolved here"
     return f"the connection to {host} failed ({getattr(error, 'strerror', None) or error or type(error).__name__})"

@@ -1,8 +1,8 @@
-"""Contents on their way in: the parts that have arrived, a journal of them, and the hash that follows.
+"""Contents that are arriving: the ranges that are complete, a journal of them, and the hash that follows.
 
-A content is known by its oid; its part stands in `.sparkops/content/` of the staging folder (the working directory) as
-`OID.part` with `OID.json` beside it, so that a later run, also for another revision, goes on from there. Once proven it
-is called `OID`. It must not know where the bytes come from.
+A content is known by its oid; its part is `.sparkops/content/OID.part` in the staging folder (the working directory)
+with the journal `OID.json` beside it, so that a later run, also for another revision, resumes it. Once verified it is
+called `OID`. It must not know where the bytes come from.
 """
 
 import contextlib
@@ -15,12 +15,13 @@ from typing import Any
 from sparkops.core.messages import Refused
 from sparkops.programs import atomic
 from sparkops.programs.checkpoints import hashes, local_sources
+from sparkops.programs.checkpoints.index import lasting
 
 STORE = ".sparkops/content"
 BLOCK = 1 << 20
 """Bytes that are hashed at once: they fit the processor's cache."""
 SPAN_TRIES = 2
-"""How often a damaged span is fetched alone; then its prefix digest is no longer believed, and the whole is fetched."""
+"""How often a damaged span is fetched alone; then its prefix digest is distrusted and the whole is fetched."""
 
 Ranges = list[tuple[int, int]]
 
@@ -70,7 +71,7 @@ class Content:
         self.done: Ranges = []
         self._users = 0
         self._hashing = threading.Lock()
-        self._hash = hashes.hasher(oid, size)
+        self._hash = hashes.Hasher(oid, size)
         self._dropped = 0
         self._handle = -1
 
@@ -92,7 +93,7 @@ class Content:
         """Whether it stands there, proven by an earlier run and untouched since."""
         note = _read(self.place + ".json")
         try:
-            return note.get("proven") == hashes.lasting(os.lstat(self.place))
+            return note.get("proven") == lasting(os.lstat(self.place))
         except FileNotFoundError:
             return False
 
@@ -109,12 +110,12 @@ class Content:
         self._claimed = False
 
     @property
-    def believed(self) -> bool:
-        """Whether damage is told span by span: its prefix digests are known and held so far."""
+    def repairable(self) -> bool:
+        """Whether damage is found span by span: its prefix digests are known and were right so far."""
         return bool(self._expected)
 
-    def keep(self, handle: int, report: Callable[[int], None]) -> None:
-        """Take up the bytes of an open file that is damaged or cut off: where they are right, nothing is fetched.
+    def copy_from(self, handle: int, report: Callable[[int], None]) -> None:
+        """Begin with the bytes of an open file that is damaged or cut off: where they are right, nothing is fetched.
 
         They are copied, so that the file itself stays as it is. `report` gets the bytes copied, may raise to stop.
         """
@@ -192,7 +193,7 @@ class Content:
         if not self._expected or (position % hashes.SPAN and position < self.size):
             return []
         number = (position - 1) // hashes.SPAN
-        if self._hash.hexdigest() == self._expected[number]:
+        if self._hash.oid.partition(":")[2] == self._expected[number]:
             return []
         self._damaged[number] = self._damaged.get(number, 0) + 1
         if self._damaged[number] > SPAN_TRIES:
@@ -200,7 +201,7 @@ class Content:
             return []
         start = number * hashes.SPAN
         self.lacking += position - start
-        self._hash.back(number)
+        self._hash.rewind(number)
         with self.lock:
             self.done = [part for each in self.done for part in _without(each, start, position)]
         return [(start, position)]
@@ -230,7 +231,7 @@ class Content:
 
     def prove(self) -> str:
         """Compare the finished hash; the proven file gets its name. Returns the oid found (another one: dropped)."""
-        found = hashes.named(self.oid, self._hash)
+        found = self._hash.oid
         if found != self.oid:
             self.drop()
             return found
@@ -244,14 +245,14 @@ class Content:
 
     def note_proven(self) -> None:
         """Write down that the file under its final name is proven as it now stands."""
-        note = {"proven": hashes.lasting(os.lstat(self.place))}
+        note = {"proven": lasting(os.lstat(self.place))}
         atomic.write(self.place + ".json", json.dumps(note).encode(), 0o600)
 
     def drop(self) -> None:
         """Forget all that has arrived."""
         self.close()
         self.done = []
-        self._hash = hashes.hasher(self.oid, self.size)
+        self._hash = hashes.Hasher(self.oid, self.size)
         self._dropped = 0
         self._claimed = False
         for path in (self.part, self.place + ".json"):
@@ -288,4 +289,4 @@ def make_store() -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o755)
         if os.path.islink(path) or not os.path.isdir(path):
-            raise Refused(f"{path} in the staging folder is no folder", hint="remove the staging folder")
+            raise Refused.of("staging-not-ours", path=os.path.abspath(path))

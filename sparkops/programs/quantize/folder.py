@@ -12,12 +12,12 @@ import shutil
 import stat
 from typing import Any
 
+from sparkops.programs import atomic
 from sparkops.programs.build.base import CONFIG, Base, some
 from sparkops.programs.checkpoints.folder import record_of
 from sparkops.programs.quantize import auto_round as words
 from sparkops.programs.quantize import resume
 from sparkops.worker.calls import Refused
-from sparkops.worker.record import claims
 
 MARK = ".sparkops/quantized.json"
 """Says of what the folder's files were made; there once they are whole."""
@@ -112,7 +112,7 @@ def prepare(output: int, identity: str) -> int:
         for name in os.listdir("."):
             _remove(name)
         os.makedirs(os.path.dirname(STARTED), mode=0o755)
-        claims.write(STARTED, json.dumps({"identity": identity}).encode(), 0o600)
+        atomic.write(STARTED, json.dumps({"identity": identity}).encode(), 0o600)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(CHECKED)
     for name in _OURS:
@@ -146,14 +146,14 @@ def take(output: int, base: int, identity: str) -> dict[str, Any]:
             _settle(made, folder, base)
         finally:
             os.close(folder)
-        claims.write(CHECKED, json.dumps({"folder": made}).encode(), 0o600)
+        atomic.write(CHECKED, json.dumps({"folder": made}).encode(), 0o600)
     with open(CHECKED, encoding="utf-8") as file:
         made = json.load(file)["folder"]
     for name in sorted(os.listdir(made)) if os.path.isdir(made) else []:
         os.rename(os.path.join(made, name), name)
     for name in filter(os.path.lexists, _OURS):
         _remove(name)
-    claims.write(MARK, json.dumps({"identity": identity}).encode(), 0o600)
+    atomic.write(MARK, json.dumps({"identity": identity}).encode(), 0o600)
     return {"folder": made}
 
 
@@ -212,7 +212,7 @@ def _settle(made: str, folder: int, base: int) -> None:
     if "model.language_model.layers" in blocks and isinstance(scheme.get("extra_config"), dict):
         scheme["extra_config"] = {_longer(name): value for name, value in scheme["extra_config"].items()}
     config = {**Base(base, []).json(CONFIG), "quantization_config": scheme}
-    claims.write(os.path.join(made, CONFIG), json.dumps(config, indent=2, sort_keys=True).encode(), 0o644)
+    atomic.write(os.path.join(made, CONFIG), json.dumps(config, indent=2, sort_keys=True).encode(), 0o644)
 
 
 def _longer(name: str) -> str:

@@ -9,9 +9,9 @@ import json
 import os
 from functools import partial
 
+from sparkops.programs import atomic
 from sparkops.safetensors.header import Broken, Header, Tensor, head, read_header
 from sparkops.worker.calls import Refused
-from sparkops.worker.record import claims
 
 INDEX = "model.safetensors.index.json"
 _BLOCK = 16 << 20
@@ -45,7 +45,7 @@ def mend(folder: str) -> int:
             surplus[name] = kept
     if surplus:
         told = {"metadata": {}, "weight_map": {each: place for each, (place, _) in places.items()}}
-        claims.write(os.path.join(folder, INDEX), json.dumps(told, indent=2, sort_keys=True).encode(), 0o644)
+        atomic.write(os.path.join(folder, INDEX), json.dumps(told, indent=2, sort_keys=True).encode(), 0o644)
     for name, kept in surplus.items():
         _rewrite(os.path.join(folder, name), headers[name], kept)
     return sum(len(headers[name].tensors) - len(kept) for name, kept in surplus.items())

@@ -35,8 +35,8 @@ class Peer:
     `way` says how it is reached (`spark-01 over 192.168.100.1`).
     """
 
-    silent = "run apply again: nothing that arrived is lost"
-    damaged = "look at that node's disk and memory (sparkops checkpoint verify), then run apply again"
+    unavailable = "peer-not-answering"
+    wrong_content = "peer-content-wrong"
 
     def __init__(self, order: dict[str, Any], files: list[tuple[str, int, str]]) -> None:
         self.node, self.address, self.port = str(order["node"]), str(order["address"]), int(order["port"])

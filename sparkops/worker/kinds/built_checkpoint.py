@@ -13,16 +13,19 @@ import hashlib
 import json
 import os
 import pwd
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparkops.programs.checkpoints import hashes
+from sparkops.programs import atomic, users
+from sparkops.programs.checkpoints import publish
 from sparkops.programs.checkpoints import verify as proof
-from sparkops.programs.checkpoints.folder import Place, record_of
+from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
+from sparkops.programs.checkpoints.index import Index, IndexListener, lasting, preserved
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.record import claims
 from sparkops.worker.system import jobs
 from sparkops.worker.system import privileges as rights
+
+if TYPE_CHECKING:
+    from sparkops.programs.fetch.existing import ExistingFolder
 
 VOLATILE = frozenset({"hashed"})
 
@@ -32,33 +35,35 @@ Files = list[list[Any]]
 
 def observe(ask: State) -> State | None:
     """What the folder is proven to hold, and of what it was built; None where there is none."""
-    return proof.seen(ask, _told)
+    return proof.observe(ask, _told)
 
 
-def _told(digest: str, record: State, index: hashes.Index) -> State:
+def _told(digest: str, record: State, index: Index) -> State:
     built = record.get("built", {}) if digest and digest == index.record else {}
     return {
         "identity": str(built.get("identity", "")),
         "repository": record.get("repository", "") if built else "",
         "commit": record.get("commit", "") if built else "",
-        **proof.made_of(record if built else {}),
+        **proof.sources_of(record if built else {}),
         "size": sum(size for _, size, _ in record.get("files", [])),
     }
 
 
 def converge(call: Call, ask: State, found: State | None, want: State | None, act: State) -> None:
     """Build the folder that `act` declares; `want` None removes it. Raises Refused."""
-    place = Place(ask["folder"])
+    place = CheckpointFolder(ask["folder"])
     if want is None:
         from sparkops.programs.quantize import quantize  # acts only: a look does not pay for it
 
         quantize.discard(place.beside(place.quantized))
         if found is not None:
-            proof.retire(place, ask["state_dir"])
+            publish.retire(place, ask["state_dir"])
         return
     said = jobs.run(call, f"checkpoint {ask['folder']}", __name__, "build", {"ask": ask, "act": act}, attach=_word(act))
     for note in said.get("notes", []):
-        call.progress(notice=f"checkpoint {place.folder}: {note}")
+        call.progress(notice=f"checkpoint {place.path}: {note}")
+    for id, args in said.get("notices", []):
+        call.progress(notice={"id": id, "args": args})
 
 
 def _word(act: State) -> str:
@@ -77,14 +82,14 @@ def relay(call: Call, args: State) -> State:
     """
     from sparkops.worker.requests import transfer  # acts only: an observation does not need it
 
-    place = Place(args["folder"])
+    place = CheckpointFolder(args["folder"])
     existing = place.open()
     digest, record = record_of(existing) if existing is not None else ("", {})
     if existing is not None:
         os.close(existing)
-    index = hashes.Index(args["state_dir"], place.folder)
+    index = Index(args["state_dir"], place.path)
     if not digest or digest != index.record or record.get("built", {}).get("identity") != args["identity"]:
-        raise Refused(f"{place.folder} does not hold what is declared there", hint="run apply again")
+        raise Refused(f"{place.path} does not hold what is declared there", hint="run apply again")
     files = [list(each) for each in record["files"]]
     return {**transfer.serve_files({**args, "files": files}), "files": files}
 
@@ -94,37 +99,37 @@ def build(job: jobs.Job, args: State) -> State:
     ask, act = args["ask"], args["act"]
     if act.get("attached"):
         raise Refused("the job that received it ended just now", "stale", hint="run apply again")
-    place = Place(ask["folder"])
+    place = CheckpointFolder(ask["folder"])
     existing = place.open()
-    who = proof.who_of(ask["owner"], existing)
+    who = users.owner_of(ask["owner"], existing)
     base, known = _base(ask, act)
     os.makedirs(ask["state_dir"], mode=0o700, exist_ok=True)
-    index = hashes.Index(ask["state_dir"], place.folder)
+    index = Index(ask["state_dir"], place.path)
     if existing is not None:
-        proof.hand_over(existing, who, index)
+        publish.hand_over(existing, who, index)
     folders = [base, *([existing] if existing is not None else [])]
-    with proof.our_links(ask["state_dir"], *folders):
+    with preserved(ask["state_dir"], *folders):
         if act.get("peer"):
             done = _receive(job, ask, act, place, existing, known, who, index)
         else:
             done = _build(job, ask, act, place, existing, base, known, who, index)
-    return {"notes": done["notes"]}
+    return {"notes": done.get("notes", []), "notices": done["notices"]}
 
 
 def _build(
     job: jobs.Job,
     ask: State,
     act: State,
-    place: Place,
+    place: CheckpointFolder,
     existing: int | None,
     base: int,
     known: dict[str, str],
     who: pwd.struct_passwd,
-    index: hashes.Index,
+    index: Index,
 ) -> State:
     from sparkops.programs.build.build import Building
-    from sparkops.programs.checkpoints.foreign_files import carry
-    from sparkops.programs.fetch.fetch_job import Bringing
+    from sparkops.programs.checkpoints.foreign_files import copy_foreign_files
+    from sparkops.programs.fetch.existing import ExistingFolder
     from sparkops.programs.quantize import quantize  # acts only: a look does not pay for it
 
     steps, files = list(act["steps"]), act["base"]["files"]
@@ -138,7 +143,7 @@ def _build(
         held = None
     staging = place.stage(who)
     order = {
-        "folder": place.folder,
+        "folder": place.path,
         "identity": act["identity"],
         "files": files,
         "donors": act["donors"],
@@ -152,69 +157,59 @@ def _build(
     def work(say: rights.Report) -> State:
         os.fchdir(staging)
         if held is not None and existing is not None:
-            right = Bringing({**held, "folder": place.folder}, existing, say, job.check)
-            told = right.proven()
-            if not told["missing"] and not told["wrong"]:
+            right = ExistingFolder(existing, rights.Said(say, job.check))
+            right.verify(held["files"], held["known"])
+            if len(right.verified) == len(held["files"]):
                 return {"in_place": True, "files": held["files"], "notes": []}
-            _keep(existing, right.good, held["files"], act["identity"])
+            _keep(right, held["files"], act["identity"])
         done = Building(order, base, say, job.check).work()
         if existing is not None:
-            carry(existing, {path for path, _, _ in [*previous, *done["files"]]})
+            copy_foreign_files(existing, {path for path, _, _ in [*previous, *done["files"]]})
         return done
 
+    listener = IndexListener(job, index)
     try:
-        done = rights.run(who, work, proof.hearing(job, index))
+        done = rights.run(who, work, listener)
     finally:
         if index.entries:
             index.save()
     if "staged" in done:
         index.record = _digest(_text(act, done["files"]))
-    proof.finish(place, staging, existing, done, done, index)
-    return done
+        publish.finish(place, staging, existing, done["staged"], done["files"], index, listener)
+    elif existing is not None:
+        publish.finish_in_place(place, existing, done["files"], index)
+    return {**done, "notices": listener.notices}
 
 
 def _receive(
     job: jobs.Job,
     ask: State,
     act: State,
-    place: Place,
+    place: CheckpointFolder,
     existing: int | None,
     known: dict[str, str],
     who: pwd.struct_passwd,
-    index: hashes.Index,
+    index: Index,
 ) -> State:
     """Bring the files that another node built; those that it took over from the base are taken from the base here."""
-    staging = place.stage(who)
-    record = _text(act, act["files"])
-    order = {
-        "folder": place.folder,
+    from sparkops.programs.fetch import caller  # acts only: a look does not pay for it
+    from sparkops.programs.fetch.main import Spec
+
+    spec: Spec = {
+        "mode": "fetch",
+        "folder": place.path,
         "files": act["files"],
-        "repository": act["record"]["repository"],
-        "commit": act["record"]["commit"],
-        "record": record,
-        "previous": [path for path, _, _ in record_of(existing)[1].get("files", [])] if existing is not None else [],
+        "previous": caller.previous(existing),
         "known": {**known, **_believed(ask, act, index)},
         "prefixes": index.prefixes(),
-        "mode": "fetch",
+        "record": _text(act, act["files"]),
         "adopt": [ask["base"]],
+        "repository": act["record"]["repository"],
+        "commit": act["record"]["commit"],
         "peer": act["peer"],
-        "manner": act["manner"],
+        "options": act["manner"],
     }
-
-    from sparkops.programs.fetch.fetch_job import Bringing  # acts only: a look does not pay for it
-
-    def work(say: rights.Report) -> State:
-        os.fchdir(staging)
-        return Bringing(order, existing, say, job.check).work()
-
-    try:
-        done = rights.run(who, work, proof.hearing(job, index))
-    finally:
-        if index.entries:
-            index.save()
-    index.record = _digest(record)
-    proof.finish(place, staging, existing, done, order, index)
-    return done
+    return caller.bring(place, existing, who, spec, index, job, built=True)
 
 
 def _text(act: State, files: Files) -> str:
@@ -228,24 +223,20 @@ def _digest(record: str) -> str:
 
 def _whole(
     held: State,
-    place: Place,
+    place: CheckpointFolder,
     existing: int | None,
     who: pwd.struct_passwd,
     job: jobs.Job,
-    index: hashes.Index,
+    index: Index,
 ) -> bool:
     """Whether nothing of the published folder is damaged; else a quantised one is made anew as a whole.
 
     Two runs of AutoRound need not make the same bytes, and files of both would not go together.
     """
-    from sparkops.programs.fetch.fetch_job import Bringing  # acts only: a look does not pay for it
+    from sparkops.programs.fetch import caller  # acts only: a look does not pay for it
 
     assert existing is not None
-
-    def work(say: rights.Report) -> State:
-        return Bringing({**held, "folder": place.folder}, existing, say, job.check).proven()
-
-    told = rights.run(who, work, proof.hearing(job, index))
+    told = caller.verify_files(place, existing, held["files"], held["known"], index, job)
     return not told["missing"] and not told["wrong"]
 
 
@@ -254,20 +245,19 @@ def _base(ask: State, act: State) -> tuple[int, dict[str, str]]:
     base, name = os.path.realpath(ask["base"]), os.path.realpath(ask["folder"])
     if os.path.commonpath([base, name]) in (base, name):
         raise Refused(f"{name} and its base {base} lie in one another", hint="name another folder for what is built")
-    handle = Place(ask["base"]).open()
+    handle = CheckpointFolder(ask["base"]).open()
     if handle is None:
         raise Refused(f"the base {ask['base']} is not there", hint="sparkops apply brings it first")
-    index = hashes.Index(ask["state_dir"], ask["base"])
+    index = Index(ask["state_dir"], ask["base"])
     return handle, {mark: oid for mark, (oid, _) in index.entries.items()}
 
 
-def _keep(existing: int, good: dict[str, str], files: Files, identity: str) -> None:
+def _keep(right: "ExistingFolder", files: Files, identity: str) -> None:
     """What is right in the published folder stands in staging from the start, as if this run had built it.
 
     An earlier run of the same build has done so already, and may have finished more.
     """
     from sparkops.programs.build.build import JOURNAL  # acts only: a look does not pay for it
-    from sparkops.programs.fetch.fetch_job import link_from
 
     os.makedirs(os.path.dirname(JOURNAL), mode=0o755, exist_ok=True)
     with contextlib.suppress(FileNotFoundError, ValueError), open(JOURNAL, encoding="utf-8") as file:
@@ -275,28 +265,28 @@ def _keep(existing: int, good: dict[str, str], files: Files, identity: str) -> N
             return
     finished: dict[str, list[Any]] = {}
     for path, size, oid in files:
-        if path in good:
+        if path in right.verified:
             os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
-            link_from(existing, path, good[path], path)
-            finished[path] = [oid, size, hashes.lasting(os.lstat(path))]
-    claims.write(JOURNAL, json.dumps({"identity": identity, "files": finished}).encode(), 0o600)
+            right.link(path, path)
+            finished[path] = [oid, size, lasting(os.lstat(path))]
+    atomic.write(JOURNAL, json.dumps({"identity": identity, "files": finished}).encode(), 0o600)
 
 
-def _held(ask: State, act: State, existing: int | None, index: hashes.Index) -> State | None:
+def _held(ask: State, act: State, existing: int | None, index: Index) -> State | None:
     """What the published folder should hold, where it was built of the very same: then only what is wrong is redone."""
     if existing is None:
         return None
     digest, record = record_of(existing)
     if not digest or digest != index.record or record.get("built", {}).get("identity") != act["identity"]:
         return None
-    return {"files": record["files"], "known": _believed(ask, act, index), "adopt": [], "mode": "prove"}
+    return {"files": record["files"], "known": _believed(ask, act, index)}
 
 
-def _believed(ask: State, act: State, index: hashes.Index) -> dict[str, str]:
+def _believed(ask: State, act: State, index: Index) -> dict[str, str]:
     """What of the index needs no second hashing."""
-    now = time.time()
-    limit = now if act.get("again") else now - proof.DEEP_AFTER if ask.get("deep") else 0.0
-    return {mark: oid for mark, (oid, at) in index.entries.items() if at >= limit}
+    from sparkops.programs.fetch import caller  # acts only: a look does not pay for it
+
+    return index.known(caller.trusted_since(bool(act.get("again")), bool(ask.get("deep"))))
 
 
 JOBS = {"build": build}

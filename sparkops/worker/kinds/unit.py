@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.record import claims
+from sparkops.worker.record import claim_records, claims
 from sparkops.worker.system import docker, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
@@ -170,7 +170,7 @@ def _container(ask: dict[str, Any], runs: bool) -> dict[str, Any]:
         loaded = labels.get("sparkops.checkpoint")
         state["container_checkpoint"] = "current" if loaded == _record_digest(ask["model"]) else "other"
     if ask.get("secret") is not None:
-        key = claims.node_key(ask["state_dir"])
+        key = claim_records.node_key(ask["state_dir"])
         label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
         equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
         state["secret_inputs"] = "declared" if equal else "other"

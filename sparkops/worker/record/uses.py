@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparkops.worker.calls import Unknown
-from sparkops.worker.record import claims
+from sparkops.worker.record import claim_records
 from sparkops.worker.system import docker, jobs
 from sparkops.worker.system.root import UNITS, at
 
@@ -111,7 +111,7 @@ def look(state_dir: str, cluster: str, *, root: str = "/") -> Uses:
     """Look at the whole node. Raises OSError."""
     containers, blind = _containers(at(root, docker.SOCKET))
     others: dict[str, list[str]] = {}
-    for name, record in claims.records(state_dir).items():
+    for name, record in claim_records.records(state_dir).items():
         for key in record if name != cluster else ():
             others.setdefault(key, []).append(name)
     return Uses(

@@ -6,23 +6,16 @@ controller's to compare.
 """
 
 import filecmp
-import json
 import os
-import pwd
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sparkops.programs.checkpoints import hashes
-from sparkops.programs.checkpoints.local_sources import Sources
-from sparkops.programs.checkpoints.verify import hearing
+from sparkops.programs import atomic
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
-from sparkops.worker.record import claims, uses
+from sparkops.worker.record import uses
 from sparkops.worker.system import docker, jobs, processes
-from sparkops.worker.system import privileges as rights
-from sparkops.worker.system.progress import Tracker
 from sparkops.worker.system.root import UNITS
 
 ASIDE = "-before-sparkops"
@@ -126,59 +119,7 @@ def compare(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     `args`: `path`, `folder` (the declared one, whose index learns what was proven), state_dir, `manifest` (its text).
     Answers `right`, `wrong`, `missing` (paths), the bytes of the first (`right_bytes`) and of the rest (`other_bytes`).
     """
-    return dict(jobs.run(call, f"checkpoint {args['path']}", __name__, "prove", args, attach="compare"))
-
-
-def prove(job: jobs.Job, args: dict[str, Any]) -> dict[str, Any]:
-    """The job of `compare`: reads with the rights of whom the folder belongs to."""
-    try:
-        owner = os.stat(args["path"]).st_uid
-        who = pwd.getpwuid(owner)
-    except KeyError:
-        who = rights.user("")
-    index = hashes.Index(args["state_dir"], args["folder"])
-    known = {mark: oid for mark, (oid, _) in index.entries.items()}
-    done = rights.run(who, lambda say: _proven(args, known, say, job), hearing(job, index))
-    if index.entries:
-        index.save()
-    return done
-
-
-def _proven(args: dict[str, Any], known: dict[str, str], say: rights.Report, job: jobs.Job) -> dict[str, Any]:
-    manifest = json.loads(args["manifest"])
-    sources = Sources([args["path"]], manifest["repository"], manifest["commit"])
-    tries = {path: list(sources.candidates(path, oid, size)) for path, size, oid in manifest["files"]}
-    tracker = Tracker(say, job.check, "verifying", sum(size * len(tries[path]) for path, size, _ in manifest["files"]))
-
-    def right(file: list[Any]) -> bool:
-        path, size, oid = file
-        return any(_holds(place, size, oid, known, tracker, say) for place in tries[path])
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        proven = list(pool.map(right, manifest["files"]))
-    found: dict[str, Any] = {"right": [], "wrong": [], "missing": [], "right_bytes": 0, "other_bytes": 0}
-    for (path, size, _), good in zip(manifest["files"], proven, strict=True):
-        there = tries[path] or os.path.lexists(os.path.join(args["path"], path))
-        found["right" if good else "wrong" if there else "missing"].append(path)
-        found["right_bytes" if good else "other_bytes"] += size
-    return found
-
-
-def _holds(place: str, size: int, oid: str, known: dict[str, str], tracker: Tracker, say: rights.Report) -> bool:
-    """Whether a file has that content; what was read before and not touched since is not read again."""
-    handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        before = hashes.identity(os.fstat(handle))
-        if known.get(before) == oid:
-            tracker.add(size)
-            return True
-        read = hashes.read_oid(handle, oid, size, tracker.read, lambda told: say({"prefixes": [oid, told]}))
-        same = hashes.identity(os.fstat(handle)) == before
-    finally:
-        os.close(handle)
-    if same:
-        say({"hashed": [before, read]})
-    return same and read == oid
+    return dict(jobs.run(call, f"checkpoint {args['path']}", __name__, "compare", args, attach="compare"))
 
 
 def observe(ask: dict[str, Any]) -> dict[str, Any]:
@@ -263,8 +204,14 @@ def _copy_of(state_dir: str, name: str) -> str:
 def _copy(state_dir: str, name: str) -> None:
     os.makedirs(os.path.join(state_dir, "adopted"), mode=0o700, exist_ok=True)
     with open(os.path.join(UNITS, name), "rb") as file:
-        claims.write([*_copies(state_dir, name)][-1], file.read(), 0o600)
+        atomic.write([*_copies(state_dir, name)][-1], file.read(), 0o600)
 
 
-JOBS = {"prove": prove}
+def _compare_job(job: jobs.Job, args: dict[str, Any]) -> dict[str, Any]:
+    from sparkops.programs.fetch import caller
+
+    return caller.compare(args["path"], args["folder"], args["state_dir"], args["manifest"], job)
+
+
+JOBS = {"compare": _compare_job}
 CALLS = {"look": look, "compare": compare}

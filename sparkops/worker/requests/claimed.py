@@ -1,4 +1,4 @@
-"""This cluster's claims that are no longer declared, and other clusters' claims on what is declared.
+"""What the records of claims on this node say, and bringing this cluster's up to date.
 
 It must not know which claims a cluster still means: the controller names those.
 """
@@ -6,21 +6,21 @@ It must not know which claims a cluster still means: the controller names those.
 from typing import Any
 
 from sparkops.worker.calls import Call
-from sparkops.worker.record import claims
+from sparkops.worker.record import claim_records
 
 
 def observe(ask: dict[str, Any]) -> dict[str, Any]:
     """This cluster's claims that are not `declared`, and those of others on what is.
 
     `ask`: state_dir, cluster, `declared` ("KIND NAME", …), `strays` to look at claims beyond those, `whole` to get the
-    declared ones' entries too. Answers `strays` (each entry with `claims.state`), `foreign` ({key: {cluster:
+    declared ones' entries too. Answers `strays` (each entry with what `state` says), `foreign` ({key: {cluster:
     shared}}) and `claims`.
     """
     declared = set(ask["declared"])
     found: dict[str, Any] = {"strays": {}, "foreign": {}, "claims": {}}
     others: dict[str, dict[str, Any]] = {}
     mine: dict[str, Any] = {}
-    for cluster, record in claims.records(ask["state_dir"]).items():
+    for cluster, record in claim_records.records(ask["state_dir"]).items():
         if cluster == ask["cluster"]:
             mine = record
         for key in record if cluster != ask["cluster"] else ():
@@ -31,12 +31,14 @@ def observe(ask: dict[str, Any]) -> dict[str, Any]:
             if ask.get("whole"):
                 found["claims"][key] = entry
         elif ask.get("strays"):
-            found["strays"][key] = {**entry, **claims.state(ask["state_dir"], key, entry, others.get(key, {}))}
+            found["strays"][key] = {**entry, **claim_records.state(ask["state_dir"], entry, others.get(key, {}))}
     return found
 
 
 def note(call: Call, args: dict[str, Any]) -> None:
     """`claims.note`, as a call."""
+    from sparkops.worker.record import claims  # acts only: a look does not pay for it
+
     claims.note(args["state_dir"], args["cluster"], args["claims"], args["drop"])
 
 

@@ -66,7 +66,7 @@ def _headers(args: State, say: rights.Report, check: Any) -> str:
     source.donor()
     small = [(Content(oid, size), path) for path, size, oid in told["files"] if path in (CONFIG, INDEX)]
     hub = Hub(**{**told["hub"], "repository": told["repository"], "commit": told["commit"]})
-    download.Fetch(hub, download.Manner(**args["manner"]), lambda come, lost: None, check).run(
+    download.Fetch(hub, download.Options(**args["manner"]), lambda come, lost: None, check).run(
         [each for each in small if not each[0].proven()]
     )
     for path, place, size in [

@@ -12,13 +12,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.programs.checkpoints import hashes
-from sparkops.programs.checkpoints import verify as proof
-from sparkops.programs.checkpoints.folder import Place, record_of
+from sparkops.programs.checkpoints import publish
+from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
+from sparkops.programs.checkpoints.index import indexes
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds.image import LABEL
 from sparkops.worker.kinds.image import remove as remove_image
-from sparkops.worker.record import claims, uses
+from sparkops.worker.record import claim_records, claims, uses
 from sparkops.worker.system import docker
 
 BLOCK = 512
@@ -42,7 +42,7 @@ def look(call: Call, args: dict[str, Any]) -> list[Item]:
     can go; `unknown`: it is kept since it can't be told who uses it.
     """
     found = uses.look(args["state_dir"], args["cluster"])
-    mine = claims.records(args["state_dir"]).get(args["cluster"], {})
+    mine = claim_records.records(args["state_dir"]).get(args["cluster"], {})
     items: list[Item] = []
     if "checkpoint" in args["kinds"]:
         for folder in sorted(folders(args["state_dir"], mine)):
@@ -55,11 +55,11 @@ def look(call: Call, args: dict[str, Any]) -> list[Item]:
 def folders(state_dir: str, mine: dict[str, Any]) -> set[str]:
     """The folders of checkpoints that sparkops brought here, whether something is left of them or not."""
     found = {key.partition(" ")[2] for key in mine if key.partition(" ")[0] in KINDS}
-    found |= {index.folder for index in hashes.indexes(state_dir)}
+    found |= {index.folder for index in indexes(state_dir)}
     for model in _inside(os.path.join(state_dir, "models")):
         for path in _inside(model):
             parent, name = os.path.split(path)
-            name = Place.of_aside(name) or name
+            name = CheckpointFolder.original_name(name) or name
             if name.startswith(".") and (ending := name.rpartition(".sparkops-"))[2] in HELPERS:
                 name = ending[0][1:]
             found.add(os.path.join(parent, name))
@@ -73,7 +73,7 @@ def _inside(folder: str) -> Iterator[str]:
 
 def checkpoint(folder: str, declared: list[str], found: uses.Uses, *, claim: bool) -> list[Item]:
     """The items of one checkpoint: its folder, and what a fetch left beside it."""
-    place, key = Place(folder), f"checkpoint {folder}"
+    place, key = CheckpointFolder(folder), f"checkpoint {folder}"
     wanted = any(uses.overlaps(folder, each) for each in declared)
     held = found.job(key) or found.cluster(key) or found.cluster(f"built_checkpoint {folder}")
     items = [
@@ -90,7 +90,7 @@ def checkpoint(folder: str, declared: list[str], found: uses.Uses, *, claim: boo
         if os.path.lexists(place.beside(name))
     ]
     aside = f"it was in the place of {folder}, and sparkops did not bring it: remove it by hand when nobody needs it"
-    items += [_item("leftover", path, _size(path), aside) for path in place.kept()]
+    items += [_item("leftover", path, _size(path), aside) for path in place.set_aside()]
     if os.path.lexists(folder):
         kept = (DECLARED if wanted else "") or held or found.folder(folder) or _strange(place)
         unknown = bool(kept) and kept == found.unknown
@@ -107,12 +107,12 @@ def _item(
     return {**about, "note": note, "claim": claim}
 
 
-def _strange(place: Place) -> str:
+def _strange(place: CheckpointFolder) -> str:
     """Why a folder is not ours to remove: no record of sparkops in it, or files that the record does not name."""
     try:
         handle = place.open()
     except Refused as error:
-        return str(error)
+        return f"it is {error.values['found']}, not a folder"
     if handle is None:
         return ""
     try:
@@ -221,7 +221,7 @@ def remove(call: Call, args: dict[str, Any]) -> list[dict[str, str]]:
 
 def _remove(args: dict[str, Any], item: Item) -> str:
     kind, name = item["kind"], item["name"]
-    mine = claims.records(args["state_dir"]).get(args["cluster"], {})
+    mine = claim_records.records(args["state_dir"]).get(args["cluster"], {})
     kinds = [each for each in (kind, *KINDS) if f"{each} {name}" in mine] if item["claim"] else []
     claim = {"state_dir": args["state_dir"], "cluster": args["cluster"], "name": name}
     try:
@@ -243,9 +243,9 @@ def _act(state_dir: str, kind: str, name: str) -> None:
         return
     parent, last = os.path.split(name)
     if kind == "leftover":
-        Place(os.path.join(parent, last[1:].rpartition(".sparkops-")[0])).abandon(last)
+        CheckpointFolder(os.path.join(parent, last[1:].rpartition(".sparkops-")[0])).abandon(last)
     else:
-        proof.retire(Place(name), state_dir)
+        publish.retire(CheckpointFolder(name), state_dir)
     if os.path.dirname(parent) == os.path.join(state_dir, "models"):
         with contextlib.suppress(OSError):
             os.rmdir(parent)

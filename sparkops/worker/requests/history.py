@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.programs import atomic
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.record import claims
 
 LIMIT = 1 << 20
 LINE = 64 << 10
@@ -40,7 +40,7 @@ def append(call: Call, args: dict[str, Any]) -> float:
                 os.fsync(file.fileno())
                 return now
             kept = file.read().splitlines(keepends=True)
-        claims.write(path, b"".join(kept[len(kept) // 2 :]) + line, 0o600)
+        atomic.write(path, b"".join(kept[len(kept) // 2 :]) + line, 0o600)
     return now
 
 

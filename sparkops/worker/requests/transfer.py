@@ -17,8 +17,8 @@ from typing import Any
 
 from sparkops.core import frames
 from sparkops.programs import runner, users
-from sparkops.programs.checkpoints.folder import Place
-from sparkops.programs.checkpoints.hashes import Index, identity
+from sparkops.programs.checkpoints.folder import CheckpointFolder
+from sparkops.programs.checkpoints.index import Index, identity
 from sparkops.programs.transfer import main as program
 from sparkops.programs.transfer.served_image import SILENCE
 from sparkops.worker.calls import Call, Refused
@@ -53,7 +53,7 @@ def _begin(key: str, content: str, args: State) -> State:
     folder = jobs.begin(name, __name__, content, args)
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
-        alive, port = jobs.alive(folder), jobs.said(folder).get("port")
+        alive, port = jobs.alive(folder), jobs.last_progress(folder).get("port")
         if alive and port and _listens(args["address"], port):
             return {"port": port}
         if not alive:
@@ -73,12 +73,12 @@ def _listens(address: str, port: int) -> bool:
 
 
 def _files_job(job: jobs.Job, args: State) -> State:
-    place = Place(args["folder"])
+    place = CheckpointFolder(args["folder"])
     existing = place.open()
     owner = users.owner_of(args["owner"], existing)
     if existing is not None:
         os.close(existing)
-    work = job.beside(f"checkpoint {place.folder}")
+    work = job.beside(f"checkpoint {place.path}")
     spec = {"content": "files", "files": args["files"], "quiet": args["quiet"]}
     return _serve(job, args, owner, spec, lambda channel: _send_folders(channel, place, args, work))
 
@@ -156,13 +156,13 @@ def _answer_all(channel: socket.socket, answer: Callable[[socket.socket], None])
             answer(channel)
 
 
-def _send_folders(channel: socket.socket, place: Place, args: State, work: str) -> None:
+def _send_folders(channel: socket.socket, place: CheckpointFolder, args: State, work: str) -> None:
     """What `ServedFiles` asks for; `work` is the folder of the checkpoint's own job."""
     published = place.open()
     staging = _open_or_none(place.beside(place.partial))
     proven: dict[str, str] = {}
     if published is not None:
-        index = Index(args["state_dir"], place.folder)
+        index = Index(args["state_dir"], place.path)
         for path, size, oid in args["files"]:
             with contextlib.suppress(OSError):
                 status = os.stat(path, dir_fd=published, follow_symlinks=False)
@@ -174,7 +174,7 @@ def _send_folders(channel: socket.socket, place: Place, args: State, work: str) 
         "published": published is not None,
         "working": jobs.alive(work),
         "error": jobs.failure(work),
-        "text": str(jobs.said(work).get("text") or ""),
+        "text": str(jobs.last_progress(work).get("text") or ""),
     }
     handles = [each for each in (published, staging) if each is not None]
     try:

@@ -1,8 +1,8 @@
 """Node jobs: long steps (fetch, pull, build) in a process of their own, so that they outlive the session.
 
-A job is a `setsid` child that runs `FUNCTION(job, args)` of a module's `JOBS`. Its folder under RUN holds `job.json`
-(what it is), `lock` (a flock that the child holds: alive exactly as long as that is held), `progress.json` and at the
-end `result.json`. A session follows a job or attaches to a running one; `cancel` ends it.
+A job is a `setsid` child that runs `FUNCTION(job, args)` of a module's `JOBS`. Its folder under RUN has `job.json` (its
+description), `lock` (the child holds a flock on it as long as it lives), `progress.json` and at the end `result.json`,
+an answer of `core.messages`. A session follows a job or attaches to a running one; `cancel` ends it.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from importlib import import_module
 from typing import Any
 
 from sparkops.core import frames
-from sparkops.core.messages import answer
-from sparkops.programs import bundle
-from sparkops.worker.calls import Call, Refused
-from sparkops.worker.record import claims
+from sparkops.core.messages import Refused, answer
+from sparkops.programs import atomic, bundle
+from sparkops.programs.runner import BOOT
+from sparkops.worker.calls import Call
 
 OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
 RUN = os.path.join("/run" if os.geteuid() == 0 else OWN, "sparkops", "jobs")
@@ -39,23 +39,29 @@ class Job:
         self._last = 0.0
         self._text = ""
 
-    def progress(self, text: str = "", done: float | None = None, total: float | None = None, **more: Any) -> None:
-        """Tell how far it is; under the same text written at most five times a second."""
+    def progress(
+        self, text: str = "", done: float | None = None, total: float | None = None, unit: str = "", **more: Any
+    ) -> None:
+        """How far it is; under the same text written at most five times a second."""
         now = time.monotonic()
         if now - self._last < POLL and done != total and text == self._text:
             return
         self._last, self._text = now, text
-        state = {"text": text, "done": done, "total": total, **more}
-        claims.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
+        state = {"text": text, "done": done, "total": total, **({"unit": unit} if unit else {}), **more}
+        atomic.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
 
     def beside(self, key: str) -> str:
         """The folder of another key's job."""
         return os.path.join(os.path.dirname(self.folder), os.path.basename(folder_of(key)))
 
+    def cancelled(self) -> bool:
+        """Whether it was asked to stop."""
+        return self.stopping.is_set()
+
     def check(self) -> None:
-        """Raise Refused when the job has been cancelled; called between atomic steps."""
+        """Raise Refused `cancelled` once it was asked to stop; called between atomic steps."""
         if self.stopping.is_set():
-            raise Refused("cancelled", "cancelled", hint="run apply again to resume")
+            raise Refused.of("cancelled", type="cancelled")
 
 
 def folder_of(key: str) -> str:
@@ -66,19 +72,19 @@ def folder_of(key: str) -> str:
 def run(call: Call, key: str, module: str, function: str, args: dict[str, Any], attach: str = "") -> Any:
     """Start the job of `key`, or attach to it where it runs already, and follow it to its result.
 
-    Two callers that mean different work under one key must pass different `attach` words; a running job of another
-    word is refused. Raises Refused with the job's own reason.
+    Callers that want different work under one key pass different `attach` words; a running job of another word is
+    refused. Raises Refused with the job's own reason, or `job-busy`.
     """
     return follow(call, begin(key, module, function, args, attach))
 
 
 def begin(key: str, module: str, function: str, args: dict[str, Any], attach: str = "") -> str:
-    """`run` without following; returns the job's folder. Raises Refused for a running job of another word."""
+    """`run` without following; returns the job's folder. Raises Refused `job-busy`."""
     folder = folder_of(key)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     running = _read(folder, "job.json") if alive(folder) else None
     if running is not None and running.get("attach") != attach:
-        raise Refused(f"another job works on {key} with other inputs", "busy", hint="sparkops cancel ends it")
+        raise Refused.of("job-busy", type="busy", key=key)
     if running is None:
         _start(folder, {"key": key, "module": module, "function": function, "attach": attach}, args)
     return folder
@@ -90,7 +96,7 @@ def attachable(key: str, attach: str) -> bool:
     return alive(folder) and (_read(folder, "job.json") or {}).get("attach") == attach
 
 
-def said(folder: str) -> dict[str, Any]:
+def last_progress(folder: str) -> dict[str, Any]:
     """The latest progress of a job."""
     return _read(folder, "progress.json") or {}
 
@@ -114,10 +120,10 @@ def follow(call: Call, folder: str) -> Any:
             return outcome(folder)
         stopping = call.stopping.wait(POLL)
         if call.session_over.is_set():
-            raise Refused("the controller is gone; the job goes on", "gone")
+            raise Refused.of("session-over", type="gone")
         if stopping:
             cancel_folder(folder)
-            raise Refused("cancelled", "cancelled", hint="run apply again to resume")
+            raise Refused.of("cancelled", type="cancelled")
 
 
 def alive(folder: str) -> bool:
@@ -143,9 +149,8 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> No
     log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         _lock(handle)
-        boot = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),'sparkops-job','exec'))"
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", boot],
+            [sys.executable, "-I", "-S", "-c", BOOT],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -153,7 +158,7 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> No
             pass_fds=[handle],
             cwd="/",
         )
-        claims.write(
+        atomic.write(
             os.path.join(folder, "job.json"),
             json.dumps({**description, "pid": child.pid, "since": time.time()}).encode(),
             0o600,
@@ -188,7 +193,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
     result = answer(lambda: import_module(order["module"]).JOBS[order["function"]](job, order["args"]))
-    claims.write(os.path.join(job.folder, "result.json"), json.dumps(result).encode(), 0o600)
+    atomic.write(os.path.join(job.folder, "result.json"), json.dumps(result).encode(), 0o600)
     os._exit(0)
 
 
@@ -198,13 +203,8 @@ def outcome(folder: str) -> Any:
     if result is None:
         with open(os.path.join(folder, "log"), errors="replace", encoding="utf-8") as file:
             log = file.read()[-4000:]
-        key, text = (_read(folder, "job.json") or {}).get("key", ""), said(folder).get("text")
-        raise Refused(
-            f"the job of {key} ended without a result: it was killed"
-            + (f"; what it told last: {text}" if text else ""),
-            hint="run the same command again (an apply, a build): it goes on from there",
-            detail=log,
-        )
+        key, text = (_read(folder, "job.json") or {}).get("key", ""), last_progress(folder).get("text")
+        raise Refused.of("job-killed", key=key, last=str(text or "no progress was reported"), detail=log)
     if "error" in result:
         raise Refused.from_json(result["error"])
     return result["result"]

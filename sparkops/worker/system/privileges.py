@@ -12,26 +12,33 @@ import os
 import pwd
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparkops.core.messages import answer
+from sparkops.programs.protocol import Output
+from sparkops.programs.users import find as user
 from sparkops.worker.calls import Refused
 
+__all__ = ["Report", "Said", "Say", "die_with", "run", "user"]
+
 Report = Callable[[dict[str, Any]], None]
+Say = Report
 _PR_SET_PDEATHSIG = 1
 
 
-def user(name: str) -> pwd.struct_passwd:
-    """The node's user of this name; "" is the one who connected (before sudo). Raises Refused where there is none."""
-    try:
-        if name:
-            return pwd.getpwnam(name)
-        return pwd.getpwuid(int(os.environ.get("SUDO_UID") or os.getuid()))
-    except (KeyError, ValueError):
-        raise Refused(
-            f"no user {name or os.getuid()!r} on the node", hint="declare `owner` as one of its users"
-        ) from None
+class Said(Output):
+    """A program's output on top of `say`, for work that is forked."""
+
+    def __init__(self, say: Report, check: Callable[[], None]) -> None:
+        super().__init__(-1)
+        self._say, self._check = say, check
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self._say(dict(message))
+
+    def check(self) -> None:
+        self._check()
 
 
 def run(who: pwd.struct_passwd, work: Callable[[Report], dict[str, Any]], report: Report) -> dict[str, Any]:

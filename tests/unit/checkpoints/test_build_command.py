@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from sparkops.cli.app import run
-from sparkops.cli.checkpoint import _print_checked, _print_verified
 from sparkops.operate.checkpoint_build import Checked, StepCheck
 from sparkops.operate.checkpoint_verify import Verified
+from sparkops.programs.disk import free
+from sparkops.reports.checkpoint import render_build_check, render_verified
 from sparkops.reports.text import Plain, Printer
-from sparkops.worker.system.progress import free_space
 from tests.lab.hub import Hub
 from tests.worker import checkpoints_made as made
 
@@ -156,7 +156,7 @@ def test_a_place_that_holds_something_else_is_refused_and_stays_as_it_is(
         (["--step", "hybrid"], "hybrid lacks its donor"),
         (["--step", "lm_head=int4"], "the step lm_head is given 'int4'"),
         (["--step", "repack"], "the step repack is given nothing"),
-        (["--step", "quantize=x"], "quantize is a step of an inventory's"),
+        (["--step", "quantize=x"], "quantize can only be a step of an inventory"),
         (["--step", "lm_head=int8", "--layers", "x"], "for the step hybrid, which is not there"),
         ([], "no steps are given"),
         (["--recipe", "qwen3.5-122b-a10b-int4"], "builds no checkpoint"),
@@ -178,14 +178,14 @@ def test_check_says_that_there_is_no_room() -> None:
     step = StepCheck(name="lm_head", changed=1)
     told = Checked(output="/o", steps=(step,), size=9000, files=2, written=6000, needed=7000, free=5000)
     text = io.StringIO()
-    _print_checked(Printer(Plain(text)), told)
+    render_build_check(told, Printer(Plain(text)))
     assert told.refused
     assert "/o: 6.0 kB to write of 9.0 kB in 2 files, the rest is the base's\n" in text.getvalue()
     assert "✗ not enough space: 7.0 kB needed on its disk, 5.0 kB free\n" in text.getvalue()
 
 
 def test_room_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
-    assert abs(free_space(str(tmp_path / "not" / "yet")) - free_space(str(tmp_path))) < 1 << 30
+    assert abs(free(str(tmp_path / "not" / "yet")) - free(str(tmp_path))) < 1 << 30
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_verify_says_what_a_folder_is_built_of_and_how_it_is_mended(
     about: dict[str, Any] = {"node": "n1", "folder": "/m", "repository": "org/int4", "commit": "0123456789abcdef"}
     about |= {"built": built, "steps": steps, "donors": donors, "files": 2, "hashed_at": "2026-01-01T00:00:00Z"}
     good, bad = io.StringIO(), io.StringIO()
-    _print_verified(Printer(Plain(good)), [Verified(**about)])
-    _print_verified(Printer(Plain(bad)), [Verified(**about, wrong=("a.safetensors",))])
+    render_verified([Verified(**about)], Printer(Plain(good)))
+    render_verified([Verified(**about, wrong=("a.safetensors",))], Printer(Plain(bad)))
     assert what in good.getvalue()
     assert way_out in bad.getvalue()
 

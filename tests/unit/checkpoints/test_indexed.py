@@ -53,25 +53,27 @@ def test_other_formats_and_copies_of_the_weights_are_left_out_and_all_else_stays
         (b'{"weight_map": [' + b"[]," * 100_000, "where an object was expected"),
         (b'{"metadata": {"x": ' + b"[" * 100_000, "does not end within"),
         (b'{"weight_map": {"a": "config.json"}} {}', "more text"),
-        (b"\xff", "no UTF-8"),
+        (b"\xff", "not UTF-8"),
     ],
 )
 def test_an_index_that_is_none_is_refused_with_the_way_out(text: bytes, words: str) -> None:
-    with pytest.raises(ManifestError, match=words) as refused:
+    with pytest.raises(ManifestError) as refused:
         named(text, manifest("config.json"))
-    assert "only: all" in str(refused.value.hint)
+    assert refused.value.id == "index-unreadable" and words in refused.value.args_by_name["why"]
 
 
 def test_without_an_index_a_single_file_of_weights_is_the_models() -> None:
     whole = manifest("model.safetensors", "pytorch_model.bin", "config.json")
     assert index_of(whole) is None
-    with pytest.raises(ManifestError, match="neither"):
+    with pytest.raises(ManifestError) as caught:
         index_of(manifest(*NAMES, "config.json"))
+    assert caught.value.id == "index-missing"
 
 
 def test_too_large_an_index_is_not_even_asked_for() -> None:
-    with pytest.raises(ManifestError, match="more than the"):
+    with pytest.raises(ManifestError) as caught:
         index_of(manifest(INDEX, size=LARGEST + 1))
+    assert caught.value.id == "index-too-large"
 
 
 @pytest.fixture
@@ -118,5 +120,5 @@ def test_an_index_that_is_served_damaged_is_not_believed(hub: LabHub, tmp_path: 
     hub.fail(INDEX, Fault(corrupt_at=3))
     asked = Hub(hub.endpoint, None, tmp_path / "other")
     commit = asked.resolve("org/tiny", "main").commit
-    with pytest.raises(HubError, match="another content"):
+    with pytest.raises(HubError, match="other content"):
         asked.indexed(asked.manifest("org/tiny", commit))

@@ -69,7 +69,7 @@ def test_a_change_that_does_not_fit_the_base_is_refused(changes: dict[str, Any],
         ("based_on: '0.19.0'\nversion: '0.20.0'\n", "not a listed version before 0.20.0"),
         ("based_on: '0.19.1'\nshort: {zz: null}\n", "short.zz is removed"),
         ("- x\n", "not a mapping"),
-        ("a: [\n", "no YAML"),
+        ("a: [\n", "not valid YAML"),
     ],
 )
 def test_a_page_that_cannot_be_composed_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -24,7 +24,7 @@ from sparkops.core.states import Unknown
 from sparkops.nodes import bundle, session
 from sparkops.nodes.session import Session
 from sparkops.reconcile import plan
-from sparkops.resources import BUILT_IN, kind
+from sparkops.resources import kind, names
 from sparkops.resources.resource import Resource, unpack
 
 JSON = st.recursive(
@@ -207,10 +207,10 @@ GIVEN: dict[str, dict[str, Any]] = {
 
 
 def test_every_kind_is_tried() -> None:
-    assert GIVEN.keys() == set(BUILT_IN)
+    assert GIVEN.keys() == set(names())
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", names())
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
 @given(data=st.data())
 def test_a_state_that_no_kind_can_read_makes_one_resource_unknown_and_no_more(name: str, data: st.DataObject) -> None:

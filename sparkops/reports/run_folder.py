@@ -19,6 +19,7 @@ from pathlib import Path
 from sparkops.core.events import Event
 from sparkops.core.plan import plain
 from sparkops.core.report import Report
+from sparkops.reports.json import as_json
 
 KEEP = 100
 
@@ -48,8 +49,6 @@ class RunFolder:
 
     def finish(self, report: Report) -> Report:
         """Leave `report.json`; returns the report with the folder's name in it."""
-        from sparkops.reports.json import as_json
-
         done = dataclasses.replace(report, run=str(self.path))
         (self.path / "report.json").write_text(json.dumps(as_json(done), indent=1) + "\n", encoding="utf-8")
         return done

@@ -1,0 +1,34 @@
+"""Reads one YAML file of `knowledge/`. It must not know what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparkops.core.errors import InventoryError
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a file. Raises InventoryError for one that can't be read or is not a mapping."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # a safe loader, in C where there is one
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InventoryError.of("knowledge-file-invalid", where=str(path), error=error) from None
+    if not isinstance(content, dict):
+        raise InventoryError.of("knowledge-file-not-mapping", where=str(path))
+    return content
+
+
+@contextmanager
+def in_shape_of(schema: str, path: Path) -> Iterator[None]:
+    """What goes wrong with the content of a file is an InventoryError that names the schema."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise InventoryError.of("knowledge-file-shape", where=str(path), schema=schema, error=error) from None

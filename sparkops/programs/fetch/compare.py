@@ -1,0 +1,51 @@
+"""Which files of a manifest a folder or a cache holds, wherever they stand in it; nothing is changed."""
+
+import os
+from typing import Any
+
+from sparkops.programs.checkpoints.hashes import read_oid
+from sparkops.programs.checkpoints.index import identity
+from sparkops.programs.checkpoints.local_sources import Sources
+from sparkops.programs.fetch.existing import File, record_prefixes
+from sparkops.programs.parallel import on_all_cores
+from sparkops.programs.progress import Tracker
+from sparkops.programs.protocol import Output
+
+
+def compare(folder: str, sources: Sources, files: list[File], known: dict[str, str], output: Output) -> dict[str, Any]:
+    """Paths that are `right`, `wrong` and `missing`, the bytes of the first (`right_bytes`) and of the rest.
+
+    Files that were read before and are unchanged (`known`) are not read again.
+    """
+    candidates = {path: list(sources.candidates(path, oid, size)) for path, size, oid in files}
+    tracker = Tracker(output, "verifying", sum(size * len(candidates[path]) for path, size, _ in files))
+    right: set[str] = set()
+
+    def check(file: File) -> None:
+        path, size, oid = file
+        if any(_holds(place, size, oid, known, tracker, output) for place in candidates[path]):
+            right.add(path)
+
+    on_all_cores(check, files)
+    found: dict[str, Any] = {"right": [], "wrong": [], "missing": [], "right_bytes": 0, "other_bytes": 0}
+    for path, size, _ in files:
+        exists = candidates[path] or os.path.lexists(os.path.join(folder, path))
+        found["right" if path in right else "wrong" if exists else "missing"].append(path)
+        found["right_bytes" if path in right else "other_bytes"] += size
+    return found
+
+
+def _holds(place: str, size: int, oid: str, known: dict[str, str], tracker: Tracker, output: Output) -> bool:
+    handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        before = identity(os.fstat(handle))
+        if known.get(before) == oid:
+            tracker.add(size)
+            return True
+        found = read_oid(handle, oid, size, tracker.read, lambda digests: record_prefixes(output, oid, digests))
+        unchanged = identity(os.fstat(handle)) == before
+    finally:
+        os.close(handle)
+    if unchanged:
+        output.record({"hashed": [before, found]})
+    return unchanged and found == oid

@@ -1,0 +1,102 @@
+"""The published folder as the fetch program sees it: read through an open descriptor, hashed, linked from."""
+
+import os
+import stat
+
+from sparkops.core.messages import Refused
+from sparkops.programs.checkpoints.folder import status_of
+from sparkops.programs.checkpoints.hashes import read_oid
+from sparkops.programs.checkpoints.index import identity
+from sparkops.programs.checkpoints.local_sources import take_over
+from sparkops.programs.parallel import on_all_cores
+from sparkops.programs.progress import Tracker
+from sparkops.programs.protocol import Output
+
+File = tuple[str, int, str]
+"""Path, bytes and oid."""
+
+
+class ExistingFolder:
+    """The folder behind `handle`; None where there is none.
+
+    `verified` maps the paths that hold what they should to the identities that were read; `hashed` are the bytes that
+    had to be read; `links` says whether there is a link in a file's place.
+    """
+
+    def __init__(self, handle: int | None, output: Output) -> None:
+        self.handle, self._output = handle, output
+        self.verified: dict[str, str] = {}
+        self.hashed = 0
+        self.links = False
+
+    def status(self, path: str) -> os.stat_result | None:
+        """The status of a file; None where there is none."""
+        return status_of(path, self.handle) if self.handle is not None else None
+
+    def open(self, path: str) -> int:
+        """A descriptor for reading."""
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.handle)
+
+    def verify(self, files: list[File], known: dict[str, str]) -> None:
+        """Find out which of the files hold what they should; reads those whose identity is not in `known`."""
+        unsure: list[File] = []
+        for path, size, oid in files:
+            status = self.status(path)
+            if status is None or not stat.S_ISREG(status.st_mode) or status.st_size != size:
+                self.links = self.links or (status is not None and stat.S_ISLNK(status.st_mode))
+                continue
+            found = known.get(identity(status))
+            if found == oid:
+                self.verified[path] = identity(status)
+            elif found is None or found.partition(":")[0] != oid.partition(":")[0]:
+                unsure.append((path, size, oid))
+        self.hashed = sum(size for _, size, _ in unsure)
+        tracker = Tracker(self._output, "verifying", self.hashed)
+        on_all_cores(lambda file: self._verify(file, tracker), unsure)
+
+    def _verify(self, file: File, tracker: Tracker) -> None:
+        path, size, oid = file
+        handle = self.open(path)
+        try:
+            before = identity(os.fstat(handle))
+            found = read_oid(
+                handle, oid, size, tracker.read, lambda digests: record_prefixes(self._output, oid, digests)
+            )
+            if identity(os.fstat(handle)) != before:
+                return
+        finally:
+            os.close(handle)
+        self._output.record({"hashed": [before, found]})
+        if found == oid:
+            self.verified[path] = before
+
+    def summary(self, files: list[File]) -> dict[str, object]:
+        """After `verify`: `files`, `size` and `hashed` bytes in all, `missing` and `wrong` paths."""
+        bad = [path for path, _, _ in files if path not in self.verified]
+        missing = [path for path in bad if self.status(path) is None]
+        return {
+            "files": len(files),
+            "size": sum(size for _, size, _ in files),
+            "hashed": self.hashed,
+            "missing": missing,
+            "wrong": [path for path in bad if path not in missing],
+        }
+
+    def link(self, path: str, target: str) -> None:
+        """Have a verified file in the working directory too. Raises Refused `file-being-written`."""
+        handle = self.open(path)
+        try:
+            status = os.fstat(handle)
+            same = identity(status) == self.verified[path]
+            if same and take_over(f"/proc/self/fd/{self.handle}/{path}", target) == "link":
+                same = os.lstat(target).st_ino == status.st_ino
+            if not same:
+                raise Refused.of("file-being-written", file=path)
+        finally:
+            os.close(handle)
+
+
+def record_prefixes(output: Output, oid: str, digests: list[str]) -> None:
+    """Have the prefix digests of a verified content recorded."""
+    if digests:
+        output.record({"prefixes": [oid, digests]})

@@ -1,0 +1,119 @@
+"""What `sparkops checkpoint inspect`, `verify` and `build --check` found, as JSON and as text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from sparkops.checkpoints.inspect import Inspection
+from sparkops.operate.checkpoint_build import Checked
+from sparkops.operate.checkpoint_verify import Verified
+from sparkops.reports import schemas
+from sparkops.reports.formatting import count, duration, names, size
+from sparkops.reports.table import table
+from sparkops.reports.text import Printer
+
+
+def inspection_as_json(found: Inspection) -> dict[str, Any]:
+    """`sparkops.checkpoint/1`."""
+    value = dataclasses.asdict(found)
+    del value["config"]
+    return {"schema": schemas.CHECKPOINT, **value}
+
+
+def build_check_as_json(found: Checked) -> dict[str, Any]:
+    """`sparkops.build-check/1`."""
+    return {"schema": schemas.CHECKPOINT_BUILD_CHECK, **dataclasses.asdict(found)}
+
+
+def verified_as_json(found: Sequence[Verified]) -> dict[str, Any]:
+    """`sparkops.verify/1`."""
+    return {"schema": schemas.CHECKPOINT_VERIFY, "checkpoints": [dataclasses.asdict(each) for each in found]}
+
+
+def render_inspection(found: Inspection, printer: Printer) -> None:
+    """Tensors by part and dtype, and faults."""
+    printer.line(
+        (found.name, "bold"),
+        f": {count(found.files, 'file')}, {size(found.size)}, {count(found.tensors, 'tensor')}, "
+        f"{found.quantization or 'not quantised'}",
+    )
+    rows = [
+        (share.part, share.dtype, str(share.tensors), _amount(share.values), size(share.size)) for share in found.shares
+    ]
+    table(printer, ("PART", "DTYPE", "TENSORS", "VALUES", "BYTES"), rows)
+    if found.read_per_token is not None:
+        printer.line(f"decoding reads {size(found.read_per_token)} of weights per token, without speculation")
+    for fault in found.faults:
+        where = f"{fault.file}: " if fault.file else ""
+        printer.line(("✗ ", "red"), f"{where}{fault.text}", (f"; {fault.hint}" if fault.hint else "", "dim"))
+    if not found.faults:
+        printer.line(("✓ ", "green"), "every tensor stands once, where the index says, in whole files")
+
+
+def _amount(values: int) -> str:
+    return f"{values / 1e9:.2f} B" if values >= 1e8 else f"{values / 1e6:.2f} M"
+
+
+def render_build_check(found: Checked, printer: Printer) -> None:
+    """What each step of a build would do."""
+    for step in found.steps:
+        if step.refused:
+            printer.line(("✗ ", "red"), (step.name, "bold"), f"  refused: {step.refused}")
+            printer.line(f"→ {step.hint}" if step.hint else "", indent=4)
+            continue
+        moved = f", {size(step.from_donors)} of donors" if step.from_donors else ""
+        printer.line(
+            ("✓ ", "green"),
+            (step.name, "bold"),
+            f"  {count(step.changed, 'tensor')} changed, {step.added} added, {step.removed} removed{moved}",
+        )
+        for note in step.notes:
+            printer.line((note, "dim"), indent=4)
+    if found.files:
+        words = f"{found.output}: {size(found.written)} to write of {size(found.size)} in {count(found.files, 'file')}"
+        printer.line(words + (", the rest is the base's" if found.written < found.size else ""))
+        room = f"{size(found.needed)} needed on its disk, {size(found.free)} free"
+        if found.needed > found.free:
+            printer.line(("✗ ", "red"), f"not enough space: {room}")
+            printer.line("→ free some space, or give an output on a larger disk", indent=4)
+        else:
+            printer.line(room)
+        printer.line(("the numbers are held against the base when it is built", "dim"))
+
+
+def render_verified(found: Sequence[Verified], printer: Printer) -> None:
+    """Each folder with its missing and wrong files."""
+    for each in found:
+        printer.line((each.node, "bold"), f"  {each.folder}")
+        if each.why:
+            printer.line(("✗ ", "red"), each.why, indent=2)
+        elif each.good:
+            read = f"{size(each.hashed)} read in {duration(each.seconds)}" if each.hashed else "unchanged"
+            read += f", hashed {each.hashed_at}" if each.hashed_at else ""
+            what = f"{_origin(each)}: {count(each.files, 'file')}, {size(each.size)}, {read}"
+            printer.line(("✓ ", "green"), what, indent=2)
+        for word, paths in (("missing", each.missing), ("with other content", each.wrong)):
+            if paths:
+                printer.line(("✗ ", "red"), f"{count(len(paths), 'file')} {word}: {names(paths)}", indent=2)
+        if not each.good and not each.why:
+            printer.line((_mended(each), "dim"), indent=4)
+
+
+def _origin(each: Verified) -> str:
+    """What a folder on a node is, or what it is built from."""
+    origin = f"{each.repository}@{each.commit[:12]}"
+    if not each.built:
+        return origin
+    donors = f" with weights of {', '.join(each.donors)}" if each.donors else ""
+    return f"built from {origin} by {', '.join(each.steps)}{donors}"
+
+
+def _mended(each: Verified) -> str:
+    """What an apply does about missing and damaged files."""
+    if not each.built:
+        return "sparkops apply fetches them again, and only them"
+    if "quantize" in each.steps:
+        return "sparkops apply quantises and builds the whole folder again: two runs need not make the same bytes"
+    return f"{_origin(each)}: sparkops apply builds them again, and only them"

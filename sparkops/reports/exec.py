@@ -1,0 +1,27 @@
+"""`sparkops.exec/1`: what a program did on each node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparkops.operate.exec import Execution, exit_status
+from sparkops.reports import schemas
+
+
+def as_json(ends: Mapping[str, Execution]) -> dict[str, Any]:
+    """Each node's exit status and output."""
+    nodes = {node: _node(end) for node, end in ends.items()}
+    return {"schema": schemas.EXEC, "exit_status": exit_status(ends), "nodes": nodes}
+
+
+def _node(end: Execution) -> dict[str, Any]:
+    return {
+        "status": end.status,
+        "timed_out": end.timed_out,
+        "reachable": end.reachable,
+        "why": end.why,
+        "stdout": end.output[1].decode(errors="replace"),
+        "stderr": end.output[2].decode(errors="replace"),
+        "truncated": end.truncated,
+    }

@@ -1,0 +1,137 @@
+"""`sparkops.status/1`, and nodes and services on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparkops.core.events import StepProgress
+from sparkops.operate.status import NodeStatus, RankStatus, Status
+from sparkops.reports import schemas
+from sparkops.reports.formatting import duration, size
+from sparkops.reports.plain_progress import amount
+from sparkops.reports.table import Cell, table
+from sparkops.reports.text import Printer
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """`sparkops.status/1`; documented in docs/formats.md."""
+    return {
+        "schema": schemas.STATUS,
+        "cluster": status.cluster,
+        "time": status.time,
+        "exit_status": status.exit_status,
+        "nodes": [_node_json(node) for node in status.nodes],
+        "services": [
+            {
+                "name": name,
+                "endpoint": status.endpoints.get(name),
+                "serving": all(rank.serving for rank in status.ranks if rank.service == name),
+                "ranks": [_rank_json(rank) for rank in status.ranks if rank.service == name],
+            }
+            for name in dict.fromkeys(rank.service for rank in status.ranks)
+        ],
+    }
+
+
+def _node_json(node: NodeStatus) -> dict[str, Any]:
+    holder = node.holder and {key: node.holder.get(key) for key in ("who", "from", "command", "since")}
+    return {
+        "name": node.name,
+        "reachable": not node.why,
+        "why": node.why,
+        "memory_total_bytes": node.memory_total,
+        "memory_available_bytes": node.memory_available,
+        "gpu": node.gpu,
+        "driver": node.driver,
+        "load": node.load,
+        "booted": node.booted,
+        "jobs": [
+            {"key": job.get("key"), "since": job.get("since"), "progress": job.get("progress")} for job in node.jobs
+        ],
+        "lock": holder,
+    }
+
+
+def _rank_json(rank: RankStatus) -> dict[str, Any]:
+    return {
+        "node": rank.node,
+        "unit": rank.unit,
+        "state": rank.state,
+        "since": rank.since,
+        "phase": rank.phase,
+        "restarts": rank.restarts,
+        "answers": rank.answers,
+        "seconds": rank.seconds,
+        "why": rank.why,
+        "model": rank.model,
+    }
+
+
+def render(found: Status, printer: Printer) -> None:
+    """Nodes and services as two tables."""
+    rows: list[list[Cell] | str] = []
+    for node in found.nodes:
+        rows.append(_node(node, found.time))
+        rows += [f"✗ {node.why}"] if node.why else []
+        rows += [f"job: {_job(job, found.time)}" for job in node.jobs]
+        rows += [f"locked by {_holder(node.holder, found.time)}"] if node.holder is not None else []
+    table(printer, ("NODE", "", "MEMORY FREE", "LOAD", "GPU", "DRIVER", "UP"), rows)
+    if not found.ranks:
+        return
+    printer.line("")
+    rows = []
+    for rank in found.ranks:
+        rows.append(_rank(rank, found))
+        rows += [f"✗ {rank.why}"] if rank.why and rank.answers is not True else []
+        rows += [rank.phase] if rank.phase and not rank.serving and rank.phase not in rank.why else []
+    table(printer, ("SERVICE", "NODE", "STATE", "SINCE", "HEALTH", "RESTARTS", "MODEL", "ENDPOINT"), rows)
+
+
+def _node(node: NodeStatus, now: float) -> list[Cell]:
+    memory = "?"
+    if node.memory_total is not None and node.memory_available is not None:
+        memory = f"{size(node.memory_available)} of {size(node.memory_total)}"
+    if node.why:
+        return [(node.name, "bold"), ("unreachable", "magenta"), "", "", "", "", ""]
+    return [
+        (node.name, "bold"),
+        ("up", "green"),
+        memory,
+        "?" if node.load is None else f"{node.load:.2f}",
+        node.gpu or "none seen",
+        node.driver or "",
+        _ago(node.booted, now),
+    ]
+
+
+def _rank(rank: RankStatus, found: Status) -> list[Cell]:
+    style = {"active": "green", "activating": "yellow", "": "magenta"}.get(rank.state.partition(" ")[0], "red")
+    health: Cell = "not asked"
+    if rank.answers is not None:
+        health = (f"answers in {rank.seconds:.1f} s", "green") if rank.answers else ("no answer", "red")
+    return [
+        (rank.service, "bold"),
+        rank.node,
+        (rank.state or "unknown", style),
+        _ago(rank.since, found.time),
+        health,
+        "?" if rank.restarts is None else (str(rank.restarts), "yellow" if rank.restarts else ""),
+        rank.model,
+        found.endpoints.get(rank.service, ""),
+    ]
+
+
+def _job(job: Mapping[str, Any], now: float) -> str:
+    text = amount(StepProgress.from_mapping("", "", job.get("progress") or {})) or "running"
+    return f"{job.get('key')}: {text} (for {_ago(job.get('since'), now)})"
+
+
+def _holder(holder: Mapping[str, Any], now: float) -> str:
+    if "who" not in holder:
+        return "an unknown process (no holder recorded)"
+    return f"{holder['who']} from {holder.get('from')} for {_ago(holder.get('since'), now)} ({holder.get('command')})"
+
+
+def _ago(since: Any, now: float) -> str:
+    return duration(now - since) if isinstance(since, (int, float)) else ""
