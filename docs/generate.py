@@ -16,6 +16,7 @@ from typing import Any
 
 from bench import report
 from docs.published import points
+from sparkops import resources
 from sparkops.inventory.declarations import Role, find_roles
 from sparkops.inventory.recipes import SCHEMA as RECIPE
 from sparkops.inventory.recipes import SPEED
@@ -24,7 +25,6 @@ from sparkops.lint.rules import rules
 from sparkops.models.engine import versions
 from sparkops.operate.recipes import every, fastest
 from sparkops.reconcile.plan_file import SCHEMA
-from sparkops.resources import BUILT_IN, kind
 from sparkops.resources.resource import Resource
 
 DOCS = Path(__file__).parent
@@ -130,8 +130,8 @@ def kinds_page() -> str:
         "A role's `resources:` are of these kinds: `KIND: NAME` and parameters ([own roles](own-roles.md)). What is "
         "not declared (`null`) is not compared. Where a kind has `content`, `template: FILE` may stand instead.\n",
     ]
-    for name in BUILT_IN:
-        parts += _kind(name, kind(name))
+    for name in resources.names():
+        parts += _kind(name, resources.kind(name))
     return "\n".join(parts)
 
 
@@ -162,11 +162,11 @@ def _described(text: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
     prose: list[str] = []
     for block in text.split("\n\n"):
         entries = re.findall(r"^(\w+(?:, \w+)*): (.*(?:\n    .*)*)", block, re.M)
-        if not any(names.split(", ")[0] in known for names, _ in entries):
+        if not any(words.split(", ")[0] in known for words, _ in entries):
             prose.append(block)
             continue
-        for names, meaning in entries:
-            found |= dict.fromkeys(names.split(", "), _cell(meaning).rstrip("."))
+        for words, meaning in entries:
+            found |= dict.fromkeys(words.split(", "), _cell(meaning).rstrip("."))
     return "\n\n".join(prose), found
 
 

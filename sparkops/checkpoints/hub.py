@@ -12,7 +12,6 @@ import difflib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 from sparkops.checkpoints.indexed import ALONE, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit, parse
+from sparkops.core import atomic
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
 
@@ -189,9 +189,9 @@ class Hub:
         status = getattr(getattr(error, "response", None), "status_code", None)
         with_token = self._token is not None
         lost = isinstance(error, OSError) or type(error).__module__.startswith(_NETWORK)
-        pinned = "-pinned" if is_commit(revision) else ""
+        pinned = is_commit(revision)
         if isinstance(error, errors.OfflineModeIsEnabled):
-            return HubUnreachable.of(f"hub-offline{pinned}", where=where)
+            return HubUnreachable.of("hub-offline-pinned" if pinned else "hub-offline", where=where)
         if isinstance(error, errors.GatedRepoError):
             id = "hub-repository-gated" if with_token else "hub-repository-gated-without-token"
             return HubError.of(id, where=where, page=page)
@@ -202,17 +202,19 @@ class Hub:
         if status == 401 and with_token and "Invalid" in str(error):
             return HubError.of("hub-token-refused", where=where)
         if isinstance(error, errors.RepositoryNotFoundError):
-            return NoRepository.of("hub-repository-missing" + ("" if with_token else "-without-token"), where=where)
+            id = "hub-repository-missing" if with_token else "hub-repository-missing-without-token"
+            return NoRepository.of(id, where=where)
         if isinstance(error, errors.HFValidationError):
             return HubError.of("hub-repository-name-invalid", where=where, repository=repository)
         if status in (401, 403):
             return HubError.of("hub-access-refused", where=where, status=status)
         if status == 429:
-            return HubUnreachable.of(f"hub-rate-limited{pinned}", where=where)
+            return HubUnreachable.of("hub-rate-limited-pinned" if pinned else "hub-rate-limited", where=where)
         if status is not None:
-            return HubUnreachable.of(f"hub-failing{pinned}", where=where, status=status)
+            return HubUnreachable.of("hub-failing-pinned" if pinned else "hub-failing", where=where, status=status)
         if lost:
-            return HubUnreachable.of(f"hub-unreachable{pinned}", where=where, error=type(error).__name__)
+            id = "hub-unreachable-pinned" if pinned else "hub-unreachable"
+            return HubUnreachable.of(id, where=where, error=type(error).__name__)
         return HubError.of("hub-client-failed", where=where, error=type(error).__name__)
 
     def _nearest(self, api: HfApi, repository: str, revision: str) -> str:
@@ -253,6 +255,4 @@ def _write(path: Path, text: str) -> None:
     """Keep it; a cache that can't be written is no reason to fail."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as beside:
-            beside.write(text)
-        Path(beside.name).replace(path)
+        atomic.write(path, text, 0o600)

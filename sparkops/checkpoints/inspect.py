@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from sparkops.checkpoints.hub import Hub
 from sparkops.checkpoints.manifest import Manifest
 from sparkops.core.errors import SparkopsError
+from sparkops.core.wording import words
 from sparkops.safetensors.header import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
 from sparkops.safetensors.parts import ORDER, missing_mtp, part_of, read_share
 
@@ -66,14 +67,11 @@ class FolderSource:
         try:
             found = [path for path in self.folder.rglob("*") if not path.name.startswith(".")]
         except OSError as error:
-            raise InspectError(f"the folder can't be read: {error.strerror}", where=self.name) from None
+            raise InspectError.of("folder-unreadable", where=self.name, why=str(error.strerror)) from None
         dangling = next((path for path in found if path.is_symlink() and not path.exists()), None)
         if dangling is not None:
-            raise InspectError(
-                f"{dangling.relative_to(self.folder)} is a link to {dangling.readlink()}, which is not there",
-                where=self.name,
-                hint="the folder was copied without the hub client's blobs: fetch the file again",
-            )
+            link, target = str(dangling.relative_to(self.folder)), str(dangling.readlink())
+            raise InspectError.of("checkpoint-link-dangling", where=self.name, link=link, target=target)
         return {str(path.relative_to(self.folder)): path.stat().st_size for path in found if path.is_file()}
 
     def read(self, path: str, start: int, count: int) -> bytes:
@@ -113,11 +111,17 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a checkpoint: in which file ("" for the whole), what, and the way out."""
+    """What is wrong with a checkpoint: in which file ("" for the whole), what (an id and arguments), the way out."""
 
     file: str
+    id: str
     text: str
-    hint: str = ""
+    hint: str
+
+    @classmethod
+    def of(cls, id: str, file: str, /, **args: object) -> Fault:
+        """The fault of an id of `knowledge/errors/`."""
+        return cls(file, id, *words(id, args, "command"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +148,7 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
     sizes = source.sizes()
     shards = sorted(path for path in sizes if path.endswith(".safetensors"))
     if not shards:
-        raise InspectError(
-            "there is no .safetensors file in it", where=source.name, hint="name the folder that holds the shards"
-        )
+        raise InspectError.of("no-safetensors-file", where=source.name)
     with ThreadPoolExecutor(readers) as pool:
         heads = dict(zip(shards, pool.map(lambda path: _head(source, path, sizes[path]), shards), strict=True))
     faults = [head for head in heads.values() if isinstance(head, Fault)]
@@ -185,12 +187,10 @@ def _head(source: Source, path: str, size: int) -> Header | Fault:
         with _ONE_BY_ONE:
             header = parse_header(text)
     except Broken as error:
-        return Fault(path, f"{error}", "fetch this file again")
+        return Fault.of("safetensors-file-broken", path, why=str(error))
     if header.file_size != size:
-        verb = "is cut off" if size < header.file_size else "is too long"
-        return Fault(
-            path, f"it {verb}: {size} bytes where its header needs {header.file_size}", "fetch this file again"
-        )
+        id = "safetensors-file-cut-off" if size < header.file_size else "safetensors-file-too-long"
+        return Fault.of(id, path, size=size, needed=header.file_size)
     return header
 
 
@@ -203,13 +203,7 @@ def _duplicates(heads: Mapping[str, Header]) -> list[Fault]:
     if not double:
         return []
     files = sorted({path for paths in double.values() for path in paths})
-    return [
-        Fault(
-            files[-1],
-            f"{_some(double)} stand in several files ({', '.join(files[:NAMED])})",
-            "the loaders differ in which one they take: keep the file that the index names",
-        )
-    ]
+    return [Fault.of("tensors-duplicated", files[-1], tensors=_some(double), files=", ".join(files[:NAMED]))]
 
 
 def _weight_map(index: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -229,10 +223,10 @@ def _index_faults(
     name = INDEX
     if index is None:
         several = len(heads) + len(broken) > 1
-        return [Fault(name, "there are several shards and no index", "fetch the index")] if several else []
+        return [Fault.of("shards-without-index", name)] if several else []
     weight_map = _weight_map(index)
     if weight_map is None:
-        return [Fault(name, "it has no weight_map", "fetch the index again")] if index else []
+        return [Fault.of("index-without-weight-map", name)] if index else []
     faults: list[Fault] = []
     held = {each.name: path for path, head in heads.items() for each in head.tensors}
     named = {tensor: str(path) for tensor, path in weight_map.items()}
@@ -240,17 +234,16 @@ def _index_faults(
     lost = {*files, *broken}
     absent = [tensor for tensor, path in named.items() if path not in lost and _lacks(heads, path, tensor)]
     if files:
-        faults.append(Fault(name, f"it names files that are not there: {', '.join(files[:NAMED])}", "fetch them"))
+        faults.append(Fault.of("index-files-missing", name, files=", ".join(files[:NAMED])))
     if absent:
-        faults.append(Fault(name, f"it names tensors that their files do not hold: {_some(absent)}", "build it anew"))
+        faults.append(Fault.of("index-tensors-missing", name, tensors=_some(absent)))
     unnamed = [tensor for tensor in held if tensor not in weight_map]
     if unnamed:
-        hint = "engines load all of every listed file; write the entries, or take the tensors out"
-        faults.append(Fault(name, f"it does not name tensors that are there: {_some(unnamed)}", hint))
+        faults.append(Fault.of("index-incomplete", name, tensors=_some(unnamed)))
     total = (index.get("metadata") or {}).get("total_size")
     size = sum(each.size for head in heads.values() for each in head.tensors)
     if isinstance(total, int) and total != size and not (broken or files or absent or unnamed):
-        faults.append(Fault(name, f"its total_size is {total}, the tensors have {size} bytes", "write it anew"))
+        faults.append(Fault.of("index-total-size-wrong", name, total=total, size=size))
     return faults
 
 
@@ -264,11 +257,8 @@ def _mtp_faults(names: list[str], text_config: Mapping[str, Any]) -> list[Fault]
     if not missing:
         return []
     if not any(part_of(name) == "mtp" for name in names):
-        layers = text_config["mtp_num_hidden_layers"]
-        promised = "an MTP layer" if layers == 1 else f"{layers} MTP layers"
-        text = f"config.json promises {promised}, of which no tensor is there"
-        return [Fault("", text, "serve it without MTP speculation, or graft the weights")]
-    return [Fault("", f"the MTP weights are incomplete, without {_some(missing)}", "graft them whole")]
+        return [Fault.of("mtp-weights-missing", "", layers=text_config["mtp_num_hidden_layers"])]
+    return [Fault.of("mtp-weights-incomplete", "", tensors=_some(missing))]
 
 
 def _some(names: Any) -> str:
@@ -280,18 +270,18 @@ def _some(names: Any) -> str:
 def _json(source: Source, sizes: Mapping[str, int], name: str, faults: list[Fault]) -> dict[str, Any]:
     """A JSON file of the checkpoint; {} with a fault where it is lacking or is none."""
     if name not in sizes:
-        faults.append(Fault(name, "it is not there", "fetch it"))
+        faults.append(Fault.of("json-file-missing", name))
         return {}
     if sizes[name] > SMALL:
-        faults.append(Fault(name, f"it has {sizes[name]} bytes, more than the {SMALL} that are read"))
+        faults.append(Fault.of("json-file-too-large", name, size=sizes[name], limit=SMALL))
         return {}
     try:
         value = json.loads(source.read(name, 0, SMALL))
     except (ValueError, RecursionError):
-        faults.append(Fault(name, "it is no JSON", "fetch it again"))
+        faults.append(Fault.of("json-file-broken", name, why="not JSON"))
         return {}
     if not isinstance(value, dict):
-        faults.append(Fault(name, "it is no JSON object", "fetch it again"))
+        faults.append(Fault.of("json-file-broken", name, why="not a JSON object"))
         return {}
     return value
 

@@ -13,7 +13,7 @@ from sparkops.cli.printing import listener_for, printer_for
 from sparkops.cli.prompts import confirm, is_terminal
 from sparkops.operate.adopt import KIND, find, pick, take
 from sparkops.operate.connect import reach
-from sparkops.reports.adopt import render, render_outcome
+from sparkops.reports.adopt import as_json, render, render_outcome
 
 
 @click.command(
@@ -71,7 +71,7 @@ def command(
         if agreed:
             found = take(made.inventory, declared, found, made.connections, reason=common.reason, listener=listener)
     if not as_text:
-        click.echo(json.dumps(found.as_json(), indent=1))
+        click.echo(json.dumps(as_json(found), indent=1))
         return found.exit_status
     render_outcome(found, printer, common.inventory)
     if not found.taken and not found.empty and not is_terminal():

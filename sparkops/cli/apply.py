@@ -37,7 +37,7 @@ Examples:
   sparkops apply inventory.yml --limit spark-01 --role driver
   sparkops apply inventory.yml --replace "unit qwen.service @spark-01" -m "hung after the driver update"
   sparkops apply inventory.yml --prune            also removes what is no longer declared
-  sparkops apply inventory.yml --plan plan.json   exactly what `plan -o plan.json` kept, unasked, or nothing""",
+  sparkops apply inventory.yml --plan plan.json   exactly what `plan -o plan.json` saved, or nothing""",
 )
 @options.inventory_argument
 @options.selection
@@ -49,7 +49,7 @@ Examples:
     "--plan",
     "plan",
     type=click.Path(path_type=Path),
-    help="Carry out a kept plan without a question; refused where anything in it no longer holds",
+    help="Apply a saved plan without a question; refused if anything in it no longer holds",
 )
 @click.option(
     "--replace",
@@ -57,7 +57,7 @@ Examples:
     metavar="ID",
     help="Do this again though it is as declared: rewrite a file, restart a unit, pull an image, verify a checkpoint",
 )
-@click.option("--locked", is_flag=True, help="Refuse where the lock file lacks something, instead of adding it")
+@click.option("--locked", is_flag=True, help="Refuse if the lock file lacks an entry, instead of adding it")
 @options.reason
 @options.common
 def command(
@@ -124,7 +124,7 @@ def _load(
         return None, *load(common.inventory, common.extra, common.limit, common.roles, lock)
     if common.limit or common.roles:
         raise click.UsageError("--limit and --role cannot be used with --plan, which has its own")
-    saved = plans.take(plan)
+    saved = plans.load(plan)
     loaded, compiled, secrets = load(
         common.inventory, common.extra, saved.limit, saved.roles, "whole" if locked else "as-is"
     )

@@ -16,7 +16,7 @@ from sparkops.operate.connect import reach
 from sparkops.operate.gc import KIND, KINDS, look, remove
 from sparkops.reconcile.history import KIND as HISTORY
 from sparkops.reports.formatting import count, size
-from sparkops.reports.gc import render, render_outcome
+from sparkops.reports.gc import as_json, render, render_outcome
 
 
 @click.command(
@@ -60,7 +60,7 @@ def command(common: CommonOptions, images: bool, checkpoints: bool, foreign: boo
         if found.going and (yes or (as_text and confirm(question, yes))):
             found = remove(fleet, made.inventory, found, reason=common.reason, listener=lines())
     if not as_text:
-        click.echo(json.dumps(found.as_json(), indent=1))
+        click.echo(json.dumps(as_json(found), indent=1))
         return found.exit_status
     render_outcome(found, printer)
     if found.going and not found.outcomes and not is_terminal():

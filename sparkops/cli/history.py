@@ -21,7 +21,7 @@ from sparkops.reports.history import render
     epilog="""\b
 Examples:
   sparkops history
-  sparkops history spark-01 -n 5 -v        with what was changed
+  sparkops history spark-01 -n 5 -v        with the steps
   sparkops history --format json""",
 )
 @options.nodes

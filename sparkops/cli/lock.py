@@ -30,7 +30,7 @@ def command(inventory: Path) -> int:
     """
     loaded = load(inventory)
     renewed = renew(loaded, Secrets())
-    if renewed.changes or not loaded.lock.kept:
+    if renewed.changes or not loaded.lock.on_disk:
         write_lock(loaded.path, renewed.lock)
     for each in renewed.changes:
         sign = "+" if each.before is None else "-" if each.after is None else "~"

@@ -29,14 +29,14 @@ Examples:
   sparkops plan inventory.yml
   sparkops plan inventory.yml --limit spark-02
   sparkops plan inventory.yml --format json          the report, for a program
-  sparkops plan inventory.yml -o plan.json           kept, to be carried out as it is:
+  sparkops plan inventory.yml -o plan.json           saved, to be applied as it is:
   sparkops apply inventory.yml --plan plan.json""",
 )
 @options.inventory_argument
 @options.selection
 @options.jobs
 @click.option(
-    "-o", "--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep the plan in a file, for `apply --plan`"
+    "-o", "--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the plan to a file, for `apply --plan`"
 )
 @options.form
 @options.common
@@ -50,7 +50,7 @@ def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
     report, loaded, compiled = _run("plan", common)
     emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
     if save is not None:
-        plans.keep(save, report.plan, loaded, compiled, extra=common.extra, limit=common.limit, roles=common.roles)
+        plans.save(save, report.plan, loaded, compiled, extra=common.extra, limit=common.limit, roles=common.roles)
         again = [word for key, value in common.extra for word in ("-e", f"{key}={value}")]
         command = shlex.join(["sparkops", "apply", str(common.inventory), "--plan", str(save), *again])
         print(f"saved in {save}; to apply it: {command}", file=sys.stderr)

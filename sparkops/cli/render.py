@@ -27,7 +27,7 @@ Examples:
 @options.only_form
 @options.extra
 def command(node: str, service: str | None, inventory: Path, form: str, extra: tuple[tuple[str, str], ...]) -> None:
-    """Print what would stand on a node, or what belongs to one service on it. Secrets show as ***."""
+    """Print what a node would have, or what belongs to one service on it. Secrets show as ***."""
     texts = list(render(load(inventory, extra=extra), node, service))
     if form == "json":
         click.echo(

@@ -39,7 +39,7 @@ def serve_line(function: Callable[..., Any]) -> Callable[..., Any]:
 def _invocation(serve: str | None, engine: str | None, gpus: int, env: dict[str, str]) -> Invocation | None:
     if serve is None:
         if engine or env:
-            raise click.UsageError("--engine and --env go with --serve; an inventory says them itself")
+            raise click.UsageError("--engine and --env go with --serve; an inventory sets them itself")
         return None
     if engine is None:
         raise click.UsageError("--serve needs --engine VERSION, like --engine 0.26.0")

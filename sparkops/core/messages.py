@@ -6,14 +6,14 @@ Standard library only: nodes run this module.
 """
 
 import errno
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypedDict
 
 ErrorType = Literal["failed", "stale", "busy", "cancelled", "gone", "unknown", "address", "os", "defect"]
 """How the reader has to take an error. `stale`: compared values moved; `busy`: a lock or job of somebody else; `gone`:
 the reader itself left; `address`: another address may work; `os`: a system call; `defect`: a fault of sparkops."""
 
-UNKNOWN = "$unknown"
+UNKNOWN: Final = "$unknown"
 """The one key of the mapping as which an unknown value travels."""
 
 
@@ -35,6 +35,96 @@ class Progress(TypedDict, total=False):
     done: float | None
     total: float | None
     unit: str
+
+
+State = Mapping[str, Any] | None
+"""What there is of a thing: a flat mapping of plain values; None is absence."""
+
+Observation = TypedDict("Observation", {"found": State, "$unknown": str}, total=False)
+"""One of the two: what was found, or why it could not be found out."""
+
+
+class ObserveRequest(TypedDict):
+    """`asks` are `(id, kind, ask)`; what has not answered within `limit` seconds is unknown."""
+
+    asks: Sequence[tuple[str, str, Mapping[str, Any]]]
+    limit: float
+
+
+class ObserveAnswer(TypedDict):
+    """Observations by id; `machine` is the same for two names of one machine, "" where it can't be told.
+
+    `clock` (seconds since the epoch) and `monotonic` are the node's.
+    """
+
+    answers: Mapping[str, Observation]
+    machine: str
+    clock: float
+    monotonic: float
+
+
+class Claim(TypedDict):
+    """Under which claim a thing is acted on: `kept` goes into the record of `cluster` below `state_dir`.
+
+    What is `pruned` is refused where it is no longer what was put there.
+    """
+
+    state_dir: str
+    cluster: str
+    kind: str
+    name: str
+    kept: Mapping[str, Any]
+    pruned: bool
+
+
+class _ConvergeRequest(TypedDict):
+    kind: str
+    id: str
+    ask: Mapping[str, Any]
+    before: State
+    want: State
+    action: str
+    act: Mapping[str, Any]
+    volatile: Sequence[str]
+
+
+class ConvergeRequest(_ConvergeRequest, total=False):
+    """Bring a thing from `before` to `want`. `ask` and `act` are its kind's; `volatile` keys of `before` may differ."""
+
+    claim: Claim
+
+
+class ConvergeAnswer(Observation, total=False):
+    """What is there afterwards; `changed` where nothing was done, since these keys are no longer as in `before`."""
+
+    changed: Sequence[str]
+
+
+class ClaimsRequest(TypedDict):
+    """Which claims are looked at: of what is not `declared` ("KIND NAME") with `strays`, of the rest with `whole`."""
+
+    state_dir: str
+    cluster: str
+    declared: Sequence[str]
+    strays: bool
+    whole: bool
+
+
+class ClaimsNote(TypedDict):
+    """What is to be claimed, by key, and what no longer."""
+
+    state_dir: str
+    cluster: str
+    claims: Mapping[str, Mapping[str, Any]]
+    drop: Sequence[str]
+
+
+class ClaimsAnswer(TypedDict):
+    """`strays` are entries with what is there `now`; `foreign` maps keys to clusters and whether they share."""
+
+    strays: Mapping[str, Mapping[str, Any]]
+    foreign: Mapping[str, Mapping[str, bool]]
+    claims: Mapping[str, Mapping[str, Any]]
 
 
 class Unknown(Exception):

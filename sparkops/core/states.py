@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sparkops.core.messages import UNKNOWN
+from sparkops.core.messages import UNKNOWN, State
+
+__all__ = ["Facts", "FromFact", "Observed", "Pending", "State", "Unknown", "lookup", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class FromFact:
         return f"(fact {self.path})"
 
 
-State: TypeAlias = "Mapping[str, Any] | None"
 Observed: TypeAlias = "Mapping[str, Any] | Unknown | None"
+Facts: TypeAlias = "Mapping[str, Any] | Unknown"
 
 
 def lookup(facts: Mapping[str, Any] | Unknown, path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Making a recipe of another project's: what a file is, is told by its content; what can't be carried over, is said.
+"""Making a recipe of another project's: the content tells the format; what cannot be carried over is reported.
 
 Formats: recipes of sparkrun and its registries, eugr's, those of vllm-project/recipes, a compose file, and a plain
 `vllm serve` or `docker run` line. Their shapes were read in those projects' public files in 2026. A recipe made here
@@ -42,18 +42,20 @@ def convert(content: str, name: str, choice: Choice) -> Imported:
     return made
 
 
-def _format(told: Mapping[str, Any], name: str) -> ModuleType:
+def _format(content: Mapping[str, Any], name: str) -> ModuleType:
     """The module that reads a file with these keys."""
-    if isinstance(told.get("variables"), Mapping):
+    if isinstance(content.get("variables"), Mapping):
         raise InventoryError(
             "this is a recipe of sparkops already", where=name, hint="put it into recipes/ beside the inventory"
         )
-    if isinstance(told.get("services"), Mapping):
+    if isinstance(content.get("services"), Mapping):
         return compose
-    if "meta" in told and isinstance(told.get("model"), Mapping):
+    if "meta" in content and isinstance(content.get("model"), Mapping):
         return vllm_recipes
-    if isinstance(told.get("command"), str) or ("model" in told and ("container" in told or "runtime" in told)):
+    if isinstance(content.get("command"), str) or (
+        "model" in content and ("container" in content or "runtime" in content)
+    ):
         return templates
     raise InventoryError(
-        f"no known format fits; its keys are {', '.join(told) or 'none'}", where=name, hint=f"it should be {FORMATS}"
+        f"no known format fits; its keys are {', '.join(content) or 'none'}", where=name, hint=f"it should be {FORMATS}"
     )

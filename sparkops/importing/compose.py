@@ -59,10 +59,10 @@ SHAPE: Mapping[str, Any] = {
 """What is read of such a file, as a JSON Schema."""
 
 
-def read(told: Mapping[str, Any], name: str, choice: Choice) -> Draft:
+def read(content: Mapping[str, Any], name: str, choice: Choice) -> Draft:
     """The recipe in a compose file. Raises InventoryError where it is not clear which service is meant."""
     draft = Draft(name, "a compose file", choice)
-    service = _chosen(draft, told["services"])
+    service = _chosen(draft, content["services"])
     draft.image = service.get("image")
     if "build" in service:
         draft.need("build", "sparkops builds by the role image: base, packages, patches, run")
@@ -77,7 +77,7 @@ def read(told: Mapping[str, Any], name: str, choice: Choice) -> Draft:
         draft, None if entrypoint is None else draft.words(entrypoint), draft.words(service.get("command"))
     )
     containers.take_ports(draft, [_port(each) for each in service.get("ports") or ()])
-    for key in told:
+    for key in content:
         if key not in ("services", "version", "name", "volumes") and not key.startswith("x-"):
             draft.leave(key, "a recipe is one service; the fabric and the nodes are the inventory's")
     return draft
@@ -120,12 +120,12 @@ def _filled(value: Any) -> Any:
     return value
 
 
-def _pairs(told: Any) -> Iterator[tuple[str, Any]]:
+def _pairs(content: Any) -> Iterator[tuple[str, Any]]:
     """Environment as a mapping or a list; a name alone is taken from the caller's own."""
-    if isinstance(told, Mapping):
-        for key, value in told.items():
+    if isinstance(content, Mapping):
+        for key, value in content.items():
             yield key, f"${{{key}}}" if value is None else value
-    for each in told if isinstance(told, list) else ():
+    for each in content if isinstance(content, list) else ():
         name, sign, value = str(each).partition("=")
         yield name, value if sign else f"${{{name}}}"
 
@@ -162,7 +162,7 @@ def _deploy(draft: Draft, deploy: Mapping[str, Any]) -> None:
         containers.take_size_or_leave(draft, "mem_limit", resources["limits"]["memory"])
     for key in deploy:
         if key != "resources":
-            draft.leave(f"deploy.{key}", "the inventory says on which nodes a service is")
+            draft.leave(f"deploy.{key}", "the inventory sets the nodes of a service")
 
 
 def _leave(draft: Draft, key: str, value: Any) -> None:

@@ -51,7 +51,7 @@ def take_size_or_leave(draft: Draft, key: str, value: Any) -> None:
     if flag in ("shm-size", "memory", "mem-limit"):
         amount = gib(value)
         if amount is None:
-            draft.leave(f"{key} {value}", "it is no size")
+            draft.leave(f"{key} {value}", "it is not a size")
         else:
             draft.limits["shm_size_gib" if flag == "shm-size" else "memory_gib"] = amount
     elif flag == "ipc" and value in IPC:
@@ -78,7 +78,7 @@ def take_volume(draft: Draft, text: str) -> None:
             draft.note(f"files in {source} are adopted; the engine gets the checkpoint, not the cache")
         elif re.fullmatch(r"(?:~|\$HOME|\$\{HOME\})/\.cache/huggingface/?", source) is None:
             draft.leave(
-                f"volume {text}", "sparkops brings the checkpoint itself; name the cache's path in checkpoint.adopt"
+                f"volume {text}", "sparkops fetches the checkpoint itself; name the cache's path in checkpoint.adopt"
             )
     elif re.search(r"/\.?(?:cache/vllm|vllm_cache|triton|cache/flashinfer|flashinfer|torchinductor)/?$", target):
         draft.leave(f"volume {text}", "sparkops keeps compiled kernels itself (container.cache)")
@@ -130,7 +130,7 @@ def take_ulimit(draft: Draft, name: str, value: Any) -> None:
     if re.fullmatch(r"-?\d+", str(value)):
         draft.limits.setdefault("ulimits", {})[name] = int(value)
     else:
-        draft.leave(f"ulimit {name}={value}", "it is no number")
+        draft.leave(f"ulimit {name}={value}", "it is not a number")
 
 
 def take_device(draft: Draft, text: str) -> None:

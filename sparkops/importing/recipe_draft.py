@@ -23,7 +23,7 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGIN
 KEPT_BY_US: Mapping[str, str] = {
     **dict.fromkeys(
         ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_HUB_ENABLE_HF_TRANSFER"),
-        "sparkops brings the checkpoint itself and mounts it",
+        "sparkops fetches the checkpoint itself and mounts it",
     ),
     **dict.fromkeys(
         ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "FLASHINFER_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"),
@@ -107,7 +107,7 @@ class Draft:
             raise self.fault(f"`{shortened([value])}` can't be read: {error}", "close its quotes") from None
 
     @property
-    def told_engine(self) -> str | None:
+    def named_engine(self) -> str | None:
         """The engine's version, as the user or the image's name says it."""
         if self.choice.engine:
             return self.choice.engine
@@ -115,8 +115,8 @@ class Draft:
 
     @property
     def engine(self) -> str:
-        """The version by whose words the arguments are read: the told one, else the newest known."""
-        return self.told_engine or versions()[-1]
+        """The version by whose words the arguments are read: the named one, else the newest known."""
+        return self.named_engine or versions()[-1]
 
     @property
     def official(self) -> bool:
@@ -172,23 +172,23 @@ class Draft:
         nodes = self._settle_nodes()
         if self.repository and "served-model-name" not in self.serve:
             self.serve["served-model-name"] = self.repository  # else it would be the path where it is mounted
-        told: dict[str, Any] = {"summary": self.summary or f"{self.repository or self.path}, read from {self.form}"}
-        if self.told_engine:
-            told["engine"] = self.engine
-        told |= {"nodes": nodes} if nodes > 1 else {}
-        told["variables"] = self._variables()
-        told |= {"needs": self.needs} if self.needs else {}
-        told["unverified"] = ["the whole recipe: it was imported, and not run"]
-        told["sources"] = [f"{self.form}: {self.where}"]
-        text = yaml.dump(told, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+        content: dict[str, Any] = {"summary": self.summary or f"{self.repository or self.path}, read from {self.form}"}
+        if self.named_engine:
+            content["engine"] = self.engine
+        content |= {"nodes": nodes} if nodes > 1 else {}
+        content["variables"] = self._variables()
+        content |= {"needs": self.needs} if self.needs else {}
+        content["unverified"] = ["the whole recipe: it was imported, and not run"]
+        content["sources"] = [f"{self.form}: {self.where}"]
+        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
         return Imported(text, tuple(self.left), tuple(self.notes))
 
     def _settle_image(self) -> None:
         if self.image is None:
             self.image = f"{OFFICIAL}:v{self.engine}"
             self.service.setdefault("command", [])
-            self.note(f"no image is told; {self.image} is taken")
-        elif self.told_engine is None:
+            self.note(f"no image is named; using {self.image}")
+        elif self.named_engine is None:
             self.note(
                 f"the image {self.image} does not tell its vLLM; arguments were read as {self.engine}'s (--engine)"
             )
@@ -223,7 +223,7 @@ class Draft:
         for name in ("container", "environment", "serve", "limits"):
             service |= {name: getattr(self, name)} if getattr(self, name) else {}
         if self.path and not self.repository:
-            self.note(f"the model is used as it lies at {self.path}; sparkops neither brings nor proves it")
+            self.note(f"the model is used as it lies at {self.path}; sparkops neither fetches nor verifies it")
         return {"image": {"pull": self.image}, **({"checkpoint": checkpoint} if checkpoint else {}), "service": service}
 
 

@@ -16,8 +16,8 @@ DERIVED: Mapping[str, str] = {
         ("nnodes", "node-rank", "master-addr", "headless"), "it follows from the service's nodes and their order"
     ),
     "master-port": "ranks meet at the engine's own port, 29501",
-    "download-dir": "sparkops brings the checkpoint itself and mounts it",
-    "hf-token": "checkpoint.token brings it, read from HF_TOKEN of your environment",
+    "download-dir": "sparkops fetches the checkpoint itself and mounts it",
+    "hf-token": "checkpoint.token provides it, read from HF_TOKEN of your environment",
 }
 
 

@@ -41,28 +41,28 @@ ROUNDS = 5
 """How deep defaults may name each other."""
 
 
-def read(told: Mapping[str, Any], name: str, choice: Choice) -> Draft:
+def read(content: Mapping[str, Any], name: str, choice: Choice) -> Draft:
     """The recipe in such a file. Raises InventoryError for one of another engine."""
-    old = "runtime" not in told and str(told.get("recipe_version", "1")) == "1"
+    old = "runtime" not in content and str(content.get("recipe_version", "1")) == "1"
     draft = Draft(name, "a recipe of eugr" if old else "a recipe of sparkrun", choice)
-    runtime, command = str(told.get("runtime") or "vllm"), str(told.get("command") or "")
+    runtime, command = str(content.get("runtime") or "vllm"), str(content.get("command") or "")
     if "vllm" not in runtime or (command and not re.search(r"\bvllm\s+serve\b|vllm\.entrypoints", command)):
         raise draft.fault(
             f"it serves with {runtime if 'vllm' not in runtime else 'another engine'}", "sparkops serves by vLLM"
         )
-    draft.image, draft.revision = told.get("container"), told.get("model_revision")
-    _summary(draft, told)
-    _words(draft, told, command)
-    if told.get("model") and not draft.repository:
-        draft.take_model(str(told["model"]))
-    for key, value in (told.get("env") or {}).items():
+    draft.image, draft.revision = content.get("container"), content.get("model_revision")
+    _summary(draft, content)
+    _words(draft, content, command)
+    if content.get("model") and not draft.repository:
+        draft.take_model(str(content["model"]))
+    for key, value in (content.get("env") or {}).items():
         draft.take_environment(key, value)
-    _rest(draft, told)
+    _rest(draft, content)
     return draft
 
 
-def _words(draft: Draft, told: Mapping[str, Any], command: str) -> None:
-    defaults: dict[str, Any] = dict(told.get("defaults") or {})
+def _words(draft: Draft, content: Mapping[str, Any], command: str) -> None:
+    defaults: dict[str, Any] = dict(content.get("defaults") or {})
     if draft.official:
         draft.service["command"] = []
     else:
@@ -70,9 +70,9 @@ def _words(draft: Draft, told: Mapping[str, Any], command: str) -> None:
     if not command:
         flags = {RENAMED.get(key, key.replace("_", "-")): value for key, value in defaults.items()}
         _switches(draft, flags)
-        serving.take_arguments(draft, serve_argv([], str(told.get("model") or ""), flags))
+        serving.take_arguments(draft, serve_argv([], str(content.get("model") or ""), flags))
         return
-    filled, used = _fill(command, {"model": told.get("model"), **defaults})
+    filled, used = _fill(command, {"model": content.get("model"), **defaults})
     for key in defaults:
         if key not in used:
             draft.leave(f"defaults.{key}", "its command does not use it")
@@ -83,7 +83,7 @@ def _switches(draft: Draft, flags: dict[str, Any]) -> None:
     """Without a command a false value means that the flag is not written."""
     for key in [key for key, value in flags.items() if value is False]:
         del flags[key]
-        draft.leave(f"defaults.{key}: false", "the flag is not written, so the engine's default stands")
+        draft.leave(f"defaults.{key}: false", "the flag is not written, so the engine's default applies")
 
 
 def _fill(command: str, values: Mapping[str, Any]) -> tuple[str, set[str]]:
@@ -104,29 +104,29 @@ def _fill(command: str, values: Mapping[str, Any]) -> tuple[str, set[str]]:
     return text.replace("\0", "{").replace("\1", "}"), used
 
 
-def _summary(draft: Draft, told: Mapping[str, Any]) -> None:
-    metadata = told.get("metadata") or {}
-    summary = metadata.get("description") or told.get("description") or told.get("name") or ""
+def _summary(draft: Draft, content: Mapping[str, Any]) -> None:
+    metadata = content.get("metadata") or {}
+    summary = metadata.get("description") or content.get("description") or content.get("name") or ""
     draft.summary = " ".join(str(summary).split())
     others = [key for key in metadata if key != "description"]
     if others:
         draft.leave(f"metadata ({', '.join(others)})", "sparkops reads a model's geometry from its own configuration")
 
 
-def _rest(draft: Draft, told: Mapping[str, Any]) -> None:
-    for mod in told.get("mods") or ():
+def _rest(draft: Draft, content: Mapping[str, Any]) -> None:
+    for mod in content.get("mods") or ():
         draft.need(
             f"mod {mod}", "it changes the running container; in sparkops that is image.build: patches, files, run"
         )
-    if told.get("build_args"):
-        arguments = " ".join(map(str, told["build_args"]))
+    if content.get("build_args"):
+        arguments = " ".join(map(str, content["build_args"]))
         draft.need(f"build_args {arguments}", "they are for eugr's builder; name an image that was built so")
-    for key in told:
+    for key in content:
         if key not in READ:
             draft.leave(key, "sparkops' recipes have no such key")
     sizes = [draft.serve.get(f"{each}-parallel-size", 1) for each in ("tensor", "pipeline")]
     nodes = sizes[0] * sizes[1] if all(isinstance(each, int) for each in sizes) else 1
-    least, most = _bounds(told)
+    least, most = _bounds(content)
     if not least <= nodes <= (most or nodes):
         span = f"{least}" if least == most else f"at least {least}" if not most else f"{least} to {most}"
         draft.note(
@@ -134,7 +134,7 @@ def _rest(draft: Draft, told: Mapping[str, Any]) -> None:
         )
 
 
-def _bounds(told: Mapping[str, Any]) -> tuple[int, int | None]:
-    least = told.get("min_nodes") or (2 if told.get("cluster_only") or told.get("mode") == "cluster" else 1)
-    most = told.get("max_nodes") or (1 if told.get("solo_only") or told.get("mode") == "solo" else None)
+def _bounds(content: Mapping[str, Any]) -> tuple[int, int | None]:
+    least = content.get("min_nodes") or (2 if content.get("cluster_only") or content.get("mode") == "cluster" else 1)
+    most = content.get("max_nodes") or (1 if content.get("solo_only") or content.get("mode") == "solo" else None)
     return int(least), None if most is None else int(most)

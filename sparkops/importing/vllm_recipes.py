@@ -49,12 +49,12 @@ SHAPE: Mapping[str, Any] = {
 """What is read of such a file, as a JSON Schema."""
 
 
-def read(told: Mapping[str, Any], name: str, choice: Choice) -> Draft:
+def read(content: Mapping[str, Any], name: str, choice: Choice) -> Draft:
     """The recipe for a Spark in such a file. Raises InventoryError for a variant that it lacks."""
     draft = Draft(name, "a recipe of vllm-project/recipes", choice)
-    model, key = told["model"], _variant(draft, told.get("variants") or {})
-    variant: Mapping[str, Any] = (told.get("variants") or {}).get(key) or {}
-    parts = [model, *_features(draft, told, key), variant, *_overrides(told), *_overrides(variant)]
+    model, key = content["model"], _variant(draft, content.get("variants") or {})
+    variant: Mapping[str, Any] = (content.get("variants") or {}).get(key) or {}
+    parts = [model, *_features(draft, content, key), variant, *_overrides(content), *_overrides(variant)]
     draft.image = next((image for part in reversed(parts) if (image := _image(part))), None)
     least = variant.get("min_vllm_version") or model.get("min_vllm_version")
     if draft.image is None:
@@ -67,9 +67,9 @@ def read(told: Mapping[str, Any], name: str, choice: Choice) -> Draft:
             draft.take_environment(name_, value)
     if isinstance(variant.get("tp"), int) and variant["tp"] > 1:
         draft.serve.setdefault("tensor-parallel-size", variant["tp"])
-    meta = told["meta"]
+    meta = content["meta"]
     draft.summary = f"{meta.get('title', draft.repository)}{'' if key in ('', 'default') else f' ({key})'}"
-    _rest(draft, told)
+    _rest(draft, content)
     return draft
 
 
@@ -102,13 +102,13 @@ def _id(draft: Draft, model: Mapping[str, Any], variant: Mapping[str, Any]) -> s
     return str(found)
 
 
-def _features(draft: Draft, told: Mapping[str, Any], variant: str) -> Iterator[Mapping[str, Any]]:
+def _features(draft: Draft, content: Mapping[str, Any], variant: str) -> Iterator[Mapping[str, Any]]:
     """The features that are on without being asked for, each in its mode for this variant."""
-    optional = told.get("opt_in_features") or ()
-    for name, feature in (told.get("features") or {}).items():
+    optional = content.get("opt_in_features") or ()
+    for name, feature in (content.get("features") or {}).items():
         if name in optional:
             draft.leave(f"feature {name}", "it is opt-in; add its arguments to serve")
-        elif name in ("text_only", "encoder_parallel") and _excludes(told, name):
+        elif name in ("text_only", "encoder_parallel") and _excludes(content, name):
             draft.leave(f"feature {name}", "it excludes another; add its arguments to serve")
         elif feature.get("modes"):
             modes = {key: each for key, each in feature["modes"].items() if variant in each.get("variants", [variant])}
@@ -121,8 +121,8 @@ def _features(draft: Draft, told: Mapping[str, Any], variant: str) -> Iterator[M
             yield from (feature, *_overrides(feature))
 
 
-def _excludes(told: Mapping[str, Any], name: str) -> bool:
-    return "mutually exclusive" in str((told.get("features") or {})[name].get("description", "")).lower()
+def _excludes(content: Mapping[str, Any], name: str) -> bool:
+    return "mutually exclusive" in str((content.get("features") or {})[name].get("description", "")).lower()
 
 
 def _overrides(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -136,16 +136,16 @@ def _arguments(parts: list[Mapping[str, Any]]) -> list[str]:
     return [str(word) for part in parts for words in ARGUMENTS for word in part.get(words) or ()]
 
 
-def _rest(draft: Draft, told: Mapping[str, Any]) -> None:
+def _rest(draft: Draft, content: Mapping[str, Any]) -> None:
     for key in ("compatible_strategies", "strategy_overrides"):
-        if told.get(key):
-            draft.leave(key, "the inventory says on which nodes a service is; set tensor-parallel-size for several")
-    other = [key for key in told.get("hardware_overrides") or () if key not in HARDWARE]
+        if content.get(key):
+            draft.leave(key, "the inventory sets the nodes of a service; set tensor-parallel-size for several")
+    other = [key for key in content.get("hardware_overrides") or () if key not in HARDWARE]
     if other:
         draft.leave(f"hardware_overrides {', '.join(other)}", "they are for other hardware than a Spark")
-    if told.get("guide"):
+    if content.get("guide"):
         draft.leave("guide", "it is text for people")
     known = ("meta", "model", "features", "opt_in_features", "variants", "hardware_overrides", "guide")
-    for key in told:
+    for key in content:
         if key not in (*known, "compatible_strategies", "strategy_overrides"):
             draft.leave(key, "sparkops' recipes have no such key")

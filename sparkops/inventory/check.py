@@ -140,7 +140,7 @@ class Checker:
         for key in ("ssh_password", "become_password"):
             if isinstance(connection.get(key), str):
                 self.faults.add(
-                    f"{key} stands in the file as plain text",
+                    f"{key} is in the file as plain text",
                     where=self.document.where((*path, "connection", key)),
                     hint="refer to it: !env NAME, !file PATH or !command [program, argument]",
                 )

@@ -239,7 +239,7 @@ class _Builder:
             here = (*path, key)
             if key in found:
                 line = self.keys[here][0] + 1
-                self._fault(key_node, f"the key {key!r} stands twice in this mapping", f"the first is in line {line}")
+                self._fault(key_node, f"the key {key!r} appears twice in this mapping", f"the first is in line {line}")
                 continue
             self.keys[here] = (key_node.start_mark.line, key_node.start_mark.column)
             found[key] = self.value(value_node, here, depth + 1)

@@ -15,7 +15,7 @@ SHOWN_FAULTS = 100
 
 
 class Faults:
-    """The faults found so far, told in the order of their places; the first `SHOWN_FAULTS` are told."""
+    """The faults found so far; the first `SHOWN_FAULTS` in the order of their places are reported."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], InventoryError] = {}
@@ -29,7 +29,7 @@ class Faults:
         return len(self._found) > 10 * SHOWN_FAULTS
 
     def add(self, what: str, *, where: str, hint: str = "") -> None:
-        """One more fault; the same fault at the same place is kept once (aliases repeat them)."""
+        """One more fault; the same fault at the same place is reported once (aliases repeat them)."""
         self._found.setdefault((what, where), InventoryError(what, where=where, hint=hint))
 
     def take(self, error: InventoryError) -> None:

@@ -61,7 +61,7 @@ def _match(inventory: Inventory, pattern: str) -> set[str]:
     if pattern == "all" and not found:
         return set(inventory.nodes)
     if not any(fnmatchcase(name, pattern) for name in sets):
-        raise InventoryError(f"{pattern!r} is no node, group or service", hint=suggest(pattern, sets))
+        raise InventoryError(f"{pattern!r} is not a node, group or service", hint=suggest(pattern, sets))
     return found
 
 

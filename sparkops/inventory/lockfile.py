@@ -6,13 +6,12 @@ is asked.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.inventory.document import read
 from sparkops.inventory.faults import Faults
 from sparkops.inventory.validate import validate
@@ -40,11 +39,12 @@ SCHEMA: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Digests of images by their declared name, commits of checkpoints by ORG/NAME@REVISION. `kept`: it is on disk."""
+    """Digests of images by their declared name, commits of checkpoints by ORG/NAME@REVISION."""
 
     images: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Mapping[str, str] = field(default_factory=dict)
-    kept: bool = False
+    on_disk: bool = False
+    """Whether it was read from its file, or goes there."""
 
     def pinned(self, spaces: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """A service's merged variables with what is locked; what the inventory pins itself stays."""
@@ -65,8 +65,8 @@ def read_lock(inventory: Path) -> Lock:
     faults = Faults()
     validate(document, (), SCHEMA, faults, label="the lock file")
     faults.raise_any()
-    told = document.data
-    return Lock(told.get("images") or {}, told.get("checkpoints") or {}, kept=True)
+    content = document.data
+    return Lock(content.get("images") or {}, content.get("checkpoints") or {}, on_disk=True)
 
 
 def write_lock(inventory: Path, lock: Lock) -> Path:
@@ -74,17 +74,7 @@ def write_lock(inventory: Path, lock: Lock) -> Path:
     import yaml
 
     path = lock_path(inventory)
-    told = {"version": 1, "images": dict(lock.images), "checkpoints": dict(lock.checkpoints)}
-    text = HEAD + yaml.safe_dump({key: each for key, each in told.items() if each}, sort_keys=False, width=200)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    content = {"version": 1, "images": dict(lock.images), "checkpoints": dict(lock.checkpoints)}
+    text = HEAD + yaml.safe_dump({key: each for key, each in content.items() if each}, sort_keys=False, width=200)
+    atomic.write(path, text, 0o644)
     return path

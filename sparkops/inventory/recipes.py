@@ -113,13 +113,13 @@ def _of(name: str, file: Path, document: Document, own: bool) -> Recipe:
     faults = Faults()
     validate(document, (), SCHEMA, faults, label=f"recipe {name}")
     faults.raise_any()
-    told = document.data
+    content = document.data
     return Recipe(
         name,
         file,
-        told["summary"],
-        {role: values or {} for role, values in told["variables"].items()},
+        content["summary"],
+        {role: values or {} for role, values in content["variables"].items()},
         document,
         own,
-        **{key: told[key] for key in ("model", "engine", "nodes", "speeds") if key in told},
+        **{key: content[key] for key in ("model", "engine", "nodes", "speeds") if key in content},
     )

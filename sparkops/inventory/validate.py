@@ -53,7 +53,7 @@ def check_schema(document: Document, path: Where, faults: Faults) -> None:
     """Adds a fault when the value at `path` is itself no JSON Schema."""
     for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(document.at(path)):
         here = (*path, *error.absolute_path)
-        faults.add(f"{dotted(here)} is no JSON Schema: {_clip(error.message)}", where=document.where(here))
+        faults.add(f"{dotted(here)} is not a JSON Schema: {_clip(error.message)}", where=document.where(here))
 
 
 @cache

@@ -67,7 +67,7 @@ class Session:
         self._reader = threading.Thread(target=self._read, name=f"worker of {node}", daemon=True)
         self._reader.start()
 
-    def call(self, name: str, args: Mapping[str, Any] | None = None, *, timeout: float | None = None) -> Any:
+    def call(self, name: str, args: Mapping[str, object] | None = None, *, timeout: float | None = None) -> Any:
         """The answer of a call; progress is dropped. Raises ConnectionFailed after `timeout` seconds."""
         stream = self.stream(name, args, timeout=timeout)
         while True:
@@ -77,14 +77,14 @@ class Session:
                 return done.value
 
     def stream(
-        self, name: str, args: Mapping[str, Any] | None = None, *, timeout: float | None = None
+        self, name: str, args: Mapping[str, object] | None = None, *, timeout: float | None = None
     ) -> Generator[Mapping[str, Any], None, Any]:
         """Start a call now; yields its progress and returns its answer. Closing the generator cancels the call."""
         number, inbox = self._start(name, args)
         return self._follow(number, inbox, timeout)
 
     def send(
-        self, name: str, args: Mapping[str, Any] | None, chunks: Iterable[bytes]
+        self, name: str, args: Mapping[str, object] | None, chunks: Iterable[bytes]
     ) -> Generator[Mapping[str, Any], None, Any]:
         """A call that is fed with `chunks` (each well under the frame limit); yields progress, returns its answer."""
         channel = Channel(self, *self._start(name, args))
@@ -96,7 +96,7 @@ class Session:
         channel.end()
         return (yield from self._follow(channel.number, channel.inbox, None, channel.waiting))
 
-    def channel(self, name: str, args: Mapping[str, Any] | None = None) -> Channel:
+    def channel(self, name: str, args: Mapping[str, object] | None = None) -> Channel:
         """A call that is a two-way stream of bytes, such as a relayed socket."""
         return Channel(self, *self._start(name, args))
 
@@ -122,7 +122,7 @@ class Session:
         """From now on a call that is given up is not cancelled: what it does on the node goes on."""
         self._leaving = True
 
-    def _start(self, name: str, args: Mapping[str, Any] | None) -> tuple[int, queue.SimpleQueue[dict[str, Any]]]:
+    def _start(self, name: str, args: Mapping[str, object] | None) -> tuple[int, queue.SimpleQueue[dict[str, Any]]]:
         number = next(self._ids)
         inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._calls[number] = inbox
@@ -214,7 +214,7 @@ class Session:
                 self._heard = time.monotonic()
                 number = message.get("id", 0)
                 if not isinstance(number, int):
-                    raise frames.BadFrame("an answer whose id is no number")
+                    raise frames.BadFrame("an answer whose id is not a number")
                 if "result" in message or "error" in message:
                     self._at_work.discard(number)
                 inbox = self._calls.get(number)

@@ -23,7 +23,7 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.operate import adopt_diff
 from sparkops.operate.adopt_diff import Difference
-from sparkops.operate.follow import followed
+from sparkops.operate.follow import follow
 from sparkops.operate.services import Rank, ranks
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.planning import RunOptions
@@ -93,27 +93,6 @@ class Adoption:
     def exit_status(self) -> int:
         """2 where there is something that was not taken over, else 0."""
         return 0 if self.empty or self.taken else 2
-
-    def as_json(self) -> dict[str, Any]:
-        """`sparkops.adopt/1`; documented in docs/formats.md."""
-        found = self.container
-        return {
-            "schema": "sparkops.adopt/1",
-            "exit_status": self.exit_status,
-            "node": self.node,
-            "service": self.service,
-            "container": found
-            and {
-                "name": found["name"],
-                "image": found["config"].get("Image"),
-                "running": found["running"],
-                "differences": [dataclasses.asdict(each) for each in self.differences],
-            },
-            "units": [dataclasses.asdict(each) for each in self.units],
-            "checkpoint": self.folder and dataclasses.asdict(self.folder),
-            "taken": self.taken,
-            "back": list(self.back),
-        }
 
 
 def pick(inventory: Inventory, node: str | None, service: str | None) -> Declared:
@@ -210,7 +189,7 @@ def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Lis
     assert ready.manifest is not None
     question = {"path": place, "folder": ready.name, "state_dir": ready.state_dir, "manifest": ready.manifest.canonical}
     asking = fleet.session(ready.node).stream(f"{KIND}.compare", question)
-    told = followed(asking, ready.node, f"compare {place}", listener)
+    told = follow(asking, ready.node, f"compare {place}", listener)
     return FoundFolder(
         path=place,
         right=tuple(told["right"]),

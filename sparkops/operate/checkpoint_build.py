@@ -24,7 +24,7 @@ from sparkops.nodes.bundle import kinds_bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.target import Target
-from sparkops.operate.follow import followed
+from sparkops.operate.follow import follow
 from sparkops.reconcile import plan, schedule
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import observe
@@ -143,7 +143,7 @@ def check(order: Order, *, listener: events.Listener = events.silent) -> Checked
             built = _built(order, fetched.name, order.base, common).ready(fetched.manifest)
             base = built.source(fetched.manifest)
         asked = {**built.building(), "base": base, "folder": str(output)}
-        told = followed(fleet.session(HERE).stream("dry_run.look", asked), HERE, f"check {output}", listener)
+        told = follow(fleet.session(HERE).stream("dry_run.look", asked), HERE, f"check {output}", listener)
     steps = tuple(
         StepCheck(**{**each, "notes": tuple(each["notes"]), "hint": _local(each.get("hint", ""))})
         for each in told["steps"]
@@ -180,7 +180,7 @@ def _resources(order: Order, fleet: Fleet, state_dir: str, listener: events.List
     if folder.is_dir():
         base = str(folder.resolve())
         asking = fleet.session(HERE).stream("hash_folder.folder", {"folder": base, "state_dir": state_dir})
-        told = followed(asking, HERE, f"checkpoint {base} @{HERE}", listener)
+        told = follow(asking, HERE, f"checkpoint {base} @{HERE}", listener)
         built = _built(order, base, str(told["repository"] or NAMELESS), common)
         return (built.of_files(str(told["commit"]), told["files"]),)
     fetched = _fetched(order, common)

@@ -14,7 +14,7 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
-from sparkops.operate.follow import followed
+from sparkops.operate.follow import follow
 from sparkops.reconcile.fleet import THREADS
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import OfRepository
@@ -90,7 +90,7 @@ def _one(node: str, session: Session, what: OfRepository, deep: bool, listener: 
     args = {"folder": what.name, "state_dir": what.state_dir, "again": deep}
     asking = session.stream("checkpoint.verify", args)
     try:
-        told = dict(followed(asking, node, f"checkpoint {what.name} @{node}", listener))
+        told = dict(follow(asking, node, f"checkpoint {what.name} @{node}", listener))
     except SparkopsError as error:
         return Verified(node=node, folder=what.name, why=str(error), silent=isinstance(error, ConnectionFailed))
     told |= {key: tuple(map(str, told[key])) for key in ("missing", "wrong", "steps", "donors")}

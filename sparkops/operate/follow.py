@@ -8,7 +8,7 @@ from typing import Any
 from sparkops.core import events
 
 
-def followed(
+def follow(
     asking: Generator[Mapping[str, Any], None, Any], node: str, name: str, listener: events.Listener
 ) -> Mapping[str, Any]:
     """The answer of a call that `Session.stream` began. Raises what the call raises."""

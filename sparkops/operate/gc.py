@@ -16,10 +16,7 @@ from sparkops.core.errors import SparkopsError
 from sparkops.inventory.inventory import Inventory
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import actor, record
-from sparkops.resources.checkpoint import OfRepository
-from sparkops.resources.image import Image
 from sparkops.resources.resource import Resource
-from sparkops.resources.unit import Unit
 
 KIND = "gc"
 """The worker's module that looks and removes."""
@@ -67,47 +64,17 @@ class Reclaimable:
             return 2
         return 3 if self.silent or any(item.unknown for item in self.items) else 0
 
-    def as_json(self) -> dict[str, Any]:
-        """`sparkops.gc/1`; documented in docs/formats.md."""
-        return {
-            "schema": "sparkops.gc/1",
-            "cluster": self.cluster,
-            "exit_status": self.exit_status,
-            "bytes": sum(item.bytes for item in self.going),
-            "freed_bytes": sum(item.bytes for item, outcome in self.outcomes.items() if outcome == "done"),
-            "items": [
-                {
-                    "node": item.node,
-                    "kind": item.kind,
-                    "name": item.name,
-                    "bytes": item.bytes,
-                    "kept": item.kept,
-                    "unknown": item.unknown,
-                    "note": item.note,
-                    "outcome": self.outcomes.get(item),
-                }
-                for item in self.items
-            ],
-            "unreachable": dict(self.silent),
-        }
-
 
 def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
     """What the resources of one node need there: `folders`, `images` (names) and `builds` (labels). Pure."""
-    present = [each for each in resources if each.desired() is not None]
-    images = [each for each in present if isinstance(each, Image)]
-    names = {each.name for each in images} | {base.name for each in images for base in each.origin.bases}
-    folders = {each.name for each in present if isinstance(each, OfRepository)}
-    for each in present:
-        if isinstance(each, Unit):
-            names |= {each.image} if each.image else set()
-            folders |= {each.model} if each.model else set()
-        folders |= {mount["source"] for mount in (spec_of(each) or {}).get("mounts", ())}
-    return {
-        "folders": sorted(folders),
-        "images": sorted(names),
-        "builds": sorted(each.origin.build for each in images if each.origin.build),
-    }
+    found: dict[str, set[str]] = {"folders": set(), "images": set(), "builds": set()}
+    for each in resources:
+        if each.desired() is None:
+            continue
+        for what, used in each.uses().items():
+            found[what] |= set(used)
+        found["folders"] |= {mount["source"] for mount in (spec_of(each) or {}).get("mounts", ())}
+    return {what: sorted(used) for what, used in found.items()}
 
 
 def look(

@@ -57,7 +57,7 @@ def renew(inventory: Inventory, secrets: Resolver) -> Renewed:
         value = told.get(each.key) or getattr(old, each.table).get(each.key)
         if value is not None:
             tables[each.table][each.key] = value
-    lock = Lock(tables["images"], tables["checkpoints"], kept=True)
+    lock = Lock(tables["images"], tables["checkpoints"], on_disk=True)
     before, after = {**old.images, **old.checkpoints}, {**lock.images, **lock.checkpoints}
     changes = (Change(key, before.get(key), after.get(key)) for key in sorted({*before, *after}))
     return Renewed(lock, tuple(each for each in changes if each.before != each.after), failed)
@@ -73,7 +73,7 @@ def complete(
     Without `add` a lacking entry raises InventoryError. An inventory without a lock file gets none.
     """
     known = {**inventory.lock.images, **inventory.lock.checkpoints}
-    if add and not inventory.lock.kept:
+    if add and not inventory.lock.on_disk:
         return inventory, ()
     lacking = [each for each in movable(inventory, secrets, limit) if each.key not in known]
     if lacking and not add:
@@ -89,7 +89,7 @@ def complete(
     for each in lacking:
         if each.key in told:
             tables[each.table][each.key] = told[each.key]
-    lock = Lock(tables["images"], tables["checkpoints"], kept=True)
+    lock = Lock(tables["images"], tables["checkpoints"], on_disk=True)
     if told:
         write_lock(inventory.path, lock)
     notices = [f"locked {key}: {value}" for key, value in told.items()]

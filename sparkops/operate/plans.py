@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import sparkops
 from sparkops.compile.compiler import Compiled
+from sparkops.core import atomic
 from sparkops.core.errors import PlanError
 from sparkops.core.plan import Plan
 from sparkops.inventory.inventory import Inventory
@@ -22,7 +21,7 @@ LIMIT = 64 << 20
 Extra = Sequence[tuple[str, str]]
 
 
-def keep(
+def save(
     path: Path,
     plan: Plan,
     inventory: Inventory,
@@ -32,7 +31,7 @@ def keep(
     limit: Sequence[str],
     roles: Sequence[str],
 ) -> None:
-    """Write a plan to a file: beside, then renamed."""
+    """Write a plan to a file, replaced as a whole."""
     made = plan_file.saved(
         plan,
         cluster=inventory.cluster,
@@ -42,18 +41,11 @@ def keep(
         limit=limit,
         roles=roles,
     )
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(made.text(), encoding="utf-8")
-        beside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
+    atomic.write(path, made.text(), 0o644)
 
 
-def take(path: Path) -> SavedPlan:
-    """The plan in a file. Raises PlanError for what is none, OSError where it can't be read."""
+def load(path: Path) -> SavedPlan:
+    """The plan in a file. Raises PlanError for anything else, OSError where it can't be read."""
     with path.open("rb") as file:
         content = file.read(LIMIT + 1)
     if len(content) > LIMIT:

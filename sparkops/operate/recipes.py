@@ -45,8 +45,8 @@ def text(recipe: Recipe) -> str:
 
 def as_json(recipe: Recipe) -> dict[str, Any]:
     """All that the file says, as plain values; references to secrets as text."""
-    told = plain(recipe.document.data)
-    return {"name": recipe.name, "file": str(recipe.file), "own": recipe.own, "nodes": recipe.nodes, **told}
+    content = plain(recipe.document.data)
+    return {"name": recipe.name, "file": str(recipe.file), "own": recipe.own, "nodes": recipe.nodes, **content}
 
 
 def differences(first: Recipe, second: Recipe) -> tuple[Difference, ...]:
@@ -71,5 +71,5 @@ def fastest(speeds: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
-    told = {key: each for key, each in {"nodes": recipe.nodes, **recipe.document.data}.items() if key in COMPARED}
-    return {".".join(path).removeprefix("variables."): each for path, each in leaves(plain(told))}
+    content = {key: each for key, each in {"nodes": recipe.nodes, **recipe.document.data}.items() if key in COMPARED}
+    return {".".join(path).removeprefix("variables."): each for path, each in leaves(plain(content))}

@@ -68,7 +68,7 @@ def selected(inventory: Inventory, services: Sequence[str], limit: Sequence[str]
     where neither is given, and where none is left.
     """
     if not services and not limit:
-        raise InventoryError("no service is named", hint="name the services, or the nodes by --limit; `all` are all")
+        raise InventoryError("no service given", hint="name services, use --limit NODE, or all")
     known = [name for name, each in inventory.services.items() if each.state != "retired"]
     nodes = set(select(inventory, limit or None))
     found = tuple(

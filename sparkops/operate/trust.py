@@ -1,4 +1,4 @@
-"""Host keys: what nodes show, what is known of them, and remembering a key that a person has vouched for."""
+"""Host keys: what nodes show, what is known of them, and adding a key that a person has confirmed."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def examine(inventory: Inventory, nodes: Sequence[str], passwords: Passwords) ->
         if target.type == "local":
             continue
         try:
-            yield look(target, connections, configs.route(target).end.place)
+            yield compare(target, connections, configs.route(target).end.place)
         except SparkopsError as error:
             yield Shown(node=node, address=target.address, fault=str(error))
 
 
-def look(target: Target, connections: Connections, address: str) -> Shown:
-    """What one node shows. Where keys are pinned, no other one can be remembered.
+def compare(target: Target, connections: Connections, address: str) -> Shown:
+    """What one node shows. Where keys are pinned, no other one can be added.
 
     Raises what keeps the node from being asked, InventoryError for a pin that is no key.
     """
@@ -62,7 +62,7 @@ def look(target: Target, connections: Connections, address: str) -> Shown:
 
 
 def _fault(shown: Sequence[HostKey], known: Known, *, pinned: bool) -> str:
-    """Why no key of these may be remembered; "" where a person may vouch for the new ones."""
+    """Why none of these keys may be added; "" where a person may confirm the new ones."""
     revoked = [(key, old) for key in shown for old in known.revoked if key == old]
     if revoked:
         key, old = revoked[0]
@@ -70,7 +70,7 @@ def _fault(shown: Sequence[HostKey], known: Known, *, pinned: bool) -> str:
     new = [key for key in shown if key not in known.keys]
     for old in known.keys:
         if old not in shown and old.type in {key.type for key in new}:
-            way = "mend host_key" if pinned else "remove that line"
+            way = "correct host_key" if pinned else "remove that line"
             return f"THE HOST KEY HAS CHANGED: {old.type} was {old.fingerprint} ({old.where}); {way} first"
     if pinned and len(new) == len(shown):
         return "none of its keys is pinned by host_key"

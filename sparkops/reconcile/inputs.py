@@ -36,7 +36,7 @@ def inputs(
     for service in inventory.services.values():
         if service.recipe is not None:
             found[f"recipe {service.recipe.name}"] = _sha256(recipes[service.recipe.name].read_bytes())
-    if inventory.lock.kept:
+    if inventory.lock.on_disk:
         found["lock"] = _sha256(lock_path(inventory.path).read_bytes())
     found["templates"] = _tree(data.folders("templates", inventory.folder))
     found["knowledge"] = _tree([data.bundled("knowledge")])

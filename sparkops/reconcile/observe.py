@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
-from sparkops.core.messages import UNKNOWN
+from sparkops.core.messages import UNKNOWN, ObserveRequest
 from sparkops.core.states import FromFact, Observed, Unknown
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
@@ -21,6 +21,7 @@ LIMIT = 30.0
 MARGIN = 15.0
 FACTS = "facts"
 CLAIMS = "claimed"
+Ask: TypeAlias = tuple[str, str, Mapping[str, Any]]
 
 
 def prepare(resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
@@ -75,10 +76,9 @@ def observe(
 
     def ask(node: str, session: Session) -> Mapping[str, Any]:
         started = time.monotonic()
-        more = []
+        more: list[Ask] = []
         if claims is not None:
-            question = {**(session.claims or {}), "declared": declared.get(node, []), **claims}
-            more = [[CLAIMS, CLAIMS, question]]
+            more.append((CLAIMS, CLAIMS, {**(session.claims or {}), "declared": declared.get(node, []), **claims}))
         answers, machines[node] = _ask(session, by_node[node], more)
         unknown = sum(isinstance(unpack(answer), Unknown) for answer in answers.values())
         listener(
@@ -99,31 +99,40 @@ def observe(
             state = unpack(told)
             facts[node] = state if state is not None else {}
         if claims is not None:
-            records[node] = _records(answers.get(CLAIMS, {UNKNOWN: "the node did not answer for its claims"}))
-        found.update({each.id: unpack(answers[each.id]) for each in by_node[node] if each.id in answers})
+            records[node] = claims_of(answers.get(CLAIMS, {UNKNOWN: "the node did not answer for its claims"}))
+        found.update({each.id: each.observed(answers[each.id]) for each in by_node[node] if each.id in answers})
     return Observations(found=found, facts=facts, unreachable=unreachable, claims=records, machines=machines)
 
 
-def _records(answer: Any) -> Observed:
+def claims_of(answer: Any) -> Observed:
     """What the worker's `claimed` answered; unknown where it has not its shape."""
     found = unpack(answer)
     if isinstance(found, Mapping):
         parts = [found.get(name) for name in ("strays", "foreign", "claims")]
-        if not all(isinstance(part, Mapping) and all(isinstance(e, Mapping) for e in part.values()) for part in parts):
+        whole = all(isinstance(part, Mapping) and all(isinstance(e, Mapping) for e in part.values()) for part in parts)
+        if not whole or not all(map(_is_stray, found["strays"].values())):
             return Unknown("what the worker answered is no record of claims")
     return found
 
 
-def _ask(
-    session: Session, resources: Sequence[Resource], more: Sequence[list[Any]] = ()
-) -> tuple[Mapping[str, Any], str]:
+def _is_stray(entry: Mapping[str, Any]) -> bool:
+    """Whether what a node answers of a claim has the types that are read."""
+    lists = [entry.get("others", ()), entry.get("entries") or ()]
+    return (
+        isinstance(entry.get("now"), str)
+        and isinstance(entry.get("service"), (str, type(None)))
+        and all(isinstance(each, (list, tuple)) and all(isinstance(e, str) for e in each) for each in lists)
+    )
+
+
+def _ask(session: Session, resources: Sequence[Resource], more: Sequence[Ask] = ()) -> tuple[Mapping[str, Any], str]:
     """The answers by id, and which machine it is that answers."""
-    asks: list[list[Any]] = [[each.id, each.kind, each.ask()] for each in resources]
-    asks += more
+    asks: list[Ask] = [*((each.id, each.kind, each.ask()) for each in resources), *more]
     groups = sorted({path.partition(".")[0] for each in resources for path in fact_paths(each.desired())})
     if groups:
-        asks.append([FACTS, FACTS, {"groups": groups}])
-    answer = session.call("observe", {"asks": asks, "limit": LIMIT}, timeout=LIMIT + MARGIN)
+        asks.append((FACTS, FACTS, {"groups": groups}))
+    request: ObserveRequest = {"asks": asks, "limit": LIMIT}
+    answer = session.call("observe", request, timeout=LIMIT + MARGIN)
     answer = answer if isinstance(answer, Mapping) else {}
     answers = answer.get("answers")
     return answers if isinstance(answers, Mapping) else {}, str(answer.get("machine") or "")

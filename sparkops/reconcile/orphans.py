@@ -241,7 +241,7 @@ def notes(declared: Sequence[Resource], seen: Observations, plan: Plan, *, prune
     for node, answer in seen.claims.items():
         if answer is None or isinstance(answer, Unknown) or node in plan.held:
             continue
-        here = [each for each in declared if each.node == node and each.claimed and each.converged]
+        here = [each for each in declared if each.node == node and each.claimed]
         claims, drop = {}, []
         for each in here:
             key = f"{each.kind} {each.name}"

@@ -160,7 +160,7 @@ class _Builder:
         barrier = barrier or next((self._barrier[up] for up in after if up in self._barrier), "")
         barrier = barrier or self._silent_peer(resource)
         barrier = barrier or self._judge(*self.violations_by_id.get(resource.id, ()))
-        compared = self._understood(resource, needs)
+        compared = self._compare(resource, self._found(resource), needs)
         own = self._judge(*compared.violations)
         self.notices += compared.notices
         if isinstance(compared.step, Unknown):
@@ -175,26 +175,13 @@ class _Builder:
         if own or barrier:
             self._barrier[resource.id] = barrier or own
 
-    def _understood(self, resource: Resource, needs: tuple[str, ...]) -> _Compared:
-        """The comparison; what a kind can't read in a node's answer makes this one resource unknown, and no more."""
-        found = self._found(resource)
-        try:
-            return self._compare(resource, found, needs)
-        except (TypeError, ValueError, AttributeError, LookupError) as error:
-            if found is None or isinstance(found, Unknown):
-                raise
-            why = (
-                f"its answer can't be read ({type(error).__name__}: {error}); see whether the node is what it should be"
-            )
-            return _Compared((), (), Unknown(why))
-
     def _compare(self, resource: Resource, found: Observed, needs: tuple[str, ...]) -> _Compared:
         lookup = self.seen.found.get
         violations = tuple(resource.violations(found, lambda each: lookup(each, Unknown("not asked"))))
         notices = tuple(resource.notices(found))
         if isinstance(found, Unknown):
             return _Compared(violations, notices, found)
-        difference = self._difference(resource, found) if resource.converged else None
+        difference = self._difference(resource, found)
         if isinstance(difference, Unknown):
             return _Compared(violations, notices, difference)
         if difference is None and not self._needs_proof(resource, needs):

@@ -259,7 +259,7 @@ def _refuse(changed: Sequence[str]) -> None:
     more = f"\n  and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
     raise Stale(
         "the plan no longer holds:" + "".join(lines) + more,
-        hint="nothing was touched; look at a new plan: `sparkops plan -o FILE`",
+        hint="nothing was changed; look at a new plan: `sparkops plan -o FILE`",
     )
 
 

@@ -30,7 +30,7 @@ from sparkops.resources.resource import Resource
 def run(resources: Sequence[Resource], options: RunOptions) -> Report:
     """Bring these resources into their declared state, or only plan it.
 
-    Raises LockBusy, Stale where a saved plan no longer holds, ConvergeFailed: in all cases nothing was touched.
+    Raises LockBusy, Stale where a saved plan no longer holds, ConvergeFailed: in all cases nothing was changed.
     """
     started = time.monotonic()
 
@@ -128,7 +128,7 @@ def _refuse_interruptions(shown: Plan, now: Plan) -> None:
     if new:
         raise ConvergeFailed(
             f"the nodes changed after the plan was shown; it would now also interrupt {', '.join(new)}",
-            hint="nothing was touched; run again to see the new plan",
+            hint="nothing was changed; run again to see the new plan",
         )
 
 

@@ -202,7 +202,7 @@ class Schedule:
                 raise ConvergeFailed(
                     f"it changed after the plan was shown, and would now interrupt {step.service or step.id}",
                     where=step.node,
-                    hint="nothing was touched; run again to see the new plan",
+                    hint="nothing was changed; run again to see the new plan",
                 )
         if self.saved and again.changes != step.changes:
             text = f"changed by an earlier step of this run; what differs now is {', '.join(again.changes)}"

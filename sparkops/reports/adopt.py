@@ -1,19 +1,44 @@
-"""What `sparkops adopt` found and took over, as text."""
+"""What `sparkops adopt` found and took over, as JSON and as text."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 from sparkops.operate.adopt import Adoption, FoundFolder
 from sparkops.operate.adopt_diff import Difference
+from sparkops.reports import schemas
 from sparkops.reports.formatting import count, names, size
 from sparkops.reports.text import Printer
+
+
+def as_json(found: Adoption) -> dict[str, Any]:
+    """`sparkops.adopt/1`; documented in docs/formats.md."""
+    container = found.container
+    return {
+        "schema": schemas.ADOPT,
+        "exit_status": found.exit_status,
+        "node": found.node,
+        "service": found.service,
+        "container": container
+        and {
+            "name": container["name"],
+            "image": container["config"].get("Image"),
+            "running": container["running"],
+            "differences": [dataclasses.asdict(each) for each in found.differences],
+        },
+        "units": [dataclasses.asdict(each) for each in found.units],
+        "checkpoint": found.folder and dataclasses.asdict(found.folder),
+        "taken": found.taken,
+        "back": list(found.back),
+    }
 
 
 def render(found: Adoption, printer: Printer) -> None:
     """What was found in the place of a service, and how it differs from the declaration."""
     if found.empty:
-        printer.line(f"nothing on {found.node} stands in the place of {found.service}")
+        printer.line(f"nothing on {found.node} runs in the place of {found.service}")
     if found.container is not None:
         state = "runs" if found.container["running"] else "is stopped"
         printer.line(("container ", ""), (found.container["name"], "bold"), f" {state}", (f" @{found.node}", "dim"))
@@ -46,7 +71,10 @@ def _folder(folder: FoundFolder, printer: Printer) -> None:
 def render_outcome(found: Adoption, printer: Printer, inventory: Path) -> None:
     """What was taken over, and the commands that undo it."""
     if found.taken:
-        printer.line(("✓ ", "green"), f"taken over; `sparkops apply {inventory} --limit {found.node}` starts it anew")
-        printer.line(f"to go back, on {found.node} as root:", indent=2)
+        printer.line(
+            ("✓ ", "green"),
+            f"taken over; to start it: sparkops apply {inventory} --limit {found.node}",
+        )
+        printer.line(f"to undo, on {found.node} as root:", indent=2)
         for line in found.back:
             printer.line(line, indent=4)

@@ -49,7 +49,7 @@ def render_inspection(found: Inspection, printer: Printer) -> None:
         where = f"{fault.file}: " if fault.file else ""
         printer.line(("✗ ", "red"), f"{where}{fault.text}", (f"; {fault.hint}" if fault.hint else "", "dim"))
     if not found.faults:
-        printer.line(("✓ ", "green"), "every tensor stands once, where the index says, in whole files")
+        printer.line(("✓ ", "green"), "every tensor is there once, where the index has it, in complete files")
 
 
 def _amount(values: int) -> str:

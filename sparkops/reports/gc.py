@@ -1,11 +1,39 @@
-"""What `sparkops gc` found and removed, as text."""
+"""What `sparkops gc` found and removed, as JSON and as text."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from sparkops.operate.gc import Reclaimable
+from sparkops.reports import schemas
 from sparkops.reports.formatting import size
 from sparkops.reports.table import Cell, table
 from sparkops.reports.text import Printer
+
+
+def as_json(found: Reclaimable) -> dict[str, Any]:
+    """`sparkops.gc/1`; documented in docs/formats.md."""
+    return {
+        "schema": schemas.GC,
+        "cluster": found.cluster,
+        "exit_status": found.exit_status,
+        "bytes": sum(item.bytes for item in found.going),
+        "freed_bytes": sum(item.bytes for item, outcome in found.outcomes.items() if outcome == "done"),
+        "items": [
+            {
+                "node": item.node,
+                "kind": item.kind,
+                "name": item.name,
+                "bytes": item.bytes,
+                "kept": item.kept,
+                "unknown": item.unknown,
+                "note": item.note,
+                "outcome": found.outcomes.get(item),
+            }
+            for item in found.items
+        ],
+        "unreachable": dict(found.silent),
+    }
 
 
 def render(found: Reclaimable, printer: Printer) -> None:

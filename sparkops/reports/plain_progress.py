@@ -1,4 +1,4 @@
-"""Listeners that need no terminal: calm lines for logs and pipes, nothing for JSON. rich is not loaded for them."""
+"""Listeners that need no terminal: some lines for logs and pipes, nothing for JSON. They do not need rich."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparkops.core import events
 from sparkops.reports.formatting import beginning, duration, safe, size
 from sparkops.reports.text import OUTCOMES
 
-CALM = 15.0
+INTERVAL = 15.0
 """Seconds between two lines about one step where there is no terminal."""
 
 
@@ -47,7 +47,7 @@ class Lines(Silent):
     def __init__(self, write: Callable[[str], None], others: tuple[events.Listener, ...] = ()) -> None:
         super().__init__(others)
         self._write = write
-        self._said: dict[str, float] = {}
+        self._shown_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def show(self, event: events.Event) -> None:
@@ -58,9 +58,9 @@ class Lines(Silent):
 
     def _line(self, event: events.Event) -> str:
         if isinstance(event, events.StepStarted):
-            self._said[event.id] = time.monotonic()
-        if isinstance(event, events.StepProgress) and time.monotonic() - self._said.get(event.id, 0.0) > CALM:
-            self._said[event.id] = time.monotonic()
+            self._shown_at[event.id] = time.monotonic()
+        if isinstance(event, events.StepProgress) and time.monotonic() - self._shown_at.get(event.id, 0.0) > INTERVAL:
+            self._shown_at[event.id] = time.monotonic()
             return f"  {event.id}: {amount(event)}"
         if isinstance(event, events.Notice):
             return f"i {event.text}"

@@ -1,11 +1,13 @@
 """The names of the JSON formats, all documented in docs/formats.md. A change that breaks readers raises the number."""
 
+ADOPT = "sparkops.adopt/1"
 CHECKPOINT = "sparkops.checkpoint/1"
 CHECKPOINT_BUILD_CHECK = "sparkops.build-check/1"
 CHECKPOINT_VERIFY = "sparkops.verify/1"
 EXEC = "sparkops.exec/1"
 FACTS = "sparkops.facts/1"
 FIT = "sparkops.fit/1"
+GC = "sparkops.gc/1"
 HISTORY = "sparkops.history/1"
 JOBS = "sparkops.jobs/1"
 LINT = "sparkops.lint/1"

@@ -149,9 +149,9 @@ class Printer:
             (_short(step.id, step.node), "bold" if step.disruptive else ""),
         ]
         if step.action == "verify":
-            parts.append(("  will be proven again", "dim"))
+            parts.append(("  will be re-verified", "dim"))
         if step.action == "replace":
-            parts.append(("  is done again, as asked", "dim"))
+            parts.append(("  forced by --replace", "dim"))
         if step.action == "create" and details and (made := self._made(step)):
             parts.append((f"  {made}", "dim"))
         if step.disruptive:
@@ -245,7 +245,7 @@ class Printer:
                 self.line(("? ", "magenta"), identity, f"  unknown: {unknown.why}")
         counts = Counter(result.outcome for result in report.results)
         if report.declined:
-            self.line("nothing was touched")
+            self.line("nothing was changed")
         elif report.results:
             words = ", ".join(f"{number} {outcome.replace('-', ' ')}" for outcome, number in counts.items())
             lost = len(report.plan.unreachable)

@@ -7,7 +7,7 @@ the node itself, or is pushed by the controller; what lies on the node already i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -96,6 +96,9 @@ class OfRepository(Transferable):
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
         return Occupied(path=name)
+
+    def uses(self) -> Mapping[str, Collection[str]]:
+        return {"folders": [self.name]}
 
     @property
     def hub(self) -> Hub:

@@ -64,8 +64,6 @@ class Command(Resource):
             raise InventoryError(f"command {self.name!r} compares the output of no check", where=self.where)
         self._refuse_bad_pattern()
         self._refuse_bad_values()
-        if self.disruptive:
-            put(self, "interrupts", frozenset({"ok"}))
 
     def _refuse_bad_pattern(self) -> None:
         if self.matches is None:
@@ -88,6 +86,10 @@ class Command(Resource):
                 where=self.where,
                 hint="quote numbers; put secrets into a file",
             )
+
+    @property
+    def interrupting(self) -> frozenset[str]:
+        return frozenset({"ok"}) if self.disruptive else self.interrupts
 
     @property
     def replaceable(self) -> bool:

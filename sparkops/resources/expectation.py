@@ -156,14 +156,17 @@ def _judge_plain(key: str, expected: Expectation, value: Any) -> Judgement | Non
         return Judgement("differs", f"{shown(key, value)} instead of {shown(key, expected.equals)}")
     if expected.one_of and value not in expected.one_of:
         return Judgement("unlisted", f"{shown(key, value)} is none of {listed(expected.one_of)}")
+    if (expected.at_least, expected.at_most) != (None, None) and not isinstance(value, (int, float)):
+        return Judgement("differs", f"{shown(key, value)} instead of a number")
     if expected.at_least is not None and value < expected.at_least:
         return Judgement("low", f"{shown(key, value)}, at least {shown(key, expected.at_least)} needed")
     if expected.at_most is not None and value > expected.at_most:
         return Judgement("high", f"{shown(key, value)}, at most {shown(key, expected.at_most)} allowed")
     if expected.includes is not None:
         wanted = expected.includes if isinstance(expected.includes, (list, tuple)) else [expected.includes]
-        if wanted and not any(each in value for each in wanted):
-            return Judgement("lacks", f"{listed(value) or 'nothing'} has none of {listed(wanted)}")
+        values = value if isinstance(value, (list, tuple, str, Mapping)) else [value]
+        if wanted and not any(each in values for each in wanted):
+            return Judgement("lacks", f"{listed(values) or 'nothing'} has none of {listed(wanted)}")
     if expected.empty and value:
         return Judgement("present", listed(value) if isinstance(value, (list, tuple)) else str(value))
     return None
@@ -177,7 +180,7 @@ def judge_service(key: str, expected: Expectation, by_node: Mapping[str, Any]) -
         _close(value, other, expected.tolerance) for value in values for other in values
     ):
         return Judgement("uneven", f"differs within the service: {each}")
-    known = [value for value in values if value is not None]
+    known = [repr(value) for value in values if value is not None]
     if expected.distinct_on_service and len(set(known)) < len(known):
         return Judgement("shared", f"the same on several nodes of the service: {each}")
     return None

@@ -46,6 +46,7 @@ class File(Resource):
     contained: ClassVar[bool] = True
     prune: ClassVar[Literal["remove"]] = "remove"
     file_type: ClassVar[str] = "file"
+    reads: ClassVar[Mapping[str, str]] = {"text": "text"}
 
     content: str | Secret | Content | None = None
     owner: str | int | None = None

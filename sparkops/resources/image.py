@@ -7,7 +7,7 @@ ordered layers and configuration. Never by its name alone when more is declared,
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +138,12 @@ class Image(Transferable):
 
     def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
         return super().received({"how": "receive", "attach": act["attach"], "build": self.origin.build}, peer)
+
+    def uses(self) -> Mapping[str, Collection[str]]:
+        return {
+            "images": [self.name, *(base.name for base in self.origin.bases)],
+            "builds": [self.origin.build] if self.origin.build else [],
+        }
 
     def prepare(self) -> Resource:
         """Read the archive's table of contents. Raises InventoryError where it is no archive of one image."""

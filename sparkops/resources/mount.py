@@ -29,6 +29,7 @@ class Mount(Resource):
     """
 
     kind: ClassVar[str] = "mount"
+    reads: ClassVar[Mapping[str, str]] = {"options": "list of text"}
     removal_hint: ClassVar[str] = "`umount {name}` and its line in /etc/fstab, on the node"
     exclusive: ClassVar[str] = "fstab"
     interrupts: ClassVar[frozenset[str]] = frozenset({"source", "fstype"})
@@ -60,12 +61,14 @@ class Mount(Resource):
             raise InventoryError(
                 f"mount {self.name} has passno {self.passno!r}", where=self.where, hint="write 0, 1 or 2"
             )
-        if not self.mounted:
-            put(self, "interrupts", frozenset({"source", "fstype", "mounted"}))
 
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
         return Occupied(path=name)
+
+    @property
+    def interrupting(self) -> frozenset[str]:
+        return self.interrupts if self.mounted else self.interrupts | {"mounted"}
 
     def ask(self) -> dict[str, Any]:
         asked: dict[str, Any] = {"path": self.name}

@@ -67,8 +67,10 @@ class Package(Resource):
                 where=self.where,
                 hint="declare `hold: true`, or name one package",
             )
-        if self.disruptive:
-            object.__setattr__(self, "interrupts", frozenset({"status", "version"}))
+
+    @property
+    def interrupting(self) -> frozenset[str]:
+        return frozenset({"status", "version"}) if self.disruptive else self.interrupts
 
     @property
     def pattern(self) -> bool:

@@ -32,7 +32,6 @@ class Require(Resource):
 
     kind: ClassVar[str] = "require"
     claimed: ClassVar[bool] = False
-    converged: ClassVar[bool] = False
 
     expect: Mapping[str, Any]
     args: Mapping[str, Any] = field(default_factory=dict)

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkops.core.errors import Changed
-from sparkops.core.messages import UNKNOWN
+from sparkops.core.messages import UNKNOWN, ConvergeRequest
 from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
 
+TYPES: Mapping[str, type] = {"text": str, "mapping": Mapping}
 Peers = Callable[[str], Observed]
 
 
@@ -40,8 +41,6 @@ class Resource:
     """The keys that follow from the creation itself; no reader of a plan needs them there."""
     exclusive: ClassVar[str] = ""
     """Steps of one node with the same word here run one after another (apt holds one lock)."""
-    converged: ClassVar[bool] = True
-    """False for a kind that is only ever judged (`require`): it never yields a step."""
     leavable: ClassVar[bool] = False
     """True for a kind whose act only waits, or is a node's job that goes on by itself: an interrupted run leaves it."""
     claimed: ClassVar[bool] = True
@@ -50,7 +49,9 @@ class Resource:
     """True for a kind that has to be proven again whenever something it stands on is changed (`probe`)."""
 
     volatile: ClassVar[frozenset[str]] = frozenset()
-    """Found keys that may differ between two looks without meaning anything; the worker's module says the same."""
+    """Found keys that may differ between two observations without meaning anything."""
+    reads: ClassVar[Mapping[str, str]] = {}
+    """The types of found keys that the kind does more with than to compare them: names of TYPES, or `list of` one."""
     contained: ClassVar[bool] = False
     """True where acting changes this thing only, and only itself or a foreign program (apt, a command) can move it."""
     prune: ClassVar[Literal["remove", "keep", "collect"]] = "keep"
@@ -104,6 +105,15 @@ class Resource:
     def retires(cls, parameters: Collection[str]) -> bool:
         """Whether an entry of a role with these parameters is declared absent where its node or service is retired."""
         return False
+
+    @property
+    def interrupting(self) -> frozenset[str]:
+        """The keys whose change interrupts a service, as this one is declared."""
+        return self.interrupts
+
+    def uses(self) -> Mapping[str, Collection[str]]:
+        """What it needs on its node of what `gc` removes: `folders`, `images` (names) and `builds` (labels)."""
+        return {}
 
     def in_place(self, found: Observed) -> bool:
         """Whether it is there although something that is no longer declared occupies the same."""
@@ -159,7 +169,7 @@ class Resource:
         """Whether going from `before` to `after` interrupts a service that runs now."""
         if before is None:
             return False
-        return bool(self.interrupts) if after is None else bool(self.interrupts & set(changes))
+        return bool(self.interrupting) if after is None else bool(self.interrupting & set(changes))
 
     def text_diff(self, found: State) -> str:
         """A unified diff of what would change inside, where the kind has text; else empty."""
@@ -181,29 +191,45 @@ class Resource:
         """
         return self.converged_to((yield from session.stream("converge", self.order(session, step))))
 
-    def converged_to(self, answer: Any) -> Observed:
+    def converged_to(self, answer: object) -> Observed:
         """What the worker's `converge` answered. Raises Changed where it did nothing, since the thing had changed."""
-        found = unpack(answer)
+        found = self.observed(answer)
         if isinstance(answer, Mapping) and (keys := answer.get("changed")):
             error = Changed.of("state-changed", where=self.node, keys=list(keys) if isinstance(keys, list) else [])
             error.found = found
             raise error
         return found
 
-    def order(self, session: Session, step: Step) -> dict[str, Any]:
+    def observed(self, answer: object) -> Observed:
+        """An observation of this kind as a value; unknown where it has not the types that the kind reads."""
+        found = unpack(answer)
+        if isinstance(found, Mapping):
+            for key, type in self.reads.items():
+                if (value := found.get(key)) is not None and not _is(value, type):
+                    return Unknown(f"the worker answered {key} = {value!r:.80}, which is no {type}")
+        return found
+
+    def order(self, session: Session, step: Step) -> ConvergeRequest:
         """The arguments of the worker's call `converge`, with the claim that the session acts under."""
-        order: dict[str, Any] = {
+        order: ConvergeRequest = {
             "kind": self.kind,
             "id": self.id,
             "ask": self.ask(),
             "before": step.before,
             "want": step.after,
             "action": step.action,
+            "volatile": sorted(self.volatile),
             "act": self.act(step),
         }
         if session.claims is not None and self.claimed:
-            claim = {"kind": self.kind, "name": self.name, "kept": self.claim(), "pruned": self.pruned}
-            order["claim"] = {**session.claims, **claim}
+            order["claim"] = {
+                "state_dir": session.claims["state_dir"],
+                "cluster": session.claims["cluster"],
+                "kind": self.kind,
+                "name": self.name,
+                "kept": self.claim(),
+                "pruned": self.pruned,
+            }
         return order
 
     def explain(self, found: Observed) -> str:
@@ -211,12 +237,19 @@ class Resource:
         return ""
 
 
-def unpack(answer: Any) -> Observed:
+def _is(value: object, type: str) -> bool:
+    """Whether a value that came from a node is of a type of TYPES, or a `list of` such."""
+    if type.startswith("list of "):
+        return isinstance(value, (list, tuple)) and all(_is(each, type.removeprefix("list of ")) for each in value)
+    return isinstance(value, TYPES[type])
+
+
+def unpack(answer: object) -> Observed:
     """A worker's observation `{"found": {...} | None}` or `{UNKNOWN: why}` as a value; anything else is unknown."""
-    answer = answer if isinstance(answer, Mapping) else {}
-    if UNKNOWN in answer:
-        return Unknown(str(answer[UNKNOWN]))
-    found = answer.get("found", answer)
-    if found is None or (isinstance(found, Mapping) and found is not answer):
+    fields = answer if isinstance(answer, Mapping) else {}
+    if UNKNOWN in fields:
+        return Unknown(str(fields[UNKNOWN]))
+    found = fields.get("found", fields)
+    if found is None or (isinstance(found, Mapping) and found is not fields):
         return found
     return Unknown("what the worker answered is no state")

@@ -7,6 +7,7 @@ something else is not touched: it is said.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ class Sysctl(Resource):
     """
 
     kind: ClassVar[str] = "sysctl"
+    reads: ClassVar[Mapping[str, str]] = {"overridden_by": "mapping"}
     removal_hint: ClassVar[str] = "remove its line under /etc/sysctl.d on the node; the value stays until a reboot"
 
     value: str | int | FromFact | None = None
@@ -78,8 +80,8 @@ class Sysctl(Resource):
                 resource=self.id,
                 node=self.node,
                 severity="warning",
-                message=f"{other['path']} is read after ours and sets {self.name} = {other['value']}",
-                remedy=f"remove the line from {other['path']}, or declare that value",
+                message=f"{other.get('path')} is read after ours and sets {self.name} = {other.get('value')}",
+                remedy=f"remove the line from {other.get('path')}, or declare that value",
                 source="sysctl.d(5)",
             ),
         )

@@ -70,6 +70,7 @@ class Unit(Resource):
     kind: ClassVar[str] = "unit"
     prune: ClassVar[Literal["remove"]] = "remove"
     file_type: ClassVar[str] = "file"
+    reads: ClassVar[Mapping[str, str]] = {"text": "text", "drop_ins": "list of text"}
     volatile: ClassVar[frozenset[str]] = frozenset({"state", "result", "restarts", "text"})
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
     interrupts: ClassVar[frozenset[str]] = frozenset(
@@ -116,6 +117,9 @@ class Unit(Resource):
     def retires(cls, parameters: Collection[str]) -> bool:
         """Only where its text is ours; never ssh.service."""
         return "content" in parameters or "template" in parameters
+
+    def uses(self) -> Mapping[str, Collection[str]]:
+        return {"images": [self.image] if self.image else [], "folders": [self.model] if self.model else []}
 
     def in_place(self, found: Observed) -> bool:
         return isinstance(found, Mapping) and bool(found.get("running"))

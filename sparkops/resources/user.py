@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ class User(Resource):
     """
 
     kind: ClassVar[str] = "user"
+    reads: ClassVar[Mapping[str, str]] = {"groups": "list of text"}
     removal_hint: ClassVar[str] = "`userdel {name}` on the node removes it"
     exclusive: ClassVar[str] = "accounts"
 
@@ -93,7 +95,7 @@ class User(Resource):
 
     def same(self, key: str, wanted: Any, found: Any) -> bool:
         if key == "groups" and not self.exact_groups:
-            return set(wanted) <= set(found)
+            return set(wanted) <= set(found or ())
         return bool(wanted == found)
 
     def act(self, step: Step) -> dict[str, Any]:

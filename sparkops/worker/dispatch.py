@@ -1,17 +1,17 @@
-"""The two halves of the worker's work: look at everything in one call, and bring one thing into its state.
+"""The two halves of the worker's work: observe everything in one call, and bring one thing into its state.
 
 A kind's module offers `observe(ask) -> dict | None` (or `observe_many(asks) -> {id: dict | None | Unknown}`, where one
-look answers for all), and `converge(call, ask, found, want, act)`. `VOLATILE` names keys of a state that may differ
-between two looks without meaning anything. Looking never changes the node.
+observation answers for all), and `converge(call, ask, found, want, act)`. Observing never changes the node.
 """
 
 import contextlib
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sparkops.core.messages import UNKNOWN
+from sparkops.core.messages import UNKNOWN, ConvergeAnswer, ConvergeRequest, Observation, ObserveAnswer, ObserveRequest
 from sparkops.worker import os_errors
 from sparkops.worker.calls import Call, Refused, Unknown, kind
 
@@ -19,16 +19,16 @@ THREADS = 16
 """Observers that run at the same time."""
 
 
-def observe(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+def observe(call: Call, args: ObserveRequest) -> ObserveAnswer:
     """Answers `{id: {"found": state or None} | {UNKNOWN: why}}` for `asks`: `[[id, kind, ask], …]`.
 
     Kinds are asked side by side; what has not answered after `limit` seconds is unknown, the rest is not held up.
     `machine` is the same for two names of one machine, "" where it can't be told.
     """
     limit = float(args.get("limit", 30.0))
-    many: dict[str, dict[str, Any]] = {}
+    many: dict[str, dict[str, Mapping[str, Any]]] = {}
     jobs: list[tuple[list[str], Any]] = []
-    answers: dict[str, dict[str, Any]] = {}
+    answers: dict[str, Observation] = {}
     for identity, name, ask in args["asks"]:
         try:
             module = kind(name)
@@ -54,13 +54,13 @@ def _machine() -> str:
         return ""
 
 
-def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, dict[str, Any]]:
+def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, Observation]:
     """Up to THREADS observers at a time; what has no answer after `limit` seconds is unknown.
 
     The threads are daemons, so that an observer that hangs does not delay the worker's exit.
     """
     pending: SimpleQueue[tuple[list[str], Any]] = SimpleQueue()
-    finished: SimpleQueue[dict[str, dict[str, Any]]] = SimpleQueue()
+    finished: SimpleQueue[dict[str, Observation]] = SimpleQueue()
     over = threading.Event()
     for job in jobs:
         pending.put(job)
@@ -72,7 +72,7 @@ def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, 
 
     for _ in range(min(THREADS, len(jobs))):
         threading.Thread(target=work, daemon=True).start()
-    late = {UNKNOWN: f"no answer within {limit:g} s"}
+    late: Observation = {UNKNOWN: f"no answer within {limit:g} s"}
     answers = {identity: late for ids, _ in jobs for identity in ids}
     deadline = time.monotonic() + limit
     with contextlib.suppress(Empty):
@@ -82,7 +82,7 @@ def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, 
     return answers
 
 
-def _guarded(ids: list[str], look: Any) -> dict[str, dict[str, Any]]:
+def _guarded(ids: list[str], look: Any) -> dict[str, Observation]:
     try:
         found = look()
     except Unknown as error:
@@ -97,7 +97,7 @@ def _guarded(ids: list[str], look: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def look(name: str, identity: str, ask: dict[str, Any]) -> dict[str, Any]:
+def look(name: str, identity: str, ask: Mapping[str, Any]) -> Observation:
     """The observation of one resource, as `observe` gives it."""
     module = kind(name)
     if hasattr(module, "observe_many"):
@@ -105,7 +105,7 @@ def look(name: str, identity: str, ask: dict[str, Any]) -> dict[str, Any]:
     return _guarded([identity], lambda: {identity: module.observe(ask)})[identity]
 
 
-def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+def converge(call: Call, args: ConvergeRequest) -> ConvergeAnswer:
     """Act on one resource: observe it, do nothing if it is not as `before` says, claim, act, observe it again.
 
     Answers the last observation; with the keys that have `changed` since `before` where nothing was done.
@@ -118,18 +118,18 @@ def converge(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     if UNKNOWN in now:
         raise Refused(f"not touched, because its state is unknown: {now[UNKNOWN]}", "unknown")
     found = now["found"]
-    volatile: frozenset[str] = getattr(module, "VOLATILE", frozenset())
-    changed = differing(args["before"], found, volatile)
+    changed = differing(args["before"], found, args.get("volatile", ()))
     if changed:
-        return {**now, "changed": changed}
+        return {"found": found, "changed": changed}
     with claims.acting(args.get("claim"), identity, args["action"]):
         module.converge(call, ask, found, args["want"], args.get("act") or {})
-    return look(name, identity, ask)
+    after = look(name, identity, ask)
+    return {UNKNOWN: after[UNKNOWN]} if UNKNOWN in after else {"found": after["found"]}
 
 
-def differing(before: Any, found: Any, volatile: frozenset[str]) -> list[str]:
+def differing(before: Any, found: Any, volatile: Iterable[str]) -> list[str]:
     """The keys in which two looks at one thing differ; ["existence"] where it came or went."""
     if before is None or found is None:
         return [] if before is found else ["existence"]
-    keys = (before.keys() | found.keys()) - volatile
+    keys = (before.keys() | found.keys()).difference(volatile)
     return sorted(key for key in keys if before.get(key) != found.get(key))

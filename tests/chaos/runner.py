@@ -31,7 +31,7 @@ LOCK_LIMIT = 10.0
 """Seconds within which a worker whose controller is gone has given up its lock: it leaves within five."""
 JOB_LIMIT = 30.0
 UNPREPARED = frozenset({-signal.SIGTERM, -signal.SIGINT, 130})
-"""How a signal may end an apply that is not yet there to hear it: before its first event, when nothing was touched."""
+"""How a signal may end an apply that is not yet there to hear it: before its first event, when nothing was changed."""
 
 
 class Broken(AssertionError):

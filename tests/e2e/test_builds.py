@@ -106,7 +106,7 @@ def test_a_killed_build_is_resumed_and_a_second_run_meanwhile_is_told_who_works(
     node.exec("kill", "-9", str(pid))
     out, err = first.communicate(timeout=60)
     assert first.returncode == 4, out + err
-    assert "ended without a result: it was killed; what it told last: " in out
+    assert "ended without a result: it was killed; last progress: " in out
     assert not node.exists(BUILT)
     filled.heal()
     shell.run("apply", "inventory.yml", "--yes", *ROLES)

@@ -218,7 +218,7 @@ def test_a_small_disk_is_told_first_and_a_filled_one_when_it_is_full(
     node.exec("sh", "-c", "dd if=/dev/zero of=/data/filler bs=64k; true")
     running.join(60)
     result = failed(results[0])
-    assert "the disk of /data/tiny is full" in result.why
+    assert "/data/tiny: no space left on the disk" in result.why
     assert not node.exists("/data/tiny")
     node.exec("rm", "/data/filler")
     hub.heal()
@@ -231,7 +231,7 @@ def test_what_a_node_can_not_get_is_told_and_heals(
 ) -> None:
     hub.fail("*.safetensors", Fault(corrupt_at=10))
     why = failed(road.apply(declare())).why
-    assert "its content is sha256:" in why and "where the manifest says sha256:" in why
+    assert "its content is sha256:" in why and "the manifest says sha256:" in why
     hub.heal()
     hub.fail("*.safetensors", Fault(drop_after=30_000), times=3)
     hub.fail("*.safetensors", Fault(status=503), times=1)
@@ -246,7 +246,7 @@ def test_a_gated_repository_and_a_second_builder_are_told(
     one = declare()
     hub.add_repo(REPO, model, gated=True)
     why = failed(road.apply(one)).why
-    assert "the repository is gated and this node's token has no access" in why
+    assert "the repository is gated" in why and "this node's token has no access" in why
     assert not node.exists(FOLDER)
     hub.add_repo(REPO, model)
     slow_model(hub, model, 3 << 20, 1e6)

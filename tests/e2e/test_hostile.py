@@ -103,8 +103,8 @@ def test_a_hub_that_is_asked_too_often_neither_fails_nor_holds_up_a_drift(
     began = time.monotonic()
     words = said(shell, "drift", *only, status=3)
     assert time.monotonic() - began < 60
-    assert "the hub answers that it is asked too often (429)" in words
-    assert "try again later" in words and "pinned to a full commit" in words
+    assert "the hub answered that it is asked too often (429)" in words
+    assert "try again later" in words and "set to a full commit" in words
 
     declare(shell, f"{machine.name}: {{}}", service(commit))
     hub.forget()

@@ -166,7 +166,7 @@ def test_a_plan_that_is_none_or_of_elsewhere_is_wrong_input(shell: Shell, node: 
     shell.write("inventory.yml", inventory.replace("cluster: test", "cluster: other"))
     assert "of the cluster 'test', this inventory of 'other'" in refused(shell, status=1)
     assert "nowhere.json" in shell.run("apply", "inventory.yml", "--plan", "nowhere.json", status=1).stderr
-    assert "a kept plan is a file" in shell.run("plan", "inventory.yml", "-o", "-", status=1).stderr
+    assert "a saved plan is a file" in shell.run("plan", "inventory.yml", "-o", "-", status=1).stderr
     assert not node.exists("/srv/first")
 
 

@@ -143,7 +143,7 @@ def test_services_are_stopped_started_and_restarted_and_the_node_remembers(servi
         return serving.show("MainPID")
 
     stopped = shell.run("stop", "qwen", "-m", "memory for a build")
-    assert "the next apply starts it again" in stopped.stdout
+    assert "the next apply will start it again" in stopped.stdout
     assert serving.show("ActiveState") == "inactive"
     assert "is stopped already" in shell.run("stop", "qwen").stdout
     assert shell.json("status", status=2)["services"][0]["serving"] is False

@@ -58,7 +58,7 @@ class Demo:
         self._show_on(node.name, "echo '# by hand' >> /etc/systemd/system/small.service")
         node.exec("sh", "-c", "echo '# by hand' >> /etc/systemd/system/small.service")
         self.sparkops("drift lab.yml", 2)
-        say("apply mends it")
+        say("apply repairs it")
         self.sparkops("apply lab.yml --yes", 0)
         self.sparkops("drift lab.yml", 0)
         self._ask()

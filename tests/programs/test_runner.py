@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import threading
 import time
 from collections.abc import Mapping
@@ -25,6 +26,10 @@ def work(spec, output):
     output.record({"mark": 1})
     if spec["end"] == "refused":
         raise Refused.of("disk-full", path="/models")
+    if spec["end"] == "rights":
+        return [os.getresuid(), os.getresgid(), os.getgroups(), os.environ["HOME"]]
+    if spec["end"] == "secret":
+        open("/etc/shadow")
     if spec["end"] == "os":
         open("/nowhere/at/all")
     if spec["end"] == "defect":
@@ -118,6 +123,15 @@ def test_an_open_descriptor_is_handed_over() -> None:
     assert run("descriptor", descriptor=reading) == "hello"
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_program_gives_up_root_for_the_user_that_it_runs_as() -> None:
+    nobody = pwd.getpwnam("nobody")
+    assert run("rights", user=nobody) == [[nobody.pw_uid] * 3, [nobody.pw_gid] * 3, [nobody.pw_gid], nobody.pw_dir]
+    with pytest.raises(Refused) as caught:
+        run("secret", user=nobody)
+    assert (caught.value.id, caught.value.values["path"]) == ("permission-denied", "/etc/shadow")
 
 
 def test_a_program_does_not_outlive_its_caller() -> None:

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from docs.generate import DOCS, PAGES
+from sparkops import resources
 from sparkops.cli.app import cli
 from sparkops.compile.compiler import compile_inventory
 from sparkops.inventory.load import load
 from sparkops.lint.declared import lint_inventory
 from sparkops.operate.checkpoint_build import steps_of
 from sparkops.operate.render import render
-from sparkops.resources import BUILT_IN
 
 ROOT = DOCS.parent
 
@@ -32,8 +32,17 @@ WRITTEN = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "bench").glob
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), f"{page.name} links to {path}"
+        assert not anchor or anchor in anchors(linked.read_text()), f"{page.name} links to {target}"
+
+
+def anchors(text: str) -> list[str]:
+    """The anchors that a page's headings get on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings]
 
 
 def test_every_test_that_a_page_names_is_there() -> None:
@@ -127,7 +136,7 @@ def test_the_second_spark_of_getting_started_is_the_second_rank(tmp_path: Path) 
 
 def test_the_page_on_own_roles_lists_every_kind() -> None:
     page = (DOCS / "own-roles.md").read_text()
-    assert [each for each in BUILT_IN if f"`{each}`" not in page] == []
+    assert [each for each in resources.names() if f"`{each}`" not in page] == []
 
 
 def test_every_key_of_the_inventory_reference_has_a_meaning() -> None:

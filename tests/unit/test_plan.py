@@ -37,7 +37,6 @@ class Thing(Resource):
 @dataclass(frozen=True, kw_only=True)
 class Judged(Thing):
     kind: ClassVar[str] = "judged"
-    converged: ClassVar[bool] = False
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         return (Violation(id="x.bad", resource=self.id, node=self.node, severity="error", message="it is bad"),)

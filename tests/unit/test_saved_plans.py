@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops import resources
 from sparkops.core.errors import PlanError, Stale
 from sparkops.core.plan import Plan, Step
 from sparkops.core.states import Unknown
@@ -202,12 +200,6 @@ def test_no_single_changed_character_is_taken_for_the_plan(data: st.DataObject) 
     except PlanError:
         return
     assert found == read(text.encode()), "only white space may differ"
-
-
-@pytest.mark.parametrize("name", resources.BUILT_IN)
-def test_both_halves_of_a_kind_name_the_same_volatile_keys(name: str) -> None:
-    worker = importlib.import_module(f"sparkops.worker.kinds.{name}")
-    assert resources.kind(name).volatile == getattr(worker, "VOLATILE", frozenset())
 
 
 INVENTORY = "version: 1\ncluster: attic\nnodes: {n1: {}}\nroles: [motd]\n"

@@ -147,7 +147,7 @@ def test_limit_means_the_services_on_the_selected_nodes(
     assert " ".join(selected(found, services, limit)) == meant
 
 
-@pytest.mark.parametrize(("limit", "told"), [([], "no service is named"), (["n4"], "no service is on n4")])
+@pytest.mark.parametrize(("limit", "told"), [([], "no service given"), (["n4"], "no service is on n4")])
 def test_no_service_is_never_taken_for_all(project: Project, limit: list[str], told: str) -> None:
     found = project.load("version: 1\ncluster: x\nnodes: {n1: , n4: }\nservices: {a: {nodes: [n1]}}")
     with pytest.raises(InventoryError, match=told):

@@ -37,6 +37,7 @@ def apply(resource: Resource) -> list[str]:
         "id": resource.id,
         "ask": ask,
         "before": step.before,
+        "volatile": sorted(resource.volatile),
         "want": step.after,
         "action": step.action,
         "act": resource.act(step),

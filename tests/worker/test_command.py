@@ -67,6 +67,7 @@ def test_a_program_that_takes_too_long_is_stopped() -> None:
 def test_a_program_that_leaves_the_check_failing_is_a_failure(tmp_path: Path) -> None:
     one = declared(check=["false"], run=["true"])
     args = {"kind": "command", "id": one.id, "ask": one.ask(), "before": {"ok": False}, "want": {"ok": True}}
+    args["volatile"] = ["why"]
     after = dispatch.converge(call(), {**args, "action": "update", "act": {"run": ["true"], "timeout": 5}})
     assert after["found"]["ok"] is False
     assert "yet false ended with 1" in one.explain(after["found"])
@@ -91,8 +92,8 @@ def test_a_cancelled_call_leaves_the_program_to_its_end(tmp_path: Path) -> None:
 
 
 def test_only_a_disruptive_command_interrupts() -> None:
-    assert declared(check=["true"]).interrupts == frozenset()
-    assert declared(check=["true"], disruptive=True).interrupts == {"ok"}
+    assert declared(check=["true"]).interrupting == frozenset()
+    assert declared(check=["true"], disruptive=True).interrupting == {"ok"}
 
 
 @pytest.mark.parametrize(

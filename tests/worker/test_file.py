@@ -195,6 +195,7 @@ def test_a_change_between_the_look_and_the_act_is_refused(tmp_path: Path) -> Non
             "id": one.id,
             "ask": one.ask(),
             "before": before,
+            "volatile": sorted(one.volatile),
             "want": one.desired(),
             "action": "update",
             "act": {"content": b"hello"},

@@ -147,8 +147,8 @@ def test_a_missing_mount_point_is_named(root: Path) -> None:
 
 
 def test_only_a_mount_that_shall_go_interrupts_by_being_unmounted() -> None:
-    assert "mounted" not in declared().interrupts
-    assert "mounted" in declared(mounted=False).interrupts
+    assert "mounted" not in declared().interrupting
+    assert "mounted" in declared(mounted=False).interrupting
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from sparkops.worker.requests import transfer
 from sparkops.worker.system import jobs
 from tests.errors import fails
 from tests.lab.hub import Fault, Hub
+from tests.lab.machine import wait_until
 from tests.worker.nodes import apply, call
 
 REPO = "org/tiny"
@@ -272,7 +273,8 @@ def test_only_files_of_the_manifest_by_their_number_are_answered(ground: Ground)
     outside = ["/", "/4", "/-1", "/00", "/1/2", "/../0", "/etc/passwd", "/config.json", "0", "/0?", "/%30", "/9" * 9]
     for target in outside:
         assert ground.ask(port, target)[0] == 404, target
-        assert f"receiver=n2 request=GET {target!r}" in log.read_text()
+        line = f"receiver=n2 request=GET {target!r}"
+        assert wait_until(lambda line=line: line in log.read_text(), 10.0), target
     assert ground.ask(port, "/0", "PUT")[0] == 501
     assert ground.ask(port, "/0", "POST")[0] == 404
     assert ground.ask(port, "/0", **{"Content-Length": "3"})[0] == 404

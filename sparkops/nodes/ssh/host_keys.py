@@ -10,13 +10,12 @@ import binascii
 import fnmatch
 import hashlib
 import hmac
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.errors import HostKeyError, InventoryError
 
 
@@ -139,16 +138,7 @@ def add(path: Path, name: str, keys: Sequence[HostKey]) -> None:
     if not new:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(old + new)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).replace(path.resolve())
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    atomic.write(path.resolve(), old + new, 0o600)
 
 
 def _read(path: Path) -> Iterable[_Line]:

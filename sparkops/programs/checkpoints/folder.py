@@ -23,9 +23,8 @@ from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs import atomic
+from sparkops.programs.checkpoints import RECORD as RECORD
 
-RECORD = ".sparkops/manifest.json"
-"""The record: what a folder of ours should hold."""
 RECORD_LIMIT = 64 << 20
 """Bytes of a record that are read."""
 ASIDE = ".before-sparkops"

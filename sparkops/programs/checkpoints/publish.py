@@ -68,7 +68,7 @@ def finish(
     lost = [] if existing is None else _lost(existing, staging, files, index)
     index.save()
     if aside := place.publish(staging, aside=bool(lost)):
-        listener.notice("folder-set-aside", {"folder": place.path, "aside": aside, "files": lost})
+        listener.notices.append(("folder-set-aside", {"folder": place.path, "aside": aside, "files": lost}))
     place.sweep()
     _note_again(staging, files, verified, read, index)
 

@@ -142,7 +142,7 @@ def verify_folder(folder: str, state_dir: str, again: bool, job: Job) -> State:
         hashed = verify.file_lists(existing, record["files"], index, deep=False)["hashed"]
     finally:
         os.close(existing)
-    return {**done, **described(digest, record), "hashed_at": hashed, "seconds": time.time() - started}
+    return {**done, **_described(digest, record), "hashed_at": hashed, "seconds": time.time() - started}
 
 
 def unchanged(folder: str, state_dir: str) -> State | None:
@@ -160,10 +160,10 @@ def unchanged(folder: str, state_dir: str) -> State | None:
     if not hashed or index.record not in ("", digest):
         return None
     sums = {"files": len(files), "size": sum(size for _, size, _ in files), "hashed": 0}
-    return {**sums, "missing": [], "wrong": [], "notices": [], **described(digest, record), "hashed_at": hashed}
+    return {**sums, "missing": [], "wrong": [], "notices": [], **_described(digest, record), "hashed_at": hashed}
 
 
-def described(digest: str, record: State) -> State:
+def _described(digest: str, record: State) -> State:
     """What a record says of its folder."""
     about = {key: record.get(key, "") for key in ("repository", "commit")}
     return {**about, **verify.sources_of(record), "manifest": digest}

@@ -3,10 +3,9 @@
 import os
 from typing import Any
 
-from sparkops.programs.checkpoints.hashes import read_oid
 from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import Sources
-from sparkops.programs.fetch.existing import File, record_prefixes
+from sparkops.programs.fetch.existing import File, hash_unchanged
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
@@ -38,14 +37,9 @@ def compare(folder: str, sources: Sources, files: list[File], known: dict[str, s
 def _holds(place: str, size: int, oid: str, known: dict[str, str], tracker: Tracker, output: Output) -> bool:
     handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        before = identity(os.fstat(handle))
-        if known.get(before) == oid:
+        if known.get(identity(os.fstat(handle))) == oid:
             tracker.add(size)
             return True
-        found = read_oid(handle, oid, size, tracker.read, lambda digests: record_prefixes(output, oid, digests))
-        unchanged = identity(os.fstat(handle)) == before
+        return hash_unchanged(handle, oid, size, tracker, output) == oid
     finally:
         os.close(handle)
-    if unchanged:
-        output.record({"hashed": [before, found]})
-    return unchanged and found == oid

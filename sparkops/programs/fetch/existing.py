@@ -59,16 +59,10 @@ class ExistingFolder:
         handle = self.open(path)
         try:
             before = identity(os.fstat(handle))
-            found = read_oid(
-                handle, oid, size, tracker.read, lambda digests: record_prefixes(self._output, oid, digests)
-            )
-            if identity(os.fstat(handle)) != before:
-                return
+            if hash_unchanged(handle, oid, size, tracker, self._output) == oid:
+                self.verified[path] = before
         finally:
             os.close(handle)
-        self._output.record({"hashed": [before, found]})
-        if found == oid:
-            self.verified[path] = before
 
     def summary(self, files: list[File]) -> dict[str, object]:
         """After `verify`: `files`, `size` and `hashed` bytes in all, `missing` and `wrong` paths."""
@@ -94,6 +88,21 @@ class ExistingFolder:
                 raise Refused.of("file-being-written", file=path)
         finally:
             os.close(handle)
+
+
+def hash_recorded(handle: int, oid: str, size: int, tracker: Tracker, output: Output) -> str:
+    """The oid of an open file; where it is `oid`, its prefix digests are recorded."""
+    return read_oid(handle, oid, size, tracker.read, lambda digests: record_prefixes(output, oid, digests))
+
+
+def hash_unchanged(handle: int, oid: str, size: int, tracker: Tracker, output: Output) -> str:
+    """The oid of an open file, recorded; "" where the file changed meanwhile."""
+    before = identity(os.fstat(handle))
+    found = hash_recorded(handle, oid, size, tracker, output)
+    if identity(os.fstat(handle)) != before:
+        return ""
+    output.record({"hashed": [before, found]})
+    return found
 
 
 def record_prefixes(output: Output, oid: str, digests: list[str]) -> None:

@@ -7,10 +7,9 @@ import os
 import stat
 
 from sparkops.programs.checkpoints.folder import status_of
-from sparkops.programs.checkpoints.hashes import read_oid
 from sparkops.programs.checkpoints.index import identity, lasting
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
-from sparkops.programs.fetch.existing import File, record_prefixes
+from sparkops.programs.fetch.existing import File, hash_recorded
 from sparkops.programs.fetch.partial_file import Content
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
@@ -62,10 +61,7 @@ class Staging:
         pushed = path.endswith(PUSHED)
         handle = os.open(path, (os.O_RDWR if pushed else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            found = read_oid(
-                handle, content.oid, content.size, tracker.read,
-                lambda digests: record_prefixes(self._output, content.oid, digests),
-            )  # fmt: skip
+            found = hash_recorded(handle, content.oid, content.size, tracker, self._output)
             if pushed:
                 os.fsync(handle)
         finally:

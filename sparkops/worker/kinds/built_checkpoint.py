@@ -27,8 +27,6 @@ from sparkops.worker.system import privileges as rights
 if TYPE_CHECKING:
     from sparkops.programs.fetch.existing import ExistingFolder
 
-VOLATILE = frozenset({"hashed"})
-
 State = dict[str, Any]
 Files = list[list[Any]]
 

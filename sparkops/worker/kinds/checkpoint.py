@@ -20,8 +20,6 @@ from sparkops.programs.checkpoints.index import Index
 from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
 
-VOLATILE = frozenset({"hashed"})
-
 State = dict[str, Any]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import long_process
 
-VOLATILE = frozenset({"why"})
 SHOWN = 400
 """Characters of a check's output that are shown."""
 READ = 1 << 20

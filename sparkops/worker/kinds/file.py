@@ -18,7 +18,6 @@ SHOWN = 64 << 10
 """Bytes of present text that travel back for a diff."""
 ALWAYS_HASHED = 1 << 20
 """Bytes up to which a file of another size than the declared content is hashed all the same, to be told apart."""
-VOLATILE = frozenset({"text", "size"})
 
 
 def observe(ask: dict[str, Any]) -> dict[str, Any] | None:

@@ -15,7 +15,6 @@ from sparkops.worker.requests import transfer
 from sparkops.worker.system import docker, jobs
 
 LABEL = "sparkops.build"
-VOLATILE = frozenset({"size"})
 WORKS = {"pull": pull.__name__, "build": build.__name__, "receive": __name__}
 """The module that has the job of each way to get an image."""
 CONFIG = (

@@ -13,7 +13,6 @@ from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.kinds import unit
 from sparkops.worker.system import docker
 
-VOLATILE = frozenset({"answers", "why", "seconds"})
 """What is seen changes by itself; what was planned is to see it answer, and that stays right."""
 ROUTES = ("/v1/completions", "/v1/chat/completions")
 POLL = 1.0

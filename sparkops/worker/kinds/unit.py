@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from sparkops.programs.checkpoints import RECORD
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claim_records, claims
 from sparkops.worker.system import docker, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
-VOLATILE = frozenset({"state", "result", "restarts", "text"})
 STAMPS = "/run/sparkops/units"
 PROC = "/proc"
 TEXT_LIMIT = 64 << 10
@@ -180,7 +180,7 @@ def _container(ask: dict[str, Any], runs: bool) -> dict[str, Any]:
 def _record_digest(folder: str) -> str:
     """SHA-256 of the record that says what a checkpoint's folder holds now, as the launcher took it; "" without one."""
     try:
-        with open(os.path.join(folder, ".sparkops", "manifest.json"), "rb") as file:
+        with open(os.path.join(folder, RECORD), "rb") as file:
             return hashlib.sha256(file.read()).hexdigest()
     except FileNotFoundError:
         return ""

@@ -11,9 +11,10 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sparkops.core.messages import Claim
 from sparkops.programs import atomic
 from sparkops.worker.calls import Refused
 from sparkops.worker.record import claim_records
@@ -22,7 +23,7 @@ _writing = threading.Lock()
 
 
 @contextlib.contextmanager
-def acting(claim: dict[str, Any] | None, identity: str, action: str) -> Iterator[None]:
+def acting(claim: Claim | None, identity: str, action: str) -> Iterator[None]:
     """Around one act on `identity`; None claims nothing.
 
     `claim` is `{state_dir, cluster, kind, name, kept, pruned}`: `kept` goes into the record, and what is `pruned` is
@@ -53,7 +54,7 @@ def acting(claim: dict[str, Any] | None, identity: str, action: str) -> Iterator
         _write(state_dir, cluster, mine)
 
 
-def note(state_dir: str, cluster: str, claims: dict[str, dict[str, Any]], drop: list[str]) -> None:
+def note(state_dir: str, cluster: str, claims: Mapping[str, Mapping[str, Any]], drop: Iterable[str]) -> None:
     """Claim what stands there as it is declared, and let go of `drop`, in one write. Raises Refused."""
     with _writing:
         kept = {key: _kept(state_dir, key, each) for key, each in claims.items()}
@@ -79,7 +80,7 @@ def _clear(entry: dict[str, Any]) -> None:
         safe_path.clear(entry["path"])
 
 
-def _kept(state_dir: str, key: str, given: dict[str, Any]) -> dict[str, Any]:
+def _kept(state_dir: str, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the record holds: in the place of a secret its HMAC."""
     kept = {name: value for name, value in given.items() if name != "secret"}
     if "secret" in given:

@@ -5,11 +5,12 @@ It must not know which claims a cluster still means: the controller names those.
 
 from typing import Any
 
+from sparkops.core.messages import ClaimsAnswer, ClaimsNote, ClaimsRequest
 from sparkops.worker.calls import Call
 from sparkops.worker.record import claim_records
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any]:
+def observe(ask: ClaimsRequest) -> ClaimsAnswer:
     """This cluster's claims that are not `declared`, and those of others on what is.
 
     `ask`: state_dir, cluster, `declared` ("KIND NAME", …), `strays` to look at claims beyond those, `whole` to get the
@@ -17,7 +18,8 @@ def observe(ask: dict[str, Any]) -> dict[str, Any]:
     shared}}) and `claims`.
     """
     declared = set(ask["declared"])
-    found: dict[str, Any] = {"strays": {}, "foreign": {}, "claims": {}}
+    strays: dict[str, dict[str, Any]] = {}
+    claims: dict[str, dict[str, Any]] = {}
     others: dict[str, dict[str, Any]] = {}
     mine: dict[str, Any] = {}
     for cluster, record in claim_records.records(ask["state_dir"]).items():
@@ -25,17 +27,17 @@ def observe(ask: dict[str, Any]) -> dict[str, Any]:
             mine = record
         for key in record if cluster != ask["cluster"] else ():
             others.setdefault(key, {})[cluster] = bool(record[key].get("shared"))
-    found["foreign"] = {key: others[key] for key in others if key in declared}
     for key, entry in mine.items():
         if key in declared:
             if ask.get("whole"):
-                found["claims"][key] = entry
+                claims[key] = entry
         elif ask.get("strays"):
-            found["strays"][key] = {**entry, **claim_records.state(ask["state_dir"], entry, others.get(key, {}))}
-    return found
+            strays[key] = {**entry, **claim_records.state(ask["state_dir"], entry, others.get(key, {}))}
+    foreign = {key: others[key] for key in others if key in declared}
+    return {"strays": strays, "foreign": foreign, "claims": claims}
 
 
-def note(call: Call, args: dict[str, Any]) -> None:
+def note(call: Call, args: ClaimsNote) -> None:
     """`claims.note`, as a call."""
     from sparkops.worker.record import claims  # acts only: a look does not pay for it
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.core.messages import Claim
 from sparkops.programs.checkpoints import publish
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import indexes
@@ -223,11 +224,18 @@ def _remove(args: dict[str, Any], item: Item) -> str:
     kind, name = item["kind"], item["name"]
     mine = claim_records.records(args["state_dir"]).get(args["cluster"], {})
     kinds = [each for each in (kind, *KINDS) if f"{each} {name}" in mine] if item["claim"] else []
-    claim = {"state_dir": args["state_dir"], "cluster": args["cluster"], "name": name}
     try:
         with contextlib.ExitStack() as acts:
             for each in dict.fromkeys(kinds):
-                acts.enter_context(claims.acting({**claim, "kind": each}, name, "delete"))
+                claim: Claim = {
+                    "state_dir": args["state_dir"],
+                    "cluster": args["cluster"],
+                    "kind": each,
+                    "name": name,
+                    "kept": {},
+                    "pruned": False,
+                }
+                acts.enter_context(claims.acting(claim, name, "delete"))
             if item["note"] != GONE:
                 _act(args["state_dir"], kind, name)
     except Refused as error:

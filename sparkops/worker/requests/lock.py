@@ -71,7 +71,7 @@ def _words(text: str) -> str:
         age = max(0, int(time.time() - holder["since"]))
         return f"{holder['who']} from {holder['from']} for {age} s ({holder['command']})"
     except (ValueError, KeyError, TypeError):
-        return "someone who has not yet said who"
+        return "an unknown process (no holder recorded)"
 
 
 CALLS = {"acquire": acquire, "holder": holder, "release": release}

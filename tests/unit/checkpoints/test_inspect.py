@@ -39,7 +39,7 @@ def seen(folder: Path) -> Inspection:
 
 
 def faults(folder: Path) -> str:
-    return "\n".join(f"{each.file}: {each.text}" for each in seen(folder).faults)
+    return "\n".join(f"{each.file}: {each.id}: {each.text}" for each in seen(folder).faults)
 
 
 def shard(folder: Path, number: int = 1) -> Path:
@@ -84,41 +84,44 @@ def test_a_cut_off_shard_is_named_with_its_sizes(copy: Path) -> None:
     size = shard(copy).stat().st_size
     with shard(copy).open("r+b") as file:
         file.truncate(size - 10)
-    assert f"{shard(copy).name}: it is cut off: {size - 10} bytes where its header needs {size}" in faults(copy)
+    assert (
+        f"{shard(copy).name}: safetensors-file-cut-off: it is cut off: {size - 10} bytes, its header needs {size}"
+        in faults(copy)
+    )
 
 
 def test_a_shard_with_bytes_behind_its_end_is_named(copy: Path) -> None:
     with shard(copy).open("ab") as file:
         file.write(b"tail")
-    assert "it is too long" in faults(copy)
+    assert "safetensors-file-too-long" in faults(copy)
 
 
 def test_an_empty_shard_is_named(copy: Path) -> None:
     shard(copy).write_bytes(b"")
-    assert "it ends after 0 bytes" in faults(copy)
+    assert "safetensors-file-broken: it ends after 0 bytes" in faults(copy)
 
 
 def test_tensors_in_two_shards_are_found(copy: Path) -> None:
     shutil.copy(shard(copy), copy / "model_extra_tensors.safetensors")
-    assert "stand in several files" in faults(copy)
+    assert "tensors-duplicated" in faults(copy)
 
 
 def test_an_index_that_names_what_is_not_there_is_found(copy: Path) -> None:
     rewrite(copy / INDEX, lambda value: value["weight_map"].update(ghost=shard(copy).name))
-    assert "does not hold" in faults(copy).replace("do not", "does not")
+    assert "index-tensors-missing" in faults(copy)
 
 
 def test_an_index_that_names_a_file_that_is_not_there_is_found(copy: Path) -> None:
     shard(copy, 2).unlink()
-    assert "it names files that are not there: " in faults(copy)
+    assert "index-files-missing: " in faults(copy)
 
 
 def test_a_file_that_is_not_there_hides_no_entry_of_another_file(copy: Path) -> None:
     rewrite(copy / INDEX, lambda value: value["weight_map"].update({"lm_head.weight": shard(copy).name}))
     shard(copy, 2).unlink()
     found = faults(copy)
-    assert "it names files that are not there: " in found
-    assert "it names tensors that their files do not hold: lm_head.weight" in found
+    assert "index-files-missing: " in found
+    assert "index-tensors-missing: it names tensors that their files do not contain: lm_head.weight" in found
 
 
 @pytest.mark.parametrize("indexed", [True, False])
@@ -135,7 +138,7 @@ def test_what_an_unread_shard_may_hold_is_not_called_missing(copy: Path, indexed
 
 def test_an_index_that_forgets_a_tensor_is_found(copy: Path) -> None:
     rewrite(copy / INDEX, lambda value: value["weight_map"].pop("lm_head.weight"))
-    assert "does not name tensors that are there: lm_head.weight" in faults(copy)
+    assert "index-incomplete: it does not name tensors that exist: lm_head.weight" in faults(copy)
 
 
 def test_a_total_size_that_is_not_the_sum_is_found(copy: Path) -> None:
@@ -145,25 +148,28 @@ def test_a_total_size_that_is_not_the_sum_is_found(copy: Path) -> None:
 
 def test_several_shards_without_an_index_are_a_fault(copy: Path) -> None:
     (copy / INDEX).unlink()
-    assert "several shards and no index" in faults(copy)
+    assert "shards-without-index" in faults(copy)
 
 
 def test_a_config_that_is_no_json_is_a_fault_and_the_reading_stays_unknown(copy: Path) -> None:
     (copy / "config.json").write_text("{")
     found = seen(copy)
-    assert "config.json: it is no JSON" in faults(copy)
+    assert "config.json: json-file-broken" in faults(copy)
     assert found.read_per_token is None
 
 
 def test_a_link_whose_target_was_not_copied_is_named(copy: Path) -> None:
     (copy / "more.safetensors").symlink_to("../blobs/0123")
-    with pytest.raises(InspectError, match="is a link to ../blobs/0123"):
+    with pytest.raises(InspectError) as caught:
         seen(copy)
+    assert caught.value.id == "checkpoint-link-dangling"
+    assert caught.value.args_by_name["target"] == "../blobs/0123"
 
 
 def test_a_folder_without_tensors_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InspectError, match="no .safetensors file"):
+    with pytest.raises(InspectError) as caught:
         seen(tmp_path)
+    assert caught.value.id == "no-safetensors-file"
 
 
 def test_mtp_weights_that_the_configuration_promises_are_counted(copy: Path) -> None:

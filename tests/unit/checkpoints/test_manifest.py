@@ -67,19 +67,20 @@ def test_a_hostile_path_is_refused(path: str) -> None:
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        ([a_file(size=-1)], "config.json: -1"),
-        ([a_file(size=True)], "config.json: True"),
-        ([a_file(oid="md5:00")], "config.json: 'md5:00'"),
-        ([a_file(oid="sha256:../../etc/passwd")], "config.json: 'sha256:"),
-        ([a_file(), a_file()], "config.json is listed twice"),
-        ([a_file("a"), a_file("a/b")], "a is both"),
-        ([a_file("a", 1), a_file("b", 2)], "b: one content"),
+        ([a_file(size=-1)], "config.json -1"),
+        ([a_file(size=True)], "config.json True"),
+        ([a_file(oid="md5:00")], "config.json 'md5:00'"),
+        ([a_file(oid="sha256:../../etc/passwd")], "config.json 'sha256:"),
+        ([a_file(), a_file()], "config.json it is listed twice"),
+        ([a_file("a"), a_file("a/b")], "a it is both"),
+        ([a_file("a", 1), a_file("b", 2)], "b one content"),
     ],
 )
 def test_a_hostile_list_of_files_is_refused(files: Sequence[ManifestFile], why: str) -> None:
-    with pytest.raises(ManifestError, match=why) as caught:
+    with pytest.raises(ManifestError) as caught:
         manifest(*files)
     assert caught.value.id == "manifest-file-invalid"
+    assert "{path} {why}".format(**caught.value.args_by_name).startswith(why)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": [[1]]}', '{"files": 3}', "[" * 100_000])

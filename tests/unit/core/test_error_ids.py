@@ -24,8 +24,10 @@ def uses() -> Iterator[tuple[str, str, set[str] | None]]:
             first = node.args[0]
             if node.func.attr in CALLS and isinstance(first, ast.Constant) and isinstance(first.value, str):
                 names = {each.arg for each in node.keywords if each.arg}
-                spread = any(each.arg is None for each in node.keywords)
+                spread = any(each.arg is None for each in node.keywords) or len(node.args) > 1
                 place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                if node.func.attr == "notice":
+                    names.add("folder")  # a program's notices of its folder get it from their one sender
                 yield place, first.value, None if spread else names - NOT_ARGUMENTS
 
 

@@ -57,7 +57,7 @@ def test_the_text_of_an_unquoted_scalar_is_kept() -> None:
 
 def test_a_key_that_stands_twice_is_a_fault_at_the_second() -> None:
     assert fault("a: 1\nb: 2\na: 3\n") == (
-        "i.yml:3:1: the key 'a' stands twice in this mapping\n  → the first is in line 1"
+        "i.yml:3:1: the key 'a' appears twice in this mapping\n  → the first is in line 1"
     )
 
 

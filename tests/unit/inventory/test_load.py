@@ -168,7 +168,7 @@ def test_local_is_short_for_the_type_and_keeps_the_rest(project: Project) -> Non
         ("nodes: {a: {connection: !env X}}", "a connection is no secret"),
         ("nodes: {a: {connection: {type: sssh}}}", "type is 'sssh', expected ssh, local|did you mean ssh?"),
         ("nodes: {a: {connection: {host_key: 3}}}", "host_key is 3, expected text or a list"),
-        ("nodes: {a: {connection: {ssh_password: x}}}", "ssh_password stands in the file as plain text|!env NAME"),
+        ("nodes: {a: {connection: {ssh_password: x}}}", "ssh_password is in the file as plain text|!env NAME"),
         ("nodes: {a: {host: {x: 1}}}", "nodes.a.host is a mapping (x), expected text"),
         ("nodes: {'a b': }", "'a b' is no name"),
         ("nodes: {a: {state: gone}}", "state is 'gone', expected present, retired"),
@@ -241,7 +241,7 @@ def test_a_role_file_with_a_fault_is_told_by_line(project: Project) -> None:
     message = project.faults(HEAD + "nodes: {a: }\n")
     assert "roles/motd/role.yml:2:8: scope is 'nod', expected node, service" in message
     assert "roles/motd/role.yml:3:1: unknown key 'resorces'" in message
-    assert "roles/motd/role.yml:4:36: variables.properties.a.type is no JSON Schema" in message
+    assert "roles/motd/role.yml:4:36: variables.properties.a.type is not a JSON Schema" in message
 
 
 def test_a_hundred_nodes_with_services_load_in_well_under_a_second(project: Project) -> None:

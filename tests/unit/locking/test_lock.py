@@ -167,7 +167,7 @@ def test_apply_adds_what_is_lacking_and_never_moves_an_entry(world: World) -> No
 
 def test_an_inventory_without_a_lock_file_gets_none_by_apply(world: World) -> None:
     inventory, told = complete(load(world.path), Secrets(), add=True)
-    assert (told, inventory.lock.kept, world.lock.exists()) == ((), False, False)
+    assert (told, inventory.lock.on_disk, world.lock.exists()) == ((), False, False)
 
 
 def test_upstream_is_told_and_nothing_is_written(world: World) -> None:

@@ -23,7 +23,8 @@ from sparkops.core.errors import ConnectionFailed, SparkopsError, WorkerFailed
 from sparkops.core.states import Unknown
 from sparkops.nodes import bundle, session
 from sparkops.nodes.session import Session
-from sparkops.reconcile import plan
+from sparkops.reconcile import orphans, plan
+from sparkops.reconcile.observe import claims_of
 from sparkops.resources import kind, names
 from sparkops.resources.resource import Resource, unpack
 
@@ -111,8 +112,8 @@ def test_arbitrary_messages_are_an_answer_or_an_error_in_words(messages: list[di
         (b"\0\0\0\x06\0\0\0\x02[]", "no mapping"),
         (b"Welcome to Ubuntu 24.04 LTS\n", "a frame length of"),
         ((4 + 200_000).to_bytes(4, "big") + (200_000).to_bytes(4, "big") + b"[" * 200_000, "no JSON"),
-        (frames.encode({"id": "1", "result": 1}), "id is no number"),
-        (frames.encode({"id": [1], "result": 1}), "id is no number"),
+        (frames.encode({"id": "1", "result": 1}), "id is not a number"),
+        (frames.encode({"id": [1], "result": 1}), "id is not a number"),
         (b"", "the worker ended"),
     ],
 )  # fmt: skip
@@ -218,7 +219,7 @@ def test_a_state_that_no_kind_can_read_makes_one_resource_unknown_and_no_more(na
     keys = sorted({*(one.desired() or {}), "text", "type", "content", "drop_ins", "state", "why", "value", "size"})
     found = data.draw(st.dictionaries(st.sampled_from(keys), JSON, max_size=5))
     other = kind("file")(node="n1", name="/other")
-    seen = plan.Observations(found={one.id: found, other.id: {"type": "file"}})
+    seen = plan.Observations(found={one.id: one.observed({"found": found}), other.id: {"type": "file"}})
     made = plan.compare([one, other], seen, today=datetime.date(2026, 1, 1))
     assert other.id not in made.unknown
     json.dumps([[step.before, step.diff] for step in made.steps])
@@ -314,3 +315,22 @@ def test_an_answer_too_large_to_send_is_an_error_with_the_way_out(told: Told, tm
     (answer,) = answers(done.stdout)
     assert "over the limit" in answer["error"]["what"]
     assert "--limit" in answer["error"]["hint"]
+
+
+@given(
+    st.dictionaries(st.sampled_from(["now", "service", "others", "entries", "port", "path", "role"]), JSON, max_size=7)
+)
+def test_a_claim_that_can_not_be_read_is_unknown_and_one_that_can_is_an_orphan_or_none(entry: dict[str, Any]) -> None:
+    answer = {"found": {"strays": {"directory /a": entry, "unit b.service": entry}, "foreign": {}, "claims": {}}}
+    seen = plan.Observations(found={}, claims={"n1": claims_of(answer)})
+    orphans.find((), seen, retired=lambda node, service: node == service)
+
+
+@given(JSON, JSON)
+def test_a_fact_of_any_type_is_judged(value: Any, other: Any) -> None:
+    words = {"at_least": 1, "includes": "x", "distinct_on_service": True}
+    one, two = (
+        kind("require")(node=node, name="disk", expect={"free": words}, peer_nodes=("n1", "n2"), service="q")
+        for node in ("n1", "n2")
+    )
+    one.violations({"free": value}, {two.id: {"free": other}}.__getitem__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.ssh.host_keys import pinned
-from sparkops.operate.trust import Shown, look
+from sparkops.operate.trust import Shown, compare
 
 from .conftest import Servers
 from .sshd import Sshd, keygen
@@ -16,7 +16,7 @@ def looked(server: Sshd, connections: Connections, *lines: str, pins: tuple[str,
     """The server with these lines in its known_hosts and these pins; `HOST` in a line is its name."""
     path = server.folder / "known"
     path.write_text("".join(line.replace("HOST", f"[127.0.0.1]:{server.port}") + "\n" for line in lines))
-    return look(server.target(host_keys=pins, known_hosts=path), connections, "here")
+    return compare(server.target(host_keys=pins, known_hosts=path), connections, "here")
 
 
 def another(folder: Path, *words: str) -> str:

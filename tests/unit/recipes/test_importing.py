@@ -195,7 +195,7 @@ def test_lines_as_people_paste_them(line: str, flag: str, value: Any, tmp_path: 
         (LINE + "--seed 1 --nnodes 2 --node-rank 1", "--node-rank: it follows from the service's nodes"),
         (LINE + "--max-model-len $LEN", "$LEN"),
         (LINE + "| tee log", "| tee log"),
-        ("docker run --memory lots " + "x/vllm:1 " + LINE, "memory lots: it is no size"),
+        ("docker run --memory lots " + "x/vllm:1 " + LINE, "memory lots: it is not a size"),
         ("docker run -p 9000:9000 x/vllm:1 " + LINE, "port 9000:9000"),
         ("docker run --user 1000 x/vllm:1 " + LINE, "user 1000"),
         ("apt install x\n" + LINE, "apt install x"),

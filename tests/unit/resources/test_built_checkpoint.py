@@ -146,7 +146,7 @@ def test_a_donor_s_branch_is_locked_like_the_base_s_and_the_lock_moves_no_folder
     keys = {each.key for each in movable(found, Masked())}
     assert {"org/int4@main", "org/fp8@main"} <= keys
     spaces = found.variables("spark-01", "qwen")
-    lock = Lock(checkpoints={"org/int4@main": COMMIT, "org/fp8@main": OTHER}, kept=True)
+    lock = Lock(checkpoints={"org/int4@main": COMMIT, "org/fp8@main": OTHER}, on_disk=True)
     pinned = lock.pinned(spaces)["checkpoint"]
     assert pinned["steps"] == [{"hybrid": {"donor": "org/fp8", "commit": OTHER}}]
     assert model_folder(pinned, "/s") == model_folder(spaces["checkpoint"], "/s")
