@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sparkops.checkpoints.hub import HubError
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit
@@ -22,9 +22,6 @@ from sparkops.models import build_steps
 from sparkops.models.argv import canonical
 from sparkops.resources import validators
 from sparkops.resources.checkpoint import OfRepository
-
-if TYPE_CHECKING:
-    from sparkops.nodes.session import Session
 
 BUILDER = 1
 """Counts up when the same steps make other bytes: what was built before is then built anew."""
@@ -117,11 +114,11 @@ class BuiltCheckpoint(OfRepository):
         return "build:sha256:" + hashlib.sha256(canonical(told).encode()).hexdigest()
 
     @property
-    def passable(self) -> str:
+    def transfer_key(self) -> str:
         return self.identity if self.manifest is not None else ""
 
     @property
-    def passing(self) -> Mapping[str, Any]:
+    def served(self) -> Mapping[str, Any]:
         ask = self.ask()
         return {**{key: ask[key] for key in ("folder", "state_dir", "owner")}, "identity": self.identity}
 
@@ -163,12 +160,6 @@ class BuiltCheckpoint(OfRepository):
         listed = self.listed(self.manifest.commit if self.manifest else "", peer.get("files", ()))
         kept = {key: value for key, value in peer.items() if key != "files"}
         return {**super().received(act, kept), "files": _files(listed)}
-
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
-        """Built by the node, or received from the one before it."""
-        if self.upstream is not None and step.after is not None and self.manifest is not None:
-            return (yield from self.receive(self.upstream, session, step))
-        return (yield from super().converge(session, step))
 
     def building(self) -> dict[str, Any]:
         """What the node needs of donors and steps."""

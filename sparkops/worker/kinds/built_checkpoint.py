@@ -74,11 +74,11 @@ def running(call: Call, args: State) -> bool:
 
 
 def relay(call: Call, args: State) -> State:
-    """Start the relay of a built one (`{folder, state_dir, owner, identity}` and what `passing_files.begin` takes).
+    """Start the server of a built one (`{folder, state_dir, owner, identity}` and what `transfer.serve_files` takes).
 
     Returns `{port, files}`: nobody else knows what it consists of. Raises Refused where it is not the one.
     """
-    from sparkops.programs.transfer import serve_files  # acts only: a look does not pay for it
+    from sparkops.worker.requests import transfer  # acts only: an observation does not need it
 
     place = CheckpointFolder(args["folder"])
     existing = place.open()
@@ -89,7 +89,7 @@ def relay(call: Call, args: State) -> State:
     if not digest or digest != index.record or record.get("built", {}).get("identity") != args["identity"]:
         raise Refused(f"{place.path} does not hold what is declared there", hint="run apply again")
     files = [list(each) for each in record["files"]]
-    return {**serve_files.begin(call, {**args, "files": files}), "files": files}
+    return {**transfer.serve_files({**args, "files": files}), "files": files}
 
 
 def build(job: jobs.Job, args: State) -> State:
