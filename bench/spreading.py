@@ -95,8 +95,8 @@ class Ground:
         seen = observe(self.fleet, wanted)
         made = plan.compare(wanted, seen, today=datetime.date(2026, 1, 1)).plan()
         by_name = {node.name: Address(fabric=node.address) for node in self.nodes}
-        ready, _ = transfers.arrange(made, wanted, seen, by_name.__getitem__)
-        results = schedule.run(made, ready, self.fleet, facts=seen.facts, stop=threading.Event())
+        upstreams, _ = transfers.arrange(made, wanted, seen, by_name.__getitem__)
+        results = schedule.run(made, wanted, self.fleet, facts=seen.facts, stop=threading.Event(), upstreams=upstreams)
         wrong = [each for each in results if each.outcome != "done"]
         if wrong:
             raise RuntimeError(str(wrong))

@@ -18,8 +18,8 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
+from sparkops.compile.launcher_file import launcher_file
 from sparkops.compile.secret_placeholders import SecretPlaceholders
-from sparkops.core import data
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
@@ -255,7 +255,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.filters["sha256"] = sha256
     env.globals["argv"] = argv
     env.globals["render"] = _render
-    env.globals["launcher"] = lambda: data.module_text("programs/launch/launcher.py")
+    env.globals["launcher"] = launcher_file
     env.globals["permanent_errors"] = engine_errors.permanent
     env.globals.update(service_spec.functions(placeholders.holds))
     return env

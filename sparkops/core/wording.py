@@ -1,8 +1,8 @@
 """The words of every error, violation and notice that has an id, made from `knowledge/errors/*.yml` and its arguments.
 
 An entry is `id: {message, fix, cause}`, and `fix_command` where a command without an inventory needs another way out.
-Templates are Python format strings; these formats are added: `bytes` (`4.2 GB`), `seconds` (`3 min 5 s`) and `list`
-(`a, b and 3 more`). Not for nodes: they send ids and arguments.
+Templates are Python format strings; these formats are added: `bytes` (`4.2 GB`), `seconds` (`3 min 5 s`), `list`
+(`a, b and 3 more`) and `error` (the message of an error on the wire). Not for nodes: they send ids and arguments.
 """
 
 from __future__ import annotations
@@ -74,7 +74,11 @@ class _Formatter(string.Formatter):
         if format_spec == "list" and isinstance(value, (list, tuple)):
             more = len(value) - LISTED
             return ", ".join(map(str, value[:LISTED])) + (f" and {more} more" if more > 0 else "")
-        if format_spec in ("bytes", "seconds", "list"):
+        if format_spec == "error" and isinstance(value, Mapping):
+            if not value.get("id"):
+                return str(value.get("what", "unknown error"))
+            return words(str(value["id"]), value.get("args") or {})[0]
+        if format_spec in ("bytes", "seconds", "list", "error"):
             return str(value)
         return str(super().format_field(value, format_spec))
 

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 
 from sparkops.compile.compiler import Resolver, compile_inventory
 from sparkops.core.errors import InventoryError, SparkopsError
-from sparkops.core.secrets import Secret
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.lockfile import Lock, lock_path, write_lock
 from sparkops.models.role_variables import checkpoint_key
-from sparkops.operate import registry
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint, OfRepository
 from sparkops.resources.image import Image
@@ -126,10 +124,8 @@ def movable(inventory: Inventory, secrets: Resolver, limit: Sequence[str] = ()) 
 def _of(resource: Resource) -> Iterator[Movable]:
     if isinstance(resource, Image):
         image = resource
-        if image.state != "present" or image.pinned or image.content is not None or image.archive:
-            return
-        username, password = _plain(image.username), _plain(image.password)
-        yield Movable("images", image.name, lambda: registry.digest(image.name, username, password))
+        if image.movable:
+            yield Movable("images", image.name, lambda: _digest(image))
     if isinstance(resource, Checkpoint) and not resource.pinned:
         yield _branch(resource, resource.repository, resource.revision)
     if isinstance(resource, BuiltCheckpoint):
@@ -143,8 +139,10 @@ def _branch(asked: OfRepository, repository: str, revision: str) -> Movable:
     return Movable("checkpoints", checkpoint_key(told), lambda: asked.hub.resolve(repository, revision).commit)
 
 
-def _plain(value: str | Secret | None) -> str | None:
-    return value.reveal() if isinstance(value, Secret) else value
+def _digest(image: Image) -> str:
+    from sparkops.resources import registry  # loads Docker's SDK
+
+    return registry.digest(image.name, image.login(image.reference.repository))
 
 
 def _ask(found: tuple[Movable, ...] | list[Movable]) -> tuple[dict[str, str], dict[str, SparkopsError]]:

@@ -26,6 +26,7 @@ from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.plan_file import SavedPlan
 from sparkops.reconcile.targets import address
 from sparkops.resources.resource import Resource
+from sparkops.resources.transfer_source import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +72,13 @@ class RunOptions:
 class Planned:
     """A plan, the `resources` that it is of (with the orphans to remove) and the facts that they were compared by.
 
+    `upstreams` says by id which resources get their content from another node.
     `claims` is what the node's records of claims lack or have too much, by node: the arguments of `claimed.note`.
     """
 
     plan: Plan
     resources: tuple[Resource, ...]
+    upstreams: Mapping[str, Upstream]
     facts: Mapping[str, Mapping[str, object] | Unknown]
     claims: Mapping[str, Mapping[str, object]]
 
@@ -112,7 +115,7 @@ def observe_and_plan(
         left=shared,
         edges=orphans.edges(resources, removed, found),
     )
-    sourced, sources = transfers.arrange(
+    upstreams, sources = transfers.arrange(
         compared, (*resources, *removed), seen, lambda node: address(options.inventory, fleet.targets[node])
     )
     plan = compared.plan(
@@ -128,7 +131,7 @@ def observe_and_plan(
         orphans=staying,
     )
     claims = orphans.notes(resources, seen, plan, prune=options.prune) if acting else {}
-    return Planned(plan=plan, resources=sourced, facts=seen.facts, claims=claims)
+    return Planned(plan=plan, resources=(*resources, *removed), upstreams=upstreams, facts=seen.facts, claims=claims)
 
 
 def _joined(seen: Observations, more: Observations) -> Observations:

@@ -79,6 +79,7 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         stop=options.stop,
         listener=options.listener,
         saved=options.saved is not None,
+        upstreams=planned.upstreams,
     )
     steps = by_node(planned.plan.steps, results)
     record(fleet, options.inventory, options.title, steps, reason=options.reason, listener=options.listener)

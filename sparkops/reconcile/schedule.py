@@ -23,7 +23,7 @@ from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.plan import step_for
 from sparkops.resources.resource import Resource
-from sparkops.resources.transferable import Passed
+from sparkops.resources.transfer_source import Upstream
 
 PER_NODE = 4
 """Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""
@@ -33,6 +33,7 @@ class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
     `saved` says that the plan was saved: what no earlier step of it can have changed must still be as it says.
+    `upstreams` says by id which resources get their content from another node.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Schedule:
         stop: threading.Event,
         listener: events.Listener = events.silent,
         saved: bool = False,
+        upstreams: Mapping[str, Upstream],
     ) -> None:
         self.plan = plan
         self.resources = resources
@@ -53,6 +55,7 @@ class Schedule:
         self.stop = stop
         self.listener = listener
         self.saved = saved
+        self.upstreams = upstreams
         self.results: dict[str, Result] = {}
         self._planned = {step.id for step in plan.steps}
         self._changed = threading.Condition()
@@ -81,13 +84,12 @@ class Schedule:
             if below.outcome != "done":
                 root = below.why if below.outcome == "not-attempted" else f"{need} is not as declared"
                 return self._settle(step, "not-attempted", root)
-        resource = self.resources[step.id]
-        if isinstance(resource, Passed) and (ahead := resource.ahead) in self._planned:
-            if ahead not in self.results:
-                if not (resource.streamed and ahead in self._running):
-                    return False
-            elif self.results[ahead].outcome != "done":
-                return self._settle(step, "not-attempted", f"{ahead}, which it was to come from, is not as declared")
+        source = self.upstreams[step.id].source if step.id in self.upstreams else None
+        if source and source.id in self._planned and not (source.streamed and source.id in self._running):
+            if source.id not in self.results:
+                return False
+            if self.results[source.id].outcome != "done":
+                return self._settle(step, "not-attempted", f"its source {source.id} is not as declared")
         if not self._room(step):
             return False
         self._running[step.id] = step
@@ -161,7 +163,8 @@ class Schedule:
 
     def _converge(self, resource: Resource, step: Step) -> Observed:
         session = self.fleet.session(step.node)
-        work = resource.converge(session, step)
+        upstream = self.upstreams.get(step.id) if step.after is not None else None
+        work = (upstream or resource).converge(session, step)
         while True:
             try:
                 progress = next(work)
@@ -254,7 +257,10 @@ def run(
     stop: threading.Event,
     listener: events.Listener = events.silent,
     saved: bool = False,
+    upstreams: Mapping[str, Upstream] | None = None,
 ) -> tuple[Result, ...]:
     """Carry out `plan`; see Schedule."""
     by_id = {resource.id: resource for resource in resources}
-    return Schedule(plan, by_id, fleet, facts=facts, stop=stop, listener=listener, saved=saved).run()
+    return Schedule(
+        plan, by_id, fleet, facts=facts, stop=stop, listener=listener, saved=saved, upstreams=upstreams or {}
+    ).run()

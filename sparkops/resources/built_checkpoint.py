@@ -7,10 +7,10 @@ built whether the folder on the node is the declared one. The node builds it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sparkops.checkpoints.build_inputs import BuildInputs, file_list, resolve_donors
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit
@@ -20,9 +20,6 @@ from sparkops.core.states import Observed, State, Unknown
 from sparkops.models import build_steps
 from sparkops.resources import validators
 from sparkops.resources.checkpoint import OfRepository
-
-if TYPE_CHECKING:
-    from sparkops.nodes.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +79,13 @@ class BuiltCheckpoint(OfRepository):
         return BuildInputs(self.repository, self.manifest, self.donors, tuple(self.steps))
 
     @property
-    def passable(self) -> str:
+    def transfer_key(self) -> str:
         return self.inputs.identity if self.inputs is not None else ""
 
     @property
-    def passing(self) -> Mapping[str, Any]:
+    def served(self) -> Mapping[str, Any]:
         ask = self.ask()
-        return {**{key: ask[key] for key in ("folder", "state_dir", "owner")}, "identity": self.passable}
+        return {**{key: ask[key] for key in ("folder", "state_dir", "owner")}, "identity": self.transfer_key}
 
     def ask(self) -> dict[str, Any]:
         return {**super().ask(), "base": self.base}
@@ -122,12 +119,6 @@ class BuiltCheckpoint(OfRepository):
         listed = self.listed(self.manifest.commit if self.manifest else "", peer.get("files", ()))
         source = {key: value for key, value in peer.items() if key != "files"}
         return {**super().received(act, source), "files": file_list(listed)}
-
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
-        """Built by the node, or received from the one before it."""
-        if self.upstream is not None and step.after is not None and self.manifest is not None:
-            return (yield from self.receive(self.upstream, session, step))
-        return (yield from super().converge(session, step))
 
     def explain(self, found: Observed) -> str:
         if isinstance(found, Mapping) and found.get("identity") == "" and not found.get("missing"):

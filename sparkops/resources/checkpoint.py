@@ -19,7 +19,7 @@ from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.resources import validators
-from sparkops.resources.transferable import Passed
+from sparkops.resources.transferable import Transferable
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
@@ -33,7 +33,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfRepository(Passed):
+class OfRepository(Transferable):
     """A folder on a node whose files are those of one commit of a hub's repository, or made of them.
 
     `name` is the folder's absolute path on the node.
@@ -194,11 +194,11 @@ class Checkpoint(OfRepository):
         return dataclasses.replace(self, manifest=manifest, moved_to=moved_to, left_out=left_out)
 
     @property
-    def passable(self) -> str:
+    def transfer_key(self) -> str:
         return self.manifest.digest if self.manifest is not None else ""
 
     @property
-    def passing(self) -> Mapping[str, Any]:
+    def served(self) -> Mapping[str, Any]:
         assert self.manifest is not None
         files = [[file.path, file.size, file.oid] for file in self.manifest.files]
         return {"folder": self.name, "state_dir": self.state_dir, "owner": self.owner, "files": files}
@@ -243,12 +243,7 @@ class Checkpoint(OfRepository):
         return tuple(told)
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
-        """Fetched by the node, from outside or from the one before it; or, with `source: push`, streamed to it first.
-
-        What was pushed before is resumed by offset. A job that receives already is followed.
-        """
-        if self.upstream is not None and step.after is not None and self.manifest is not None:
-            return (yield from self.receive(self.upstream, session, step))
+        """Fetched by the node; with `source: push`, streamed to it first, from where the last push ended."""
         if self.source == "push" and step.after is not None and self.manifest is not None:
             yield from self._push(session, self.act(step))
         return (yield from super().converge(session, step))

@@ -33,18 +33,14 @@ class Archive:
 def read_archive(path: Path, where: str = "") -> Archive:
     """The image in an archive. Raises InventoryError for a missing file and for anything else than one image."""
     try:
-        told = path.stat()
-        return _read(path, told.st_size, told.st_mtime_ns)
+        status = path.stat()
+        return _read(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
-        raise InventoryError(
-            f"{path}: {error.strerror or error}", where=where, hint="make it with docker save -o FILE IMAGE"
+        raise InventoryError.of(
+            "image-archive-unreadable", where=where, path=str(path), text=error.strerror or str(error)
         ) from None
     except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InventoryError(
-            f"{path} is no archive of one image: {error}",
-            where=where,
-            hint="make it with docker save -o FILE IMAGE, not compressed, one image in it",
-        ) from None
+        raise InventoryError.of("image-archive-invalid", where=where, path=str(path), text=str(error)) from None
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
-"""The node that content comes from when it does not come from outside, and how the way to it is opened.
+"""The node that content comes from when it does not come from outside, and how the transfer is started.
 
-The source runs a relay as a node job, the receiver's job fetches from it; the controller brings the two together and
-hands each its certificate. Both go on when it leaves.
+The source runs a server as a node job, the receiver's job fetches from it; the controller starts the one, tells the
+other, and hands each its certificate. Both go on when it leaves.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ from sparkops.core.errors import ConvergeFailed, NodeError
 from sparkops.nodes.session import CallFailed
 
 if TYPE_CHECKING:
+    from sparkops.core.plan import Step
+    from sparkops.core.states import Observed
     from sparkops.nodes.session import Session
-    from sparkops.resources.transferable import Passed
+    from sparkops.resources.transferable import Transferable
 
 IDLE = 600.0
-"""Seconds after which a relay that nobody asks ends: longer than a receiver hashes what it has."""
+"""Seconds without a request after which a server ends: longer than a receiver hashes what it has."""
 QUIET = 30.0
-"""Seconds after which a source on which nothing is brought any more is told to have ended."""
+"""Seconds without a job or a push after which a source answers that the content is not coming."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """Who passes it on: the resource `source` on its node, reached at the first of `addresses` that works.
+    """Where `receiver` gets its content: the resource `source` on its node, at the first of `addresses` that works.
 
     `fabric` says whether the first is the declared address on the fabric. `receivers` are all nodes that get it there.
     """
 
-    source: Passed
+    source: Transferable
+    receiver: Transferable
     addresses: tuple[str, ...]
     fabric: bool
     receivers: tuple[str, ...]
@@ -42,42 +45,41 @@ class Upstream:
         """For people: `spark-01 over 192.168.100.1`."""
         return f"{self.source.node} over {self.addresses[0]}"
 
-    def opened(self, session: Session, resource: Passed) -> Generator[Mapping[str, Any], None, dict[str, Any]]:
-        """The worker's `peer`: the relay runs and `session`, the receiver's, reaches it. Yields notices.
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+        """Bring the receiver's content from the source; as `Resource.converge`."""
+        return (yield from self.receiver.receive(self, session, step))
 
-        With what the relay says of the content beside its `port`.
+    def opened(self, session: Session) -> Generator[Mapping[str, Any], None, dict[str, Any]]:
+        """The worker's `peer`: the server runs and `session`, the receiver's, reaches it. Yields notices.
 
-        Raises ConvergeFailed where the source does not answer, or none of its addresses can be used.
+        With what the source says of the content beside its `port`. Raises ConvergeFailed where the source does not
+        answer, or none of its addresses can be used.
         """
-        node, why = self.source.node, ""
+        node, why = self.source.node, "it has no address"
         try:
             source = session.peer(node)
             for number, address in enumerate(self.addresses):
                 if number:
-                    yield {"notice": f"{resource.id}: {why}; it comes over {address} instead, which may be slower"}
+                    yield {"notice": f"{self.receiver.id}: {why}; using {address} instead, which may be slower"}
                 try:
-                    said = source.call(f"{resource.kind}.relay", self._relay(address), timeout=60)
-                    place = {"node": node, "address": address, "port": int(said["port"])}
+                    answer = source.call(f"{self.source.kind}.relay", self._order(address), timeout=60)
+                    place = {"node": node, "address": address, "port": int(answer["port"])}
                     session.call("transfer.reach", place, timeout=60)
                 except CallFailed as error:
                     if error.type != "address":
                         raise
                     why = error.what
                     continue
-                return {**said, **place, "credentials": self.authority.receiver(resource.node)}
+                return {**answer, **place, "credentials": self.authority.receiver(self.receiver.node)}
         except NodeError as error:
-            if error.where == resource.node:
+            if error.where == self.receiver.node:
                 raise
             why = error.what
-        raise ConvergeFailed(
-            f"{node}, which it is to come from, can't pass it on: {why or 'it has no address'}",
-            where=resource.node,
-            hint=f"see to {node}, or declare `spread: false` of it to do without; run apply again",
-        )
+        raise ConvergeFailed.of("transfer-source-unusable", where=self.receiver.node, source=node, reason=why)
 
-    def _relay(self, address: str) -> dict[str, Any]:
+    def _order(self, address: str) -> dict[str, Any]:
         return {
-            **self.source.passing,
+            **self.source.served,
             "address": address,
             "credentials": self.authority.source(self.source.node, address),
             "fingerprint": self.authority.fingerprint,

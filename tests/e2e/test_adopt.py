@@ -57,7 +57,7 @@ def test_a_container_and_its_model_are_taken_over_and_right_files_are_not_fetche
     grown.run("--restart", "unless-stopped")
     shown = shell.run("adopt", status=2)
     assert "planted" not in shown.stdout + shown.stderr
-    assert "--yes takes it over" in shown.stderr
+    assert "pass --yes to take it over" in shown.stderr
     found = shell.json("adopt", status=2)
     differences = {each["what"]: (each["found"], each["declared"]) for each in found["container"]["differences"]}
     assert differences["service.serve.max-model-len"] == ("4096", "(none)")

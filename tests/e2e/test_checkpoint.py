@@ -206,7 +206,7 @@ def test_a_small_disk_is_told_first_and_a_filled_one_when_it_is_full(
     hub.forget()
     result = failed(road.apply(declare(**large)))
     assert "not enough space for /data/tiny" in result.why
-    assert "are needed" in result.why and "free there" in result.why
+    assert "are needed" in result.why and "are free" in result.why
     assert hub.bytes_sent() == 0
 
     node.exec("umount", "/data")
@@ -259,8 +259,8 @@ def test_a_gated_repository_and_a_second_builder_are_told(
     create = Step(
         id=other.id, kind=other.kind, node=other.node, action="create", before=None, after=other.desired(), changes=()
     )
-    with pytest.raises(SparkopsError, match="another job works on checkpoint"):
-        session.call("checkpoint.look", {"ask": other.ask(), "act": dict(other.act(create))})
+    with pytest.raises(SparkopsError, match="a job for checkpoint .* is already running with different inputs"):
+        session.call("checkpoint.missing", {"ask": other.ask(), "act": dict(other.act(create))})
     running.join(60)
     assert sums(node, FOLDER) == local_sums(model)
 
@@ -306,14 +306,14 @@ def test_a_node_without_a_way_to_the_hub_gets_it_pushed_and_an_interrupted_push_
             )
             whole = dict(one.act(create))
             session = road.fleet.session(node.name)
-            missing = session.call("checkpoint.look", {"ask": one.ask(), "act": whole})["missing"]
+            missing = session.call("checkpoint.missing", {"ask": one.ask(), "act": whole})
             path, size, oid, there = max(missing, key=lambda each: each[1])
             assert there == 0
             head = (model / path).read_bytes()[: size // 2]
             place = {"folder": FOLDER, "oid": oid, "size": size, "offset": 0}
             for _ in session.send("checkpoint.put", place, [head]):
                 pass
-            again = session.call("checkpoint.look", {"ask": one.ask(), "act": whole})["missing"]
+            again = session.call("checkpoint.missing", {"ask": one.ask(), "act": whole})
             assert [each[3] for each in again if each[0] == path] == [len(head)]
             road.settle(one)
         assert sums(node, FOLDER) == local_sums(model)
@@ -392,7 +392,7 @@ def test_verify_reads_only_what_changed_unless_it_is_to_read_all_and_names_what_
         f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}"}}\n',
     )
     early = shell.json("checkpoint", "verify", status=2)["checkpoints"][0]
-    assert "is not there" in early["why"] and "sparkops apply" in early["why"]
+    assert "does not exist" in early["why"] and "sparkops apply" in early["why"]
     shell.run("apply", "inventory.yml", "--yes", "--role", "checkpoint")
     hub.stop()
     (found,) = shell.json("checkpoint", "verify", "tiny")["checkpoints"]

@@ -19,8 +19,6 @@ ROOT = Path(sparkops.__file__).parent.parent
 PROJECT = (ROOT / "pyproject.toml").read_text()
 TOOLS = {"mypy", "ruff", "pip-audit", "pytest-xdist"}
 """Dependencies that are run, not imported."""
-NOT_YET = {"docker"}
-"""What the controller is about to use for credentials and build contexts."""
 
 
 def plain(name: str) -> str:
@@ -51,7 +49,7 @@ def imported(*folders: str) -> set[str]:
 
 
 def test_what_is_declared_is_what_is_imported() -> None:
-    assert imported("sparkops") | NOT_YET == declared("dependencies")
+    assert imported("sparkops") == declared("dependencies")
 
 
 def test_what_the_tests_import_is_declared_for_development() -> None:

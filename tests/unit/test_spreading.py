@@ -16,8 +16,8 @@ from sparkops.reconcile.transfers import arrange
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.image import Image
-from sparkops.resources.resource import Resource
-from sparkops.resources.transferable import Passed
+from sparkops.resources.transfer_source import Upstream
+from sparkops.resources.transferable import Transferable
 
 CONTENT = Manifest("org/tiny", "a" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "1" * 64),))
 OTHER = Manifest("org/tiny", "b" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "2" * 64),))
@@ -47,8 +47,8 @@ def found(one: Checkpoint, state: str) -> Observed:
 
 def arranged(
     states: list[str], resources: list[Checkpoint] | None = None, where: Any = address
-) -> tuple[Plan, dict[str, Checkpoint], tuple[str, ...]]:
-    """The plan, each node's checkpoint with its upstream, and what is said, for nodes in these states."""
+) -> tuple[Plan, dict[str, Upstream], tuple[str, ...]]:
+    """The plan, each receiving node's upstream, and what is said, for nodes in these states."""
     given = resources or [declared(number) for number in range(1, len(states) + 1)]
     seen = Observations(
         found={one.id: found(one, state) for one, state in zip(given, states, strict=True)},
@@ -57,13 +57,12 @@ def arranged(
         },
     )
     plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
-    after: tuple[Resource, ...]
-    after, notices = arrange(plan, given, seen, where)
-    return plan, {each.node: each for each in after if isinstance(each, Checkpoint)}, notices
+    upstreams, notices = arrange(plan, given, seen, where)
+    return plan, {each.receiver.node: each for each in upstreams.values()}, notices
 
 
-def upstreams(by_node: Mapping[str, Passed]) -> dict[str, str]:
-    return {node: each.upstream.source.node for node, each in by_node.items() if each.upstream is not None}
+def upstreams(by_node: Mapping[str, Upstream]) -> dict[str, str]:
+    return {node: each.source.node for node, each in by_node.items()}
 
 
 @given(st.lists(st.sampled_from(STATES), min_size=1, max_size=9))
@@ -71,9 +70,9 @@ def test_each_that_lacks_it_gets_it_once_from_one_that_will_have_it_and_at_most_
     states: list[str],
 ) -> None:
     _, by_node, _ = arranged(states)
-    state = dict(zip(by_node, states, strict=True))
+    state = {f"n{number}": each for number, each in enumerate(states, 1)}
     found_at = upstreams(by_node)
-    lacking = {node for node in by_node if state[node] in ("lacks", "damaged")}
+    lacking = {node for node in state if state[node] in ("lacks", "damaged")}
     assert set(found_at) <= lacking
     outside = lacking - set(found_at)
     assert len(outside) <= 1
@@ -94,8 +93,7 @@ def test_the_chain_goes_along_the_plan_and_is_told() -> None:
     order = [step.node for step in plan.steps]
     assert upstreams(by_node) == dict(zip(order[1:], order, strict=False))
     assert notices[0] == f"checkpoint /models/tiny @{order[1]}: from {order[0]} over 192.168.100.{order[0][1:]}"
-    assert by_node[order[1]].ahead == f"checkpoint /models/tiny @{order[0]}"
-    assert by_node[order[0]].ahead == ""
+    assert by_node[order[1]].source.id == f"checkpoint /models/tiny @{order[0]}"
 
 
 def test_several_that_hold_it_each_have_a_chain_of_their_own() -> None:
@@ -126,12 +124,14 @@ def test_without_an_address_on_the_fabric_the_slower_way_is_told_and_without_any
     assert "n1 has no address that other nodes could reach; it is fetched from outside" in notices[0]
 
 
-def whole(given: list[Passed], holders: set[str], where: Any = address) -> tuple[dict[str, Passed], tuple[str, ...]]:
-    """Each node's resource with its upstream, and what is said; the nodes of `holders` are as declared."""
+def whole(
+    given: list[Transferable], holders: set[str], where: Any = address
+) -> tuple[dict[str, Upstream], tuple[str, ...]]:
+    """Each receiving node's upstream, and what is said; the nodes of `holders` are as declared."""
     seen = Observations(found={one.id: one.desired() if one.node in holders else None for one in given})
     plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
-    after, notices = arrange(plan, given, seen, where)
-    return {each.node: each for each in after if isinstance(each, Passed)}, notices
+    upstreams, notices = arrange(plan, given, seen, where)
+    return {each.receiver.node: each for each in upstreams.values()}, notices
 
 
 def built(number: int, step: str = "int8", **more: Any) -> BuiltCheckpoint:
@@ -145,10 +145,9 @@ def built(number: int, step: str = "int8", **more: Any) -> BuiltCheckpoint:
 def test_what_is_built_goes_from_the_first_to_all_others_at_once() -> None:
     by_node, notices = whole([built(number) for number in range(1, 5)], set())
     ways = upstreams(by_node)
-    (first,) = set(by_node) - set(ways)
+    (first,) = {f"n{number}" for number in range(1, 5)} - set(ways)
     assert set(ways.values()) == {first}
-    told = {each.upstream.receivers for each in by_node.values() if each.upstream is not None}
-    assert [set(each) for each in told] == [set(ways)]
+    assert [set(each) for each in {each.receivers for each in by_node.values()}] == [set(ways)]
     assert len(notices) == 3
 
 
@@ -187,4 +186,4 @@ def test_an_image_of_another_build_is_another_one_and_an_archive_is_sent_to_each
         upstreams(whole([image(1, content="FROM scratch\n"), image(2, content="FROM scratch\nENV A=1\n")], {"n1"})[0])
         == {}
     )
-    assert [image(1, archive="x.tar").passable, image(1, state="absent").passable] == ["", ""]
+    assert [image(1, archive="x.tar").transfer_key, image(1, state="absent").transfer_key] == ["", ""]

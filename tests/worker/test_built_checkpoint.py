@@ -309,9 +309,14 @@ def test_verification_and_removal_know_built_folders(declare: Declare, base: Che
 def passed_on(source: BuiltCheckpoint, receiver: BuiltCheckpoint) -> dict[str, Any]:
     """What `converge` of the receiver gets, and with that the source's relay running."""
     way = Upstream(
-        source=source, addresses=("127.0.0.1",), fabric=True, receivers=("n2",), authority=(run := Authority())
+        source=source,
+        receiver=receiver,
+        addresses=("127.0.0.1",),
+        fabric=True,
+        receivers=("n2",),
+        authority=(run := Authority()),
     )
-    said = built_checkpoint.relay(call(), way._relay("127.0.0.1"))
+    said = built_checkpoint.relay(call(), way._order("127.0.0.1"))
     peer = {**said, "node": "n1", "address": "127.0.0.1", "credentials": run.receiver("n2")}
     step = Step(
         id=receiver.id,

@@ -19,7 +19,6 @@ from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.fetch.http import Client, Hub, Remote, Retry
 from sparkops.programs.fetch.partial_file import Content, gaps, make_store, merged
 from sparkops.worker.calls import Refused
-from sparkops.worker.system import privileges as rights
 
 spans = st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda pair: (min(pair), max(pair)))
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -160,22 +159,3 @@ def test_a_record_that_is_no_record_counts_for_nothing(tmp_path: Path, text: str
     os.mkfifo(tmp_path / ".sparkops" / "manifest.json")
     assert record_of(handle) == ("", {})
     os.close(handle)
-
-
-@as_root
-def test_the_work_is_done_with_the_users_rights_and_its_end_is_told() -> None:
-    nobody = pwd.getpwnam("nobody")
-    seen: list[dict[str, object]] = []
-
-    def work(say: rights.Report) -> dict[str, object]:
-        say({"progress": {"text": "at it"}})
-        return {"uid": os.getresuid(), "gid": os.getresgid(), "groups": os.getgroups()}
-
-    done = rights.run(nobody, work, seen.append)
-    assert done["uid"] == [nobody.pw_uid] * 3 and done["gid"] == [nobody.pw_gid] * 3
-    assert done["groups"] == [nobody.pw_gid]
-    assert seen == [{"progress": {"text": "at it"}}]
-    with pytest.raises(Refused, match="Permission denied"):
-        rights.run(nobody, lambda say: {"x": Path("/etc/shadow").read_text()}, seen.append)
-    with pytest.raises(Refused, match=r"ended early \(signal 9\)"):
-        rights.run(nobody, lambda say: os.kill(os.getpid(), 9) or {}, seen.append)

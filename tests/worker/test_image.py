@@ -98,62 +98,46 @@ def test_a_platform_serves_where_it_runs(platform: str, wanted: str, serves: boo
 
 
 @pytest.mark.parametrize(
-    ("said", "what", "hint"),
+    ("text", "id"),
     [
-        ("manifest for r.test/x:9 not found: manifest unknown: manifest unknown", "is not in the registry", "spelling"),
-        ('failed to resolve reference "r.test/x:9": r.test/x:9: not found', "is not in the registry", "spelling"),
-        (
-            "no matching manifest for linux/arm64/v8 in the manifest list entries",
-            "is not there for linux/arm64",
-            "build",
-        ),
-        ("no match for platform in manifest: not found", "is not there for linux/arm64", "build"),
-        (
-            "pull access denied for x, repository does not exist or may require 'docker login'",
-            "does not let",
-            "username",
-        ),
-        ('Head "https://r.test/v2/x/manifests/9": no basic auth credentials', "does not let", "username"),
-        ('Get "https://r.test/v2/": unauthorized: authentication required', "does not let", "username"),
-        (
-            'Get "https://r.test/v2/": http: server gave HTTP response to HTTPS client',
-            "plain HTTP",
-            "insecure-registries",
-        ),
-        (
-            'Get "https://r.test/v2/": dial tcp: lookup r.test: no such host',
-            "does not reach the registry r.test",
-            "DNS",
-        ),
-        ('Get "https://r.test/v2/": dial tcp 1.2.3.4:443: connect: connection refused', "does not reach", "proxy"),
-        ("net/http: request canceled (Client.Timeout exceeded while awaiting headers)", "does not reach", "proxy"),
-        ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "not trusted", "certs.d"),
-        ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "disk is full", "docker system df"),
-        ("toomanyrequests: You have reached your pull rate limit", "refuses more pulls", "log in"),
-        ("something new", "Docker says: something new", "journalctl"),
+        ("manifest for r.test/x:9 not found: manifest unknown: manifest unknown", "image-not-in-registry"),
+        ('failed to resolve reference "r.test/x:9": r.test/x:9: not found', "image-not-in-registry"),
+        ("no matching manifest for linux/arm64/v8 in the manifest list entries", "image-platform-missing"),
+        ("no match for platform in manifest: not found", "image-platform-missing"),
+        ("pull access denied for x, repository does not exist or may require 'docker login'", "image-access-denied"),
+        ('Head "https://r.test/v2/x/manifests/9": no basic auth credentials', "image-access-denied"),
+        ('Get "https://r.test/v2/": unauthorized: authentication required', "image-access-denied"),
+        ('Get "https://r.test/v2/": http: server gave HTTP response to HTTPS client', "image-registry-plain-http"),
+        ('Get "https://r.test/v2/": dial tcp: lookup r.test: no such host', "image-registry-unreachable"),
+        ('Get "https://r.test/v2/": dial tcp 1.2.3.4:443: connect: connection refused', "image-registry-unreachable"),
+        ("net/http: request canceled (Client.Timeout exceeded while awaiting headers)", "image-registry-unreachable"),
+        ("tls: failed to verify certificate: x509: signed by unknown authority", "image-registry-certificate"),
+        ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "image-disk-full"),
+        ("toomanyrequests: You have reached your pull rate limit", "image-registry-rate-limit"),
+        ("something new", "image-engine-error"),
     ],
 )
-def test_an_engines_error_says_what_happened_and_the_way_out(said: str, what: str, hint: str) -> None:
-    refused = pull.engine_words(said, "r.test/x:9", platform="linux/arm64")
-    assert what in str(refused) and hint in refused.hint
+def test_each_of_an_engines_errors_is_told_from_the_others(text: str, id: str) -> None:
+    refused = pull.engine_error(text, {"name": "r.test/x:9", "repository": "r.test/x", "tag": "9"}, "linux/arm64")
+    assert (refused.id, refused.values["server"], refused.values["tag"]) == (id, "r.test", "9")
 
 
 def test_a_refused_login_is_another_matter_than_a_missing_one() -> None:
-    refused = pull.engine_words("unauthorized", "r.test/x:9", login=True)
-    assert "wrong" in refused.hint
+    asked = {"name": "r.test/x:9", "repository": "r.test/x", "auth": {"username": "me"}}
+    assert pull.engine_error("unauthorized", asked).id == "image-login-refused"
 
 
 @pytest.mark.parametrize(
-    ("repository", "parts"),
+    ("repository", "server"),
     [
-        ("vllm/vllm-openai", ("", "vllm/vllm-openai")),
-        ("nvcr.io/nvidia/vllm", ("nvcr.io", "nvidia/vllm")),
-        ("localhost/x", ("localhost", "x")),
-        ("h:5000/x", ("h:5000", "x")),
+        ("vllm/vllm-openai", "docker.io"),
+        ("nvcr.io/nvidia/vllm", "nvcr.io"),
+        ("localhost/x", "localhost"),
+        ("h:5000/x", "h:5000"),
     ],
 )
-def test_the_registry_is_the_first_part_that_looks_like_a_host(repository: str, parts: tuple[str, str]) -> None:
-    assert pull.server_of(repository) == parts
+def test_the_registry_is_the_first_part_that_looks_like_a_host(repository: str, server: str) -> None:
+    assert pull.engine_error("", {"name": repository, "repository": repository}).values["server"] == server
 
 
 PULL = [
@@ -171,7 +155,7 @@ PULL = [
 
 
 def test_progress_is_summed_over_the_layers() -> None:
-    tally = pull.Tally()
+    tally = pull.PullProgress()
     for line in PULL:
         tally.take(line)
     assert (tally.done, tally.total) == (110, 400)
@@ -189,7 +173,7 @@ _LINE = st.fixed_dictionaries(
 
 @given(st.lists(_LINE))
 def test_progress_never_goes_back_and_never_beyond_its_total(lines: list[dict[str, Any]]) -> None:
-    tally = pull.Tally()
+    tally = pull.PullProgress()
     before = 0
     for line in lines:
         tally.take(line)
@@ -205,22 +189,23 @@ def test_a_build_context_is_the_same_bytes_for_the_same_input() -> None:
 
 
 def test_a_build_tells_its_step_and_keeps_the_lines_of_the_failing_one() -> None:
-    log = build.Log()
+    log = build.BuildLog()
     for text in ("Step 1/2 : FROM x\n", " ---> 1\n", "Step 2/2 : RUN make\n", "compiling\n", "boom\n"):
         log.take({"stream": text})
     log.take({"aux": {"ID": "sha256:1"}})
     assert (log.number, log.steps, log.image) == (2, 2, "sha256:1")
     refused = log.failure("The command '/bin/sh -c make' returned a non-zero code: 2", "local/x:1")
-    assert "at step 2 of 2 (RUN make)" in str(refused)
+    assert refused.id == "image-build-failed"
+    assert [refused.values[key] for key in ("step", "steps", "instruction")] == [2, 2, "RUN make"]
     assert refused.detail.splitlines()[:2] == ["compiling", "boom"]
 
 
 def test_a_full_disk_in_a_build_is_called_that() -> None:
-    log = build.Log()
+    log = build.BuildLog()
     log.take({"stream": "Step 1/1 : RUN x\n"})
-    assert "disk is full" in str(log.failure("write /x: no space left on device", "local/x:1"))
+    assert log.failure("write /x: no space left on device", "local/x:1").id == "image-disk-full"
 
 
 def test_a_containers_output_comes_without_the_engines_frames() -> None:
     framed = b"\1\0\0\0\0\0\0\2ab" + b"\2\0\0\0\0\0\0\1c"
-    assert build.unframed(framed) == b"abc"
+    assert docker.unframed(framed) == b"abc"

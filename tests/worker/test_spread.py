@@ -1,4 +1,4 @@
-"""One node passes a checkpoint on to another: the relay and who asks it, on loopback, with folders for nodes."""
+"""One node serves a checkpoint to another: the server and its receiver, on loopback, with folders for nodes."""
 
 import os
 import random
@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ import pytest
 from sparkops.checkpoints import authority as authorities
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Step
-from sparkops.programs.transfer import client as receiving
-from sparkops.programs.transfer import serve_files, server
-from sparkops.programs.transfer import tls as passage
+from sparkops.programs.transfer import tls
+from sparkops.programs.transfer.client import Peer
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.transfer_source import Upstream
 from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import checkpoint
+from sparkops.worker.requests import transfer
 from sparkops.worker.system import jobs
+from tests.errors import fails
 from tests.lab.hub import Fault, Hub
+from tests.lab.machine import wait_until
 from tests.worker.nodes import apply, call
 
 REPO = "org/tiny"
@@ -76,13 +79,20 @@ class Ground:
         ).prepare()
 
     def order(self, **more: Any) -> dict[str, Any]:
-        """What the source's relay gets."""
-        way = Upstream(source=self.source, addresses=(HERE,), fabric=True, receivers=("n2",), authority=self.authority)
-        return {**way._relay(HERE), "quiet": 1.0, **more}
+        """What the source's server gets."""
+        way = Upstream(
+            source=self.source,
+            receiver=self.receiver,
+            addresses=(HERE,),
+            fabric=True,
+            receivers=("n2",),
+            authority=self.authority,
+        )
+        return {**way._order(HERE), "quiet": 1.0, **more}
 
-    def relay(self, **more: Any) -> int:
-        """The port of the source's relay."""
-        port = serve_files.begin(call(), self.order(**more))["port"]
+    def serve(self, **more: Any) -> int:
+        """The port of the source's server."""
+        port = transfer.serve_files(self.order(**more))["port"]
         assert isinstance(port, int)
         return port
 
@@ -112,14 +122,14 @@ class Ground:
         assert isinstance(answer, dict)
         return answer
 
-    def ask(self, port: int, target: str, method: str = "GET", headers: str = "") -> tuple[int, str]:
-        client = receiving.Client(receiving.Peer(self.act(port)["peer"], []), 3.0)
+    def ask(self, port: int, target: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
+        client = Peer(self.act(port)["peer"], []).client(3.0)
         answer = client.ask(method, target, headers)
         client.close()
         return answer
 
-    def range(self, port: int, number: int, span: str) -> tuple[int, str]:
-        return self.ask(port, f"/{number}", headers=f"Range: bytes={span}\r\n")
+    def range(self, port: int, number: int, span: str) -> tuple[int, bytes]:
+        return self.ask(port, f"/{number}", Range=f"bytes={span}")
 
 
 @pytest.fixture
@@ -135,7 +145,7 @@ def content(one: Checkpoint) -> dict[str, bytes]:
 
 def killed(work: Callable[[], object]) -> None:
     """A piece of work whose job is killed."""
-    with pytest.raises(Refused, match="was killed"):
+    with pytest.raises(Refused, match="job-killed"):
         work()
 
 
@@ -158,7 +168,7 @@ def numbers(one: Checkpoint) -> dict[str, int]:
 def test_it_comes_whole_from_the_other_node_and_the_listener_is_gone_afterwards(ground: Ground, hub: Hub) -> None:
     apply(ground.source)
     hub.forget()
-    port = ground.relay()
+    port = ground.serve()
     state = ground.receive(port)
     assert (state["missing"], state["wrong"], state["unverified"], state["leftover"]) == ([], [], [], "")
     assert content(ground.receiver) == content(ground.source)
@@ -170,7 +180,7 @@ def test_it_comes_whole_from_the_other_node_and_the_listener_is_gone_afterwards(
 
 def test_a_receiver_that_is_first_waits_and_gets_each_file_once_it_is_proven(ground: Ground, hub: Hub) -> None:
     hub.fail("model-2*", Fault(rate=150_000))
-    port = ground.relay(quiet=20.0)
+    port = ground.serve(quiet=20.0)
     ends: list[Any] = []
     receiving_side = threading.Thread(target=lambda: ends.append(ground.receive(port)))
     receiving_side.start()
@@ -190,26 +200,29 @@ def test_a_receiver_that_is_first_waits_and_gets_each_file_once_it_is_proven(gro
 
 def test_a_source_that_ends_without_the_content_is_named_with_its_reason(ground: Ground, hub: Hub) -> None:
     hub.fail("model-2*", Fault(status=404))
-    port = ground.relay()
+    port = ground.serve()
     with pytest.raises(Refused, match="model-2.*status 404"):
         apply(ground.source)
-    with pytest.raises(Refused, match=r"n1, which it was to come from, ended without model-2.*hub-not-answering"):
+    with fails("transfer-source-ended", Refused) as ended_without:
         ground.receive(port)
+    assert isinstance(ended_without.value, Refused)
+    assert ended_without.value.values["path"] == "model-2.safetensors"
+    assert ended_without.value.values["error"]["id"] == "hub-not-answering"
     hub.heal()
     hub.forget()
     apply(ground.source)
-    ground.receive(ground.relay())
+    ground.receive(ground.serve())
     assert content(ground.receiver) == content(ground.source)
 
 
 def test_who_has_no_certificate_gets_no_answer(ground: Ground) -> None:
     apply(ground.source)
-    port = ground.relay()
+    port = ground.serve()
     bare = ssl.create_default_context(cadata=ground.authority.receiver("x")["authority"])
-    with bare.wrap_socket(socket.create_connection((HERE, port), 3), server_hostname=HERE) as tls:
-        tls.sendall(b"GET /0 HTTP/1.1\r\n\r\n")
+    with bare.wrap_socket(socket.create_connection((HERE, port), 3), server_hostname=HERE) as connection:
+        connection.sendall(b"GET /0 HTTP/1.1\r\n\r\n")
         with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
-            tls.recv(1)
+            connection.recv(1)
     with socket.create_connection((HERE, port), 3) as plain:
         plain.sendall(b"GET /0 HTTP/1.1\r\n\r\n")
         assert b"HTTP" not in plain.recv(100)
@@ -218,22 +231,22 @@ def test_who_has_no_certificate_gets_no_answer(ground: Ground) -> None:
 
 def test_a_certificate_of_another_authority_is_not_accepted_on_either_side(ground: Ground) -> None:
     apply(ground.source)
-    port = ground.relay()
+    port = ground.serve()
     stranger = Authority().receiver("n2")
-    with pytest.raises(Refused, match="the certificate of n1 over 127.0.0.1 is not accepted"):
+    with fails("transfer-source-untrusted", Refused):
         ground.receive(port, credentials=stranger)
     mixed = {**stranger, "authority": ground.authority.receiver("n2")["authority"]}
-    with pytest.raises(Refused, match="n1 over 127.0.0.1 does not accept this node's certificate"):
+    with fails("transfer-receiver-untrusted", Refused):
         ground.receive(port, credentials=mixed)
     assert not Path(ground.receiver.name).exists()
 
 
 def test_a_receivers_certificate_serves_nobody_and_a_sources_asks_nobody(ground: Ground) -> None:
     apply(ground.source)
-    with pytest.raises(Refused, match="not accepted"):
-        ground.receive(ground.relay(credentials=ground.authority.receiver("n1"), fingerprint="other"))
-    with pytest.raises(Refused, match="does not accept"):
-        ground.receive(ground.relay(), credentials=ground.authority.source("n2", HERE))
+    with fails("transfer-source-untrusted", Refused):
+        ground.receive(ground.serve(credentials=ground.authority.receiver("n1"), fingerprint="other"))
+    with fails("transfer-receiver-untrusted", Refused):
+        ground.receive(ground.serve(), credentials=ground.authority.source("n2", HERE))
 
 
 def test_after_its_time_a_certificate_is_worth_nothing_and_the_relay_has_ended(
@@ -244,40 +257,45 @@ def test_after_its_time_a_certificate_is_worth_nothing_and_the_relay_has_ended(
     with monkeypatch.context() as late:
         late.setattr(authorities, "LIFETIME", -10)
         old = ground.authority.receiver("n2")
-        with pytest.raises(Refused, match="n1 over 127.0.0.1 is not accepted .*expired"):
-            ground.receive(ground.relay())
-    with pytest.raises(Refused, match="does not accept this node's certificate .*EXPIRED"):
-        ground.receive(ground.relay(fingerprint="new"), credentials=old)
-    assert gone(ground.relay(fingerprint="short", seconds=0.5), 5)
+        with fails("transfer-source-untrusted", Refused) as source:
+            ground.receive(ground.serve())
+    assert "expired" in str(source.value)
+    with fails("transfer-receiver-untrusted", Refused) as receiver:
+        ground.receive(ground.serve(fingerprint="new"), credentials=old)
+    assert "EXPIRED" in str(receiver.value)
+    assert gone(ground.serve(fingerprint="short", seconds=0.5), 5)
 
 
 def test_only_files_of_the_manifest_by_their_number_are_answered(ground: Ground) -> None:
     apply(ground.source)
-    port = ground.relay()
+    port = ground.serve()
     log = Path(jobs.folder_of(jobs.running()[0]["key"])) / "log"
     outside = ["/", "/4", "/-1", "/00", "/1/2", "/../0", "/etc/passwd", "/config.json", "0", "/0?", "/%30", "/9" * 9]
     for target in outside:
         assert ground.ask(port, target)[0] == 404, target
-        assert f"n2 asked for GET {target!r}" in log.read_text()
-    assert ground.ask(port, "/0", "PUT")[0] == 404
+        line = f"receiver=n2 request=GET {target!r}"
+        assert wait_until(lambda line=line: line in log.read_text(), 10.0), target
+    assert ground.ask(port, "/0", "PUT")[0] == 501
+    assert ground.ask(port, "/0", "POST")[0] == 404
+    assert ground.ask(port, "/0", **{"Content-Length": "3"})[0] == 404
 
 
 def test_ranges_are_exact_and_others_refused(ground: Ground) -> None:
     apply(ground.source)
-    port = ground.relay()
+    port = ground.serve()
     number = numbers(ground.source)["model-1.safetensors"]
     whole = content(ground.source)["model-1.safetensors"]
-    assert ground.range(port, number, "100-299") == (206, whole[100:300].decode(errors="replace"))
+    assert ground.range(port, number, "100-299") == (206, whole[100:300])
     assert ground.range(port, number, "700000-700001")[0] == 416
     assert ground.range(port, number, "5-1")[0] == 416
 
 
 def test_a_file_that_changed_since_it_was_proven_is_not_passed_on(ground: Ground) -> None:
     apply(ground.source)
-    port = ground.relay()
+    port = ground.serve()
     with (Path(ground.source.name) / "model-2.safetensors").open("r+b") as shard:
         shard.write(b"rot")
-    with pytest.raises(Refused, match="ended without model-2"):
+    with fails("transfer-source-ended", Refused):
         ground.receive(port)
     assert not Path(ground.receiver.name).exists()
 
@@ -299,36 +317,45 @@ class Lying:
     def __init__(self, ground: Ground, contents: dict[int, bytes], pause: float = 0.0, cut: int = 1 << 40) -> None:
         self.contents, self.pause, self.cut = contents, pause, cut
         self.asked = 0
-        self._context = passage.context(ground.authority.source("n1", HERE), serving=True)
-        self._listener = socket.create_server((HERE, 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        context = tls.context(ground.authority.source("n1", HERE), serving=True)
+        outer = self
 
-    def _accept(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
 
-    def _talk(self, connection: socket.socket) -> None:
-        try:
-            with self._context.wrap_socket(connection, server_side=True) as tls:
-                reading = tls.makefile("rb")
-                while (request := server._request(reading)) is not None:
-                    self._answer(tls, *request)
-        except (OSError, ValueError):
-            connection.close()
+            def setup(self) -> None:
+                self.request = context.wrap_socket(self.request, server_side=True)
+                super().setup()
 
-    def _answer(self, tls: ssl.SSLSocket, method: str, target: str, headers: dict[str, str]) -> None:
-        number = int(target[1:]) if target != "/done" else -1
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            do_POST = do_GET
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        server = ThreadingHTTPServer((HERE, 0), Handler)
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        self.port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        number = int(request.path[1:]) if request.path != "/done" else -1
         whole = self.contents.get(number)
         if whole is None:
-            tls.sendall(b"HTTP/1.1 425 Too Early\r\nContent-Length: 0\r\n\r\n")
+            request.send_response(425)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
             return
         self.asked += 1
-        start, end = serve_files._span(headers["range"], len(whole)) or (0, 0)
-        head = f"HTTP/1.1 206 P\r\nContent-Range: bytes {start}-{end - 1}/{len(whole)}\r\n"
-        tls.sendall(f"{head}Content-Length: {end - start}\r\n\r\n".encode())
-        tls.sendall(whole[start:end][: self.cut])
+        first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
+        start, end = int(first), int(last) + 1
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(whole)}")
+        request.send_header("Content-Length", str(end - start))
+        request.end_headers()
+        request.wfile.write(whole[start:end][: self.cut])
         time.sleep(self.pause)
         if self.cut < end - start:
             raise OSError("cut")
@@ -373,38 +400,37 @@ def test_a_killed_receiver_and_a_killed_relay_are_resumed(ground: Ground, hub: H
     (job,) = [each for each in jobs.running() if each["key"] == key]
     os.killpg(job["pid"], signal.SIGKILL)
     running.join(10)
-    port = ground.relay()
+    port = ground.serve()
     (relay,) = [each for each in jobs.running() if each["key"].startswith("relay ")]
     os.killpg(relay["pid"], signal.SIGKILL)
     assert gone(port)
-    with pytest.raises(Refused) as caught:
+    with fails("peer-not-answering", Refused):
         ground.receive(port)
-    assert caught.value.id == "peer-not-answering"
-    ground.receive(ground.relay())
+    ground.receive(ground.serve())
     assert content(ground.receiver) == held
     assert hub.bytes_sent() == 0
 
 
 def test_a_relay_that_nobody_asks_ends_by_itself(ground: Ground) -> None:
     apply(ground.source)
-    assert gone(ground.relay(idle=1.0), 6)
+    assert gone(ground.serve(idle=1.0), 6)
 
 
 def test_an_address_that_the_node_does_not_have_is_told_as_such(ground: Ground) -> None:
     apply(ground.source)
     order = ground.order(address="192.0.2.1", credentials=ground.authority.source("n1", "192.0.2.1"))
-    with pytest.raises(Refused, match=r"can't listen on 192.0.2.1") as refused:
-        serve_files.begin(call(), order)
-    assert refused.value.type == "address"
-    with pytest.raises(Refused, match="n1 can't be reached at 127.0.0.1") as refused:
-        receiving.reach(call(), {"node": "n1", "address": HERE, "port": 1})
-    assert refused.value.type == "address"
+    with fails("transfer-listen-failed", Refused) as refused:
+        transfer.serve_files(order)
+    assert isinstance(refused.value, Refused) and refused.value.type == "address"
+    with fails("transfer-source-unreachable", Refused) as refused:
+        transfer.reach(call(), {"node": "n1", "address": HERE, "port": 1})
+    assert isinstance(refused.value, Refused) and refused.value.type == "address"
 
 
 def test_no_key_stands_on_a_disk_or_in_an_argument(ground: Ground, tmp_path: Path) -> None:
     apply(ground.source)
     order = ground.order()
-    serve_files.begin(call(), order)
+    transfer.serve_files(order)
     secret = order["credentials"]["key"].splitlines()[1]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     for process in Path("/proc").glob("[0-9]*"):

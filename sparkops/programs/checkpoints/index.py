@@ -210,10 +210,3 @@ class IndexListener:
                 self._index.note(str(mark), str(oid))
             case {"prefixes": [oid, list(digests)]}:
                 self._index.note_prefixes(str(oid), digests)
-
-    def __call__(self, message: Mapping[str, Any]) -> None:
-        """A message of a forked work (`privileges.run`)."""
-        if "progress" in message:
-            self.progress(message["progress"])
-        else:
-            self.record(message.get("record", message))

@@ -167,7 +167,8 @@ class FetchJob:
         ).run([(content, names[content.oid]) for content in contents])
         for content in repaired:
             fetched = content.lacking if content.repairable else content.size
-            self._staging.notice("file-repaired", file=names[content.oid], fetched=fetched, size=content.size)
+            file, folder = names[content.oid], self._spec["folder"]
+            self._output.notice("file-repaired", folder=folder, file=file, fetched=fetched, size=content.size)
 
     def _repair(self, content: Content, path: str) -> bool:
         """Begin with the damaged file of the published folder where its spans can be told apart; True for a repair."""

@@ -68,7 +68,7 @@ class Staging:
             os.close(handle)
         if found != content.oid:
             os.unlink(path)
-            self.notice("content-removed", file=os.path.basename(path), found=found)
+            self._output.notice("content-removed", folder=self._folder, file=os.path.basename(path), found=found)
             return False
         if path != content.place:
             os.replace(path, content.place)
@@ -96,7 +96,7 @@ class Staging:
                     ways.append(way)
                     missing.pop(oid, None)
                     return
-                self.notice("adopted-file-wrong", source=source)
+                self._output.notice("adopted-file-wrong", folder=self._folder, source=source)
 
         on_all_cores(adopt, candidates)
         self._report(sources, ways)
@@ -113,18 +113,14 @@ class Staging:
     def _report(self, sources: Sources, ways: list[str]) -> None:
         if ways:
             counts = [f"{ways.count(way)} by {way}" for way in sorted(set(ways))]
-            self.notice("files-adopted", count=len(ways), ways=counts)
+            self._output.notice("files-adopted", folder=self._folder, count=len(ways), ways=counts)
         for id, paths in (
             ("adopt-links-dangling", sources.dangling),
             ("adopt-sizes-differ", sources.resized),
             ("adopt-listing-unreadable", sources.unreadable),
         ):
             if paths:
-                self.notice(id, count=len(paths), first=paths[0])
-
-    def notice(self, id: str, **args: object) -> None:
-        """A notice about the folder."""
-        self._output.notice(id, folder=self._folder, **args)
+                self._output.notice(id, folder=self._folder, count=len(paths), first=paths[0])
 
 
 def _real_parents(path: str) -> bool:

@@ -1,31 +1,36 @@
-"""TLS between two nodes of a run: both show a certificate of the run's authority, and nothing below TLS 1.3 is spoken.
+"""TLS between two nodes of a run: both show a certificate of the run's authority, and TLS 1.3 is the oldest version.
 
-Certificates and keys are PEM texts that came through the sessions; they are read from memory and never stand in a file.
+Certificates and keys are PEM texts that came through the sessions; they are read from memory and never are in a file.
 """
 
 import os
 import ssl
-from typing import Any
+from typing import Any, TypedDict
 
-Credentials = dict[str, Any]
-"""`{authority, certificate, key}` as PEM texts."""
+
+class Credentials(TypedDict):
+    """PEM texts."""
+
+    authority: str
+    certificate: str
+    key: str
 
 
 def context(credentials: Credentials, *, serving: bool) -> ssl.SSLContext:
     """The settings of one side. The other side's certificate is required, and of this authority, on both."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if serving else ssl.PROTOCOL_TLS_CLIENT)
-    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    settings = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if serving else ssl.PROTOCOL_TLS_CLIENT)
+    settings.minimum_version = ssl.TLSVersion.TLSv1_3
     if serving:
-        made.num_tickets = 0
-    made.verify_mode = ssl.CERT_REQUIRED
-    made.load_verify_locations(cadata=credentials["authority"])
+        settings.num_tickets = 0
+    settings.verify_mode = ssl.CERT_REQUIRED
+    settings.load_verify_locations(cadata=credentials["authority"])
     handle = os.memfd_create("sparkops-credentials", os.MFD_CLOEXEC)
     try:
         os.write(handle, (credentials["key"] + credentials["certificate"]).encode())
-        made.load_cert_chain(f"/proc/self/fd/{handle}")
+        settings.load_cert_chain(f"/proc/self/fd/{handle}")
     finally:
         os.close(handle)
-    return made
+    return settings
 
 
 def name_of(connection: ssl.SSLSocket) -> str:

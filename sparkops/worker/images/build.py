@@ -3,9 +3,7 @@
 The name is given last: until every check has passed in the built image, the old image keeps it.
 """
 
-import base64
 import io
-import json
 import re
 import tarfile
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from sparkops.programs import docker
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.images import pull
-from sparkops.worker.images.pull import engine_words
+from sparkops.worker.images.pull import engine_error
 from sparkops.worker.system.jobs import Job
 
 KEPT = 60
@@ -26,7 +24,7 @@ def build(job: Job, args: dict[str, Any]) -> None:
     """The job: get the bases, build, run the checks in what was built, then give it the declared name."""
     for base in args["bases"]:
         if docker.inspect_image(base["name"], at=args.get("at")) is None:
-            pull.pull(job, {**base, "platform": args.get("platform"), "auth": args.get("auth"), "at": args.get("at")})
+            pull.pull(job, {**base, "platform": args.get("platform"), "at": args.get("at")})
     job.check()
     built = _built(job, args)
     try:
@@ -51,8 +49,8 @@ def context(dockerfile: str, files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-class Log:
-    """What the builder says, step by step. Pure: it is fed lines."""
+class BuildLog:
+    """The builder's output, step by step. Pure: it is fed lines."""
 
     def __init__(self) -> None:
         self.step = ""
@@ -62,7 +60,7 @@ class Log:
         self.image = ""
 
     def take(self, line: dict[str, Any]) -> None:
-        """One line as the engine says it."""
+        """One line of the engine's answer."""
         if isinstance(line.get("aux"), dict):
             self.image = str(line["aux"].get("ID") or self.image)
         for text in str(line.get("stream") or "").splitlines():
@@ -76,25 +74,29 @@ class Log:
     def text(self) -> str:
         return f"step {self.number} of {self.steps}: {self.step[:60]}" if self.step else "building"
 
-    def failure(self, said: str, name: str) -> Refused:
+    def failure(self, text: str, name: str) -> Refused:
         """The error of the step at which it ended, with that step's last lines."""
-        detail = "\n".join([*self.lines, said])
-        at = f" at step {self.number} of {self.steps} ({self.step[:120]})" if self.step else ""
+        detail = "\n".join([*self.lines, text])
         if re.search(r"no space left on device", detail, re.IGNORECASE):
-            return Refused(f"the node's disk is full{at}", hint="free space, then run apply again", detail=detail)
+            return Refused.of("image-disk-full", name=name, detail=detail)
         if self.step.startswith("FROM ") or not self.step:
-            refused = engine_words(said, self.step.split()[1] if self.step else name)
+            base = self.step.split()[1] if self.step else name
+            refused = engine_error(text, {"name": base, "repository": base.partition("@")[0]})
             refused.detail = detail
             return refused
-        return Refused(
-            f"the build of {name} failed{at}: {said.splitlines()[-1][:200]}",
-            hint="the step's last lines are in the report; finished steps are kept and not built again",
+        return Refused.of(
+            "image-build-failed",
             detail=detail,
+            name=name,
+            step=self.number,
+            steps=self.steps,
+            instruction=self.step[:120],
+            text=text.splitlines()[-1][:200],
         )
 
 
 def _built(job: Job, args: dict[str, Any]) -> str:
-    log = Log()
+    log = BuildLog()
     query = {
         "dockerfile": "Dockerfile",
         "buildargs": args["args"],
@@ -104,7 +106,7 @@ def _built(job: Job, args: dict[str, Any]) -> str:
         "forcerm": "1",
         "version": "1",
     }
-    headers = {"Content-Type": "application/x-tar", **_registries(args.get("auth"))}
+    headers = {"Content-Type": "application/x-tar", **_logins(args["bases"])}
     try:
         for line in docker.stream(
             "POST",
@@ -121,16 +123,14 @@ def _built(job: Job, args: dict[str, Any]) -> str:
     except docker.EngineError as error:
         raise log.failure(error.message, args["name"]) from None
     if not log.image:
-        raise Refused(f"Docker ended the build of {args['name']} without an image", detail="\n".join(log.lines))
+        raise Refused.of("image-build-unfinished", name=args["name"], detail="\n".join(log.lines))
     return log.image
 
 
-def _registries(given: dict[str, Any] | None) -> dict[str, str]:
+def _logins(bases: list[dict[str, Any]]) -> dict[str, str]:
     """The header by which the builder logs in to registries."""
-    if not given:
-        return {}
-    told = {given["server"]: {"username": given["username"], "password": given["password"]}}
-    return {"X-Registry-Config": base64.urlsafe_b64encode(json.dumps(told).encode()).decode()}
+    by_server = {auth["serveraddress"]: auth for base in bases if (auth := base.get("auth"))}
+    return {"X-Registry-Config": pull.encoded(by_server)} if by_server else {}
 
 
 def check(image: str, argv: list[str], args: dict[str, Any]) -> None:
@@ -152,17 +152,20 @@ def check(image: str, argv: list[str], args: dict[str, Any]) -> None:
     except docker.EngineError as error:
         raise _failed_check(args["name"], argv, 127, error.message) from None
     except Unknown:
-        raise _failed_check(args["name"], argv, 124, f"it did not end within {CHECK_LIMIT:g} s") from None
+        raise _failed_check(args["name"], argv, 124, f"no end within {CHECK_LIMIT:g} s") from None
     finally:
         docker.act("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"}, at=at)
 
 
 def _failed_check(name: str, argv: list[str], status: int, output: str) -> Refused:
-    last = output.strip().splitlines()[-1:] or ["it said nothing"]
-    return Refused(
-        f"the built image does not pass its check {' '.join(argv)[:120]!r} (status {status}): {last[0][:300]}",
-        hint=f"mend the build; {name} was left as it was",
+    last = output.strip().splitlines()[-1:] or ["no output"]
+    return Refused.of(
+        "image-check-failed",
         detail=output[-4000:],
+        name=name,
+        check=" ".join(argv)[:120],
+        status=status,
+        text=last[0][:300],
     )
 
 
@@ -173,7 +176,7 @@ def _output(container: str, at: str | None) -> str:
 
 
 def discard(image: str, args: dict[str, Any]) -> None:
-    """Take away what is not to be used; its layers stay, so that a mended build need not begin anew."""
+    """Remove what is not to be used; its layers stay, so that a corrected build does not start from its beginning."""
     try:
         docker.act("DELETE", f"/images/{docker.quoted(image)}", query={"noprune": "1"}, at=args.get("at"))
     except docker.EngineError:

@@ -1,23 +1,19 @@
-"""Loading an image into the engine: out of what the controller sends, or of what another node of the run passes on.
+"""Loading an image into the engine: out of what the controller sends, or of what another node of the run serves.
 
 An archive is loaded whole or not at all, so what breaks off is begun again.
 """
 
 import os
-import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from sparkops.programs import docker
-from sparkops.programs.fetch.http import Retry
-from sparkops.programs.transfer.client import Peer
-from sparkops.programs.transfer.serve_image import SILENCE
+from sparkops.programs import docker, runner, users
+from sparkops.programs.transfer import receive
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import pull
-from sparkops.worker.images.pull import engine_words
-from sparkops.worker.system import privileges as rights
+from sparkops.worker.images.pull import engine_error
 from sparkops.worker.system.jobs import Job
 
 TRIES = 3
@@ -29,84 +25,84 @@ MOST = 2
 State = dict[str, Any]
 
 
-def sent(call: Call, ask: State, act: State) -> str:
+class _Silent:
+    """Listens to a program that has nothing to report."""
+
+    def progress(self, message: Mapping[str, Any]) -> None: ...
+    def notice(self, id: str, args: Mapping[str, Any]) -> None: ...
+    def record(self, value: Any) -> None: ...
+
+
+def load_sent(call: Call, ask: State, act: State) -> str:
     """Load the archive that the controller sends; what the engine calls it. `act["size"]` in bytes."""
     pull.room(act["size"], at=ask.get("at"))
-    return _loaded(_counted(call, act["size"]), ask, call.stopping, {"Content-Length": str(act["size"])})
+    return _load(_counted(call, act["size"]), ask, call.stopping, {"Content-Length": str(act["size"])})
 
 
-def passed(job: Job, args: State) -> str:
-    """Load what the relay of `args["peer"]` saves; what the engine calls it. Raises Refused."""
+def load_served(job: Job, args: State) -> str:
+    """Load what the node of `args["peer"]` serves; what the engine calls it. Raises Refused."""
     pull.room(args["peer"]["size"], at=args.get("at"))
-    peer = Peer(args["peer"], [])
     for left in reversed(range(TRIES)):
         try:
-            return _received(job, args, peer)
+            return _receive(job, args)
         except Refused as error:
-            if error.type != "broken" or not left:
+            if error.id != "transfer-interrupted" or not left:
                 raise
-            job.progress(f"{error}; begun again")
+            job.progress("the transfer broke off and is begun again")
             time.sleep(PAUSE)
     raise AssertionError
 
 
-def good_bye(args: State) -> None:
-    """Tell the relay that this node needs no more."""
-
-    def work(say: rights.Report) -> State:
-        Peer(args["peer"], []).done()
-        return {}
-
-    rights.run(rights.user(""), work, lambda message: None)
+def notify_done(args: State) -> None:
+    """Tell the serving node that this one needs no more."""
+    spec = {"peer": args["peer"], "pipe": None}
+    runner.run(receive.__name__, spec, _Silent(), user=users.find(""))
 
 
-def _received(job: Job, args: State, peer: Peer) -> str:
-    """One try: a child with the user's rights speaks with the other node, and writes what comes into a pipe."""
+def _receive(job: Job, args: State) -> str:
+    """One try: the program speaks with the other node as the user, and writes what comes into a pipe."""
     reading, writing = os.pipe()
-
-    def work(say: rights.Report) -> State:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.close(reading)
-        try:
-            for block in peer.client(SILENCE).whole("/0"):
-                view = memoryview(block)
-                while view:
-                    view = view[os.write(writing, view) :]
-        except Retry as error:
-            raise Refused(str(error), "broken", hint=f"see to {peer.node} and the link, then run apply again") from None
-        return {}
-
+    spec = {"peer": args["peer"], "pipe": writing}
     with ThreadPoolExecutor(1) as pool:
-        child = pool.submit(rights.run, rights.user(""), work, lambda message: None)
-        child.add_done_callback(lambda _: os.close(writing))
+        program = pool.submit(
+            runner.run,
+            receive.__name__,
+            spec,
+            _Silent(),
+            user=users.find(""),
+            descriptors=[writing],
+            stop=job.stopping.is_set,
+        )
+        program.add_done_callback(lambda _: os.close(writing))
         try:
-            return _loaded(
-                _arriving(job, reading, child, peer, args["name"], args["peer"]["size"]), args, job.stopping, {}
-            )
+            return _load(_arriving(job, reading, program, args), args, job.stopping, {})
         finally:
             os.close(reading)
 
 
-def _arriving(job: Job, reading: int, child: "Future[State]", peer: Peer, name: str, size: int) -> Iterator[bytes]:
+def _arriving(job: Job, reading: int, program: "Future[Any]", args: State) -> Iterator[bytes]:
     """What comes through the pipe. Raises Refused where its end is not that of the archive."""
-    done = 0
+    peer, done = args["peer"], 0
     while block := os.read(reading, BLOCK):
         job.check()
         done += len(block)
-        if done > MOST * (size + BLOCK):
-            raise Refused(
-                f"{peer.way} sends far more than the {size} bytes that it told of {name}",
-                hint=f"look at {peer.node}: it passes on another image",
+        if done > MOST * (peer["size"] + BLOCK):
+            raise Refused.of(
+                "transfer-image-too-large",
+                source=peer["node"],
+                address=peer["address"],
+                size=peer["size"],
+                name=args["name"],
             )
-        job.progress(f"receiving from {peer.way}", done, max(size, done))
+        job.progress(f"receiving from {peer['node']} over {peer['address']}", done, max(peer["size"], done))
         yield block
     job.check()
-    child.result()
+    program.result()
 
 
-def _loaded(body: Iterable[bytes], args: State, stopping: Any, headers: dict[str, str]) -> str:
+def _load(body: Iterable[bytes], args: State, stopping: Any, headers: dict[str, str]) -> str:
     """The name or id that the engine gives what it loaded out of this archive."""
-    said = ""
+    text = ""
     try:
         for line in docker.stream(
             "POST",
@@ -117,13 +113,13 @@ def _loaded(body: Iterable[bytes], args: State, stopping: Any, headers: dict[str
             stopping=stopping,
             at=args.get("at"),
         ):
-            said = str(line.get("stream", "")).strip() or said
+            text = str(line.get("stream", "")).strip() or text
     except docker.EngineError as error:
-        raise engine_words(error.message, args["name"]) from None
+        raise engine_error(error.message, args) from None
     for head in ("Loaded image ID: ", "Loaded image: "):
-        if said.startswith(head):
-            return said.removeprefix(head)
-    raise Refused(f"Docker did not say what it loaded: {said or 'nothing'}", hint="see journalctl -u docker there")
+        if text.startswith(head):
+            return text.removeprefix(head)
+    raise Refused.of("image-load-unreported", name=args["name"], text=text)
 
 
 def _counted(call: Call, total: int) -> Iterator[bytes]:
@@ -133,4 +129,4 @@ def _counted(call: Call, total: int) -> Iterator[bytes]:
         call.progress("loading", done, total)
         yield chunk
     if done != total:
-        raise Refused(f"the archive ended after {done} of {total} bytes", "gone", hint="run apply again")
+        raise Refused.of("image-archive-incomplete", type="gone", done=done, total=total)

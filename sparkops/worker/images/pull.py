@@ -1,94 +1,74 @@
-"""Pulling an image through the engine: progress over all layers, the registry's errors in words, proof of the digest.
+"""Pulling an image through the engine: progress over all layers, the registry's errors by id, proof of the digest.
 
 Credentials come with the order, go into one header and are never written down.
 """
 
 import base64
-import difflib
 import json
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from sparkops.programs import docker
 from sparkops.worker.calls import Refused
-from sparkops.worker.images import registry
 from sparkops.worker.system.jobs import Job
 
-_WORDS: tuple[tuple[str, str, str], ...] = (
-    (
-        r"server gave HTTP response to HTTPS client",
-        "the registry {server} speaks plain HTTP, which the node's Docker does not accept",
-        "serve it with TLS, or list {server} under insecure-registries in the node's /etc/docker/daemon.json",
-    ),
-    (
-        r"x509:|certificate",
-        "the certificate of the registry {server} is not trusted by the node ({said})",
-        "put the registry's CA certificate into /etc/docker/certs.d/{server}/ca.crt on the node; look at its clock too",
-    ),
+_ERRORS: tuple[tuple[str, str], ...] = (
+    (r"server gave HTTP response to HTTPS client", "image-registry-plain-http"),
+    (r"x509:|certificate", "image-registry-certificate"),
     (
         r"no matching manifest|no match for platform|does not match the (specified|expected) platform",
-        "{name} is not there for {platform}",
-        "choose an image that is built for {platform} (a DGX Spark is linux/arm64), or build it on the node",
+        "image-platform-missing",
     ),
-    (r"toomanyrequests|429 Too Many|rate limit", "the registry {server} refuses more pulls for now",
-     "log in with image.registry (named users have higher limits), or try again later"),
-    (
-        r"no space left on device",
-        "the node's disk is full",
-        "free space under Docker's folder (docker system df shows what holds it), then run apply again",
-    ),
+    (r"toomanyrequests|429 Too Many|rate limit", "image-registry-rate-limit"),
+    (r"no space left on device", "image-disk-full"),
     (
         r"unauthorized|no basic auth credentials|401 |incorrect username or password|access denied|\bdenied\b|403 ",
-        "the registry {server} does not let the node have {name}: {said}",
-        "{login}",
+        "image-access-denied",
     ),
-    (
-        r"manifest unknown|not found|name unknown|manifest for .* not found|does not exist",
-        "{name} is not in the registry",
-        "look at the spelling of the name and of the tag or digest",
-    ),
+    (r"manifest unknown|not found|name unknown|manifest for .* not found|does not exist", "image-not-in-registry"),
     (
         r"no such host|connection re(fused|set)|timeout|unreachable|no route|dial tcp|deadline exceeded|\bEOF\b",
-        "the node does not reach the registry {server}: {said}",
-        "look at the node's network, DNS and proxy; a proxy for pulls is set on docker.service",
+        "image-registry-unreachable",
     ),
-    (r"invalid reference format|invalid tag", "{name} is no name of an image",
-     "write it as registry/name:tag or registry/name@sha256:…"),
-)  # fmt: skip
+    (r"invalid reference format|invalid tag", "image-name-invalid"),
+)
+"""What engines of all versions write, in the order in which it is looked for, and the error's id."""
 
 
-def engine_words(said: str, name: str, *, platform: str = "", login: bool = False) -> Refused:
-    """The engine's or registry's error as what happened and the way out."""
-    words = {
-        "name": name,
-        "server": server_of(name)[0] or "docker.io",
-        "platform": platform or "this node's platform",
-        "said": said[-300:],
-        "login": "the declared user name or password is wrong, or may not read this repository"
-        if login
-        else "declare image.registry with username and password; a private image looks like one that does not exist",
-    }
-    for pattern, what, hint in _WORDS:
-        if re.search(pattern, said, re.IGNORECASE):
-            return Refused(what.format(**words), hint=hint.format(**words), detail=said[-4000:])
-    return Refused(f"{name}: Docker says: {said[-300:]}", hint="see journalctl -u docker there", detail=said[-4000:])
+def engine_error(text: str, image: Mapping[str, Any], platform: str = "") -> Refused:
+    """The engine's or registry's error. `image` is what was asked for: name, repository, tag, digest, auth."""
+    name = f"{image['repository']}@{image['digest']}" if image.get("digest") else str(image["name"])
+    id = next((id for pattern, id in _ERRORS if re.search(pattern, text, re.IGNORECASE)), "image-engine-error")
+    if id == "image-access-denied" and image.get("auth"):
+        id = "image-login-refused"
+    return Refused.of(
+        id,
+        detail=text[-4000:],
+        name=name,
+        repository=image["repository"],
+        tag=image.get("tag") or "",
+        server=_server(image["repository"]),
+        platform=platform or "this node's platform",
+        text=text[-300:],
+    )
 
 
-def server_of(repository: str) -> tuple[str, str]:
-    """The registry's host and the name in it, by Docker's rule: a first part with a dot, a colon or `localhost`."""
-    head, slash, rest = repository.partition("/")
-    if slash and ("." in head or ":" in head or head == "localhost"):
-        return head, rest
-    return "", repository
+def _server(repository: str) -> str:
+    """The registry in an error: Docker takes a first part with a dot, a colon or `localhost` for a host."""
+    head, slash, _ = repository.partition("/")
+    return head if slash and ("." in head or ":" in head or head == "localhost") else "docker.io"
 
 
-def auth_header(given: dict[str, Any] | None) -> dict[str, str]:
+def auth_header(auth: Mapping[str, str] | None) -> dict[str, str]:
     """The header by which the engine logs in to a registry, for this one request."""
-    if not given:
-        return {}
-    told = {"username": given["username"], "password": given["password"], "serveraddress": given["server"]}
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(told).encode()).decode()}
+    return {"X-Registry-Auth": encoded(auth)} if auth else {}
+
+
+def encoded(value: Mapping[str, Any]) -> str:
+    """A value as the engine takes it in a header."""
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
 
 
 def fits(platform: str, wanted: str) -> bool:
@@ -96,8 +76,8 @@ def fits(platform: str, wanted: str) -> bool:
     return platform == wanted or platform.startswith(wanted + "/") or wanted == platform + "/v8"
 
 
-class Tally:
-    """Progress lines of a pull, summed over the layers. Pure: it is fed lines and tells bytes."""
+class PullProgress:
+    """The progress lines of a pull, summed over the layers in bytes. Pure: it is fed lines."""
 
     def __init__(self) -> None:
         self.size: dict[str, int] = {}
@@ -106,7 +86,7 @@ class Tally:
         self.ready: set[str] = set()
 
     def take(self, line: dict[str, Any]) -> None:
-        """One line as the engine says it."""
+        """One line of the engine's answer."""
         layer, status = str(line.get("id") or ""), str(line.get("status") or "")
         if not layer or status.startswith(("Pulling from", "Digest:", "Status:")):
             return
@@ -143,62 +123,35 @@ def pull(job: Job, args: dict[str, Any]) -> None:
     name = f"{args['repository']}@{args['digest']}" if args.get("digest") else args["name"]
     found = docker.inspect_image(name, at=args.get("at"))
     if found is None:
-        raise Refused(f"Docker says that it has pulled {name}, and does not have it", hint="run apply again")
+        raise Refused.of("image-engine-forgot", name=name)
     platform, wanted = f"{found.get('Os')}/{found.get('Architecture')}", args.get("platform") or native_platform(args)
     if not fits(platform, wanted):
-        raise Refused(
-            f"{name} is for {platform}, and {wanted} is needed",
-            hint=f"choose an image that is built for {wanted} (a DGX Spark is linux/arm64), or build it on the node",
-        )
+        raise Refused.of("image-platform-wrong", name=name, found=platform, platform=wanted)
     if args.get("digest"):
         tag(name, args)
 
 
 def fetch(job: Job, args: dict[str, Any]) -> None:
-    """Have the engine pull; raises Refused with the reason in words and, for a wrong tag, the nearest ones."""
+    """Have the engine pull. Raises Refused with the reason."""
     at = args.get("at")
     query = {
         "fromImage": args["repository"],
         "tag": args.get("digest") or args["tag"],
         "platform": args.get("platform"),
     }
-    tally = Tally()
+    progress = PullProgress()
     free = _free(at)
     try:
         for line in docker.stream(
             "POST", "/images/create", query=query, headers=auth_header(args.get("auth")), stopping=job.stopping, at=at
         ):
-            tally.take(line)
-            if free is not None and tally.total is not None and tally.total > free[1]:
-                raise _too_small(tally.total, free)
-            job.progress(tally.text, tally.done or None, tally.total)
+            progress.take(line)
+            if free is not None and progress.total is not None and progress.total > free[1]:
+                raise _too_small(progress.total, free)
+            job.progress(progress.text, progress.done or None, progress.total)
     except docker.EngineError as error:
-        platform = args.get("platform") or native_platform(args)
-        refused = engine_words(error.message, _shown(args), platform=platform, login=bool(args.get("auth")))
-        if refused.args[0].endswith("is not in the registry"):
-            refused.hint = nearest(args) or refused.hint
-        raise refused from None
-    job.progress(tally.text, tally.total, tally.total)
-
-
-def _shown(args: dict[str, Any]) -> str:
-    return f"{args['repository']}@{args['digest']}" if args.get("digest") else str(args["name"])
-
-
-def nearest(args: dict[str, Any]) -> str:
-    """A hint out of the tags that the registry has for this repository; empty where it does not tell."""
-    server, path = server_of(args["repository"])
-    info = docker.ask("/info", at=args.get("at")) or {}
-    known = ((info.get("RegistryConfig") or {}).get("IndexConfigs") or {}).get(server) or {}
-    tags = registry.tags(server, path, args.get("auth"), plain=known.get("Secure") is False)
-    if tags is None:
-        return ""
-    if not tags:
-        return f"the registry has no image {path} at all; look at the spelling of its name"
-    close = difflib.get_close_matches(str(args.get("tag") or ""), tags, 5, 0.4) or sorted(tags)[-5:]
-    return f"the registry has {path} with the tags {', '.join(close)}" + (
-        " and others" if len(tags) > len(close) else ""
-    )
+        raise engine_error(error.message, args, args.get("platform") or native_platform(args)) from None
+    job.progress(progress.text, progress.total, progress.total)
 
 
 def tag(source: str, args: dict[str, Any]) -> None:
@@ -210,8 +163,8 @@ def tag(source: str, args: dict[str, Any]) -> None:
 
 def native_platform(args: dict[str, Any]) -> str:
     """The platform of the node's engine, as `linux/arm64`."""
-    told = docker.versions(args.get("at") or docker.SOCKET)
-    return f"{told.get('Os')}/{told.get('Arch')}"
+    engine = docker.versions(args.get("at") or docker.SOCKET)
+    return f"{engine.get('Os')}/{engine.get('Arch')}"
 
 
 def room(needed: int, at: str | None = None) -> None:
@@ -232,10 +185,7 @@ def _free(at: str | None) -> tuple[str, int] | None:
 
 
 def _too_small(needed: int, free: tuple[str, int]) -> Refused:
-    return Refused(
-        f"the image needs more than {needed / 1e9:.1f} GB, and {free[0]} has {free[1] / 1e9:.1f} GB free",
-        hint="free space there (docker system df shows what holds it), then run apply again",
-    )
+    return Refused.of("image-space-missing", needed=needed, folder=free[0], free=free[1])
 
 
 JOBS = {"pull": pull}

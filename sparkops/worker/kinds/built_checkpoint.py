@@ -53,18 +53,18 @@ def running(call: Call, args: State) -> bool:
 
 
 def relay(call: Call, args: State) -> State:
-    """Start the relay of a built one (`{folder, state_dir, owner, identity}` and what `serve_files.begin` takes).
+    """Start the server of a built one (`{folder, state_dir, owner, identity}` and what `transfer.serve_files` takes).
 
     Returns `{port, files}`: only this node knows its files. Raises Refused where it is not the one.
     """
-    from sparkops.programs.transfer import serve_files  # acts only: an observation does not load it
+    from sparkops.worker.requests import transfer  # acts only: an observation does not need it
 
     observed = observe({**args, "deep": False}) or {}
     if not observed.get("identity") or observed["identity"] != args["identity"]:
         raise Refused.of("build-of-other-inputs", folder=args["folder"])
     existing = CheckpointFolder(args["folder"]).open()
     files = [list(each) for each in record_of(existing)[1]["files"]] if existing is not None else []
-    return {**serve_files.begin(call, {**args, "files": files}), "files": files}
+    return {**transfer.serve_files({**args, "files": files}), "files": files}
 
 
 def build(job: jobs.Job, args: State) -> list[Any]:

@@ -152,10 +152,10 @@ def verify(call: Call, args: State) -> State:
 
 
 def relay(call: Call, args: State) -> State:
-    """Start the relay of a checkpoint's files: what `serve_files.begin` takes and returns."""
-    from sparkops.programs.transfer import serve_files  # acts only: an observation does not load it
+    """Start the server of a checkpoint's files: what `transfer.serve_files` takes and returns."""
+    from sparkops.worker.requests import transfer  # acts only: an observation does not load it
 
-    return serve_files.begin(call, args)
+    return transfer.serve_files(args)
 
 
 def _bring_job(job: jobs.Job, args: State) -> State:

@@ -12,6 +12,7 @@ from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import build, load, pull
 from sparkops.worker.images.pull import fits
+from sparkops.worker.requests import transfer
 from sparkops.worker.system import jobs
 
 LABEL = "sparkops.build"
@@ -82,8 +83,8 @@ def index_digests(found: dict[str, Any], repository: str) -> list[str]:
 def manifest(found: dict[str, Any], platform: str, digests: list[str], pinned: str | None) -> str | None:
     """The digest of the platform's manifest; None for an engine that keeps only what it pulled by."""
     for each in found.get("Manifests") or []:
-        told = (each.get("ImageData") or {}).get("Platform") or {}
-        name = "/".join(str(told[key]) for key in ("os", "architecture", "variant") if told.get(key))
+        parts = (each.get("ImageData") or {}).get("Platform") or {}
+        name = "/".join(str(parts[key]) for key in ("os", "architecture", "variant") if parts.get(key))
         if each.get("Kind") == "image" and each.get("Available") and fits(name, platform):
             return str(each.get("ID"))
     return pinned if pinned in digests else None
@@ -92,8 +93,8 @@ def manifest(found: dict[str, Any], platform: str, digests: list[str], pinned: s
 def content(layers: list[str], config: dict[str, Any]) -> str:
     """A digest of the ordered layers and of how the image runs; equal on every engine that has the same image."""
     kept = {key: config[key] for key in CONFIG if config.get(key)}
-    told = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(told.encode()).hexdigest()
+    text = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def converge(
@@ -103,7 +104,7 @@ def converge(
     if want is None:
         remove(ask)
     elif act["how"] == "load":
-        pull.tag(load.sent(call, ask, act), ask)
+        pull.tag(load.load_sent(call, ask, act), ask)
     else:
         key = f"image {ask['name']}"
         jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
@@ -115,53 +116,45 @@ def remove(ask: dict[str, Any]) -> None:
         docker.act("DELETE", f"/images/{docker.quoted(ask['name'])}", at=ask.get("at"))
     except docker.EngineError as error:
         if error.status == 409:
-            raise Refused(
-                f"{ask['name']} is in use: {error.message}", hint="stop and remove the container that uses it first"
-            ) from None
+            raise Refused.of("image-in-use", name=ask["name"], text=error.message) from None
         raise
 
 
 def receive(job: jobs.Job, args: dict[str, Any]) -> None:
-    """The job: load what another node passes on, prove that it is what was asked for, then give it the name."""
-
+    """The job: load what another node serves, prove that it is what was asked for, then give it the name."""
     if args.get("attached"):
-        raise Refused("the job that received it ended just now", "stale", hint="run apply again")
+        raise Refused.of("transfer-job-ended", type="stale", name=args["name"])
     peer = args["peer"]
     try:
-        loaded = load.passed(job, args)
+        loaded = load.load_served(job, args)
     finally:
-        load.good_bye(args)
+        load.notify_done(args)
     found = docker.inspect_image(loaded, at=args.get("at"))
     if found is None:
-        raise Refused(f"Docker says that it has loaded {loaded}, and does not have it", hint="run apply again")
+        raise Refused.of("image-engine-forgot", name=loaded)
     seen = state(found, args, docker.versions(args.get("at") or docker.SOCKET))
     if seen["content"] == peer["content"] and seen["build"] == (args["build"] or seen["build"]) and seen["fits"]:
         return pull.tag(loaded, args)
     if not found.get("RepoTags"):
         build.discard(loaded, args)
-    if not seen["fits"]:
-        what, hint = f"is for {seen['platform']}, which this node does not run", "declare `image.spread: false`"
-    else:
-        what, hint = f"is not what {peer['node']} told of it", f"look at {peer['node']}: it passes on another image"
-    raise Refused(f"{args['name']} from {peer['node']} {what}; it got no name here", hint=hint)
+    id = "transfer-image-wrong" if seen["fits"] else "transfer-image-platform"
+    raise Refused.of(id, name=args["name"], source=peer["node"], platform=seen["platform"])
 
 
 def relay(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """Start the relay of an image: what `observe` is asked, `build` or "", and what `passing.begin` takes.
+    """Start the server of an image: what `observe` is asked, `build` or "", and what `transfer.serve_image` takes.
 
     Returns `{port, content, size}`. Raises Refused where the image is not the one.
     """
-    from sparkops.programs.transfer import serve_image  # acts only: a look does not pay for it
-
     at = args.get("at") or docker.SOCKET
     found = docker.inspect_image(args["name"], at=at)
     seen = state(found, args, docker.versions(at)) if found is not None else None
     if found is None or seen is None or args["build"] not in ("", seen["build"]):
-        raise Refused(f"{args['name']} is not there as declared", hint="run apply again")
+        raise Refused.of("transfer-content-missing", name=args["name"])
     size = int(found.get("Size") or 0)
     pull.room(size, at=at)
     return {
-        **serve_image.begin({**args, "image": found["Id"], "size": size}),
+        **transfer.serve_image({**args, "image": found["Id"], "size": size}),
         "content": seen["content"],
         "size": size,
     }

@@ -101,10 +101,10 @@ def last_progress(folder: str) -> dict[str, Any]:
     return _read(folder, "progress.json") or {}
 
 
-def failure(folder: str) -> str:
-    """Why a job that is over failed; empty where it did not, or never ran."""
+def failure(folder: str) -> dict[str, Any] | None:
+    """The error (`messages.ErrorMessage`) of a job that is over; None where it did not fail, or never ran."""
     error = (_read(folder, "result.json") or {}).get("error")
-    return str(Refused.from_json(error)) if isinstance(error, dict) else ""
+    return error if isinstance(error, dict) else None
 
 
 def follow(call: Call, folder: str) -> Any:
@@ -165,9 +165,9 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> No
         )
         program = bundle.program("sparkops.worker.system.jobs", "main")
         assert child.stdin is not None
-        child.stdin.write(b"%d\n" % len(program) + program)
-        child.stdin.write(frames.encode({"folder": folder, **description, "args": args}))
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError), child.stdin as stdin:  # one that was killed already has no outcome
+            stdin.write(b"%d\n" % len(program) + program)
+            stdin.write(frames.encode({"folder": folder, **description, "args": args}))
         threading.Thread(target=child.wait, daemon=True).start()
     finally:
         os.close(handle)

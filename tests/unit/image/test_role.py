@@ -13,6 +13,8 @@ from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
 from sparkops.resources.image import Image
+from sparkops.resources.image_build import BuiltImage
+from sparkops.resources.image_origin import PulledImage
 
 A = "sha256:" + "a" * 64
 
@@ -30,7 +32,7 @@ def declared(folder: Path, text: str) -> Image:
 
 def test_a_reference_is_pulled(tmp_path: Path) -> None:
     made = declared(tmp_path, f"{{pull: 'vllm/vllm-openai:v0.26.0', digest: '{A}'}}")
-    assert made.name == "vllm/vllm-openai:v0.26.0" and made.pinned == A and made.content is None
+    assert made.name == "vllm/vllm-openai:v0.26.0" and made.pinned == A and isinstance(made.origin, PulledImage)
 
 
 def test_a_tag_for_a_build_asks_for_a_build(tmp_path: Path) -> None:
@@ -39,19 +41,20 @@ def test_a_tag_for_a_build_asks_for_a_build(tmp_path: Path) -> None:
         f"""{{build: {{tag: 'local/x:1', base: 'vllm/vllm-openai@{A}', packages: ['a>=1'], env: {{A: "b c"}},
         files: {{/opt/x.txt: hello}}, run: ["echo x"]}}}}""",
     )
-    assert str(made.content).splitlines() == [
+    assert isinstance(made.origin, BuiltImage)
+    assert made.origin.dockerfile.splitlines() == [
         f"FROM vllm/vllm-openai@{A}",
         'ENV A="b c"',
         'COPY ["opt/x.txt","/opt/x.txt"]',
         "RUN python3 -m pip install --no-cache-dir 'a>=1'",
         "RUN echo x",
     ]
-    assert made.files == {"opt/x.txt": b"hello"}
-    assert "torch.version.cuda" in made.checks[0][2]
+    assert made.origin.files == {"opt/x.txt": b"hello"}
+    assert "torch.version.cuda" in made.origin.checks[0][2]
 
 
 def test_a_build_without_a_base_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="'None' is no name of an image"):
+    with pytest.raises(InventoryError, match="'None' is not a valid image name"):
         declared(tmp_path, "{build: {tag: 'local/x:1'}}")
 
 
@@ -66,9 +69,10 @@ def patched(tmp_path: Path, text: str, sentinel: str = "") -> tuple[subprocess.C
     file.write_text(text)
     patch = {"path": str(file), "find": "old = 1", "replace": "new = 1", **({"sentinel": sentinel} if sentinel else {})}
     made = declared(tmp_path, f"{{build: {{tag: 'local/x:1', base: 'x@{A}', patches: [{json.dumps(patch)}]}}}}")
+    assert isinstance(made.origin, BuiltImage)
     program, order = tmp_path / "patch.py", tmp_path / "patches.json"
-    program.write_bytes(made.files[".sparkops/patch.py"])
-    order.write_bytes(made.files[".sparkops/patches.json"])
+    program.write_bytes(made.origin.files[".sparkops/patch.py"])
+    order.write_bytes(made.origin.files[".sparkops/patches.json"])
     done = subprocess.run([sys.executable, str(program), str(order)], capture_output=True, text=True, check=False)
     return done, file.read_text()
 

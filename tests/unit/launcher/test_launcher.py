@@ -6,7 +6,10 @@ import hashlib
 import hmac
 import json
 import socket
+import subprocess
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,10 +17,14 @@ from typing import Any
 
 import pytest
 
+from sparkops.compile.launcher_file import launcher_file
 from sparkops.models import engine_errors
-from sparkops.programs.launch import launcher
 
 Answer = Callable[[str, str], tuple[int, bytes]]
+launcher: Any = types.ModuleType("launcher")
+"""The one file that is on a node, as a module."""
+launcher.__file__ = "/usr/local/lib/sparkops/launcher.py"
+exec(compile(launcher_file(), launcher.__file__, "exec"), launcher.__dict__)
 
 
 @pytest.fixture
@@ -132,17 +139,17 @@ def test_counters_are_summed_over_their_labels() -> None:
 def test_an_idle_engine_lives_a_frozen_one_does_not(serve: Callable[[Answer], int]) -> None:
     said = {"body": metrics(0, 5)}
     port = serve(lambda method, path: (200, said["body"]))
-    pulse = launcher.Pulse(launcher.Api(spec(port=port), {}), 1.0)
-    assert pulse.beats()
-    assert pulse.beats(), "nothing runs"
+    activity = launcher.TokenActivity(launcher.Api(spec(port=port), {}), 1.0)
+    assert activity.found()
+    assert activity.found(), "nothing runs"
     said["body"] = metrics(1, 6)
-    assert pulse.beats(), "a token came"
-    assert not pulse.beats()
-    assert "no token moves" in pulse.why
+    assert activity.found(), "a token came"
+    assert not activity.found()
+    assert "no token moves" in activity.why
     said["body"] = metrics(0, 6, waiting=3)
-    assert not pulse.beats(), "requests wait and none runs"
+    assert not activity.found(), "requests wait and none runs"
     said["body"] = metrics(1, 7)
-    assert pulse.beats()
+    assert activity.found()
 
 
 def test_an_engine_without_metrics_is_asked_for_a_token(serve: Callable[[Answer], int]) -> None:
@@ -153,11 +160,11 @@ def test_an_engine_without_metrics_is_asked_for_a_token(serve: Callable[[Answer]
             return (200, completion(completion_tokens=1)) if good["on"] else (500, b"dead")
         return 404, b""
 
-    pulse = launcher.Pulse(launcher.Api(spec(port=serve(answer)), {}), 1.0)
-    assert pulse.beats(), "chat is asked where there are no plain completions"
+    activity = launcher.TokenActivity(launcher.Api(spec(port=serve(answer)), {}), 1.0)
+    assert activity.found(), "chat is asked where there are no plain completions"
     good["on"] = False
-    assert not pulse.beats()
-    assert "500" in pulse.why
+    assert not activity.found()
+    assert "500" in activity.why
 
 
 def test_a_completion_that_does_not_come_ends_at_its_deadline(serve: Callable[[Answer], int]) -> None:
@@ -260,3 +267,11 @@ def test_without_a_usable_list_nothing_is_permanent(tmp_path: Path, text: str | 
         (tmp_path / "errors.json").write_text(text)
     found = launcher.permanent_errors(str(tmp_path / "errors.json"))
     assert found is None or not found.search(BLOCKS)
+
+
+def test_the_file_on_the_node_runs_by_itself(tmp_path: Path) -> None:
+    file = tmp_path / "launcher.py"
+    file.write_text(launcher_file())
+    assert "sparkops.programs" not in launcher_file()
+    done = subprocess.run([sys.executable, "-I", "-S", file, "--remove", "/no/spec"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (launcher.WRONG_SPEC, b"")

@@ -1,0 +1,94 @@
+"""What a container is made of: the request for Docker out of a spec, and the folder of compiled kernels."""
+
+import contextlib
+import hashlib
+import json
+import os
+from typing import Any
+
+from sparkops.programs.launch.docker import LABEL
+
+
+def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: str, cache: str) -> dict[str, Any]:
+    """What POST /containers/create takes. `cache` is a folder of the node, or "" for none."""
+    limits, port = spec["limits"], f"{spec['port']}/tcp"
+    environment = {**(CACHES if cache else {}), **spec["environment"], **secret}
+    mounts = [
+        {"Type": "bind", "Source": each["source"], "Target": each["target"], "ReadOnly": each["read_only"]}
+        for each in spec["mounts"]
+    ]
+    if cache:
+        mounts.append({"Type": "bind", "Source": cache, "Target": CACHE_TARGET, "ReadOnly": False})
+    host: dict[str, Any] = {
+        "Init": True,
+        "NetworkMode": spec["network"],
+        "Mounts": mounts,
+        "CapAdd": spec["cap_add"],
+        "Devices": [{"PathOnHost": d, "PathInContainer": d, "CgroupPermissions": "rwm"} for d in spec["devices"]],
+        "Ulimits": [{"Name": k, "Soft": v, "Hard": v} for k, v in sorted(limits["ulimits"].items())],
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "3"}},
+        "RestartPolicy": {"Name": "no"},
+    }
+    if spec["network"] != "host":
+        host["PortBindings"] = {port: [{"HostIp": spec["host"], "HostPort": str(spec["port"])}]}
+    if limits["shm_size_bytes"]:
+        host["ShmSize"] = limits["shm_size_bytes"]
+    if limits["memory_bytes"]:
+        host["Memory"] = host["MemorySwap"] = limits["memory_bytes"]
+    if spec["ipc"]:
+        host["IpcMode"] = spec["ipc"]
+    if spec["gpus"]:
+        chosen: dict[str, Any] = {"Count": -1} if spec["gpus"] == "all" else {"DeviceIDs": spec["gpus"]}
+        host["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **chosen}]
+    labels = {LABEL: spec["name"], "sparkops.spec": digest}
+    if spec["manifest"] is not None:
+        labels["sparkops.checkpoint"] = record_digest(spec["mounts"][0]["source"])
+    if label:
+        labels["sparkops.secret"] = label
+    body = {
+        "Image": spec["image"],
+        "Cmd": spec["argv"],
+        "Env": [f"{key}={value}" for key, value in sorted(environment.items())],
+        "Labels": labels,
+        "ExposedPorts": {port: {}},
+        "HostConfig": host,
+    }
+    if spec["entrypoint"] is not None:
+        body["Entrypoint"] = spec["entrypoint"]
+    return body
+
+
+def record_digest(folder: str) -> str:
+    """SHA-256 of the record that says what a checkpoint's folder holds; "" without one."""
+    try:
+        with open(os.path.join(folder, ".sparkops", "manifest.json"), "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return ""
+
+
+CACHE_TARGET = "/var/cache/sparkops"
+CACHES = {
+    "VLLM_CACHE_ROOT": f"{CACHE_TARGET}/vllm",
+    "TRITON_CACHE_DIR": f"{CACHE_TARGET}/triton",
+    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_TARGET}/inductor",
+    "FLASHINFER_WORKSPACE_BASE": f"{CACHE_TARGET}/flashinfer",
+}
+
+
+def cache_folder(spec: dict[str, Any], image_id: str) -> str:
+    """The folder of compiled kernels for exactly this image, argument list and rank; made where it is missing.
+
+    vLLM's own key ignores some arguments (vLLM #53366), Triton's the image (#41871): another one gets another folder.
+    """
+    if not spec["cache"]:
+        return ""
+    key = json.dumps([image_id, spec["argv"], spec["environment"], spec["rank"]], sort_keys=True)
+    above = os.path.join(spec["cache"], spec["name"])
+    os.makedirs(above, mode=0o700, exist_ok=True)
+    os.chmod(spec["cache"], 0o700)
+    folder = os.path.join(above, hashlib.sha256(key.encode()).hexdigest()[:16])
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
+        os.chmod(folder, 0o777)
+    return folder

@@ -1,0 +1,56 @@
+"""What is read from the node that the engine runs on, and its page cache."""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import re
+from typing import Any
+
+from sparkops.programs.launch.ending import LAUNCHER_DEFECT, Failed
+
+MEMINFO = "/proc/meminfo"
+PERMANENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "permanent-errors.json")
+
+
+def available(path: str) -> int:
+    """MemAvailable in bytes."""
+    with open(path, encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    raise Failed(LAUNCHER_DEFECT, f"{path} has no MemAvailable")
+
+
+def permanent_errors(path: str) -> "re.Pattern[str] | None":
+    """What engines say that refuse their arguments for good, out of a JSON list; None without one that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return re.compile("|".join(f"(?:{_unnamed(each)})" for each in json.load(file)) or "(?!)")
+    except (OSError, ValueError, TypeError, re.error):
+        return None
+
+
+def _unnamed(pattern: str) -> str:
+    """Without the names of its groups, which two patterns may share."""
+    return re.sub(r"\(\?P<\w+>", "(", pattern)
+
+
+def drop_caches() -> None:
+    """Free the page cache once: vLLM's check of free memory takes it for used (vLLM #35313)."""
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+        file.write("1")
+
+
+def secrets_of(spec: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """The secret environment, and its HMAC-SHA256 by the node's key ("" where there is no key yet)."""
+    if not spec["secrets"]:
+        return {}, ""
+    with open(spec["secrets"], "rb") as file:
+        data = file.read()
+    label = ""
+    with contextlib.suppress(FileNotFoundError), open(spec["key"], "rb") as file:
+        label = hmac.new(file.read(), data, hashlib.sha256).hexdigest()
+    return json.loads(data), label

@@ -1,0 +1,114 @@
+"""Where an image comes from: a registry, a build on the node, or an archive. Each says what identifies its content.
+
+`Image` chooses one of them and asks it; nothing else tells the three apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparkops.core.states import Observed
+from sparkops.resources.image_archive import Archive, read_archive
+from sparkops.resources.image_reference import Reference
+
+if TYPE_CHECKING:
+    from sparkops.resources.registry import Login
+
+    Logins = Callable[[str], Login | None]
+    """The credentials for the registry of a repository."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledImage:
+    """From a registry. `digest` is of the index, `manifest` of the platform's own manifest, where they are declared."""
+
+    reference: Reference
+    digest: str | None
+    manifest: str | None
+    platform: str | None
+
+    build: str = ""
+    """The hash of a build's inputs; none here."""
+    bases: tuple[Reference, ...] = ()
+    """The images that a build starts from; none here."""
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """The repositories that credentials may be needed for; declared ones are for the first."""
+        return (self.reference.repository,)
+
+    @property
+    def transfer_key(self) -> str:
+        """What two nodes must have in common to pass it on; "" where it is pinned, as a loaded image has no digest."""
+        return "" if self.digest or self.manifest else f"{self.reference.name} {self.platform or ''}"
+
+    def query(self) -> dict[str, Any]:
+        """What the worker's look needs beside the name."""
+        return {}
+
+    def desired(self) -> dict[str, Any]:
+        """The keys of the state that say it is this content."""
+        wanted = {"digest": self.digest, "manifest": self.manifest}
+        return {key: value for key, value in wanted.items() if value}
+
+    def arguments(self, logins: Logins) -> dict[str, Any]:
+        """What the worker's act needs."""
+        login = logins(self.reference.repository)
+        return {
+            "how": "pull",
+            "attach": self.digest or self.platform or "",
+            "auth": login.as_json() if login else None,
+        }
+
+    def sources(self) -> Mapping[str, str]:
+        """Files of this machine that it is made from, each with a digest."""
+        return {}
+
+    def notices(self, found: Observed) -> tuple[str, ...]:
+        """What can't be compared."""
+        if self.manifest and isinstance(found, Mapping) and found.get("manifest") is None:
+            name = self.reference.name
+            return (f"{name}: this node's Docker does not report the platform's manifest; the index is compared",)
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedImage:
+    """From the file `path`, made by `docker save`; it is identified by its ordered layers and configuration."""
+
+    path: Path
+    where: str
+
+    repositories: tuple[str, ...] = ()
+    transfer_key: str = ""
+    build: str = ""
+    bases: tuple[Reference, ...] = ()
+    digest: str | None = None
+
+    @property
+    def archive(self) -> Archive:
+        """Its table of contents. Raises InventoryError where it is no archive of one image."""
+        return read_archive(self.path, self.where)
+
+    def query(self) -> dict[str, Any]:
+        archive = self.archive
+        return {"like": {"layers": list(archive.layers), "config": dict(archive.config)}}
+
+    def desired(self) -> dict[str, Any]:
+        return {"archive": "declared"}
+
+    def arguments(self, logins: Logins) -> dict[str, Any]:
+        return {"how": "load", "size": self.archive.size}
+
+    def sources(self) -> Mapping[str, str]:
+        archive = self.archive
+        text = json.dumps([archive.layers, archive.config], sort_keys=True, default=str)
+        return {f"archive {self.path}": "sha256:" + hashlib.sha256(text.encode()).hexdigest()}
+
+    def notices(self, found: Observed) -> tuple[str, ...]:
+        return ()
