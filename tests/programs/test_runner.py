@@ -6,6 +6,7 @@ import os
 import pwd
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,27 +136,29 @@ def test_a_program_gives_up_root_for_the_user_that_it_runs_as() -> None:
 
 
 def test_a_program_does_not_outlive_its_caller() -> None:
+    mark = uuid.uuid4().hex
     pid = os.fork()
     if pid == 0:
+        os.environ["CALLER"] = mark
         threading.Thread(target=run, args=("never",), daemon=True).start()
         time.sleep(1.0)
         os._exit(0)
     os.waitpid(pid, 0)
     deadline = time.monotonic() + 10
-    while _programs() and time.monotonic() < deadline:
+    while _with_environment(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _programs()
+    assert not _with_environment(mark)
 
 
-def _programs() -> list[str]:
+def _with_environment(mark: str) -> list[str]:
     found = []
     for entry in os.listdir("/proc"):
         try:
-            with open(f"/proc/{entry}/cmdline", "rb") as file:
-                command = file.read()
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                environment = file.read()
         except OSError:
             continue
-        if b"sparkops-program" in command:
+        if mark.encode() in environment:
             found.append(entry)
     return found
 

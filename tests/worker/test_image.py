@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparkops.programs import docker
 from sparkops.worker.images import build, pull
 from sparkops.worker.kinds import image
 
