@@ -231,9 +231,8 @@ class Takeover(Resource):
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         if self.checkpoint is not None:
-            yield from session.stream(
-                "checkpoint.look", {"ask": self.checkpoint.ask(), "act": self.checkpoint.act(step)}
-            )
+            request = {"ask": self.checkpoint.ask(), "act": self.checkpoint.act(step)}
+            yield from session.stream("checkpoint.missing", request)
         return (yield from super().converge(session, step))
 
 

@@ -19,13 +19,17 @@ from sparkops.core.messages import Refused
 from sparkops.programs import bundle
 from sparkops.programs.protocol import SPEC_PARENT, SPEC_RIGHTS
 
-BOOT = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),'sparkops-program','exec'))"
 POLL = 0.2
 """Seconds between two looks whether the caller wants to stop."""
 GRACE = 10.0
 """Seconds that a program has after SIGTERM before it is killed."""
 KEPT = 4000
 """Bytes of standard error that go into the error of a program that ended without a result."""
+
+
+def boot(name: str) -> str:
+    """What `python -c` is given to run the program on its standard input, under a name that a process list shows."""
+    return f"import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),{name!r},'exec'))"
 
 
 class Listener(Protocol):
@@ -99,7 +103,7 @@ def _start(user: pwd.struct_passwd | None, descriptors: Sequence[int]) -> "subpr
     if user is not None:
         environment["HOME"] = user.pw_dir
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", BOOT],
+        [sys.executable, "-I", "-S", "-c", boot("sparkops-program")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -399,7 +399,7 @@ def test_a_full_disk_is_told_before_and_in_the_middle_and_heals_when_it_is_freed
     until(lambda: kilobytes(node, PARTIAL) > 500)
     node.exec("sh", "-c", "dd if=/dev/zero of=/data/filler bs=64k; true")
     found = result(ended(process, 4), "checkpoint")
-    assert "full" in found["why"] and found["hint"]
+    assert "no space left" in found["why"] and found["hint"]
     assert not node.exists(FOLDER)
     node.exec("rm", "/data/filler")
     cluster.hub.heal()

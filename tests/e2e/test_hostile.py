@@ -121,7 +121,7 @@ def test_a_full_disk_under_the_state_folder_stops_the_run_before_it_acts(shell: 
     node.exec("sh", "-c", "dd if=/dev/zero of=/var/lib/sparkops/filler bs=4k 2>/dev/null; true")
     shell.run("plan", *ONLY, status=2)
     words = said(shell, "apply", *ONLY, status=4)
-    assert "/var/lib/sparkops" in words and "No space left on device" in words and "df -h" in words
+    assert "/var/lib/sparkops" in words and "no space left on the disk" in words and "df -h" in words
     assert not node.exists("/etc/sparkops-one")
     node.exec("rm", "/var/lib/sparkops/filler")
     shell.run("apply", *ONLY)
@@ -134,7 +134,7 @@ def test_a_read_only_root_can_be_looked_at_and_is_told_by_an_apply(shell: Shell,
         node.exec("sh", "-c", f"mkdir -p {folder}; mount --bind {folder} {folder}; mount -o remount,ro,bind {folder}")
     shell.run("plan", *ONLY, status=2)
     words = said(shell, "apply", *ONLY, status=4)
-    assert "Read-only file system" in words and "/var/lib/sparkops" in words and "remount,rw" in words
+    assert "read-only file system" in words and "/var/lib/sparkops" in words and "remount,rw" in words
     for folder in ("/etc", "/var/lib", "/srv"):
         node.exec("umount", folder)
     shell.run("apply", *ONLY)

@@ -120,7 +120,7 @@ def declared(shell: Shell, hub: Hub, machine: Node, tmp_path: Path) -> Iterator[
 def test_what_can_not_run_says_why(lab: Lab, declared: Declared) -> None:
     declared.write(image=f"{lab.registry.host}/none/auto-round:9", iters=0, plain_rtn=True)
     said = declared.failed()
-    assert "none/auto-round:9 is not in the registry" in said and "image.build" in said
+    assert "none/auto-round:9 is not in the registry" in said
     declared.write(image=lab.engine_image.pinned, iters=0, plain_rtn=True)
     assert "has no auto-round on its PATH" in declared.failed()
     declared.mode("eat")

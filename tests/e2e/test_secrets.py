@@ -343,7 +343,7 @@ def test_what_fails_tells_no_secret(vault: Vault, tmp_path: Path) -> None:
         ("{file: /srv/x, content: '{{ vault.env | sha256 }}'}", "a digest is made of a secret"),
         ("{unit: x.service, content: 'Environment={{ vault.env }}'}", "unit files can be read by all"),
         ("{unit: x.service, properties: {Nice: '{{ vault.env }}'}}", "takes no secret"),
-        ("{image: 'x:1', content: 'FROM {{ vault.env }}'}", "in a Dockerfile"),
+        ("{image: 'x:1', content: 'FROM {{ vault.env }}'}", "a Dockerfile contains a secret"),
         ("{image: 'x:1', content: FROM x, args: {T: '{{ vault.env }}'}}", "takes no secret"),
         ("{require: gpu, expect: {name: {equal: '{{ vault.env }}'}}}", "takes no secret"),
         ("{link: /srv/x, target: '{{ vault.env }}'}", "takes no secret"),

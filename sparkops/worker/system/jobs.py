@@ -21,7 +21,7 @@ from typing import Any
 from sparkops.core import frames
 from sparkops.core.messages import Refused, answer
 from sparkops.programs import atomic, bundle
-from sparkops.programs.runner import BOOT
+from sparkops.programs.runner import boot
 from sparkops.worker.calls import Call
 
 OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
@@ -150,7 +150,7 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> No
     try:
         _lock(handle)
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", BOOT],
+            [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
