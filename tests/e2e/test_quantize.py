@@ -160,7 +160,7 @@ def test_other_options_remove_the_container_of_the_old_ones(declared: Declared) 
     until(lambda: declared.running() not in ("", first), process)
     declared.node.exec("docker", "kill", declared.running())
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 4 and "by hand or for want of memory" in " ".join((out + err).split())
+    assert process.returncode == 4 and "by a person or for lack of memory" in " ".join((out + err).split())
     declared.mode("well")
     assert declared.settled()["quantization_config"]["bits"] == 4
 
