@@ -63,7 +63,8 @@ def run(
     errors: list[bytes] = []
     drain = threading.Thread(target=_drain, args=(process.stderr, errors), daemon=True)
     drain.start()
-    watch = threading.Thread(target=_watch, args=(process, stop, grace), daemon=True)
+    asked = threading.Event()
+    watch = threading.Thread(target=_watch, args=(process, stop, grace, asked), daemon=True)
     end: dict[str, Any] | None = None
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
@@ -78,6 +79,8 @@ def run(
         status = process.wait()
         process.stdout.close()
         drain.join(1.0)
+    if end is None and asked.is_set():
+        raise Refused.of("cancelled", type="cancelled")
     if end is None:
         detail = b"".join(errors)[-KEPT:].decode(errors="replace")
         raise Refused.of(
@@ -142,12 +145,13 @@ def _drain(stream: IO[bytes], kept: list[bytes]) -> None:
             del kept[:-4]
 
 
-def _watch(process: "subprocess.Popen[bytes]", stop: Callable[[], bool], grace: float) -> None:
-    """Ask the program to stop when the caller does, and end it where it does not."""
+def _watch(process: "subprocess.Popen[bytes]", stop: Callable[[], bool], grace: float, asked: threading.Event) -> None:
+    """Ask the program to stop when the caller does, and end it where it does not. One that is starting just ends."""
     while process.poll() is None and not stop():
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL)
     if process.poll() is None:
+        asked.set()
         process.terminate()
         try:
             process.wait(grace)

@@ -118,6 +118,12 @@ def test_a_program_that_is_asked_to_stop_ends_between_its_steps() -> None:
     assert caught.value.type == "cancelled"
 
 
+def test_a_program_that_is_asked_to_stop_while_it_starts_is_cancelled() -> None:
+    with pytest.raises(Refused) as caught:
+        run("never", stop=lambda: True)
+    assert (caught.value.id, caught.value.type) == ("cancelled", "cancelled")
+
+
 def test_an_open_descriptor_is_handed_over() -> None:
     reading, writing = os.pipe()
     os.write(writing, b"hello")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sparkops.cli.app import run
+from sparkops.core import events
 from sparkops.core.errors import Interrupted, LockBusy
 from sparkops.operate import checkpoint_build
 from sparkops.operate.checkpoint_build import Checked, Order, StepCheck, build
@@ -255,10 +256,14 @@ def test_json_says_what_was_built_and_of_a_failure_its_id(
 def test_a_build_that_is_stopped_is_resumed_by_the_same_order(base: Path, hub: Hub, tmp_path: Path) -> None:
     order = Order(base=str(base), output=tmp_path / "out", steps=[{"hybrid": {"donor": "org/fp8"}}])
     stop = threading.Event()
-    hub.fail("*.safetensors", Fault(rate=100_000))
-    threading.Timer(1.5, stop.set).start()
+    hub.fail("*.safetensors", Fault(rate=10_000))
+
+    def stop_when_bytes_arrive(event: events.Event) -> None:
+        if isinstance(event, events.StepProgress) and event.done:
+            stop.set()
+
     with pytest.raises(Interrupted) as caught:
-        build(order, stop=stop)
+        build(order, listener=stop_when_bytes_arrive, stop=stop)
     assert (caught.value.id, caught.value.exit_status) == ("cancelled", 130)
     assert "apply" not in caught.value.hint
     assert not (tmp_path / "out").exists()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.declarations import BUILT_IN
-from sparkops.inventory.load import load
 from sparkops.inventory.show import show, values
 from tests.unit.inventory.project import Project
 
@@ -242,19 +239,6 @@ def test_a_role_file_with_a_fault_is_told_by_line(project: Project) -> None:
     assert "roles/motd/role.yml:2:8: scope is 'nod', expected node, service" in message
     assert "roles/motd/role.yml:3:1: unknown key 'resorces'" in message
     assert "roles/motd/role.yml:4:36: variables.properties.a.type is not a JSON Schema" in message
-
-
-def test_a_hundred_nodes_with_services_load_in_well_under_a_second(project: Project) -> None:
-    project.write("recipes/r.yml", "summary: s\nvariables: {service: {serve: {a: 1}}}\n")
-    nodes = "".join(f"  n{i}: {{host: 10.0.0.{i}, fabric: {{address: 10.1.0.{i}}}}}\n" for i in range(100))
-    services = "".join(f"  q{i}: {{recipe: r, nodes: [n{i}], port: {8000 + i}, serve: {{b: 2}}}}\n" for i in range(100))
-    file = project.write("inventory.yml", f"{HEAD}nodes:\n{nodes}services:\n{services}")
-    load(file)
-    started = time.perf_counter()
-    found = load(file)
-    for service in found.services.values():
-        found.variables(service.nodes[0], service.name)
-    assert time.perf_counter() - started < 0.5
 
 
 def test_an_unknown_node_to_show_is_told_with_the_nearest(project: Project) -> None:
