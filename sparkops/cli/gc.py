@@ -11,11 +11,12 @@ from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, lines, printer_for
 from sparkops.cli.prompts import confirm, is_terminal
+from sparkops.core.wording import size
 from sparkops.inventory.limit import named
 from sparkops.operate.connect import reach
 from sparkops.operate.gc import KIND, KINDS, look, remove
 from sparkops.reconcile.history import KIND as HISTORY
-from sparkops.reports.formatting import count, size
+from sparkops.reports.formatting import count
 from sparkops.reports.gc import as_json, render, render_outcome
 
 

@@ -68,7 +68,7 @@ class _Formatter(string.Formatter):
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec == "bytes" and isinstance(value, (int, float)):
-            return decimal_bytes(value)
+            return size(value)
         if format_spec == "seconds" and isinstance(value, (int, float)):
             return duration(value)
         if format_spec == "list" and isinstance(value, (list, tuple)):
@@ -83,21 +83,21 @@ class _Formatter(string.Formatter):
         return str(super().format_field(value, format_spec))
 
 
-def decimal_bytes(amount: float) -> str:
-    """An amount of data in powers of 1000, as disks and downloads are measured: `4.2 GB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(amount) < 1000 or unit == "GB":
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    raise AssertionError
+def size(count: float | None) -> str:
+    """Bytes in decimal units, as disks and networks are sold: `71.2 GB`."""
+    number = float(count or 0)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `3 min 5 s`, `2 h 10 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 90:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    """`45 s`, `2 min 25 s`, `1 h 10 min`."""
+    whole = int(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

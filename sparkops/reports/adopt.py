@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from sparkops.core.wording import size
 from sparkops.operate.adopt import Adoption, FoundFolder
 from sparkops.operate.adopt_diff import Difference
 from sparkops.reports import schemas
-from sparkops.reports.formatting import count, names, size
+from sparkops.reports.formatting import count, names
 from sparkops.reports.text import Printer
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from sparkops.checkpoints.inspect import Inspection
 from sparkops.core.errors import Interrupted, SparkopsError
+from sparkops.core.wording import duration, size
 from sparkops.operate.checkpoint_build import Built, Checked, Order
 from sparkops.operate.checkpoint_verify import Verified
 from sparkops.reports import schemas
-from sparkops.reports.formatting import count, duration, names, size
+from sparkops.reports.formatting import count, names
 from sparkops.reports.table import table
 from sparkops.reports.text import Printer
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from sparkops.core.wording import size
+
 DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
 NAMED = 4
 BEGINNING = 100
@@ -48,23 +50,3 @@ def value(key: str, found: Any) -> str:
     if isinstance(found, (int, float)) and (key == "size" or key.endswith("_bytes")):
         return size(found)
     return str(found)
-
-
-def size(count: float | None) -> str:
-    """Bytes in decimal units, as disks and networks are sold: `71.2 GB`."""
-    number = float(count or 0)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `2 min 25 s`, `1 h 10 min`."""
-    whole = int(max(0.0, seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparkops.core.wording import size
 from sparkops.operate.gc import Reclaimable
 from sparkops.reports import schemas
-from sparkops.reports.formatting import size
 from sparkops.reports.table import Cell, table
 from sparkops.reports.text import Printer
 

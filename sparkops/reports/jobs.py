@@ -8,9 +8,9 @@ from typing import Any
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.events import StepProgress
+from sparkops.core.wording import duration
 from sparkops.operate.cancel import NodeJob
 from sparkops.reports import schemas
-from sparkops.reports.formatting import duration
 from sparkops.reports.plain_progress import amount
 from sparkops.reports.text import Printer
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Generator
 
 from sparkops.core import events
-from sparkops.reports.formatting import beginning, duration, safe, size
+from sparkops.core.wording import duration, size
+from sparkops.reports.formatting import beginning, safe
 from sparkops.reports.text import OUTCOMES
 
 INTERVAL = 15.0

@@ -15,7 +15,8 @@ from rich.table import Column
 from rich.text import Text
 
 from sparkops.core import events
-from sparkops.reports.formatting import beginning, duration, safe
+from sparkops.core.wording import duration
+from sparkops.reports.formatting import beginning, safe
 from sparkops.reports.plain_progress import Silent, amount
 from sparkops.reports.text import OUTCOMES
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparkops.core.events import StepProgress
+from sparkops.core.wording import duration, size
 from sparkops.operate.status import NodeStatus, RankStatus, Status
 from sparkops.reports import schemas
-from sparkops.reports.formatting import duration, size
 from sparkops.reports.plain_progress import amount
 from sparkops.reports.table import Cell, table
 from sparkops.reports.text import Printer

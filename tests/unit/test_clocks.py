@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from sparkops.core.wording import duration
 from sparkops.programs.checkpoints.index import Index, identity
-from sparkops.reports.formatting import duration
 from sparkops.reports.run_folder import KEEP, RunFolder
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.requests import lock

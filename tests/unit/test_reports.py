@@ -15,7 +15,7 @@ from sparkops.core.events import StepFinished, StepProgress
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
-from sparkops.reports.formatting import duration, size
+from sparkops.core.wording import duration, size
 from sparkops.reports.json import as_json
 from sparkops.reports.plain_progress import Lines, amount
 from sparkops.reports.text import render

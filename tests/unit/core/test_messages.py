@@ -56,7 +56,7 @@ def test_an_id_without_words_is_shown_with_its_arguments() -> None:
     ("template", "value", "shown"),
     [
         ("{x:bytes}", 4_200_000_000, "4.2 GB"),
-        ("{x:bytes}", 12, "12 bytes"),
+        ("{x:bytes}", 12, "12 B"),
         ("{x:seconds}", 45, "45 s"),
         ("{x:seconds}", 185, "3 min 5 s"),
         ("{x:list}", ["a", "b", "c", "d", "e"], "a, b, c and 2 more"),
