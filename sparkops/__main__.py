@@ -3,6 +3,7 @@
 The command-line library is imported only when a command runs, so that what needs no library pays for none.
 """
 
+import signal
 import sys
 
 
@@ -15,7 +16,11 @@ def main() -> int:
         return 0
     from sparkops.cli.app import run
 
-    return run(sys.argv[1:])
+    status = run(sys.argv[1:])
+    # The interpreter's own end gives signals their default back: a Ctrl-C there would turn the status into a death.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    return status
 
 
 if __name__ == "__main__":
