@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from sparkops.checkpoints.indexed import ALONE, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit, parse
-from sparkops.core import atomic
+from sparkops.core import atomic, folders
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
 
@@ -68,7 +68,7 @@ class Hub:
             where = "" if endpoint else "HF_ENDPOINT of the environment"
             raise HubError.of("hub-endpoint-invalid", where=where, endpoint=self.endpoint)
         self._token = token
-        self._cache = cache if cache is not None else default_cache()
+        self._cache = cache if cache is not None else folders.cache()
 
     @contextlib.contextmanager
     def _asking(self, repository: str, revision: str) -> Iterator[HfApi]:
@@ -235,11 +235,6 @@ def is_address(endpoint: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False
-
-
-def default_cache() -> Path:
-    """Where manifests are kept: sparkops/ in XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparkops"
 
 
 def _file(entry: Any) -> ManifestFile | None:
