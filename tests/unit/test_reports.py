@@ -105,7 +105,7 @@ def test_an_apply_tells_what_was_left_because_it_was_unknown() -> None:
 
 def test_the_json_has_the_documented_keys_and_is_plain() -> None:
     shown = json.loads(json.dumps(as_json(report(steps=(STEP,), violations=(BAD,)))))
-    assert shown["schema"] == "sparkops.report/1"
+    assert shown["schema"] == "sparkops.report/2"
     page = (DOCS / "formats.md").read_text()
     documented = set(re.findall(r"`([a-z_]+)(?:\[\])?`", page))
     assert set(shown) - {"schema"} <= documented

@@ -168,7 +168,7 @@ def test_another_version_is_stale_and_another_cluster_wrong_input() -> None:
         (b"\xff\xfe", "no JSON"),
         (b"[" * 100_000, "no JSON"),
         (b"[]", "no schema"),
-        (b'{"schema": "sparkops.report/1"}', "sparkops.report/1"),
+        (b'{"schema": "sparkops.report/2"}', "sparkops.report/2"),
         (b'{"schema": "sparkops.plan/2"}', "sparkops.plan/2"),
         (b'{"schema": "sparkops.plan/1"}', "required"),
     ],

@@ -54,7 +54,7 @@ def command(base: Path | str, output: Path, *more: str) -> list[str]:
 def checked(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> dict[str, Any]:
     assert run([*words, "--check", "--format", "json"]) == status
     found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == "sparkops.build-check/1"
+    assert found["schema"] == "sparkops.build-check/2"
     return dict(found)
 
 
@@ -234,7 +234,7 @@ def test_the_way_out_is_one_that_is_there_without_an_inventory(
 def built(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[str, Any]:
     assert run([*arguments, "--format", "json"]) == status
     found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == "sparkops.build/1"
+    assert found["schema"] == "sparkops.build/2"
     return dict(found)
 
 
