@@ -235,6 +235,7 @@ _ERRNO_IDS = {
     errno.EACCES: "permission-denied",
     errno.EPERM: "permission-denied",
     errno.EIO: "disk-input-output-error",
+    errno.ELOOP: "path-through-link",
 }
 
 
