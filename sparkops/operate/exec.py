@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sparkops.core.errors import NodeError
 from sparkops.core.wording import Message
 from sparkops.operate.connect import Context, reach
-from sparkops.operate.streams import Ended, Line, lines
+from sparkops.operate.streams import Block, Ended, lines
 
 OUTPUT_LIMIT = 4 << 20
 """Bytes of each stream of a node in the JSON form."""
@@ -25,13 +25,15 @@ class Execution:
     output: dict[int, bytearray] = field(default_factory=lambda: {1: bytearray(), 2: bytearray()})
     truncated: bool = False
 
-    def add(self, line: Line) -> None:
-        """Append a line of output, up to the limit."""
-        output = self.output[line.stream]
-        if len(output) + len(line.data) < OUTPUT_LIMIT:
-            output += line.data + b"\n"
-        else:
+    def add(self, block: Block) -> None:
+        """Append lines of output, up to the limit."""
+        output = self.output[block.stream]
+        data = block.data + b"\n"
+        room = OUTPUT_LIMIT - len(output)
+        if len(data) > room:
+            data = data[: data.rfind(b"\n", 0, room) + 1]
             self.truncated = True
+        output += data
 
 
 def execute(
@@ -41,13 +43,13 @@ def execute(
     *,
     timeout: float | None,
     ends: dict[str, Execution],
-) -> Iterator[Line]:
-    """Run `argv` on these nodes; yields the output line by line and fills `ends`, which has an entry for each node."""
+) -> Iterator[Block]:
+    """Run `argv` on these nodes; yields the output in whole lines and fills `ends`, one entry for each node."""
     asks = {node: {"argv": list(argv), "timeout": timeout} for node in nodes}
     ends.update({node: Execution() for node in nodes})
     with reach(context, nodes, ["exec"]) as fleet:
         for item in lines(fleet, "exec.program", asks, context.jobs):
-            if isinstance(item, Line):
+            if isinstance(item, Block):
                 yield item
             else:
                 _note(ends[item.node], item)

@@ -14,7 +14,8 @@ from typing import Any
 from sparkops.worker.calls import Call, Refused
 
 POLL = 0.2
-CHUNK = 64 << 10
+CHUNK = 512 << 10
+"""Bytes that are read and sent at once; a pipe holds as much."""
 PATIENCE = 3.0
 """Seconds from SIGTERM to SIGKILL."""
 
@@ -27,6 +28,7 @@ def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pipesize=CHUNK,
             start_new_session=True,
             cwd="/",
         )
