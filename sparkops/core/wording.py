@@ -8,6 +8,7 @@ they send ids and arguments.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,19 @@ def entries() -> Mapping[str, Entry]:
                 raise ValueError(f"{path.name}: the id {identity} stands in another file too")
             found[identity] = Entry(id=identity, **{key: str(value).strip() for key, value in fields.items()})
     return found
+
+
+def explained(identity: str) -> tuple[Entry, ...]:
+    """The entries that explain an id as it is shown, empty for no id.
+
+    `ID:THING` is explained by ID; a requirement's violation, `REQUIREMENT.FACT-FAULT`, by all entries of that fault.
+    """
+    if entry := entries().get(identity.partition(":")[0]):
+        return (entry,)
+    if "." not in identity:
+        return ()
+    own = "fact-" + re.split(r"[.-]", identity)[-1]
+    return tuple(entry for id, entry in entries().items() if id == own or id.startswith(own + "-"))
 
 
 def words(identity: str, args: Mapping[str, Any], front_end: FrontEnd = "inventory") -> tuple[str, str]:

@@ -105,6 +105,8 @@ def parse(declared: Any, where: str = "") -> Expectation:
     for word in ("at_least", "at_most", "tolerance"):
         if isinstance(given.get(word), bool) or not isinstance(given.get(word, 0), (int, float, type(None))):
             raise InventoryError(f"{word} is {given[word]!r}", where=where, hint="write a number")
+    if "." not in given.get("id", "."):
+        raise InventoryError.of("expectation-id-invalid", where=where, id=given["id"])
     if given.get("verdicts"):
         platform.load().component(given["verdicts"])
     return Expectation(**given)
@@ -148,8 +150,8 @@ def _judge_version(expected: Expectation, component: Component, version: str) ->
     words = f"{component.title} {version}: {verdict.reason}{certainty}" if verdict.match else verdict.reason
     args = {"verdict": words}
     if verdict.word == "deny":
-        return Judgement("denied", "fact-version-denied", args, "error", component.remedy, verdict.source)
-    id = "fact-version-doubtful" if verdict.match else "fact-version-unproven"
+        return Judgement("denied", "fact-denied-version", args, "error", component.remedy, verdict.source)
+    id = "fact-doubtful-version" if verdict.match else "fact-doubtful-unproven"
     return Judgement("doubtful", id, args, "warning", component.remedy, verdict.source)
 
 

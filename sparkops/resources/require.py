@@ -87,9 +87,7 @@ class Require(Resource):
             return ()
         return (
             Violation(
-                message=Message.of(
-                    "fact-group-absent", group=self.name, text=found.get("error") or "", remedy=self.remedy
-                ),
+                message=Message.of("fact-absent", group=self.name, text=found.get("error") or "", remedy=self.remedy),
                 key=f"{self.label or self.name}.absent",
                 resource=self.id,
                 node=self.node,
