@@ -299,7 +299,7 @@ def test_verification_and_removal_know_built_folders(declare: Declare, base: Che
     assert checkpoint.verify(call(), {**args, "again": False})["steps"] == told["steps"]
     nobody = uses.Uses([], {}, {}, {}, [])
     (item,) = gc.checkpoint(one.name, [base.name], nobody, claim=True)
-    assert item["kept"] == ""
+    assert item["kept"] is None
     assert all(each["kept"] for each in gc.checkpoint(one.name, [one.name], nobody, claim=True))
     built_checkpoint.converge(call(), one.ask(), found(one), None, {})
     assert beside(one) == ["base"]
