@@ -120,7 +120,7 @@ def test_a_file_edited_by_hand_is_not_pruned(shell: Shell, node: Node) -> None:
     secret = {"file": "/etc/gone-secret", "content": "{{ gone.key }}"}
     role(shell, "gone", {"file": "/etc/gone-a", "content": "a\n"}, {"file": "/etc/gone-b", "content": "b\n"}, secret)
     content = json.loads((shell.folder / "roles/gone/role.yml").read_text())
-    content["variables"] = {"type": "object", "properties": {"key": {"type": "string", "description": "a secret"}}}
+    content["variables"] = {"type": "object", "properties": {"key": {"type": "string", "secret": True}}}
     shell.write("roles/gone/role.yml", json.dumps(content))
     shell.write("key", "planted-secret")
     declare(shell, node, "keep", "gone")

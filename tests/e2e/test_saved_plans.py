@@ -22,7 +22,7 @@ ROLE = """\
       properties:
         text: {type: string, default: hello}
         seconds: {type: integer, default: 0}
-        token: {type: [string, "null"], default: null}
+        token: {type: [string, "null"], secret: true, default: null}
         unit: {type: boolean, default: false}
     resources:
       - file: /srv/first
