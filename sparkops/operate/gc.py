@@ -48,7 +48,7 @@ class Item:
 class Reclaimable:
     """What was found of `kinds`.
 
-    `silent` maps nodes that did not answer to the reason, `outcomes` items to why they were left, None if they were not.
+    `silent` maps nodes that did not answer to the reason, `outcomes` items to why they were left; None: they were not.
     """
 
     cluster: str
