@@ -61,3 +61,31 @@ class SysctlAsk(_SysctlAsk, total=False):
     """A kernel parameter and our file in /etc/sysctl.d; with `absent` only that file counts."""
 
     absent: bool
+
+
+class PackageAsk(TypedDict):
+    """A package, or all whose names match a `pattern`."""
+
+    name: str
+    pattern: bool
+
+
+class PackageAct(TypedDict):
+    """`update` the package lists first; `holds`: that it is held, or not, is declared."""
+
+    update: bool
+    holds: bool
+
+
+class UserAsk(TypedDict):
+    """An account; `keys` are the lines of authorized_keys that are looked for."""
+
+    name: str
+    keys: list[str]
+
+
+class UserAct(TypedDict):
+    """`system`: a new one is a system account; `exact_groups`: other groups are taken away."""
+
+    system: bool
+    exact_groups: bool
