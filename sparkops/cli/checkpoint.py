@@ -199,9 +199,7 @@ def _source(what: str, revision: str, endpoint: str) -> Source:
     if folder.is_dir():
         return FolderSource(folder)
     if folder.exists() or what.startswith((".", "/", "~")) or not is_repository(what):
-        raise InspectError(
-            f"{what} is neither a folder nor a repository's name", hint="name a folder, or a repository as ORG/NAME"
-        )
+        raise InspectError.of("checkpoint-not-found", what=what)
     hub = Hub(endpoint, _token())
     try:
         resolved = hub.resolve(what, revision)

@@ -79,7 +79,7 @@ def compile_inventory(
     """
     for name in roles or ():
         if name not in inventory.roles:
-            raise InventoryError(f"there is no role {name!r}", hint=suggest(name, inventory.roles))
+            raise InventoryError.of("role-not-found", name=name, suggestion=suggest(name, inventory.roles))
     _check_order(inventory.roles)
     nodes = select(inventory, limit)
     compiler = _Compiler(inventory, (secrets or Masked()).resolve)
@@ -247,7 +247,7 @@ class _Table:
             ordered(self.after)
         except Cycle as error:
             where = self.resources[str(error.members[0])].where
-            raise InventoryError(str(error), where=where, hint="take one of them out of an after:") from None
+            raise InventoryError.of("resource-order-cycle", where=where, reason=str(error)) from None
         return tuple(replace(resource, after=tuple(self.after[id])) for id, resource in self.resources.items())
 
     def _again(self, resource: Resource, faults: Faults) -> None:
@@ -309,7 +309,7 @@ def _check_order(roles: Mapping[str, Role]) -> None:
     except Cycle as error:
         document = roles[str(error.members[0])].document
         where = document.where(("after",)) if document else ""
-        raise InventoryError(f"{error} (roles)", where=where, hint="take one of them out of an after:") from None
+        raise InventoryError.of("role-order-cycle", where=where, reason=str(error)) from None
 
 
 def _whose(resource: Resource) -> str:

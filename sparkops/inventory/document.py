@@ -78,27 +78,23 @@ def read(path: Path, name: str | None = None, *, faults: Faults | None = None) -
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise InventoryError("this is not a file", where=shown)
+            raise InventoryError.of("not-a-file", where=shown)
         if size > MAX_BYTES:
-            raise InventoryError(
-                f"the file has {size} bytes, more than the {MAX_BYTES} that are read",
-                where=f"{shown}:1:1",
-                hint="declare less in one file",
-            )
+            raise InventoryError.of("file-too-large", where=f"{shown}:1:1", size=size, limit=MAX_BYTES)
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise InventoryError("the file is not UTF-8", where=f"{shown}:{line}:1", hint="save it as UTF-8") from None
+        raise InventoryError.of("file-not-utf8", where=f"{shown}:{line}:1") from None
     except OSError as error:
         hint = "`sparkops init` writes a first inventory" if isinstance(error, FileNotFoundError) else ""
-        raise InventoryError(f"cannot read the file: {error.strerror}", where=shown, hint=hint) from error
+        raise InventoryError.of("file-unreadable", where=shown, reason=error.strerror, hint=hint) from error
     return parse(text, name=shown, folder=path.parent, faults=faults)
 
 
 def parse(text: str, *, name: str, folder: Path, faults: Faults | None = None) -> Document:
     """The document in a text; faults as in `read`."""
     if len(text) > MAX_BYTES:
-        raise InventoryError(f"the text is longer than the {MAX_BYTES} characters that are read", where=f"{name}:1:1")
+        raise InventoryError.of("text-too-long", where=f"{name}:1:1", limit=MAX_BYTES)
     found = Faults() if faults is None else faults
     builder = _Builder(name, folder, found)
     data = builder.value(_compose(text, name), (), 0)
@@ -159,8 +155,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
         line = text[:position].count("\n") + 1
-        raise InventoryError(
-            f"the YAML cannot be read: {getattr(error, 'reason', error)}", where=f"{name}:{line}:1"
+        raise InventoryError.of(
+            "yaml-character-invalid", where=f"{name}:{line}:1", reason=getattr(error, "reason", error)
         ) from None
     finally:
         if loader is not None:
@@ -183,7 +179,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str, text: str) -> Inventor
         hint = "put the text in quotes when it holds a colon and a space"
     elif error.context:
         hint = f"it happened {error.context}"
-    return InventoryError(f"the YAML cannot be read: {problem}", where=where, hint=hint)
+    return InventoryError.of("yaml-invalid", where=where, problem=problem, hint=hint)
 
 
 def _at(text: str, mark: yaml.Mark) -> str:
@@ -210,15 +206,9 @@ class _Builder:
         self.count += 1
         mark = node.start_mark
         if self.count > MAX_VALUES:
-            raise InventoryError(
-                f"the file holds more than {MAX_VALUES} values once its aliases are expanded", where=self._where(node)
-            )
+            raise InventoryError.of("yaml-too-many-values", where=self._where(node), limit=MAX_VALUES)
         if depth > MAX_DEPTH:
-            raise InventoryError(
-                f"nested deeper than {MAX_DEPTH} levels once its aliases are expanded",
-                where=self._where(node),
-                hint="an anchor must not contain its own alias",
-            )
+            raise InventoryError.of("yaml-too-deep", where=self._where(node), limit=MAX_DEPTH)
         self.marks[path] = (mark.line, mark.column)
         if node.tag not in _PLAIN_TAGS:
             return self._tagged(node)

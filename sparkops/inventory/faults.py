@@ -43,7 +43,7 @@ class Faults:
             return
         first, *others = sorted(self._found.values(), key=_place)[:SHOWN_FAULTS]
         if len(self._found) > SHOWN_FAULTS:
-            others.append(InventoryError(f"and {len(self._found) - SHOWN_FAULTS} more faults"))
+            others.append(InventoryError.of("more-faults", count=len(self._found) - SHOWN_FAULTS))
         raise InventoryError(first.what, where=first.where, hint=first.hint, others=tuple(others))
 
 

@@ -31,7 +31,7 @@ class Secrets:
         if key not in self._known:
             value = self._read(ref)
             if not value:
-                raise SecretError(f"the secret {ref} is empty", where=ref.where)
+                raise SecretError.of("secret-empty", where=ref.where, ref=str(ref))
             self._known[key] = Secret(value, origin=str(ref))
         return self._known[key]
 
@@ -40,11 +40,7 @@ class Secrets:
             return self._command(ref, ref.argument)
         if ref.source == "env":
             if ref.argument not in self._environ:
-                raise SecretError(
-                    f"the secret {ref} is not in the environment",
-                    where=ref.where,
-                    hint=f"export {ref.argument}=… before you start sparkops",
-                )
+                raise SecretError.of("secret-not-in-environment", where=ref.where, ref=str(ref), argument=ref.argument)
             return self._environ[ref.argument]
         return self._file(ref, ref.argument)
 
@@ -54,10 +50,8 @@ class Secrets:
             with path.open("rb") as file:
                 return _text(ref, file.read(MAX_BYTES + 1))
         except OSError as error:
-            raise SecretError(
-                f"the secret {ref} cannot be read: {error.strerror}",
-                where=ref.where,
-                hint=f"put the secret into {path}, readable for you alone",
+            raise SecretError.of(
+                "secret-file-unreadable", where=ref.where, ref=str(ref), reason=error.strerror, path=path
             ) from None
 
     def _command(self, ref: SecretRef, argv: tuple[str, ...]) -> str:
@@ -66,13 +60,15 @@ class Secrets:
                 argv, cwd=ref.base, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=self._timeout, check=False
             )
         except subprocess.TimeoutExpired:
-            raise SecretError(f"{ref} did not end within {self._timeout:g} s", where=ref.where) from None
+            raise SecretError.of(
+                "secret-command-timeout", where=ref.where, ref=str(ref), seconds=self._timeout
+            ) from None
         except OSError as error:
-            raise SecretError(f"{ref} cannot be started: {error.strerror}", where=ref.where) from None
+            raise SecretError.of(
+                "secret-command-not-started", where=ref.where, ref=str(ref), reason=error.strerror
+            ) from None
         if done.returncode != 0:
-            raise SecretError(
-                f"{ref} ended with status {done.returncode}", where=ref.where, hint="run the command by hand"
-            )
+            raise SecretError.of("secret-command-failed", where=ref.where, ref=str(ref), status=done.returncode)
         return _text(ref, done.stdout)
 
 
@@ -86,9 +82,9 @@ class Masked:
 def _text(ref: SecretRef, content: bytes) -> str:
     """The text of a secret without its last line end (an editor or `echo` put it there)."""
     if len(content) > MAX_BYTES:
-        raise SecretError(f"the secret {ref} is longer than {MAX_BYTES} bytes", where=ref.where)
+        raise SecretError.of("secret-too-long", where=ref.where, ref=str(ref), limit=MAX_BYTES)
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise SecretError(f"the secret {ref} is not UTF-8 text", where=ref.where) from None
+        raise SecretError.of("secret-not-utf8", where=ref.where, ref=str(ref)) from None
     return text[:-1].removesuffix("\r") if text.endswith("\n") else text

@@ -64,4 +64,4 @@ def _unknown(names: Iterable[Any], known: Iterable[str], key: str, where: str) -
     for name in names:
         close = difflib.get_close_matches(str(name), list(known), 1)
         hint = f"did you mean {close[0]}?" if close else "leave it out: nothing reads it"
-        yield InventoryError(f"{key + '.' if key else ''}{name} is no key of a model", where=where, hint=hint)
+        yield InventoryError.of("model-key-unknown", where=where, key=f"{key}.{name}" if key else name, hint=hint)

@@ -103,7 +103,7 @@ class Session:
     def peer(self, node: str) -> Session:
         """The session of another node of this run. Raises ConnectionFailed where there is none."""
         if self._others is None:
-            raise ConnectionFailed("it is not among the nodes of this run", where=node)
+            raise ConnectionFailed.of("node-not-in-run", where=node)
         return self._others(node)
 
     @property
@@ -113,7 +113,7 @@ class Session:
 
     def close(self, grace: float = 6.0) -> None:
         """End the session: the worker gets `grace` seconds to finish its atomic step and leave."""
-        self._over = self._over or ConnectionFailed("the session is closed", where=self.node)
+        self._over = self._over or ConnectionFailed.of("session-closed", where=self.node)
         self._stream.close_input()
         self._reader.join(grace)
         self._stream.close()
@@ -176,11 +176,7 @@ class Session:
                 if late:
                     raise self._slow() from None
                 if time.monotonic() - self._heard > SILENCE:
-                    raise ConnectionFailed(
-                        f"no sign of life for {SILENCE:.0f} s",
-                        where=self.node,
-                        hint="look at the node's console; run again when it answers, what was begun is resumed",
-                    ) from None
+                    raise ConnectionFailed.of("node-silent", where=self.node, seconds=SILENCE) from None
                 continue
             if self._over is not None and "over" in message:
                 raise self._over
@@ -189,9 +185,7 @@ class Session:
             return message
 
     def _slow(self) -> ConnectionFailed:
-        return ConnectionFailed(
-            "no answer in time", where=self.node, hint="the node is very slow: look at its memory and load"
-        )
+        return ConnectionFailed.of("node-answer-late", where=self.node)
 
     def _error(self, error: Any) -> SparkopsError:
         refused = Refused.from_json(error)
@@ -225,13 +219,7 @@ class Session:
                 inbox.put(message)
             self._end(self._ended())
         except (frames.BadFrame, EOFError) as error:
-            self._end(
-                WorkerFailed(
-                    f"the worker's answer is broken: {error}",
-                    where=self.node,
-                    hint="see whether something prints into the connection there; run again, what was begun is resumed",
-                )
-            )
+            self._end(WorkerFailed.of("worker-answer-broken", where=self.node, reason=str(error)))
         except SparkopsError as error:
             self._end(error)
 

@@ -129,8 +129,9 @@ class Fleet:
         if busy:
             self.unlock()
             first = next(iter(busy.values()))
-            raise LockBusy(
-                "; ".join(f"{node} is {error.what}" for node, error in busy.items()),
+            raise LockBusy.of(
+                "nodes-locked",
+                busy="; ".join((f"{node} is {error.what}" for node, error in busy.items())),
                 hint=first.hint or "wait until it is done, then run again",
             )
         if others:

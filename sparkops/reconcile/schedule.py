@@ -175,7 +175,7 @@ class Schedule:
             if self.stop.is_set() and resource.leavable:
                 session.leave()
                 work.close()
-                raise Interrupted("left; it goes on by itself, and the next apply looks for it again")
+                raise Interrupted.of("job-left-running")
 
     def _with_pending_values(self, resource: Resource, step: Step) -> Step:
         """The step with the values that earlier ones have brought about; those keys are compared anew by the worker."""
@@ -192,18 +192,14 @@ class Schedule:
             raise changed
         difference = diff(resource, changed.found, self._facts(resource), replace=step.action == "replace")
         if isinstance(difference, Unknown):
-            raise SparkopsError(f"not touched, because its state is unknown: {difference.why}", where=resource.node)
+            raise SparkopsError.of("state-unknown", where=resource.node, why=difference.why)
         if difference is None:
             return None
         again = step_for(resource, difference, changed.found, step.needs)
         if again.disruptive and not step.disruptive:
             was = by_run and not resource.disrupts(step.before, again.after, again.changes)
             if not was:
-                raise ConvergeFailed(
-                    f"it changed after the plan was shown, and would now interrupt {step.service or step.id}",
-                    where=step.node,
-                    hint="nothing was changed; run again to see the new plan",
-                )
+                raise ConvergeFailed.of("step-would-interrupt", where=step.node, service=step.service or step.id)
         if self.saved and again.changes != step.changes:
             text = f"changed by an earlier step of this run; what differs now is {', '.join(again.changes)}"
             self.listener(events.Notice(node=step.node, text=f"{step.id}: {text}"))
