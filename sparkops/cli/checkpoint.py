@@ -204,5 +204,7 @@ def _source(what: str, revision: str, endpoint: str) -> Source:
     try:
         resolved = hub.resolve(what, revision)
     except NoRepository as error:
-        raise NoRepository(f"{error.what}, and no such folder here", where=error.where, hint=error.hint) from None
+        raise NoRepository.of(
+            "checkpoint-neither-folder-nor-repository", where=error.where, reason=error.what
+        ) from None
     return HubSource(hub, hub.manifest(what, resolved.commit))

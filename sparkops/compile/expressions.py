@@ -140,14 +140,13 @@ def located_errors(where: str, env: jinja2.Environment | None = None) -> Generat
     except InventoryError as error:
         if error.where:
             raise
-        place = _place(error, where, env)
-        raise InventoryError(error.what, where=place, hint=error.hint, others=error.others) from error
+        raise error.at(_place(error, where, env)) from error
     except SparkopsError:
         raise
     except jinja2.TemplateNotFound as error:
         raise InventoryError.of("template-not-found", where=where, name=error.name) from error
     except FAULTS as error:
-        raise InventoryError(_words(error), where=_place(error, where, env), hint=_hint(error)) from error
+        raise _explained(error, _place(error, where, env)) from error
 
 
 def _place(error: BaseException, where: str, env: jinja2.Environment | None) -> str:
@@ -283,17 +282,12 @@ def _no_fact(path: str) -> FromFact:
     raise InventoryError.of("fact-in-condition-known-early", path=path)
 
 
-def _words(error: BaseException) -> str:
+def _explained(error: BaseException, where: str) -> InventoryError:
     if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"the expression cannot be read: {error.message}"
-    if isinstance(error, jinja2.TemplateError):
-        return str(error.message)
-    if isinstance(error, KeyError):
-        return f"there is no {error.args[0]}"
-    return str(error) or type(error).__name__
-
-
-def _hint(error: BaseException) -> str:
+        return InventoryError.of("expression-syntax-invalid", where=where, reason=error.message)
     if isinstance(error, jinja2.UndefinedError):
-        return "a role's variables stand in its namespace: {{ role.variable }}"
-    return ""
+        return InventoryError.of("expression-name-undefined", where=where, reason=error.message)
+    if isinstance(error, KeyError):
+        return InventoryError.of("expression-key-missing", where=where, key=error.args[0])
+    reason = error.message if isinstance(error, jinja2.TemplateError) else str(error)
+    return InventoryError.of("expression-failed", where=where, reason=reason or type(error).__name__)

@@ -119,7 +119,9 @@ class RoleCompiler:
                 **given,
             )
         except (TypeError, ValueError) as error:
-            raise InventoryError(f"{entry.kind.kind} {name}: {error}", where=entry.where) from error
+            raise InventoryError.of(
+                "resource-parameter-invalid", where=entry.where, kind=entry.kind.kind, name=name, reason=str(error)
+            ) from error
         return resource, after
 
     def _given(self, entry: Entry, key: str, value: Any) -> Any:

@@ -169,7 +169,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str, text: str) -> Inventor
     where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
     problem = error.problem or "the YAML cannot be read"
     if isinstance(error, _TooDeep):
-        return InventoryError(problem, where=where)
+        return InventoryError.of("yaml-nesting-too-deep", where=where, limit=MAX_DEPTH)
     hint = ""
     if mark and _at(text, mark) == "\t":
         hint = "indent with spaces, never with tabs"
@@ -229,7 +229,7 @@ class _Builder:
             here = (*path, key)
             if key in found:
                 line = self.keys[here][0] + 1
-                self._fault(key_node, f"the key {key!r} appears twice in this mapping", f"the first is in line {line}")
+                self._fault(key_node, "yaml-key-twice", key=key, line=line)
                 continue
             self.keys[here] = (key_node.start_mark.line, key_node.start_mark.column)
             found[key] = self.value(value_node, here, depth + 1)
@@ -242,20 +242,16 @@ class _Builder:
             return str(node.value)
         if isinstance(node, yaml.ScalarNode):
             kind = node.tag.rpartition(":")[2]
-            self._fault(
-                node,
-                f"the key {node.value} is read as {_ARTICLE.get(kind, kind)}, expected text",
-                f'write it in quotes: "{node.value}"',
-            )
+            self._fault(node, "yaml-key-not-text", value=node.value, article=_ARTICLE.get(kind, kind))
             return str(node.value)
-        self._fault(node, "a key must be text, not a list or a mapping")
+        self._fault(node, "yaml-key-not-scalar")
         return "?"
 
     def _merge(self, source: yaml.Node, found: dict[str, Any], path: Where, depth: int) -> None:
         nodes = source.value if isinstance(source, yaml.SequenceNode) else [source]
         for each in nodes:
             if not isinstance(each, yaml.MappingNode) or depth > MAX_DEPTH:
-                self._fault(each, "<< takes a mapping or a list of mappings")
+                self._fault(each, "yaml-merge-invalid")
                 continue
             self.count += len(each.value)
             inner = yaml.MappingNode(
@@ -278,13 +274,13 @@ class _Builder:
         if kind == "str":
             return node.value
         if kind in ("map", "seq"):
-            self._fault(node, f"{node.value!r} is tagged as a {kind}")
+            self._fault(node, "yaml-tag-mismatch", value=node.value, kind=kind)
             return None
         self.raw[path] = node.value
         try:
             return _CONSTRUCT[kind](node.value)
         except ValueError as error:
-            self._fault(node, f"{_shorten(node.value)} is no {kind}: {error}", "write it in quotes if it is text")
+            self._fault(node, "yaml-value-invalid", value=_shorten(node.value), kind=kind, reason=str(error))
             return None
 
     def _tagged(self, node: yaml.Node) -> Any:
@@ -294,24 +290,24 @@ class _Builder:
             if isinstance(node, yaml.ScalarNode) and node.value:
                 return SecretRef(node.tag[1:], node.value, where=where, base=base)  # type: ignore[arg-type]
             takes = "the name of a variable: !env NAME" if node.tag == "!env" else "a path: !file PATH"
-            self._fault(node, f"{node.tag} takes {takes}")
+            self._fault(node, "secret-tag-invalid", tag=node.tag, takes=takes)
         elif node.tag == "!command":
             words = list(_words(node))
             if words and all(word is not None for word in words):
                 return SecretRef("command", tuple(str(word) for word in words), where=where, base=base)
-            self._fault(node, "!command takes a list of words", "write !command [program, argument]; no shell is used")
+            self._fault(node, "secret-command-tag-invalid")
         elif node.tag == _MERGE:
             return "<<"
         else:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            self._fault(node, f"the tag {tag} is not known here", suggest(tag, SECRET_TAGS))
+            self._fault(node, "yaml-tag-unknown", tag=tag, suggestion=suggest(tag, SECRET_TAGS))
         return None
 
     def _where(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
-    def _fault(self, node: yaml.Node, what: str, hint: str = "") -> None:
-        self.faults.add(what, where=self._where(node), hint=hint)
+    def _fault(self, node: yaml.Node, id: str, /, **args: Any) -> None:
+        self.faults.add(id, where=self._where(node), **args)
         if self.faults.full:
             self.faults.raise_any()
 

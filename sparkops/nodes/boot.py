@@ -131,20 +131,17 @@ def _too_old(node: str, version: bytes) -> WorkerFailed:
 _SUDO_SAYS = (
     (
         r"sudo['’]?: (command )?not found|sudo: No such file|Unknown command.*sudo|sudo: Permission denied",
-        "sudo is not installed, or not for this user",
-        "install it, or connect as root",
+        "sudo-not-installed",
     ),
     (
         r"not in the sudoers|may not run sudo|not allowed to (run|execute)",
-        "sudo does not allow this user to become root",
-        "add the user to the group `sudo` there",
+        "sudo-not-allowed",
     ),
     (
         r"must have a tty|a terminal is required",
-        "sudo wants a terminal (`requiretty`)",
-        "remove `requiretty` from the node's sudoers",
+        "sudo-requires-terminal",
     ),
-    (r"expired", "sudo refused: the account or its password has expired", "log in there once"),
+    (r"expired", "sudo-account-expired"),
 )
 
 
@@ -160,17 +157,17 @@ def _never(stream: Stream, node: str, seen: bytes, prompt: str | None) -> NodeEr
         return WorkerFailed.of("python-missing", where=node)
     if prompt and re.search(r"incorrect password|no password was provided", said):
         return _refused(node)
-    for pattern, what, hint in _SUDO_SAYS:
+    for pattern, id in _SUDO_SAYS:
         if re.search(pattern, said):
-            return BecomeFailed(what, where=node, hint=hint)
+            return BecomeFailed.of(id, where=node)
     if prompt is None and re.search(r"^sudo: ", said, re.MULTILINE):
         return PasswordNeeded.of("sudo-password-required", where=node, said=last_line(said))
     words = last_line(said) or last_line(harmless(seen[-2048:]))
-    return WorkerFailed(
-        f"python3 could not be started (exit status {'unknown' if status is None else status})"
-        + (f": {words}" if words else ""),
+    return WorkerFailed.of(
+        "python-not-started",
         where=node,
-        hint="try `python3 --version` on the node, by the same user and without a terminal",
+        status="unknown" if status is None else status,
+        output=f": {words}" if words else "",
     )
 
 

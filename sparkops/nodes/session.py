@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 from sparkops.core import frames
 from sparkops.core.errors import ConnectionFailed, ConvergeFailed, LockBusy, SparkopsError, Stale, WorkerFailed
 from sparkops.core.messages import Refused
-from sparkops.core.wording import words
 from sparkops.nodes.transport import Stream
 
 SILENCE = 45.0
@@ -34,10 +33,8 @@ class UnknownState(SparkopsError):
 class CallFailed(ConvergeFailed):
     """A call was refused by the worker; `detail` is longer material, `type` the worker's word for the reason."""
 
-    def __init__(self, what: str, *, where: str, hint: str, detail: str, type: str) -> None:
-        super().__init__(what, where=where, hint=hint)
-        self.detail = detail
-        self.type = type
+    detail: str = ""
+    type: str = "failed"
 
 
 class Session:
@@ -189,17 +186,13 @@ class Session:
 
     def _error(self, error: Any) -> SparkopsError:
         refused = Refused.from_json(error)
-        what, hint = words(refused.id, refused.values) if refused.id else (str(refused), refused.hint)
-        made: SparkopsError
-        if refused.type == "stale":
-            made = Stale(what, where=self.node, hint=hint or "run again to compare anew")
-        elif refused.type == "busy":
-            made = LockBusy(what, where=self.node, hint=hint)
-        elif refused.type == "unknown":
-            made = UnknownState(what, where=self.node, hint=hint)
-        else:
-            made = CallFailed(what, where=self.node, hint=hint, detail=refused.detail, type=refused.type)
-        made.id, made.args_by_name = refused.id, refused.values
+        id, args = refused.id, refused.values
+        if not id:
+            id, args = "worker-refused", {"reason": str(refused), "hint": refused.hint}
+        kinds: Mapping[str, type[SparkopsError]] = {"stale": Stale, "busy": LockBusy, "unknown": UnknownState}
+        made = kinds.get(refused.type, CallFailed)(id, args, where=self.node, front_end="inventory")
+        if isinstance(made, CallFailed):
+            made.detail, made.type = refused.detail, refused.type
         return made
 
     def _read(self) -> None:
@@ -225,11 +218,7 @@ class Session:
 
     def _ended(self) -> SparkopsError:
         said = self._stream.stderr().strip()
-        return WorkerFailed(
-            "the worker ended" + (f": {said.splitlines()[-1]}" if said else ""),
-            where=self.node,
-            hint="run again; what was begun is resumed",
-        )
+        return WorkerFailed.of("worker-ended", where=self.node, output=f": {said.splitlines()[-1]}" if said else "")
 
     def _end(self, error: SparkopsError) -> None:
         self._over = self._over or error

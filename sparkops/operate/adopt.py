@@ -101,9 +101,11 @@ def pick(inventory: Inventory, node: str | None, service: str | None) -> Declare
     if len(there) != 1:
         every = ", ".join(f"{rank.node} {rank.service}" for rank in ranks(inventory))
         words = " ".join(filter(None, (node, service)))
-        raise InventoryError(
-            f"{len(there) or 'no'} declared services are meant" + (f" by {words!r}" if words else ""),
-            hint=f"name the node and the service: {every or 'none is declared'}",
+        raise InventoryError.of(
+            "adopt-service-ambiguous",
+            count=len(there) or "no",
+            words=f" by {words!r}" if words else "",
+            declared=every or "none is declared",
         )
     (rank,) = there
     compiled = compile_inventory(inventory, limit=(rank.node,), secrets=Secrets())
@@ -265,10 +267,10 @@ def take(
     )
     report = run([thing], options)
     for why in (*report.plan.unreachable.values(), *(unknown.why for unknown in report.plan.unknown.values())):
-        raise ConvergeFailed(why, where=found.node)
+        raise ConvergeFailed.of("adopt-state-unknown", where=found.node, reason=why)
     (result,) = report.results
     if result.outcome != "done":
-        raise ConvergeFailed(result.why, where=found.node, hint=result.hint)
+        raise ConvergeFailed.of("adopt-failed", where=found.node, reason=result.why, hint=result.hint)
     return dataclasses.replace(found, taken=True, back=back(found, declared.rank.unit.name, result.found or {}))
 
 

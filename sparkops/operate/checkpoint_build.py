@@ -301,10 +301,12 @@ def _worded() -> Generator[None, None, None]:
         yield
     except (Refused, Unknown) as error:
         refused = error_of(error)
-        what, hint = _words_of(refused)
         kind = {"cancelled": Interrupted, "unknown": _NotKnown}.get(refused.type, ConvergeFailed)
-        made = kind("\n".join(filter(None, (what, refused.detail))), hint=hint)
-        made.id, made.args_by_name = refused.id, refused.values
+        id, args = refused.id, refused.values
+        if not id:
+            id, args = "worker-refused", {"reason": str(refused), "hint": refused.hint}
+        made = kind(id, args, where="", front_end="command")
+        made.what = "\n".join(filter(None, (made.what, refused.detail)))
         raise made from None
     except HubError as error:
         if error.id:

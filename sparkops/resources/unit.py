@@ -98,9 +98,7 @@ class Unit(Resource):
             hint = f"write it with its suffix ({SUFFIXES.replace('|', ', ')})"
             raise InventoryError.of("unit-name-invalid", where=self.where, name=self.name, hint=hint)
         if isinstance(self.content, Secret) or (isinstance(self.content, Content) and self.content.secret):
-            hint = "put it into a file of mode 0600 and name that by EnvironmentFile= or LoadCredential="
-            what = f"the text of {self.name} holds a secret; unit files can be read by all"
-            raise InventoryError(what, where=self.where, hint=hint)
+            raise InventoryError.of("unit-holds-secret", where=self.where, name=self.name)
         if self.masked and (self.running or self.enabled):
             raise InventoryError.of("unit-masked-and-active", where=self.where, name=self.name)
 

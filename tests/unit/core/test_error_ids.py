@@ -7,8 +7,11 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import sparkops
 from sparkops.core import wording
+from sparkops.core.errors import InventoryError, SparkopsError
 
 ROOT = Path(sparkops.__file__).parent
 CALLS = ("of", "notice", "notice_of")
@@ -60,3 +63,9 @@ def test_every_text_can_be_made_from_values_of_its_formats() -> None:
         for front_end in ("inventory", "command"):
             for text in wording.words(entry.id, args, front_end):
                 assert "not given" not in text, entry.id
+
+
+@pytest.mark.parametrize("error", [SparkopsError, InventoryError])
+def test_no_error_can_be_made_of_a_text_alone(error: type[SparkopsError]) -> None:
+    with pytest.raises(TypeError):
+        error("a text")  # type: ignore[call-arg]

@@ -95,7 +95,7 @@ def test_after_the_first_success_all_go_on_at_the_same_time() -> None:
 def test_a_node_that_dies_in_the_first_try_proves_nothing() -> None:
     passwords = Passwords(Person())
     with pytest.raises(ConnectionFailed), passwords.attempt("sudo", Target(name="dead")):
-        raise ConnectionFailed("gone")
+        raise ConnectionFailed.of("session-closed")
     with passwords.attempt("sudo", Target(name="alive")) as secret:
         assert secret.reveal() == "word"
 
