@@ -74,8 +74,8 @@ def command(common: CommonOptions, timeout: float | None) -> int:
         click.echo(json.dumps(as_json(ends), indent=1))
         return exit_status(ends)
     for node, end in ends.items():
-        if end.why:
-            click.echo(f"{node:{width}} ✗ {safe(end.why)}", err=True)
+        if end.reason:
+            click.echo(f"{node:{width}} ✗ {safe(end.reason.full)}", err=True)
         elif end.status != 0:
             click.echo(f"{node:{width}} ✗ exit status {end.status}", err=True)
     return exit_status(ends)

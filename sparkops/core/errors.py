@@ -25,7 +25,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from sparkops.core.wording import FrontEnd, words
+from sparkops.core.wording import FrontEnd, Message, words
 
 _Error = TypeVar("_Error", bound="SparkopsError")
 _Fault = TypeVar("_Fault", bound="InventoryError")
@@ -62,6 +62,11 @@ class SparkopsError(Exception):
         error = type(self).__new__(type(self), *self.args)
         error.__dict__.update(self.__dict__)
         return error
+
+    @property
+    def message(self) -> Message:
+        """Its id and arguments, without the place."""
+        return Message(self.id, self.args_by_name)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what

@@ -80,7 +80,7 @@ def read(path: Path, name: str | None = None, *, faults: Faults | None = None) -
         if not path.is_file():
             raise InventoryError.of("not-a-file", where=shown)
         if size > MAX_BYTES:
-            raise InventoryError.of("file-too-large", where=f"{shown}:1:1", size=size, limit=MAX_BYTES)
+            raise InventoryError.of("declared-file-too-large", where=f"{shown}:1:1", size=size, limit=MAX_BYTES)
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1

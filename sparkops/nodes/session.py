@@ -186,11 +186,9 @@ class Session:
 
     def _error(self, error: Any) -> SparkopsError:
         refused = Refused.from_json(error)
-        id, args = refused.id, refused.values
-        if not id:
-            id, args = "worker-refused", {"reason": str(refused), "hint": refused.hint}
         kinds: Mapping[str, type[SparkopsError]] = {"stale": Stale, "busy": LockBusy, "unknown": UnknownState}
-        made = kinds.get(refused.type, CallFailed)(id, args, where=self.node, front_end="inventory")
+        kind = kinds.get(refused.type, CallFailed)
+        made = kind(refused.id, refused.values, where=self.node, front_end="inventory")
         if isinstance(made, CallFailed):
             made.detail, made.type = refused.detail, refused.type
         return made

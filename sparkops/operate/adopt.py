@@ -266,11 +266,11 @@ def take(
         listener=listener,
     )
     report = run([thing], options)
-    for why in (*report.plan.unreachable.values(), *(unknown.why for unknown in report.plan.unknown.values())):
-        raise ConvergeFailed.of("adopt-state-unknown", where=found.node, reason=why)
+    for why in (*report.plan.unreachable.values(), *report.plan.unknown.values()):
+        raise ConvergeFailed.of(why.id, where=found.node, **why.args)
     (result,) = report.results
-    if result.outcome != "done":
-        raise ConvergeFailed.of("adopt-failed", where=found.node, reason=result.why, hint=result.hint)
+    if result.reason is not None:
+        raise ConvergeFailed.of(result.reason.id, where=found.node, **result.reason.args)
     return dataclasses.replace(found, taken=True, back=back(found, declared.rank.unit.name, result.found or {}))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sparkops.core.errors import NodeError
+from sparkops.core.wording import Message
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.streams import Block, Ended, lines
 
@@ -15,12 +16,12 @@ OUTPUT_LIMIT = 4 << 20
 
 @dataclass
 class Execution:
-    """How it went on one node. `status` is the program's, None where it did not run to its end; `why` says why not."""
+    """How it went on one node. `status` is the program's, None where it did not end by itself; `reason` says why."""
 
     status: int | None = None
     timed_out: bool = False
     reachable: bool = True
-    why: str = ""
+    reason: Message | None = None
     output: dict[int, bytearray] = field(default_factory=lambda: {1: bytearray(), 2: bytearray()})
     truncated: bool = False
 
@@ -56,13 +57,13 @@ def execute(
 
 def _note(end: Execution, item: Ended) -> None:
     if item.error is not None:
-        end.why = str(item.error)
+        end.reason = item.error.message
         end.reachable = not isinstance(item.error, NodeError)
         return
     answer = item.answer or {}
     end.timed_out = bool(answer.get("timed_out"))
     end.status = None if end.timed_out else answer.get("status")
-    end.why = "it did not end in time and was ended" if end.timed_out else ""
+    end.reason = Message.of("exec-timeout") if end.timed_out else None
 
 
 def exit_status(ends: Mapping[str, Execution]) -> int:
