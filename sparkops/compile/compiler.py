@@ -185,8 +185,10 @@ class _Compiler:
         for name, part in lacking:
             text = part.get("description", "") if isinstance(part, Mapping) else ""
             self.faults.add(
-                f"{owner.name} lacks the variable {role.name}.{name}",
+                "role-variable-missing",
                 where=owner.where,
+                owner=owner.name,
+                variable=f"{role.name}.{name}",
                 hint=f"{name}: {text}" if text else f"set {name} in the namespace {role.name}",
             )
         return bool(lacking)
@@ -240,9 +242,7 @@ class _Table:
             if other in self.resources:
                 self.after[id][other] = None
             elif whole:
-                faults.add(
-                    f"after names {other!r}, which is not declared", where=where, hint=suggest(other, self.resources)
-                )
+                faults.add("after-not-declared", where=where, name=other, suggestion=suggest(other, self.resources))
         faults.raise_any()
         try:
             ordered(self.after)
@@ -261,9 +261,11 @@ class _Table:
         ]
         if type(first) is not type(resource) or differ:
             faults.add(
-                f"{resource.id} is declared twice, with different {', '.join(differ) or 'kinds'}",
+                "resource-declared-twice",
                 where=resource.where,
-                hint=f"the first is at {first.where}{_whose(first)}",
+                resource=resource.id,
+                differing=", ".join(differ) or "kinds",
+                first=f"{first.where}{_whose(first)}",
             )
             return
         peers = tuple(dict.fromkeys([*first.peer_nodes, *resource.peer_nodes]))
@@ -300,9 +302,11 @@ def _check_order(roles: Mapping[str, Role]) -> None:
         for index, name in enumerate(role.after):
             if name not in roles and role.document is not None:
                 faults.add(
-                    f"the role {role.name} comes after {name!r}, which is no role",
+                    "role-after-unknown",
                     where=role.document.where(("after", index)),
-                    hint=suggest(name, roles),
+                    role=role.name,
+                    name=name,
+                    suggestion=suggest(name, roles),
                 )
     faults.raise_any()
     try:

@@ -171,15 +171,16 @@ class _Reader:
         for key in content:
             if key not in (word, *known, *CONTROL) or (key == "template" and "content" not in known):
                 self.faults.add(
-                    f"{word} has no parameter {key!r}",
+                    "resource-parameter-unknown",
                     where=self.document.where_key((*path, key)),
-                    hint=suggest(key, (*known, *CONTROL)),
+                    kind=word,
+                    parameter=key,
+                    suggestion=suggest(key, (*known, *CONTROL)),
                 )
         if "template" in content and "content" in content:
             self.faults.add(
-                "content and template both say what the file holds",
+                "file-content-and-template",
                 where=self.document.where_key((*path, "template")),
-                hint="keep one of them",
             )
         return Entry(
             kind=kind,
