@@ -119,14 +119,9 @@ def read_role(file: Path, *, own: bool = False, shown: str | None = None) -> Rol
     content = document.data
     scope = content["scope"]
     if BUILT_IN.get(name, scope) != scope:
-        faults.add(
-            f"the role {name} shadows a built-in one and must keep its scope, {BUILT_IN[name]}",
-            where=document.where(("scope",)),
-        )
+        faults.add("role-scope-changed", where=document.where(("scope",)), name=name, built_in=BUILT_IN[name])
     if own and name in RESERVED:
-        faults.add(
-            f"{name} is a word of the inventory and can't be a role", where=document.where(), hint="rename the folder"
-        )
+        faults.add("role-name-reserved", where=document.where(), name=name)
     faults.raise_any()
     variables = closed(content.get("variables", {"type": "object", "properties": {}}))
     return Role(

@@ -37,7 +37,7 @@ class Secrets:
         if key not in self._known:
             value = self._read(ref)
             if not value:
-                raise SecretError(f"the secret {ref} is empty", where=ref.where)
+                raise SecretError.of("secret-empty", where=ref.where, ref=str(ref))
             self._known[key] = Secret(value, origin=str(ref))
         return self._known[key]
 
@@ -46,11 +46,7 @@ class Secrets:
             return self._command(ref, ref.argument)
         if ref.source == "env":
             if ref.argument not in self._environ:
-                raise SecretError(
-                    f"the secret {ref} is not in the environment",
-                    where=ref.where,
-                    hint=f"export {ref.argument}=… before you start sparkops",
-                )
+                raise SecretError.of("secret-not-in-environment", where=ref.where, ref=str(ref), argument=ref.argument)
             return self._environ[ref.argument]
         return self._file(ref, ref.argument)
 
@@ -60,10 +56,8 @@ class Secrets:
             with path.open("rb") as file:
                 return _text(ref, file.read(MAX_BYTES + 1))
         except OSError as error:
-            raise SecretError(
-                f"the secret {ref} cannot be read: {error.strerror}",
-                where=ref.where,
-                hint=f"put the secret into {path}, readable for you alone",
+            raise SecretError.of(
+                "secret-file-unreadable", where=ref.where, ref=str(ref), reason=error.strerror, path=path
             ) from None
 
     def _command(self, ref: SecretRef, argv: tuple[str, ...]) -> str:
@@ -113,9 +107,9 @@ class Masked:
 def _text(ref: SecretRef, content: bytes) -> str:
     """The text of a secret without its last line end (an editor or `echo` put it there)."""
     if len(content) > MAX_BYTES:
-        raise SecretError(f"the secret {ref} is longer than {MAX_BYTES} bytes", where=ref.where)
+        raise SecretError.of("secret-too-long", where=ref.where, ref=str(ref), limit=MAX_BYTES)
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise SecretError(f"the secret {ref} is not UTF-8 text", where=ref.where) from None
+        raise SecretError.of("secret-not-utf8", where=ref.where, ref=str(ref)) from None
     return text[:-1].removesuffix("\r") if text.endswith("\n") else text

@@ -58,7 +58,7 @@ def check_schema(document: Document, path: Where, faults: Faults) -> None:
     """Adds a fault when the value at `path` is itself no JSON Schema."""
     for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(document.at(path)):
         here = (*path, *error.absolute_path)
-        faults.add(f"{dotted(here)} is not a JSON Schema: {_clip(error.message)}", where=document.where(here))
+        faults.add("schema-invalid", where=document.where(here), here=dotted(here), message=_clip(error.message))
 
 
 @cache
@@ -98,36 +98,59 @@ def _explain(error: Any, document: Document, prefix: Where, faults: Faults, labe
     wanted = error.validator_value
     shown = _shown(error.instance, document.raw.get(here))
     if "propertyNames" in error.relative_schema_path:
-        faults.add(
-            f"{error.instance!r} is no name",
-            where=document.where_key((*here, error.instance)),
-            hint="a name has letters, digits, dots, dashes and underscores, 63 at most",
-        )
+        faults.add("declared-name-invalid", where=document.where_key((*here, error.instance)), instance=error.instance)
     elif error.validator == "additionalProperties" and wanted is False:
         known = (*error.schema.get("properties", {}), *(also if not error.absolute_path else ()))
         for key in _unknown_keys(error):
             inside = f" in {name}" if name else ""
-            faults.add(f"unknown key {key!r}{inside}", where=document.where_key((*here, key)), hint=suggest(key, known))
+            faults.add(
+                "unknown-key",
+                where=document.where_key((*here, key)),
+                key=key,
+                inside=inside,
+                suggestion=suggest(key, known),
+            )
     elif error.validator == "required":
         faults.add(
-            f"{name} lacks {error.message}",
+            "required-key-missing",
             where=document.where_key(here),
+            name=name,
+            key=error.message,
             hint=_described(error.schema.get("properties", {}).get(error.message, {}), error.message),
         )
     elif error.validator == "type":
         faults.add(
-            f"{name} is {shown}, expected {_types(wanted)}", where=where, hint=_type_hint(error, document.raw.get(here))
+            "value-type-wrong",
+            where=where,
+            name=name,
+            shown=shown,
+            wanted=_types(wanted),
+            hint=_type_hint(error, document.raw.get(here)),
         )
     elif error.validator in ("enum", "const"):
         choices = [wanted] if error.validator == "const" else list(wanted)
         listed = ", ".join(str(each) for each in choices)
         texts = [each for each in choices if isinstance(each, str)]
         hint = suggest(error.instance, texts) if isinstance(error.instance, str) else ""
-        faults.add(f"{name} is {shown}, expected {listed}", where=where, hint="" if "known:" in hint else hint)
+        faults.add(
+            "value-not-allowed",
+            where=where,
+            name=name,
+            shown=shown,
+            listed=listed,
+            hint="" if "known:" in hint else hint,
+        )
     elif error.validator in ("anyOf", "oneOf") and error.context:
         _explain_choice(error, document, prefix, faults, label, also)
     else:
-        faults.add(f"{name} is {shown}, {_limit(error)}", where=where, hint=_description(error.schema))
+        faults.add(
+            "value-out-of-limits",
+            where=where,
+            name=name,
+            shown=shown,
+            reason=_limit(error),
+            hint=_description(error.schema),
+        )
 
 
 def _explain_choice(
@@ -140,8 +163,11 @@ def _explain_choice(
         words = [word for each in error.context for word in _as_list(each.validator_value)]
         raw = document.raw.get(here)
         faults.add(
-            f"{dotted(here) or label} is {_shown(error.instance, raw)}, expected {_types(words)}",
+            "value-type-not-a-choice",
             where=document.where(here),
+            here=dotted(here) or label,
+            instance=_shown(error.instance, raw),
+            words=_types(words),
             hint=_trap(error.instance, words, raw) or _description(error.schema),
         )
         return

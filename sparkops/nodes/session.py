@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 from sparkops.core import frames
 from sparkops.core.errors import ConnectionFailed, ConvergeFailed, LockBusy, SparkopsError, Stale, WorkerFailed
 from sparkops.core.messages import Refused
-from sparkops.core.wording import words
 from sparkops.nodes.transport import Stream
 
 POLL = 0.5
@@ -37,10 +36,8 @@ class UnknownState(SparkopsError):
 class CallFailed(ConvergeFailed):
     """A call was refused by the worker; `detail` is longer material, `type` the worker's word for the reason."""
 
-    def __init__(self, what: str, *, where: str, hint: str, detail: str, type: str) -> None:
-        super().__init__(what, where=where, hint=hint)
-        self.detail = detail
-        self.type = type
+    detail: str = ""
+    type: str = "failed"
 
 
 class Session:
@@ -107,7 +104,7 @@ class Session:
     def peer(self, node: str) -> Session:
         """The session of another node of this run. Raises ConnectionFailed where there is none."""
         if self._others is None:
-            raise ConnectionFailed("it is not among the nodes of this run", where=node)
+            raise ConnectionFailed.of("node-not-in-run", where=node)
         return self._others(node)
 
     @property
@@ -123,7 +120,7 @@ class Session:
     def close(self, grace: float = 6.0) -> None:
         """End the session: the worker gets `grace` seconds to finish its atomic step and leave."""
         self._closed = True
-        self._over = self._over or ConnectionFailed("the session is closed", where=self.node)
+        self._over = self._over or ConnectionFailed.of("session-closed", where=self.node)
         self._stream.close_input()
         self._reader.join(grace)
         self._stream.close()
@@ -198,23 +195,15 @@ class Session:
             return message
 
     def _slow(self) -> ConnectionFailed:
-        return ConnectionFailed(
-            "no answer in time", where=self.node, hint="the node is very slow: look at its memory and load"
-        )
+        return ConnectionFailed.of("node-answer-late", where=self.node)
 
     def _error(self, error: Any) -> SparkopsError:
         refused = Refused.from_json(error)
-        what, hint = words(refused.id, refused.values)
-        made: SparkopsError
-        if refused.type == "stale":
-            made = Stale(what, where=self.node, hint=hint or "run again to compare anew")
-        elif refused.type == "busy":
-            made = LockBusy(what, where=self.node, hint=hint)
-        elif refused.type == "unknown":
-            made = UnknownState(what, where=self.node, hint=hint)
-        else:
-            made = CallFailed(what, where=self.node, hint=hint, detail=refused.detail, type=refused.type)
-        made.id, made.args_by_name = refused.id, refused.values
+        kinds: Mapping[str, type[SparkopsError]] = {"stale": Stale, "busy": LockBusy, "unknown": UnknownState}
+        kind = kinds.get(refused.type, CallFailed)
+        made = kind(refused.id, refused.values, where=self.node, front_end="inventory")
+        if isinstance(made, CallFailed):
+            made.detail, made.type = refused.detail, refused.type
         return made
 
     def _read(self) -> None:
@@ -237,13 +226,7 @@ class Session:
                 inbox.put(message)
             self._end(self._ended())
         except (frames.BadFrame, EOFError) as error:
-            self._end(
-                WorkerFailed(
-                    f"the worker's answer is broken: {error}",
-                    where=self.node,
-                    hint="see whether something prints into the connection there; run again, what was begun is resumed",
-                )
-            )
+            self._end(WorkerFailed.of("worker-answer-broken", where=self.node, reason=str(error)))
         except SparkopsError as error:
             self._end(error)
 
@@ -259,11 +242,7 @@ class Session:
 
     def _ended(self) -> SparkopsError:
         said = self._stream.stderr().strip()
-        return WorkerFailed(
-            "the worker ended" + (f": {said.splitlines()[-1]}" if said else ""),
-            where=self.node,
-            hint="run again; what was begun is resumed",
-        )
+        return WorkerFailed.of("worker-ended", where=self.node, output=f": {said.splitlines()[-1]}" if said else "")
 
     def _end(self, error: SparkopsError) -> None:
         self._over = self._over or error

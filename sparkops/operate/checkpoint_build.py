@@ -293,10 +293,9 @@ def _worded() -> Generator[None, None, None]:
         yield
     except (Refused, Unknown) as error:
         refused = error_of(error)
-        what, hint = words(refused.id, refused.values, "command")
         kind = {"cancelled": Interrupted, "unknown": _NotKnown}.get(refused.type, ConvergeFailed)
-        made = kind("\n".join(filter(None, (what, refused.detail))), hint=hint)
-        made.id, made.args_by_name = refused.id, refused.values
+        made = kind(refused.id, refused.values, where="", front_end="command")
+        made.what = "\n".join(filter(None, (made.what, refused.detail)))
         raise made from None
     except HubError as error:
         if error.id:

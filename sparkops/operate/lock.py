@@ -78,10 +78,8 @@ def complete(
         return inventory, ()
     lacking = [each for each in movable(inventory, secrets, limit) if each.key not in known]
     if lacking and not add:
-        raise InventoryError(
-            f"{', '.join(each.key for each in lacking)}: not in the lock file",
-            where=str(lock_path(inventory.path)),
-            hint="run sparkops lock, or leave out --locked",
+        raise InventoryError.of(
+            "lock-file-lacks", where=str(lock_path(inventory.path)), lacking=", ".join(each.key for each in lacking)
         )
     if not lacking:
         return inventory, ()

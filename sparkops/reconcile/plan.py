@@ -41,7 +41,7 @@ def ordered(
     try:
         return tuple((by_id[id], after[id]) for id in graph.ordered(after))
     except graph.Cycle as error:
-        raise InventoryError(str(error), hint="take one of them out of an after:") from None
+        raise InventoryError.of("plan-order-cycle", reason=str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,10 +128,7 @@ def _refuse_interruptions(shown: Plan, now: Plan) -> None:
     agreed = {step.id for step in shown.disruptive}
     new = [step.id for step in now.disruptive if step.id not in agreed]
     if new:
-        raise ConvergeFailed(
-            f"the nodes changed after the plan was shown; it would now also interrupt {', '.join(new)}",
-            hint="nothing was changed; run again to see the new plan",
-        )
+        raise ConvergeFailed.of("plan-would-interrupt", new=", ".join(new))
 
 
 def endpoints(inventory: Inventory, nodes: Sequence[str]) -> Mapping[str, str]:

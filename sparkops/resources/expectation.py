@@ -98,13 +98,13 @@ def parse(declared: Any, where: str = "") -> Expectation:
     for word in declared:
         if word not in WORDS:
             hint = suggest(str(word), WORDS)
-            raise InventoryError(f"an expectation has no word {word!r}", where=where, hint=hint)
+            raise InventoryError.of("expectation-word-unknown", where=where, word=word, hint=hint)
     given: dict[str, Any] = dict(declared)
     for word in ("one_of", "matches", "deny", "accept"):
         given[word] = tuple(given.get(word) or ())
     for word in ("at_least", "at_most", "tolerance"):
         if isinstance(given.get(word), bool) or not isinstance(given.get(word, 0), (int, float, type(None))):
-            raise InventoryError(f"{word} is {given[word]!r}", where=where, hint="write a number")
+            raise InventoryError.of("expectation-not-a-number", where=where, word=word, given=given[word])
     if "." not in given.get("id", "."):
         raise InventoryError.of("expectation-id-invalid", where=where, id=given["id"])
     if given.get("verdicts"):

@@ -34,9 +34,7 @@ class Link(Resource):
         validators.path(self.name, "the name of a link", self.where)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if self.state == "present" and (not isinstance(self.target, str) or not self.target or "\0" in self.target):
-            raise InventoryError(
-                f"link {self.name} has the target {self.target!r}", where=self.where, hint="say `target: /some/path`"
-            )
+            raise InventoryError.of("link-target-invalid", where=self.where, name=self.name, target=self.target)
 
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:

@@ -52,16 +52,14 @@ class Mount(Resource):
             return
         for name, value in (("source", self.source), ("fstype", self.fstype)):
             if not isinstance(value, str) or not value or (name == "fstype" and len(value.split()) != 1):
-                raise InventoryError(
-                    f"mount {self.name} has the {name} {value!r}", where=self.where, hint=f"say `{name}:` as in fstab"
+                raise InventoryError.of(
+                    "mount-field-invalid", where=self.where, name=self.name, field=name, value=value
                 )
         for option in self.options:
             if not option or any(char in option for char in " \t\n,"):
-                raise InventoryError(f"mount {self.name} has the option {option!r}", where=self.where)
+                raise InventoryError.of("mount-option-invalid", where=self.where, name=self.name, option=option)
         if isinstance(self.passno, bool) or not isinstance(self.passno, int) or not 0 <= self.passno <= 9:
-            raise InventoryError(
-                f"mount {self.name} has passno {self.passno!r}", where=self.where, hint="write 0, 1 or 2"
-            )
+            raise InventoryError.of("mount-passno-invalid", where=self.where, name=self.name, passno=self.passno)
 
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:

@@ -50,25 +50,15 @@ class Package(Resource):
     def __post_init__(self) -> None:
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if not isinstance(self.name, str) or not (_PATTERN if self.pattern else _NAME).fullmatch(self.name):
-            raise InventoryError(
-                f"{self.name!r} is no package name", where=self.where, hint="small letters, digits, + - and ."
-            )
+            raise InventoryError.of("package-name-invalid", where=self.where, name=self.name)
         if self.version is not None and (not isinstance(self.version, str) or not _VERSION.fullmatch(self.version)):
-            raise InventoryError(
-                f"package {self.name} has the version {self.version!r}",
-                where=self.where,
-                hint='write it in quotes, such as "580.95.05-0ubuntu1" or "580.95.*"',
-            )
+            raise InventoryError.of("package-version-invalid", where=self.where, name=self.name, version=self.version)
         if self.hold is not None and not isinstance(self.hold, bool):
-            raise InventoryError(f"hold is {self.hold!r}", where=self.where, hint="write true or false")
+            raise InventoryError.of("package-hold-invalid", where=self.where, hold=self.hold)
         if self.hold_installed and self.hold is None:
             object.__setattr__(self, "hold", True)
         if self.pattern and (self.version is not None or self.state == "absent" or self.hold is None):
-            raise InventoryError(
-                f"{self.name!r} stands for what is installed already, which can only be held or released",
-                where=self.where,
-                hint="declare `hold: true`, or name one package",
-            )
+            raise InventoryError.of("package-pattern-only-held", where=self.where, name=self.name)
 
     @property
     def interrupting(self) -> frozenset[str]:

@@ -61,8 +61,9 @@ class Probe(Resource):
         try:
             re.compile(self.expect or "")
         except re.error as error:
-            what = f"expect of the probe {self.name} is no regular expression: {error}"
-            raise InventoryError(what, where=self.where, hint="escape its special characters by a backslash") from None
+            raise InventoryError.of(
+                "probe-expect-invalid", where=self.where, name=self.name, reason=str(error)
+            ) from None
 
     def ask(self) -> dict[str, Any]:
         model = self.model[0] if isinstance(self.model, list) and self.model else self.model

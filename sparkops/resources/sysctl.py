@@ -39,19 +39,13 @@ class Sysctl(Resource):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _KEY.fullmatch(self.name):
-            raise InventoryError(
-                f"{self.name!r} is no kernel parameter", where=self.where, hint="write a key such as vm.swappiness"
-            )
+            raise InventoryError.of("sysctl-name-invalid", where=self.where, name=self.name)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         value = self.value
         if self.state == "absent" or isinstance(value, FromFact):
             return
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip() or "\n" in str(value):
-            raise InventoryError(
-                f"sysctl {self.name} has the value {value!r}",
-                where=self.where,
-                hint="write a number or a text; for on and off 1 and 0",
-            )
+            raise InventoryError.of("sysctl-value-invalid", where=self.where, name=self.name, value=value)
 
     @property
     def file(self) -> str:

@@ -97,13 +97,11 @@ class Unit(Resource):
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
             hint = f"write it with its suffix ({SUFFIXES.replace('|', ', ')})"
-            raise InventoryError(f"{self.name!r} is no name of a systemd unit", where=self.where, hint=hint)
+            raise InventoryError.of("unit-name-invalid", where=self.where, name=self.name, hint=hint)
         if isinstance(self.content, Secret) or (isinstance(self.content, Content) and self.content.secret):
-            hint = "put it into a file of mode 0600 and name that by EnvironmentFile= or LoadCredential="
-            what = f"the text of {self.name} holds a secret; unit files can be read by all"
-            raise InventoryError(what, where=self.where, hint=hint)
+            raise InventoryError.of("unit-holds-secret", where=self.where, name=self.name)
         if self.masked and (self.running or self.enabled):
-            raise InventoryError(f"{self.name} can't be masked and running or enabled", where=self.where)
+            raise InventoryError.of("unit-masked-and-active", where=self.where, name=self.name)
 
     @property
     def _digest(self) -> str | None:

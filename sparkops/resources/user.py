@@ -53,11 +53,7 @@ class User(Resource):
     def __post_init__(self) -> None:
         put = object.__setattr__
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise InventoryError(
-                f"{self.name!r} is no user name",
-                where=self.where,
-                hint="small letters, digits, - and _, beginning with a letter",
-            )
+            raise InventoryError.of("user-name-invalid", where=self.where, name=self.name)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         put(self, "group", validators.account(self.group, "group", self.where))
         if self.groups is not None:
@@ -67,15 +63,11 @@ class User(Resource):
             if (value := getattr(self, name)) is not None:
                 validators.path(value, name, self.where)
         if self.uid is not None and (isinstance(self.uid, bool) or not isinstance(self.uid, int) or self.uid < 1):
-            raise InventoryError(f"uid is {self.uid!r}", where=self.where, hint="write a number above zero")
+            raise InventoryError.of("user-id-invalid", where=self.where, uid=self.uid)
         put(self, "authorized_keys", _listed(self, "authorized_keys"))
         for key in self.authorized_keys:
             if not _KEY.fullmatch(key.strip()):
-                raise InventoryError(
-                    f"authorized_keys contains {key[:40]!r}, which is no public key",
-                    where=self.where,
-                    hint="paste the line of a .pub file",
-                )
+                raise InventoryError.of("public-key-invalid", where=self.where, key=key[:40])
         put(self, "authorized_keys", tuple(key.strip() for key in self.authorized_keys))
 
     def ask(self) -> UserAsk:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import sparkops
 from sparkops.core import wording
+from sparkops.core.errors import InventoryError, SparkopsError
 
 ROOT = Path(sparkops.__file__).parent
 CALLS = ("of", "notice", "notice_of", "reason", "as_reason", "_failing")
@@ -60,3 +64,20 @@ def test_every_text_can_be_made_from_values_of_its_formats() -> None:
         for front_end in ("inventory", "command"):
             for text in wording.words(entry.id, args, front_end):
                 assert "not given" not in text, entry.id
+
+
+@pytest.mark.parametrize("error", [SparkopsError, InventoryError])
+def test_no_error_can_be_made_of_a_text_alone(error: type[SparkopsError]) -> None:
+    with pytest.raises(TypeError):
+        error("a text")  # type: ignore[call-arg]
+
+
+def test_every_collected_fault_is_named_by_an_id() -> None:
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and re.fullmatch(r"(self\.)?faults\.add", ast.unparse(node.func)):
+                id = node.args[0]
+                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                assert isinstance(id, ast.Name) or (isinstance(id, ast.Constant) and id.value in wording.entries()), (
+                    place
+                )
