@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic, disk
+from sparkops.programs import disk
 from sparkops.programs.build import step_hybrid, step_lm_head, step_mtp, step_repack
 from sparkops.programs.build.base import CONFIG, INDEX, Base, require_unique
 from sparkops.programs.build.donor import DonorRepository, coalesced, length

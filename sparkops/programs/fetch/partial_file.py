@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic
 from sparkops.programs.checkpoints import hashes, local_sources
 from sparkops.programs.checkpoints.index import lasting
 

@@ -18,9 +18,9 @@ import time
 from importlib import import_module
 from typing import Any
 
-from sparkops.core import frames
+from sparkops.core import atomic, frames
 from sparkops.core.messages import Refused, answer
-from sparkops.programs import atomic, bundle
+from sparkops.programs import bundle
 from sparkops.programs.runner import boot
 from sparkops.worker.calls import Call
 
