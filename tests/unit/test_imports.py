@@ -104,27 +104,17 @@ def test_the_nodes_know_the_worker_only_as_bytes() -> None:
         assert not any(name.startswith(("sparkops.worker", "sparkops.programs")) for name in imported(path)), path
 
 
-CIRCLES = frozenset({("sparkops.resources.transfer_source", "sparkops.resources.transferable")})
-"""Imports that close a circle and are known; the list only gets shorter."""
-
-
 def test_no_circle_of_imports() -> None:
     """Imports inside functions and for type checkers count too."""
     names = {".".join(("sparkops", *path.relative_to(ROOT).with_suffix("").parts)): path for path in ROOT.rglob("*.py")}
     paths = {name.removesuffix(".__init__"): path for name, path in names.items() if "sparkops.data." not in name}
     order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
     for name, path in paths.items():
-        order.add(name, *(each for each in ours(path, paths) if each != name and (name, each) not in CIRCLES))
+        order.add(name, *(each for each in ours(path, paths) if each != name))
     try:
         order.prepare()
     except graphlib.CycleError as error:
         pytest.fail(" ← ".join(error.args[1]))
-
-
-def test_a_known_circle_still_exists() -> None:
-    for importer, needed in CIRCLES:
-        path = ROOT.parent.joinpath(*importer.split(".")).with_suffix(".py")
-        assert needed in ours(path, {needed: path})
 
 
 def ours(path: Path, known: dict[str, Path]) -> set[str]:
