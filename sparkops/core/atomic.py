@@ -4,7 +4,9 @@ Standard library only: nodes run this module.
 """
 
 import contextlib
+import json
 import os
+from typing import Any
 
 
 def write(path: str | os.PathLike[str], data: bytes, mode: int) -> None:
@@ -27,6 +29,16 @@ def write(path: str | os.PathLike[str], data: bytes, mode: int) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
+
+
+def mapping(path: str) -> dict[str, Any]:
+    """The mapping in a JSON file; {} where there is no file, or anything else in it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sync(folder: str) -> None:
