@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
-
-from sparkops.core import data
+from typing import Any, Literal, NamedTuple
 
 FrontEnd = Literal["inventory", "command"]
 """Who shows it: a command that works on an inventory, or one that is given everything in its arguments."""
@@ -21,9 +18,11 @@ LISTED = 3
 """Items of a list that are named."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What is known of one id. `cause` is the longer text of `sparkops explain`."""
+class Entry(NamedTuple):
+    """What is known of one id. `cause` is the longer text of `sparkops explain`.
+
+    A tuple, because the help of a command waits for this module and needs dataclasses for nothing else.
+    """
 
     id: str
     message: str
@@ -35,7 +34,9 @@ class Entry:
 @cache
 def entries() -> Mapping[str, Entry]:
     """All entries by id. Raises ValueError for an id that stands in two files."""
-    import yaml  # only a run that has an error to show reads the catalogue
+    import yaml  # only a run that has an error to show reads the catalogue; --help imports neither it nor pathlib
+
+    from sparkops.core import data
 
     found: dict[str, Entry] = {}
     for path in sorted((data.bundled("knowledge") / "errors").glob("*.yml")):
