@@ -276,4 +276,4 @@ def _write(path: Path, text: str) -> None:
     """Keep it; a cache that can't be written is no reason to fail."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, text, 0o600)
+        atomic.write(path, text.encode(), 0o600)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from sparkops.cli.process import STANDARD_OUTPUT
 from sparkops.core.errors import SparkopsError
 from sparkops.reports.formatting import safe
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 DEFECT = 70
 MACHINE = 74
@@ -77,6 +79,8 @@ class Lazy(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands without importing them, and the group's own options."""
+        from click.shell_completion import CompletionItem
+
         found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
@@ -151,6 +155,8 @@ def _shown(error: SparkopsError) -> str:
 
 
 def _defect() -> int:
+    import traceback
+
     traceback.print_exc()
     print("\nThis is a defect of sparkops, not of your inventory. Please report the lines above.", file=sys.stderr)
     return DEFECT

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from sparkops.core import data
 from sparkops.core.messages import reason_from
 
 _Message = TypeVar("_Message", bound="Message")
@@ -39,7 +38,9 @@ class Entry:
 @cache
 def entries() -> Mapping[str, Entry]:
     """All entries by id. Raises ValueError for an id that stands in two files."""
-    import yaml  # only a run that has an error to show reads the catalogue
+    import yaml  # only a run that has an error to show reads the catalogue; --help imports neither it nor pathlib
+
+    from sparkops.core import data
 
     found: dict[str, Entry] = {}
     for path in sorted((data.bundled("knowledge") / "errors").glob("*.yml")):

@@ -2,7 +2,7 @@
 
 The standard's keywords as jsonschema knows them, with three changes: a secret's reference passes where the schema says
 `secret: true`, `null` passes wherever variables are merged (it unsets), and there `required` waits until all layers
-are merged.
+are merged. jsonschema is imported by the first check: it takes 0.05 s, and `--help` checks nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
-
-from jsonschema import Draft202012Validator, ValidationError, validators
+from typing import TYPE_CHECKING, Any
 
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 SHOWN = 80
 
@@ -56,6 +57,8 @@ def missing(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tu
 
 def check_schema(document: Document, path: Where, faults: Faults) -> None:
     """Adds a fault when the value at `path` is itself no JSON Schema."""
+    from jsonschema import Draft202012Validator
+
     for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(document.at(path)):
         here = (*path, *error.absolute_path)
         faults.add("schema-invalid", where=document.where(here), here=dotted(here), message=_clip(error.message))
@@ -64,6 +67,7 @@ def check_schema(document: Document, path: Where, faults: Faults) -> None:
 @cache
 def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
     """The validator class."""
+    from jsonschema import Draft202012Validator, ValidationError, validators
 
     def required(
         validator: Any, names: Iterable[str], instance: Any, schema: Mapping[str, Any]

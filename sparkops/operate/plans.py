@@ -41,7 +41,7 @@ def save(
         limit=limit,
         roles=roles,
     )
-    atomic.write(path, made.text(), 0o644)
+    atomic.write(path, made.text().encode(), 0o644)
 
 
 def load(path: Path) -> SavedPlan:

@@ -165,7 +165,8 @@ class Checkpoint(OfRepository):
     """The repository's files themselves.
 
     source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
-        the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
+        the controller out of `local`, its Hugging Face cache, or the hub.
+    local: a folder here with the files that `push` sends.
     adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
     manifest, moved_to, left_out: not declared but learnt by `prepare`.
     """

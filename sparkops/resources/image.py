@@ -35,18 +35,25 @@ CHUNK = 256 << 10
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Transferable):
-    """An image. `name` is the reference to have: `repo:tag`, `repo@sha256:…`; of a build or an archive the tag to give.
+    """An image: pulled; built, where `content` is given; or loaded, where `archive` is.
 
-    Pulled: `digest` pins the index (a tag without one is content with whatever is there), `manifest` the platform's own
-    manifest; `platform` (`linux/arm64`) is the node's own unless declared. `server`, `username`, `password` log in for
-    this pull and are stored nowhere; without them the controller's `docker login` is used.
+    `name` is the reference to have: `repo:tag`, `repo@sha256:…`; of a build or an archive the tag to give. Without a
+    login of its own a pull uses the controller's `docker login`. Builds use the engine's own builder, which knows no
+    `RUN --mount` and no here-documents.
 
-    Built, where `content` is a Dockerfile: `files` maps paths in the build context (a first slash is dropped) to text,
-    or to `{file: PATH}` (a folder is taken whole, but for what its `.dockerignore` excludes); `args`, `labels`;
-    `checks` are argument lists, each run in the built image before it gets its name. The engine's own builder is used,
-    which knows no `RUN --mount` and no here-documents.
-
-    Loaded, where `archive` is a file made by `docker save`, sent from here. Relative paths start at `folder`.
+    digest: the index that a pull pins; a tag without one is content with whatever is there.
+    manifest: the digest of the platform's own manifest.
+    platform: like `linux/arm64`; the node's own unless declared.
+    server, username, password: the login for this pull; stored nowhere.
+    archive: a file made by `docker save`, sent from here.
+    content: a Dockerfile.
+    files: paths in the build context (a first slash is dropped) and their text, or `{file: PATH}`; a folder is taken
+        whole, but for what its `.dockerignore` excludes.
+    args: the build's arguments.
+    labels: labels of what is built.
+    checks: argument lists, each run in the built image before it gets its name.
+    folder: where relative paths start.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "image"

@@ -14,12 +14,12 @@ from sparkops.checkpoints.authority import LIFETIME, Authority
 from sparkops.core.errors import ConvergeFailed, NodeError
 from sparkops.core.wording import Message
 from sparkops.nodes.session import CallFailed
+from sparkops.resources.transferable import Transferable
 
 if TYPE_CHECKING:
     from sparkops.core.plan import Step
     from sparkops.core.states import Observed
     from sparkops.nodes.session import Session
-    from sparkops.resources.transferable import Transferable
 
 IDLE = 600.0
 """Seconds without a request after which a server ends: longer than a receiver hashes what it has."""
@@ -48,7 +48,7 @@ class Upstream:
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         """Bring the receiver's content from the source; as `Resource.converge`."""
-        return (yield from self.receiver.receive(self, session, step))
+        return (yield from self.receiver.receive(self.opened, session, step))
 
     def opened(self, session: Session) -> Generator[Mapping[str, Any], None, dict[str, Any]]:
         """The worker's `peer`: the server runs and `session`, the receiver's, reaches it. Yields notices.

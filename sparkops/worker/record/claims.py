@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Claim
-from sparkops.programs import atomic
 from sparkops.worker.calls import Refused
 from sparkops.worker.record import claim_records
 

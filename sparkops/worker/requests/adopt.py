@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.programs import atomic, docker
+from sparkops.core import atomic
+from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import uses

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.programs import atomic
+from sparkops.core import atomic
 from sparkops.worker.calls import Call, Refused
 
 LIMIT = 1 << 20
