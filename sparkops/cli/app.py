@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "exec": "Run a program on nodes side by side: `exec NODE… -- PROGRAM`",
     "cancel": "End the long jobs (fetch, pull, build) that run on nodes",
     "adopt": "Take over a container, unit or checkpoint that runs already, showing what differs",
+    "remove": "Take back what was put on nodes, or what belongs to services",
     "gc": "Free the space of images and checkpoints that nothing needs any more",
     "history": "Show who did what to the nodes, when and why, from the nodes' own records",
     "render": "Print the exact files, unit and argument list of a node, offline",

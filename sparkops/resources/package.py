@@ -36,6 +36,7 @@ class Package(Resource):
 
     kind: ClassVar[str] = "package"
     removal_hint: ClassVar[str] = "`apt-get remove {name}` on the node removes it"
+    release_hint: ClassVar[str] = "`apt-mark unhold '{name}'` on the node releases it, where sparkops holds it"
     exclusive: ClassVar[str] = "apt"
 
     version: str | None = None
@@ -67,6 +68,11 @@ class Package(Resource):
                 where=self.where,
                 hint="declare `hold: true`, or name one package",
             )
+
+    @classmethod
+    def absent(cls, **about: Any) -> Resource:
+        """Also where it is held."""
+        return cls(**about, state="absent", hold=True, pruned=True)
 
     @property
     def interrupting(self) -> frozenset[str]:

@@ -51,6 +51,11 @@ class Sysctl(Resource):
                 hint="write a number or a text; for on and off 1 and 0",
             )
 
+    @classmethod
+    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+        """The file for this key is sparkops' own, whatever the value was before."""
+        return True
+
     @property
     def file(self) -> str:
         """The name of our file for this key in /etc/sysctl.d."""

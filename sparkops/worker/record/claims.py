@@ -41,7 +41,8 @@ def acting(claim: Claim | None, identity: str, action: str) -> Iterator[None]:
         _clear(old)
         if claim.get("pruned"):
             _refuse_not_ours(state_dir, old)
-        meant = {**(old if action == "delete" else {}), **kept, "phase": "acting", "action": action}
+        first = _first(state_dir, key, old, action)
+        meant = {**(old if action == "delete" else {}), **kept, "phase": "acting", "action": first}
         if contents := [*old.get("content", []), *kept.get("content", [])]:
             meant["content"] = list(dict.fromkeys(contents))
         _write(state_dir, cluster, {**mine, key: {**meant, "since": time.time()}})
@@ -50,7 +51,7 @@ def acting(claim: Claim | None, identity: str, action: str) -> Iterator[None]:
         mine = claim_records.load(_path(state_dir, cluster))
         mine.pop(key, None)
         if action != "delete":
-            mine[key] = {**kept, "phase": "ours", "action": action, "since": time.time()}
+            mine[key] = {**kept, "phase": "ours", "action": first, "since": time.time()}
         _write(state_dir, cluster, mine)
 
 
@@ -64,12 +65,21 @@ def note(state_dir: str, cluster: str, claims: Mapping[str, Mapping[str, Any]], 
             mine[key] = {
                 **each,
                 "phase": "ours",
-                "action": mine.get(key, {}).get("action", "found"),
+                "action": _first(state_dir, key, mine.get(key, {}), "found"),
                 "since": time.time(),
             }
         for key in drop:
             _clear(mine.pop(key, {}))
         _write(state_dir, cluster, mine)
+
+
+def _first(state_dir: str, key: str, entry: dict[str, Any], action: str) -> str:
+    """What sparkops did to a thing first: `create` brought it; with `update` or `found` it was there before.
+
+    What another cluster shares with this one came as that says.
+    """
+    others = (record.get(key, {}) for record in claim_records.records(state_dir).values())
+    return str(entry.get("action") or next((each["action"] for each in others if each.get("action")), action))
 
 
 def _clear(entry: dict[str, Any]) -> None:

@@ -259,4 +259,41 @@ def _act(state_dir: str, kind: str, name: str) -> None:
             os.rmdir(parent)
 
 
+def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+    """One of the items, `kind` and `name` in the arguments of `look`: its bytes, and why it `stays`; None where gone.
+
+    Who uses it now is left out: that may be going too, and `converge` looks at it.
+    """
+    found = uses.look(ask["state_dir"], ask["cluster"])
+    item = _one(ask, uses.Uses([], {}, {}, found.others, found.working))
+    return {"bytes": item["bytes"], "stays": item["kept"]} if item else None
+
+
+def _one(ask: dict[str, Any], found: uses.Uses) -> Item | None:
+    mine = claim_records.records(ask["state_dir"]).get(ask["cluster"], {})
+    name = ask["name"]
+    if ask["kind"] == "image":
+        items = images(ask, found, {key: each for key, each in mine.items() if key == f"image {name}"})
+    else:
+        items = checkpoint(name, ask["folders"], found, claim=any(f"{kind} {name}" in mine for kind in KINDS))
+    return next((item for item in items if (item["kind"], item["name"]) == (ask["kind"], name)), None)
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Remove that item, and what a fetch left beside it. Raises Refused where somebody uses it."""
+    used = uses.look(ask["state_dir"], ask["cluster"])
+    item = _one(ask, used)
+    beside = [] if ask["kind"] == "image" else checkpoint(ask["name"], ask["folders"], used, claim=False)
+    going = [each for each in beside if each["kind"] == "leftover" and not each["kept"]]
+    for each in [*going, *([item] if item else [])]:
+        if why := each["kept"] or _undone(_remove(ask, each)):
+            raise Refused.of("removal-refused", name=f"{each['kind']} {each['name']}", reason=why)
+
+
+def _undone(outcome: str) -> str:
+    return "" if outcome == "done" else outcome
+
+
 CALLS = {"look": look, "remove": remove}

@@ -1,0 +1,71 @@
+"""What `sparkops remove` takes back beside the kinds: checkpoints and images by gc's rules, and sparkops' own folder.
+
+Neither is declared by an inventory. It must not know what of a node is taken back: that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from sparkops.core.states import Observed, State
+from sparkops.resources.resource import Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenBack(Resource):
+    """Something that is to be absent, unless the node says in `stays` why it is left."""
+
+    claimed: ClassVar[bool] = False
+
+    state_dir: str
+    cluster: str
+
+    def desired(self) -> State:
+        return None
+
+    def stays(self, found: Observed) -> str:
+        return str(found.get("stays") or "") if isinstance(found, Mapping) else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reclaimed(TakenBack):
+    """A checkpoint or an image that goes where nothing else needs it.
+
+    `what` is the kind that it was declared as; `needed` are folders, images and builds that stay declared.
+    """
+
+    kind: ClassVar[str] = "gc"
+    volatile: ClassVar[frozenset[str]] = frozenset({"bytes"})
+
+    what: str
+    needed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.what} {self.name} @{self.node}"
+
+    def ask(self) -> dict[str, Any]:
+        kind = "image" if self.what == "image" else "checkpoint"
+        about = {"state_dir": self.state_dir, "cluster": self.cluster, "kinds": [kind], "foreign": False}
+        return {**about, "folders": [], "images": [], "builds": [], **self.needed, "kind": kind, "name": self.name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnState(TakenBack):
+    """sparkops' own folder on a node and what is below /run: goes last, when no cluster has anything left there.
+
+    `name` is the folder; `going` are the names of what goes before it.
+    """
+
+    kind: ClassVar[str] = "own_state"
+
+    going: tuple[str, ...] = ()
+
+    def ask(self) -> dict[str, Any]:
+        return {"state_dir": self.name, "cluster": self.cluster, "going": list(self.going)}
+
+    @property
+    def id(self) -> str:
+        return f"state {self.name} @{self.node}"
