@@ -82,9 +82,14 @@ def test_a_bare_node_is_bare_again(lab: Lab, shell: Shell, node: Node, hub: Hub,
         {"checkpoint": checkpoint, "repository": "org/tiny", "endpoint": hub.endpoint, "adopt": []},
         unit("ours"),
     )
+    content = json.loads((shell.folder / "roles/things/role.yml").read_text())
+    content["variables"] = {"type": "object", "properties": {"key": {"type": "string", "description": "a secret"}}}
+    shell.write("roles/things/role.yml", json.dumps(content))
     inventory = json.loads((shell.folder / "inventory.yml").read_text())
-    inventory["nodes"][node.name] = {"roles": ["things"], "things": {"key": "planted"}}
-    shell.write("inventory.yml", json.dumps(inventory, indent=1))
+    inventory["nodes"][node.name] = {"roles": ["things"]}
+    text = json.dumps(inventory, indent=1)[:-1].rstrip() + ',\n "vars": {"things": {"key": !env KEY}}}\n'
+    shell.write("inventory.yml", text)
+    shell.environment["KEY"] = "planted"
     service.run("apply", "--yes")
     assert service.answers()
     assert node.exists("/etc/ours/secret")
@@ -121,38 +126,43 @@ def test_what_the_role_host_set_up_goes_too(shell: Shell, node: Node) -> None:
     declare_host(shell, node)
     shell.run("apply", "inventory.yml", "--role", "host", "--yes", status=None)
     assert node.exists("/etc/systemd/system/ssh.service.d/60-sparkops.conf")
-    report = shell.json("remove", node.name, "--yes")
-    assert "unit ssh.service" in staying(report)
+    shell.run("remove", node.name, "--yes")
     assert differing(before, node) == set()
     assert node.text("systemctl", "show", "-P", "NeedDaemonReload", "ssh.service") == "no"
 
 
-def test_a_service_goes_and_another_stays_also_when_it_is_no_longer_declared(shell: Shell, node: Node) -> None:
-    role(shell, "tool", {"directory": "/etc/tools"}, {"file": "/etc/tools/shared", "content": "x\n"}, scope="service")
-    role(shell, "one", {"file": "/etc/tools/one", "content": "1\n"}, unit("one"), scope="service")
-    role(shell, "two", {"file": "/etc/tools/two", "content": "2\n"}, unit("two"), scope="service")
-    for name in ("image", "checkpoint", "service", "health", "uniform"):
-        role(shell, name, scope="service")
-    services = {name: {"nodes": [node.name], "roles": ["tool", name]} for name in ("one", "two")}
-    declare(shell, node)
+def test_a_service_goes_and_another_stays_also_when_it_is_no_longer_declared(
+    lab: Lab, shell: Shell, node: Node
+) -> None:
+    service = Renaming(lab, shell, node)
+    service.declare()
+    role(shell, "note", {"file": "/etc/note-{{ service.name }}", "content": "x\n"}, scope="service")
     inventory = json.loads((shell.folder / "inventory.yml").read_text())
-    shell.write("inventory.yml", json.dumps({**inventory, "services": services}, indent=1))
-    shell.run("apply", "inventory.yml", "--yes")
+    (one,) = inventory["services"].values()
+    one["roles"] = ["note"]
+    both = {"qwen": one, "coder": {**one, "port": 8001}}
+    shell.write("inventory.yml", json.dumps({**inventory, "services": both}, indent=1))
+    service.run("apply", "--yes")
 
-    report = shell.json("remove", "one", "--yes")
-    assert gone(report) == {"file /etc/tools/one", "unit one.service"}
-    assert node.text("systemctl", "is-active", "two.service") == "active"
-    assert node.read("/etc/tools/shared") == b"x\n"
+    report = shell.json("remove", "coder", "--yes")
+    services = "/etc/sparkops/services"
+    assert gone(report) == {"unit coder.service", f"file {services}/coder.json", "file /etc/note-coder"}
+    assert service.answers()
+    assert node.text("docker", "ps", "-a", "--format", "{{.Names}}") == "sparkops-qwen"
     assert node.exists("/var/lib/sparkops/history.jsonl")
+    both.pop("coder")
+    shell.write("inventory.yml", json.dumps({**inventory, "services": both}, indent=1))
+    service.run("drift")
 
-    shell.write("inventory.yml", json.dumps(inventory, indent=1))
+    shell.write("inventory.yml", json.dumps({**inventory, "services": {}}, indent=1))
     assert "removal-of-unknown" in shell.run("remove", "three", "--yes", status=1).stderr
-    node.write("/etc/tools/two", b"2, and what a person added\n")
-    report = shell.json("remove", "two", "--yes")
-    assert gone(report) == {"unit two.service"}
-    assert staying(report) == {"file /etc/tools/two": "it was edited since sparkops wrote it"}
-    assert node.read("/etc/tools/two") == b"2, and what a person added\n"
-    assert set(claims(node)) == {"directory /etc/tools", "file /etc/tools/shared"}
+    assert service.answers()
+    node.write("/etc/note-qwen", b"x, and what a person added\n")
+    report = shell.json("remove", "qwen", "--yes")
+    assert {"unit qwen.service", f"file {services}/qwen.json"} <= gone(report)
+    assert staying(report)["file /etc/note-qwen"] == "it was edited since sparkops wrote it"
+    assert node.read("/etc/note-qwen") == b"x, and what a person added\n"
+    assert node.text("docker", "ps", "-aq") == ""
 
 
 def test_what_another_cluster_or_container_uses_stays(shell: Shell, node: Node, lab: Lab) -> None:
@@ -185,7 +195,8 @@ def test_what_another_cluster_or_container_uses_stays(shell: Shell, node: Node, 
 
 def test_a_removal_that_was_killed_is_resumed(shell: Shell, node: Node) -> None:
     before = snapshot(node)
-    slow = "[Service]\nExecStart=/usr/bin/sleep infinity\nExecStop=/usr/bin/sleep 8\n[Install]\nWantedBy=multi-user.target\n"
+    slow = "[Service]\nExecStart=/usr/bin/sleep infinity\nExecStop=/usr/bin/sleep 8\n"
+    slow += "[Install]\nWantedBy=multi-user.target\n"
     files = [{"file": f"/etc/f{number}", "content": f"{number}\n"} for number in range(20)]
     role(shell, "things", *files, {"unit": "slow.service", "content": slow, "enabled": True, "running": True})
     declare(shell, node, "things")
