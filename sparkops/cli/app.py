@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "stop": "Stop services; the next apply starts them again",
     "restart": "Restart services, all nodes of each at once, and wait until they answer",
     "logs": "Print the logs of a service, and with -f follow them",
+    "diagnose": "Write an archive for a bug report: journals, units, plan, versions; secrets removed",
     "exec": "Run a program on nodes side by side: `exec NODE… -- PROGRAM`",
     "cancel": "End the long jobs (fetch, pull, build) that run on nodes",
     "adopt": "Take over a container, unit or checkpoint that runs already, showing what differs",

@@ -91,7 +91,7 @@ class Redaction:
             return [self.json(each, name) for each in value]
         if not isinstance(value, str):
             return value
-        if name and re.fullmatch(_NAME, name) and self._secret(name, value):
+        if name and names_secret(name) and self._secret(name, value):
             self.removed += 1
             return MASK
         return self.text(value)
@@ -127,6 +127,11 @@ class Redaction:
                 lines[number : number + KEY_LINES] = [MASK] * count
                 self.removed += 1
         return "\n".join(lines)
+
+
+def names_secret(name: str) -> bool:
+    """Whether the value of a variable of this name is taken for a secret."""
+    return re.fullmatch(_NAME, name) is not None
 
 
 def _forms(value: str) -> set[str]:

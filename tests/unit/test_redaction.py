@@ -7,7 +7,7 @@ import json
 import urllib.parse
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as some
 
 from sparkops.programs.redaction import MASK, Redaction
@@ -23,6 +23,7 @@ def clean(text: str, *known: str) -> str:
 
 @given(secrets, around, around)
 def test_a_known_secret_is_found_in_every_form(secret: str, before: str, after: str) -> None:
+    assume(secret not in MASK)
     data = secret.encode()
     forms = [
         secret,
