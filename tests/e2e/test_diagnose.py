@@ -8,10 +8,11 @@ import stat
 import tarfile
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.conftest import Shell
 from tests.e2e.test_service import Service
-from tests.lab.lab import Lab
+from tests.e2e.test_service import service as service  # the fixture
 from tests.lab.node import Node
 
 ENVIRONMENT = "pl4nted/environment+value=="
@@ -28,37 +29,18 @@ def files(archive: Path) -> dict[str, str]:
         }
 
 
-def index(shell: Shell, *words: str, status: int = 0) -> tuple[dict[str, object], dict[str, str]]:
+def index(shell: Shell, *words: str, status: int = 0) -> tuple[dict[str, Any], dict[str, str]]:
     found = shell.json("diagnose", *words, status=status)
     return found, files(shell.folder / str(found["archive"]))
 
 
 def plant(service: Service) -> None:
-    """Secrets in the unit's drop-in, the journal, a container of a person, the spec's neighbourhood and the inventory."""
+    """Secrets in the inventory, the service's environment, a drop-in of its unit, and its journal in many forms."""
     node, shell = service.node, service.shell
     text = (shell.folder / "inventory.yml").read_text().replace('"ENV"', "!env PLANTED").replace('"LOG"', "!file log")
     shell.write("inventory.yml", f"# old password: {UNKNOWN}\n{text}")
     shell.write("log", LOGGED)
     shell.environment["PLANTED"] = ENVIRONMENT
-    drop_in = f'[Service]\nEnvironment="MY_API_KEY={UNKNOWN}"\n'
-    node.exec("mkdir", "-p", "/etc/systemd/system/qwen.service.d")
-    node.write("/etc/systemd/system/qwen.service.d/mine.conf", drop_in.encode())
-    node.exec("systemctl", "daemon-reload")
-
-
-def say(node: Node, *lines: str) -> None:
-    """Lines in the journal of the service's unit, as its engine would print them."""
-    for line in lines:
-        node.exec("systemd-run", "--wait", "--unit=qwen", "echo", line, check=False)
-
-
-def test_an_archive_has_what_a_report_needs_and_no_secret(service: Service) -> None:
-    service.declare(environment={"HF_TOKEN": "ENV", "OTHER": "LOG"})
-    plant(service)
-    service.apply()
-    key = (
-        "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAA\nplantedKeyBody\n-----END OPENSSH PRIVATE KEY-----"
-    )
     said = [
         f"Authorization: Bearer {UNKNOWN}",
         f"url https://user:{UNKNOWN}@host/x?token={UNKNOWN}",
@@ -66,44 +48,75 @@ def test_an_archive_has_what_a_report_needs_and_no_secret(service: Service) -> N
         base64.b64encode(f"user:{ENVIRONMENT}".encode()).decode(),
         LOGGED.encode().hex(),
         f"hf_{UNKNOWN}",
-        *key.splitlines(),
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        "plantedKeyBody",
+        "-----END OPENSSH PRIVATE KEY-----",
+        "and then it was ready",
     ]
-    service.node.exec("sh", "-c", "cat > /run/said", check=True) if False else None
-    service.node.write("/run/said", "\n".join(said).encode())
-    service.node.exec("sh", "-c", "systemd-cat -t qwen cat /run/said; logger -t qwen -u /dev/null x || true")
-    service.node.exec("sh", "-c", "systemd-run --unit=said --wait cat /run/said")
+    node.write("/srv/said", "\n".join(said).encode() + b"\n")
+    node.exec("mkdir", "-p", "/etc/systemd/system/qwen.service.d")
+    drop_in = f'[Service]\nEnvironment="MY_API_KEY={UNKNOWN}"\nExecStartPre=/usr/bin/cat /srv/said\n'
+    node.write("/etc/systemd/system/qwen.service.d/mine.conf", drop_in.encode())
+    image = service.lab.engine_image.reference
+    node.exec("docker", "pull", image)
+    node.exec("docker", "create", "--name", "somebodys", "-e", f"DB_PASSWORD={UNKNOWN}", image, "--api-key", UNKNOWN)
+
+
+def test_an_archive_has_what_a_report_needs_and_no_secret(service: Service) -> None:
+    service.declare(environment={"HF_TOKEN": "ENV", "OTHER": "LOG"})
+    plant(service)
+    service.apply()
+    service.run("apply", "-m", f"token={UNKNOWN}", "--replace", f"unit qwen.service @{service.node.name}", "--yes")
     found, archive = index(service.shell)
-    text = "\n".join(archive.values()) + json.dumps(found)
-    for secret in (ENVIRONMENT, UNKNOWN, LOGGED):
+    told = {**archive, "the index that is printed": json.dumps(found)}
+    for secret in (ENVIRONMENT, UNKNOWN, LOGGED, "plantedKeyBody"):
         data = secret.encode()
         forms = (secret, urllib.parse.quote(secret, safe=""), data.hex(), base64.b64encode(data).decode()[:16])
-        assert not [name for name, each in archive.items() for form in forms if form in each]
-    assert "plantedKeyBody" not in text
+        assert [name for name, each in told.items() for form in forms if form in each] == []
+
     node = f"nodes/{service.node.name}"
-    assert "qwen.service" in archive[f"{node}/services/qwen/unit.txt"]
-    assert "MY_API_KEY=<removed>" in archive[f"{node}/services/qwen/unit.txt"]
-    assert "READY" in archive[f"{node}/services/qwen/journal-this-boot.txt"] or "answers" in text
+    unit = archive[f"{node}/services/qwen/unit.txt"]
+    assert "MY_API_KEY=<removed>" in unit
+    assert "launcher.py" in unit
+    journal = archive[f"{node}/services/qwen/journal-this-boot.txt"]
+    assert "Authorization: <removed>" in journal
+    assert "and then it was ready" in journal
     assert json.loads(archive[f"{node}/services/qwen/container.json"])["State"]["Running"] is True
+    assert archive[f"{node}/services/qwen/container-log.txt"]
     assert json.loads(archive[f"{node}/services/qwen/spec.json"])["name"] == "qwen"
+    assert "unit qwen.service" in archive[f"{node}/sparkops/history.jsonl"]
+    assert "unit qwen.service" in json.loads(archive[f"{node}/sparkops/claims.json"])["tests"]
+    assert json.loads(archive[f"{node}/facts.json"])["gpu"]["driver_version"]
+    assert "MemTotal" in archive[f"{node}/memory/meminfo.txt"]
     assert json.loads(archive["plan.json"])["command"] == "plan"
     assert "!env PLANTED" in archive["inventory/inventory.yml"]
     assert "sparkops " in archive["controller/versions.txt"]
-    assert "MemTotal" in archive[f"{node}/memory/meminfo.txt"]
-    assert json.loads(archive[f"{node}/sparkops/claims.json"])
-    missing = {each["file"]: each["why"] for each in json.loads(archive["index.json"])["missing"]}
-    assert missing
-    assert all(missing.values())
-    assert stat.S_IMODE((service.shell.folder / str(found["archive"])).stat().st_mode) == 0o600
-    assert json.loads(archive["index.json"])["removed"] > 0
+    assert [name for name in archive if name.startswith("runs/")]
+    told_index = json.loads(archive["index.json"])
+    assert told_index["removed"] > 10
+    assert all(each["why"] for each in told_index["missing"])
+    assert stat.S_IMODE((service.shell.folder / found["archive"]).stat().st_mode) == 0o600
+    service.node.exec("docker", "rm", "somebodys")
 
 
-def test_a_secret_that_cannot_be_read_and_a_silent_node_are_told(shell: Shell, node: Node, lab: Lab) -> None:
+def test_what_could_not_be_had_is_told(shell: Shell, node: Node) -> None:
     inventory = {
         "version": 1,
         "cluster": "attic",
         "connection": {"user": "root"},
-        "nodes": {node.name: {}, "gone": {"host": "127.0.0.1", "port": 1, "ssh_password": "SECRET"}},
+        "nodes": {node.name: {}, "gone": {"host": "127.0.0.1", "connection": {"port": 1}}},
+        "services": {"qwen": {"nodes": [node.name], "environment": {"A_TOKEN": "SECRET"}}},
     }
-    shell.write("inventory.yml", json.dumps(inventory).replace('"SECRET"', "!env NOWHERE"))
-    done = shell.run("diagnose", node.name, "-o", "one.tar.gz", status=None)
-    assert done.returncode in (0, 1), done.stderr
+    shell.write("inventory.yml", json.dumps(inventory, indent=1).replace('"SECRET"', "!env NOWHERE"))
+    node.exec("systemctl", "stop", "docker.socket", "docker.service")
+    found, archive = index(shell, "-o", "report.tar.gz", status=3)
+    assert found["archive"] == "report.tar.gz"
+    assert list(found["unreachable"]) == ["gone"]
+    assert found["unread_secrets"] == ["!env NOWHERE"]
+    missing = {each["file"]: each["why"] for each in found["missing"]}
+    assert missing["plan.json"]
+    assert "Docker" in missing[f"nodes/{node.name}/docker/info.json"]
+    assert f"nodes/{node.name}/facts.json" in archive
+    words = shell.run("diagnose", "nobody", status=1).stderr
+    assert "nobody" in words
+    assert [each.name for each in shell.folder.iterdir() if "diagnose" in each.name] == []
