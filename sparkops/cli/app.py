@@ -142,7 +142,7 @@ def run(args: Sequence[str]) -> int:
         if error.filename == STANDARD_OUTPUT:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has a place to go
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return MACHINE
+        return 1 if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)) else MACHINE
     except Exception:  # noqa: BLE001 - whatever is left is a defect of ours and says so
         return _defect()
 

@@ -60,5 +60,5 @@ def command(common: CommonOptions, names: tuple[str, ...], output: Path | None) 
         click.echo(f"{count(index['removed'], 'value')} removed; read it before you give it away")
         for ref in index["unread_secrets"]:
             click.echo(f"warning: the secret {ref} cannot be read here, so its value was not looked for", err=True)
-        echo_unreachable(index["unreachable"])
-    return 3 if index["unreachable"] else 0
+        echo_unreachable({node: why.full for node, why in found.silent.items()})
+    return 3 if found.silent else 0

@@ -18,9 +18,10 @@ from typing import Any
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core import folders
 from sparkops.core.errors import SecretError, SparkopsError
-from sparkops.core.messages import DiagnoseService
+from sparkops.core.messages import DiagnoseService, reason_of
 from sparkops.core.report import Report
 from sparkops.core.secrets import SecretRef
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.session import Session
@@ -50,7 +51,7 @@ class Part:
 
     file: str
     text: str = ""
-    why: str = ""
+    why: Message | None = None
     cut: bool = False
 
 
@@ -65,7 +66,7 @@ class Diagnosis:
     parts: tuple[Part, ...]
     redaction: Redaction
     plan: Report | None = None
-    silent: Mapping[str, str] = field(default_factory=dict)
+    silent: Mapping[str, Message] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
 
 
@@ -158,13 +159,13 @@ def _file(name: str, path: Path) -> Part:
     try:
         data = path.read_bytes()
     except OSError as error:
-        return Part(file=name, why=error.strerror or str(error))
+        return Part(file=name, why=Message.from_json(reason_of(error)))
     cut = len(data) > FILE
     data = data[-FILE:].partition(b"\n")[2] if cut else data
     return Part(file=name, text=data.decode(errors="replace"), cut=cut)
 
 
-def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> tuple[list[Part], dict[str, str]]:
+def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> tuple[list[Part], dict[str, Message]]:
     declared: dict[str, list[DiagnoseService]] = {node: [] for node in nodes}
     for rank in ranks(context.inventory):
         if rank.node in declared and (not services or rank.service in services):
@@ -177,11 +178,11 @@ def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> t
         return session.call(f"{KIND}.collect", order, timeout=PATIENCE)
 
     parts: list[Part] = []
-    silent: dict[str, str] = {}
+    silent: dict[str, Message] = {}
     with reach(context, nodes, [KIND]) as fleet:
         for node, answer in fleet.each(nodes, ask).items():
             if isinstance(answer, SparkopsError):
-                silent[node] = f"{answer.what}\n  → {answer.hint}" if answer.hint else answer.what
+                silent[node] = answer.message
             else:
                 parts += [_told(node, each) for each in _list(answer)]
     return parts, silent
@@ -196,10 +197,11 @@ def _told(node: str, part: Mapping[str, Any]) -> Part:
     words = [re.sub(r"[^\w.@-]", "_", word) for word in str(part.get("name")).split("/")]
     name = "/".join(word for word in words if word.strip("."))
     text = str(part.get("text") or "")[-2 * FILE :]
-    return Part(file=f"nodes/{node}/{name}", text=text, why=str(part.get("why") or ""), cut=bool(part.get("cut")))
+    why = Message.from_json(part["why"]) if part.get("why") else None
+    return Part(file=f"nodes/{node}/{name}", text=text, why=why, cut=bool(part.get("cut")))
 
 
-def _plan(context: Context, secrets: Secrets) -> tuple[Report | None, str]:
+def _plan(context: Context, secrets: Secrets) -> tuple[Report | None, Message | None]:
     """What a plan of the whole inventory shows now; or why there is none."""
     inventory = context.inventory
     try:
@@ -214,6 +216,6 @@ def _plan(context: Context, secrets: Secrets) -> tuple[Report | None, str]:
             listener=context.listener,
             jobs=context.jobs,
         )
-        return run(compiled.resources, chosen), ""
+        return run(compiled.resources, chosen), None
     except SparkopsError as error:
-        return None, str(error)
+        return None, error.message

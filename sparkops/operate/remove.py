@@ -13,6 +13,7 @@ from sparkops.compile.compiler import compile_inventory
 from sparkops.core import events
 from sparkops.core.errors import InventoryError
 from sparkops.core.report import Report
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
@@ -88,18 +89,15 @@ def _removal(
     )
 
 
-def _notices(inventory: Inventory, nodes: Sequence[str], services: Sequence[str]) -> Iterator[str]:
+def _notices(inventory: Inventory, nodes: Sequence[str], services: Sequence[str]) -> Iterator[Message]:
     """What the next apply would do, and what of a service goes on elsewhere."""
     declared = [name for name in nodes if inventory.nodes[name].state != "retired"]
     declared += [
         name for name in services if name in inventory.services and inventory.services[name].state != "retired"
     ]
     if declared:
-        yield (
-            f"the inventory still declares {', '.join(declared)}: take it out of there, or declare "
-            "`state: retired`, before the next apply, which would put it there again"
-        )
+        yield Message.of("removal-declared", names=declared)
     for service in inventory.services.values():
         others = [node for node in service.nodes if node not in nodes]
         if service.name not in services and others and len(others) < len(service.nodes):
-            yield f"{service.name} also runs on {', '.join(others)}, which is left as it is"
+            yield Message.of("removal-rank-left", service=service.name, nodes=others)

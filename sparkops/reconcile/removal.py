@@ -13,6 +13,7 @@ from typing import Any
 from sparkops.core.plan import Orphan, Step
 from sparkops.core.report import Result
 from sparkops.core.states import Observed
+from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
 from sparkops.reconcile.orphans import Asked
 from sparkops.resources import kind, removable
@@ -96,7 +97,7 @@ class Removal:
 
     def left(
         self, gone: Sequence[Resource], found: Mapping[str, Observed], orphans: Iterable[Orphan]
-    ) -> dict[str, str]:
+    ) -> dict[str, Message]:
         """Why things stay as they were `found`, by their ids: of sparkops' own folder also since others need it."""
         stay = {each.id: why for each in gone if (why := each.stays(found.get(each.id)))}
         claimed = [each for each in orphans if each.kept and _stays_claimed(each.kind)]
@@ -104,7 +105,7 @@ class Removal:
             held = [other.id for other in claimed if other.node == each.node]
             held += [other.id for other in gone if other.node == each.node and other.id in stay and other is not each]
             if isinstance(each, OwnState) and held and found.get(each.id) is not None:
-                stay[each.id] = f"it has the records of what stays: {held[0].partition(' @')[0]}"
+                stay[each.id] = Message.of("own-state-records", thing=held[0].partition(" @")[0])
         return stay
 
 

@@ -9,7 +9,7 @@ import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ def write(found: Diagnosis, path: Path) -> dict[str, Any]:
     """Write the archive for its owner alone, whole or not at all; returns its index. Raises OSError."""
     parts = [dataclasses.replace(each, text=found.redaction.text(each.text)) for each in (*found.parts, *_plan(found))]
     index = _index(found, parts)
-    texts = [(INDEX, json.dumps(index, indent=1) + "\n"), *((each.file, each.text) for each in parts if not each.why)]
+    texts = [
+        (INDEX, json.dumps(index, indent=1) + "\n"),
+        *((each.file, each.text) for each in parts if each.why is None),
+    ]
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -47,21 +50,19 @@ def _plan(found: Diagnosis) -> Iterable[Part]:
         yield Part(file="plan.txt", text="\n".join(lines(found.plan)) + "\n")
 
 
-def _index(found: Diagnosis, parts: Iterable[Part]) -> dict[str, Any]:
+def _index(found: Diagnosis, parts: Sequence[Part]) -> dict[str, Any]:
     """`sparkops.diagnose/1`; documented in docs/formats.md."""
     clean = found.redaction
-    files = [
-        {"file": each.file, "bytes": len(each.text.encode()), "cut": each.cut, "why": clean.text(each.why)}
-        for each in parts
-    ]
+    there = [each for each in parts if each.why is None]
+    missing = [{"file": each.file, "why": clean.json(each.why.as_json())} for each in parts if each.why is not None]
     return {
         "schema": schemas.DIAGNOSE,
         "cluster": found.cluster,
         "time": time.time(),
         "version": sparkops.__version__,
-        "files": [each for each in files if not each["why"]],
-        "missing": [{"file": each["file"], "why": each["why"]} for each in files if each["why"]],
-        "unreachable": {node: clean.text(why) for node, why in found.silent.items()},
+        "files": [{"file": each.file, "bytes": len(each.text.encode()), "cut": each.cut} for each in there],
+        "missing": missing,
+        "unreachable": {node: clean.json(why.as_json()) for node, why in found.silent.items()},
         "unread_secrets": list(found.unread),
         "removed": clean.removed,
     }

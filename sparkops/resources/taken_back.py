@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sparkops.core.states import Observed, State
+from sparkops.core.wording import Message
 from sparkops.resources.resource import Resource
 
 
@@ -25,8 +26,9 @@ class TakenBack(Resource):
     def desired(self) -> State:
         return None
 
-    def stays(self, found: Observed) -> str:
-        return str(found.get("stays") or "") if isinstance(found, Mapping) else ""
+    def stays(self, found: Observed) -> Message | None:
+        why = found.get("stays") if isinstance(found, Mapping) else None
+        return Message.from_json(why) if why else None
 
 
 @dataclass(frozen=True, kw_only=True)

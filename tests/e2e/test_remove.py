@@ -104,12 +104,12 @@ def test_a_bare_node_is_bare_again(lab: Lab, shell: Shell, node: Node, hub: Hub,
         f"image {lab.engine_image.reference}": "sparkops never removes a image unasked",
     }
     assert service.answers(), "a look touches nothing"
-    assert "no terminal" in shell.run("remove", node.name, status=1).stderr
+    assert "removal-unconfirmed" in shell.run("remove", node.name, status=1).stderr
     assert service.answers()
 
     report = shell.json("remove", node.name, "--sysctl", "--checkpoints", "--images", "--yes", "-m", "sold")
     assert {"unit qwen.service", "unit ours.service", "link /etc/ours/link", "directory /etc/ours"} <= gone(report)
-    assert any("still declares" in notice for notice in report["notices"])
+    assert "removal-declared" in [notice["id"] for notice in report["notices"]]
     assert differing(before, node) == {"/etc/was-there"}
     assert node.read("/etc/was-there") == b"ours\n"
     assert node.text("docker", "ps", "-aq") == ""
@@ -178,13 +178,15 @@ def test_what_another_cluster_or_container_uses_stays(shell: Shell, node: Node, 
 
     report = shell.json("remove", node.name, "--images", "--yes", status=4)
     (failed,) = [each for each in report["results"] if each["outcome"] == "failed"]
-    assert "the container somebodys (created) uses it" in failed["why"]
+    assert failed["reason"]["id"] == "removal-refused"
+    assert failed["reason"]["args"]["reason"]["args"]["container"] == "somebodys"
     assert staying(report)["file /etc/both/tool"] == "the cluster cellar uses it too"
     assert not node.exists("/etc/both/one")
 
     node.exec("docker", "rm", "somebodys")
     report = shell.json("remove", node.name, "--images", "--yes")
-    assert any("the cluster cellar has things on this node" in notice for notice in report["notices"])
+    (left,) = [notice["args"]["reason"] for notice in report["notices"] if notice["id"] == "removal-leaves"]
+    assert left == {"id": "own-state-of-cluster", "args": {"clusters": ["cellar"]}}
     assert node.text("docker", "images", "-q") == ""
     assert claims(node, "/var/lib/sparkops/claims/cellar.json") == other
     shell.run("drift", "other.yml")

@@ -15,15 +15,14 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sparkops.core.messages import DiagnosePart, DiagnoseRequest, DiagnoseService
+from sparkops.core.messages import DiagnosePart, DiagnoseRequest, DiagnoseService, reason, reason_of
 from sparkops.programs import docker
 from sparkops.programs.redaction import Redaction
-from sparkops.worker import os_errors
-from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.calls import Call, Unknown
 from sparkops.worker.record import claim_records
 from sparkops.worker.record.uses import SPECS
 from sparkops.worker.requests import facts
-from sparkops.worker.system import jobs
+from sparkops.worker.system import jobs, processes
 
 PART = 512 << 10
 """Bytes of a part; what is longer is cut at the beginning, for the end tells more."""
@@ -83,7 +82,7 @@ def collect(call: Call, args: DiagnoseRequest) -> list[DiagnosePart]:
 
     for _ in range(THREADS):
         threading.Thread(target=work, daemon=True).start()  # a program that can't be ended holds no exit up
-    late = f"not collected within {WHOLE:g} s"
+    late = reason("diagnose-late", seconds=WHOLE)
     done: dict[str, DiagnosePart] = {name: {"name": name, "text": "", "why": late, "cut": False} for name in looks}
     deadline = time.monotonic() + WHOLE
     with contextlib.suppress(Empty):
@@ -95,22 +94,17 @@ def collect(call: Call, args: DiagnoseRequest) -> list[DiagnosePart]:
 
 
 def _part(name: str, look: Look, redaction: Redaction) -> DiagnosePart:
-    why, found = "", None
     try:
         found = look()
-    except (Unknown, Refused) as error:
-        why = str(error)
-    except OSError as error:
-        why = os_errors.describe(error)
     except Exception as error:  # noqa: BLE001 - a defect in one part must not cost the others
-        why = "a defect of sparkops: " + os_errors.locate(error)
+        return {"name": name, "text": "", "why": redaction.json(reason_of(error)), "cut": False}
     if found is None:
-        return {"name": name, "text": "", "why": redaction.text(why or "there is none"), "cut": False}
+        return {"name": name, "text": "", "why": reason("diagnose-absent"), "cut": False}
     if isinstance(found, str):
         text = redaction.text(found)
     else:
         text = json.dumps(redaction.json(found), indent=1, sort_keys=True, default=str)
-    return {"name": name, "text": tail(text, PART), "why": "", "cut": len(text.encode()) > PART}
+    return {"name": name, "text": tail(text, PART), "why": None, "cut": len(text.encode()) > PART}
 
 
 def tail(text: str, size: int) -> str:
@@ -205,12 +199,12 @@ def _said(argv: list[str]) -> str:
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=SECONDS, check=False, cwd="/"
             )
         except FileNotFoundError:
-            raise Unknown(f"{argv[0]} is not installed") from None
+            raise Unknown.of("program-missing", program=argv[0]) from None
         except subprocess.TimeoutExpired:
-            raise Unknown(f"{' '.join(argv[:3])} did not answer within {SECONDS:g} s") from None
+            raise Unknown.of("program-timeout", program=" ".join(argv[:3]), seconds=SECONDS) from None
         text = _end_of(output)
     if done.returncode and not text.strip():
-        raise Unknown(f"{' '.join(argv[:3])} ended with {done.returncode}")
+        raise processes.failed(argv, done.returncode, "")
     return text
 
 
@@ -248,7 +242,7 @@ def _container_log(container: str) -> str | None:
     if status == 404:
         return None
     if status != 200:
-        raise Unknown(f"Docker answered {status}: {docker.message(body)}")
+        raise Unknown.of("docker-error-status", status=status, text=docker.message(body))
     return tail((docker.unframed(body) or body).decode(errors="replace"), READ)
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.core.messages import Reason, reason
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.record import claim_records
 from sparkops.worker.system import jobs
@@ -18,11 +19,10 @@ MODELS = "models"
 OURS = ("claims", "verified", "compiled", MODELS, "key", "lock", "history.jsonl", "history.jsonl.lock")
 """All names in the state folder that are sparkops' own."""
 RUN_OURS = ("jobs", "units", "apt-updated")
-NAMED = 3
 
 
 def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, Any] | None:
-    """The folder, and in `stays` why it can't go; None where there is neither the folder nor anything below /run.
+    """The folder, and why it `stays` (a Reason or None); None where neither it nor anything below /run is there.
 
     `ask`: state_dir, cluster, and `going`: the names of checkpoints that go before it.
     """
@@ -32,19 +32,19 @@ def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, Any] | None:
     return {"folder": folder, "stays": _others(folder, ask["cluster"]) or _held(folder, ask["going"])}
 
 
-def _others(folder: str, cluster: str) -> str:
+def _others(folder: str, cluster: str) -> Reason | None:
     records = claim_records.records(folder)
     names = sorted(name for name, record in records.items() if record and name != cluster)
-    return f"the cluster {', '.join(names)} has things on this node" if names else ""
+    return reason("own-state-of-cluster", clusters=names) if names else None
 
 
-def _held(folder: str, going: list[str]) -> str:
+def _held(folder: str, going: list[str]) -> Reason | None:
     if strange := sorted(set(_names(folder)) - set(OURS)):
-        return f"it holds what sparkops did not put there: {', '.join(strange[:NAMED])}"
+        return reason("own-state-foreign", files=strange)
     if working := [str(job["key"]) for job in jobs.running()]:
-        return f"a job works: {working[0]}"
+        return reason("own-state-job", key=working[0])
     kept = sorted(path for path in _checkpoints(folder) if not any(_of(path, each) for each in going))
-    return f"it holds {', '.join(kept[:NAMED])}" if kept else ""
+    return reason("own-state-checkpoints", folders=kept) if kept else None
 
 
 def _checkpoints(folder: str) -> Iterator[str]:
@@ -79,7 +79,7 @@ def converge(
     """Remove it. Raises Refused where something is left that it belongs to."""
     folder = ask["state_dir"]
     left = [key for record in claim_records.records(folder).values() for key in record]
-    why = f"what was put on this node is not all gone: {', '.join(sorted(left)[:NAMED])}" if left else ""
+    why = reason("own-state-claims", things=sorted(left)) if left else None
     if why := why or _held(folder, []):
         raise Refused.of("own-state-needed", folder=folder, reason=why)
     for place, names in ((folder, OURS), (run, RUN_OURS)):
