@@ -191,3 +191,26 @@ def test_what_an_act_that_was_cut_off_had_prepared_is_cleared_away(state_dir: st
             pass
     assert not prepared.exists()
     assert path.read_text() == "old"
+
+
+def test_a_claim_keeps_how_its_thing_came(state_dir: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    key = f"file {path}"
+    for action in ("create", "update", "replace"):
+        with claims.acting(claim(state_dir, "file", str(path)), "x", action):
+            assert record(state_dir)[key]["action"] == "create"
+    assert record(state_dir)[key]["action"] == "create"
+    claims.note(state_dir, "attic", {key: {"path": str(path)}, f"file {other}": {"path": str(other)}}, [])
+    assert record(state_dir)[key]["action"] == "create"
+    assert record(state_dir)[f"file {other}"]["action"] == "found"
+    with claims.acting(claim(state_dir, "file", str(other)), "x", "update"):
+        pass
+    assert record(state_dir)[f"file {other}"]["action"] == "found"
+
+
+def test_what_another_cluster_shares_came_as_that_one_says(state_dir: str, tmp_path: Path) -> None:
+    shared = {"shared": True, "path": "/x"}
+    with claims.acting(claim(state_dir, "file", "/x", kept=shared), "x", "create"):
+        pass
+    claims.note(state_dir, "cellar", {"file /x": shared}, [])
+    assert record(state_dir, "cellar")["file /x"]["action"] == "create"
