@@ -55,7 +55,8 @@ def find(
         leaving = {each.occupies.path for each in here if each.desired() is None}
         for stray in sorted(strays, key=_Stray.turn):
             kept, remedy = stray.kept(leaving, asked)
-            if not kept:
+            restores = not kept and bool(stray.entry.get("original"))
+            if not kept and not restores:
                 leaving.add(stray.occupied.path)
             service = stray.entry.get("service")
             found.append(
@@ -70,6 +71,7 @@ def find(
                     kept=kept,
                     remedy=remedy,
                     retired=retired(node, service),
+                    restores=restores,
                 )
             )
     return tuple(found)

@@ -134,6 +134,7 @@ def observe_and_plan(
         notices=(
             *options.notices,
             *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
+            *(Message.of("removal-restores", resource=each) for each in _restored(found, removed)),
             *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
             *compared.notices,
             *sources,
@@ -162,6 +163,11 @@ def _orphans(
 def _joined(seen: Observations, more: Observations) -> Observations:
     silent = {**seen.unreachable, **more.unreachable}
     return replace(seen, found={**seen.found, **more.found}, unreachable=silent)
+
+
+def _restored(found: Iterable[Orphan], removed: Iterable[Resource]) -> list[str]:
+    going = {each.id for each in removed}
+    return [each.id for each in found if each.restores and each.id in going]
 
 
 def _without(found: Iterable[Orphan], removed: Iterable[Resource]) -> tuple[Orphan, ...]:

@@ -106,8 +106,8 @@ class Resource:
 
     @classmethod
     def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
-        """Whether the thing came with sparkops, by its claim: what was there before goes with nobody."""
-        return claim.get("action", "create") == "create" or "sparkops" in name
+        """Whether the thing came with sparkops, by its claim, or what stood there before is kept to be put back."""
+        return claim.get("action", "create") == "create" or "sparkops" in name or bool(claim.get("original"))
 
     @property
     def occupies(self) -> Occupied:

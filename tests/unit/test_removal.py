@@ -52,6 +52,16 @@ def test_what_was_there_before_stays_but_for_what_bears_our_name() -> None:
     assert "unhold 'nvidia-*'" in found.remedy
 
 
+def test_what_is_put_back_leaves_its_directory_in_place() -> None:
+    strays = {
+        "directory /d": {**CREATED, "entries": ["x"]},
+        "file /d/x": {"now": "ours", "action": "update", "original": {"file": "1"}},
+    }
+    found = orphaned(NODE, strays)
+    assert {each.name: each.restores for each in found} == {"/d": False, "/d/x": True}
+    assert {each.name for each in found if each.kept} == {"/d"}
+
+
 def test_a_unit_that_sparkops_did_not_bring_is_not_told_to_be_removed() -> None:
     (found,) = orphaned(NODE, {"unit ssh.service": {"now": "unrecorded", "action": "update"}})
     assert found.kept
@@ -60,7 +70,7 @@ def test_a_unit_that_sparkops_did_not_bring_is_not_told_to_be_removed() -> None:
 
 def test_what_a_prune_leaves_goes_only_where_it_is_asked_for() -> None:
     names = {"mount": "/x", "sysctl": "vm.x"}
-    strays = {f"{name} {names.get(name, 'x')}": WITHOUT_FILE for name in OPTIONS}
+    strays = {f"{name} {names.get(name, 'name')}": WITHOUT_FILE for name in OPTIONS}
     for each in orphaned(NODE, strays):
         assert each.kept
         assert each.remedy.startswith(OPTIONS[each.kind])
@@ -68,10 +78,10 @@ def test_what_a_prune_leaves_goes_only_where_it_is_asked_for() -> None:
     assert all(not each.kept for each in orphaned(asked, strays))
     gone = {each.id: each for each in asked.gone(orphaned(asked, strays))}
     assert all(each.desired() is None for each in gone.values())
-    package = gone["package x @n"]
+    package = gone["package name @n"]
     assert isinstance(package, Package)
     assert package.hold, "also where it is held"
-    assert isinstance(gone["image x @n"], Reclaimed)
+    assert isinstance(gone["image name @n"], Reclaimed)
 
 
 def test_every_kind_that_stays_unless_asked_for_has_its_option() -> None:

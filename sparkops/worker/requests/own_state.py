@@ -16,7 +16,7 @@ from sparkops.worker.system import jobs
 
 RUN = "/run/sparkops"
 MODELS = "models"
-OURS = ("claims", "verified", "compiled", MODELS, "key", "lock", "history.jsonl", "history.jsonl.lock")
+OURS = ("claims", "originals", "verified", "compiled", MODELS, "key", "lock", "history.jsonl", "history.jsonl.lock")
 """All names in the state folder that are sparkops' own."""
 RUN_OURS = ("jobs", "units", "apt-updated")
 
