@@ -125,7 +125,7 @@ class _Stray:
             hint = GC if self.type.prune == "collect" else self.type.removal_hint.format(name=self.name)
             if option := asked.options.get(self.kind):
                 hint = f"{option} removes it"
-            return f"sparkops never removes a {self.kind.replace('_', ' ')} unasked", hint
+            return _unasked(self.kind), hint
         if now == "unrecorded" and self.occupied.unit:
             return "sparkops did not bring it", ""
         if now in NOT_OURS or (not now and self.file_type):
@@ -135,6 +135,15 @@ class _Stray:
             if names is None or any(f"{self.name.rstrip('/')}/{each}" not in leaving for each in names):
                 return "it is not empty", "remove by hand what nobody needs in it"
         return "", ""
+
+
+def _unasked(kind: str) -> str:
+    return f"sparkops never removes a {kind.replace('_', ' ')} unasked"
+
+
+def unasked(orphan: Orphan) -> bool:
+    """Whether it is left only because nobody asked for its kind."""
+    return orphan.kept == _unasked(orphan.kind)
 
 
 def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
@@ -257,11 +266,20 @@ def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
     return Violation(message=message, resource=resource.id, node=resource.node, severity="error")
 
 
-def notes(declared: Sequence[Resource], seen: Observations, plan: Plan, *, prune: bool) -> dict[str, dict[str, Any]]:
+def notes(
+    declared: Sequence[Resource],
+    seen: Observations,
+    plan: Plan,
+    *,
+    prune: bool,
+    claimed: Callable[[Orphan], bool] = lambda orphan: False,
+) -> dict[str, dict[str, Any]]:
     """What the record of each node lacks or has too much: `claims` and `drop` of the worker's `claimed.note`.
 
-    What is already as it is declared is claimed too; what is gone, and with `prune` what is left, is let go.
+    What is already as it is declared is claimed too; what is gone is let go, and with `prune` what is left but for what
+    stays `claimed`.
     """
+    stay = {each.id for each in plan.orphans if claimed(each)}
     wrong = {violation.resource for violation in plan.violations if violation.blocks}
     busy = {step.id for step in plan.steps} | plan.unknown.keys() | wrong
     found: dict[str, dict[str, Any]] = {}
@@ -279,7 +297,8 @@ def notes(declared: Sequence[Resource], seen: Observations, plan: Plan, *, prune
                 drop += [key] if entry is not None else []
             elif entry is None or not _as_kept(entry, each.claim()):
                 claims[key] = each.claim()
-        drop += _strays_to_drop(node, answer["strays"], here, plan, prune)
+        strays = {key: each for key, each in answer["strays"].items() if f"{key} @{node}" not in stay}
+        drop += _strays_to_drop(node, strays, here, plan, prune)
         if claims or drop:
             found[node] = {"claims": claims, "drop": drop}
     return found

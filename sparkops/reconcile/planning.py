@@ -25,7 +25,7 @@ from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import observe
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.plan_file import SavedPlan
-from sparkops.reconcile.removal import Removal
+from sparkops.reconcile.removal import Removal, stays_claimed
 from sparkops.reconcile.targets import address
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
@@ -142,7 +142,10 @@ def observe_and_plan(
         unknown={f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)},
         orphans=staying,
     )
-    claims = orphans.notes(resources, seen, plan, prune=options.prunes) if acting else {}
+    claims = {}
+    if acting:
+        claimed = stays_claimed if options.removal is not None else lambda orphan: False
+        claims = orphans.notes(resources, seen, plan, prune=options.prunes, claimed=claimed)
     return Planned(plan=plan, resources=(*resources, *removed), upstreams=upstreams, facts=seen.facts, claims=claims)
 
 

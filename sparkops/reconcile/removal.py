@@ -96,11 +96,11 @@ class Removal:
         )
 
     def left(
-        self, gone: Sequence[Resource], found: Mapping[str, Observed], orphans: Iterable[Orphan]
+        self, gone: Sequence[Resource], found: Mapping[str, Observed], staying: Iterable[Orphan]
     ) -> dict[str, Message]:
         """Why things stay as they were `found`, by their ids: of sparkops' own folder also since others need it."""
         stay = {each.id: why for each in gone if (why := each.stays(found.get(each.id)))}
-        claimed = [each for each in orphans if each.kept and _stays_claimed(each.kind)]
+        claimed = [each for each in staying if stays_claimed(each)]
         for each in gone:
             held = [other.id for other in claimed if other.node == each.node]
             held += [other.id for other in gone if other.node == each.node and other.id in stay and other is not each]
@@ -109,12 +109,13 @@ class Removal:
         return stay
 
 
-def _stays_claimed(name: str) -> bool:
-    """Whether what stays of this kind goes on being claimed: what holds data, and what no installed kind knows."""
+def stays_claimed(orphan: Orphan) -> bool:
+    """Whether what stays goes on being claimed: what may be asked for later, and what no installed kind knows."""
     try:
-        return kind(name).prune == "collect"
+        data = kind(orphan.kind).prune == "collect"
     except KeyError:
         return True
+    return bool(orphan.kept) and (data or orphans.unasked(orphan))
 
 
 def bare(steps: Iterable[Step], results: Iterable[Result]) -> frozenset[str]:

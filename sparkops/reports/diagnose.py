@@ -63,7 +63,7 @@ def _index(found: Diagnosis, parts: Sequence[Part]) -> dict[str, Any]:
         "files": [{"file": each.file, "bytes": len(each.text.encode()), "cut": each.cut} for each in there],
         "missing": missing,
         "unreachable": {node: clean.json(why.as_json()) for node, why in found.silent.items()},
-        "unread_secrets": list(found.unread),
+        "unread_secrets": [clean.text(each) for each in found.unread],
         "removed": clean.removed,
     }
 

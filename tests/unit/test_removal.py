@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkops.core.plan import Orphan
+from sparkops.core.plan import Orphan, Plan
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
 from sparkops.reconcile.plan import Observations
-from sparkops.reconcile.removal import OPTIONS, Removal
+from sparkops.reconcile.removal import OPTIONS, Removal, stays_claimed
 from sparkops.resources import kind
 from sparkops.resources.package import Package
 from sparkops.resources.taken_back import OwnState, Reclaimed
@@ -113,3 +113,17 @@ def test_the_folder_stays_while_something_has_its_record_there() -> None:
     gone = asked.gone(orphaned(asked, strays))
     states["image x @n"] = {"bytes": 1, "stays": {"id": "gc-there-before", "args": {}}}
     assert [each.id for each in asked.left(gone, states, ()).values()] == ["gc-there-before", "own-state-records"]
+
+
+def test_what_an_option_can_ask_for_later_stays_claimed_and_the_rest_is_let_go() -> None:
+    strays = {
+        "package name": WITHOUT_FILE,
+        "image x": WITHOUT_FILE,
+        "package other": {"now": "", "action": "update"},
+        "file /edited": {**CREATED, "now": "edited"},
+    }
+    found = orphaned(NODE, strays)
+    assert {each.name for each in found if stays_claimed(each)} == {"name", "x"}
+    seen = Observations(found={}, claims={"n": {"strays": strays, "foreign": {}, "claims": {}}})
+    noted = orphans.notes((), seen, Plan(orphans=found), prune=True, claimed=stays_claimed)
+    assert set(noted["n"]["drop"]) == {"package other", "file /edited"}

@@ -32,6 +32,8 @@ SECONDS = 20.0
 WHOLE = 120.0
 """Seconds after which the parts that are not there yet are given up."""
 THREADS = 6
+JOBS = 20
+"""Jobs whose logs are taken."""
 KERNEL = re.compile(r"NVRM|Xid|AER:|[Oo]ut of memory|oom-kill|Killed process|I/O error|thermal|MCE|Call Trace", re.I)
 PROGRAMS: dict[str, list[str]] = {
     "gpu/nvidia-smi.txt": ["nvidia-smi"],
@@ -217,9 +219,8 @@ def _read(path: str) -> str:
 
 def _end_of(file: Any) -> str:
     """At most READ bytes, beginning with a whole line."""
-    size = file.seek(0, os.SEEK_END) if file.seekable() else 0
-    if file.seekable():
-        file.seek(max(0, size - READ))
+    size = os.fstat(file.fileno()).st_size  # 0 for the kernel's files, which are read from their beginning
+    file.seek(max(0, size - READ))
     data: bytes = file.read(READ)
     if size > READ:
         data = data.partition(b"\n")[2]
@@ -247,9 +248,15 @@ def _container_log(container: str) -> str | None:
 
 
 def _job_logs() -> Iterator[tuple[str, str]]:
+    """The logs of the newest jobs that said something."""
+    found = []
     with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(jobs.RUN))[:20]:
-            yield name, os.path.join(jobs.RUN, name, "log")
+        for name in os.listdir(jobs.RUN):
+            path = os.path.join(jobs.RUN, name, "log")
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found += [(status.st_mtime, name, path)] if status.st_size else []
+    yield from ((name, path) for _, name, path in sorted(found)[-JOBS:])
 
 
 CALLS = {"collect": collect}
