@@ -62,13 +62,12 @@ KEY_LINES = 200
 
 
 class Redaction:
-    """What is removed: `values` in every form, and everything of the shape of a secret. `removed` counts."""
+    """What is removed: `values` in every form, and everything of the shape of a secret."""
 
     def __init__(self, values: Iterable[str]) -> None:
         known = {each for each in values if len(each) >= SHORTEST}
         for value in list(known):
             known |= {line.strip() for line in value.splitlines() if len(line.strip()) >= LINE}
-        self.removed = 0
         forms = sorted({form for value in known for form in _forms(value)}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, forms))) if forms else None
 
@@ -84,27 +83,30 @@ class Redaction:
         return text
 
     def json(self, value: Any, name: str = "") -> Any:
-        """A plain value without them: whole values of keys that name a secret, and all texts."""
+        """A plain value without them: all texts, and whole values of keys, entries and options that name a secret."""
         if isinstance(value, dict):
-            return {self.text(str(key)): self.json(each, str(key)) for key, each in value.items()}
+            entry = str(value.get("name", value.get("Name", "")))
+            named = {str(key): entry if str(key).lower() == "value" else str(key) for key in value}
+            return {self.text(str(key)): self.json(each, named[str(key)]) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.json(each, name) for each in value]
+            before = ["", *(each.lstrip("-") if isinstance(each, str) and each[:1] == "-" else "" for each in value)]
+            return [self.json(each, option or name) for each, option in zip(value, before, strict=False)]
         if not isinstance(value, str):
             return value
         if name and names_secret(name) and self._secret(name, value):
-            self.removed += 1
             return MASK
         return self.text(value)
 
+    def count(self, text: str) -> int:
+        """How many values were removed from a text."""
+        return text.count(MASK)
+
     def _replace(self, pattern: "re.Pattern[str]", text: str, group: int) -> str:
-        found, count = pattern.subn(lambda match: (match.group(group) if group else "") + MASK, text)
-        self.removed += count
-        return found
+        return pattern.sub(lambda match: (match.group(group) if group else "") + MASK, text)
 
     def _assigned(self, match: "re.Match[str]") -> str:
         if not self._secret(match["name"], match["value"]):
             return match[0]
-        self.removed += 1
         return match["head"] + MASK + match["tail"]
 
     def _secret(self, name: str, value: str) -> bool:
@@ -121,11 +123,9 @@ class Redaction:
         for number, line in enumerate(lines):
             if _END.search(line):
                 lines[max(0, number - KEY_LINES) : number + 1] = [MASK] * min(number + 1, KEY_LINES + 1)
-                self.removed += 1
             elif _BEGIN.search(line):
                 count = len(lines[number : number + KEY_LINES])
                 lines[number : number + KEY_LINES] = [MASK] * count
-                self.removed += 1
         return "\n".join(lines)
 
 

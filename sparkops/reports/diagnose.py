@@ -64,7 +64,7 @@ def _index(found: Diagnosis, parts: Sequence[Part]) -> dict[str, Any]:
         "missing": missing,
         "unreachable": {node: clean.json(why.as_json()) for node, why in found.silent.items()},
         "unread_secrets": [clean.text(each) for each in found.unread],
-        "removed": clean.removed,
+        "removed": sum(clean.count(each.text) for each in there),
     }
 
 

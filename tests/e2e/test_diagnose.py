@@ -105,7 +105,14 @@ def test_what_could_not_be_had_is_told(shell: Shell, node: Node) -> None:
         "cluster": "attic",
         "connection": {"user": "root"},
         "nodes": {node.name: {}, "gone": {"host": "127.0.0.1", "connection": {"port": 1}}},
-        "services": {"qwen": {"nodes": [node.name], "environment": {"A_TOKEN": "SECRET"}}},
+        "services": {
+            "qwen": {
+                "nodes": [node.name],
+                "image": {"pull": "example.org/engine:1"},
+                "model": "/srv/tiny",
+                "environment": {"A_TOKEN": "SECRET"},
+            }
+        },
     }
     shell.write("inventory.yml", json.dumps(inventory, indent=1).replace('"SECRET"', "!env NOWHERE"))
     node.exec("systemctl", "stop", "docker.socket", "docker.service")

@@ -124,3 +124,10 @@ def test_values_of_json_go_by_their_keys_and_texts_by_what_they_say() -> None:
 def test_a_value_too_short_to_be_looked_for_is_left_where_nothing_names_it() -> None:
     assert clean("port 80", "80") == "port 80"
     assert clean("PIN_SECRET=80", "80") == f"PIN_SECRET={MASK}"
+
+
+def test_an_option_of_an_argument_list_and_an_entry_with_name_and_value_are_seen_as_pairs() -> None:
+    found = Redaction(()).json({"Args": ["serve", "--api-key", "q1w2e3r4", "--port", "8000"]})
+    assert found == {"Args": ["serve", "--api-key", MASK, "--port", "8000"]}
+    assert Redaction(()).json([{"name": "A_TOKEN", "value": "q1w2e3"}]) == [{"name": "A_TOKEN", "value": MASK}]
+    assert Redaction(()).json({"name": "x", "value": "q1w2e3"}) == {"name": "x", "value": "q1w2e3"}
