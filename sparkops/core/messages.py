@@ -148,10 +148,10 @@ class DiagnoseRequest(TypedDict):
 
 
 class DiagnosePart(TypedDict):
-    """One file of a bug report: its name, its text, or `why` there is none; `cut`: only its end is there."""
+    """One file of a bug report: its name, its text (UTF-8), or `why` there is none; `cut`: only its end is there."""
 
     name: str
-    text: str
+    text: bytes
     why: Reason | None
     cut: bool
 

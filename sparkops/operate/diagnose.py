@@ -196,7 +196,8 @@ def _told(node: str, part: Mapping[str, Any]) -> Part:
     """A node's part, whose name becomes a path in the archive: it is not trusted."""
     words = [re.sub(r"[^\w.@-]", "_", word) for word in str(part.get("name")).split("/")]
     name = "/".join(word for word in words if word.strip("."))
-    text = str(part.get("text") or "")[-2 * FILE :]
+    told = part.get("text")
+    text = told[-2 * FILE :].decode(errors="replace") if isinstance(told, bytes) else ""
     why = Message.from_json(part["why"]) if part.get("why") else None
     return Part(file=f"nodes/{node}/{name}", text=text, why=why, cut=bool(part.get("cut")))
 

@@ -26,6 +26,8 @@ from sparkops.worker.system import jobs, processes
 
 PART = 512 << 10
 """Bytes of a part; what is longer is cut at the beginning, for the end tells more."""
+TOTAL = 32 << 20
+"""Bytes of all parts, which travel in one frame."""
 READ = 4 << 20
 """Bytes that are read of a source at most, before the redaction."""
 SECONDS = 20.0
@@ -69,8 +71,11 @@ Look = Callable[[], Any]
 def collect(call: Call, args: DiagnoseRequest) -> list[DiagnosePart]:
     """All parts, in the order of their names. What could not be had is a part with the reason in `why`."""
     services = [*args["services"], *_claimed(args)]
-    redaction = Redaction(_secrets())
-    looks = dict(_looks(args["state_dir"], services))
+    return gather(call, dict(_looks(args["state_dir"], services)), Redaction(_secrets()))
+
+
+def gather(call: Call, looks: dict[str, Look], redaction: Redaction) -> list[DiagnosePart]:
+    """The parts of these looks, THREADS of them at a time; each redacted, and all within the limits."""
     waiting: SimpleQueue[tuple[str, Look]] = SimpleQueue()
     finished: SimpleQueue[DiagnosePart] = SimpleQueue()
     for each in looks.items():
@@ -85,36 +90,36 @@ def collect(call: Call, args: DiagnoseRequest) -> list[DiagnosePart]:
     for _ in range(THREADS):
         threading.Thread(target=work, daemon=True).start()  # a program that can't be ended holds no exit up
     late = reason("diagnose-late", seconds=WHOLE)
-    done: dict[str, DiagnosePart] = {name: {"name": name, "text": "", "why": late, "cut": False} for name in looks}
+    done: dict[str, DiagnosePart] = {name: {"name": name, "text": b"", "why": late, "cut": False} for name in looks}
     deadline = time.monotonic() + WHOLE
     with contextlib.suppress(Empty):
         for number in range(len(looks)):
             part = finished.get(timeout=max(0.0, deadline - time.monotonic()))
             done[part["name"]] = part
             call.progress("collecting", done=number + 1, total=len(looks), unit="parts")
-    return [done[name] for name in sorted(done)]
+    size = PART if sum(len(each["text"]) for each in done.values()) <= TOTAL else TOTAL // len(done)
+    return [_cut(done[name], size) for name in sorted(done)]
 
 
 def _part(name: str, look: Look, redaction: Redaction) -> DiagnosePart:
     try:
         found = look()
     except Exception as error:  # noqa: BLE001 - a defect in one part must not cost the others
-        return {"name": name, "text": "", "why": redaction.json(reason_of(error)), "cut": False}
+        return {"name": name, "text": b"", "why": redaction.json(reason_of(error)), "cut": False}
     if found is None:
-        return {"name": name, "text": "", "why": reason("diagnose-absent"), "cut": False}
+        return {"name": name, "text": b"", "why": reason("diagnose-absent"), "cut": False}
     if isinstance(found, str):
         text = redaction.text(found)
     else:
         text = json.dumps(redaction.json(found), indent=1, sort_keys=True, default=str)
-    return {"name": name, "text": tail(text, PART), "why": None, "cut": len(text.encode()) > PART}
+    return _cut({"name": name, "text": text.encode("utf-8", "replace"), "why": None, "cut": False}, PART)
 
 
-def tail(text: str, size: int) -> str:
-    """The last lines that fit into so many bytes; the first one is whole, for what is cut could be half of a secret."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= size:
-        return text
-    return data[-size:].partition(b"\n")[2].decode(errors="replace")
+def _cut(part: DiagnosePart, size: int) -> DiagnosePart:
+    """The last whole lines that fit into so many bytes."""
+    if len(part["text"]) <= size:
+        return part
+    return {**part, "text": part["text"][-size:].partition(b"\n")[2], "cut": True}
 
 
 def _secrets() -> Iterator[str]:
@@ -244,7 +249,7 @@ def _container_log(container: str) -> str | None:
         return None
     if status != 200:
         raise Unknown.of("docker-error-status", status=status, text=docker.message(body))
-    return tail((docker.unframed(body) or body).decode(errors="replace"), READ)
+    return (docker.unframed(body) or body).decode(errors="replace")
 
 
 def _job_logs() -> Iterator[tuple[str, str]]:
