@@ -115,7 +115,7 @@ def stays_claimed(orphan: Orphan) -> bool:
         data = kind(orphan.kind).prune == "collect"
     except KeyError:
         return True
-    return bool(orphan.kept) and (data or orphans.unasked(orphan))
+    return bool(orphan.kept) and (data or (orphan.kind in OPTIONS and orphans.unasked(orphan)))
 
 
 def bare(steps: Iterable[Step], results: Iterable[Result]) -> frozenset[str]:

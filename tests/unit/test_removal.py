@@ -120,10 +120,11 @@ def test_what_an_option_can_ask_for_later_stays_claimed_and_the_rest_is_let_go()
         "package name": WITHOUT_FILE,
         "image x": WITHOUT_FILE,
         "package other": {"now": "", "action": "update"},
+        "command ran": WITHOUT_FILE,
         "file /edited": {**CREATED, "now": "edited"},
     }
     found = orphaned(NODE, strays)
     assert {each.name for each in found if stays_claimed(each)} == {"name", "x"}
     seen = Observations(found={}, claims={"n": {"strays": strays, "foreign": {}, "claims": {}}})
     noted = orphans.notes((), seen, Plan(orphans=found), prune=True, claimed=stays_claimed)
-    assert set(noted["n"]["drop"]) == {"package other", "file /edited"}
+    assert set(noted["n"]["drop"]) == {"package other", "file /edited", "command ran"}
