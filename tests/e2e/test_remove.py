@@ -85,7 +85,10 @@ def test_a_bare_node_is_bare_again(lab: Lab, shell: Shell, node: Node, hub: Hub,
         unit("ours"),
     )
     content = json.loads((shell.folder / "roles/things/role.yml").read_text())
-    content["variables"] = {"type": "object", "properties": {"key": {"type": "string", "description": "a secret"}}}
+    content["variables"] = {
+        "type": "object",
+        "properties": {"key": {"type": "string", "description": "a key", "secret": True}},
+    }
     shell.write("roles/things/role.yml", json.dumps(content))
     inventory = json.loads((shell.folder / "inventory.yml").read_text())
     inventory["nodes"][node.name] = {"roles": ["things"]}
