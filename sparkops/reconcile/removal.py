@@ -66,10 +66,18 @@ class Removal:
 
     def gone(self, found: Sequence[Orphan]) -> tuple[Resource, ...]:
         """What goes, as resources that are to be absent; sparkops' own folder last, on nodes that are taken whole."""
-        going = orphans.removed(found, (), prune=True, absent=self._absent)
+        leaving: dict[str, list[str]] = {}
+        for each in found:
+            if not each.kept and each.occupied.path:
+                leaving.setdefault(each.node, []).append(each.occupied.path)
+
+        def absent(orphan: Orphan, after: tuple[str, ...]) -> Resource:
+            return self._absent(orphan, after, tuple(leaving.get(orphan.node, ())))
+
+        going = orphans.removed(found, (), prune=True, absent=absent)
         return (*going, *(self._own_state(node, going) for node in sorted(self.nodes)))
 
-    def _absent(self, orphan: Orphan, after: tuple[str, ...]) -> Resource:
+    def _absent(self, orphan: Orphan, after: tuple[str, ...], leaving: tuple[str, ...]) -> Resource:
         if kind(orphan.kind).prune != "collect":
             return orphans.pruned(orphan, after)
         return Reclaimed(
@@ -82,6 +90,7 @@ class Removal:
             state_dir=self.state_dirs[orphan.node],
             cluster=self.cluster,
             needed=self.needed.get(orphan.node, {}),
+            leaving=leaving,
         )
 
     def _own_state(self, node: str, going: Sequence[Resource]) -> OwnState:

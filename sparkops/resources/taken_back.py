@@ -35,7 +35,8 @@ class TakenBack(Resource):
 class Reclaimed(TakenBack):
     """A checkpoint or an image that goes where nothing else needs it.
 
-    `what` is the kind that it was declared as; `needed` are folders, images and builds that stay declared.
+    `what` is the kind that it was declared as; `needed` are folders, images and builds that stay declared; `leaving`
+    the paths of what goes before it.
     """
 
     kind: ClassVar[str] = "gc"
@@ -43,6 +44,7 @@ class Reclaimed(TakenBack):
 
     what: str
     needed: Mapping[str, Any] = field(default_factory=dict)
+    leaving: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -51,7 +53,16 @@ class Reclaimed(TakenBack):
     def ask(self) -> dict[str, Any]:
         kind = "image" if self.what == "image" else "checkpoint"
         about = {"state_dir": self.state_dir, "cluster": self.cluster, "kinds": [kind], "foreign": False}
-        return {**about, "folders": [], "images": [], "builds": [], **self.needed, "kind": kind, "name": self.name}
+        return {
+            **about,
+            "folders": [],
+            "images": [],
+            "builds": [],
+            **self.needed,
+            "kind": kind,
+            "name": self.name,
+            "leaving": list(self.leaving),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -263,11 +263,11 @@ def _act(state_dir: str, kind: str, name: str) -> None:
 def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
     """One of the items: its bytes, and why it `stays` (a Reason or None); None where it is gone.
 
-    `ask`: the arguments of `look`, with the item's `kind` and `name`.
-    Who uses it now is left out: that may be going too, and `converge` looks at it.
+    `ask`: the arguments of `look`, with the item's `kind` and `name`; and `leaving`: the paths of units and specs that
+    go before it. What only those use is not used, nor is it by a program, which may be theirs: `converge` asks again.
     """
     found = uses.look(ask["state_dir"], ask["cluster"])
-    item = _one(ask, uses.Uses([], {}, {}, found.others, found.working))
+    item = _one(ask, found.without(set(ask["leaving"])))
     return {"bytes": item["bytes"], "stays": item["kept"]} if item else None
 
 
