@@ -48,6 +48,7 @@ Examples:
 )
 @click.argument("names", nargs=-1, required=True, metavar="NODE|SERVICE…")
 @options.inventory_option
+@options.extra
 @_asking
 @click.option("--check", is_flag=True, help="Only show what would go and what would stay")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask")
