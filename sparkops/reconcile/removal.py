@@ -16,7 +16,7 @@ from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
 from sparkops.reconcile.orphans import Asked
-from sparkops.resources import kind, removable
+from sparkops.resources import kind, names, removable
 from sparkops.resources.resource import Resource
 from sparkops.resources.taken_back import OwnState, Reclaimed
 
@@ -53,8 +53,7 @@ class Removal:
     @property
     def modules(self) -> frozenset[str]:
         """The worker's modules that it needs."""
-        asked = {each for each in self.kinds if kind(each).prune == "keep"}
-        return removable() | asked | {Reclaimed.kind, OwnState.kind}
+        return removable() | self.kinds | {Reclaimed.kind, OwnState.kind}
 
     @property
     def asked(self) -> Asked:
@@ -89,6 +88,7 @@ class Removal:
             what=orphan.kind,
             state_dir=self.state_dirs[orphan.node],
             cluster=self.cluster,
+            kinds=tuple(sorted(self.kinds & _collected())),
             needed=self.needed.get(orphan.node, {}),
             leaving=leaving,
         )
@@ -116,6 +116,11 @@ class Removal:
             if isinstance(each, OwnState) and held and found.get(each.id) is not None:
                 stay[each.id] = Message.of("own-state-records", thing=held[0].partition(" @")[0])
         return stay
+
+
+def _collected() -> frozenset[str]:
+    """The kinds whose things hold data and go by the rules of gc."""
+    return frozenset(name for name in names() if kind(name).prune == "collect")
 
 
 def stays_claimed(orphan: Orphan) -> bool:

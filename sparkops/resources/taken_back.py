@@ -35,14 +35,15 @@ class TakenBack(Resource):
 class Reclaimed(TakenBack):
     """A checkpoint or an image that goes where nothing else needs it.
 
-    `what` is the kind that it was declared as; `needed` are folders, images and builds that stay declared; `leaving`
-    the paths of what goes before it.
+    `what` is the kind that it was declared as; `kinds` those that hold such data; `needed` is what stays declared (the
+    words of `Resource.uses`); `leaving` the paths of what goes before it.
     """
 
     kind: ClassVar[str] = "gc"
     volatile: ClassVar[frozenset[str]] = frozenset({"bytes"})
 
     what: str
+    kinds: tuple[str, ...]
     needed: Mapping[str, Any] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
 
@@ -51,18 +52,9 @@ class Reclaimed(TakenBack):
         return f"{self.what} {self.name} @{self.node}"
 
     def ask(self) -> dict[str, Any]:
-        kind = "image" if self.what == "image" else "checkpoint"
-        about = {"state_dir": self.state_dir, "cluster": self.cluster, "kinds": [kind], "foreign": False}
-        return {
-            **about,
-            "folders": [],
-            "images": [],
-            "builds": [],
-            **self.needed,
-            "kind": kind,
-            "name": self.name,
-            "leaving": list(self.leaving),
-        }
+        about = {"state_dir": self.state_dir, "cluster": self.cluster, "kinds": list(self.kinds), "foreign": False}
+        thing = {"what": self.what, "name": self.name, "leaving": list(self.leaving)}
+        return {**about, **thing, "declared": dict(self.needed)}
 
 
 @dataclass(frozen=True, kw_only=True)
