@@ -66,6 +66,14 @@ def test_another_cluster_a_checkpoint_or_a_persons_file_keeps_it(folder: Path) -
     for each in checkpoint.parent.iterdir():
         each.rmdir()
 
+    (folder / "adopted").mkdir()
+    assert stays(folder) is None
+    (folder / "adopted" / "vllm.service").write_text("somebody's")
+    assert stays(folder) == "own-state-adopted"
+    with fails("own-state-needed", Refused):
+        remove(folder)
+    (folder / "adopted" / "vllm.service").unlink()
+
     (folder / "notes.txt").write_text("mine")
     assert stays(folder) == "own-state-foreign"
     with fails("own-state-needed", Refused):

@@ -16,7 +16,20 @@ from sparkops.worker.system import jobs
 
 RUN = "/run/sparkops"
 MODELS = "models"
-OURS = ("claims", "originals", "verified", "compiled", MODELS, "key", "lock", "history.jsonl", "history.jsonl.lock")
+ADOPTED = "adopted"
+"""What `sparkops adopt` moved aside: a person's."""
+OURS = (
+    "claims",
+    "originals",
+    "verified",
+    "compiled",
+    ADOPTED,
+    MODELS,
+    "key",
+    "lock",
+    "history.jsonl",
+    "history.jsonl.lock",
+)
 """All names in the state folder that are sparkops' own."""
 RUN_OURS = ("jobs", "units", "apt-updated")
 
@@ -41,6 +54,8 @@ def _others(folder: str, cluster: str) -> Reason | None:
 def _held(folder: str, going: list[str]) -> Reason | None:
     if strange := sorted(set(_names(folder)) - set(OURS)):
         return reason("own-state-foreign", files=strange)
+    if aside := _names(os.path.join(folder, ADOPTED)):
+        return reason("own-state-adopted", files=sorted(aside))
     if working := [str(job["key"]) for job in jobs.running()]:
         return reason("own-state-job", key=working[0])
     kept = sorted(path for path in _checkpoints(folder) if not any(_of(path, each) for each in going))
