@@ -130,6 +130,32 @@ class ClaimsAnswer(TypedDict):
     claims: Mapping[str, Mapping[str, Any]]
 
 
+class DiagnoseService(TypedDict):
+    """A service as its node has it: the names of its unit and container."""
+
+    name: str
+    unit: str
+    container: str
+
+
+class DiagnoseRequest(TypedDict):
+    """Which services a bug report is about; with `claimed` also those that only the node's claims name."""
+
+    state_dir: str
+    cluster: str
+    services: Sequence[DiagnoseService]
+    claimed: bool
+
+
+class DiagnosePart(TypedDict):
+    """One file of a bug report: its name, its text (UTF-8), or `why` there is none; `cut`: only its end is there."""
+
+    name: str
+    text: bytes
+    why: Reason | None
+    cut: bool
+
+
 class _Coded(Exception):
     """An exception with an id of `knowledge/errors/` and plain arguments, `values`."""
 

@@ -76,7 +76,8 @@ class Occupied:
 class Orphan:
     """What this cluster put on a node and no longer declares. `kept` says why `--prune` would leave it, or is empty.
 
-    `remedy` is how it goes by hand; `retired`: its service or node is declared retired, so that it goes unasked.
+    `remedy` is how it goes by hand; `retired`: its service or node is declared retired, so that it goes unasked;
+    `restores`: what stood there before sparkops is put back in its place.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Orphan:
     kept: str = ""
     remedy: str = ""
     retired: bool = False
+    restores: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from sparkops.core.plan import Plan
 from sparkops.core.states import State
 from sparkops.core.wording import Message
 
-Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt"]
+Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt", "remove"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
 
 
@@ -50,7 +50,7 @@ class Report:
         """0 as declared, 2 something differs or was declined, 3 unknown, 4 failed, 130 interrupted."""
         if self.interrupted:
             return 130
-        if self.command in ("plan", "drift"):
+        if self.command in ("plan", "drift") or (self.command == "remove" and not self.results):
             return self.plan.exit_status
         if self.declined:
             return 2

@@ -55,19 +55,21 @@ def observe(
     listener: events.Listener = events.silent,
     nodes: Iterable[str] = (),
     claims: Mapping[str, bool] | None = None,
+    staying: Sequence[Resource] = (),
 ) -> Observations:
     """What every node answers; silent nodes stand in `unreachable`.
 
     `nodes` are asked even where no resource is declared. With `claims` the records of claims are looked at too: that
-    mapping and what is declared goes to the worker's `claimed`.
+    mapping and what is declared goes to the worker's `claimed`; so does what is `staying`, which is not looked at.
     """
     unprepared = unprepared or {}
     by_node: dict[str, list[Resource]] = {node: [] for node in nodes}
     declared: dict[str, list[str]] = {node: [] for node in by_node}
-    for resource in resources:
-        asked = by_node.setdefault(resource.node, [])
+    for resource in (*resources, *staying):
         if resource.claimed:
             declared.setdefault(resource.node, []).append(f"{resource.kind} {resource.name}")
+    for resource in resources:
+        asked = by_node.setdefault(resource.node, [])
         if resource.id not in unprepared:
             asked.append(resource)
     found: dict[str, Observed] = dict(unprepared)

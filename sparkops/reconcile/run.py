@@ -23,6 +23,7 @@ from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
 from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
+from sparkops.reconcile.removal import bare
 from sparkops.reconcile.targets import targets
 from sparkops.resources import removable
 from sparkops.resources.resource import Resource
@@ -83,6 +84,8 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         upstreams=planned.upstreams,
     )
     steps = by_node(planned.plan.steps, results)
+    for node in bare(planned.plan.steps, results):
+        del steps[node]
     record(fleet, options.inventory, options.title, steps, reason=options.reason, listener=options.listener)
     fleet.unlock()
     return {"results": results, "interrupted": any(result.outcome == "interrupted" for result in results)}
@@ -108,6 +111,7 @@ def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
         states = [each.state for each in options.inventory.nodes.values()]
         states += [each.state for each in options.inventory.services.values()]
         kinds |= {CLAIMS, *(removable() if options.prune or "retired" in states else ())}
+        kinds |= options.removal.modules if options.removal is not None else frozenset()
     if options.agree is not None:
         kinds.add(KIND)
     if needs_facts(resources):

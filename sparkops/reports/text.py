@@ -78,14 +78,13 @@ class Printer:
             self.line("")
         told = {_kind_of(each) for violations in shared.values() for each in violations}
         for node in plan.nodes:
-            self._node(
-                plan, node, [each for each in plan.violations if each.node == node and _kind_of(each) not in told]
-            )
+            judged = [each for each in plan.violations if each.node == node and _kind_of(each) not in told]
+            self._node(plan, node, judged, removal=report.command == "remove")
         for notice in dict.fromkeys(each.text for each in plan.notices):
             self.line(("i ", "blue"), notice)
         self._sum(report)
 
-    def _node(self, plan: Plan, node: str, judged: Sequence[Violation]) -> None:
+    def _node(self, plan: Plan, node: str, judged: Sequence[Violation], *, removal: bool) -> None:
         steps = [step for step in plan.steps if step.node == node]
         unknown = {identity: why for identity, why in plan.unknown.items() if identity.endswith(f"@{node}")}
         silent = plan.unreachable.get(node)
@@ -104,21 +103,24 @@ class Printer:
                 self._step(step, indent=2)
         self._blocked(plan, steps)
         for orphan in orphans:
-            self._orphan(orphan, indent=2)
+            self._orphan(orphan, indent=2, removal=removal)
         if not (steps or judged or unknown or silent or orphans):
-            self.line(("✓ ", "green"), "as declared", indent=2)
+            self.line(("✓ ", "green"), "nothing to remove" if removal else "as declared", indent=2)
         self.line("")
 
-    def _orphan(self, orphan: Orphan, *, indent: int, where: str = "") -> None:
+    def _orphan(self, orphan: Orphan, *, indent: int, removal: bool, where: str = "") -> None:
         """What is no longer declared: what becomes of it, and who brought it."""
         whose = f" of {orphan.service}" if orphan.service else ""
         name = f"{orphan.kind} {orphan.name}{where}"
-        if not orphan.kept:
+        if removal:
+            self.line(("i ", "blue"), name, (f"  stays: {orphan.kept}", "dim"), indent=indent)
+        elif not orphan.kept:
             self.line(
                 ("○ ", "yellow"), name, (f"  no longer declared{whose}; apply --prune removes it", "dim"), indent=indent
             )
-            return
-        self.line(("i ", "blue"), name, (f"  no longer declared{whose}, and left: {orphan.kept}", "dim"), indent=indent)
+        else:
+            words = f"  no longer declared{whose}, and left: {orphan.kept}"
+            self.line(("i ", "blue"), name, (words, "dim"), indent=indent)
         if orphan.remedy:
             self.line(f"→ {orphan.remedy}", indent=indent + 4)
 
@@ -222,11 +224,12 @@ class Printer:
         words += [f"{stray} no longer declared"] if stray else []
         words += [f"{len(plan.unknown)} unknown"] if plan.unknown else []
         words += [f"{count(len(plan.unreachable), 'node')} unreachable"] if plan.unreachable else []
-        state = (", ".join(words), "") if words else ("" if bad else "as declared", "green")
+        good = "nothing to remove" if report.command == "remove" else "as declared"
+        state = (", ".join(words), "") if words else ("" if bad else good, "green")
         services = sorted({step.service or step.id for step in plan.disruptive})
         self.line(
             (report.cluster, "bold"),
-            f": {count(len(plan.nodes), 'node')}, {count(plan.total, 'resource')}: ",
+            f": {count(len(plan.nodes), 'node')}, {count(plan.total or len(plan.steps), 'resource')}: ",
             (count(bad, "violation") if bad else "", "red"),
             ", " if bad and words else "",
             state,
@@ -254,7 +257,7 @@ class Printer:
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
         if not report.declined:
             for orphan in report.plan.orphans:
-                self._orphan(orphan, indent=0, where=f" @{orphan.node}")
+                self._orphan(orphan, indent=0, where=f" @{orphan.node}", removal=report.command == "remove")
         if report.interrupted:
             self.line(("interrupted", "yellow"), "; the same command resumes")
         if report.exit_status == 0:

@@ -38,6 +38,7 @@ class Package(Resource):
 
     kind: ClassVar[str] = "package"
     removal_hint: ClassVar[str] = "`apt-get remove {name}` on the node removes it"
+    release_hint: ClassVar[str] = "`apt-mark unhold '{name}'` on the node releases it, where sparkops holds it"
     exclusive: ClassVar[str] = "apt"
 
     version: str | None = None
@@ -59,6 +60,11 @@ class Package(Resource):
             object.__setattr__(self, "hold", True)
         if self.pattern and (self.version is not None or self.state == "absent" or self.hold is None):
             raise InventoryError.of("package-pattern-only-held", where=self.where, name=self.name)
+
+    @classmethod
+    def absent(cls, **about: Any) -> Resource:
+        """Also where it is held."""
+        return cls(**about, state="absent", hold=True, pruned=True)
 
     @property
     def interrupting(self) -> frozenset[str]:

@@ -60,6 +60,8 @@ class Resource:
     left for `sparkops gc`, since it holds data that somebody has to decide about."""
     removal_hint: ClassVar[str] = ""
     """How a person removes what is left; `{name}` stands for its name."""
+    release_hint: ClassVar[str] = ""
+    """How a person takes back what sparkops did to a thing that was there before."""
     file_type: ClassVar[str] = ""
     """file, link or directory: what stands at the path that it occupies, where that tells whether it is still ours."""
 
@@ -97,6 +99,16 @@ class Resource:
         """What a thing of this name has for itself, by what is (or was) claimed of it."""
         return Occupied()
 
+    @classmethod
+    def absent(cls, **about: Any) -> Resource:
+        """The thing as one that nothing declares any longer and that goes; `about` is what every resource has."""
+        return cls(**about, state="absent", pruned=True)  # type: ignore[call-arg]  # each kind that goes has it
+
+    @classmethod
+    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+        """Whether the thing came with sparkops, by its claim, or what stood there before is kept to be put back."""
+        return claim.get("action", "create") == "create" or "sparkops" in name or bool(claim.get("original"))
+
     @property
     def occupies(self) -> Occupied:
         """What this one has for itself."""
@@ -115,6 +127,10 @@ class Resource:
     def uses(self) -> Mapping[str, Collection[str]]:
         """What it needs on its node of what `gc` removes: `folders`, `images` (names) and `builds` (labels)."""
         return {}
+
+    def stays(self, found: Observed) -> Message | None:
+        """Why what is declared absent is left as it is `found`."""
+        return None
 
     def in_place(self, found: Observed) -> bool:
         """Whether it is there although something that is no longer declared occupies the same."""

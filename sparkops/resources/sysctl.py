@@ -47,6 +47,11 @@ class Sysctl(Resource):
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip() or "\n" in str(value):
             raise InventoryError.of("sysctl-value-invalid", where=self.where, name=self.name, value=value)
 
+    @classmethod
+    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+        """The file for this key is sparkops' own, whatever the value was before."""
+        return True
+
     @property
     def file(self) -> str:
         """The name of our file for this key in /etc/sysctl.d."""

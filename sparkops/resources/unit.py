@@ -113,6 +113,11 @@ class Unit(Resource):
         return Occupied(path=UNITS + name, unit=name, port=port if isinstance(port, int) else None)
 
     @classmethod
+    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+        """A unit of our text is ours, also where an earlier one stood in its place."""
+        return True
+
+    @classmethod
     def retires(cls, parameters: Collection[str]) -> bool:
         """Only where its text is ours; never ssh.service."""
         return "content" in parameters or "template" in parameters

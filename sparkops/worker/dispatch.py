@@ -111,7 +111,8 @@ def look(name: str, identity: str, ask: Mapping[str, Any]) -> Observation:
 def converge(call: Call, args: ConvergeRequest) -> ConvergeAnswer:
     """Act on one resource: observe it, do nothing if it is not as `before` says, claim, act, observe it again.
 
-    Answers the last observation; with the keys that have `changed` since `before` where nothing was done.
+    Answers the last observation; with the keys that have `changed` since `before` where nothing was done. Where what
+    stood there before sparkops was put back, there is nothing left of the thing.
     """
     from sparkops.worker.record import claims  # see processes.py for what it costs
 
@@ -124,7 +125,10 @@ def converge(call: Call, args: ConvergeRequest) -> ConvergeAnswer:
     changed = differing(args["before"], found, args.get("volatile", ()))
     if changed:
         return {"found": found, "changed": changed}
-    with claims.acting(args.get("claim"), identity, args["action"]):
+    with claims.acting(args.get("claim"), identity, args["action"]) as put_back:
+        if put_back is not None:
+            put_back()
+            return {"found": None}
         module.converge(call, ask, found, args["want"], args.get("act") or {})
     after = look(name, identity, ask)
     return {UNKNOWN: after[UNKNOWN]} if UNKNOWN in after else {"found": after["found"]}

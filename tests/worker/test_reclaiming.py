@@ -151,3 +151,19 @@ def test_the_node_is_looked_at_for_units_and_drop_ins(tmp_path: Path) -> None:
     (units / "b.service").write_text("unit")
     (units / "c.service").symlink_to("/dev/null")
     assert set(dict(uses.texts(str(tmp_path))).values()) == {"drop-in", "unit", ""}
+
+
+def test_what_only_goes_with_it_does_not_use_it() -> None:
+    spec = json.dumps({"container": "sparkops-qwen", "image": "x:1", "mounts": [{"source": "/srv/m"}]})
+    texts = {"/etc/sparkops/services/qwen.json": spec, "/etc/systemd/system/other.service": "ExecStart=vllm /srv/o"}
+    own = {"Names": ["/sparkops-qwen"], "State": "running", "Mounts": [{"Source": "/srv/m"}], "Image": "x:1"}
+    found = unused(texts=texts, containers=[own], programs={7: ["vllm", "/srv/m"]})
+    assert found.folder("/srv/m")
+    left = found.without({"/etc/sparkops/services/qwen.json"})
+    assert left.folder("/srv/m") is None
+    assert left.image(["x:1"], "") is None
+    assert left.folder("/srv/o"), "another unit uses it still"
+    somebodys = {**own, "Names": ["/somebodys"]}
+    assert unused(texts=texts, containers=[own, somebodys]).without({*texts}).folder("/srv/m")
+    blind = unused(blind={"id": "docker-not-running", "args": {}}).without(set())
+    assert blind.folder("/srv/m") == blind.unknown

@@ -13,6 +13,7 @@ from typing import Any
 
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import processes, safe_path
+from sparkops.worker.system.root import UNITS
 
 SHOWN = 64 << 10
 """Bytes of present text that travel back for a diff."""
@@ -105,6 +106,8 @@ def _remove(place: safe_path.Place) -> None:
         raise Refused.of("file-is-directory", path=place.path)
     os.unlink(place.name, dir_fd=place.folder)
     os.fsync(place.folder)
+    if place.path.startswith(UNITS + "/") and os.path.isdir("/run/systemd/system"):
+        processes.run(["systemctl", "daemon-reload"])  # a drop-in that is gone is in effect until then
 
 
 def _replace(

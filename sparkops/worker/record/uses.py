@@ -4,6 +4,7 @@ Looking only. What can't be looked at is never taken for unused: in doubt it say
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -45,7 +46,18 @@ class Uses:
         self.programs = programs
         self.others = others
         self.working = working
+        self.blind = blind
         self.unknown = reason("gc-use-unknown", reason=blind) if blind else None
+
+    def without(self, leaving: set[str]) -> "Uses":
+        """What is left when the units and specs at these paths are gone, with the containers that the specs name.
+
+        Programs are left out: whose they are is not known here.
+        """
+        gone = {_spec_container(text) for path, text in self.texts.items() if path in leaving}
+        containers = [each for each in self.containers if not gone & {*map(_bare, each.get("Names") or [])}]
+        texts = {path: text for path, text in self.texts.items() if path not in leaving}
+        return Uses(containers, texts, {}, self.others, self.working, self.blind)
 
     def job(self, key: str) -> Reason | None:
         """A job that works on it (`checkpoint /models/x`)."""
@@ -79,6 +91,17 @@ class Uses:
             if any(re.search(rf"(?<![\w.:/@-]){re.escape(name)}(?![\w.:/@-])", text) for name in names):
                 return reason("gc-named-in", path=place)
         return self.unknown
+
+
+def _bare(name: object) -> str:
+    return str(name).lstrip("/")
+
+
+def _spec_container(text: str) -> str:
+    """The container that a service's spec names; "" for a unit."""
+    with contextlib.suppress(ValueError, AttributeError):
+        return str(json.loads(text).get("container") or "")
+    return ""
 
 
 def overlaps(one: str, other: str) -> bool:

@@ -6,6 +6,8 @@ asked for and is still unused. It must not know kinds: a kind with data that is 
 """
 
 import contextlib
+import os
+from dataclasses import replace
 from typing import Any
 
 from sparkops.core.messages import Claim, Reason, reason, reason_of
@@ -20,9 +22,16 @@ def look(call: Call, args: dict[str, Any]) -> list[Item]:
     `args`: state_dir, cluster, `kinds`, `declared` (what the inventory needs, by the words of `Resource.uses`), and
     `foreign` to list what sparkops did not bring.
     """
+    return _found(args, _at(args))
+
+
+def _at(args: dict[str, Any]) -> Look:
     mine = claim_records.records(args["state_dir"]).get(args["cluster"], {})
     found = uses.look(args["state_dir"], args["cluster"])
-    at = Look(args["state_dir"], found, mine, args["declared"], bool(args["foreign"]))
+    return Look(args["state_dir"], found, mine, args["declared"], bool(args["foreign"]))
+
+
+def _found(args: dict[str, Any], at: Look) -> list[Item]:
     modules = [kind(name) for name in args["kinds"]]
     return [each for module in modules if hasattr(module, "reclaimable") for each in module.reclaimable(at)]
 
@@ -63,6 +72,38 @@ def _remove(args: dict[str, Any], item: Item) -> Reason | None:
     except (Refused, OSError) as error:
         return reason_of(error)
     return None
+
+
+def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Of each thing the bytes that become free, and why it `stays` (a Reason or None); None where it is gone.
+
+    An `ask` is what `look` takes, with `what` and `name` of the claim, and `leaving`: the paths of units and specs that
+    go before it. What only those use is not used, nor is it by a program, which may be theirs: `converge` asks again.
+    """
+    found: dict[str, Any] = {}
+    for identity, ask in asks.items():
+        at = _at(ask)
+        item = _claimed(ask, _found(ask, replace(at, found=at.found.without(set(ask["leaving"])))))
+        found[identity] = {"bytes": item["bytes"], "stays": item["kept"]} if item else None
+    return found
+
+
+def _claimed(ask: dict[str, Any], items: list[Item]) -> Item | None:
+    return next((each for each in items if each["name"] == ask["name"] and ask["what"] in each["claims"]), None)
+
+
+def converge(
+    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+) -> None:
+    """Remove that thing, and what was left beside it. Raises Refused where somebody uses it."""
+    items = look(call, ask)
+    item = _claimed(ask, items)
+    parent, last = os.path.split(ask["name"])
+    beside = os.path.join(parent, f".{last}.sparkops-")
+    going = [each for each in items if each["name"].startswith(beside) and not each["kept"]]
+    for each in [*going, *([item] if item else [])]:
+        if why := each["kept"] or _remove(ask, each):
+            raise Refused.of("removal-refused", name=f"{each['kind']} {each['name']}", reason=why)
 
 
 CALLS = {"look": look, "remove": remove}
