@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     ssh.set_defaults(act=_ssh)
     build = commands.add_parser("build", help="make what a first `up` would make: the nodes' image, the engine images")
     build.add_argument("--torch", action="store_true", help="the engine with torch and transformers, too")
+    build.add_argument("--vllm", action="store_true", help="the real vLLM for CPUs, too")
     build.set_defaults(act=_build)
     return parser
 
@@ -89,6 +90,9 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.torch:
         image = lab.transformers_image()
         print(f"transformers image  {image.reference} {image.digest}")
+    if arguments.vllm:
+        image = lab.real_engine_image()
+        print(f"real engine image   {image.reference} {image.digest}")
     return 0
 
 

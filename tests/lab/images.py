@@ -66,14 +66,14 @@ def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[s
     """The small engine. Other `labels` make another digest of the same content, for a test that updates an image."""
     program = ENGINE.read_bytes()
     key = machine.recipe_key("engine", rootfs.ENGINE_BASE.key, program.decode(), tag, dict(labels or {}))
-    return _once(
+    return once(
         registry,
         cache,
         key,
         lambda: registry.push(
             "lab/engine",
             tag,
-            [_base(cache), Layer.written(cache / "layers" / f"{key}.tar.gz", _program_tar(program))],
+            [base(cache), Layer.written(cache / "layers" / f"{key}.tar.gz", _program_tar(program))],
             entrypoint=["vllm"],
             labels=labels,
             env={"PYTHONUNBUFFERED": "1"},
@@ -84,17 +84,17 @@ def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[s
 def transformers(registry: Registry, cache: Path) -> Image:
     """transformers' own server on torch's CPU build; entry point `transformers`. Raises NoCpuTorch."""
     key = _serving_key()
-    return _once(
+    return once(
         registry,
         cache,
         key,
         lambda: registry.push(
             "lab/transformers",
             "1",
-            [_base(cache), _packages(cache, key)],
+            [base(cache), _packages(cache, key)],
             entrypoint=["transformers"],
             env={"PYTHONPATH": PACKAGES, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
-            architectures=[_architecture()],
+            architectures=[architecture()],
         ),
     )
 
@@ -104,7 +104,7 @@ def auto_round(registry: Registry, cache: Path) -> Image:
     below = _serving_key()
     packages = machine.recipe_key("auto-round", below, QUANTIZER, _QUANTIZER_LAUNCHER)
     key = machine.recipe_key("auto-round image", packages, SITE)
-    return _once(
+    return once(
         registry,
         cache,
         key,
@@ -112,13 +112,13 @@ def auto_round(registry: Registry, cache: Path) -> Image:
             "lab/auto-round",
             "1",
             [
-                _base(cache),
+                base(cache),
                 _packages(cache, below),
                 _more_packages(cache, packages),
                 Layer.written(cache / "layers" / f"{key}.tar.gz", _link_tar(SITE, PACKAGES)),
             ],
             env={"PYTHONPATH": SITE},
-            architectures=[_architecture()],
+            architectures=[architecture()],
         ),
     )
 
@@ -134,9 +134,9 @@ def cpu_torch() -> str:
 
     Asked of pip itself: its report names what each candidate requires, and a GPU build requires NVIDIA's libraries.
     """
-    argv = [*_pip(), "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", TORCH]
+    argv = [*pip(), "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", TORCH]
     with tempfile.TemporaryDirectory() as empty:
-        asked = run([*argv, *_for_target(Path(empty))], check=False, timeout=300)
+        asked = run([*argv, *for_target(Path(empty))], check=False, timeout=300)
     try:
         found = json.loads(asked.stdout)["install"][0]["metadata"]
     except (ValueError, LookupError):
@@ -147,7 +147,7 @@ def cpu_torch() -> str:
     return str(found["version"])
 
 
-def _once(registry: Registry, cache: Path, key: str, push: Callable[[], Pushed]) -> Image:
+def once(registry: Registry, cache: Path, key: str, push: Callable[[], Pushed]) -> Image:
     """The image noted under `key`, if the registry still has it; else pushed and noted."""
     note = cache / "images" / f"{key}.json"
     if note.exists():
@@ -160,13 +160,13 @@ def _once(registry: Registry, cache: Path, key: str, push: Callable[[], Pushed])
     return Image(pushed.name, pushed.tag, pushed.digest, registry.host)
 
 
-def _base(cache: Path) -> Layer:
+def base(cache: Path) -> Layer:
     """The layer both images stand on, made once."""
     path = cache / "layers" / f"{rootfs.ENGINE_BASE.key}.tar.gz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with rootfs.built(rootfs.ENGINE_BASE, cache) as root:
-            _pack(
+            pack(
                 root, path, leave_out=("./dev/*", "./proc/*", "./sys/*", "./var/lib/apt/lists/*", "./usr/share/i18n/*")
             )
     return Layer.of(path)
@@ -195,7 +195,7 @@ def _more_packages(cache: Path, key: str) -> Layer:
 def _resolved(wanted: Sequence[str]) -> set[str]:
     """What pip would install for these requirements, as pinned ones."""
     with tempfile.TemporaryDirectory() as empty:
-        argv = [*_pip(), "--dry-run", "--ignore-installed", "--report", "-", *wanted, *_for_target(Path(empty))]
+        argv = [*pip(), "--dry-run", "--ignore-installed", "--report", "-", *wanted, *for_target(Path(empty))]
         found = json.loads(run(argv, timeout=600).stdout)["install"]
     return {f"{each['metadata']['name']}=={each['metadata']['version']}" for each in found}
 
@@ -205,12 +205,12 @@ def _install(cache: Path, path: Path, wanted: Sequence[str], command: str, launc
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
     try:
-        run([*_pip(), "--no-compile", *wanted, *_for_target(folder / PACKAGES.lstrip("/"))], timeout=1800)
+        run([*pip(), "--no-compile", *wanted, *for_target(folder / PACKAGES.lstrip("/"))], timeout=1800)
         program = folder / "usr/local/bin" / command
         program.parent.mkdir(parents=True)
         program.write_text(launcher)
         program.chmod(0o755)
-        _pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
+        pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -229,21 +229,21 @@ sys.exit(run())
 """
 
 
-def _pip() -> list[str]:
+def pip() -> list[str]:
     return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
 
-def _for_target(target: Path) -> list[str]:
+def for_target(target: Path) -> list[str]:
     return ["--target", str(target), "--python-version", TARGET_PYTHON, "--only-binary=:all:"]
 
 
-def _pack(root: Path, path: Path, *, leave_out: Sequence[str]) -> None:
-    """Write the folder `root` as a gzipped tar that is the same for the same content."""
+def pack(root: Path, path: Path, *, leave_out: Sequence[str] = (), only: Sequence[str] = (".",)) -> None:
+    """Write the folder `root`, or what is named of it, as a gzipped tar that is the same for the same content."""
     beside = path.with_suffix(".part")
     tar = [
         *("tar", "-C", str(root), "--numeric-owner", "--sort=name", "--mtime=2026-01-01"),
         *(f"--exclude={pattern}" for pattern in leave_out),
-        *("-c", "."),
+        *("-c", *only),
     ]
     with beside.open("wb") as out:
         packing = subprocess.Popen(machine.as_root(tar), stdout=subprocess.PIPE)
@@ -272,7 +272,7 @@ def _link_tar(name: str, target: str) -> bytes:
     return out.getvalue()
 
 
-def _architecture() -> str:
+def architecture() -> str:
     """The machine's architecture as images name it."""
     name = run(["uname", "-m"]).stdout.decode().strip()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(name, name)
