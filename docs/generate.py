@@ -45,8 +45,8 @@ def inventory_page() -> str:
         "of branches, as they are upstream now. Where that file exists, it decides: `apply` adds missing entries and "
         "never changes one (`--locked` refuses instead), `drift --upstream` reports what moved since. An entry whose "
         "registry or hub does not answer stays as it is.\n",
-        "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`; they are read only when they are used, "
-        "never by `schema`, `render` or `inventory show`.\n",
+        "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`, where the schema has `secret: true`; "
+        "they are read only when they are used, never by `schema`, `render` or `inventory show`.\n",
     ]
     sections: list[tuple[str, Mapping[str, Any]]] = [
         ("Top level", CORE),

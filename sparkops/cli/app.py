@@ -5,7 +5,6 @@ A command's module is imported when it is called; the summaries are here, so tha
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -15,10 +14,13 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
+from sparkops.cli.process import STANDARD_OUTPUT
 from sparkops.core.errors import SparkopsError
 from sparkops.reports.formatting import safe
 
 DEFECT = 70
+MACHINE = 74
+"""This machine cannot read or write something: a full disk, a closed output, a missing permission."""
 CUT_OFF = 141
 """Who read the output went away before its end; what a shell shows for SIGPIPE. 0 would claim that all is well."""
 
@@ -98,7 +100,7 @@ class Lazy(click.Group):
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit statuses: 0 as declared, 1 wrong input, 2 differs, 3 unknown or unreachable, 4 some steps failed, "
-    "75 a lock is busy, 130 interrupted.",
+    "74 this machine cannot read or write a file, 75 a lock is busy, 130 interrupted.",
 )
 @click.version_option(package_name="sparkops", prog_name="sparkops", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -116,6 +118,7 @@ def run(args: Sequence[str]) -> int:
     """Run the command line; every error becomes its words on standard error and its exit status."""
     try:
         status = cli.main(list(args), prog_name="sparkops", standalone_mode=False)
+        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -132,10 +135,12 @@ def run(args: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return CUT_OFF
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EROFS, errno.EISDIR):
+        if not error.filename:
             return _defect()
-        print(f"error: {error.filename or 'this machine'}: {error.strerror}", file=sys.stderr)
-        return 1
+        if error.filename == STANDARD_OUTPUT:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has a place to go
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1 if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)) else MACHINE
     except Exception:  # noqa: BLE001 - whatever is left is a defect of ours and says so
         return _defect()
 

@@ -18,6 +18,7 @@ from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core.errors import InventoryError
 from sparkops.core.graph import Cycle, ordered, reachable
 from sparkops.core.secrets import Content, Secret, SecretRef
+from sparkops.core.wording import Message
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.inventory import Inventory, Node, Service
@@ -46,7 +47,7 @@ class Compiled:
     """
 
     resources: tuple[Resource, ...]
-    notices: tuple[str, ...] = ()
+    notices: tuple[Message, ...] = ()
     masked: bool = False
     nodes: tuple[str, ...] = ()
     whole: bool = False

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
-from sparkops.core.wording import FrontEnd, words
+from sparkops.core.wording import FrontEnd, Message, words
 
 _Error = TypeVar("_Error", bound="SparkopsError")
 
@@ -58,6 +58,13 @@ class SparkopsError(Exception):
         error = type(self)(self.what, where=where, hint=self.hint)
         error.id, error.args_by_name = self.id, self.args_by_name
         return error
+
+    @property
+    def message(self) -> Message:
+        """Its id and arguments, without the place."""
+        if self.id:
+            return Message(self.id, self.args_by_name)
+        return Message.of("error", text=self.what, fix=self.hint)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what

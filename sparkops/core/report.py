@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from sparkops.core.plan import Plan
 from sparkops.core.states import State
+from sparkops.core.wording import Message
 
 Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
@@ -15,7 +16,7 @@ Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "inte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one step ended. `why` and `hint` are empty when it is done; `detail` is e.g. the engine's last lines.
+    """How one step ended. `reason` is None when it is done; `detail` is e.g. the engine's last lines.
 
     `found` is what was there afterwards, where that is known.
     """
@@ -24,8 +25,7 @@ class Result:
     node: str
     outcome: Outcome
     seconds: float = 0.0
-    why: str = ""
-    hint: str = ""
+    reason: Message | None = None
     detail: str = ""
     found: State = field(default=None, repr=False)
 

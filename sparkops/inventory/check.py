@@ -68,10 +68,13 @@ class Checker:
                 self.variables(role, value, here)
 
     def variables(self, role: Role, value: Any, path: Where, also: Iterable[str] = ()) -> None:
-        """One layer of a role's variables."""
-        if role.document is not None and isinstance(value, dict):
-            validate(self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also)
-        if isinstance(value, dict):
+        """One layer of a role's variables; what goes beyond their schema is checked where they are of its types."""
+        if not isinstance(value, dict):
+            return
+        sound = True
+        if role.document is not None:
+            sound = validate(self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also)
+        if sound:
             for key, what, hint in role_variables.faults(role.name, value):
                 self.faults.add(what, where=self.document.where_key((*path, *key)), hint=hint)
 

@@ -1,7 +1,8 @@
 """Holding a part of a document against a JSON Schema; faults carry the value, the expectation, the place and a way out.
 
-The standard's keywords as jsonschema knows them, with three changes: a secret's reference passes as a string, `null`
-passes wherever variables are merged (it unsets), and there `required` waits until all layers are merged.
+The standard's keywords as jsonschema knows them, with three changes: a secret's reference passes where the schema says
+`secret: true`, `null` passes wherever variables are merged (it unsets), and there `required` waits until all layers
+are merged.
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ def validate(
     fragment: bool = False,
     instance: Any = ...,
     also: Iterable[str] = (),
-) -> None:
-    """Adds the faults of the value at `path`. `fragment` says that it is one layer of variables.
+) -> bool:
+    """Adds the faults of the value at `path` and says whether there was none.
 
-    `instance` replaces the value where only a part of it is meant; `also` are further words to suggest at its top.
+    `fragment` says that it is one layer of variables. `instance` replaces the value where only a part of it is meant;
+    `also` are further words to suggest at its top.
     """
     value = document.at(path) if instance is ... else instance
     words = tuple(also)
+    sound = True
     for error in _validator(fragment)(schema).iter_errors(value):
         _explain(error, document, path, faults, label, words)
+        sound = False
+    return sound
 
 
 def missing(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -68,9 +73,9 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
                 if name not in instance:
                     yield ValidationError(name)
 
-    def guarded(keyword: str, check: Any) -> Any:
+    def guarded(check: Any) -> Any:
         def passes(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-            if (fragment and instance is None) or (isinstance(instance, SecretRef) and keyword != "type"):
+            if (fragment and instance is None) or (isinstance(instance, SecretRef) and schema.get("secret")):
                 return iter(())
             return iter(check(validator, wanted, instance, schema) or ())
 
@@ -80,12 +85,9 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
     if fragment:
         known["required"] = lambda validator, names, instance, schema: ()
     for keyword in ("type", "pattern", "enum", "const", "format", "minLength", "maxLength", "anyOf", "oneOf"):
-        known[keyword] = guarded(keyword, known[keyword])
-    types = Draft202012Validator.TYPE_CHECKER.redefine(
-        "string", lambda checker, instance: isinstance(instance, (str, SecretRef))
-    )
+        known[keyword] = guarded(known[keyword])
     extend: Callable[..., Any] = validators.extend
-    made: Callable[[Mapping[str, Any]], Any] = extend(Draft202012Validator, known, type_checker=types)
+    made: Callable[[Mapping[str, Any]], Any] = extend(Draft202012Validator, known)
     return made
 
 
@@ -168,6 +170,8 @@ def _unknown_keys(error: Any) -> list[str]:
 
 
 def _type_hint(error: Any, raw: str | None) -> str:
+    if isinstance(error.instance, SecretRef):
+        return "write the value itself; a secret may stand where the schema says `secret: true`, as in environment"
     return _trap(error.instance, _as_list(error.validator_value), raw) or _description(error.schema)
 
 

@@ -195,7 +195,7 @@ class Session:
 
     def _error(self, error: Any) -> SparkopsError:
         refused = Refused.from_json(error)
-        what, hint = words(refused.id, refused.values) if refused.id else (str(refused), refused.hint)
+        what, hint = words(refused.id, refused.values)
         made: SparkopsError
         if refused.type == "stale":
             made = Stale(what, where=self.node, hint=hint or "run again to compare anew")

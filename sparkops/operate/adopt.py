@@ -264,11 +264,11 @@ def take(
         listener=listener,
     )
     report = run([thing], options)
-    for why in (*report.plan.unreachable.values(), *(unknown.why for unknown in report.plan.unknown.values())):
-        raise ConvergeFailed(why, where=found.node)
+    for why in (*report.plan.unreachable.values(), *report.plan.unknown.values()):
+        raise ConvergeFailed.of(why.id, where=found.node, **why.args)
     (result,) = report.results
-    if result.outcome != "done":
-        raise ConvergeFailed(result.why, where=found.node, hint=result.hint)
+    if result.reason is not None:
+        raise ConvergeFailed.of(result.reason.id, where=found.node, **result.reason.args)
     return dataclasses.replace(found, taken=True, back=back(found, declared.rank.unit.name, result.found or {}))
 
 

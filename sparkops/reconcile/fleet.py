@@ -90,7 +90,7 @@ class Fleet:
             first = node not in self.failed
             self.failed.setdefault(node, error)
         if first:
-            self._listener(events.NodeFailed(node=node, why=error.what, hint=error.hint))
+            self._listener(events.NodeFailed(node=node, reason=error.message))
 
     def each(self, nodes: Iterable[str], work: Callable[[str, Session], Result]) -> dict[str, Result | SparkopsError]:
         """`work` on every node side by side; a node's error stands in its place and holds no other up."""
@@ -129,10 +129,8 @@ class Fleet:
         if busy:
             self.unlock()
             first = next(iter(busy.values()))
-            raise LockBusy(
-                "; ".join(f"{node} is {error.what}" for node, error in busy.items()),
-                hint=first.hint or "wait until it is done, then run again",
-            )
+            message = first.message
+            raise LockBusy.of(message.id, where=", ".join(busy), **message.args)
         if others:
             self.unlock()
             raise others[0]

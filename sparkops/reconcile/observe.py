@@ -11,6 +11,7 @@ from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN, ObserveRequest
 from sparkops.core.states import FromFact, Observed, Unknown
+from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.plan import Observations
@@ -38,7 +39,7 @@ def prepare(resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[s
         try:
             return resource.prepare()
         except SparkopsError as error:
-            failed[resource.id] = Unknown(f"{error.what} → {error.hint}" if error.hint else error.what)
+            failed[resource.id] = Unknown(error.message.id, error.message.args)
             return resource
 
     with ThreadPoolExecutor(min(8, len(lazy))) as pool:
@@ -88,18 +89,18 @@ def observe(
         )
         return answers
 
-    unreachable: dict[str, str] = {}
+    unreachable: dict[str, Message] = {}
     for node, answers in fleet.each(by_node, ask).items():
         if isinstance(answers, SparkopsError):
             fleet.fail(node, answers)
-            unreachable[node] = f"{answers.what} → {answers.hint}" if answers.hint else answers.what
+            unreachable[node] = answers.message
             continue
         told = answers.get(FACTS)
         if told is not None:
             state = unpack(told)
             facts[node] = state if state is not None else {}
         if claims is not None:
-            records[node] = claims_of(answers.get(CLAIMS, {UNKNOWN: "the node did not answer for its claims"}))
+            records[node] = claims_of(answers.get(CLAIMS, {UNKNOWN: {"id": "claims-not-answered", "args": {}}}))
         found.update({each.id: each.observed(answers[each.id]) for each in by_node[node] if each.id in answers})
     return Observations(found=found, facts=facts, unreachable=unreachable, claims=records, machines=machines)
 
@@ -111,7 +112,7 @@ def claims_of(answer: Any) -> Observed:
         parts = [found.get(name) for name in ("strays", "foreign", "claims")]
         whole = all(isinstance(part, Mapping) and all(isinstance(e, Mapping) for e in part.values()) for part in parts)
         if not whole or not all(map(_is_stray, found["strays"].values())):
-            return Unknown("what the worker answered is no record of claims")
+            return Unknown.of("answer-not-understood", answer=f"{answer!r:.200}")
     return found
 
 

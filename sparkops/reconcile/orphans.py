@@ -13,6 +13,7 @@ from typing import Any
 from sparkops import resources as kinds
 from sparkops.core.plan import Occupied, Orphan, Plan, Violation
 from sparkops.core.states import Observed, Unknown
+from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
 
@@ -208,26 +209,22 @@ def _others(resource: Resource, answer: Observed) -> Mapping[str, bool]:
 
 def _claimed_twice(resource: Resource, other: str) -> Violation:
     return Violation(
-        id="claims.two-clusters",
+        message=Message.of("claim-of-other-cluster", cluster=other, key=f"{resource.kind} {resource.name}"),
         resource=resource.id,
         node=resource.node,
         severity="error",
-        message=f"{resource.kind} {resource.name} is managed by the cluster {other!r} already",
-        remedy=f"take it out of one of the two inventories, or retire it in {other!r} first",
     )
 
 
 def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
-    what = f"port {orphan.occupied.port} is held by" if orphan.occupied.unit else "in its place stands"
-    way = "`sparkops apply --prune` removes it first" if not orphan.kept else f"{orphan.kept}; {orphan.remedy}"
-    return Violation(
-        id="orphans.in-the-way",
-        resource=resource.id,
-        node=resource.node,
-        severity="error",
-        message=f"{what} {orphan.kind} {orphan.name}, which is no longer declared",
-        remedy=way,
-    )
+    args = {"kind": orphan.kind, "name": orphan.name}
+    if orphan.kept:
+        message = Message.of("orphan-in-the-way-kept", **args, kept=orphan.kept, remedy=orphan.remedy)
+    elif orphan.occupied.unit:
+        message = Message.of("orphan-on-port", **args, port=orphan.occupied.port)
+    else:
+        message = Message.of("orphan-in-the-way", **args)
+    return Violation(message=message, resource=resource.id, node=resource.node, severity="error")
 
 
 def notes(declared: Sequence[Resource], seen: Observations, plan: Plan, *, prune: bool) -> dict[str, dict[str, Any]]:

@@ -186,7 +186,7 @@ def differences(plan: SavedPlan, now: Plan) -> tuple[str, ...]:
     present = {step.id: step for step in _steps(now)}
     planned = {step.id for step in plan.steps}
     silent = sorted({step.node for step in plan.steps if step.node in now.unreachable})
-    found = [f"{node} does not answer: {now.unreachable[node]}" for node in silent]
+    found = [f"{node} does not answer: {now.unreachable[node].full}" for node in silent]
     for step in plan.steps:
         if step.id in present:
             found += _step(step, present[step.id], now)
@@ -198,7 +198,7 @@ def differences(plan: SavedPlan, now: Plan) -> tuple[str, ...]:
 
 def _vanished(step: SavedStep, now: Plan) -> str:
     why = now.unknown.get(step.id)
-    return f"now unknown: {why.why}" if why is not None else "now nothing to do"
+    return f"now unknown: {why.text}" if why is not None else "now nothing to do"
 
 
 def _step(planned: SavedStep, present: SavedStep, now: Plan) -> list[str]:
@@ -211,7 +211,7 @@ def _step(planned: SavedStep, present: SavedStep, now: Plan) -> list[str]:
     if planned.blocked != present.blocked:
         why = now.blocked.get(present.id)
         told.append(
-            f"{planned.id}: " + (f"now not attempted: {why}" if why else "it was not to be attempted, now it is")
+            f"{planned.id}: " + (f"now not attempted: {why.text}" if why else "it was not to be attempted, now it is")
         )
     if present.disruptive and not planned.disruptive:
         told.append(f"{planned.id}: it would now interrupt {present.service or 'a service'}")

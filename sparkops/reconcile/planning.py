@@ -15,6 +15,7 @@ from sparkops.core.errors import SparkopsError
 from sparkops.core.plan import Orphan, Plan
 from sparkops.core.report import Command, Report
 from sparkops.core.states import Unknown
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
@@ -57,7 +58,7 @@ class RunOptions:
     declared: bool = True
     modules: frozenset[str] = frozenset()
     whole: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
+    notices: tuple[Message, ...] = ()
     listener: events.Listener = events.silent
     jobs: int = THREADS
     stop: threading.Event = field(default_factory=threading.Event)
@@ -123,7 +124,7 @@ def observe_and_plan(
         total=len(resources),
         notices=(
             *options.notices,
-            *(f"{each} stays: another cluster uses it" for each in sorted(shared)),
+            *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
             *compared.notices,
             *sources,
         ),
@@ -153,4 +154,6 @@ def write_claims(fleet: Fleet, planned: Planned, listener: events.Listener) -> N
     answers = fleet.each([node for node in planned.claims if node not in fleet.failed], write)
     for node, error in answers.items():
         if isinstance(error, SparkopsError):
-            listener(events.Notice(node=node, text=f"{node}: what is as declared is not claimed yet: {error.what}"))
+            listener(
+                events.Notice(node=node, message=Message.of("claims-not-written", node=node, reason=error.message))
+            )

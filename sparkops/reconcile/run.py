@@ -13,6 +13,7 @@ from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
 from sparkops.core.report import Report
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory, Node
 from sparkops.nodes import bundle
 from sparkops.nodes.ssh.config import SSHConfigs
@@ -94,7 +95,8 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
     try:
         fleet.lock(sorted(planned.claims.keys() - fleet.failed.keys()), actor(options.title))
     except SparkopsError as error:
-        options.listener(events.Notice(text=f"what is as declared is not claimed yet: {error.what}"))
+        message = Message.of("claims-not-written", node=error.where or "the nodes", reason=error.message)
+        options.listener(events.Notice(message=message))
         return
     write_claims(fleet, planned, options.listener)
     fleet.unlock()

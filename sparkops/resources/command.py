@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
+from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
@@ -111,7 +112,7 @@ class Command(Resource):
     def act(self, step: Step) -> dict[str, Any]:
         return {"run": list(self.run), "timeout": self.timeout, "env": dict(self.env)}
 
-    def explain(self, found: Observed) -> str:
+    def explain(self, found: Observed) -> Message | None:
         """Why the check still fails after the program ran."""
         why = found.get("why") if isinstance(found, Mapping) else None
-        return f"the program ended well, and yet {why}" if why else ""
+        return Message.of("command-still-failing", reason=why) if why else None

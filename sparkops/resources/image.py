@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step, Violation
 from sparkops.core.secrets import Content, Secret
-from sparkops.core.states import Observed, State, Unknown
+from sparkops.core.states import Observed, State
+from sparkops.core.wording import Message
 from sparkops.nodes.session import CallFailed
 from sparkops.resources import validators
 from sparkops.resources.image_build import BuiltImage
@@ -232,25 +233,21 @@ class Image(Transferable):
             return ()
         return (
             Violation(
-                id="image-differs",
+                message=Message.of("image-differs", name=self.name, nodes=differ),
                 resource=self.id,
                 node=self.node,
                 severity="error",
-                message=f"{self.name} is another image here than on {', '.join(differ)}",
-                remedy="pin it with image.digest, or run sparkops lock; the tag has moved between two pulls",
             ),
         )
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         return self.origin.notices(found)
 
-    def explain(self, found: Observed) -> str:
-        """Words for an image that stayed another one."""
-        if isinstance(found, Unknown) or found is None:
-            return ""
-        if not found.get("fits", True):
-            return f"it is for {found.get('platform')}, which this node does not run"
-        return ""
+    def explain(self, found: Observed) -> Message | None:
+        """Why an image stayed another one."""
+        if isinstance(found, Mapping) and not found.get("fits", True):
+            return Message.of("image-for-other-platform", platform=found.get("platform"))
+        return None
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
+from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
@@ -105,5 +106,5 @@ class Package(Resource):
     def act(self, step: Step) -> dict[str, Any]:
         return {"update": self.update_cache, "holds": self.hold is not None}
 
-    def explain(self, found: Observed) -> str:
-        return "look at what apt says on the node: `apt-cache policy " + self.name + "`" if found is None else ""
+    def explain(self, found: Observed) -> Message | None:
+        return Message.of("package-not-installed", name=self.name) if found is None else None

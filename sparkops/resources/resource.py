@@ -15,6 +15,7 @@ from sparkops.core.errors import Changed
 from sparkops.core.messages import UNKNOWN, ConvergeRequest
 from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
+from sparkops.core.wording import Message
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
@@ -179,7 +180,7 @@ class Resource:
         """What is wrong and must not be repaired. `peers` gives the observation of another resource by id."""
         return ()
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         """What is seen and left alone, to be said."""
         return ()
 
@@ -187,7 +188,7 @@ class Resource:
         """Bring the thing from `step.before` to `step.after` on its node; yields progress, returns what was then seen.
 
         The worker compares `before` once more before it acts and observes again after. Progress mappings have the
-        fields of `StepProgress`: text, done, total, unit; or `notice`, which is told for good.
+        fields of `StepProgress`: text, done, total, unit; or `notice`, `{id, args}`.
         """
         return self.converged_to((yield from session.stream("converge", self.order(session, step))))
 
@@ -206,7 +207,7 @@ class Resource:
         if isinstance(found, Mapping):
             for key, type in self.reads.items():
                 if (value := found.get(key)) is not None and not _is(value, type):
-                    return Unknown(f"the worker answered {key} = {value!r:.80}, which is no {type}")
+                    return Unknown.of("answer-type-wrong", key=key, value=f"{value!r:.80}", expected=type)
         return found
 
     def order(self, session: Session, step: Step) -> ConvergeRequest:
@@ -232,9 +233,9 @@ class Resource:
             }
         return order
 
-    def explain(self, found: Observed) -> str:
-        """Words for a state that stayed wrong after converge, or empty; the kind may know a likely cause."""
-        return ""
+    def explain(self, found: Observed) -> Message | None:
+        """Why a state stayed wrong after converge, where the kind knows a likely cause."""
+        return None
 
 
 def _is(value: object, type: str) -> bool:
@@ -245,11 +246,11 @@ def _is(value: object, type: str) -> bool:
 
 
 def unpack(answer: object) -> Observed:
-    """A worker's observation `{"found": {...} | None}` or `{UNKNOWN: why}` as a value; anything else is unknown."""
+    """A worker's observation `{"found": {...} | None}` or `{UNKNOWN: Reason}` as a value; anything else is unknown."""
     fields = answer if isinstance(answer, Mapping) else {}
     if UNKNOWN in fields:
-        return Unknown(str(fields[UNKNOWN]))
+        return Unknown.from_json(fields[UNKNOWN])
     found = fields.get("found", fields)
     if found is None or (isinstance(found, Mapping) and found is not fields):
         return found
-    return Unknown("what the worker answered is no state")
+    return Unknown.of("answer-not-understood", answer=f"{answer!r:.200}")

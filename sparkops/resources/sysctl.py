@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Violation
 from sparkops.core.states import FromFact, Observed, State
+from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.resource import Peers, Resource
 
@@ -76,15 +77,16 @@ class Sysctl(Resource):
             return ()
         return (
             Violation(
-                id=f"sysctl-overridden:{self.name}",
+                message=Message.of(
+                    "sysctl-overridden", path=other.get("path"), key=self.name, value=other.get("value")
+                ),
+                key=f"sysctl-overridden:{self.name}",
                 resource=self.id,
                 node=self.node,
                 severity="warning",
-                message=f"{other.get('path')} is read after ours and sets {self.name} = {other.get('value')}",
-                remedy=f"remove the line from {other.get('path')}, or declare that value",
                 source="sysctl.d(5)",
             ),
         )
 
-    def explain(self, found: Observed) -> str:
-        return "the kernel rounds or limits some values; declare what it shows" if isinstance(found, dict) else ""
+    def explain(self, found: Observed) -> Message | None:
+        return Message.of("sysctl-value-changed", key=self.name) if isinstance(found, dict) else None

@@ -21,6 +21,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Pending, State, Unknown
+from sparkops.core.wording import Message
 from sparkops.resources.resource import Resource
 
 SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
@@ -206,23 +207,24 @@ class Unit(Resource):
         )
         return "".join(f"{line}\n" for line in lines)
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         if self.content is None or found is None or isinstance(found, Unknown):
             return ()
         foreign = [path for path in found.get("drop_ins") or () if path not in self.drop_ins]
-        return tuple(f"{self.node}: {path} overrides {self.name}; it is left alone" for path in foreign)
+        return tuple(Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign)
 
-    def explain(self, found: Observed) -> str:
+    def explain(self, found: Observed) -> Message | None:
         if found is None or isinstance(found, Unknown):
-            return ""
+            return None
         if found.get("exists") is False:
-            return f"the node has no unit {self.name}; what brings it, a package or `content`, is missing"
+            return Message.of("unit-missing", unit=self.name)
         if self.running and (found.get("failed") or not found.get("running")):
-            result = found.get("result") or "unknown"
-            return f"{self.name} is {found.get('state')} (result {result}, {found.get('restarts', 0)} restarts)"
+            state, result = found.get("state"), found.get("result") or "unknown"
+            restarts = found.get("restarts", 0)
+            return Message.of("unit-not-running", unit=self.name, state=state, result=result, restarts=restarts)
         if self.enabled and not found.get("enabled"):
-            return f"{self.name} can't be enabled; its text has no [Install] section"
-        return ""
+            return Message.of("unit-not-enabled", unit=self.name)
+        return None
 
 
 def _bytes(text: Content | str) -> bytes:

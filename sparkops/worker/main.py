@@ -97,7 +97,7 @@ def find(name: str) -> Any:
     module, _, function = name.partition(".")
     calls = getattr(kind(module), "CALLS", {})
     if function not in calls:
-        raise Refused(f"no call {name!r}")
+        raise Refused.of("call-unknown", call=name)
     return calls[function]
 
 

@@ -258,8 +258,8 @@ def test_a_node_that_is_down_is_told_in_time_and_holds_no_other(cluster: Cluster
             began = time.monotonic()
             report = cluster.run("apply", 3)
             assert time.monotonic() - began < 12
-            assert words in report["unreachable"][node.name]
-            assert "→" in report["unreachable"][node.name]
+            assert words in report["unreachable"][node.name]["message"]
+            assert report["unreachable"][node.name]["fix"]
         finally:
             node.restore(refuse=refuse)
     assert quiet.exists(NOTE)
@@ -291,7 +291,7 @@ def test_a_node_that_freezes_in_mid_apply_is_reported_and_its_job_goes_on(
         report = ended(fetching, 4, 20)
     found = result(report, "checkpoint")
     assert found["outcome"] == "unknown"
-    assert "no answer for" in found["why"] or "no sign of life" in found["why"]
+    assert "no answer for" in found["reason"]["message"] or "no sign of life" in found["reason"]["message"]
     assert not node.exists(FOLDER)
     cluster.healed()
     assert sums(node) == local_sums(model)
@@ -302,7 +302,7 @@ def test_a_node_that_dies_in_mid_apply_goes_on_after_its_start(
 ) -> None:
     node.kill()
     report = ended(fetching, 4, 20)
-    assert "lost" in result(report, "checkpoint")["why"]
+    assert result(report, "checkpoint")["reason"]["id"] == "connection-lost"
     assert cluster.run("drift", 3)["unreachable"]
     node.start()
     assert not node.exists(FOLDER)
@@ -340,8 +340,8 @@ def test_an_image_that_no_registry_has_is_told(cluster: Cluster, quiet: Node) ->
     cluster.declare(quiet, image={"pull": missing}, checkpoint={"repository": None}, model="/none")
     report = cluster.run("apply", 4)
     found = result(report, "image")
-    assert f"{missing} is not in the registry" in found["why"]
-    assert found["hint"]
+    assert found["reason"]["id"] in ("image-not-in-registry", "image-repository-missing", "image-tag-missing")
+    assert found["reason"]["args"]["name"] == missing
     assert {each["outcome"] for each in report["results"] if each["id"].startswith(("unit", "probe"))} == {
         "not-attempted"
     }
@@ -391,7 +391,7 @@ def test_a_full_disk_is_told_before_and_in_the_middle_and_heals_when_it_is_freed
     cluster.declare(node, port=8000)
     cluster.hub.forget()
     found = result(cluster.run("apply", 4), "checkpoint")
-    assert "not enough space" in found["why"] and found["hint"]
+    assert found["reason"]["id"] in ("disk-space-too-small", "image-space-missing")
     assert cluster.hub.bytes_sent() == 0
 
     node.exec("rm", "/data/filler")
@@ -399,7 +399,7 @@ def test_a_full_disk_is_told_before_and_in_the_middle_and_heals_when_it_is_freed
     until(lambda: kilobytes(node, PARTIAL) > 500)
     node.exec("sh", "-c", "dd if=/dev/zero of=/data/filler bs=64k; true")
     found = result(ended(process, 4), "checkpoint")
-    assert "no space left" in found["why"] and found["hint"]
+    assert found["reason"]["id"] in ("disk-full", "image-disk-full")
     assert not node.exists(FOLDER)
     node.exec("rm", "/data/filler")
     cluster.hub.heal()
@@ -427,9 +427,9 @@ def test_an_engine_that_does_not_come_up_is_told_with_its_words_and_the_next_app
 
     engine("never-ready", 3)
     found = result(cluster.run("apply", 4), "probe")
-    assert "no completion within 3 s" in found["why"] + found["detail"], found
+    assert "no completion within 3 s" in found["reason"]["message"] + found["detail"], found
     assert "Initializing a V1 LLM engine" in found["detail"]
-    assert "first_boot_seconds" in found["hint"], found
+    assert "first_boot_seconds" in found["reason"]["fix"], found
     assert "block_size" not in found["detail"], "the crash was another run's"
 
     engine("", 60)

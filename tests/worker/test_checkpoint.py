@@ -166,7 +166,7 @@ def test_a_folder_of_somebody_else_stays_beside_whole_and_what_is_not_in_the_way
     os.mkfifo(folder / "pipe")
     folder.chmod(0o750)
     before = content(folder)
-    assert "folder as it is stays beside" in one.notices(found(one))[0]
+    assert one.notices(found(one))[0].id == "checkpoint-folder-foreign"
     said: list[dict[str, Any]] = []
     checkpoint.converge(
         Call(1, said.append, threading.Event()), one.ask(), found(one), one.desired(), one.act(step(one, "update"))
@@ -190,7 +190,10 @@ def test_what_was_set_aside_is_listed_by_gc_and_kept(declare: Declare) -> None:
     apply(one)
     kept = f"{one.name}.before-sparkops"
     listed = gc.checkpoint(one.name, [], uses.Uses([], {}, {}, {}, []), claim=False)
-    assert [(item["name"], "remove it by hand" in item["kept"]) for item in listed] == [(kept, True), (one.name, False)]
+    assert [(each["name"], (each["kept"] or {}).get("id")) for each in listed] == [
+        (kept, "gc-set-aside"),
+        (one.name, None),
+    ]
 
 
 def test_a_second_folder_of_somebody_else_does_not_take_the_place_of_the_first(declare: Declare) -> None:
@@ -302,7 +305,7 @@ def test_a_link_in_the_folders_place_is_unknown_and_never_followed(declare: Decl
     one = declare()
     Path(one.name).parent.mkdir()
     os.symlink(tmp_path, one.name)
-    with pytest.raises(AssertionError, match="is a link"):
+    with pytest.raises(AssertionError, match="checkpoint-not-a-folder"):
         apply(one)
 
 

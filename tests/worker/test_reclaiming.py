@@ -26,12 +26,13 @@ def container(source: str) -> Uses:
 
 @pytest.mark.parametrize("source", ["/srv/m", "/srv/m/", "/srv/m/sub", "/srv"])
 def test_a_container_uses_a_folder_what_is_in_it_and_what_is_around_it(source: str) -> None:
-    assert container(source).folder("/srv/m") == "the container vllm (exited) uses it"
+    used = {"id": "gc-used-by-container", "args": {"container": "vllm", "state": "exited"}}
+    assert container(source).folder("/srv/m") == used
 
 
 @pytest.mark.parametrize("source", ["/srv/m2", "/srv/other", "/", ""])
 def test_a_neighbour_and_a_monitor_that_mounts_the_root_use_nothing(source: str) -> None:
-    assert container(source).folder("/srv/m") == ""
+    assert container(source).folder("/srv/m") is None
 
 
 @pytest.mark.parametrize(
@@ -69,17 +70,20 @@ def published(folder: Path, *extra: str) -> Path:
 
 
 def kept(folder: Path, found: Uses | None = None, declared: tuple[str, ...] = (), claim: bool = True) -> dict[str, str]:
+    """The ids of the reasons by what they keep, "" for what can go."""
     items = gc.checkpoint(str(folder), list(declared), found or unused(), claim=claim)
-    return {f"{item['kind']} {os.path.basename(item['name'])}": item["kept"] for item in items}
+    return {
+        f"{item['kind']} {os.path.basename(item['name'])}": item["kept"]["id"] if item["kept"] else "" for item in items
+    }
 
 
 def test_only_a_folder_that_holds_what_its_record_says_can_go(tmp_path: Path) -> None:
     assert kept(published(tmp_path / "m")) == {"checkpoint m": ""}
-    assert "put there: b" in kept(published(tmp_path / "n", "b"))["checkpoint n"]
+    assert kept(published(tmp_path / "n", "b")) == {"checkpoint n": "gc-foreign-files"}
     (tmp_path / "bare").mkdir()
-    assert kept(tmp_path / "bare") == {"checkpoint bare": "it has no record of sparkops"}
+    assert kept(tmp_path / "bare") == {"checkpoint bare": "gc-without-record"}
     (tmp_path / "link").symlink_to(tmp_path / "m")
-    assert "it is a link" in kept(tmp_path / "link")["checkpoint link"]
+    assert kept(tmp_path / "link") == {"checkpoint link": "checkpoint-not-a-folder"}
     assert kept(tmp_path / "nothing") == {"checkpoint nothing": ""}, "the claim goes"
     assert kept(tmp_path / "nothing", claim=False) == {}
 
@@ -90,9 +94,9 @@ def test_a_fetch_that_is_declared_or_running_is_resumed_and_a_dead_one_goes(tmp_
     folder = tmp_path / "m"
     partial, old = "leftover .m.sparkops-partial", "leftover .m.sparkops-old"
     assert kept(folder, claim=False) == {partial: "", old: ""}
-    assert kept(folder, declared=(str(folder),)) == {partial: "the next apply goes on from it", old: ""}
+    assert kept(folder, declared=(str(folder),)) == {partial: "gc-resumable", old: ""}
     running = unused(working=[f"checkpoint {folder}"])
-    assert set(kept(folder, running).values()) == {"a job works on it now"}
+    assert set(kept(folder, running).values()) == {"gc-job-working"}
 
 
 def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path: Path) -> None:
@@ -124,13 +128,13 @@ def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
     found = uses.look(str(tmp_path / "state"), "attic", root=str(root))
     (item,) = gc.checkpoint(str(folder), [], found, claim=True)
     assert item["unknown"]
-    assert item["kept"].startswith("whether a container uses it is not known: Docker does not listen at ")
+    assert (item["kept"]["id"], item["kept"]["args"]["reason"]["id"]) == ("gc-use-unknown", "docker-not-running")
     declared = gc.checkpoint(str(folder), [str(folder)], found, claim=True)[0]
     assert (declared["kept"], declared["unknown"]) == (gc.DECLARED, False)
     socket.unlink()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
     (item,) = gc.checkpoint(str(folder), [], uses.look(str(tmp_path / "state"), "attic", root=str(root)), claim=True)
-    assert (item["kept"], item["unknown"]) == ("", False)
+    assert (item["kept"], item["unknown"]) == (None, False)
 
 
 def test_what_is_not_known_has_its_own_exit_status() -> None:

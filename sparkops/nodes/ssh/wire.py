@@ -13,6 +13,7 @@ import threading
 import time
 from typing import IO, Any
 
+from sparkops.core.deadline import within
 from sparkops.core.errors import ConnectionFailed
 from sparkops.nodes.transport import harmless, last_line
 
@@ -95,7 +96,9 @@ class Wire:
 
 def dial(host: str, port: int, deadline: float) -> Wire:
     """A TCP connection before `deadline` (monotonic seconds); each address gets a share of the time. Raises OSError."""
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = within(
+        max(0.0, deadline - time.monotonic()), lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    )
     failure: OSError = TimeoutError()
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         left = deadline - time.monotonic()

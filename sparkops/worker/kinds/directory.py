@@ -5,7 +5,7 @@ import os
 import stat
 from typing import Any
 
-from sparkops.worker.calls import Call, Refused
+from sparkops.worker.calls import Call
 from sparkops.worker.system import safe_path
 
 
@@ -31,11 +31,7 @@ def converge(
 ) -> None:
     """Bring the directory from `found` to `want`. With `parents` in `act`, missing ones above it are made as root's."""
     if found is not None and found["type"] != "directory":
-        word = {"link": "a symbolic link", "file": "a file"}.get(found["type"], "something else")
-        raise Refused(
-            f"{word} stands at {ask['path']}, where a directory is declared",
-            hint="move it away, or declare what it is; sparkops does not replace it",
-        )
+        raise safe_path.occupied(ask["path"], found["type"], "directory")
     with safe_path.explained(ask["path"]):
         if act.get("parents") and want is not None:
             _make_parents(ask["path"])

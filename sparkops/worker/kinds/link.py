@@ -4,7 +4,7 @@ import contextlib
 import os
 from typing import Any
 
-from sparkops.worker.calls import Call, Refused
+from sparkops.worker.calls import Call
 from sparkops.worker.system import safe_path
 
 
@@ -30,10 +30,7 @@ def converge(
     with safe_path.explained(ask["path"]), safe_path.place(ask["path"]) as place:
         present = place.stat()
         if present is not None and safe_path.sort_of(present.st_mode) != "link":
-            raise Refused(
-                f"{place.path} is no symbolic link but a {safe_path.sort_of(present.st_mode)}",
-                hint="move it away first; sparkops never replaces it by a link",
-            )
+            raise safe_path.occupied(place.path, safe_path.sort_of(present.st_mode), "link")
         if want is None:
             os.unlink(place.name, dir_fd=place.folder)
             os.fsync(place.folder)

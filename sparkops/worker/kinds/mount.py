@@ -36,7 +36,7 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
     point = ask["path"]
     declared = fstab.entries(_read(at(root, FSTAB)), point)
     if len(declared) > 1:
-        raise Unknown(f"{FSTAB} has {len(declared)} entries for {point}; which one counts cannot be said")
+        raise Unknown.of("fstab-ambiguous", file=FSTAB, count=len(declared), path=point)
     present = _mounted(point, root)
     if not declared and present is None:
         return None
@@ -118,12 +118,9 @@ def converge(
         _edit(point, None, root)
         return
     if isinstance(present, str):
-        raise Refused(
-            f"{point} has {present.removeprefix('another: ')} mounted, not {want['source']}",
-            hint=f"look at what it is, then `umount {point}` and apply again",
-        )
+        raise Refused.of("mount-occupied", path=point, found=present.removeprefix("another: "), source=want["source"])
     if want["mounted"] and not present and not os.path.isdir(point):
-        raise Refused(f"{point} is no directory, so nothing can be mounted there", hint=f"declare `directory: {point}`")
+        raise Refused.of("mount-point-missing", path=point)
     entry = fstab.Entry(want["source"], point, want["fstype"], tuple(want["options"]), want["passno"])
     _edit(point, entry, root)
     if not want["mounted"]:
@@ -139,8 +136,9 @@ def _unmount(point: str) -> None:
     try:
         processes.run(["umount", "--", point])
     except Refused as error:
-        hint = f"see who uses it: `fuser -vm {point}`" if "busy" in str(error) + error.detail else ""
-        raise Refused(str(error), hint=hint, detail=error.detail) from None
+        if "busy" in error.detail:
+            raise Refused.of("mount-busy", detail=error.detail, path=point) from None
+        raise
 
 
 def _edit(point: str, wanted: fstab.Entry | None, root: str) -> None:

@@ -9,7 +9,8 @@ import errno
 import os
 from typing import Any
 
-from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.core.messages import unknown_of
+from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import safe_path
 from sparkops.worker.system.root import at
 
@@ -28,7 +29,7 @@ def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[st
         try:
             states[identity] = _state(ask, files, root)
         except OSError as error:
-            states[identity] = Unknown(f"{error.filename}: {error.strerror}")
+            states[identity] = unknown_of(error)
     return states
 
 
@@ -130,12 +131,7 @@ def _set(key: str, path: str, value: str) -> None:
             os.close(handle)
     except OSError as error:
         if not os.path.exists(path):
-            raise Refused(
-                f"this kernel has no parameter {key}", hint="load the module that brings it, or correct the name"
-            ) from None
+            raise Refused.of("sysctl-missing", key=key) from None
         if error.errno in (errno.EINVAL, errno.ENOENT, errno.ERANGE):
-            raise Refused(f"the kernel does not take {value!r} for {key}", hint="correct the value") from None
-        raise Refused(
-            f"the kernel does not let {key} be changed: {error.strerror}",
-            hint="in a container or with a locked-down kernel some parameters are read-only",
-        ) from None
+            raise Refused.of("sysctl-value-refused", key=key, value=value) from None
+        raise Refused.of("sysctl-read-only", key=key, text=error.strerror or str(error)) from None

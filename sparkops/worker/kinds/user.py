@@ -67,7 +67,7 @@ def _read_keys(home: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     if len(data) > MOST_KEYS:
-        raise Unknown(f"{path} has more than {MOST_KEYS} bytes")
+        raise Unknown.of("file-too-large", path=path, limit=MOST_KEYS)
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -97,10 +97,7 @@ def _need_groups(want: dict[str, Any]) -> None:
         try:
             grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)
         except KeyError:
-            raise Refused(
-                f"the node has no group {group!r}",
-                hint="a package makes it: put that into `after:`, or make it with `groupadd`",
-            ) from None
+            raise Refused.of("group-missing", group=group) from None
 
 
 def _new(want: dict[str, Any], act: dict[str, Any]) -> list[str]:
@@ -129,7 +126,7 @@ def _changed(found: dict[str, Any], want: dict[str, Any], exact: bool) -> list[s
 
 def _remove(name: str) -> None:
     if name in ("root", os.environ.get("SUDO_USER")) or pwd.getpwnam(name).pw_uid == os.getuid():
-        raise Refused(f"{name} is who sparkops works as on this node", hint="connect as another user to remove it")
+        raise Refused.of("user-is-own", user=name)
     linger = os.path.join(LINGER, name)
     if os.path.exists(linger):
         processes.run(["loginctl", "disable-linger", name])
@@ -140,9 +137,9 @@ def _busy(argv: list[str], name: str) -> None:
     try:
         processes.run(argv)
     except Refused as error:
-        busy = f"ended with {NOW}" in str(error)
-        hint = f"end what runs as {name} first: `ps -u {name}`, `loginctl terminate-user {name}`" if busy else ""
-        raise Refused(str(error), hint=hint, detail=error.detail) from None
+        if error.values.get("status") == NOW:
+            raise Refused.of("user-has-processes", detail=error.detail, user=name) from None
+        raise
 
 
 def _write_keys(entry: pwd.struct_passwd, keys: list[str]) -> None:

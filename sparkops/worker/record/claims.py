@@ -100,17 +100,14 @@ def _mine(
     for other, record in records.items():
         for key, each in kept.items():
             if key in record and (removing or not (each.get("shared") and record[key].get("shared"))):
-                raise Refused(
-                    f"cluster {other!r} manages {key} on this node already",
-                    hint=f"take it out of one of the two inventories, or retire it in {other!r} first",
-                )
+                raise Refused.of("claim-of-other-cluster", cluster=other, key=key)
     return mine
 
 
 def _refuse_not_ours(state_dir: str, entry: dict[str, Any]) -> None:
     now = claim_records.state(state_dir, entry, {})["now"]
     if not entry or now not in ("ours", "gone", ""):
-        raise Refused("it is no longer what sparkops put there; nothing was done", "stale")
+        raise Refused.of("claim-changed", type="stale")
 
 
 def _path(state_dir: str, cluster: str) -> str:

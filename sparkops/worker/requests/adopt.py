@@ -165,10 +165,7 @@ def converge(
 def _refuse_removal(wanted: dict[str, Any], units: list[str]) -> None:
     found = docker.inspect_container(wanted["id"]) or {}
     if (found.get("HostConfig") or {}).get("AutoRemove") and not units:
-        raise Refused(
-            f"the container {wanted['name']} was started with --rm: stopping it would delete it",
-            hint=f"keep how it was started (docker inspect {wanted['name']}), stop it yourself, then run apply",
-        )
+        raise Refused.of("adopt-container-auto-removed", container=wanted["name"])
 
 
 def _rename(identity: str, name: str) -> None:

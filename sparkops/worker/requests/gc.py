@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.core.messages import Claim
+from sparkops.core.messages import Claim, Reason, reason, reason_of
 from sparkops.programs import docker
 from sparkops.programs.checkpoints import publish
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
@@ -23,13 +23,12 @@ from sparkops.worker.kinds.image import remove as remove_image
 from sparkops.worker.record import claim_records, claims, uses
 
 BLOCK = 512
-DECLARED = "it is declared"
+DECLARED = reason("gc-declared")
 KINDS = ("checkpoint", "built_checkpoint")
 """The kinds whose things are folders with a record."""
 HELPERS = ("partial", "old", "quantized")
 """How the names beside such a folder end."""
-GONE = "only its claim is left"
-NAMED = 3
+GONE = reason("gc-claim-only")
 
 Item = dict[str, Any]
 
@@ -38,9 +37,9 @@ def look(call: Call, args: dict[str, Any]) -> list[Item]:
     """All of it. Raises Unknown for images where Docker does not tell.
 
     `args`: state_dir, cluster, `kinds` (checkpoint, image), what is declared (`folders`, `images`, `builds`), and
-    `foreign` to list images that sparkops did not bring. Answers `{kind, name, bytes, kept, unknown, note,
-    claim}`: kind `leftover` is what a fetch left behind, `foreign` an image of somebody else; `kept` is empty for what
-    can go; `unknown`: it is kept since it can't be told who uses it.
+    `foreign` to list images that sparkops did not bring. Answers `{kind, name, bytes, kept, unknown, note, claim}`:
+    kind `leftover` is what a fetch left behind, `foreign` an image of somebody else; `kept` (a Reason) is None for what
+    can go; `unknown`: it is kept since it is not known who uses it.
     """
     found = uses.look(args["state_dir"], args["cluster"])
     mine = claim_records.records(args["state_dir"]).get(args["cluster"], {})
@@ -82,18 +81,16 @@ def checkpoint(folder: str, declared: list[str], found: uses.Uses, *, claim: boo
             "leftover",
             place.beside(name),
             _size(place.beside(name)),
-            held or ("the next apply goes on from it" if wanted and name != place.old else ""),
-            note="replaced, and not removed yet"
-            if name == place.old
-            else "left by a fetch or a build that did not end",
+            held or (reason("gc-resumable") if wanted and name != place.old else None),
+            note=reason("gc-replaced" if name == place.old else "gc-unfinished"),
         )
         for name in place.helpers
         if os.path.lexists(place.beside(name))
     ]
-    aside = f"it was in the place of {folder}, and sparkops did not bring it: remove it by hand when nobody needs it"
+    aside = reason("gc-set-aside", folder=folder)
     items += [_item("leftover", path, _size(path), aside) for path in place.set_aside()]
     if os.path.lexists(folder):
-        kept = (DECLARED if wanted else "") or held or found.folder(folder) or _strange(place)
+        kept = (DECLARED if wanted else None) or held or found.folder(folder) or _strange(place)
         unknown = bool(kept) and kept == found.unknown
         items.append(_item("checkpoint", folder, _size(folder), kept, claim=claim, unknown=unknown))
     elif claim and not wanted:
@@ -102,20 +99,27 @@ def checkpoint(folder: str, declared: list[str], found: uses.Uses, *, claim: boo
 
 
 def _item(
-    kind: str, name: str, size: int, kept: str, *, note: str = "", claim: bool = False, unknown: bool = False
+    kind: str,
+    name: str,
+    size: int,
+    kept: Reason | None,
+    *,
+    note: Reason | None = None,
+    claim: bool = False,
+    unknown: bool = False,
 ) -> Item:
     about = {"kind": kind, "name": name, "bytes": size, "kept": kept, "unknown": unknown}
     return {**about, "note": note, "claim": claim}
 
 
-def _strange(place: CheckpointFolder) -> str:
+def _strange(place: CheckpointFolder) -> Reason | None:
     """Why a folder is not ours to remove: no record of sparkops in it, or files that the record does not name."""
     try:
         handle = place.open()
     except Refused as error:
-        return f"it is {error.values['found']}, not a folder"
+        return error.reason
     if handle is None:
-        return ""
+        return None
     try:
         digest, record = record_of(handle)
         ours = {path for path, _, _ in record.get("files", [])}
@@ -128,11 +132,10 @@ def _strange(place: CheckpointFolder) -> str:
     finally:
         os.close(handle)
     if not digest:
-        return "it has no record of sparkops"
+        return reason("gc-without-record")
     if extra:
-        more = f" and {len(extra) - NAMED} more" if len(extra) > NAMED else ""
-        return f"it holds what sparkops did not put there: {', '.join(sorted(extra)[:NAMED])}{more}"
-    return ""
+        return reason("gc-foreign-files", files=sorted(extra))
+    return None
 
 
 def _size(path: str) -> int:
@@ -153,29 +156,29 @@ def images(args: dict[str, Any], found: uses.Uses, mine: dict[str, Any]) -> list
     items, known = [], set()
     for key in sorted(key for key in mine if key.startswith("image ")):
         name = key.partition(" ")[2]
-        held = (DECLARED if name in args["images"] else "") or found.job(key) or found.cluster(key)
+        held = (DECLARED if name in args["images"] else None) or found.job(key) or found.cluster(key)
         seen = docker.inspect_image(name)
         if seen is None:
             if not held:
-                items.append(_item("image", name, 0, "", note=GONE, claim=True))
+                items.append(_item("image", name, 0, None, note=GONE, claim=True))
             continue
         identity = str(seen["Id"])
         known.add(identity)
         held = held or found.image([name, *_names(there.get(identity, {}))], identity)
         if not held and mine[key].get("action") == "found":
-            held = "it was here before sparkops"
+            held = reason("gc-there-before")
         items.append(_item("image", name, _image_size(there.get(identity, seen), name), held, claim=True))
     for identity, each in there.items():
         label = (each.get("Labels") or {}).get(LABEL)
         if identity in known:
             continue
         if label and not _names(each):
-            held = (DECLARED if label in args["builds"] else "") or found.image([], identity)
-            held = held or ("a job builds an image now" if any(w.startswith("image ") for w in found.working) else "")
-            items.append(_item("image", identity, _image_size(each, ""), held, note="a build that lost its name"))
+            held = (DECLARED if label in args["builds"] else None) or found.image([], identity)
+            held = held or (reason("gc-job-builds") if any(w.startswith("image ") for w in found.working) else None)
+            items.append(_item("image", identity, _image_size(each, ""), held, note=reason("gc-build-without-name")))
         elif args["foreign"]:
             name = (_names(each) or [identity])[0]
-            items.append(_item("foreign", name, _image_size(each, name), "sparkops did not bring it"))
+            items.append(_item("foreign", name, _image_size(each, name), reason("gc-foreign")))
     return items
 
 
@@ -202,10 +205,10 @@ def _tags(image: dict[str, Any]) -> list[str]:
     return [str(each) for each in image.get("RepoTags") or [] if "<none>" not in str(each)]
 
 
-def remove(call: Call, args: dict[str, Any]) -> list[dict[str, str]]:
+def remove(call: Call, args: dict[str, Any]) -> list[dict[str, Any]]:
     """Remove the `items` ([kind, name]) that `look` still finds unused, and let go of their claims.
 
-    Answers `{kind, name, outcome}`: `done`, or why it was left.
+    Answers `{kind, name, left}`: why it was left, None where it was removed.
     """
     answers = []
     now = {(item["kind"], item["name"]): item for item in look(call, args)}
@@ -213,14 +216,14 @@ def remove(call: Call, args: dict[str, Any]) -> list[dict[str, str]]:
         call.progress(f"{kind} {name}", done=number, total=len(args["items"]), unit="things")
         item = now.get((kind, name))
         if item is None or item["kept"]:
-            outcome = item["kept"] if item else "it is no longer there"
+            left = item["kept"] if item else reason("gc-disappeared")
         else:
-            outcome = _remove(args, item)
-        answers.append({"kind": kind, "name": name, "outcome": outcome})
+            left = _remove(args, item)
+        answers.append({"kind": kind, "name": name, "left": left})
     return answers
 
 
-def _remove(args: dict[str, Any], item: Item) -> str:
+def _remove(args: dict[str, Any], item: Item) -> Reason | None:
     kind, name = item["kind"], item["name"]
     mine = claim_records.records(args["state_dir"]).get(args["cluster"], {})
     kinds = [each for each in (kind, *KINDS) if f"{each} {name}" in mine] if item["claim"] else []
@@ -238,11 +241,9 @@ def _remove(args: dict[str, Any], item: Item) -> str:
                 acts.enter_context(claims.acting(claim, name, "delete"))
             if item["note"] != GONE:
                 _act(args["state_dir"], kind, name)
-    except Refused as error:
-        return str(error)
-    except OSError as error:
-        return f"{error.filename or name}: {error.strerror}"
-    return "done"
+    except (Refused, OSError) as error:
+        return reason_of(error)
+    return None
 
 
 def _act(state_dir: str, kind: str, name: str) -> None:

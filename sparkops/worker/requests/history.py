@@ -55,7 +55,7 @@ def _alone(path: str) -> Iterator[None]:
                 break
             time.sleep(0.02)
         else:
-            raise Refused("the record of runs is being written by another", "busy")
+            raise Refused.of("history-busy", type="busy")
         yield
     finally:
         os.close(handle)

@@ -11,7 +11,7 @@ import sparkops
 from sparkops.core import wording
 
 ROOT = Path(sparkops.__file__).parent
-CALLS = ("of", "notice", "notice_of")
+CALLS = ("of", "notice", "notice_of", "reason", "as_reason", "_failing")
 NOT_ARGUMENTS = {"where", "front_end", "type", "detail"}
 
 
@@ -19,14 +19,14 @@ def uses() -> Iterator[tuple[str, str, set[str] | None]]:
     """(place, id, names of arguments or None where they are not written out) of each error that is made by its id."""
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+            if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Attribute, ast.Name)) or not node.args:
                 continue
-            first = node.args[0]
-            if node.func.attr in CALLS and isinstance(first, ast.Constant) and isinstance(first.value, str):
+            first, name = node.args[0], node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            if name in CALLS and isinstance(first, ast.Constant) and isinstance(first.value, str):
                 names = {each.arg for each in node.keywords if each.arg}
                 spread = any(each.arg is None for each in node.keywords) or len(node.args) > 1
                 place = f"{path.relative_to(ROOT)}:{node.lineno}"
-                if node.func.attr == "notice":
+                if name == "notice":
                     names.add("folder")  # a program's notices of its folder get it from their one sender
                 yield place, first.value, None if spread else names - NOT_ARGUMENTS
 
