@@ -1,8 +1,7 @@
-"""The engine images in the lab's registry, made when first asked for and kept with the registry's storage.
+"""The images in the lab's registry, made when first asked for and kept with the registry's storage.
 
-Both stand on one base layer (Debian with python3). `lab/engine` adds the small engine as `vllm`;
-`lab/transformers` adds torch's CPU build and transformers, and really runs the tiny model; `lab/auto-round` stands on
-that one and adds AutoRound, which really quantises it.
+All stand on one base layer (Debian with python3). `lab/engine` adds the small engine as `vllm`; `lab/auto-round` adds
+torch's CPU build, transformers and AutoRound, which really quantises the tiny model. real_engine.py has a third.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .registry import Layer, Pushed, Registry
 
 ENGINE = Path(__file__).with_name("engine.py")
 TORCH = "torch==2.13.0"
-SERVING = "transformers[serving]==5.24.0"
+TRANSFORMERS = "transformers==5.24.0"
 COMPRESSION = "compressed-tensors==0.17.0"
 """The version that vllm 0.33.0 pins."""
 QUANTIZER = "auto-round==0.16.1"
@@ -39,7 +38,7 @@ SITE = "/opt/site-packages"
 
 
 class NoCpuTorch(RuntimeError):
-    """torch for the CPU can't be had here without gigabytes of GPU libraries; use the small engine instead."""
+    """torch for the CPU can't be had here without gigabytes of GPU libraries."""
 
 
 @dataclass(frozen=True)
@@ -81,28 +80,10 @@ def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[s
     )
 
 
-def transformers(registry: Registry, cache: Path) -> Image:
-    """transformers' own server on torch's CPU build; entry point `transformers`. Raises NoCpuTorch."""
-    key = _serving_key()
-    return once(
-        registry,
-        cache,
-        key,
-        lambda: registry.push(
-            "lab/transformers",
-            "1",
-            [base(cache), _packages(cache, key)],
-            entrypoint=["transformers"],
-            env={"PYTHONPATH": PACKAGES, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
-            architectures=[architecture()],
-        ),
-    )
-
-
 def auto_round(registry: Registry, cache: Path) -> Image:
-    """AutoRound on top of `lab/transformers`, without an entry point of its own. Raises NoCpuTorch."""
-    below = _serving_key()
-    packages = machine.recipe_key("auto-round", below, QUANTIZER, _QUANTIZER_LAUNCHER)
+    """AutoRound with what reads its checkpoints, without an entry point of its own. Raises NoCpuTorch."""
+    parts = (rootfs.ENGINE_BASE.key, TORCH, TRANSFORMERS, COMPRESSION, QUANTIZER, TARGET_PYTHON, _QUANTIZER_LAUNCHER)
+    packages = machine.recipe_key("auto-round", *parts)
     key = machine.recipe_key("auto-round image", packages, SITE)
     return once(
         registry,
@@ -113,19 +94,12 @@ def auto_round(registry: Registry, cache: Path) -> Image:
             "1",
             [
                 base(cache),
-                _packages(cache, below),
-                _more_packages(cache, packages),
+                _packages(cache, packages),
                 Layer.written(cache / "layers" / f"{key}.tar.gz", _link_tar(SITE, PACKAGES)),
             ],
             env={"PYTHONPATH": SITE},
             architectures=[architecture()],
         ),
-    )
-
-
-def _serving_key() -> str:
-    return machine.recipe_key(
-        "transformers", rootfs.ENGINE_BASE.key, TORCH, SERVING, COMPRESSION, TARGET_PYTHON, _LAUNCHER
     )
 
 
@@ -161,7 +135,7 @@ def once(registry: Registry, cache: Path, key: str, push: Callable[[], Pushed]) 
 
 
 def base(cache: Path) -> Layer:
-    """The layer both images stand on, made once."""
+    """The layer that all images stand on, made once."""
     path = cache / "layers" / f"{rootfs.ENGINE_BASE.key}.tar.gz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,53 +147,22 @@ def base(cache: Path) -> Layer:
 
 
 def _packages(cache: Path, key: str) -> Layer:
-    """The layer with torch and transformers, as pip lays them down for the base layer's python."""
+    """The layer with torch, transformers and AutoRound, as pip lays them down for the base layer's python."""
     path = cache / "layers" / f"{key}.tar.gz"
     if not path.exists():
-        wanted = [f"torch=={cpu_torch()}", SERVING, COMPRESSION]
-        _install(cache, path, wanted, "transformers", _LAUNCHER)
+        wanted = [f"torch=={cpu_torch()}", TRANSFORMERS, COMPRESSION, QUANTIZER]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
+        try:
+            run([*pip(), "--no-compile", *wanted, *for_target(folder / PACKAGES.lstrip("/"))], timeout=1800)
+            program = folder / "usr/local/bin/auto-round"
+            program.parent.mkdir(parents=True)
+            program.write_text(_QUANTIZER_LAUNCHER)
+            program.chmod(0o755)
+            pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     return Layer.of(path)
-
-
-def _more_packages(cache: Path, key: str) -> Layer:
-    """The layer with AutoRound and those of its packages that the one with transformers has not, or has in another
-    release."""
-    path = cache / "layers" / f"{key}.tar.gz"
-    if not path.exists():
-        below = [f"torch=={cpu_torch()}", SERVING, COMPRESSION]
-        more = sorted(_resolved([*below, QUANTIZER]) - _resolved(below))
-        _install(cache, path, ["--no-deps", *more], "auto-round", _QUANTIZER_LAUNCHER)
-    return Layer.of(path)
-
-
-def _resolved(wanted: Sequence[str]) -> set[str]:
-    """What pip would install for these requirements, as pinned ones."""
-    with tempfile.TemporaryDirectory() as empty:
-        argv = [*pip(), "--dry-run", "--ignore-installed", "--report", "-", *wanted, *for_target(Path(empty))]
-        found = json.loads(run(argv, timeout=600).stdout)["install"]
-    return {f"{each['metadata']['name']}=={each['metadata']['version']}" for each in found}
-
-
-def _install(cache: Path, path: Path, wanted: Sequence[str], command: str, launcher: str) -> None:
-    """Write the layer of what pip lays down for `wanted`, with one command."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
-    try:
-        run([*pip(), "--no-compile", *wanted, *for_target(folder / PACKAGES.lstrip("/"))], timeout=1800)
-        program = folder / "usr/local/bin" / command
-        program.parent.mkdir(parents=True)
-        program.write_text(launcher)
-        program.chmod(0o755)
-        pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-_LAUNCHER = """#!/usr/bin/python3
-import sys
-from transformers.cli.transformers import main
-sys.exit(main())
-"""
 
 
 _QUANTIZER_LAUNCHER = """#!/usr/bin/python3

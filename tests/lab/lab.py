@@ -149,11 +149,6 @@ class Lab:
         with machine.locked(self.cache / "images.lock"):
             return images.engine(self.registry, self.cache)
 
-    def transformers_image(self) -> Image:
-        """An engine that really runs the tiny model on the CPU; made when first asked for. Raises NoCpuTorch."""
-        with machine.locked(self.cache / "images.lock"):
-            return images.transformers(self.registry, self.cache)
-
     def real_engine_image(self) -> Image:
         """The real vLLM, its build for CPUs; made when first asked for. Raises NoRealEngine.
 
@@ -164,7 +159,7 @@ class Lab:
             return real_engine.image(self.registry, self.cache)
 
     def auto_round_image(self) -> Image:
-        """The same with AutoRound, which really quantises the tiny model; made when asked for. Raises NoCpuTorch."""
+        """AutoRound and transformers on torch's CPU build; made when first asked for. Raises NoCpuTorch."""
         with machine.locked(self.cache / "images.lock"):
             return images.auto_round(self.registry, self.cache)
 
