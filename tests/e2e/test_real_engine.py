@@ -41,8 +41,9 @@ class Real(Service):
             node.write(f"/srv/tiny/{path.name}", path.read_bytes())
 
     def serve(self, *command: str, **flags: Any) -> None:
-        """Declare it. `flags` are the engine's own; so are the words `command`, with which nobody is told its version: what
-        lint would refuse gets to the engine.
+        """Declare it. `flags` are the engine's own, and so are the words `command`.
+
+        With such words the version is told to nobody, so that what lint would refuse gets to the engine.
         """
         self.declare(
             image={"pull": self.image.pinned if command else self.image.reference},
