@@ -23,6 +23,9 @@ START = 240
 """Seconds that a start may take: about 20 on two free cores, 60 and more beside other tests."""
 WATCHDOG = 30
 STOP = 10
+PROMPT = "The capital of France is"
+"""Longer than one token: to a prompt of one the build for CPUs answered 500, and its engine ended."""
+
 READ = (
     *("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:generation_tokens_total"),
     *("vllm:prompt_tokens_total", "vllm:iteration_tokens_total_sum", "vllm:kv_cache_usage_perc"),
@@ -71,7 +74,7 @@ class Real(Service):
 
     def ask_for(self, tokens: int) -> None:
         """A completion that nobody waits for."""
-        body = json.dumps({"model": "/srv/tiny", "prompt": "x", "max_tokens": tokens, "ignore_eos": True})
+        body = json.dumps({"model": "/srv/tiny", "prompt": PROMPT, "max_tokens": tokens, "ignore_eos": True})
         argv = (
             "curl",
             "-s",
@@ -84,7 +87,7 @@ class Real(Service):
         self.node.exec("sh", "-c", '"$@" > /dev/null 2>&1 &', "sh", *argv)
 
     def answers(self) -> bool:
-        body = json.dumps({"model": "/srv/tiny", "prompt": "x", "max_tokens": 1})
+        body = json.dumps({"model": "/srv/tiny", "prompt": PROMPT, "max_tokens": 1})
         argv = ("curl", "-sS", "--max-time", "5", "-H", "Content-Type: application/json", "-d", body)
         done = self.node.exec(*argv, "http://127.0.0.1:8000/v1/completions", check=False)
         return b'"choices"' in done.stdout
