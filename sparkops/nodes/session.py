@@ -17,6 +17,9 @@ from sparkops.core.errors import ConnectionFailed, ConvergeFailed, LockBusy, Spa
 from sparkops.core.messages import Refused
 from sparkops.nodes.transport import Stream
 
+POLL = 0.5
+SLEPT = 5.0
+"""Seconds beyond a limit of a second or less after which this process was stopped, not the node slow."""
 SILENCE = 45.0
 """Seconds without any frame (the worker sends one every five) after which the node counts as gone."""
 WINDOW = 16
@@ -60,6 +63,7 @@ class Session:
         self._writing = threading.Lock()
         self._over: SparkopsError | None = None
         self._leaving = False
+        self._closed = False
         self._heard = time.monotonic()
         self._reader = threading.Thread(target=self._read, name=f"worker of {node}", daemon=True)
         self._reader.start()
@@ -104,12 +108,18 @@ class Session:
         return self._others(node)
 
     @property
+    def lost(self) -> bool:
+        """Whether the worker or the way to it has gone, without anybody here having closed it."""
+        return self._over is not None and not self._closed
+
+    @property
     def busy(self) -> bool:
         """Whether the worker may still be at something: a call that it has not answered, given up here or not."""
         return bool(self._at_work)
 
     def close(self, grace: float = 6.0) -> None:
         """End the session: the worker gets `grace` seconds to finish its atomic step and leave."""
+        self._closed = True
         self._over = self._over or ConnectionFailed.of("session-closed", where=self.node)
         self._stream.close_input()
         self._reader.join(grace)
@@ -164,16 +174,19 @@ class Session:
     def take(self, inbox: queue.SimpleQueue[dict[str, Any]], deadline: float | None = None) -> dict[str, Any]:
         """The next message for a call. Raises ConnectionFailed when the worker is silent for too long."""
         while True:
-            late = deadline is not None and time.monotonic() > deadline
+            asked = time.monotonic()
+            late = deadline is not None and asked > deadline
             try:
-                message = inbox.get(timeout=0.5)
+                message = inbox.get(timeout=POLL)
             except queue.Empty:
+                if time.monotonic() - asked > SLEPT:
+                    self._heard = time.monotonic()  # this machine slept: the node's silence begins now
                 if self._over is not None:
                     raise self._over from None
                 if late:
                     raise self._slow() from None
                 if time.monotonic() - self._heard > SILENCE:
-                    raise ConnectionFailed.of("node-silent", where=self.node, seconds=SILENCE) from None
+                    self._end(ConnectionFailed.of("node-silent", where=self.node, seconds=SILENCE))
                 continue
             if self._over is not None and "over" in message:
                 raise self._over
@@ -197,6 +210,9 @@ class Session:
         try:
             while (message := frames.read(self._stream)) is not None:
                 self._heard = time.monotonic()
+                if "beat" in message:
+                    self._answer_beat()
+                    continue
                 number = message.get("id", 0)
                 if not isinstance(number, int):
                     raise frames.BadFrame("an answer whose id is not a number")
@@ -213,6 +229,16 @@ class Session:
             self._end(WorkerFailed.of("worker-answer-broken", where=self.node, reason=str(error)))
         except SparkopsError as error:
             self._end(error)
+
+    def _answer_beat(self) -> None:
+        """Show the worker that somebody listens; what is being sent just now shows it too."""
+        if self._writing.acquire(blocking=False):
+            try:
+                self._stream.write(frames.encode({"beat": 1}))
+            except SparkopsError:
+                pass  # the stream's end says it, in `_read`
+            finally:
+                self._writing.release()
 
     def _ended(self) -> SparkopsError:
         said = self._stream.stderr().strip()

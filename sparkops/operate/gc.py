@@ -7,9 +7,10 @@ and once more under the lock, just before it is removed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sparkops import resources
 from sparkops.compile.compiler import compile_inventory, spec_of
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
@@ -22,7 +23,6 @@ from sparkops.resources.resource import Resource
 
 KIND = "gc"
 """The worker's module that looks and removes."""
-KINDS = ("checkpoint", "image")
 PATIENCE = 600.0
 """Seconds that a look may take: sizes of large folders are counted file by file."""
 
@@ -46,10 +46,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reclaimable:
-    """What was found: `silent` maps nodes that did not answer to the reason, `outcomes` items to why they were left."""
+    """What was found of `kinds`.
+
+    `silent` maps nodes that did not answer to the reason, `outcomes` items to why they were left; None: they were not.
+    """
 
     cluster: str
     items: tuple[Item, ...]
+    kinds: tuple[str, ...] = ()
     silent: Mapping[str, Message] = field(default_factory=dict)
     outcomes: Mapping[Item, Message | None] = field(default_factory=dict)
 
@@ -67,27 +71,34 @@ class Reclaimable:
         return 3 if self.silent or any(item.unknown for item in self.items) else 0
 
 
-def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
-    """What the resources of one node need there: `folders`, `images` (names) and `builds` (labels). Pure."""
-    found: dict[str, set[str]] = {"folders": set(), "images": set(), "builds": set()}
-    for each in resources:
+def kinds() -> tuple[str, ...]:
+    """The kinds whose things are left for gc."""
+    return tuple(name for name in resources.names() if resources.kind(name).prune == "collect")
+
+
+def declared(things: Sequence[Resource]) -> dict[str, list[str]]:
+    """What the resources of one node need there, by the words of `Resource.uses` (`folders`, `images`, …). Pure."""
+    found: dict[str, set[str]] = {"folders": set()}
+    for each in things:
         if each.desired() is None:
             continue
         for what, used in each.uses().items():
-            found[what] |= set(used)
+            found[what] = found.get(what, set()) | set(used)
         found["folders"] |= {mount["source"] for mount in (spec_of(each) or {}).get("mounts", ())}
     return {what: sorted(used) for what, used in found.items()}
 
 
 def look(
-    fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str] = KINDS, *, foreign: bool = False
+    fleet: Fleet, inventory: Inventory, nodes: Sequence[str], only: Sequence[str] = (), *, foreign: bool = False
 ) -> Reclaimable:
-    """Ask these nodes; nothing is touched. Raises InventoryError."""
-    asks = _asks(fleet, inventory, nodes, kinds, foreign)
+    """Ask these nodes, of all kinds or `only` some; nothing is touched. Raises InventoryError."""
+    asked = tuple(only) or kinds()
+    asks = _asks(fleet, inventory, nodes, asked, foreign)
     answers = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE))
     told = {node: each for node, each in answers.items() if not isinstance(each, SparkopsError)}
     return Reclaimable(
         cluster=inventory.cluster,
+        kinds=asked,
         items=tuple(_item(node, each) for node, found in told.items() for each in found),
         silent={node: each.message for node, each in answers.items() if isinstance(each, SparkopsError)},
     )
@@ -105,7 +116,8 @@ def _asks(
     compiled = compile_inventory(inventory)
     about = {"cluster": inventory.cluster, "kinds": list(kinds), "foreign": foreign}
     return {
-        node: {**about, "state_dir": fleet.targets[node].state_dir, **declared(compiled.of(node))} for node in nodes
+        node: {**about, "state_dir": fleet.targets[node].state_dir, "declared": declared(compiled.of(node))}
+        for node in nodes
     }
 
 
@@ -120,7 +132,7 @@ def remove(
     """Remove what `look` found, under the nodes' locks; what came into use meanwhile stays. Raises LockBusy."""
     command = f"gc {inventory.path.name}"
     nodes = list(dict.fromkeys(item.node for item in found.going))
-    asks = _asks(fleet, inventory, nodes, KINDS, False)
+    asks = _asks(fleet, inventory, nodes, found.kinds, False)
     fleet.lock(nodes, actor(command))
     answers = fleet.each(
         nodes,
@@ -145,4 +157,4 @@ def remove(
         done.setdefault(item.node, []).append({**step, "outcome": "failed" if outcome else "done"})
     record(fleet, inventory, command, done, reason=reason, listener=listener)
     fleet.unlock()
-    return Reclaimable(cluster=found.cluster, items=found.items, silent=found.silent, outcomes=outcomes)
+    return replace(found, outcomes=outcomes)

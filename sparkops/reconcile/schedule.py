@@ -62,6 +62,7 @@ class Schedule:
         self._planned = {step.id for step in plan.steps}
         self._changed = threading.Condition()
         self._running: dict[str, Step] = {}
+        self._lost: set[str] = set()
 
     def run(self) -> tuple[Result, ...]:
         """The results in the plan's order, one for every step."""
@@ -124,7 +125,7 @@ class Schedule:
         detail = ""
         found: Observed = None
         try:
-            found, reason = self._bring(step)
+            found, reason = self._brought(step)
             outcome = "failed" if reason else "done"
         except Interrupted as error:
             outcome, reason = "interrupted", error.message
@@ -150,6 +151,17 @@ class Schedule:
             del self._running[step.id]
             self._finish(step, result)
             self._changed.notify()
+
+    def _brought(self, step: Step) -> tuple[Observed, Message | None]:
+        """As `_bring`, and again from what is there then where the node was lost meanwhile and came back."""
+        while True:
+            session = self.fleet.session(step.node)
+            try:
+                return self._bring(step)
+            except NodeError:
+                if not self.fleet.reattach(step.node, session, self.stop):
+                    raise
+                self._lost.add(step.node)
 
     def _bring(self, step: Step) -> tuple[Observed, Message | None]:
         """Converge one resource and prove it: what is there now, and what is still wrong."""
@@ -208,7 +220,9 @@ class Schedule:
         return again
 
     def _changed_by_run(self, step: Step) -> bool:
-        """Whether an earlier step of this run can have changed the thing."""
+        """Whether an earlier step of this run can have changed the thing, or this one before its node was lost."""
+        if step.node in self._lost:
+            return True
         earlier = reachable({each.id: each.needs for each in self.plan.steps}, step.id)
         return bool(earlier) and not all(self.resources[each].contained for each in (step.id, *earlier))
 

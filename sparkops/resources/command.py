@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import CommandAct, CommandAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -87,7 +88,7 @@ class Command(Resource):
         """Replacing is running its program again."""
         return bool(self.run)
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> CommandAsk:
         return {
             "check": list(self.check),
             "creates": self.creates,
@@ -99,7 +100,7 @@ class Command(Resource):
     def desired(self) -> State:
         return {"ok": True}
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> CommandAct:
         return {"run": list(self.run), "timeout": self.timeout, "env": dict(self.env)}
 
     def explain(self, found: Observed) -> Message | None:

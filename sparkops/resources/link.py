@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import PathAsk
 from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -46,7 +47,7 @@ class Link(Resource):
     def claim(self) -> dict[str, Any]:
         return {**super().claim(), **({"content": [self.target]} if self.state == "present" else {})}
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> PathAsk:
         return {"path": self.name}
 
     def desired(self) -> State:

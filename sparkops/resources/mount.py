@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import MountAsk
 from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -68,10 +69,10 @@ class Mount(Resource):
     def interrupting(self) -> frozenset[str]:
         return self.interrupts if self.mounted else self.interrupts | {"mounted"}
 
-    def ask(self) -> dict[str, Any]:
-        asked: dict[str, Any] = {"path": self.name}
+    def ask(self) -> MountAsk:
+        asked: MountAsk = {"path": self.name}
         if self.state == "present":
-            asked.update(source=self.source, fstype=self.fstype, options=list(self.options))
+            asked |= {"source": self.source, "fstype": self.fstype, "options": list(self.options)}
         return asked
 
     def desired(self) -> State:

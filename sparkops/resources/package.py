@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import PackageAct, PackageAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -73,7 +74,7 @@ class Package(Resource):
         """A package serves all."""
         return True
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> PackageAsk:
         return {"name": self.name, "pattern": self.pattern}
 
     def desired(self) -> State:
@@ -93,7 +94,7 @@ class Package(Resource):
             return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, wanted))
         return bool(wanted == found)
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> PackageAct:
         return {"update": self.update_cache, "holds": self.hold is not None}
 
     def explain(self, found: Observed) -> Message | None:

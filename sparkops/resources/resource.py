@@ -143,7 +143,7 @@ class Resource:
         """What it is made from on this machine and no state tells: a name for people and a digest of each."""
         return {}
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> Mapping[str, Any]:
         """What the worker's `observe` of this kind needs: plain values, and bytes where content is compared there."""
         raise NotImplementedError
 
@@ -151,7 +151,7 @@ class Resource:
         """The declared state; `None` is absence. Only the keys that are declared; others are not compared."""
         raise NotImplementedError
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> Mapping[str, Any]:
         """What the worker's `converge` of this kind needs beside `ask` and the two states."""
         return {}
 

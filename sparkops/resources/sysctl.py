@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import SysctlAsk
 from sparkops.core.plan import Violation
 from sparkops.core.states import FromFact, Observed, State
 from sparkops.core.wording import Message
@@ -51,9 +52,11 @@ class Sysctl(Resource):
         """The name of our file for this key in /etc/sysctl.d."""
         return f"60-sparkops-{self.name.replace('/', '-')}.conf"
 
-    def ask(self) -> dict[str, Any]:
-        asked: dict[str, Any] = {"key": self.name, "file": self.file}
-        return {**asked, "absent": True} if self.state == "absent" else asked
+    def ask(self) -> SysctlAsk:
+        asked: SysctlAsk = {"key": self.name, "file": self.file}
+        if self.state == "absent":
+            asked["absent"] = True
+        return asked
 
     def desired(self) -> State:
         if self.state == "absent":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import UserAct, UserAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -69,7 +70,7 @@ class User(Resource):
                 raise InventoryError.of("public-key-invalid", where=self.where, key=key[:40])
         put(self, "authorized_keys", tuple(key.strip() for key in self.authorized_keys))
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> UserAsk:
         return {"name": self.name, "keys": list(self.authorized_keys)}
 
     def desired(self) -> State:
@@ -90,7 +91,7 @@ class User(Resource):
             return set(wanted) <= set(found or ())
         return bool(wanted == found)
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> UserAct:
         return {"system": self.system, "exact_groups": self.exact_groups}
 
 

@@ -273,6 +273,9 @@ def test_a_node_that_is_down_is_told_in_time_and_holds_no_other(cluster: Cluster
 # Faults in mid-apply
 
 
+WORKER = "int.from_bytes[(]take"
+
+
 @pytest.fixture
 def fetching(cluster: Cluster, node: Node, model: Path) -> subprocess.Popen[str]:
     """An apply in the middle of fetching 6 MB at 0.4 MB/s, so that others can come meanwhile on a busy machine, too."""
@@ -288,7 +291,7 @@ def test_a_node_that_freezes_in_mid_apply_is_reported_and_its_job_goes_on(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     with node.paused():
-        report = ended(fetching, 4, 20)
+        report = ended(fetching, 4, 90)
     found = result(report, "checkpoint")
     assert found["outcome"] == "unknown"
     assert "no answer for" in found["reason"]["message"] or "no sign of life" in found["reason"]["message"]
@@ -301,12 +304,45 @@ def test_a_node_that_dies_in_mid_apply_goes_on_after_its_start(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     node.kill()
-    report = ended(fetching, 4, 20)
+    report = ended(fetching, 4, 90)
     assert result(report, "checkpoint")["reason"]["id"] == "connection-lost"
     assert cluster.run("drift", 3)["unreachable"]
     node.start()
     assert not node.exists(FOLDER)
     cluster.healed()
+    assert sums(node) == local_sums(model)
+
+
+def test_a_worker_that_is_killed_in_mid_apply_is_started_again(
+    cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
+) -> None:
+    node.exec("pkill", "-9", "-f", WORKER)
+    report = ended(fetching, 0, 90)
+    assert result(report, "checkpoint")["outcome"] == "done"
+    assert sums(node) == local_sums(model)
+    assert cluster.hub.bytes_sent("model-large*") == 6_000_000, "the job went on, nothing was fetched twice"
+
+
+def test_a_cut_that_the_run_outlasts_is_no_failure_and_one_that_it_does_not_leaves_no_lock(
+    cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
+) -> None:
+    node.cut()
+    until(lambda: node.exec("pgrep", "-f", WORKER, check=False).returncode == 1)
+    node.restore()
+    report = ended(fetching, 0, 90)
+    assert result(report, "checkpoint")["outcome"] == "done"
+    cluster.declare(node, port=8001)
+    cluster.run("apply", 0)
+
+
+def test_a_controller_that_slept_for_longer_than_the_lock_lasts_goes_on(
+    cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
+) -> None:
+    fetching.send_signal(signal.SIGSTOP)
+    until(lambda: node.exec("pgrep", "-f", WORKER, check=False).returncode == 1)
+    fetching.send_signal(signal.SIGCONT)
+    report = ended(fetching, 0, 90)
+    assert result(report, "checkpoint")["outcome"] == "done"
     assert sums(node) == local_sums(model)
 
 
@@ -324,7 +360,7 @@ def test_a_second_apply_at_once_is_told_who_holds_the_node(
     cluster: Cluster, node: Node, fetching: subprocess.Popen[str]
 ) -> None:
     said = cluster.said("apply", 75)
-    assert f"{node.name} is held by" in said and "apply inventory.yml" in said
+    assert "error[node-locked]" in said and node.name in said and "apply inventory.yml" in said
     assert "→ wait until it is done" in said
     cluster.run("drift", 2)
     ended(fetching, 0)

@@ -219,7 +219,7 @@ def test_a_kernel_parameter_is_set_kept_and_released(node: Node, road: Applying,
 
     node.write("/etc/sysctl.d/99-other.conf", b"net.ipv4.ip_local_port_range = 1024 2048\n")
     (warning,) = road.plan(declared).violations
-    assert "99-other.conf" in warning.message
+    assert (warning.message.id, warning.message.args["value"]) == ("sysctl-overridden", "1024 2048")
     node.exec("rm", "/etc/sysctl.d/99-other.conf")
     road.settle(one("sysctl", "net.ipv4.ip_local_port_range", state="absent"))
     assert not node.exists("/etc/sysctl.d/60-sparkops-net.ipv4.ip_local_port_range.conf")

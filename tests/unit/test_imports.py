@@ -57,7 +57,7 @@ MAY = {
 """What a folder may import beside itself and `core`. `cli` also names what it hands on to: it parses, calls, prints."""
 
 ON_NODES = ("worker", "programs", "safetensors")
-ON_NODES_FROM_CORE = {"sparkops.core.frames", "sparkops.core.messages"}
+ON_NODES_FROM_CORE = {"sparkops.core.frames", "sparkops.core.kind_messages", "sparkops.core.messages"}
 
 
 def modules() -> list[Path]:

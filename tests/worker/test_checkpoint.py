@@ -20,8 +20,8 @@ from sparkops.programs.checkpoints.index import Index, identity
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import checkpoint
+from sparkops.worker.reclaiming.checkpoints import folder_items
 from sparkops.worker.record import uses
-from sparkops.worker.requests import gc
 from sparkops.worker.system import jobs
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply, call, differing
@@ -189,7 +189,7 @@ def test_what_was_set_aside_is_listed_by_gc_and_kept(declare: Declare) -> None:
     write_model(Path(one.name), 2)
     apply(one)
     kept = f"{one.name}.before-sparkops"
-    listed = gc.checkpoint(one.name, [], uses.Uses([], {}, {}, {}, []), claim=False)
+    listed = folder_items(one.name, [], uses.Uses([], {}, {}, {}, []), claims=[])
     assert [(each["name"], (each["kept"] or {}).get("id")) for each in listed] == [
         (kept, "gc-set-aside"),
         (one.name, None),

@@ -11,9 +11,10 @@ import pytest
 
 from sparkops.operate.gc import Item, Reclaimable
 from sparkops.programs import docker
+from sparkops.worker.reclaiming.checkpoints import folder_items, folders
+from sparkops.worker.reclaiming.items import DECLARED
 from sparkops.worker.record import uses
 from sparkops.worker.record.uses import Uses
-from sparkops.worker.requests import gc
 
 
 def unused(**more: Any) -> Uses:
@@ -71,7 +72,7 @@ def published(folder: Path, *extra: str) -> Path:
 
 def kept(folder: Path, found: Uses | None = None, declared: tuple[str, ...] = (), claim: bool = True) -> dict[str, str]:
     """The ids of the reasons by what they keep, "" for what can go."""
-    items = gc.checkpoint(str(folder), list(declared), found or unused(), claim=claim)
+    items = folder_items(str(folder), list(declared), found or unused(), claims=["checkpoint"] if claim else [])
     return {
         f"{item['kind']} {os.path.basename(item['name'])}": item["kept"]["id"] if item["kept"] else "" for item in items
     }
@@ -104,7 +105,7 @@ def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "verified/1.json").write_text(json.dumps({"folder": "/srv/indexed", "files": {}}))
     (tmp_path / "verified/2.json").write_text("torn")
-    found = gc.folders(str(tmp_path), {"checkpoint /srv/claimed": {}, "file /etc/x": {}})
+    found = folders(str(tmp_path), {"checkpoint /srv/claimed": {}, "file /etc/x": {}})
     inside = {f"{tmp_path}/models/o--n/main", f"{tmp_path}/models/o--x/dev"}
     assert found == {"/srv/claimed", "/srv/indexed", *inside}
 
@@ -112,9 +113,9 @@ def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path
 def test_a_file_with_another_name_elsewhere_frees_nothing(tmp_path: Path) -> None:
     folder = published(tmp_path / "m")
     (folder / "same").hardlink_to(folder / "a")
-    whole = gc.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"]
+    whole = folder_items(str(folder), [], unused(), claims=["checkpoint"])[0]["bytes"]
     (tmp_path / "cache").hardlink_to(folder / "a")
-    assert gc.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"] <= whole - 5000
+    assert folder_items(str(folder), [], unused(), claims=["checkpoint"])[0]["bytes"] <= whole - 5000
 
 
 def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
@@ -126,14 +127,15 @@ def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
     socket.parent.mkdir(parents=True)
     socket.touch()
     found = uses.look(str(tmp_path / "state"), "attic", root=str(root))
-    (item,) = gc.checkpoint(str(folder), [], found, claim=True)
+    (item,) = folder_items(str(folder), [], found, claims=["checkpoint"])
     assert item["unknown"]
     assert (item["kept"]["id"], item["kept"]["args"]["reason"]["id"]) == ("gc-use-unknown", "docker-not-running")
-    declared = gc.checkpoint(str(folder), [str(folder)], found, claim=True)[0]
-    assert (declared["kept"], declared["unknown"]) == (gc.DECLARED, False)
+    declared = folder_items(str(folder), [str(folder)], found, claims=["checkpoint"])[0]
+    assert (declared["kept"], declared["unknown"]) == (DECLARED, False)
     socket.unlink()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    (item,) = gc.checkpoint(str(folder), [], uses.look(str(tmp_path / "state"), "attic", root=str(root)), claim=True)
+    found = uses.look(str(tmp_path / "state"), "attic", root=str(root))
+    (item,) = folder_items(str(folder), [], found, claims=["checkpoint"])
     assert (item["kept"], item["unknown"]) == (None, False)
 
 

@@ -20,6 +20,9 @@ from sparkops.nodes.transport import harmless, last_line
 AHEAD = 65536
 """Bytes taken from the system at once: SSH asks for a packet's head and body one by one."""
 
+SLEPT = 5.0
+"""Seconds in one poll, which paramiko limits to 0.1: this process was stopped meanwhile, and the peer owed nothing."""
+
 
 class Wire:
     """A socket or anything like one. `patience` (seconds; 0: endless) counts from the first unanswered question.
@@ -45,9 +48,12 @@ class Wire:
     def recv(self, size: int) -> bytes:
         """Up to `size` bytes. Raises TimeoutError, or OSError when patience is over."""
         if not self._ahead:
+            started = time.monotonic()
             try:
                 self._ahead = bytes(self._peer.recv(max(size, AHEAD)))
             except TimeoutError:
+                if self._asked is not None and time.monotonic() - started > SLEPT:
+                    self._asked = time.monotonic()
                 self._check()
                 raise
             self._asked = None

@@ -7,6 +7,8 @@ import signal
 import subprocess
 from typing import Any
 
+from sparkops.core.kind_messages import CommandAct, CommandAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import long_process
 
@@ -16,22 +18,22 @@ READ = 1 << 20
 """Bytes of a check's output that are compared."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any]:
+def observe(ask: CommandAsk) -> dict[str, Any]:
     """`{"ok": bool}`, with `why` (a Reason) where it is not. Raises Unknown when the check hangs.
 
     `ask`: `creates` path or None; `check` argv or empty; `stdout` and `matches` or None; `timeout` seconds.
     """
-    if ask.get("creates") and not os.path.lexists(ask["creates"]):
+    if ask["creates"] and not os.path.lexists(ask["creates"]):
         return _failing("command-creates-missing", path=ask["creates"])
-    if not ask.get("check"):
+    if not ask["check"]:
         return {"ok": True}
     program, (status, said) = ask["check"][0], _run(ask["check"], float(ask["timeout"]))
     output = said.strip()[-SHOWN:] or "no output"
     if status != 0:
         return _failing("command-check-failed", program=program, status=status, output=output)
-    if ask.get("stdout") is not None and said.strip() != ask["stdout"].strip():
+    if ask["stdout"] is not None and said.strip() != ask["stdout"].strip():
         return _failing("command-output-differs", program=program, output=output)
-    if ask.get("matches") is not None and not re.search(ask["matches"], said, re.MULTILINE):
+    if ask["matches"] is not None and not re.search(ask["matches"], said, re.MULTILINE):
         return _failing("command-output-no-match", program=program, pattern=ask["matches"], output=output)
     return {"ok": True, "why": None}
 
@@ -66,9 +68,7 @@ def _failing(id: str, **args: object) -> dict[str, Any]:
     return {"ok": False, "why": {"id": id, "args": args}}
 
 
-def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
-) -> None:
+def converge(call: Call, ask: CommandAsk, found: State, want: State, act: CommandAct) -> None:
     """Run the program of `act`: `run` argv, `timeout` seconds, `env`."""
     if not act.get("run"):
         raise Refused.of("command-without-run", reason=(found or {}).get("why"))

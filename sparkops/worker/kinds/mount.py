@@ -4,6 +4,7 @@ import os
 import stat
 from typing import Any
 
+from sparkops.core.kind_messages import MountAsk
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import fstab, processes, safe_path
 from sparkops.worker.system.root import at
@@ -28,7 +29,7 @@ OPPOSITES = {
 """Options that the kernel shows: "" where by the same word, else the word that contradicts them."""
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
+def observe(ask: MountAsk, *, root: str = "/") -> dict[str, Any] | None:
     """The entry (source, fstype, options, passno) and `mounted`: True, False, or words for another thing there.
 
     `without` names the declared options that the running mount lacks. Raises Unknown for an ambiguous fstab.
@@ -68,7 +69,7 @@ def _mounted(point: str, root: str) -> fstab.Entry | None:
     return found[-1] if found else None
 
 
-def _is(ask: dict[str, Any], present: fstab.Entry) -> bool:
+def _is(ask: MountAsk, present: fstab.Entry) -> bool:
     """Whether what is mounted is what was declared: the same device, export or, for a bind, the same directory."""
     if "source" not in ask:
         return True
@@ -103,7 +104,7 @@ def lacking(options: list[str], present: fstab.Entry) -> list[str]:
 
 def converge(
     call: Call,
-    ask: dict[str, Any],
+    ask: MountAsk,
     found: dict[str, Any] | None,
     want: dict[str, Any] | None,
     act: dict[str, Any],

@@ -9,6 +9,8 @@ import os
 import time
 from typing import Any, NamedTuple
 
+from sparkops.core.kind_messages import PackageAct, PackageAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import long_process, processes
 from sparkops.worker.system.root import at
@@ -55,7 +57,7 @@ class Package(NamedTuple):
     status: str
 
 
-def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def observe_many(asks: dict[str, PackageAsk]) -> dict[str, Any]:
     """status, version and hold of each named package; held and unheld names for each pattern."""
     code, out, err = processes.ask(["dpkg-query", "--show", "--showformat=" + FORMAT])
     if code != 0:
@@ -75,9 +77,9 @@ def parse(text: str) -> list[Package]:
     return found
 
 
-def _state(ask: dict[str, Any], packages: list[Package]) -> dict[str, Any] | None:
+def _state(ask: PackageAsk, packages: list[Package]) -> dict[str, Any] | None:
     name: str = ask["name"]
-    if ask.get("pattern"):
+    if ask["pattern"]:
         matching = [each for each in packages if fnmatch.fnmatchcase(each.name, name)]
         return {
             "held": sorted({each.name for each in matching if each.wish == "hold"}),
@@ -98,17 +100,15 @@ def of_name(name: str, packages: list[Package]) -> Package | None:
     return next((each for each in packages if each.name == bare and each.architecture in wanted), None)
 
 
-def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
-) -> None:
+def converge(call: Call, ask: PackageAsk, found: State, want: State, act: PackageAct) -> None:
     """Install, change, remove, hold or release. `act`: `update` the package lists first, `holds` (hold is declared)."""
     name: str = ask["name"]
-    if ask.get("pattern"):
+    if ask["pattern"]:
         key = "unheld" if "unheld" in (want or {}) else "held"
         processes.run(["apt-mark", "hold" if key == "unheld" else "unhold", *(found or {})[key]])
         return
     if want is None:
-        _remove(call, name, holds=bool(act.get("holds")))
+        _remove(call, name, holds=act["holds"])
         return
     if found is None or found["status"] != "installed" or not matches(found["version"], want.get("version")):
         _install(call, name, want.get("version"), act)
@@ -121,15 +121,15 @@ def matches(version: str, wanted: str | None) -> bool:
     return wanted is None or version == wanted or fnmatch.fnmatchcase(version, wanted)
 
 
-def _install(call: Call, name: str, version: str | None, act: dict[str, Any]) -> None:
-    trouble = _update(call) if act.get("update") else None
+def _install(call: Call, name: str, version: str | None, act: PackageAct) -> None:
+    trouble = _update(call) if act["update"] else None
     argv = ["install", "--no-install-recommends", "--no-remove"]
-    if act.get("holds"):
+    if act["holds"]:
         argv.append("--allow-change-held-packages")
     try:
         if version is not None:
             argv.append("--allow-downgrades")
-            name = f"{name}={_choose(call, name, version, renew=bool(act.get('update')))}"
+            name = f"{name}={_choose(call, name, version, renew=act['update'])}"
         _apt(call, [*argv, name])
     except Refused as error:
         if not trouble:

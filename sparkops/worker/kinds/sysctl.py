@@ -9,6 +9,7 @@ import errno
 import os
 from typing import Any
 
+from sparkops.core.kind_messages import SysctlAsk
 from sparkops.core.messages import unknown_of
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import safe_path
@@ -18,7 +19,7 @@ PROC = "/proc/sys"
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 
 
-def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, Any]:
+def observe_many(asks: dict[str, SysctlAsk], *, root: str = "/") -> dict[str, Any]:
     """For each `key`: value, persisted (in our own file) and overridden_by (a later file that sets another value).
 
     With `absent` only our own file counts: without it the answer is None.
@@ -33,7 +34,7 @@ def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[st
     return states
 
 
-def _state(ask: dict[str, Any], files: list[tuple[str, dict[str, str]]], root: str) -> dict[str, Any] | None:
+def _state(ask: SysctlAsk, files: list[tuple[str, dict[str, str]]], root: str) -> dict[str, Any] | None:
     key = path_of(ask["key"])
     own = os.path.join(at(root, FOLDERS[0]), ask["file"])
     persisted = None
@@ -99,7 +100,7 @@ def overriding(key: str, own: str, files: list[tuple[str, dict[str, str]]]) -> d
 
 def converge(
     call: Call,
-    ask: dict[str, Any],
+    ask: SysctlAsk,
     found: dict[str, Any] | None,
     want: dict[str, Any] | None,
     act: dict[str, Any],
