@@ -9,7 +9,7 @@ import os
 import stat
 from typing import Any
 
-from sparkops.programs import atomic
+from sparkops.core import atomic
 
 FOLDER = "originals"
 LIMIT = 1 << 20
