@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -24,7 +25,7 @@ def trickling() -> Iterator[str]:
     stopping = threading.Event()
 
     def trickle(peer: socket.socket) -> None:
-        with peer:
+        with peer, contextlib.suppress(OSError):
             peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nContent-Type: application/json\r\n\r\n")
             while not stopping.wait(0.05):
                 peer.sendall(b" ")
