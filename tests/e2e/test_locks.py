@@ -54,7 +54,9 @@ def test_a_second_apply_is_told_who_holds_the_node_and_touches_none(
     first = shell.start("apply", "inventory.yml", *ONLY, "--limit", one.name)
     until(lambda: acting(one), first)
     second = shell.run("apply", "inventory.yml", *ONLY, status=75)
-    assert re.search(rf"{one.name} is held by \S+ from \S+ for \d+ s \(apply inventory.yml\)", second.stderr)
+    assert re.search(
+        rf"error\[node-locked\]: {one.name}: locked by \S+ from \S+ for \d+ s \(apply inventory.yml\)", second.stderr
+    )
     assert not two.exists("/srv/slow"), "none is touched where not all could be locked"
     shell.run("apply", "inventory.yml", *ONLY, "--limit", two.name)
     assert first.wait(60) == 0
@@ -71,7 +73,7 @@ def test_of_two_applies_that_begin_at_once_one_gets_all_nodes_and_the_other_none
     assert sorted(process.returncode for process, _, _ in ended) == [0, 75], ended
     for process, out, err in ended:
         if process.returncode == 75:
-            assert "is held by " in err
+            assert "error[node-locked]" in err
         else:
             results = json.loads(out)["results"]
             assert {result["outcome"] for result in results} == {"done"}
@@ -116,7 +118,7 @@ def test_an_inventory_of_another_cluster_meets_the_same_lock(shell: Shell, node:
     shell.write("other.yml", text.replace("cluster: test", "cluster: other"))
     first = shell.start("apply", "inventory.yml", *ONLY)
     until(lambda: acting(node), first)
-    assert "is held by " in shell.run("apply", "other.yml", *ONLY, status=75).stderr
+    assert "error[node-locked]" in shell.run("apply", "other.yml", *ONLY, status=75).stderr
     assert first.wait(60) == 0
 
 
