@@ -1,0 +1,428 @@
+"""The descriptions of architectures in `knowledge/architectures/`: which layers and tensors a configuration makes.
+
+A description is found by the first name under `architectures` of a config.json. What it does not read makes a gap: a
+key or a value that nobody described, so that no figure rests on it. It must not know an engine or a memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+from sparkops.core.data import bundled
+from sparkops.models import expressions, knowledge_file
+
+LARGEST, MOST_LAYERS = 10**12, 10_000
+"""Sizes beyond which a configuration is taken for wrong."""
+SIZES = "_parts.yml"
+INERT = "_inert.yml"
+TOWERS = "_towers.yml"
+EVALUATED = ("size", "count", "width", "dtype")
+"""What of a tensor is an expression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """`count` tensors of `elements` each, of one layer (None: of none).
+
+    `names` are those of its module, that of the checkpoint first; `quantised` says whether a method can store it in a
+    format of its own, `split` whether tensor-parallel ranks share it, `width` is the inner width of an expert (0 of
+    everything else), `dtype` is "" for the model's own.
+    """
+
+    part: str
+    names: tuple[str, ...]
+    elements: int
+    count: int
+    quantised: bool
+    split: bool
+    width: int
+    dtype: str
+    layer: int | None
+
+    @property
+    def parameters(self) -> int:
+        """All of its elements."""
+        return self.elements * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What one layer keeps of a request, in elements; heads are those of all ranks.
+
+    `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
+    `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
+    convolution over `channels`, and `checkpoints` more of them while a prompt is read.
+    """
+
+    kind: str
+    heads: int
+    key: int
+    value: int
+    window: int = 0
+    channels: int = 0
+    kernel: int = 0
+    key_dim: int = 0
+    checkpoints: int = 0
+    dtype: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a description makes of a configuration. `layers` has what each layer keeps, `drafting` what each layer of
+    the prediction head keeps; None: the engine has no such head for this architecture.
+
+    `gaps` are reasons why nothing is known, `part_gaps` those by part why its parameters are not.
+    """
+
+    described: bool
+    layers: tuple[tuple[Cached, ...], ...]
+    tensors: tuple[Tensor, ...]
+    drafting: tuple[tuple[Cached, ...], ...] | None
+    values: Mapping[str, int]
+    words: Mapping[str, str]
+    gaps: tuple[str, ...]
+    part_gaps: Mapping[str, str]
+
+
+@cache
+def _files() -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """What all descriptions share, and each description by the architecture's name."""
+    folder = bundled("knowledge") / "architectures"
+    shared = dict(knowledge_file.read(folder / SIZES))
+    shared["inert"] = frozenset(knowledge_file.read(folder / INERT)["keys"])
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(folder.glob("[!_]*.yml")):
+        content = knowledge_file.read(path)
+        for each in content["describes"]:
+            own = {**each, "parts": {**shared["parts"], **content.get("parts", {})}}
+            found.update(dict.fromkeys(each["architectures"], own))
+    return shared, found
+
+
+@cache
+def _towers() -> Mapping[str, Description]:
+    """The descriptions of encoders of images, by the `model_type` of their part of a configuration."""
+    shared, _ = _files()
+    content = knowledge_file.read(bundled("knowledge") / "architectures" / TOWERS)
+    found: dict[str, Description] = {}
+    for each in content["describes"]:
+        own = {**each, "parts": content["parts"], "tower": True}
+        found.update(dict.fromkeys(each["types"], Description(own, {**shared, "sizes": content["sizes"]})))
+    return found
+
+
+def encoder(config: Mapping[str, Any], of: Description | None = None) -> Description | None:
+    """The description of an encoder of images, found by its `model_type`, else as its model's own description says;
+    None where there is none."""
+    return _towers().get(str(config.get("model_type") or (of.content.get("encoder") if of else "")))
+
+
+def tower(config: Mapping[str, Any], text_hidden: int, of: Description | None = None) -> tuple[tuple[Tensor, ...], str]:
+    """The tensors of an encoder of images, or why they are not known ("" where they are)."""
+    description = encoder(config, of)
+    if description is None:
+        return (), f"an encoder of images of the type {config.get('model_type')!r} is not described"
+    made = shape(description, {**config, "text_hidden": text_hidden})
+    return made.tensors, next(iter((*made.gaps, *made.part_gaps.values())), "")
+
+
+def known() -> tuple[str, ...]:
+    """Every architecture that is described."""
+    return tuple(sorted(_files()[1]))
+
+
+def described(name: str) -> Description | None:
+    """The description of an architecture; None where there is none."""
+    content = _files()[1].get(name)
+    return None if content is None else _description(name)
+
+
+@cache
+def _description(name: str) -> Description:
+    shared, found = _files()
+    return Description(found[name], shared)
+
+
+class _Missing(LookupError):
+    """A name that an expression needs and the configuration lacks, or a value that it can't be computed with."""
+
+
+class Description:
+    """One architecture: its sizes, the parts of a layer, and the keys of a configuration that it reads."""
+
+    def __init__(self, content: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
+        self.content = content
+        self.sizes: Mapping[str, str | int] = {**shared["sizes"], **content.get("sizes", {})}
+        self.inert: frozenset[str] = shared["inert"] | frozenset(content.get("ignores", ()))
+        self.defaults: Mapping[str, Any] = content.get("defaults", {})
+
+    @cached_property
+    def layer(self) -> tuple[Mapping[str, Any], ...]:
+        """The parts of a layer, each with its condition."""
+        return tuple(self._parts(self.content["layer"]))
+
+    @cached_property
+    def around(self) -> tuple[Mapping[str, Any], ...]:
+        """The parts that stand once: ends, and what else there is."""
+        ends = () if self.content.get("tower") else ("ends",)
+        return tuple(self._parts((*ends, *self.content.get("around", ()))))
+
+    @cached_property
+    def drafting(self) -> tuple[Mapping[str, Any], ...] | None:
+        """The parts of a layer of the prediction head; None without one."""
+        content = self.content.get("drafting")
+        return None if content is None else tuple(self._parts(content["layer"]))
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Every key of a configuration that some expression reads."""
+        return frozenset(self._closure(expressions.names)) - set(self.sizes)
+
+    @cached_property
+    def nested(self) -> Mapping[str, frozenset[str]]:
+        """The entries that are read of each key which holds a mapping."""
+        found: dict[str, set[str]] = {key: set(each) for key, each in self.content.get("nested", {}).items()}
+        for text in self._texts(self._closure(expressions.names)):
+            for name, entry in expressions.entries(text):
+                found.setdefault(name, set()).add(entry)
+        return {name: frozenset(each) for name, each in found.items()}
+
+    def unread(self, config: Mapping[str, Any]) -> list[str]:
+        """The keys of a configuration that nobody described and that hold something."""
+        found = [
+            key
+            for key, value in config.items()
+            if value is not None and key not in self.reads and key not in self.inert
+        ]
+        for key, entries in self.nested.items():
+            value = config.get(key)
+            inner = value if isinstance(value, Mapping) else {}
+            found += [f"{key}.{each}" for each in inner if each not in entries and each not in self.inert]
+        return found
+
+    def _parts(self, entries: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+        for entry in entries:
+            given = {"part": entry} if isinstance(entry, str) else entry
+            yield {**self.content["parts"][given["part"]], **given, "part": given.get("of", self._of(given["part"]))}
+
+    def _of(self, name: str) -> str:
+        return str(self.content["parts"][name].get("part", "other"))
+
+    def _written(self) -> Iterator[Any]:
+        drafting = self.content.get("drafting") or {}
+        yield from ("layer_count", self.content.get("kind"), drafting.get("layers"))
+        yield from () if self.content.get("tower") else (*VALUES.values(), *WORDS.values())
+        for part in (*self.layer, *self.around, *(self.drafting or ())):
+            yield part.get("when")
+            yield from part.get("sizes", {}).values()
+            yield from part.get("cache", {}).values()
+            for tensor in part.get("tensors", {}).values():
+                yield from (tensor.get(key) for key in EVALUATED) if isinstance(tensor, Mapping) else (tensor,)
+
+    def _texts(self, names: Iterable[str]) -> Iterator[str]:
+        yield from (each for each in self._written() if isinstance(each, str))
+        yield from (text for name in names if isinstance(text := self.sizes.get(name), str))
+
+    def _closure(self, of: Any) -> set[str]:
+        found: set[str] = set()
+        open_names = {name for each in self._written() if isinstance(each, str) for name in of(each)}
+        while open_names - found:
+            name = (open_names - found).pop()
+            found.add(name)
+            text = self.sizes.get(name)
+            if isinstance(text, str):
+                open_names |= of(text)
+        return found - {"i", "kind"}
+
+
+class _Scope(Mapping[str, Any]):
+    """The names of one layer: sizes over keys, each computed once; a key that is not there is None."""
+
+    def __init__(self, sizes: Mapping[str, str | int], config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        self.sizes = sizes
+        self.config = config
+        self.found: dict[str, Any] = dict(known)
+        self.missing: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        if name in expressions.FUNCTIONS:
+            raise KeyError(name)
+        if name not in self.found:
+            if name in self.sizes:
+                self.found[name] = expressions.value(self.sizes[name], self)
+            else:
+                self.found[name] = self.config.get(name)
+                if self.found[name] is None:
+                    self.missing.append(name)
+        return self.found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def value(self, text: str | int) -> Any:
+        """The value of an expression. Raises _Missing with the reason where it has none."""
+        try:
+            return expressions.value(text, self)
+        except (TypeError, LookupError, ZeroDivisionError, ValueError, AttributeError) as error:
+            named = f"{self.missing[0]} is not in the file" if self.missing else f"{text}: {error}"
+            raise _Missing(named) from None
+
+    def size(self, text: str | int) -> int:
+        """The same, where it is a size."""
+        found = self.value(text)
+        if found is None:
+            raise _Missing(f"{self.missing[0] if self.missing else text} is not in the file")
+        if not isinstance(found, int) or not 0 <= found <= LARGEST**2:
+            raise _Missing(f"{text} is {found!r}, which is no size")
+        return int(found)
+
+
+VALUES = {
+    "hidden": "hidden",
+    "heads": "heads",
+    "kv_heads": "kv_heads",
+    "head_dim": "dim",
+    "vocabulary": "vocabulary",
+    "max_positions": "positions or 0",
+    "experts": "experts",
+    "experts_per_token": "chosen",
+    "tied": "1 if tied else 0",
+    "target_layers": "targets",
+}
+"""The sizes of a model that others ask for by name; 0 where it has none."""
+WORDS = {"ssm_dtype": "ssm_dtype"}
+
+
+def shape(description: Description, config: Mapping[str, Any]) -> Shape:
+    """The layers and tensors of a configuration, its text part flat."""
+    return _Reader(description, {**description.defaults, **{k: v for k, v in config.items() if v is not None}}).read()
+
+
+class _Reader:
+    """Reads one configuration by one description, and collects what it lacks."""
+
+    def __init__(self, description: Description, config: Mapping[str, Any]) -> None:
+        self.description = description
+        self.config = config
+        self.gaps: dict[str, None] = {}
+        self.part_gaps: dict[str, str] = {}
+        self.tensors: list[Tensor] = []
+
+    def read(self) -> Shape:
+        scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
+        count = self._count(scope, "layer_count", MOST_LAYERS)
+        for part in self.description.around:
+            self._tensors(part, scope, None, "")
+        layers = tuple(self._layer(index) for index in range(count))
+        drafting = self._drafting(count)
+        unread = self.description.unread(self.config)
+        self.gaps.update(dict.fromkeys(f"{key} is a key that is not described" for key in unread))
+        values, words = self._named()
+        states = [each for layer in layers for each in layer if each.kind == "state"]
+        values |= {"linear_value_heads": states[0].heads, "linear_key_dim": states[0].key_dim} if states else {}
+        return Shape(True, layers, tuple(self.tensors), drafting, values, words, tuple(self.gaps), dict(self.part_gaps))
+
+    def _named(self) -> tuple[dict[str, int], dict[str, str]]:
+        values: dict[str, int] = {}
+        if self.description.content.get("tower"):
+            return values, {}
+        for name, text in VALUES.items():
+            try:
+                values[name] = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""}).size(text)
+            except _Missing:
+                values[name] = 0
+        scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
+        return values, {name: str(scope.value(text)) for name, text in WORDS.items()}
+
+    def _count(self, scope: _Scope, text: str, most: int) -> int:
+        try:
+            found = scope.size(text)
+        except _Missing as reason:
+            self.gaps[str(reason)] = None
+            return 0
+        return min(found, most)
+
+    def _layer(self, index: int) -> tuple[Cached, ...]:
+        scope = _Scope(self.description.sizes, self.config, {"i": index, "kind": self._kind(index)})
+        return tuple(
+            each
+            for part in self.description.layer
+            if self._applies(part, scope)
+            for each in self._part(part, scope, index, f"layers.{index}.")
+        )
+
+    def _kind(self, index: int) -> str:
+        text, kinds = self.description.content.get("kind"), self.description.content.get("kinds", ())
+        if text is None:
+            return ""
+        try:
+            found = _Scope(self.description.sizes, self.config, {"i": index, "kind": ""}).value(text)
+        except _Missing as reason:
+            self.gaps[str(reason)] = None
+            return ""
+        if found not in kinds:
+            self.gaps[f"layers of the kind {found!r} are not described"] = None
+        return str(found)
+
+    def _applies(self, part: Mapping[str, Any], scope: _Scope) -> bool:
+        try:
+            return bool(scope.value(part.get("when", 1)))
+        except _Missing as reason:
+            self.gaps[str(reason)] = None
+            return False
+
+    def _part(self, part: Mapping[str, Any], scope: _Scope, index: int | None, prefix: str) -> Iterator[Cached]:
+        if "sizes" in part:
+            known = {"i": scope["i"], "kind": scope["kind"]}
+            scope = _Scope({**self.description.sizes, **part["sizes"]}, self.config, known)
+        self._tensors(part, scope, index, prefix)
+        cache_of = part.get("cache")
+        if cache_of:
+            try:
+                yield _cached(cache_of, scope)
+            except _Missing as reason:
+                self.gaps[str(reason)] = None
+
+    def _tensors(self, part: Mapping[str, Any], scope: _Scope, index: int | None, prefix: str) -> None:
+        module = f"{prefix}{part['module']}." if part.get("module") else prefix
+        for name, given in part["tensors"].items():
+            tensor = given if isinstance(given, Mapping) else {"size": given}
+            where = tensor.get("part", part["part"])
+            try:
+                elements = scope.size(tensor["size"])
+                count, width = scope.size(tensor.get("count", 1)), scope.size(tensor.get("width", 0))
+                dtype = str(scope.value(tensor.get("dtype", "''")))
+            except _Missing as reason:
+                self.part_gaps.setdefault(where, str(reason))
+                continue
+            if elements and count:
+                names = tuple(f"{module}{each}" for each in (name, *tensor.get("as", ())))
+                quantised, split = tensor.get("quantised", True), tensor.get("split", True)
+                self.tensors.append(Tensor(where, names, elements, count, quantised, split, width, dtype, index))
+
+    def _drafting(self, first: int) -> tuple[tuple[Cached, ...], ...] | None:
+        parts = self.description.drafting
+        if parts is None:
+            return None
+        known = {"i": first, "kind": "full_attention"}
+        scope = _Scope(self.description.sizes, self.config, known)
+        count = self._count(scope, self.description.content["drafting"]["layers"], MOST_LAYERS)
+        text, self.tensors = self.tensors, []
+        layers = tuple(
+            tuple(each for part in parts for each in self._part(part, scope, first + index, f"mtp.layers.{index}."))
+            for index in range(count)
+        )
+        mtp = [replace(each, part="mtp_experts" if each.part == "experts" else "mtp") for each in self.tensors]
+        self.tensors = [*text, *mtp]
+        return layers
+
+
+def _cached(given: Mapping[str, Any], scope: _Scope) -> Cached:
+    kind, dtype = str(scope.value(given["kind"])), str(scope.value(given.get("dtype", "''")))
+    return Cached(kind, dtype=dtype, **{n: scope.size(text) for n, text in given.items() if n not in ("kind", "dtype")})
