@@ -152,6 +152,8 @@ def _first_notes(run: Invocation) -> list[str]:
     if not run.engine.exact:
         notes.append(f"engine {run.engine.asked} is not listed; {run.engine.version} was taken for it")
     unsure = [each for each in (run.model, run.drafter) if each is not None and not each.verified]
+    if run.model is not None and (told := weights.difference(run.model)):
+        notes.append(told)
     return [*notes, *(f"{each.repository}: unverified: {each.unverified}" for each in unsure)]
 
 
@@ -233,7 +235,9 @@ def _not_described(model: Model) -> str:
 def _unsized(run: Invocation, model: Model) -> str:
     """Why the bytes of the weights are not known; "" where they are."""
     geometry = model.geometry
-    without = ("vision",) if run.line.get("language-model-only") else ()
+    drafting = run.effective.speculative is not None and run.effective.speculative.method == "mtp"
+    left_out = {"vision": bool(run.line.get("language-model-only")), "mtp": not drafting}
+    without = [part for part, out in left_out.items() if out]
     exact = model.weights is not None and model.weights.names
     return _not_described(model) or ("" if exact else geometry.unsized(*without) or model.quantisation.unknown)
 

@@ -17,6 +17,8 @@ from sparkops.models.invocation import Invocation
 from sparkops.models.quantisation import MODULES, Quantisation, part_bytes
 from sparkops.models.serve_line import ServeLine
 
+TOLD = 0.02
+"""Share by which headers and configuration may differ before it is told."""
 SHORTHANDS: Mapping[str, str] = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "mxfp8": "fp8"}
 """Online quantisation by the beginning of its name (`fp8_per_block`), and the format it makes."""
 
@@ -60,6 +62,22 @@ def of_rank(run: Invocation, model: Model) -> RankWeights:
     sized = {part: size * (1 if part.startswith("mtp") else scale) for part, size in parts.items()}
     rank = _heaviest(sized, model.geometry, line, effective)
     return RankWeights(parts, rank + drafting, drafting, source)
+
+
+def difference(model: Model) -> str:
+    """What to say where the tensor headers and the configuration differ by more than 2 %; "" where they do not."""
+    if model.weights is None or not model.weights.names or model.geometry.unsized("mtp") or model.quantisation.unknown:
+        return ""
+    found = sum(size for part, size in model.weights.parts.items() if not part.startswith("mtp"))
+    counted = sum(
+        size for part, size in part_bytes(model.geometry, model.quantisation).items() if not part.startswith("mtp")
+    )
+    if abs(found - counted) <= TOLD * found:
+        return ""
+    return (
+        f"the tensor headers hold {found / 1e9:.2f} GB, the configuration describes {counted / 1e9:.2f} GB; the "
+        "headers were taken"
+    )
 
 
 def _parts(model: Model, stored: Quantisation, ranks: int) -> tuple[dict[str, float], float, str]:

@@ -159,10 +159,21 @@ def mtp_with_pipeline(case: Case) -> Iterable[Found]:
         )
 
 
+def mtp_unsupported(case: Case) -> Iterable[Found]:
+    given = case.effective.speculative
+    if given is None or given.method != "mtp" or given.model is not None or case.geometry is None:
+        return
+    if not case.geometry.drafts:
+        name = case.geometry.architectures[0]
+        yield Found(f"Unsupported speculative method: 'mtp': the engine has no MTP layer for {name}", _about(case))
+
+
 def mtp_weights_missing(case: Case) -> Iterable[Found]:
     given = case.effective.speculative
     if given is None or given.method != "mtp" or given.model is not None or case.geometry is None:
         return
+    if not case.geometry.drafts:
+        return  # mtp-unsupported
     if not case.geometry.mtp_layers:
         yield Found("the model's configuration has no MTP layer: there is nothing to draft with", _about(case))
     elif case.mtp_weights is False:

@@ -120,12 +120,16 @@ def encoder(config: Mapping[str, Any], of: Description | None = None) -> Descrip
     return _towers().get(str(config.get("model_type") or (of.content.get("encoder") if of else "")))
 
 
-def tower(config: Mapping[str, Any], text_hidden: int, of: Description | None = None) -> tuple[tuple[Tensor, ...], str]:
-    """The tensors of an encoder of images, or why they are not known ("" where they are)."""
+def tower(
+    config: Mapping[str, Any], around: Mapping[str, Any], of: Description | None = None
+) -> tuple[tuple[Tensor, ...], str]:
+    """The tensors of an encoder of images, or why they are not known ("" where they are). `around` is the whole
+    configuration, its text part flat."""
     description = encoder(config, of)
     if description is None:
         return (), f"an encoder of images of the type {config.get('model_type')!r} is not described"
-    made = shape(description, {**config, "text_hidden": text_hidden})
+    outer = {"text_hidden": around.get("hidden_size"), "outer_merge": around.get("spatial_merge_size")}
+    made = shape(description, {**config, **outer})
     return made.tensors, next(iter((*made.gaps, *made.part_gaps.values())), "")
 
 
@@ -413,13 +417,20 @@ class _Reader:
         known = {"i": first, "kind": "full_attention"}
         scope = _Scope(self.description.sizes, self.config, known)
         count = self._count(scope, self.description.content["drafting"]["layers"], MOST_LAYERS)
+        if not count and self.description.content["drafting"].get("refused_without"):
+            return None
         text, self.tensors = self.tensors, []
+        gaps, self.part_gaps = self.part_gaps, {}
         layers = tuple(
             tuple(each for part in parts for each in self._part(part, scope, first + index, f"mtp.layers.{index}."))
             for index in range(count)
         )
         mtp = [replace(each, part="mtp_experts" if each.part == "experts" else "mtp") for each in self.tensors]
         self.tensors = [*text, *mtp]
+        self.part_gaps = {
+            **gaps,
+            **dict.fromkeys(["mtp"] if self.part_gaps else [], next(iter(self.part_gaps.values()), "")),
+        }
         return layers
 
 

@@ -198,7 +198,7 @@ class Geometry:
     @property
     def text_parameters(self) -> int | None:
         """Parameters without the vision tower and the prediction head: the total that model cards give."""
-        if self.unsized("vision"):
+        if self.unsized("vision", "mtp"):
             return None
         return sum(count for part, count in self.parameters.items() if part != "vision" and not part.startswith("mtp"))
 
@@ -228,7 +228,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
     vision, part_gaps = config.get("vision_config"), dict(shape.part_gaps)
     tensors: tuple[Tensor, ...] = ()
     if isinstance(vision, Mapping):
-        tensors, reason = architectures.tower(vision, shape.values.get("hidden", 0), description)
+        tensors, reason = architectures.tower(vision, text, description)
         part_gaps |= {"vision": reason} if reason else {}
     return Geometry(
         architectures=names,

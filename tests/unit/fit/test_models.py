@@ -10,8 +10,12 @@ import yaml
 
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
+from sparkops.fit.fit import fit_invocation
+from sparkops.models.architectures import described, known
 from sparkops.models.catalogue import find, names
+from sparkops.models.expressions import compiled
 from sparkops.models.geometry import of_config
+from sparkops.models.invocation import of_text
 from sparkops.models.model_file import check
 from sparkops.models.quantisation import bytes_per_parameter, part_bytes
 from sparkops.models.quantisation import of_config as quantisation_of
@@ -248,3 +252,42 @@ def test_a_folder_with_a_broken_config_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InventoryError, match=r"config\.json"):
         find(str(tmp_path))
+
+
+def test_of_two_layouts_of_the_same_weights_the_one_that_the_index_names_counts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(DENSE))
+    safetensors(tmp_path / "model-1.safetensors", {"lm_head.weight": 10})
+    safetensors(tmp_path / "consolidated.safetensors", {"output.weight": 10})
+    model = find(str(tmp_path))
+    assert model is not None and model.weights is not None
+    assert model.weights.total == 10
+    index = {"metadata": {"total_size": 10}, "weight_map": {"output.weight": "consolidated.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = find(str(tmp_path))
+    assert model is not None and model.weights is not None
+    assert model.weights.parts == {"other": 10}
+
+
+def test_headers_that_say_another_size_than_the_configuration_are_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(DENSE))
+    safetensors(tmp_path / "model.safetensors", {"lm_head.weight": 1000})
+    fit = fit_invocation(of_text(f"vllm serve {tmp_path} --max-model-len 4096", "0.32.0"))
+    assert any("the headers were taken" in each for each in fit.notes)
+
+
+@pytest.mark.parametrize("name", known())
+def test_a_description_has_only_expressions_that_can_be_computed(name: str) -> None:
+    found = described(name)
+    assert found is not None
+    assert {"hidden_size", "num_hidden_layers"} <= found.reads
+    for size in found.sizes.values():
+        if isinstance(size, str):
+            compiled(size)
+
+
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "hidden.bit_length()", "[each for each in x]", "lambda: 1", "a **"]
+)
+def test_an_expression_is_arithmetic_and_nothing_else(text: str) -> None:
+    with pytest.raises(ValueError, match="expression|invalid"):
+        compiled(text)

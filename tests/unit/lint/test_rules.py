@@ -65,7 +65,8 @@ def findings(
     drafter = models().get(wanted.model or "") if wanted else None
     known = models().get(f"Qwen3.5-{model}")
     if known is not None and config:
-        known = {**known, "text_config": {**known["text_config"], **config}}
+        named = {"architectures": config.pop("architectures", known["architectures"])}
+        known = {**known, **named, "text_config": {**known["text_config"], **config}}
     return check(
         Case(
             line=line,
@@ -255,6 +256,7 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": f"-pp 2 {MTP2}", "gpus": 2, "version": "0.30.0"},
         )
     ],
+    "mtp-unsupported": [({"words": MTP2, "architectures": ["Qwen3MoeForCausalLM"]}, {"words": MTP2})],
     "mtp-weights-missing": [({"words": MTP2, "mtp_num_hidden_layers": 0}, {"words": MTP2})],
     "repeated-mtp-layer": [({"words": MTP2}, {"words": spec(method="mtp", num_speculative_tokens=1)})],
     "lookup-window": [
