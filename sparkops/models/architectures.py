@@ -19,6 +19,8 @@ LARGEST, MOST_LAYERS = 10**12, 10_000
 SIZES = "_parts.yml"
 INERT = "_inert.yml"
 TOWERS = "_towers.yml"
+NOTHING: tuple[Any, ...] = (None, "", [], {})
+"""Values of a key that say nothing."""
 EVALUATED = ("size", "count", "width", "dtype")
 """What of a tensor is an expression."""
 
@@ -54,7 +56,7 @@ class Cached:
 
     `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
     `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
-    convolution over `channels`, and `checkpoints` more of them while a prompt is read.
+    convolution over `channels` (`groups` of `value` twice among them), and `checkpoints` more while a prompt is read.
     """
 
     kind: str
@@ -66,6 +68,7 @@ class Cached:
     kernel: int = 0
     key_dim: int = 0
     checkpoints: int = 0
+    groups: int = 0
     dtype: str = ""
 
 
@@ -199,7 +202,7 @@ class Description:
         found = [
             key
             for key, value in config.items()
-            if value is not None and key not in self.reads and key not in self.inert
+            if value not in NOTHING and key not in self.reads and key not in self.inert
         ]
         for key, entries in self.nested.items():
             value = config.get(key)

@@ -147,14 +147,17 @@ def token_bytes(cached: Cached, options: CacheOptions, dtype: str) -> int | None
 def state_bytes(cached: Cached, geometry: Geometry, options: CacheOptions = PLAIN) -> int:
     """Bytes of one recurrent layer's state on one rank.
 
-    The convolution keeps its last inputs (one more for each speculative token), the layer its matrix per head.
+    The convolution keeps its last inputs (one more for each speculative token; groups that the ranks don't divide are
+    kept by each), the layer its matrix per head.
     """
     conv = DTYPE_BYTES.get(geometry.dtype if options.conv_dtype == "auto" else options.conv_dtype, 2)
     own = geometry.dtype if cached.dtype in ("", "auto") else cached.dtype
     ssm = DTYPE_BYTES.get(own if options.ssm_dtype == "auto" else options.ssm_dtype, 4)
     window = cached.kernel - 1 + options.speculative_tokens
     matrix = cached.heads // options.tensor_parallel * cached.key * cached.value
-    return cached.channels // options.tensor_parallel * window * conv + matrix * ssm
+    more = (options.tensor_parallel - cached.groups) if cached.groups % options.tensor_parallel else 0
+    channels = cached.channels + 2 * more * cached.value
+    return channels // options.tensor_parallel * window * conv + matrix * ssm
 
 
 def layout(geometry: Geometry, options: CacheOptions = PLAIN, block: BlockRule = BlockRule()) -> CacheLayout:
