@@ -14,6 +14,7 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.models import architectures
 from sparkops.models.architectures import LARGEST, MOST_LAYERS, Cached, Shape, Tensor
+from sparkops.models.descriptions import described
 
 STATE = "state"
 NUMBERS = (
@@ -219,7 +220,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
     text = {**config, **nested} if isinstance(nested, Mapping) else dict(config)
     _check(text, where)
     names = tuple(str(each) for each in config.get("architectures") or ())
-    description = architectures.described(names[0]) if names else None
+    description = described(names[0]) if names else None
     shape = NOTHING if description is None else architectures.shape(description, text)
     gaps = list(shape.gaps)
     if description is None:

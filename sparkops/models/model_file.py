@@ -15,8 +15,7 @@ from jsonschema import Draft202012Validator
 
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
-from sparkops.models import architectures
-from sparkops.models.architectures import Description
+from sparkops.models.descriptions import Description, described, encoder
 from sparkops.models.geometry import of_config
 
 
@@ -57,19 +56,19 @@ def _faults(error: Any, where: str) -> Iterator[InventoryError]:
 def _geometry(geometry: Mapping[str, Any], where: str) -> Iterator[InventoryError]:
     """Keys that no description reads: a misspelt one would leave every figure unknown."""
     names = geometry.get("architectures")
-    described = architectures.described(str(names[0])) if isinstance(names, list) and names else None
-    if described is not None:
-        yield from _unread(described, geometry, "geometry", where)
+    found = described(str(names[0])) if isinstance(names, list) and names else None
+    if found is not None:
+        yield from _unread(found, geometry, "geometry", where)
     vision = geometry.get("vision_config")
-    encoder = architectures.encoder(vision, described) if isinstance(vision, dict) else None
-    if encoder is not None:
-        yield from _unread(encoder, vision or {}, "geometry.vision_config", where)
+    tower = encoder(vision, found) if isinstance(vision, dict) else None
+    if tower is not None:
+        yield from _unread(tower, vision or {}, "geometry.vision_config", where)
     elif isinstance(vision, dict):
         yield from _unknown(vision, (), "geometry.vision_config", where)
 
 
-def _unread(described: Description, config: Mapping[str, Any], key: str, where: str) -> Iterator[InventoryError]:
-    yield from _unknown(described.unread(config), sorted(described.reads | described.inert), key, where)
+def _unread(by: Description, config: Mapping[str, Any], key: str, where: str) -> Iterator[InventoryError]:
+    yield from _unknown(by.unread(config), sorted(by.reads | by.inert), key, where)
 
 
 def _unknown(names: Iterable[Any], known: Iterable[str], key: str, where: str) -> Iterator[InventoryError]:

@@ -17,12 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.fit.fit import Question, fit_invocation
-from sparkops.models.architectures import described, known
+from sparkops.lint.case import case_of
+from sparkops.lint.check import check
+from sparkops.models.descriptions import described, known
 from sparkops.models.geometry import of_config
 from sparkops.models.invocation import of_text
+from sparkops.models.quantisation_rules import Rules
 from sparkops.reports.fit import as_json
 
 FAMILIES = json.loads((Path(__file__).parents[2] / "data" / "families.json").read_text())["families"]
+FLAT = {family: content["configs"]["bf16"]["config.json"] for family, content in FAMILIES.items()}
 ENGINE = "0.32.0"
 LINES = {
     "tp1": "",
@@ -102,7 +106,53 @@ def test_every_figure_is_the_engine_s_or_not_known(folders: Path, family: str) -
     assert not unexpected
 
 
-FLAT = {family: content["configs"]["bf16"]["config.json"] for family, content in FAMILIES.items()}
+@pytest.mark.parametrize("family", [family for family in FAMILIES if "active" not in NOT_KNOWN.get(family, ())])
+def test_a_token_reads_the_parameters_that_the_engine_s_parts_give(folders: Path, family: str) -> None:
+    fit = fit_invocation(of_text(f"vllm serve {folders / family / 'bf16'}", ENGINE))
+    step, active = fit.figures.plain, FAMILIES[family]["engine"]["active_parameters_read_per_token"]
+    assert step is not None
+    assert step.base + step.experts + step.head == pytest.approx(2 * active, rel=0.02)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lint_refuses_what_the_engine_refuses(folders: Path, family: str) -> None:
+    engine = FAMILIES[family]["engine"]
+    asked = {name: (each["args"], each["verdict"]) for name, each in engine["arguments"].items()}
+    if engine["mtp_asked"]:
+        asked["mtp"] = (f"--speculative-config '{json.dumps(engine['mtp_asked'])}'", engine["mtp"])
+    for name, (words, verdict) in asked.items():
+        line = f"vllm serve {folders / family / 'bf16'} {words}"
+        errors = [each.id for each in check(case_of(of_text(line, ENGINE))) if each.severity == "error"]
+        assert bool(errors) == (verdict == "refused"), (name, errors)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gguf", "a-method-of-2027"])
+def test_a_method_whose_bytes_nobody_described_leaves_the_weights_unknown(tmp_path: Path, method: str) -> None:
+    config = {**FLAT["llama-3.3-70b"], "quantization_config": {"quant_method": method, "load_in_4bit": True}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    content = figures(tmp_path, "")
+    assert content["weight_bytes_per_rank"] is None
+    assert method in content["unknown"]["weight_bytes_per_rank"]
+    assert content["kv_bytes_per_token"] == 327680
+
+
+def test_each_group_of_a_mixed_checkpoint_keeps_its_own_format() -> None:
+    groups = {
+        "a": {"targets": ["re:.*self_attn.*"], "weights": {"num_bits": 8, "type": "float"}},
+        "b": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 128}},
+    }
+    content = {
+        "quant_method": "compressed-tensors",
+        "config_groups": groups,
+        "ignore": ["lm_head", "re:.*layers.0.mlp.*"],
+    }
+    rules = Rules(content)
+    assert rules.format(["layers.3.self_attn.q_proj"], "attention") == "fp8"
+    assert rules.format(["layers.3.mlp.up_proj"], "dense") == "int4-g128"
+    assert rules.format(["layers.0.mlp.up_proj"], "dense") == ""
+    assert rules.format(["lm_head"], "head") == ""
+
+
 WORDS = ("future_heads", "latent_rank_2", "swa_extra", "ngram_tables", "moe_hidden", "per_layer_width")
 
 

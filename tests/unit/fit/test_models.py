@@ -11,8 +11,8 @@ import yaml
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
 from sparkops.fit.fit import fit_invocation
-from sparkops.models.architectures import described, known
 from sparkops.models.catalogue import find, names
+from sparkops.models.descriptions import described, known
 from sparkops.models.expressions import compiled
 from sparkops.models.geometry import of_config
 from sparkops.models.invocation import of_text
