@@ -21,6 +21,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Pending, State, Unknown
+from sparkops.core.wording import Message
 from sparkops.resources.resource import Resource
 
 SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
@@ -96,13 +97,11 @@ class Unit(Resource):
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
             hint = f"write it with its suffix ({SUFFIXES.replace('|', ', ')})"
-            raise InventoryError(f"{self.name!r} is no name of a systemd unit", where=self.where, hint=hint)
+            raise InventoryError.of("unit-name-invalid", where=self.where, name=self.name, hint=hint)
         if isinstance(self.content, Secret) or (isinstance(self.content, Content) and self.content.secret):
-            hint = "put it into a file of mode 0600 and name that by EnvironmentFile= or LoadCredential="
-            what = f"the text of {self.name} holds a secret; unit files can be read by all"
-            raise InventoryError(what, where=self.where, hint=hint)
+            raise InventoryError.of("unit-holds-secret", where=self.where, name=self.name)
         if self.masked and (self.running or self.enabled):
-            raise InventoryError(f"{self.name} can't be masked and running or enabled", where=self.where)
+            raise InventoryError.of("unit-masked-and-active", where=self.where, name=self.name)
 
     @property
     def _digest(self) -> str | None:
@@ -112,6 +111,11 @@ class Unit(Resource):
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
         port = claim.get("port")
         return Occupied(path=UNITS + name, unit=name, port=port if isinstance(port, int) else None)
+
+    @classmethod
+    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+        """A unit of our text is ours, also where an earlier one stood in its place."""
+        return True
 
     @classmethod
     def retires(cls, parameters: Collection[str]) -> bool:
@@ -206,23 +210,24 @@ class Unit(Resource):
         )
         return "".join(f"{line}\n" for line in lines)
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         if self.content is None or found is None or isinstance(found, Unknown):
             return ()
         foreign = [path for path in found.get("drop_ins") or () if path not in self.drop_ins]
-        return tuple(f"{self.node}: {path} overrides {self.name}; it is left alone" for path in foreign)
+        return tuple(Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign)
 
-    def explain(self, found: Observed) -> str:
+    def explain(self, found: Observed) -> Message | None:
         if found is None or isinstance(found, Unknown):
-            return ""
+            return None
         if found.get("exists") is False:
-            return f"the node has no unit {self.name}; what brings it, a package or `content`, is missing"
+            return Message.of("unit-missing", unit=self.name)
         if self.running and (found.get("failed") or not found.get("running")):
-            result = found.get("result") or "unknown"
-            return f"{self.name} is {found.get('state')} (result {result}, {found.get('restarts', 0)} restarts)"
+            state, result = found.get("state"), found.get("result") or "unknown"
+            restarts = found.get("restarts", 0)
+            return Message.of("unit-not-running", unit=self.name, state=state, result=result, restarts=restarts)
         if self.enabled and not found.get("enabled"):
-            return f"{self.name} can't be enabled; its text has no [Install] section"
-        return ""
+            return Message.of("unit-not-enabled", unit=self.name)
+        return None
 
 
 def _bytes(text: Content | str) -> bytes:

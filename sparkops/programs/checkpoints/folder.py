@@ -21,8 +21,8 @@ import re
 import stat
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic
 from sparkops.programs.checkpoints import RECORD as RECORD
 
 RECORD_LIMIT = 64 << 20

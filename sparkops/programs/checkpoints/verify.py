@@ -31,7 +31,7 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
     try:
         handle = place.open()
     except Refused as error:
-        raise Unknown(f"{place.path} is {error.values['found']}, not a folder") from None
+        raise Unknown(error.id, error.values) from None
     if handle is None:
         return None
     try:
