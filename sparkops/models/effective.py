@@ -163,8 +163,8 @@ def speculative(line: ServeLine, drafter: Geometry | None = None) -> Speculative
 
 
 def whole(value: Any) -> int | None:
-    """A whole number as the engine's validators read it: also `"2"` and `2.0`; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    """A whole number as the engine's validators read it: also `"2"`, `2.0` and `true`; None for anything else."""
+    if not isinstance(value, (int, float, str)):
         return None
     try:
         return int(value) if float(value) == int(float(value)) else None

@@ -396,12 +396,12 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "", "env": {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0,eth1"}},
         )
     ],
-    "gid-index-unset": [
+    "gid-index-pinned": [
         (
-            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "rocep1s0f0"}},
-            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "rocep1s0f0", "NCCL_IB_GID_INDEX": "3"}},
-        ),
-        ({"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "x"}}, {"words": "", "env": {"NCCL_IB_HCA": "x"}}),
+            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_GID_INDEX": index}},
+            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "rocep1s0f0", **other}},
+        )
+        for index, other in (("3", {}), ("", {"NCCL_IB_GID_INDEX": "-1"}))
     ],
     "ray-memory-monitor": [
         (
@@ -510,6 +510,30 @@ def test_a_rule_fires_on_its_line_and_not_on_the_near_miss(
 ) -> None:
     assert name in [found.id for found in findings(**fires)]
     assert name not in [found.id for found in findings(**misses)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"linear":"fp8_per_tensor_dynamic"}',
+        '{"linear":{"weight":"fp8_per_block_static","activation":"fp8_per_token"}}',
+    ],
+)
+def test_the_long_names_of_online_quantisation_are_accepted(config: str) -> None:
+    assert "quantization-config-refused" not in {found.id for found in findings(f"--quantization-config '{config}'")}
+
+
+def test_true_is_one_speculative_token() -> None:
+    found = {each.id for each in findings(spec(method="mtp", num_speculative_tokens=True))}
+    assert "speculative-tokens-out-of-range" not in found
+
+
+@pytest.mark.parametrize("backend", ["flashinfer_b12x", "flashinfer_trtllm"])
+def test_a_backend_that_was_asked_for_is_not_called_another(backend: str) -> None:
+    found = findings(f"--moe-backend {backend}", model="122B-A10B-nvfp4", spark=True)
+    told = next(each for each in found if each.id == "nvfp4-moe-backend")
+    assert told.severity == "warning"
+    assert "CUTLASS" not in told.message
 
 
 @pytest.mark.parametrize(
