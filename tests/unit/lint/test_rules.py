@@ -256,6 +256,17 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": f"-pp 2 {MTP2}", "gpus": 2, "version": "0.30.0"},
         )
     ],
+    "speculative-batch-not-captured": [
+        (
+            {"words": f"{MTP2} --max-num-seqs 4", "version": "0.26.0"},
+            {"words": f"{MTP2} --max-num-seqs {seqs}{rest}", "version": version},
+        )
+        for seqs, rest, version in (
+            (4, " --cudagraph-capture-sizes 3 6 9 12", "0.26.0"),
+            (8, "", "0.26.0"),
+            (4, "", "0.29.0"),
+        )
+    ],
     "mtp-unsupported": [({"words": MTP2, "architectures": ["Qwen3MoeForCausalLM"]}, {"words": MTP2})],
     "mtp-weights-missing": [({"words": MTP2, "mtp_num_hidden_layers": 0}, {"words": MTP2})],
     "repeated-mtp-layer": [({"words": MTP2}, {"words": spec(method="mtp", num_speculative_tokens=1)})],
