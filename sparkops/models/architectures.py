@@ -131,14 +131,18 @@ class _Scope(Mapping[str, Any]):
         try:
             return expressions.value(text, self)
         except (TypeError, LookupError, ZeroDivisionError, ValueError, AttributeError) as error:
-            named = f"{self.missing[0]} is not in the file" if self.missing else f"{text}: {error}"
-            raise _Missing(named) from None
+            raise _Missing(self._lack(text) or f"{text}: {error}") from None
+
+    def _lack(self, text: str | int) -> str:
+        """Which key an expression lacks: one that it names itself, else the first that anything asked for."""
+        own = [name for name in sorted(expressions.names(str(text))) if name in self.missing]
+        return next((f"{name} is not in the file" for name in (*own, *self.missing)), "")
 
     def size(self, text: str | int) -> int:
         """The same, where it is a size."""
         found = self.value(text)
         if found is None:
-            raise _Missing(f"{self.missing[0] if self.missing else text} is not in the file")
+            raise _Missing(self._lack(text) or f"{text} is not in the file")
         if not isinstance(found, int) or not 0 <= found <= LARGEST**2:
             raise _Missing(f"{text} is {found!r}, which is no size")
         return int(found)
