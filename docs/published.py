@@ -17,9 +17,9 @@ from sparkops.fit.decode import Decoder
 from sparkops.fit.fit import fit_invocation
 from sparkops.models.catalogue import find
 from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import BlockRule, CacheOptions, layout, mamba_page
+from sparkops.models.hybrid_cache import BlockRule, CacheOptions, layout
 from sparkops.models.invocation import of_text
-from sparkops.models.quantisation import part_bytes
+from sparkops.models.quantisation import Quantisation, part_bytes
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _blocks() -> Iterator[Point]:
 
 
 def _pages() -> Iterator[Point]:
-    page = mamba_page(_geometry("Qwen3.5-35B-A3B"))
+    page = layout(_geometry("Qwen3.5-35B-A3B")).mamba_page_bytes
     yield Point("page, bytes", "Qwen3.5-35B-A3B, state", 2146304, page, "google/tunix PR 2326")
     padded = layout(_geometry("Qwen3.5-122B-A10B"), CacheOptions(speculative_tokens=12)).page_bytes or 0
     yield Point("page, bytes", "Qwen3.5-122B-A10B, DFlash 12, padded", 4587520, padded, "Entrpi FINDINGS")
@@ -136,7 +136,7 @@ def _requests() -> Iterator[Point]:
 
 def _sizes() -> Iterator[Point]:
     for name, size in zip(MODELS, (1.69, 5.05, 13.19), strict=True):
-        parts = part_bytes(_geometry(name), {})
+        parts = part_bytes(_geometry(name), Quantisation())
         head = (parts["mtp"] + parts["mtp_experts"]) / 1e9
         yield Point(
             "weights, GB", f"{name}, head for prediction, BF16", size, head, "by hand from the names of the tensors", 2
@@ -152,7 +152,7 @@ def _sizes() -> Iterator[Point]:
         (MODELS[2], {"experts": "nvfp4"}, False, 238.0, "vllm-project/recipes"),
     )
     for name, formats, mtp, size, source in sizes:
-        parts = part_bytes(_geometry(name), formats)
+        parts = part_bytes(_geometry(name), Quantisation(formats=formats))
         total = sum(count for part, count in parts.items() if mtp or not part.startswith("mtp")) / 1e9
         words = ", ".join(sorted(set(formats.values()))) or "BF16"
         yield Point("weights, GB", f"{name}, {words}{', with MTP' if mtp else ''}", size, total, source, 1)
@@ -176,7 +176,7 @@ def _ceilings() -> Iterator[Point]:
 
 def _ceiling(name: str, what: str, formats: dict[str, str], drafted: int, tokens: float, published: float) -> Point:
     geometry = _geometry(name)
-    decoder = Decoder(geometry, part_bytes(geometry, formats), layout(geometry), mtp=drafted > 0)
+    decoder = Decoder(geometry, part_bytes(geometry, Quantisation(formats=formats)), layout(geometry), mtp=drafted > 0)
     one = decoder.step(drafted=drafted, tokens=tokens)
     group = "ceiling, tok/s at 273 GB/s"
     return Point(group, f"{name}, {what}", published, one.tokens_per_second, "by hand from config.json", 1)

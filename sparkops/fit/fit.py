@@ -141,6 +141,8 @@ def _unusable(fit: Fit) -> str:
         )
     reason = no_size(fit.run.line, fit.run.effective)
     if not reason and fit.context < 1:
+        if not fit.run.model.geometry.described:
+            return _not_described(fit.run.model)
         return "neither the line nor the model gives a context length"
     return reason
 
@@ -150,24 +152,30 @@ def _first_notes(run: Invocation) -> list[str]:
     if not run.engine.exact:
         notes.append(f"engine {run.engine.asked} is not listed; {run.engine.version} was taken for it")
     unsure = [each for each in (run.model, run.drafter) if each is not None and not each.verified]
+    if run.model is not None and (told := weights.difference(run.model)):
+        notes.append(told)
     return [*notes, *(f"{each.repository}: unverified: {each.unverified}" for each in unsure)]
 
 
 def _counted(fit: Fit, model: Model, question: Question) -> Fit:
     """The figures of an invocation whose model is known."""
     run, gaps = fit.run, model.geometry.gaps
+    unsized = _unsized(run, model)
     cache = _cache(run, model)
-    loaded = weights.of_rank(run, model)
-    budget = memory.budget(run, loaded.rank_bytes, multimodal=model.geometry.multimodal)
-    partly, reason = _not_described(model) or _no_drafter(run), _missing(run, model, cache)
+    loaded = None if unsized else weights.of_rank(run, model)
+    seeing = model.geometry.multimodal
+    budget = memory.budget(run, loaded.rank_bytes, multimodal=seeing) if loaded is not None else None
+    partly, reason = unsized or _no_drafter(run), _missing(run, model, cache)
     refused = _over_length(fit, model) or refusal(run, model.geometry)
-    made = None if reason else _pool(run, model, cache, budget)
-    steps, slow = _steps(fit, model, cache, loaded, question)
+    made = None if reason or budget is None else _pool(run, cache, budget)
+    steps, slow = (Figures(), unsized) if loaded is None else _steps(fit, model, cache, loaded, question)
+    reason = reason or unsized
     unknown = {
         "weight_bytes_per_rank": partly,
         **dict.fromkeys(("pool_tokens", "streams"), reason),
         **(dict.fromkeys(("mamba_page_bytes", "state_bytes_per_request"), reason) if gaps else {}),
-        **(dict.fromkeys(("block_size", "kv_bytes_per_token"), reason) if cache.kv_bytes_per_token is None else {}),
+        **({"kv_bytes_per_token": reason} if cache.kv_bytes_per_token is None else {}),
+        **({"block_size": reason} if cache.block_size is None else {}),
         "ceiling_tokens_per_second": slow,
         "fits": refused,
         **({"solved": refused or reason} if question.solve else {}),
@@ -182,7 +190,7 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
             pool=made,
         ),
         solved=None if made is None or refused else _solved(fit, model, made, question),
-        notes=(*fit.notes, *(_pool_notes(run, made, budget) if made else ())),
+        notes=(*fit.notes, *(_pool_notes(run, made, budget) if made and budget else ())),
         refused=refused,
         unknown={name: why for name, why in unknown.items() if why},
     )
@@ -221,8 +229,17 @@ def _missing(run: Invocation, model: Model, cache: CacheLayout) -> str:
 
 
 def _not_described(model: Model) -> str:
-    gaps = model.geometry.gaps
-    return f"the configuration has {', '.join(gaps)}, which is not described yet" if gaps else ""
+    return "; ".join(model.geometry.gaps)
+
+
+def _unsized(run: Invocation, model: Model) -> str:
+    """Why the bytes of the weights are not known; "" where they are."""
+    geometry = model.geometry
+    drafting = run.effective.speculative is not None and run.effective.speculative.method == "mtp"
+    left_out = {"vision": bool(run.line.get("language-model-only")), "mtp": not drafting}
+    without = [part for part, out in left_out.items() if out]
+    exact = model.weights is not None and model.weights.names
+    return _not_described(model) or ("" if exact else geometry.unsized(*without) or model.quantisation.unknown)
 
 
 def _no_drafter(run: Invocation) -> str:
@@ -237,9 +254,9 @@ def _no_drafter(run: Invocation) -> str:
     return f"nothing is known of the drafter {speculation.model!r}: give a folder with its config.json"
 
 
-def _pool(run: Invocation, model: Model, cache: CacheLayout, budget: Budget) -> Pool:
+def _pool(run: Invocation, cache: CacheLayout, budget: Budget) -> Pool:
     drafter = run.drafter.geometry if run.drafter else None
-    groups, block_bytes = pool.shape(model.geometry, cache, run.effective, drafter)
+    groups, block_bytes = pool.shape(cache, run.effective, drafter)
     return Pool(groups, block_bytes, 0 if budget.overfull else max(0, int(budget.pool // block_bytes)))
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal, TypeAlias
 
+from sparkops.models.architectures import Cached
 from sparkops.models.effective import Effective
-from sparkops.models.geometry import SLIDING, Geometry
-from sparkops.models.hybrid_cache import CacheLayout, head_bytes
+from sparkops.models.geometry import Geometry
+from sparkops.models.hybrid_cache import CacheLayout, CacheOptions, token_bytes
 
 Kind: TypeAlias = Literal["full", "sliding", "state"]
 
@@ -85,11 +86,12 @@ class _Layers:
     fixed: int = 0
 
 
-def shape(
-    geometry: Geometry, cache: CacheLayout, effective: Effective, drafter: Geometry | None
-) -> tuple[tuple[Group, ...], int]:
+def shape(cache: CacheLayout, effective: Effective, drafter: Geometry | None) -> tuple[tuple[Group, ...], int]:
     """The groups and the bytes of a block. The cache's sizes must be known (`cache.page_bytes`)."""
-    kinds = _kinds(geometry, cache, effective, drafter)
+    kinds = _kinds(cache, effective, drafter)
+    if all(each.kind == "full" for each in kinds):
+        bytes_of_all = sum(each.page * ceil(each.layers / effective.pipeline_parallel) for each in kinds)
+        return (Group("full", 1, kinds[0].tokens, 0),), bytes_of_all
     page = max(each.page for each in kinds)
     most, least = max(each.layers for each in kinds), min(each.layers for each in kinds)
     size = most if most < least * 1.25 else least
@@ -105,45 +107,55 @@ def shape(
     return groups, page * ceil(size / effective.pipeline_parallel)
 
 
-def _kinds(geometry: Geometry, cache: CacheLayout, effective: Effective, drafter: Geometry | None) -> list[_Layers]:
+def _kinds(cache: CacheLayout, effective: Effective, drafter: Geometry | None) -> list[_Layers]:
     assert cache.page_bytes is not None and cache.block_size is not None
-    method = effective.speculative.method if effective.speculative else ""
-    block, page = cache.block_size, cache.page_bytes
+    block = cache.block_size
     spread = block * effective.decode_context_parallel
-    sliding = sum(kind == SLIDING for kind in geometry.layers)
-    full = geometry.attention_layers - sliding + (geometry.mtp_layers if method == "mtp" else 0)
-    kinds = [_Layers("full", full, page, spread)] if full else []
-    if sliding:
-        kinds.append(_Layers("sliding", sliding, page, spread, _window(geometry, effective, block)))
-    if geometry.linear_layers:
-        kinds.append(_Layers("state", geometry.linear_layers, page, block, state_blocks(effective)))
+    kinds = []
+    for each in cache.kept:
+        if each.cached.kind == "state":
+            kinds.append(_Layers("state", each.layers, cache.page_bytes, block, state_blocks(effective, each.cached)))
+            continue
+        page = block * (each.token_bytes or 0)
+        if each.cached.kind == "sliding":
+            fixed = _window(each.cached.window, effective, block)
+            kinds.append(_Layers("sliding", each.layers, page, spread, fixed))
+        else:
+            kinds.append(_Layers("full", each.layers, page, spread))
     if drafter is not None and effective.speculative is not None:
         kinds += _drafting(drafter, effective, block)
     return _merged(kinds)
 
 
-def state_blocks(effective: Effective) -> int:
-    """States that a request keeps: its own and one for each speculative token; in align mode also the last block's."""
-    return 1 + effective.speculative_tokens + (1 if effective.mamba_cache_mode == "align" else 0)
+def state_blocks(effective: Effective, cached: Cached) -> int:
+    """States that a request keeps: its own and one for each speculative token; in align mode also the last block's, and
+    the checkpoints of layers that export some."""
+    aligned = effective.mamba_cache_mode == "align"
+    checkpoints = cached.checkpoints if aligned and effective.state_checkpoints else 0
+    return 1 + effective.speculative_tokens + (1 if aligned else 0) + checkpoints
 
 
-def _window(geometry: Geometry, effective: Effective, block: int) -> int:
-    return ceil((geometry.sliding_window - 1 + effective.max_num_batched_tokens) / block) + 1
+def _window(window: int, effective: Effective, block: int) -> int:
+    """Blocks of a sliding window at most, with what is in flight: two batches under asynchronous scheduling since the
+    engine counts them."""
+    return ceil((window - 1 + effective.batches_in_flight * effective.max_num_batched_tokens) / block) + 1
 
 
 def _drafting(drafter: Geometry, effective: Effective, block: int) -> list[_Layers]:
     assert effective.speculative is not None
     given = effective.speculative.given.get("kv_cache_dtype")
-    dtype = given if isinstance(given, str) else effective.kv_cache_dtype
-    head = head_bytes(dtype, drafter.head_dim, drafter.dtype)
-    if head is None:
-        return []
-    page = max(1, drafter.kv_heads // effective.tensor_parallel) * head * block
-    sliding = sum(kind == SLIDING for kind in drafter.layers)
-    kinds = [_Layers("full", drafter.attention_layers - sliding, page, block)]
-    if sliding:
-        kinds.append(_Layers("sliding", sliding, page, block, _window(drafter, effective, block)))
-    return [each for each in kinds if each.layers]
+    options = CacheOptions(
+        kv_dtype=given if isinstance(given, str) else effective.kv_cache_dtype,
+        tensor_parallel=effective.tensor_parallel,
+    )
+    found = []
+    for each in drafter.cached:
+        size = token_bytes(each, options, drafter.dtype)
+        if size is not None:
+            sliding = each.kind == "sliding"
+            fixed = _window(each.window, effective, block) if sliding else 0
+            found.append(_Layers("sliding" if sliding else "full", 1, size * block, block, fixed))
+    return found
 
 
 def _merged(kinds: list[_Layers]) -> list[_Layers]:

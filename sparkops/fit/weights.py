@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from sparkops.models.catalogue import Model
 from sparkops.models.effective import Effective
 from sparkops.models.geometry import Geometry
 from sparkops.models.invocation import Invocation
-from sparkops.models.quantisation import MODULES, part_bytes
+from sparkops.models.quantisation import MODULES, Quantisation, part_bytes
 from sparkops.models.serve_line import ServeLine
 
-WHOLE = frozenset({"norms", "router", "other"})
-"""Parts that every tensor-parallel rank keeps whole."""
-
+TOLD = 0.02
+"""Share by which headers and configuration may differ before it is told."""
 SHORTHANDS: Mapping[str, str] = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "mxfp8": "fp8"}
 """Online quantisation by the beginning of its name (`fp8_per_block`), and the format it makes."""
 
@@ -34,20 +33,21 @@ class RankWeights:
     source: str
 
 
-def formats(model: Model, line: ServeLine) -> dict[str, str]:
-    """The format of each part as it is served: the checkpoint's, and what the line quantises as it loads."""
+def served(model: Model, line: ServeLine) -> Quantisation:
+    """How the model is stored as it is served: as the checkpoint is, and as the line quantises what that leaves."""
     own = dict(model.quantisation.formats)
-    for part, module in MODULES.items():
-        word = _online(line, module)
-        if word and part not in own and part != "head":
-            own[part] = word
-    return own
+    added = {
+        part: word
+        for part, module in MODULES.items()
+        if part not in own and part != "head" and (word := _online(line, module))
+    }
+    return replace(model.quantisation, formats={**own, **added}, rules=None) if added else model.quantisation
 
 
 def of_rank(run: Invocation, model: Model) -> RankWeights:
     """The weights that an invocation loads, over its ranks."""
     line, effective, drafter = run.line, run.effective, run.drafter
-    parts, scale, source = _parts(model, formats(model, line))
+    parts, scale, source = _parts(model, served(model, line), effective.tensor_parallel)
     method = effective.speculative.method if effective.speculative else ""
     if method != "mtp":
         parts = {part: size for part, size in parts.items() if not part.startswith("mtp")}
@@ -56,7 +56,7 @@ def of_rank(run: Invocation, model: Model) -> RankWeights:
     drafting = 0.0
     if drafter is not None:
         shared = {"embedding", "head"} if method != "draft_model" else set()
-        own = part_bytes(drafter.geometry, drafter.quantisation.formats)
+        own = part_bytes(drafter.geometry, drafter.quantisation)
         wide = min(effective.tensor_parallel, _draft_ranks(effective))
         drafting = sum(size for part, size in own.items() if part not in shared) / wide
     sized = {part: size * (1 if part.startswith("mtp") else scale) for part, size in parts.items()}
@@ -64,15 +64,31 @@ def of_rank(run: Invocation, model: Model) -> RankWeights:
     return RankWeights(parts, rank + drafting, drafting, source)
 
 
-def _parts(model: Model, stored: Mapping[str, str]) -> tuple[dict[str, float], float, str]:
+def difference(model: Model) -> str:
+    """What to say where the tensor headers and the configuration differ by more than 2 %; "" where they do not."""
+    if model.weights is None or not model.weights.names or model.geometry.unsized("mtp") or model.quantisation.unknown:
+        return ""
+    found = sum(size for part, size in model.weights.parts.items() if not part.startswith("mtp"))
+    counted = sum(
+        size for part, size in part_bytes(model.geometry, model.quantisation).items() if not part.startswith("mtp")
+    )
+    if abs(found - counted) <= TOLD * found:
+        return ""
+    return (
+        f"the tensor headers hold {found / 1e9:.2f} GB, the configuration describes {counted / 1e9:.2f} GB; the "
+        "headers were taken"
+    )
+
+
+def _parts(model: Model, stored: Quantisation, ranks: int) -> tuple[dict[str, float], float, str]:
     """Bytes by part, how many times as large the loaded parts are by a published size, and whose word it is."""
-    counted = part_bytes(model.geometry, stored)
+    counted = part_bytes(model.geometry, stored, ranks)
     if model.weights is not None and model.weights.names:
         return dict(model.weights.parts), 1, "the tensor headers"
     if model.weights is not None:
         scale = model.weights.total / sum(counted.values())
         return {part: size * scale for part, size in counted.items()}, 1, "the index's total, by parts of the geometry"
-    if model.published_bytes and stored == dict(model.quantisation.formats):
+    if model.published_bytes and stored is model.quantisation:
         loaded = sum(size for part, size in counted.items() if not part.startswith("mtp"))
         return counted, model.published_bytes / loaded, "the published size, by parts of the geometry"
     return counted, 1, "parameters × bytes of their format"
@@ -82,12 +98,15 @@ def _heaviest(parts: Mapping[str, float], geometry: Geometry, line: ServeLine, e
     tensor, stages = effective.tensor_parallel, effective.pipeline_parallel
     share = ceil(len(geometry.layers) / stages) / len(geometry.layers)
     experts = tensor * effective.data_parallel if line.get("enable-expert-parallel") else tensor
-    whole = {*WHOLE, "vision"} if line.get("mm-encoder-tp-mode") == "data" else WHOLE
+    whole = {"other": 1.0, **geometry.whole}
+    if line.get("mm-encoder-tp-mode") == "data":
+        whole["vision"] = 1.0
     ends = {"embedding", "head", "vision", "other"}
 
     def size(part: str) -> float:
-        ranks = 1 if part in whole else (experts if "experts" in part and "shared" not in part else tensor)
-        return parts[part] / ranks
+        ranks = experts if "experts" in part and "shared" not in part else tensor
+        kept = whole.get(part, 0.0)
+        return parts[part] * (kept + (1 - kept) / ranks)
 
     layered = sum(size(part) * share for part in parts if part not in ends and not part.startswith("mtp"))
     if stages == 1:

@@ -57,7 +57,8 @@ class Case:
     @cached_property
     def effective(self) -> Effective:
         """What the engine makes of the line."""
-        return effective(self.line, self.geometry, self.engine, self.env, self.gpus, self.drafter)
+        stored = self.quantisation.kv_dtype
+        return effective(self.line, self.geometry, self.engine, self.env, self.gpus, self.drafter, stored)
 
     @cached_property
     def variables(self) -> Mapping[str, str]:
@@ -86,8 +87,8 @@ def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0) -> Case:
     return Case(
         line=run.line,
         engine=run.engine,
-        geometry=model.geometry if model else None,
-        drafter=drafter.geometry if drafter else None,
+        geometry=model.known_geometry if model else None,
+        drafter=drafter.known_geometry if drafter else None,
         quantisation=model.quantisation if model else Quantisation(),
         mtp_weights=model.mtp_weights if model else None,
         env=run.env,

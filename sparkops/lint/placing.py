@@ -204,6 +204,11 @@ def gloo_interface(case: Case) -> Iterable[Found]:
         yield Found(f"GLOO_SOCKET_IFNAME={given} names no single interface", "GLOO_SOCKET_IFNAME")
 
 
-def gid_index_unset(case: Case) -> Iterable[Found]:
-    if case.effective.nnodes > 1 and "NCCL_IB_HCA" in case.variables and "NCCL_IB_GID_INDEX" not in case.variables:
-        yield Found("NCCL_IB_HCA is set and NCCL_IB_GID_INDEX is not: NCCL picks an address by itself", "NCCL_IB_HCA")
+def gid_index_pinned(case: Case) -> Iterable[Found]:
+    given = case.variables.get("NCCL_IB_GID_INDEX")
+    if given == "":
+        yield Found(
+            "NCCL_IB_GID_INDEX is empty: NCCL reads 0, a link-local address", "NCCL_IB_GID_INDEX", severity="error"
+        )
+    elif given is not None and given != "-1":
+        yield Found(f"NCCL_IB_GID_INDEX {given}: one index for all ports and nodes", "NCCL_IB_GID_INDEX")

@@ -32,6 +32,12 @@ NOT_FLOAT32 = ("fp8", "inc", "awq_marlin", "auto_awq", "gptq_marlin", "auto_gptq
 ACTIVATIONS: Mapping[str, str] = {"modelopt_fp4": "[torch.bfloat16, torch.float16, torch.float8_e4m3fn]"}
 CONFIG_KEYS = ("linear", "moe", "ignore", "targets")
 SCHEMES = ("fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "mxfp4", "int8_per_channel_weight_only")
+KEYS = (
+    "fp8_per_tensor_static", "fp8_per_tensor_dynamic", "fp8_per_token", "fp8_per_channel_static",
+    "fp8_per_block_static",
+    "fp8_per_block_dynamic", "nvfp4_per_token", "int8_per_channel_static", "int4_per_group_32",
+)  # fmt: skip
+"""The long names of online quantisation (vLLM 0.32 config/quantization.py, QUANT_KEY_NAMES)."""
 MARLIN = ("inc", "gptq_marlin", "auto_gptq", "awq_marlin", "auto_awq", "compressed-tensors")
 MARLIN_COLUMNS = 64
 """The least output columns of one rank's part of a layer that Marlin takes (GPTQ_MARLIN_MIN_THREAD_N in
@@ -113,11 +119,11 @@ def _config_faults(case: Case, given: Any) -> Iterable[str]:
     schemes = [(key, given[key]) for key in ("linear", "moe") if isinstance(given.get(key), str)]
     schemes += list(targets.items()) if isinstance(targets, Mapping) else []
     for key, scheme in schemes:
-        if scheme not in (*SCHEMES, *case.engine.quantization_methods):
+        if scheme not in (*SCHEMES, *KEYS, *case.engine.quantization_methods):
             yield f"{key}: {scheme!r} is none of {', '.join(SCHEMES)}"
     for key in ("linear", "moe"):
         for side, scheme in given[key].items() if isinstance(given.get(key), Mapping) else ():
-            if isinstance(scheme, str) and scheme not in (*SCHEMES, *case.engine.quantization_methods):
+            if isinstance(scheme, str) and scheme not in (*SCHEMES, *KEYS, *case.engine.quantization_methods):
                 yield f"{key}.{side}: {scheme!r} is no layer's scheme"
 
 
@@ -141,9 +147,10 @@ def hybrid_checkpoint(case: Case) -> Iterable[Found]:
 def nvfp4_moe_backend(case: Case) -> Iterable[Found]:
     backend = case.line.get("moe-backend") or "auto"
     if case.nvfp4 and case.geometry is not None and case.geometry.experts and backend != "marlin":
+        takes = "the engine may take a CUTLASS kernel" if backend == "auto" else f"{backend} was asked for"
         yield Found(
-            f"NVFP4 experts with --moe-backend {backend}: the engine takes a CUTLASS kernel that declares family 120 "
-            "and was seen to give wrong answers or stop on a GB10",
+            f"NVFP4 experts with --moe-backend {backend}: {takes}. The vendor's recipe of July 2026 serves such models "
+            "without Marlin; reports of August 2026 have wrong answers and stops on a GB10",
             "--moe-backend",
         )
 

@@ -159,10 +159,21 @@ def mtp_with_pipeline(case: Case) -> Iterable[Found]:
         )
 
 
+def mtp_unsupported(case: Case) -> Iterable[Found]:
+    given = case.effective.speculative
+    if given is None or given.method != "mtp" or given.model is not None or case.geometry is None:
+        return
+    if not case.geometry.drafts:
+        name = case.geometry.architectures[0]
+        yield Found(f"Unsupported speculative method: 'mtp': the engine has no MTP layer for {name}", _about(case))
+
+
 def mtp_weights_missing(case: Case) -> Iterable[Found]:
     given = case.effective.speculative
     if given is None or given.method != "mtp" or given.model is not None or case.geometry is None:
         return
+    if not case.geometry.drafts:
+        return  # mtp-unsupported
     if not case.geometry.mtp_layers:
         yield Found("the model's configuration has no MTP layer: there is nothing to draft with", _about(case))
     elif case.mtp_weights is False:
@@ -305,4 +316,27 @@ def compile_cache_of_speculation(case: Case) -> Iterable[Found]:
             "compiled graphs depend on the number of speculative tokens, the image and the ranks; another value in the "
             "same cache folder was seen to load wrong graphs",
             _about(case),
+        )
+
+
+def speculative_batch_not_captured(case: Case) -> Iterable[Found]:
+    now = case.effective
+    width, largest = now.speculative_tokens + 1, now.max_capture_size
+    full = now.max_num_seqs * width
+    if width < 2 or "FULL" not in now.cudagraph_mode or not 0 < full <= largest:
+        return
+    given = case.line.get("cudagraph-capture-sizes") or case.line.mapping("compilation-config").get(
+        "cudagraph_capture_sizes"
+    )
+    if not given and case.engine.behaviour.get("decode_sizes_captured", True):
+        return
+    sizes = given if isinstance(given, (list, tuple)) else [1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)]
+    rounded = {-(-size // width) * width for size in sizes if isinstance(size, int)}
+    if full not in {size for size in rounded if size <= largest}:
+        wanted = " ".join(str(each) for each in range(width, full + 1, width))
+        yield Found(
+            f"{now.max_num_seqs} sequences with {width - 1} speculative tokens are {full} tokens a step, and no "
+            "full CUDA graph is captured for them: the full load runs piecewise",
+            _about(case),
+            remedy=f"add --cudagraph-capture-sizes {wanted}",
         )

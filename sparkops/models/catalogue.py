@@ -83,6 +83,11 @@ class Model:
         return not self.unverified
 
     @property
+    def known_geometry(self) -> Geometry | None:
+        """The geometry, where its architecture is described at all."""
+        return self.geometry if self.geometry.described else None
+
+    @property
     def drafter(self) -> bool:
         """Whether it only drafts for another."""
         return bool(self.drafts_for) or self.geometry.target_layers > 0
@@ -133,7 +138,7 @@ def of_folder(folder: Path) -> Model:
         name=folder.resolve().name,
         repository=str(folder),
         geometry=of_config(config, str(path)),
-        quantisation=quantisation.of_config(config),
+        quantisation=quantisation.of_config(config, _beside(folder)),
         published_bytes=0,
         weights=weights,
         mtp_weights=None if weights is None or not weights.names else weights.has_mtp,
@@ -142,6 +147,15 @@ def of_folder(folder: Path) -> Model:
         source=str(path),
         unverified="",
     )
+
+
+def _beside(folder: Path) -> Mapping[str, Any] | None:
+    """ModelOpt's own file beside the configuration; None where it is not there or says nothing."""
+    try:
+        content = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _entries(beside: Path | None) -> Iterator[Mapping[str, Any]]:

@@ -72,6 +72,8 @@ class Effective:
     cudagraph_mode: str
     max_capture_size: int
     async_scheduling: bool
+    batches_in_flight: int
+    state_checkpoints: bool
     model_runner_v2: bool | None
 
     @property
@@ -92,8 +94,10 @@ def effective(
     env: Mapping[str, str] | None = None,
     gpus: int = 1,
     drafter: Geometry | None = None,
+    stored_cache: str = "auto",
 ) -> Effective:
-    """What `engine` makes of `line` for a model of `geometry`; `gpus` are those of one node."""
+    """What `engine` makes of `line` for a model of `geometry`; `gpus` are those of one node, `stored_cache` is the type
+    of the cache that the checkpoint declares."""
     variables = {**line.environment, **(env or {})}
     chunked = line.get("enable-chunked-prefill") is not False
     caching = _prefix_caching(line, geometry, engine)
@@ -104,8 +108,10 @@ def effective(
     executor = line.get("distributed-executor-backend") or _executor(numbers)
     dtype = line.get("dtype") or "auto"
     cache = line.get("kv-cache-dtype") or "auto"
+    cache = stored_cache if cache == "auto" else cache
+    asynchronous = _async(line, engine, speculation)
     capture, mode = _capture(line, tokens, seqs, speculation)
-    block, aligned = _block(line, geometry, engine, caching, speculation, numbers["tensor-parallel-size"])
+    block, aligned = _block(line, geometry, engine, caching, speculation, numbers["tensor-parallel-size"], cache)
     hybrid = geometry is not None and geometry.hybrid
     return Effective(
         chunked_prefill=chunked,
@@ -135,7 +141,9 @@ def effective(
         mamba_block_size=block if aligned else length,
         cudagraph_mode=mode,
         max_capture_size=capture,
-        async_scheduling=_async(line, engine, speculation),
+        async_scheduling=asynchronous,
+        batches_in_flight=2 if asynchronous and engine.behaviour.get("in_flight_counted", True) else 1,
+        state_checkpoints=bool(engine.behaviour.get("state_checkpoints", True)),
         model_runner_v2=_runner(engine, variables, speculation),
     )
 
@@ -155,8 +163,8 @@ def speculative(line: ServeLine, drafter: Geometry | None = None) -> Speculative
 
 
 def whole(value: Any) -> int | None:
-    """A whole number as the engine's validators read it: also `"2"` and `2.0`; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    """A whole number as the engine's validators read it: also `"2"`, `2.0` and `true`; None for anything else."""
+    if not isinstance(value, (int, float, str)):
         return None
     try:
         return int(value) if float(value) == int(float(value)) else None
@@ -253,6 +261,7 @@ def _block(
     caching: bool,
     speculation: Speculative | None,
     tensor_parallel: int,
+    cache: str,
 ) -> tuple[int | None, bool]:
     """Tokens in a block, and whether the recurrent state is saved at its ends (align mode)."""
     wanted = line.get("block-size")
@@ -263,7 +272,7 @@ def _block(
         geometry = replace(geometry, dtype=dtype)
     aligned = geometry.hybrid and caching
     options = CacheOptions(
-        kv_dtype=line.get("kv-cache-dtype") or "auto",
+        kv_dtype=cache,
         ssm_dtype=line.get("mamba-ssm-cache-dtype") or "auto",
         conv_dtype=line.get("mamba-cache-dtype") or "auto",
         tensor_parallel=tensor_parallel,

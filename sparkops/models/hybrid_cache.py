@@ -9,12 +9,13 @@ Sources: vLLM platforms/interface.py (_align_hybrid_block_size) and model_execut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, lcm
 from typing import Literal, TypeAlias
 
-from sparkops.models.geometry import Geometry
+from sparkops.models.architectures import Cached
+from sparkops.models.geometry import STATE, Geometry
 
 UserBlock: TypeAlias = Literal["replace", "multiple"]
 
@@ -50,12 +51,24 @@ class BlockRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What `layers` layers keep alike: `token_bytes` for each token on one rank, None where that is not known; a state
+    has `state_bytes` instead."""
+
+    cached: Cached
+    layers: int
+    token_bytes: int | None
+    state_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CacheLayout:
     """Sizes on one rank. Bytes are None where the type of the cache is not known.
 
     `block_size` tokens make a block; one layer's page is `page_bytes`, which holds a block's keys and values or one
     state (`mamba_page_bytes`, 0 without linear layers). `kv_bytes_per_token` is over all attention layers (the
-    prediction head's too, with `speculative_layers`), `state_bytes_per_request` over all linear layers.
+    prediction head's too, with `speculative_layers`; sliding ones as inside their window, `sliding_bytes_per_token` of
+    them), `state_bytes_per_request` over all linear layers.
     """
 
     block_size: int | None
@@ -64,6 +77,8 @@ class CacheLayout:
     attention_bytes_per_token: int | None
     state_bytes_per_request: int
     kv_bytes_per_token: int | None
+    sliding_bytes_per_token: int
+    kept: tuple[Kept, ...]
 
 
 def head_bytes(kv_dtype: str, head_dim: int, dtype: str = "bfloat16") -> int | None:
@@ -99,50 +114,114 @@ def _types(dtype: str) -> Mapping[str, tuple[int, int, int, int]]:
     }
 
 
-def mamba_page(geometry: Geometry, options: CacheOptions = PLAIN) -> int:
-    """Bytes of one linear layer's state on one rank; 0 without linear layers.
+SPARSE_ENTRY = 656
+"""Bytes of a token in a sparse latent cache: 512 of FP8, 16 of scales, 64 rotary elements of 16 bits. The engine takes
+this form on a GB10 under `auto` as under `fp8` (vLLM 0.32 v1/attention/backends/mla/flashinfer_mla_sparse_sm120)."""
+FIXED_BLOCKS = {"sparse": 64, "compressed": 256}
+"""Tokens of a block of kinds that a kernel has only one block for."""
+LATENT_BLOCK = 128
+"""What the aligned block is a multiple of where attention keeps a latent (vLLM 0.32 platforms/interface.py)."""
 
-    The convolution keeps its last inputs (one more for each speculative token), the delta net its matrix per head.
+
+def token_bytes(cached: Cached, options: CacheOptions, dtype: str) -> int | None:
+    """Bytes that one layer keeps of a token on one rank, which replicates heads where there are more ranks than heads;
+    None for a type of which nothing is known."""
+    heads = max(1, cached.heads // options.tensor_parallel)
+    word = options.kv_dtype.lower()
+    if cached.kind == "index":
+        return cached.key + 4 * (cached.key // 128)
+    if cached.kind == "sparse":
+        return SPARSE_ENTRY if cached.key == 576 and word in ("auto", "fp8", "fp8_e4m3", "fp8_ds_mla") else None
+    if cached.kind == "latent":
+        wide = {"auto": DTYPE_BYTES.get(dtype, 2), "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e4m3": 1}.get(word)
+        return None if wide is None else cached.key * wide
+    if cached.kind not in ("full", "sliding"):
+        return None
+    if cached.key == cached.value:
+        both = head_bytes(word, cached.key, dtype)
+        return None if both is None else heads * both
+    halves = [head_bytes(word, each, dtype) for each in (cached.key, cached.value)]
+    return None if None in halves else heads * sum(each or 0 for each in halves) // 2
+
+
+def state_bytes(cached: Cached, geometry: Geometry, options: CacheOptions = PLAIN) -> int:
+    """Bytes of one recurrent layer's state on one rank.
+
+    The convolution keeps its last inputs (one more for each speculative token; groups that the ranks don't divide are
+    kept by each), the layer its matrix per head.
     """
-    if not geometry.hybrid:
-        return 0
     conv = DTYPE_BYTES.get(geometry.dtype if options.conv_dtype == "auto" else options.conv_dtype, 2)
-    ssm = DTYPE_BYTES.get(geometry.ssm_dtype if options.ssm_dtype == "auto" else options.ssm_dtype, 4)
-    window = geometry.conv_kernel - 1 + options.speculative_tokens
-    heads = geometry.linear_value_heads // options.tensor_parallel
-    matrix = heads * geometry.linear_key_dim * geometry.linear_value_dim
-    return geometry.conv_dim // options.tensor_parallel * window * conv + matrix * ssm
+    own = geometry.dtype if cached.dtype in ("", "auto") else cached.dtype
+    ssm = DTYPE_BYTES.get(own if options.ssm_dtype == "auto" else options.ssm_dtype, 4)
+    window = cached.kernel - 1 + options.speculative_tokens
+    matrix = cached.heads // options.tensor_parallel * cached.key * cached.value
+    more = (options.tensor_parallel - cached.groups) if cached.groups % options.tensor_parallel else 0
+    channels = cached.channels + 2 * more * cached.value
+    return channels // options.tensor_parallel * window * conv + matrix * ssm
 
 
 def layout(geometry: Geometry, options: CacheOptions = PLAIN, block: BlockRule = BlockRule()) -> CacheLayout:
-    """The sizes on one rank, which replicates the KV heads where there are more ranks than heads."""
-    page = mamba_page(geometry, options)
-    head = None if geometry.gaps else head_bytes(options.kv_dtype, geometry.head_dim, geometry.dtype)
-    attention = None if head is None else max(1, geometry.kv_heads // options.tensor_parallel) * head
-    size = _block(page, attention, block)
-    layers = geometry.attention_layers + options.speculative_layers
+    """The sizes on one rank."""
+    kept = _kept(geometry, options)
+    page = max((each.state_bytes for each in kept), default=0)
+    known = [each for each in kept if each.cached.kind != STATE]
+    whole = [each.token_bytes for each in known if each.cached.kind not in ("sliding", "index")]
+    attention = (whole or [each.token_bytes for each in known] or [None])[0]
+    if geometry.gaps:
+        attention = None
+    size = _block(geometry, page, attention, block)
+    total = None if geometry.gaps or not known else _total(known)
     return CacheLayout(
         block_size=size,
-        page_bytes=None if size is None or attention is None else size * attention,
+        page_bytes=None if size is None or attention is None or total is None else size * attention,
         mamba_page_bytes=page,
         attention_bytes_per_token=attention,
-        state_bytes_per_request=page * geometry.linear_layers,
-        kv_bytes_per_token=None if attention is None else attention * layers,
+        state_bytes_per_request=sum(each.layers * each.state_bytes for each in kept),
+        kv_bytes_per_token=total,
+        sliding_bytes_per_token=_total([each for each in known if each.cached.kind == "sliding"]) or 0,
+        kept=kept,
     )
 
 
-def _block(page: int, attention: int | None, rule: BlockRule) -> int | None:
+def _kept(geometry: Geometry, options: CacheOptions) -> tuple[Kept, ...]:
+    counts: dict[Cached, int] = {}
+    for each in (*geometry.cached, *(geometry.drafting_cached if options.speculative_layers else ())):
+        counts[each] = counts.get(each, 0) + 1
+    return tuple(
+        Kept(each, layers, None, state_bytes(each, geometry, options))
+        if each.kind == STATE
+        else Kept(each, layers, token_bytes(each, options, geometry.dtype))
+        for each, layers in counts.items()
+    )
+
+
+def _total(kept: Iterable[Kept]) -> int | None:
+    total = 0
+    for each in kept:
+        if each.token_bytes is None:
+            return None
+        total += each.layers * each.token_bytes
+    return total
+
+
+def _block(geometry: Geometry, page: int, attention: int | None, rule: BlockRule) -> int | None:
     """The least block whose attention page holds a state, in steps that kernels, engine and user take."""
+    if geometry.gaps:
+        return None
+    fixed = {FIXED_BLOCKS[each.kind] for each in geometry.cached if each.kind in FIXED_BLOCKS}
+    if fixed:
+        return max(fixed) if rule.wanted in (None, max(fixed)) else None
     if not page:
         return rule.wanted or 16
     if attention is None:
         return None
-    least = _up(ceil(page / attention), rule.multiple)
+    multiple = lcm(rule.multiple, LATENT_BLOCK) if geometry.latent else rule.multiple
+    least = _up(ceil(page / attention), multiple)
     if rule.wanted is None:
         return least
     if rule.user_block == "replace":
         return max(least, rule.wanted)
-    return _up(least, lcm(rule.multiple, rule.wanted))
+    return _up(least, lcm(multiple, rule.wanted))
 
 
 def _up(count: int, multiple: int) -> int:

@@ -60,9 +60,10 @@ class Invocation:
     @cached_property
     def effective(self) -> Effective:
         """What the engine makes of the line."""
-        geometry = self.model.geometry if self.model else None
-        drafter = self.drafter.geometry if self.drafter else None
-        return effective(self.line, geometry, self.engine, self.env, self.gpus, drafter)
+        geometry = self.model.known_geometry if self.model else None
+        drafter = self.drafter.known_geometry if self.drafter else None
+        stored = self.model.quantisation.kv_dtype if self.model else "auto"
+        return effective(self.line, geometry, self.engine, self.env, self.gpus, drafter, stored)
 
 
 def of_text(

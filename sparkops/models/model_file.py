@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator
 
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
-from sparkops.models.geometry import DRAFTING_KEYS, KEYS, VISION_KEYS, of_config
+from sparkops.models.descriptions import Description, described, encoder
+from sparkops.models.geometry import of_config
 
 
 def check(content: Mapping[str, Any], where: str) -> None:
@@ -52,11 +53,21 @@ def _faults(error: Any, where: str) -> Iterator[InventoryError]:
 
 
 def _geometry(geometry: Mapping[str, Any], where: str) -> Iterator[InventoryError]:
-    """Keys that `geometry.of_config` does not read: a misspelt one would be a size of 0."""
-    yield from _unknown((name for name in geometry if name not in KEYS), KEYS, "geometry", where)
-    for name, known in (("vision_config", VISION_KEYS), ("dflash_config", DRAFTING_KEYS)):
-        if isinstance(geometry.get(name), dict):
-            yield from _unknown((key for key in geometry[name] if key not in known), known, f"geometry.{name}", where)
+    """Keys that no description reads: a misspelt one would leave every figure unknown."""
+    names = geometry.get("architectures")
+    found = described(str(names[0])) if isinstance(names, list) and names else None
+    if found is not None:
+        yield from _unread(found, geometry, "geometry", where)
+    vision = geometry.get("vision_config")
+    tower = encoder(vision, found) if isinstance(vision, dict) else None
+    if tower is not None:
+        yield from _unread(tower, vision or {}, "geometry.vision_config", where)
+    elif isinstance(vision, dict):
+        yield from _unknown(vision, (), "geometry.vision_config", where)
+
+
+def _unread(by: Description, config: Mapping[str, Any], key: str, where: str) -> Iterator[InventoryError]:
+    yield from _unknown(by.unread(config), sorted(by.reads | by.inert), key, where)
 
 
 def _unknown(names: Iterable[Any], known: Iterable[str], key: str, where: str) -> Iterator[InventoryError]:

@@ -10,15 +10,18 @@ configurations in tests/unit/lint/verdicts.json.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from math import ceil
 from typing import Any
 
+from sparkops.models.architectures import Tensor
 from sparkops.models.geometry import Geometry
+from sparkops.models.quantisation_rules import Rules
 
 PLAIN: Mapping[str, float] = {"bf16": 2, "fp32": 4, "fp8": 1, "int8": 1, "nvfp4": 4.5 / 8, "mxfp4": 4.25 / 8}
-"""Bytes per parameter, block scales included; `intB-gG`: B bits and 16 bits of scale for each G."""
+"""Bytes per parameter, block scales included; `intB-gG`: B bits and 16 bits of scale for each G; `-z`: and a
+zero point of B bits."""
 MODULES: Mapping[str, str] = {
     "head": "lm_head",
     "attention": "model.language_model.layers.0.self_attn.q_proj",
@@ -46,16 +49,30 @@ class Quantisation:
     group_size: int = 0
     formats: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    kv_dtype: str = "auto"
+    rules: Rules | None = None
+
+    @property
+    def unknown(self) -> str:
+        """Why the bytes are not known; "" where they are."""
+        return self.rules.unknown if self.rules else ""
+
+    def format(self, tensor: Tensor) -> str:
+        """The format of a tensor; "" for the model's own type."""
+        if self.rules is None:
+            return self.formats.get(tensor.part, "")
+        return self.rules.format(tensor.names, tensor.part) if tensor.quantised else ""
 
 
 def bytes_per_parameter(word: str) -> float:
     """Bytes that one parameter of a format takes, its scale included. Raises ValueError for another word."""
     if word in PLAIN:
         return PLAIN[word]
-    match = re.fullmatch(r"int([2-8])-g(\d+)", word)
+    match = re.fullmatch(r"int([2-8])-g(\d+)(-z)?", word)
     if match is None or int(match[2]) == 0:
         raise ValueError(f"{word!r} is no format; known: {', '.join(PLAIN)}, int4-g128")
-    return (int(match[1]) + 16 / int(match[2])) / 8
+    zeros = int(match[1]) if match[3] else 0
+    return (int(match[1]) + (16 + zeros) / int(match[2])) / 8
 
 
 def own_format(dtype: str) -> str:
@@ -63,110 +80,64 @@ def own_format(dtype: str) -> str:
     return "fp32" if dtype in ("float32", "float") else "bf16"
 
 
-def part_bytes(geometry: Geometry, formats: Mapping[str, str]) -> dict[str, float]:
-    """Bytes of each part of the weights, over all ranks."""
+def part_bytes(geometry: Geometry, quantisation: Quantisation, ranks: int = 1) -> dict[str, float]:
+    """Bytes of each part of the weights, over all ranks of tensor parallelism together."""
     own = own_format(geometry.dtype)
-    return {part: count * bytes_per_parameter(formats.get(part, own)) for part, count in geometry.parameters.items()}
+    parts: dict[str, float] = {}
+    for each in geometry.tensors:
+        word = own_format(each.dtype) if each.dtype and not each.quantised else quantisation.format(each) or own
+        parts[each.part] = parts.get(each.part, 0) + _padded(each, word, ranks) * bytes_per_parameter(word)
+    return parts
 
 
-def of_config(config: Mapping[str, Any]) -> Quantisation:
-    """The quantisation that a config.json declares; none where it has no `quantization_config`."""
+def _padded(tensor: Tensor, word: str, ranks: int) -> float:
+    """Elements of a tensor as the kernel wants them: Marlin pads MXFP4 experts (vLLM 0.32 fused_moe/oracle/mxfp4)."""
+    if word != "mxfp4" or not tensor.width:
+        return tensor.parameters
+    shard, outer = tensor.width / ranks, tensor.elements // tensor.width
+    return tensor.count * ranks * (ceil(shard / 128) * 128) * (ceil(outer / 256) * 256)
+
+
+def of_config(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> Quantisation:
+    """The quantisation that a config.json declares, or else the `hf_quant_config.json` beside it; none without."""
     text = config.get("text_config")
     content = config.get("quantization_config") or (
-        text.get("quantization_config") if isinstance(text, Mapping) else {}
+        text.get("quantization_config") if isinstance(text, Mapping) else None
     )
+    inner = (beside or {}).get("quantization")
+    if not content and isinstance(inner, Mapping):
+        content = {"quant_method": "modelopt", **inner}
     if not isinstance(content, Mapping) or not content:
         return Quantisation()
-    weights = _weights(content)
-    method = str(content.get("quant_method", "")).lower()
-    word = _format(method, content, weights)
-    ignored = _ignored(content)
-    own = _own_bits(content)
-    formats = {}
-    for part, module in MODULES.items():
-        exception = next((own[name] for name in own if _named(name, module)), None)
-        if exception is not None:
-            if 2 <= exception <= 8:
-                formats[part] = word if word.startswith(f"int{exception}") else f"int{exception}-g128"
-        elif word and not _left_out(part, module, content, ignored):
-            formats[part] = word
+    rules = Rules(content, str(config.get("expert_dtype") or ""))
+    groups = content.get("config_groups")
+    first: Any = next(iter(groups.values()), {}) if isinstance(groups, Mapping) else {}
+    weights = first.get("weights") if isinstance(first, Mapping) else None
+    weights = weights if isinstance(weights, Mapping) else {}
     return Quantisation(
-        method=method,
-        algorithm=str(content.get("quant_algo", "")),
-        bits=_whole(content.get("bits", weights.get("num_bits", 8 if method == "fp8" else 16)), 16),
+        method=rules.method,
+        algorithm=str(content.get("quant_algo") or ""),
+        bits=_whole(content.get("bits", weights.get("num_bits", 8 if rules.method == "fp8" else 16)), 16),
         group_size=_whole(content.get("group_size", weights.get("group_size")), 0),
-        formats=formats,
-        ignored=ignored,
+        formats={
+            part: word.removesuffix("-z") for part, name in MODULES.items() if (word := rules.format([name], part))
+        },
+        ignored=rules.exclusions,
+        kv_dtype=_kv_dtype(content),
+        rules=rules,
     )
 
 
-def _weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights' description of the first group of compressed-tensors and ModelOpt."""
-    groups = content.get("config_groups")
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if isinstance(weights, Mapping):
-            return weights
-    return {}
-
-
-def _format(method: str, content: Mapping[str, Any], weights: Mapping[str, Any]) -> str:
-    if "NVFP4" in str(content.get("quant_algo", "")).upper() or "nvfp4" in str(content.get("format", "")):
-        return "nvfp4"
-    if method in ("mxfp4", "gpt_oss_mxfp4"):
-        return "mxfp4"
-    if method in ("fp8", "fbgemm_fp8") or str(content.get("quant_algo", "")).upper().startswith("FP8"):
-        return "fp8"
-    bits = _whole(content.get("bits", weights.get("num_bits")), 0)
-    if weights.get("type") == "float" and bits == 8:
-        return "fp8"
-    group = _whole(content.get("group_size", weights.get("group_size")), 0)
-    if not 2 <= bits <= 8:
-        return ""
-    return f"int{bits}-g{group}" if group > 0 else ("int8" if bits == 8 else f"int{bits}-g128")
+def _kv_dtype(content: Mapping[str, Any]) -> str:
+    """The type of the cache that a ModelOpt checkpoint declares, which the engine takes under `auto`."""
+    if not str(content.get("quant_method", "")).startswith("modelopt"):
+        return "auto"
+    asked = content.get("kv_cache_scheme") or content.get("kv_cache_quant_algo")
+    if isinstance(asked, Mapping):
+        bits = asked.get("num_bits") if asked.get("type") == "float" else None
+        return {8: "fp8", 4: "nvfp4"}.get(_whole(bits, 0), "auto")
+    return {"FP8": "fp8", "NVFP4": "nvfp4"}.get(str(asked).upper(), "auto")
 
 
 def _whole(value: Any, otherwise: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
-
-
-def _ignored(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every exclusion, in the spellings of the methods: lists of names, globs, `re:` and GPTQ's `-:`."""
-    names: list[str] = []
-    for key in ("ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules"):
-        listed = content.get(key)
-        names += [str(each) for each in listed] if isinstance(listed, list) else []
-    dynamic = content.get("dynamic")
-    for pattern in dynamic if isinstance(dynamic, Mapping) else ():
-        if str(pattern).startswith("-:"):
-            names.append(f"re:{str(pattern)[2:]}")
-    return tuple(names)
-
-
-def _own_bits(content: Mapping[str, Any]) -> dict[str, int]:
-    """AutoRound's exceptions: a module's name and its bits."""
-    extra = content.get("extra_config")
-    if not isinstance(extra, Mapping):
-        return {}
-    return {str(name): _whole(each.get("bits"), 16) for name, each in extra.items() if isinstance(each, Mapping)}
-
-
-def _left_out(part: str, module: str, content: Mapping[str, Any], ignored: Iterable[str]) -> bool:
-    if part == "head" and not content.get("lm_head") and not content.get("quant_lm_head"):
-        return True
-    blocks = content.get("block_name_to_quantize")
-    if isinstance(blocks, str) and not any(module.startswith(each.strip()) for each in blocks.split(",")):
-        return True
-    return any(_named(name, module) for name in ignored)
-
-
-def _named(name: str, module: str) -> bool:
-    """Whether an exclusion means this tensor: a pattern, a glob, or (part of) its name."""
-    if name.startswith("re:"):
-        try:
-            return re.match(name[3:], module) is not None
-        except re.error:
-            return False
-    if "*" in name:
-        return fnmatchcase(module, name)
-    return module == name or module.startswith(f"{name}.") or f".{name}." in f".{module}."

@@ -35,11 +35,19 @@ class Weights:
 
 
 def of_folder(folder: Path) -> Weights | None:
-    """What the folder's tensor files hold; the index's total where they are not (all) there; None where neither is."""
+    """What the folder's tensor files hold; the index's total where they are not (all) there; None where neither is.
+
+    Where two layouts of the same weights lie in one folder, what the index names counts, and else what is not
+    `consolidated`.
+    """
     index = _json(folder / "model.safetensors.index.json")
     files = sorted(folder.glob("*.safetensors"))
     places = index.get("weight_map")
     listed = {str(each) for each in places.values()} if isinstance(places, dict) else set()
+    if listed and listed <= {each.name for each in files}:
+        files = [each for each in files if each.name in listed]
+    elif not listed:
+        files = [each for each in files if not each.name.startswith("consolidated")] or files
     if files and listed <= {each.name for each in files}:
         parts: dict[str, float] = {}
         names = set()

@@ -118,7 +118,7 @@ def _figures(fit: Fit) -> dict[str, Any]:
         "state_bytes_per_request": cache.state_bytes_per_request if cache else None,
         "weight_bytes_per_rank": round(weights.rank_bytes) if weights else None,
         "weights_from": weights.source if weights else None,
-        "parameters": model.geometry.text_parameters if model and not model.geometry.gaps else None,
+        "parameters": model.geometry.text_parameters if model else None,
         "ranks": {"tensor": run.tensor_parallel, "pipeline": run.pipeline_parallel, "data": run.data_parallel},
         "memory": None if budget is None else {key: round(value) for key, value in _memory(budget).items()},
         "blocks": pool.blocks if pool else None,

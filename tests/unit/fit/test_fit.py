@@ -270,7 +270,9 @@ def test_a_pasted_line_knows_the_models_beside_it(
 
 
 def test_a_model_that_is_not_described_has_no_wrong_figures(tmp_path: Path) -> None:
-    latent = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 9, "kv_lora_rank": 8}
+    latent: dict[str, object] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 9}
+    latent |= {"kv_lora_rank": 8}
+    latent |= {"architectures": ["LlamaForCausalLM"], "intermediate_size": 64}
     (tmp_path / "config.json").write_text(json.dumps({**latent, "max_position_embeddings": 4096}))
     content = as_json(fit_invocation(of_text(f"vllm serve {tmp_path}", "0.33.0")))
     for name in (

@@ -10,8 +10,12 @@ import yaml
 
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
+from sparkops.fit.fit import fit_invocation
 from sparkops.models.catalogue import find, names
-from sparkops.models.geometry import DRAFTING_KEYS, KEYS, VISION_KEYS, of_config
+from sparkops.models.descriptions import described, known
+from sparkops.models.expressions import compiled
+from sparkops.models.geometry import of_config
+from sparkops.models.invocation import of_text
 from sparkops.models.model_file import check
 from sparkops.models.quantisation import bytes_per_parameter, part_bytes
 from sparkops.models.quantisation import of_config as quantisation_of
@@ -30,9 +34,6 @@ DENSE = {
     "max_position_embeddings": 131072,
 }
 
-ALTERNATIVES = ("experts_per_token", "n_routed_experts", "num_local_experts", "num_nextn_predict_layers")
-"""Spellings that are read only where the first one is not there."""
-
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_model_s_file_has_the_shape_of_its_schema_and_its_own_name(path: Path) -> None:
@@ -45,7 +46,7 @@ def test_every_name_and_repository_that_is_told_is_found() -> None:
     for name in names():
         model = find(name)
         assert model is not None, name
-        assert part_bytes(model.geometry, model.quantisation.formats), name
+        assert part_bytes(model.geometry, model.quantisation), name
 
 
 def test_a_drafter_names_a_target_that_is_known() -> None:
@@ -63,7 +64,7 @@ def test_the_catalogue_s_geometry_is_that_of_the_config_which_the_engine_read(na
     base, _, _ = name.rpartition("-")
     known, read = find(base), of_config(CONFIGS[name])
     assert known is not None
-    assert replace(known.geometry, vision_parameters=0) == replace(read, vision_parameters=0)
+    assert replace(known.geometry, vision=(), part_gaps={}) == replace(read, vision=(), part_gaps={})
 
 
 @pytest.mark.parametrize(
@@ -104,8 +105,7 @@ def test_a_plain_dense_transformer_has_the_parameters_of_its_card() -> None:
 
 @pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
 def test_a_config_without_a_size_says_which(key: str) -> None:
-    with pytest.raises(InventoryError, match=key):
-        of_config({name: value for name, value in DENSE.items() if name != key})
+    assert key in of_config({name: value for name, value in DENSE.items() if name != key}).unsized()
     with pytest.raises(InventoryError, match=key):
         of_config({**DENSE, key: "many"})
 
@@ -126,30 +126,6 @@ def test_a_config_with_a_value_of_another_kind_says_where(key: str, value: objec
     with pytest.raises(InventoryError, match=key) as raised:
         of_config({**DENSE, key: value}, "here/config.json")
     assert raised.value.where == "here/config.json"
-
-
-class Recorded(dict[str, object]):
-    """A configuration that knows which of its keys were asked for."""
-
-    asked: set[str]
-
-    def get(self, key: str, default: object = None) -> object:
-        self.asked.add(key)
-        return super().get(key, default)
-
-
-def test_the_keys_that_are_told_are_those_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, vision, drafting = (Recorded(each) for each in ({**DENSE, "num_experts": 8}, {}, {}))
-    for each in (config, vision, drafting):
-        each.asked = set()
-    config.update(vision_config=vision, dflash_config=drafting)
-    of_config(config)
-    read = set(config.asked)
-    config["linear_num_value_heads"] = config["full_attention_interval"] = 4
-    config["layer_types"] = ["sliding_attention"] * 32
-    of_config(config)
-    assert read | config.asked | set(ALTERNATIVES) == set(KEYS)
-    assert (vision.asked, drafting.asked) == (set(VISION_KEYS), set(DRAFTING_KEYS))
 
 
 def own_file(folder: Path, **content: object) -> Path:
@@ -223,8 +199,9 @@ def test_attention_over_a_latent_is_a_gap_and_not_a_wrong_figure() -> None:
 
 
 def test_linear_layers_without_sizes_are_a_gap_and_not_a_state_of_zero_bytes() -> None:
-    gaps = of_config({**DENSE, "layer_types": ["linear_attention", "full_attention"] * 16}).gaps
-    assert "linear_num_key_heads" in gaps[0]
+    hybrid = {**DENSE, "architectures": ["Qwen3_5ForCausalLM"]}
+    gaps = of_config({**hybrid, "layer_types": ["linear_attention", "full_attention"] * 16}).gaps
+    assert any("linear_num_key_heads" in each or "linear_num_value_heads" in each for each in gaps)
 
 
 def test_a_name_with_a_known_base_is_taken_to_be_stored_like_its_siblings() -> None:
@@ -275,3 +252,42 @@ def test_a_folder_with_a_broken_config_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InventoryError, match=r"config\.json"):
         find(str(tmp_path))
+
+
+def test_of_two_layouts_of_the_same_weights_the_one_that_the_index_names_counts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(DENSE))
+    safetensors(tmp_path / "model-1.safetensors", {"lm_head.weight": 10})
+    safetensors(tmp_path / "consolidated.safetensors", {"output.weight": 10})
+    model = find(str(tmp_path))
+    assert model is not None and model.weights is not None
+    assert model.weights.total == 10
+    index = {"metadata": {"total_size": 10}, "weight_map": {"output.weight": "consolidated.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = find(str(tmp_path))
+    assert model is not None and model.weights is not None
+    assert model.weights.parts == {"other": 10}
+
+
+def test_headers_that_say_another_size_than_the_configuration_are_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(DENSE))
+    safetensors(tmp_path / "model.safetensors", {"lm_head.weight": 1000})
+    fit = fit_invocation(of_text(f"vllm serve {tmp_path} --max-model-len 4096", "0.32.0"))
+    assert any("the headers were taken" in each for each in fit.notes)
+
+
+@pytest.mark.parametrize("name", known())
+def test_a_description_has_only_expressions_that_can_be_computed(name: str) -> None:
+    found = described(name)
+    assert found is not None
+    assert {"hidden_size", "num_hidden_layers"} <= found.reads
+    for size in found.sizes.values():
+        if isinstance(size, str):
+            compiled(size)
+
+
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "hidden.bit_length()", "[each for each in x]", "lambda: 1", "a **"]
+)
+def test_an_expression_is_arithmetic_and_nothing_else(text: str) -> None:
+    with pytest.raises(ValueError, match="expression|invalid"):
+        compiled(text)

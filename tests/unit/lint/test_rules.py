@@ -65,7 +65,8 @@ def findings(
     drafter = models().get(wanted.model or "") if wanted else None
     known = models().get(f"Qwen3.5-{model}")
     if known is not None and config:
-        known = {**known, "text_config": {**known["text_config"], **config}}
+        named = {"architectures": config.pop("architectures", known["architectures"])}
+        known = {**known, **named, "text_config": {**known["text_config"], **config}}
     return check(
         Case(
             line=line,
@@ -255,6 +256,18 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": f"-pp 2 {MTP2}", "gpus": 2, "version": "0.30.0"},
         )
     ],
+    "speculative-batch-not-captured": [
+        (
+            {"words": f"{MTP2} --max-num-seqs 4", "version": "0.26.0"},
+            {"words": f"{MTP2} --max-num-seqs {seqs}{rest}", "version": version},
+        )
+        for seqs, rest, version in (
+            (4, " --cudagraph-capture-sizes 3 6 9 12", "0.26.0"),
+            (8, "", "0.26.0"),
+            (4, "", "0.29.0"),
+        )
+    ],
+    "mtp-unsupported": [({"words": MTP2, "architectures": ["Qwen3MoeForCausalLM"]}, {"words": MTP2})],
     "mtp-weights-missing": [({"words": MTP2, "mtp_num_hidden_layers": 0}, {"words": MTP2})],
     "repeated-mtp-layer": [({"words": MTP2}, {"words": spec(method="mtp", num_speculative_tokens=1)})],
     "lookup-window": [
@@ -394,12 +407,12 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "", "env": {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0,eth1"}},
         )
     ],
-    "gid-index-unset": [
+    "gid-index-pinned": [
         (
-            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "rocep1s0f0"}},
-            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "rocep1s0f0", "NCCL_IB_GID_INDEX": "3"}},
-        ),
-        ({"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "x"}}, {"words": "", "env": {"NCCL_IB_HCA": "x"}}),
+            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_GID_INDEX": index}},
+            {"words": "-tp 2 --nnodes 2", "env": {"NCCL_IB_HCA": "rocep1s0f0", **other}},
+        )
+        for index, other in (("3", {}), ("", {"NCCL_IB_GID_INDEX": "-1"}))
     ],
     "ray-memory-monitor": [
         (
@@ -508,6 +521,30 @@ def test_a_rule_fires_on_its_line_and_not_on_the_near_miss(
 ) -> None:
     assert name in [found.id for found in findings(**fires)]
     assert name not in [found.id for found in findings(**misses)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"linear":"fp8_per_tensor_dynamic"}',
+        '{"linear":{"weight":"fp8_per_block_static","activation":"fp8_per_token"}}',
+    ],
+)
+def test_the_long_names_of_online_quantisation_are_accepted(config: str) -> None:
+    assert "quantization-config-refused" not in {found.id for found in findings(f"--quantization-config '{config}'")}
+
+
+def test_true_is_one_speculative_token() -> None:
+    found = {each.id for each in findings(spec(method="mtp", num_speculative_tokens=True))}
+    assert "speculative-tokens-out-of-range" not in found
+
+
+@pytest.mark.parametrize("backend", ["flashinfer_b12x", "flashinfer_trtllm"])
+def test_a_backend_that_was_asked_for_is_not_called_another(backend: str) -> None:
+    found = findings(f"--moe-backend {backend}", model="122B-A10B-nvfp4", spark=True)
+    told = next(each for each in found if each.id == "nvfp4-moe-backend")
+    assert told.severity == "warning"
+    assert "CUTLASS" not in told.message
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,284 @@
+"""Which layers and tensors a configuration makes, by the description of its architecture.
+
+What the description does not read makes a gap: a key or a value that nobody described, so that no figure rests on it.
+It must not know an engine or a memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparkops.models import expressions
+from sparkops.models.descriptions import VALUES, WORDS, Description, encoder
+
+LARGEST, MOST_LAYERS = 10**12, 10_000
+"""Sizes beyond which a configuration is taken for wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """`count` tensors of `elements` each, of one layer (None: of none).
+
+    `names` are those of its module, that of the checkpoint first; `quantised` says whether a method can store it in a
+    format of its own, `split` whether tensor-parallel ranks share it, `width` is the inner width of an expert (0 of
+    everything else), `dtype` is "" for the model's own.
+    """
+
+    part: str
+    names: tuple[str, ...]
+    elements: int
+    count: int
+    quantised: bool
+    split: bool
+    width: int
+    dtype: str
+    layer: int | None
+
+    @property
+    def parameters(self) -> int:
+        """All of its elements."""
+        return self.elements * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What one layer keeps of a request, in elements; heads are those of all ranks.
+
+    `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
+    `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
+    convolution over `channels` (`groups` of `value` twice among them), and `checkpoints` more while a prompt is read.
+    """
+
+    kind: str
+    heads: int
+    key: int
+    value: int
+    window: int = 0
+    channels: int = 0
+    kernel: int = 0
+    key_dim: int = 0
+    checkpoints: int = 0
+    groups: int = 0
+    dtype: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a description makes of a configuration. `layers` has what each layer keeps, `drafting` what each layer of
+    the prediction head keeps; None: the engine has no such head for this architecture.
+
+    `gaps` are reasons why nothing is known, `part_gaps` those by part why its parameters are not.
+    """
+
+    described: bool
+    layers: tuple[tuple[Cached, ...], ...]
+    tensors: tuple[Tensor, ...]
+    drafting: tuple[tuple[Cached, ...], ...] | None
+    values: Mapping[str, int]
+    words: Mapping[str, str]
+    gaps: tuple[str, ...]
+    part_gaps: Mapping[str, str]
+
+
+def tower(
+    config: Mapping[str, Any], around: Mapping[str, Any], of: Description | None = None
+) -> tuple[tuple[Tensor, ...], str]:
+    """The tensors of an encoder of images, or why they are not known ("" where they are). `around` is the whole
+    configuration, its text part flat."""
+    description = encoder(config, of)
+    if description is None:
+        return (), f"an encoder of images of the type {config.get('model_type')!r} is not described"
+    outer = {"text_hidden": around.get("hidden_size"), "outer_merge": around.get("spatial_merge_size")}
+    made = shape(description, {**config, **outer})
+    return made.tensors, next(iter((*made.gaps, *made.part_gaps.values())), "")
+
+
+class _Missing(LookupError):
+    """A name that an expression needs and the configuration lacks, or a value that it can't be computed with."""
+
+
+class _Scope(Mapping[str, Any]):
+    """The names of one layer: sizes over keys, each computed once; a key that is not there is None."""
+
+    def __init__(self, sizes: Mapping[str, str | int], config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        self.sizes = sizes
+        self.config = config
+        self.found: dict[str, Any] = dict(known)
+        self.missing: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        if name in expressions.FUNCTIONS:
+            raise KeyError(name)
+        if name not in self.found:
+            if name in self.sizes:
+                self.found[name] = expressions.value(self.sizes[name], self)
+            else:
+                self.found[name] = self.config.get(name)
+                if self.found[name] is None:
+                    self.missing.append(name)
+        return self.found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def value(self, text: str | int) -> Any:
+        """The value of an expression. Raises _Missing with the reason where it has none."""
+        try:
+            return expressions.value(text, self)
+        except (TypeError, LookupError, ZeroDivisionError, ValueError, AttributeError) as error:
+            raise _Missing(self._lack(text) or f"{text}: {error}") from None
+
+    def _lack(self, text: str | int) -> str:
+        """Which key an expression lacks: one that it names itself, else the first that anything asked for."""
+        own = [name for name in sorted(expressions.names(str(text))) if name in self.missing]
+        return next((f"{name} is not in the file" for name in (*own, *self.missing)), "")
+
+    def size(self, text: str | int) -> int:
+        """The same, where it is a size."""
+        found = self.value(text)
+        if found is None:
+            raise _Missing(self._lack(text) or f"{text} is not in the file")
+        if not isinstance(found, int) or not 0 <= found <= LARGEST**2:
+            raise _Missing(f"{text} is {found!r}, which is no size")
+        return int(found)
+
+
+def shape(description: Description, config: Mapping[str, Any]) -> Shape:
+    """The layers and tensors of a configuration, its text part flat."""
+    return _Reader(description, {**description.defaults, **{k: v for k, v in config.items() if v is not None}}).read()
+
+
+class _Reader:
+    """Reads one configuration by one description, and collects what it lacks."""
+
+    def __init__(self, description: Description, config: Mapping[str, Any]) -> None:
+        self.description = description
+        self.config = config
+        self.gaps: dict[str, None] = {}
+        self.part_gaps: dict[str, str] = {}
+        self.tensors: list[Tensor] = []
+
+    def read(self) -> Shape:
+        scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
+        count = self._count(scope, "layer_count", MOST_LAYERS)
+        for part in self.description.around:
+            self._tensors(part, scope, None, "")
+        layers = tuple(self._layer(index) for index in range(count))
+        drafting = self._drafting(count)
+        unread = self.description.unread(self.config)
+        self.gaps.update(dict.fromkeys(f"{key} is a key that is not described" for key in unread))
+        values, words = self._named()
+        states = [each for layer in layers for each in layer if each.kind == "state"]
+        values |= {"linear_value_heads": states[0].heads, "linear_key_dim": states[0].key_dim} if states else {}
+        return Shape(True, layers, tuple(self.tensors), drafting, values, words, tuple(self.gaps), dict(self.part_gaps))
+
+    def _named(self) -> tuple[dict[str, int], dict[str, str]]:
+        values: dict[str, int] = {}
+        if self.description.content.get("tower"):
+            return values, {}
+        for name, text in VALUES.items():
+            try:
+                values[name] = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""}).size(text)
+            except _Missing:
+                values[name] = 0
+        scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
+        return values, {name: str(scope.value(text)) for name, text in WORDS.items()}
+
+    def _count(self, scope: _Scope, text: str, most: int) -> int:
+        try:
+            found = scope.size(text)
+        except _Missing as reason:
+            self.gaps[str(reason)] = None
+            return 0
+        return min(found, most)
+
+    def _layer(self, index: int) -> tuple[Cached, ...]:
+        scope = _Scope(self.description.sizes, self.config, {"i": index, "kind": self._kind(index)})
+        return tuple(
+            each
+            for part in self.description.layer
+            if self._applies(part, scope)
+            for each in self._part(part, scope, index, f"layers.{index}.")
+        )
+
+    def _kind(self, index: int) -> str:
+        text, kinds = self.description.content.get("kind"), self.description.content.get("kinds", ())
+        if text is None:
+            return ""
+        try:
+            found = _Scope(self.description.sizes, self.config, {"i": index, "kind": ""}).value(text)
+        except _Missing as reason:
+            self.gaps[str(reason)] = None
+            return ""
+        if found not in kinds:
+            self.gaps[f"layers of the kind {found!r} are not described"] = None
+        return str(found)
+
+    def _applies(self, part: Mapping[str, Any], scope: _Scope) -> bool:
+        try:
+            return bool(scope.value(part.get("when", 1)))
+        except _Missing as reason:
+            self.gaps[str(reason)] = None
+            return False
+
+    def _part(self, part: Mapping[str, Any], scope: _Scope, index: int | None, prefix: str) -> Iterator[Cached]:
+        if "sizes" in part:
+            known = {"i": scope["i"], "kind": scope["kind"]}
+            scope = _Scope({**self.description.sizes, **part["sizes"]}, self.config, known)
+        self._tensors(part, scope, index, prefix)
+        cache_of = part.get("cache")
+        if cache_of:
+            try:
+                yield _cached(cache_of, scope)
+            except _Missing as reason:
+                self.gaps[str(reason)] = None
+
+    def _tensors(self, part: Mapping[str, Any], scope: _Scope, index: int | None, prefix: str) -> None:
+        module = f"{prefix}{part['module']}." if part.get("module") else prefix
+        for name, given in part["tensors"].items():
+            tensor = given if isinstance(given, Mapping) else {"size": given}
+            where = tensor.get("part", part["part"])
+            try:
+                elements = scope.size(tensor["size"])
+                count, width = scope.size(tensor.get("count", 1)), scope.size(tensor.get("width", 0))
+                dtype = str(scope.value(tensor.get("dtype", "''")))
+            except _Missing as reason:
+                self.part_gaps.setdefault(where, str(reason))
+                continue
+            if elements and count:
+                names = tuple(f"{module}{each}" for each in (name, *tensor.get("as", ())))
+                quantised, split = tensor.get("quantised", True), tensor.get("split", True)
+                self.tensors.append(Tensor(where, names, elements, count, quantised, split, width, dtype, index))
+
+    def _drafting(self, first: int) -> tuple[tuple[Cached, ...], ...] | None:
+        parts = self.description.drafting
+        if parts is None:
+            return None
+        known = {"i": first, "kind": "full_attention"}
+        scope = _Scope(self.description.sizes, self.config, known)
+        count = self._count(scope, self.description.content["drafting"]["layers"], MOST_LAYERS)
+        if not count and self.description.content["drafting"].get("refused_without"):
+            return None
+        text, self.tensors = self.tensors, []
+        gaps, self.part_gaps = self.part_gaps, {}
+        layers = tuple(
+            tuple(each for part in parts for each in self._part(part, scope, first + index, f"mtp.layers.{index}."))
+            for index in range(count)
+        )
+        mtp = [replace(each, part="mtp_experts" if each.part == "experts" else "mtp") for each in self.tensors]
+        self.tensors = [*text, *mtp]
+        self.part_gaps = {
+            **gaps,
+            **dict.fromkeys(["mtp"] if self.part_gaps else [], next(iter(self.part_gaps.values()), "")),
+        }
+        return layers
+
+
+def _cached(given: Mapping[str, Any], scope: _Scope) -> Cached:
+    kind, dtype = str(scope.value(given["kind"])), str(scope.value(given.get("dtype", "''")))
+    return Cached(kind, dtype=dtype, **{n: scope.size(text) for n, text in given.items() if n not in ("kind", "dtype")})

@@ -1,0 +1,174 @@
+"""The descriptions of architectures in `knowledge/architectures/`: what each reads of a config.json.
+
+A description is found by the first name under `architectures`, one of an encoder of images by its `model_type`. It must
+not know a configuration's values: `architectures` makes layers and tensors of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from typing import Any
+
+from sparkops.core.data import bundled
+from sparkops.models import expressions, knowledge_file
+
+SIZES = "_parts.yml"
+INERT = "_inert.yml"
+TOWERS = "_towers.yml"
+NOTHING: tuple[Any, ...] = (None, "", [], {})
+"""Values of a key that say nothing."""
+EVALUATED = ("size", "count", "width", "dtype")
+"""What of a tensor is an expression."""
+VALUES = {
+    "hidden": "hidden",
+    "heads": "heads",
+    "kv_heads": "kv_heads",
+    "head_dim": "dim",
+    "vocabulary": "vocabulary",
+    "max_positions": "positions or 0",
+    "experts": "experts",
+    "experts_per_token": "chosen",
+    "tied": "1 if tied else 0",
+    "target_layers": "targets",
+}
+"""The sizes of a model that others ask for by name; 0 where it has none."""
+WORDS = {"ssm_dtype": "ssm_dtype"}
+
+
+@cache
+def _files() -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """What all descriptions share, and each description by the architecture's name."""
+    folder = bundled("knowledge") / "architectures"
+    shared = dict(knowledge_file.read(folder / SIZES))
+    shared["inert"] = frozenset(knowledge_file.read(folder / INERT)["keys"])
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(folder.glob("[!_]*.yml")):
+        content = knowledge_file.read(path)
+        for each in content["describes"]:
+            own = {**each, "parts": {**shared["parts"], **content.get("parts", {})}}
+            found.update(dict.fromkeys(each["architectures"], own))
+    return shared, found
+
+
+@cache
+def _towers() -> Mapping[str, Description]:
+    """The descriptions of encoders of images, by the `model_type` of their part of a configuration."""
+    shared, _ = _files()
+    content = knowledge_file.read(bundled("knowledge") / "architectures" / TOWERS)
+    found: dict[str, Description] = {}
+    for each in content["describes"]:
+        own = {**each, "parts": content["parts"], "tower": True}
+        found.update(dict.fromkeys(each["types"], Description(own, {**shared, "sizes": content["sizes"]})))
+    return found
+
+
+def encoder(config: Mapping[str, Any], of: Description | None = None) -> Description | None:
+    """The description of an encoder of images, found by its `model_type`, else as its model's own description says;
+    None where there is none."""
+    return _towers().get(str(config.get("model_type") or (of.content.get("encoder") if of else "")))
+
+
+def known() -> tuple[str, ...]:
+    """Every architecture that is described."""
+    return tuple(sorted(_files()[1]))
+
+
+def described(name: str) -> Description | None:
+    """The description of an architecture; None where there is none."""
+    content = _files()[1].get(name)
+    return None if content is None else _description(name)
+
+
+@cache
+def _description(name: str) -> Description:
+    shared, found = _files()
+    return Description(found[name], shared)
+
+
+class Description:
+    """One architecture: its sizes, the parts of a layer, and the keys of a configuration that it reads."""
+
+    def __init__(self, content: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
+        self.content = content
+        self.sizes: Mapping[str, str | int] = {**shared["sizes"], **content.get("sizes", {})}
+        self.inert: frozenset[str] = shared["inert"] | frozenset(content.get("ignores", ()))
+        self.defaults: Mapping[str, Any] = content.get("defaults", {})
+
+    @cached_property
+    def layer(self) -> tuple[Mapping[str, Any], ...]:
+        """The parts of a layer, each with its condition."""
+        return tuple(self._parts(self.content["layer"]))
+
+    @cached_property
+    def around(self) -> tuple[Mapping[str, Any], ...]:
+        """The parts that stand once: ends, and what else there is."""
+        ends = () if self.content.get("tower") else ("ends",)
+        return tuple(self._parts((*ends, *self.content.get("around", ()))))
+
+    @cached_property
+    def drafting(self) -> tuple[Mapping[str, Any], ...] | None:
+        """The parts of a layer of the prediction head; None without one."""
+        content = self.content.get("drafting")
+        return None if content is None else tuple(self._parts(content["layer"]))
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Every key of a configuration that some expression reads."""
+        return frozenset(self._closure(expressions.names)) - set(self.sizes)
+
+    @cached_property
+    def nested(self) -> Mapping[str, frozenset[str]]:
+        """The entries that are read of each key which holds a mapping."""
+        found: dict[str, set[str]] = {key: set(each) for key, each in self.content.get("nested", {}).items()}
+        for text in self._texts(self._closure(expressions.names)):
+            for name, entry in expressions.entries(text):
+                found.setdefault(name, set()).add(entry)
+        return {name: frozenset(each) for name, each in found.items()}
+
+    def unread(self, config: Mapping[str, Any]) -> list[str]:
+        """The keys of a configuration that nobody described and that hold something."""
+        found = [
+            key
+            for key, value in config.items()
+            if value not in NOTHING and key not in self.reads and key not in self.inert
+        ]
+        for key, entries in self.nested.items():
+            value = config.get(key)
+            inner = value if isinstance(value, Mapping) else {}
+            found += [f"{key}.{each}" for each in inner if each not in entries and each not in self.inert]
+        return found
+
+    def _parts(self, entries: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+        for entry in entries:
+            given = {"part": entry} if isinstance(entry, str) else entry
+            yield {**self.content["parts"][given["part"]], **given, "part": given.get("of", self._of(given["part"]))}
+
+    def _of(self, name: str) -> str:
+        return str(self.content["parts"][name].get("part", "other"))
+
+    def _written(self) -> Iterator[Any]:
+        drafting = self.content.get("drafting") or {}
+        yield from ("layer_count", self.content.get("kind"), drafting.get("layers"))
+        yield from () if self.content.get("tower") else (*VALUES.values(), *WORDS.values())
+        for part in (*self.layer, *self.around, *(self.drafting or ())):
+            yield part.get("when")
+            yield from part.get("sizes", {}).values()
+            yield from part.get("cache", {}).values()
+            for tensor in part.get("tensors", {}).values():
+                yield from (tensor.get(key) for key in EVALUATED) if isinstance(tensor, Mapping) else (tensor,)
+
+    def _texts(self, names: Iterable[str]) -> Iterator[str]:
+        yield from (each for each in self._written() if isinstance(each, str))
+        yield from (text for name in names if isinstance(text := self.sizes.get(name), str))
+
+    def _closure(self, of: Any) -> set[str]:
+        found: set[str] = set()
+        open_names = {name for each in self._written() if isinstance(each, str) for name in of(each)}
+        while open_names - found:
+            name = (open_names - found).pop()
+            found.add(name)
+            text = self.sizes.get(name)
+            if isinstance(text, str):
+                open_names |= of(text)
+        return found - {"i", "kind"}

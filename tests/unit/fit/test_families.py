@@ -1,0 +1,192 @@
+"""Models of every family, against what vLLM 0.32.0's own classes make of them (tests/data/families.json).
+
+A figure equals the engine's or is null with a reason; none is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkops.fit.fit import Question, fit_invocation
+from sparkops.lint.case import case_of
+from sparkops.lint.check import check
+from sparkops.models.descriptions import described, known
+from sparkops.models.geometry import of_config
+from sparkops.models.invocation import of_text
+from sparkops.models.quantisation_rules import Rules
+from sparkops.reports.fit import as_json
+
+FAMILIES = json.loads((Path(__file__).parents[2] / "data" / "families.json").read_text())["families"]
+FLAT = {family: content["configs"]["bf16"]["config.json"] for family, content in FAMILIES.items()}
+ENGINE = "0.32.0"
+LINES = {
+    "tp1": "",
+    "tp1-fp8kv": "--kv-cache-dtype fp8",
+    "tp2": "--tensor-parallel-size 2",
+    "tp2-fp8kv": "--tensor-parallel-size 2 --kv-cache-dtype fp8",
+    "tp1-noprefix": "--no-enable-prefix-caching",
+    "tp1-prefix": "--enable-prefix-caching",
+}
+NOT_KNOWN = {
+    "gemma-3-27b": {"parameters", "weights", "active"},  # its config.json has no vocab_size
+    "deepseek-v4-flash": {"kv", "blocks_per_request", "active"},  # its compressed cache is not described
+}
+"""The figures that may be null, by family."""
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each family and variant, as published."""
+    root = tmp_path_factory.mktemp("families")
+    for family, content in FAMILIES.items():
+        for variant, files in content["configs"].items():
+            folder = root / family / variant
+            folder.mkdir(parents=True)
+            for name, value in files.items():
+                (folder / name).write_text(json.dumps(value))
+    return root
+
+
+@cache
+def figures(folder: Path, arguments: str, gpus: int = 1) -> dict[str, Any]:
+    line = f"vllm serve {folder} {arguments}"
+    return as_json(fit_invocation(of_text(line, ENGINE, gpus), Question()))
+
+
+def compared(root: Path, family: str) -> Iterator[tuple[str, str, float | None, float | None, float]]:
+    """Kind, name, our figure, the engine's, and how much they may differ."""
+    engine, bf16 = FAMILIES[family]["engine"], root / family / "bf16"
+    plain = figures(bf16, "")
+    yield "parameters", "parameters", plain["parameters"], engine["parameters_without_vision"], 0.005
+    yield "weights", "bf16", plain["weight_bytes_per_rank"], engine["bf16_bytes"], 0.005
+    yield "weights", "tp2", figures(bf16, LINES["tp2"], 2)["weight_bytes_per_rank"], engine["tp2_rank_bytes"], 0.01
+    for variant, published in engine["published"].items():
+        folder = root / family / variant
+        content = figures(folder, "")
+        yield "weights", variant, content["weight_bytes_per_rank"], published["tp1"], 0.01
+        wide = figures(folder, LINES["tp2"], 2)["weight_bytes_per_rank"]
+        yield "weights", f"{variant} tp2", wide, published["tp2"], 0.01
+        yield "block", f"{variant} block", content["block_size"], published["block"], 0
+        yield "kv", f"{variant} kv", content["kv_bytes_per_token"], published["kv"], 0
+    for name, arguments in LINES.items():
+        content, theirs = figures(bf16, arguments, 2 if "tp2" in name else 1), engine["cache"][name]
+        yield "block", f"{name} block", content["block_size"], theirs["block"], 0
+        yield "kv", f"{name} kv", content["kv_bytes_per_token"], theirs["kv"], 0
+        yield "state", f"{name} state", content["state_bytes_per_request"], theirs["state"], 0
+        asked = content["blocks_per_request"]
+        yield "blocks_per_request", f"{name} blocks", asked, theirs["blocks_per_request"], 0.01
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_figure_is_the_engine_s_or_not_known(folders: Path, family: str) -> None:
+    marks: Counter[str] = Counter()
+    wrong, unexpected = [], []
+    for kind, name, ours, theirs, share in compared(folders, family):
+        if theirs is None:
+            continue
+        if ours is None:
+            marks["null"] += 1
+            unexpected += [] if kind in NOT_KNOWN.get(family, ()) or "weights" in NOT_KNOWN.get(family, ()) else [name]
+        elif abs(ours - theirs) <= share * theirs:
+            marks["equal"] += 1
+        else:
+            marks["wrong"] += 1
+            wrong.append(f"{name}: {ours} where the engine has {theirs} ({ours / theirs if theirs else 0:.4f})")
+    print(family, dict(marks))
+    assert not wrong
+    assert not unexpected
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if "active" not in NOT_KNOWN.get(family, ())])
+def test_a_token_reads_the_parameters_that_the_engine_s_parts_give(folders: Path, family: str) -> None:
+    fit = fit_invocation(of_text(f"vllm serve {folders / family / 'bf16'}", ENGINE))
+    step, active = fit.figures.plain, FAMILIES[family]["engine"]["active_parameters_read_per_token"]
+    assert step is not None
+    assert step.base + step.experts + step.head == pytest.approx(2 * active, rel=0.02)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lint_refuses_what_the_engine_refuses(folders: Path, family: str) -> None:
+    engine = FAMILIES[family]["engine"]
+    asked = {name: (each["args"], each["verdict"]) for name, each in engine["arguments"].items()}
+    if engine["mtp_asked"]:
+        asked["mtp"] = (f"--speculative-config '{json.dumps(engine['mtp_asked'])}'", engine["mtp"])
+    for name, (words, verdict) in asked.items():
+        line = f"vllm serve {folders / family / 'bf16'} {words}"
+        errors = [each.id for each in check(case_of(of_text(line, ENGINE))) if each.severity == "error"]
+        assert bool(errors) == (verdict == "refused"), (name, errors)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gguf", "a-method-of-2027"])
+def test_a_method_whose_bytes_nobody_described_leaves_the_weights_unknown(tmp_path: Path, method: str) -> None:
+    config = {**FLAT["llama-3.3-70b"], "quantization_config": {"quant_method": method, "load_in_4bit": True}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    content = figures(tmp_path, "")
+    assert content["weight_bytes_per_rank"] is None
+    assert method in content["unknown"]["weight_bytes_per_rank"]
+    assert content["kv_bytes_per_token"] == 327680
+
+
+def test_each_group_of_a_mixed_checkpoint_keeps_its_own_format() -> None:
+    groups = {
+        "a": {"targets": ["re:.*self_attn.*"], "weights": {"num_bits": 8, "type": "float"}},
+        "b": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 128}},
+    }
+    content = {
+        "quant_method": "compressed-tensors",
+        "config_groups": groups,
+        "ignore": ["lm_head", "re:.*layers.0.mlp.*"],
+    }
+    rules = Rules(content)
+    assert rules.format(["layers.3.self_attn.q_proj"], "attention") == "fp8"
+    assert rules.format(["layers.3.mlp.up_proj"], "dense") == "int4-g128"
+    assert rules.format(["layers.0.mlp.up_proj"], "dense") == ""
+    assert rules.format(["lm_head"], "head") == ""
+
+
+WORDS = ("future_heads", "latent_rank_2", "swa_extra", "ngram_tables", "moe_hidden", "per_layer_width")
+
+
+@given(family=st.sampled_from(sorted(FLAT)), key=st.sampled_from(WORDS), value=st.integers(1, 10**6) | st.booleans())
+def test_a_key_that_nobody_described_leaves_no_figure(family: str, key: str, value: int) -> None:
+    config = FLAT[family]
+    for changed in ({**config, key: value}, nested(config, "text_config", key, value)):
+        assert any(key in each for each in of_config(changed).gaps)
+
+
+@given(family=st.sampled_from(sorted(FLAT)), name=st.from_regex(r"[A-Z][a-z]{3,9}ForCausalLM", fullmatch=True))
+def test_an_architecture_that_nobody_described_leaves_no_figure(family: str, name: str) -> None:
+    if name not in known():
+        found = of_config({**FLAT[family], "architectures": [name]})
+        assert not found.described
+        assert name in found.unsized()
+
+
+@pytest.mark.parametrize("family", [family for family in FLAT if "vision_config" in FLAT[family]])
+def test_a_key_of_an_encoder_that_nobody_described_leaves_the_cache_known(family: str) -> None:
+    found = of_config(nested(FLAT[family], "vision_config", "future_width", 7))
+    assert not found.gaps
+    assert "future_width" in found.part_gaps["vision"]
+
+
+@pytest.mark.parametrize("family", FLAT)
+def test_the_keys_of_a_published_configuration_are_all_described(family: str) -> None:
+    config = FLAT[family]
+    flat = {**config, **config.get("text_config", {})}
+    description = described(config["architectures"][0])
+    assert description is not None
+    assert {"hidden_size", "num_hidden_layers", "vocab_size"} <= description.reads
+    assert not description.unread(flat)
+
+
+def nested(config: dict[str, Any], part: str, key: str, value: Any) -> dict[str, Any]:
+    return {**config, part: {**config.get(part, {}), key: value}}
