@@ -62,7 +62,7 @@ def build(query: State, request: State, job: Job, quantize: Quantize | None = No
     os.makedirs(query["state_dir"], mode=0o700, exist_ok=True)
     target = Target(place, existing, owner, Index(query["state_dir"], place.path), job)
     if existing is not None:
-        publish.hand_over(existing, owner, target.index)
+        publish.hand_over(existing, fetch.previous(existing), owner, target.index)
     with preserved(query["state_dir"], base, *([existing] if existing is not None else [])):
         if request.get("peer"):
             return _receive(target, query, request)
@@ -129,7 +129,7 @@ def _run(target: Target, spec: Spec) -> list[Notice]:
         index.record = _digest(record_text(spec["record"], done["files"]))
         publish.finish(place, staging, existing, done["staged"], done["files"], index, listener)
     elif existing is not None:
-        publish.finish_in_place(place, existing, done["files"], index)
+        publish.finish_in_place(place, existing, done["files"], target.owner, index)
     os.close(staging)
     return listener.notices
 

@@ -56,7 +56,7 @@ def bring(
     if "staged" in done:
         publish.finish(place, staging, existing, done["staged"], spec["files"], index, listener)
     elif existing is not None and "in_place" in done:
-        publish.finish_in_place(place, existing, spec["files"], index)
+        publish.finish_in_place(place, existing, spec["files"], owner, index)
     os.close(staging)
     return {"missing": done.get("missing", []), "notices": listener.notices}
 
@@ -74,7 +74,7 @@ def fetch(query: State, request: State, job: Job) -> State:
     os.makedirs(query["state_dir"], mode=0o700, exist_ok=True)
     index = Index(query["state_dir"], place.path)
     if existing is not None:
-        publish.hand_over(existing, owner, index)
+        publish.hand_over(existing, previous(existing), owner, index)
     spec = _spec(place, existing, request, index, bool(query.get("deep")))
     with preserved(query["state_dir"], *([] if existing is None else [existing])):
         return bring(place, existing, owner, spec, index, job)
