@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from sparkops.core.states import State, Unknown
+from sparkops.core.wording import words
 
 Action: TypeAlias = Literal["create", "update", "delete", "replace", "verify"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
@@ -27,6 +28,12 @@ class Violation:
     remedy: str = ""
     source: str = ""
     accepted: str = ""
+
+    @classmethod
+    def of(cls, id: str, /, *, resource: str, node: str, severity: Severity = "error", **args: Any) -> Violation:
+        """The violation of an id in `knowledge/errors/`; the words are made from its arguments."""
+        message, remedy = words(id, args)
+        return cls(id=id, resource=resource, node=node, severity=severity, message=message, remedy=remedy)
 
     @property
     def blocks(self) -> bool:

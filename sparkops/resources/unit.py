@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Occupied, Step
+from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Pending, State, Unknown
-from sparkops.resources.resource import Resource
+from sparkops.core.system_places import is_unit
+from sparkops.resources.resource import Peers, Resource
 
 SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
 NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
@@ -70,7 +71,7 @@ class Unit(Resource):
     kind: ClassVar[str] = "unit"
     prune: ClassVar[Literal["remove"]] = "remove"
     file_type: ClassVar[str] = "file"
-    reads: ClassVar[Mapping[str, str]] = {"text": "text", "drop_ins": "list of text"}
+    reads: ClassVar[Mapping[str, str]] = {"text": "text", "vendor": "text", "drop_ins": "list of text"}
     volatile: ClassVar[frozenset[str]] = frozenset({"state", "result", "restarts", "text"})
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
     interrupts: ClassVar[frozenset[str]] = frozenset(
@@ -101,6 +102,8 @@ class Unit(Resource):
             hint = "put it into a file of mode 0600 and name that by EnvironmentFile= or LoadCredential="
             what = f"the text of {self.name} holds a secret; unit files can be read by all"
             raise InventoryError(what, where=self.where, hint=hint)
+        if self.content is not None and self.state == "present" and is_unit(self.name):
+            raise InventoryError.of("unit-of-system", where=self.where, unit=self.name)
         if self.masked and (self.running or self.enabled):
             raise InventoryError(f"{self.name} can't be masked and running or enabled", where=self.where)
 
@@ -205,6 +208,13 @@ class Unit(Resource):
             before.splitlines(), after.splitlines(), path if before else "/dev/null", path, lineterm=""
         )
         return "".join(f"{line}\n" for line in lines)
+
+    def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
+        """A unit of this name that a package brought: a text of ours would hide it."""
+        vendor = found.get("vendor") if isinstance(found, Mapping) and self.content is not None else None
+        if not vendor or self.state == "absent":
+            return ()
+        return (Violation.of("unit-of-package", resource=self.id, node=self.node, unit=self.name, file=vendor),)
 
     def notices(self, found: Observed) -> tuple[str, ...]:
         if self.content is None or found is None or isinstance(found, Unknown):

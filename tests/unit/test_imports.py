@@ -57,7 +57,7 @@ MAY = {
 """What a folder may import beside itself and `core`. `cli` also names what it hands on to: it parses, calls, prints."""
 
 ON_NODES = ("worker", "programs", "safetensors")
-ON_NODES_FROM_CORE = {"sparkops.core.frames", "sparkops.core.messages"}
+ON_NODES_FROM_CORE = {"sparkops.core.frames", "sparkops.core.messages", "sparkops.core.system_places"}
 
 
 def modules() -> list[Path]:
@@ -84,7 +84,7 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ON_NODES)
-def test_of_ours_what_runs_on_a_node_takes_the_frames_from_core_and_nothing_else(folder: str) -> None:
+def test_of_ours_what_runs_on_a_node_takes_from_core_only_what_is_made_for_it(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         from_core = {name for name in imported(path) if name.startswith("sparkops.core")}
         assert {".".join(name.split(".")[:3]) for name in from_core} <= ON_NODES_FROM_CORE, path
@@ -92,7 +92,10 @@ def test_of_ours_what_runs_on_a_node_takes_the_frames_from_core_and_nothing_else
 
 @pytest.mark.parametrize("folder", ON_NODES)
 def test_what_runs_on_a_node_needs_the_standard_library_only(folder: str) -> None:
-    for path in [*(ROOT / folder).rglob("*.py"), ROOT / "core" / "frames.py"]:
+    for path in [
+        *(ROOT / folder).rglob("*.py"),
+        *(ROOT / "core" / f"{name.rpartition('.')[2]}.py" for name in ON_NODES_FROM_CORE),
+    ]:
         for name in imported(path):
             top = name.split(".")[0]
             assert top in sys.stdlib_module_names or top == "sparkops", f"{path.name} imports {name}"

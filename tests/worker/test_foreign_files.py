@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparkops.core.messages import Refused
+from sparkops.programs.checkpoints import whereabouts
 from sparkops.programs.checkpoints.foreign_files import carry_over, copy_attributes
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker.kinds import checkpoint
@@ -274,3 +277,49 @@ def build(folder: Path, what: dict[str, Any]) -> None:
         if sort != "link":
             path.chmod(mode)
         os.utime(path, ns=(0, mode * 1_000_000_000), follow_symlinks=False)
+
+
+def refused(one: Checkpoint) -> str:
+    """The id by which a plan refuses the folder, and the job of an apply too."""
+    (violation,) = one.violations(checkpoint.observe(one.ask()), lambda _: None)
+    with fails(violation.id, Refused):
+        whereabouts.require(one.name, one.state_dir)
+    return violation.id
+
+
+def test_a_folder_that_leads_to_one_of_the_system_is_refused_though_nothing_is_there(declare: Declare) -> None:
+    one = declare()
+    parent = Path(one.name).parent
+    parent.parent.mkdir(exist_ok=True)
+    parent.symlink_to("/etc")
+    assert refused(one) == "folder-is-system"
+    with fails("folder-is-system", Refused):
+        apply(one)
+    assert not os.path.lexists(f"/etc/{Path(one.name).name}")
+
+
+@pytest.mark.parametrize("inside", ["", "inner"])
+def test_a_mount_point_is_refused(
+    declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    one = declare()
+    point = Path(one.name) / inside
+    point.mkdir(parents=True)
+    table = tmp_path / "mountinfo"
+    table.write_text(f"36 35 98:0 / {point} rw,noatime - ext4 /dev/x rw\n")
+    monkeypatch.setattr(whereabouts, "MOUNTS", str(table))
+    assert refused(one) == ("folder-has-mount-point" if inside else "folder-is-mount-point")
+
+
+def test_a_home_and_dockers_folder_are_refused(
+    declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = declare()
+    config = tmp_path / "daemon.json"
+    config.write_text(json.dumps({"data-root": f"{one.name}/docker"}))
+    monkeypatch.setattr(whereabouts, "DOCKER", str(config))
+    assert refused(one) == "folder-is-docker"
+    config.write_text("{")
+    user = pwd.struct_passwd(("kim", "", 4714, 4714, "", f"{one.name}/kim", ""))
+    monkeypatch.setattr(whereabouts.pwd, "getpwall", lambda: [user])
+    assert refused(one) == "folder-is-home-of"

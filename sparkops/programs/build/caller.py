@@ -17,7 +17,7 @@ from sparkops.core.messages import Refused
 from sparkops.programs import runner, users
 from sparkops.programs.build import main
 from sparkops.programs.build.spec import Files, Spec, record_text
-from sparkops.programs.checkpoints import publish
+from sparkops.programs.checkpoints import publish, whereabouts
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import Index, IndexListener, Job, Notice, preserved
 from sparkops.programs.fetch import caller as fetch
@@ -55,6 +55,7 @@ def build(query: State, request: State, job: Job, quantize: Quantize | None = No
     """
     if request.get("attached"):
         raise Refused.of("transfer-just-ended", type="stale", folder=query["folder"])
+    whereabouts.require(query["folder"], query["state_dir"])
     place = CheckpointFolder(query["folder"])
     existing = place.open()
     owner = users.owner_of(query["owner"], existing)

@@ -14,7 +14,7 @@ from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs import runner, users
-from sparkops.programs.checkpoints import publish, verify
+from sparkops.programs.checkpoints import publish, verify, whereabouts
 from sparkops.programs.checkpoints.folder import RECORD, CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import (
     Index,
@@ -68,6 +68,7 @@ def fetch(query: State, request: State, job: Job) -> State:
     """
     if request.get("attached"):
         raise Refused.of("transfer-just-ended", type="stale", folder=query["folder"])
+    whereabouts.require(query["folder"], query["state_dir"])
     place = CheckpointFolder(query["folder"])
     existing = place.open()
     owner = users.owner_of(query["owner"], existing)
