@@ -70,7 +70,7 @@ def sparkops(folder: Path, names: Sequence[str], files: int = FILES) -> Tool:
         {
             "roles/bench/role.yml": role,
             "inventory.yml": "version: 1\ncluster: bench\nconnection: {user: root}\nroles: [bench]\n"
-            "accept: [{id: nodes.one-machine, reason: many names for few nodes}]\nnodes:\n" + nodes,
+            "accept: [{id: machine-with-two-names, reason: many names for few nodes}]\nnodes:\n" + nodes,
         },
     )
     common = [str(folder / "sparkops" / "inventory.yml"), "--role", "bench"]

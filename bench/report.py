@@ -258,6 +258,22 @@ def _noop(found: Figures) -> Iterable[str]:
     )
 
 
+def _output(found: Figures) -> Iterable[str]:
+    yield "## Output of programs\n"
+    yield (
+        f"{_machine(found)} {found['megabytes']} MB of text from one node of the lab to /dev/null, start and "
+        f"connection included: `sparkops exec`, which checks every character and names the node on each line, beside "
+        f"`ssh` (aim: {found['least']} of its speed). The node runs on the same cores.\n"
+    )
+    yield _table(
+        ["output", "ssh", "sparkops exec", "part of ssh's speed"],
+        [
+            [name, *(f"{each['seconds'][tool]['median']:.2f} s" for tool in ("ssh", "sparkops")), each["speed_of_ssh"]]
+            for name, each in found["sorts"].items()
+        ],
+    )
+
+
 def _startup(found: Figures) -> Iterable[str]:
     yield "## Start-up\n"
     yield f"{_machine(found)}\n"
@@ -329,6 +345,7 @@ SECTIONS = {
     "startup": _startup,
     "inventory": _inventory,
     "lint": _lint,
+    "output": _output,
     "spreading": _spreading,
     "verifying": _verifying,
     "building": _building,

@@ -1,4 +1,5 @@
-"""`python -m docs.generate`: the pages that are written from data: inventory, roles, kinds, recipes, rules, figures.
+"""`python -m docs.generate`: the pages that are written from data: inventory, roles, kinds, recipes, rules, errors,
+figures.
 
 A test compares them with what this would write, so they can't fall behind.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import string
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
@@ -17,6 +19,7 @@ from typing import Any
 from bench import report
 from docs.published import points
 from sparkops import resources
+from sparkops.core import wording
 from sparkops.inventory.declarations import Role, find_roles
 from sparkops.inventory.recipes import SCHEMA as RECIPE
 from sparkops.inventory.recipes import SPEED
@@ -28,6 +31,7 @@ from sparkops.reconcile.plan_file import SCHEMA
 from sparkops.resources.resource import Resource
 
 DOCS = Path(__file__).parent
+BY_ID = "<!-- Below: written by `make docs` from knowledge/errors; edit that. -->\n\n## Every message by its id"
 NOTE = "<!-- Written by `make docs` from the schemas; edit those. -->\n"
 
 
@@ -45,8 +49,8 @@ def inventory_page() -> str:
         "of branches, as they are upstream now. Where that file exists, it decides: `apply` adds missing entries and "
         "never changes one (`--locked` refuses instead), `drift --upstream` reports what moved since. An entry whose "
         "registry or hub does not answer stays as it is.\n",
-        "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`; they are read only when they are used, "
-        "never by `schema`, `render` or `inventory show`.\n",
+        "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`, where the schema has `secret: true`; "
+        "they are read only when they are used, never by `schema`, `render` or `inventory show`.\n",
     ]
     sections: list[tuple[str, Mapping[str, Any]]] = [
         ("Top level", CORE),
@@ -320,6 +324,26 @@ def fit_points_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def troubleshooting_page() -> str:
+    """The hand-written situations above `BY_ID`, then every error, violation and notice by its id."""
+    written = (DOCS / "troubleshooting.md").read_text(encoding="utf-8").partition(BY_ID)[0]
+    rows = []
+    for entry in sorted(wording.entries().values(), key=lambda each: each.id):
+        meaning = " ".join(filter(None, (_template(entry.message) + ".", _cell(entry.cause))))
+        rows.append(f"| `{entry.id}` | {meaning} | {_template(entry.fix)} |")
+    return "\n".join([f"{written}{BY_ID}\n", "| id | message and cause | fix |", "|---|---|---|", *rows, ""])
+
+
+def _template(text: str) -> str:
+    """Words of the catalogue with their arguments as `NAME`."""
+    parts = [literal + (name.upper() if name else "") for literal, name, _, _ in string.Formatter().parse(_cell(text))]
+    return "".join(parts)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 PAGES = {
     "inventory.md": inventory_page,
     "../bench/fit-points.md": fit_points_page,
@@ -327,6 +351,7 @@ PAGES = {
     "kinds.md": kinds_page,
     "recipes.md": recipes_page,
     "rules.md": rules_page,
+    "troubleshooting.md": troubleshooting_page,
     "plan.schema.json": plan_schema,
     "performance.md": report.summary,
     "../bench/README.md": report.tables,

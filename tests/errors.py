@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import pytest
 
 from sparkops.core.errors import SparkopsError
-from sparkops.core.messages import Refused
+from sparkops.core.messages import Refused, Unknown
 
 
 @contextmanager
 def fails(
-    id: str, error: type[SparkopsError] | type[Refused] = SparkopsError
-) -> Generator[pytest.ExceptionInfo[SparkopsError | Refused], None, None]:
+    id: str, error: type[SparkopsError] | type[Refused] | type[Unknown] = SparkopsError
+) -> Generator[pytest.ExceptionInfo[SparkopsError | Refused | Unknown], None, None]:
     """The block raises an `error` of this id."""
     with pytest.raises(error) as caught:
         yield caught

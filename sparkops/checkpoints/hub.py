@@ -12,23 +12,28 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from sparkops.checkpoints.indexed import ALONE, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit, parse
-from sparkops.core import atomic
+from sparkops.core import atomic, folders
+from sparkops.core.deadline import DeadlineExceeded, within
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+_Answer = TypeVar("_Answer")
 PUBLIC = "https://huggingface.co"
 TIMEOUT = 20.0
+"""Seconds of silence."""
+WHOLE = 60.0
+"""Seconds for all of one question: a hub that trickles is never silent."""
 PARTIAL = 206
 _NETWORK = ("httpx", "httpcore", "requests", "urllib3")
 """The modules whose exceptions mean that the hub was not reached."""
@@ -62,17 +67,21 @@ class Hub:
     Raises HubError for an endpoint that is no address.
     """
 
-    def __init__(self, endpoint: str = "", token: Secret | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self, endpoint: str = "", token: Secret | None = None, cache: Path | None = None, *, whole: float = WHOLE
+    ) -> None:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC).rstrip("/")
         if not is_address(self.endpoint):
             where = "" if endpoint else "HF_ENDPOINT of the environment"
             raise HubError.of("hub-endpoint-invalid", where=where, endpoint=self.endpoint)
         self._token = token
-        self._cache = cache if cache is not None else default_cache()
+        self._whole = whole
+        self._cache = cache if cache is not None else folders.cache()
 
-    @contextlib.contextmanager
-    def _asking(self, repository: str, revision: str) -> Iterator[HfApi]:
-        """The client; its exceptions become HubError."""
+    def _ask(
+        self, repository: str, revision: str, question: Callable[[HfApi], _Answer], *, whole: float | None
+    ) -> _Answer:
+        """What the client answers, within `whole` seconds where that is given; its exceptions become HubError."""
         import logging
 
         from huggingface_hub import HfApi
@@ -83,24 +92,30 @@ class Hub:
         token = self._token.reveal() if self._token is not None else False
         api = HfApi(endpoint=self.endpoint, token=token, library_name="sparkops")
         try:
-            yield api
+            return question(api) if whole is None else within(whole, lambda: question(api))
         except SparkopsError:
             raise
+        except DeadlineExceeded as error:
+            where = self._where(repository, revision)
+            raise HubUnreachable.of("hub-too-slow", where=where, seconds=error.seconds) from None
         except Exception as error:  # noqa: BLE001 - the client raises what its HTTP library raises, too
             raise self._error(error, api, repository, revision) from None
 
     def resolve(self, repository: str, revision: str) -> Resolved:
         """The commit of a branch, tag or commit. Raises HubError, HubUnreachable."""
-        with self._asking(repository, revision) as api:
+
+        def question(api: HfApi) -> Resolved:
             info = api.repo_info(repository, revision=revision, repo_type="model", timeout=TIMEOUT)
             commit, name = str(info.sha or ""), str(info.id)
             if not is_commit(commit):
                 raise HubError.of("hub-commit-invalid", where=self._where(repository, revision), commit=commit)
             if getattr(info, "gated", False):
-                self._check_access(api, name, commit, repository, revision)
-        return Resolved(commit, name if name != repository else "")
+                self._check_access(api, name, commit, repository)
+            return Resolved(commit, name if name != repository else "")
 
-    def _check_access(self, api: HfApi, name: str, commit: str, repository: str, revision: str) -> None:
+        return self._ask(repository, revision, question, whole=self._whole)
+
+    def _check_access(self, api: HfApi, name: str, commit: str, repository: str) -> None:
         """A gated repository lists its files to everyone; whether we may read one is asked now, not in an hour."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -119,8 +134,12 @@ class Hub:
             found = parse(cached.read_text(encoding="utf-8"))
             if (found.repository, found.commit) == (repository, commit):
                 return found
-        with self._asking(repository, commit) as api:
-            entries = list(api.list_repo_tree(repository, recursive=True, revision=commit, repo_type="model"))
+        entries = self._ask(
+            repository,
+            commit,
+            lambda api: list(api.list_repo_tree(repository, recursive=True, revision=commit, repo_type="model")),
+            whole=self._whole,
+        )
         manifest = Manifest(repository, commit, tuple(file for each in entries if (file := _file(each)) is not None))
         _write(cached, manifest.canonical)
         return manifest
@@ -148,17 +167,22 @@ class Hub:
         return only(manifest, weights)
 
     def download(self, repository: str, commit: str, path: str) -> Path:
-        """A file of a commit on this machine: out of the user's Hugging Face cache, into it where it is lacking."""
+        """A file of a commit on this machine: out of the user's Hugging Face cache, into it where it is lacking.
+
+        It may have gigabytes, so only silence is limited, by the client itself.
+        """
         from huggingface_hub import hf_hub_download
 
-        with self._asking(repository, commit) as api:
+        def question(api: HfApi) -> Path:
             return Path(hf_hub_download(repository, path, revision=commit, endpoint=self.endpoint, token=api.token))
+
+        return self._ask(repository, commit, question, whole=None)
 
     def read(self, repository: str, commit: str, path: str, start: int, count: int) -> bytes:
         """At most `count` bytes of a file from `start`, by a range request; an answer without range is cut short."""
         from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
-        with self._asking(repository, commit) as api:
+        def question(api: HfApi) -> bytes:
             url = hf_hub_url(repository, path, revision=commit, endpoint=self.endpoint)
             headers = {"Range": f"bytes={start}-{start + count - 1}"}
             if api.token:
@@ -172,7 +196,9 @@ class Hub:
                     skip = max(0, skip - len(chunk))
                     if len(found) >= count:
                         break
-        return found[:count]
+            return found[:count]
+
+        return self._ask(repository, commit, question, whole=self._whole)
 
     def _cached(self, repository: str, commit: str) -> Path:
         hub = hashlib.sha256(self.endpoint.encode()).hexdigest()[:12]
@@ -237,11 +263,6 @@ def is_address(endpoint: str) -> bool:
         return False
 
 
-def default_cache() -> Path:
-    """Where manifests are kept: sparkops/ in XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparkops"
-
-
 def _file(entry: Any) -> ManifestFile | None:
     """A file of the hub's tree; None for a folder, and for what is sparkops' own."""
     if not hasattr(entry, "blob_id") or entry.path.startswith(".sparkops/"):
@@ -255,4 +276,4 @@ def _write(path: Path, text: str) -> None:
     """Keep it; a cache that can't be written is no reason to fail."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, text, 0o600)
+        atomic.write(path, text.encode(), 0o600)

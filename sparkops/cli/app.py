@@ -5,20 +5,24 @@ A command's module is imported when it is called; the summaries are here, so tha
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
+from sparkops.cli.process import STANDARD_OUTPUT
 from sparkops.core.errors import SparkopsError
 from sparkops.reports.formatting import safe
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 DEFECT = 70
+MACHINE = 74
+"""This machine cannot read or write something: a full disk, a closed output, a missing permission."""
 CUT_OFF = 141
 """Who read the output went away before its end; what a shell shows for SIGPIPE. 0 would claim that all is well."""
 
@@ -34,9 +38,11 @@ COMMANDS: dict[str, str] = {
     "stop": "Stop services; the next apply starts them again",
     "restart": "Restart services, all nodes of each at once, and wait until they answer",
     "logs": "Print the logs of a service, and with -f follow them",
+    "diagnose": "Write an archive for a bug report: journals, units, plan, versions; secrets removed",
     "exec": "Run a program on nodes side by side: `exec NODE… -- PROGRAM`",
     "cancel": "End the long jobs (fetch, pull, build) that run on nodes",
     "adopt": "Take over a container, unit or checkpoint that runs already, showing what differs",
+    "remove": "Take back what was put on nodes, or what belongs to services",
     "gc": "Free the space of images and checkpoints that nothing needs any more",
     "history": "Show who did what to the nodes, when and why, from the nodes' own records",
     "render": "Print the exact files, unit and argument list of a node, offline",
@@ -75,6 +81,8 @@ class Lazy(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands without importing them, and the group's own options."""
+        from click.shell_completion import CompletionItem
+
         found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
@@ -98,7 +106,7 @@ class Lazy(click.Group):
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit statuses: 0 as declared, 1 wrong input, 2 differs, 3 unknown or unreachable, 4 some steps failed, "
-    "75 a lock is busy, 130 interrupted.",
+    "74 this machine cannot read or write a file, 75 a lock is busy, 130 interrupted.",
 )
 @click.version_option(package_name="sparkops", prog_name="sparkops", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -116,6 +124,7 @@ def run(args: Sequence[str]) -> int:
     """Run the command line; every error becomes its words on standard error and its exit status."""
     try:
         status = cli.main(list(args), prog_name="sparkops", standalone_mode=False)
+        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -132,10 +141,12 @@ def run(args: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return CUT_OFF
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EROFS, errno.EISDIR):
+        if not error.filename:
             return _defect()
-        print(f"error: {error.filename or 'this machine'}: {error.strerror}", file=sys.stderr)
-        return 1
+        if error.filename == STANDARD_OUTPUT:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has a place to go
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1 if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)) else MACHINE
     except Exception:  # noqa: BLE001 - whatever is left is a defect of ours and says so
         return _defect()
 
@@ -146,6 +157,8 @@ def _shown(error: SparkopsError) -> str:
 
 
 def _defect() -> int:
+    import traceback
+
     traceback.print_exc()
     print("\nThis is a defect of sparkops, not of your inventory. Please report the lines above.", file=sys.stderr)
     return DEFECT

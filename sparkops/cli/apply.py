@@ -111,6 +111,8 @@ def command(
         )
         report = run(compiled.resources, chosen)
     report = folder.finish(report)
+    if folder.lost:
+        click.echo(f"warning: the record of this run is incomplete: {folder.path}: {folder.lost[0]}", err=True)
     emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
     return report.exit_status
 

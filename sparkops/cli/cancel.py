@@ -11,6 +11,7 @@ from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, lines, printer_for
 from sparkops.cli.prompts import confirm
+from sparkops.core.wording import Message
 from sparkops.inventory.limit import named
 from sparkops.operate.cancel import NodeJob, cancel, running
 from sparkops.operate.connect import reach
@@ -40,7 +41,7 @@ def command(common: CommonOptions, yes: bool, only: bool) -> int:
     """
     made = context(common)
     chosen = named(made.inventory, common.selected)
-    outcomes: dict[NodeJob, str] = {}
+    outcomes: dict[NodeJob, Message | None] = {}
     printer = printer_for(common.no_color)
     with reach(made, chosen, [KIND]) as fleet:
         found, unreachable = running(fleet, chosen)
@@ -54,6 +55,6 @@ def command(common: CommonOptions, yes: bool, only: bool) -> int:
     else:
         jobs.render_outcomes(outcomes, printer)
         echo_unreachable(unreachable)
-    if any(outcome != "done" for outcome in outcomes.values()):
+    if any(outcomes.values()):
         return 4
     return 3 if unreachable else 0

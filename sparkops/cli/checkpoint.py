@@ -199,12 +199,12 @@ def _source(what: str, revision: str, endpoint: str) -> Source:
     if folder.is_dir():
         return FolderSource(folder)
     if folder.exists() or what.startswith((".", "/", "~")) or not is_repository(what):
-        raise InspectError(
-            f"{what} is neither a folder nor a repository's name", hint="name a folder, or a repository as ORG/NAME"
-        )
+        raise InspectError.of("checkpoint-not-found", what=what)
     hub = Hub(endpoint, _token())
     try:
         resolved = hub.resolve(what, revision)
     except NoRepository as error:
-        raise NoRepository(f"{error.what}, and no such folder here", where=error.where, hint=error.hint) from None
+        raise NoRepository.of(
+            "checkpoint-neither-folder-nor-repository", where=error.where, reason=error.what
+        ) from None
     return HubSource(hub, hub.manifest(what, resolved.commit))

@@ -62,18 +62,20 @@ def command(common: CommonOptions, timeout: float | None) -> int:
     chosen = named(made.inventory, common.selected)
     ends: dict[str, Execution] = {}
     width = max(map(len, chosen))
-    for line in execute(made, chosen, argv, timeout=timeout, ends=ends):
+    for block in execute(made, chosen, argv, timeout=timeout, ends=ends):
         if common.form == "json":
-            ends[line.node].add(line)
+            ends[block.node].add(block)
         else:
-            file = sys.stdout if line.stream == 1 else sys.stderr
-            print(f"{line.node:{width}} | {harmless(line.data)}", file=file, flush=True)
+            prefix = f"{block.node:{width}} | "
+            file = sys.stdout if block.stream == 1 else sys.stderr
+            shown = harmless(block.data).replace("\n", f"\n{prefix}")
+            file.write(f"{prefix}{shown}\n")
     if common.form == "json":
         click.echo(json.dumps(as_json(ends), indent=1))
         return exit_status(ends)
     for node, end in ends.items():
-        if end.why:
-            click.echo(f"{node:{width}} ✗ {safe(end.why)}", err=True)
+        if end.reason:
+            click.echo(f"{node:{width}} ✗ {safe(end.reason.full)}", err=True)
         elif end.status != 0:
             click.echo(f"{node:{width}} ✗ exit status {end.status}", err=True)
     return exit_status(ends)

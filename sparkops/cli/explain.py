@@ -25,10 +25,10 @@ def command(identity: str | None) -> int:
     errors, known = wording.entries(), rules.rules()
     if identity is None:
         click.echo("\n".join(sorted({*errors, *known})))
-    elif identity in errors:
-        click.echo(error_page(errors[identity]))
     elif identity in known:
         click.echo(rule_page(known[identity]))
+    elif found := wording.explained(identity):
+        click.echo("\n\n".join(error_page(each) for each in found))
     else:
         raise InventoryError.of("id-unknown", id=identity, near=suggest(identity, {**known, **errors}))
     return 0

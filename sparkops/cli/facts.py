@@ -46,7 +46,7 @@ def command(common: CommonOptions, groups: tuple[str, ...]) -> int:
     bad = {node: each for node, each in found.items() if isinstance(each, (SparkopsError, Unknown))}
     good = {node: each for node, each in found.items() if node not in bad}
     if common.form == "json":
-        faults = {node: str(each) for node, each in bad.items()}
+        faults = {node: (each if isinstance(each, Unknown) else each.message).as_json() for node, each in bad.items()}
         click.echo(json.dumps({"schema": schemas.FACTS, "nodes": good, "unreachable": faults}, indent=1))
     else:
         click.echo(safe(yaml.safe_dump(good, sort_keys=False, allow_unicode=True)).rstrip() if good else "")

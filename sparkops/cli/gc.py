@@ -14,7 +14,7 @@ from sparkops.cli.prompts import confirm, is_terminal
 from sparkops.core.wording import size
 from sparkops.inventory.limit import named
 from sparkops.operate.connect import reach
-from sparkops.operate.gc import KIND, KINDS, look, remove
+from sparkops.operate.gc import KIND, kinds, look, remove
 from sparkops.reconcile.history import KIND as HISTORY
 from sparkops.reports.formatting import count
 from sparkops.reports.gc import as_json, render, render_outcome
@@ -49,11 +49,11 @@ def command(common: CommonOptions, images: bool, checkpoints: bool, foreign: boo
     """
     made = context(common)
     nodes = named(made.inventory, common.limit)
-    kinds = [kind for kind, wanted in zip(KINDS, (checkpoints, images), strict=True) if wanted] or list(KINDS)
+    only = [kind for kind, wanted in (("checkpoint", checkpoints), ("image", images)) if wanted]
     printer = printer_for(common.no_color)
     as_text = common.form == "text"
-    with reach(made, nodes, [KIND, HISTORY]) as fleet:
-        found = look(fleet, made.inventory, nodes, kinds, foreign=foreign)
+    with reach(made, nodes, [KIND, HISTORY, *kinds()]) as fleet:
+        found = look(fleet, made.inventory, nodes, only, foreign=foreign)
         if as_text:
             render(found, printer)
         total = size(sum(item.bytes for item in found.going))

@@ -37,7 +37,7 @@ def command(common: CommonOptions, last: int, verbose: bool) -> int:
     made = context(common)
     entries, unreachable = history(made, named(made.inventory, common.selected), last=last)
     if common.form == "json":
-        faults = {node: str(each) for node, each in unreachable.items()}
+        faults = {node: each.message.as_json() for node, each in unreachable.items()}
         click.echo(json.dumps({"schema": schemas.HISTORY, "nodes": entries, "unreachable": faults}, indent=1))
         return 3 if unreachable else 0
     for run in runs(entries, last):

@@ -33,7 +33,7 @@ def command(output: str, hosts: tuple[str, ...], cluster: str) -> int:
     """Write a commented inventory to start from. An existing file is never overwritten."""
     path = Path(output)
     if output != "-" and path.exists():
-        raise InventoryError("the file exists already", where=output, hint="choose another name with -o")
+        raise InventoryError.of("output-exists", where=output)
     text = inventory([_ask(each) for each in hosts], cluster)
     if output == "-":
         click.echo(text, nl=False)
@@ -51,7 +51,7 @@ def _ask(text: str) -> Found:
     user, _, place = text.rpartition("@")
     host, colon, port = place.partition(":")
     if colon and not port.isdigit():
-        raise InventoryError(f"{text!r} is not of the form [USER@]HOST[:PORT]")
+        raise InventoryError.of("node-address-malformed", text=text)
     target = Target(name=node_name(host), host=host, user=user or None, port=int(port) if port else None)
     connections = Connections(Passwords(terminal(), (target.name,)))
     answer = facts({target.name: target}, connections, groups=("os", "gpu", "memory"))[target.name]

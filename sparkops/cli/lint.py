@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from datetime import date
 from pathlib import Path
 
 import click
 
 import sparkops
 from sparkops.cli.serve_line import serve_line
-from sparkops.inventory.load import load
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
-from sparkops.lint.declared import lint_inventory
 from sparkops.models.invocation import Invocation
 from sparkops.reports import lint
 from sparkops.reports.formatting import count, safe
@@ -45,6 +42,11 @@ def command(inventory: Path | None, line: Invocation | None, form: str, no_color
 
 
 def _of_inventory(path: Path) -> list[Finding]:
+    from datetime import date
+
+    from sparkops.inventory.load import load
+    from sparkops.lint.declared import lint_inventory
+
     return lint_inventory(load(path), date.today())
 
 

@@ -1,25 +1,24 @@
-"""`sparkops plan` and `drift`: a run that ends before anything is touched."""
+"""`sparkops plan` and `drift`: a run that ends before anything is touched.
+
+What runs is imported when a run begins, so that `--help` and completion of options need none of it.
+"""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from sparkops.cli import options
-from sparkops.cli.loading import load, refuse_errors
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, passwords_for
-from sparkops.compile.compiler import Compiled
-from sparkops.core.report import Report
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.connect import Connections
-from sparkops.operate import plans
-from sparkops.reconcile.planning import RunOptions
-from sparkops.reconcile.run import run
+
+if TYPE_CHECKING:
+    from sparkops.compile.compiler import Compiled
+    from sparkops.core.report import Report
+    from sparkops.inventory.inventory import Inventory
 
 
 @click.command(
@@ -47,9 +46,13 @@ def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
     """
     if save == Path("-"):
         raise click.UsageError("a saved plan is a file; the report is printed without -o")
+    from sparkops.cli.printing import emit
+
     report, loaded, compiled = _run("plan", common)
     emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
     if save is not None:
+        from sparkops.operate import plans
+
         plans.save(save, report.plan, loaded, compiled, extra=common.extra, limit=common.limit, roles=common.roles)
         again = [word for key, value in common.extra for word in ("-e", f"{key}={value}")]
         command = shlex.join(["sparkops", "apply", str(common.inventory), "--plan", str(save), *again])
@@ -73,6 +76,8 @@ Examples:
 @options.common
 def drift(common: CommonOptions, upstream: bool, output: Path | None, verbose: int) -> int:
     """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
+    from sparkops.cli.printing import emit
+
     report, _, _ = _run("drift", common, "upstream" if upstream else "as-is")
     emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
     return report.exit_status
@@ -81,6 +86,12 @@ def drift(common: CommonOptions, upstream: bool, output: Path | None, verbose: i
 def _run(
     name: Literal["plan", "drift"], common: CommonOptions, lock: Literal["upstream", "as-is"] = "as-is"
 ) -> tuple[Report, Inventory, Compiled]:
+    from sparkops.cli.loading import load, refuse_errors
+    from sparkops.cli.printing import listener_for, passwords_for
+    from sparkops.nodes.connect import Connections
+    from sparkops.reconcile.planning import RunOptions
+    from sparkops.reconcile.run import run
+
     loaded, compiled, secrets = load(common.inventory, common.extra, common.limit, common.roles, lock)
     if name == "plan":
         refuse_errors(loaded, compiled.nodes, common.roles)

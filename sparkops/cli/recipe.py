@@ -100,7 +100,7 @@ def import_(file: Path, output: Path | None, service: str | None, variant: str |
     try:
         content = (sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")).lstrip("\ufeff")
     except UnicodeDecodeError:
-        raise InventoryError("the file is not UTF-8", where=name, hint="save it as UTF-8") from None
+        raise InventoryError.of("recipe-not-utf8", where=name) from None
     made = convert(content, name, Choice(service=service, variant=variant, engine=engine))
     for line in made.left:
         click.echo(safe(f"not carried over: {line}"), err=True)
@@ -109,7 +109,7 @@ def import_(file: Path, output: Path | None, service: str | None, variant: str |
     if output is None:
         click.echo(made.text, nl=False)
     elif output.exists():
-        raise InventoryError(f"{output} is there already", hint="name another file with -o, or remove it")
+        raise InventoryError.of("recipe-output-exists", output=output)
     else:
         output.write_text(made.text, encoding="utf-8")
 

@@ -101,9 +101,9 @@ def _run(verb: Verb, common: CommonOptions, services: tuple[str, ...], *, wait: 
 def _remarks(report: Report, services: tuple[str, ...]) -> None:
     """What the outcome alone does not show."""
     for node, why in report.plan.unreachable.items():
-        click.echo(safe(f"{node}: {why}"), err=True)
+        click.echo(safe(f"{node}: {why.full}"), err=True)
     for identity, unknown in report.plan.unknown.items():
-        click.echo(safe(f"? {identity}: {unknown.why}"), err=True)
+        click.echo(safe(f"? {identity}: {unknown.full}"), err=True)
     if not report.plan.steps and report.exit_status == 0:
         click.echo(f"{', '.join(services)} {TEXTS[report.command].unchanged}")  # type: ignore[index]
     if report.command == "stop" and report.exit_status == 0:

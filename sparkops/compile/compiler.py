@@ -18,6 +18,7 @@ from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core.errors import InventoryError
 from sparkops.core.graph import Cycle, ordered, reachable
 from sparkops.core.secrets import Content, Secret, SecretRef
+from sparkops.core.wording import Message
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.inventory import Inventory, Node, Service
@@ -46,7 +47,7 @@ class Compiled:
     """
 
     resources: tuple[Resource, ...]
-    notices: tuple[str, ...] = ()
+    notices: tuple[Message, ...] = ()
     masked: bool = False
     nodes: tuple[str, ...] = ()
     whole: bool = False
@@ -79,7 +80,7 @@ def compile_inventory(
     """
     for name in roles or ():
         if name not in inventory.roles:
-            raise InventoryError(f"there is no role {name!r}", hint=suggest(name, inventory.roles))
+            raise InventoryError.of("role-not-found", name=name, suggestion=suggest(name, inventory.roles))
     _check_order(inventory.roles)
     nodes = select(inventory, limit)
     compiler = _Compiler(inventory, (secrets or Masked()).resolve)
@@ -184,8 +185,10 @@ class _Compiler:
         for name, part in lacking:
             text = part.get("description", "") if isinstance(part, Mapping) else ""
             self.faults.add(
-                f"{owner.name} lacks the variable {role.name}.{name}",
+                "role-variable-missing",
                 where=owner.where,
+                owner=owner.name,
+                variable=f"{role.name}.{name}",
                 hint=f"{name}: {text}" if text else f"set {name} in the namespace {role.name}",
             )
         return bool(lacking)
@@ -239,15 +242,13 @@ class _Table:
             if other in self.resources:
                 self.after[id][other] = None
             elif whole:
-                faults.add(
-                    f"after names {other!r}, which is not declared", where=where, hint=suggest(other, self.resources)
-                )
+                faults.add("after-not-declared", where=where, name=other, suggestion=suggest(other, self.resources))
         faults.raise_any()
         try:
             ordered(self.after)
         except Cycle as error:
             where = self.resources[str(error.members[0])].where
-            raise InventoryError(str(error), where=where, hint="take one of them out of an after:") from None
+            raise InventoryError.of("resource-order-cycle", where=where, reason=str(error)) from None
         return tuple(replace(resource, after=tuple(self.after[id])) for id, resource in self.resources.items())
 
     def _again(self, resource: Resource, faults: Faults) -> None:
@@ -260,9 +261,11 @@ class _Table:
         ]
         if type(first) is not type(resource) or differ:
             faults.add(
-                f"{resource.id} is declared twice, with different {', '.join(differ) or 'kinds'}",
+                "resource-declared-twice",
                 where=resource.where,
-                hint=f"the first is at {first.where}{_whose(first)}",
+                resource=resource.id,
+                differing=", ".join(differ) or "kinds",
+                first=f"{first.where}{_whose(first)}",
             )
             return
         peers = tuple(dict.fromkeys([*first.peer_nodes, *resource.peer_nodes]))
@@ -299,9 +302,11 @@ def _check_order(roles: Mapping[str, Role]) -> None:
         for index, name in enumerate(role.after):
             if name not in roles and role.document is not None:
                 faults.add(
-                    f"the role {role.name} comes after {name!r}, which is no role",
+                    "role-after-unknown",
                     where=role.document.where(("after", index)),
-                    hint=suggest(name, roles),
+                    role=role.name,
+                    name=name,
+                    suggestion=suggest(name, roles),
                 )
     faults.raise_any()
     try:
@@ -309,7 +314,7 @@ def _check_order(roles: Mapping[str, Role]) -> None:
     except Cycle as error:
         document = roles[str(error.members[0])].document
         where = document.where(("after",)) if document else ""
-        raise InventoryError(f"{error} (roles)", where=where, hint="take one of them out of an after:") from None
+        raise InventoryError.of("role-order-cycle", where=where, reason=str(error)) from None
 
 
 def _whose(resource: Resource) -> str:

@@ -65,12 +65,10 @@ class _Fact(FromFact):
     __slots__ = ()
 
     def __str__(self) -> str:
-        raise InventoryError(
-            f"the fact {self.path} stands inside a text", hint='a fact is a whole value: "{{ fact(...) }}" alone'
-        )
+        raise InventoryError.of("fact-inside-text", path=self.path)
 
     def __bool__(self) -> bool:
-        raise InventoryError(f"the fact {self.path} is used as a condition", hint="use a require resource")
+        raise InventoryError.of("fact-as-condition", path=self.path)
 
 
 class Expressions:
@@ -142,18 +140,13 @@ def located_errors(where: str, env: jinja2.Environment | None = None) -> Generat
     except InventoryError as error:
         if error.where:
             raise
-        place = _place(error, where, env)
-        raise InventoryError(error.what, where=place, hint=error.hint, others=error.others) from error
+        raise error.at(_place(error, where, env)) from error
     except SparkopsError:
         raise
     except jinja2.TemplateNotFound as error:
-        raise InventoryError(
-            f"there is no template {error.name}",
-            where=where,
-            hint="it is looked for in the role's templates/, then in templates/ beside the inventory",
-        ) from error
+        raise InventoryError.of("template-not-found", where=where, name=error.name) from error
     except FAULTS as error:
-        raise InventoryError(_words(error), where=_place(error, where, env), hint=_hint(error)) from error
+        raise _explained(error, _place(error, where, env)) from error
 
 
 def _place(error: BaseException, where: str, env: jinja2.Environment | None) -> str:
@@ -233,12 +226,12 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
 
     def digest(value: Any) -> str:
         if placeholders.holds(value):
-            raise InventoryError("a digest is made of a secret", hint="leave the secret out of what is digested")
+            raise InventoryError.of("digest-of-secret")
         return hashlib.sha256(canonical(_plain(value)).encode()).hexdigest()
 
     def sha256(text: str) -> str:
         if placeholders.holds(text):
-            raise InventoryError("a digest is made of a secret", hint="leave the secret out of what is digested")
+            raise InventoryError.of("digest-of-secret")
         return hashlib.sha256(text.encode()).hexdigest()
 
     def argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
@@ -286,22 +279,15 @@ def _plain(value: Any) -> Any:
 
 
 def _no_fact(path: str) -> FromFact:
-    raise InventoryError(
-        f"the fact {path} is used in a condition", hint="when and for_each see variables; use a require resource"
-    )
+    raise InventoryError.of("fact-in-condition-known-early", path=path)
 
 
-def _words(error: BaseException) -> str:
+def _explained(error: BaseException, where: str) -> InventoryError:
     if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"the expression cannot be read: {error.message}"
-    if isinstance(error, jinja2.TemplateError):
-        return str(error.message)
-    if isinstance(error, KeyError):
-        return f"there is no {error.args[0]}"
-    return str(error) or type(error).__name__
-
-
-def _hint(error: BaseException) -> str:
+        return InventoryError.of("expression-syntax-invalid", where=where, reason=error.message)
     if isinstance(error, jinja2.UndefinedError):
-        return "a role's variables stand in its namespace: {{ role.variable }}"
-    return ""
+        return InventoryError.of("expression-name-undefined", where=where, reason=error.message)
+    if isinstance(error, KeyError):
+        return InventoryError.of("expression-key-missing", where=where, key=error.args[0])
+    reason = error.message if isinstance(error, jinja2.TemplateError) else str(error)
+    return InventoryError.of("expression-failed", where=where, reason=reason or type(error).__name__)

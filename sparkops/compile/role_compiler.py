@@ -72,9 +72,7 @@ class RoleCompiler:
     def _entries(self, role: Role) -> tuple[Expressions, tuple[Entry, ...]]:
         if role.name not in self._compiled:
             if role.document is None or role.folder is None:
-                raise InventoryError(
-                    f"this installation of sparkops lacks the role {role.name}", hint="reinstall sparkops"
-                )
+                raise InventoryError.of("builtin-role-missing", role=role.name)
             folders = (role.folder / "templates", *data.folders("templates", self._beside))
             expressions = Expressions(self._placeholders, [folder for folder in folders if folder.is_dir()])
             self._compiled[role.name] = expressions, _Reader(role.document, expressions).entries()
@@ -101,10 +99,11 @@ class RoleCompiler:
                 given["content"] = expressions.template(str(template), context, entry.where)
         name = entry.name(context)
         if self._placeholders.holds(name) or not isinstance(name, (str, int, float)) or name == "":
-            raise InventoryError(
-                f"the name of this {entry.kind.kind} is {'secret' if self._placeholders.holds(name) else repr(name)}",
+            raise InventoryError.of(
+                "resource-name-not-text",
                 where=entry.where,
-                hint="a name is text that everyone may see",
+                kind=entry.kind.kind,
+                name="secret" if self._placeholders.holds(name) else repr(name),
             )
         after = tuple(_ids(entry, context, target.node))
         if target.retired:
@@ -120,7 +119,9 @@ class RoleCompiler:
                 **given,
             )
         except (TypeError, ValueError) as error:
-            raise InventoryError(f"{entry.kind.kind} {name}: {error}", where=entry.where) from error
+            raise InventoryError.of(
+                "resource-parameter-invalid", where=entry.where, kind=entry.kind.kind, name=name, reason=str(error)
+            ) from error
         return resource, after
 
     def _given(self, entry: Entry, key: str, value: Any) -> Any:
@@ -133,10 +134,12 @@ class RoleCompiler:
             return opened
         if "Content" in takes and isinstance(opened, Secret):
             return Content(opened)
-        raise InventoryError(
-            f"{key} of a {entry.kind.kind} takes no secret, and this one holds {self._placeholders.origin(value)}",
+        raise InventoryError.of(
+            "secret-not-allowed-here",
             where=entry.where,
-            hint="put the secret into a file of its own and name the file",
+            key=key,
+            kind=entry.kind.kind,
+            secret=self._placeholders.origin(value),
         )
 
 
@@ -168,15 +171,16 @@ class _Reader:
         for key in content:
             if key not in (word, *known, *CONTROL) or (key == "template" and "content" not in known):
                 self.faults.add(
-                    f"{word} has no parameter {key!r}",
+                    "resource-parameter-unknown",
                     where=self.document.where_key((*path, key)),
-                    hint=suggest(key, (*known, *CONTROL)),
+                    kind=word,
+                    parameter=key,
+                    suggestion=suggest(key, (*known, *CONTROL)),
                 )
         if "template" in content and "content" in content:
             self.faults.add(
-                "content and template both say what the file holds",
+                "file-content-and-template",
                 where=self.document.where_key((*path, "template")),
-                hint="keep one of them",
             )
         return Entry(
             kind=kind,
@@ -199,7 +203,7 @@ class _Reader:
         names = resources.names()
         later = next((key for key in content if key in names), None)
         hint = f"write the kind first: {later}: NAME" if later else suggest(word, names)
-        raise InventoryError(f"there is no kind of resource {word!r}", where=where, hint=hint)
+        raise InventoryError.of("resource-kind-unknown", where=where, word=word, hint=hint)
 
     def _value(self, content: Mapping[str, Any], path: Where) -> Value:
         return self.expressions.value(content[str(path[-1])], self.document.where(path))
@@ -225,7 +229,7 @@ def _bindings(entry: Entry, context: Context) -> Iterator[Context]:
     if items is None:
         items = []
     if not isinstance(items, list):
-        raise InventoryError(f"for_each is a {type(items).__name__}, expected a list or a mapping", where=entry.where)
+        raise InventoryError.of("for-each-not-a-list", where=entry.where, type_name=type(items).__name__)
     for item in items:
         yield {**context, "item": item}
 
@@ -236,7 +240,5 @@ def _ids(entry: Entry, context: Context, node: str) -> Iterator[str]:
     for each in named if isinstance(named, list) else [named]:
         for text in each if isinstance(each, list) else [each]:
             if not isinstance(text, str) or " " not in text.strip():
-                raise InventoryError(
-                    f"after names {text!r}", where=entry.where, hint='write "KIND NAME", or "KIND NAME @NODE"'
-                )
+                raise InventoryError.of("after-malformed", where=entry.where, text=text)
             yield text if " @" in text else f"{text} @{node}"

@@ -101,9 +101,9 @@ class SecretPlaceholders:
 
     def _key(self, key: Any) -> Any:
         if self.holds(key):
-            raise InventoryError("a secret stands as a key of a mapping", hint="use it as a value")
+            raise InventoryError.of("secret-as-key")
         return key
 
 
 def _broken() -> InventoryError:
-    return InventoryError("an expression cuts or alters a secret", hint="insert the secret whole")
+    return InventoryError.of("secret-altered")

@@ -21,43 +21,52 @@ It must not know who prints them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from sparkops.core.wording import FrontEnd, words
+from sparkops.core.wording import FrontEnd, Message, words
 
 _Error = TypeVar("_Error", bound="SparkopsError")
+_Fault = TypeVar("_Fault", bound="InventoryError")
 
 
 class SparkopsError(Exception):
     """What went wrong, where (a file position or a node) and the way out.
 
-    `what` is one sentence without a final stop, `where` a place or "", `hint` an imperative sentence or "".
+    `what` is one sentence without a final stop, `where` a place or "", `hint` an imperative sentence or "". `what` and
+    `hint` are made from `id`, an entry in `knowledge/errors/`, and its arguments `args_by_name`.
     """
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, id: str, args: Mapping[str, Any], *, where: str, front_end: FrontEnd) -> None:
+        self.what, self.hint = words(id, args, front_end)
+        super().__init__(self.what)
         self.where = where
-        self.hint = hint
-        self.id = ""
-        self.args_by_name: Mapping[str, Any] = {}
+        self.id = id
+        self.args_by_name = args
 
     @classmethod
     def of(cls: type[_Error], id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: Any) -> _Error:
-        """The error of an id in `knowledge/errors/`, with its arguments; the words are made from both."""
-        what, hint = words(id, args, front_end)
-        error = cls(what, where=where, hint=hint)
-        error.id, error.args_by_name = id, args
-        return error
+        """The error of an id in `knowledge/errors/`, with its arguments."""
+        return cls(id, args, where=where, front_end=front_end)
 
     def at(self: _Error, where: str) -> _Error:
         """The same error for another place."""
-        error = type(self)(self.what, where=where, hint=self.hint)
-        error.id, error.args_by_name = self.id, self.args_by_name
+        error = copy.copy(self)
+        error.where = where
         return error
+
+    def __copy__(self: _Error) -> _Error:
+        error = type(self).__new__(type(self), *self.args)
+        error.__dict__.update(self.__dict__)
+        return error
+
+    @property
+    def message(self) -> Message:
+        """Its id and arguments, without the place."""
+        return Message(self.id, self.args_by_name)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -67,9 +76,14 @@ class SparkopsError(Exception):
 class InventoryError(SparkopsError):
     """The declaration is wrong. `others` are the further faults found in the same reading."""
 
-    def __init__(self, what: str, *, where: str = "", hint: str = "", others: tuple[InventoryError, ...] = ()) -> None:
-        super().__init__(what, where=where, hint=hint)
-        self.others = others
+    others: tuple[InventoryError, ...] = ()
+
+    @staticmethod
+    def joined(faults: Sequence[_Fault]) -> _Fault:
+        """The first of some faults (at least one), which carries the others."""
+        error = copy.copy(faults[0])
+        error.others = tuple(faults[1:])
+        return error
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *(str(other) for other in self.others)])

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from sparkops.core.wording import Message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -20,7 +22,11 @@ class Event:
 
     def as_json(self) -> dict[str, Any]:
         """A line of the event log: the fields, and `event` = the class's name."""
-        return {"event": type(self).__name__, **dataclasses.asdict(self)}
+        line: dict[str, Any] = {"event": type(self).__name__}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            line[each.name] = value.as_json() if isinstance(value, Message) else value
+        return line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +48,7 @@ class NodeObserved(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFailed(Event):
     node: str
-    why: str
-    hint: str = ""
+    reason: Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +84,14 @@ class StepFinished(Event):
     id: str
     outcome: str
     seconds: float
-    why: str = ""
+    reason: Message | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
     """Something that sparkops won't touch or can't know, and says."""
 
-    text: str
+    message: Message
     node: str = ""
 
 

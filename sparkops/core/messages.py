@@ -1,7 +1,7 @@
 """What crosses a process boundary between controller, worker, job and program: one form of each message.
 
-An answer is `{"result": …}` or `{"error": ErrorMessage}`; what could not be found out travels as `{UNKNOWN: why}`. An
-error carries a stable id and plain arguments; the words are made where a person reads them (`core/wording.py`).
+An answer is `{"result": …}` or `{"error": ErrorMessage}`; what could not be found out travels as `{UNKNOWN: Reason}`.
+Both carry a stable id and plain arguments; the words are made where a person reads them (`core/wording.py`).
 Standard library only: nodes run this module.
 """
 
@@ -17,14 +17,17 @@ UNKNOWN: Final = "$unknown"
 """The one key of the mapping as which an unknown value travels."""
 
 
-class ErrorMessage(TypedDict, total=False):
-    """An error on the wire. `what` and `hint` are set only by an error that has no id yet."""
+class Reason(TypedDict):
+    """Why something is so: an id of `knowledge/errors/` and its arguments."""
 
     id: str
-    args: dict[str, Any]
+    args: Mapping[str, Any]
+
+
+class ErrorMessage(Reason, total=False):
+    """An error on the wire. `detail` is longer material, such as the last lines of a log."""
+
     type: str
-    what: str
-    hint: str
     detail: str
 
 
@@ -40,7 +43,7 @@ class Progress(TypedDict, total=False):
 State = Mapping[str, Any] | None
 """What there is of a thing: a flat mapping of plain values; None is absence."""
 
-Observation = TypedDict("Observation", {"found": State, "$unknown": str}, total=False)
+Observation = TypedDict("Observation", {"found": State, "$unknown": Reason}, total=False)
 """One of the two: what was found, or why it could not be found out."""
 
 
@@ -127,54 +130,89 @@ class ClaimsAnswer(TypedDict):
     claims: Mapping[str, Mapping[str, Any]]
 
 
-class Unknown(Exception):
+class DiagnoseService(TypedDict):
+    """A service as its node has it: the names of its unit and container."""
+
+    name: str
+    unit: str
+    container: str
+
+
+class DiagnoseRequest(TypedDict):
+    """Which services a bug report is about; with `claimed` also those that only the node's claims name."""
+
+    state_dir: str
+    cluster: str
+    services: Sequence[DiagnoseService]
+    claimed: bool
+
+
+class DiagnosePart(TypedDict):
+    """One file of a bug report: its name, its text (UTF-8), or `why` there is none; `cut`: only its end is there."""
+
+    name: str
+    text: bytes
+    why: Reason | None
+    cut: bool
+
+
+class _Coded(Exception):
+    """An exception with an id of `knowledge/errors/` and plain arguments, `values`."""
+
+    def __init__(self, id: str, values: Mapping[str, Any]) -> None:
+        super().__init__(_raw(id, values))
+        self.id = id
+        self.values = dict(values)
+
+    @property
+    def reason(self) -> Reason:
+        return {"id": self.id, "args": self.values}
+
+
+class Unknown(_Coded):
     """Something could not be found out, and why."""
 
+    @classmethod
+    def of(cls, id: str, /, **args: Any) -> "Unknown":
+        """What could not be found out, for the reason of this id."""
+        return cls(id, args)
 
-class Refused(Exception):
-    """A request that is answered with a reason instead of being done.
 
-    `id` names the reason and `args` its values; `detail` is longer material, such as the last lines of a log.
-    """
+class Refused(_Coded):
+    """A request that is answered with a reason instead of being done. `detail` is longer material."""
 
-    def __init__(
-        self,
-        what: str,
-        type: str = "failed",
-        hint: str = "",
-        detail: str = "",
-        *,
-        id: str = "",
-        args: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(what)
+    def __init__(self, id: str, values: Mapping[str, Any], type: str = "failed", detail: str = "") -> None:
+        super().__init__(id, values)
         self.type = type
-        self.hint = hint
         self.detail = detail
-        self.id = id
-        self.values = dict(args or {})
 
     @classmethod
     def of(cls, id: str, /, *, type: ErrorType = "failed", detail: str = "", **args: Any) -> "Refused":
         """The error of this id; the words stand in `knowledge/errors/`."""
-        return cls(_raw(id, args), type, "", detail, id=id, args=args)
+        return Refused(id, args, type, detail)
 
     def as_json(self) -> ErrorMessage:
-        if self.id:
-            return {"id": self.id, "args": self.values, "type": self.type, "detail": self.detail}
-        return {"what": str(self), "hint": self.hint, "type": self.type, "detail": self.detail}
+        return {"id": self.id, "args": self.values, "type": self.type, "detail": self.detail}
 
     @classmethod
     def from_json(cls, message: object) -> "Refused":
         """What a less trusted process answered: anything that is no error becomes `answer-not-understood`."""
-        fields = message if isinstance(message, Mapping) else {}
-        type, detail = str(fields.get("type") or "failed"), str(fields.get("detail") or "")
-        if isinstance(fields.get("id"), str) and isinstance(fields.get("args"), Mapping):
-            args = {str(key): value for key, value in fields["args"].items()}
-            return cls(_raw(fields["id"], args), type, "", detail, id=fields["id"], args=args)
-        if isinstance(fields.get("what"), str):
-            return cls(fields["what"], type, str(fields.get("hint") or ""), detail)
-        return cls.of("answer-not-understood", answer=f"{message!r:.200}")
+        if isinstance(message, Mapping) and (reason := reason_from(message)):
+            type, detail = str(message.get("type") or "failed"), str(message.get("detail") or "")
+            return Refused(reason["id"], reason["args"], type, detail)
+        return Refused.of("answer-not-understood", answer=f"{message!r:.200}")
+
+
+def reason(id: str, /, **args: Any) -> Reason:
+    """The reason of an id, with its arguments."""
+    return {"id": id, "args": args}
+
+
+def reason_from(message: object) -> Reason | None:
+    """The reason that a less trusted process answered, None for what is none."""
+    if isinstance(message, Mapping) and isinstance(message.get("id"), str) and isinstance(message.get("args"), Mapping):
+        return {"id": message["id"], "args": {str(key): value for key, value in message["args"].items()}}
+    return None
 
 
 def _raw(id: str, args: Mapping[str, Any]) -> str:
@@ -195,7 +233,7 @@ def error_of(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, Unknown):
-        return Refused(str(error), "unknown")
+        return Refused(error.id, error.values, "unknown")
     if isinstance(error, OSError):
         return os_error(error)
     import traceback  # only for defects: it takes longer to load than a look at ten files
@@ -205,6 +243,17 @@ def error_of(error: Exception) -> Refused:
     return Refused.of("defect", type="defect", error=type(error).__name__, text=str(error), place=place)
 
 
+def reason_of(error: Exception) -> Reason:
+    """Why something is unknown after this exception."""
+    return error_of(error).reason
+
+
+def unknown_of(error: Exception) -> Unknown:
+    """What is unknown after this exception, as a value."""
+    reason = reason_of(error)
+    return Unknown(reason["id"], reason["args"])
+
+
 _ERRNO_IDS = {
     errno.ENOSPC: "disk-full",
     errno.EDQUOT: "quota-exceeded",
@@ -212,6 +261,7 @@ _ERRNO_IDS = {
     errno.EACCES: "permission-denied",
     errno.EPERM: "permission-denied",
     errno.EIO: "disk-input-output-error",
+    errno.ELOOP: "path-through-link",
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from sparkops.core.states import State, Unknown
-from sparkops.core.wording import words
+from sparkops.core.wording import Message
 
 Action: TypeAlias = Literal["create", "update", "delete", "replace", "verify"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
@@ -18,22 +18,22 @@ Severity: TypeAlias = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """What sparkops must not repair itself. An error blocks what depends on `resource`; without one, all on `node`."""
+    """What sparkops must not repair itself. An error blocks what depends on `resource`; without one, all on `node`.
 
-    id: str
+    `key` is what `accept` names where that is not the message's id: `ID:THING`, or `REQUIREMENT.FACT-FAULT`.
+    """
+
+    message: Message
     resource: str
     node: str
     severity: Severity
-    message: str
-    remedy: str = ""
+    key: str = ""
     source: str = ""
     accepted: str = ""
 
-    @classmethod
-    def of(cls, id: str, /, *, resource: str, node: str, severity: Severity = "error", **args: Any) -> Violation:
-        """The violation of an id in `knowledge/errors/`; the words are made from its arguments."""
-        message, remedy = words(id, args)
-        return cls(id=id, resource=resource, node=node, severity=severity, message=message, remedy=remedy)
+    @property
+    def id(self) -> str:
+        return self.key or self.message.id
 
     @property
     def blocks(self) -> bool:
@@ -76,7 +76,8 @@ class Occupied:
 class Orphan:
     """What this cluster put on a node and no longer declares. `kept` says why `--prune` would leave it, or is empty.
 
-    `remedy` is how it goes by hand; `retired`: its service or node is declared retired, so that it goes unasked.
+    `remedy` is how it goes by hand; `retired`: its service or node is declared retired, so that it goes unasked;
+    `restores`: what stood there before sparkops is put back in its place.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Orphan:
     kept: str = ""
     remedy: str = ""
     retired: bool = False
+    restores: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +104,9 @@ class Plan:
     steps: tuple[Step, ...] = ()
     violations: tuple[Violation, ...] = ()
     unknown: Mapping[str, Unknown] = field(default_factory=dict)
-    unreachable: Mapping[str, str] = field(default_factory=dict)
-    blocked: Mapping[str, str] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
+    unreachable: Mapping[str, Message] = field(default_factory=dict)
+    blocked: Mapping[str, Message] = field(default_factory=dict)
+    notices: tuple[Message, ...] = ()
     nodes: tuple[str, ...] = ()
     total: int = 0
     orphans: tuple[Orphan, ...] = ()

@@ -8,14 +8,15 @@ from typing import Literal, TypeAlias
 
 from sparkops.core.plan import Plan
 from sparkops.core.states import State
+from sparkops.core.wording import Message
 
-Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt"]
+Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt", "remove"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one step ended. `why` and `hint` are empty when it is done; `detail` is e.g. the engine's last lines.
+    """How one step ended. `reason` is None when it is done; `detail` is e.g. the engine's last lines.
 
     `found` is what was there afterwards, where that is known.
     """
@@ -24,8 +25,7 @@ class Result:
     node: str
     outcome: Outcome
     seconds: float = 0.0
-    why: str = ""
-    hint: str = ""
+    reason: Message | None = None
     detail: str = ""
     found: State = field(default=None, repr=False)
 
@@ -50,7 +50,7 @@ class Report:
         """0 as declared, 2 something differs or was declined, 3 unknown, 4 failed, 130 interrupted."""
         if self.interrupted:
             return 130
-        if self.command in ("plan", "drift"):
+        if self.command in ("plan", "drift") or (self.command == "remove" and not self.results):
             return self.plan.exit_status
         if self.declined:
             return 2

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sparkops.core.messages import UNKNOWN, State
+from sparkops.core.wording import Message
 
 __all__ = ["Facts", "FromFact", "Observed", "Pending", "State", "Unknown", "lookup", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Message):
     """It could not be found out, and why. Nothing may be removed, restarted or overwritten because of it."""
 
-    why: str
-
     def __str__(self) -> str:
-        return f"(unknown: {self.why})"
+        return f"(unknown: {self.text})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +54,10 @@ def lookup(facts: Mapping[str, Any] | Unknown, path: str) -> Any:
         if isinstance(here, Unknown):
             return here
         if not isinstance(here, Mapping) or part not in here:
-            return Unknown(f"the node has no fact {path}")
+            return Unknown.of("fact-not-there", fact=path)
         here = here[part]
         if isinstance(here, Mapping) and UNKNOWN in here:
-            return Unknown(f"{path}: {here[UNKNOWN]}")
+            return Unknown.of("fact-unknown", fact=path, reason=here[UNKNOWN])
     return here
 
 

@@ -2,19 +2,22 @@
 
 An entry is `id: {message, fix, cause}`, and `fix_command` where a command without an inventory needs another way out.
 Templates are Python format strings; these formats are added: `bytes` (`4.2 GB`), `seconds` (`3 min 5 s`), `list`
-(`a, b and 3 more`) and `error` (the message of an error on the wire). Not for nodes: they send ids and arguments.
+(`a, b and 3 more`), `aside` (` (text)`, nothing for an empty one) and `error` (the words of another id). Not for nodes:
+they send ids and arguments.
 """
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from sparkops.core import data
+from sparkops.core.messages import reason_from
 
+_Message = TypeVar("_Message", bound="Message")
 FrontEnd = Literal["inventory", "command"]
 """Who shows it: a command that works on an inventory, or one that is given everything in its arguments."""
 LISTED = 3
@@ -35,7 +38,9 @@ class Entry:
 @cache
 def entries() -> Mapping[str, Entry]:
     """All entries by id. Raises ValueError for an id that stands in two files."""
-    import yaml  # only a run that has an error to show reads the catalogue
+    import yaml  # only a run that has an error to show reads the catalogue; --help imports neither it nor pathlib
+
+    from sparkops.core import data
 
     found: dict[str, Entry] = {}
     for path in sorted((data.bundled("knowledge") / "errors").glob("*.yml")):
@@ -44,6 +49,19 @@ def entries() -> Mapping[str, Entry]:
                 raise ValueError(f"{path.name}: the id {identity} stands in another file too")
             found[identity] = Entry(id=identity, **{key: str(value).strip() for key, value in fields.items()})
     return found
+
+
+def explained(identity: str) -> tuple[Entry, ...]:
+    """The entries that explain an id as it is shown, empty for no id.
+
+    `ID:THING` is explained by ID; a requirement's violation, `REQUIREMENT.FACT-FAULT`, by all entries of that fault.
+    """
+    if entry := entries().get(identity.partition(":")[0]):
+        return (entry,)
+    if "." not in identity:
+        return ()
+    own = "fact-" + re.split(r"[.-]", identity)[-1]
+    return tuple(entry for id, entry in entries().items() if id == own or id.startswith(own + "-"))
 
 
 def words(identity: str, args: Mapping[str, Any], front_end: FrontEnd = "inventory") -> tuple[str, str]:
@@ -55,11 +73,56 @@ def words(identity: str, args: Mapping[str, Any], front_end: FrontEnd = "invento
     return _Formatter().vformat(entry.message, (), args), _Formatter().vformat(fix, (), args)
 
 
-def notice(message: object) -> str:
-    """The words of a notice that travelled as `{id, args}`; anything else as its text."""
-    if isinstance(message, Mapping) and isinstance(message.get("args"), Mapping):
-        return words(str(message.get("id")), message["args"])[0]
-    return str(message)
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An id with its arguments: why a step failed, what is unknown, a notice. The words are made where it is shown."""
+
+    id: str
+    args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def of(cls: type[_Message], id: str, /, **args: Any) -> _Message:
+        """The message of an id in `knowledge/errors/`."""
+        return cls(id, args)
+
+    @classmethod
+    def from_json(cls: type[_Message], value: object) -> _Message:
+        """What another process answered; what is no message is itself one, `answer-not-understood`."""
+        if reason := reason_from(value):
+            return cls(reason["id"], reason["args"])
+        return cls.of("answer-not-understood", answer=f"{value!r:.200}")
+
+    def words(self, front_end: FrontEnd = "inventory") -> tuple[str, str]:
+        """The message and the fix."""
+        return words(self.id, self.args, front_end)
+
+    @property
+    def text(self) -> str:
+        return self.words()[0]
+
+    @property
+    def fix(self) -> str:
+        return self.words()[1]
+
+    @property
+    def full(self) -> str:
+        """Text and fix."""
+        return f"{self.text} → {self.fix}" if self.fix else self.text
+
+    def as_json(self, front_end: FrontEnd = "inventory") -> dict[str, Any]:
+        """`id` and `args` for programs, `message` and `fix` for people."""
+        message, fix = self.words(front_end)
+        return {"id": self.id, "args": _plain(self.args), "message": message, "fix": fix}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return {"id": value.id, "args": _plain(value.args)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
 class _Formatter(string.Formatter):
@@ -74,11 +137,11 @@ class _Formatter(string.Formatter):
         if format_spec == "list" and isinstance(value, (list, tuple)):
             more = len(value) - LISTED
             return ", ".join(map(str, value[:LISTED])) + (f" and {more} more" if more > 0 else "")
-        if format_spec == "error" and isinstance(value, Mapping):
-            if not value.get("id"):
-                return str(value.get("what", "unknown error"))
-            return words(str(value["id"]), value.get("args") or {})[0]
-        if format_spec in ("bytes", "seconds", "list", "error"):
+        if format_spec == "aside":
+            return f" ({value})" if value else ""
+        if format_spec == "error":
+            return value.text if isinstance(value, Message) else Message.from_json(value).text
+        if format_spec in ("bytes", "seconds", "list"):
             return str(value)
         return str(super().format_field(value, format_spec))
 

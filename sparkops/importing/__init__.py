@@ -33,7 +33,7 @@ def convert(content: str, name: str, choice: Choice) -> Imported:
         return lines.read(content, name, choice).finished()
     document = parse(content, name=name, folder=Path())
     if not isinstance(document.data, Mapping):
-        raise InventoryError("no known format fits", where=name, hint=f"it should be {FORMATS}")
+        raise InventoryError.of("import-format-unknown", where=name, formats=FORMATS)
     form = _format(document.data, name)
     faults = Faults()
     validate(document, (), form.SHAPE, faults)
@@ -45,9 +45,7 @@ def convert(content: str, name: str, choice: Choice) -> Imported:
 def _format(content: Mapping[str, Any], name: str) -> ModuleType:
     """The module that reads a file with these keys."""
     if isinstance(content.get("variables"), Mapping):
-        raise InventoryError(
-            "this is a recipe of sparkops already", where=name, hint="put it into recipes/ beside the inventory"
-        )
+        raise InventoryError.of("import-already-recipe", where=name)
     if isinstance(content.get("services"), Mapping):
         return compose
     if "meta" in content and isinstance(content.get("model"), Mapping):
@@ -56,6 +54,6 @@ def _format(content: Mapping[str, Any], name: str) -> ModuleType:
         "model" in content and ("container" in content or "runtime" in content)
     ):
         return templates
-    raise InventoryError(
-        f"no known format fits; its keys are {', '.join(content) or 'none'}", where=name, hint=f"it should be {FORMATS}"
+    raise InventoryError.of(
+        "import-format-unknown-keys", where=name, content=", ".join(content) or "none", formats=FORMATS
     )

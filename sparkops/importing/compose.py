@@ -87,11 +87,11 @@ def _chosen(draft: Draft, services: Mapping[str, Any]) -> Mapping[str, Any]:
     """The service that was asked for, else the only one that looks like vLLM."""
     wanted = draft.choice.service
     if wanted is not None and wanted not in services:
-        raise draft.fault(f"there is no service {wanted!r} in it", suggest(wanted, services))
+        raise draft.fault("import-service-not-found", wanted=wanted, suggestion=suggest(wanted, services))
     found = [wanted] if wanted else [name for name, each in services.items() if _serves(draft, each)]
     if len(found) != 1:
         count = "none" if not found else "more than one"
-        raise draft.fault(f"{count} of its services serves with vLLM", f"--service takes one of {', '.join(services)}")
+        raise draft.fault("import-service-count", count=count, services=", ".join(services))
     for name in services:
         if name != found[0]:
             draft.leave(f"service {name}", "a recipe is one service")

@@ -55,7 +55,7 @@ def take_script(draft: Draft, content: str) -> None:
             draft.leave(f"shell line `{shortened([line])}`", "a recipe has no shell")
     if len(serving_lines) != 1:
         count = f"{len(serving_lines)} lines in it start" if serving_lines else "no line in it starts"
-        raise draft.fault(f"{count} vLLM", "give the one line to import, on standard input with -")
+        raise draft.fault("import-line-count", count=count)
     (words,) = serving_lines
     run = next(
         (index for index, word in enumerate(words) if word == "run" and index and _docker(words[index - 1])), None
@@ -72,7 +72,7 @@ def take_docker_run(draft: Draft, words: Sequence[str]) -> None:
     """The words after `docker run`. Raises InventoryError without an image."""
     flags, rest = docker_flags(words)
     if not rest:
-        raise draft.fault("the docker line names no image", "copy the whole line; its ends are joined by backslashes")
+        raise draft.fault("import-without-image")
     draft.image = rest[0]
     entrypoint = None
     ports: list[str] = []
@@ -96,9 +96,7 @@ def take_command(draft: Draft, entrypoint: Sequence[str] | None, given: Sequence
         return
     start = start_of(every)
     if start is None and entrypoint:
-        raise draft.fault(
-            f"the entry point {shortened(entrypoint)} does not start vLLM", "sparkops serves by vLLM alone"
-        )
+        raise draft.fault("import-entry-point-other", entrypoint=shortened(entrypoint))
     if start is not None and entrypoint:
         draft.container["entrypoint"] = []
     alone = start is None or every[:start] == ["serve"]
@@ -132,7 +130,7 @@ def _lines(draft: Draft, content: str) -> Iterator[str]:
         if text and not text.startswith("#") and not re.fullmatch(r"set\s+[-+]\w+.*|\$+", text):
             yield text.removeprefix("$ ")
     if waiting.strip():
-        raise draft.fault("a quote in it is open", "copy the whole line")
+        raise draft.fault("import-quote-open")
 
 
 def _open(text: str) -> bool:

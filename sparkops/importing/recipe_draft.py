@@ -94,8 +94,8 @@ class Draft:
         if text not in self.notes:
             self.notes.append(text)
 
-    def fault(self, what: str, hint: str = "") -> InventoryError:
-        return InventoryError(what, where=self.where, hint=hint)
+    def fault(self, id: str, /, **args: Any) -> InventoryError:
+        return InventoryError.of(id, where=self.where, **args)
 
     def words(self, value: Any) -> list[str]:
         """A list, a text or nothing as the words of a command. Raises InventoryError for a text with an open quote."""
@@ -104,7 +104,7 @@ class Draft:
         try:
             return shlex.split(value, comments=True)
         except ValueError as error:
-            raise self.fault(f"`{shortened([value])}` can't be read: {error}", "close its quotes") from None
+            raise self.fault("import-quotes-open", value=shortened([value]), reason=str(error)) from None
 
     @property
     def named_engine(self) -> str | None:
@@ -167,7 +167,7 @@ class Draft:
     def finished(self) -> Imported:
         """The recipe's text and what is to be said of it. Raises InventoryError without a model."""
         if not (self.repository or self.path):
-            raise self.fault("no model is named", "give the line with its model: vllm serve ORG/NAME …")
+            raise self.fault("import-without-model")
         self._settle_image()
         nodes = self._settle_nodes()
         if self.repository and "served-model-name" not in self.serve:

@@ -47,9 +47,7 @@ def read(content: Mapping[str, Any], name: str, choice: Choice) -> Draft:
     draft = Draft(name, "a recipe of eugr" if old else "a recipe of sparkrun", choice)
     runtime, command = str(content.get("runtime") or "vllm"), str(content.get("command") or "")
     if "vllm" not in runtime or (command and not re.search(r"\bvllm\s+serve\b|vllm\.entrypoints", command)):
-        raise draft.fault(
-            f"it serves with {runtime if 'vllm' not in runtime else 'another engine'}", "sparkops serves by vLLM"
-        )
+        raise draft.fault("import-other-engine", value=runtime if "vllm" not in runtime else "another engine")
     draft.image, draft.revision = content.get("container"), content.get("model_revision")
     _summary(draft, content)
     _words(draft, content, command)

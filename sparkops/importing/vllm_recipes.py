@@ -76,7 +76,7 @@ def read(content: Mapping[str, Any], name: str, choice: Choice) -> Draft:
 def _variant(draft: Draft, variants: Mapping[str, Any]) -> str:
     wanted = draft.choice.variant
     if wanted is not None and wanted not in variants:
-        raise draft.fault(f"there is no variant {wanted!r} in it", suggest(wanted, variants))
+        raise draft.fault("import-variant-not-found", wanted=wanted, suggestion=suggest(wanted, variants))
     made_for = [
         name for name, each in variants.items() if HARDWARE[-1] in ((each or {}).get("hardware_overrides") or {})
     ]
@@ -98,7 +98,7 @@ def _image(part: Mapping[str, Any]) -> str | None:
 def _id(draft: Draft, model: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
     found = variant.get("model_id") or model.get("model_id")
     if not found:
-        raise draft.fault("it has no model_id", "give model: {model_id: ORG/NAME}")
+        raise draft.fault("import-without-model-id")
     return str(found)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparkops.core.wording import Message
 from sparkops.inventory.check import members_of, split
 from sparkops.inventory.declarations import BUILT_IN, Role
 from sparkops.inventory.document import Document, Where
@@ -22,7 +23,7 @@ def build(
     roles: Mapping[str, Role],
     recipes: Mapping[str, Recipe],
     extra: tuple[Layer, ...],
-    notices: tuple[str, ...],
+    notices: tuple[Message, ...],
 ) -> Inventory:
     """The inventory that a document without faults declares."""
     builder = _Builder(document, roles, recipes)

@@ -54,26 +54,26 @@ class Checker:
             role = self.roles.get(name)
             if role is None:
                 self.faults.add(
-                    f"there is no role {name!r} whose variables these could be",
+                    "variables-of-unknown-role",
                     where=self.document.where_key(here),
-                    hint=suggest(name, self.roles),
+                    name=name,
+                    suggestion=suggest(name, self.roles),
                 )
             elif scope == "service" and role.scope == "node":
-                self.faults.add(
-                    f"the role {name} belongs to nodes and sees nothing of a service",
-                    where=self.document.where_key(here),
-                    hint="set its variables under vars, in a group or in a node",
-                )
+                self.faults.add("node-role-in-service", where=self.document.where_key(here), name=name)
             else:
                 self.variables(role, value, here)
 
     def variables(self, role: Role, value: Any, path: Where, also: Iterable[str] = ()) -> None:
-        """One layer of a role's variables."""
-        if role.document is not None and isinstance(value, dict):
-            validate(self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also)
-        if isinstance(value, dict):
-            for key, what, hint in role_variables.faults(role.name, value):
-                self.faults.add(what, where=self.document.where_key((*path, *key)), hint=hint)
+        """One layer of a role's variables; what goes beyond their schema is checked where they are of its types."""
+        if not isinstance(value, dict):
+            return
+        sound = True
+        if role.document is not None:
+            sound = validate(self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also)
+        if sound:
+            for key, id, args in role_variables.faults(role.name, value):
+                self.faults.add(id, where=self.document.where_key((*path, *key)), **args)
 
     def _part(self, part: Any, path: Where, shape: Mapping[str, Any]) -> None:
         """A group or a node: its roles, its connection, its namespaces."""
@@ -97,9 +97,11 @@ class Checker:
             here = (*path, "per_node", node)
             if node not in members:
                 self.faults.add(
-                    f"{dotted(path)} is not on a node {node!r}",
+                    "per-node-not-a-member",
                     where=self.document.where_key(here),
-                    hint=suggest(node, members),
+                    path=dotted(path),
+                    node=node,
+                    suggestion=suggest(node, members),
                 )
             elif isinstance(values, dict):
                 self._direct(values, here, {})
@@ -111,9 +113,7 @@ class Checker:
         for node in members_of(service, self.groups):
             if self._mapping(self.nodes, node).get("state") == "retired":
                 self.faults.add(
-                    f"{dotted(path)} is on {node}, which is retired",
-                    where=self.document.where((*path, "nodes")),
-                    hint="take the node out of its nodes, or retire the service too",
+                    "service-on-retired-node", where=self.document.where((*path, "nodes")), path=dotted(path), node=node
                 )
 
     def _direct(self, values: Mapping[str, Any], path: Where, shape: Mapping[str, Any]) -> None:
@@ -130,19 +130,21 @@ class Checker:
         for index, name in enumerate(_strings(part.get(path[-1]) if isinstance(part, dict) else None)):
             if name not in known:
                 self.faults.add(
-                    f"there is no {kind} {name!r}", where=self.document.where((*path, index)), hint=suggest(name, known)
+                    "name-in-list-unknown",
+                    where=self.document.where((*path, index)),
+                    kind=kind,
+                    name=name,
+                    suggestion=suggest(name, known),
                 )
 
     def _passwords(self, part: Mapping[str, Any], path: Where) -> None:
         connection = self._mapping(part, "connection")
         if isinstance(part.get("connection"), SecretRef):
-            self.faults.add("a connection is no secret", where=self.document.where((*path, "connection")))
+            self.faults.add("connection-is-secret", where=self.document.where((*path, "connection")))
         for key in ("ssh_password", "become_password"):
             if isinstance(connection.get(key), str):
                 self.faults.add(
-                    f"{key} is in the file as plain text",
-                    where=self.document.where((*path, "connection", key)),
-                    hint="refer to it: !env NAME, !file PATH or !command [program, argument]",
+                    "password-in-plain-text", where=self.document.where((*path, "connection", key)), key=key
                 )
 
     def _one_meaning(self) -> None:
@@ -152,9 +154,11 @@ class Checker:
             for name in names:
                 if name in seen:
                     self.faults.add(
-                        f"{name} is the name of a {seen[name]} and of a {kind}",
+                        "name-used-twice",
                         where=self.document.where_key((f"{kind}s", name)),
-                        hint="rename one of them",
+                        name=name,
+                        seen=seen[name],
+                        kind=kind,
                     )
                 seen.setdefault(name, kind)
 

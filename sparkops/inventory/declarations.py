@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sparkops.core import data
 from sparkops.core.errors import InventoryError
+from sparkops.core.wording import Message
 from sparkops.inventory.document import Document, read
 from sparkops.inventory.faults import Faults
 from sparkops.inventory.merge import merge
@@ -82,20 +83,20 @@ class Role:
         return self.document.folder if self.document else None
 
 
-def find_roles(beside: Path | None) -> tuple[dict[str, Role], tuple[str, ...]]:
+def find_roles(beside: Path | None) -> tuple[dict[str, Role], tuple[Message, ...]]:
     """Every role by name, the built-in ones first and in their order; and what has to be said about them.
 
     Raises InventoryError with the faults of all role files.
     """
     faults = Faults()
-    notices: list[str] = []
+    notices: list[Message] = []
     found: dict[str, Role] = {}
     for folder in data.folders("roles", beside):
         own = beside is not None and folder == beside / "roles"
         for file in sorted(folder.glob("*/role.yml")):
             name = file.parent.name
             if name in found:
-                notices.append(f"the role {name} beside the inventory shadows the built-in one")
+                notices.append(Message.of("role-shadows-built-in", role=name))
                 continue
             try:
                 found[name] = read_role(file, own=own, shown=_shown(file, own))
@@ -118,14 +119,9 @@ def read_role(file: Path, *, own: bool = False, shown: str | None = None) -> Rol
     content = document.data
     scope = content["scope"]
     if BUILT_IN.get(name, scope) != scope:
-        faults.add(
-            f"the role {name} shadows a built-in one and must keep its scope, {BUILT_IN[name]}",
-            where=document.where(("scope",)),
-        )
+        faults.add("role-scope-changed", where=document.where(("scope",)), name=name, built_in=BUILT_IN[name])
     if own and name in RESERVED:
-        faults.add(
-            f"{name} is a word of the inventory and can't be a role", where=document.where(), hint="rename the folder"
-        )
+        faults.add("role-name-reserved", where=document.where(), name=name)
     faults.raise_any()
     variables = closed(content.get("variables", {"type": "object", "properties": {}}))
     return Role(

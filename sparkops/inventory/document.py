@@ -78,27 +78,23 @@ def read(path: Path, name: str | None = None, *, faults: Faults | None = None) -
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise InventoryError("this is not a file", where=shown)
+            raise InventoryError.of("not-a-file", where=shown)
         if size > MAX_BYTES:
-            raise InventoryError(
-                f"the file has {size} bytes, more than the {MAX_BYTES} that are read",
-                where=f"{shown}:1:1",
-                hint="declare less in one file",
-            )
+            raise InventoryError.of("declared-file-too-large", where=f"{shown}:1:1", size=size, limit=MAX_BYTES)
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise InventoryError("the file is not UTF-8", where=f"{shown}:{line}:1", hint="save it as UTF-8") from None
+        raise InventoryError.of("file-not-utf8", where=f"{shown}:{line}:1") from None
     except OSError as error:
         hint = "`sparkops init` writes a first inventory" if isinstance(error, FileNotFoundError) else ""
-        raise InventoryError(f"cannot read the file: {error.strerror}", where=shown, hint=hint) from error
+        raise InventoryError.of("file-unreadable", where=shown, reason=error.strerror, hint=hint) from error
     return parse(text, name=shown, folder=path.parent, faults=faults)
 
 
 def parse(text: str, *, name: str, folder: Path, faults: Faults | None = None) -> Document:
     """The document in a text; faults as in `read`."""
     if len(text) > MAX_BYTES:
-        raise InventoryError(f"the text is longer than the {MAX_BYTES} characters that are read", where=f"{name}:1:1")
+        raise InventoryError.of("text-too-long", where=f"{name}:1:1", limit=MAX_BYTES)
     found = Faults() if faults is None else faults
     builder = _Builder(name, folder, found)
     data = builder.value(_compose(text, name), (), 0)
@@ -159,8 +155,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
         line = text[:position].count("\n") + 1
-        raise InventoryError(
-            f"the YAML cannot be read: {getattr(error, 'reason', error)}", where=f"{name}:{line}:1"
+        raise InventoryError.of(
+            "yaml-character-invalid", where=f"{name}:{line}:1", reason=getattr(error, "reason", error)
         ) from None
     finally:
         if loader is not None:
@@ -173,7 +169,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str, text: str) -> Inventor
     where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
     problem = error.problem or "the YAML cannot be read"
     if isinstance(error, _TooDeep):
-        return InventoryError(problem, where=where)
+        return InventoryError.of("yaml-nesting-too-deep", where=where, limit=MAX_DEPTH)
     hint = ""
     if mark and _at(text, mark) == "\t":
         hint = "indent with spaces, never with tabs"
@@ -183,7 +179,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str, text: str) -> Inventor
         hint = "put the text in quotes when it holds a colon and a space"
     elif error.context:
         hint = f"it happened {error.context}"
-    return InventoryError(f"the YAML cannot be read: {problem}", where=where, hint=hint)
+    return InventoryError.of("yaml-invalid", where=where, problem=problem, hint=hint)
 
 
 def _at(text: str, mark: yaml.Mark) -> str:
@@ -210,15 +206,9 @@ class _Builder:
         self.count += 1
         mark = node.start_mark
         if self.count > MAX_VALUES:
-            raise InventoryError(
-                f"the file holds more than {MAX_VALUES} values once its aliases are expanded", where=self._where(node)
-            )
+            raise InventoryError.of("yaml-too-many-values", where=self._where(node), limit=MAX_VALUES)
         if depth > MAX_DEPTH:
-            raise InventoryError(
-                f"nested deeper than {MAX_DEPTH} levels once its aliases are expanded",
-                where=self._where(node),
-                hint="an anchor must not contain its own alias",
-            )
+            raise InventoryError.of("yaml-too-deep", where=self._where(node), limit=MAX_DEPTH)
         self.marks[path] = (mark.line, mark.column)
         if node.tag not in _PLAIN_TAGS:
             return self._tagged(node)
@@ -239,7 +229,7 @@ class _Builder:
             here = (*path, key)
             if key in found:
                 line = self.keys[here][0] + 1
-                self._fault(key_node, f"the key {key!r} appears twice in this mapping", f"the first is in line {line}")
+                self._fault(key_node, "yaml-key-twice", key=key, line=line)
                 continue
             self.keys[here] = (key_node.start_mark.line, key_node.start_mark.column)
             found[key] = self.value(value_node, here, depth + 1)
@@ -252,20 +242,16 @@ class _Builder:
             return str(node.value)
         if isinstance(node, yaml.ScalarNode):
             kind = node.tag.rpartition(":")[2]
-            self._fault(
-                node,
-                f"the key {node.value} is read as {_ARTICLE.get(kind, kind)}, expected text",
-                f'write it in quotes: "{node.value}"',
-            )
+            self._fault(node, "yaml-key-not-text", value=node.value, article=_ARTICLE.get(kind, kind))
             return str(node.value)
-        self._fault(node, "a key must be text, not a list or a mapping")
+        self._fault(node, "yaml-key-not-scalar")
         return "?"
 
     def _merge(self, source: yaml.Node, found: dict[str, Any], path: Where, depth: int) -> None:
         nodes = source.value if isinstance(source, yaml.SequenceNode) else [source]
         for each in nodes:
             if not isinstance(each, yaml.MappingNode) or depth > MAX_DEPTH:
-                self._fault(each, "<< takes a mapping or a list of mappings")
+                self._fault(each, "yaml-merge-invalid")
                 continue
             self.count += len(each.value)
             inner = yaml.MappingNode(
@@ -288,13 +274,13 @@ class _Builder:
         if kind == "str":
             return node.value
         if kind in ("map", "seq"):
-            self._fault(node, f"{node.value!r} is tagged as a {kind}")
+            self._fault(node, "yaml-tag-mismatch", value=node.value, kind=kind)
             return None
         self.raw[path] = node.value
         try:
             return _CONSTRUCT[kind](node.value)
         except ValueError as error:
-            self._fault(node, f"{_shorten(node.value)} is no {kind}: {error}", "write it in quotes if it is text")
+            self._fault(node, "yaml-value-invalid", value=_shorten(node.value), kind=kind, reason=str(error))
             return None
 
     def _tagged(self, node: yaml.Node) -> Any:
@@ -304,24 +290,24 @@ class _Builder:
             if isinstance(node, yaml.ScalarNode) and node.value:
                 return SecretRef(node.tag[1:], node.value, where=where, base=base)  # type: ignore[arg-type]
             takes = "the name of a variable: !env NAME" if node.tag == "!env" else "a path: !file PATH"
-            self._fault(node, f"{node.tag} takes {takes}")
+            self._fault(node, "secret-tag-invalid", tag=node.tag, takes=takes)
         elif node.tag == "!command":
             words = list(_words(node))
             if words and all(word is not None for word in words):
                 return SecretRef("command", tuple(str(word) for word in words), where=where, base=base)
-            self._fault(node, "!command takes a list of words", "write !command [program, argument]; no shell is used")
+            self._fault(node, "secret-command-tag-invalid")
         elif node.tag == _MERGE:
             return "<<"
         else:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            self._fault(node, f"the tag {tag} is not known here", suggest(tag, SECRET_TAGS))
+            self._fault(node, "yaml-tag-unknown", tag=tag, suggestion=suggest(tag, SECRET_TAGS))
         return None
 
     def _where(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
-    def _fault(self, node: yaml.Node, what: str, hint: str = "") -> None:
-        self.faults.add(what, where=self._where(node), hint=hint)
+    def _fault(self, node: yaml.Node, id: str, /, **args: Any) -> None:
+        self.faults.add(id, where=self._where(node), **args)
         if self.faults.full:
             self.faults.raise_any()
 

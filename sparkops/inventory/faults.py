@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from sparkops.core.errors import InventoryError
 
@@ -28,23 +29,23 @@ class Faults:
         """Whether so many faults were found that it makes no sense to look for more."""
         return len(self._found) > 10 * SHOWN_FAULTS
 
-    def add(self, what: str, *, where: str, hint: str = "") -> None:
+    def add(self, id: str, /, *, where: str, **args: Any) -> None:
         """One more fault; the same fault at the same place is reported once (aliases repeat them)."""
-        self._found.setdefault((what, where), InventoryError(what, where=where, hint=hint))
+        self.take(InventoryError.of(id, where=where, **args))
 
     def take(self, error: InventoryError) -> None:
         """All faults of an error that was raised elsewhere."""
         for each in (error, *error.others):
-            self.add(each.what, where=each.where, hint=each.hint)
+            self._found.setdefault((each.what, each.where), each)
 
     def raise_any(self) -> None:
         """Raises one InventoryError that carries all faults; does nothing when there are none."""
         if not self._found:
             return
-        first, *others = sorted(self._found.values(), key=_place)[:SHOWN_FAULTS]
+        shown = sorted(self._found.values(), key=_place)[:SHOWN_FAULTS]
         if len(self._found) > SHOWN_FAULTS:
-            others.append(InventoryError(f"and {len(self._found) - SHOWN_FAULTS} more faults"))
-        raise InventoryError(first.what, where=first.where, hint=first.hint, others=tuple(others))
+            shown.append(InventoryError.of("more-faults", count=len(self._found) - SHOWN_FAULTS))
+        raise InventoryError.joined(shown)
 
 
 def _place(fault: InventoryError) -> tuple[str, int, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparkops.core.secrets import SecretRef
+from sparkops.core.wording import Message
 from sparkops.inventory.declarations import Role, complete
 from sparkops.inventory.lockfile import Lock
 from sparkops.inventory.merge import Layer, fold
@@ -115,7 +116,7 @@ class Inventory:
     groups: Mapping[str, tuple[str, ...]]
     roles: Mapping[str, Role] = field(repr=False)
     accept: tuple[Accept, ...] = ()
-    notices: tuple[str, ...] = ()
+    notices: tuple[Message, ...] = ()
     sources: Layers = field(repr=False)
     lock: Lock = field(default=Lock(), repr=False)
     _merged: dict[tuple[str, str | None], Mapping[str, Any]] = field(

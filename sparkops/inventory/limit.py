@@ -26,12 +26,11 @@ def select(inventory: Inventory, patterns: Sequence[str] | str | None) -> tuple[
         service = next(
             each for each in inventory.services.values() if cut[0] in each.nodes and set(each.nodes) - excluded
         )
-        raise InventoryError(
-            f"--limit excludes {cut[0]}, but the service {service.name} spans {', '.join(service.nodes)}",
-            hint=f"a service is taken as a whole: exclude it with !{service.name}",
+        raise InventoryError.of(
+            "limit-splits-service", cut=cut[0], service=service.name, nodes=", ".join(service.nodes)
         )
     if not selected:
-        raise InventoryError("--limit leaves no node", hint="name at least one node that is not excluded")
+        raise InventoryError.of("limit-empty")
     return tuple(node for node in inventory.nodes if node in selected)
 
 
@@ -45,7 +44,7 @@ def named(inventory: Inventory, words: Sequence[str]) -> tuple[str, ...]:
     chosen = {node for word in wanted for node in _match(inventory, word)} if wanted else set(inventory.nodes)
     chosen -= {node for word in each if word.startswith("!") for node in _match(inventory, word[1:])}
     if not chosen:
-        raise InventoryError(f"{' '.join(words)} leaves no node", hint="name at least one node that is not excluded")
+        raise InventoryError.of("selection-empty", words=" ".join(words))
     return tuple(node for node in inventory.nodes if node in chosen)
 
 
@@ -61,7 +60,7 @@ def _match(inventory: Inventory, pattern: str) -> set[str]:
     if pattern == "all" and not found:
         return set(inventory.nodes)
     if not any(fnmatchcase(name, pattern) for name in sets):
-        raise InventoryError(f"{pattern!r} is not a node, group or service", hint=suggest(pattern, sets))
+        raise InventoryError.of("limit-pattern-unknown", pattern=pattern, suggestion=suggest(pattern, sets))
     return found
 
 

@@ -34,11 +34,9 @@ def load(path: Path | str, *, extra: Extra = ()) -> Inventory:
     document = read(path, faults=faults)
     roles, notices = find_roles(path.parent)
     if not isinstance(document.data, dict):
-        raise InventoryError(
-            "the file declares nothing" if document.data is None else "an inventory is a mapping",
-            where=document.where(),
-            hint="begin with version: 1, cluster: NAME and nodes:",
-        )
+        if document.data is None:
+            raise InventoryError.of("inventory-empty", where=document.where())
+        raise InventoryError.of("inventory-not-a-mapping", where=document.where())
     validate(document, (), checked(roles), faults, label="the inventory")
     recipes = _recipes(document, path.parent, roles, faults)
     Checker(document, roles, faults).all()
@@ -72,8 +70,10 @@ def _extra(key: str, value: str, folder: Path, roles: Mapping[str, Role], faults
     empty = Layer(name, {}, Document(name, folder, {}), {})
     role = str(path[0])
     if role not in roles or len(path) < 2 or "" in path:
-        what = f"-e {key}: expected ROLE.VARIABLE=VALUE" if role in roles else f"-e {key}: there is no role {role!r}"
-        faults.add(what, where="", hint="" if role in roles else suggest(role, roles))
+        if role in roles:
+            faults.add("extra-variable-malformed", where="", key=key)
+        else:
+            faults.add("extra-variable-role-unknown", where="", key=key, role=role, suggestion=suggest(role, roles))
         return empty
     try:
         parsed = parse(value, name=name, folder=folder)

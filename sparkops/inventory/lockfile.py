@@ -76,5 +76,5 @@ def write_lock(inventory: Path, lock: Lock) -> Path:
     path = lock_path(inventory)
     content = {"version": 1, "images": dict(lock.images), "checkpoints": dict(lock.checkpoints)}
     text = HEAD + yaml.safe_dump({key: each for key, each in content.items() if each}, sort_keys=False, width=200)
-    atomic.write(path, text, 0o644)
+    atomic.write(path, text.encode(), 0o644)
     return path

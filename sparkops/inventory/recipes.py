@@ -98,7 +98,7 @@ def read_recipe(name: str, beside: Path | None, *, where: str = "") -> Recipe:
     """The recipe of that name. Raises InventoryError, at `where` when there is none."""
     files = recipe_files(beside)
     if name not in files:
-        raise InventoryError(f"there is no recipe {name!r}", where=where, hint=suggest(name, files))
+        raise InventoryError.of("recipe-not-found", where=where, name=name, suggestion=suggest(name, files))
     file = files[name]
     own = beside is not None and file.parent == beside / "recipes"
     return _of(name, file, read(file, str(file) if own else str(Path(*file.parts[-2:]))), own)

@@ -15,6 +15,11 @@ def _names(description: str) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "description": description}
 
 
+PASSWORD: Mapping[str, Any] = {
+    "type": "string",
+    "secret": True,
+    "description": "a secret: !env NAME, !file PATH or !command [argv…]",
+}
 CONNECTION: Mapping[str, Any] = {
     "type": ["object", "string"],
     "pattern": "^local$",
@@ -36,8 +41,8 @@ CONNECTION: Mapping[str, Any] = {
             "pattern": "^/",
             "description": "sparkops' folder on the node; /var/lib/sparkops",
         },
-        "ssh_password": {"type": "string", "description": "a secret: !env NAME, !file PATH or !command [argv…]"},
-        "become_password": {"type": "string", "description": "a secret: !env NAME, !file PATH or !command [argv…]"},
+        "ssh_password": PASSWORD,
+        "become_password": PASSWORD,
         "connect_timeout": {
             "type": "number",
             "exclusiveMinimum": 0,

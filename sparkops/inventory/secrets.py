@@ -5,16 +5,22 @@ Errors name the reference and never the value. It must not know what a secret is
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from sparkops.core.deadline import DeadlineExceeded, within
 from sparkops.core.errors import SecretError
 from sparkops.core.secrets import MASK, Secret, SecretRef
 
 COMMAND_TIMEOUT = 60.0
 MAX_BYTES = 1024 * 1024
+PATIENCE = 2.0
+"""Seconds from SIGTERM to SIGKILL for what a `!command` started."""
 
 
 class Secrets:
@@ -31,7 +37,7 @@ class Secrets:
         if key not in self._known:
             value = self._read(ref)
             if not value:
-                raise SecretError(f"the secret {ref} is empty", where=ref.where)
+                raise SecretError.of("secret-empty", where=ref.where, ref=str(ref))
             self._known[key] = Secret(value, origin=str(ref))
         return self._known[key]
 
@@ -40,11 +46,7 @@ class Secrets:
             return self._command(ref, ref.argument)
         if ref.source == "env":
             if ref.argument not in self._environ:
-                raise SecretError(
-                    f"the secret {ref} is not in the environment",
-                    where=ref.where,
-                    hint=f"export {ref.argument}=… before you start sparkops",
-                )
+                raise SecretError.of("secret-not-in-environment", where=ref.where, ref=str(ref), argument=ref.argument)
             return self._environ[ref.argument]
         return self._file(ref, ref.argument)
 
@@ -54,26 +56,45 @@ class Secrets:
             with path.open("rb") as file:
                 return _text(ref, file.read(MAX_BYTES + 1))
         except OSError as error:
-            raise SecretError(
-                f"the secret {ref} cannot be read: {error.strerror}",
-                where=ref.where,
-                hint=f"put the secret into {path}, readable for you alone",
+            raise SecretError.of(
+                "secret-file-unreadable", where=ref.where, ref=str(ref), reason=error.strerror, path=path
             ) from None
 
     def _command(self, ref: SecretRef, argv: tuple[str, ...]) -> str:
+        deadline = time.monotonic() + self._timeout
         try:
-            done = subprocess.run(
-                argv, cwd=ref.base, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=self._timeout, check=False
+            process = subprocess.Popen(
+                argv, cwd=ref.base, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
             )
-        except subprocess.TimeoutExpired:
-            raise SecretError(f"{ref} did not end within {self._timeout:g} s", where=ref.where) from None
         except OSError as error:
-            raise SecretError(f"{ref} cannot be started: {error.strerror}", where=ref.where) from None
-        if done.returncode != 0:
-            raise SecretError(
-                f"{ref} ended with status {done.returncode}", where=ref.where, hint="run the command by hand"
-            )
-        return _text(ref, done.stdout)
+            raise SecretError.of(
+                "secret-command-not-started", where=ref.where, secret=str(ref), error=error.strerror
+            ) from None
+        output = process.stdout
+        assert output is not None
+        try:
+            content = within(self._timeout, lambda: output.read(MAX_BYTES + 1))
+            if len(content) > MAX_BYTES:
+                _end(process)
+            status = process.wait(max(0.0, deadline - time.monotonic()))
+        except (DeadlineExceeded, subprocess.TimeoutExpired):
+            _end(process)
+            raise SecretError.of(
+                "secret-command-not-ended", where=ref.where, secret=str(ref), seconds=self._timeout
+            ) from None
+        if len(content) <= MAX_BYTES and status != 0:
+            raise SecretError.of("secret-command-failed", where=ref.where, secret=str(ref), status=status)
+        return _text(ref, content)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the command and all that it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+            return
 
 
 class Masked:
@@ -86,9 +107,9 @@ class Masked:
 def _text(ref: SecretRef, content: bytes) -> str:
     """The text of a secret without its last line end (an editor or `echo` put it there)."""
     if len(content) > MAX_BYTES:
-        raise SecretError(f"the secret {ref} is longer than {MAX_BYTES} bytes", where=ref.where)
+        raise SecretError.of("secret-too-long", where=ref.where, ref=str(ref), limit=MAX_BYTES)
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise SecretError(f"the secret {ref} is not UTF-8 text", where=ref.where) from None
+        raise SecretError.of("secret-not-utf8", where=ref.where, ref=str(ref)) from None
     return text[:-1].removesuffix("\r") if text.endswith("\n") else text

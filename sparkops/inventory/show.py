@@ -56,11 +56,11 @@ def plain(value: Any) -> Any:
 
 def _known(inventory: Inventory, node: str, service: str | None) -> None:
     if node not in inventory.nodes:
-        raise InventoryError(f"there is no node {node!r}", hint=suggest(node, inventory.nodes))
+        raise InventoryError.of("node-not-found", node=node, suggestion=suggest(node, inventory.nodes))
     if service is None:
         return
     if service not in inventory.services:
-        raise InventoryError(f"there is no service {service!r}", hint=suggest(service, inventory.services))
+        raise InventoryError.of("service-not-found", service=service, suggestion=suggest(service, inventory.services))
     if node not in inventory.services[service].nodes:
         on = ", ".join(inventory.services[service].nodes)
-        raise InventoryError(f"the service {service} is not on {node}", hint=f"it is on {on}")
+        raise InventoryError.of("service-not-on-node", service=service, node=node, on=on)

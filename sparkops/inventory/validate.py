@@ -1,7 +1,8 @@
 """Holding a part of a document against a JSON Schema; faults carry the value, the expectation, the place and a way out.
 
-The standard's keywords as jsonschema knows them, with three changes: a secret's reference passes as a string, `null`
-passes wherever variables are merged (it unsets), and there `required` waits until all layers are merged.
+The standard's keywords as jsonschema knows them, with three changes: a secret's reference passes where the schema says
+`secret: true`, `null` passes wherever variables are merged (it unsets), and there `required` waits until all layers
+are merged. jsonschema is imported by the first check: it takes 0.05 s, and `--help` checks nothing.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
-
-from jsonschema import Draft202012Validator, ValidationError, validators
+from typing import TYPE_CHECKING, Any
 
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 SHOWN = 80
 
@@ -30,15 +32,19 @@ def validate(
     fragment: bool = False,
     instance: Any = ...,
     also: Iterable[str] = (),
-) -> None:
-    """Adds the faults of the value at `path`. `fragment` says that it is one layer of variables.
+) -> bool:
+    """Adds the faults of the value at `path` and says whether there was none.
 
-    `instance` replaces the value where only a part of it is meant; `also` are further words to suggest at its top.
+    `fragment` says that it is one layer of variables. `instance` replaces the value where only a part of it is meant;
+    `also` are further words to suggest at its top.
     """
     value = document.at(path) if instance is ... else instance
     words = tuple(also)
+    sound = True
     for error in _validator(fragment)(schema).iter_errors(value):
         _explain(error, document, path, faults, label, words)
+        sound = False
+    return sound
 
 
 def missing(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -51,14 +57,17 @@ def missing(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tu
 
 def check_schema(document: Document, path: Where, faults: Faults) -> None:
     """Adds a fault when the value at `path` is itself no JSON Schema."""
+    from jsonschema import Draft202012Validator
+
     for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(document.at(path)):
         here = (*path, *error.absolute_path)
-        faults.add(f"{dotted(here)} is not a JSON Schema: {_clip(error.message)}", where=document.where(here))
+        faults.add("schema-invalid", where=document.where(here), here=dotted(here), message=_clip(error.message))
 
 
 @cache
 def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
     """The validator class."""
+    from jsonschema import Draft202012Validator, ValidationError, validators
 
     def required(
         validator: Any, names: Iterable[str], instance: Any, schema: Mapping[str, Any]
@@ -68,9 +77,9 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
                 if name not in instance:
                     yield ValidationError(name)
 
-    def guarded(keyword: str, check: Any) -> Any:
+    def guarded(check: Any) -> Any:
         def passes(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-            if (fragment and instance is None) or (isinstance(instance, SecretRef) and keyword != "type"):
+            if (fragment and instance is None) or (isinstance(instance, SecretRef) and schema.get("secret")):
                 return iter(())
             return iter(check(validator, wanted, instance, schema) or ())
 
@@ -80,12 +89,9 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
     if fragment:
         known["required"] = lambda validator, names, instance, schema: ()
     for keyword in ("type", "pattern", "enum", "const", "format", "minLength", "maxLength", "anyOf", "oneOf"):
-        known[keyword] = guarded(keyword, known[keyword])
-    types = Draft202012Validator.TYPE_CHECKER.redefine(
-        "string", lambda checker, instance: isinstance(instance, (str, SecretRef))
-    )
+        known[keyword] = guarded(known[keyword])
     extend: Callable[..., Any] = validators.extend
-    made: Callable[[Mapping[str, Any]], Any] = extend(Draft202012Validator, known, type_checker=types)
+    made: Callable[[Mapping[str, Any]], Any] = extend(Draft202012Validator, known)
     return made
 
 
@@ -96,36 +102,59 @@ def _explain(error: Any, document: Document, prefix: Where, faults: Faults, labe
     wanted = error.validator_value
     shown = _shown(error.instance, document.raw.get(here))
     if "propertyNames" in error.relative_schema_path:
-        faults.add(
-            f"{error.instance!r} is no name",
-            where=document.where_key((*here, error.instance)),
-            hint="a name has letters, digits, dots, dashes and underscores, 63 at most",
-        )
+        faults.add("declared-name-invalid", where=document.where_key((*here, error.instance)), instance=error.instance)
     elif error.validator == "additionalProperties" and wanted is False:
         known = (*error.schema.get("properties", {}), *(also if not error.absolute_path else ()))
         for key in _unknown_keys(error):
             inside = f" in {name}" if name else ""
-            faults.add(f"unknown key {key!r}{inside}", where=document.where_key((*here, key)), hint=suggest(key, known))
+            faults.add(
+                "unknown-key",
+                where=document.where_key((*here, key)),
+                key=key,
+                inside=inside,
+                suggestion=suggest(key, known),
+            )
     elif error.validator == "required":
         faults.add(
-            f"{name} lacks {error.message}",
+            "required-key-missing",
             where=document.where_key(here),
+            name=name,
+            key=error.message,
             hint=_described(error.schema.get("properties", {}).get(error.message, {}), error.message),
         )
     elif error.validator == "type":
         faults.add(
-            f"{name} is {shown}, expected {_types(wanted)}", where=where, hint=_type_hint(error, document.raw.get(here))
+            "value-type-wrong",
+            where=where,
+            name=name,
+            shown=shown,
+            wanted=_types(wanted),
+            hint=_type_hint(error, document.raw.get(here)),
         )
     elif error.validator in ("enum", "const"):
         choices = [wanted] if error.validator == "const" else list(wanted)
         listed = ", ".join(str(each) for each in choices)
         texts = [each for each in choices if isinstance(each, str)]
         hint = suggest(error.instance, texts) if isinstance(error.instance, str) else ""
-        faults.add(f"{name} is {shown}, expected {listed}", where=where, hint="" if "known:" in hint else hint)
+        faults.add(
+            "value-not-allowed",
+            where=where,
+            name=name,
+            shown=shown,
+            listed=listed,
+            hint="" if "known:" in hint else hint,
+        )
     elif error.validator in ("anyOf", "oneOf") and error.context:
         _explain_choice(error, document, prefix, faults, label, also)
     else:
-        faults.add(f"{name} is {shown}, {_limit(error)}", where=where, hint=_description(error.schema))
+        faults.add(
+            "value-out-of-limits",
+            where=where,
+            name=name,
+            shown=shown,
+            reason=_limit(error),
+            hint=_description(error.schema),
+        )
 
 
 def _explain_choice(
@@ -138,8 +167,11 @@ def _explain_choice(
         words = [word for each in error.context for word in _as_list(each.validator_value)]
         raw = document.raw.get(here)
         faults.add(
-            f"{dotted(here) or label} is {_shown(error.instance, raw)}, expected {_types(words)}",
+            "value-type-not-a-choice",
             where=document.where(here),
+            here=dotted(here) or label,
+            instance=_shown(error.instance, raw),
+            words=_types(words),
             hint=_trap(error.instance, words, raw) or _description(error.schema),
         )
         return
@@ -168,6 +200,8 @@ def _unknown_keys(error: Any) -> list[str]:
 
 
 def _type_hint(error: Any, raw: str | None) -> str:
+    if isinstance(error.instance, SecretRef):
+        return "write the value itself; a secret may stand where the schema says `secret: true`, as in environment"
     return _trap(error.instance, _as_list(error.validator_value), raw) or _description(error.schema)
 
 

@@ -108,11 +108,18 @@ def refusing(findings: list[Finding]) -> list[Finding]:
 def refuse(findings: list[Finding]) -> None:
     """Raises LintError with every error that the inventory does not accept."""
     errors = [
-        LintError(f"{each.subject}: {each.message} [{each.id}]", where=each.where, hint=each.remedy)
+        LintError.of(
+            "lint-rule-violated",
+            where=each.where,
+            subject=each.subject,
+            message=each.message,
+            rule=each.id,
+            remedy=each.remedy,
+        )
         for each in refusing(findings)
     ]
     if errors:
-        raise LintError(errors[0].what, where=errors[0].where, hint=errors[0].hint, others=tuple(errors[1:]))
+        raise LintError.joined(errors)
 
 
 def _severity(name: str, found: Found, case: Case) -> Severity:

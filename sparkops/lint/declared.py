@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
+from types import ModuleType
 
 from sparkops.inventory import served
 from sparkops.inventory.inventory import Inventory, accepting
@@ -68,32 +69,24 @@ def _lines(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
 def _of_services(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
     """Image, checkpoint and limits of each service."""
     for place in places:
-        for name, found in applied((services,), place, place.engine):
-            yield finding(
-                name,
-                found,
-                f"services.{place.service.name}",
-                engine=place.engine,
-                where=_where(inventory, place, found.path),
-            )
+        yield from _applied(services, place, place, inventory)
 
 
 def _of_nodes(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
     """What the services of one node do to each other."""
     by_node: dict[str, list[Placed]] = defaultdict(list)
     for place in places:
-        by_node[place.node].append(place)
-    for here in by_node.values():
-        for index, place in enumerate(here):
-            beside = Neighbours(place, tuple(other for other in here[:index] if not _exclude(place, other)))
-            for name, found in applied((neighbours,), beside, place.engine):
-                yield finding(
-                    name,
-                    found,
-                    f"services.{place.service.name}",
-                    engine=place.engine,
-                    where=_where(inventory, place, found.path),
-                )
+        before = by_node[place.node]
+        beside = Neighbours(place, tuple(other for other in before if not _exclude(place, other)))
+        yield from _applied(neighbours, beside, place, inventory)
+        before.append(place)
+
+
+def _applied(rules: ModuleType, subject: object, place: Placed, inventory: Inventory) -> Iterator[Finding]:
+    """What the rules of a module find in a subject, as findings of the service of `place`."""
+    for name, found in applied((rules,), subject, place.engine):
+        where = _where(inventory, place, found.path)
+        yield finding(name, found, f"services.{place.service.name}", engine=place.engine, where=where)
 
 
 def _exclude(one: Placed, other: Placed) -> bool:

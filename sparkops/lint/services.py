@@ -63,7 +63,7 @@ def checkpoint_folder_taken(place: Placed) -> Iterable[Found]:
 def unit_of_system(place: Placed) -> Iterable[Found]:
     unit = str(place.variables["service"]["unit"] or f"{place.service.name}.service")
     if is_unit(unit):
-        message, remedy = words("unit-of-system", {"unit": unit})
+        message, remedy = words("unit-name-of-system", {"unit": unit})
         yield Found(message, remedy=remedy, path=("service", "unit"))
 
 

@@ -24,8 +24,7 @@ def check(content: Mapping[str, Any], where: str) -> None:
     faults = [fault for error in found for fault in _faults(error, where)]
     faults += _geometry(content["geometry"], where)
     if faults:
-        first = faults[0]
-        raise InventoryError(first.what, where=first.where, hint=first.hint, others=tuple(faults[1:]))
+        raise InventoryError.joined(faults)
     of_config(content["geometry"], f"{where}: geometry")
 
 
@@ -49,7 +48,7 @@ def _faults(error: Any, where: str) -> Iterator[InventoryError]:
     elif "propertyNames" in error.relative_schema_path:
         yield from _unknown([error.instance], error.validator_value, key, where)
     else:
-        yield InventoryError(f"{key or 'the file'}: {error.message}", where=where, hint="correct the file")
+        yield InventoryError.of("model-file-invalid", where=where, key=key or "the file", message=error.message)
 
 
 def _geometry(geometry: Mapping[str, Any], where: str) -> Iterator[InventoryError]:
@@ -64,4 +63,4 @@ def _unknown(names: Iterable[Any], known: Iterable[str], key: str, where: str) -
     for name in names:
         close = difflib.get_close_matches(str(name), list(known), 1)
         hint = f"did you mean {close[0]}?" if close else "leave it out: nothing reads it"
-        yield InventoryError(f"{key + '.' if key else ''}{name} is no key of a model", where=where, hint=hint)
+        yield InventoryError.of("model-key-unknown", where=where, key=f"{key}.{name}" if key else name, hint=hint)

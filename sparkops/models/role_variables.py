@@ -14,11 +14,11 @@ Spaces = Mapping[str, Mapping[str, Any]]
 """Merged variables of a service on a node, by role."""
 
 
-def faults(role: str, variables: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-    """What a schema cannot express: the path of the key in the role's variables, what is wrong, and the way out."""
+def faults(role: str, variables: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, Mapping[str, Any]]]:
+    """What a schema cannot express: the path of the key in the variables, the error's id and arguments."""
     if role == "checkpoint" and isinstance(variables.get("steps"), list):
         for fault in build_steps.faults(variables["steps"]):
-            yield ("steps", fault.index, fault.name), fault.what, fault.hint
+            yield ("steps", fault.index, fault.name), fault.id, fault.args
 
 
 def pinned(spaces: Spaces, images: Mapping[str, str], checkpoints: Mapping[str, str]) -> Spaces:

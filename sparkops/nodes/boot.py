@@ -110,55 +110,38 @@ def _ready(stream: Stream, node: str, mark: str, prompt: str | None = None) -> b
         if found and after[:1] == b"-" and b";" in after:
             raise _too_old(node, after[1 : after.index(b";")])
         if len(seen) > NOISE + len(said):
-            raise WorkerFailed(
-                f"the login shell printed more than {NOISE // 1024} KiB and no worker started",
-                where=node,
-                hint="look at what ~/.bashrc or ~/.profile prints there without a terminal",
-            )
+            raise WorkerFailed.of("login-shell-too-noisy", where=node, limit=NOISE // 1024)
 
 
 def _impatient(stream: Stream, node: str, prompt: str | None, deadline: float) -> None:
     if prompt and stream.stderr().count(prompt) > 1:
         raise _refused(node)
     if time.monotonic() > deadline:
-        raise WorkerFailed(
-            f"python3 did not start within {LIMIT:.0f} s",
-            where=node,
-            hint="the node answers but is very slow: look at its memory and load",
-        )
+        raise WorkerFailed.of("python-start-timeout", where=node, limit=LIMIT)
 
 
 def _refused(node: str) -> SudoRefused:
-    return SudoRefused(
-        "sudo refused the password",
-        where=node,
-        hint="it was tried once; check `become_password`, or run again and type it anew",
-    )
+    return SudoRefused.of("sudo-password-refused", where=node)
 
 
 def _too_old(node: str, version: bytes) -> WorkerFailed:
-    return WorkerFailed(
-        f"python3 is {harmless(version)}, and 3.10 is the oldest that works", where=node, hint="DGX OS 7 has 3.12"
-    )
+    return WorkerFailed.of("python-too-old", where=node, version=harmless(version))
 
 
 _SUDO_SAYS = (
     (
         r"sudo['’]?: (command )?not found|sudo: No such file|Unknown command.*sudo|sudo: Permission denied",
-        "sudo is not installed, or not for this user",
-        "install it, or connect as root",
+        "sudo-not-installed",
     ),
     (
         r"not in the sudoers|may not run sudo|not allowed to (run|execute)",
-        "sudo does not allow this user to become root",
-        "add the user to the group `sudo` there",
+        "sudo-not-allowed",
     ),
     (
         r"must have a tty|a terminal is required",
-        "sudo wants a terminal (`requiretty`)",
-        "remove `requiretty` from the node's sudoers",
+        "sudo-requires-terminal",
     ),
-    (r"expired", "sudo refused: the account or its password has expired", "log in there once"),
+    (r"expired", "sudo-account-expired"),
 )
 
 
@@ -171,24 +154,20 @@ def _never(stream: Stream, node: str, seen: bytes, prompt: str | None) -> NodeEr
     if re.search(r"python3['’]?: (command )?not found|python3: No such file|python3.*: not found", said) or (
         status == 127 and "sudo" not in said
     ):
-        return WorkerFailed("there is no python3", where=node, hint="install the package python3 there")
+        return WorkerFailed.of("python-missing", where=node)
     if prompt and re.search(r"incorrect password|no password was provided", said):
         return _refused(node)
-    for pattern, what, hint in _SUDO_SAYS:
+    for pattern, id in _SUDO_SAYS:
         if re.search(pattern, said):
-            return BecomeFailed(what, where=node, hint=hint)
+            return BecomeFailed.of(id, where=node)
     if prompt is None and re.search(r"^sudo: ", said, re.MULTILINE):
-        return PasswordNeeded(
-            f"sudo wants a password ({last_line(said)})",
-            where=node,
-            hint="declare `become_password: !env NAME`, or allow sudo without a password for this user",
-        )
+        return PasswordNeeded.of("sudo-password-required", where=node, said=last_line(said))
     words = last_line(said) or last_line(harmless(seen[-2048:]))
-    return WorkerFailed(
-        f"python3 could not be started (exit status {'unknown' if status is None else status})"
-        + (f": {words}" if words else ""),
+    return WorkerFailed.of(
+        "python-not-started",
         where=node,
-        hint="try `python3 --version` on the node, by the same user and without a terminal",
+        status="unknown" if status is None else status,
+        output=f": {words}" if words else "",
     )
 
 

@@ -5,6 +5,7 @@ It must not import the worker: it reads its sources.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -37,19 +38,37 @@ def worker_halves() -> dict[str, str]:
 
 
 @cache
-def source(module: str) -> str:
-    """The text of a module of ours, or of the worker half of a third party's kind. Raises KeyError."""
-    parts = module.split(".")[1:]
-    for path in (PACKAGE.joinpath(*parts).with_suffix(".py"), PACKAGE.joinpath(*parts, "__init__.py")):
-        if path.is_file():
-            return path.read_text()
-    if parts[:2] == ["worker", "kinds"] and len(parts) == 3 and parts[2] in (halves := worker_halves()):
-        import importlib.util
+def _modules() -> dict[str, str]:
+    """The paths of this package's modules by their full names; listed once, which is cheaper than to try every name."""
+    found: dict[str, str] = {}
+    for folder, _, names in os.walk(PACKAGE):
+        package = "sparkops" + folder[len(str(PACKAGE)) :].replace("/", ".")
+        for name in names:
+            if name.endswith(".py"):
+                found[f"{package}.{name.removesuffix('.py')}".removesuffix(".__init__")] = f"{folder}/{name}"
+    return found
 
-        spec = importlib.util.find_spec(halves[parts[2]])
-        if spec is not None and spec.origin:
-            return Path(spec.origin).read_text()
-    raise KeyError(module)
+
+def _path(module: str) -> str | None:
+    """Where a module of ours stands, or the worker half of a third party's kind; None where there is none."""
+    room, _, kind = module.rpartition(".")
+    if module in _modules() or room != "sparkops.worker.kinds" or f"sparkops.worker.requests.{kind}" in _modules():
+        return _modules().get(module)
+    if kind not in (halves := worker_halves()):
+        return None
+    import importlib.util
+
+    spec = importlib.util.find_spec(halves[kind])
+    return spec.origin if spec is not None else None
+
+
+@cache
+def source(module: str) -> str:
+    """The text of a module that the worker may need. Raises KeyError."""
+    path = _path(module)
+    if path is None:
+        raise KeyError(module)
+    return Path(path).read_text(encoding="utf-8")
 
 
 @cache
@@ -58,15 +77,7 @@ def _imports(module: str) -> tuple[str, ...]:
     found: list[str] = []
     for package, names, plain in _IMPORT.findall(source(module)):
         found += [plain] if plain else [package, *(f"{package}.{name}" for name in re.findall(r"\w+", names))]
-    return tuple(name for name in found if _exists(name))
-
-
-def _exists(module: str) -> bool:
-    try:
-        source(module)
-    except KeyError:
-        return False
-    return True
+    return tuple(name for name in found if _path(name) is not None)
 
 
 @cache
@@ -80,7 +91,7 @@ def program(kinds: frozenset[str]) -> bytes:
     sources: dict[str, str] = {}
     while wanted:
         module = wanted.pop()
-        if module in sources or not _exists(module):
+        if module in sources or _path(module) is None:
             continue
         sources[module] = source(module)
         wanted += _imports(module)

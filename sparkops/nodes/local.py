@@ -39,10 +39,8 @@ class LocalTransport:
                 start_new_session=True,
             )
         except OSError as error:
-            raise WorkerFailed(
-                f"{argv[0]} could not be started: {error.strerror}",
-                where=self._node,
-                hint=f"install {argv[0]} on this machine",
+            raise WorkerFailed.of(
+                "local-program-not-started", where=self._node, argv=argv[0], reason=error.strerror
             ) from None
         stream = LocalStream(self._node, process)
         self._streams.append(stream)
@@ -105,7 +103,7 @@ class LocalStream:
             while view:
                 view = view[self._in.write(view) or 0 :]
         except (OSError, ValueError):
-            raise ConnectionFailed("the program on this machine has ended", where=self._node) from None
+            raise ConnectionFailed.of("local-program-ended", where=self._node) from None
 
     def close_input(self) -> None:
         """See Stream."""

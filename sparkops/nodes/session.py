@@ -15,9 +15,11 @@ from typing import Any, ClassVar
 from sparkops.core import frames
 from sparkops.core.errors import ConnectionFailed, ConvergeFailed, LockBusy, SparkopsError, Stale, WorkerFailed
 from sparkops.core.messages import Refused
-from sparkops.core.wording import words
 from sparkops.nodes.transport import Stream
 
+POLL = 0.5
+SLEPT = 5.0
+"""Seconds beyond a limit of a second or less after which this process was stopped, not the node slow."""
 SILENCE = 45.0
 """Seconds without any frame (the worker sends one every five) after which the node counts as gone."""
 WINDOW = 16
@@ -34,10 +36,8 @@ class UnknownState(SparkopsError):
 class CallFailed(ConvergeFailed):
     """A call was refused by the worker; `detail` is longer material, `type` the worker's word for the reason."""
 
-    def __init__(self, what: str, *, where: str, hint: str, detail: str, type: str) -> None:
-        super().__init__(what, where=where, hint=hint)
-        self.detail = detail
-        self.type = type
+    detail: str = ""
+    type: str = "failed"
 
 
 class Session:
@@ -63,6 +63,7 @@ class Session:
         self._writing = threading.Lock()
         self._over: SparkopsError | None = None
         self._leaving = False
+        self._closed = False
         self._heard = time.monotonic()
         self._reader = threading.Thread(target=self._read, name=f"worker of {node}", daemon=True)
         self._reader.start()
@@ -103,8 +104,13 @@ class Session:
     def peer(self, node: str) -> Session:
         """The session of another node of this run. Raises ConnectionFailed where there is none."""
         if self._others is None:
-            raise ConnectionFailed("it is not among the nodes of this run", where=node)
+            raise ConnectionFailed.of("node-not-in-run", where=node)
         return self._others(node)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the worker or the way to it has gone, without anybody here having closed it."""
+        return self._over is not None and not self._closed
 
     @property
     def busy(self) -> bool:
@@ -113,7 +119,8 @@ class Session:
 
     def close(self, grace: float = 6.0) -> None:
         """End the session: the worker gets `grace` seconds to finish its atomic step and leave."""
-        self._over = self._over or ConnectionFailed("the session is closed", where=self.node)
+        self._closed = True
+        self._over = self._over or ConnectionFailed.of("session-closed", where=self.node)
         self._stream.close_input()
         self._reader.join(grace)
         self._stream.close()
@@ -167,20 +174,19 @@ class Session:
     def take(self, inbox: queue.SimpleQueue[dict[str, Any]], deadline: float | None = None) -> dict[str, Any]:
         """The next message for a call. Raises ConnectionFailed when the worker is silent for too long."""
         while True:
-            late = deadline is not None and time.monotonic() > deadline
+            asked = time.monotonic()
+            late = deadline is not None and asked > deadline
             try:
-                message = inbox.get(timeout=0.5)
+                message = inbox.get(timeout=POLL)
             except queue.Empty:
+                if time.monotonic() - asked > SLEPT:
+                    self._heard = time.monotonic()  # this machine slept: the node's silence begins now
                 if self._over is not None:
                     raise self._over from None
                 if late:
                     raise self._slow() from None
                 if time.monotonic() - self._heard > SILENCE:
-                    raise ConnectionFailed(
-                        f"no sign of life for {SILENCE:.0f} s",
-                        where=self.node,
-                        hint="look at the node's console; run again when it answers, what was begun is resumed",
-                    ) from None
+                    self._end(ConnectionFailed.of("node-silent", where=self.node, seconds=SILENCE))
                 continue
             if self._over is not None and "over" in message:
                 raise self._over
@@ -189,29 +195,24 @@ class Session:
             return message
 
     def _slow(self) -> ConnectionFailed:
-        return ConnectionFailed(
-            "no answer in time", where=self.node, hint="the node is very slow: look at its memory and load"
-        )
+        return ConnectionFailed.of("node-answer-late", where=self.node)
 
     def _error(self, error: Any) -> SparkopsError:
         refused = Refused.from_json(error)
-        what, hint = words(refused.id, refused.values) if refused.id else (str(refused), refused.hint)
-        made: SparkopsError
-        if refused.type == "stale":
-            made = Stale(what, where=self.node, hint=hint or "run again to compare anew")
-        elif refused.type == "busy":
-            made = LockBusy(what, where=self.node, hint=hint)
-        elif refused.type == "unknown":
-            made = UnknownState(what, where=self.node, hint=hint)
-        else:
-            made = CallFailed(what, where=self.node, hint=hint, detail=refused.detail, type=refused.type)
-        made.id, made.args_by_name = refused.id, refused.values
+        kinds: Mapping[str, type[SparkopsError]] = {"stale": Stale, "busy": LockBusy, "unknown": UnknownState}
+        kind = kinds.get(refused.type, CallFailed)
+        made = kind(refused.id, refused.values, where=self.node, front_end="inventory")
+        if isinstance(made, CallFailed):
+            made.detail, made.type = refused.detail, refused.type
         return made
 
     def _read(self) -> None:
         try:
             while (message := frames.read(self._stream)) is not None:
                 self._heard = time.monotonic()
+                if "beat" in message:
+                    self._answer_beat()
+                    continue
                 number = message.get("id", 0)
                 if not isinstance(number, int):
                     raise frames.BadFrame("an answer whose id is not a number")
@@ -225,23 +226,23 @@ class Session:
                 inbox.put(message)
             self._end(self._ended())
         except (frames.BadFrame, EOFError) as error:
-            self._end(
-                WorkerFailed(
-                    f"the worker's answer is broken: {error}",
-                    where=self.node,
-                    hint="see whether something prints into the connection there; run again, what was begun is resumed",
-                )
-            )
+            self._end(WorkerFailed.of("worker-answer-broken", where=self.node, reason=str(error)))
         except SparkopsError as error:
             self._end(error)
 
+    def _answer_beat(self) -> None:
+        """Show the worker that somebody listens; what is being sent just now shows it too."""
+        if self._writing.acquire(blocking=False):
+            try:
+                self._stream.write(frames.encode({"beat": 1}))
+            except SparkopsError:
+                pass  # the stream's end says it, in `_read`
+            finally:
+                self._writing.release()
+
     def _ended(self) -> SparkopsError:
         said = self._stream.stderr().strip()
-        return WorkerFailed(
-            "the worker ended" + (f": {said.splitlines()[-1]}" if said else ""),
-            where=self.node,
-            hint="run again; what was begun is resumed",
-        )
+        return WorkerFailed.of("worker-ended", where=self.node, output=f": {said.splitlines()[-1]}" if said else "")
 
     def _end(self, error: SparkopsError) -> None:
         self._over = self._over or error

@@ -5,8 +5,10 @@ Nothing here knows SSH, sudo or the worker.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 STDERR_KEPT = 8192
@@ -66,8 +68,19 @@ class Transport(Protocol):
 
 def harmless(data: bytes) -> str:
     """Text from a node, safe for a terminal: control characters other than line ends become spaces."""
+    if not data.translate(None, _PLAIN):
+        return data.decode("ascii")
     text = data.decode(errors="replace").replace("\r\n", "\n")
-    return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in text)
+    return _SUSPECT.sub(lambda found: _shown(found[0]), text)
+
+
+_PLAIN = bytes((*range(32, 127), 10))
+_SUSPECT = re.compile(r"[^\n -~]")
+
+
+@lru_cache(4096)
+def _shown(character: str) -> str:
+    return " " if unicodedata.category(character)[0] == "C" else character
 
 
 def last_line(text: str) -> str:

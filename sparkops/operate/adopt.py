@@ -101,15 +101,17 @@ def pick(inventory: Inventory, node: str | None, service: str | None) -> Declare
     if len(there) != 1:
         every = ", ".join(f"{rank.node} {rank.service}" for rank in ranks(inventory))
         words = " ".join(filter(None, (node, service)))
-        raise InventoryError(
-            f"{len(there) or 'no'} declared services are meant" + (f" by {words!r}" if words else ""),
-            hint=f"name the node and the service: {every or 'none is declared'}",
+        raise InventoryError.of(
+            "adopt-service-ambiguous",
+            count=len(there) or "no",
+            words=f" by {words!r}" if words else "",
+            declared=every or "none is declared",
         )
     (rank,) = there
     compiled = compile_inventory(inventory, limit=(rank.node,), secrets=Secrets())
     spec = compiled.spec(rank.node, rank.service)
     if spec is None:
-        raise InventoryError(f"the service {rank.service} has no spec", hint="give it the role `service`")
+        raise InventoryError.of("service-without-spec", service=rank.service)
     environment = inventory.variables(rank.node, rank.service)["service"].get("environment") or {}
     return Declared(
         rank=rank,
@@ -145,7 +147,7 @@ def find(
     found = _only(answer["containers"], container, rank.node)
     told = {each["name"]: each for each in answer["units"]}
     if unit and unit not in told:
-        raise InventoryError(f"there is no foreign unit {unit} in /etc/systemd/system", where=rank.node)
+        raise InventoryError.of("foreign-unit-not-found", where=rank.node, unit=unit)
     place = folder or (adopt_diff.model_source(found) if found is not None else "")
     return Adoption(
         node=rank.node,
@@ -160,9 +162,9 @@ def find(
 def _only(found: Sequence[Mapping[str, Any]], chosen: str, node: str) -> Mapping[str, Any] | None:
     if len(found) > 1:
         names = ", ".join(str(each["name"]) for each in found)
-        raise InventoryError(f"several containers could be meant: {names}", where=node, hint="choose by --container")
+        raise InventoryError.of("container-ambiguous", where=node, names=names)
     if chosen and not found:
-        raise InventoryError(f"there is no container {chosen} that is not sparkops' own", where=node)
+        raise InventoryError.of("container-not-found", where=node, chosen=chosen)
     return found[0] if found else None
 
 
@@ -264,11 +266,11 @@ def take(
         listener=listener,
     )
     report = run([thing], options)
-    for why in (*report.plan.unreachable.values(), *(unknown.why for unknown in report.plan.unknown.values())):
-        raise ConvergeFailed(why, where=found.node)
+    for why in (*report.plan.unreachable.values(), *report.plan.unknown.values()):
+        raise ConvergeFailed.of(why.id, where=found.node, **why.args)
     (result,) = report.results
-    if result.outcome != "done":
-        raise ConvergeFailed(result.why, where=found.node, hint=result.hint)
+    if result.reason is not None:
+        raise ConvergeFailed.of(result.reason.id, where=found.node, **result.reason.args)
     return dataclasses.replace(found, taken=True, back=back(found, declared.rank.unit.name, result.found or {}))
 
 

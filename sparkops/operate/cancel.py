@@ -9,6 +9,7 @@ from typing import Any
 
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
@@ -49,10 +50,10 @@ def cancel(
     *,
     reason: str = "",
     listener: events.Listener = events.silent,
-) -> dict[NodeJob, str]:
-    """End these jobs and wait until they are gone: for each `done`, or why it is not."""
+) -> dict[NodeJob, Message | None]:
+    """End these jobs and wait until they are gone: for each why it is not, None where it is."""
 
-    def end(node: str, session: Session) -> dict[NodeJob, str]:
+    def end(node: str, session: Session) -> dict[NodeJob, Message | None]:
         mine = [job for job in jobs if job.node == node]
         for job in mine:
             session.call("jobs.cancel", {"key": job.key}, timeout=30)
@@ -63,17 +64,17 @@ def cancel(
             if not left or time.monotonic() > deadline:
                 break
             time.sleep(POLL)
-        late = f"it has not ended within {PATIENCE:.0f} s; it was asked to"
-        return {job: late if job in left else "done" for job in mine}
+        late = Message.of("job-not-ended", seconds=PATIENCE)
+        return {job: late if job in left else None for job in mine}
 
     nodes = list(dict.fromkeys(job.node for job in jobs))
-    found: dict[NodeJob, str] = {}
+    found: dict[NodeJob, Message | None] = {}
     for node, answer in fleet.each(nodes, end).items():
         mine = [job for job in jobs if job.node == node]
-        found |= dict.fromkeys(mine, answer.what) if isinstance(answer, SparkopsError) else answer
+        found |= dict.fromkeys(mine, answer.message) if isinstance(answer, SparkopsError) else answer
     done: dict[str, list[dict[str, str]]] = {}
     for job, outcome in found.items():
-        step = {"id": job.key, "action": "cancel", "outcome": "done" if outcome == "done" else "failed"}
+        step = {"id": job.key, "action": "cancel", "outcome": "failed" if outcome else "done"}
         done.setdefault(job.node, []).append(step)
     record(fleet, inventory, "cancel", done, reason=reason, listener=listener)
     return found

@@ -18,11 +18,11 @@ from typing import Any
 from sparkops.checkpoints.build_inputs import BuildInputs, of_donors, repository_spec, resolve_donors
 from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest, ManifestFile, is_commit, is_repository
-from sparkops.core import events
+from sparkops.core import events, folders
 from sparkops.core.errors import ConvergeFailed, Interrupted, InventoryError, LockBusy, SparkopsError
 from sparkops.core.messages import Refused, Unknown, error_of
 from sparkops.core.secrets import Secret
-from sparkops.core.wording import words
+from sparkops.core.wording import Message, words
 from sparkops.inventory.recipes import read_recipe
 from sparkops.models import build_steps
 from sparkops.programs import runner
@@ -79,23 +79,21 @@ class Built:
     status: str
     identity: str
     size: int
-    notices: tuple[str, ...]
+    notices: tuple[Message, ...]
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCheck:
-    """What one step would do to the tensors; or why it is `refused`, with the error's `id`. `from_donors` are bytes."""
+    """What one step would do to the tensors; or why it is `refused`. `from_donors` are bytes."""
 
     name: str
     changed: int = 0
     added: int = 0
     removed: int = 0
     from_donors: int = 0
-    notes: tuple[str, ...] = ()
-    id: str = ""
-    refused: str = ""
-    hint: str = ""
+    notices: tuple[Message, ...] = ()
+    refused: Message | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,17 +138,17 @@ class _Job:
         """Around the work: its start and end are reported, and an error gets its words."""
         started = time.monotonic()
         self.listener(events.StepStarted(node="", id=self.name, action="create"))
-        outcome, why = "failed", ""
+        outcome, reason = "failed", None
         try:
             with _worded():
                 yield
             outcome = "done"
         except SparkopsError as error:
-            outcome, why = "interrupted" if isinstance(error, Interrupted) else "failed", error.what
+            outcome, reason = "interrupted" if isinstance(error, Interrupted) else "failed", error.message
             raise
         finally:
             seconds = time.monotonic() - started
-            self.listener(events.StepFinished(node="", id=self.name, outcome=outcome, seconds=seconds, why=why))
+            self.listener(events.StepFinished(node="", id=self.name, outcome=outcome, seconds=seconds, reason=reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +183,12 @@ def build(order: Order, *, listener: events.Listener = events.silent, stop: thre
             with job.step():
                 notices = build_program.build(query, inputs.request(order.access, DOWNLOAD), job)
         size = (observe(query) or {}).get("size", 0)
-    texts = tuple(words(id, args, "command")[0] for id, args in notices)
-    for text in texts:
-        listener(events.Notice(text=f"checkpoint {output}: {text}"))
+    messages = tuple(Message(id, args) for id, args in notices)
+    for message in messages:
+        listener(events.Notice(message=message))
     seconds = time.monotonic() - started
     return Built(
-        output=output, status=status, identity=inputs.identity, size=size, notices=texts, seconds=round(seconds, 1)
+        output=output, status=status, identity=inputs.identity, size=size, notices=messages, seconds=round(seconds, 1)
     )
 
 
@@ -283,15 +281,9 @@ def _is_built(state: Mapping[str, Any] | None, identity: str) -> bool:
 
 def _step_check(step: Mapping[str, Any]) -> StepCheck:
     if "error" in step:
-        error = Refused.from_json(step["error"])
-        what, hint = _words_of(error)
-        return StepCheck(name=step["name"], id=error.id, refused=what, hint=hint)
+        return StepCheck(name=step["name"], refused=Message.from_json(step["error"]))
     numbers = {key: step[key] for key in ("name", "changed", "added", "removed", "from_donors")}
-    return StepCheck(**numbers, notes=tuple(words(id, args, "command")[0] for id, args in step["notices"]))
-
-
-def _words_of(error: Refused) -> tuple[str, str]:
-    return words(error.id, error.values, "command") if error.id else (str(error), error.hint)
+    return StepCheck(**numbers, notices=tuple(Message(id, args) for id, args in step["notices"]))
 
 
 @contextlib.contextmanager
@@ -301,10 +293,9 @@ def _worded() -> Generator[None, None, None]:
         yield
     except (Refused, Unknown) as error:
         refused = error_of(error)
-        what, hint = _words_of(refused)
         kind = {"cancelled": Interrupted, "unknown": _NotKnown}.get(refused.type, ConvergeFailed)
-        made = kind("\n".join(filter(None, (what, refused.detail))), hint=hint)
-        made.id, made.args_by_name = refused.id, refused.values
+        made = kind(refused.id, refused.values, where="", front_end="command")
+        made.what = "\n".join(filter(None, (made.what, refused.detail)))
         raise made from None
     except HubError as error:
         if error.id:
@@ -372,5 +363,4 @@ def _cache() -> str:
 
 def _state_dir() -> str:
     """Where this machine keeps what it has hashed: the user's own."""
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return str(home / "sparkops" / "here")
+    return str(folders.state() / "here")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparkops.compile.compiler import compile_inventory
-from sparkops.core import events, wording
+from sparkops.core import events
 from sparkops.core.errors import ConnectionFailed, InventoryError, SparkopsError
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
@@ -22,7 +23,7 @@ from sparkops.resources.checkpoint import OfRepository
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """One folder on one node. `why` says what kept it from being proven; sizes are bytes, `seconds` the node's own.
+    """One folder on one node. `reason` says what kept it from being proven; sizes are bytes, `seconds` the node's own.
 
     `hashed` are the bytes that had to be read: what has not changed since it was last read is not read again.
     `hashed_at` is when the oldest proof was made (UTC, "" where a file is missing or wrong). `built`: it is declared to
@@ -31,7 +32,7 @@ class Verified:
 
     node: str
     folder: str
-    why: str = ""
+    reason: Message | None = None
     silent: bool = False
     repository: str = ""
     commit: str = ""
@@ -49,7 +50,7 @@ class Verified:
     @property
     def good(self) -> bool:
         """Whether every file is there with its content."""
-        return not (self.why or self.missing or self.wrong)
+        return not (self.reason or self.missing or self.wrong)
 
 
 def verify(
@@ -80,7 +81,7 @@ def verify(
     for node in wanted:
         answer = answers[node]
         if isinstance(answer, SparkopsError):
-            found += [Verified(node=node, folder=each, why=str(answer), silent=True) for each in declared[node]]
+            found += [Verified(node=node, folder=each, reason=answer.message, silent=True) for each in declared[node]]
         else:
             found += answer
     return tuple(found)
@@ -92,9 +93,9 @@ def _one(node: str, session: Session, what: OfRepository, deep: bool, listener: 
     try:
         told = dict(follow(asking, node, f"checkpoint {what.name} @{node}", listener))
     except SparkopsError as error:
-        return Verified(node=node, folder=what.name, why=str(error), silent=isinstance(error, ConnectionFailed))
+        return Verified(node=node, folder=what.name, reason=error.message, silent=isinstance(error, ConnectionFailed))
     told |= {key: tuple(map(str, told[key])) for key in ("missing", "wrong", "steps", "donors")}
     del told["manifest"]
     for notice in told.pop("notices"):
-        listener(events.Notice(node=node, text=wording.words(*notice)[0]))
+        listener(events.Notice(node=node, message=Message(*notice)))
     return Verified(node=node, folder=what.name, built=isinstance(what, BuiltCheckpoint), **told)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sparkops.core.errors import NodeError
+from sparkops.core.wording import Message
 from sparkops.operate.connect import Context, reach
-from sparkops.operate.streams import Ended, Line, lines
+from sparkops.operate.streams import Block, Ended, lines
 
 OUTPUT_LIMIT = 4 << 20
 """Bytes of each stream of a node in the JSON form."""
@@ -15,22 +16,24 @@ OUTPUT_LIMIT = 4 << 20
 
 @dataclass
 class Execution:
-    """How it went on one node. `status` is the program's, None where it did not run to its end; `why` says why not."""
+    """How it went on one node. `status` is the program's, None where it did not end by itself; `reason` says why."""
 
     status: int | None = None
     timed_out: bool = False
     reachable: bool = True
-    why: str = ""
+    reason: Message | None = None
     output: dict[int, bytearray] = field(default_factory=lambda: {1: bytearray(), 2: bytearray()})
     truncated: bool = False
 
-    def add(self, line: Line) -> None:
-        """Append a line of output, up to the limit."""
-        output = self.output[line.stream]
-        if len(output) + len(line.data) < OUTPUT_LIMIT:
-            output += line.data + b"\n"
-        else:
+    def add(self, block: Block) -> None:
+        """Append lines of output, up to the limit."""
+        output = self.output[block.stream]
+        data = block.data + b"\n"
+        room = OUTPUT_LIMIT - len(output)
+        if len(data) > room:
+            data = data[: data.rfind(b"\n", 0, room) + 1]
             self.truncated = True
+        output += data
 
 
 def execute(
@@ -40,13 +43,13 @@ def execute(
     *,
     timeout: float | None,
     ends: dict[str, Execution],
-) -> Iterator[Line]:
-    """Run `argv` on these nodes; yields the output line by line and fills `ends`, which has an entry for each node."""
+) -> Iterator[Block]:
+    """Run `argv` on these nodes; yields the output in whole lines and fills `ends`, one entry for each node."""
     asks = {node: {"argv": list(argv), "timeout": timeout} for node in nodes}
     ends.update({node: Execution() for node in nodes})
     with reach(context, nodes, ["exec"]) as fleet:
         for item in lines(fleet, "exec.program", asks, context.jobs):
-            if isinstance(item, Line):
+            if isinstance(item, Block):
                 yield item
             else:
                 _note(ends[item.node], item)
@@ -54,13 +57,13 @@ def execute(
 
 def _note(end: Execution, item: Ended) -> None:
     if item.error is not None:
-        end.why = str(item.error)
+        end.reason = item.error.message
         end.reachable = not isinstance(item.error, NodeError)
         return
     answer = item.answer or {}
     end.timed_out = bool(answer.get("timed_out"))
     end.status = None if end.timed_out else answer.get("status")
-    end.why = "it did not end in time and was ended" if end.timed_out else ""
+    end.reason = Message.of("exec-timeout") if end.timed_out else None
 
 
 def exit_status(ends: Mapping[str, Execution]) -> int:

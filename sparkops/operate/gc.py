@@ -7,12 +7,15 @@ and once more under the lock, just before it is removed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sparkops import resources
 from sparkops.compile.compiler import compile_inventory, spec_of
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import reason as as_reason
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import actor, record
@@ -20,15 +23,14 @@ from sparkops.resources.resource import Resource
 
 KIND = "gc"
 """The worker's module that looks and removes."""
-KINDS = ("checkpoint", "image")
 PATIENCE = 600.0
 """Seconds that a look may take: sizes of large folders are counted file by file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """An image or a folder on a node. `bytes` become free with it; `kept` says why it stays, or is empty; `unknown`:
-    because it can't be told who uses it.
+    """An image or a folder on a node. `bytes` become free with it; `kept` says why it stays, `unknown`: because it is
+    not known who uses it.
 
     `kind` is checkpoint, image, leftover (of a fetch), or foreign (an image that sparkops did not bring).
     """
@@ -37,19 +39,23 @@ class Item:
     kind: str
     name: str
     bytes: int
-    kept: str = ""
-    note: str = ""
+    kept: Message | None = None
+    note: Message | None = None
     unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reclaimable:
-    """What was found: `silent` maps nodes that did not tell to the reason, `outcomes` items to `done` or why not."""
+    """What was found of `kinds`.
+
+    `silent` maps nodes that did not answer to the reason, `outcomes` items to why they were left; None: they were not.
+    """
 
     cluster: str
     items: tuple[Item, ...]
-    silent: Mapping[str, str] = field(default_factory=dict)
-    outcomes: Mapping[Item, str] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
+    silent: Mapping[str, Message] = field(default_factory=dict)
+    outcomes: Mapping[Item, Message | None] = field(default_factory=dict)
 
     @property
     def going(self) -> tuple[Item, ...]:
@@ -58,46 +64,50 @@ class Reclaimable:
     @property
     def exit_status(self) -> int:
         """4 where a removal failed, 2 where something is left to reclaim, 3 where something is not known, else 0."""
-        if any(outcome != "done" for outcome in self.outcomes.values()):
+        if any(self.outcomes.values()):
             return 4
         if len(self.outcomes) < len(self.going):
             return 2
         return 3 if self.silent or any(item.unknown for item in self.items) else 0
 
 
-def declared(resources: Sequence[Resource]) -> dict[str, list[str]]:
-    """What the resources of one node need there: `folders`, `images` (names) and `builds` (labels). Pure."""
-    found: dict[str, set[str]] = {"folders": set(), "images": set(), "builds": set()}
-    for each in resources:
+def kinds() -> tuple[str, ...]:
+    """The kinds whose things are left for gc."""
+    return tuple(name for name in resources.names() if resources.kind(name).prune == "collect")
+
+
+def declared(things: Sequence[Resource]) -> dict[str, list[str]]:
+    """What the resources of one node need there, by the words of `Resource.uses` (`folders`, `images`, …). Pure."""
+    found: dict[str, set[str]] = {"folders": set()}
+    for each in things:
         if each.desired() is None:
             continue
         for what, used in each.uses().items():
-            found[what] |= set(used)
+            found[what] = found.get(what, set()) | set(used)
         found["folders"] |= {mount["source"] for mount in (spec_of(each) or {}).get("mounts", ())}
     return {what: sorted(used) for what, used in found.items()}
 
 
 def look(
-    fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str] = KINDS, *, foreign: bool = False
+    fleet: Fleet, inventory: Inventory, nodes: Sequence[str], only: Sequence[str] = (), *, foreign: bool = False
 ) -> Reclaimable:
-    """Ask these nodes; nothing is touched. Raises InventoryError."""
-    asks = _asks(fleet, inventory, nodes, kinds, foreign)
+    """Ask these nodes, of all kinds or `only` some; nothing is touched. Raises InventoryError."""
+    asked = tuple(only) or kinds()
+    asks = _asks(fleet, inventory, nodes, asked, foreign)
     answers = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE))
     told = {node: each for node, each in answers.items() if not isinstance(each, SparkopsError)}
     return Reclaimable(
         cluster=inventory.cluster,
-        items=tuple(
-            Item(node=node, **{key: each[key] for key in ("kind", "name", "bytes", "kept", "note", "unknown")})
-            for node, found in told.items()
-            for each in found
-        ),
-        silent={node: _why(each) for node, each in answers.items() if isinstance(each, SparkopsError)},
+        kinds=asked,
+        items=tuple(_item(node, each) for node, found in told.items() for each in found),
+        silent={node: each.message for node, each in answers.items() if isinstance(each, SparkopsError)},
     )
 
 
-def _why(error: SparkopsError) -> str:
-    """The error without its node, beside which it stands."""
-    return f"{error.what}\n  → {error.hint}" if error.hint else error.what
+def _item(node: str, each: Mapping[str, Any]) -> Item:
+    kept, note = (Message.from_json(each[key]) if each[key] else None for key in ("kept", "note"))
+    plain = {key: each[key] for key in ("kind", "name", "bytes", "unknown")}
+    return Item(node=node, kept=kept, note=note, **plain)
 
 
 def _asks(
@@ -106,7 +116,8 @@ def _asks(
     compiled = compile_inventory(inventory)
     about = {"cluster": inventory.cluster, "kinds": list(kinds), "foreign": foreign}
     return {
-        node: {**about, "state_dir": fleet.targets[node].state_dir, **declared(compiled.of(node))} for node in nodes
+        node: {**about, "state_dir": fleet.targets[node].state_dir, "declared": declared(compiled.of(node))}
+        for node in nodes
     }
 
 
@@ -121,7 +132,7 @@ def remove(
     """Remove what `look` found, under the nodes' locks; what came into use meanwhile stays. Raises LockBusy."""
     command = f"gc {inventory.path.name}"
     nodes = list(dict.fromkeys(item.node for item in found.going))
-    asks = _asks(fleet, inventory, nodes, KINDS, False)
+    asks = _asks(fleet, inventory, nodes, found.kinds, False)
     fleet.lock(nodes, actor(command))
     answers = fleet.each(
         nodes,
@@ -130,18 +141,20 @@ def remove(
             {**asks[node], "items": [[item.kind, item.name] for item in found.going if item.node == node]},
         ),
     )
-    outcomes: dict[Item, str] = {}
+    outcomes: dict[Item, Message | None] = {}
     for node, answer in answers.items():
         mine = [item for item in found.going if item.node == node]
         if isinstance(answer, SparkopsError):
-            outcomes |= dict.fromkeys(mine, answer.what)
+            outcomes |= dict.fromkeys(mine, answer.message)
             continue
-        told = {(each["kind"], each["name"]): str(each["outcome"]) for each in answer}
-        outcomes |= {item: told.get((item.kind, item.name), "the node did not answer for it") for item in mine}
+        told = {(each["kind"], each["name"]): each["left"] for each in answer}
+        for item in mine:
+            left = told.get((item.kind, item.name), as_reason("not-answered"))
+            outcomes[item] = Message.from_json(left) if left else None
     done: dict[str, list[dict[str, str]]] = {}
     for item, outcome in outcomes.items():
         step = {"id": f"{item.kind} {item.name}", "action": "delete"}
-        done.setdefault(item.node, []).append({**step, "outcome": "done" if outcome == "done" else "failed"})
+        done.setdefault(item.node, []).append({**step, "outcome": "failed" if outcome else "done"})
     record(fleet, inventory, command, done, reason=reason, listener=listener)
     fleet.unlock()
-    return Reclaimable(cluster=found.cluster, items=found.items, silent=found.silent, outcomes=outcomes)
+    return replace(found, outcomes=outcomes)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sparkops.compile.compiler import Resolver, compile_inventory
 from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.lockfile import Lock, lock_path, write_lock
 from sparkops.models.role_variables import checkpoint_key
@@ -65,7 +66,7 @@ def renew(inventory: Inventory, secrets: Resolver) -> Renewed:
 
 def complete(
     inventory: Inventory, secrets: Resolver, *, add: bool, limit: Sequence[str] = ()
-) -> tuple[Inventory, tuple[str, ...]]:
+) -> tuple[Inventory, tuple[Message, ...]]:
     """The inventory with what its lock lacks, written there too, and what is to be said; entries never move.
 
     `limit` names the nodes that are looked at, as in `compile`.
@@ -77,10 +78,8 @@ def complete(
         return inventory, ()
     lacking = [each for each in movable(inventory, secrets, limit) if each.key not in known]
     if lacking and not add:
-        raise InventoryError(
-            f"{', '.join(each.key for each in lacking)}: not in the lock file",
-            where=str(lock_path(inventory.path)),
-            hint="run sparkops lock, or leave out --locked",
+        raise InventoryError.of(
+            "lock-file-lacks", where=str(lock_path(inventory.path)), lacking=", ".join(each.key for each in lacking)
         )
     if not lacking:
         return inventory, ()
@@ -92,21 +91,24 @@ def complete(
     lock = Lock(tables["images"], tables["checkpoints"], on_disk=True)
     if told:
         write_lock(inventory.path, lock)
-    notices = [f"locked {key}: {value}" for key, value in told.items()]
-    notices += [f"not locked {key}: {error.what}" for key, error in failed.items()]
+    notices = [Message.of("lock-added", key=key, value=value) for key, value in told.items()]
+    notices += [Message.of("lock-not-added", key=key, reason=error.message) for key, error in failed.items()]
     return dataclasses.replace(inventory, lock=lock), tuple(notices)
 
 
-def upstream(inventory: Inventory, secrets: Resolver) -> tuple[str, ...]:
+def upstream(inventory: Inventory, secrets: Resolver) -> tuple[Message, ...]:
     """What moved upstream since it was locked, and what could not be asked, as notices."""
     renewed = renew(inventory, secrets)
     moved = [
-        f"{each.key} moved upstream: {each.before} is locked, {each.after} is there; sparkops lock takes it"
+        Message.of("lock-moved-upstream", key=each.key, locked=each.before, found=each.after)
         for each in renewed.changes
         if each.before is not None and each.after is not None
     ]
-    moved += [f"{each.key} is not locked; upstream has {each.after}" for each in renewed.changes if each.before is None]
-    return (*moved, *(f"{key}: upstream was not asked: {error.what}" for key, error in renewed.failed.items()))
+    moved += [
+        Message.of("lock-missing", key=each.key, found=each.after) for each in renewed.changes if each.before is None
+    ]
+    failed = (Message.of("lock-not-compared", key=key, reason=e.message) for key, e in renewed.failed.items())
+    return (*moved, *failed)
 
 
 def movable(inventory: Inventory, secrets: Resolver, limit: Sequence[str] = ()) -> tuple[Movable, ...]:

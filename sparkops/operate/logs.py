@@ -43,11 +43,12 @@ def logs(
             if isinstance(item, Ended):
                 if item.error is not None:
                     failed(item.node, item.error)
-            elif (entry := parse(item.node, item.stream, item.data)) is not None:
-                if follow:
-                    yield entry
-                else:
-                    entries[item.node].append(entry)
+                continue
+            found = [parse(item.node, item.stream, line) for line in item.data.split(b"\n")]
+            if follow:
+                yield from filter(None, found)
+            else:
+                entries[item.node] += filter(None, found)
     yield from heapq.merge(*entries.values())
 
 

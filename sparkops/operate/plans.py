@@ -41,7 +41,7 @@ def save(
         limit=limit,
         roles=roles,
     )
-    atomic.write(path, made.text(), 0o644)
+    atomic.write(path, made.text().encode(), 0o644)
 
 
 def load(path: Path) -> SavedPlan:
@@ -49,7 +49,7 @@ def load(path: Path) -> SavedPlan:
     with path.open("rb") as file:
         content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
-        raise PlanError(f"it is over {LIMIT >> 20} MiB, which no plan is", where=str(path))
+        raise PlanError.of("plan-file-too-large", where=str(path), limit=LIMIT >> 20)
     return plan_file.read(content, str(path))
 
 

@@ -29,10 +29,10 @@ class Rendered:
 def render(inventory: Inventory, node: str, service: str | None = None) -> Iterator[Rendered]:
     """Every text that is declared for a node, or for one service on it; a service's argument list follows its spec."""
     if node not in inventory.nodes:
-        raise InventoryError(f"there is no node {node!r}", hint=suggest(node, inventory.nodes))
+        raise InventoryError.of("node-not-found", node=node, suggestion=suggest(node, inventory.nodes))
     if service is not None and service not in {each.name for each in inventory.services_on(node)}:
         there = [each.name for each in inventory.services_on(node)]
-        raise InventoryError(f"no service {service!r} on {node}", hint=suggest(service, there))
+        raise InventoryError.of("service-not-there", service=service, node=node, suggestion=suggest(service, there))
     for resource in compile_inventory(inventory).of(node, service):
         text = _text(resource)
         if text is None or resource.name.endswith(".py"):

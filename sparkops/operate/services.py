@@ -51,13 +51,11 @@ def chosen(inventory: Inventory, services: Sequence[str]) -> tuple[Rank, ...]:
     known = [name for name, each in inventory.services.items() if each.state != "retired"]
     for name in services:
         if name not in known:
-            raise InventoryError(f"there is no service {name!r}", hint=suggest(name, known))
+            raise InventoryError.of("service-not-found", service=name, suggestion=suggest(name, known))
     found = tuple(rank for rank in ranks(inventory) if rank.service in services)
     for name in services:
         if name not in {rank.service for rank in found}:
-            raise InventoryError(
-                f"the service {name} has no unit", hint="give it the role `service`, or a role of yours with a unit"
-            )
+            raise InventoryError.of("service-without-unit", name=name)
     return found
 
 
@@ -68,14 +66,14 @@ def selected(inventory: Inventory, services: Sequence[str], limit: Sequence[str]
     where neither is given, and where none is left.
     """
     if not services and not limit:
-        raise InventoryError("no service given", hint="name services, use --limit NODE, or all")
+        raise InventoryError.of("services-not-given")
     known = [name for name, each in inventory.services.items() if each.state != "retired"]
     nodes = set(select(inventory, limit or None))
     found = tuple(
         name for name in services or known if name not in known or nodes & set(inventory.services[name].nodes)
     )
     if not found:
-        raise InventoryError(f"no service is on {', '.join(sorted(nodes))}", hint="look at `sparkops status`")
+        raise InventoryError.of("no-service-on-nodes", nodes=", ".join(sorted(nodes)))
     return found
 
 

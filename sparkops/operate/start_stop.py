@@ -101,8 +101,4 @@ def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ..
 def _refuse_missing(steps: Iterable[Step]) -> None:
     for step in steps:
         if step.kind == Unit.kind and not (step.before or {}).get("exists"):
-            raise ConvergeFailed(
-                f"there is no unit {step.id.split()[1]}",
-                where=step.node,
-                hint="run `sparkops apply`: it creates the unit",
-            )
+            raise ConvergeFailed.of("unit-not-installed", where=step.node, name=step.id.split()[1])

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import UNKNOWN
+from sparkops.core.messages import reason as as_reason
 from sparkops.core.states import Unknown, lookup
+from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, ranks
@@ -32,13 +35,13 @@ SINCE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """One node. `why` says what kept it from answering; sizes are bytes, times seconds since the epoch.
+    """One node. `reason` says what kept it from answering; sizes are bytes, times seconds since the epoch.
 
     `load` is the one-minute average; `jobs` are the node jobs as the worker lists them; `holder` is who holds its lock.
     """
 
     name: str
-    why: str = ""
+    reason: Message | None = None
     memory_total: int | None = None
     memory_available: int | None = None
     gpu: str | None = None
@@ -53,7 +56,7 @@ class NodeStatus:
 class RankStatus:
     """A service on one node. `state` is systemd's word, "" unknown; `phase` the launcher's own; `answers` the probe's.
 
-    `seconds` is how long the completion took, `why` what is wrong.
+    `seconds` is how long the completion took, `reason` what is wrong.
     """
 
     service: str
@@ -65,7 +68,7 @@ class RankStatus:
     restarts: int | None = None
     answers: bool | None = None
     seconds: float | None = None
-    why: str = ""
+    reason: Message | None = None
     model: str = ""
 
     @property
@@ -90,7 +93,7 @@ class Status:
         known = [rank for rank in self.ranks if rank.state]
         if any(not rank.serving for rank in known):
             return 2
-        return 3 if any(node.why for node in self.nodes) or len(known) < len(self.ranks) else 0
+        return 3 if any(node.reason for node in self.nodes) or len(known) < len(self.ranks) else 0
 
 
 def status(context: Context, nodes: Sequence[str]) -> Status:
@@ -114,9 +117,8 @@ def status(context: Context, nodes: Sequence[str]) -> Status:
     found_nodes, found_ranks = [], []
     for node, each in answers_by_node.items():
         if isinstance(each, SparkopsError):
-            why = f"{each.what} → {each.hint}" if each.hint else each.what
-            found_nodes.append(NodeStatus(name=node, why=why))
-            found_ranks += [_silent(rank, each.what) for rank in declared if rank.node == node]
+            found_nodes.append(NodeStatus(name=node, reason=each.message))
+            found_ranks += [_silent(rank, each.message) for rank in declared if rank.node == node]
         else:
             found_nodes.append(each[0])
             found_ranks += each[1]
@@ -151,7 +153,7 @@ def _asks(mine: Sequence[Rank]) -> list[list[Any]]:
 
 
 def _node(node: str, answers: Mapping[str, Any], running: Any, holder: Any) -> NodeStatus:
-    facts = unpack(answers.get(FACTS) or {"unknown": "the worker did not answer"}) or {}
+    facts = unpack(answers.get(FACTS) or {UNKNOWN: as_reason("not-answered")}) or {}
 
     def fact(path: str) -> Any:
         found = lookup(facts, path)
@@ -172,21 +174,22 @@ def _node(node: str, answers: Mapping[str, Any], running: Any, holder: Any) -> N
 
 
 def _rank(rank: Rank, answers: Mapping[str, Any], offset: float) -> RankStatus:
-    missing = {"unknown": "the worker did not answer for it"}
+    missing = {UNKNOWN: as_reason("not-answered")}
     state = unpack(answers.get(rank.unit.id) or missing)
     if isinstance(state, Unknown):
-        return _silent(rank, state.why)
+        return _silent(rank, state)
     state = state or {}
     health = unpack(answers.get(rank.probe.id) or missing) if rank.probe is not None else None
     asked = health if isinstance(health, Mapping) else {}
     exists = bool(state.get("exists"))
     word = str(state.get("state") or "inactive").partition(" ")[0]
     clock = str(state.get(f"property.{SINCE.get(word, SINCE['active'])}") or "0")
-    why = str(asked.get("why") or "")
+    text = str(asked.get("why") or "")
+    why = Message.of("endpoint-not-serving", text=text) if text else None
     if isinstance(health, Unknown):
-        why = health.why
+        why = health
     elif not exists:
-        why = f"the node has no unit {rank.unit.name}; sparkops apply brings it"
+        why = Message.of("unit-absent", unit=rank.unit.name)
     return RankStatus(
         service=rank.service,
         node=rank.node,
@@ -197,10 +200,10 @@ def _rank(rank: Rank, answers: Mapping[str, Any], offset: float) -> RankStatus:
         restarts=state.get("restarts"),
         answers=asked.get("answers") if exists else None,
         seconds=asked.get("seconds"),
-        why=why,
+        reason=why,
         model=rank.model,
     )
 
 
-def _silent(rank: Rank, why: str) -> RankStatus:
-    return RankStatus(service=rank.service, node=rank.node, unit=rank.unit.name, why=why, model=rank.model)
+def _silent(rank: Rank, reason: Message) -> RankStatus:
+    return RankStatus(service=rank.service, node=rank.node, unit=rank.unit.name, reason=reason, model=rank.model)

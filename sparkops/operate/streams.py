@@ -1,4 +1,4 @@
-"""The output of programs on several nodes, line by line as it comes, over one session each.
+"""The output of programs on several nodes, in whole lines as they come, over one session each.
 
 It must not know what the programs are. Closing the iterator ends them.
 """
@@ -18,13 +18,13 @@ from sparkops.reconcile.fleet import Fleet
 
 LONGEST = 256 << 10
 """Bytes of a line; a longer one is cut in pieces."""
-AHEAD = 1000
-"""Lines that are buffered for a slow reader; the nodes wait meanwhile."""
+AHEAD = 16
+"""Blocks (of 512 KiB at most, and a rest) that are buffered for a slow reader; the nodes wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line without its end. `stream` is 1 for standard output, 2 for error output."""
+class Block:
+    """One or more whole lines, without the last one's end. `stream` is 1 for standard output, 2 for error output."""
 
     node: str
     stream: int
@@ -40,9 +40,9 @@ class Ended:
     error: SparkopsError | None = None
 
 
-def lines(fleet: Fleet, call: str, asks: Mapping[str, Mapping[str, Any]], jobs: int) -> Iterator[Line | Ended]:
+def lines(fleet: Fleet, call: str, asks: Mapping[str, Mapping[str, Any]], jobs: int) -> Iterator[Block | Ended]:
     """`call` on each node of `asks` with its arguments, at most `jobs` at once; one Ended for each node."""
-    inbox: queue.Queue[Line | Ended] = queue.Queue(AHEAD)
+    inbox: queue.Queue[Block | Ended] = queue.Queue(AHEAD)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     channels: list[Channel] = []
     for node in asks:
@@ -74,30 +74,30 @@ def _one(
     call: str,
     args: Mapping[str, Any],
     channels: list[Channel],
-    inbox: queue.Queue[Line | Ended],
+    inbox: queue.Queue[Block | Ended],
 ) -> Ended:
     try:
         channel = fleet.session(node).channel(call, args)
         channels.append(channel)
         for stream, data in split(channel):
-            inbox.put(Line(node, stream, data))
+            inbox.put(Block(node, stream, data))
     except SparkopsError as error:
         return Ended(node, error=error)
     return Ended(node, answer=channel.result)
 
 
 def split(channel: Channel) -> Iterator[tuple[int, bytes]]:
-    """The lines of both streams of a program, each as soon as it is whole."""
+    """The lines of both streams of a program as soon as they are whole: those of a chunk together."""
     rest = {1: b"", 2: b""}
     while chunk := channel.read():
         stream = chunk[0] if chunk[0] in rest else 1
-        *whole, last = (rest[stream] + chunk[1:]).split(b"\n")
+        whole, end, last = (rest[stream] + chunk[1:]).rpartition(b"\n")
+        if end:
+            yield stream, whole
         while len(last) > LONGEST:
-            whole.append(last[:LONGEST])
+            yield stream, last[:LONGEST]
             last = last[LONGEST:]
         rest[stream] = last
-        for data in whole:
-            yield stream, data
     for stream, data in rest.items():
         if data:
             yield stream, data

@@ -32,7 +32,7 @@ class EngineError(Refused):
     """The engine answered with an error. `status` is HTTP's, 0 where the error came inside of a stream."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"Docker: {message}")
+        super().__init__("docker-error", {"text": message})
         self.status = status
         self.message = message
 
@@ -54,7 +54,7 @@ def _dial(path: str, timeout: float | None) -> socket.socket:
         link.connect(path)
     except BlockingIOError:
         link.close()
-        raise Unknown("Docker does not answer (its queue of connections is full)") from None
+        raise Unknown.of("docker-busy") from None
     except OSError as error:
         link.close()
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
@@ -84,7 +84,7 @@ def request(
     except TimeoutError:
         raise _silent(timeout) from None
     except http.client.HTTPException as error:
-        raise Unknown(f"Docker broke off its answer: {type(error).__name__}") from None
+        raise Unknown.of("docker-connection-broken", text=type(error).__name__) from None
     finally:
         link.close()
 
@@ -98,11 +98,11 @@ def ask(path: str, timeout: float = 20.0, *, query: Query | None = None, at: str
     if status == 404:
         return None
     if status != 200:
-        raise Unknown(f"Docker answered {status}: {message(body)}")
+        raise Unknown.of("docker-error-status", status=status, text=message(body))
     try:
         return json.loads(body)
     except ValueError:
-        raise Unknown("Docker answered something that is no JSON") from None
+        raise Unknown.of("docker-answer-invalid", answer=f"{body[:200]!r}") from None
 
 
 def reached(question: Callable[[], Answer]) -> Answer:
@@ -110,7 +110,7 @@ def reached(question: Callable[[], Answer]) -> Answer:
     try:
         return question()
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise Unknown(f"Docker does not listen at {error.filename}; it is not installed or not running") from None
+        raise Unknown.of("docker-not-running", path=error.filename) from None
 
 
 def act(
@@ -178,7 +178,7 @@ def content(path: str, silence: float, *, at: str | None = None) -> Iterator[byt
     except TimeoutError:
         raise _silent(silence) from None
     except http.client.HTTPException as error:
-        raise Refused(f"Docker broke off: {type(error).__name__}", hint="see journalctl -u docker there") from None
+        raise Refused.of("docker-connection-broken", text=type(error).__name__) from None
     finally:
         link.close()
 
@@ -204,7 +204,7 @@ def _arriving(
     heard = time.monotonic()
     while True:
         if stopping is not None and stopping.is_set():
-            raise Refused("cancelled", "cancelled", hint="run apply again to resume")
+            raise Refused.of("cancelled", type="cancelled")
         try:
             line = lines.get(timeout=0.5)
         except queue.Empty:
@@ -215,7 +215,7 @@ def _arriving(
         if line is None:
             return
         if isinstance(line, Exception):
-            raise Refused(f"Docker broke off: {line or type(line).__name__}", hint="see journalctl -u docker there")
+            raise Refused.of("docker-connection-broken", text=str(line) or type(line).__name__)
         if line.strip():
             yield line
 
@@ -224,9 +224,9 @@ def _parsed(line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except ValueError:
-        raise Refused(f"Docker said something that is no JSON: {line[:200]!r}") from None
+        raise Refused.of("docker-answer-invalid", answer=f"{line[:200]!r}") from None
     if not isinstance(found, dict):
-        raise Refused(f"Docker said something unexpected: {line[:200]!r}")
+        raise Refused.of("docker-answer-invalid", answer=f"{line[:200]!r}")
     if "error" in found:
         raise EngineError(0, str(found["error"]).strip())
     return found
@@ -259,7 +259,7 @@ def _open(
         return link, _early(link)
     except http.client.HTTPException as error:
         link.close()
-        raise Unknown(f"Docker broke off without an answer: {type(error).__name__}") from None
+        raise Unknown.of("docker-connection-broken", text=type(error).__name__) from None
     except BaseException:
         link.close()
         raise
@@ -275,7 +275,7 @@ def _early(link: _Connection) -> http.client.HTTPResponse:
         answer.begin()
     except (OSError, http.client.HTTPException):
         link.close()
-        raise Unknown("Docker broke off while it was sent data") from None
+        raise Unknown.of("docker-connection-broken", text="no answer to the data that was sent") from None
     return answer
 
 
@@ -286,7 +286,7 @@ def _plain(query: Query) -> dict[str, str]:
 
 
 def _silent(timeout: float) -> Unknown:
-    return Unknown(f"Docker does not answer ({timeout:g} s)")
+    return Unknown.of("docker-silent", seconds=timeout)
 
 
 def message(body: bytes) -> str:
@@ -309,7 +309,7 @@ def versions(at: str = SOCKET) -> dict[str, Any]:
     except ValueError:
         found = None
     if status != 200 or not isinstance(found, dict):
-        raise Unknown(f"Docker answered {status} when asked for its version: {message(body)}")
+        raise Unknown.of("docker-error-status", status=status, text=message(body))
     return found
 
 
@@ -322,7 +322,7 @@ def api_version(at: str = SOCKET) -> str:
     told = versions(at)
     newest = _pair(told.get("ApiVersion"))
     if newest < OLDEST:
-        raise Unknown(f"Docker speaks API {told.get('ApiVersion')}, and 1.41 (Docker 20.10) is the oldest that works")
+        raise Unknown.of("docker-too-old", version=str(told.get("ApiVersion")))
     chosen = max(min(KNOWN, newest), _pair(told.get("MinAPIVersion")))
     return f"{chosen[0]}.{chosen[1]}"
 

@@ -26,6 +26,6 @@ def attribute(path: str, folder: int | None = None) -> str:
 
 
 def refuse(shown: str, path: str, folder: int | None = None) -> None:
-    """Raises Refused `file-locked` where `path` has such a flag; `shown` is the path that people know."""
+    """Raises Refused `path-attribute` where `path` has such a flag; `shown` is the path that people know."""
     if found := attribute(path, folder):
-        raise Refused.of("file-locked", path=shown, attribute=found, flag=found[0])
+        raise Refused.of("path-attribute", path=shown, attribute=found, letter=found[0])

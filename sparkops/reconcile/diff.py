@@ -47,7 +47,7 @@ def diff(
     wanted = {**resolve(wanted, facts), **pending}
     for key, value in wanted.items():
         if isinstance(value, Unknown):
-            return Unknown(f"what {key} should be is unknown: {value.why}")
+            return Unknown.of("desired-value-unknown", key=key, reason=value)
     if found is None:
         return Difference("create", None, wanted, tuple(key for key in wanted if key not in resource.implied))
     changes = tuple(key for key in wanted if _differs(resource, key, wanted[key], found.get(key)))

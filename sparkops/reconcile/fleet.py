@@ -6,12 +6,15 @@ It must not know kinds: it is given the worker as bytes and hands out sessions.
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sparkops.core import events
-from sparkops.core.errors import ConnectionFailed, LockBusy, SparkopsError
+from sparkops.core.errors import AuthenticationFailed, ConnectionFailed, HostKeyError, LockBusy, SparkopsError
+from sparkops.core.wording import Message
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.nodes.target import Target
@@ -21,6 +24,13 @@ Result = TypeVar("Result")
 THREADS = 64
 GRACE = 6.0
 """Seconds for a worker to finish its atomic step and leave, a little more than it gives itself."""
+
+
+RETURNING = 30.0
+"""Seconds for a node that was lost to be reached again."""
+LOCK_RETURNING = 45.0
+"""Seconds for the lock of a lost session to be free: a worker that nobody listens to leaves after 30."""
+RETURNS = 3
 
 
 class Fleet:
@@ -49,6 +59,9 @@ class Fleet:
         self._sessions: dict[str, Session] = {}
         self._transports: dict[str, Transport] = {}
         self._locked: list[str] = []
+        self._holder: Mapping[str, Any] = {}
+        self._returning: dict[str, threading.Lock] = {}
+        self._returns: Counter[str] = Counter()
         self._guard = threading.Lock()
 
     def __enter__(self) -> Fleet:
@@ -84,13 +97,50 @@ class Fleet:
             self._transports[node] = transport
             self._sessions[node] = session
 
+    def reattach(self, node: str, session: Session, stop: threading.Event) -> bool:
+        """Whether a node whose `session` was lost is there again, with the lock that this run had of it.
+
+        A laptop slept, a cable was out, a worker was killed: what it did is for the caller to compare anew. False
+        where the session was not lost, its node does not come back within RETURNING seconds, or too often.
+        """
+        with self._returning.setdefault(node, threading.Lock()):
+            if self._sessions.get(node) is not session:
+                return node not in self.failed
+            if not session.lost or self._returns[node] >= RETURNS:
+                return False
+            self._returns[node] += 1
+            self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=RETURNING)))
+            session.close(grace=0.0)
+            self._transports[node].close()
+            return self._retried(lambda: self._open(node), stop, RETURNING) and (
+                node not in self._locked or self._retried(lambda: self._lock(node), stop, LOCK_RETURNING)
+            )
+
+    @staticmethod
+    def _retried(attempt: Callable[[], None], stop: threading.Event, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not stop.is_set() and time.monotonic() < deadline:
+            try:
+                attempt()
+            except (HostKeyError, AuthenticationFailed):
+                return False
+            except SparkopsError:
+                stop.wait(1.0)
+            else:
+                return True
+        return False
+
+    def _lock(self, node: str) -> None:
+        arguments = {"state_dir": self.targets[node].state_dir, "holder": self._holder}
+        self._sessions[node].call("lock.acquire", arguments, timeout=30)
+
     def fail(self, node: str, error: SparkopsError) -> None:
         """Take a node out of the run."""
         with self._guard:
             first = node not in self.failed
             self.failed.setdefault(node, error)
         if first:
-            self._listener(events.NodeFailed(node=node, why=error.what, hint=error.hint))
+            self._listener(events.NodeFailed(node=node, reason=error.message))
 
     def each(self, nodes: Iterable[str], work: Callable[[str, Session], Result]) -> dict[str, Result | SparkopsError]:
         """`work` on every node side by side; a node's error stands in its place and holds no other up."""
@@ -116,8 +166,10 @@ class Fleet:
         The first node's is taken before the others': of two runs that begin at once, one gets them all.
         """
 
-        def take(node: str, session: Session) -> None:
-            session.call("lock.acquire", {"state_dir": self.targets[node].state_dir, "holder": holder}, timeout=30)
+        self._holder = holder
+
+        def take(node: str, _: Session) -> None:
+            self._lock(node)
 
         names = list(nodes)
         answers = self.each(names[:1], take)
@@ -129,10 +181,8 @@ class Fleet:
         if busy:
             self.unlock()
             first = next(iter(busy.values()))
-            raise LockBusy(
-                "; ".join(f"{node} is {error.what}" for node, error in busy.items()),
-                hint=first.hint or "wait until it is done, then run again",
-            )
+            message = first.message
+            raise LockBusy.of(message.id, where=", ".join(busy), **message.args)
         if others:
             self.unlock()
             raise others[0]

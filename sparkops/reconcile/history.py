@@ -17,6 +17,7 @@ from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.core.plan import Step
 from sparkops.core.report import Result
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.reconcile.fleet import Fleet
 
@@ -61,7 +62,9 @@ def record(
     )
     for node, answer in answers.items():
         if isinstance(answer, SparkopsError):
-            listener(events.Notice(node=node, text=f"{node}: this run is not in the node's history: {answer.what}"))
+            listener(
+                events.Notice(node=node, message=Message.of("history-not-written", node=node, reason=answer.message))
+            )
 
 
 def by_node(steps: Sequence[Step], results: Sequence[Result]) -> dict[str, list[dict[str, str]]]:

@@ -11,6 +11,7 @@ from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN, ObserveRequest
 from sparkops.core.states import FromFact, Observed, Unknown
+from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.plan import Observations
@@ -38,7 +39,7 @@ def prepare(resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[s
         try:
             return resource.prepare()
         except SparkopsError as error:
-            failed[resource.id] = Unknown(f"{error.what} → {error.hint}" if error.hint else error.what)
+            failed[resource.id] = Unknown(error.message.id, error.message.args)
             return resource
 
     with ThreadPoolExecutor(min(8, len(lazy))) as pool:
@@ -54,19 +55,21 @@ def observe(
     listener: events.Listener = events.silent,
     nodes: Iterable[str] = (),
     claims: Mapping[str, bool] | None = None,
+    staying: Sequence[Resource] = (),
 ) -> Observations:
     """What every node answers; silent nodes stand in `unreachable`.
 
     `nodes` are asked even where no resource is declared. With `claims` the records of claims are looked at too: that
-    mapping and what is declared goes to the worker's `claimed`.
+    mapping and what is declared goes to the worker's `claimed`; so does what is `staying`, which is not looked at.
     """
     unprepared = unprepared or {}
     by_node: dict[str, list[Resource]] = {node: [] for node in nodes}
     declared: dict[str, list[str]] = {node: [] for node in by_node}
-    for resource in resources:
-        asked = by_node.setdefault(resource.node, [])
+    for resource in (*resources, *staying):
         if resource.claimed:
             declared.setdefault(resource.node, []).append(f"{resource.kind} {resource.name}")
+    for resource in resources:
+        asked = by_node.setdefault(resource.node, [])
         if resource.id not in unprepared:
             asked.append(resource)
     found: dict[str, Observed] = dict(unprepared)
@@ -88,18 +91,18 @@ def observe(
         )
         return answers
 
-    unreachable: dict[str, str] = {}
+    unreachable: dict[str, Message] = {}
     for node, answers in fleet.each(by_node, ask).items():
         if isinstance(answers, SparkopsError):
             fleet.fail(node, answers)
-            unreachable[node] = f"{answers.what} → {answers.hint}" if answers.hint else answers.what
+            unreachable[node] = answers.message
             continue
         told = answers.get(FACTS)
         if told is not None:
             state = unpack(told)
             facts[node] = state if state is not None else {}
         if claims is not None:
-            records[node] = claims_of(answers.get(CLAIMS, {UNKNOWN: "the node did not answer for its claims"}))
+            records[node] = claims_of(answers.get(CLAIMS, {UNKNOWN: {"id": "claims-not-answered", "args": {}}}))
         found.update({each.id: each.observed(answers[each.id]) for each in by_node[node] if each.id in answers})
     return Observations(found=found, facts=facts, unreachable=unreachable, claims=records, machines=machines)
 
@@ -111,7 +114,7 @@ def claims_of(answer: Any) -> Observed:
         parts = [found.get(name) for name in ("strays", "foreign", "claims")]
         whole = all(isinstance(part, Mapping) and all(isinstance(e, Mapping) for e in part.values()) for part in parts)
         if not whole or not all(map(_is_stray, found["strays"].values())):
-            return Unknown("what the worker answered is no record of claims")
+            return Unknown.of("answer-not-understood", answer=f"{answer!r:.200}")
     return found
 
 

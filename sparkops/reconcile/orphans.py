@@ -7,16 +7,18 @@ sparkops put there; everything else is named and left. It must not know any kind
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sparkops import resources as kinds
 from sparkops.core.plan import Occupied, Orphan, Plan, Violation
 from sparkops.core.states import Observed, Unknown
+from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
 
 GC = "`sparkops gc` removes it, once nothing on the node uses it"
+BEFORE = "it was there before sparkops"
 NOT_OURS = {
     "edited": "it was edited since sparkops wrote it",
     "other": "something else stands there now",
@@ -24,8 +26,20 @@ NOT_OURS = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is asked for beyond what a prune removes: `kinds`; and for other kinds the option that asks for them."""
+
+    kinds: frozenset[str] = frozenset()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
 def find(
-    declared: Sequence[Resource], seen: Observations, *, retired: Callable[[str, str | None], bool]
+    declared: Sequence[Resource],
+    seen: Observations,
+    *,
+    retired: Callable[[str, str | None], bool],
+    asked: Asked = Asked(),
 ) -> tuple[Orphan, ...]:
     """The orphans on the nodes that told their claims. `retired` tells that of a node or a service on it."""
     found: list[Orphan] = []
@@ -40,8 +54,9 @@ def find(
         ]
         leaving = {each.occupies.path for each in here if each.desired() is None}
         for stray in sorted(strays, key=_Stray.turn):
-            kept, remedy = stray.kept(leaving)
-            if not kept:
+            kept, remedy = stray.kept(leaving, asked)
+            restores = not kept and bool(stray.entry.get("original"))
+            if not kept and not restores:
                 leaving.add(stray.occupied.path)
             service = stray.entry.get("service")
             found.append(
@@ -56,6 +71,7 @@ def find(
                     kept=kept,
                     remedy=remedy,
                     retired=retired(node, service),
+                    restores=restores,
                 )
             )
     return tuple(found)
@@ -96,16 +112,22 @@ class _Stray:
         directory = self.file_type == "directory"
         return (not self.removable, not self.occupied.unit, directory, -path.count("/"), self.kind, self.name)
 
-    def kept(self, leaving: set[str]) -> tuple[str, str]:
+    def kept(self, leaving: set[str], asked: Asked) -> tuple[str, str]:
         """Why it would be left, and how it goes by hand; two empty words for what can be removed."""
         now = self.entry["now"]
         if now == "shared":
             return f"the cluster {', '.join(self.entry['others'])} uses it too", ""
         if self.type is None:
             return f"the kind {self.kind} is not installed here", "install the package that provides it"
-        if self.type.prune != "remove":
+        if self.type.prune != "collect" and not self.type.brought(self.name, self.entry):
+            return BEFORE, self.type.release_hint.format(name=self.name)
+        if self.type.prune != "remove" and self.kind not in asked.kinds:
             hint = GC if self.type.prune == "collect" else self.type.removal_hint.format(name=self.name)
-            return f"sparkops never removes a {self.kind.replace('_', ' ')} unasked", hint
+            if option := asked.options.get(self.kind):
+                hint = f"{option} removes it"
+            return _unasked(self.kind), hint
+        if now == "unrecorded" and self.occupied.unit:
+            return "sparkops did not bring it", ""
         if now in NOT_OURS or (not now and self.file_type):
             return NOT_OURS.get(now, NOT_OURS["unrecorded"]), "remove it by hand, or declare it again"
         if self.file_type == "directory":
@@ -113,6 +135,15 @@ class _Stray:
             if names is None or any(f"{self.name.rstrip('/')}/{each}" not in leaving for each in names):
                 return "it is not empty", "remove by hand what nobody needs in it"
         return "", ""
+
+
+def _unasked(kind: str) -> str:
+    return f"sparkops never removes a {kind.replace('_', ' ')} unasked"
+
+
+def unasked(orphan: Orphan) -> bool:
+    """Whether it is left only because nobody asked for its kind."""
+    return orphan.kept == _unasked(orphan.kind)
 
 
 def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
@@ -134,16 +165,25 @@ def _inside(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def removed(orphans: Iterable[Orphan], declared: Sequence[Resource], *, prune: bool) -> tuple[Resource, ...]:
-    """The orphans to remove, as resources that are to be absent, in the reverse order of their making."""
+def removed(
+    orphans: Iterable[Orphan],
+    declared: Sequence[Resource],
+    *,
+    prune: bool,
+    absent: Callable[[Orphan, tuple[str, ...]], Resource] | None = None,
+) -> tuple[Resource, ...]:
+    """The orphans to remove, as resources that are to be absent, in the reverse order of their making.
+
+    `absent` makes such a resource of an orphan and what it comes after; without it the orphan's kind does.
+    """
     going = [each for each in orphans if not each.kept and (prune or each.retired)]
-    return tuple(_absent(each, tuple(_before(each, going, declared))) for each in going)
+    return tuple((absent or pruned)(each, tuple(_before(each, going, declared))) for each in going)
 
 
-def _absent(orphan: Orphan, after: tuple[str, ...]) -> Resource:
-    absent: dict[str, Any] = {"state": "absent", "pruned": True}
-    return kinds.kind(orphan.kind)(
-        node=orphan.node, name=orphan.name, role=orphan.role, service=orphan.service, after=after, **absent
+def pruned(orphan: Orphan, after: tuple[str, ...]) -> Resource:
+    """An orphan as a resource of its kind that is to be absent."""
+    return kinds.kind(orphan.kind).absent(
+        node=orphan.node, name=orphan.name, role=orphan.role, service=orphan.service, after=after
     )
 
 
@@ -208,33 +248,38 @@ def _others(resource: Resource, answer: Observed) -> Mapping[str, bool]:
 
 def _claimed_twice(resource: Resource, other: str) -> Violation:
     return Violation(
-        id="claims.two-clusters",
+        message=Message.of("claim-of-other-cluster", cluster=other, key=f"{resource.kind} {resource.name}"),
         resource=resource.id,
         node=resource.node,
         severity="error",
-        message=f"{resource.kind} {resource.name} is managed by the cluster {other!r} already",
-        remedy=f"take it out of one of the two inventories, or retire it in {other!r} first",
     )
 
 
 def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
-    what = f"port {orphan.occupied.port} is held by" if orphan.occupied.unit else "in its place stands"
-    way = "`sparkops apply --prune` removes it first" if not orphan.kept else f"{orphan.kept}; {orphan.remedy}"
-    return Violation(
-        id="orphans.in-the-way",
-        resource=resource.id,
-        node=resource.node,
-        severity="error",
-        message=f"{what} {orphan.kind} {orphan.name}, which is no longer declared",
-        remedy=way,
-    )
+    args = {"kind": orphan.kind, "name": orphan.name}
+    if orphan.kept:
+        message = Message.of("orphan-in-the-way-kept", **args, kept=orphan.kept, remedy=orphan.remedy)
+    elif orphan.occupied.unit:
+        message = Message.of("orphan-on-port", **args, port=orphan.occupied.port)
+    else:
+        message = Message.of("orphan-in-the-way", **args)
+    return Violation(message=message, resource=resource.id, node=resource.node, severity="error")
 
 
-def notes(declared: Sequence[Resource], seen: Observations, plan: Plan, *, prune: bool) -> dict[str, dict[str, Any]]:
+def notes(
+    declared: Sequence[Resource],
+    seen: Observations,
+    plan: Plan,
+    *,
+    prune: bool,
+    claimed: Callable[[Orphan], bool] = lambda orphan: False,
+) -> dict[str, dict[str, Any]]:
     """What the record of each node lacks or has too much: `claims` and `drop` of the worker's `claimed.note`.
 
-    What is already as it is declared is claimed too; what is gone, and with `prune` what is left, is let go.
+    What is already as it is declared is claimed too; what is gone is let go, and with `prune` what is left but for what
+    stays `claimed`.
     """
+    stay = {each.id for each in plan.orphans if claimed(each)}
     wrong = {violation.resource for violation in plan.violations if violation.blocks}
     busy = {step.id for step in plan.steps} | plan.unknown.keys() | wrong
     found: dict[str, dict[str, Any]] = {}
@@ -252,7 +297,8 @@ def notes(declared: Sequence[Resource], seen: Observations, plan: Plan, *, prune
                 drop += [key] if entry is not None else []
             elif entry is None or not _as_kept(entry, each.claim()):
                 claims[key] = each.claim()
-        drop += _strays_to_drop(node, answer["strays"], here, plan, prune)
+        strays = {key: each for key, each in answer["strays"].items() if f"{key} @{node}" not in stay}
+        drop += _strays_to_drop(node, strays, here, plan, prune)
         if claims or drop:
             found[node] = {"claims": claims, "drop": drop}
     return found

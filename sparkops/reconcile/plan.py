@@ -12,6 +12,7 @@ from sparkops.core import graph
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Orphan, Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept, accepting
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.resources.resource import Resource
@@ -26,7 +27,7 @@ class Observations:
 
     found: Mapping[str, Observed]
     facts: Mapping[str, Mapping[str, Any] | Unknown] = field(default_factory=dict)
-    unreachable: Mapping[str, str] = field(default_factory=dict)
+    unreachable: Mapping[str, Message] = field(default_factory=dict)
     claims: Mapping[str, Observed] = field(default_factory=dict)
     machines: Mapping[str, str] = field(default_factory=dict)
 
@@ -40,7 +41,7 @@ def ordered(
     try:
         return tuple((by_id[id], after[id]) for id in graph.ordered(after))
     except graph.Cycle as error:
-        raise InventoryError(str(error), hint="take one of them out of an after:") from None
+        raise InventoryError.of("plan-order-cycle", reason=str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +53,15 @@ class Comparison:
     steps: tuple[Step, ...]
     violations: tuple[Violation, ...]
     unknown: Mapping[str, Unknown]
-    blocked: Mapping[str, str]
-    notices: tuple[str, ...]
+    blocked: Mapping[str, Message]
+    notices: tuple[Message, ...]
 
     def plan(
         self,
         *,
         nodes: Sequence[str] = (),
         total: int | None = None,
-        notices: Sequence[str] | None = None,
+        notices: Sequence[Message] | None = None,
         unknown: Mapping[str, Unknown] = MappingProxyType({}),
         orphans: Sequence[Orphan] = (),
     ) -> Plan:
@@ -115,7 +116,7 @@ class _Compared:
     """What one resource comes to: a step, nothing, or not known."""
 
     violations: tuple[Violation, ...]
-    notices: tuple[str, ...]
+    notices: tuple[Message, ...]
     step: Step | Unknown | None
 
 
@@ -140,11 +141,11 @@ class _Builder:
         self.steps: dict[str, Step] = {}
         self.violations: list[Violation] = []
         self.unknown: dict[str, Unknown] = {}
-        self.blocked: dict[str, str] = {}
-        self.notices: list[str] = []
-        self._held: dict[str, str] = {}
+        self.blocked: dict[str, Message] = {}
+        self.notices: list[Message] = []
+        self._held: dict[str, Message | None] = {}
         self._needs: dict[str, tuple[str, ...]] = {}
-        self._barrier: dict[str, str] = {}
+        self._barrier: dict[str, Message] = {}
 
     def judge_nodes(self) -> None:
         """Hold every node whose machine has another name in the inventory too."""
@@ -156,8 +157,8 @@ class _Builder:
     def add(self, resource: Resource, after: Sequence[str]) -> None:
         needs = tuple(dict.fromkeys(each for up in after for each in self._upstream(up)))
         self._needs[resource.id] = needs
-        barrier = self._held.get(resource.node, "")
-        barrier = barrier or next((self._barrier[up] for up in after if up in self._barrier), "")
+        barrier = self._held.get(resource.node)
+        barrier = barrier or next((self._barrier[up] for up in after if up in self._barrier), None)
         barrier = barrier or self._silent_peer(resource)
         barrier = barrier or self._judge(*self.violations_by_id.get(resource.id, ()))
         compared = self._compare(resource, self._found(resource), needs)
@@ -167,17 +168,17 @@ class _Builder:
             if resource.node not in self.seen.unreachable:
                 self.unknown[resource.id] = compared.step
             if resource.essential:
-                own = own or f"{resource.id} is unknown ({compared.step.why})"
+                own = own or Message.of("blocked-by-unknown", resource=resource.id, reason=compared.step)
         elif compared.step is not None:
             self.steps[resource.id] = compared.step
             if barrier:
                 self.blocked[resource.id] = barrier
-        if own or barrier:
-            self._barrier[resource.id] = barrier or own
+        if stopped := barrier or own:
+            self._barrier[resource.id] = stopped
 
     def _compare(self, resource: Resource, found: Observed, needs: tuple[str, ...]) -> _Compared:
         lookup = self.seen.found.get
-        violations = tuple(resource.violations(found, lambda each: lookup(each, Unknown("not asked"))))
+        violations = tuple(resource.violations(found, lambda each: lookup(each, Unknown.of("not-asked"))))
         notices = tuple(resource.notices(found))
         if isinstance(found, Unknown):
             return _Compared(violations, notices, found)
@@ -190,8 +191,9 @@ class _Builder:
 
     def _found(self, resource: Resource) -> Observed:
         if resource.node in self.seen.unreachable:
-            return Unknown(self.seen.unreachable[resource.node])
-        return self.seen.found.get(resource.id, Unknown("the node did not answer for it"))
+            silent = self.seen.unreachable[resource.node]
+            return Unknown(silent.id, silent.args)
+        return self.seen.found.get(resource.id, Unknown.of("not-answered"))
 
     def _difference(self, resource: Resource, found: Observed) -> Difference | Unknown | None:
         if resource.id in self.left:
@@ -205,38 +207,36 @@ class _Builder:
     def _needs_proof(self, resource: Resource, needs: tuple[str, ...]) -> bool:
         return resource.reproved and any(self.steps[each].service == resource.service for each in needs)
 
-    def _silent_peer(self, resource: Resource) -> str:
+    def _silent_peer(self, resource: Resource) -> Message | None:
         silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]
-        return f"node {silent[0]} of service {resource.service} does not answer" if silent else ""
+        return Message.of("service-node-silent", node=silent[0], service=resource.service) if silent else None
 
-    def _judge(self, *violations: Violation) -> str:
-        """Record the violations; the words of the first one that blocks, or empty."""
-        words = ""
+    def _judge(self, *violations: Violation) -> Message | None:
+        """Record the violations; the first one that blocks."""
+        blocking: Message | None = None
         for violation in violations:
             judged = self._accepted(violation)
             self.violations.append(judged)
-            if judged.blocks and not words:
-                words = f"{judged.id}: {judged.message}"
-        return words
+            if judged.blocks and blocking is None:
+                blocking = Message.of("blocked-by-violation", violation=judged.id, reason=judged.message)
+        return blocking
 
     def _accepted(self, violation: Violation) -> Violation:
         entry = accepting(self.accept.values(), self.today, violation.id)
         if entry is not None:
             return replace(violation, accepted=entry.words)
         if violation.id in self.accept:
-            self.notices.append(f"the acceptance of {violation.id} ran out on {self.accept[violation.id].until}")
+            until = str(self.accept[violation.id].until)
+            self.notices.append(Message.of("acceptance-expired", violation=violation.id, until=until))
         return violation
 
 
 def _one_machine(node: str, others: Sequence[str]) -> Violation:
     return Violation(
-        id="nodes.one-machine",
+        message=Message.of("machine-with-two-names", nodes=[node, *others]),
         resource="",
         node=node,
         severity="error",
-        message=f"{node} and {' and '.join(others)} are one machine: they answer with the same /etc/machine-id",
-        remedy="correct `host` of one of them; a cloned machine gets its own machine-id by "
-        "`rm /etc/machine-id; systemd-machine-id-setup` and a reboot",
         source="machine-id(5)",
     )
 

@@ -115,10 +115,7 @@ class SavedPlan:
     def refuse_other_inputs(self, cluster: str, version: str, inputs: Mapping[str, str]) -> None:
         """Raises PlanError for a plan of another cluster, Stale naming which inputs are no longer the same."""
         if cluster != self.cluster:
-            raise PlanError(
-                f"the plan is of the cluster {self.cluster!r}, this inventory of {cluster!r}",
-                hint="give the inventory that the plan was made from",
-            )
+            raise PlanError.of("plan-of-other-cluster", cluster=self.cluster, declared=cluster)
         changed = list(_inputs(self.inputs, inputs))
         if version != self.version:
             changed.append(f"it was made by sparkops {self.version}, this is {version}")
@@ -156,17 +153,17 @@ def read(content: bytes, where: str = "") -> SavedPlan:
     try:
         told = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise PlanError(f"this is no JSON: {error}", where=where, hint=_MAKE) from None
+        raise PlanError.of("plan-not-json", where=where, reason=str(error)) from None
     form = told.get("schema") if isinstance(told, dict) else None
     if form != FORMAT:
         what = f"its schema is {form!r}" if isinstance(form, str) else "it has no schema"
-        raise PlanError(f"this is no plan that this sparkops reads: {what}, not {FORMAT!r}", where=where, hint=_MAKE)
+        raise PlanError.of("plan-format-unknown", where=where, what=what, format=FORMAT)
     _validate(told, where)
     if _digest({key: value for key, value in told.items() if key != "digest"}) != told["digest"]:
-        raise PlanError("the plan was changed after it was saved", where=where, hint=_MAKE)
+        raise PlanError.of("plan-changed-after-saving", where=where)
     steps = tuple(SavedStep(**step) for step in told["steps"])
     if len({step.id for step in steps}) != len(steps):
-        raise PlanError("the plan has two steps for one resource", where=where, hint=_MAKE)
+        raise PlanError.of("plan-step-twice", where=where)
     return SavedPlan(
         version=told["sparkops"],
         made=told["made"],
@@ -186,7 +183,7 @@ def differences(plan: SavedPlan, now: Plan) -> tuple[str, ...]:
     present = {step.id: step for step in _steps(now)}
     planned = {step.id for step in plan.steps}
     silent = sorted({step.node for step in plan.steps if step.node in now.unreachable})
-    found = [f"{node} does not answer: {now.unreachable[node]}" for node in silent]
+    found = [f"{node} does not answer: {now.unreachable[node].full}" for node in silent]
     for step in plan.steps:
         if step.id in present:
             found += _step(step, present[step.id], now)
@@ -198,7 +195,7 @@ def differences(plan: SavedPlan, now: Plan) -> tuple[str, ...]:
 
 def _vanished(step: SavedStep, now: Plan) -> str:
     why = now.unknown.get(step.id)
-    return f"now unknown: {why.why}" if why is not None else "now nothing to do"
+    return f"now unknown: {why.text}" if why is not None else "now nothing to do"
 
 
 def _step(planned: SavedStep, present: SavedStep, now: Plan) -> list[str]:
@@ -211,7 +208,7 @@ def _step(planned: SavedStep, present: SavedStep, now: Plan) -> list[str]:
     if planned.blocked != present.blocked:
         why = now.blocked.get(present.id)
         told.append(
-            f"{planned.id}: " + (f"now not attempted: {why}" if why else "it was not to be attempted, now it is")
+            f"{planned.id}: " + (f"now not attempted: {why.text}" if why else "it was not to be attempted, now it is")
         )
     if present.disruptive and not planned.disruptive:
         told.append(f"{planned.id}: it would now interrupt {present.service or 'a service'}")
@@ -257,10 +254,7 @@ def _refuse(changed: Sequence[str]) -> None:
         return
     lines = [f"\n  {each}" for each in changed[:LISTED]]
     more = f"\n  and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
-    raise Stale(
-        "the plan no longer holds:" + "".join(lines) + more,
-        hint="nothing was changed; look at a new plan: `sparkops plan -o FILE`",
-    )
+    raise Stale.of("plan-outdated", lines="".join(lines), more=more)
 
 
 def _steps(plan: Plan) -> tuple[SavedStep, ...]:
@@ -312,4 +306,4 @@ def _validate(told: Mapping[str, Any], where: str) -> None:
     error = best_match(Draft202012Validator(SCHEMA).iter_errors(told))
     if error is not None:
         place = error.json_path.removeprefix("$").removeprefix(".") or "the plan"
-        raise PlanError(f"{place}: {_clip(error.message)}", where=where, hint=_MAKE)
+        raise PlanError.of("plan-field-invalid", where=where, place=place, message=_clip(error.message))

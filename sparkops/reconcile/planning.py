@@ -15,6 +15,7 @@ from sparkops.core.errors import SparkopsError
 from sparkops.core.plan import Orphan, Plan
 from sparkops.core.report import Command, Report
 from sparkops.core.states import Unknown
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
@@ -24,6 +25,7 @@ from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import observe
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.plan_file import SavedPlan
+from sparkops.reconcile.removal import Removal, stays_claimed
 from sparkops.reconcile.targets import address
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
@@ -37,6 +39,7 @@ class RunOptions:
     agree: is shown the plan and answers whether to carry it out; None leaves the run at the plan.
     saved: the plan beyond which nothing is done.
     replace: ids of things to make anew though they may be as declared; prune: remove what is no longer declared.
+    removal: what of the nodes' claims is taken back, instead of what is an orphan.
     declared: whether the resources are what the inventory declares: then they are claimed on the nodes.
     modules: worker modules beside those of the kinds.
     whole: all nodes of the inventory where nothing of it was left out: they are asked even where they have nothing
@@ -54,13 +57,19 @@ class RunOptions:
     saved: SavedPlan | None = None
     replace: frozenset[str] = frozenset()
     prune: bool = False
+    removal: Removal | None = None
     declared: bool = True
     modules: frozenset[str] = frozenset()
     whole: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
+    notices: tuple[Message, ...] = ()
     listener: events.Listener = events.silent
     jobs: int = THREADS
     stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether what stays of orphans is told once, and no longer claimed then."""
+        return self.prune or self.removal is not None
 
     def retired(self, node: str, service: str | None) -> bool:
         """Whether a node, or a service on it, is declared retired."""
@@ -98,13 +107,14 @@ def observe_and_plan(
         listener=events.silent if quiet else options.listener,
         nodes=options.whole,
         claims={"strays": bool(options.whole), "whole": acting} if options.declared else None,
+        staying=options.removal.staying if options.removal is not None else (),
     )
-    found = orphans.find(resources, seen, retired=options.retired) if options.whole else ()
-    removed = orphans.removed(found, resources, prune=options.prune)
+    found, removed = _orphans(resources, seen, options)
     if removed:
         seen = _joined(seen, observe(fleet, removed))
     staying = _without(found, removed)
     violations, shared = orphans.judged(resources, seen, staying)
+    left = options.removal.left(removed, seen.found, staying) if options.removal is not None else {}
     compared = compare(
         (*resources, *removed),
         seen,
@@ -112,7 +122,7 @@ def observe_and_plan(
         today=datetime.datetime.now(datetime.timezone.utc).date(),
         replace=options.replace,
         violations=violations,
-        left=shared,
+        left=shared | left.keys(),
         edges=orphans.edges(resources, removed, found),
     )
     upstreams, sources = transfers.arrange(
@@ -123,20 +133,44 @@ def observe_and_plan(
         total=len(resources),
         notices=(
             *options.notices,
-            *(f"{each} stays: another cluster uses it" for each in sorted(shared)),
+            *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
+            *(Message.of("removal-restores", resource=each) for each in _restored(found, removed)),
+            *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
             *compared.notices,
             *sources,
         ),
         unknown={f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)},
         orphans=staying,
     )
-    claims = orphans.notes(resources, seen, plan, prune=options.prune) if acting else {}
+    claims = {}
+    if acting:
+        claimed = stays_claimed if options.removal is not None else lambda orphan: False
+        claims = orphans.notes(resources, seen, plan, prune=options.prunes, claimed=claimed)
     return Planned(plan=plan, resources=(*resources, *removed), upstreams=upstreams, facts=seen.facts, claims=claims)
+
+
+def _orphans(
+    resources: Sequence[Resource], seen: Observations, options: RunOptions
+) -> tuple[tuple[Orphan, ...], tuple[Resource, ...]]:
+    """The orphans that this run is about, and those of them that go."""
+    if not options.whole:
+        return (), ()
+    if (removal := options.removal) is None:
+        found = orphans.find(resources, seen, retired=options.retired)
+        return found, orphans.removed(found, resources, prune=options.prune)
+    found = removal.taken(orphans.find(removal.staying, seen, retired=options.retired, asked=removal.asked))
+    told = {node for node, answer in seen.claims.items() if isinstance(answer, Mapping)}
+    return found, tuple(each for each in removal.gone(found) if each.node in told)
 
 
 def _joined(seen: Observations, more: Observations) -> Observations:
     silent = {**seen.unreachable, **more.unreachable}
     return replace(seen, found={**seen.found, **more.found}, unreachable=silent)
+
+
+def _restored(found: Iterable[Orphan], removed: Iterable[Resource]) -> list[str]:
+    going = {each.id for each in removed}
+    return [each.id for each in found if each.restores and each.id in going]
 
 
 def _without(found: Iterable[Orphan], removed: Iterable[Resource]) -> tuple[Orphan, ...]:
@@ -153,4 +187,6 @@ def write_claims(fleet: Fleet, planned: Planned, listener: events.Listener) -> N
     answers = fleet.each([node for node in planned.claims if node not in fleet.failed], write)
     for node, error in answers.items():
         if isinstance(error, SparkopsError):
-            listener(events.Notice(node=node, text=f"{node}: what is as declared is not claimed yet: {error.what}"))
+            listener(
+                events.Notice(node=node, message=Message.of("claims-not-written", node=node, reason=error.message))
+            )

@@ -19,14 +19,9 @@ def replaced(resources: Sequence[Resource], words: Iterable[str]) -> frozenset[s
         named = [each for each in resources if word in (each.id, f"{each.kind} {each.name}")]
         if not named:
             known = {each.id for each in resources if each.replaceable}
-            raise InventoryError(f"--replace: nothing declared is called {word!r}", hint=suggest(word, known))
+            raise InventoryError.of("replace-not-found", word=word, suggestion=suggest(word, known))
         stuck = [each.id for each in named if not each.replaceable]
         if stuck:
-            raise InventoryError(
-                f"--replace: {stuck[0]} can't be done again",
-                where=named[0].where,
-                hint="a file is written, a running unit restarted, an image pulled or built, a checkpoint verified, "
-                "a command run again; for the rest an apply is enough",
-            )
+            raise InventoryError.of("replace-not-possible", where=named[0].where, stuck=stuck[0])
         found |= {each.id for each in named}
     return frozenset(found)

@@ -13,6 +13,7 @@ from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
 from sparkops.core.report import Report
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory, Node
 from sparkops.nodes import bundle
 from sparkops.nodes.ssh.config import SSHConfigs
@@ -22,6 +23,7 @@ from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
 from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
+from sparkops.reconcile.removal import bare
 from sparkops.reconcile.targets import targets
 from sparkops.resources import removable
 from sparkops.resources.resource import Resource
@@ -82,6 +84,8 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         upstreams=planned.upstreams,
     )
     steps = by_node(planned.plan.steps, results)
+    for node in bare(planned.plan.steps, results):
+        del steps[node]
     record(fleet, options.inventory, options.title, steps, reason=options.reason, listener=options.listener)
     fleet.unlock()
     return {"results": results, "interrupted": any(result.outcome == "interrupted" for result in results)}
@@ -94,7 +98,8 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
     try:
         fleet.lock(sorted(planned.claims.keys() - fleet.failed.keys()), actor(options.title))
     except SparkopsError as error:
-        options.listener(events.Notice(text=f"what is as declared is not claimed yet: {error.what}"))
+        message = Message.of("claims-not-written", node=error.where or "the nodes", reason=error.message)
+        options.listener(events.Notice(message=message))
         return
     write_claims(fleet, planned, options.listener)
     fleet.unlock()
@@ -106,6 +111,7 @@ def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
         states = [each.state for each in options.inventory.nodes.values()]
         states += [each.state for each in options.inventory.services.values()]
         kinds |= {CLAIMS, *(removable() if options.prune or "retired" in states else ())}
+        kinds |= options.removal.modules if options.removal is not None else frozenset()
     if options.agree is not None:
         kinds.add(KIND)
     if needs_facts(resources):
@@ -126,10 +132,7 @@ def _refuse_interruptions(shown: Plan, now: Plan) -> None:
     agreed = {step.id for step in shown.disruptive}
     new = [step.id for step in now.disruptive if step.id not in agreed]
     if new:
-        raise ConvergeFailed(
-            f"the nodes changed after the plan was shown; it would now also interrupt {', '.join(new)}",
-            hint="nothing was changed; run again to see the new plan",
-        )
+        raise ConvergeFailed.of("plan-would-interrupt", new=", ".join(new))
 
 
 def endpoints(inventory: Inventory, nodes: Sequence[str]) -> Mapping[str, str]:

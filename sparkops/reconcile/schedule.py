@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sparkops.core import events, wording
+from sparkops.core import events
 from sparkops.core.errors import Changed, ConnectionFailed, ConvergeFailed, Interrupted, NodeError, SparkopsError
 from sparkops.core.graph import reachable
+from sparkops.core.messages import reason_of
 from sparkops.core.plan import Plan, Step
 from sparkops.core.report import Outcome, Result
 from sparkops.core.states import Observed, Pending, Unknown, resolve
+from sparkops.core.wording import Message
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.plan import step_for
@@ -60,6 +62,7 @@ class Schedule:
         self._planned = {step.id for step in plan.steps}
         self._changed = threading.Condition()
         self._running: dict[str, Step] = {}
+        self._lost: set[str] = set()
 
     def run(self) -> tuple[Result, ...]:
         """The results in the plan's order, one for every step."""
@@ -74,7 +77,7 @@ class Schedule:
     def _begin(self, step: Step) -> bool:
         """Start or settle a step; False while it has to wait."""
         if self.stop.is_set():
-            return self._settle(step, "interrupted", "the run was stopped before it")
+            return self._settle(step, "interrupted", Message.of("run-stopped-before-step"))
         if why := self.plan.blocked.get(step.id):
             return self._settle(step, "not-attempted", why)
         for need in step.needs:
@@ -82,14 +85,14 @@ class Schedule:
                 return False
             below = self.results[need]
             if below.outcome != "done":
-                root = below.why if below.outcome == "not-attempted" else f"{need} is not as declared"
-                return self._settle(step, "not-attempted", root)
+                root = below.reason if below.outcome == "not-attempted" else None
+                return self._settle(step, "not-attempted", root or Message.of("blocked-by-step", step=need))
         source = self.upstreams[step.id].source if step.id in self.upstreams else None
         if source and source.id in self._planned and not (source.streamed and source.id in self._running):
             if source.id not in self.results:
                 return False
             if self.results[source.id].outcome != "done":
-                return self._settle(step, "not-attempted", f"its source {source.id} is not as declared")
+                return self._settle(step, "not-attempted", Message.of("blocked-by-source", source=source.id))
         if not self._room(step):
             return False
         self._running[step.id] = step
@@ -102,15 +105,15 @@ class Schedule:
         busy = bool(word) and any(self.resources[each.id].exclusive == word for each in beside)
         return len(beside) < PER_NODE and not busy
 
-    def _settle(self, step: Step, outcome: Outcome, why: str) -> bool:
-        self._finish(step, Result(id=step.id, node=step.node, outcome=outcome, why=why))
+    def _settle(self, step: Step, outcome: Outcome, reason: Message) -> bool:
+        self._finish(step, Result(id=step.id, node=step.node, outcome=outcome, reason=reason))
         return True
 
     def _finish(self, step: Step, result: Result) -> None:
         self.results[step.id] = result
         self.listener(
             events.StepFinished(
-                node=step.node, id=step.id, outcome=result.outcome, seconds=result.seconds, why=result.why
+                node=step.node, id=step.id, outcome=result.outcome, seconds=result.seconds, reason=result.reason
             )
         )
 
@@ -118,29 +121,29 @@ class Schedule:
         started = time.monotonic()
         self.listener(events.StepStarted(node=step.node, id=step.id, action=step.action))
         outcome: Outcome = "done"
-        why, hint, detail = "", "", ""
+        reason: Message | None = None
+        detail = ""
         found: Observed = None
         try:
-            found, why = self._bring(step)
-            outcome = "failed" if why else "done"
+            found, reason = self._brought(step)
+            outcome = "failed" if reason else "done"
         except Interrupted as error:
-            outcome, why = "interrupted", error.what
+            outcome, reason = "interrupted", error.message
         except NodeError as error:
             if isinstance(error, ConnectionFailed):
                 self.fleet.fail(step.node, error)
-            outcome, why, hint = "unknown", error.what, error.hint
+            outcome, reason = "unknown", error.message
         except SparkopsError as error:
-            outcome, why, hint, detail = "failed", error.what, error.hint, getattr(error, "detail", "")
+            outcome, reason, detail = "failed", error.message, getattr(error, "detail", "")
         except Exception as error:  # noqa: BLE001 - a defect in one step must not hide the results of the others
-            outcome, why = "failed", f"a defect of sparkops: {type(error).__name__}: {error}"
+            outcome, reason = "failed", Message(**reason_of(error))
         seconds = time.monotonic() - started
         result = Result(
             id=step.id,
             node=step.node,
             outcome=outcome,
             seconds=seconds,
-            why=why,
-            hint=hint,
+            reason=reason,
             detail=detail,
             found=found if isinstance(found, Mapping) else None,
         )
@@ -149,15 +152,26 @@ class Schedule:
             self._finish(step, result)
             self._changed.notify()
 
-    def _bring(self, step: Step) -> tuple[Observed, str]:
-        """Converge one resource and prove it: what is there now, and what is still wrong or ""."""
+    def _brought(self, step: Step) -> tuple[Observed, Message | None]:
+        """As `_bring`, and again from what is there then where the node was lost meanwhile and came back."""
+        while True:
+            session = self.fleet.session(step.node)
+            try:
+                return self._bring(step)
+            except NodeError:
+                if not self.fleet.reattach(step.node, session, self.stop):
+                    raise
+                self._lost.add(step.node)
+
+    def _bring(self, step: Step) -> tuple[Observed, Message | None]:
+        """Converge one resource and prove it: what is there now, and what is still wrong."""
         resource = self.resources[step.id]
         try:
             found = self._converge(resource, self._with_pending_values(resource, step))
         except Changed as changed:
             again = self._replanned(resource, step, changed)
             if again is None:
-                return changed.found, ""
+                return changed.found, None
             found = self._converge(resource, again)
         return found, self._proof(resource, found)
 
@@ -175,7 +189,7 @@ class Schedule:
             if self.stop.is_set() and resource.leavable:
                 session.leave()
                 work.close()
-                raise Interrupted("left; it goes on by itself, and the next apply looks for it again")
+                raise Interrupted.of("step-left")
 
     def _with_pending_values(self, resource: Resource, step: Step) -> Step:
         """The step with the values that earlier ones have brought about; those keys are compared anew by the worker."""
@@ -192,45 +206,42 @@ class Schedule:
             raise changed
         difference = diff(resource, changed.found, self._facts(resource), replace=step.action == "replace")
         if isinstance(difference, Unknown):
-            raise SparkopsError(f"not touched, because its state is unknown: {difference.why}", where=resource.node)
+            raise SparkopsError.of("state-unknown", where=resource.node, reason=difference)
         if difference is None:
             return None
         again = step_for(resource, difference, changed.found, step.needs)
         if again.disruptive and not step.disruptive:
             was = by_run and not resource.disrupts(step.before, again.after, again.changes)
             if not was:
-                raise ConvergeFailed(
-                    f"it changed after the plan was shown, and would now interrupt {step.service or step.id}",
-                    where=step.node,
-                    hint="nothing was changed; run again to see the new plan",
-                )
+                raise ConvergeFailed.of("interruption-not-planned", where=step.node, service=step.service or step.id)
         if self.saved and again.changes != step.changes:
-            text = f"changed by an earlier step of this run; what differs now is {', '.join(again.changes)}"
-            self.listener(events.Notice(node=step.node, text=f"{step.id}: {text}"))
+            message = Message.of("step-changed-by-run", step=step.id, keys=list(again.changes))
+            self.listener(events.Notice(node=step.node, message=message))
         return again
 
     def _changed_by_run(self, step: Step) -> bool:
-        """Whether an earlier step of this run can have changed the thing."""
+        """Whether an earlier step of this run can have changed the thing, or this one before its node was lost."""
+        if step.node in self._lost:
+            return True
         earlier = reachable({each.id: each.needs for each in self.plan.steps}, step.id)
         return bool(earlier) and not all(self.resources[each].contained for each in (step.id, *earlier))
 
     def _facts(self, resource: Resource) -> Mapping[str, Any] | Unknown:
         return self.facts.get(resource.node, {})
 
-    def _proof(self, resource: Resource, found: Observed) -> str:
+    def _proof(self, resource: Resource, found: Observed) -> Message | None:
         left = diff(resource, found, self._facts(resource))
         if left is None:
-            return ""
-        words = resource.explain(found)
+            return None
         if isinstance(left, Unknown):
-            return f"done, but its state is unknown afterwards: {left.why}"
+            return Message.of("state-unknown-afterwards", reason=left)
         wanted, after = left.after or {}, left.before or {}
-        pairs = [f"{key} is {after.get(key)!r}, declared {wanted.get(key)!r}" for key in left.changes[:4]]
-        return words or "still differs: " + ("; ".join(pairs) or left.action)
+        pairs = [f"{key} is {after.get(key)!r}, declared {wanted.get(key)!r}" for key in left.changes]
+        return resource.explain(found) or Message.of("still-differs", keys=pairs or [left.action])
 
     def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
         if notice := progress.get("notice"):
-            self.listener(events.Notice(node=step.node, text=wording.notice(notice)))
+            self.listener(events.Notice(node=step.node, message=Message.from_json(notice)))
             return
         self.listener(
             events.StepProgress(

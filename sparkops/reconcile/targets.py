@@ -10,12 +10,16 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sparkops.core.deadline import within
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.ssh.config import SSHConfigs
 from sparkops.nodes.target import Target
+
+RESOLVING = 5.0
+"""Seconds to look a name up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,8 @@ def _ip(host: str) -> str:
     except ValueError:
         pass
     try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]) if host else ""
+        found = within(RESOLVING, lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)) if host else []
+        return str(found[0][4][0]) if found else ""
     except OSError:
         return ""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Plan, Step
+from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Comparison, Observations
 from sparkops.reconcile.targets import Address
 from sparkops.resources.resource import Resource
@@ -20,19 +21,19 @@ from sparkops.resources.transferable import Transferable
 
 def arrange(
     plan: Plan | Comparison, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
-) -> tuple[Mapping[str, Upstream], tuple[str, ...]]:
+) -> tuple[Mapping[str, Upstream], tuple[Message, ...]]:
     """The sources by the receiving resource's id, and notices. `address` is asked for sources only."""
     steps = {step.id: step for step in plan.steps}
     upstreams: dict[str, Upstream] = {}
-    notices: list[str] = []
+    notices: list[Message] = []
     authority = Authority()
     for group in _groups(plan, resources, steps):
         for source, receivers in _assigned(group, steps, plan, seen):
             where = address(source.node)
             for receiver in receivers:
                 if not where.all:
-                    text = f"{source.node} has no address that other nodes could reach; {receiver.alternative}"
-                    notices.append(f"{receiver.id}: {text}")
+                    args = {"resource": receiver.id, "source": source.node, "alternative": receiver.alternative}
+                    notices.append(Message.of("transfer-source-without-address", **args))
                     continue
                 upstream = Upstream(
                     source=source,
@@ -43,8 +44,8 @@ def arrange(
                     authority=authority,
                 )
                 upstreams[receiver.id] = upstream
-                slow = f", its management address: `fabric.address` of {source.node} is not declared"
-                notices.append(f"{receiver.id}: from {upstream.way}{'' if where.fabric else slow}")
+                id = "transfer-from" if where.fabric else "transfer-from-management-address"
+                notices.append(Message.of(id, resource=receiver.id, way=upstream.way, source=source.node))
     return upstreams, tuple(notices)
 
 

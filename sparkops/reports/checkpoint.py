@@ -8,13 +8,15 @@ from typing import Any
 
 from sparkops.checkpoints.inspect import Inspection
 from sparkops.core.errors import Interrupted, SparkopsError
-from sparkops.core.wording import duration, size
-from sparkops.operate.checkpoint_build import Built, Checked, Order
+from sparkops.core.wording import FrontEnd, duration, size
+from sparkops.operate.checkpoint_build import Built, Checked, Order, StepCheck
 from sparkops.operate.checkpoint_verify import Verified
 from sparkops.reports import schemas
 from sparkops.reports.formatting import count, names
 from sparkops.reports.table import table
 from sparkops.reports.text import Printer
+
+FRONT_END: FrontEnd = "command"
 
 
 def inspection_as_json(found: Inspection) -> dict[str, Any]:
@@ -25,25 +27,46 @@ def inspection_as_json(found: Inspection) -> dict[str, Any]:
 
 
 def build_check_as_json(found: Checked) -> dict[str, Any]:
-    """`sparkops.build-check/1`."""
-    return {"schema": schemas.CHECKPOINT_BUILD_CHECK, **dataclasses.asdict(found)}
+    """`sparkops.build-check/2`."""
+    return {
+        "schema": schemas.CHECKPOINT_BUILD_CHECK,
+        **dataclasses.asdict(found),
+        "steps": [_step_check(each) for each in found.steps],
+    }
+
+
+def _step_check(step: StepCheck) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(step),
+        "notices": [each.as_json(FRONT_END) for each in step.notices],
+        "refused": step.refused.as_json(FRONT_END) if step.refused else None,
+    }
 
 
 def build_as_json(built: Built) -> dict[str, Any]:
-    """`sparkops.build/1` of a build that ended well."""
-    return {"schema": schemas.CHECKPOINT_BUILD, **dataclasses.asdict(built), "error": None}
+    """`sparkops.build/2` of a build that ended well."""
+    return {
+        "schema": schemas.CHECKPOINT_BUILD,
+        **dataclasses.asdict(built),
+        "notices": [each.as_json(FRONT_END) for each in built.notices],
+        "error": None,
+    }
 
 
 def failed_build_as_json(order: Order, error: SparkopsError) -> dict[str, Any]:
-    """`sparkops.build/1` of any other."""
+    """`sparkops.build/2` of any other."""
     status = "interrupted" if isinstance(error, Interrupted) else "failed"
-    about = {"id": error.id, "what": error.what, "hint": error.hint}
+    about = {**error.message.as_json(), "message": error.what, "fix": error.hint}
     return {"schema": schemas.CHECKPOINT_BUILD, "output": str(order.folder), "status": status, "error": about}
 
 
 def verified_as_json(found: Sequence[Verified]) -> dict[str, Any]:
-    """`sparkops.verify/1`."""
-    return {"schema": schemas.CHECKPOINT_VERIFY, "checkpoints": [dataclasses.asdict(each) for each in found]}
+    """`sparkops.verify/2`."""
+    return {"schema": schemas.CHECKPOINT_VERIFY, "checkpoints": [_verified(each) for each in found]}
+
+
+def _verified(each: Verified) -> dict[str, Any]:
+    return {**dataclasses.asdict(each), "reason": each.reason.as_json() if each.reason else None}
 
 
 def render_inspection(found: Inspection, printer: Printer) -> None:
@@ -82,8 +105,9 @@ def render_build_check(found: Checked, printer: Printer) -> None:
     """What each step of a build would do."""
     for step in found.steps:
         if step.refused:
-            printer.line(("✗ ", "red"), (step.name, "bold"), f"  refused: {step.refused}")
-            printer.line(f"→ {step.hint}" if step.hint else "", indent=4)
+            printer.line(("✗ ", "red"), (step.name, "bold"), f"  refused: {step.refused.text}")
+            fix = step.refused.words(FRONT_END)[1]
+            printer.line(f"→ {fix}" if fix else "", indent=4)
             continue
         moved = f", {size(step.from_donors)} of donors" if step.from_donors else ""
         printer.line(
@@ -91,8 +115,8 @@ def render_build_check(found: Checked, printer: Printer) -> None:
             (step.name, "bold"),
             f"  {count(step.changed, 'tensor')} changed, {step.added} added, {step.removed} removed{moved}",
         )
-        for note in step.notes:
-            printer.line((note, "dim"), indent=4)
+        for notice in step.notices:
+            printer.line((notice.text, "dim"), indent=4)
     if found.files:
         words = f"{found.output}: {size(found.written)} to write of {size(found.size)} in {count(found.files, 'file')}"
         printer.line(words + (", the rest is the base's" if found.written < found.size else ""))
@@ -109,8 +133,8 @@ def render_verified(found: Sequence[Verified], printer: Printer) -> None:
     """Each folder with its missing and wrong files."""
     for each in found:
         printer.line((each.node, "bold"), f"  {each.folder}")
-        if each.why:
-            printer.line(("✗ ", "red"), each.why, indent=2)
+        if each.reason:
+            printer.line(("✗ ", "red"), each.reason.full, indent=2)
         elif each.good:
             read = f"{size(each.hashed)} read in {duration(each.seconds)}" if each.hashed else "unchanged"
             read += f", hashed {each.hashed_at}" if each.hashed_at else ""
@@ -119,7 +143,7 @@ def render_verified(found: Sequence[Verified], printer: Printer) -> None:
         for word, paths in (("missing", each.missing), ("with other content", each.wrong)):
             if paths:
                 printer.line(("✗ ", "red"), f"{count(len(paths), 'file')} {word}: {names(paths)}", indent=2)
-        if not each.good and not each.why:
+        if not each.good and not each.reason:
             printer.line((_mended(each), "dim"), indent=4)
 
 

@@ -1,4 +1,4 @@
-"""`sparkops.exec/1`: what a program did on each node."""
+"""`sparkops.exec/2`: what a program did on each node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _node(end: Execution) -> dict[str, Any]:
         "status": end.status,
         "timed_out": end.timed_out,
         "reachable": end.reachable,
-        "why": end.why,
+        "reason": end.reason.as_json() if end.reason else None,
         "stdout": end.output[1].decode(errors="replace"),
         "stderr": end.output[2].decode(errors="replace"),
         "truncated": end.truncated,

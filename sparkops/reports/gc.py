@@ -5,35 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 from sparkops.core.wording import size
-from sparkops.operate.gc import Reclaimable
+from sparkops.operate.gc import Item, Reclaimable
 from sparkops.reports import schemas
 from sparkops.reports.table import Cell, table
 from sparkops.reports.text import Printer
 
 
 def as_json(found: Reclaimable) -> dict[str, Any]:
-    """`sparkops.gc/1`; documented in docs/formats.md."""
+    """`sparkops.gc/2`; documented in docs/formats.md."""
     return {
         "schema": schemas.GC,
         "cluster": found.cluster,
         "exit_status": found.exit_status,
         "bytes": sum(item.bytes for item in found.going),
-        "freed_bytes": sum(item.bytes for item, outcome in found.outcomes.items() if outcome == "done"),
+        "freed_bytes": sum(item.bytes for item, outcome in found.outcomes.items() if not outcome),
         "items": [
             {
                 "node": item.node,
                 "kind": item.kind,
                 "name": item.name,
                 "bytes": item.bytes,
-                "kept": item.kept,
+                "kept": item.kept.as_json() if item.kept else None,
                 "unknown": item.unknown,
-                "note": item.note,
-                "outcome": found.outcomes.get(item),
+                "note": item.note.as_json() if item.note else None,
+                **_outcome(found, item),
             }
             for item in found.items
         ],
-        "unreachable": dict(found.silent),
+        "unreachable": {node: each.as_json() for node, each in found.silent.items()},
     }
+
+
+def _outcome(found: Reclaimable, item: Item) -> dict[str, Any]:
+    if item not in found.outcomes:
+        return {"outcome": None, "reason": None}
+    left = found.outcomes[item]
+    return {"outcome": "failed" if left else "done", "reason": left.as_json() if left else None}
 
 
 def render(found: Reclaimable, printer: Printer) -> None:
@@ -42,7 +49,7 @@ def render(found: Reclaimable, printer: Printer) -> None:
     for item in found.items:
         style = "dim" if item.kept else "bold"
         rows.append([item.node, item.kind, (size(item.bytes), style), (item.name, style)])
-        rows += [f"kept: {item.kept}"] if item.kept else [item.note] if item.note else []
+        rows += [f"kept: {item.kept.text}"] if item.kept else [item.note.text] if item.note else []
     if rows:
         table(printer, ("NODE", "", "BYTES", ""), rows)
     total = sum(item.bytes for item in found.going)
@@ -54,9 +61,8 @@ def render(found: Reclaimable, printer: Printer) -> None:
 def render_outcome(found: Reclaimable, printer: Printer) -> None:
     """What became of each removal."""
     for item, outcome in found.outcomes.items():
-        good = outcome == "done"
-        mark = ("✓ ", "green") if good else ("✗ ", "red")
-        printer.line(mark, f"{item.kind} {item.name} @{item.node}" + ("" if good else f": {outcome}"))
-    freed = [item.bytes for item, outcome in found.outcomes.items() if outcome == "done"]
+        mark = ("✗ ", "red") if outcome else ("✓ ", "green")
+        printer.line(mark, f"{item.kind} {item.name} @{item.node}" + (f": {outcome.text}" if outcome else ""))
+    freed = [item.bytes for item, outcome in found.outcomes.items() if not outcome]
     if freed:
         printer.line(f"{size(sum(freed))} freed")

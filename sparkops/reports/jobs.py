@@ -8,7 +8,7 @@ from typing import Any
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.events import StepProgress
-from sparkops.core.wording import duration
+from sparkops.core.wording import Message, duration
 from sparkops.operate.cancel import NodeJob
 from sparkops.reports import schemas
 from sparkops.reports.plain_progress import amount
@@ -16,15 +16,21 @@ from sparkops.reports.text import Printer
 
 
 def as_json(
-    found: Sequence[NodeJob], outcomes: Mapping[NodeJob, str], unreachable: Mapping[str, SparkopsError]
+    found: Sequence[NodeJob], outcomes: Mapping[NodeJob, Message | None], unreachable: Mapping[str, SparkopsError]
 ) -> dict[str, Any]:
-    """`sparkops.jobs/1`."""
+    """`sparkops.jobs/2`."""
     rows = [
-        {"node": job.node, "key": job.key, "since": job.since, "progress": job.progress, "outcome": outcomes.get(job)}
+        {"node": job.node, "key": job.key, "since": job.since, "progress": job.progress, **_outcome(job, outcomes)}
         for job in found
     ]
-    faults = {node: str(each) for node, each in unreachable.items()}
+    faults = {node: each.message.as_json() for node, each in unreachable.items()}
     return {"schema": schemas.JOBS, "jobs": rows, "unreachable": faults}
+
+
+def _outcome(job: NodeJob, outcomes: Mapping[NodeJob, Message | None]) -> dict[str, Any]:
+    reason = outcomes.get(job)
+    outcome = None if job not in outcomes else "failed" if reason else "done"
+    return {"outcome": outcome, "reason": reason.as_json() if reason else None}
 
 
 def render(found: Sequence[NodeJob], printer: Printer) -> None:
@@ -36,10 +42,10 @@ def render(found: Sequence[NodeJob], printer: Printer) -> None:
         printer.line("no job runs")
 
 
-def render_outcomes(outcomes: Mapping[NodeJob, str], printer: Printer) -> None:
+def render_outcomes(outcomes: Mapping[NodeJob, Message | None], printer: Printer) -> None:
     """What became of each job that was to end."""
     for job, outcome in outcomes.items():
-        if outcome == "done":
+        if outcome is None:
             printer.line(("✓ ", "green"), f"{job.node}  {job.key}: ended")
         else:
-            printer.line(("✗ ", "red"), f"{job.node}  {job.key}: {outcome}")
+            printer.line(("✗ ", "red"), f"{job.node}  {job.key}: {outcome.text}")

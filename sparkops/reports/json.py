@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sparkops.core.plan import Step, plain
-from sparkops.core.report import Report
+from sparkops.core.plan import Step, Violation, plain
+from sparkops.core.report import Report, Result
+from sparkops.core.wording import Message
 from sparkops.reports import schemas
 
 
@@ -22,13 +23,13 @@ def as_json(report: Report) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "nodes": list(plan.nodes),
         "resources": plan.total,
-        "steps": [_step(step, plan.blocked.get(step.id, "")) for step in plan.steps],
-        "violations": [dataclasses.asdict(violation) for violation in plan.violations],
-        "unknown": {identity: why.why for identity, why in plan.unknown.items()},
-        "unreachable": dict(plan.unreachable),
-        "notices": list(plan.notices),
+        "steps": [_step(step, plan.blocked.get(step.id)) for step in plan.steps],
+        "violations": [_violation(violation) for violation in plan.violations],
+        "unknown": {identity: why.as_json() for identity, why in plan.unknown.items()},
+        "unreachable": {node: why.as_json() for node, why in plan.unreachable.items()},
+        "notices": [each.as_json() for each in plan.notices],
         "orphans": [dataclasses.asdict(orphan) for orphan in plan.orphans],
-        "results": [dataclasses.asdict(result) for result in report.results],
+        "results": [_result(result) for result in report.results],
         "endpoints": dict(report.endpoints),
         "interrupted": report.interrupted,
         "declined": report.declined,
@@ -36,7 +37,7 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _step(step: Step, blocked: str) -> dict[str, Any]:
+def _step(step: Step, blocked: Message | None) -> dict[str, Any]:
     return {
         "id": step.id,
         "kind": step.kind,
@@ -49,7 +50,25 @@ def _step(step: Step, blocked: str) -> dict[str, Any]:
         "after": plain(_shown(step.after)),
         "disruptive": step.disruptive,
         "needs": list(step.needs),
-        "blocked": blocked,
+        "blocked": blocked.as_json() if blocked else None,
+    }
+
+
+def _violation(each: Violation) -> dict[str, Any]:
+    place = {"resource": each.resource, "node": each.node, "severity": each.severity}
+    about = {"source": each.source, "accepted": each.accepted}
+    return {"id": each.id, **place, "reason": each.message.as_json(), **about}
+
+
+def _result(each: Result) -> dict[str, Any]:
+    return {
+        "id": each.id,
+        "node": each.node,
+        "outcome": each.outcome,
+        "seconds": each.seconds,
+        "reason": each.reason.as_json() if each.reason else None,
+        "detail": each.detail,
+        "found": plain(_shown(each.found)),
     }
 
 

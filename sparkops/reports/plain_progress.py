@@ -64,9 +64,9 @@ class Lines(Silent):
             self._shown_at[event.id] = time.monotonic()
             return f"  {event.id}: {amount(event)}"
         if isinstance(event, events.Notice):
-            return f"i {event.text}"
+            return f"i {event.message.text}"
         if isinstance(event, events.StepFinished) and event.outcome != "not-attempted":
-            why = f": {beginning(event.why)}" if event.why else ""
+            why = f": {beginning(event.reason.text)}" if event.reason else ""
             return f"{OUTCOMES[event.outcome][0]} {event.id} ({event.seconds:.1f} s){why}"
         return ""
 

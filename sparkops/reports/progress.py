@@ -90,13 +90,15 @@ class Live(Silent):
             elif isinstance(event, events.StepProgress):
                 self._advance(event)
             elif isinstance(event, events.Notice):
-                self._progress.console.print(safe(f"i {event.text}"), style="blue", markup=False, highlight=False)
+                self._progress.console.print(
+                    safe(f"i {event.message.text}"), style="blue", markup=False, highlight=False
+                )
             elif isinstance(event, events.StepFinished):
                 self._end(event.id)
                 symbol, style = OUTCOMES[event.outcome]
                 if event.outcome == "not-attempted":
                     return
-                words = f"{symbol} {event.id}" + (f"  {beginning(event.why)}" if event.why else "")
+                words = f"{symbol} {event.id}" + (f"  {beginning(event.reason.text)}" if event.reason else "")
                 self._progress.console.print(safe(words), style=style, markup=False, highlight=False)
 
     def _begin(self, key: str, words: str) -> None:

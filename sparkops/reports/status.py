@@ -1,4 +1,4 @@
-"""`sparkops.status/1`, and nodes and services on one screen."""
+"""`sparkops.status/2`, and nodes and services on one screen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparkops.reports.text import Printer
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """`sparkops.status/1`; documented in docs/formats.md."""
+    """`sparkops.status/2`; documented in docs/formats.md."""
     return {
         "schema": schemas.STATUS,
         "cluster": status.cluster,
@@ -38,8 +38,8 @@ def _node_json(node: NodeStatus) -> dict[str, Any]:
     holder = node.holder and {key: node.holder.get(key) for key in ("who", "from", "command", "since")}
     return {
         "name": node.name,
-        "reachable": not node.why,
-        "why": node.why,
+        "reachable": not node.reason,
+        "reason": node.reason.as_json() if node.reason else None,
         "memory_total_bytes": node.memory_total,
         "memory_available_bytes": node.memory_available,
         "gpu": node.gpu,
@@ -63,7 +63,7 @@ def _rank_json(rank: RankStatus) -> dict[str, Any]:
         "restarts": rank.restarts,
         "answers": rank.answers,
         "seconds": rank.seconds,
-        "why": rank.why,
+        "reason": rank.reason.as_json() if rank.reason else None,
         "model": rank.model,
     }
 
@@ -73,7 +73,7 @@ def render(found: Status, printer: Printer) -> None:
     rows: list[list[Cell] | str] = []
     for node in found.nodes:
         rows.append(_node(node, found.time))
-        rows += [f"✗ {node.why}"] if node.why else []
+        rows += [f"✗ {node.reason.full}"] if node.reason else []
         rows += [f"job: {_job(job, found.time)}" for job in node.jobs]
         rows += [f"locked by {_holder(node.holder, found.time)}"] if node.holder is not None else []
     table(printer, ("NODE", "", "MEMORY FREE", "LOAD", "GPU", "DRIVER", "UP"), rows)
@@ -83,8 +83,9 @@ def render(found: Status, printer: Printer) -> None:
     rows = []
     for rank in found.ranks:
         rows.append(_rank(rank, found))
-        rows += [f"✗ {rank.why}"] if rank.why and rank.answers is not True else []
-        rows += [rank.phase] if rank.phase and not rank.serving and rank.phase not in rank.why else []
+        why = rank.reason.text if rank.reason else ""
+        rows += [f"✗ {why}"] if why and rank.answers is not True else []
+        rows += [rank.phase] if rank.phase and not rank.serving and rank.phase not in why else []
     table(printer, ("SERVICE", "NODE", "STATE", "SINCE", "HEALTH", "RESTARTS", "MODEL", "ENDPOINT"), rows)
 
 
@@ -92,7 +93,7 @@ def _node(node: NodeStatus, now: float) -> list[Cell]:
     memory = "?"
     if node.memory_total is not None and node.memory_available is not None:
         memory = f"{size(node.memory_available)} of {size(node.memory_total)}"
-    if node.why:
+    if node.reason:
         return [(node.name, "bold"), ("unreachable", "magenta"), "", "", "", "", ""]
     return [
         (node.name, "bold"),

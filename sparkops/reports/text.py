@@ -78,14 +78,13 @@ class Printer:
             self.line("")
         told = {_kind_of(each) for violations in shared.values() for each in violations}
         for node in plan.nodes:
-            self._node(
-                plan, node, [each for each in plan.violations if each.node == node and _kind_of(each) not in told]
-            )
-        for notice in dict.fromkeys(plan.notices):
+            judged = [each for each in plan.violations if each.node == node and _kind_of(each) not in told]
+            self._node(plan, node, judged, removal=report.command == "remove")
+        for notice in dict.fromkeys(each.text for each in plan.notices):
             self.line(("i ", "blue"), notice)
         self._sum(report)
 
-    def _node(self, plan: Plan, node: str, judged: Sequence[Violation]) -> None:
+    def _node(self, plan: Plan, node: str, judged: Sequence[Violation], *, removal: bool) -> None:
         steps = [step for step in plan.steps if step.node == node]
         unknown = {identity: why for identity, why in plan.unknown.items() if identity.endswith(f"@{node}")}
         silent = plan.unreachable.get(node)
@@ -94,51 +93,55 @@ class Printer:
             return
         self.line((node, "bold"))
         if silent:
-            self.line(("? ", "magenta"), "unreachable: ", silent, indent=2)
+            self.line(("? ", "magenta"), "unreachable: ", silent.full, indent=2)
         for violation in judged:
             self._violation(violation)
         for identity, why in unknown.items():
-            self.line(("? ", "magenta"), _short(identity, node), (f"  {why.why}", "dim"), indent=2)
+            self.line(("? ", "magenta"), _short(identity, node), (f"  {why.full}", "dim"), indent=2)
         for step in steps:
             if step.id not in plan.blocked:
                 self._step(step, indent=2)
         self._blocked(plan, steps)
         for orphan in orphans:
-            self._orphan(orphan, indent=2)
+            self._orphan(orphan, indent=2, removal=removal)
         if not (steps or judged or unknown or silent or orphans):
-            self.line(("✓ ", "green"), "as declared", indent=2)
+            self.line(("✓ ", "green"), "nothing to remove" if removal else "as declared", indent=2)
         self.line("")
 
-    def _orphan(self, orphan: Orphan, *, indent: int, where: str = "") -> None:
+    def _orphan(self, orphan: Orphan, *, indent: int, removal: bool, where: str = "") -> None:
         """What is no longer declared: what becomes of it, and who brought it."""
         whose = f" of {orphan.service}" if orphan.service else ""
         name = f"{orphan.kind} {orphan.name}{where}"
-        if not orphan.kept:
+        if removal:
+            self.line(("i ", "blue"), name, (f"  stays: {orphan.kept}", "dim"), indent=indent)
+        elif not orphan.kept:
             self.line(
                 ("○ ", "yellow"), name, (f"  no longer declared{whose}; apply --prune removes it", "dim"), indent=indent
             )
-            return
-        self.line(("i ", "blue"), name, (f"  no longer declared{whose}, and left: {orphan.kept}", "dim"), indent=indent)
+        else:
+            words = f"  no longer declared{whose}, and left: {orphan.kept}"
+            self.line(("i ", "blue"), name, (words, "dim"), indent=indent)
         if orphan.remedy:
             self.line(f"→ {orphan.remedy}", indent=indent + 4)
 
     def _blocked(self, plan: Plan, steps: Sequence[Step]) -> None:
         """The steps that will not be attempted, below their reason."""
-        for reason in dict.fromkeys(plan.blocked[step.id] for step in steps if step.id in plan.blocked):
+        blocked = {step.id: plan.blocked[step.id].text for step in steps if step.id in plan.blocked}
+        for reason in dict.fromkeys(blocked.values()):
             self.line(("· not attempted: ", "yellow"), reason, indent=2)
             for step in steps:
-                if plan.blocked.get(step.id) == reason:
+                if blocked.get(step.id) == reason:
                     self._step(step, indent=6, details=bool(self.verbose))
 
     def _violation(self, violation: Violation) -> None:
         symbol, style = SEVERITY[violation.severity]
         if violation.accepted:
             symbol, style = "~", "dim"
-        self.line((f"{symbol} ", style), (violation.id, style), f"  {violation.message}", indent=2)
+        self.line((f"{symbol} ", style), (violation.id, style), f"  {violation.message.text}", indent=2)
         if violation.accepted:
             self.line((f"accepted: {violation.accepted}", "dim"), indent=6)
-        elif violation.remedy:
-            self.line(f"→ {violation.remedy}", indent=6)
+        elif fix := violation.message.fix:
+            self.line(f"→ {fix}", indent=6)
         if violation.source and not violation.accepted:
             self.line((f"source: {violation.source}", "dim"), indent=6)
 
@@ -221,11 +224,12 @@ class Printer:
         words += [f"{stray} no longer declared"] if stray else []
         words += [f"{len(plan.unknown)} unknown"] if plan.unknown else []
         words += [f"{count(len(plan.unreachable), 'node')} unreachable"] if plan.unreachable else []
-        state = (", ".join(words), "") if words else ("" if bad else "as declared", "green")
+        good = "nothing to remove" if report.command == "remove" else "as declared"
+        state = (", ".join(words), "") if words else ("" if bad else good, "green")
         services = sorted({step.service or step.id for step in plan.disruptive})
         self.line(
             (report.cluster, "bold"),
-            f": {count(len(plan.nodes), 'node')}, {count(plan.total, 'resource')}: ",
+            f": {count(len(plan.nodes), 'node')}, {count(plan.total or len(plan.steps), 'resource')}: ",
             (count(bad, "violation") if bad else "", "red"),
             ", " if bad and words else "",
             state,
@@ -240,9 +244,9 @@ class Printer:
         self._skipped([result for result in report.results if result.outcome in SKIPPED])
         if not report.declined:
             for node, silent in report.plan.unreachable.items():
-                self.line(("? ", "magenta"), node, f"  unreachable: {silent}")
+                self.line(("? ", "magenta"), node, f"  unreachable: {silent.full}")
             for identity, unknown in report.plan.unknown.items():
-                self.line(("? ", "magenta"), identity, f"  unknown: {unknown.why}")
+                self.line(("? ", "magenta"), identity, f"  unknown: {unknown.full}")
         counts = Counter(result.outcome for result in report.results)
         if report.declined:
             self.line("nothing was changed")
@@ -253,7 +257,7 @@ class Printer:
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
         if not report.declined:
             for orphan in report.plan.orphans:
-                self._orphan(orphan, indent=0, where=f" @{orphan.node}")
+                self._orphan(orphan, indent=0, where=f" @{orphan.node}", removal=report.command == "remove")
         if report.interrupted:
             self.line(("interrupted", "yellow"), "; the same command resumes")
         if report.exit_status == 0:
@@ -264,18 +268,23 @@ class Printer:
 
     def _skipped(self, results: Sequence[Result]) -> None:
         """What was not begun, below its reason."""
-        for outcome, why in dict.fromkeys((result.outcome, result.why) for result in results):
-            self.line(("· ", "yellow"), f"{outcome.replace('-', ' ')}: {why}")
+        for outcome, reason in dict.fromkeys((result.outcome, result.reason) for result in results):
+            self.line(("· ", "yellow"), f"{outcome.replace('-', ' ')}: {reason.text if reason else ''}")
             for result in results:
-                if (result.outcome, result.why) == (outcome, why):
+                if (result.outcome, result.reason) == (outcome, reason):
                     self.line((result.id, "dim"), indent=4)
 
     def _result(self, result: Result) -> None:
         symbol, style = OUTCOMES[result.outcome]
-        words = "" if result.outcome == "done" else f"  {result.outcome.replace('-', ' ')}: {result.why}"
-        self.line((f"{symbol} ", style), result.id, words)
-        if result.hint:
-            self.line(f"→ {result.hint}", indent=4)
+        reason = result.reason
+        self.line(
+            (f"{symbol} ", style),
+            result.id,
+            f"  {result.outcome.replace('-', ' ')}: {reason.text}" if reason else "",
+            (f" [{reason.id}]" if reason else "", "dim"),
+        )
+        if reason and (fix := reason.fix):
+            self.line(f"→ {fix}", indent=4)
         for each in result.detail.splitlines():
             self.line((f"| {each}", "dim"), indent=4)
 

@@ -17,6 +17,7 @@ from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile,
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State, Unknown
+from sparkops.core.wording import Message
 from sparkops.models import build_steps
 from sparkops.resources import validators
 from sparkops.resources.checkpoint import OfRepository
@@ -92,7 +93,7 @@ class BuiltCheckpoint(OfRepository):
 
     def desired(self) -> State:
         if self.manifest is None or self.inputs is None:
-            return {"identity": Unknown(f"the hub was not asked for {self.repository}@{self.revision} and its donors")}
+            return {"identity": Unknown.of("hub-not-asked", repository=f"{self.repository}@{self.revision}")}
         wanted: dict[str, Any] = {
             "repository": self.repository,
             "commit": self.manifest.commit,
@@ -120,7 +121,7 @@ class BuiltCheckpoint(OfRepository):
         source = {key: value for key, value in peer.items() if key != "files"}
         return {**super().received(act, source), "files": file_list(listed)}
 
-    def explain(self, found: Observed) -> str:
+    def explain(self, found: Observed) -> Message | None:
         if isinstance(found, Mapping) and found.get("identity") == "" and not found.get("missing"):
-            return f"the record in {self.name} is not the one that was published there; another process changes it"
-        return ""
+            return Message.of("build-record-changed", folder=self.name)
+        return None

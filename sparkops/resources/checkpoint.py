@@ -19,6 +19,7 @@ from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.core.system_places import fault_of_folder
+from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.resource import Peers
 from sparkops.resources.transferable import Transferable
@@ -113,8 +114,8 @@ class OfRepository(Transferable):
         """The declared commit; "" for a branch or tag."""
         return self.commit or (self.revision if is_commit(self.revision) else "")
 
-    def learn(self) -> tuple[Manifest, str, str]:
-        """The declared files, the repository's new name where it has one, and in words what `only` leaves out.
+    def learn(self) -> tuple[Manifest, str, Message | None]:
+        """The declared files, the repository's new name where it has one, and what `only` leaves out.
 
         The hub is asked for a branch or tag each time, for a commit only once. Raises HubError.
         """
@@ -150,21 +151,17 @@ class OfRepository(Transferable):
         """How the node fetches."""
         return {"connections": self.connections, "segment": self.segment, "stall": self.stall}
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         if not isinstance(found, Mapping) or not found.get("strange"):
             return ()
-        return (
-            f"{self.id}: {self.name} holds files and no record of sparkops: what is right among them is taken over; "
-            f"where others are in the way, the folder as it is stays beside, as {self.name}.before-sparkops",
-        )
+        return (Message.of("checkpoint-folder-foreign", resource=self.id, folder=self.name),)
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         """A place that only the node knows to be taken."""
         barred = found.get("barred") if isinstance(found, Mapping) else None
         if not barred:
             return ()
-        id, args = str(barred.get("id")), barred.get("args") or {}
-        return (Violation.of(id, resource=self.id, node=self.node, **args),)
+        return (Violation(message=Message.from_json(barred), resource=self.id, node=self.node, severity="error"),)
 
     def proven(self, found: Mapping[str, Any]) -> bool:
         return not any(found.get(key) for key in ("missing", "wrong", "unverified"))
@@ -178,7 +175,8 @@ class Checkpoint(OfRepository):
     """The repository's files themselves.
 
     source: `hub`, fetched by the node itself (through HTTPS_PROXY of its environment, if any), or `push`, streamed by
-        the controller out of `local` (a folder here), its Hugging Face cache, or the hub.
+        the controller out of `local`, its Hugging Face cache, or the hub.
+    local: a folder here with the files that `push` sends.
     adopt: folders and Hugging Face caches on the node to look into; `~` is the owner's home.
     manifest, moved_to, left_out: not declared but learnt by `prepare`.
     """
@@ -192,7 +190,7 @@ class Checkpoint(OfRepository):
     adopt: tuple[str, ...] = CACHES
     manifest: Manifest | None = field(default=None, repr=False, compare=False)
     moved_to: str = field(default="", repr=False, compare=False)
-    left_out: str = field(default="", repr=False, compare=False)
+    left_out: Message | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,7 +214,7 @@ class Checkpoint(OfRepository):
 
     def desired(self) -> State:
         if self.manifest is None:
-            return {"manifest": Unknown(f"the hub was not asked for {self.repository}@{self.revision}")}
+            return {"manifest": Unknown.of("hub-not-asked", repository=f"{self.repository}@{self.revision}")}
         wanted: dict[str, Any] = {
             "repository": self.repository,
             "commit": self.manifest.commit,
@@ -244,14 +242,16 @@ class Checkpoint(OfRepository):
             "manner": self.manner,
         }
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
-        told = [*super().notices(found)]
+    def notices(self, found: Observed) -> tuple[Message, ...]:
+        notices = [*super().notices(found)]
         if self.moved_to:
-            told.append(f"{self.id}: {self.repository} is now called {self.moved_to}; declare the new name")
+            notices.append(
+                Message.of("hub-repository-renamed", resource=self.id, old=self.repository, new=self.moved_to)
+            )
         held = found.get("manifest") if isinstance(found, Mapping) else None
         if self.left_out and self.manifest is not None and held != self.manifest.digest:
-            told.append(f"{self.id}: {self.left_out}")
-        return tuple(told)
+            notices.append(self.left_out)
+        return tuple(notices)
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         """Fetched by the node; with `source: push`, streamed to it first, from where the last push ended."""
@@ -293,15 +293,13 @@ class Checkpoint(OfRepository):
         return found
 
 
-def _left_out(whole: Manifest, manifest: Manifest) -> str:
-    """What `only` leaves out, in words; "" for nothing."""
+def _left_out(whole: Manifest, manifest: Manifest) -> Message | None:
+    """What `only` leaves out."""
     kept = {file.path for file in manifest.files}
     out = [file.path for file in whole.files if file.path not in kept]
-    if not out:
-        return ""
-    amount = (whole.size - manifest.size) / 1e9
-    more = f" and {len(out) - 3} more" if len(out) > 3 else ""
-    return f"`only: indexed` leaves out {amount:.1f} GB of weights: {', '.join(out[:3])}{more}"
+    size = whole.size - manifest.size
+    args = {"repository": whole.repository, "size": size, "files": out}
+    return Message.of("checkpoint-files-left-out", **args) if out else None
 
 
 def _chunks(path: Path, offset: int) -> Iterator[bytes]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import CommandAct, CommandAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
+from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
@@ -55,13 +57,9 @@ class Command(Resource):
         if self.creates is not None:
             validators.path(self.creates, "creates", self.where)
         if not self.check and self.creates is None:
-            raise InventoryError(
-                f"command {self.name!r} has neither check nor creates, so nobody could say whether it is done",
-                where=self.where,
-                hint="add `check: [program, argument, …]` or `creates: /path`",
-            )
+            raise InventoryError.of("command-without-check", where=self.where, name=self.name)
         if not self.check and (self.stdout is not None or self.matches is not None):
-            raise InventoryError(f"command {self.name!r} compares the output of no check", where=self.where)
+            raise InventoryError.of("command-compares-nothing", where=self.where, name=self.name)
         self._refuse_bad_pattern()
         self._refuse_bad_values()
 
@@ -71,21 +69,15 @@ class Command(Resource):
         try:
             re.compile(self.matches)
         except re.error as error:
-            raise InventoryError(f"matches is no regular expression: {error}", where=self.where) from None
+            raise InventoryError.of("matches-not-regular-expression", where=self.where, reason=str(error)) from None
 
     def _refuse_bad_values(self) -> None:
         for name in ("timeout", "check_timeout"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-                raise InventoryError(
-                    f"{name} is {value!r}", where=self.where, hint="write a number of seconds above zero"
-                )
+                raise InventoryError.of("seconds-invalid", where=self.where, name=name, value=value)
         if not isinstance(self.env, Mapping) or not all(isinstance(each, str) for each in self.env.values()):
-            raise InventoryError(
-                f"the environment of command {self.name!r} has values that are no texts",
-                where=self.where,
-                hint="quote numbers; put secrets into a file",
-            )
+            raise InventoryError.of("command-environment-not-text", where=self.where, name=self.name)
 
     @property
     def interrupting(self) -> frozenset[str]:
@@ -96,7 +88,7 @@ class Command(Resource):
         """Replacing is running its program again."""
         return bool(self.run)
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> CommandAsk:
         return {
             "check": list(self.check),
             "creates": self.creates,
@@ -108,10 +100,10 @@ class Command(Resource):
     def desired(self) -> State:
         return {"ok": True}
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> CommandAct:
         return {"run": list(self.run), "timeout": self.timeout, "env": dict(self.env)}
 
-    def explain(self, found: Observed) -> str:
+    def explain(self, found: Observed) -> Message | None:
         """Why the check still fails after the program ran."""
         why = found.get("why") if isinstance(found, Mapping) else None
-        return f"the program ended well, and yet {why}" if why else ""
+        return Message.of("command-still-failing", reason=why) if why else None

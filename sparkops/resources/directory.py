@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from sparkops.core.kind_messages import DirectoryAct, DirectoryAsk
 from sparkops.core.plan import Occupied, Step
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -50,11 +51,12 @@ class Directory(Resource):
         """Two clusters may need one directory; it goes when it is empty and nobody claims it."""
         return True
 
-    def ask(self) -> dict[str, Any]:
-        asked = {"path": self.name}
-        for key in ("owner", "group"):
-            if isinstance(value := getattr(self, key), str):
-                asked[key] = value
+    def ask(self) -> DirectoryAsk:
+        asked: DirectoryAsk = {"path": self.name}
+        if isinstance(self.owner, str):
+            asked["owner"] = self.owner
+        if isinstance(self.group, str):
+            asked["group"] = self.group
         return asked
 
     def desired(self) -> State:
@@ -63,5 +65,5 @@ class Directory(Resource):
         declared_keys = {key: getattr(self, key) for key in ("owner", "group", "mode")}
         return {"type": "directory", **{key: value for key, value in declared_keys.items() if value is not None}}
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> DirectoryAct:
         return {"parents": self.parents}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 from sparkops.core.errors import InventoryError
@@ -43,10 +43,11 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Why a value is not as expected; `severity` is that of what is known, empty for the requirement's own."""
+    """Why a value is not as expected, by an id and arguments; `severity` is that of what is known, else empty."""
 
     fault: Fault
-    words: str
+    id: str
+    args: Mapping[str, Any] = field(default_factory=dict)
     severity: Severity | Literal[""] = ""
     remedy: str = ""
     source: str = ""
@@ -97,13 +98,15 @@ def parse(declared: Any, where: str = "") -> Expectation:
     for word in declared:
         if word not in WORDS:
             hint = suggest(str(word), WORDS)
-            raise InventoryError(f"an expectation has no word {word!r}", where=where, hint=hint)
+            raise InventoryError.of("expectation-word-unknown", where=where, word=word, hint=hint)
     given: dict[str, Any] = dict(declared)
     for word in ("one_of", "matches", "deny", "accept"):
         given[word] = tuple(given.get(word) or ())
     for word in ("at_least", "at_most", "tolerance"):
         if isinstance(given.get(word), bool) or not isinstance(given.get(word, 0), (int, float, type(None))):
-            raise InventoryError(f"{word} is {given[word]!r}", where=where, hint="write a number")
+            raise InventoryError.of("expectation-not-a-number", where=where, word=word, given=given[word])
+    if "." not in given.get("id", "."):
+        raise InventoryError.of("expectation-id-invalid", where=where, id=given["id"])
     if given.get("verdicts"):
         platform.load().component(given["verdicts"])
     return Expectation(**given)
@@ -114,7 +117,7 @@ def judge(key: str, expected: Expectation, value: Any) -> Judgement | None:
     if value is None and not expected.empty:
         if expected.optional or _asks_nothing(expected):
             return None
-        return Judgement("missing", "the node has none")
+        return Judgement("missing", "fact-missing")
     if expected.verdicts:
         return _judge_version(expected, platform.load().component(expected.verdicts), str(value))
     return _judge_globs(expected, str(value)) or _judge_plain(key, expected, value)
@@ -130,45 +133,49 @@ def _judge_globs(expected: Expectation, text: str) -> Judgement | None:
     globs = [*expected.deny, *expected.matches]
     index = most_specific(globs, text)
     if index is not None and index < len(expected.deny):
-        return Judgement("denied", f"{text} matches {globs[index]}, which is denied")
+        return Judgement("denied", "fact-denied", {"value": text, "pattern": globs[index]})
     if expected.matches and index is None:
-        return Judgement("unlisted", f"{text} is none of {listed(expected.matches)}")
+        return Judgement("unlisted", "fact-unlisted", {"value": text, "choices": listed(expected.matches)})
     return None
 
 
 def _judge_version(expected: Expectation, component: Component, version: str) -> Judgement | None:
     verdict = component.judge(version, expected.accept, expected.deny)
     if verdict.word != "deny" and expected.accept and most_specific(list(expected.accept), version) is None:
-        words = f"{component.title} {version} is none of {listed(expected.accept)}"
-        return Judgement("unlisted", words, "error", component.remedy, "inventory")
+        args = {"value": f"{component.title} {version}", "choices": listed(expected.accept)}
+        return Judgement("unlisted", "fact-unlisted", args, "error", component.remedy, "inventory")
     if verdict.word == "accept":
         return None
     certainty = "" if verdict.certainty == "verified" else f" ({verdict.certainty})"
     words = f"{component.title} {version}: {verdict.reason}{certainty}" if verdict.match else verdict.reason
+    args = {"verdict": words}
     if verdict.word == "deny":
-        return Judgement("denied", words, "error", component.remedy, verdict.source)
-    proven = "" if verdict.match else "if it has proven itself, `accept` it by this id in the inventory; else "
-    return Judgement("doubtful", words, "warning", proven + component.remedy, verdict.source)
+        return Judgement("denied", "fact-denied-version", args, "error", component.remedy, verdict.source)
+    id = "fact-doubtful-version" if verdict.match else "fact-doubtful-unproven"
+    return Judgement("doubtful", id, args, "warning", component.remedy, verdict.source)
 
 
 def _judge_plain(key: str, expected: Expectation, value: Any) -> Judgement | None:
+    here = shown(key, value)
     if expected.equals is not None and value != expected.equals:
-        return Judgement("differs", f"{shown(key, value)} instead of {shown(key, expected.equals)}")
+        return Judgement("differs", "fact-differs", {"value": here, "expected": shown(key, expected.equals)})
     if expected.one_of and value not in expected.one_of:
-        return Judgement("unlisted", f"{shown(key, value)} is none of {listed(expected.one_of)}")
+        return Judgement("unlisted", "fact-unlisted", {"value": here, "choices": listed(expected.one_of)})
     if (expected.at_least, expected.at_most) != (None, None) and not isinstance(value, (int, float)):
-        return Judgement("differs", f"{shown(key, value)} instead of a number")
+        return Judgement("differs", "fact-differs", {"value": here, "expected": "a number"})
     if expected.at_least is not None and value < expected.at_least:
-        return Judgement("low", f"{shown(key, value)}, at least {shown(key, expected.at_least)} needed")
+        return Judgement("low", "fact-low", {"value": here, "limit": shown(key, expected.at_least)})
     if expected.at_most is not None and value > expected.at_most:
-        return Judgement("high", f"{shown(key, value)}, at most {shown(key, expected.at_most)} allowed")
+        return Judgement("high", "fact-high", {"value": here, "limit": shown(key, expected.at_most)})
     if expected.includes is not None:
         wanted = expected.includes if isinstance(expected.includes, (list, tuple)) else [expected.includes]
         values = value if isinstance(value, (list, tuple, str, Mapping)) else [value]
         if wanted and not any(each in values for each in wanted):
-            return Judgement("lacks", f"{listed(values) or 'nothing'} has none of {listed(wanted)}")
+            args = {"value": listed(values) or "nothing", "choices": listed(wanted)}
+            return Judgement("lacks", "fact-lacks", args)
     if expected.empty and value:
-        return Judgement("present", listed(value) if isinstance(value, (list, tuple)) else str(value))
+        text = listed(value) if isinstance(value, (list, tuple)) else str(value)
+        return Judgement("present", "fact-present", {"value": text})
     return None
 
 
@@ -179,10 +186,10 @@ def judge_service(key: str, expected: Expectation, by_node: Mapping[str, Any]) -
     if expected.equal_on_service and not all(
         _close(value, other, expected.tolerance) for value in values for other in values
     ):
-        return Judgement("uneven", f"differs within the service: {each}")
+        return Judgement("uneven", "fact-uneven", {"values": each})
     known = [repr(value) for value in values if value is not None]
     if expected.distinct_on_service and len(set(known)) < len(known):
-        return Judgement("shared", f"the same on several nodes of the service: {each}")
+        return Judgement("shared", "fact-shared", {"values": each})
     return None
 
 

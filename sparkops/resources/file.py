@@ -71,11 +71,7 @@ class File(Resource):
             and isinstance(self.content, Content)
             and self.content.secret
         ):
-            raise InventoryError(
-                f"{self.name} holds a secret, and its mode {self.mode} lets everyone at it",
-                where=self.where,
-                hint="leave `mode` out (0600), or write 0640 with the `group` that needs it",
-            )
+            raise InventoryError.of("secret-file-world-readable", where=self.where, name=self.name, mode=self.mode)
         put(self, "validate", validators.words(self.validate, "validate", self.where))
 
     @classmethod

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step, Violation
 from sparkops.core.secrets import Content, Secret
-from sparkops.core.states import Observed, State, Unknown
+from sparkops.core.states import Observed, State
+from sparkops.core.wording import Message
 from sparkops.nodes.session import CallFailed
 from sparkops.resources import validators
 from sparkops.resources.image_build import BuiltImage
@@ -34,18 +35,25 @@ CHUNK = 256 << 10
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Transferable):
-    """An image. `name` is the reference to have: `repo:tag`, `repo@sha256:…`; of a build or an archive the tag to give.
+    """An image: pulled; built, where `content` is given; or loaded, where `archive` is.
 
-    Pulled: `digest` pins the index (a tag without one is content with whatever is there), `manifest` the platform's own
-    manifest; `platform` (`linux/arm64`) is the node's own unless declared. `server`, `username`, `password` log in for
-    this pull and are stored nowhere; without them the controller's `docker login` is used.
+    `name` is the reference to have: `repo:tag`, `repo@sha256:…`; of a build or an archive the tag to give. Without a
+    login of its own a pull uses the controller's `docker login`. Builds use the engine's own builder, which knows no
+    `RUN --mount` and no here-documents.
 
-    Built, where `content` is a Dockerfile: `files` maps paths in the build context (a first slash is dropped) to text,
-    or to `{file: PATH}` (a folder is taken whole, but for what its `.dockerignore` excludes); `args`, `labels`;
-    `checks` are argument lists, each run in the built image before it gets its name. The engine's own builder is used,
-    which knows no `RUN --mount` and no here-documents.
-
-    Loaded, where `archive` is a file made by `docker save`, sent from here. Relative paths start at `folder`.
+    digest: the index that a pull pins; a tag without one is content with whatever is there.
+    manifest: the digest of the platform's own manifest.
+    platform: like `linux/arm64`; the node's own unless declared.
+    server, username, password: the login for this pull; stored nowhere.
+    archive: a file made by `docker save`, sent from here.
+    content: a Dockerfile.
+    files: paths in the build context (a first slash is dropped) and their text, or `{file: PATH}`; a folder is taken
+        whole, but for what its `.dockerignore` excludes.
+    args: the build's arguments.
+    labels: labels of what is built.
+    checks: argument lists, each run in the built image before it gets its name.
+    folder: where relative paths start.
+    state: present or absent.
     """
 
     kind: ClassVar[str] = "image"
@@ -232,25 +240,21 @@ class Image(Transferable):
             return ()
         return (
             Violation(
-                id="image-differs",
+                message=Message.of("image-differs", name=self.name, nodes=differ),
                 resource=self.id,
                 node=self.node,
                 severity="error",
-                message=f"{self.name} is another image here than on {', '.join(differ)}",
-                remedy="pin it with image.digest, or run sparkops lock; the tag has moved between two pulls",
             ),
         )
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         return self.origin.notices(found)
 
-    def explain(self, found: Observed) -> str:
-        """Words for an image that stayed another one."""
-        if isinstance(found, Unknown) or found is None:
-            return ""
-        if not found.get("fits", True):
-            return f"it is for {found.get('platform')}, which this node does not run"
-        return ""
+    def explain(self, found: Observed) -> Message | None:
+        """Why an image stayed another one."""
+        if isinstance(found, Mapping) and not found.get("fits", True):
+            return Message.of("image-for-other-platform", platform=found.get("platform"))
+        return None
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed
+from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.image_reference import Reference
 
@@ -118,10 +119,10 @@ class BuiltImage:
     def sources(self) -> Mapping[str, str]:
         return {}
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         """Bases whose move would not be seen."""
         return tuple(
-            f"{self.name} is built from {each.name}, which is not pinned: a base that moves is not seen"
+            Message.of("image-base-not-pinned", name=self.name, base=each.name)
             for each in self.bases
             if not each.digest
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkops.core.states import Observed
+from sparkops.core.wording import Message
 from sparkops.resources.image_archive import Archive, read_archive
 from sparkops.resources.image_reference import Reference
 
@@ -69,11 +70,11 @@ class PulledImage:
         """Files of this machine that it is made from, each with a digest."""
         return {}
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         """What can't be compared."""
         if self.manifest and isinstance(found, Mapping) and found.get("manifest") is None:
             name = self.reference.name
-            return (f"{name}: this node's Docker does not report the platform's manifest; the index is compared",)
+            return (Message.of("image-manifest-unreported", name=name),)
         return ()
 
 
@@ -110,5 +111,5 @@ class LoadedImage:
         text = json.dumps([archive.layers, archive.config], sort_keys=True, default=str)
         return {f"archive {self.path}": "sha256:" + hashlib.sha256(text.encode()).hexdigest()}
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         return ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import PathAsk
 from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -33,9 +34,7 @@ class Link(Resource):
         validators.path(self.name, "the name of a link", self.where)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if self.state == "present" and (not isinstance(self.target, str) or not self.target or "\0" in self.target):
-            raise InventoryError(
-                f"link {self.name} has the target {self.target!r}", where=self.where, hint="say `target: /some/path`"
-            )
+            raise InventoryError.of("link-target-invalid", where=self.where, name=self.name, target=self.target)
 
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
@@ -48,7 +47,7 @@ class Link(Resource):
     def claim(self) -> dict[str, Any]:
         return {**super().claim(), **({"content": [self.target]} if self.state == "present" else {})}
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> PathAsk:
         return {"path": self.name}
 
     def desired(self) -> State:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import MountAsk
 from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -51,16 +52,14 @@ class Mount(Resource):
             return
         for name, value in (("source", self.source), ("fstype", self.fstype)):
             if not isinstance(value, str) or not value or (name == "fstype" and len(value.split()) != 1):
-                raise InventoryError(
-                    f"mount {self.name} has the {name} {value!r}", where=self.where, hint=f"say `{name}:` as in fstab"
+                raise InventoryError.of(
+                    "mount-field-invalid", where=self.where, name=self.name, field=name, value=value
                 )
         for option in self.options:
             if not option or any(char in option for char in " \t\n,"):
-                raise InventoryError(f"mount {self.name} has the option {option!r}", where=self.where)
+                raise InventoryError.of("mount-option-invalid", where=self.where, name=self.name, option=option)
         if isinstance(self.passno, bool) or not isinstance(self.passno, int) or not 0 <= self.passno <= 9:
-            raise InventoryError(
-                f"mount {self.name} has passno {self.passno!r}", where=self.where, hint="write 0, 1 or 2"
-            )
+            raise InventoryError.of("mount-passno-invalid", where=self.where, name=self.name, passno=self.passno)
 
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
@@ -70,10 +69,10 @@ class Mount(Resource):
     def interrupting(self) -> frozenset[str]:
         return self.interrupts if self.mounted else self.interrupts | {"mounted"}
 
-    def ask(self) -> dict[str, Any]:
-        asked: dict[str, Any] = {"path": self.name}
+    def ask(self) -> MountAsk:
+        asked: MountAsk = {"path": self.name}
         if self.state == "present":
-            asked.update(source=self.source, fstype=self.fstype, options=list(self.options))
+            asked |= {"source": self.source, "fstype": self.fstype, "options": list(self.options)}
         return asked
 
     def desired(self) -> State:

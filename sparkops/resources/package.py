@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import PackageAct, PackageAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
+from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
@@ -36,6 +38,7 @@ class Package(Resource):
 
     kind: ClassVar[str] = "package"
     removal_hint: ClassVar[str] = "`apt-get remove {name}` on the node removes it"
+    release_hint: ClassVar[str] = "`apt-mark unhold '{name}'` on the node releases it, where sparkops holds it"
     exclusive: ClassVar[str] = "apt"
 
     version: str | None = None
@@ -48,25 +51,20 @@ class Package(Resource):
     def __post_init__(self) -> None:
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if not isinstance(self.name, str) or not (_PATTERN if self.pattern else _NAME).fullmatch(self.name):
-            raise InventoryError(
-                f"{self.name!r} is no package name", where=self.where, hint="small letters, digits, + - and ."
-            )
+            raise InventoryError.of("package-name-invalid", where=self.where, name=self.name)
         if self.version is not None and (not isinstance(self.version, str) or not _VERSION.fullmatch(self.version)):
-            raise InventoryError(
-                f"package {self.name} has the version {self.version!r}",
-                where=self.where,
-                hint='write it in quotes, such as "580.95.05-0ubuntu1" or "580.95.*"',
-            )
+            raise InventoryError.of("package-version-invalid", where=self.where, name=self.name, version=self.version)
         if self.hold is not None and not isinstance(self.hold, bool):
-            raise InventoryError(f"hold is {self.hold!r}", where=self.where, hint="write true or false")
+            raise InventoryError.of("package-hold-invalid", where=self.where, hold=self.hold)
         if self.hold_installed and self.hold is None:
             object.__setattr__(self, "hold", True)
         if self.pattern and (self.version is not None or self.state == "absent" or self.hold is None):
-            raise InventoryError(
-                f"{self.name!r} stands for what is installed already, which can only be held or released",
-                where=self.where,
-                hint="declare `hold: true`, or name one package",
-            )
+            raise InventoryError.of("package-pattern-only-held", where=self.where, name=self.name)
+
+    @classmethod
+    def absent(cls, **about: Any) -> Resource:
+        """Also where it is held."""
+        return cls(**about, state="absent", hold=True, pruned=True)
 
     @property
     def interrupting(self) -> frozenset[str]:
@@ -82,7 +80,7 @@ class Package(Resource):
         """A package serves all."""
         return True
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> PackageAsk:
         return {"name": self.name, "pattern": self.pattern}
 
     def desired(self) -> State:
@@ -102,8 +100,8 @@ class Package(Resource):
             return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, wanted))
         return bool(wanted == found)
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> PackageAct:
         return {"update": self.update_cache, "holds": self.hold is not None}
 
-    def explain(self, found: Observed) -> str:
-        return "look at what apt says on the node: `apt-cache policy " + self.name + "`" if found is None else ""
+    def explain(self, found: Observed) -> Message | None:
+        return Message.of("package-not-installed", name=self.name) if found is None else None

@@ -11,9 +11,11 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparkops.core import wording
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step
-from sparkops.core.states import Observed, State, Unknown
+from sparkops.core.states import Observed, State
+from sparkops.core.wording import Message
 from sparkops.models import engine_errors
 from sparkops.resources.resource import Resource
 
@@ -59,8 +61,9 @@ class Probe(Resource):
         try:
             re.compile(self.expect or "")
         except re.error as error:
-            what = f"expect of the probe {self.name} is no regular expression: {error}"
-            raise InventoryError(what, where=self.where, hint="escape its special characters by a backslash") from None
+            raise InventoryError.of(
+                "probe-expect-invalid", where=self.where, name=self.name, reason=str(error)
+            ) from None
 
     def ask(self) -> dict[str, Any]:
         model = self.model[0] if isinstance(self.model, list) and self.model else self.model
@@ -90,10 +93,11 @@ class Probe(Resource):
             found = engine_errors.likely(str(getattr(error, "detail", "")))
             if found is not None:
                 known, cause, remedy = found
-                error.hint = f"likely, {cause}; {remedy} (source: {known.source})"
+                args = {"reason": error.message, "cause": cause, "remedy": remedy, "source": known.source}
+                error.id, error.args_by_name = "engine-error-known", args
+                error.what, error.hint = wording.words(error.id, args)
             raise
 
-    def explain(self, found: Observed) -> str:
-        if found is None or isinstance(found, Unknown):
-            return ""
-        return str(found.get("why") or "")
+    def explain(self, found: Observed) -> Message | None:
+        why = found.get("why") if isinstance(found, Mapping) else None
+        return Message.of("endpoint-not-serving", text=str(why)) if why else None

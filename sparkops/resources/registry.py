@@ -22,10 +22,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from sparkops.core.deadline import within
 from sparkops.core.errors import SparkopsError
 from sparkops.resources.image_reference import Reference
 
 TIMEOUT = 20.0
+"""Seconds of silence."""
+WHOLE = 45.0
+"""Seconds for a whole question, its redirects and tokens included: a registry that trickles is never silent."""
 SUGGESTION_TIMEOUT = 6.0
 """Seconds for the tags that an error message suggests."""
 LIMIT = 4 << 20
@@ -96,7 +100,7 @@ def docker_login(repository: str) -> Login | None:
 
     index, _ = auth.resolve_repository_name(repository)
     try:
-        stored = auth.load_config().resolve_authconfig(index) or {}
+        stored = within(WHOLE, lambda: auth.load_config().resolve_authconfig(index)) or {}
     except (errors.DockerException, OSError, ValueError) as error:
         raise RegistryError.of("docker-credentials-unreadable", server=index, text=str(error)) from None
     fields = {key.lower(): str(value) for key, value in stored.items() if value}
@@ -111,9 +115,8 @@ def digest(image: str, login: Login | None = None) -> str:
     reference = Reference.parse(image)
     server, path = _address(reference.repository)
     try:
-        return _with_scheme(
-            server, f"/v2/{path}/manifests/{urllib.parse.quote(reference.tag)}", login, _manifest_digest
-        )
+        tag = urllib.parse.quote(reference.tag)
+        return within(WHOLE, lambda: _with_scheme(server, f"/v2/{path}/manifests/{tag}", login, _manifest_digest))
     except urllib.error.HTTPError as error:
         raise _refused(error.code, image) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -125,7 +128,7 @@ def tags(repository: str, login: Login | None = None) -> list[str] | None:
     """The tags of a repository, [] where it does not exist; None where the registry does not answer that."""
     server, path = _address(repository)
     try:
-        found = _with_scheme(server, f"/v2/{path}/tags/list", login, _json)
+        found = within(SUGGESTION_TIMEOUT, lambda: _with_scheme(server, f"/v2/{path}/tags/list", login, _json))
     except urllib.error.HTTPError as error:
         return [] if error.code == 404 else None
     except (OSError, ValueError, http.client.HTTPException):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from sparkops.core.plan import Severity, Violation
 from sparkops.core.states import Observed, State, Unknown
+from sparkops.core.wording import Message
 from sparkops.resources.expectation import Expectation, Judgement, judge, judge_service, parse
 from sparkops.resources.resource import Peers, Resource
 
@@ -86,12 +87,11 @@ class Require(Resource):
             return ()
         return (
             Violation(
-                id=f"{self.label or self.name}.absent",
+                message=Message.of("fact-absent", group=self.name, text=found.get("error") or "", remedy=self.remedy),
+                key=f"{self.label or self.name}.absent",
                 resource=self.id,
                 node=self.node,
                 severity=self.severity,
-                message=f"no {self.name}: {found.get('error') or 'the node has none'}",
-                remedy=self.remedy,
             ),
         )
 
@@ -109,14 +109,18 @@ class Require(Resource):
 
     def _violation(self, key: str, expected: Expectation, judgement: Judgement) -> Violation:
         name = expected.id or f"{self.label or self.name}.{key.replace('_', '-')}"
-        subject = expected.title or f"{self.name}.{key}"
-        reason = f" ({expected.reason})" if expected.reason else ""
+        message = Message.of(
+            judgement.id,
+            fact=expected.title or f"{self.name}.{key}",
+            reason=expected.reason,
+            remedy=expected.remedy or judgement.remedy or self.remedy,
+            **judgement.args,
+        )
         return Violation(
-            id=f"{name}-{judgement.fault}",
+            message=message,
+            key=f"{name}-{judgement.fault}",
             resource=self.id,
             node=self.node,
             severity=judgement.severity or expected.severity or self.severity,
-            message=f"{subject}: {judgement.words}{reason}",
-            remedy=expected.remedy or judgement.remedy or self.remedy,
             source=expected.source or judgement.source,
         )

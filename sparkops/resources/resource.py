@@ -15,6 +15,7 @@ from sparkops.core.errors import Changed
 from sparkops.core.messages import UNKNOWN, ConvergeRequest
 from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
+from sparkops.core.wording import Message
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
@@ -59,6 +60,8 @@ class Resource:
     left for `sparkops gc`, since it holds data that somebody has to decide about."""
     removal_hint: ClassVar[str] = ""
     """How a person removes what is left; `{name}` stands for its name."""
+    release_hint: ClassVar[str] = ""
+    """How a person takes back what sparkops did to a thing that was there before."""
     file_type: ClassVar[str] = ""
     """file, link or directory: what stands at the path that it occupies, where that tells whether it is still ours."""
 
@@ -96,6 +99,16 @@ class Resource:
         """What a thing of this name has for itself, by what is (or was) claimed of it."""
         return Occupied()
 
+    @classmethod
+    def absent(cls, **about: Any) -> Resource:
+        """The thing as one that nothing declares any longer and that goes; `about` is what every resource has."""
+        return cls(**about, state="absent", pruned=True)  # type: ignore[call-arg]  # each kind that goes has it
+
+    @classmethod
+    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+        """Whether the thing came with sparkops, by its claim, or what stood there before is kept to be put back."""
+        return claim.get("action", "create") == "create" or "sparkops" in name or bool(claim.get("original"))
+
     @property
     def occupies(self) -> Occupied:
         """What this one has for itself."""
@@ -114,6 +127,10 @@ class Resource:
     def uses(self) -> Mapping[str, Collection[str]]:
         """What it needs on its node of what `gc` removes: `folders`, `images` (names) and `builds` (labels)."""
         return {}
+
+    def stays(self, found: Observed) -> Message | None:
+        """Why what is declared absent is left as it is `found`."""
+        return None
 
     def in_place(self, found: Observed) -> bool:
         """Whether it is there although something that is no longer declared occupies the same."""
@@ -142,7 +159,7 @@ class Resource:
         """What it is made from on this machine and no state tells: a name for people and a digest of each."""
         return {}
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> Mapping[str, Any]:
         """What the worker's `observe` of this kind needs: plain values, and bytes where content is compared there."""
         raise NotImplementedError
 
@@ -150,7 +167,7 @@ class Resource:
         """The declared state; `None` is absence. Only the keys that are declared; others are not compared."""
         raise NotImplementedError
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> Mapping[str, Any]:
         """What the worker's `converge` of this kind needs beside `ask` and the two states."""
         return {}
 
@@ -179,7 +196,7 @@ class Resource:
         """What is wrong and must not be repaired. `peers` gives the observation of another resource by id."""
         return ()
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         """What is seen and left alone, to be said."""
         return ()
 
@@ -187,7 +204,7 @@ class Resource:
         """Bring the thing from `step.before` to `step.after` on its node; yields progress, returns what was then seen.
 
         The worker compares `before` once more before it acts and observes again after. Progress mappings have the
-        fields of `StepProgress`: text, done, total, unit; or `notice`, which is told for good.
+        fields of `StepProgress`: text, done, total, unit; or `notice`, `{id, args}`.
         """
         return self.converged_to((yield from session.stream("converge", self.order(session, step))))
 
@@ -206,7 +223,7 @@ class Resource:
         if isinstance(found, Mapping):
             for key, type in self.reads.items():
                 if (value := found.get(key)) is not None and not _is(value, type):
-                    return Unknown(f"the worker answered {key} = {value!r:.80}, which is no {type}")
+                    return Unknown.of("answer-type-wrong", key=key, value=f"{value!r:.80}", expected=type)
         return found
 
     def order(self, session: Session, step: Step) -> ConvergeRequest:
@@ -232,9 +249,9 @@ class Resource:
             }
         return order
 
-    def explain(self, found: Observed) -> str:
-        """Words for a state that stayed wrong after converge, or empty; the kind may know a likely cause."""
-        return ""
+    def explain(self, found: Observed) -> Message | None:
+        """Why a state stayed wrong after converge, where the kind knows a likely cause."""
+        return None
 
 
 def _is(value: object, type: str) -> bool:
@@ -245,11 +262,11 @@ def _is(value: object, type: str) -> bool:
 
 
 def unpack(answer: object) -> Observed:
-    """A worker's observation `{"found": {...} | None}` or `{UNKNOWN: why}` as a value; anything else is unknown."""
+    """A worker's observation `{"found": {...} | None}` or `{UNKNOWN: Reason}` as a value; anything else is unknown."""
     fields = answer if isinstance(answer, Mapping) else {}
     if UNKNOWN in fields:
-        return Unknown(str(fields[UNKNOWN]))
+        return Unknown.from_json(fields[UNKNOWN])
     found = fields.get("found", fields)
     if found is None or (isinstance(found, Mapping) and found is not fields):
         return found
-    return Unknown("what the worker answered is no state")
+    return Unknown.of("answer-not-understood", answer=f"{answer!r:.200}")

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import SysctlAsk
 from sparkops.core.plan import Violation
 from sparkops.core.states import FromFact, Observed, State
+from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.resource import Peers, Resource
 
@@ -37,28 +39,29 @@ class Sysctl(Resource):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _KEY.fullmatch(self.name):
-            raise InventoryError(
-                f"{self.name!r} is no kernel parameter", where=self.where, hint="write a key such as vm.swappiness"
-            )
+            raise InventoryError.of("sysctl-name-invalid", where=self.where, name=self.name)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         value = self.value
         if self.state == "absent" or isinstance(value, FromFact):
             return
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip() or "\n" in str(value):
-            raise InventoryError(
-                f"sysctl {self.name} has the value {value!r}",
-                where=self.where,
-                hint="write a number or a text; for on and off 1 and 0",
-            )
+            raise InventoryError.of("sysctl-value-invalid", where=self.where, name=self.name, value=value)
+
+    @classmethod
+    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+        """The file for this key is sparkops' own, whatever the value was before."""
+        return True
 
     @property
     def file(self) -> str:
         """The name of our file for this key in /etc/sysctl.d."""
         return f"60-sparkops-{self.name.replace('/', '-')}.conf"
 
-    def ask(self) -> dict[str, Any]:
-        asked: dict[str, Any] = {"key": self.name, "file": self.file}
-        return {**asked, "absent": True} if self.state == "absent" else asked
+    def ask(self) -> SysctlAsk:
+        asked: SysctlAsk = {"key": self.name, "file": self.file}
+        if self.state == "absent":
+            asked["absent"] = True
+        return asked
 
     def desired(self) -> State:
         if self.state == "absent":
@@ -76,15 +79,16 @@ class Sysctl(Resource):
             return ()
         return (
             Violation(
-                id=f"sysctl-overridden:{self.name}",
+                message=Message.of(
+                    "sysctl-overridden", path=other.get("path"), key=self.name, value=other.get("value")
+                ),
+                key=f"sysctl-overridden:{self.name}",
                 resource=self.id,
                 node=self.node,
                 severity="warning",
-                message=f"{other.get('path')} is read after ours and sets {self.name} = {other.get('value')}",
-                remedy=f"remove the line from {other.get('path')}, or declare that value",
                 source="sysctl.d(5)",
             ),
         )
 
-    def explain(self, found: Observed) -> str:
-        return "the kernel rounds or limits some values; declare what it shows" if isinstance(found, dict) else ""
+    def explain(self, found: Observed) -> Message | None:
+        return Message.of("sysctl-value-changed", key=self.name) if isinstance(found, dict) else None

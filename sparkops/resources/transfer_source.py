@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from sparkops.checkpoints.authority import LIFETIME, Authority
 from sparkops.core.errors import ConvergeFailed, NodeError
+from sparkops.core.wording import Message
 from sparkops.nodes.session import CallFailed
+from sparkops.resources.transferable import Transferable
 
 if TYPE_CHECKING:
     from sparkops.core.plan import Step
     from sparkops.core.states import Observed
     from sparkops.nodes.session import Session
-    from sparkops.resources.transferable import Transferable
 
 IDLE = 600.0
 """Seconds without a request after which a server ends: longer than a receiver hashes what it has."""
@@ -47,7 +48,7 @@ class Upstream:
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         """Bring the receiver's content from the source; as `Resource.converge`."""
-        return (yield from self.receiver.receive(self, session, step))
+        return (yield from self.receiver.receive(self.opened, session, step))
 
     def opened(self, session: Session) -> Generator[Mapping[str, Any], None, dict[str, Any]]:
         """The worker's `peer`: the server runs and `session`, the receiver's, reaches it. Yields notices.
@@ -55,12 +56,13 @@ class Upstream:
         With what the source says of the content beside its `port`. Raises ConvergeFailed where the source does not
         answer, or none of its addresses can be used.
         """
-        node, why = self.source.node, "it has no address"
+        node, why = self.source.node, Message.of("transfer-source-no-address", source=self.source.node)
         try:
             source = session.peer(node)
             for number, address in enumerate(self.addresses):
                 if number:
-                    yield {"notice": f"{self.receiver.id}: {why}; using {address} instead, which may be slower"}
+                    args = {"resource": self.receiver.id, "reason": why, "address": address}
+                    yield {"notice": Message.of("transfer-address-replaced", **args).as_json()}
                 try:
                     answer = source.call(f"{self.source.kind}.relay", self._order(address), timeout=60)
                     place = {"node": node, "address": address, "port": int(answer["port"])}
@@ -68,13 +70,13 @@ class Upstream:
                 except CallFailed as error:
                     if error.type != "address":
                         raise
-                    why = error.what
+                    why = error.message
                     continue
                 return {**answer, **place, "credentials": self.authority.receiver(self.receiver.node)}
         except NodeError as error:
             if error.where == self.receiver.node:
                 raise
-            why = error.what
+            why = error.message
         raise ConvergeFailed.of("transfer-source-unusable", where=self.receiver.node, source=node, reason=why)
 
     def _order(self, address: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ The kinds say what the content is and which nodes are proven to have it; `reconc
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed
@@ -16,7 +16,9 @@ from sparkops.resources.resource import Resource
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
-    from sparkops.resources.transfer_source import Upstream
+
+Opening: TypeAlias = "Callable[[Session], Generator[Mapping[str, Any], None, dict[str, Any]]]"
+"""Has the source serve to a receiver's session; returns the worker's `peer`, yields notices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +61,13 @@ class Transferable(Resource):
         """The worker's `act` for what comes from `peer`; None where a job that gets it runs already and is followed."""
         return {**act, "peer": peer} if peer is not None else {**act, "attached": True}
 
-    def receive(self, upstream: Upstream, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def receive(self, opening: Opening, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
         """Converge with what the source serves. A job that gets it already is followed."""
         order = self.order(session, step)
         peer = None
         if not session.call(
             f"{self.kind}.running", {"ask": order["ask"], "act": self.received(order["act"], None)}, timeout=60
         ):
-            peer = yield from upstream.opened(session)
+            peer = yield from opening(session)
         act = self.received(order["act"], peer)
         return self.converged_to((yield from session.stream("converge", {**order, "act": act})))

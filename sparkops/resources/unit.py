@@ -22,6 +22,7 @@ from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Pending, State, Unknown
 from sparkops.core.system_places import is_unit
+from sparkops.core.wording import Message
 from sparkops.resources.resource import Peers, Resource
 
 SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
@@ -97,15 +98,13 @@ class Unit(Resource):
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
             hint = f"write it with its suffix ({SUFFIXES.replace('|', ', ')})"
-            raise InventoryError(f"{self.name!r} is no name of a systemd unit", where=self.where, hint=hint)
+            raise InventoryError.of("unit-name-invalid", where=self.where, name=self.name, hint=hint)
         if isinstance(self.content, Secret) or (isinstance(self.content, Content) and self.content.secret):
-            hint = "put it into a file of mode 0600 and name that by EnvironmentFile= or LoadCredential="
-            what = f"the text of {self.name} holds a secret; unit files can be read by all"
-            raise InventoryError(what, where=self.where, hint=hint)
+            raise InventoryError.of("unit-holds-secret", where=self.where, name=self.name)
         if self.content is not None and self.state == "present" and is_unit(self.name):
-            raise InventoryError.of("unit-of-system", where=self.where, unit=self.name)
+            raise InventoryError.of("unit-name-of-system", where=self.where, unit=self.name)
         if self.masked and (self.running or self.enabled):
-            raise InventoryError(f"{self.name} can't be masked and running or enabled", where=self.where)
+            raise InventoryError.of("unit-masked-and-active", where=self.where, name=self.name)
 
     @property
     def _digest(self) -> str | None:
@@ -115,6 +114,11 @@ class Unit(Resource):
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
         port = claim.get("port")
         return Occupied(path=UNITS + name, unit=name, port=port if isinstance(port, int) else None)
+
+    @classmethod
+    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+        """A unit of our text is ours, also where an earlier one stood in its place."""
+        return True
 
     @classmethod
     def retires(cls, parameters: Collection[str]) -> bool:
@@ -214,25 +218,27 @@ class Unit(Resource):
         vendor = found.get("vendor") if isinstance(found, Mapping) and self.content is not None else None
         if not vendor or self.state == "absent":
             return ()
-        return (Violation.of("unit-of-package", resource=self.id, node=self.node, unit=self.name, file=vendor),)
+        message = Message.of("unit-of-system", unit=self.name, path=vendor)
+        return (Violation(message=message, resource=self.id, node=self.node, severity="error"),)
 
-    def notices(self, found: Observed) -> tuple[str, ...]:
+    def notices(self, found: Observed) -> tuple[Message, ...]:
         if self.content is None or found is None or isinstance(found, Unknown):
             return ()
         foreign = [path for path in found.get("drop_ins") or () if path not in self.drop_ins]
-        return tuple(f"{self.node}: {path} overrides {self.name}; it is left alone" for path in foreign)
+        return tuple(Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign)
 
-    def explain(self, found: Observed) -> str:
+    def explain(self, found: Observed) -> Message | None:
         if found is None or isinstance(found, Unknown):
-            return ""
+            return None
         if found.get("exists") is False:
-            return f"the node has no unit {self.name}; what brings it, a package or `content`, is missing"
+            return Message.of("unit-missing", unit=self.name)
         if self.running and (found.get("failed") or not found.get("running")):
-            result = found.get("result") or "unknown"
-            return f"{self.name} is {found.get('state')} (result {result}, {found.get('restarts', 0)} restarts)"
+            state, result = found.get("state"), found.get("result") or "unknown"
+            restarts = found.get("restarts", 0)
+            return Message.of("unit-not-running", unit=self.name, state=state, result=result, restarts=restarts)
         if self.enabled and not found.get("enabled"):
-            return f"{self.name} can't be enabled; its text has no [Install] section"
-        return ""
+            return Message.of("unit-not-enabled", unit=self.name)
+        return None
 
 
 def _bytes(text: Content | str) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import UserAct, UserAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import State
 from sparkops.resources import validators
@@ -52,11 +53,7 @@ class User(Resource):
     def __post_init__(self) -> None:
         put = object.__setattr__
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise InventoryError(
-                f"{self.name!r} is no user name",
-                where=self.where,
-                hint="small letters, digits, - and _, beginning with a letter",
-            )
+            raise InventoryError.of("user-name-invalid", where=self.where, name=self.name)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         put(self, "group", validators.account(self.group, "group", self.where))
         if self.groups is not None:
@@ -66,18 +63,14 @@ class User(Resource):
             if (value := getattr(self, name)) is not None:
                 validators.path(value, name, self.where)
         if self.uid is not None and (isinstance(self.uid, bool) or not isinstance(self.uid, int) or self.uid < 1):
-            raise InventoryError(f"uid is {self.uid!r}", where=self.where, hint="write a number above zero")
+            raise InventoryError.of("user-id-invalid", where=self.where, uid=self.uid)
         put(self, "authorized_keys", _listed(self, "authorized_keys"))
         for key in self.authorized_keys:
             if not _KEY.fullmatch(key.strip()):
-                raise InventoryError(
-                    f"authorized_keys contains {key[:40]!r}, which is no public key",
-                    where=self.where,
-                    hint="paste the line of a .pub file",
-                )
+                raise InventoryError.of("public-key-invalid", where=self.where, key=key[:40])
         put(self, "authorized_keys", tuple(key.strip() for key in self.authorized_keys))
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> UserAsk:
         return {"name": self.name, "keys": list(self.authorized_keys)}
 
     def desired(self) -> State:
@@ -98,7 +91,7 @@ class User(Resource):
             return set(wanted) <= set(found or ())
         return bool(wanted == found)
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> UserAct:
         return {"system": self.system, "exact_groups": self.exact_groups}
 
 

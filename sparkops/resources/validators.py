@@ -20,12 +20,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|[0-9]{1,10}")
 def path(value: Any, what: str, where: str) -> str:
     """An absolute, normal path: no `..`, no doubled or final slash. Raises InventoryError."""
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value or "\n" in value:
-        raise InventoryError(f"{what} is {value!r}, not an absolute path", where=where, hint="begin it with /")
+        raise InventoryError.of("path-not-absolute", where=where, what=what, value=value)
     parts = value[1:].split("/")
     if value != "/" and any(part in ("", ".", "..") for part in parts):
         normal = "/" + "/".join(part for part in parts if part not in ("", "."))
         hint = "write it without `..`" if ".." in parts else f"write {normal}"
-        raise InventoryError(f"{what} is {value!r}, which names its place in a roundabout way", where=where, hint=hint)
+        raise InventoryError.of("path-not-normal", where=where, what=what, value=value, hint=hint)
     return value
 
 
@@ -35,13 +35,9 @@ def mode(value: Any, where: str) -> str | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         guess = f"{value:04o}" if 0 <= value <= 0o7777 else "0644"
-        raise InventoryError(
-            f"mode is the number {value}; YAML has read it, and whether it was octal is lost",
-            where=where,
-            hint=f'write it in quotes, such as "{guess}"',
-        )
+        raise InventoryError.of("mode-is-number", where=where, value=value, guess=guess)
     if not isinstance(value, str) or not _MODE.fullmatch(value):
-        raise InventoryError(f"mode is {value!r}", where=where, hint='write octal digits in quotes, such as "0644"')
+        raise InventoryError.of("mode-invalid", where=where, value=value)
     return value.zfill(4)
 
 
@@ -52,24 +48,20 @@ def account(value: Any, what: str, where: str) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise InventoryError(f"{what} is {value!r}", where=where, hint="give a name or a number of a user or group")
+        raise InventoryError.of("owner-invalid", where=where, what=what, value=value)
     return value
 
 
 def words(value: Any, what: str, where: str) -> tuple[str, ...]:
     """A list of words, such as an argument list, as a tuple of texts. Raises InventoryError for texts and secrets."""
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise InventoryError(f"{what} is {value!r}, not a list", where=where, hint=f"write {what}: [word, word, …]")
+        raise InventoryError.of("not-a-list", where=where, what=what, value=value)
     found = []
     for each in value:
         if isinstance(each, Secret):
-            raise InventoryError(
-                f"a secret stands in {what}, where every user of the node could read it",
-                where=where,
-                hint="put it into a file of its own and name the file",
-            )
+            raise InventoryError.of("secret-on-command-line", where=where, what=what)
         if isinstance(each, bool) or not isinstance(each, (str, int, float)) or "\0" in str(each):
-            raise InventoryError(f"{what} contains {each!r}, which is no word", where=where, hint="quote it")
+            raise InventoryError.of("argument-not-text", where=where, what=what, each=each)
         found.append(str(each))
     return tuple(found)
 
@@ -77,5 +69,5 @@ def words(value: Any, what: str, where: str) -> tuple[str, ...]:
 def one_of(value: Any, what: str, choices: tuple[str, ...], where: str) -> str:
     """One of the words in `choices`. Raises InventoryError."""
     if value not in choices:
-        raise InventoryError(f"{what} is {value!r}", where=where, hint=f"write one of: {', '.join(choices)}")
+        raise InventoryError.of("choice-invalid", where=where, what=what, value=value, choices=", ".join(choices))
     return str(value)

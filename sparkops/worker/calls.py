@@ -51,7 +51,7 @@ class Call:
                 chunk = self._data.get(timeout=1.0)
             except Empty:
                 if self.session_over.is_set():
-                    raise Refused("the controller is gone", "gone") from None
+                    raise Refused.of("controller-gone", type="gone") from None
                 continue
             if chunk is None:
                 return
@@ -62,7 +62,7 @@ class Call:
         """One chunk to the controller; waits for its credit."""
         while not self._credit.acquire(timeout=1.0):
             if self.session_over.is_set() or self.stopping.is_set():
-                raise Refused("the controller is gone", "gone")
+                raise Refused.of("controller-gone", type="gone")
         self._send({"id": self.id, "data": data})
 
 
@@ -75,4 +75,4 @@ def kind(name: str) -> Any:
     for room in ROOMS if name.isidentifier() else ():
         with contextlib.suppress(ModuleNotFoundError):
             return import_module(f"sparkops.worker.{room}.{name}")
-    raise Refused(f"no kind {name!r} on this worker")
+    raise Refused.of("kind-unknown", kind=name)

@@ -11,8 +11,15 @@ from collections.abc import Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sparkops.core.messages import UNKNOWN, ConvergeAnswer, ConvergeRequest, Observation, ObserveAnswer, ObserveRequest
-from sparkops.worker import os_errors
+from sparkops.core.messages import (
+    UNKNOWN,
+    ConvergeAnswer,
+    ConvergeRequest,
+    Observation,
+    ObserveAnswer,
+    ObserveRequest,
+    reason_of,
+)
 from sparkops.worker.calls import Call, Refused, Unknown, kind
 
 THREADS = 16
@@ -20,7 +27,7 @@ THREADS = 16
 
 
 def observe(call: Call, args: ObserveRequest) -> ObserveAnswer:
-    """Answers `{id: {"found": state or None} | {UNKNOWN: why}}` for `asks`: `[[id, kind, ask], …]`.
+    """Answers `{id: {"found": state or None} | {UNKNOWN: Reason}}` for `asks`: `[[id, kind, ask], …]`.
 
     Kinds are asked side by side; what has not answered after `limit` seconds is unknown, the rest is not held up.
     `machine` is the same for two names of one machine, "" where it can't be told.
@@ -33,7 +40,7 @@ def observe(call: Call, args: ObserveRequest) -> ObserveAnswer:
         try:
             module = kind(name)
         except Refused as error:
-            answers[identity] = {UNKNOWN: str(error)}
+            answers[identity] = {UNKNOWN: error.reason}
             continue
         if hasattr(module, "observe_many"):
             many.setdefault(name, {})[identity] = ask
@@ -72,7 +79,7 @@ def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, 
 
     for _ in range(min(THREADS, len(jobs))):
         threading.Thread(target=work, daemon=True).start()
-    late: Observation = {UNKNOWN: f"no answer within {limit:g} s"}
+    late: Observation = {UNKNOWN: {"id": "observation-late", "args": {"seconds": limit}}}
     answers = {identity: late for ids, _ in jobs for identity in ids}
     deadline = time.monotonic() + limit
     with contextlib.suppress(Empty):
@@ -85,14 +92,10 @@ def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, 
 def _guarded(ids: list[str], look: Any) -> dict[str, Observation]:
     try:
         found = look()
-    except Unknown as error:
-        return dict.fromkeys(ids, {UNKNOWN: str(error)})
-    except OSError as error:
-        return dict.fromkeys(ids, {UNKNOWN: os_errors.describe(error)})
     except Exception as error:  # noqa: BLE001 - a defect of an observer makes its answer unknown, never the run's end
-        return dict.fromkeys(ids, {UNKNOWN: "a defect of sparkops: " + os_errors.locate(error)})
+        return dict.fromkeys(ids, {UNKNOWN: reason_of(error)})
     return {
-        identity: {UNKNOWN: str(each)} if isinstance(each, Unknown) else {"found": each}
+        identity: {UNKNOWN: each.reason} if isinstance(each, Unknown) else {"found": each}
         for identity, each in found.items()
     }
 
@@ -108,7 +111,8 @@ def look(name: str, identity: str, ask: Mapping[str, Any]) -> Observation:
 def converge(call: Call, args: ConvergeRequest) -> ConvergeAnswer:
     """Act on one resource: observe it, do nothing if it is not as `before` says, claim, act, observe it again.
 
-    Answers the last observation; with the keys that have `changed` since `before` where nothing was done.
+    Answers the last observation; with the keys that have `changed` since `before` where nothing was done. Where what
+    stood there before sparkops was put back, there is nothing left of the thing.
     """
     from sparkops.worker.record import claims  # see processes.py for what it costs
 
@@ -116,12 +120,15 @@ def converge(call: Call, args: ConvergeRequest) -> ConvergeAnswer:
     module = kind(name)
     now = look(name, identity, ask)
     if UNKNOWN in now:
-        raise Refused(f"not touched, because its state is unknown: {now[UNKNOWN]}", "unknown")
+        raise Refused.of("state-unknown", type="unknown", reason=now[UNKNOWN])
     found = now["found"]
     changed = differing(args["before"], found, args.get("volatile", ()))
     if changed:
         return {"found": found, "changed": changed}
-    with claims.acting(args.get("claim"), identity, args["action"]):
+    with claims.acting(args.get("claim"), identity, args["action"]) as put_back:
+        if put_back is not None:
+            put_back()
+            return {"found": None}
         module.converge(call, ask, found, args["want"], args.get("act") or {})
     after = look(name, identity, ask)
     return {UNKNOWN: after[UNKNOWN]} if UNKNOWN in after else {"found": after["found"]}

@@ -2,7 +2,8 @@
 
 Two calls are built in: `observe` (read only, all kinds in one request) and `converge` (one resource). `lock` and
 `claims` have their own modules; a kind offers further calls in its `CALLS` as `KIND.NAME`. When the input ends, the
-running atomic step is finished and the process leaves within `GRACE` seconds.
+running atomic step is finished and the process leaves within `GRACE` seconds. So it does where the controller has not
+answered a beat for `LEASE` seconds: a cut connection says nothing by itself, and the lock must not outlive its owner.
 """
 
 import os
@@ -18,6 +19,8 @@ from sparkops.worker.calls import Call, Refused, kind
 
 BEAT = 5.0
 GRACE = 5.0
+LEASE = 30.0
+"""Seconds without a frame of the controller, which answers each beat."""
 
 
 class Loop:
@@ -29,6 +32,7 @@ class Loop:
         self.writing = threading.Lock()
         self.calls: dict[int, Call] = {}
         self.stopping = threading.Event()
+        self.heard = time.monotonic()
 
     def send(self, message: dict[str, Any]) -> None:
         """Write one frame; a controller that is gone ends the session."""
@@ -46,23 +50,33 @@ class Loop:
         status = 0
         try:
             while (message := frames.read(self.source)) is not None:
+                self.heard = time.monotonic()
                 self._take(message)
         except (frames.BadFrame, EOFError) as error:
             print(f"sparkops worker: {error}", file=sys.stderr)
             status = 1
+        self._finish()
+        return status
+
+    def _finish(self) -> None:
+        """Let what runs come to its end."""
         self.stopping.set()
         deadline = time.monotonic() + GRACE
         for call in list(self.calls.values()):
             call.stopping.set()
             if call.thread is not None:
                 call.thread.join(max(0.0, deadline - time.monotonic()))
-        return status
 
     def _beat(self) -> None:
         while not self.stopping.wait(BEAT):
+            if time.monotonic() - self.heard > LEASE:
+                self._finish()
+                os._exit(1)  # the main thread waits for input that may never come
             self.send({"beat": 1})
 
     def _take(self, message: dict[str, Any]) -> None:
+        if "beat" in message:
+            return
         number = message.get("id")
         if not isinstance(number, int):
             raise frames.BadFrame("a message without an id")
@@ -97,7 +111,7 @@ def find(name: str) -> Any:
     module, _, function = name.partition(".")
     calls = getattr(kind(module), "CALLS", {})
     if function not in calls:
-        raise Refused(f"no call {name!r}")
+        raise Refused.of("call-unknown", call=name)
     return calls[function]
 
 

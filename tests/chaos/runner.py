@@ -290,8 +290,16 @@ def _reasons(report: str) -> str:
         found = json.loads(report)
     except ValueError:
         return ""
-    told = [f"{each['id']}: {each['why']}" for each in found.get("results") or () if each["outcome"] != "done"]
-    told += [f"{name}: {why}" for key in ("unreachable", "unknown") for name, why in (found.get(key) or {}).items()]
+    told = [
+        f"{each['id']}: {(each['reason'] or {}).get('message')}"
+        for each in found.get("results") or ()
+        if each["outcome"] != "done"
+    ]
+    told += [
+        f"{name}: {why['message']}"
+        for key in ("unreachable", "unknown")
+        for name, why in (found.get(key) or {}).items()
+    ]
     told += [f"{step['id']} {step['action']} {step['changes']}" for step in found.get("steps") or () if not told]
     return "; ".join(told)
 

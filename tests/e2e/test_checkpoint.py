@@ -166,7 +166,7 @@ def test_a_killed_job_goes_on_with_less_than_a_segment_fetched_twice(
     until(lambda: arrived(node) > 3 << 20)
     node.exec("kill", "-9", str(job(node)["pid"]))
     running.join(30)
-    assert "ended without a result" in failed(results[0]).why
+    assert failed(results[0]).reason.id in ("job-killed", "program-ended")
     assert not node.exists(FOLDER)
     until(lambda: node.exec("pgrep", "-u", "spark", "python3", check=False).returncode != 0, seconds=5)
     time.sleep(1)
@@ -205,8 +205,8 @@ def test_a_small_disk_is_told_first_and_a_filled_one_when_it_is_full(
     slow_model(hub, model, 7 << 20, 2e6)
     hub.forget()
     result = failed(road.apply(declare(**large)))
-    assert "not enough space for /data/tiny" in result.why
-    assert "are needed" in result.why and "are free" in result.why
+    assert result.reason.id == "disk-space-too-small"
+    assert result.reason.args["folder"] == "/data/tiny"
     assert hub.bytes_sent() == 0
 
     node.exec("umount", "/data")
@@ -218,7 +218,7 @@ def test_a_small_disk_is_told_first_and_a_filled_one_when_it_is_full(
     node.exec("sh", "-c", "dd if=/dev/zero of=/data/filler bs=64k; true")
     running.join(60)
     result = failed(results[0])
-    assert "/data/tiny: no space left on the disk" in result.why
+    assert (result.reason.id, result.reason.args["path"]) == ("disk-full", "/data/tiny")
     assert not node.exists("/data/tiny")
     node.exec("rm", "/data/filler")
     hub.heal()
@@ -230,7 +230,7 @@ def test_what_a_node_can_not_get_is_told_and_heals(
     node: Node, road: Applying, hub: Hub, model: Path, declare: Declare
 ) -> None:
     hub.fail("*.safetensors", Fault(corrupt_at=10))
-    why = failed(road.apply(declare())).why
+    why = failed(road.apply(declare())).reason.text
     assert "its content is sha256:" in why and "the manifest says sha256:" in why
     hub.heal()
     hub.fail("*.safetensors", Fault(drop_after=30_000), times=3)
@@ -245,7 +245,7 @@ def test_a_gated_repository_and_a_second_builder_are_told(
 ) -> None:
     one = declare()
     hub.add_repo(REPO, model, gated=True)
-    why = failed(road.apply(one)).why
+    why = failed(road.apply(one)).reason.text
     assert "the repository is gated" in why and "this node's token has no access" in why
     assert not node.exists(FOLDER)
     hub.add_repo(REPO, model)
@@ -326,7 +326,7 @@ def test_a_damaged_push_is_not_published(node: Node, road: Applying, hub: Hub, m
     good = shard.read_bytes()
     shard.write_bytes(b"x" * len(good))
     one = declare(source="push", local=str(model))
-    assert "were not pushed" in failed(road.apply(one)).why
+    assert failed(road.apply(one)).reason.id == "files-not-pushed"
     assert not node.exists(FOLDER)
     shard.write_bytes(good)
     road.settle(one)
@@ -392,7 +392,7 @@ def test_verify_reads_only_what_changed_unless_it_is_to_read_all_and_names_what_
         f'    checkpoint: {{repository: {REPO}, endpoint: "{hub.endpoint}"}}\n',
     )
     early = shell.json("checkpoint", "verify", status=2)["checkpoints"][0]
-    assert "does not exist" in early["why"] and "sparkops apply" in early["why"]
+    assert "sparkops apply" in early["reason"]["fix"]
     shell.run("apply", "inventory.yml", "--yes", "--role", "checkpoint")
     hub.stop()
     (found,) = shell.json("checkpoint", "verify", "tiny")["checkpoints"]

@@ -258,8 +258,8 @@ def test_a_node_that_is_down_is_told_in_time_and_holds_no_other(cluster: Cluster
             began = time.monotonic()
             report = cluster.run("apply", 3)
             assert time.monotonic() - began < 12
-            assert words in report["unreachable"][node.name]
-            assert "→" in report["unreachable"][node.name]
+            assert words in report["unreachable"][node.name]["message"]
+            assert report["unreachable"][node.name]["fix"]
         finally:
             node.restore(refuse=refuse)
     assert quiet.exists(NOTE)
@@ -271,6 +271,9 @@ def test_a_node_that_is_down_is_told_in_time_and_holds_no_other(cluster: Cluster
 
 
 # Faults in mid-apply
+
+
+WORKER = "int.from_bytes[(]take"
 
 
 @pytest.fixture
@@ -288,10 +291,10 @@ def test_a_node_that_freezes_in_mid_apply_is_reported_and_its_job_goes_on(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     with node.paused():
-        report = ended(fetching, 4, 20)
+        report = ended(fetching, 4, 90)
     found = result(report, "checkpoint")
     assert found["outcome"] == "unknown"
-    assert "no answer for" in found["why"] or "no sign of life" in found["why"]
+    assert "no answer for" in found["reason"]["message"] or "no sign of life" in found["reason"]["message"]
     assert not node.exists(FOLDER)
     cluster.healed()
     assert sums(node) == local_sums(model)
@@ -301,12 +304,45 @@ def test_a_node_that_dies_in_mid_apply_goes_on_after_its_start(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     node.kill()
-    report = ended(fetching, 4, 20)
-    assert "lost" in result(report, "checkpoint")["why"]
+    report = ended(fetching, 4, 90)
+    assert result(report, "checkpoint")["reason"]["id"] == "connection-lost"
     assert cluster.run("drift", 3)["unreachable"]
     node.start()
     assert not node.exists(FOLDER)
     cluster.healed()
+    assert sums(node) == local_sums(model)
+
+
+def test_a_worker_that_is_killed_in_mid_apply_is_started_again(
+    cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
+) -> None:
+    node.exec("pkill", "-9", "-f", WORKER)
+    report = ended(fetching, 0, 90)
+    assert result(report, "checkpoint")["outcome"] == "done"
+    assert sums(node) == local_sums(model)
+    assert cluster.hub.bytes_sent("model-large*") == 6_000_000, "the job went on, nothing was fetched twice"
+
+
+def test_a_cut_that_the_run_outlasts_is_no_failure_and_one_that_it_does_not_leaves_no_lock(
+    cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
+) -> None:
+    node.cut()
+    until(lambda: node.exec("pgrep", "-f", WORKER, check=False).returncode == 1)
+    node.restore()
+    report = ended(fetching, 0, 90)
+    assert result(report, "checkpoint")["outcome"] == "done"
+    cluster.declare(node, port=8001)
+    cluster.run("apply", 0)
+
+
+def test_a_controller_that_slept_for_longer_than_the_lock_lasts_goes_on(
+    cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
+) -> None:
+    fetching.send_signal(signal.SIGSTOP)
+    until(lambda: node.exec("pgrep", "-f", WORKER, check=False).returncode == 1)
+    fetching.send_signal(signal.SIGCONT)
+    report = ended(fetching, 0, 90)
+    assert result(report, "checkpoint")["outcome"] == "done"
     assert sums(node) == local_sums(model)
 
 
@@ -324,7 +360,7 @@ def test_a_second_apply_at_once_is_told_who_holds_the_node(
     cluster: Cluster, node: Node, fetching: subprocess.Popen[str]
 ) -> None:
     said = cluster.said("apply", 75)
-    assert f"{node.name} is held by" in said and "apply inventory.yml" in said
+    assert "error[node-locked]" in said and node.name in said and "apply inventory.yml" in said
     assert "→ wait until it is done" in said
     cluster.run("drift", 2)
     ended(fetching, 0)
@@ -340,8 +376,8 @@ def test_an_image_that_no_registry_has_is_told(cluster: Cluster, quiet: Node) ->
     cluster.declare(quiet, image={"pull": missing}, checkpoint={"repository": None}, model="/none")
     report = cluster.run("apply", 4)
     found = result(report, "image")
-    assert f"{missing} is not in the registry" in found["why"]
-    assert found["hint"]
+    assert found["reason"]["id"] in ("image-not-in-registry", "image-repository-missing", "image-tag-missing")
+    assert found["reason"]["args"]["name"] == missing
     assert {each["outcome"] for each in report["results"] if each["id"].startswith(("unit", "probe"))} == {
         "not-attempted"
     }
@@ -391,7 +427,7 @@ def test_a_full_disk_is_told_before_and_in_the_middle_and_heals_when_it_is_freed
     cluster.declare(node, port=8000)
     cluster.hub.forget()
     found = result(cluster.run("apply", 4), "checkpoint")
-    assert "not enough space" in found["why"] and found["hint"]
+    assert found["reason"]["id"] in ("disk-space-too-small", "image-space-missing")
     assert cluster.hub.bytes_sent() == 0
 
     node.exec("rm", "/data/filler")
@@ -399,7 +435,7 @@ def test_a_full_disk_is_told_before_and_in_the_middle_and_heals_when_it_is_freed
     until(lambda: kilobytes(node, PARTIAL) > 500)
     node.exec("sh", "-c", "dd if=/dev/zero of=/data/filler bs=64k; true")
     found = result(ended(process, 4), "checkpoint")
-    assert "no space left" in found["why"] and found["hint"]
+    assert found["reason"]["id"] in ("disk-full", "image-disk-full")
     assert not node.exists(FOLDER)
     node.exec("rm", "/data/filler")
     cluster.hub.heal()
@@ -427,9 +463,9 @@ def test_an_engine_that_does_not_come_up_is_told_with_its_words_and_the_next_app
 
     engine("never-ready", 3)
     found = result(cluster.run("apply", 4), "probe")
-    assert "no completion within 3 s" in found["why"] + found["detail"], found
+    assert "no completion within 3 s" in found["reason"]["message"] + found["detail"], found
     assert "Initializing a V1 LLM engine" in found["detail"]
-    assert "first_boot_seconds" in found["hint"], found
+    assert "first_boot_seconds" in found["reason"]["fix"], found
     assert "block_size" not in found["detail"], "the crash was another run's"
 
     engine("", 60)

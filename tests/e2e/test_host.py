@@ -54,10 +54,10 @@ def test_a_driver_of_the_590_branch_is_a_violation_with_a_remedy(shell: Shell, n
     (denied,) = found["driver.version-denied"]
     assert denied["node"] == node.name
     assert denied["severity"] == "error"
-    assert "590.48.01" in denied["message"]
-    assert denied["remedy"]
-    assert "names 580.95.05 while 590.48.01 runs" in found["cdi.stale-present"][0]["message"]
-    assert "nvidia-ctk cdi generate" in found["cdi.stale-present"][0]["remedy"]
+    assert "590.48.01" in denied["reason"]["message"]
+    assert denied["reason"]["fix"]
+    assert "names 580.95.05 while 590.48.01 runs" in found["cdi.stale-present"][0]["reason"]["message"]
+    assert "nvidia-ctk cdi generate" in found["cdi.stale-present"][0]["reason"]["fix"]
 
 
 def test_an_accepted_violation_is_told_and_is_no_drift(shell: Shell, node: Node) -> None:
@@ -71,7 +71,7 @@ def test_a_node_whose_nvidia_smi_is_gone_has_no_gpu(shell: Shell, node: Node) ->
     node.exec("rm", "/usr/bin/nvidia-smi")
     declare(shell, node)
     found = violations(shell.json("drift", "inventory.yml", "--role", "driver", status=2))
-    assert "nvidia-smi is not installed" in found["gpu.absent"][0]["message"]
+    assert "nvidia-smi is not installed" in found["gpu.absent"][0]["reason"]["message"]
 
 
 def test_mixed_drivers_of_one_service_name_both_nodes(shell: Shell, nodes: Callable[[int], list[Node]]) -> None:
@@ -82,8 +82,8 @@ def test_mixed_drivers_of_one_service_name_both_nodes(shell: Shell, nodes: Calla
     upgrade(second, "580.142")
     found = violations(shell.json("drift", "inventory.yml", *JUDGED, status=2))["alike.driver-uneven"]
     assert {each["node"] for each in found} == {first.name, second.name}
-    assert all(f"{first.name} 580.95.05" in each["message"] for each in found)
-    assert all(f"{second.name} 580.142" in each["message"] for each in found)
+    assert all(f"{first.name} 580.95.05" in each["reason"]["message"] for each in found)
+    assert all(f"{second.name} 580.142" in each["reason"]["message"] for each in found)
 
 
 def test_a_system_that_is_not_declared_stops_the_role_before_it_acts(shell: Shell, node: Node) -> None:
@@ -143,5 +143,5 @@ def test_a_unit_that_is_not_ours_is_never_stopped_to_be_removed(lab: Lab, node: 
     with applying(lab, [node.name], "unit") as road:
         for name in ("ssh.service", "system.slice"):
             (result,) = road.apply(Unit(node=node.name, name=name, state="absent"))
-            assert "not sparkops' to remove" in result.why
+            assert result.reason.id == "unit-not-own"
             assert node.text("systemctl", "is-active", name) == "active"

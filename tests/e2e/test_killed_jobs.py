@@ -81,7 +81,7 @@ def resumed(shell: Shell, node: Node, process: subprocess.Popen[str]) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 4, out + err
     (found,) = json.loads(out)["results"]
-    assert "ended without a result" in found["why"] and found["hint"]
+    assert found["reason"]["id"] in ("job-killed", "program-ended")
     shell.run("apply", "inventory.yml", *ROLE)
     shell.run("drift", "inventory.yml", *ROLE)
 

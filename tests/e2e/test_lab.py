@@ -269,16 +269,3 @@ def test_a_node_reaches_the_standing_hub(lab: Lab, node: Node) -> None:
         node.text("sh", "-c", f"curl -sSL {shard} | sha256sum").split()[0]
         == (node.text("curl", "-sSI", shard).lower().partition('x-linked-etag: "')[2][:64])
     )
-
-
-@pytest.mark.torch
-def test_transformers_serves_the_tiny_model_in_a_nested_container(lab: Lab, node: Node, tmp_path: Path) -> None:
-    give_model(node, tmp_path)
-    image = lab.transformers_image()
-    node.exec("docker", "pull", "-q", image.pinned, timeout=300)
-    serve = [image.pinned, "serve", "--host", "0.0.0.0", "--port", "8000", "/model"]
-    node.exec("docker", "run", "-d", "--name", "engine", "-p", "8000:8000", "-v", "/srv/model:/model:ro", *serve)
-    assert wait_until(lambda: status(node, "http://127.0.0.1:8000/health") == 200, 120, interval=1)
-    asked = {"model": "/model", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
-    answer = post(node, "http://127.0.0.1:8000/v1/chat/completions", asked, patience=60)
-    assert answer["usage"]["completion_tokens"] == 8  # type: ignore[index]

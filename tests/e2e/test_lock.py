@@ -24,5 +24,5 @@ def test_the_node_gets_what_is_locked_and_drift_says_when_upstream_has_more(lab:
     assert shell.json("drift", "inventory.yml", "--upstream", "--role", "image")["notices"] == []
     lock.write_text(lock.read_text().replace(image.digest, "sha256:" + "0" * 64))
     drift = shell.json("drift", "inventory.yml", "--upstream", "--role", "image", status=2)
-    assert any("moved upstream" in notice and image.digest in notice for notice in drift["notices"])
+    assert any(each["id"] == "lock-moved-upstream" and image.digest in each["message"] for each in drift["notices"])
     assert "0" * 64 in lock.read_text()

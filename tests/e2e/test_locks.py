@@ -191,6 +191,5 @@ def test_an_apply_with_other_inputs_leaves_the_running_job_alone(
     hub.add_repo("org/tiny", tmp_path / "other")
     report = shell.json("apply", "inventory.yml", "--role", "checkpoint", status=4)
     (result,) = (each for each in report["results"] if each["outcome"] == "failed")
-    assert "is already running with different inputs" in result["why"]
-    assert "sparkops cancel" in result["hint"]
+    assert result["reason"]["id"] == "job-busy"
     assert running_jobs(node) == 1

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.e2e.conftest import Shell
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -41,12 +39,10 @@ def complete(node: Node, port: int, timeout: float = 60) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.torch
 def test_three_bare_nodes_serve_and_one_comes_back_after_a_restart(
     lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
 ) -> None:
     assert lab.engine_image
-    assert lab.transformers_image()
     three = nodes(3)
     shell.write("lab.yml", lab_inventory(*three))
 

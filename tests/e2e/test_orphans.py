@@ -120,7 +120,7 @@ def test_a_file_edited_by_hand_is_not_pruned(shell: Shell, node: Node) -> None:
     secret = {"file": "/etc/gone-secret", "content": "{{ gone.key }}"}
     role(shell, "gone", {"file": "/etc/gone-a", "content": "a\n"}, {"file": "/etc/gone-b", "content": "b\n"}, secret)
     content = json.loads((shell.folder / "roles/gone/role.yml").read_text())
-    content["variables"] = {"type": "object", "properties": {"key": {"type": "string", "description": "a secret"}}}
+    content["variables"] = {"type": "object", "properties": {"key": {"type": "string", "secret": True}}}
     shell.write("roles/gone/role.yml", json.dumps(content))
     shell.write("key", "planted-secret")
     declare(shell, node, "keep", "gone")
@@ -154,8 +154,8 @@ def test_a_renamed_service_gives_its_port_up_before_the_new_one_starts(shell: Sh
     role(shell, "web", unit("new", port=8000), {"file": "/etc/web", "content": "new\n"})
     report = shell.json("apply", "inventory.yml", status=4)
     (violation,) = report["violations"]
-    assert "port 8000 is held by unit old.service" in violation["message"]
-    assert "--prune" in violation["remedy"]
+    assert violation["reason"]["id"] == "orphan-on-port"
+    assert violation["reason"]["args"] == {"kind": "unit", "name": "old.service", "port": 8000}
     assert node.text("systemctl", "is-active", "old.service") == "active"
     assert not node.exists("/etc/systemd/system/new.service")
 
@@ -180,7 +180,7 @@ def test_two_clusters_live_side_by_side_until_they_claim_one_thing(shell: Shell,
     declare(shell, node, "one", "two", cluster="cellar", file="other.yml")
     report = shell.json("apply", "other.yml", status=4)
     assert [each["resource"] for each in report["violations"]] == [f"file /etc/both/one @{node.name}"]
-    assert "'attic'" in report["violations"][0]["message"]
+    assert report["violations"][0]["reason"]["args"]["cluster"] == "attic"
 
     declare(shell, node, cluster="cellar", file="other.yml")
     shell.run("apply", "other.yml", "--prune")
@@ -219,7 +219,7 @@ def test_a_record_that_cannot_be_read_is_told_and_nothing_is_pruned(shell: Shell
     node.write(RECORD, broken.encode(), mode=0o600)
     declare(shell, node)
     report = shell.json("apply", "inventory.yml", "--prune", status=3)
-    assert "is no record of claims" in report["unknown"][f"claims @{node.name}"]
+    assert report["unknown"][f"claims @{node.name}"]["id"] == "claims-unreadable"
     assert node.exists("/etc/gone")
 
 
@@ -249,7 +249,7 @@ def test_a_service_is_renamed_then_removed_and_its_image_and_model_stay(lab: Lab
     service.declare(name="coder")
     report = service.apply(status=4)
     (violation,) = report["violations"]
-    assert "port 8000 is held by unit qwen.service" in violation["message"]
+    assert violation["id"] == "orphan-on-port"
     service.run("apply", "--prune", "--yes")
     assert service.answers()
     assert node.text("docker", "ps", "-a", "--format", "{{.Names}}") == "sparkops-coder"

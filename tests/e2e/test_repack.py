@@ -24,7 +24,18 @@ def give(node: Node, folder: Path, name: str) -> None:
 
 
 def decompress(node: Node, image: str, base: str, repacked: str, *options: str) -> dict[str, int]:
-    run = ["docker", "run", "--rm", "-v", "/srv/repack:/srv:ro", "--entrypoint", "python3", image]
+    run = [
+        "docker",
+        "run",
+        "--rm",
+        "-e",
+        "HF_HUB_OFFLINE=1",
+        "-v",
+        "/srv/repack:/srv:ro",
+        "--entrypoint",
+        "python3",
+        image,
+    ]
     said = node.exec(*run, "/srv/decompress.py", f"/srv/{base}", f"/srv/{repacked}", *options, timeout=300)
     found = json.loads(said.stdout.splitlines()[-1])
     assert isinstance(found, dict)
@@ -45,7 +56,7 @@ def test_what_is_repacked_is_the_same_bit_for_bit_to_compressed_tensors(lab: Lab
     for name in ("head", "whole", "alike", "alone"):
         give(node, tmp_path / name, name)
     node.write("/srv/repack/decompress.py", SCRIPT.read_bytes())
-    image = lab.transformers_image().pinned
+    image = lab.auto_round_image().pinned
     node.exec("docker", "pull", "-q", image, timeout=300)
 
     assert decompress(node, image, "head", "whole") == {

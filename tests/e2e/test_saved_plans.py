@@ -22,7 +22,7 @@ ROLE = """\
       properties:
         text: {type: string, default: hello}
         seconds: {type: integer, default: 0}
-        token: {type: [string, "null"], default: null}
+        token: {type: [string, "null"], secret: true, default: null}
         unit: {type: boolean, default: false}
     resources:
       - file: /srv/first
@@ -183,7 +183,7 @@ def test_a_change_between_the_last_look_and_the_act_is_refused(shell: Shell, nod
     results = {result["id"].split()[1]: result for result in json.loads(out)["results"]}
     assert results["/srv/first"]["outcome"] == "done"
     assert results["/srv/second"]["outcome"] == "failed"
-    assert "changed since it was compared (content)" in results["/srv/second"]["why"]
+    assert results["/srv/second"]["reason"]["id"] == "state-changed"
     assert results["/srv/third"]["outcome"] == "not-attempted"
     assert node.read("/srv/second") == b"meanwhile by hand"
     assert node.read("/srv/third") == b"hello third"

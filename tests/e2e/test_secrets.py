@@ -36,13 +36,13 @@ ROLE = """\
     variables:
       type: object
       properties:
-        env: {type: string, default: ""}
-        file: {type: string, default: ""}
-        command: {type: string, default: ""}
-        given: {type: string, default: ""}
-        template: {type: string, default: ""}
-        later: {type: string, default: ""}
-        check: {type: [string, "null"], default: null}
+        env: {type: string, secret: true, default: ""}
+        file: {type: string, secret: true, default: ""}
+        command: {type: string, secret: true, default: ""}
+        given: {type: string, secret: true, default: ""}
+        template: {type: string, secret: true, default: ""}
+        later: {type: string, secret: true, default: ""}
+        check: {type: [string, "null"], secret: true, default: null}
         nowhere: {type: boolean, default: false}
     resources:
       - directory: /srv/vault

@@ -182,8 +182,9 @@ def test_an_engine_that_crashes_ends_with_its_words_and_the_likely_cause(service
     report = service.apply(status=4)
     (result,) = [each for each in report["results"] if each["id"].startswith("probe")]
     assert result["outcome"] == "failed"
-    assert "4176" in result["hint"]
-    assert "max-num-batched-tokens" in result["hint"]
+    assert result["reason"]["id"] == "engine-error-known"
+    assert "4176" in result["reason"]["fix"]
+    assert "max-num-batched-tokens" in result["reason"]["fix"]
     assert "block_size (4176)" in result["detail"]
     assert (service.show("ActiveState"), service.show("NRestarts")) == ("failed", "0"), "it would crash alike again"
 
@@ -197,7 +198,7 @@ def test_an_engine_that_never_gets_ready_is_given_up_in_time(service: Service) -
     service.declare("never-ready", timeouts={"first_boot_seconds": 3, "cold_start_seconds": 3})
     report = service.apply(status=4)
     (result,) = [each for each in report["results"] if each["id"].startswith("probe")]
-    assert "no completion within 3 s" in result["why"] + result["detail"]
+    assert "no completion within 3 s" in result["reason"]["message"] + result["detail"]
 
 
 def test_garbage_is_no_health(service: Service) -> None:

@@ -67,7 +67,7 @@ def test_status_tells_of_a_silent_node_beside_the_others(shell: Shell, nodes: Ca
     assert by_name[alive.name]["reachable"]
     assert by_name[alive.name]["lock"]["who"] == "ada"
     assert not by_name[hung.name]["reachable"]
-    assert by_name[hung.name]["why"]
+    assert by_name[hung.name]["reason"]["id"]
 
 
 def plain(shell: Shell, *nodes: Node) -> None:

@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     ssh.add_argument("command", nargs=argparse.REMAINDER)
     ssh.set_defaults(act=_ssh)
     build = commands.add_parser("build", help="make what a first `up` would make: the nodes' image, the engine images")
-    build.add_argument("--torch", action="store_true", help="the engine with torch and transformers, too")
+    build.add_argument("--quantizer", action="store_true", help="AutoRound with torch and transformers, too")
+    build.add_argument("--vllm", action="store_true", help="the real vLLM for CPUs, too")
     build.set_defaults(act=_build)
     return parser
 
@@ -86,9 +87,12 @@ def _ssh(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     lab = Lab.up()
     print(f"engine image        {lab.engine_image.reference} {lab.engine_image.digest}")
-    if arguments.torch:
-        image = lab.transformers_image()
-        print(f"transformers image  {image.reference} {image.digest}")
+    if arguments.quantizer:
+        image = lab.auto_round_image()
+        print(f"auto-round image    {image.reference} {image.digest}")
+    if arguments.vllm:
+        image = lab.real_engine_image()
+        print(f"real engine image   {image.reference} {image.digest}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """`make demo`: three lab nodes from bare to serving, a provoked drift, its repair. Every command is shown as it is run.
 
-The engine with torch is taken only where torch's CPU build is at hand; a stranger's machine must not pull gigabytes of
-GPU libraries. Without it all three nodes serve with the small engine, and that is said.
+All three serve with the lab's small engine, which has vLLM's surface and no model; a stranger's machine must not pull
+gigabytes for it. The real vLLM is in tests/e2e/test_real_engine.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from .images import NoCpuTorch
 from .lab import Lab
 from .machine import LabError
 
@@ -46,7 +45,7 @@ class Demo:
 
     def run(self) -> int:
         print(f"engine image: {self.lab.engine_image.reference}")
-        (self.folder / "lab.yml").write_text(self._inventory())
+        (self.folder / "lab.yml").write_text(INVENTORY.read_text())
         self.sparkops("apply lab.yml --yes", 0)
         self._ask()
         say("a second apply changes nothing")
@@ -65,17 +64,6 @@ class Demo:
         say("done; `python -m tests.lab status` shows the lab, `make lab-down` ends it")
         self.lab.keep()
         return 0
-
-    def _inventory(self) -> str:
-        text = INVENTORY.read_text()
-        try:
-            print(f"engine image: {self.lab.transformers_image().reference}")
-        except NoCpuTorch as why:
-            say(f"spark-01 serves with the small engine, too: {why}")
-            lines = text.splitlines(keepends=True)
-            start = next(n for n, line in enumerate(lines) if line.startswith("  chat:"))
-            text = "".join([*lines[: start + 1], "    nodes: [spark-01]\n    port: 8000\n", *lines[start + 5 :]])
-        return text
 
     def sparkops(self, words: str, status: int) -> None:
         """Run and show one command; it must end with `status`."""

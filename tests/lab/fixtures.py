@@ -1,4 +1,4 @@
-"""pytest's way to the lab: `lab`, `node`, `nodes`, `node_factory`, `machine`, `hub`.
+"""pytest's way to the lab: `lab`, `node`, `nodes`, `node_factory`, `machine`, `hub`, `real_engine`.
 
 A node is fresh for each test (about a second of wall and of CPU time) and gone after it; `machine` is one for a whole
 module. The lab is reused where one runs; where none does it is brought up, and taken down by the last test run that
@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from .hub import Hub
+from .images import Image
 from .lab import Lab
 from .node import Node
+from .real_engine import NoRealEngine
 
 NodeFactory = Callable[[], Node]
 
@@ -23,6 +25,15 @@ def lab() -> Iterator[Lab]:
     """The running lab."""
     with Lab.session() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def real_engine(lab: Lab) -> Image:
+    """The image of the real vLLM; a test that asks for it is skipped where it can't be had."""
+    try:
+        return lab.real_engine_image()
+    except NoRealEngine as why:
+        pytest.skip(str(why))
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""The engine images in the lab's registry, made when first asked for and kept with the registry's storage.
+"""The images in the lab's registry, made when first asked for and kept with the registry's storage.
 
-Both stand on one base layer (Debian with python3). `lab/engine` adds the small engine as `vllm`;
-`lab/transformers` adds torch's CPU build and transformers, and really runs the tiny model; `lab/auto-round` stands on
-that one and adds AutoRound, which really quantises it.
+All stand on one base layer (Debian with python3). `lab/engine` adds the small engine as `vllm`; `lab/auto-round` adds
+torch's CPU build, transformers and AutoRound, which really quantises the tiny model. real_engine.py has a third.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .registry import Layer, Pushed, Registry
 
 ENGINE = Path(__file__).with_name("engine.py")
 TORCH = "torch==2.13.0"
-SERVING = "transformers[serving]==5.24.0"
+TRANSFORMERS = "transformers==5.24.0"
 COMPRESSION = "compressed-tensors==0.17.0"
 """The version that vllm 0.33.0 pins."""
 QUANTIZER = "auto-round==0.16.1"
@@ -39,7 +38,7 @@ SITE = "/opt/site-packages"
 
 
 class NoCpuTorch(RuntimeError):
-    """torch for the CPU can't be had here without gigabytes of GPU libraries; use the small engine instead."""
+    """torch for the CPU can't be had here without gigabytes of GPU libraries."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,14 @@ def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[s
     """The small engine. Other `labels` make another digest of the same content, for a test that updates an image."""
     program = ENGINE.read_bytes()
     key = machine.recipe_key("engine", rootfs.ENGINE_BASE.key, program.decode(), tag, dict(labels or {}))
-    return _once(
+    return once(
         registry,
         cache,
         key,
         lambda: registry.push(
             "lab/engine",
             tag,
-            [_base(cache), Layer.written(cache / "layers" / f"{key}.tar.gz", _program_tar(program))],
+            [base(cache), Layer.written(cache / "layers" / f"{key}.tar.gz", _program_tar(program))],
             entrypoint=["vllm"],
             labels=labels,
             env={"PYTHONUNBUFFERED": "1"},
@@ -81,30 +80,12 @@ def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[s
     )
 
 
-def transformers(registry: Registry, cache: Path) -> Image:
-    """transformers' own server on torch's CPU build; entry point `transformers`. Raises NoCpuTorch."""
-    key = _serving_key()
-    return _once(
-        registry,
-        cache,
-        key,
-        lambda: registry.push(
-            "lab/transformers",
-            "1",
-            [_base(cache), _packages(cache, key)],
-            entrypoint=["transformers"],
-            env={"PYTHONPATH": PACKAGES, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
-            architectures=[_architecture()],
-        ),
-    )
-
-
 def auto_round(registry: Registry, cache: Path) -> Image:
-    """AutoRound on top of `lab/transformers`, without an entry point of its own. Raises NoCpuTorch."""
-    below = _serving_key()
-    packages = machine.recipe_key("auto-round", below, QUANTIZER, _QUANTIZER_LAUNCHER)
+    """AutoRound with what reads its checkpoints, without an entry point of its own. Raises NoCpuTorch."""
+    parts = (rootfs.ENGINE_BASE.key, TORCH, TRANSFORMERS, COMPRESSION, QUANTIZER, TARGET_PYTHON, _QUANTIZER_LAUNCHER)
+    packages = machine.recipe_key("auto-round", *parts)
     key = machine.recipe_key("auto-round image", packages, SITE)
-    return _once(
+    return once(
         registry,
         cache,
         key,
@@ -112,20 +93,13 @@ def auto_round(registry: Registry, cache: Path) -> Image:
             "lab/auto-round",
             "1",
             [
-                _base(cache),
-                _packages(cache, below),
-                _more_packages(cache, packages),
+                base(cache),
+                _packages(cache, packages),
                 Layer.written(cache / "layers" / f"{key}.tar.gz", _link_tar(SITE, PACKAGES)),
             ],
             env={"PYTHONPATH": SITE},
-            architectures=[_architecture()],
+            architectures=[architecture()],
         ),
-    )
-
-
-def _serving_key() -> str:
-    return machine.recipe_key(
-        "transformers", rootfs.ENGINE_BASE.key, TORCH, SERVING, COMPRESSION, TARGET_PYTHON, _LAUNCHER
     )
 
 
@@ -134,9 +108,9 @@ def cpu_torch() -> str:
 
     Asked of pip itself: its report names what each candidate requires, and a GPU build requires NVIDIA's libraries.
     """
-    argv = [*_pip(), "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", TORCH]
+    argv = [*pip(), "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", TORCH]
     with tempfile.TemporaryDirectory() as empty:
-        asked = run([*argv, *_for_target(Path(empty))], check=False, timeout=300)
+        asked = run([*argv, *for_target(Path(empty))], check=False, timeout=300)
     try:
         found = json.loads(asked.stdout)["install"][0]["metadata"]
     except (ValueError, LookupError):
@@ -147,7 +121,7 @@ def cpu_torch() -> str:
     return str(found["version"])
 
 
-def _once(registry: Registry, cache: Path, key: str, push: Callable[[], Pushed]) -> Image:
+def once(registry: Registry, cache: Path, key: str, push: Callable[[], Pushed]) -> Image:
     """The image noted under `key`, if the registry still has it; else pushed and noted."""
     note = cache / "images" / f"{key}.json"
     if note.exists():
@@ -160,66 +134,35 @@ def _once(registry: Registry, cache: Path, key: str, push: Callable[[], Pushed])
     return Image(pushed.name, pushed.tag, pushed.digest, registry.host)
 
 
-def _base(cache: Path) -> Layer:
-    """The layer both images stand on, made once."""
+def base(cache: Path) -> Layer:
+    """The layer that all images stand on, made once."""
     path = cache / "layers" / f"{rootfs.ENGINE_BASE.key}.tar.gz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with rootfs.built(rootfs.ENGINE_BASE, cache) as root:
-            _pack(
+            pack(
                 root, path, leave_out=("./dev/*", "./proc/*", "./sys/*", "./var/lib/apt/lists/*", "./usr/share/i18n/*")
             )
     return Layer.of(path)
 
 
 def _packages(cache: Path, key: str) -> Layer:
-    """The layer with torch and transformers, as pip lays them down for the base layer's python."""
+    """The layer with torch, transformers and AutoRound, as pip lays them down for the base layer's python."""
     path = cache / "layers" / f"{key}.tar.gz"
     if not path.exists():
-        wanted = [f"torch=={cpu_torch()}", SERVING, COMPRESSION]
-        _install(cache, path, wanted, "transformers", _LAUNCHER)
+        wanted = [f"torch=={cpu_torch()}", TRANSFORMERS, COMPRESSION, QUANTIZER]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
+        try:
+            run([*pip(), "--no-compile", *wanted, *for_target(folder / PACKAGES.lstrip("/"))], timeout=1800)
+            program = folder / "usr/local/bin/auto-round"
+            program.parent.mkdir(parents=True)
+            program.write_text(_QUANTIZER_LAUNCHER)
+            program.chmod(0o755)
+            pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     return Layer.of(path)
-
-
-def _more_packages(cache: Path, key: str) -> Layer:
-    """The layer with AutoRound and those of its packages that the one with transformers has not, or has in another
-    release."""
-    path = cache / "layers" / f"{key}.tar.gz"
-    if not path.exists():
-        below = [f"torch=={cpu_torch()}", SERVING, COMPRESSION]
-        more = sorted(_resolved([*below, QUANTIZER]) - _resolved(below))
-        _install(cache, path, ["--no-deps", *more], "auto-round", _QUANTIZER_LAUNCHER)
-    return Layer.of(path)
-
-
-def _resolved(wanted: Sequence[str]) -> set[str]:
-    """What pip would install for these requirements, as pinned ones."""
-    with tempfile.TemporaryDirectory() as empty:
-        argv = [*_pip(), "--dry-run", "--ignore-installed", "--report", "-", *wanted, *_for_target(Path(empty))]
-        found = json.loads(run(argv, timeout=600).stdout)["install"]
-    return {f"{each['metadata']['name']}=={each['metadata']['version']}" for each in found}
-
-
-def _install(cache: Path, path: Path, wanted: Sequence[str], command: str, launcher: str) -> None:
-    """Write the layer of what pip lays down for `wanted`, with one command."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="packages-", dir=cache))
-    try:
-        run([*_pip(), "--no-compile", *wanted, *_for_target(folder / PACKAGES.lstrip("/"))], timeout=1800)
-        program = folder / "usr/local/bin" / command
-        program.parent.mkdir(parents=True)
-        program.write_text(launcher)
-        program.chmod(0o755)
-        _pack(folder, path, leave_out=(f".{PACKAGES}/torch/include", f".{PACKAGES}/torch/test"))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-_LAUNCHER = """#!/usr/bin/python3
-import sys
-from transformers.cli.transformers import main
-sys.exit(main())
-"""
 
 
 _QUANTIZER_LAUNCHER = """#!/usr/bin/python3
@@ -229,21 +172,21 @@ sys.exit(run())
 """
 
 
-def _pip() -> list[str]:
+def pip() -> list[str]:
     return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
 
-def _for_target(target: Path) -> list[str]:
+def for_target(target: Path) -> list[str]:
     return ["--target", str(target), "--python-version", TARGET_PYTHON, "--only-binary=:all:"]
 
 
-def _pack(root: Path, path: Path, *, leave_out: Sequence[str]) -> None:
-    """Write the folder `root` as a gzipped tar that is the same for the same content."""
+def pack(root: Path, path: Path, *, leave_out: Sequence[str] = (), only: Sequence[str] = (".",)) -> None:
+    """Write the folder `root`, or what is named of it, as a gzipped tar that is the same for the same content."""
     beside = path.with_suffix(".part")
     tar = [
         *("tar", "-C", str(root), "--numeric-owner", "--sort=name", "--mtime=2026-01-01"),
         *(f"--exclude={pattern}" for pattern in leave_out),
-        *("-c", "."),
+        *("-c", *only),
     ]
     with beside.open("wb") as out:
         packing = subprocess.Popen(machine.as_root(tar), stdout=subprocess.PIPE)
@@ -272,7 +215,7 @@ def _link_tar(name: str, target: str) -> bytes:
     return out.getvalue()
 
 
-def _architecture() -> str:
+def architecture() -> str:
     """The machine's architecture as images name it."""
     name = run(["uname", "-m"]).stdout.decode().strip()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(name, name)

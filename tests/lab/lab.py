@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import dockerd, images, machine, model, registry, rootfs
+from . import dockerd, images, machine, model, real_engine, registry, rootfs
 from .dockerd import Engine
 from .images import Image
 from .machine import Daemon, LabError, run
@@ -149,13 +149,17 @@ class Lab:
         with machine.locked(self.cache / "images.lock"):
             return images.engine(self.registry, self.cache)
 
-    def transformers_image(self) -> Image:
-        """An engine that really runs the tiny model on the CPU; made when first asked for. Raises NoCpuTorch."""
-        with machine.locked(self.cache / "images.lock"):
-            return images.transformers(self.registry, self.cache)
+    def real_engine_image(self) -> Image:
+        """The real vLLM, its build for CPUs; made when first asked for. Raises NoRealEngine.
+
+        Its build takes minutes, and must not keep others from the small engine.
+        """
+        assert self.engine_image  # whose base layer it stands on
+        with machine.locked(self.cache / "real-engine.lock"):
+            return real_engine.image(self.registry, self.cache)
 
     def auto_round_image(self) -> Image:
-        """The same with AutoRound, which really quantises the tiny model; made when asked for. Raises NoCpuTorch."""
+        """AutoRound and transformers on torch's CPU build; made when first asked for. Raises NoCpuTorch."""
         with machine.locked(self.cache / "images.lock"):
             return images.auto_round(self.registry, self.cache)
 

@@ -131,7 +131,7 @@ class Registry:
                     "config": {
                         "Entrypoint": list(entrypoint) or None,
                         "Cmd": list(command) or None,
-                        "Env": [f"{key}={value}" for key, value in {"PATH": _PATH, **(env or {})}.items()],
+                        "Env": [f"{key}={value}" for key, value in {"PATH": PATH, **(env or {})}.items()],
                         "Labels": dict(labels or {}),
                     },
                     "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
@@ -193,7 +193,7 @@ class Registry:
 
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def instance(name: str, address: str) -> Registry:

@@ -61,8 +61,8 @@ systemctl mask --quiet systemd-udevd.service systemd-udevd-kernel.socket systemd
 )
 """A node. udev's program is there for netplan, its daemon would act on the machine's devices and stays off."""
 
-ENGINE_BASE = Rootfs(name="engine-base", include=("python3", "ca-certificates"))
-"""What the engine images stand on; the layer is shared by both."""
+ENGINE_BASE = Rootfs(name="engine-base", include=("python3", "ca-certificates", "libnuma1"))
+"""What all engine images stand on; the real vLLM's kernels are linked against libnuma."""
 
 CLEAN = """
 rm -f /etc/ssh/ssh_host_* /etc/machine-id /var/lib/dbus/machine-id /usr/sbin/policy-rc.d /etc/resolv.conf

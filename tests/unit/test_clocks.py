@@ -18,6 +18,7 @@ from sparkops.programs.checkpoints.index import Index, identity
 from sparkops.reports.run_folder import KEEP, RunFolder
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.requests import lock
+from tests.errors import fails
 
 TOMORROW = 86400.0
 
@@ -39,8 +40,9 @@ def test_a_lock_from_tomorrow_is_held_and_told_all_the_same(tmp_path: Path, monk
     monkeypatch.setattr(time, "time", lambda: now + TOMORROW)
     lock.acquire(call, {"state_dir": str(tmp_path), "holder": holder})
     monkeypatch.setattr(time, "time", lambda: now)
-    with pytest.raises(Refused, match="ada from laptop for 0 s"):
+    with fails("node-locked", Refused) as busy:
         lock.acquire(call, {"state_dir": str(tmp_path), "holder": holder})
+    assert (busy.value.values["who"], busy.value.values["seconds"]) == ("ada", 0)
     lock.release(call, {"state_dir": str(tmp_path)})
 
 

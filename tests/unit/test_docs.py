@@ -139,7 +139,8 @@ def test_the_page_on_own_roles_lists_every_kind() -> None:
     assert [each for each in resources.names() if f"`{each}`" not in page] == []
 
 
-def test_every_key_of_the_inventory_reference_has_a_meaning() -> None:
-    rows = re.findall(r"^\| `(\S+)` \|.*\| (.*?) \|$", (DOCS / "inventory.md").read_text(), re.M)
+@pytest.mark.parametrize("page", ["inventory.md", "kinds.md"])
+def test_every_key_of_a_reference_has_a_meaning(page: str) -> None:
+    rows = re.findall(r"^\| `(\S+)` \|.*\| (.*?) \|$", (DOCS / page).read_text(), re.M)
     assert len(rows) > 30
     assert [name for name, meaning in rows if meaning in ("", "required")] == []

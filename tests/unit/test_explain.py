@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from sparkops.cli.app import run
 from sparkops.core import wording
 from sparkops.lint.rules import rules
+from sparkops.resources.expectation import Fault
+from tests.unit.core.test_error_ids import uses
 
 
 def explain(*words: str) -> int:
@@ -33,6 +37,14 @@ def test_every_id_has_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     for each in ids:
         assert explain(each) == 0
         assert capsys.readouterr().out.startswith(each)
+
+
+def test_every_id_that_can_be_shown_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    catalogue = {id for _, id, _ in uses()}
+    faults = {f"driver.version-{fault}" for fault in (*get_args(Fault), "absent")}
+    for each in {*rules(), *catalogue, *faults, "gpu.absent", "sysctl-overridden:vm.swappiness"}:
+        assert explain(each) == 0, each
+        assert capsys.readouterr().out
 
 
 def test_an_unknown_id_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

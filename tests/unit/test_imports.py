@@ -57,7 +57,9 @@ MAY = {
 """What a folder may import beside itself and `core`. `cli` also names what it hands on to: it parses, calls, prints."""
 
 ON_NODES = ("worker", "programs", "safetensors")
-ON_NODES_FROM_CORE = {"sparkops.core.frames", "sparkops.core.messages", "sparkops.core.system_places"}
+ON_NODES_FROM_CORE = {
+    f"sparkops.core.{name}" for name in ("atomic", "frames", "kind_messages", "messages", "system_places")
+}
 
 
 def modules() -> list[Path]:
@@ -84,7 +86,7 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ON_NODES)
-def test_of_ours_what_runs_on_a_node_takes_from_core_only_what_is_made_for_it(folder: str) -> None:
+def test_of_ours_what_runs_on_a_node_takes_few_modules_from_core_and_nothing_else(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         from_core = {name for name in imported(path) if name.startswith("sparkops.core")}
         assert {".".join(name.split(".")[:3]) for name in from_core} <= ON_NODES_FROM_CORE, path
@@ -92,10 +94,8 @@ def test_of_ours_what_runs_on_a_node_takes_from_core_only_what_is_made_for_it(fo
 
 @pytest.mark.parametrize("folder", ON_NODES)
 def test_what_runs_on_a_node_needs_the_standard_library_only(folder: str) -> None:
-    for path in [
-        *(ROOT / folder).rglob("*.py"),
-        *(ROOT / "core" / f"{name.rpartition('.')[2]}.py" for name in ON_NODES_FROM_CORE),
-    ]:
+    from_core = [ROOT.parent / f"{name.replace('.', '/')}.py" for name in ON_NODES_FROM_CORE]
+    for path in [*(ROOT / folder).rglob("*.py"), *from_core]:
         for name in imported(path):
             top = name.split(".")[0]
             assert top in sys.stdlib_module_names or top == "sparkops", f"{path.name} imports {name}"
@@ -106,27 +106,17 @@ def test_the_nodes_know_the_worker_only_as_bytes() -> None:
         assert not any(name.startswith(("sparkops.worker", "sparkops.programs")) for name in imported(path)), path
 
 
-CIRCLES = frozenset({("sparkops.resources.transfer_source", "sparkops.resources.transferable")})
-"""Imports that close a circle and are known; the list only gets shorter."""
-
-
 def test_no_circle_of_imports() -> None:
     """Imports inside functions and for type checkers count too."""
     names = {".".join(("sparkops", *path.relative_to(ROOT).with_suffix("").parts)): path for path in ROOT.rglob("*.py")}
     paths = {name.removesuffix(".__init__"): path for name, path in names.items() if "sparkops.data." not in name}
     order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
     for name, path in paths.items():
-        order.add(name, *(each for each in ours(path, paths) if each != name and (name, each) not in CIRCLES))
+        order.add(name, *(each for each in ours(path, paths) if each != name))
     try:
         order.prepare()
     except graphlib.CycleError as error:
         pytest.fail(" ← ".join(error.args[1]))
-
-
-def test_a_known_circle_still_exists() -> None:
-    for importer, needed in CIRCLES:
-        path = ROOT.parent.joinpath(*importer.split(".")).with_suffix(".py")
-        assert needed in ours(path, {needed: path})
 
 
 def ours(path: Path, known: dict[str, Path]) -> set[str]:

@@ -101,7 +101,8 @@ def test_an_orphan_on_a_declared_port_goes_first_or_is_in_the_way() -> None:
     found = tuple(find((new,), {"unit old.service": {"now": "ours", "port": 8000}}).values())
     against, _ = orphans.judged((new,), seen(), found)
     (violation,) = against[new.id]
-    assert "port 8000 is held by unit old.service" in violation.message
+    assert violation.id == "orphan-on-port"
+    assert violation.message.args == {"kind": "unit", "name": "old.service", "port": 8000}
     plan = compare((new,), seen(found={new.id: None}), today=datetime.date(2026, 1, 1), violations=against).plan()
     assert plan.blocked.keys() == {new.id}
 
@@ -129,7 +130,8 @@ def test_a_link_in_the_place_of_a_file_waits_for_it() -> None:
 def test_what_two_clusters_claim_is_told_unless_both_share_it() -> None:
     mine = File(node="n", name="/a", content="x")
     against, left = orphans.judged((mine,), seen(foreign={"file /a": {"cellar": True}}), ())
-    assert "'cellar'" in against[mine.id][0].message
+    message = against[mine.id][0].message
+    assert (message.id, message.args["cluster"]) == ("claim-of-other-cluster", "cellar")
     shared = File(node="n", name="/a", content="x", shared=True)
     assert orphans.judged((shared,), seen(foreign={"file /a": {"cellar": True}}), ()) == ({}, frozenset())
     assert orphans.judged((shared,), seen(foreign={"file /a": {"cellar": False}}), ())[0]

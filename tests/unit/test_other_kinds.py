@@ -12,10 +12,14 @@ import pytest
 from sparkops import resources
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.report import Command, Report
+from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
+from sparkops.operate import gc
+from sparkops.operate.connect import Context, reach
+from sparkops.reconcile.history import KIND as HISTORY
 from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.run import run
 from tests.unit.inventory.project import Project
@@ -31,6 +35,10 @@ CONTROL = """
     class Board(Resource):
         kind: ClassVar[str] = "board"
         prune: ClassVar[str] = "remove"
+
+        def uses(self):
+            return {"boards": [self.name]}
+
         text: str = ""
         state: str = "present"
 
@@ -40,8 +48,27 @@ CONTROL = """
         def desired(self):
             return None if self.state == "absent" else {"text": self.text}
     """
+COLLECTED = """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Shelf(Board):
+        kind: ClassVar[str] = "shelf"
+        prune: ClassVar[str] = "collect"
+    """
 WORKER = """
     import os
+
+    from sparkops.worker.reclaiming.items import DECLARED, item
+
+
+    def reclaimable(look):
+        claimed = [key.partition(" ")[2] for key in look.mine if key.startswith("shelf ")]
+        kept = {name: DECLARED if name in look.needs("boards") else None for name in claimed}
+        return [item("shelf", name, 5, kept[name], by="shelf", claims=["shelf"]) for name in claimed]
+
+
+    def reclaim(state_dir, given):
+        os.unlink(given["name"])
 
 
     def observe(ask):
@@ -67,11 +94,12 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     site = tmp_path / "site"
     files = {
         "boards/__init__.py": "",
-        "boards/control.py": dedent(CONTROL),
+        "boards/control.py": dedent(CONTROL) + dedent(COLLECTED),
         "boards/worker.py": dedent(WORKER),
         "boards-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: boards\nVersion: 1.0\n",
         "boards-1.0.dist-info/entry_points.txt": (
-            "[sparkops.kinds]\nboard = boards.control:Board\n[sparkops.worker_kinds]\nboard = boards.worker\n"
+            "[sparkops.kinds]\nboard = boards.control:Board\nshelf = boards.control:Shelf\n"
+            "[sparkops.worker_kinds]\nboard = boards.worker\nshelf = boards.worker\n"
         ),
     }
     for name, text in files.items():
@@ -95,13 +123,16 @@ class Site:
         self.folder = folder
         self.project = Project(folder)
 
-    def run(self, command: Command, *boards: str, prune: bool = False) -> Report:
-        entries = ", ".join(f"{{board: {self.folder / name}, text: hello}}" for name in boards)
+    def declared(self, *names: str, kind: str = "board") -> Inventory:
+        entries = ", ".join(f"{{{kind}: {self.folder / name}, text: hello}}" for name in names)
         self.project.role("own", f"summary: boards\nscope: node\nresources: [{entries}]\n")
-        inventory = self.project.load(
+        return self.project.load(
             "version: 1\ncluster: test\nroles: [own]\n"
             f"connection: {{type: local, become: false, state_dir: {self.folder / 'state'}}}\nnodes: {{here: }}\n"
         )
+
+    def run(self, command: Command, *names: str, kind: str = "board", prune: bool = False) -> Report:
+        inventory = self.declared(*names, kind=kind)
         compiled = compile_inventory(inventory)
         options = RunOptions(
             command=command,
@@ -156,3 +187,19 @@ def test_what_a_package_that_was_taken_away_had_made_is_named_and_left(
     (orphan,) = report.plan.orphans
     assert "the kind board is not installed here" in orphan.kept
     assert (tmp_path / "first").exists()
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_a_kind_of_another_package_leaves_for_gc_is_listed_and_removed(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    used, unused = str(tmp_path / "used"), str(tmp_path / "unused")
+    assert site.run("apply", "used", "unused", kind="shelf").exit_status == 0
+    inventory = site.declared("used", kind="shelf")
+    context = Context(inventory=inventory, connections=Connections(Passwords()))
+    with reach(context, ["here"], [gc.KIND, HISTORY, "shelf"]) as fleet:
+        found = gc.look(fleet, inventory, ["here"], ["shelf"])
+        assert {item.name: item.kept and item.kept.id for item in found.items} == {used: "gc-declared", unused: None}
+        removed = gc.remove(fleet, inventory, found)
+        assert [(item.name, left) for item, left in removed.outcomes.items()] == [(unused, None)]
+        assert [item.name for item in gc.look(fleet, inventory, ["here"], ["shelf"]).items] == [used]
+    assert (tmp_path / "used").exists() and not (tmp_path / "unused").exists()

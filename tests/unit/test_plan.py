@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Plan, Violation
 from sparkops.core.states import FromFact, Observed, Pending, State, Unknown
+from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.reconcile.plan import Observations, compare
@@ -39,7 +40,7 @@ class Judged(Thing):
     kind: ClassVar[str] = "judged"
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
-        return (Violation(id="x.bad", resource=self.id, node=self.node, severity="error", message="it is bad"),)
+        return (Violation(message=Message.of("image-differs"), resource=self.id, node=self.node, severity="error"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,23 +137,25 @@ def test_a_violation_blocks_until_it_is_accepted() -> None:
     thing = Thing(name="1", want={"a": 1}, after=(judged.id,))
     found = {judged.id: {}, thing.id: None}
     assert set(plan(judged, thing, found=found).blocked) == {thing.id}
-    accepted = plan(judged, thing, found=found, accept=(Accept(id="x.bad", reason="known", until="2026-12-01"),))
+    accepted = plan(
+        judged, thing, found=found, accept=(Accept(id="image-differs", reason="known", until="2026-12-01"),)
+    )
     assert not accepted.blocked
     assert accepted.violations[0].accepted == "known (until 2026-12-01)"
 
 
 def test_an_acceptance_runs_out_visibly() -> None:
     judged = Judged(name="driver")
-    made = plan(judged, found={judged.id: {}}, accept=(Accept(id="x.bad", reason="known", until="2026-11-23"),))
+    made = plan(judged, found={judged.id: {}}, accept=(Accept(id="image-differs", reason="known", until="2026-11-23"),))
     assert made.violations[0].blocks
-    assert "ran out" in made.notices[0]
+    assert made.notices[0].id == "acceptance-expired"
 
 
 def test_a_silent_node_stops_the_service_on_the_others() -> None:
     here = Thing(name="1", want={"a": 1}, service="qwen", peer_nodes=("n1", "n2"))
     there = Thing(name="1", node="n2", want={"a": 1}, service="qwen", peer_nodes=("n1", "n2"))
-    made = plan(here, there, found={here.id: None}, unreachable={"n2": "no answer"})
-    assert "does not answer" in made.blocked[here.id]
+    made = plan(here, there, found={here.id: None}, unreachable={"n2": Message.of("not-answered")})
+    assert made.blocked[here.id].id == "service-node-silent"
 
 
 def test_what_stands_on_a_change_is_proven_again() -> None:
@@ -170,10 +173,12 @@ def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() ->
     seen = Observations(found=found, machines=machines)
     made = compare(things, seen, today=TODAY).plan()
     assert made.held == {"left", "right"}
-    assert [(each.id, each.node) for each in made.violations] == [("nodes.one-machine", n) for n in ("left", "right")]
+    assert [(each.id, each.node) for each in made.violations] == [
+        ("machine-with-two-names", n) for n in ("left", "right")
+    ]
     assert set(made.blocked) == {"thing x @left", "thing x @right"}
-    assert "left and right are one machine" in made.violations[0].message
+    assert made.violations[0].message.args == {"nodes": ["left", "right"]}
 
-    accept = [Accept(id="nodes.one-machine", reason="a test bench")]
+    accept = [Accept(id="machine-with-two-names", reason="a test bench")]
     made = compare(things, seen, today=TODAY, accept=accept).plan()
     assert made.held == frozenset() and not made.blocked

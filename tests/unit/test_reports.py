@@ -15,7 +15,7 @@ from sparkops.core.events import StepFinished, StepProgress
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
-from sparkops.core.wording import duration, size
+from sparkops.core.wording import Message, duration, size
 from sparkops.reports.json import as_json
 from sparkops.reports.plain_progress import Lines, amount
 from sparkops.reports.text import render
@@ -32,7 +32,21 @@ STEP = Step(
     service="q",
     diff="--- a\n+++ b\n-x\n+y\n",
 )
-BAD = Violation(id="driver.version-denied", resource="require gpu @a", node="a", severity="error", message="bad")
+
+
+def said(text: str, fix: str = "") -> Message:
+    """Words of a test."""
+    return Message.of("error", text=text, fix=fix)
+
+
+SILENT = said("no answer")
+BAD = Violation(
+    message=Message.of("fact-present", fact="driver", value="bad", reason="", remedy=""),
+    key="driver.version-denied",
+    resource="require gpu @a",
+    node="a",
+    severity="error",
+)
 
 
 def report(command: Any = "plan", **more: Any) -> Report:
@@ -55,14 +69,14 @@ def text(shown: Report, verbose: int = 0) -> str:
         (report(), 0),
         (report(steps=(STEP,)), 2),
         (report(violations=(BAD,)), 2),
-        (report(unknown={"x @a": Unknown("hung")}), 3),
-        (report(unreachable={"a": "no answer"}), 3),
-        (report(steps=(STEP,), unreachable={"b": "no answer"}), 2),
+        (report(unknown={"x @a": Unknown.of("not-answered")}), 3),
+        (report(unreachable={"a": SILENT}), 3),
+        (report(steps=(STEP,), unreachable={"b": SILENT}), 2),
         (report("apply", steps=(STEP,), results=(Result(id=STEP.id, node="a", outcome="done"),)), 0),
         (report("apply", steps=(STEP,), results=(Result(id=STEP.id, node="a", outcome="failed"),)), 4),
         (report("apply", steps=(STEP,), declined=True), 2),
         (report("apply", steps=(STEP,), interrupted=True), 130),
-        (report("apply", unreachable={"a": "no answer"}), 3),
+        (report("apply", unreachable={"a": SILENT}), 3),
     ],
 )
 def test_the_exit_status_is_that_of_the_table(shown: Report, status: int) -> None:
@@ -81,11 +95,17 @@ def test_a_diff_stands_below_its_step() -> None:
 def test_a_violation_is_told_with_its_remedy() -> None:
     from dataclasses import replace
 
-    assert "→ do this" in text(report(violations=(replace(BAD, remedy="do this"),)))
+    assert "→ do this" in text(report(violations=(replace(BAD, message=said("bad", "do this")),)))
 
 
 def test_a_failure_is_told_with_the_way_out_and_its_material() -> None:
-    failed = Result(id=STEP.id, node="a", outcome="failed", why="it broke", hint="mend it", detail="last line")
+    failed = Result(
+        id=STEP.id,
+        node="a",
+        outcome="failed",
+        reason=said("it broke", "mend it"),
+        detail="last line",
+    )
     shown = text(report("apply", steps=(STEP,), results=(failed,)))
     assert "it broke" in shown
     assert "→ mend it" in shown
@@ -93,19 +113,19 @@ def test_a_failure_is_told_with_the_way_out_and_its_material() -> None:
 
 
 def test_what_a_node_says_can_not_drive_the_terminal() -> None:
-    shown = text(report(unknown={"x @a": Unknown("\x1b[2J\x07gone")}))
+    shown = text(report(unknown={"x @a": Unknown.of("error", text="\x1b[2J\x07gone", fix="")}))
     assert "\x1b" not in shown
     assert "gone" in shown
 
 
 def test_an_apply_tells_what_was_left_because_it_was_unknown() -> None:
-    shown = text(report(command="apply", unknown={"file /x @a": Unknown("it is no folder")}))
+    shown = text(report(command="apply", unknown={"file /x @a": Unknown.of("error", text="it is no folder", fix="")}))
     assert "file /x @a  unknown: it is no folder" in shown
 
 
 def test_the_json_has_the_documented_keys_and_is_plain() -> None:
     shown = json.loads(json.dumps(as_json(report(steps=(STEP,), violations=(BAD,)))))
-    assert shown["schema"] == "sparkops.report/1"
+    assert shown["schema"] == "sparkops.report/2"
     page = (DOCS / "formats.md").read_text()
     documented = set(re.findall(r"`([a-z_]+)(?:\[\])?`", page))
     assert set(shown) - {"schema"} <= documented
@@ -142,7 +162,12 @@ def test_what_is_wrong_alike_on_several_nodes_is_told_once() -> None:
 
 def test_what_is_not_attempted_stands_below_its_reason_without_details() -> None:
     other = Step(id="file /x @a", kind="file", node="a", action="create", before=None, after={}, changes=())
-    plan = Plan(nodes=("a",), total=2, steps=(STEP, other), blocked=dict.fromkeys((STEP.id, other.id), "bad driver"))
+    plan = Plan(
+        nodes=("a",),
+        total=2,
+        steps=(STEP, other),
+        blocked=dict.fromkeys((STEP.id, other.id), said("bad driver")),
+    )
     shown = text(report(plan=plan))
     assert shown.count("not attempted: bad driver") == 1
     assert "+y" not in shown
@@ -169,9 +194,15 @@ def test_keys_that_change_alike_stand_together() -> None:
 
 def test_what_was_not_attempted_is_told_once_for_each_reason() -> None:
     skipped = [
-        Result(id=f"file /{each} @a", node="a", outcome="not-attempted", why="the image failed") for each in "xy"
+        Result(
+            id=f"file /{each} @a",
+            node="a",
+            outcome="not-attempted",
+            reason=said("the image failed"),
+        )
+        for each in "xy"
     ]
-    shown = text(report("apply", steps=(STEP,), results=tuple(skipped), unreachable={"b": "silent"}))
+    shown = text(report("apply", steps=(STEP,), results=tuple(skipped), unreachable={"b": SILENT}))
     assert shown.count("not attempted: the image failed") == 1
     assert "    file /x @a\n    file /y @a\n" in shown
     assert "2 not attempted, 1 node unreachable" in shown
@@ -180,8 +211,16 @@ def test_what_was_not_attempted_is_told_once_for_each_reason() -> None:
 def test_while_a_run_goes_on_only_the_beginning_of_a_reason_is_told() -> None:
     told: list[str] = []
     why = "the file: " + "of no end, " * 30
-    Lines(told.append)(StepFinished(node="n", id="file /x @n", outcome="failed", seconds=1.0, why=why))
-    Lines(told.append)(StepFinished(node="n", id="file /x @n", outcome="failed", seconds=1.0, why="a short one"))
+    Lines(told.append)(StepFinished(node="n", id="file /x @n", outcome="failed", seconds=1.0, reason=said(why)))
+    Lines(told.append)(
+        StepFinished(
+            node="n",
+            id="file /x @n",
+            outcome="failed",
+            seconds=1.0,
+            reason=said("a short one"),
+        )
+    )
     assert told[0].startswith("✗ file /x @n (1.0 s): the file: of no end,") and told[0].endswith("…")
     assert len(told[0]) < 140
     assert told[1].endswith(": a short one")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sparkops.core.errors import PlanError, Stale
 from sparkops.core.plan import Plan, Step
 from sparkops.core.states import Unknown
+from sparkops.core.wording import Message
 from sparkops.inventory.load import load
 from sparkops.reconcile.inputs import inputs
 from sparkops.reconcile.plan_file import SCHEMA, SavedPlan, differences, read, saved
@@ -46,7 +47,7 @@ def steps(draw: st.DrawFn, name: str) -> Step:
 def plans(draw: st.DrawFn) -> Plan:
     names = draw(st.lists(st.sampled_from(["/a", "/b", "/c"]), unique=True))
     made = tuple(draw(steps(name)) for name in names)
-    blocked = {step.id: "held back" for step in made if draw(st.booleans())}
+    blocked = {step.id: Message.of("not-answered") for step in made if draw(st.booleans())}
     return Plan(steps=made, blocked=blocked, nodes=("n1",))
 
 
@@ -100,22 +101,26 @@ def test_what_came_went_or_became_unknown_is_told() -> None:
     new = step(id="file /b @n1")
     assert differences(planned, Plan(steps=(step(), new))) == ("file /b @n1: now to update, not planned",)
     assert differences(planned, Plan()) == ("file /a @n1: planned to update, now nothing to do",)
-    unknown = Plan(unknown={"file /a @n1": Unknown("hung")})
-    assert differences(planned, unknown) == ("file /a @n1: planned to update, now unknown: hung",)
+    unknown = Plan(unknown={"file /a @n1": Unknown.of("not-answered")})
+    assert differences(planned, unknown) == (
+        "file /a @n1: planned to update, now unknown: the node did not answer for it",
+    )
     created = Plan(steps=(step(action="create", before=None),))
     assert differences(planned, created) == ("file /a @n1: planned to update, now to create",)
 
 
 def test_a_silent_node_is_told_once_and_not_by_each_of_its_steps() -> None:
     planned = keep(Plan(steps=(step(), step(id="file /b @n1"))))
-    assert differences(planned, Plan(unreachable={"n1": "time-out"})) == ("n1 does not answer: time-out",)
+    assert differences(planned, Plan(unreachable={"n1": Message.of("not-answered")}))[0].startswith(
+        "n1 does not answer: the node"
+    )
 
 
 def test_a_new_interruption_and_a_new_hindrance_are_told() -> None:
     planned = keep(Plan(steps=(step(),)))
     assert "would now interrupt qwen" in differences(planned, Plan(steps=(step(disruptive=True, service="qwen"),)))[0]
-    blocked = Plan(steps=(step(),), blocked={"file /a @n1": "driver.denied: 610"})
-    assert "driver.denied: 610" in differences(planned, blocked)[0]
+    blocked = Plan(steps=(step(),), blocked={"file /a @n1": Message.of("blocked-by-step", step="driver 610")})
+    assert "driver 610 is not as declared" in differences(planned, blocked)[0]
 
 
 def test_what_only_differs_from_look_to_look_is_not_compared() -> None:
@@ -168,7 +173,7 @@ def test_another_version_is_stale_and_another_cluster_wrong_input() -> None:
         (b"\xff\xfe", "no JSON"),
         (b"[" * 100_000, "no JSON"),
         (b"[]", "no schema"),
-        (b'{"schema": "sparkops.report/1"}', "sparkops.report/1"),
+        (b'{"schema": "sparkops.report/2"}', "sparkops.report/2"),
         (b'{"schema": "sparkops.plan/2"}', "sparkops.plan/2"),
         (b'{"schema": "sparkops.plan/1"}', "required"),
     ],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sparkops.checkpoints.manifest import Manifest, ManifestFile
 from sparkops.core.plan import Plan
 from sparkops.core.states import Observed, Unknown
+from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.targets import Address
 from sparkops.reconcile.transfers import arrange
@@ -47,13 +48,13 @@ def found(one: Checkpoint, state: str) -> Observed:
 
 def arranged(
     states: list[str], resources: list[Checkpoint] | None = None, where: Any = address
-) -> tuple[Plan, dict[str, Upstream], tuple[str, ...]]:
+) -> tuple[Plan, dict[str, Upstream], tuple[Message, ...]]:
     """The plan, each receiving node's upstream, and what is said, for nodes in these states."""
     given = resources or [declared(number) for number in range(1, len(states) + 1)]
     seen = Observations(
         found={one.id: found(one, state) for one, state in zip(given, states, strict=True)},
         unreachable={
-            one.node: "it does not answer" for one, state in zip(given, states, strict=True) if state == "silent"
+            one.node: Message.of("not-answered") for one, state in zip(given, states, strict=True) if state == "silent"
         },
     )
     plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
@@ -92,7 +93,7 @@ def test_the_chain_goes_along_the_plan_and_is_told() -> None:
     plan, by_node, notices = arranged(["lacks"] * 4)
     order = [step.node for step in plan.steps]
     assert upstreams(by_node) == dict(zip(order[1:], order, strict=False))
-    assert notices[0] == f"checkpoint /models/tiny @{order[1]}: from {order[0]} over 192.168.100.{order[0][1:]}"
+    assert notices[0].text == f"checkpoint /models/tiny @{order[1]}: from {order[0]} over 192.168.100.{order[0][1:]}"
     assert by_node[order[1]].source.id == f"checkpoint /models/tiny @{order[0]}"
 
 
@@ -118,15 +119,16 @@ def test_a_checkpoint_whose_hub_was_not_reached_is_left_alone() -> None:
 def test_without_an_address_on_the_fabric_the_slower_way_is_told_and_without_any_it_comes_from_outside() -> None:
     _, by_node, notices = arranged(["holds", "lacks"], where=lambda node: Address(management="10.0.0.1"))
     assert upstreams(by_node) == {"n2": "n1"}
-    assert "over 10.0.0.1, its management address: `fabric.address` of n1 is not declared" in notices[0]
+    assert notices[0].id == "transfer-from-management-address"
     _, by_node, notices = arranged(["holds", "lacks"], where=lambda node: Address())
     assert upstreams(by_node) == {}
-    assert "n1 has no address that other nodes could reach; it is fetched from outside" in notices[0]
+    assert notices[0].id == "transfer-source-without-address"
+    assert notices[0].args["alternative"] == "it is fetched from outside"
 
 
 def whole(
     given: list[Transferable], holders: set[str], where: Any = address
-) -> tuple[dict[str, Upstream], tuple[str, ...]]:
+) -> tuple[dict[str, Upstream], tuple[Message, ...]]:
     """Each receiving node's upstream, and what is said; the nodes of `holders` are as declared."""
     seen = Observations(found={one.id: one.desired() if one.node in holders else None for one in given})
     plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
@@ -166,7 +168,8 @@ def test_other_builds_and_those_that_are_not_to_be_spread_are_built_by_each() ->
 
 def test_without_any_address_it_is_said_that_it_is_built_there_too() -> None:
     _, notices = whole([built(1), built(2)], {"n1"}, lambda node: Address())
-    assert "n1 has no address that other nodes could reach; it is built there too" in notices[0]
+    assert notices[0].id == "transfer-source-without-address"
+    assert notices[0].args["alternative"] == "it is built there too"
 
 
 def image(number: int, **more: Any) -> Image:

@@ -67,7 +67,7 @@ def test_a_checkpoint_there_is_refused(folder: str) -> None:
 )  # fmt: skip
 def test_a_text_under_a_name_of_the_system_is_refused(name: str) -> None:
     assert is_unit(name)
-    with fails("unit-of-system", InventoryError):
+    with fails("unit-name-of-system", InventoryError):
         Unit(node="a", name=name, content="[Service]\n")
     Unit(node="a", name=name, running=True)
 

@@ -9,6 +9,7 @@ import pytest
 
 from sparkops.cli.app import COMMANDS, cli
 from sparkops.core.errors import InventoryError
+from sparkops.core.wording import Message
 from sparkops.operate.exec import Execution, exit_status
 from sparkops.operate.history import runs
 from sparkops.operate.services import Rank, selected
@@ -54,8 +55,11 @@ def test_a_stop_asks_nothing_and_does_not_wait_for_a_silent_node() -> None:
     assert all(isinstance(each, Unit) and each.running is False for each in made)
 
 
-def status(*ranks: RankStatus, why: str = "") -> Status:
-    return Status(cluster="c", time=0.0, nodes=(NodeStatus(name="n", why=why),), ranks=ranks)
+SILENT = Message.of("not-answered")
+
+
+def status(*ranks: RankStatus, reason: Message | None = None) -> Status:
+    return Status(cluster="c", time=0.0, nodes=(NodeStatus(name="n", reason=reason),), ranks=ranks)
 
 
 def one(state: str, answers: bool | None) -> RankStatus:
@@ -68,8 +72,8 @@ def test_the_exit_status_is_2_for_what_does_not_serve_and_3_for_what_is_not_know
     assert status(one("active (running)", False)).exit_status == 2
     assert status(one("activating (start)", False)).exit_status == 2
     assert status(one("absent", None)).exit_status == 2
-    assert status(one("", None), why="silent").exit_status == 3
-    assert status(one("", None), one("failed (failed)", False), why="silent").exit_status == 2
+    assert status(one("", None), reason=SILENT).exit_status == 3
+    assert status(one("", None), one("failed (failed)", False), reason=SILENT).exit_status == 2
 
 
 def test_runs_over_several_nodes_are_one_and_in_order() -> None:
@@ -100,6 +104,7 @@ SENSE = {
     **dict.fromkeys(("status", "start", "stop", "restart"), {"--limit", "-e", "--jobs"}),
     "logs": {"--limit", "-e"},  # all nodes of a service are listened to at once
     **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
+    **dict.fromkeys(("remove", "diagnose"), {"-e", "--jobs"}),  # their arguments are the nodes and services
     "trust": {"--limit"},  # a person is asked, node by node
     "render": {"-e"},
 }

@@ -21,8 +21,8 @@ from sparkops.resources.transfer_source import Upstream
 from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import built_checkpoint, checkpoint
+from sparkops.worker.reclaiming.checkpoints import folder_items
 from sparkops.worker.record import uses
-from sparkops.worker.requests import gc
 from sparkops.worker.system import jobs
 from tests.lab.hub import Fault, Hub
 from tests.worker import checkpoints_made as made
@@ -298,9 +298,9 @@ def test_verification_and_removal_know_built_folders(declare: Declare, base: Che
     assert told["donors"] == found(one)["donors"] != []
     assert checkpoint.verify(call(), {**args, "again": False})["steps"] == told["steps"]
     nobody = uses.Uses([], {}, {}, {}, [])
-    (item,) = gc.checkpoint(one.name, [base.name], nobody, claim=True)
-    assert item["kept"] == ""
-    assert all(each["kept"] for each in gc.checkpoint(one.name, [one.name], nobody, claim=True))
+    (item,) = folder_items(one.name, [base.name], nobody, claims=["built_checkpoint"])
+    assert item["kept"] is None
+    assert all(each["kept"] for each in folder_items(one.name, [one.name], nobody, claims=["built_checkpoint"]))
     built_checkpoint.converge(call(), one.ask(), found(one), None, {})
     assert beside(one) == ["base"]
     assert apply(base) == []

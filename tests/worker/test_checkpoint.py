@@ -20,8 +20,8 @@ from sparkops.programs.checkpoints.index import Index, identity
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import checkpoint
+from sparkops.worker.reclaiming.checkpoints import folder_items
 from sparkops.worker.record import uses
-from sparkops.worker.requests import gc
 from sparkops.worker.system import jobs
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply, call, differing
@@ -166,7 +166,7 @@ def test_a_folder_of_somebody_else_stays_beside_whole_and_what_is_not_in_the_way
     os.mkfifo(folder / "pipe")
     folder.chmod(0o750)
     before = content(folder)
-    assert "folder as it is stays beside" in one.notices(found(one))[0]
+    assert one.notices(found(one))[0].id == "checkpoint-folder-foreign"
     said: list[dict[str, Any]] = []
     checkpoint.converge(
         Call(1, said.append, threading.Event()), one.ask(), found(one), one.desired(), one.act(step(one, "update"))
@@ -189,8 +189,11 @@ def test_what_was_set_aside_is_listed_by_gc_and_kept(declare: Declare) -> None:
     write_model(Path(one.name), 2)
     apply(one)
     kept = f"{one.name}.before-sparkops"
-    listed = gc.checkpoint(one.name, [], uses.Uses([], {}, {}, {}, []), claim=False)
-    assert [(item["name"], "remove it by hand" in item["kept"]) for item in listed] == [(kept, True), (one.name, False)]
+    listed = folder_items(one.name, [], uses.Uses([], {}, {}, {}, []), claims=[])
+    assert [(each["name"], (each["kept"] or {}).get("id")) for each in listed] == [
+        (kept, "gc-set-aside"),
+        (one.name, None),
+    ]
 
 
 def test_a_second_folder_of_somebody_else_does_not_take_the_place_of_the_first(declare: Declare) -> None:
@@ -302,7 +305,7 @@ def test_a_link_in_the_folders_place_is_unknown_and_never_followed(declare: Decl
     one = declare()
     Path(one.name).parent.mkdir()
     os.symlink(tmp_path, one.name)
-    with pytest.raises(AssertionError, match="is a link"):
+    with pytest.raises(AssertionError, match="checkpoint-not-a-folder"):
         apply(one)
 
 

@@ -13,6 +13,7 @@ from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.record import claim_records, claims
 from sparkops.worker.requests import claimed
 from sparkops.worker.system import safe_path
+from tests.errors import fails
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_what_is_pruned_is_compared_once_more_before_the_act(state_dir: str, tmp
     put(state_dir, path, "x", content=digest("x"))
     path.write_text("edited just now")
     with (
-        pytest.raises(Refused, match="no longer what sparkops put there"),
+        fails("claim-changed", Refused),
         claims.acting(claim(state_dir, "file", str(path), pruned=True), "x", "delete"),
     ):
         path.unlink()
@@ -132,7 +133,7 @@ def test_what_is_pruned_is_compared_once_more_before_the_act(state_dir: str, tmp
 
 def test_another_clusters_thing_is_refused_by_its_name_and_a_shared_one_is_not(state_dir: str) -> None:
     claims.note(state_dir, "attic", {"file /a": {}, "file /b": {"shared": True}}, [])
-    with pytest.raises(Refused, match="cluster 'attic' manages file /a"):
+    with fails("claim-of-other-cluster", Refused):
         claims.note(state_dir, "cellar", {"file /a": {"shared": True}}, [])
     claims.note(state_dir, "cellar", {"file /b": {"shared": True}}, [])
     with (
@@ -156,7 +157,7 @@ def test_a_look_at_a_bare_node_finds_nothing_and_writes_nothing(state_dir: str) 
 def test_what_is_no_record_makes_it_unknown(state_dir: str, text: str) -> None:
     claims.note(state_dir, "attic", {"file /a": {}}, [])
     Path(state_dir, "claims", "attic.json").write_text(text)
-    with pytest.raises(Unknown, match="no record of claims"):
+    with fails("claims-unreadable", Unknown):
         look(state_dir)
 
 
@@ -190,3 +191,83 @@ def test_what_an_act_that_was_cut_off_had_prepared_is_cleared_away(state_dir: st
             pass
     assert not prepared.exists()
     assert path.read_text() == "old"
+
+
+def test_a_claim_keeps_how_its_thing_came(state_dir: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    key = f"file {path}"
+    for action in ("create", "update", "replace"):
+        with claims.acting(claim(state_dir, "file", str(path)), "x", action):
+            assert record(state_dir)[key]["action"] == "create"
+    assert record(state_dir)[key]["action"] == "create"
+    claims.note(state_dir, "attic", {key: {"path": str(path)}, f"file {other}": {"path": str(other)}}, [])
+    assert record(state_dir)[key]["action"] == "create"
+    assert record(state_dir)[f"file {other}"]["action"] == "found"
+    with claims.acting(claim(state_dir, "file", str(other)), "x", "update"):
+        pass
+    assert record(state_dir)[f"file {other}"]["action"] == "found"
+
+
+def test_what_another_cluster_shares_came_as_that_one_says(state_dir: str, tmp_path: Path) -> None:
+    shared = {"shared": True, "path": "/x"}
+    with claims.acting(claim(state_dir, "file", "/x", kept=shared), "x", "create"):
+        pass
+    claims.note(state_dir, "cellar", {"file /x": shared}, [])
+    assert record(state_dir, "cellar")["file /x"]["action"] == "create"
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("first", ["update", "found"])
+def test_what_was_overwritten_is_kept_until_it_is_put_back(
+    state_dir: str, tmp_path: Path, kind: str, first: str
+) -> None:
+    path = tmp_path / "a"
+    key = f"{kind} {path}"
+
+    def put(text: str) -> None:
+        path.unlink(missing_ok=True)
+        path.write_text(text) if kind == "file" else path.symlink_to(text)
+
+    def held() -> str:
+        return path.read_text() if kind == "file" else os.readlink(path)
+
+    put("somebody's")
+    if kind == "file":
+        path.chmod(0o640)
+    if first == "found":
+        claims.note(state_dir, "attic", {key: {"path": str(path), "type": kind}}, [])
+    for text in ("ours", "ours again"):
+        content = digest(text) if kind == "file" else [text]
+        with claims.acting(claim(state_dir, kind, str(path), kept={"content": content}), "x", "update") as put_back:
+            assert put_back is None
+            put(text)
+    claims.note(state_dir, "attic", {key: {"path": str(path), "type": kind, "content": content}}, [])
+    with claims.acting(claim(state_dir, kind, str(path), pruned=True), "x", "delete") as put_back:
+        assert put_back is not None
+        put_back()
+    assert held() == "somebody's"
+    assert record(state_dir) == {}
+    if kind == "file":
+        assert path.stat().st_mode & 0o777 == 0o640
+        assert os.listdir(os.path.join(state_dir, "originals")) == []
+
+
+def test_a_file_too_large_to_be_kept_is_never_taken_for_what_was_there_before(state_dir: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * (2 << 20))
+    for text in ("ours", "ours again"):
+        with claims.acting(claim(state_dir, "file", str(path), kept={"content": digest(text)}), "x", "update"):
+            path.write_text(text)
+    assert record(state_dir)[f"file {path}"]["original"] == {}
+    with claims.acting(claim(state_dir, "file", str(path), pruned=True), "x", "delete") as put_back:
+        assert put_back is None
+
+
+def test_what_is_let_go_keeps_nothing_behind(state_dir: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("somebody's")
+    with claims.acting(claim(state_dir, "file", str(path)), "x", "update"):
+        path.write_text("ours")
+    assert os.listdir(os.path.join(state_dir, "originals"))
+    claims.note(state_dir, "attic", {}, [f"file {path}"])
+    assert os.listdir(os.path.join(state_dir, "originals")) == []

@@ -13,6 +13,7 @@ import pytest
 
 from sparkops.programs import docker
 from sparkops.worker.calls import Refused, Unknown
+from tests.errors import fails
 from tests.worker.engines import Engine, lines, running, say
 
 Serve = Callable[..., tuple[Engine, str]]
@@ -51,7 +52,7 @@ def test_the_version_spoken_is_one_that_the_engine_still_has(
 
 def test_an_engine_that_is_too_old_is_unknown(serve: Serve) -> None:
     _, at = serve(version="1.39")
-    with pytest.raises(Unknown, match=r"1\.41"):
+    with fails("docker-too-old", Unknown):
         docker.ask("/info", at=at)
 
 
@@ -64,7 +65,7 @@ def test_what_the_engine_does_not_have_is_none(serve: Serve) -> None:
 def test_a_refusal_is_unknown_to_a_look_and_an_error_to_an_act(serve: Serve) -> None:
     engine, at = serve()
     engine.answers["/images/x/json"] = engine.answers["/images/x"] = say('{"message": "broken store"}', 500)
-    with pytest.raises(Unknown, match="500: broken store"):
+    with fails("docker-error-status", Unknown):
         docker.inspect_image("x", at=at)
     with pytest.raises(docker.EngineError, match="broken store"):
         docker.act("DELETE", "/images/x", at=at)
@@ -75,7 +76,7 @@ def test_nobody_listening_is_told_apart_and_unknown_to_a_look(tmp_path: Path) ->
     at = str(tmp_path / "none.sock")
     with pytest.raises(FileNotFoundError):
         docker.request("GET", "/info", at=at)
-    with pytest.raises(Unknown, match="does not listen"):
+    with fails("docker-not-running", Unknown):
         docker.ask("/info", at=at)
 
 
@@ -83,7 +84,7 @@ def test_an_engine_that_hangs_is_unknown_in_time(serve: Serve) -> None:
     engine, at = serve()
     engine.answers["/info"] = lambda handler: time.sleep(3)
     began = time.monotonic()
-    with pytest.raises(Unknown, match="does not answer"):
+    with fails("docker-silent", Unknown):
         docker.ask("/info", timeout=0.3, at=at)
     assert time.monotonic() - began < 2
 
@@ -91,7 +92,7 @@ def test_an_engine_that_hangs_is_unknown_in_time(serve: Serve) -> None:
 def test_an_answer_that_is_no_json_is_unknown(serve: Serve) -> None:
     engine, at = serve()
     engine.answers["/info"] = say("<html>")
-    with pytest.raises(Unknown, match="no JSON"):
+    with fails("docker-answer-invalid", Unknown):
         docker.ask("/info", at=at)
 
 
@@ -118,7 +119,7 @@ def test_an_error_inside_of_a_stream_is_raised(serve: Serve) -> None:
 def test_a_stream_that_breaks_is_an_error(serve: Serve) -> None:
     engine, at = serve()
     engine.answers["/build"] = lines('{"a": 1}\n', end=False)
-    with pytest.raises(Refused, match="broke off"):
+    with fails("docker-connection-broken", Refused):
         list(docker.stream("POST", "/build", at=at))
 
 

@@ -14,6 +14,7 @@ from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.facts import engine, gpu, network, packages, system
 from sparkops.worker.kinds import require
 from sparkops.worker.requests import facts
+from tests.errors import fails
 
 GB10 = (
     "NVIDIA GB10, 580.142, 12.1, GPU-5b2c7f0e-9a14-4c3d-8e6f-1d2a3b4c5d6e, "
@@ -326,13 +327,13 @@ def test_one_unknown_group_leaves_the_others_known(tmp_path: Path, programs: Pat
     put(tmp_path, "/proc/meminfo", MEMINFO)
     found = facts.observe({"groups": ["memory", "packages"], "root": str(tmp_path)})
     assert found["memory"]["swap_total_bytes"] == 16777212 * 1024
-    assert found["packages"] == {"$unknown": "dpkg-query is not installed"}
+    assert found["packages"] == {"$unknown": {"id": "program-missing", "args": {"program": "dpkg-query"}}}
 
 
 def test_an_unknown_group_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(Refused) as refused:
+    with fails("facts-group-unknown", Refused) as refused:
         facts.Node().group("gpus")
-    assert "gpu" in refused.value.hint
+    assert "gpu" in refused.value.values["groups"]
 
 
 def test_a_requirement_gets_only_its_keys_and_none_for_a_missing_one(tmp_path: Path) -> None:

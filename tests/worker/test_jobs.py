@@ -15,6 +15,7 @@ import pytest
 from sparkops.programs import bundle as carried
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import jobs
+from tests.errors import fails
 
 PROGRAM = '''
 """A kind with one job, for this test: counts, or fails in a chosen way."""
@@ -27,7 +28,7 @@ def count(job, args):
         job.progress(f"at {number}", number, args["to"], unit="steps")
         time.sleep(0.05)
     if args.get("fail") == "refused":
-        raise Refused("it can't be", "failed", "try otherwise", "the last line")
+        raise Refused.of("program-missing", detail="the last line", program="x")
     if args.get("fail") == "os":
         open("/nowhere/at/all")
     return {"counted": args["to"], "pid": os.getpid()}
@@ -68,9 +69,9 @@ def test_a_job_is_not_in_the_session_that_started_it() -> None:
     assert run(call()[0], to=1)["pid"] != os.getpid()
 
 
-@pytest.mark.parametrize(("fail", "words"), [("refused", "it can't be"), ("os", "/nowhere/at/all")])
-def test_a_job_that_fails_says_why(fail: str, words: str) -> None:
-    with pytest.raises(Refused, match=words):
+@pytest.mark.parametrize(("fail", "id"), [("refused", "program-missing"), ("os", "system-call-failed")])
+def test_a_job_that_fails_says_why(fail: str, id: str) -> None:
+    with fails(id, Refused):
         run(call()[0], to=1, fail=fail)
 
 

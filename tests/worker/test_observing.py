@@ -30,7 +30,7 @@ class Kind:
             if ask.get("hang"):
                 self.release.wait(30)
             if ask.get("fail"):
-                raise Unknown("it would not say")
+                raise Unknown.of("not-answered")
             time.sleep(ask.get("take", 0))
         finally:
             with self.lock:
@@ -66,10 +66,10 @@ def test_slow_looks_run_side_by_side(kind: Kind) -> None:
 
 def test_a_look_that_hangs_is_unknown_and_holds_no_other(kind: Kind) -> None:
     answers = look({"hung": {"hang": True}, **{f"n{number}": {} for number in range(40)}}, limit=1.0)
-    assert answers["hung"] == {"$unknown": "no answer within 1 s"}
+    assert answers["hung"] == {"$unknown": {"id": "observation-late", "args": {"seconds": 1.0}}}
     assert answers["n39"] == {"found": {"seen": "n39"}}
 
 
 def test_what_fails_is_unknown_by_itself(kind: Kind) -> None:
     answers = look({"bad": {"fail": True}, "good": {}})
-    assert answers == {"bad": {"$unknown": "it would not say"}, "good": {"found": {"seen": "good"}}}
+    assert answers == {"bad": {"$unknown": {"id": "not-answered", "args": {}}}, "good": {"found": {"seen": "good"}}}

@@ -17,6 +17,7 @@ from sparkops.resources.resource import Resource
 from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
 from sparkops.worker.system import safe_path
+from tests.errors import fails
 from tests.worker.nodes import apply
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -90,12 +91,12 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
-    [(errno.ENOSPC, "disk-full"), (errno.EROFS, "read-only"), (errno.EBUSY, "mount point"),
-     (errno.ENOENT, "/etc/lab does not exist"), (errno.EIO, "Input/output error")],
+    ("number", "id"),
+    [(errno.ENOSPC, "disk-full"), (errno.EROFS, "read-only-file-system"), (errno.EBUSY, "path-is-mount-point"),
+     (errno.ENOENT, "folder-missing"), (errno.EIO, "disk-input-output-error")],
 )  # fmt: skip
-def test_an_error_is_told_with_its_place(number: int, words: str) -> None:
-    with pytest.raises(Refused, match=words), safe_path.explained("/etc/lab/f"):
+def test_an_error_is_told_with_its_place(number: int, id: str) -> None:
+    with fails(id, Refused), safe_path.explained("/etc/lab/f"):
         raise OSError(number, os.strerror(number))
 
 
@@ -202,5 +203,5 @@ def test_a_file_that_turns_into_a_link_is_replaced_or_refused_and_never_written_
 
 @as_root
 def test_whoever_writes_at_the_same_time_is_told(tmp_path: Path) -> None:
-    with safe_path.place(str(tmp_path / "f")) as place, pytest.raises(Refused, match="somebody else writes there"):
+    with safe_path.place(str(tmp_path / "f")) as place, fails("file-written-by-others", Refused):
         safe_path.write(place, b"x", mode=0o600, owner=(-1, -1), check=os.unlink)

@@ -11,9 +11,10 @@ import pytest
 
 from sparkops.operate.gc import Item, Reclaimable
 from sparkops.programs import docker
+from sparkops.worker.reclaiming.checkpoints import folder_items, folders
+from sparkops.worker.reclaiming.items import DECLARED
 from sparkops.worker.record import uses
 from sparkops.worker.record.uses import Uses
-from sparkops.worker.requests import gc
 
 
 def unused(**more: Any) -> Uses:
@@ -26,12 +27,13 @@ def container(source: str) -> Uses:
 
 @pytest.mark.parametrize("source", ["/srv/m", "/srv/m/", "/srv/m/sub", "/srv"])
 def test_a_container_uses_a_folder_what_is_in_it_and_what_is_around_it(source: str) -> None:
-    assert container(source).folder("/srv/m") == "the container vllm (exited) uses it"
+    used = {"id": "gc-used-by-container", "args": {"container": "vllm", "state": "exited"}}
+    assert container(source).folder("/srv/m") == used
 
 
 @pytest.mark.parametrize("source", ["/srv/m2", "/srv/other", "/", ""])
 def test_a_neighbour_and_a_monitor_that_mounts_the_root_use_nothing(source: str) -> None:
-    assert container(source).folder("/srv/m") == ""
+    assert container(source).folder("/srv/m") is None
 
 
 @pytest.mark.parametrize(
@@ -69,17 +71,20 @@ def published(folder: Path, *extra: str) -> Path:
 
 
 def kept(folder: Path, found: Uses | None = None, declared: tuple[str, ...] = (), claim: bool = True) -> dict[str, str]:
-    items = gc.checkpoint(str(folder), list(declared), found or unused(), claim=claim)
-    return {f"{item['kind']} {os.path.basename(item['name'])}": item["kept"] for item in items}
+    """The ids of the reasons by what they keep, "" for what can go."""
+    items = folder_items(str(folder), list(declared), found or unused(), claims=["checkpoint"] if claim else [])
+    return {
+        f"{item['kind']} {os.path.basename(item['name'])}": item["kept"]["id"] if item["kept"] else "" for item in items
+    }
 
 
 def test_only_a_folder_that_holds_what_its_record_says_can_go(tmp_path: Path) -> None:
     assert kept(published(tmp_path / "m")) == {"checkpoint m": ""}
-    assert "put there: b" in kept(published(tmp_path / "n", "b"))["checkpoint n"]
+    assert kept(published(tmp_path / "n", "b")) == {"checkpoint n": "gc-foreign-files"}
     (tmp_path / "bare").mkdir()
-    assert kept(tmp_path / "bare") == {"checkpoint bare": "it has no record of sparkops"}
+    assert kept(tmp_path / "bare") == {"checkpoint bare": "gc-without-record"}
     (tmp_path / "link").symlink_to(tmp_path / "m")
-    assert "it is a link" in kept(tmp_path / "link")["checkpoint link"]
+    assert kept(tmp_path / "link") == {"checkpoint link": "checkpoint-not-a-folder"}
     assert kept(tmp_path / "nothing") == {"checkpoint nothing": ""}, "the claim goes"
     assert kept(tmp_path / "nothing", claim=False) == {}
 
@@ -90,9 +95,9 @@ def test_a_fetch_that_is_declared_or_running_is_resumed_and_a_dead_one_goes(tmp_
     folder = tmp_path / "m"
     partial, old = "leftover .m.sparkops-partial", "leftover .m.sparkops-old"
     assert kept(folder, claim=False) == {partial: "", old: ""}
-    assert kept(folder, declared=(str(folder),)) == {partial: "the next apply goes on from it", old: ""}
+    assert kept(folder, declared=(str(folder),)) == {partial: "gc-resumable", old: ""}
     running = unused(working=[f"checkpoint {folder}"])
-    assert set(kept(folder, running).values()) == {"a job works on it now"}
+    assert set(kept(folder, running).values()) == {"gc-job-working"}
 
 
 def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "verified/1.json").write_text(json.dumps({"folder": "/srv/indexed", "files": {}}))
     (tmp_path / "verified/2.json").write_text("torn")
-    found = gc.folders(str(tmp_path), {"checkpoint /srv/claimed": {}, "file /etc/x": {}})
+    found = folders(str(tmp_path), {"checkpoint /srv/claimed": {}, "file /etc/x": {}})
     inside = {f"{tmp_path}/models/o--n/main", f"{tmp_path}/models/o--x/dev"}
     assert found == {"/srv/claimed", "/srv/indexed", *inside}
 
@@ -108,9 +113,9 @@ def test_folders_are_known_by_claims_by_indexes_and_by_where_they_stand(tmp_path
 def test_a_file_with_another_name_elsewhere_frees_nothing(tmp_path: Path) -> None:
     folder = published(tmp_path / "m")
     (folder / "same").hardlink_to(folder / "a")
-    whole = gc.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"]
+    whole = folder_items(str(folder), [], unused(), claims=["checkpoint"])[0]["bytes"]
     (tmp_path / "cache").hardlink_to(folder / "a")
-    assert gc.checkpoint(str(folder), [], unused(), claim=True)[0]["bytes"] <= whole - 5000
+    assert folder_items(str(folder), [], unused(), claims=["checkpoint"])[0]["bytes"] <= whole - 5000
 
 
 def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
@@ -122,15 +127,16 @@ def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
     socket.parent.mkdir(parents=True)
     socket.touch()
     found = uses.look(str(tmp_path / "state"), "attic", root=str(root))
-    (item,) = gc.checkpoint(str(folder), [], found, claim=True)
+    (item,) = folder_items(str(folder), [], found, claims=["checkpoint"])
     assert item["unknown"]
-    assert item["kept"].startswith("whether a container uses it is not known: Docker does not listen at ")
-    declared = gc.checkpoint(str(folder), [str(folder)], found, claim=True)[0]
-    assert (declared["kept"], declared["unknown"]) == (gc.DECLARED, False)
+    assert (item["kept"]["id"], item["kept"]["args"]["reason"]["id"]) == ("gc-use-unknown", "docker-not-running")
+    declared = folder_items(str(folder), [str(folder)], found, claims=["checkpoint"])[0]
+    assert (declared["kept"], declared["unknown"]) == (DECLARED, False)
     socket.unlink()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    (item,) = gc.checkpoint(str(folder), [], uses.look(str(tmp_path / "state"), "attic", root=str(root)), claim=True)
-    assert (item["kept"], item["unknown"]) == ("", False)
+    found = uses.look(str(tmp_path / "state"), "attic", root=str(root))
+    (item,) = folder_items(str(folder), [], found, claims=["checkpoint"])
+    assert (item["kept"], item["unknown"]) == (None, False)
 
 
 def test_what_is_not_known_has_its_own_exit_status() -> None:
@@ -145,3 +151,19 @@ def test_the_node_is_looked_at_for_units_and_drop_ins(tmp_path: Path) -> None:
     (units / "b.service").write_text("unit")
     (units / "c.service").symlink_to("/dev/null")
     assert set(dict(uses.texts(str(tmp_path))).values()) == {"drop-in", "unit", ""}
+
+
+def test_what_only_goes_with_it_does_not_use_it() -> None:
+    spec = json.dumps({"container": "sparkops-qwen", "image": "x:1", "mounts": [{"source": "/srv/m"}]})
+    texts = {"/etc/sparkops/services/qwen.json": spec, "/etc/systemd/system/other.service": "ExecStart=vllm /srv/o"}
+    own = {"Names": ["/sparkops-qwen"], "State": "running", "Mounts": [{"Source": "/srv/m"}], "Image": "x:1"}
+    found = unused(texts=texts, containers=[own], programs={7: ["vllm", "/srv/m"]})
+    assert found.folder("/srv/m")
+    left = found.without({"/etc/sparkops/services/qwen.json"})
+    assert left.folder("/srv/m") is None
+    assert left.image(["x:1"], "") is None
+    assert left.folder("/srv/o"), "another unit uses it still"
+    somebodys = {**own, "Names": ["/somebodys"]}
+    assert unused(texts=texts, containers=[own, somebodys]).without({*texts}).folder("/srv/m")
+    blind = unused(blind={"id": "docker-not-running", "args": {}}).without(set())
+    assert blind.folder("/srv/m") == blind.unknown

@@ -6,10 +6,9 @@ import threading
 import time
 from typing import Any
 
-import pytest
-
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.requests import exec
+from tests.errors import fails
 
 
 class Listener:
@@ -67,12 +66,12 @@ def test_a_child_that_is_left_behind_is_not_waited_for() -> None:
 def test_a_listener_that_goes_ends_the_program() -> None:
     listener = Listener()
     threading.Timer(0.3, listener.call.stopping.set).start()
-    with pytest.raises(Refused, match="no longer listened to"):
+    with fails("exec-cancelled", Refused):
         listener.run("sleep", "100")
 
 
 def test_a_program_that_is_not_there_is_told() -> None:
-    with pytest.raises(Refused, match="not installed"):
+    with fails("program-missing", Refused):
         Listener().run("/nowhere/program")
 
 

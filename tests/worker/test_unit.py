@@ -16,6 +16,7 @@ from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import unit
 from sparkops.worker.system import processes
+from tests.errors import fails
 
 UNITS, STAMPS = "etc/systemd/system", "run/sparkops/units"
 SAYS = Callable[[str], None]
@@ -119,7 +120,7 @@ def test_drop_ins_that_systemd_has_not_read_yet_are_seen(says: SAYS, tmp_path: P
 
 
 def test_a_program_that_hangs_is_unknown() -> None:
-    with pytest.raises(Unknown, match="did not answer"):
+    with fails("program-timeout", Unknown):
         processes.ask(["sleep", "5"], timeout=0.1)
 
 

@@ -1,6 +1,7 @@
 """The user's configuration of SSH and the inventory, joined into one route: the machines on the way, how to enter each.
 
 What the inventory declares wins. Parsing is paramiko's; `Include`, which it lacks, is done here.
+paramiko is imported where a file is parsed: commands and nodes without SSH do not wait for it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from sparkops.nodes.ssh import paramiko_import
-
-# isort: split
-from paramiko.config import SSHConfig
-from paramiko.ssh_exception import ConfigParseError, SSHException
+from typing import TYPE_CHECKING, Any
 
 from sparkops.core.errors import InventoryError
 from sparkops.nodes.target import Target
+
+if TYPE_CHECKING:
+    from paramiko.config import SSHConfig
 
 CONNECT_TIMEOUT = 10.0
 INCLUDES_DEEP = 16
@@ -78,13 +76,6 @@ class Route:
         return self.hops[-1]
 
 
-class _Parsed(SSHConfig):
-    """paramiko's, which asks the system for the user's name at every block that is no `Match`: 50 hosts, 5000 times."""
-
-    def _does_match(self, match_list: list[Any], *rest: Any, **more: Any) -> Any:
-        return super()._does_match(match_list, *rest, **more) if match_list else []  # type: ignore[misc]
-
-
 class SSHConfigs:
     """Configuration files of SSH, each parsed once. Any thread may use it."""
 
@@ -115,8 +106,14 @@ def _parse(files: tuple[Path, ...]) -> SSHConfig:
     lines: list[str] = []
     for file in files:
         lines += ["Host *", *_lines(file, file.parent, ["Host *"], 0)]
+    from sparkops.nodes.ssh import paramiko_import  # noqa: F401 - before paramiko
+
+    # isort: split
+    from paramiko.config import SSHConfig
+    from paramiko.ssh_exception import ConfigParseError
+
     try:
-        return _Parsed.from_text("\n".join(lines))
+        return SSHConfig.from_text("\n".join(lines))
     except ConfigParseError as error:
         raise InventoryError.of("ssh-config-unreadable", where=str(files[0]), error=str(error)) from None
 
@@ -142,6 +139,8 @@ def _lines(file: Path, base: Path, block: list[str], depth: int) -> Iterator[str
         if word.lower() in ("host", "match"):
             block[0] = raw.strip()
             if "exec" in rest.lower():
+                from sparkops.nodes.ssh import paramiko_import
+
                 paramiko_import.match_exec()
         yield raw.replace("%", HELD) if word.lower() == "proxycommand" else raw
 
@@ -193,6 +192,8 @@ def _place(word: str, node: str) -> tuple[str, str, int]:
 
 
 def _lookup(config: SSHConfig, host: str, node: str) -> dict[str, Any]:
+    from paramiko.ssh_exception import SSHException
+
     try:
         return dict(config.lookup(host))
     except (SSHException, ImportError, ValueError, KeyError, OSError) as error:

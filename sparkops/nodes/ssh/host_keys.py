@@ -138,7 +138,7 @@ def add(path: Path, name: str, keys: Sequence[HostKey]) -> None:
     if not new:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(path.resolve(), old + new, 0o600)
+    atomic.write(path.resolve(), (old + new).encode(), 0o600)
 
 
 def _read(path: Path) -> Iterable[_Line]:

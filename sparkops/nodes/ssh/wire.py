@@ -13,11 +13,15 @@ import threading
 import time
 from typing import IO, Any
 
+from sparkops.core.deadline import within
 from sparkops.core.errors import ConnectionFailed
 from sparkops.nodes.transport import harmless, last_line
 
 AHEAD = 65536
 """Bytes taken from the system at once: SSH asks for a packet's head and body one by one."""
+
+SLEPT = 5.0
+"""Seconds in one poll, which paramiko limits to 0.1: this process was stopped meanwhile, and the peer owed nothing."""
 
 
 class Wire:
@@ -44,9 +48,12 @@ class Wire:
     def recv(self, size: int) -> bytes:
         """Up to `size` bytes. Raises TimeoutError, or OSError when patience is over."""
         if not self._ahead:
+            started = time.monotonic()
             try:
                 self._ahead = bytes(self._peer.recv(max(size, AHEAD)))
             except TimeoutError:
+                if self._asked is not None and time.monotonic() - started > SLEPT:
+                    self._asked = time.monotonic()
                 self._check()
                 raise
             self._asked = None
@@ -95,7 +102,9 @@ class Wire:
 
 def dial(host: str, port: int, deadline: float) -> Wire:
     """A TCP connection before `deadline` (monotonic seconds); each address gets a share of the time. Raises OSError."""
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = within(
+        max(0.0, deadline - time.monotonic()), lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    )
     failure: OSError = TimeoutError()
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         left = deadline - time.monotonic()

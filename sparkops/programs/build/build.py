@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic, disk
+from sparkops.programs import disk
 from sparkops.programs.build import step_hybrid, step_lm_head, step_mtp, step_repack
 from sparkops.programs.build.base import CONFIG, INDEX, Base, require_unique
 from sparkops.programs.build.donor import DonorRepository, coalesced, length
@@ -105,7 +106,7 @@ class Build:
         folder.verify([(path, size, oid) for path, size, oid in files], self.spec["published_known"])
         if len(folder.verified) == len(files):
             return True
-        if _journal().get("identity") != self.spec["identity"]:
+        if atomic.mapping(JOURNAL).get("identity") != self.spec["identity"]:
             for path, _, oid in files:
                 if path in folder.verified:
                     os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
@@ -131,7 +132,7 @@ class Build:
 
     def _resume(self) -> None:
         """Take up what an earlier run of the same build finished; all else but fetched content is removed."""
-        journal = _journal()
+        journal = atomic.mapping(JOURNAL)
         if journal.get("identity") == self.spec["identity"]:
             with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
                 for path, (oid, size, mark) in journal["files"].items():
@@ -297,16 +298,6 @@ class Build:
         for folder, _, _ in os.walk("."):
             atomic.sync(folder)
         return files
-
-
-def _journal() -> dict[str, Any]:
-    """What the last run in this staging folder finished; {} where that cannot be read: all is built then."""
-    try:
-        with open(JOURNAL, encoding="utf-8") as file:
-            journal = json.load(file)
-    except (FileNotFoundError, ValueError):
-        return {}
-    return journal if isinstance(journal, dict) else {}
 
 
 def _apply(step: dict[str, Any], plan: TensorPlan) -> None:

@@ -22,8 +22,9 @@ import stat
 from collections.abc import Collection
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic, file_flags
+from sparkops.programs import file_flags
 from sparkops.programs.checkpoints import RECORD as RECORD
 
 RECORD_LIMIT = 64 << 20

@@ -97,7 +97,7 @@ def _carry_over(existing: int, staging: int, files: list[Any], index: Index) -> 
 
 
 def _refuse_locked(existing: int, path: str, *, deep: bool) -> None:
-    """Raises Refused `file-locked` where nobody can move the open folder, or with `deep` remove what is in it."""
+    """Raises Refused `path-attribute` where nobody can move the open folder, or with `deep` remove what is in it."""
     for folder, _, names, at in os.fwalk(".", dir_fd=existing, follow_symlinks=False):
         for name in (".", *names) if deep else (".",):
             file_flags.refuse(os.path.normpath(os.path.join(path, folder, name)), name, at)

@@ -32,7 +32,7 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
     try:
         handle = place.open()
     except Refused as error:
-        raise Unknown(f"{place.path} is {error.values['found']}, not a folder") from None
+        raise Unknown(error.id, error.values) from None
     fault = whereabouts.fault(place.path, query["state_dir"])
     barred = {"id": fault[0], "args": fault[1]} if fault else None
     if handle is None:

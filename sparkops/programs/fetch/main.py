@@ -14,8 +14,9 @@ import os
 import stat
 from typing import Any, Literal, TypedDict, cast
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic, disk, protocol
+from sparkops.programs import disk, protocol
 from sparkops.programs.checkpoints.folder import status_of, write_record
 from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import Sources, take_over

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic
 from sparkops.programs.checkpoints import hashes, local_sources
 from sparkops.programs.checkpoints.index import lasting
 
@@ -91,7 +91,7 @@ class Content:
 
     def proven(self) -> bool:
         """Whether it stands there, proven by an earlier run and untouched since."""
-        note = _read(self.place + ".json")
+        note = atomic.mapping(self.place + ".json")
         try:
             return note.get("proven") == lasting(os.lstat(self.place))
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class Content:
 
     def open(self) -> None:
         """Take up what an earlier run left."""
-        note = _read(self.place + ".json")
+        note = atomic.mapping(self.place + ".json")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._handle = os.open(self.part, flags, 0o644)
         length = os.fstat(self._handle).st_size
@@ -266,15 +266,6 @@ class Content:
             self.lock.wait_for(lambda: self._users == 0)
         if handle >= 0:
             os.close(handle)
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _pairs(value: Any) -> Ranges:

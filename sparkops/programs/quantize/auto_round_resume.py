@@ -9,8 +9,8 @@ import json
 import os
 from functools import partial
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic
 from sparkops.safetensors.header import Broken, Header, Tensor, head, read_header
 
 INDEX = "model.safetensors.index.json"

@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-from sparkops.core.messages import Refused, Unknown
+from sparkops.core.messages import Refused, Unknown, reason_of
 from sparkops.programs import docker
 from sparkops.programs.protocol import Output
 from sparkops.programs.quantize import auto_round
@@ -114,7 +114,7 @@ class Container:
                 state, log = docker.inspect_container(self.name), self._log()
             except (Unknown, OSError) as error:
                 if time.monotonic() - answered > PATIENCE:
-                    raise Refused.of("quantize-engine-not-answering", text=str(error)) from None
+                    raise Refused.of("quantize-engine-not-answering", reason=reason_of(error)) from None
                 continue
             answered = time.monotonic()
             if state is None:
@@ -168,4 +168,4 @@ def _available() -> int:
         for line in file:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    raise Unknown("/proc/meminfo tells no MemAvailable")
+    raise Unknown.of("meminfo-field-missing", field="MemAvailable")

@@ -11,8 +11,9 @@ import os
 import stat
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.programs import atomic, protocol
+from sparkops.programs import protocol
 from sparkops.programs.build.base import CONFIG, NAMED, Base
 from sparkops.programs.checkpoints.folder import record_of
 from sparkops.programs.protocol import Output

@@ -23,11 +23,11 @@ def docker(socket: str = SOCKET) -> dict[str, Any]:
     except ConnectionRefusedError:
         return {"present": False, "error": f"nothing listens at {socket}", "gpu_access": []}
     if status != 200:
-        raise Unknown(f"the Docker engine answered {status} to a question for its information")
+        raise Unknown.of("docker-error-status", status=status, text=engine.message(body))
     try:
         return parse_info(json.loads(body), json.loads(versions))
     except ValueError:
-        raise Unknown("the Docker engine answered no JSON") from None
+        raise Unknown.of("docker-answer-invalid", answer=f"{body[:200]!r}") from None
 
 
 def parse_info(info: dict[str, Any], version: dict[str, Any]) -> dict[str, Any]:

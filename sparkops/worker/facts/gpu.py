@@ -43,8 +43,8 @@ def gpu(root: str) -> dict[str, Any]:
     try:
         status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
     except Unknown as error:
-        if "not installed" in str(error):
-            return {**missing, "error": str(error)}
+        if error.id == "program-missing":
+            return {**missing, "error": "nvidia-smi is not installed"}
         raise
     if status != 0:
         return {**missing, "error": " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"}

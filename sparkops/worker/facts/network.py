@@ -11,9 +11,9 @@ from sparkops.worker.system import processes
 
 def network(root: str) -> dict[str, Any]:
     """`interfaces` by name, all their `addresses` bare, and the interface of the IPv4 default route or None."""
-    status, said, _ = processes.ask(["ip", "-j", "address"], timeout=10)
+    status, said, wrong = processes.ask(["ip", "-j", "address"], timeout=10)
     if status != 0:
-        raise Unknown(f"ip ended with {status}")
+        raise Unknown.of("program-failed", program="ip", status=status, text=wrong.strip()[-200:])
     interfaces = parse_addresses(said)
     for name, each in interfaces.items():
         each["speed_mbps"] = _number(root, f"/sys/class/net/{name}/speed")
@@ -31,7 +31,7 @@ def parse_addresses(said: str) -> dict[str, dict[str, Any]]:
     try:
         links = json.loads(said)
     except ValueError:
-        raise Unknown("ip answered no JSON") from None
+        raise Unknown.of("program-output-invalid", program="ip") from None
     found = {}
     for link in links:
         if link.get("link_type") == "loopback" or "ifname" not in link:

@@ -38,7 +38,7 @@ def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, Any]:
     argv = ["dpkg-query", f"--admindir={at(root, '/var/lib/dpkg')}", "-W", "-f", FORMAT]
     status, said, wrong = processes.ask(argv, timeout=10)
     if status != 0:
-        raise Unknown(f"dpkg-query ended with {status}: {wrong.strip()[-200:]}")
+        raise Unknown.of("program-failed", program="dpkg-query", status=status, text=wrong.strip()[-200:])
     return parse_packages(said, tuple(patterns))
 
 

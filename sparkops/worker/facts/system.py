@@ -89,7 +89,7 @@ def memory(root: str) -> dict[str, Any]:
     """Bytes out of /proc/meminfo: on GB10 the only truth, because nvidia-smi and NVML give no memory (facts b.2)."""
     content = text(root, "/proc/meminfo")
     if content is None:
-        raise Unknown("/proc/meminfo is not there")
+        raise Unknown.of("meminfo-field-missing", field="MemTotal")
     return parse_meminfo(content)
 
 
@@ -101,7 +101,7 @@ def parse_meminfo(content: str) -> dict[str, Any]:
         if found:
             counters[found.group(1)] = int(found.group(2)) * KIB
     if "MemTotal" not in counters:
-        raise Unknown("/proc/meminfo has no MemTotal")
+        raise Unknown.of("meminfo-field-missing", field="MemTotal")
     return {
         "total_bytes": counters["MemTotal"],
         "available_bytes": counters.get("MemAvailable"),
@@ -203,9 +203,9 @@ def firmware(root: str, devices: bool = False) -> dict[str, Any]:
         with contextlib.suppress(PermissionError):
             found[name] = (text(root, f"/sys/class/dmi/id/{name}") or "").strip() or None
     if devices:
-        status, said, _ = processes.ask(["fwupdmgr", "get-devices", "--json"], timeout=20)
+        status, said, wrong = processes.ask(["fwupdmgr", "get-devices", "--json"], timeout=20)
         if status != 0:
-            raise Unknown(f"fwupdmgr ended with {status}")
+            raise Unknown.of("program-failed", program="fwupdmgr", status=status, text=wrong.strip()[-200:])
         found["devices"] = parse_fwupd(said)
     return found
 
@@ -215,5 +215,5 @@ def parse_fwupd(said: str) -> dict[str, str]:
     try:
         devices = json.loads(said).get("Devices", [])
     except (ValueError, AttributeError):
-        raise Unknown("fwupdmgr answered no JSON") from None
+        raise Unknown.of("program-output-invalid", program="fwupdmgr") from None
     return {each["Name"]: each["Version"] for each in devices if "Name" in each and "Version" in each}

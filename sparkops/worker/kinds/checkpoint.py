@@ -11,7 +11,7 @@ earlier proof.
 import os
 import stat
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints import verify as verification
@@ -19,6 +19,9 @@ from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index
 from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
+
+if TYPE_CHECKING:
+    from sparkops.worker.reclaiming.items import Item, Look
 
 State = dict[str, Any]
 
@@ -46,6 +49,20 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
         from sparkops.programs.checkpoints import publish  # acts only: an observation does not load it
 
         publish.retire(CheckpointFolder(ask["folder"]), ask["state_dir"])
+
+
+def reclaimable(look: "Look") -> list["Item"]:
+    """Folders that can be given back, also those that were built."""
+    from sparkops.worker.reclaiming import checkpoints  # gc only: an observation does not load it
+
+    return checkpoints.reclaimable(look)
+
+
+def reclaim(state_dir: str, given: "Item") -> None:
+    """Remove one of them. Raises Refused, OSError."""
+    from sparkops.worker.reclaiming import checkpoints
+
+    checkpoints.reclaim(state_dir, given)
 
 
 def _bring(call: Call, ask: State, act: State) -> State:

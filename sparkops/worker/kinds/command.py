@@ -7,6 +7,8 @@ import signal
 import subprocess
 from typing import Any
 
+from sparkops.core.kind_messages import CommandAct, CommandAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import long_process
 
@@ -16,23 +18,24 @@ READ = 1 << 20
 """Bytes of a check's output that are compared."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any]:
-    """`{"ok": bool}`, with `why` where it is not. Raises Unknown when the check hangs.
+def observe(ask: CommandAsk) -> dict[str, Any]:
+    """`{"ok": bool}`, with `why` (a Reason) where it is not. Raises Unknown when the check hangs.
 
     `ask`: `creates` path or None; `check` argv or empty; `stdout` and `matches` or None; `timeout` seconds.
     """
-    if ask.get("creates") and not os.path.lexists(ask["creates"]):
-        return {"ok": False, "why": f"{ask['creates']} does not exist"}
-    if not ask.get("check"):
+    if ask["creates"] and not os.path.lexists(ask["creates"]):
+        return _failing("command-creates-missing", path=ask["creates"])
+    if not ask["check"]:
         return {"ok": True}
-    status, said = _run(ask["check"], float(ask["timeout"]))
+    program, (status, said) = ask["check"][0], _run(ask["check"], float(ask["timeout"]))
+    output = said.strip()[-SHOWN:] or "no output"
     if status != 0:
-        return {"ok": False, "why": f"{ask['check'][0]} ended with {status}" + _tail(said)}
-    if ask.get("stdout") is not None and said.strip() != ask["stdout"].strip():
-        return {"ok": False, "why": f"{ask['check'][0]} printed something else" + _tail(said)}
-    if ask.get("matches") is not None and not re.search(ask["matches"], said, re.MULTILINE):
-        return {"ok": False, "why": f"what {ask['check'][0]} printed does not match" + _tail(said)}
-    return {"ok": True}
+        return _failing("command-check-failed", program=program, status=status, output=output)
+    if ask["stdout"] is not None and said.strip() != ask["stdout"].strip():
+        return _failing("command-output-differs", program=program, output=output)
+    if ask["matches"] is not None and not re.search(ask["matches"], said, re.MULTILINE):
+        return _failing("command-output-no-match", program=program, pattern=ask["matches"], output=output)
+    return {"ok": True, "why": None}
 
 
 def _run(argv: list[str], timeout: float) -> tuple[int, str]:
@@ -57,23 +60,18 @@ def _run(argv: list[str], timeout: float) -> tuple[int, str]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-            raise Unknown(f"the check {' '.join(argv[:3])} did not end within {timeout:g} s") from None
+            raise Unknown.of("program-timeout", program=" ".join(argv[:3]), seconds=timeout) from None
         return status, os.pread(output.fileno(), READ, 0).decode(errors="replace")
 
 
-def _tail(said: str) -> str:
-    text = said.strip()
-    return f": {text[-SHOWN:]}" if text else ""
+def _failing(id: str, **args: object) -> dict[str, Any]:
+    return {"ok": False, "why": {"id": id, "args": args}}
 
 
-def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
-) -> None:
+def converge(call: Call, ask: CommandAsk, found: State, want: State, act: CommandAct) -> None:
     """Run the program of `act`: `run` argv, `timeout` seconds, `env`."""
     if not act.get("run"):
-        raise Refused(
-            (found or {}).get("why", "the check fails"), hint="no `run:` is declared for it; bring it about by hand"
-        )
+        raise Refused.of("command-without-run", reason=(found or {}).get("why"))
     long_process.run(
         call,
         act["run"],

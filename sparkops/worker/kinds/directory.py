@@ -3,13 +3,16 @@
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from typing import Any
 
-from sparkops.worker.calls import Call, Refused
+from sparkops.core.kind_messages import DirectoryAct, DirectoryAsk
+from sparkops.core.messages import State
+from sparkops.worker.calls import Call
 from sparkops.worker.system import safe_path
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+def observe(ask: DirectoryAsk) -> dict[str, Any] | None:
     """Type, owner, group and mode of `path`; owner and group in the form in which they were declared."""
     try:
         with safe_path.place(ask["path"]) as place:
@@ -26,16 +29,10 @@ def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
-) -> None:
+def converge(call: Call, ask: DirectoryAsk, found: State, want: State, act: DirectoryAct) -> None:
     """Bring the directory from `found` to `want`. With `parents` in `act`, missing ones above it are made as root's."""
     if found is not None and found["type"] != "directory":
-        word = {"link": "a symbolic link", "file": "a file"}.get(found["type"], "something else")
-        raise Refused(
-            f"{word} stands at {ask['path']}, where a directory is declared",
-            hint="move it away, or declare what it is; sparkops does not replace it",
-        )
+        raise safe_path.occupied(ask["path"], found["type"], "directory")
     with safe_path.explained(ask["path"]):
         if act.get("parents") and want is not None:
             _make_parents(ask["path"])
@@ -58,7 +55,7 @@ def _make_parents(path: str) -> None:
                 os.fsync(place.folder)
 
 
-def _set(place: safe_path.Place, want: dict[str, Any], *, new: bool) -> None:
+def _set(place: safe_path.Place, want: Mapping[str, Any], *, new: bool) -> None:
     """Owner before mode: changing the owner takes set-id bits away. A new one is nobody else's until it is right."""
     uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
     if new:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import processes, safe_path
+from sparkops.worker.system.root import UNITS
 
 SHOWN = 64 << 10
 """Bytes of present text that travel back for a diff."""
@@ -91,11 +92,7 @@ def converge(
             return
         present = place.stat()
         if present is not None and not stat.S_ISREG(present.st_mode):
-            word = {"directory": "a directory", "link": "a symbolic link"}.get(safe_path.sort_of(present.st_mode))
-            raise Refused(
-                f"{word or 'something that is no file'} stands at {place.path}",
-                hint="move it away, or declare what it is; sparkops replaces files only",
-            )
+            raise safe_path.occupied(place.path, safe_path.sort_of(present.st_mode), "file")
         other = (found or {}).get("content") != want.get("content")
         if present is None or ("content" in want and (other or act.get("again"))):
             _replace(place, present, ask, want, act)
@@ -106,11 +103,11 @@ def converge(
 def _remove(place: safe_path.Place) -> None:
     present = place.stat()
     if present is not None and stat.S_ISDIR(present.st_mode):
-        raise Refused(
-            f"{place.path} is a directory", hint=f"declare `directory: {place.path}` with `state: absent` instead"
-        )
+        raise Refused.of("file-is-directory", path=place.path)
     os.unlink(place.name, dir_fd=place.folder)
     os.fsync(place.folder)
+    if place.path.startswith(UNITS + "/") and os.path.isdir("/run/systemd/system"):
+        processes.run(["systemctl", "daemon-reload"])  # a drop-in that is gone is in effect until then
 
 
 def _replace(
@@ -138,12 +135,9 @@ def _check(argv: list[str] | None, secret: bool) -> Callable[[str], None] | None
         try:
             processes.run([word.replace("{path}", path) for word in argv], timeout=60.0)
         except Refused as error:
-            why = f"{argv[0]} does not accept it" if secret else str(error)
-            raise Refused(
-                f"the new content is not valid, the old one was kept: {why}",
-                hint="correct the content" + (" (nothing more is shown, it is secret)" if secret else ""),
-                detail="" if secret else error.detail,
-            ) from None
+            if secret:
+                raise Refused.of("secret-content-invalid", program=argv[0]) from None
+            raise Refused.of("content-invalid", detail=error.detail, reason=error.reason) from None
 
     return run
 
@@ -154,10 +148,7 @@ def _set(place: safe_path.Place, want: dict[str, Any]) -> None:
     try:
         present = os.fstat(handle)
         if present.st_nlink > 1 and safe_path.others_write(place.folder):
-            raise Refused(
-                f"{place.path} has {present.st_nlink} names and its folder is writable by others",
-                hint="it may be a hard link to a file elsewhere; remove the other names first",
-            )
+            raise Refused.of("file-hard-linked", path=place.path, count=present.st_nlink)
         os.fchown(handle, uid, gid)
         if "mode" in want:
             os.fchmod(handle, int(want["mode"], 8))

@@ -6,16 +6,19 @@ the registry's digests and, for an image that came by file, the ordered layers a
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import build, load, pull
+from sparkops.worker.images.labels import LABEL
 from sparkops.worker.images.pull import fits
 from sparkops.worker.requests import transfer
 from sparkops.worker.system import jobs
 
-LABEL = "sparkops.build"
+if TYPE_CHECKING:
+    from sparkops.worker.reclaiming.items import Item, Look
+
 WORKS = {"pull": pull.__name__, "build": build.__name__, "receive": __name__}
 """The module that has the job of each way to get an image."""
 CONFIG = (
@@ -108,6 +111,18 @@ def converge(
     else:
         key = f"image {ask['name']}"
         jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
+
+
+def reclaimable(look: "Look") -> list["Item"]:
+    """Images that can be given back. Raises Unknown."""
+    from sparkops.worker.reclaiming import images  # gc only: an observation does not load it
+
+    return images.reclaimable(look)
+
+
+def reclaim(state_dir: str, given: "Item") -> None:
+    """Remove an image that nothing needs. Raises Refused."""
+    remove({"name": given["name"]})
 
 
 def remove(ask: dict[str, Any]) -> None:

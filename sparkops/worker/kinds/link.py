@@ -2,13 +2,16 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from sparkops.worker.calls import Call, Refused
+from sparkops.core.kind_messages import PathAsk
+from sparkops.core.messages import State
+from sparkops.worker.calls import Call
 from sparkops.worker.system import safe_path
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+def observe(ask: PathAsk) -> dict[str, Any] | None:
     """Type, and for a link its target as it is written."""
     try:
         with safe_path.place(ask["path"]) as place:
@@ -23,17 +26,12 @@ def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
-) -> None:
+def converge(call: Call, ask: PathAsk, found: State, want: State, act: Mapping[str, object]) -> None:
     """Bring the link from `found` to `want`."""
     with safe_path.explained(ask["path"]), safe_path.place(ask["path"]) as place:
         present = place.stat()
         if present is not None and safe_path.sort_of(present.st_mode) != "link":
-            raise Refused(
-                f"{place.path} is no symbolic link but a {safe_path.sort_of(present.st_mode)}",
-                hint="move it away first; sparkops never replaces it by a link",
-            )
+            raise safe_path.occupied(place.path, safe_path.sort_of(present.st_mode), "link")
         if want is None:
             os.unlink(place.name, dir_fd=place.folder)
             os.fsync(place.folder)

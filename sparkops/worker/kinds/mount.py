@@ -4,6 +4,7 @@ import os
 import stat
 from typing import Any
 
+from sparkops.core.kind_messages import MountAsk
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import fstab, processes, safe_path
 from sparkops.worker.system.root import at
@@ -28,7 +29,7 @@ OPPOSITES = {
 """Options that the kernel shows: "" where by the same word, else the word that contradicts them."""
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
+def observe(ask: MountAsk, *, root: str = "/") -> dict[str, Any] | None:
     """The entry (source, fstype, options, passno) and `mounted`: True, False, or words for another thing there.
 
     `without` names the declared options that the running mount lacks. Raises Unknown for an ambiguous fstab.
@@ -36,7 +37,7 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
     point = ask["path"]
     declared = fstab.entries(_read(at(root, FSTAB)), point)
     if len(declared) > 1:
-        raise Unknown(f"{FSTAB} has {len(declared)} entries for {point}; which one counts cannot be said")
+        raise Unknown.of("fstab-ambiguous", file=FSTAB, count=len(declared), path=point)
     present = _mounted(point, root)
     if not declared and present is None:
         return None
@@ -68,7 +69,7 @@ def _mounted(point: str, root: str) -> fstab.Entry | None:
     return found[-1] if found else None
 
 
-def _is(ask: dict[str, Any], present: fstab.Entry) -> bool:
+def _is(ask: MountAsk, present: fstab.Entry) -> bool:
     """Whether what is mounted is what was declared: the same device, export or, for a bind, the same directory."""
     if "source" not in ask:
         return True
@@ -103,7 +104,7 @@ def lacking(options: list[str], present: fstab.Entry) -> list[str]:
 
 def converge(
     call: Call,
-    ask: dict[str, Any],
+    ask: MountAsk,
     found: dict[str, Any] | None,
     want: dict[str, Any] | None,
     act: dict[str, Any],
@@ -118,12 +119,9 @@ def converge(
         _edit(point, None, root)
         return
     if isinstance(present, str):
-        raise Refused(
-            f"{point} has {present.removeprefix('another: ')} mounted, not {want['source']}",
-            hint=f"look at what it is, then `umount {point}` and apply again",
-        )
+        raise Refused.of("mount-occupied", path=point, found=present.removeprefix("another: "), source=want["source"])
     if want["mounted"] and not present and not os.path.isdir(point):
-        raise Refused(f"{point} is no directory, so nothing can be mounted there", hint=f"declare `directory: {point}`")
+        raise Refused.of("mount-point-missing", path=point)
     entry = fstab.Entry(want["source"], point, want["fstype"], tuple(want["options"]), want["passno"])
     _edit(point, entry, root)
     if not want["mounted"]:
@@ -139,8 +137,9 @@ def _unmount(point: str) -> None:
     try:
         processes.run(["umount", "--", point])
     except Refused as error:
-        hint = f"see who uses it: `fuser -vm {point}`" if "busy" in str(error) + error.detail else ""
-        raise Refused(str(error), hint=hint, detail=error.detail) from None
+        if "busy" in error.detail:
+            raise Refused.of("mount-busy", detail=error.detail, path=point) from None
+        raise
 
 
 def _edit(point: str, wanted: fstab.Entry | None, root: str) -> None:

@@ -9,6 +9,8 @@ import os
 import time
 from typing import Any, NamedTuple
 
+from sparkops.core.kind_messages import PackageAct, PackageAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import long_process, processes
 from sparkops.worker.system.root import at
@@ -33,15 +35,16 @@ FRESH = 3600.0
 STAMP = "/run/sparkops/apt-updated"
 SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/preferences.d")
 SHOWN = ("Get:", "Fetched ", "Preparing ", "Unpacking ", "Setting up ", "Removing ", "Processing ", "Waiting ")
-HINTS = {
-    "dpkg was interrupted": "run `dpkg --configure -a` on the node and look at what it says",
-    "Could not get lock": "another package manager runs (unattended-upgrades?); wait for it, then apply again",
-    "remove is disabled": "it would remove other packages; say which with `state: absent`, or choose a version",
-    "Held packages were changed": "the package is held; declare `hold:` with it to let sparkops change it",
-    "No space left": "free some space: `df -h / /var`, `apt-get clean`",
-    "enough free space": "free some space: `df -h / /var`, `apt-get clean`",
-    "unmet dependencies": "see `apt-cache policy` of the packages named",
+CAUSES = {
+    "dpkg was interrupted": "apt-dpkg-interrupted",
+    "Could not get lock": "apt-locked",
+    "remove is disabled": "apt-removal-disabled",
+    "Held packages were changed": "apt-package-held",
+    "No space left": "apt-disk-full",
+    "enough free space": "apt-disk-full",
+    "unmet dependencies": "apt-dependencies-unmet",
 }
+"""What apt-get prints, and the id of the error."""
 
 
 class Package(NamedTuple):
@@ -54,11 +57,11 @@ class Package(NamedTuple):
     status: str
 
 
-def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def observe_many(asks: dict[str, PackageAsk]) -> dict[str, Any]:
     """status, version and hold of each named package; held and unheld names for each pattern."""
     code, out, err = processes.ask(["dpkg-query", "--show", "--showformat=" + FORMAT])
     if code != 0:
-        raise Unknown(f"dpkg-query ended with {code}: {err.strip()}")
+        raise Unknown.of("program-failed", program="dpkg-query", status=code, text=err.strip())
     packages = parse(out)
     return {identity: _state(ask, packages) for identity, ask in asks.items()}
 
@@ -74,9 +77,9 @@ def parse(text: str) -> list[Package]:
     return found
 
 
-def _state(ask: dict[str, Any], packages: list[Package]) -> dict[str, Any] | None:
+def _state(ask: PackageAsk, packages: list[Package]) -> dict[str, Any] | None:
     name: str = ask["name"]
-    if ask.get("pattern"):
+    if ask["pattern"]:
         matching = [each for each in packages if fnmatch.fnmatchcase(each.name, name)]
         return {
             "held": sorted({each.name for each in matching if each.wish == "hold"}),
@@ -97,17 +100,15 @@ def of_name(name: str, packages: list[Package]) -> Package | None:
     return next((each for each in packages if each.name == bare and each.architecture in wanted), None)
 
 
-def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
-) -> None:
+def converge(call: Call, ask: PackageAsk, found: State, want: State, act: PackageAct) -> None:
     """Install, change, remove, hold or release. `act`: `update` the package lists first, `holds` (hold is declared)."""
     name: str = ask["name"]
-    if ask.get("pattern"):
+    if ask["pattern"]:
         key = "unheld" if "unheld" in (want or {}) else "held"
         processes.run(["apt-mark", "hold" if key == "unheld" else "unhold", *(found or {})[key]])
         return
     if want is None:
-        _remove(call, name, holds=bool(act.get("holds")))
+        _remove(call, name, holds=act["holds"])
         return
     if found is None or found["status"] != "installed" or not matches(found["version"], want.get("version")):
         _install(call, name, want.get("version"), act)
@@ -120,21 +121,22 @@ def matches(version: str, wanted: str | None) -> bool:
     return wanted is None or version == wanted or fnmatch.fnmatchcase(version, wanted)
 
 
-def _install(call: Call, name: str, version: str | None, act: dict[str, Any]) -> None:
-    trouble = _update(call) if act.get("update") else ""
+def _install(call: Call, name: str, version: str | None, act: PackageAct) -> None:
+    trouble = _update(call) if act["update"] else None
     argv = ["install", "--no-install-recommends", "--no-remove"]
-    if act.get("holds"):
+    if act["holds"]:
         argv.append("--allow-change-held-packages")
     try:
         if version is not None:
             argv.append("--allow-downgrades")
-            name = f"{name}={_choose(call, name, version, renew=bool(act.get('update')))}"
+            name = f"{name}={_choose(call, name, version, renew=act['update'])}"
         _apt(call, [*argv, name])
     except Refused as error:
         if not trouble:
             raise
-        hint = f"the package lists could not be renewed before: {trouble}"
-        raise Refused(str(error), hint=hint, detail=error.detail) from None
+        raise Refused.of(
+            "package-lists-outdated", detail=error.detail, reason=error.reason, update=trouble.reason
+        ) from None
 
 
 def _choose(call: Call, name: str, version: str, *, renew: bool) -> str:
@@ -148,11 +150,8 @@ def _choose(call: Call, name: str, version: str, *, renew: bool) -> str:
         if matches(each, version):
             return each
     if not offered:
-        raise Refused(
-            f"no repository of the node has the package {name}",
-            hint="correct the name, or declare its repository in /etc/apt/sources.list.d",
-        )
-    raise Refused(f"no version of {name} matches {version}", hint=f"the node can have: {', '.join(offered[:8])}")
+        raise Refused.of("package-not-in-repositories", name=name)
+    raise Refused.of("package-version-missing", name=name, version=version, offered=offered)
 
 
 def versions(madison: str) -> list[str]:
@@ -161,19 +160,19 @@ def versions(madison: str) -> list[str]:
     return list(dict.fromkeys(row[1] for row in rows if len(row) == 3 and row[2].endswith("Packages")))
 
 
-def _update(call: Call) -> str:
+def _update(call: Call) -> Refused | None:
     """Renew the package lists where they are old; returns what went wrong, which need not matter."""
     if fresh(time.time()):
-        return ""
+        return None
     try:
         _apt(call, ["update"])
     except Refused as error:
-        return str(error)
+        return error
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(STAMP), mode=0o755, exist_ok=True)
         with open(STAMP, "w", encoding="utf-8"):
             os.utime(STAMP)
-    return ""
+    return None
 
 
 def fresh(now: float, *, root: str = "/") -> bool:
@@ -198,10 +197,7 @@ def _remove(call: Call, name: str, *, holds: bool) -> None:
     code, out, _ = processes.ask(["apt-get", "--simulate", *held, "remove", "--", name], timeout=60.0)
     others = sorted(removed(out) - {name, name.partition(":")[0]})
     if code == 0 and others:
-        raise Refused(
-            f"removing {name} would also remove {', '.join(others)}",
-            hint="declare those absent first, if they shall go",
-        )
+        raise Refused.of("package-removes-others", name=name, others=others)
     _apt(call, ["remove", *held, name])
 
 
@@ -216,7 +212,7 @@ def _apt(call: Call, words: list[str]) -> None:
     try:
         _apt_once(call, words)
     except Refused as error:
-        if "dpkg was interrupted" not in str(error) + error.detail:
+        if "dpkg was interrupted" not in error.detail:
             raise
         call.progress("dpkg was interrupted earlier; letting it finish")
         argv = ["dpkg", "--force-confdef", "--force-confold", "--configure", "--pending"]
@@ -233,9 +229,10 @@ def _apt_once(call: Call, words: list[str]) -> None:
         if error.type == "cancelled":
             raise
         said = [line[2:].strip() for line in error.detail.splitlines() if line.startswith("E:")]
-        what = f"apt-get {words[0]}: {said[0]}" if said else str(error)
-        hint = next((hint for part, hint in HINTS.items() if part in error.detail), "")
-        raise Refused(what, hint=hint, detail=error.detail) from None
+        id = next((id for part, id in CAUSES.items() if part in error.detail), "apt-failed" if said else "")
+        if not id:
+            raise
+        raise Refused.of(id, detail=error.detail, command=words[0], text=said[0] if said else "") from None
 
 
 def _teller(call: Call) -> Any:

@@ -192,7 +192,7 @@ def converge(
             raise _refused(ask, f"after {seconds:.0f} s: {why}")
         call.progress(why, done=round(seconds), total=None, unit="s")
         if call.stopping.wait(POLL) or call.session_over.is_set():
-            raise Refused("no longer waited for; the engine goes on loading", "cancelled", hint="run apply again")
+            raise Refused.of("probe-wait-cancelled", type="cancelled")
 
 
 def _loading(shown: dict[str, str]) -> str:
@@ -215,9 +215,9 @@ def _refused(ask: dict[str, Any], why: str) -> Refused:
     last = log[-LOG_LINES:]
     telling = [line for line in log[:-LOG_LINES] if WORDS.search(line)][-LOG_LINES:]
     detail = "\n".join([*telling, *(["…"] if telling else []), *last])
-    return Refused(
-        why, hint=f"journalctl -u {ask['unit']} on the node has it all" if ask.get("unit") else "", detail=detail
-    )
+    if ask.get("unit"):
+        return Refused.of("unit-not-serving", detail=detail, unit=ask["unit"], text=why)
+    return Refused.of("endpoint-not-serving", detail=detail, text=why)
 
 
 def newest_run(lines: list[str]) -> list[str]:

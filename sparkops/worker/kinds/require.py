@@ -34,7 +34,7 @@ def _chosen(group: dict[str, Any] | Unknown, keys: list[str]) -> dict[str, Any] 
     chosen = {key: _value(group, key) for key in [*keys, *(key for key in ("present", "error") if key in group)]}
     for key, value in chosen.items():
         if isinstance(value, Mapping) and UNKNOWN in value:
-            return Unknown(f"{key}: {value[UNKNOWN]}")
+            return Unknown.of("fact-unknown", fact=key, reason=value[UNKNOWN])
     return chosen
 
 

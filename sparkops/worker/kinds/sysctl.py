@@ -9,7 +9,9 @@ import errno
 import os
 from typing import Any
 
-from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.core.kind_messages import SysctlAsk
+from sparkops.core.messages import unknown_of
+from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import safe_path
 from sparkops.worker.system.root import at
 
@@ -17,7 +19,7 @@ PROC = "/proc/sys"
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 
 
-def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, Any]:
+def observe_many(asks: dict[str, SysctlAsk], *, root: str = "/") -> dict[str, Any]:
     """For each `key`: value, persisted (in our own file) and overridden_by (a later file that sets another value).
 
     With `absent` only our own file counts: without it the answer is None.
@@ -28,11 +30,11 @@ def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[st
         try:
             states[identity] = _state(ask, files, root)
         except OSError as error:
-            states[identity] = Unknown(f"{error.filename}: {error.strerror}")
+            states[identity] = unknown_of(error)
     return states
 
 
-def _state(ask: dict[str, Any], files: list[tuple[str, dict[str, str]]], root: str) -> dict[str, Any] | None:
+def _state(ask: SysctlAsk, files: list[tuple[str, dict[str, str]]], root: str) -> dict[str, Any] | None:
     key = path_of(ask["key"])
     own = os.path.join(at(root, FOLDERS[0]), ask["file"])
     persisted = None
@@ -98,7 +100,7 @@ def overriding(key: str, own: str, files: list[tuple[str, dict[str, str]]]) -> d
 
 def converge(
     call: Call,
-    ask: dict[str, Any],
+    ask: SysctlAsk,
     found: dict[str, Any] | None,
     want: dict[str, Any] | None,
     act: dict[str, Any],
@@ -130,12 +132,7 @@ def _set(key: str, path: str, value: str) -> None:
             os.close(handle)
     except OSError as error:
         if not os.path.exists(path):
-            raise Refused(
-                f"this kernel has no parameter {key}", hint="load the module that brings it, or correct the name"
-            ) from None
+            raise Refused.of("sysctl-missing", key=key) from None
         if error.errno in (errno.EINVAL, errno.ENOENT, errno.ERANGE):
-            raise Refused(f"the kernel does not take {value!r} for {key}", hint="correct the value") from None
-        raise Refused(
-            f"the kernel does not let {key} be changed: {error.strerror}",
-            hint="in a container or with a locked-down kernel some parameters are read-only",
-        ) from None
+            raise Refused.of("sysctl-value-refused", key=key, value=value) from None
+        raise Refused.of("sysctl-read-only", key=key, text=error.strerror or str(error)) from None

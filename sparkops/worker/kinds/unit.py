@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from sparkops.core.messages import unknown_of
 from sparkops.programs import docker
 from sparkops.programs.checkpoints import RECORD
 from sparkops.worker.calls import Call, Refused, Unknown
@@ -42,7 +43,7 @@ def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[st
         except Unknown as error:
             states[identity] = error
         except OSError as error:
-            states[identity] = Unknown(f"{error.filename}: {error.strerror}")
+            states[identity] = unknown_of(error)
     return states
 
 
@@ -56,7 +57,7 @@ def show(names: list[str], more: Iterable[str] = ()) -> dict[str, dict[str, str]
     blocks = [dict(_pair(line) for line in block.splitlines()) for block in out.split("\n\n") if block.strip()]
     if status != 0 or len(blocks) != len(wanted):
         said = err.strip().splitlines() or [f"systemctl show ended with {status}, {len(blocks)} answers"]
-        raise Unknown(f"systemd did not answer: {said[-1]}")
+        raise Unknown.of("systemd-not-answering", text=said[-1])
     return dict(zip(wanted, blocks, strict=True))
 
 
@@ -159,7 +160,7 @@ def _from_process(folder: str) -> str:
             with open(os.path.join(folder, "environ"), "rb") as file:
                 entries = file.read().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
-            raise Unknown("its main process ended while it was looked at") from None
+            raise Unknown.of("unit-process-ended") from None
         for entry in entries:
             if entry.startswith(VARIABLE):
                 return entry[len(VARIABLE) :].decode(errors="replace")
@@ -235,8 +236,8 @@ def converge(
 
 
 def _refuse_vendor(name: str) -> None:
-    if file := _vendor(name, show([name])[name].get("FragmentPath", ""), "/"):
-        raise Refused.of("unit-of-package", unit=name, file=file)
+    if path := _vendor(name, show([name])[name].get("FragmentPath", ""), "/"):
+        raise Refused.of("unit-of-system", unit=name, path=path)
 
 
 def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:
@@ -266,13 +267,16 @@ def change(call: Call, verb: str, name: str, wait: bool = True) -> None:
         if not now.get("Job") or (not wait and fresh):
             break
         if call.stopping.wait(POLL):
-            raise Refused(f"no longer waited for: systemd goes on with the {verb} of {name}", "cancelled")
+            raise Refused.of("unit-wait-cancelled", type="cancelled", unit=name, verb=verb)
     bad = running(now) if verb == "stop" else not (running(now) or _was_short(now))
     if bad:
-        raise Refused(
-            f"{name} did not {verb}: {now.get('ActiveState')}, result {now.get('Result')}",
-            hint=f"journalctl -u {name} on the node tells more",
+        raise Refused.of(
+            "unit-verb-failed",
             detail=journal(name),
+            unit=name,
+            verb=verb,
+            state=now.get("ActiveState"),
+            result=now.get("Result"),
         )
 
 
@@ -295,10 +299,7 @@ def _remove(call: Call, name: str) -> None:
     active = now.get("ActiveState") not in ("inactive", "failed")
     fragment = now.get("FragmentPath", "")
     if fragment != path and not os.path.islink(path) and (fragment or active):
-        raise Refused(
-            f"{fragment or name} is not sparkops' to remove",
-            hint="declare it `running: false, enabled: false, masked: true`, or remove the package that brings it",
-        )
+        raise Refused.of("unit-not-own", unit=fragment or name)
     if active:
         change(call, "stop", name)
     if now.get("UnitFileState") in ("enabled", "enabled-runtime"):

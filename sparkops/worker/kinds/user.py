@@ -6,8 +6,11 @@ import itertools
 import os
 import pwd
 import stat
+from collections.abc import Mapping
 from typing import Any
 
+from sparkops.core.kind_messages import UserAct, UserAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import processes, safe_path
 
@@ -18,7 +21,7 @@ NOW = 8
 """userdel's and usermod's exit status for a user who is logged in."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+def observe(ask: UserAsk) -> dict[str, Any] | None:
     """uid, group, groups (further ones), home, shell, linger, and which of the asked `keys` may log in."""
     name = ask["name"]
     try:
@@ -33,7 +36,7 @@ def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
         "shell": entry.pw_shell,
         "linger": os.path.exists(os.path.join(LINGER, name)),
     }
-    if ask.get("keys"):
+    if ask["keys"]:
         present = {identity(line) for line in _read_keys(entry.pw_dir).splitlines()}
         state["authorized_keys"] = [key for key in ask["keys"] if identity(key) in present]
     return state
@@ -67,13 +70,11 @@ def _read_keys(home: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     if len(data) > MOST_KEYS:
-        raise Unknown(f"{path} has more than {MOST_KEYS} bytes")
+        raise Unknown.of("file-too-large", path=path, limit=MOST_KEYS)
     return data.decode("utf-8", "surrogateescape")
 
 
-def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
-) -> None:
+def converge(call: Call, ask: UserAsk, found: State, want: State, act: UserAct) -> None:
     """Bring the account from `found` to `want`. `act`: `system`, and `exact_groups` to take other groups away."""
     name = ask["name"]
     if want is None:
@@ -83,7 +84,7 @@ def converge(
     if found is None:
         processes.run(["useradd", *_new(want, act), "--", name])
     else:
-        options = _changed(found, want, bool(act.get("exact_groups")))
+        options = _changed(found, want, act["exact_groups"])
         if options:
             _busy(["usermod", *options, "--", name], name)
     if "linger" in want and want["linger"] != (found or {}).get("linger", False):
@@ -92,30 +93,27 @@ def converge(
         _write_keys(pwd.getpwnam(name), want["authorized_keys"])
 
 
-def _need_groups(want: dict[str, Any]) -> None:
+def _need_groups(want: Mapping[str, Any]) -> None:
     for group in [*want.get("groups", []), *([want["group"]] if "group" in want else [])]:
         try:
             grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)
         except KeyError:
-            raise Refused(
-                f"the node has no group {group!r}",
-                hint="a package makes it: put that into `after:`, or make it with `groupadd`",
-            ) from None
+            raise Refused.of("group-missing", group=group) from None
 
 
-def _new(want: dict[str, Any], act: dict[str, Any]) -> list[str]:
-    options = ["--system"] if act.get("system") else ["--create-home"]
+def _new(want: Mapping[str, Any], act: UserAct) -> list[str]:
+    options = ["--system"] if act["system"] else ["--create-home"]
     for key, option in (("uid", "--uid"), ("group", "--gid"), ("home", "--home-dir"), ("shell", "--shell")):
         if key in want:
             options += [option, str(want[key])]
     if want.get("groups"):
         options += ["--groups", ",".join(want["groups"])]
     if "shell" not in want:
-        options += ["--shell", "/usr/sbin/nologin" if act.get("system") else "/bin/bash"]
+        options += ["--shell", "/usr/sbin/nologin" if act["system"] else "/bin/bash"]
     return options
 
 
-def _changed(found: dict[str, Any], want: dict[str, Any], exact: bool) -> list[str]:
+def _changed(found: Mapping[str, Any], want: Mapping[str, Any], exact: bool) -> list[str]:
     options: list[str] = []
     for key, option in (("uid", "--uid"), ("group", "--gid"), ("home", "--home"), ("shell", "--shell")):
         if key in want and want[key] != found[key]:
@@ -129,7 +127,7 @@ def _changed(found: dict[str, Any], want: dict[str, Any], exact: bool) -> list[s
 
 def _remove(name: str) -> None:
     if name in ("root", os.environ.get("SUDO_USER")) or pwd.getpwnam(name).pw_uid == os.getuid():
-        raise Refused(f"{name} is who sparkops works as on this node", hint="connect as another user to remove it")
+        raise Refused.of("user-is-own", user=name)
     linger = os.path.join(LINGER, name)
     if os.path.exists(linger):
         processes.run(["loginctl", "disable-linger", name])
@@ -140,9 +138,9 @@ def _busy(argv: list[str], name: str) -> None:
     try:
         processes.run(argv)
     except Refused as error:
-        busy = f"ended with {NOW}" in str(error)
-        hint = f"end what runs as {name} first: `ps -u {name}`, `loginctl terminate-user {name}`" if busy else ""
-        raise Refused(str(error), hint=hint, detail=error.detail) from None
+        if error.values.get("status") == NOW:
+            raise Refused.of("user-has-processes", detail=error.detail, user=name) from None
+        raise
 
 
 def _write_keys(entry: pwd.struct_passwd, keys: list[str]) -> None:

@@ -36,7 +36,7 @@ def load(path: str) -> dict[str, dict[str, Any]]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Unknown(f"{path} is no record of claims; it is sparkops' own, move it away to start a new one")
+        raise Unknown.of("claims-unreadable", path=path)
     return {key: entry for key, entry in found.items() if isinstance(entry, dict)}
 
 

@@ -11,26 +11,29 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import Claim
-from sparkops.programs import atomic
 from sparkops.worker.calls import Refused
-from sparkops.worker.record import claim_records
+from sparkops.worker.record import claim_records, originals
 
 _writing = threading.Lock()
 
 
 @contextlib.contextmanager
-def acting(claim: Claim | None, identity: str, action: str) -> Iterator[None]:
+def acting(claim: Claim | None, identity: str, action: str) -> Iterator[Callable[[], None] | None]:
     """Around one act on `identity`; None claims nothing.
+
+    Yields what has to be done instead where what stood there before sparkops is kept and the claim is `pruned`: it
+    puts that back.
 
     `claim` is `{state_dir, cluster, kind, name, kept, pruned}`: `kept` goes into the record, and what is `pruned` is
     refused where it is no longer what was put there.
     """
     if claim is None:
-        yield
+        yield None
         return
     state_dir, cluster = claim["state_dir"], claim["cluster"]
     key = f"{claim['kind']} {claim['name']}"
@@ -41,17 +44,22 @@ def acting(claim: Claim | None, identity: str, action: str) -> Iterator[None]:
         _clear(old)
         if claim.get("pruned"):
             _refuse_not_ours(state_dir, old)
-        meant = {**(old if action == "delete" else {}), **kept, "phase": "acting", "action": action}
+        first = _first(state_dir, key, old, action)
+        original = _original(state_dir, key, old, kept, first if action != "delete" else action)
+        meant = {**(old if action == "delete" else {}), **kept, **original, "phase": "acting", "action": first}
         if contents := [*old.get("content", []), *kept.get("content", [])]:
             meant["content"] = list(dict.fromkeys(contents))
         _write(state_dir, cluster, {**mine, key: {**meant, "since": time.time()}})
-    yield
+    back = original.get("original") if claim.get("pruned") and action == "delete" else None
+    yield (lambda: originals.put_back(state_dir, old["path"], back)) if back else None
     with _writing:
         mine = claim_records.load(_path(state_dir, cluster))
         mine.pop(key, None)
         if action != "delete":
-            mine[key] = {**kept, "phase": "ours", "action": action, "since": time.time()}
+            mine[key] = {**kept, **original, "phase": "ours", "action": first, "since": time.time()}
         _write(state_dir, cluster, mine)
+        if action == "delete":
+            originals.forget(state_dir, old)
 
 
 def note(state_dir: str, cluster: str, claims: Mapping[str, Mapping[str, Any]], drop: Iterable[str]) -> None:
@@ -64,12 +72,37 @@ def note(state_dir: str, cluster: str, claims: Mapping[str, Mapping[str, Any]], 
             mine[key] = {
                 **each,
                 "phase": "ours",
-                "action": mine.get(key, {}).get("action", "found"),
+                "action": _first(state_dir, key, mine.get(key, {}), "found"),
                 "since": time.time(),
+                **{name: value for name, value in mine.get(key, {}).items() if name == "original"},
             }
-        for key in drop:
-            _clear(mine.pop(key, {}))
+        dropped = [mine.pop(key, {}) for key in drop]
+        for entry in dropped:
+            _clear(entry)
         _write(state_dir, cluster, mine)
+        for entry in dropped:
+            originals.forget(state_dir, entry)
+
+
+def _original(
+    state_dir: str, key: str, old: dict[str, Any], kept: dict[str, Any], first: str
+) -> dict[str, dict[str, Any]]:
+    """`original` of the claim: what stood there before the first act that changes what sparkops did not create."""
+    if "original" in old:
+        return {"original": old["original"]}
+    untouched = not old or old.get("action") == "found"
+    if first in ("create", "delete") or not untouched or kept.get("unit") or kept.get("type") not in ("file", "link"):
+        return {}
+    return {"original": originals.keep(state_dir, key, kept["path"])}
+
+
+def _first(state_dir: str, key: str, entry: dict[str, Any], action: str) -> str:
+    """What sparkops did to a thing first: `create` brought it; with `update` or `found` it was there before.
+
+    What another cluster shares with this one came as that says.
+    """
+    others = (record.get(key, {}) for record in claim_records.records(state_dir).values())
+    return str(entry.get("action") or next((each["action"] for each in others if each.get("action")), action))
 
 
 def _clear(entry: dict[str, Any]) -> None:
@@ -100,17 +133,14 @@ def _mine(
     for other, record in records.items():
         for key, each in kept.items():
             if key in record and (removing or not (each.get("shared") and record[key].get("shared"))):
-                raise Refused(
-                    f"cluster {other!r} manages {key} on this node already",
-                    hint=f"take it out of one of the two inventories, or retire it in {other!r} first",
-                )
+                raise Refused.of("claim-of-other-cluster", cluster=other, key=key)
     return mine
 
 
 def _refuse_not_ours(state_dir: str, entry: dict[str, Any]) -> None:
     now = claim_records.state(state_dir, entry, {})["now"]
     if not entry or now not in ("ours", "gone", ""):
-        raise Refused("it is no longer what sparkops put there; nothing was done", "stale")
+        raise Refused.of("claim-changed", type="stale")
 
 
 def _path(state_dir: str, cluster: str) -> str:

@@ -4,12 +4,14 @@ Looking only. What can't be looked at is never taken for unused: in doubt it say
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.core.messages import Reason, reason
 from sparkops.programs import docker
 from sparkops.worker.calls import Unknown
 from sparkops.worker.record import claim_records
@@ -23,7 +25,7 @@ TEXT_LIMIT = 1 << 20
 
 
 class Uses:
-    """What was found at one look. Each question is answered by the first reason found, "" where there is none.
+    """What was found at one look. Each question is answered by the first reason found.
 
     `containers` as the engine lists them; `texts` are units and specs by path; `programs` argument lists by number;
     `others` the claims of other clusters, key → their names; `working` the keys of running jobs. `blind` says why the
@@ -37,25 +39,36 @@ class Uses:
         programs: dict[int, list[str]],
         others: dict[str, list[str]],
         working: list[str],
-        blind: str = "",
+        blind: Reason | None = None,
     ) -> None:
         self.containers = containers
         self.texts = texts
         self.programs = programs
         self.others = others
         self.working = working
-        self.unknown = f"whether a container uses it is not known: {blind}" if blind else ""
+        self.blind = blind
+        self.unknown = reason("gc-use-unknown", reason=blind) if blind else None
 
-    def job(self, key: str) -> str:
+    def without(self, leaving: set[str]) -> "Uses":
+        """What is left when the units and specs at these paths are gone, with the containers that the specs name.
+
+        Programs are left out: whose they are is not known here.
+        """
+        gone = {_spec_container(text) for path, text in self.texts.items() if path in leaving}
+        containers = [each for each in self.containers if not gone & {*map(_bare, each.get("Names") or [])}]
+        texts = {path: text for path, text in self.texts.items() if path not in leaving}
+        return Uses(containers, texts, {}, self.others, self.working, self.blind)
+
+    def job(self, key: str) -> Reason | None:
         """A job that works on it (`checkpoint /models/x`)."""
-        return "a job works on it now" if key in self.working else ""
+        return reason("gc-job-working") if key in self.working else None
 
-    def cluster(self, key: str) -> str:
+    def cluster(self, key: str) -> Reason | None:
         """Another cluster that claims it."""
         names = self.others.get(key)
-        return f"the cluster {', '.join(names)} uses it too" if names else ""
+        return reason("gc-used-by-cluster", clusters=names) if names else None
 
-    def folder(self, path: str) -> str:
+    def folder(self, path: str) -> Reason | None:
         """Who uses a folder, something in it, or a folder around it."""
         for each in self.containers:
             sources = [str(mount.get("Source") or "") for mount in each.get("Mounts") or []]
@@ -63,21 +76,32 @@ class Uses:
                 return _container(each)
         for place, text in self.texts.items():
             if _mounted(path, text):
-                return f"{place} names it"
+                return reason("gc-named-in", path=place)
         for number, argv in self.programs.items():
             if any(_named(path, word) for word in argv):
-                return f"the process {number} ({os.path.basename(argv[0])}) was started with it"
+                return reason("gc-used-by-process", pid=number, program=os.path.basename(argv[0]))
         return self.unknown
 
-    def image(self, names: list[str], identity: str) -> str:
+    def image(self, names: list[str], identity: str) -> Reason | None:
         """Who uses an image, by one of its names or by the engine's id."""
         for each in self.containers:
             if each.get("ImageID") == identity or each.get("Image") in (*names, identity):
                 return _container(each)
         for place, text in self.texts.items():
             if any(re.search(rf"(?<![\w.:/@-]){re.escape(name)}(?![\w.:/@-])", text) for name in names):
-                return f"{place} names it"
+                return reason("gc-named-in", path=place)
         return self.unknown
+
+
+def _bare(name: object) -> str:
+    return str(name).lstrip("/")
+
+
+def _spec_container(text: str) -> str:
+    """The container that a service's spec names; "" for a unit."""
+    with contextlib.suppress(ValueError, AttributeError):
+        return str(json.loads(text).get("container") or "")
+    return ""
 
 
 def overlaps(one: str, other: str) -> bool:
@@ -103,9 +127,9 @@ def _mounted(path: str, text: str) -> bool:
     return False
 
 
-def _container(each: dict[str, Any]) -> str:
+def _container(each: dict[str, Any]) -> Reason:
     names = [str(name).lstrip("/") for name in each.get("Names") or []] or [str(each.get("Id"))[:12]]
-    return f"the container {names[0]} ({each.get('State') or 'in an unknown state'}) uses it"
+    return reason("gc-used-by-container", container=names[0], state=each.get("State") or "unknown")
 
 
 def look(state_dir: str, cluster: str, *, root: str = "/") -> Uses:
@@ -125,13 +149,13 @@ def look(state_dir: str, cluster: str, *, root: str = "/") -> Uses:
     )
 
 
-def _containers(socket: str) -> tuple[list[dict[str, Any]], str]:
-    """The engine's containers, none where no engine is installed; and why they are not known, or ""."""
+def _containers(socket: str) -> tuple[list[dict[str, Any]], Reason | None]:
+    """The engine's containers, none where no engine is installed; and why they are not known."""
     try:
-        return docker.containers(at=socket), ""
+        return docker.containers(at=socket), None
     except Unknown as error:
         installed = os.path.exists(socket) or shutil.which("dockerd") is not None
-        return [], str(error) if installed else ""
+        return [], error.reason if installed else None
 
 
 def texts(root: str = "/") -> Iterator[tuple[str, str]]:

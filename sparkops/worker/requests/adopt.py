@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.programs import atomic, docker
+from sparkops.core import atomic
+from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import uses
@@ -165,10 +166,7 @@ def converge(
 def _refuse_removal(wanted: dict[str, Any], units: list[str]) -> None:
     found = docker.inspect_container(wanted["id"]) or {}
     if (found.get("HostConfig") or {}).get("AutoRemove") and not units:
-        raise Refused(
-            f"the container {wanted['name']} was started with --rm: stopping it would delete it",
-            hint=f"keep how it was started (docker inspect {wanted['name']}), stop it yourself, then run apply",
-        )
+        raise Refused.of("adopt-container-auto-removed", container=wanted["name"])
 
 
 def _rename(identity: str, name: str) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from sparkops.worker.calls import Call, Refused
 
 POLL = 0.2
-CHUNK = 64 << 10
+CHUNK = 512 << 10
+"""Bytes that are read and sent at once; a pipe holds as much."""
 PATIENCE = 3.0
 """Seconds from SIGTERM to SIGKILL."""
 
@@ -27,13 +28,14 @@ def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pipesize=CHUNK,
             start_new_session=True,
             cwd="/",
         )
     except FileNotFoundError:
-        raise Refused(f"{argv[0]} is not installed on the node", "missing") from None
+        raise Refused.of("program-missing", program=argv[0]) from None
     except PermissionError:
-        raise Refused(f"{argv[0]} is not executable on the node", "missing") from None
+        raise Refused.of("program-not-executable", program=argv[0]) from None
     over = False
     try:
         over = _pump(call, child, None if timeout is None else time.monotonic() + timeout)
@@ -65,12 +67,12 @@ def _pump(call: Call, child: "subprocess.Popen[bytes]", deadline: float | None) 
                 else:
                     ready.unregister(key.fileobj)
             if call.stopping.is_set() or call.session_over.is_set():
-                raise Refused("no longer listened to; the program was ended", "cancelled")
+                raise Refused.of("exec-cancelled", type="cancelled")
             if deadline is not None and time.monotonic() > deadline:
                 return True
     while child.poll() is None:
         if call.stopping.wait(POLL) or call.session_over.is_set():
-            raise Refused("no longer waited for; the program was ended", "cancelled")
+            raise Refused.of("exec-cancelled", type="cancelled")
         if deadline is not None and time.monotonic() > deadline:
             return True
     return False

@@ -1,6 +1,6 @@
 """The node's facts, in groups that are each cheap, independent and asked for by name.
 
-A group is a mapping of plain values. What can't be found out stands in it as `{"$unknown": why}` (see `mark`), as a
+A group is a mapping of plain values. What can't be found out stands in it as `{"$unknown": Reason}` (see `mark`), as a
 single value or as the whole group; what is known not to be there is None, or `present: false` with the reason in
 `error`. It must not judge: what a value should be is the controller's business.
 """
@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sparkops.core.messages import UNKNOWN
-from sparkops.worker import os_errors
+from sparkops.core.messages import UNKNOWN, Reason, unknown_of
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import engine, gpu, network, packages, system
 
@@ -35,7 +34,7 @@ class Node:
     def group(self, name: str, args: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A group's mapping. Raises Unknown when it could not be found out, Refused for a name that is no group."""
         if name not in GROUPS:
-            raise Refused(f"no group of facts {name!r}", hint=f"known: {', '.join(sorted(GROUPS))}")
+            raise Refused.of("facts-group-unknown", group=name, groups=", ".join(sorted(GROUPS)))
         key = f"{name} {sorted((args or {}).items())!r}"
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
@@ -50,12 +49,8 @@ class Node:
     def _look(self, name: str, args: Mapping[str, Any]) -> dict[str, Any] | Unknown:
         try:
             return GROUPS[name](self, args)
-        except Unknown as error:
-            return error
-        except OSError as error:
-            return Unknown(os_errors.describe(error))
         except Exception as error:  # noqa: BLE001 - a defect of one group makes that group unknown, not the others
-            return Unknown("a defect of sparkops: " + os_errors.locate(error))
+            return unknown_of(error)
 
 
 def _cdi(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,9 +83,9 @@ GROUPS: dict[str, _Group] = {
 }
 
 
-def mark(why: object) -> dict[str, str]:
+def mark(why: Unknown) -> dict[str, Reason]:
     """How an unknown value travels in a mapping of facts."""
-    return {UNKNOWN: str(why)}
+    return {UNKNOWN: why.reason}
 
 
 def gather(node: Node, wanted: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any] | Unknown]:
@@ -99,10 +94,8 @@ def gather(node: Node, wanted: Mapping[str, tuple[str, Mapping[str, Any]]]) -> d
     def one(group: str, args: Mapping[str, Any]) -> dict[str, Any] | Unknown:
         try:
             return node.group(group, args)
-        except Unknown as error:
-            return error
-        except Refused as error:
-            return Unknown(f"{error}; {error.hint}")
+        except (Unknown, Refused) as error:
+            return unknown_of(error)
 
     if not wanted:
         return {}

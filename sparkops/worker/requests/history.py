@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.programs import atomic
+from sparkops.core import atomic
 from sparkops.worker.calls import Call, Refused
 
 LIMIT = 1 << 20
@@ -55,7 +55,7 @@ def _alone(path: str) -> Iterator[None]:
                 break
             time.sleep(0.02)
         else:
-            raise Refused("the record of runs is being written by another", "busy")
+            raise Refused.of("history-busy", type="busy")
         yield
     finally:
         os.close(handle)

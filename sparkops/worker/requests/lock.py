@@ -24,7 +24,7 @@ def acquire(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     except BlockingIOError:
         text = os.pread(handle, 4096, 0).decode(errors="replace")
         os.close(handle)
-        raise Refused(f"held by {_words(text)}", "busy", hint="wait until it is done, then run again") from None
+        raise _busy(text) from None
     holder = {**args["holder"], "since": time.time()}
     os.ftruncate(handle, 0)
     try:
@@ -65,13 +65,14 @@ def release(call: Call, args: dict[str, Any]) -> None:
         os.close(handle)
 
 
-def _words(text: str) -> str:
+def _busy(text: str) -> Refused:
     try:
         holder = json.loads(text)
         age = max(0, int(time.time() - holder["since"]))
-        return f"{holder['who']} from {holder['from']} for {age} s ({holder['command']})"
+        args = {"who": holder["who"], "machine": holder["from"], "seconds": age, "command": holder["command"]}
     except (ValueError, KeyError, TypeError):
-        return "an unknown process (no holder recorded)"
+        return Refused.of("node-locked-by-unknown", type="busy")
+    return Refused.of("node-locked", type="busy", **args)
 
 
 CALLS = {"acquire": acquire, "holder": holder, "release": release}

@@ -18,9 +18,9 @@ import time
 from importlib import import_module
 from typing import Any
 
-from sparkops.core import frames
+from sparkops.core import atomic, frames
 from sparkops.core.messages import Refused, answer
-from sparkops.programs import atomic, bundle
+from sparkops.programs import bundle
 from sparkops.programs.runner import boot
 from sparkops.worker.calls import Call
 
@@ -82,10 +82,10 @@ def begin(key: str, module: str, function: str, args: dict[str, Any], attach: st
     """`run` without following; returns the job's folder. Raises Refused `job-busy`."""
     folder = folder_of(key)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    running = _read(folder, "job.json") if alive(folder) else None
-    if running is not None and running.get("attach") != attach:
+    running = _read(folder, "job.json") if alive(folder) else {}
+    if running and running.get("attach") != attach:
         raise Refused.of("job-busy", type="busy", key=key)
-    if running is None:
+    if not running:
         _start(folder, {"key": key, "module": module, "function": function, "attach": attach}, args)
     return folder
 
@@ -93,17 +93,17 @@ def begin(key: str, module: str, function: str, args: dict[str, Any], attach: st
 def attachable(key: str, attach: str) -> bool:
     """Whether the job of this key and word runs."""
     folder = folder_of(key)
-    return alive(folder) and (_read(folder, "job.json") or {}).get("attach") == attach
+    return alive(folder) and _read(folder, "job.json").get("attach") == attach
 
 
 def last_progress(folder: str) -> dict[str, Any]:
     """The latest progress of a job."""
-    return _read(folder, "progress.json") or {}
+    return _read(folder, "progress.json")
 
 
 def failure(folder: str) -> dict[str, Any] | None:
     """The error (`messages.ErrorMessage`) of a job that is over; None where it did not fail, or never ran."""
-    error = (_read(folder, "result.json") or {}).get("error")
+    error = _read(folder, "result.json").get("error")
     return error if isinstance(error, dict) else None
 
 
@@ -113,7 +113,7 @@ def follow(call: Call, folder: str) -> Any:
     while True:
         over = not alive(folder)
         state = _read(folder, "progress.json")
-        if state is not None and state != last:
+        if state and state != last:
             last = state
             call.progress(**state)
         if over:
@@ -200,23 +200,18 @@ def main() -> None:
 def outcome(folder: str) -> Any:
     """The result of a job that is over. Raises Refused with its reason."""
     result = _read(folder, "result.json")
-    if result is None:
+    if not result:
         with open(os.path.join(folder, "log"), errors="replace", encoding="utf-8") as file:
             log = file.read()[-4000:]
-        key, text = (_read(folder, "job.json") or {}).get("key", ""), last_progress(folder).get("text")
+        key, text = _read(folder, "job.json").get("key", ""), last_progress(folder).get("text")
         raise Refused.of("job-killed", key=key, last=str(text or "no progress was reported"), detail=log)
     if "error" in result:
         raise Refused.from_json(result["error"])
     return result["result"]
 
 
-def _read(folder: str, name: str) -> dict[str, Any] | None:
-    try:
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            found = json.load(file)
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+def _read(folder: str, name: str) -> dict[str, Any]:
+    return atomic.mapping(os.path.join(folder, name))
 
 
 def running() -> list[dict[str, Any]]:
@@ -226,15 +221,15 @@ def running() -> list[dict[str, Any]]:
     found = []
     for entry in sorted(os.listdir(RUN)):
         folder = os.path.join(RUN, entry)
-        if alive(folder) and (job := _read(folder, "job.json")) is not None:
-            found.append({**job, "progress": _read(folder, "progress.json")})
+        if alive(folder) and (job := _read(folder, "job.json")):
+            found.append({**job, "progress": _read(folder, "progress.json") or None})
     return found
 
 
 def cancel_folder(folder: str) -> bool:
     """Ask a job to stop: SIGTERM to its process group; True where one was running."""
     job = _read(folder, "job.json")
-    if job is None or not alive(folder):
+    if not job or not alive(folder):
         return False
     with contextlib.suppress(ProcessLookupError):
         os.killpg(job["pid"], signal.SIGTERM)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from sparkops.worker.calls import Call, Refused
+from sparkops.worker.system.processes import TAIL, failed
 
 POLL = 0.1
-TAIL = 4000
 
 
 def run(
@@ -42,18 +42,22 @@ def run(
                 cwd="/",
             )
         except FileNotFoundError:
-            raise Refused(f"{argv[0]} is not installed on the node") from None
+            raise Refused.of("program-missing", program=argv[0]) from None
         except PermissionError:
-            raise Refused(f"{argv[0]} is not executable on the node") from None
-        said = _follow(call, child, output.fileno(), timeout, line)
+            raise Refused.of("program-not-executable", program=argv[0]) from None
+        said = _follow(call, child, output.fileno(), argv, timeout, line)
     if child.returncode != 0:
-        lines = [each for each in said.splitlines() if each.strip()] or ["it said nothing"]
-        raise Refused(f"{_short(argv)} ended with {child.returncode}: {lines[-1]}", detail=said[-TAIL:])
+        raise failed(argv, child.returncode, said)
     return said
 
 
 def _follow(
-    call: Call, child: "subprocess.Popen[bytes]", handle: int, timeout: float, line: Callable[[str], None]
+    call: Call,
+    child: "subprocess.Popen[bytes]",
+    handle: int,
+    argv: list[str],
+    timeout: float,
+    line: Callable[[str], None],
 ) -> str:
     deadline = time.monotonic() + timeout
     said = b""
@@ -70,12 +74,10 @@ def _follow(
         if ended:
             return text
         if call.stopping.is_set() or call.session_over.is_set():
-            raise Refused(
-                "cancelled; the program that was running goes on to its end", "cancelled", detail=text[-TAIL:]
-            )
+            raise Refused.of("program-left-running", type="cancelled", detail=text[-TAIL:], program=_short(argv))
         if time.monotonic() > deadline:
             _end(child)
-            raise Refused(f"the program did not end within {timeout:g} s and was stopped", detail=text[-TAIL:])
+            raise Refused.of("program-timeout", detail=text[-TAIL:], program=_short(argv), seconds=timeout)
         time.sleep(POLL)
 
 

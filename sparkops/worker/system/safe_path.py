@@ -139,10 +139,7 @@ def publish(place: Place) -> None:
     try:
         os.rename(place.beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
     except FileNotFoundError:
-        raise Refused(
-            f"what was prepared for {place.path} has been taken away: somebody else writes there at the same time",
-            hint="run again when nobody else works on this node",
-        ) from None
+        raise Refused.of("file-written-by-others", path=place.path) from None
     os.fsync(place.folder)
 
 
@@ -165,26 +162,31 @@ def _reason(path: str, error: OSError) -> Refused:
     folder = os.path.dirname(path) or "/"
     if error.errno in (errno.EPERM, errno.EACCES):
         return _denied(path, folder)
-    texts = {
-        errno.ENOENT: (f"the folder {folder} does not exist", f"declare `directory: {folder}`, or correct the path"),
-        errno.ENOTDIR: (f"{folder} is no directory: {error.strerror}", "correct the path, or move the file away"),
-        errno.ELOOP: (f"{error.strerror} ({path})", "declare the real path, or give the link and its folder to root"),
-        errno.EBUSY: (f"{path} is a mount point of its own and cannot be replaced", f"unmount it: `umount {path}`"),
-        errno.ENOTEMPTY: (f"{path} is not empty", "sparkops never removes what it did not declare; empty it yourself"),
+    ids = {
+        errno.ENOENT: "folder-missing",
+        errno.ENOTDIR: "folder-not-a-directory",
+        errno.ELOOP: "path-through-link",
+        errno.EBUSY: "path-is-mount-point",
+        errno.ENOTEMPTY: "directory-not-empty",
     }
-    if error.errno not in texts:
-        return os_error(OSError(error.errno, error.strerror or str(error), path))
-    what, hint = texts[error.errno]
-    return Refused(what, hint=hint)
+    text = error.strerror or str(error)
+    if error.errno not in ids:
+        return os_error(OSError(error.errno, text, path))
+    return Refused.of(ids[error.errno], path=path, folder=folder, text=text)
+
+
+def occupied(path: str, found: str, declared: str) -> Refused:
+    """The error of a path where something of another type is: types as `sort_of` names them."""
+    return Refused.of("path-occupied", path=path, found=found, declared=declared)
 
 
 def _denied(path: str, folder: str) -> Refused:
     for each in (path, folder):
         if word := attribute(each):
-            return Refused.of("file-locked", path=each, attribute=word, flag=word[0])
+            return Refused.of("path-attribute", path=each, attribute=word, letter=word[0])
     if os.geteuid() != 0:
-        return Refused(f"not allowed to change {path}", hint="set `connection: {become: true}` for this node")
-    return Refused(f"the node does not let root change {path}", hint=f"see `lsattr -d {path}` and `mount`")
+        return Refused.of("permission-denied", path=path)
+    return Refused.of("permission-denied-to-root", path=path)
 
 
 def owner_name(uid: int, declared: str | None) -> str:
@@ -216,8 +218,9 @@ def owner_ids(owner: str | None, group: str | None) -> tuple[int, int]:
         if group is not None:
             gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
     except KeyError:
-        what = f"user {owner!r}" if uid == -1 and owner is not None else f"group {group!r}"
-        raise Refused(f"the node has no {what}", hint="declare the user before it, with `after:`") from None
+        if uid == -1 and owner is not None:
+            raise Refused.of("user-missing", user=owner) from None
+        raise Refused.of("group-missing", group=group) from None
     return uid, gid
 
 

@@ -12,6 +12,7 @@ import pytest
 from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.indexed import INDEX, LARGEST, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile
+from sparkops.core.wording import Message
 from sparkops.resources.checkpoint import Checkpoint
 from tests.lab.hub import Fault
 from tests.lab.hub import Hub as LabHub
@@ -99,9 +100,8 @@ def test_a_checkpoint_asks_for_the_index_once_per_commit_and_says_what_it_leaves
     one = declared(hub, only="indexed").prepare()
     assert one.manifest is not None
     assert "pytorch_model.bin" not in {file.path for file in one.manifest.files}
-    assert one.notices(None) == (
-        "checkpoint /models/tiny @n1: `only: indexed` leaves out 0.0 GB of weights: pytorch_model.bin",
-    )
+    args = {"repository": "org/tiny", "size": 1700, "files": ["pytorch_model.bin"]}
+    assert one.notices(None) == (Message("checkpoint-files-left-out", args),)
     assert one.notices({"manifest": one.manifest.digest}) == ()
     hub.forget()
     again = declared(hub, only="indexed", commit=one.manifest.commit).prepare()

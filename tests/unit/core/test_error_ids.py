@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import sparkops
 from sparkops.core import wording
+from sparkops.core.errors import InventoryError, SparkopsError
 
 ROOT = Path(sparkops.__file__).parent
-CALLS = ("of", "notice", "notice_of")
+CALLS = ("of", "notice", "notice_of", "reason", "as_reason", "_failing")
 NOT_ARGUMENTS = {"where", "front_end", "type", "detail"}
 
 
@@ -19,14 +23,14 @@ def uses() -> Iterator[tuple[str, str, set[str] | None]]:
     """(place, id, names of arguments or None where they are not written out) of each error that is made by its id."""
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+            if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Attribute, ast.Name)) or not node.args:
                 continue
-            first = node.args[0]
-            if node.func.attr in CALLS and isinstance(first, ast.Constant) and isinstance(first.value, str):
+            first, name = node.args[0], node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            if name in CALLS and isinstance(first, ast.Constant) and isinstance(first.value, str):
                 names = {each.arg for each in node.keywords if each.arg}
                 spread = any(each.arg is None for each in node.keywords) or len(node.args) > 1
                 place = f"{path.relative_to(ROOT)}:{node.lineno}"
-                if node.func.attr == "notice":
+                if name == "notice":
                     names.add("folder")  # a program's notices of its folder get it from their one sender
                 yield place, first.value, None if spread else names - NOT_ARGUMENTS
 
@@ -60,3 +64,20 @@ def test_every_text_can_be_made_from_values_of_its_formats() -> None:
         for front_end in ("inventory", "command"):
             for text in wording.words(entry.id, args, front_end):
                 assert "not given" not in text, entry.id
+
+
+@pytest.mark.parametrize("error", [SparkopsError, InventoryError])
+def test_no_error_can_be_made_of_a_text_alone(error: type[SparkopsError]) -> None:
+    with pytest.raises(TypeError):
+        error("a text")  # type: ignore[call-arg]
+
+
+def test_every_collected_fault_is_named_by_an_id() -> None:
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and re.fullmatch(r"(self\.)?faults\.add", ast.unparse(node.func)):
+                id = node.args[0]
+                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                assert isinstance(id, ast.Name) or (isinstance(id, ast.Constant) and id.value in wording.entries()), (
+                    place
+                )

@@ -20,7 +20,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.tex
 def test_an_error_with_an_id_is_the_same_after_its_way_through_json(
     id: str, args: dict[str, object], detail: str
 ) -> None:
-    error = Refused("", "stale", "", detail, id=id, args=args)
+    error = Refused(id, args, "stale", detail)
     back = Refused.from_json(error.as_json())
     assert (back.id, back.values, back.type, back.detail) == (id, args, "stale", detail)
 
@@ -61,6 +61,8 @@ def test_an_id_without_words_is_shown_with_its_arguments() -> None:
         ("{x:seconds}", 185, "3 min 5 s"),
         ("{x:list}", ["a", "b", "c", "d", "e"], "a, b, c and 2 more"),
         ("{x:list}", "a", "a"),
+        ("{x:aside}", "why", " (why)"),
+        ("{x:aside}", "", ""),
         ("{y}", 1, "(y not given)"),
     ],
 )

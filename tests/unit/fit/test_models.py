@@ -164,11 +164,11 @@ def own_file(folder: Path, **content: object) -> Path:
     [
         (
             {"geometry": {**DENSE, "num_exprts": 4}},
-            "geometry.num_exprts is no key of a model\n  → did you mean num_experts?",
+            "geometry.num_exprts is not a key of a model\n  → did you mean num_experts?",
         ),
         ({"geometry": {**DENSE, "vision_config": {"dept": 3}}}, "geometry.vision_config.dept"),
         ({"geometry": {**DENSE, "vocab_size": "many"}}, "vocab_size is 'many'"),
-        ({"repository": []}, "repository is no key of a model\n  → did you mean repositories?"),
+        ({"repository": []}, "repository is not a key of a model\n  → did you mean repositories?"),
         ({"repositories": {"id": "a/b"}}, "repositories: {'id': 'a/b'} is not of type"),
         ({"repositories": [{"method": "fp8"}]}, "repositories[0]: 'id' is a required property"),
         ({"repositories": [{"id": "a/b", "bits": "four"}]}, "repositories[0].bits: 'four' is not"),
@@ -177,7 +177,7 @@ def own_file(folder: Path, **content: object) -> Path:
             {"repositories": [{"id": "a/b", "formats": {"experts": "int4g128"}}]},
             "repositories[0].formats.experts: 'int4g128' does not match",
         ),
-        ({"repositories": [{"id": "a/b", "formats": {"expert": "fp8"}}]}, "formats.expert is no key"),
+        ({"repositories": [{"id": "a/b", "formats": {"expert": "fp8"}}]}, "formats.expert is not a key"),
         ({"speeds": [{"setup": "TP 1"}]}, "speeds[0]: 'tokens_per_second' is a required"),
         (
             {"speeds": [{"tokens_per_second": [], "quantisation": "BF16", "setup": "x"}]},

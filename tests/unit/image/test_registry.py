@@ -100,7 +100,7 @@ def test_a_tag_that_is_not_there_is_answered_with_the_nearest(
     monkeypatch: pytest.MonkeyPatch, docker_config: DockerConfig, tags: list[str] | None, id: str, shown: str
 ) -> None:
     monkeypatch.setattr(registry, "tags", lambda repository, login: tags)
-    error = CallFailed("", where="a", hint="", detail="", type="failed")
+    error = CallFailed.of("worker-refused", where="a", reason="", hint="")
     error.id, error.args_by_name = "image-not-in-registry", {"name": "r.test/x:v2.6"}
     found: ConvergeFailed = Image(node="a", name="r.test/x:v2.6")._missing(error, "r.test/x", "v2.6")
     assert found.id == id and shown in found.what

@@ -13,13 +13,13 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import Extra, load
 
 VARIABLES = {
-    "driver": "accept: {type: array, items: {type: string}, default: ['580.*']}, pin: {type: string}",
+    "driver": "accept: {type: array, items: {type: string}, default: ['580.*']}, pin: {type: string, secret: true}",
     "fabric": "address: {type: string}, mtu: {type: integer, default: 9000}",
     "image": "reference: {type: string}",
     "checkpoint": "repository: {type: string}",
     "service": (
         "port: {type: integer, minimum: 1, description: the port of the API}, serve: {type: object},"
-        " environment: {type: object, additionalProperties: {type: [string, number]}}"
+        " environment: {type: object, additionalProperties: {type: [string, number], secret: true}}"
     ),
 }
 

@@ -6,6 +6,7 @@ import pytest
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
+from sparkops.core.wording import Message
 from sparkops.inventory.declarations import BUILT_IN
 from sparkops.inventory.show import show, values
 from tests.unit.inventory.project import Project
@@ -225,7 +226,7 @@ def test_a_wrong_extra_value_is_a_fault(project: Project, key: str) -> None:
 def test_a_role_that_shadows_a_built_in_one_is_said(project: Project) -> None:
     project.role("driver", (project.folder / "roles/driver/role.yml").read_text())
     notices = project.load(HEAD + "nodes: {a: }\n").notices
-    assert any("driver" in notice and "shadows" in notice for notice in notices)
+    assert Message.of("role-shadows-built-in", role="driver") in notices
 
 
 def test_a_role_of_a_users_own_may_not_take_a_word_of_the_inventory(project: Project) -> None:

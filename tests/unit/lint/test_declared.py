@@ -113,7 +113,7 @@ def test_a_checkpoint_in_a_folder_of_the_system_is_an_error(tmp_path: Path, fold
 def test_a_service_called_like_a_unit_of_the_system_is_an_error(tmp_path: Path, name: str) -> None:
     (each,) = found(tmp_path, service(name))
     assert (each.id, each.severity) == ("unit-of-system", "error")
-    assert found(tmp_path, service(name, more="    service: {unit: engine.service}\n")) == []
+    assert found(tmp_path, service(name, more="    unit: engine.service\n")) == []
 
 
 def test_two_services_on_one_port_are_an_error_unless_they_exclude_each_other(tmp_path: Path) -> None:

@@ -128,3 +128,16 @@ def test_an_unlisted_version_is_the_nearest_earlier_one() -> None:
     assert (engine("0.26.4").version, engine("0.26.4").exact, engine("0.26.4").asked) == ("0.26.0", False, "0.26.4")
     assert engine("0.11.0").version == "0.19.1"
     assert engine("v0.33.0+cu130").exact
+
+
+def test_model_as_a_flag_takes_the_place_of_the_word() -> None:
+    line = parse_text("vllm serve --max-num-seqs 4 --model M", engine("0.28.0"))
+    assert (line.model, line.problems) == ("M", ())
+    line = parse_text("vllm serve A --model B", engine("0.28.0"))
+    assert line.model == "B"
+    assert [(each.kind, each.word) for each in line.problems] == [("words", "A")]
+
+
+def test_two_dashes_end_the_flags() -> None:
+    line = parse_text("vllm serve --max-num-seqs 4 -- M", engine("0.28.0"))
+    assert (line.model, line.problems) == ("M", ())

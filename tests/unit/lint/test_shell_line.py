@@ -3,8 +3,6 @@
 import pytest
 
 from sparkops.models import shell_line
-from sparkops.models.engine import engine
-from sparkops.models.serve_line import parse_text
 
 WORDS = ["M", "--max-num-seqs", "4"]
 
@@ -43,16 +41,3 @@ def test_a_value_in_quotes_keeps_what_would_end_a_command() -> None:
 def test_two_commands_that_serve_are_not_taken_for_one(text: str) -> None:
     with pytest.raises(ValueError, match="2 commands in it start vLLM"):
         shell_line.split(text)
-
-
-def test_model_as_a_flag_takes_the_place_of_the_word() -> None:
-    line = parse_text("vllm serve --max-num-seqs 4 --model M", engine("0.28.0"))
-    assert (line.model, line.problems) == ("M", ())
-    line = parse_text("vllm serve A --model B", engine("0.28.0"))
-    assert line.model == "B"
-    assert [(each.kind, each.word) for each in line.problems] == [("words", "A")]
-
-
-def test_two_dashes_end_the_flags() -> None:
-    line = parse_text("vllm serve --max-num-seqs 4 -- M", engine("0.28.0"))
-    assert (line.model, line.problems) == ("M", ())

@@ -15,6 +15,7 @@ import yaml
 from sparkops.cli.app import run
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
+from sparkops.core.wording import Message
 from sparkops.inventory.load import load
 from sparkops.inventory.secrets import Secrets
 from sparkops.operate.lock import complete, renew, upstream
@@ -160,7 +161,7 @@ def test_apply_adds_what_is_lacking_and_never_moves_an_entry(world: World) -> No
     with pytest.raises(InventoryError, match="not in the lock file"):
         complete(load(world.path), Secrets(), add=False)
     inventory, told = complete(load(world.path), Secrets(), add=True)
-    assert told == (f"locked {world.registry.name}:2: {of(b'three')}",)
+    assert told == (Message.of("lock-added", key=f"{world.registry.name}:2", value=of(b"three")),)
     assert inventory.variables("a", "s")["image"]["digest"] == of(b"three")
     assert world.written()["images"] == {**before["images"], f"{world.registry.name}:2": of(b"three")}
 
@@ -176,7 +177,8 @@ def test_upstream_is_told_and_nothing_is_written(world: World) -> None:
     assert upstream(load(world.path), Secrets()) == ()
     world.registry.tags = {"1": b"two"}
     (told,) = upstream(load(world.path), Secrets())
-    assert told.startswith(f"{world.registry.name}:1 moved upstream: {of(b'one')} is locked, {of(b'two')} is there")
+    key = f"{world.registry.name}:1"
+    assert told == Message.of("lock-moved-upstream", key=key, locked=of(b"one"), found=of(b"two"))
     assert world.lock.read_bytes() == before
 
 

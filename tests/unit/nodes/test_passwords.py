@@ -67,15 +67,15 @@ def test_a_wrong_password_is_tried_on_one_node_only() -> None:
             with passwords.attempt("sudo", node):
                 tried.append(node.name)
                 time.sleep(0.05)
-                raise SudoRefused("no", where=node.name)
+                raise SudoRefused.of("sudo-password-refused", where=node.name)
         except BecomeFailed as error:
-            return error.what
+            return error.id
 
     with ThreadPoolExecutor(20) as pool:
         said = list(pool.map(attempt, _nodes(20)))
     assert len(tried) == 1
-    assert said.count("no") == 1
-    assert said.count(f"not tried: {tried[0]} refused the sudo password") == 19
+    assert said.count("sudo-password-refused") == 1
+    assert said.count("password-not-retried") == 19
 
 
 def test_after_the_first_success_all_go_on_at_the_same_time() -> None:
@@ -95,7 +95,7 @@ def test_after_the_first_success_all_go_on_at_the_same_time() -> None:
 def test_a_node_that_dies_in_the_first_try_proves_nothing() -> None:
     passwords = Passwords(Person())
     with pytest.raises(ConnectionFailed), passwords.attempt("sudo", Target(name="dead")):
-        raise ConnectionFailed("gone")
+        raise ConnectionFailed.of("session-closed")
     with passwords.attempt("sudo", Target(name="alive")) as secret:
         assert secret.reveal() == "word"
 
@@ -105,7 +105,7 @@ def test_a_refusal_after_success_elsewhere_stays_with_its_node() -> None:
     with passwords.attempt("sudo", Target(name="first")):
         pass
     with pytest.raises(SudoRefused), passwords.attempt("sudo", Target(name="odd")):
-        raise SudoRefused("no")
+        raise SudoRefused.of("sudo-password-refused")
     with passwords.attempt("sudo", Target(name="third")):
         pass
 
@@ -120,7 +120,7 @@ def test_a_declared_password_is_used_without_asking() -> None:
 def test_a_wrong_declared_password_does_not_stop_another() -> None:
     passwords = Passwords()
     with pytest.raises(SudoRefused), passwords.attempt("sudo", Target(name="a", become_password=Secret("x"))):
-        raise SudoRefused("no")
+        raise SudoRefused.of("sudo-password-refused")
     with passwords.attempt("sudo", Target(name="b", become_password=Secret("y"))):
         pass
 

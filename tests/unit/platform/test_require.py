@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.messages import UNKNOWN
+from sparkops.core.messages import UNKNOWN, reason
 from sparkops.core.plan import Violation
 from sparkops.core.states import Observed, Unknown, lookup
 from sparkops.resources.require import Require
@@ -15,6 +15,9 @@ GIB = 1 << 30
 
 def nobody(identity: str) -> Observed:
     return Unknown("not asked")
+
+
+SILENT = Unknown.of("not-answered")
 
 
 def judged(found: Observed, name: str = "gpu", **fields: Any) -> list[Violation]:
@@ -32,9 +35,9 @@ def test_a_denied_driver_is_an_error_with_reason_remedy_and_source() -> None:
     )
     assert violation.id == "driver.version-denied"
     assert violation.blocks
-    assert "CUDA graph capture deadlocks" in violation.message
-    assert "(contradictory)" in violation.message
-    assert "580" in violation.remedy
+    assert "CUDA graph capture deadlocks" in violation.message.text
+    assert "(contradictory)" in violation.message.text
+    assert "580" in violation.message.fix
     assert "eugr" in violation.source
 
 
@@ -64,13 +67,13 @@ def test_globs_alone_judge_a_value_as_the_inventory_says() -> None:
 def test_a_plain_value_means_equality() -> None:
     violation = one({"compute_capability": "9.0"}, expect={"compute_capability": "12.1"})
     assert violation.id == "gpu.compute-capability-differs"
-    assert "9.0 instead of 12.1" in violation.message
+    assert "9.0 instead of 12.1" in violation.message.text
 
 
 def test_bytes_are_shown_in_gib() -> None:
     violation = one({"total_bytes": 60 * GIB}, "memory", expect={"total_bytes": {"at_least": 110 * GIB}})
     assert violation.id == "memory.total-bytes-low"
-    assert "60.0 GiB, at least 110.0 GiB needed" in violation.message
+    assert "60.0 GiB, at least 110.0 GiB is needed" in violation.message.text
 
 
 def test_a_list_must_hold_one_of_the_wanted_words() -> None:
@@ -82,14 +85,14 @@ def test_a_list_must_hold_one_of_the_wanted_words() -> None:
 def test_a_list_that_must_be_empty_is_shown() -> None:
     expect = {"reasons": {"empty": True, "severity": "warning"}}
     assert judged({"reasons": []}, "reboot", expect=expect) == []
-    assert "kernel a runs" in one({"reasons": ["kernel a runs"]}, "reboot", expect=expect).message
+    assert "kernel a runs" in one({"reasons": ["kernel a runs"]}, "reboot", expect=expect).message.text
 
 
 def test_a_node_without_a_gpu_is_told_once_however_much_is_expected() -> None:
     found = {"present": False, "error": "nvidia-smi is not installed", "name": None, "driver_version": None}
     violation = one(found, expect={"name": "NVIDIA GB10", "driver_version": {"verdicts": "driver"}})
     assert violation.id == "gpu.absent"
-    assert "nvidia-smi is not installed" in violation.message
+    assert "nvidia-smi is not installed" in violation.message.text
 
 
 def test_a_fact_that_the_node_does_not_have_is_missing_unless_it_is_optional() -> None:
@@ -101,7 +104,7 @@ def test_a_fact_that_the_node_does_not_have_is_missing_unless_it_is_optional() -
 
 
 def test_what_is_unknown_is_not_judged() -> None:
-    assert judged(Unknown("nvidia-smi did not answer"), expect={"name": "NVIDIA GB10"}) == []
+    assert judged(Unknown.of("not-answered"), expect={"name": "NVIDIA GB10"}) == []
 
 
 def pair(values: dict[str, Any], key: str = "driver_version", **words: Any) -> dict[str, list[Violation]]:
@@ -118,7 +121,7 @@ def pair(values: dict[str, Any], key: str = "driver_version", **words: Any) -> d
     }
     answers = {made[node].id: {key: value} for node, value in values.items() if value is not None}
     return {
-        node: list(each.violations(answers.get(each.id), lambda wanted: answers.get(wanted, Unknown("silent"))))
+        node: list(each.violations(answers.get(each.id), lambda wanted: answers.get(wanted, SILENT)))
         for node, each in made.items()
     }
 
@@ -128,7 +131,7 @@ def test_two_drivers_in_one_service_violate_both_nodes_in_the_same_words() -> No
     (first,), (second,) = found["spark-01"], found["spark-02"]
     assert first.id == second.id == "gpu.driver-version-uneven"
     assert first.message == second.message
-    assert "spark-01 580.95.05, spark-02 580.142" in first.message
+    assert "spark-01 580.95.05, spark-02 580.142" in first.message.text
     assert first.resource != second.resource
 
 
@@ -165,6 +168,7 @@ def test_it_asks_for_its_keys_and_is_never_converged() -> None:
 
 
 def test_a_fact_that_the_worker_marked_as_unknown_is_unknown_with_its_reason() -> None:
-    facts = {"gpu": {UNKNOWN: "nvidia-smi did not answer"}, "os": {"kernel": {UNKNOWN: "no /proc"}}}
-    assert lookup(facts, "gpu.driver_version") == Unknown("gpu.driver_version: nvidia-smi did not answer")
-    assert lookup(facts, "os.kernel") == Unknown("os.kernel: no /proc")
+    late = reason("observation-late", seconds=1)
+    facts = {"gpu": {UNKNOWN: late}, "os": {"kernel": {UNKNOWN: late}}}
+    assert lookup(facts, "gpu.driver_version") == Unknown.of("fact-unknown", fact="gpu.driver_version", reason=late)
+    assert lookup(facts, "os.kernel") == Unknown.of("fact-unknown", fact="os.kernel", reason=late)

@@ -81,7 +81,7 @@ def test_a_recipe_that_is_not_there_is_a_wrong_input(
     folder: Path, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["recipe", "show", word]) == 1
-    assert "error: " in capsys.readouterr().err
+    assert "error[" in capsys.readouterr().err
 
 
 def test_import_prints_or_writes_the_recipe_and_says_the_rest_on_standard_error(

@@ -118,7 +118,13 @@ def test_values_keep_their_types_and_facts_wait(project: Project) -> None:
 
 
 def test_secrets_are_masked_offline_and_read_when_asked(project: Project) -> None:
-    project.role("own", role("{file: /x, content: 'T={{ own.t }}'}", variables="t: {type: string}, u: {type: string}"))
+    project.role(
+        "own",
+        role(
+            "{file: /x, content: 'T={{ own.t }}'}",
+            variables="t: {type: string, secret: true}, u: {type: string, secret: true}",
+        ),
+    )
     inventory = project.load(HEAD + "roles: [own]\nnodes: {a: {own: {t: !env T, u: !env MISSING}}}\n")
     offline, online = compile_inventory(inventory), compile_inventory(inventory, secrets=Secrets({"T": "s"}))
     assert offline.masked
@@ -129,7 +135,7 @@ def test_secrets_are_masked_offline_and_read_when_asked(project: Project) -> Non
 
 
 def test_a_secret_where_none_can_be_kept_is_refused(project: Project) -> None:
-    project.role("own", role("{file: /x, mode: '{{ own.t }}'}", variables="t: {type: string}"))
+    project.role("own", role("{file: /x, mode: '{{ own.t }}'}", variables="t: {type: string, secret: true}"))
     assert "mode of a file takes no secret, and this one holds !env T" in fault(
         project, HEAD + "roles: [own]\nnodes: {a: {own: {t: !env T}}}\n"
     )
@@ -214,7 +220,7 @@ def test_limit_compiles_the_selected_nodes_alone_and_forgives_edges_to_others(pr
     ],
 )
 def test_a_fault_in_a_role_tells_its_place_and_the_way_out(project: Project, resource: str, told: str) -> None:
-    project.role("own", role(resource, variables="s: {type: string}"))
+    project.role("own", role(resource, variables="s: {type: string, secret: true}"))
     message = fault(project, HEAD + "roles: [own]\nnodes: {a: {own: {s: !env S}}}\n")
     for part in told.split("|"):
         assert part in message

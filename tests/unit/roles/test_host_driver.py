@@ -89,7 +89,7 @@ def test_what_is_wrong_on_one_node_is_told_with_a_remedy(
     found = judged(declared(tmp_path), {"a": {group: values}})
     assert list(found) == [f"{id} @a"]
     assert found[f"{id} @a"].severity == severity
-    assert found[f"{id} @a"].remedy
+    assert found[f"{id} @a"].message.fix
 
 
 def test_the_inventory_takes_another_system_and_another_driver(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_nodes_of_one_service_that_differ_are_both_named(
     found = judged(made, {"a": {group: values}, "b": {"os": {"machine": "b"}}})
     assert list(found) == [f"{id} @a", f"{id} @b"]
     assert {each.severity for each in found.values()} == {severity}
-    assert all("a " in each.message and "b " in each.message for each in found.values())
+    assert all("a " in each.message.text and "b " in each.message.text for each in found.values())
 
 
 def test_makers_may_leave_a_little_less_memory(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""`sparkops remove`: take back what was put on nodes, or what belongs to services."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sparkops.cli import options
+from sparkops.cli.interrupts import interrupts
+from sparkops.cli.loading import context
+from sparkops.cli.options import CommonOptions
+from sparkops.cli.printing import emit, listener_for, show_plan
+from sparkops.cli.prompts import confirm
+from sparkops.core.report import Report
+from sparkops.operate.remove import remove
+from sparkops.reconcile.removal import OPTIONS
+from sparkops.reports.formatting import count, names
+from sparkops.reports.run_folder import RunFolder
+
+HELP = {
+    "--packages": "Also packages that sparkops installed",
+    "--users": "Also accounts that sparkops made; homes stay",
+    "--sysctl": "Also kernel parameters that sparkops wrote; the running values stay until a reboot",
+    "--mounts": "Also mounts that sparkops made",
+    "--checkpoints": "Also checkpoints that nothing else uses",
+    "--images": "Also images that nothing else uses",
+}
+
+
+def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each of what stays unless it is asked for."""
+    for option, text in reversed(HELP.items()):
+        function = click.option(option, is_flag=True, help=text)(function)
+    return function
+
+
+@click.command(
+    "remove",
+    epilog="""\b
+Examples:
+  sparkops remove qwen --check             what would go, what would stay and why
+  sparkops remove qwen                     the service on all its nodes, after a question
+  sparkops remove spark-01 --checkpoints --images -m "sold"
+  sparkops remove spark-01 --check --format json    exit status 2: there is something to remove""",
+)
+@click.argument("names", nargs=-1, required=True, metavar="NODE|SERVICE…")
+@options.inventory_option
+@options.extra
+@_asking
+@click.option("--check", is_flag=True, help="Only show what would go and what would stay")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask")
+@options.reason
+@options.jobs
+@options.form
+@options.common
+def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: bool, verbose: int, **asked: bool) -> int:
+    """Take back what sparkops put on nodes, by what the nodes' own records say, not by the inventory.
+
+    Units are stopped and removed, then files, links and directories, each only while it is what sparkops put there.
+    What was there before, what was edited since, and what another cluster shares stays, and is named with its reason.
+    Of a whole node sparkops' own folder goes last, where no cluster has anything left there.
+
+    Exit status 0: done, or nothing to remove; 2: with --check something to remove, else the answer was no; 3: a node
+    was silent; 4: a removal failed; 75: a lock is busy. The same command resumes.
+    """
+    kinds = frozenset(kind for kind, option in OPTIONS.items() if asked[option.removeprefix("--")])
+    stop = threading.Event()
+    made = context(common)
+    folder = None if check else RunFolder.create(made.inventory.cluster, "remove")
+    with listener_for(common.form, common.no_color, *([folder.write] if folder else [])) as listener, interrupts(stop):
+
+        def agree(report: Report) -> bool:
+            with listener.paused():
+                if common.form == "text":
+                    show_plan(report, no_color=common.no_color, verbose=verbose)
+                return _agree(report, yes)
+
+        report = remove(
+            made.inventory,
+            names,
+            made.connections,
+            kinds=kinds,
+            agree=None if check else agree,
+            reason=common.reason,
+            listener=listener,
+            jobs=common.jobs,
+            stop=stop,
+        )
+    report = folder.finish(report) if folder else report
+    if check and common.form == "text":
+        show_plan(report, no_color=common.no_color, verbose=verbose)
+    elif common.form == "json" or report.results or report.declined:
+        emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
+    return report.exit_status
+
+
+def _agree(report: Report, yes: bool) -> bool:
+    plan = report.plan
+    if not plan.steps:
+        return True
+    interrupted = sorted({step.service or step.id for step in plan.disruptive})
+    what = f"{count(len(plan.steps), 'thing')} from {names(sorted({step.node for step in plan.steps}))}"
+    question = f"Remove {what}?" + (f" This interrupts {names(interrupted)}." if interrupted else "")
+    return confirm(question, yes, "removal-unconfirmed", what=what)

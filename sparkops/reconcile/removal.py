@@ -1,0 +1,138 @@
+"""What `sparkops remove` takes back: which of a node's claims, and what goes beyond what a prune removes. Pure.
+
+It must not know how what stays declared is found out: that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from sparkops.core.plan import Orphan, Step
+from sparkops.core.report import Result
+from sparkops.core.states import Observed
+from sparkops.core.wording import Message
+from sparkops.reconcile import orphans
+from sparkops.reconcile.orphans import Asked
+from sparkops.resources import kind, names, removable
+from sparkops.resources.resource import Resource
+from sparkops.resources.taken_back import OwnState, Reclaimed
+
+OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "package": "--packages",
+        "user": "--users",
+        "sysctl": "--sysctl",
+        "mount": "--mounts",
+        "checkpoint": "--checkpoints",
+        "built_checkpoint": "--checkpoints",
+        "image": "--images",
+    }
+)
+"""The option that asks for a kind which otherwise stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """All of `nodes`, and on any node what belongs to `services`; `kinds` are those that are asked for beside.
+
+    staying: what goes on being declared on the nodes; needed: the folders, images and builds of that, by node.
+    state_dirs: sparkops' folder on each node.
+    """
+
+    cluster: str
+    nodes: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    staying: tuple[Resource, ...] = ()
+    needed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    state_dirs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """The worker's modules that it needs."""
+        return removable() | self.kinds | {Reclaimed.kind, OwnState.kind}
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(kinds=self.kinds, options=OPTIONS)
+
+    def taken(self, found: Iterable[Orphan]) -> tuple[Orphan, ...]:
+        """Those of the orphans that it is about."""
+        return tuple(each for each in found if each.node in self.nodes or each.service in self.services)
+
+    def gone(self, found: Sequence[Orphan]) -> tuple[Resource, ...]:
+        """What goes, as resources that are to be absent; sparkops' own folder last, on nodes that are taken whole."""
+        leaving: dict[str, list[str]] = {}
+        for each in found:
+            if not each.kept and each.occupied.path:
+                leaving.setdefault(each.node, []).append(each.occupied.path)
+
+        def absent(orphan: Orphan, after: tuple[str, ...]) -> Resource:
+            return self._absent(orphan, after, tuple(leaving.get(orphan.node, ())))
+
+        going = orphans.removed(found, (), prune=True, absent=absent)
+        return (*going, *(self._own_state(node, going) for node in sorted(self.nodes)))
+
+    def _absent(self, orphan: Orphan, after: tuple[str, ...], leaving: tuple[str, ...]) -> Resource:
+        if kind(orphan.kind).prune != "collect":
+            return orphans.pruned(orphan, after)
+        return Reclaimed(
+            node=orphan.node,
+            name=orphan.name,
+            role=orphan.role,
+            service=orphan.service,
+            after=after,
+            what=orphan.kind,
+            state_dir=self.state_dirs[orphan.node],
+            cluster=self.cluster,
+            kinds=tuple(sorted(self.kinds & _collected())),
+            needed=self.needed.get(orphan.node, {}),
+            leaving=leaving,
+        )
+
+    def _own_state(self, node: str, going: Sequence[Resource]) -> OwnState:
+        here = [each for each in going if each.node == node]
+        return OwnState(
+            node=node,
+            name=self.state_dirs[node],
+            after=tuple(each.id for each in here),
+            state_dir=self.state_dirs[node],
+            cluster=self.cluster,
+            going=tuple(each.name for each in here if isinstance(each, Reclaimed)),
+        )
+
+    def left(
+        self, gone: Sequence[Resource], found: Mapping[str, Observed], staying: Iterable[Orphan]
+    ) -> dict[str, Message]:
+        """Why things stay as they were `found`, by their ids: of sparkops' own folder also since others need it."""
+        stay = {each.id: why for each in gone if (why := each.stays(found.get(each.id)))}
+        claimed = [each for each in staying if stays_claimed(each)]
+        for each in gone:
+            held = [other.id for other in claimed if other.node == each.node]
+            held += [other.id for other in gone if other.node == each.node and other.id in stay and other is not each]
+            if isinstance(each, OwnState) and held and found.get(each.id) is not None:
+                stay[each.id] = Message.of("own-state-records", thing=held[0].partition(" @")[0])
+        return stay
+
+
+def _collected() -> frozenset[str]:
+    """The kinds whose things hold data and go by the rules of gc."""
+    return frozenset(name for name in names() if kind(name).prune == "collect")
+
+
+def stays_claimed(orphan: Orphan) -> bool:
+    """Whether what stays goes on being claimed: what may be asked for later, and what no installed kind knows."""
+    try:
+        data = kind(orphan.kind).prune == "collect"
+    except KeyError:
+        return True
+    return bool(orphan.kept) and (data or (orphan.kind in OPTIONS and orphans.unasked(orphan)))
+
+
+def bare(steps: Iterable[Step], results: Iterable[Result]) -> frozenset[str]:
+    """The nodes on which sparkops left nothing, so that nothing is recorded there either."""
+    done = {result.id for result in results if result.outcome == "done"}
+    return frozenset(step.node for step in steps if step.kind == OwnState.kind and step.id in done)

@@ -1,0 +1,112 @@
+"""What sparkops keeps for itself on a node: its state folder and what is below /run, removed when nothing needs it.
+
+Only what sparkops itself puts there is removed; anything else in the folder keeps it.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from sparkops.core.messages import Reason, reason
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.record import claim_records
+from sparkops.worker.system import jobs
+
+RUN = "/run/sparkops"
+MODELS = "models"
+ADOPTED = "adopted"
+"""What `sparkops adopt` moved aside: a person's."""
+OURS = (
+    "claims",
+    "originals",
+    "verified",
+    "compiled",
+    ADOPTED,
+    MODELS,
+    "key",
+    "lock",
+    "history.jsonl",
+    "history.jsonl.lock",
+)
+"""All names in the state folder that are sparkops' own."""
+RUN_OURS = ("jobs", "units", "apt-updated")
+
+
+def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, Any] | None:
+    """The folder, and why it `stays` (a Reason or None); None where neither it nor anything below /run is there.
+
+    `ask`: state_dir, cluster, and `going`: the names of checkpoints that go before it.
+    """
+    folder = ask["state_dir"]
+    if not os.path.isdir(folder) and not os.path.isdir(run):
+        return None
+    return {"folder": folder, "stays": _others(folder, ask["cluster"]) or _held(folder, ask["going"])}
+
+
+def _others(folder: str, cluster: str) -> Reason | None:
+    records = claim_records.records(folder)
+    names = sorted(name for name, record in records.items() if record and name != cluster)
+    return reason("own-state-of-cluster", clusters=names) if names else None
+
+
+def _held(folder: str, going: list[str]) -> Reason | None:
+    if strange := sorted(set(_names(folder)) - set(OURS)):
+        return reason("own-state-foreign", files=strange)
+    if aside := _names(os.path.join(folder, ADOPTED)):
+        return reason("own-state-adopted", files=sorted(aside))
+    if working := [str(job["key"]) for job in jobs.running()]:
+        return reason("own-state-job", key=working[0])
+    kept = sorted(path for path in _checkpoints(folder) if not any(_of(path, each) for each in going))
+    return reason("own-state-checkpoints", folders=kept) if kept else None
+
+
+def _checkpoints(folder: str) -> Iterator[str]:
+    """What lies below `models/`, each `models/REPOSITORY/NAME`, and what is no folder there."""
+    models = os.path.join(folder, MODELS)
+    for model in _names(models):
+        path = os.path.join(models, model)
+        yield from ([os.path.join(path, name) for name in _names(path)] if os.path.isdir(path) else [path])
+
+
+def _of(path: str, checkpoint: str) -> bool:
+    """Whether it is the checkpoint's folder or what a fetch left beside it."""
+    parent, name = os.path.split(checkpoint)
+    return path == checkpoint or path.startswith(os.path.join(parent, f".{name}.sparkops-"))
+
+
+def _names(folder: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return os.listdir(folder)
+    return []
+
+
+def converge(
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, Any] | None,
+    want: dict[str, Any] | None,
+    act: dict[str, Any],
+    *,
+    run: str = RUN,
+) -> None:
+    """Remove it. Raises Refused where something is left that it belongs to."""
+    folder = ask["state_dir"]
+    left = [key for record in claim_records.records(folder).values() for key in record]
+    why = reason("own-state-claims", things=sorted(left)) if left else None
+    if why := why or _held(folder, []):
+        raise Refused.of("own-state-needed", folder=folder, reason=why)
+    for place, names in ((folder, OURS), (run, RUN_OURS)):
+        for name in names:
+            _remove(os.path.join(place, name))
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(place)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
