@@ -84,8 +84,13 @@ def _donor(steps: build_steps.Steps, donor: build_steps.Donor, hub: Hub) -> Mani
         return hub.manifest(donor.repository, commit)
     except HubError as error:
         names = " and ".join(build_steps.takers(steps, donor))
-        error.what = f"the step {names} takes weights from {donor.repository}@{donor.revision}: {error.what}"
-        raise
+        raise type(error).of(
+            "build-donor-unavailable",
+            where=error.where,
+            steps=names,
+            donor=f"{donor.repository}@{donor.revision}",
+            reason=error.message.as_json(),
+        ) from None
 
 
 def repository_spec(manifest: Manifest, access: Mapping[str, str]) -> dict[str, Any]:

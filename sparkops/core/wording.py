@@ -139,8 +139,10 @@ class _Formatter(string.Formatter):
             return ", ".join(map(str, value[:LISTED])) + (f" and {more} more" if more > 0 else "")
         if format_spec == "aside":
             return f" ({value})" if value else ""
-        if format_spec == "error":
-            return value.text if isinstance(value, Message) else Message.from_json(value).text
+        if format_spec in ("error", "fix", "fix_command"):
+            message = value if isinstance(value, Message) else Message.from_json(value)
+            text, fix = message.words("command" if format_spec == "fix_command" else "inventory")
+            return text if format_spec == "error" else fix
         if format_spec in ("bytes", "seconds", "list"):
             return str(value)
         return str(super().format_field(value, format_spec))

@@ -26,7 +26,7 @@ GRACE = 6.0
 """Seconds for a worker to finish its atomic step and leave, a little more than it gives itself."""
 
 
-RETURNING = 30.0
+RETURNING = 60.0
 """Seconds for a node that was lost to be reached again."""
 LOCK_RETURNING = 45.0
 """Seconds for the lock of a lost session to be free: a worker that nobody listens to leaves after 30."""

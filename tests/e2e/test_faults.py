@@ -291,7 +291,7 @@ def test_a_node_that_freezes_in_mid_apply_is_reported_and_its_job_goes_on(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     with node.paused():
-        report = ended(fetching, 4, 90)
+        report = ended(fetching, 4, 150)
     found = result(report, "checkpoint")
     assert found["outcome"] == "unknown"
     assert "no answer for" in found["reason"]["message"] or "no sign of life" in found["reason"]["message"]
@@ -304,7 +304,7 @@ def test_a_node_that_dies_in_mid_apply_goes_on_after_its_start(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     node.kill()
-    report = ended(fetching, 4, 90)
+    report = ended(fetching, 4, 150)
     assert result(report, "checkpoint")["reason"]["id"] == "connection-lost"
     assert cluster.run("drift", 3)["unreachable"]
     node.start()
