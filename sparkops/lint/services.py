@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from sparkops.core.system_places import fault_of_folder, is_unit
+from sparkops.core.wording import words
 from sparkops.inventory.served import Placed
 from sparkops.lint.case import Found
 from sparkops.models import build_steps
+from sparkops.models.service_spec import STATE_DIR
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 MOVING = ("latest", "nightly", "main", "dev")
@@ -48,6 +51,20 @@ def image_not_pinned(place: Placed) -> Iterable[Found]:
     for reference, found in _images(place):
         if _tag(reference) and not _moves(reference):
             yield replace(found, message=f"{found.message}{reference} is named without its digest")
+
+
+def checkpoint_folder_taken(place: Placed) -> Iterable[Found]:
+    folder = place.variables["checkpoint"]["folder"]
+    if isinstance(folder, str) and (id := fault_of_folder(folder, STATE_DIR)):
+        message, remedy = words(id, {"folder": folder})
+        yield Found(message, remedy=remedy, path=("checkpoint", "folder"))
+
+
+def unit_of_system(place: Placed) -> Iterable[Found]:
+    unit = str(place.variables["service"]["unit"] or f"{place.service.name}.service")
+    if is_unit(unit):
+        message, remedy = words("unit-name-of-system", {"unit": unit})
+        yield Found(message, remedy=remedy, path=("service", "unit"))
 
 
 def checkpoint_not_pinned(place: Placed) -> Iterable[Found]:

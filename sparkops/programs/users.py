@@ -20,7 +20,8 @@ def owner_of(declared: str, folder: int | None) -> pwd.struct_passwd:
     """The declared user, else whose the open folder is, else who connected. Raises Refused `user-missing`."""
     if declared or folder is None:
         return find(declared)
+    status = os.fstat(folder)
     try:
-        return pwd.getpwuid(os.fstat(folder).st_uid)
+        return pwd.getpwuid(status.st_uid)
     except KeyError:
-        return find("")
+        return pwd.struct_passwd((str(status.st_uid), "", status.st_uid, status.st_gid, "", "/nonexistent", ""))

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sparkops.checkpoints.hub import Hub, is_address
 from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
 from sparkops.core.errors import ConvergeFailed, InventoryError
-from sparkops.core.plan import Occupied, Step
+from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
+from sparkops.core.system_places import fault_of_folder
 from sparkops.core.wording import Message
 from sparkops.resources import validators
+from sparkops.resources.resource import Peers
 from sparkops.resources.transferable import Transferable
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class OfRepository(Transferable):
 
     prune: ClassVar[Literal["collect"]] = "collect"
     volatile: ClassVar[frozenset[str]] = frozenset({"hashed"})
+    reads: ClassVar[Mapping[str, str]] = {"barred": "mapping"}
     contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
 
@@ -77,8 +80,8 @@ class OfRepository(Transferable):
     def __post_init__(self) -> None:
         put = object.__setattr__
         validators.path(self.name, "the folder of a checkpoint", self.where)
-        if self.name == "/":
-            raise InventoryError.of("checkpoint-at-root", where=self.where)
+        if id := fault_of_folder(self.name, self.state_dir):
+            raise InventoryError.of(id, where=self.where, folder=self.name)
         if not isinstance(self.repository, str) or not is_repository(self.repository):
             raise InventoryError.of("hub-repository-name-invalid", where=self.where, repository=self.repository)
         if self.endpoint and not is_address(self.endpoint):
@@ -152,6 +155,13 @@ class OfRepository(Transferable):
         if not isinstance(found, Mapping) or not found.get("strange"):
             return ()
         return (Message.of("checkpoint-folder-foreign", resource=self.id, folder=self.name),)
+
+    def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
+        """A place that only the node knows to be taken."""
+        barred = found.get("barred") if isinstance(found, Mapping) else None
+        if not barred:
+            return ()
+        return (Violation(message=Message.from_json(barred), resource=self.id, node=self.node, severity="error"),)
 
     def proven(self, found: Mapping[str, Any]) -> bool:
         return not any(found.get(key) for key in ("missing", "wrong", "unverified"))

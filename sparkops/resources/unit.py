@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Occupied, Step
+from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Pending, State, Unknown
+from sparkops.core.system_places import is_unit
 from sparkops.core.wording import Message
-from sparkops.resources.resource import Resource
+from sparkops.resources.resource import Peers, Resource
 
 SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
 NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
@@ -71,7 +72,7 @@ class Unit(Resource):
     kind: ClassVar[str] = "unit"
     prune: ClassVar[Literal["remove"]] = "remove"
     file_type: ClassVar[str] = "file"
-    reads: ClassVar[Mapping[str, str]] = {"text": "text", "drop_ins": "list of text"}
+    reads: ClassVar[Mapping[str, str]] = {"text": "text", "vendor": "text", "drop_ins": "list of text"}
     volatile: ClassVar[frozenset[str]] = frozenset({"state", "result", "restarts", "text"})
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
     interrupts: ClassVar[frozenset[str]] = frozenset(
@@ -100,6 +101,8 @@ class Unit(Resource):
             raise InventoryError.of("unit-name-invalid", where=self.where, name=self.name, hint=hint)
         if isinstance(self.content, Secret) or (isinstance(self.content, Content) and self.content.secret):
             raise InventoryError.of("unit-holds-secret", where=self.where, name=self.name)
+        if self.content is not None and self.state == "present" and is_unit(self.name):
+            raise InventoryError.of("unit-name-of-system", where=self.where, unit=self.name)
         if self.masked and (self.running or self.enabled):
             raise InventoryError.of("unit-masked-and-active", where=self.where, name=self.name)
 
@@ -209,6 +212,14 @@ class Unit(Resource):
             before.splitlines(), after.splitlines(), path if before else "/dev/null", path, lineterm=""
         )
         return "".join(f"{line}\n" for line in lines)
+
+    def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
+        """A unit of this name that a package brought: a text of ours would hide it."""
+        vendor = found.get("vendor") if isinstance(found, Mapping) and self.content is not None else None
+        if not vendor or self.state == "absent":
+            return ()
+        message = Message.of("unit-of-system", unit=self.name, path=vendor)
+        return (Violation(message=message, resource=self.id, node=self.node, severity="error"),)
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
         if self.content is None or found is None or isinstance(found, Unknown):

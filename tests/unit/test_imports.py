@@ -57,7 +57,9 @@ MAY = {
 """What a folder may import beside itself and `core`. `cli` also names what it hands on to: it parses, calls, prints."""
 
 ON_NODES = ("worker", "programs", "safetensors")
-ON_NODES_FROM_CORE = {f"sparkops.core.{name}" for name in ("atomic", "frames", "kind_messages", "messages")}
+ON_NODES_FROM_CORE = {
+    f"sparkops.core.{name}" for name in ("atomic", "frames", "kind_messages", "messages", "system_places")
+}
 
 
 def modules() -> list[Path]:

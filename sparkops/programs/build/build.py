@@ -25,7 +25,6 @@ from sparkops.programs.build.tensor_plan import Check, Computed, PlannedTensor, 
 from sparkops.programs.build.write import FileWriter, OutputFile
 from sparkops.programs.checkpoints import hashes
 from sparkops.programs.checkpoints.folder import write_record
-from sparkops.programs.checkpoints.foreign_files import copy_foreign_files
 from sparkops.programs.checkpoints.index import identity, lasting
 from sparkops.programs.checkpoints.local_sources import take_over
 from sparkops.programs.fetch.existing import ExistingFolder
@@ -92,9 +91,6 @@ class Build:
         files = self._complete(wanted)
         for id, args in plan.notices:
             self.output.notice(id, **args)
-        existing = self.spec["existing"]
-        if existing is not None:
-            copy_foreign_files(existing, {*self.spec["previous"], *(path for path, _, _ in files)})
         return {"files": files, "staged": {path: identity(os.lstat(path)) for path in self._finished}}
 
     def _published_is_right(self) -> bool:

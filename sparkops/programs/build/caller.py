@@ -17,7 +17,7 @@ from sparkops.core.messages import Refused
 from sparkops.programs import runner, users
 from sparkops.programs.build import main
 from sparkops.programs.build.spec import Files, Spec, record_text
-from sparkops.programs.checkpoints import publish
+from sparkops.programs.checkpoints import publish, whereabouts
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import Index, IndexListener, Job, Notice, preserved
 from sparkops.programs.fetch import caller as fetch
@@ -55,6 +55,7 @@ def build(query: State, request: State, job: Job, quantize: Quantize | None = No
     """
     if request.get("attached"):
         raise Refused.of("transfer-just-ended", type="stale", folder=query["folder"])
+    whereabouts.require(query["folder"], query["state_dir"])
     place = CheckpointFolder(query["folder"])
     existing = place.open()
     owner = users.owner_of(query["owner"], existing)
@@ -62,7 +63,7 @@ def build(query: State, request: State, job: Job, quantize: Quantize | None = No
     os.makedirs(query["state_dir"], mode=0o700, exist_ok=True)
     target = Target(place, existing, owner, Index(query["state_dir"], place.path), job)
     if existing is not None:
-        publish.hand_over(existing, owner, target.index)
+        publish.hand_over(existing, fetch.previous(existing), owner, target.index)
     with preserved(query["state_dir"], base, *([existing] if existing is not None else [])):
         if request.get("peer"):
             return _receive(target, query, request)
@@ -129,7 +130,7 @@ def _run(target: Target, spec: Spec) -> list[Notice]:
         index.record = _digest(record_text(spec["record"], done["files"]))
         publish.finish(place, staging, existing, done["staged"], done["files"], index, listener)
     elif existing is not None:
-        publish.finish_in_place(place, existing, done["files"], index)
+        publish.finish_in_place(place, existing, done["files"], target.owner, index)
     os.close(staging)
     return listener.notices
 

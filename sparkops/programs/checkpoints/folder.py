@@ -19,10 +19,12 @@ import os
 import pwd
 import re
 import stat
+from collections.abc import Collection
 from typing import Any
 
 from sparkops.core import atomic
 from sparkops.core.messages import Refused
+from sparkops.programs import file_flags
 from sparkops.programs.checkpoints import RECORD as RECORD
 
 RECORD_LIMIT = 64 << 20
@@ -75,27 +77,39 @@ class CheckpointFolder:
         """The staging folder, made where it is lacking, as the user's own; its descriptor."""
         os.makedirs(self.parent, mode=0o755, exist_ok=True)
         path = self.beside(self.partial)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+        except OSError as error:
+            file_flags.refuse(self.parent, self.parent)
+            raise OSError(error.errno, error.strerror, self.parent) from None
         handle = os.open(path, _FOLDER)
-        hand_over(handle, user)
+        give(handle, user)
         return handle
 
     def publish(self, staging: int, *, aside: bool = False) -> str:
-        """The staging folder takes the name, and the mode of what stood there, which goes to the old name.
+        """The staging folder takes the name of what stood there, which goes to the old name.
 
-        With `aside` that stays beside instead; returns its path, else "". Synced to disk.
+        With `aside` that stays beside instead; returns its path, else "". Synced to disk. Raises OSError, Refused
+        `folder-cannot-be-moved`, where the file system has it so; then nothing is left beside.
         """
         exists = os.path.lexists(self.path)
-        os.fchmod(staging, stat.S_IMODE(os.lstat(self.path).st_mode) if exists else 0o755)
+        if not exists:
+            os.fchmod(staging, 0o755)
         os.fsync(staging)
         set_aside = self._free_name() if aside else ""
-        if set_aside:
-            self._swap(set_aside)
-        elif exists:
-            self._replace()
-        else:
-            os.rename(self.beside(self.partial), self.path)
+        try:
+            if set_aside:
+                self._swap(set_aside)
+            elif exists:
+                self._replace()
+            else:
+                os.rename(self.beside(self.partial), self.path)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EBUSY):
+                raise OSError(error.errno, error.strerror, self.path) from None
+            self.sweep()
+            raise Refused.of("folder-cannot-be-moved", folder=self.path, text=error.strerror) from None
         atomic.sync(self.parent)
         return set_aside
 
@@ -169,17 +183,30 @@ def _exchange(one: str, other: str) -> bool:
     raise OSError(number, os.strerror(number), one)
 
 
-def hand_over(handle: int, user: pwd.struct_passwd) -> None:
-    """Make an open folder and what is in it the user's; links and files with other names elsewhere stay as they are."""
-    if os.fstat(handle).st_uid == user.pw_uid or os.getuid() != 0:
+def give(handle: int, user: pwd.struct_passwd, paths: Collection[str] | None = None) -> None:
+    """Make an open folder and what is in it the user's to change; with `paths` only these, and the folders above them.
+
+    Links and files with other names elsewhere stay as they are.
+    """
+    if os.getuid() != 0:
         return
-    for _, folders, files, at in os.fwalk(".", dir_fd=handle, follow_symlinks=False):
-        os.fchown(at, user.pw_uid, user.pw_gid)
-        for name in (*folders, *files):
+    folders = None if paths is None else {".", *(parent for path in paths for parent in _parents(path))}
+    for folder, _, names, at in os.fwalk(".", dir_fd=handle, follow_symlinks=False):
+        status = os.fstat(at)
+        if folders is None:
+            os.fchmod(at, stat.S_IMODE(status.st_mode) & 0o777 | 0o700)
+        if status.st_uid != user.pw_uid and (folders is None or os.path.normpath(folder) in folders):
+            os.fchown(at, user.pw_uid, user.pw_gid)
+        for name in names:
             status = os.stat(name, dir_fd=at, follow_symlinks=False)
-            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            chosen = paths is None or os.path.normpath(os.path.join(folder, name)) in paths
+            if chosen and stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid != user.pw_uid:
                 os.chown(name, user.pw_uid, user.pw_gid, dir_fd=at, follow_symlinks=False)
-    os.fchown(handle, user.pw_uid, user.pw_gid)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def record_of(handle: int) -> tuple[str, dict[str, Any]]:

@@ -2,16 +2,17 @@
 
 import os
 import pwd
+from collections.abc import Iterable
 from typing import Any
 
 from sparkops.core.messages import Refused
+from sparkops.programs import file_flags
 from sparkops.programs.checkpoints import folder as folders
-from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
-from sparkops.programs.checkpoints.foreign_files import unmatched_files
+from sparkops.programs.checkpoints.folder import RECORD, CheckpointFolder, record_of, status_of
+from sparkops.programs.checkpoints.foreign_files import carry_over, copy_attributes
 from sparkops.programs.checkpoints.index import (
     Index,
     IndexListener,
-    files_below,
     identities_below,
     identity,
     lasting,
@@ -21,15 +22,13 @@ from sparkops.programs.checkpoints.index import (
 State = dict[str, Any]
 
 
-def hand_over(existing: int, user: pwd.struct_passwd, index: Index) -> None:
-    """The folder becomes the owner's; what was verified stays verified where only the owner changed."""
-    if os.fstat(existing).st_uid == user.pw_uid:
-        return
-    before = dict(files_below(existing))
-    folders.hand_over(existing, user)
-    for path, status in files_below(existing):
-        known = index.find(before[path]) if path in before else None
-        if known is not None and lasting(before[path]) == lasting(status):
+def hand_over(existing: int, paths: Iterable[str], user: pwd.struct_passwd, index: Index) -> None:
+    """The folder and what of it is the checkpoint's becomes the owner's, and stays verified; nothing else does."""
+    before = {path: status for path in (RECORD, *paths) if (status := status_of(path, existing)) is not None}
+    folders.give(existing, user, before.keys())
+    for path, old in before.items():
+        known, status = index.find(old), os.stat(path, dir_fd=existing, follow_symlinks=False)
+        if known is not None and lasting(old) == lasting(status):
             index.note(identity(status), *known)
 
 
@@ -65,7 +64,9 @@ def finish(
         if identity(status) == staged.get(path):
             verified[path] = lasting(status)
             index.note(identity(status), oid, read.get(oid))
-    lost = [] if existing is None else _lost(existing, staging, files, index)
+    lost = [] if existing is None else _carry_over(existing, staging, files, index)
+    if existing is not None:
+        _refuse_locked(existing, place.path, deep=not lost)
     index.save()
     if aside := place.publish(staging, aside=bool(lost)):
         listener.notices.append(("folder-set-aside", {"folder": place.path, "aside": aside, "files": lost}))
@@ -73,18 +74,35 @@ def finish(
     _note_again(staging, files, verified, read, index)
 
 
-def finish_in_place(place: CheckpointFolder, existing: int, files: list[Any], index: Index) -> None:
-    """Sweep, and note what the published folder was verified to hold."""
+def finish_in_place(
+    place: CheckpointFolder, existing: int, files: list[Any], user: pwd.struct_passwd, index: Index
+) -> None:
+    """Sweep, and note what the published folder was verified to hold, which is the owner's from now on."""
     index.drop_other_prefixes({oid for _, _, oid in files})
+    hand_over(existing, [path for path, _, _ in files], user, index)
     place.sweep()
     index.save(identities_below(existing))
 
 
-def _lost(existing: int, staging: int, files: list[Any], index: Index) -> list[str]:
-    """What the published folder holds that its record does not explain and the staged one does not have."""
+def _carry_over(existing: int, staging: int, files: list[Any], index: Index) -> list[str]:
+    """Have what the published folder's record does not explain in the staged one too; what could not be."""
     ours = {path for path, _, _ in record_of(existing)[1].get("files", [])}
     oids = {path: oid for path, _, oid in files}
-    return unmatched_files(existing, staging, ours, oids, lambda status: (index.find(status) or ("",))[0])
+    lost = carry_over(existing, staging, ours, oids, lambda status: (index.find(status) or ("",))[0])
+    old, new = os.fstat(existing), os.fstat(staging)
+    owner = new.st_uid, old.st_gid if old.st_uid == new.st_uid else new.st_gid
+    if not copy_attributes(existing, staging, owner=owner):
+        raise Refused.of("folder-attributes-lost", folder=os.readlink(f"/proc/self/fd/{existing}"))
+    return lost
+
+
+def _refuse_locked(existing: int, path: str, *, deep: bool) -> None:
+    """Raises Refused `path-attribute` where nobody can move the open folder, or with `deep` remove what is in it."""
+    for folder, _, names, at in os.fwalk(".", dir_fd=existing, follow_symlinks=False):
+        for name in (".", *names) if deep else (".",):
+            file_flags.refuse(os.path.normpath(os.path.join(path, folder, name)), name, at)
+        if not deep:
+            return
 
 
 def _note_again(folder: int, files: list[Any], verified: dict[str, str], read: dict[str, float], index: Index) -> None:

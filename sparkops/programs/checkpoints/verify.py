@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sparkops.core.messages import Refused, Unknown
+from sparkops.programs.checkpoints import whereabouts
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of, status_of
 from sparkops.programs.checkpoints.index import Index
 
@@ -32,8 +33,10 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
         handle = place.open()
     except Refused as error:
         raise Unknown(error.id, error.values) from None
+    fault = whereabouts.fault(place.path, query["state_dir"])
+    barred = {"id": fault[0], "args": fault[1]} if fault else None
     if handle is None:
-        return None
+        return {"barred": barred, "missing": [], "wrong": [], "unverified": []} if barred else None
     try:
         digest, record = record_of(handle)
         index = Index(query["state_dir"], place.path)
@@ -42,6 +45,7 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
             "owner": _owner(os.fstat(handle).st_uid),
             "leftover": place.leftover(),
             "strange": not digest and bool(os.listdir(handle)),
+            "barred": barred,
             **file_lists(handle, record.get("files", []), index, bool(query.get("deep"))),
         }
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs import runner, users
-from sparkops.programs.checkpoints import publish, verify
+from sparkops.programs.checkpoints import publish, verify, whereabouts
 from sparkops.programs.checkpoints.folder import RECORD, CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import (
     Index,
@@ -56,7 +56,7 @@ def bring(
     if "staged" in done:
         publish.finish(place, staging, existing, done["staged"], spec["files"], index, listener)
     elif existing is not None and "in_place" in done:
-        publish.finish_in_place(place, existing, spec["files"], index)
+        publish.finish_in_place(place, existing, spec["files"], owner, index)
     os.close(staging)
     return {"missing": done.get("missing", []), "notices": listener.notices}
 
@@ -68,13 +68,14 @@ def fetch(query: State, request: State, job: Job) -> State:
     """
     if request.get("attached"):
         raise Refused.of("transfer-just-ended", type="stale", folder=query["folder"])
+    whereabouts.require(query["folder"], query["state_dir"])
     place = CheckpointFolder(query["folder"])
     existing = place.open()
     owner = users.owner_of(query["owner"], existing)
     os.makedirs(query["state_dir"], mode=0o700, exist_ok=True)
     index = Index(query["state_dir"], place.path)
     if existing is not None:
-        publish.hand_over(existing, owner, index)
+        publish.hand_over(existing, previous(existing), owner, index)
     spec = _spec(place, existing, request, index, bool(query.get("deep")))
     with preserved(query["state_dir"], *([] if existing is None else [existing])):
         return bring(place, existing, owner, spec, index, job)

@@ -1,10 +1,13 @@
 """The published folder as the fetch program sees it: read through an open descriptor, hashed, linked from."""
 
 import os
+import pwd
+import shlex
 import stat
+from typing import Any
 
 from sparkops.core.messages import Refused
-from sparkops.programs.checkpoints.folder import status_of
+from sparkops.programs.checkpoints.folder import RECORD, status_of
 from sparkops.programs.checkpoints.hashes import read_oid
 from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import take_over
@@ -20,7 +23,8 @@ class ExistingFolder:
     """The folder behind `handle`; None where there is none.
 
     `verified` maps the paths that hold what they should to the identities that were read; `hashed` are the bytes that
-    had to be read; `links` says whether there is a link in a file's place.
+    had to be read; `links` says whether there is a link in a file's place; `unreadable` are paths that this process may
+    not read, which count as missing.
     """
 
     def __init__(self, handle: int | None, output: Output) -> None:
@@ -28,10 +32,40 @@ class ExistingFolder:
         self.verified: dict[str, str] = {}
         self.hashed = 0
         self.links = False
+        self.unreadable: list[str] = []
 
     def status(self, path: str) -> os.stat_result | None:
         """The status of a file; None where there is none."""
-        return status_of(path, self.handle) if self.handle is not None else None
+        if self.handle is None:
+            return None
+        try:
+            return status_of(path, self.handle)
+        except PermissionError:
+            self._deny(path)
+            return None
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process may write a record into the folder."""
+        folders = [".", os.path.dirname(RECORD)]
+        return all(
+            self.status(folder) is None or os.access(folder, os.W_OK | os.X_OK, dir_fd=self.handle)
+            for folder in folders
+        )
+
+    def denied(self, folder: str) -> dict[str, Any]:
+        """The arguments of `files-unreadable`; `folder` is the path that people know."""
+        paths = sorted(os.path.join(folder, path) for path in self.unreadable)
+        return {"user": _user(), "files": paths, "quoted": shlex.join(paths)}
+
+    def require(self, folder: str) -> None:
+        """Raises Refused `checkpoint-folder-unreadable` where this process may not look into it."""
+        if self.handle is not None and not os.access(".", os.R_OK | os.X_OK, dir_fd=self.handle):
+            raise Refused.of("checkpoint-folder-unreadable", user=_user(), folder=folder, quoted=shlex.quote(folder))
+
+    def _deny(self, path: str) -> None:
+        if path not in self.unreadable:
+            self.unreadable.append(path)
 
     def open(self, path: str) -> int:
         """A descriptor for reading."""
@@ -56,7 +90,11 @@ class ExistingFolder:
 
     def _verify(self, file: File, tracker: Tracker) -> None:
         path, size, oid = file
-        handle = self.open(path)
+        try:
+            handle = self.open(path)
+        except PermissionError:
+            self._deny(path)
+            return
         try:
             before = identity(os.fstat(handle))
             if hash_unchanged(handle, oid, size, tracker, self._output) == oid:
@@ -88,6 +126,13 @@ class ExistingFolder:
                 raise Refused.of("file-being-written", file=path)
         finally:
             os.close(handle)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def hash_recorded(handle: int, oid: str, size: int, tracker: Tracker, output: Output) -> str:

@@ -18,7 +18,6 @@ from sparkops.core import atomic
 from sparkops.core.messages import Refused
 from sparkops.programs import disk, protocol
 from sparkops.programs.checkpoints.folder import status_of, write_record
-from sparkops.programs.checkpoints.foreign_files import copy_foreign_files
 from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
 from sparkops.programs.fetch import download
@@ -65,9 +64,12 @@ class Spec(TypedDict, total=False):
 def work(spec: Spec, output: Output) -> dict[str, Any]:
     """Do what `mode` says. Raises Refused."""
     existing = ExistingFolder(spec.get("existing"), output)
+    existing.require(spec["folder"])
     files: list[File] = [(path, size, oid) for path, size, oid in spec["files"]]
     if spec["mode"] == "verify":
         existing.verify(files, spec["known"])
+        if existing.unreadable:
+            raise Refused.of("files-unreadable", **existing.denied(spec["folder"]))
         return existing.summary(files)
     if spec["mode"] == "compare":
         return compare(spec["folder"], Sources([spec["folder"]], spec["repository"], spec["commit"]), files,
@@ -97,8 +99,13 @@ class FetchJob:
         """All of it, up to the layout."""
         mode, existing = self._spec["mode"], self._existing
         existing.verify(self._files, self._spec["known"])
-        if len(existing.verified) == len(self._files) and (mode == "list" or not self._surplus()):
-            return {"missing": []} if mode == "list" else self._in_place()
+        if len(existing.verified) == len(self._files):
+            if mode == "list":
+                return {"missing": []}
+            if not self._surplus() and existing.writable:
+                return self._in_place()
+        if existing.unreadable:
+            self._output.notice("files-not-used", folder=self._spec["folder"], **existing.denied(self._spec["folder"]))
         make_store()
         self._staging.undo_layout(self._files)
         wanted = {oid: size for _, size, oid in self._files if oid not in self._held()}
@@ -176,6 +183,8 @@ class FetchJob:
         status = self._existing.status(path)
         if not content.repairable or status is None or not stat.S_ISREG(status.st_mode):
             return False
+        if path in self._existing.unreadable:
+            return False
         if not os.path.exists(content.place + ".json"):
             handle = self._existing.open(path)
             try:
@@ -186,7 +195,7 @@ class FetchJob:
         return True
 
     def _lay_out(self) -> None:
-        """The staging folder becomes the manifest's files, the record, and what others put into the old folder."""
+        """The staging folder becomes the manifest's files and the record."""
         for name in os.listdir("."):
             if name != ".sparkops":
                 atomic.remove(name)
@@ -200,9 +209,6 @@ class FetchJob:
                 os.rename(Content(oid, 0).place, path)
             else:
                 take_over(Content(oid, 0).place, path)
-        if self._existing.handle is not None:
-            ours = {path for path, _, _ in self._files} | set(self._spec["previous"])
-            copy_foreign_files(self._existing.handle, ours)
         for name in os.listdir(".sparkops"):
             atomic.remove(os.path.join(".sparkops", name))
         write_record(self._spec["record"])

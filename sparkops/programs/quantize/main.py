@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
 from sparkops.programs import docker, protocol, runner
-from sparkops.programs.checkpoints.folder import hand_over
+from sparkops.programs.checkpoints.folder import give
 from sparkops.programs.protocol import Output
 from sparkops.programs.quantize import folder
 from sparkops.programs.quantize.container import Container, remove
@@ -72,7 +72,7 @@ def _stage(path: str, owner: pwd.struct_passwd) -> int:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
     handle = os.open(path, _FOLDER)
-    hand_over(handle, owner)
+    give(handle, owner)
     return handle
 
 

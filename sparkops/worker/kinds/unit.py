@@ -17,6 +17,8 @@ from sparkops.worker.system import processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
 STAMPS = "/run/sparkops/units"
+VENDOR = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system")
+"""Where packages put their units. Source: systemd.unit(5)."""
 PROC = "/proc"
 TEXT_LIMIT = 64 << 10
 SYSTEMCTL = ["systemctl", "--no-pager", "--no-ask-password"]
@@ -85,6 +87,8 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     }
     if ask["content"]:
         state["content"] = "sha256:" + hashlib.sha256(text).hexdigest() if text is not None else None
+        if state["content"] != ask["content"]:
+            state["vendor"] = _vendor(ask["name"], shown.get("FragmentPath", ""), root)
         if text is not None and state["content"] != ask["content"] and len(text) <= TEXT_LIMIT:
             state["text"] = text.decode(errors="replace")
     if ask["inputs"]:
@@ -94,6 +98,14 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     for name in ask.get("properties", ()):
         state[f"property.{name}"] = shown.get(name, "")
     return state
+
+
+def _vendor(name: str, fragment: str, root: str) -> str:
+    """The file by which a package brought a unit of this name; "" where none did."""
+    paths = [os.path.join(folder, name) for folder in VENDOR]
+    found = [path for path in paths if os.path.exists(at(root, path))]
+    ours = not fragment or fragment.startswith((UNITS + "/", "/run/"))
+    return found[0] if found else "" if ours else fragment
 
 
 def running(shown: dict[str, str]) -> bool:
@@ -206,7 +218,8 @@ def converge(
         processes.run([*SYSTEMCTL, "unmask", "--", name])
     if "content" in want and want["content"] != found.get("content"):
         _refuse_vendor(name)
-        with safe_path.place(os.path.join(UNITS, name)) as place:
+        path = os.path.join(UNITS, name)
+        with safe_path.explained(path), safe_path.place(path) as place:
             safe_path.write(place, act["content"], mode=0o644, owner=(-1, -1))
         processes.run([*SYSTEMCTL, "daemon-reload"])
     elif found.get("reload_needed") or "content" not in want:
@@ -223,9 +236,8 @@ def converge(
 
 
 def _refuse_vendor(name: str) -> None:
-    fragment = show([name])[name].get("FragmentPath", "")
-    if fragment and not fragment.startswith((UNITS + "/", "/run/")):
-        raise Refused.of("unit-of-system", unit=name, path=fragment)
+    if path := _vendor(name, show([name])[name].get("FragmentPath", ""), "/"):
+        raise Refused.of("unit-of-system", unit=name, path=path)
 
 
 def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:

@@ -7,22 +7,19 @@ is kept in the files.
 
 import contextlib
 import errno
-import fcntl
 import grp
 import hashlib
 import os
 import pwd
 import stat
-import struct
 from collections.abc import Callable, Iterator
 
 from sparkops.core.messages import os_error
+from sparkops.programs.file_flags import attribute
 from sparkops.worker.calls import Refused
 
 MOST_LINKS = 40
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_GET_FLAGS = 0x80086601
-_IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
 
 
 class Place:
@@ -185,27 +182,11 @@ def occupied(path: str, found: str, declared: str) -> Refused:
 
 def _denied(path: str, folder: str) -> Refused:
     for each in (path, folder):
-        word = attribute(each)
-        if word:
+        if word := attribute(each):
             return Refused.of("path-attribute", path=each, attribute=word, letter=word[0])
     if os.geteuid() != 0:
         return Refused.of("permission-denied", path=path)
     return Refused.of("permission-denied-to-root", path=path)
-
-
-def attribute(path: str) -> str:
-    """`immutable` or `append-only` where the file system says so of `path`; else empty."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        (flags,) = struct.unpack("l", fcntl.ioctl(handle, _GET_FLAGS, struct.pack("l", 0)))
-    except OSError:
-        return ""
-    finally:
-        os.close(handle)
-    return "immutable" if flags & _IMMUTABLE else "append-only" if flags & _APPEND_ONLY else ""
 
 
 def owner_name(uid: int, declared: str | None) -> str:

@@ -102,6 +102,20 @@ def test_what_moves_or_is_too_short_is_told(tmp_path: Path, old: str, new: str, 
     assert name in ids(found(tmp_path, service("qwen").replace(old, new)))
 
 
+@pytest.mark.parametrize("folder", ["/etc", "/home", "/home/spark", "/usr/bin", "/var/lib/sparkops/claims", "/proc/1"])
+def test_a_checkpoint_in_a_folder_of_the_system_is_an_error(tmp_path: Path, folder: str) -> None:
+    text = service("qwen").replace("{repository:", f"{{folder: {folder}, repository:")
+    (each,) = found(tmp_path, text)
+    assert (each.id, each.severity) == ("checkpoint-folder-taken", "error")
+
+
+@pytest.mark.parametrize("name", ["docker", "ssh", "dbus", "systemd-journald"])
+def test_a_service_called_like_a_unit_of_the_system_is_an_error(tmp_path: Path, name: str) -> None:
+    (each,) = found(tmp_path, service(name))
+    assert (each.id, each.severity) == ("unit-of-system", "error")
+    assert found(tmp_path, service(name, more="    unit: engine.service\n")) == []
+
+
 def test_two_services_on_one_port_are_an_error_unless_they_exclude_each_other(tmp_path: Path) -> None:
     assert ids(found(tmp_path, service("a"), service("b"))) == ["port-taken-twice"]
     assert ids(found(tmp_path, service("a"), service("b", more="    port: 8001\n"))) == []

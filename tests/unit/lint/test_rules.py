@@ -492,6 +492,8 @@ OF_INVENTORY = {
     "engine-unknown",
     "image-moves",
     "image-not-pinned",
+    "checkpoint-folder-taken",
+    "unit-of-system",
     "checkpoint-not-pinned",
     "port-taken-twice",
     "memory-of-services",

@@ -1,0 +1,82 @@
+"""Paths and unit names that belong to the system or to a person, told apart by their kind alone, without a node.
+
+Sources: the Filesystem Hierarchy Standard 3.0, file-hierarchy(7), and systemd's own units, systemd.special(7). Nodes
+run this module too: there the same law judges where a path really leads.
+"""
+
+import re
+
+TREES = (
+    *("/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/lost+found", "/proc", "/run"),
+    *("/sbin", "/snap", "/sys", "/usr", "/var/cache/apt", "/var/lib/apt", "/var/lib/containerd", "/var/lib/dbus"),
+    *("/var/lib/docker", "/var/lib/dpkg", "/var/lib/kubelet", "/var/lib/snapd", "/var/lib/systemd", "/var/lock"),
+    *("/var/log", "/var/mail", "/var/run", "/var/spool"),
+)
+"""Folders of the system with all that is in them."""
+SHARED = (
+    *("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/cache", "/var/lib", "/var/local"),
+    *("/var/opt", "/var/tmp", "/opt/nvidia"),
+)
+"""Folders that others put theirs into: a folder of its own below them is another matter."""
+KERNEL = ("/dev", "/proc", "/sys")
+"""File systems of the kernel: nothing that is written beside and renamed can be there."""
+PERSONAL = re.compile(
+    r"(?:/home/[^/]+|/root)(?:/(?P<inside>\.ssh|\.gnupg)(?:/.*)?|/\.cache|/\.config|/\.local(?:/share)?)?"
+)
+KNOWN = (
+    "/etc/apt", "/etc/default", "/etc/docker", "/etc/ssh", "/etc/ssh/sshd_config.d", "/etc/sudoers.d", "/etc/sysctl.d",
+    "/etc/systemd", "/etc/systemd/system", "/usr/bin", "/usr/lib", "/usr/local", "/usr/local/bin", "/usr/local/lib",
+    "/usr/local/sbin", "/usr/local/share", "/usr/sbin", "/usr/share",
+)  # fmt: skip
+"""Directories inside of TREES that every node has."""
+
+UNITS = re.compile(
+    r"(?:systemd-.*|dbus(?:-.*)?|docker|containerd|sshd?(?:@.*)?|cron|rsyslog|polkit|udisks2|apparmor|snapd(?:\..*)?|getty@.*"
+    r"|serial-getty@.*|user(?:-.*)?@.*|autovt@.*|console-getty|NetworkManager(?:-.*)?|networking|network-.*|netplan-.*"
+    r"|wpa_supplicant|avahi-daemon|chronyd?|ntp(?:d|sec)?|irqbalance|thermald|ufw|firewalld|nftables|iptables|kmod|keyboard-setup"
+    r"|nvidia-(?:persistenced|fabricmanager|suspend|resume|hibernate|cdi-refresh|dcgm)|dcgm-exporter|dgx-.*"
+    r"|openibd|rdma-.*|multipathd|iscsid|open-iscsi|lvm2-.*|dm-event|mdmonitor|fstrim|e2scrub.*|apt-daily.*"
+    r"|unattended-upgrades|packagekit|accounts-daemon|gdm\d*|lightdm|sddm|display-manager|rescue|emergency|initrd-.*"
+    r"|plymouth.*|grub-.*|secureboot-.*|fwupd(?:-.*)?|power-profiles-daemon|bluetooth|ModemManager|cups(?:-.*)?|podman(?:-.*)?"
+    r"|kubelet|k3s(?:-.*)?|tailscaled|cloud-(?:init|config|final).*|earlyoom)\.(?:service|socket|timer|path)"
+    r"|(?:-|system|user|machine|init)\.(?:slice|scope|mount)"
+    r"|(?:basic|default|multi-user|graphical|sysinit|sockets|timers|paths|slices|swap|local-fs|remote-fs|network|network-online"
+    r"|shutdown|reboot|poweroff|halt|rescue|emergency|final|umount|exit|sleep|suspend|hibernate|getty|cryptsetup)(?:-pre)?\.target"
+)
+"""Units that come with the system, or with what every Spark has."""
+
+
+def fault_of_folder(path: str, state_dir: str) -> str:
+    """Why a folder that is replaced as a whole must not be there: the id of an error, or "".
+
+    `folder-is-system`, `folder-is-home`, `folder-is-shared`, or `folder-is-state` where sparkops keeps its own. Both
+    paths are absolute and normal.
+    """
+    if PERSONAL.fullmatch(path):
+        return "folder-is-home"
+    if path in SHARED or any(_below(tree, path) for tree in TREES):
+        return "folder-is-shared"
+    if path == state_dir or _below(state_dir, path):
+        return "folder-is-state"
+    if _below(path, state_dir):
+        return "" if _below(path, f"{state_dir}/models") else "folder-is-state"
+    return "folder-is-system" if any(path == tree or _below(path, tree) for tree in TREES) else ""
+
+
+def is_directory(path: str) -> bool:
+    """Whether every node has a directory there."""
+    return path in SHARED or path in TREES or path in KNOWN
+
+
+def of_kernel(path: str) -> bool:
+    """Whether a path is in a file system of the kernel."""
+    return any(_below(path, each) for each in KERNEL)
+
+
+def is_unit(name: str) -> bool:
+    """Whether a unit of this name comes with the system."""
+    return UNITS.fullmatch(name) is not None
+
+
+def _below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/") and path != folder

@@ -1,0 +1,74 @@
+"""Whether a checkpoint's folder is a place that only this machine knows to be taken: a mount point, a home, Docker's.
+
+It must not know what is in the folder.
+"""
+
+import contextlib
+import json
+import os
+import pwd
+from typing import Any
+
+from sparkops.core.messages import Refused
+from sparkops.core.system_places import fault_of_folder
+
+MOUNTS = "/proc/self/mountinfo"
+DOCKER = "/etc/docker/daemon.json"
+_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
+
+
+def fault(folder: str, state_dir: str) -> tuple[str, dict[str, Any]] | None:
+    """The id and arguments of the error that forbids to replace this folder as a whole; None where nothing does."""
+    real = os.path.realpath(folder)
+    args: dict[str, Any] = {"folder": folder if real == folder else f"{folder} (which is {real})"}
+    if id := fault_of_folder(real, os.path.realpath(state_dir)):
+        return id, args
+    if real in (found := _mounts(real)):
+        return "folder-is-mount-point", args
+    if found:
+        return "folder-has-mount-point", {**args, "mount": found[0]}
+    for name, home in _homes():
+        if _holds(real, home):
+            return "folder-is-home-of", {**args, "user": name, "home": home}
+    root = _docker_root()
+    if root and (_holds(real, root) or _holds(root, real)):
+        return "folder-is-docker", {**args, "root": root}
+    return None
+
+
+def require(folder: str, state_dir: str) -> None:
+    """Raises Refused with the id of `fault`."""
+    if found := fault(folder, state_dir):
+        id, args = found
+        raise Refused.of(id, **args)
+
+
+def _holds(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _mounts(folder: str) -> list[str]:
+    """The mount points at a folder and below it."""
+    try:
+        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+            points = [line.split(" ")[4] for line in file]
+    except OSError:
+        return []
+    for escape, character in _ESCAPES.items():
+        points = [point.replace(escape, character) for point in points]
+    return sorted(point for point in points if _holds(folder, point))
+
+
+def _homes() -> list[tuple[str, str]]:
+    """Users of this machine and their homes, but for those of the system itself."""
+    users = [(user.pw_name, os.path.normpath(user.pw_dir)) for user in pwd.getpwall() if user.pw_dir.startswith("/")]
+    return [(name, home) for name, home in users if home != "/" and home != "/nonexistent"]
+
+
+def _docker_root() -> str:
+    """Where the Docker engine keeps its images, if its configuration names a place."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        with open(DOCKER, encoding="utf-8") as file:
+            root = json.load(file).get("data-root")
+        return os.path.realpath(root) if isinstance(root, str) and root.startswith("/") else ""
+    return ""
