@@ -28,6 +28,7 @@ def rule_page(rule: Rule) -> str:
 
 
 def _placeholders(template: str) -> str:
+    template = re.sub(r"(?<!\{)\{(\w+):aside\}", r" (<\1>)", template)
     text = re.sub(r"(?<!\{)\{(\w+)[^{}]*\}(?!\})", r"<\1>", template)
     return text.replace("{{", "{").replace("}}", "}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,16 @@ def test_a_unit_is_made_kept_reloaded_restarted_and_removed(node: Node, road: Ap
     road.settle(sleeper(node, state="absent"))
     assert not node.exists("/etc/systemd/system/lab-sleeper.service")
     assert pid(node) == "0"
+
+
+def test_stops_by_people_do_not_use_up_the_starts_of_a_unit(node: Node, road: Applying) -> None:
+    unit = sleeper(node)
+    limited = replace(unit, content=f"[Unit]\nStartLimitIntervalSec=3600\nStartLimitBurst=2\n{unit.content}")
+    road.settle(limited)
+    for _ in range(4):
+        node.exec("systemctl", "stop", unit.name)
+        road.settle(limited)
+    assert node.text("systemctl", "is-active", unit.name) == "active"
 
 
 def test_a_crash_between_write_and_restart_is_repaired_by_the_next_run(node: Node, road: Applying) -> None:

@@ -243,8 +243,6 @@ def _refuse_vendor(name: str) -> None:
 def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:
     now, wait = show([name])[name], bool(act.get("wait", True))
     other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)
-    if now.get("ActiveState") == "failed" or now.get("Result") == "start-limit-hit":
-        processes.run([*SYSTEMCTL, "reset-failed", "--", name])
     if not running(now):
         change(call, "start", name, wait)
     elif other or act.get("again"):
@@ -257,6 +255,8 @@ def change(call: Call, verb: str, name: str, wait: bool = True) -> None:
     A session that ends leaves the job to systemd. Raises Refused with the journal's last lines when it fails.
     """
     old = show([name])[name].get("MainPID", "0")
+    if verb in ("start", "restart"):  # the stops and starts of people count for its start limit, too
+        processes.run([*SYSTEMCTL, "reset-failed", "--", name])
     processes.run([*SYSTEMCTL, "--no-block", verb, "--", name])
     started = time.monotonic()
     while True:
