@@ -223,7 +223,7 @@ def test_a_node_that_is_rebooted_in_the_middle_of_a_job_goes_on_from_what_it_has
     shell: Shell, node: Node, hub: Hub, fetching: subprocess.Popen[str]
 ) -> None:
     node.kill()
-    out, err = fetching.communicate(timeout=60)
+    out, err = fetching.communicate(timeout=150)
     assert fetching.returncode == 4, out + err
     node.start()
     assert not node.exists(JOBS), "/run is lost with the node"
