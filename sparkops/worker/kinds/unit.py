@@ -255,8 +255,9 @@ def change(call: Call, verb: str, name: str, wait: bool = True) -> None:
     A session that ends leaves the job to systemd. Raises Refused with the journal's last lines when it fails.
     """
     old = show([name])[name].get("MainPID", "0")
-    if verb in ("start", "restart"):  # the stops and starts of people count for its start limit, too
-        processes.run([*SYSTEMCTL, "reset-failed", "--", name])
+    if verb in ("start", "restart"):
+        # People's stops and starts count for its start limit, too. A unit that is not loaded has none, and is refused.
+        processes.ask([*SYSTEMCTL, "reset-failed", "--", name])
     processes.run([*SYSTEMCTL, "--no-block", verb, "--", name])
     started = time.monotonic()
     while True:
