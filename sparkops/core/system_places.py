@@ -18,17 +18,9 @@ SHARED = (
     *("/var/opt", "/var/tmp", "/opt/nvidia"),
 )
 """Folders that others put theirs into: a folder of its own below them is another matter."""
-KERNEL = ("/dev", "/proc", "/sys")
-"""File systems of the kernel: nothing that is written beside and renamed can be there."""
 PERSONAL = re.compile(
     r"(?:/home/[^/]+|/root)(?:/(?P<inside>\.ssh|\.gnupg)(?:/.*)?|/\.cache|/\.config|/\.local(?:/share)?)?"
 )
-KNOWN = (
-    "/etc/apt", "/etc/default", "/etc/docker", "/etc/ssh", "/etc/ssh/sshd_config.d", "/etc/sudoers.d", "/etc/sysctl.d",
-    "/etc/systemd", "/etc/systemd/system", "/usr/bin", "/usr/lib", "/usr/local", "/usr/local/bin", "/usr/local/lib",
-    "/usr/local/sbin", "/usr/local/share", "/usr/sbin", "/usr/share",
-)  # fmt: skip
-"""Directories inside of TREES that every node has."""
 
 UNITS = re.compile(
     r"(?:systemd-.*|dbus(?:-.*)?|docker|containerd|sshd?(?:@.*)?|cron|rsyslog|polkit|udisks2|apparmor|snapd(?:\..*)?|getty@.*"
@@ -61,16 +53,6 @@ def fault_of_folder(path: str, state_dir: str) -> str:
     if _below(path, state_dir):
         return "" if _below(path, f"{state_dir}/models") else "folder-is-state"
     return "folder-is-system" if any(path == tree or _below(path, tree) for tree in TREES) else ""
-
-
-def is_directory(path: str) -> bool:
-    """Whether every node has a directory there."""
-    return path in SHARED or path in TREES or path in KNOWN
-
-
-def of_kernel(path: str) -> bool:
-    """Whether a path is in a file system of the kernel."""
-    return any(_below(path, each) for each in KERNEL)
 
 
 def is_unit(name: str) -> bool:

@@ -5,14 +5,13 @@ Errors name the reference and never the value. It must not know what a secret is
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from sparkops.core import process_group
 from sparkops.core.deadline import DeadlineExceeded, within
 from sparkops.core.errors import SecretError
 from sparkops.core.secrets import MASK, Secret, SecretRef
@@ -75,26 +74,16 @@ class Secrets:
         try:
             content = within(self._timeout, lambda: output.read(MAX_BYTES + 1))
             if len(content) > MAX_BYTES:
-                _end(process)
+                process_group.end(process, PATIENCE)
             status = process.wait(max(0.0, deadline - time.monotonic()))
         except (DeadlineExceeded, subprocess.TimeoutExpired):
-            _end(process)
+            process_group.end(process, PATIENCE)
             raise SecretError.of(
                 "secret-command-not-ended", where=ref.where, secret=str(ref), seconds=self._timeout
             ) from None
         if len(content) <= MAX_BYTES and status != 0:
             raise SecretError.of("secret-command-failed", where=ref.where, secret=str(ref), status=status)
         return _text(ref, content)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the command and all that it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
-            return
 
 
 class Masked:

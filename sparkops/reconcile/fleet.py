@@ -29,7 +29,7 @@ GRACE = 6.0
 RETURNING = 60.0
 """Seconds for a node that was lost to be reached again."""
 LOCK_RETURNING = 45.0
-"""Seconds for the lock of a lost session to be free: a worker that nobody listens to leaves after 30."""
+"""Seconds for the lock of a lost session to be free: a worker that nobody listens to leaves within 40."""
 RETURNS = 3
 
 
@@ -97,24 +97,31 @@ class Fleet:
             self._transports[node] = transport
             self._sessions[node] = session
 
-    def reattach(self, node: str, session: Session, stop: threading.Event) -> bool:
+    def reattach(self, node: str, session: Session, error: SparkopsError, stop: threading.Event) -> bool:
         """Whether a node whose `session` was lost is there again, with the lock that this run had of it.
 
         A laptop slept, a cable was out, a worker was killed: what it did is for the caller to compare anew. False
-        where the session was not lost, its node does not come back within RETURNING seconds, or too often.
+        where the session was not lost; and where its node does not come back in time with its lock, or was lost too
+        often: nothing more is done there then, and `error` says why.
         """
         with self._returning.setdefault(node, threading.Lock()):
             if self._sessions.get(node) is not session:
                 return node not in self.failed
-            if not session.lost or self._returns[node] >= RETURNS:
+            if not session.lost:
                 return False
-            self._returns[node] += 1
-            self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=RETURNING)))
-            session.close(grace=0.0)
-            self._transports[node].close()
-            return self._retried(lambda: self._open(node), stop, RETURNING) and (
-                node not in self._locked or self._retried(lambda: self._lock(node), stop, LOCK_RETURNING)
-            )
+            if self._returns[node] < RETURNS and self._opened_again(node, session, stop):
+                return True
+            self.fail(node, error)
+            return False
+
+    def _opened_again(self, node: str, session: Session, stop: threading.Event) -> bool:
+        self._returns[node] += 1
+        self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=RETURNING)))
+        session.close(grace=0.0)
+        self._transports[node].close()
+        return self._retried(lambda: self._open(node), stop, RETURNING) and (
+            node not in self._locked or self._retried(lambda: self._lock(node), stop, LOCK_RETURNING)
+        )
 
     @staticmethod
     def _retried(attempt: Callable[[], None], stop: threading.Event, seconds: float) -> bool:
@@ -180,9 +187,11 @@ class Fleet:
         others = [answer for answer in answers.values() if isinstance(answer, SparkopsError)]
         if busy:
             self.unlock()
-            first = next(iter(busy.values()))
-            message = first.message
-            raise LockBusy.of(message.id, where=", ".join(busy), **message.args)
+            if len(busy) == 1:
+                raise next(iter(busy.values()))
+            raise LockBusy.of(
+                "nodes-locked", holders="; ".join(f"{node}: {error.what}" for node, error in busy.items())
+            )
         if others:
             self.unlock()
             raise others[0]

@@ -158,8 +158,8 @@ class Schedule:
             session = self.fleet.session(step.node)
             try:
                 return self._bring(step)
-            except NodeError:
-                if not self.fleet.reattach(step.node, session, self.stop):
+            except NodeError as error:
+                if not self.fleet.reattach(step.node, session, error, self.stop):
                     raise
                 self._lost.add(step.node)
 

@@ -58,7 +58,8 @@ MAY = {
 
 ON_NODES = ("worker", "programs", "safetensors")
 ON_NODES_FROM_CORE = {
-    f"sparkops.core.{name}" for name in ("atomic", "frames", "kind_messages", "messages", "system_places")
+    f"sparkops.core.{name}"
+    for name in ("atomic", "frames", "kind_messages", "messages", "process_group", "system_places")
 }
 
 

@@ -3,14 +3,13 @@
 Each chunk that is sent begins with one byte: 1 for standard output, 2 for error output.
 """
 
-import contextlib
 import os
 import selectors
-import signal
 import subprocess
 import time
 from typing import Any
 
+from sparkops.core import process_group
 from sparkops.worker.calls import Call, Refused
 
 POLL = 0.2
@@ -41,7 +40,7 @@ def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, 
         over = _pump(call, child, None if timeout is None else time.monotonic() + timeout)
     finally:
         if child.poll() is None:
-            _end(child)
+            process_group.end(child, PATIENCE)
     status = child.returncode
     return {"status": 128 - status if status < 0 else status, "timed_out": over}
 
@@ -76,17 +75,6 @@ def _pump(call: Call, child: "subprocess.Popen[bytes]", deadline: float | None) 
         if deadline is not None and time.monotonic() > deadline:
             return True
     return False
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End the program and what it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(PATIENCE)
-            return
-    child.wait()
 
 
 def program(call: Call, args: dict[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,18 @@ Its output goes to a file without a name, not to a pipe, so that a session that 
 program's (a package manager killed in the middle leaves half-configured packages).
 """
 
-import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 
+from sparkops.core import process_group
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system.processes import TAIL, failed
 
 POLL = 0.1
+PATIENCE = 5.0
+"""Seconds from SIGTERM to SIGKILL."""
 
 
 def run(
@@ -76,7 +77,7 @@ def _follow(
         if call.stopping.is_set() or call.session_over.is_set():
             raise Refused.of("program-left-running", type="cancelled", detail=text[-TAIL:], program=_short(argv))
         if time.monotonic() > deadline:
-            _end(child)
+            process_group.end(child, PATIENCE)
             raise Refused.of("program-timeout", detail=text[-TAIL:], program=_short(argv), seconds=timeout)
         time.sleep(POLL)
 
@@ -87,16 +88,6 @@ def _new(handle: int, start: int) -> bytes:
         parts.append(part)
         start += len(part)
     return b"".join(parts)
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(5.0)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 def _short(argv: list[str]) -> str:

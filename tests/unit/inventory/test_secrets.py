@@ -72,7 +72,10 @@ def test_the_masked_resolver_reads_nothing() -> None:
 
 
 def test_what_a_command_started_ends_with_it_when_its_time_is_over(tmp_path: Path) -> None:
-    script = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+    script = (
+        "import subprocess, time; run = ['sh', '-c', \"trap '' TERM; while :; do sleep 600; done\"]; "
+        "print(subprocess.Popen(run).pid, flush=True); time.sleep(600)"
+    )
     ref = python(f"import os; os.dup2(os.open({str(tmp_path / 'pid')!r}, os.O_WRONLY | os.O_CREAT), 1); {script}")
     with fails("secret-command-not-ended", SecretError):
         Secrets({}, timeout=1.0).resolve(ref)
