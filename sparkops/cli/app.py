@@ -37,6 +37,8 @@ COMMANDS: dict[str, str] = {
     "start": "Start services and wait until they answer",
     "stop": "Stop services; the next apply starts them again",
     "restart": "Restart services, all nodes of each at once, and wait until they answer",
+    "rollback": "Bring a service back to an earlier state that was stable",
+    "generations": "Show the states of services that nodes keep to return to",
     "logs": "Print the logs of a service, and with -f follow them",
     "diagnose": "Write an archive for a bug report: journals, units, plan, versions; secrets removed",
     "exec": "Run a program on nodes side by side: `exec NODE… -- PROGRAM`",
@@ -106,7 +108,7 @@ class Lazy(click.Group):
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit statuses: 0 as declared, 1 wrong input, 2 differs, 3 unknown or unreachable, 4 some steps failed, "
-    "74 this machine cannot read or write a file, 75 a lock is busy, 130 interrupted.",
+    "5 held after a return, 74 this machine cannot read or write a file, 75 a lock is busy, 130 interrupted.",
 )
 @click.version_option(package_name="sparkops", prog_name="sparkops", message="%(prog)s %(version)s")
 def cli() -> None:

@@ -20,6 +20,7 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.operate import plans
+from sparkops.operate.rollback import return_failed
 from sparkops.reconcile.plan_file import SavedPlan
 from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.replace import replaced
@@ -44,6 +45,7 @@ Examples:
 @options.jobs
 @options.output
 @click.option("--prune", is_flag=True, help="Also remove what this cluster put there and no longer declares")
+@click.option("--retry", is_flag=True, help="Try once more what a rollout has taken back")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before steps that interrupt a service")
 @click.option(
     "--plan",
@@ -64,6 +66,7 @@ def command(
     common: CommonOptions,
     yes: bool,
     prune: bool,
+    retry: bool,
     plan: Path | None,
     locked: bool,
     replace: tuple[str, ...],
@@ -103,13 +106,14 @@ def command(
             saved=saved,
             replace=again,
             prune=prune,
+            retry=retry,
             whole=compiled.all_nodes,
             notices=compiled.notices,
             listener=listener,
             jobs=common.jobs,
             stop=stop,
         )
-        report = run(compiled.resources, chosen)
+        report = return_failed(run(compiled.resources, chosen), compiled.resources, chosen)
     report = folder.finish(report)
     if folder.lost:
         click.echo(f"warning: the record of this run is incomplete: {folder.path}: {folder.lost[0]}", err=True)

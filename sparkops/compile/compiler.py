@@ -27,7 +27,7 @@ from sparkops.inventory.secrets import Masked
 from sparkops.inventory.validate import missing
 from sparkops.resources.resource import Resource
 
-_EDGES = frozenset({"after", "role", "service", "peer_nodes", "where"})
+_EDGES = frozenset({"after", "role", "service", "peer_nodes", "engine_nodes", "where"})
 """What two declarations of the same thing may differ in."""
 SPECS = "/etc/sparkops/services/"
 """Where the role `service` puts the specs of services."""
@@ -146,12 +146,13 @@ class _Compiler:
         spaces = dict(self.placeholders.seal(self.inventory.variables(target.node, target.service)))
         if target.service is not None:
             service = self.inventory.services[target.service]
+            replica = self.inventory.replica(service.name, target.node)
             spaces["service"] = {
                 **spaces["service"],
                 "name": service.name,
-                "nodes": list(service.nodes),
-                "addresses": self.inventory.addresses(service.name),
-                "rank": service.nodes.index(target.node),
+                "nodes": list(replica),
+                "addresses": self.inventory.addresses(service.name, target.node),
+                "rank": replica.index(target.node),
                 "recipe": service.recipe.name if service.recipe else None,
                 "state": "retired" if target.retired else service.state,
             }
@@ -271,7 +272,10 @@ class _Table:
         peers = tuple(dict.fromkeys([*first.peer_nodes, *resource.peer_nodes]))
         same = first.service == resource.service
         self.resources[resource.id] = replace(
-            first, peer_nodes=peers if same else (), service=first.service if same else None
+            first,
+            peer_nodes=peers if same else (),
+            engine_nodes=first.engine_nodes if same else (),
+            service=first.service if same else None,
         )
 
 
@@ -283,7 +287,9 @@ def _targets(inventory: Inventory, node: Node) -> Iterator[RoleTarget]:
     for service in inventory.services_on(node.name):
         for role in service.roles[node.name]:
             retired = gone or service.state == "retired"
-            yield RoleTarget(role, node.name, service.name, service.nodes, retired)
+            yield RoleTarget(
+                role, node.name, service.name, service.nodes, inventory.replica(service.name, node.name), retired
+            )
 
 
 def _precedes(earlier: RoleTarget, target: RoleTarget, roles: Mapping[str, Role]) -> bool:

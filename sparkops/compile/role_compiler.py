@@ -43,12 +43,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class RoleTarget:
-    """Where a role is applied: the node, and for a service role the service and all its nodes."""
+    """Where a role is applied: the node, and for a service role the service, all its nodes and those of its engine."""
 
     role: str
     node: str
     service: str | None = None
     peers: tuple[str, ...] = ()
+    engine: tuple[str, ...] = ()
     retired: bool = False
 
 
@@ -115,6 +116,7 @@ class RoleCompiler:
                 role=target.role,
                 service=target.service,
                 peer_nodes=target.peers,
+                engine_nodes=target.engine,
                 where=entry.where,
                 **given,
             )

@@ -10,7 +10,7 @@ from sparkops.core.plan import Plan
 from sparkops.core.states import State
 from sparkops.core.wording import Message
 
-Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt", "remove"]
+Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt", "remove", "rollback"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
 
 
@@ -30,9 +30,32 @@ class Result:
     found: State = field(default=None, repr=False)
 
 
+RolloutState: TypeAlias = Literal[
+    "done", "not started", "paused", "failed", "returned", "return failed", "nothing to return to"
+]
+HELD = "generation-held"
+"""The violation of what was taken back and is declared still."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """How one engine of a service ended that an apply was to interrupt; `nodes` are the engine's, the head first.
+
+    done: changed and proven. not started: something before it failed, it runs as before. paused: what it answered
+    proves nothing, it was left as it is. failed: it was not brought back, since that is switched off. returned: it
+    failed and its last stable generation is ready again. `reason` is why a return failed.
+    """
+
+    service: str
+    nodes: tuple[str, ...]
+    state: RolloutState
+    reason: Message | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs."""
+    """A plan and, after an apply, what became of it. `endpoints` maps services (`SERVICE`, or `SERVICE @HEAD` of each
+    engine) to their URLs."""
 
     command: Command
     cluster: str
@@ -40,6 +63,7 @@ class Report:
     plan: Plan
     results: tuple[Result, ...] = ()
     endpoints: Mapping[str, str] = field(default_factory=dict)
+    rollouts: tuple[Rollout, ...] = ()
     seconds: float = 0.0
     interrupted: bool = False
     declined: bool = False
@@ -47,9 +71,11 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """0 as declared, 2 something differs or was declined, 3 unknown, 4 failed, 130 interrupted."""
+        """0 as declared, 2 something differs or was declined, 3 unknown, 4 failed, 5 held, 130 interrupted."""
         if self.interrupted:
             return 130
+        if any(violation.id == HELD and violation.blocks for violation in self.plan.violations):
+            return 5
         if self.command in ("plan", "drift") or (self.command == "remove" and not self.results):
             return self.plan.exit_status
         if self.declined:

@@ -48,7 +48,11 @@ def fit_inventory(
     found: dict[str, Fit | NotEvaluated] = {}
     for place in places(inventory):
         name = place.service.name
-        if place.rank or service not in (None, name) or place.variables["service"]["gpus"] is None:
+        if (
+            place.node != place.service.nodes[0]
+            or service not in (None, name)
+            or place.variables["service"]["gpus"] is None
+        ):
             continue
         run = place.invocation(place.model)
         if run is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.core.wording import Message
-from sparkops.inventory.check import members_of, split
+from sparkops.inventory.check import members_of, replicas_of, split
 from sparkops.inventory.declarations import BUILT_IN, Role
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.inventory import Accept, Connection, Inventory, Layers, Node, Service
@@ -82,6 +82,7 @@ class _Builder:
         return Service(
             name=name,
             nodes=nodes,
+            declared_replicas=replicas_of(content, self.groups),
             recipe=self.recipes.get(content.get("recipe", "")),
             state=content.get("state", "present"),
             roles={node: self._service_roles(content, node) for node in nodes},

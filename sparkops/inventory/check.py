@@ -88,7 +88,11 @@ class Checker:
 
     def _service(self, service: Mapping[str, Any], path: Where) -> None:
         self._roles(service, path)
-        self._names(service, (*path, "nodes"), {**self.nodes, **self.groups}, "node or group")
+        known = {**self.nodes, **self.groups}
+        self._names(service, (*path, "nodes"), known, "node or group")
+        for index, replica in enumerate(_lists(service.get("replicas"))):
+            self._names({index: replica}, (*path, "replicas", index), known, "node or group")
+        self._placed(service, path)
         self.namespaces(service.get("vars"), (*path, "vars"), scope="service")
         self._direct({key: each for key, each in service.items() if key not in SERVICE["properties"]}, path, SERVICE)
         self._retired(service, path)
@@ -105,6 +109,23 @@ class Checker:
                 )
             elif isinstance(values, dict):
                 self._direct(values, here, {})
+
+    def _placed(self, service: Mapping[str, Any], path: Where) -> None:
+        """A service says where it runs, once; a node runs one of its engines."""
+        if ("nodes" in service) == ("replicas" in service):
+            self.faults.add(
+                "service-nodes-or-replicas",
+                where=self.document.where_key(path),
+                service=path[-1],
+                both="both" if "nodes" in service else "none",
+            )
+        seen: dict[str, int] = {}
+        for index, replica in enumerate(replicas_of(service, self.groups)):
+            for node in replica:
+                if seen.setdefault(node, index) != index:
+                    self.faults.add(
+                        "node-in-two-replicas", where=self.document.where((*path, "replicas", index)), node=node
+                    )
 
     def _retired(self, service: Mapping[str, Any], path: Where) -> None:
         """A service that stays can't stand on a node that goes."""
@@ -175,12 +196,26 @@ def split(values: Mapping[str, Any], roles: Mapping[str, Role]) -> tuple[dict[st
 
 
 def members_of(service: Mapping[str, Any], groups: Mapping[str, Any]) -> tuple[str, ...]:
-    """The nodes of a service, groups replaced by their nodes, in order and once."""
+    """All nodes of a service, groups replaced by their nodes, in order and once."""
+    listed = _spelt_out(service.get("nodes"), groups)
+    return tuple(dict.fromkeys([*listed, *(node for replica in replicas_of(service, groups) for node in replica)]))
+
+
+def replicas_of(service: Mapping[str, Any], groups: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """The nodes of each declared replica of a service, groups replaced by their nodes."""
+    return tuple(_spelt_out(each, groups) for each in _lists(service.get("replicas")))
+
+
+def _spelt_out(names: Any, groups: Mapping[str, Any]) -> tuple[str, ...]:
     found: list[str] = []
-    for name in _strings(service.get("nodes")):
+    for name in _strings(names):
         group = groups.get(name)
         found += _strings(group.get("nodes")) if isinstance(group, dict) else [name]
     return tuple(dict.fromkeys(found))
+
+
+def _lists(value: Any) -> list[Any]:
+    return [each for each in value if isinstance(each, list)] if isinstance(value, list) else []
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -28,6 +28,7 @@ BUILT_IN: Mapping[str, Literal["node", "service"]] = {
     "checkpoint": "service",
     "service": "service",
     "health": "service",
+    "rollout": "service",
 }
 """The roles that every node or service has, in their order."""
 

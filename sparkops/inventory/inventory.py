@@ -17,6 +17,7 @@ from sparkops.inventory.declarations import Role, complete
 from sparkops.inventory.lockfile import Lock
 from sparkops.inventory.merge import Layer, fold
 from sparkops.inventory.recipes import Recipe
+from sparkops.models.parallel import spans_nodes
 
 State = Literal["present", "retired"]
 STATE_DIR = "/var/lib/sparkops"
@@ -58,10 +59,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One model server on one or more nodes, the head first. `roles` maps each node to its service roles in order."""
+    """One model server. `roles` maps each node to its service roles in order.
+
+    `nodes` are all its nodes; `declared_replicas` those of each of its engines, the head first, where it declares them.
+    """
 
     name: str
     nodes: tuple[str, ...]
+    declared_replicas: tuple[tuple[str, ...], ...] = ()
     recipe: Recipe | None = None
     state: State = "present"
     roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -158,9 +163,27 @@ class Inventory:
             self._merged[key] = self.lock.pinned(spaces) if service is not None else spaces
         return self._merged[key]
 
-    def addresses(self, service: str) -> list[str | None]:
-        """The fabric addresses of a service's nodes, the head first; None for a node that declares none."""
-        return [self.variables(node).get("fabric", {}).get("address") for node in self.services[service].nodes]
+    def replicas(self, service: str) -> tuple[tuple[str, ...], ...]:
+        """The nodes of each of a service's engines, the head first.
+
+        A service that lists `nodes` is one engine where its arguments make it one (parallel sizes, ranks); else each
+        node has an engine of its own.
+        """
+        declared = self.services[service]
+        if declared.declared_replicas:
+            return declared.declared_replicas
+        serve = self.variables(declared.nodes[0], service).get("service", {}).get("serve") or {}
+        if len(declared.nodes) < 2 or spans_nodes(serve):
+            return (declared.nodes,)
+        return tuple((node,) for node in declared.nodes)
+
+    def replica(self, service: str, node: str) -> tuple[str, ...]:
+        """The nodes of the engine that a node is part of, the head first."""
+        return next(each for each in self.replicas(service) if node in each)
+
+    def addresses(self, service: str, node: str) -> list[str | None]:
+        """The fabric addresses of the nodes of a node's engine, the head first; None for one that declares none."""
+        return [self.variables(each).get("fabric", {}).get("address") for each in self.replica(service, node)]
 
     def services_on(self, node: str) -> tuple[Service, ...]:
         """The services that name a node, in the order of the file."""

@@ -92,10 +92,15 @@ NODE: Mapping[str, Any] = {
 SERVICE: Mapping[str, Any] = {
     "type": "object",
     "additionalProperties": False,
-    "required": ["nodes"],
     "properties": {
         "recipe": {"type": "string", "description": "recipes/NAME.yml beside the inventory, or a built-in one"},
         "nodes": {**_names("the nodes (or groups) that serve it, the head first"), "minItems": 1},
+        "replicas": {
+            "type": "array",
+            "items": {**_names("the nodes (or groups) of one engine, the head first"), "minItems": 1},
+            "minItems": 1,
+            "description": "instead of nodes: several engines of the same service, each on nodes of its own",
+        },
         "roles": _ROLES,
         "state": {
             "enum": ["present", "retired"],

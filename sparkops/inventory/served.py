@@ -24,16 +24,22 @@ from sparkops.models.service_spec import spec_of
 class Placed:
     """A service on one of its nodes: the merged variables of the roles, and the engine that serves it, if known.
 
-    `addresses` are those of all its nodes on the fabric, the head first; `folder` is the inventory's.
+    `replica` are the nodes of the same engine, the head first, and `addresses` theirs on the fabric; `folder` is the
+    inventory's.
     """
 
     service: Service
     node: str
-    rank: int
+    replica: tuple[str, ...]
     variables: Mapping[str, Any]
     engine: Engine | None
     addresses: tuple[str | None, ...] = ()
     folder: Path | None = None
+
+    @property
+    def rank(self) -> int:
+        """The node's place in its engine; the head's is 0."""
+        return self.replica.index(self.node)
 
     @property
     def model(self) -> str:
@@ -80,7 +86,7 @@ class Placed:
             **declared,
             "name": self.service.name,
             "rank": self.rank,
-            "nodes": self.service.nodes,
+            "nodes": self.replica,
             "addresses": self.addresses,
         }
         secret = {key for key, value in (declared["environment"] or {}).items() if isinstance(value, SecretRef)}
@@ -96,12 +102,19 @@ def places(inventory: Inventory) -> Iterator[Placed]:
     for service in inventory.services.values():
         if service.state == "retired":
             continue
-        for rank, node in enumerate(service.nodes):
-            if inventory.nodes[node].state != "retired":
-                variables = inventory.variables(node, service.name)
-                served_by = _engine(inventory, service, variables)
-                addresses = tuple(inventory.addresses(service.name))
-                yield Placed(service, node, rank, variables, served_by, addresses, inventory.folder)
+        for replica in inventory.replicas(service.name):
+            for node in replica:
+                if inventory.nodes[node].state != "retired":
+                    variables = inventory.variables(node, service.name)
+                    yield Placed(
+                        service,
+                        node,
+                        replica,
+                        variables,
+                        _engine(inventory, service, variables),
+                        tuple(inventory.addresses(service.name, node)),
+                        inventory.folder,
+                    )
 
 
 def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:

@@ -15,6 +15,7 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.models import build_steps
 from sparkops.models.argv import canonical, serve_argv
+from sparkops.models.parallel import world
 
 GIB = 1 << 30
 STATE_DIR = "/var/lib/sparkops"
@@ -237,16 +238,16 @@ def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
 def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
     """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} for others.
 
-    Several nodes are one engine where tensor × pipeline parallelism is more than 1, and replicas where it is not. Who
-    writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless, alike
-    in 0.19 to 0.33. Raises InventoryError where nodes can't share the ranks evenly, or the head has no fabric address.
+    Who writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless,
+    alike in 0.19 to 0.33. Raises InventoryError where nodes can't share the ranks evenly, or the head has no fabric
+    address.
     """
     nodes, serve = service.get("nodes") or [], service["serve"]
-    world = _parallel(serve, "tensor-parallel-size") * _parallel(serve, "pipeline-parallel-size")
-    if len(nodes) < 2 or world < 2 or "nnodes" in serve:
+    ranks = world(serve)
+    if len(nodes) < 2 or ranks < 2 or "nnodes" in serve:
         return {}
-    if world % len(nodes):
-        raise InventoryError.of("nodes-do-not-divide-ranks", service=service["name"], nodes=len(nodes), ranks=world)
+    if ranks % len(nodes):
+        raise InventoryError.of("nodes-do-not-divide-ranks", service=service["name"], nodes=len(nodes), ranks=ranks)
     flags = {"nnodes": len(nodes), "node-rank": service["rank"], "master-addr": _address(service, 0)}
     return {**flags, "headless": True} if service["rank"] else flags
 
@@ -254,11 +255,6 @@ def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
 def headless(service: Mapping[str, Any]) -> bool:
     """Whether this rank of a service has no API of its own, since the engine's head on another node answers for it."""
     return bool({**ranks_flags(service), **service["serve"]}.get("headless"))
-
-
-def _parallel(serve: Mapping[str, Any], flag: str) -> int:
-    value = serve.get(flag, serve.get(flag.replace("-", "_")))
-    return value if isinstance(value, int) else 1
 
 
 def _address(service: Mapping[str, Any], rank: int) -> str:

@@ -64,20 +64,20 @@ def switch(
         ),
     )
     services = {rank.service for rank in chosen} if verb != "stop" else set()
-    shown = {service: url for service, url in report.endpoints.items() if service in services}
+    shown = {name: url for name, url in report.endpoints.items() if name.partition(" @")[0] in services}
     return dataclasses.replace(report, endpoints=shown)
 
 
 def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ...]:
-    """What shall be: each unit as the verb says and, of what is to run, the probes after all units of their service.
+    """What shall be: each unit as the verb says and, of what is to run, the probes after all units of their engine.
 
-    A service with a silent node is not started or restarted on the others; it is stopped there.
+    An engine with a silent node is not started or restarted on the others; it is stopped there.
     """
-    group: dict[str, list[Rank]] = {}
+    group: dict[tuple[str, tuple[str, ...]], list[Rank]] = {}
     for rank in chosen:
-        group.setdefault(rank.service, []).append(rank)
+        group.setdefault((rank.service, rank.unit.engine_nodes), []).append(rank)
     found: list[Resource] = []
-    for service, ranks in group.items():
+    for (service, _), ranks in group.items():
         peers = () if verb == "stop" else tuple(rank.node for rank in ranks)
         units = [
             Unit(

@@ -270,6 +270,8 @@ _UNVERSIONED = ("/version", "/_ping")
 
 def _early(link: _Connection) -> http.client.HTTPResponse:
     """The answer of an engine that refused before it had read the whole body."""
+    if link.sock is None:  # closed without a word, as when the engine is restarted
+        raise Unknown.of("docker-connection-broken", text="it ended without an answer")
     answer = http.client.HTTPResponse(link.sock)
     try:
         answer.begin()
@@ -341,6 +343,11 @@ def inspect_image(reference: str, *, at: str | None = None, query: Query | None 
     """What the engine knows of an image by name, digest or id; None where it has none. Raises Unknown."""
     found = ask(f"/images/{quoted(reference)}/json", query=query, at=at)
     return found if isinstance(found, dict) else None
+
+
+def tag_image(source: str, repository: str, tag: str, *, at: str | None = None) -> None:
+    """Give an image one more name. Raises EngineError, Unknown."""
+    act("POST", f"/images/{quoted(source)}/tag", query={"repo": repository, "tag": tag}, at=at)
 
 
 def inspect_container(name: str, *, at: str | None = None) -> dict[str, Any] | None:

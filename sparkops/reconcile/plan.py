@@ -205,7 +205,9 @@ class _Builder:
         return (up,) if up in self.steps else self._needs.get(up, ())
 
     def _needs_proof(self, resource: Resource, needs: tuple[str, ...]) -> bool:
-        return resource.reproved and any(self.steps[each].service == resource.service for each in needs)
+        nodes = resource.engine_nodes or resource.peer_nodes or (resource.node,)
+        changed = [self.steps[each] for each in needs]
+        return resource.reproved and any(step.service == resource.service and step.node in nodes for step in changed)
 
     def _silent_peer(self, resource: Resource) -> Message | None:
         silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]

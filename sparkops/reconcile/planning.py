@@ -20,7 +20,7 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
-from sparkops.reconcile import orphans, transfers
+from sparkops.reconcile import orphans, rollout, transfers
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import observe
 from sparkops.reconcile.plan import Observations, compare
@@ -39,6 +39,7 @@ class RunOptions:
     agree: is shown the plan and answers whether to carry it out; None leaves the run at the plan.
     saved: the plan beyond which nothing is done.
     replace: ids of things to make anew though they may be as declared; prune: remove what is no longer declared.
+    retry: bring what was taken back once more.
     removal: what of the nodes' claims is taken back, instead of what is an orphan.
     declared: whether the resources are what the inventory declares: then they are claimed on the nodes.
     modules: worker modules beside those of the kinds.
@@ -57,6 +58,7 @@ class RunOptions:
     saved: SavedPlan | None = None
     replace: frozenset[str] = frozenset()
     prune: bool = False
+    retry: bool = False
     removal: Removal | None = None
     declared: bool = True
     modules: frozenset[str] = frozenset()
@@ -65,6 +67,21 @@ class RunOptions:
     listener: events.Listener = events.silent
     jobs: int = THREADS
     stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def replicas(self) -> rollout.Engines:
+        """The engines of each declared service; none where a command goes by resources of its own."""
+        services = self.inventory.services.values() if self.declared else ()
+        return {each.name: self.inventory.replicas(each.name) for each in services if each.state != "retired"}
+
+    @property
+    def batches(self) -> Mapping[str, int]:
+        """How many engines of a service are changed at once."""
+        found = {}
+        for service, each in self.replicas.items():
+            variables = self.inventory.variables(each[0][0], service).get("rollout") or {}
+            found[service] = int(variables.get("batch") or 1)
+        return found
 
     @property
     def prunes(self) -> bool:
@@ -114,6 +131,9 @@ def observe_and_plan(
         seen = _joined(seen, observe(fleet, removed))
     staying = _without(found, removed)
     violations, shared = orphans.judged(resources, seen, staying)
+    replicas = options.replicas
+    if not options.retry:
+        violations = {**rollout.holds(resources, seen.found, replicas), **violations}
     left = options.removal.left(removed, seen.found, staying) if options.removal is not None else {}
     compared = compare(
         (*resources, *removed),
@@ -123,7 +143,9 @@ def observe_and_plan(
         replace=options.replace,
         violations=violations,
         left=shared | left.keys(),
-        edges=orphans.edges(resources, removed, found),
+        edges=_joined_edges(
+            orphans.edges(resources, removed, found), rollout.edges(resources, replicas, options.batches)
+        ),
     )
     upstreams, sources = transfers.arrange(
         compared, (*resources, *removed), seen, lambda node: address(options.inventory, fleet.targets[node])
@@ -161,6 +183,12 @@ def _orphans(
     found = removal.taken(orphans.find(removal.staying, seen, retired=options.retired, asked=removal.asked))
     told = {node for node, answer in seen.claims.items() if isinstance(answer, Mapping)}
     return found, tuple(each for each in removal.gone(found) if each.node in told)
+
+
+def _joined_edges(
+    one: Mapping[str, tuple[str, ...]], other: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    return {id: (*one.get(id, ()), *other.get(id, ())) for id in {**one, **other}}
 
 
 def _joined(seen: Observations, more: Observations) -> Observations:

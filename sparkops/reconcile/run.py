@@ -18,7 +18,7 @@ from sparkops.inventory.inventory import Inventory, Node
 from sparkops.nodes import bundle
 from sparkops.nodes.ssh.config import SSHConfigs
 from sparkops.nodes.target import Target
-from sparkops.reconcile import schedule
+from sparkops.reconcile import rollout, schedule
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
 from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare
@@ -67,7 +67,9 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
             options.saved.refuse_other_steps(again.plan)
         else:
             _refuse_interruptions(planned.plan, again.plan)
-        return report(again.plan, **_carry_out(fleet, again, options))
+        done = _carry_out(fleet, again, options)
+        rollouts = rollout.outcomes(again.resources, again.plan, done["results"], options.replicas)
+        return report(again.plan, rollouts=rollouts, **done)
 
 
 def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str, Any]:
@@ -136,16 +138,17 @@ def _refuse_interruptions(shown: Plan, now: Plan) -> None:
 
 
 def endpoints(inventory: Inventory, nodes: Sequence[str]) -> Mapping[str, str]:
-    """The OpenAI-compatible URL of each declared service that has a port, at its first node."""
+    """The OpenAI-compatible URL of each declared service that has a port: at the head of its engine, as `SERVICE`, or
+    as `SERVICE @HEAD` where it has several engines."""
     found: dict[str, str] = {}
     configs = SSHConfigs()
     for service in inventory.services.values():
-        if service.state == "retired" or not service.nodes or service.nodes[0] not in nodes:
-            continue
-        head = service.nodes[0]
-        port = inventory.variables(head, service.name).get("service", {}).get("port")
-        if isinstance(port, int):
-            found[service.name] = f"http://{_address(inventory.nodes[head], configs)}:{port}/v1"
+        replicas = inventory.replicas(service.name) if service.state != "retired" else ()
+        for head in (each[0] for each in replicas if each[0] in nodes):
+            port = inventory.variables(head, service.name).get("service", {}).get("port")
+            if isinstance(port, int):
+                name = service.name if len(replicas) == 1 else f"{service.name} @{head}"
+                found[name] = f"http://{_address(inventory.nodes[head], configs)}:{port}/v1"
     return found
 
 

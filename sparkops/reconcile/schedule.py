@@ -21,6 +21,7 @@ from sparkops.core.plan import Plan, Step
 from sparkops.core.report import Outcome, Result
 from sparkops.core.states import Observed, Pending, Unknown, resolve
 from sparkops.core.wording import Message
+from sparkops.nodes.session import UnknownState
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.plan import step_for
@@ -129,7 +130,7 @@ class Schedule:
             outcome = "failed" if reason else "done"
         except Interrupted as error:
             outcome, reason = "interrupted", error.message
-        except NodeError as error:
+        except (NodeError, UnknownState) as error:
             if isinstance(error, ConnectionFailed):
                 self.fleet.fail(step.node, error)
             outcome, reason = "unknown", error.message

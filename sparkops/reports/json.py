@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from sparkops.core.plan import Step, Violation, plain
-from sparkops.core.report import Report, Result
+from sparkops.core.report import Report, Result, Rollout
 from sparkops.core.wording import Message
 from sparkops.reports import schemas
 
@@ -31,6 +31,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "orphans": [dataclasses.asdict(orphan) for orphan in plan.orphans],
         "results": [_result(result) for result in report.results],
         "endpoints": dict(report.endpoints),
+        "rollouts": [_rollout(each) for each in report.rollouts],
         "interrupted": report.interrupted,
         "declined": report.declined,
         "run": report.run,
@@ -70,6 +71,11 @@ def _result(each: Result) -> dict[str, Any]:
         "detail": each.detail,
         "found": plain(_shown(each.found)),
     }
+
+
+def _rollout(each: Rollout) -> dict[str, Any]:
+    reason = each.reason.as_json() if each.reason else None
+    return {"service": each.service, "nodes": list(each.nodes), "state": each.state, "reason": reason}
 
 
 def _shown(state: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`sparkops.status/2`, and nodes and services on one screen."""
+"""`sparkops.status/3`, and nodes and services on one screen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "services": [
             {
                 "name": name,
-                "endpoint": status.endpoints.get(name),
+                "endpoints": [url for of, url in status.endpoints.items() if of.partition(" @")[0] == name],
                 "serving": all(rank.serving for rank in status.ranks if rank.service == name),
                 "ranks": [_rank_json(rank) for rank in status.ranks if rank.service == name],
             }
@@ -119,7 +119,7 @@ def _rank(rank: RankStatus, found: Status) -> list[Cell]:
         health,
         "?" if rank.restarts is None else (str(rank.restarts), "yellow" if rank.restarts else ""),
         rank.model,
-        found.endpoints.get(rank.service, ""),
+        found.endpoints.get(rank.service) or found.endpoints.get(f"{rank.service} @{rank.node}", ""),
     ]
 
 

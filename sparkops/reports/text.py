@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
 from sparkops.core.plan import Orphan, Plan, Step, Violation
-from sparkops.core.report import Report, Result
+from sparkops.core.report import Report, Result, Rollout
 from sparkops.core.states import Pending, State
 from sparkops.reports.formatting import brief, count, names, safe, value
 
@@ -30,6 +30,14 @@ OUTCOMES = {
     "unknown": ("?", "magenta"),
     "not-attempted": ("·", "yellow"),
     "interrupted": ("·", "yellow"),
+}
+ROLLOUTS = {
+    "not started": "it runs as before",
+    "paused": "its gate could not be asked; it was left as it is",
+    "failed": "rollout.automatic_return is false; `sparkops rollback` brings it back",
+    "returned": "it failed its gate, and its last stable generation is ready again; what failed is held",
+    "return failed": "it is not ready; look at it by hand",
+    "nothing to return to": "no generation of it was stable yet",
 }
 SKIPPED = ("not-attempted", "interrupted")
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
@@ -258,6 +266,8 @@ class Printer:
         if not report.declined:
             for orphan in report.plan.orphans:
                 self._orphan(orphan, indent=0, where=f" @{orphan.node}", removal=report.command == "remove")
+        for rollout in report.rollouts:
+            self._rollout(rollout)
         if report.interrupted:
             self.line(("interrupted", "yellow"), "; the same command resumes")
         if report.exit_status == 0:
@@ -265,6 +275,16 @@ class Printer:
                 self.line((service, "bold"), "  ", (url, "green"))
         if report.run and report.results:
             self.line((f"log: {report.run}", "dim"))
+
+    def _rollout(self, rollout: Rollout) -> None:
+        """How an engine ended that was not simply changed."""
+        if rollout.state == "done":
+            return
+        words = ROLLOUTS[rollout.state]
+        style = "yellow" if rollout.state in ("returned", "not started", "paused") else "red"
+        self.line((f"{rollout.service} @{rollout.nodes[0]}", "bold"), ": ", (rollout.state, style), f"; {words}")
+        if rollout.reason is not None:
+            self.line(f"→ {rollout.reason.full}", indent=4)
 
     def _skipped(self, results: Sequence[Result]) -> None:
         """What was not begun, below its reason."""

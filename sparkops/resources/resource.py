@@ -30,7 +30,8 @@ class Resource:
 
     `name` is what the kind calls its thing (a path, a unit, a package). `after` holds the ids of resources, on this
     node or another, that must be as declared before this one is touched. `peer_nodes` are the nodes of its service:
-    while one of them is silent, nothing of the service is touched. `where` is the place of the declaration
+    while one of them is silent, nothing of the service is touched; `engine_nodes` are those of its engine, the head
+    first, where a service has several. `where` is the place of the declaration
     (`file:line:column`), for messages. `pruned` marks what no inventory declares any longer: it is removed, and only
     while it is what was put there.
     """
@@ -71,6 +72,7 @@ class Resource:
     service: str | None = None
     after: tuple[str, ...] = ()
     peer_nodes: tuple[str, ...] = ()
+    engine_nodes: tuple[str, ...] = ()
     where: str = ""
     pruned: bool = False
 

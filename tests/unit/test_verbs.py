@@ -104,7 +104,8 @@ SENSE = {
     **dict.fromkeys(("status", "start", "stop", "restart"), {"--limit", "-e", "--jobs"}),
     "logs": {"--limit", "-e"},  # all nodes of a service are listened to at once
     **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
-    **dict.fromkeys(("remove", "diagnose"), {"-e", "--jobs"}),  # their arguments are the nodes and services
+    "generations": {"--limit", "-e", "--jobs"},
+    **dict.fromkeys(("remove", "diagnose", "rollback"), {"-e", "--jobs"}),  # their arguments are the nodes and services
     "trust": {"--limit"},  # a person is asked, node by node
     "render": {"-e"},
 }

@@ -157,8 +157,7 @@ def fetch(job: Job, args: dict[str, Any]) -> None:
 def tag(source: str, args: dict[str, Any]) -> None:
     """Give the image `source` the declared name, where that has a tag."""
     if args.get("tag"):
-        query = {"repo": args["repository"], "tag": args["tag"]}
-        docker.act("POST", f"/images/{docker.quoted(source)}/tag", query=query, at=args.get("at"))
+        docker.tag_image(source, args["repository"], args["tag"], at=args.get("at"))
 
 
 def native_platform(args: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from sparkops.core.messages import Reason, reason
 from sparkops.programs import docker
 from sparkops.worker.calls import Unknown
-from sparkops.worker.record import claim_records
+from sparkops.worker.record import claim_records, generations
 from sparkops.worker.system import jobs
 from sparkops.worker.system.root import UNITS, at
 
@@ -88,7 +88,9 @@ class Uses:
             if each.get("ImageID") == identity or each.get("Image") in (*names, identity):
                 return _container(each)
         for place, text in self.texts.items():
-            if any(re.search(rf"(?<![\w.:/@-]){re.escape(name)}(?![\w.:/@-])", text) for name in names):
+            if any(
+                re.search(rf"(?<![\w.:/@-]){re.escape(name)}(?![\w.:/@-])", text) for name in (*names, identity) if name
+            ):
                 return reason("gc-named-in", path=place)
         return self.unknown
 
@@ -141,7 +143,7 @@ def look(state_dir: str, cluster: str, *, root: str = "/") -> Uses:
             others.setdefault(key, []).append(name)
     return Uses(
         containers,
-        dict(texts(root)),
+        {**dict(texts(root)), **dict(_generations(state_dir))},
         dict(_programs(at(root, PROC))),
         {key: sorted(names) for key, names in others.items()},
         [str(job["key"]) for job in jobs.running()],
@@ -168,6 +170,14 @@ def texts(root: str = "/") -> Iterator[tuple[str, str]]:
             elif name.endswith(ending + ".d"):
                 for inner in _names(path):
                     yield from _text(os.path.join(path, inner))
+
+
+def _generations(state_dir: str) -> Iterator[tuple[str, str]]:
+    """The records of what services can return to: they need their image and checkpoint."""
+    folder = os.path.join(state_dir, generations.FOLDER)
+    for service in _names(folder):
+        for name in _names(os.path.join(folder, service)):
+            yield from _text(os.path.join(folder, service, name))
 
 
 def _names(folder: str) -> list[str]:

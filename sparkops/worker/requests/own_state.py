@@ -23,6 +23,7 @@ OURS = (
     "originals",
     "verified",
     "compiled",
+    "generations",
     ADOPTED,
     MODELS,
     "key",

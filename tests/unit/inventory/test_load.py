@@ -178,7 +178,7 @@ def test_local_is_short_for_the_type_and_keeps_the_rest(project: Project) -> Non
         ("nodes: {a: }\nroles: [halth]", "there is no role 'halth'|did you mean health?"),
         ("nodes: {a01: }\nservices: {q: {nodes: [a02]}}", "there is no node or group 'a02'|did you mean a01?"),
         ("nodes: {a: }\nservices: {q: {nodes: []}}", "q.nodes is an empty list, expected at least one item"),
-        ("nodes: {a: }\nservices: {q: {port: 1}}", "services.q lacks nodes"),
+        ("nodes: {a: }\nservices: {q: {port: 1}}", "the service q declares none of nodes and replicas"),
         ("nodes: {a: }\nservices: {q: {nodes: [a], prt: 1}}", "unknown key 'prt' in services.q|did you mean port?"),
         ("nodes: {a: }\nservices: {q: {nodes: [a], recip: x}}", "unknown key 'recip'|did you mean recipe?"),
         ("nodes: {a: }\nservices: {q: {nodes: [a], port: 0}}", "services.q.port is 0, expected at least 1|port of the"),

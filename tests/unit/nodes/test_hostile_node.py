@@ -195,6 +195,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "command": {"name": "x", "check": ["true"]},
     "directory": {"name": "/d", "mode": "0755"},
     "file": {"name": "/f", "content": "x", "mode": "0644"},
+    "gate": {"name": "qwen", "port": 8000, "unit": "qwen.service", "folder": "/var/lib/sparkops/generations/qwen"},
+    "generation": {"name": "/var/lib/sparkops/generations/qwen", "unit": "qwen.service", "inputs": "1"},
     "image": {"name": "repo/name:tag"},
     "link": {"name": "/l", "target": "/f"},
     "mount": {"name": "/mnt", "source": "tmpfs", "fstype": "tmpfs"},

@@ -83,13 +83,13 @@ def test_service_roles_run_once_per_service_and_node(project: Project) -> None:
         role("{file: '/s-{{ service.name }}-{{ service.rank }}'}", scope="service", after="[image]"),
     )
     compiled = compile_inventory(
-        project.load(HEAD + "nodes: {a: , b: }\nservices: {q: {nodes: [b, a]}, r: {nodes: [a]}}\n")
+        project.load(HEAD + "nodes: {a: , b: }\nservices: {q: {replicas: [[b, a]]}, r: {nodes: [a]}}\n")
     )
     assert edges(compiled)["file /s-q-1"] == ("file /i-q",)
     assert edges(compiled)["file /s-r-0"] == ("file /i-r",)
     assert edges(compiled)["file /i-r"] == ("file /d",)
     last = next(each for each in compiled.resources if each.name == "/s-q-1")
-    assert (last.service, last.peer_nodes) == ("q", ("b", "a"))
+    assert (last.service, last.peer_nodes, last.engine_nodes) == ("q", ("b", "a"), ("b", "a"))
 
 
 def test_after_names_resources_on_this_node_and_on_others(project: Project) -> None:

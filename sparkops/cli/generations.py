@@ -1,0 +1,70 @@
+"""`sparkops generations`: the states of services that nodes keep to return to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+import click
+
+from sparkops.cli import options
+from sparkops.cli.loading import context
+from sparkops.cli.options import CommonOptions
+from sparkops.compile.compiler import compile_inventory
+from sparkops.core.states import Unknown
+from sparkops.operate.rollback import kept
+from sparkops.operate.services import selected
+from sparkops.reports import schemas
+from sparkops.reports.formatting import safe
+
+
+@click.command(
+    "generations",
+    epilog="""\b
+Examples:
+  sparkops generations
+  sparkops generations qwen
+  sparkops generations qwen --format json""",
+)
+@click.argument("services", nargs=-1)
+@options.inventory_option
+@options.limit
+@options.extra
+@options.jobs
+@options.only_form
+@options.common
+def command(common: CommonOptions, services: tuple[str, ...]) -> int:
+    """Show the stable states that each node keeps of its services, and what is held after a return.
+
+    `sparkops rollback SERVICE --to N` brings one back.
+
+    Exit status 0: all nodes answered; 3: some did not.
+    """
+    made = context(common)
+    names = selected(made.inventory, services or tuple(made.inventory.services), common.limit)
+    found = kept(made, compile_inventory(made.inventory), names)
+    if common.form == "json":
+        shown = {id: each.as_json() if isinstance(each, Unknown) else dict(each) for id, each in found.items()}
+        click.echo(json.dumps({"schema": schemas.GENERATIONS, "generations": shown}, indent=1))
+    else:
+        for id, each in found.items():
+            service, node = id.partition(" @")[0].rpartition("/")[2], id.partition(" @")[2]
+            click.echo(safe(f"{service} @{node}"))
+            for line in _lines(each):
+                click.echo(safe(f"  {line}"))
+    return 3 if any(isinstance(each, Unknown) for each in found.values()) else 0
+
+
+def _lines(found: Mapping[str, object] | Unknown) -> list[str]:
+    if isinstance(found, Unknown):
+        return [f"unknown: {found.full}"]
+    generations = found.get("generations")
+    lines = []
+    for each in generations if isinstance(generations, list) else []:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each["time"]))
+        here = "  (there now)" if each["number"] == found.get("at") else ""
+        lines.append(f"{each['number']:>4}  {when}  spec {each['inputs'][:12]}{here}")
+    rejected = found.get("rejected")
+    lines += [f"held  spec {str(each)[:12]}" for each in (rejected if isinstance(rejected, list) else [])]
+    return lines or ["none yet"]

@@ -1,0 +1,75 @@
+"""`sparkops rollback`: a service back to an earlier state that was stable."""
+
+from __future__ import annotations
+
+import threading
+
+import click
+
+from sparkops.cli import options
+from sparkops.cli.interrupts import interrupts
+from sparkops.cli.loading import load
+from sparkops.cli.options import CommonOptions
+from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
+from sparkops.cli.prompts import confirm
+from sparkops.core.report import Report
+from sparkops.nodes.connect import Connections
+from sparkops.operate.rollback import roll_back
+from sparkops.operate.services import selected
+from sparkops.reconcile.planning import RunOptions
+from sparkops.reports.run_folder import RunFolder
+
+
+@click.command(
+    "rollback",
+    epilog="""\b
+Examples:
+  sparkops rollback qwen                   to the newest generation that is not there now
+  sparkops rollback qwen --to 3            as `sparkops generations qwen` numbers them
+  sparkops rollback qwen --yes -m "garbage since the new image\"""",
+)
+@click.argument("service")
+@options.inventory_option
+@options.extra
+@click.option("--to", "number", type=click.IntRange(1), help="The generation's number; else the last")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask")
+@options.reason
+@options.jobs
+@options.form
+@options.common
+def command(common: CommonOptions, service: str, number: int | None, yes: bool, verbose: int) -> int:
+    """Bring a service back to a state that was stable: its files, its image and its checkpoint as they were.
+
+    Each engine is restarted and waited for before the next. What was there is held: the next apply does not bring it
+    again until the inventory changes, or with --retry.
+
+    Exit status 0: it is back and ready; 2: nothing was done; 4: it failed; 75: a lock is busy.
+    """
+    inventory, compiled, secrets = load(common.inventory, common.extra, (), ())
+    selected(inventory, (service,), ())
+    folder = RunFolder.create(inventory.cluster, "rollback")
+    stop = threading.Event()
+    with listener_for(common.form, common.no_color, folder.write) as listener, interrupts(stop):
+
+        def agree(report: Report) -> bool:
+            with listener.paused():
+                if common.form == "text":
+                    show_plan(report, no_color=common.no_color, verbose=verbose)
+                question = f"This interrupts {service}. Continue?"
+                return not report.plan.steps or confirm(question, yes, "interruption-unconfirmed", services=service)
+
+        chosen = RunOptions(
+            command="rollback",
+            inventory=inventory,
+            connections=Connections(passwords_for(inventory)),
+            secrets=secrets,
+            title=f"rollback {service}" + (f" --to {number}" if number else ""),
+            reason=common.reason,
+            agree=agree,
+            listener=listener,
+            jobs=common.jobs,
+            stop=stop,
+        )
+        report = folder.finish(roll_back(inventory, compiled, service, number, chosen))
+    emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
+    return report.exit_status

@@ -1,0 +1,175 @@
+"""In which order the engines of a service are changed, what is held, and how each ended. Pure.
+
+Everything that touches no running engine (images, checkpoints) is brought to all nodes of a service first. Then its
+engines are changed batch by batch; the next batch comes after what the last one has to prove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sparkops.core.plan import Plan, Violation
+from sparkops.core.report import Result, Rollout, RolloutState
+from sparkops.core.states import Observed
+from sparkops.core.wording import Message
+from sparkops.resources.gate import Gate
+from sparkops.resources.generation import Generation
+from sparkops.resources.probe import Probe
+from sparkops.resources.resource import Resource
+from sparkops.resources.unit import Unit
+
+Engines = Mapping[str, tuple[tuple[str, ...], ...]]
+"""The nodes of each engine of a service, the head first, in the order in which they are changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What there is of one engine: `cutover` is changed while it is interrupted, `staging` before."""
+
+    service: str
+    nodes: tuple[str, ...]
+    staging: tuple[Resource, ...] = field(repr=False)
+    cutover: tuple[Resource, ...] = field(repr=False)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The ids of what the cutover begins with."""
+        ids = {each.id for each in self.cutover}
+        return tuple(each.id for each in self.cutover if not ids & set(each.after))
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The ids of what has to be right before another engine is changed."""
+        proofs = [each.id for each in self.cutover if isinstance(each, (Probe, Gate, Generation))]
+        return tuple(proofs or (each.id for each in self.cutover))
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        return tuple(each for each in self.cutover if isinstance(each, Generation))
+
+
+def engines(resources: Iterable[Resource], replicas: Engines) -> dict[str, tuple[Engine, ...]]:
+    """The engines of each service that has a unit among these resources."""
+    by_service: dict[str, list[Resource]] = {}
+    for each in resources:
+        if each.service in replicas and not each.pruned and each.desired() is not None:
+            by_service.setdefault(str(each.service), []).append(each)
+    found = {}
+    for service, own in by_service.items():
+        roles = {each.role for each in own if isinstance(each, (Unit, Probe, Gate, Generation))}
+        found[service] = tuple(
+            Engine(
+                service=service,
+                nodes=nodes,
+                staging=tuple(each for each in own if each.node in nodes and each.role not in roles),
+                cutover=tuple(each for each in own if each.node in nodes and each.role in roles),
+            )
+            for nodes in replicas[service]
+        )
+    return found
+
+
+def edges(resources: Sequence[Resource], replicas: Engines, batches: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """What comes after what beside the resources' own order, by id. `batches`: engines at once, by service."""
+    found: dict[str, tuple[str, ...]] = {}
+    for service, each in engines(resources, replicas).items():
+        staged = [id for engine in each for id in _last(engine.staging)]
+        size = batches.get(service, 1)
+        for number, engine in enumerate(each):
+            first = number // size * size
+            before = [id for other in each[max(0, first - size) : first] for id in other.ends]
+            for id in engine.entries:
+                found[id] = (*staged, *before)
+            units = [one.id for one in engine.cutover if isinstance(one, Unit)]
+            for one in engine.cutover:
+                if isinstance(one, (Probe, Gate)) and len(engine.nodes) > 1:
+                    found[one.id] = (*found.get(one.id, ()), *units)
+    return {id: after for id, after in found.items() if after}
+
+
+def _last(resources: Sequence[Resource]) -> list[str]:
+    """The ids that none of the others comes after."""
+    followed = {id for each in resources for id in each.after}
+    return [each.id for each in resources if each.id not in followed]
+
+
+def holds(
+    resources: Sequence[Resource], found: Mapping[str, Observed], replicas: Engines
+) -> dict[str, tuple[Violation, ...]]:
+    """The violations of what was taken back and is declared still, by the ids that they keep from being touched."""
+    held: dict[str, tuple[Violation, ...]] = {}
+    for each in engines(resources, replicas).values():
+        for engine in each:
+            violations = [why for one in engine.generations if (why := one.held(found.get(one.id)))]
+            if violations:
+                held[engine.entries[0]] = tuple(violations[:1])
+    return held
+
+
+def outcomes(
+    resources: Sequence[Resource], plan: Plan, results: Sequence[Result], replicas: Engines
+) -> tuple[Rollout, ...]:
+    """How each engine ended that this run was to interrupt."""
+    by_id = {result.id: result for result in results}
+    interrupted = {step.id for step in plan.steps if step.kind == Unit.kind}
+    found = []
+    for each in engines(resources, replicas).values():
+        for engine in each:
+            ids = [one.id for one in engine.cutover]
+            if interrupted & set(ids):
+                own = [by_id[id] for id in ids if id in by_id]
+                found.append(Rollout(service=engine.service, nodes=engine.nodes, state=_state(own, interrupted)))
+    return tuple(found)
+
+
+def _state(results: Sequence[Result], units: Collection[str]) -> RolloutState:
+    ended = {result.outcome for result in results}
+    if ended <= {"done"}:
+        return "done"
+    if all(result.outcome == "not-attempted" for result in results if result.id in units):
+        return "not started"
+    if "failed" in ended:
+        return "failed"
+    return "paused"
+
+
+def returning(resources: Sequence[Resource], failed: Collection[Rollout], replicas: Engines) -> tuple[Generation, ...]:
+    """What brings the failed engines back to their last stable generation: all nodes of each."""
+    nodes = {(each.service, each.nodes) for each in failed}
+    return tuple(
+        back(one, "last")
+        for each in engines(resources, replicas).values()
+        for engine in each
+        if (engine.service, engine.nodes) in nodes
+        for one in engine.generations
+    )
+
+
+def back(declared: Generation, number: int | str, after: tuple[str, ...] = ()) -> Generation:
+    """The return of a service on one node, as a resource; after the ids in `after`."""
+    return Generation(
+        node=declared.node,
+        name=declared.name,
+        role=declared.role,
+        service=declared.service,
+        peer_nodes=declared.peer_nodes,
+        where=declared.where,
+        after=after,
+        unit=declared.unit,
+        files=declared.files,
+        restore=number,
+    )
+
+
+def returned(failed: Rollout, results: Sequence[Result]) -> Rollout:
+    """How a failed engine is after its return."""
+    own = [result for result in results if result.node in failed.nodes]
+    missing = [result for result in own if result.reason is not None and result.reason.id == "generation-missing"]
+    if missing:
+        return Rollout(service=failed.service, nodes=failed.nodes, state="nothing to return to")
+    bad = [result.reason for result in own if result.outcome != "done"]
+    if bad or not own:
+        why: Message | None = bad[0] if bad else None
+        return Rollout(service=failed.service, nodes=failed.nodes, state="return failed", reason=why)
+    return Rollout(service=failed.service, nodes=failed.nodes, state="returned")

@@ -1,0 +1,86 @@
+"""The kind `generation`: the state of a service that was stable is kept on its node, to return to.
+
+What passed its gate (the role puts this after it) becomes the newest generation. The same kind brings one back: with
+`restore` its act writes the kept files, gives the image its name again and restarts the unit. A spec that was taken
+back is held: it is not brought again until it changes, or until a person asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from sparkops.core.plan import Occupied, Step, Violation
+from sparkops.core.states import Observed, Pending, State
+from sparkops.core.wording import Message
+from sparkops.resources import validators
+from sparkops.resources.gate import changing
+from sparkops.resources.resource import Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation(Resource):
+    """The generations of a service on one of its nodes. `name` is their folder, `STATE_DIR/generations/SERVICE`.
+
+    unit: the service's unit.
+    files: what the service is rendered to on the node.
+    inputs: the SHA-256 of the declared spec; None for one that is only to be brought back.
+    keep: how many stable generations are kept.
+    restore: the number of the one to bring back, or "last" for the newest one that is not there now.
+    """
+
+    kind: ClassVar[str] = "generation"
+    prune: ClassVar[Literal["remove"]] = "remove"
+    file_type: ClassVar[str] = "directory"
+    volatile: ClassVar[frozenset[str]] = frozenset({"at", "inputs", "rejected", "generations"})
+    reads: ClassVar[Mapping[str, str]] = {"rejected": "list of text", "generations": "list of mapping"}
+    interrupts: ClassVar[frozenset[str]] = frozenset({"restored"})
+
+    unit: str = ""
+    files: Sequence[str] = ()
+    inputs: str | None = None
+    keep: int = 3
+    restore: int | str | None = None
+    state: str = "present"
+
+    def __post_init__(self) -> None:
+        validators.path(self.name, "the folder of generations", self.where)
+
+    @classmethod
+    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+        return Occupied(path=name)
+
+    @classmethod
+    def retires(cls, parameters: Collection[str]) -> bool:
+        return True
+
+    def ask(self) -> dict[str, Any]:
+        return {
+            "folder": self.name,
+            "present": self.state == "present",
+            "unit": self.unit,
+            "files": list(self.files),
+            "restore": self.restore,
+        }
+
+    def desired(self) -> State:
+        if self.state == "absent":
+            return None
+        return {"restored": True} if self.restore is not None else {"stable": True}
+
+    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
+        changed = changing(self.node, self.unit, self.files, steps) if self.restore is None else None
+        return {"stable": Pending(changed)} if changed else {}
+
+    def act(self, step: Step) -> dict[str, Any]:
+        return {"keep": self.keep}
+
+    def held(self, found: Observed) -> Violation | None:
+        """Whether the declared spec was taken back here, and is not what is there now."""
+        if not isinstance(found, Mapping) or self.inputs not in found.get("rejected", ()):
+            return None
+        if found.get("inputs") == self.inputs:
+            return None
+        message = Message.of("generation-held", service=self.service)
+        return Violation(message=message, resource=self.id, node=self.node, severity="error")

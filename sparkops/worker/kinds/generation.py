@@ -1,0 +1,76 @@
+"""The node half of `generation`: keep the present state of a service as stable, or bring an earlier one back."""
+
+import os
+import shutil
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.kinds import unit
+from sparkops.worker.record import generations
+from sparkops.worker.record.generations import Generation
+from sparkops.worker.system import processes
+
+
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
+    """`stable`: the present state is the newest kept one; `at`: its number; `generations` and `rejected` as kept.
+
+    With `restore` (a number, or "last"): `target` is the one to bring back, `restored` whether it is there.
+    """
+    folder = ask["folder"]
+    if not ask["present"]:
+        return {} if os.path.isdir(folder) else None
+    there = generations.kept(folder)
+    now = generations.present(ask["files"], root=root)
+    same = [each["number"] for each in there if each["fingerprint"] == now["fingerprint"]]
+    state: dict[str, Any] = {
+        "stable": bool(there) and there[-1]["fingerprint"] == now["fingerprint"],
+        "at": same[-1] if same else None,
+        "inputs": now["inputs"],
+        "rejected": generations.rejected(folder),
+        "generations": [{key: each[key] for key in ("number", "time", "inputs")} for each in there],
+    }
+    if ask.get("restore"):
+        target = _target(there, ask["restore"], now)
+        state["target"] = target["number"] if target else None
+        state["restored"] = target is not None and target["fingerprint"] == now["fingerprint"]
+    return state
+
+
+def _target(there: list[Generation], wanted: int | str, now: Generation) -> Generation | None:
+    """The generation of that number; "last" is the newest one that is not the present state."""
+    if wanted == "last":
+        return next((each for each in reversed(there) if each["fingerprint"] != now["fingerprint"]), None)
+    return next((each for each in there if each["number"] == wanted), None)
+
+
+def converge(
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, Any] | None,
+    want: dict[str, Any] | None,
+    act: dict[str, Any],
+    *,
+    root: str = "/",
+) -> None:
+    """Keep the present state, or with `restore` hold it, bring the other back and wait until systemd calls it ready.
+
+    systemd does so at the launcher's READY, which follows the engine's first completion.
+    """
+    folder = ask["folder"]
+    if want is None:
+        shutil.rmtree(folder)
+        return
+    now = generations.present(ask["files"], root=root)
+    if not ask.get("restore"):
+        now["speed"] = generations.passed(folder).get("speed")
+        generations.add(folder, now, act["keep"])
+        generations.release(folder, now["inputs"])
+        return
+    target = _target(generations.kept(folder), ask["restore"], now)
+    if target is None:
+        raise Refused.of("generation-missing", service=os.path.basename(folder), wanted=ask["restore"])
+    if now["inputs"] != target["inputs"]:
+        generations.reject(folder, now["inputs"])
+    generations.bring_back(target, root=root)
+    processes.run([*unit.SYSTEMCTL, "daemon-reload"])
+    unit.change(call, "restart", ask["unit"])

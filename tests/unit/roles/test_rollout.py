@@ -1,0 +1,206 @@
+"""In which order engines are changed, what is held, and how they end: as values."""
+
+from __future__ import annotations
+
+import datetime
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.compile.compiler import compile_inventory
+from sparkops.core.plan import Plan
+from sparkops.core.report import Result, Rollout
+from sparkops.core.states import Observed
+from sparkops.core.wording import Message
+from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.load import load
+from sparkops.reconcile import rollout
+from sparkops.reconcile.plan import Observations, compare
+from sparkops.reconcile.rollout import edges, engines, holds, outcomes, returned
+from sparkops.resources.generation import Generation
+from sparkops.resources.unit import Unit
+from sparkops.worker.calls import Refused
+from sparkops.worker.kinds.gate import judge_tool_call
+from tests.errors import fails
+
+
+class Project:
+    """A folder with an inventory of the built-in roles."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "inventory.yml"
+
+    def load(self, text: str) -> Inventory:
+        self.file.write_text(textwrap.dedent(text))
+        return load(self.file)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+FOUR = """
+    version: 1
+    cluster: c
+    nodes: {a: , b: , c: , d: }
+    services:
+      q:
+        replicas: %s
+        image: {pull: "x/y:1"}
+        model: m
+        serve: %s
+"""
+
+
+def declared(project: Project, replicas: str, serve: str = "{}") -> Inventory:
+    return project.load(FOUR % (replicas, serve))
+
+
+def planned(inventory: Inventory, batch: int = 1) -> Plan:
+    """The plan where every thing is missing."""
+    resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
+    replicas = {"q": inventory.replicas("q")}
+    found: dict[str, Observed] = {each.id: None for each in resources}
+    added = edges(resources, replicas, {"q": batch})
+    today = datetime.date(2026, 1, 1)
+    return compare(resources, Observations(found=found), today=today, edges=added).plan()
+
+
+def reached(plan: Plan, id: str) -> set[str]:
+    """All steps that come before this one."""
+    steps = {step.id: step for step in plan.steps}
+    todo, found = [id], set()
+    while todo:
+        for need in steps[todo.pop()].needs:
+            if need not in found:
+                found.add(need)
+                todo.append(need)
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_batch_comes_after_all_proofs_of_the_one_before_and_after_all_images(project: Project, batch: int) -> None:
+    plan = planned(declared(project, "[[a], [b], [c], [d]]"), batch)
+    for number, node in enumerate("abcd"):
+        before = reached(plan, f"unit q.service @{node}")
+        first = number // batch * batch
+        proven = {f"generation /var/lib/sparkops/generations/q @{each}" for each in "abcd"[:first]}
+        assert {each for each in before if each.startswith("generation")} == proven
+        assert {f"image x/y:1 @{each}" for each in "abcd"} <= before, "everything is there before anything stops"
+
+
+def test_the_head_is_asked_when_all_ranks_of_its_engine_are_changed(project: Project) -> None:
+    inventory = declared(project, "[[a, b], [c, d]]", "{tensor-parallel-size: 2}")
+    project_fabric = {"a": "10.0.0.1", "b": "10.0.0.2", "c": "10.0.0.3", "d": "10.0.0.4"}
+    text = (FOUR % ("[[a, b], [c, d]]", "{tensor-parallel-size: 2}")).replace(
+        "{a: , b: , c: , d: }", str({node: {"fabric": {"address": each}} for node, each in project_fabric.items()})
+    )
+    inventory = project.load(text)
+    plan = planned(inventory)
+    ranks = {"unit q.service @a", "unit q.service @b"}
+    assert ranks <= reached(plan, "probe q @a")
+    assert ranks <= reached(plan, "unit q.service @d"), "the second engine comes after the first"
+    assert not {"unit q.service @a"} & reached(plan, "unit q.service @b"), "ranks of one engine start together"
+    specs = {each.node: each for each in compile_inventory(inventory).resources if each.name.endswith("/q.json")}
+    assert '"--node-rank","1"' in str(getattr(specs["d"], "content", "")).replace(" ", "")
+
+
+def test_nodes_without_parallel_arguments_are_engines_of_their_own(project: Project) -> None:
+    text = (FOUR % ("[[a]]", "{}")).replace("replicas: [[a]]", "nodes: [a, b]")
+    assert project.load(text).replicas("q") == (("a",), ("b",))
+    text = (FOUR % ("[[a]]", "{data-parallel-size: 2}")).replace("replicas: [[a]]", "nodes: [a, b]")
+    assert project.load(text).replicas("q") == (("a", "b"),)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "id"),
+    [("[[a], [a, b]]", "node-in-two-replicas"), ("[[a]]\n        nodes: [b]", "service-nodes-or-replicas")],
+)
+def test_a_service_says_once_where_it_runs(project: Project, replicas: str, id: str) -> None:
+    with fails(id):
+        declared(project, replicas)
+
+
+def test_what_was_taken_back_is_held_and_nothing_else(project: Project) -> None:
+    inventory = declared(project, "[[a], [b]]")
+    resources = compile_inventory(inventory, roles=["service", "health", "rollout"]).resources
+    replicas = {"q": inventory.replicas("q")}
+    own = {each.node: each for each in resources if isinstance(each, Generation)}
+
+    def found(rejected: list[str], present: str) -> dict[str, Any]:
+        return {own["a"].id: {"rejected": rejected, "inputs": present, "generations": []}}
+
+    declared_spec = str(own["a"].inputs)
+    (entry,) = holds(resources, found([declared_spec], "other"), replicas)
+    assert entry.endswith("@a")
+    assert holds(resources, found([declared_spec], declared_spec), replicas) == {}, "it is there, by a retry"
+    assert holds(resources, found(["other"], "other"), replicas) == {}
+
+
+def result(id: str, outcome: Any, reason: Message | None = None) -> Result:
+    return Result(id=id, node=id.partition("@")[2], outcome=outcome, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"),
+    [
+        ({}, "done"),
+        ({"gate": "failed"}, "failed"),
+        ({"probe": "failed", "gate": "not-attempted"}, "failed"),
+        ({"gate": "unknown", "generation": "not-attempted"}, "paused"),
+        ({"unit": "interrupted", "probe": "interrupted"}, "paused"),
+        ({"unit": "not-attempted", "probe": "not-attempted", "gate": "not-attempted"}, "not started"),
+    ],
+)
+def test_only_what_failed_is_failed(project: Project, ends: dict[str, Any], state: str) -> None:
+    inventory = declared(project, "[[a]]")
+    plan = planned(inventory)
+    resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
+    results = [result(step.id, ends.get(step.kind, "done")) for step in plan.steps]
+    (found,) = outcomes(resources, plan, results, {"q": inventory.replicas("q")})
+    assert found == Rollout(service="q", nodes=("a",), state=state)  # type: ignore[arg-type]
+
+
+def test_an_engine_that_no_step_interrupts_has_no_rollout(project: Project) -> None:
+    inventory = declared(project, "[[a]]")
+    resources = compile_inventory(inventory).resources
+    assert outcomes(resources, Plan(), [], {"q": inventory.replicas("q")}) == ()
+    (engine,) = engines(resources, {"q": inventory.replicas("q")})["q"]
+    assert any(isinstance(each, Unit) for each in engine.cutover)
+
+
+def test_the_ends_of_a_return_are_different_words() -> None:
+    failed = Rollout(service="q", nodes=("a", "b"), state="failed")
+    missing = Message.of("generation-missing", service="q", wanted="last")
+    gone = Message.of("generation-image-gone", number=1, image="x")
+    assert returned(failed, [result("generation x@a", "done"), result("generation x@b", "done")]).state == "returned"
+    assert returned(failed, [result("generation x@a", "failed", missing)]).state == "nothing to return to"
+    bad = returned(failed, [result("generation x@a", "done"), result("generation x@b", "failed", gone)])
+    assert (bad.state, bad.reason) == ("return failed", gone)
+    assert returned(failed, []).state == "return failed", "no proof is no return"
+    assert rollout.returned(failed, []).reason is None
+
+
+@pytest.mark.parametrize(
+    ("made", "content", "id"),
+    [
+        ([("get_forecast", '{"city": "Paris", "days": "3"}')], "", "gate-tool-call-wrong"),
+        ([("get_forecast", '{"city": "Paris", "days": true}')], "", "gate-tool-call-wrong"),
+        ([("get_forecast", "{city: Paris}")], "", "gate-tool-call-wrong"),
+        ([("other", '{"city": "Paris", "days": 3}')], "", "gate-tool-call-wrong"),
+        ([], '<tool_call>{"name": "get_forecast"}</tool_call>', "gate-tool-call-in-text"),
+        ([], "It will be sunny.", "gate-tool-not-called"),
+    ],
+)
+def test_a_tool_call_is_judged_by_its_types(made: list[tuple[str, str]], content: str, id: str) -> None:
+    with pytest.raises(Refused) as caught:
+        judge_tool_call(made, content)
+    assert caught.value.id == id
+    assert (caught.value.type == "unknown") == (id == "gate-tool-not-called"), "only what failed is brought back"
+
+
+def test_a_right_tool_call_passes() -> None:
+    judge_tool_call([("get_forecast", '{"city": "Paris", "days": 3}')], "")
