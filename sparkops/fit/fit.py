@@ -135,10 +135,9 @@ def _unusable(fit: Fit) -> str:
     if not fit.run.served:
         return "the line names no model"
     if fit.run.model is None:
-        return (
-            f"nothing is known of the model {fit.run.served!r}: give a folder with its config.json, or add "
-            "knowledge/models/NAME.yml"
-        )
+        failure = fit.run.not_read
+        why = f"{failure.what}: {failure.hint}" if failure else "give a folder with its config.json"
+        return f"nothing is known of the model {fit.run.served!r}: {why}, or add knowledge/models/NAME.yml"
     reason = no_size(fit.run.line, fit.run.effective)
     if not reason and fit.context < 1:
         if not fit.run.model.geometry.described:
@@ -151,6 +150,8 @@ def _first_notes(run: Invocation) -> list[str]:
     notes = [f"the engine's parser refuses this line: {each.message}" for each in run.line.problems]
     if not run.engine.exact:
         notes.append(f"engine {run.engine.asked} is not listed; {run.engine.version} was taken for it")
+    if run.not_read is not None and run.model is not None:
+        notes.append(f"{run.not_read.what}, so what is known of a repository of its name was taken")
     unsure = [each for each in (run.model, run.drafter) if each is not None and not each.verified]
     if run.model is not None and (told := weights.difference(run.model)):
         notes.append(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sparkops.fit.decode import BANDWIDTH, CONTEXT
@@ -52,7 +53,7 @@ def as_json(fit: Fit | NotEvaluated) -> dict[str, Any]:
     gaps = dict(content["unknown"])
     content |= dict.fromkeys(gaps)
     any_reason = next(iter(gaps.values()), "")
-    missing = [key for key, value in content.items() if value is None and key not in gaps]
+    missing = [key for key in FIGURES if content[key] is None and key not in gaps]
     reasons = {key: gaps.get(FOLLOWS.get(key, "")) or OWN.get(key) or any_reason for key in missing}
     return {**content, "unknown": {**gaps, **reasons}}
 
@@ -100,7 +101,7 @@ FIGURES = (
     "bytes_per_step",
     "tokens_per_step",
 )
-"""All that can be null."""
+"""All figures that can be null."""
 
 
 def _figures(fit: Fit) -> dict[str, Any]:
@@ -110,6 +111,8 @@ def _figures(fit: Fit) -> dict[str, Any]:
         "schema": schemas.FIT,
         "model": fit.run.served,
         "geometry": model.name if model else None,
+        **({"from_hub": asdict(model.from_hub)} if model and model.from_hub else {}),
+        **({"not_read": fit.run.not_read.message.as_json("command")} if fit.run.not_read else {}),
         "engine": fit.run.engine.asked,
         "block_size": cache.block_size if cache else None,
         "page_bytes": cache.page_bytes if cache else None,
@@ -251,6 +254,8 @@ def render(name: str, fit: Fit | NotEvaluated, printer: Printer) -> None:
     ranks = run.effective.world_size * run.effective.data_parallel
     placed = f", on each of {ranks} ranks" if ranks > 1 else ""
     printer.line((f"{name}: " if name else "", "bold"), (f"{run.served} on vLLM {run.engine.asked}{placed}", "bold"))
+    if run.model is not None and run.model.from_hub is not None:
+        printer.line((run.model.from_hub.told(), "dim"))
     if fit.figures.budget is not None:
         table(printer, ("memory", "", ""), memory_rows(fit))
     figures = figure_rows(fit)
