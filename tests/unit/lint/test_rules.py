@@ -464,7 +464,18 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         (
             {"words": "--enable-auto-tool-choice --tool-call-parser hermes"},
             {"words": "--enable-auto-tool-choice --tool-call-parser hermes", "model": "unheard/of"},
-        )
+        ),
+        (
+            {"words": "--tool-call-parser hermes", "model": "org/GLM-4.7-Flash"},
+            {"words": "--tool-call-parser hermes", "model": "org/Qwen3-30B-A3B"},
+        ),
+    ],
+    "reasoning-parser-of-family": [
+        ({"words": "--reasoning-parser glm45"}, {"words": "--reasoning-parser qwen3"}),
+        (
+            {"words": "--reasoning-parser qwen3", "model": "org/gpt-oss-120b"},
+            {"words": "--reasoning-parser qwen3", "model": "unheard/of"},
+        ),
     ],
     "reasoning-parser-unknown": [
         ({"words": "--reasoning-parser qwen3_5"}, {"words": "--reasoning-parser qwen3"}),
