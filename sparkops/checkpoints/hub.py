@@ -141,7 +141,7 @@ class Hub:
             whole=self._whole,
         )
         manifest = Manifest(repository, commit, tuple(file for each in entries if (file := _file(each)) is not None))
-        _write(cached, manifest.canonical)
+        keep(cached, manifest.canonical)
         return manifest
 
     def indexed(self, manifest: Manifest) -> Manifest:
@@ -163,7 +163,7 @@ class Hub:
             where = self._where(manifest.repository, manifest.commit)
             raise HubError.of("hub-index-wrong", where=where, file=file.path)
         weights = list(named(text, manifest))
-        _write(cached, json.dumps(weights))
+        keep(cached, json.dumps(weights))
         return only(manifest, weights)
 
     def download(self, repository: str, commit: str, path: str) -> Path:
@@ -200,9 +200,13 @@ class Hub:
 
         return self._ask(repository, commit, question, whole=self._whole)
 
+    @property
+    def key(self) -> str:
+        """A name for this hub's folder in a cache."""
+        return hashlib.sha256(self.endpoint.encode()).hexdigest()[:12]
+
     def _cached(self, repository: str, commit: str) -> Path:
-        hub = hashlib.sha256(self.endpoint.encode()).hexdigest()[:12]
-        return self._cache / "manifests" / hub / repository.replace("/", "--") / f"{commit}.json"
+        return self._cache / "manifests" / self.key / repository.replace("/", "--") / f"{commit}.json"
 
     def _where(self, repository: str, revision: str) -> str:
         return f"{repository}@{revision} at {self.endpoint}"
@@ -272,7 +276,7 @@ def _file(entry: Any) -> ManifestFile | None:
     return ManifestFile(entry.path, entry.size, f"git-sha1:{entry.blob_id}")
 
 
-def _write(path: Path, text: str) -> None:
+def keep(path: Path, text: str) -> None:
     """Keep it; a cache that can't be written is no reason to fail."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

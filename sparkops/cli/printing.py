@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparkops.core import events
-from sparkops.core.report import Report
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.passwords import Passwords, terminal
 from sparkops.reports import text
 from sparkops.reports.formatting import safe
-from sparkops.reports.json import as_json
-from sparkops.reports.plain_progress import Lines, Silent
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from sparkops.core import events
+    from sparkops.core.report import Report
+    from sparkops.inventory.inventory import Inventory
+    from sparkops.nodes.passwords import Passwords
+    from sparkops.reports.plain_progress import Lines, Silent
 
 
 def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
@@ -53,11 +53,15 @@ def printer_for(no_color: bool, *, verbose: int = 0) -> text.Printer:
 
 def lines(*others: events.Listener) -> Lines:
     """Progress as lines on standard error."""
+    from sparkops.reports.plain_progress import Lines  # nor does it need events
+
     return Lines(lambda line: print(line, file=sys.stderr, flush=True), others)
 
 
 def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
     """Bars on a terminal, lines without one, silence for JSON."""
+    from sparkops.reports.plain_progress import Silent
+
     if form != "text":
         return Silent(others)
     shown = console(no_color, error=True)
@@ -70,6 +74,8 @@ def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
 
 def passwords_for(inventory: Inventory) -> Passwords:
     """Passwords asked for at the terminal, where there is one."""
+    from sparkops.nodes.passwords import Passwords, terminal  # what only prints needs neither nodes nor an inventory
+
     return Passwords(terminal(), tuple(inventory.nodes))
 
 
@@ -90,6 +96,8 @@ def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verb
     if output == Path("-"):
         output = None
     if form == "json":
+        from sparkops.reports.json import as_json
+
         content = json.dumps(as_json(report), indent=1) + "\n"
     elif output is not None:
         content = "\n".join(text.lines(report)) + "\n"
