@@ -17,6 +17,7 @@ RENDERERS = {
     "sarif": "sarif",
     "github": "annotations",
     "prometheus": "prometheus",
+    "html": "html",
 }
 """The modules of `reports/run/` by the names of formats; text and JSON are beside it."""
 FORMATS = ("text", "json", *RENDERERS)

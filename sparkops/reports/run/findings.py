@@ -6,7 +6,7 @@ Every format but text shows these. Pure; it must not know how any format looks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,8 @@ from sparkops.core.report import Origin, Report, Result, Seen
 from sparkops.core.wording import Message
 
 Standing: TypeAlias = Literal["as-declared", "drifted", "violation", "unknown"]
-STANDINGS: tuple[Standing, ...] = ("as-declared", "drifted", "violation", "unknown")
+STANDINGS: tuple[Standing, ...] = ("as-declared", "unknown", "drifted", "violation")
+"""From the best to the worst."""
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 DECLARED = ("intentional", "new")
 """Origins of differences that a change of the declaration made: nothing happened to the node."""
@@ -57,24 +58,26 @@ def findings(report: Report) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda each: SEVERITIES.index(each.severity)))
 
 
-def standings(report: Report) -> Mapping[str, Standing]:
-    """The state of every declared resource by its id. A finding that blocks nothing leaves it as declared."""
-    found: dict[str, Standing] = {
+def standings(report: Report, found: Iterable[Finding]) -> Mapping[str, Standing]:
+    """The state of every declared resource by its id, by the report's findings. What blocks nothing is as declared."""
+    states: dict[str, Standing] = {
         each.id: "unknown" if each.node in report.plan.unreachable else "as-declared" for each in report.plan.declared
     }
-    for each in findings(report):
-        if each.resource in found and STANDINGS.index(each.standing) >= STANDINGS.index(found[each.resource]):
-            found[each.resource] = each.standing
-    for violation in report.plan.violations:
-        if violation.blocks and violation.resource in found:
-            found[violation.resource] = "violation"
-    return found
+    for each in found:
+        if each.resource in states:
+            states[each.resource] = worst((states[each.resource], each.standing))
+    return states
 
 
-def counts(report: Report) -> dict[Standing, int]:
+def counts(states: Mapping[str, Standing]) -> dict[Standing, int]:
     """How many declared resources are in each state."""
-    counted = Counter(standings(report).values())
+    counted = Counter(states.values())
     return {each: counted[each] for each in STANDINGS}
+
+
+def worst(states: Iterable[Standing]) -> Standing:
+    """The state of several together: what is known to be wrong says more than what is not known."""
+    return max(states, key=STANDINGS.index, default="as-declared")
 
 
 def _places(report: Report) -> Mapping[str, str]:

@@ -7,12 +7,12 @@ mention anybody.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sparkops.core.plan import Step
 from sparkops.core.report import Report
 from sparkops.reports.formatting import brief, count, safe, value
-from sparkops.reports.run.findings import Finding, counts, findings
+from sparkops.reports.run.findings import Finding, counts, findings, standings
 
 MARKS = {"error": "❌", "warning": "⚠️", "info": "ℹ️"}
 DETAILS = 50
@@ -24,7 +24,7 @@ LONG = 300
 def render(report: Report) -> str:
     """The document."""
     found = findings(report)
-    lines = [f"## {code(report.command)} of {code(report.cluster)}: {_sum(report)}", ""]
+    lines = [f"## {code(report.command)} of {code(report.cluster)}: {_sum(report, found)}", ""]
     if found:
         lines += ["| | finding | what | way out |", "|---|---|---|---|", *map(_row, found), ""]
     shown = [each for each in found if each.step is not None and each.step.action != "verify"]
@@ -39,8 +39,8 @@ def render(report: Report) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _sum(report: Report) -> str:
-    told = counts(report)
+def _sum(report: Report, found: Sequence[Finding]) -> str:
+    told = counts(standings(report, found))
     words = [f"{told[each]} {each.replace('-', ' ')}" for each in told if told[each]]
     return f"{count(len(report.plan.nodes), 'node')}, {', '.join(words) or count(report.plan.total, 'resource')}"
 

@@ -18,9 +18,10 @@ Sample = tuple[Mapping[str, str], float]
 def render(report: Report) -> str:
     """All metrics, each a gauge with its help. Times are seconds since the epoch."""
     about = {"cluster": report.cluster, "command": report.command}
-    states = standings(report)
+    told = findings(report)
+    states = standings(report, told)
     counted = Counter((each.node, states[each.id]) for each in report.plan.declared)
-    found = Counter((each.node, each.id, each.severity) for each in findings(report) if not each.accepted)
+    found = Counter((each.node, each.id, each.severity) for each in told if not each.accepted)
     interrupted = sorted({step.service or step.id for step in report.plan.disruptive})
     metrics: list[tuple[str, str, list[Sample]]] = [
         ("run_timestamp_seconds", "When the run ended", [({}, report.time)]),

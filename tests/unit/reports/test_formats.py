@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sparkops.core.plan import Plan
 from sparkops.core.report import Past, Report, Result, Seen
 from sparkops.reports import sarif
 from sparkops.reports.formats import FORMATS, rendered
-from sparkops.reports.run.findings import counts, findings, standings
+from sparkops.reports.run.findings import Standing, counts, findings, standings
 from tests.unit.reports.made import HOSTILE, applied, declared, report, step, texts
 
 DATA = Path(__file__).parents[2] / "data" / "formats"
@@ -25,14 +26,18 @@ SARIF = json.loads((DATA / "sarif-2.1.0.json").read_text())
 JUNIT = xmlschema.XMLSchema(DATA / "junit-10.xsd")
 
 
+def states_of(shown: Report) -> Mapping[str, Standing]:
+    return standings(shown, findings(shown))
+
+
 def test_every_declared_resource_is_in_one_of_four_states() -> None:
-    assert counts(report()) == {"as-declared": 2, "drifted": 1, "violation": 1, "unknown": 2}
+    assert counts(states_of(report())) == {"as-declared": 2, "drifted": 1, "violation": 1, "unknown": 2}
 
 
 def test_what_a_run_repaired_is_as_declared() -> None:
     done = Result(id="file /etc/motd @a", node="a", outcome="done")
     after = report("apply", results=(done,))
-    assert standings(after)["file /etc/motd @a"] == "as-declared"
+    assert states_of(after)["file /etc/motd @a"] == "as-declared"
     assert "file /etc/motd @a" not in {each.resource for each in findings(after)}
 
 
