@@ -60,9 +60,9 @@ def _tell(findings: list[Finding], form: str, no_color: bool) -> int:
     if form == "json":
         click.echo(lint.dumped(lint.as_json(findings)))
     elif form == "sarif":
-        click.echo(lint.dumped(lint.sarif(findings, sparkops.__version__)))
+        click.echo(lint.dumped(lint.as_sarif(findings, sparkops.__version__)))
     elif form == "github":
-        for line in lint.github(findings):
+        for line in lint.workflow_commands(findings):
             click.echo(safe(line))
     else:
         coloured = sys.stdout.isatty() and not no_color and not os.environ.get("NO_COLOR")

@@ -64,6 +64,23 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """One declared resource. `where` is the place (`file:line:column`) of its service or node in the inventory.
+
+    `keys` maps the keys of its declared state to a digest of each value, "" where the value does not identify what is
+    declared (a secret, what a later step brings about); None where it is declared absent.
+    """
+
+    id: str
+    kind: str
+    name: str
+    node: str
+    service: str | None = None
+    where: str = ""
+    keys: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Occupied:
     """What a thing has on its node that nothing else can have beside it; "" and None for nothing."""
 
@@ -98,7 +115,7 @@ class Plan:
     """All that differs, is violated or could not be known, over all nodes, in an order that respects `needs`.
 
     `unknown` maps the ids that could not be compared to the reason; `unreachable` nodes to theirs; `total` counts
-    the resources that were declared. `orphans` holds those for which there is no step.
+    the resources that were declared, `declared` lists them. `orphans` holds those for which there is no step.
     """
 
     steps: tuple[Step, ...] = ()
@@ -110,6 +127,7 @@ class Plan:
     nodes: tuple[str, ...] = ()
     total: int = 0
     orphans: tuple[Orphan, ...] = ()
+    declared: tuple[Declared, ...] = ()
 
     @property
     def disruptive(self) -> tuple[Step, ...]:

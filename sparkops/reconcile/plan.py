@@ -10,7 +10,7 @@ from typing import Any
 
 from sparkops.core import graph
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Orphan, Plan, Step, Violation
+from sparkops.core.plan import Declared, Orphan, Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept, accepting
@@ -64,6 +64,7 @@ class Comparison:
         notices: Sequence[Message] | None = None,
         unknown: Mapping[str, Unknown] = MappingProxyType({}),
         orphans: Sequence[Orphan] = (),
+        declared: Sequence[Declared] = (),
     ) -> Plan:
         """The plan, with what is known beside the comparison. `total` and `notices` take the place of its own."""
         return Plan(
@@ -76,6 +77,7 @@ class Comparison:
             nodes=tuple(dict.fromkeys([*(resource.node for resource in self.resources), *nodes])),
             total=len(self.resources) if total is None else total,
             orphans=tuple(orphans),
+            declared=tuple(declared),
         )
 
 

@@ -21,6 +21,7 @@ from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.reconcile import orphans, transfers
+from sparkops.reconcile.declared import declared
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import observe
 from sparkops.reconcile.plan import Observations, compare
@@ -141,6 +142,7 @@ def observe_and_plan(
         ),
         unknown={f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)},
         orphans=staying,
+        declared=declared(resources, options.inventory),
     )
     claims = {}
     if acting:

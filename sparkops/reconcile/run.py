@@ -44,6 +44,7 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
             plan=plan,
             endpoints=endpoints(options.inventory, plan.nodes),
             seconds=time.monotonic() - started,
+            time=time.time(),
             **more,
         )
 
