@@ -8,7 +8,6 @@ This module must not know what a role or a resource is.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from jinja2.utils import missing
 
 from sparkops.compile.launcher_file import launcher_file
 from sparkops.compile.secret_placeholders import SecretPlaceholders
+from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
@@ -227,12 +227,12 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     def digest(value: Any) -> str:
         if placeholders.holds(value):
             raise InventoryError.of("digest-of-secret")
-        return hashlib.sha256(canonical(_plain(value)).encode()).hexdigest()
+        return fact_text.digest(canonical(_plain(value)))
 
     def sha256(text: str) -> str:
         if placeholders.holds(text):
             raise InventoryError.of("digest-of-secret")
-        return hashlib.sha256(text.encode()).hexdigest()
+        return fact_text.digest(text)
 
     def argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
         sealed = {

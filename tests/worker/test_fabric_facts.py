@@ -26,7 +26,7 @@ def test_a_cable_is_two_interfaces_and_two_rdma_devices(tmp_path: Path) -> None:
     }
     assert found["cabled"] == ["p0"]
     assert found["active"] == ["rocep1s0f0", "roceP2p1s0f0"], "the twins of the port with a link, and no other"
-    assert found["active_ports"] == ["rocep1s0f0:1", "roceP2p1s0f0:1"]
+    assert found["active_on"] == {"p0": found["active"], "p1": []}
 
 
 def test_a_rail_has_its_pcie_link_its_firmware_and_its_counters(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def fabric(root: str, interfaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The ConnectX-7 interfaces of a node, out of the facts of its interfaces.
 
     rails: by interface name; see `_rail`. ports: `p0`, `p1` to their interfaces, the twins of a port in the order of
-    their PCI addresses. active: the RDMA devices whose port is ACTIVE, in that order. twins_share: pairs of twins that
-    have addresses in one subnet, as text.
+    their PCI addresses. active: the RDMA devices whose port is ACTIVE, in that order; active_on: those by port.
+    twins_share: pairs of twins that have addresses in one subnet, as text.
     """
     rails = in_time(lambda: {name: _rail(root, name) for name in sorted(interfaces) if _is_connectx(root, name)})
     for name, rail in rails.items():
@@ -57,7 +57,7 @@ def fabric(root: str, interfaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "ports": ports,
         "cabled": [port for port, names in sorted(ports.items()) if any(rails[name]["carrier"] for name in names)],
         "active": [rails[name]["rdma"] for name in active],
-        "active_ports": [f"{rails[name]['rdma']}:1" for name in active],
+        "active_on": {port: [rails[name]["rdma"] for name in names if name in active] for port, names in ports.items()},
         "twins_share": [said for names in ports.values() for said in shared_subnets(names, rails)],
     }
 

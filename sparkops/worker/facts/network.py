@@ -24,8 +24,10 @@ _Answer = TypeVar("_Answer")
 
 
 def network(root: str) -> dict[str, Any]:
-    """`interfaces` by name, all their `addresses` bare, the interface of the IPv4 default route, that of this session,
-    and `management`: interface and address over which nodes are managed; None each where there is none.
+    """`interfaces` by name, all their `addresses` bare, and the `owners` of those.
+
+    `default_interface` is that of the IPv4 default route, `session_interface` that of this session, `management`
+    interface and address over which the node is managed; None each where there is none.
     """
     status, said, wrong = processes.ask(["ip", "-j", "-d", "address"], timeout=LIMIT)
     if status != 0:
@@ -38,6 +40,7 @@ def network(root: str) -> dict[str, Any]:
     return {
         "interfaces": interfaces,
         "addresses": addresses,
+        "owners": {each.partition("/")[0]: name for name, found in interfaces.items() for each in found["addresses"]},
         "default_interface": default,
         "session_interface": session,
         "management": management_of(interfaces, session, session_address(root), default),
