@@ -24,7 +24,7 @@ from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
-from sparkops.models import engine_errors, service_spec
+from sparkops.models import engine_errors, fabric_plan, service_spec
 from sparkops.models.argv import canonical, serve_argv
 
 Context: TypeAlias = Mapping[str, Any]
@@ -214,6 +214,12 @@ def _render(context: jinja2.runtime.Context, name: str) -> str:
     return context.environment.get_template(name).render(context.get_all())
 
 
+def _fabric_links(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The global `fabric_links(node, nodes)`: the links of a node that its topology and subnet give."""
+    found = fabric_plan.links_of(node["name"], nodes)
+    return [{"slot": each.slot, "port": each.port, "twin": each.twin, "address": each.address} for each in found]
+
+
 def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _Environment:
     env = _Environment(
         undefined=_Undefined,
@@ -251,6 +257,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.globals["launcher"] = launcher_file
     env.globals["permanent_errors"] = engine_errors.permanent
     env.globals.update(service_spec.functions(placeholders.holds))
+    env.globals["fabric_links"] = _fabric_links
     return env
 
 
