@@ -143,3 +143,22 @@ def test_a_change_that_cuts_new_connections_is_taken_back_by_the_node(
     assert addresses(one, "cx0") == ["10.9.0.1/24"], "what was there before is there again"
     assert not one.exists("/etc/netplan/60-sparkops-fabric.yaml")
     assert not one.exists("/run/netplan/60-sparkops-fabric.yaml")
+
+
+def test_a_pair_is_measured_and_another_mtu_is_found(
+    lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
+) -> None:
+    one, other = nodes(2)
+    cabled(one, other)
+    shell.write("inventory.yml", pair(one, other))
+    shell.json("apply", "inventory.yml", "--role", "fabric", "--yes")
+
+    told = shell.json("fabric", "check", "--seconds", "1")
+
+    assert [each["twin"] for each in told["figures"]] == [0, 1, None], "each link alone, then both"
+    assert all(each["verdict"] == "good" and each["gbits"] > 0 for each in told["figures"])
+    assert {each["method"] for each in told["figures"]} == {"tcp"}
+
+    other.exec("ip", "link", "set", "cx1", "mtu", "1400")
+    told = shell.json("fabric", "check", "--seconds", "1", status=2)
+    assert [(each["reason"] or {}).get("id") for each in told["figures"]] == [None, "fabric-mtu-differs"]
