@@ -18,7 +18,7 @@ from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, ranks
-from sparkops.reconcile.observe import FACTS, LIMIT, MARGIN
+from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
 from sparkops.reconcile.run import endpoints
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
