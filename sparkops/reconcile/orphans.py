@@ -138,7 +138,7 @@ class _Stray:
 
 
 def _unasked(kind: str) -> str:
-    return f"sparkops never removes a {kind.replace('_', ' ')} unasked"
+    return f"sparkops never removes {kind.replace('_', ' ')}s unasked"
 
 
 def unasked(orphan: Orphan) -> bool:
