@@ -10,6 +10,7 @@ import click
 
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load, refuse_errors
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
@@ -30,6 +31,7 @@ from sparkops.reports.run_folder import RunFolder
 
 @click.command(
     "apply",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops apply inventory.yml
@@ -39,7 +41,7 @@ Examples:
   sparkops apply inventory.yml --prune            also removes what is no longer declared
   sparkops apply inventory.yml --plan plan.json   exactly what `plan -o plan.json` saved, or nothing""",
 )
-@options.inventory_argument
+@options.inventory
 @options.selection
 @options.jobs
 @options.output

@@ -15,6 +15,7 @@ from sparkops.checkpoints.inspect import inspect as inspect_source
 from sparkops.checkpoints.manifest import is_repository
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import listener_for, printer_for
@@ -23,6 +24,7 @@ from sparkops.core.secrets import Secret
 from sparkops.inventory.limit import named
 from sparkops.operate import checkpoint_build
 from sparkops.operate.checkpoint_verify import verify as verify_nodes
+from sparkops.operate.declared_hub import declared_hub
 from sparkops.reports import checkpoint as renderers
 
 
@@ -45,21 +47,25 @@ Examples:
   sparkops checkpoint inspect ./Qwen3.5-122B-A10B-int4-AutoRound
   sparkops checkpoint inspect Intel/Qwen3.5-122B-A10B-int4-AutoRound
   sparkops checkpoint inspect ORG/NAME --revision v1.0 --format json
+  sparkops checkpoint inspect ORG/NAME -i inventory.yml      from its hub, with its token, at its commit
 
 Of a hub only the headers are read, a few MB of a checkpoint of 70 GB.
 The exit status is 2 where the checkpoint has a fault.""",
 )
 @click.argument("what", metavar="FOLDER|ORG/NAME")
-@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit of a repository")
+@click.option("--revision", default="", help="Branch, tag or commit of a repository; main")
 @click.option("--endpoint", default="", help="Another hub than the public one (HF_ENDPOINT works too)")
+@click.option(
+    "-i", "--inventory", "declared", type=click.Path(path_type=Path), help="As this inventory declares the repository"
+)
 @options.text_or_json
 @options.common
-def inspect(common: CommonOptions, what: str, revision: str, endpoint: str) -> int:
+def inspect(common: CommonOptions, what: str, revision: str, endpoint: str, declared: Path | None) -> int:
     """Show tensors by part and dtype, bytes read per token, quantisation, and structural faults.
 
-    A token for the hub is taken from HF_TOKEN.
+    A token for the hub is taken from HF_TOKEN, with -i from the inventory.
     """
-    found = inspect_source(_source(what, revision, endpoint))
+    found = inspect_source(_source(what, revision, endpoint, declared))
     if common.form == "json":
         click.echo(json.dumps(renderers.inspection_as_json(found), indent=1))
     else:
@@ -69,6 +75,7 @@ def inspect(common: CommonOptions, what: str, revision: str, endpoint: str) -> i
 
 @command.command(
     "verify",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops checkpoint verify                      all nodes of inventory.yml
@@ -78,7 +85,7 @@ Examples:
 The exit status is 2 where a file is missing or wrong, 3 where a node did not answer.""",
 )
 @click.argument("nodes", nargs=-1, metavar="[NODE|GROUP|SERVICE]...")
-@options.inventory_option
+@options.inventory
 @click.option("--deep", is_flag=True, help="Read everything again, also what has not changed since it was last read")
 @options.jobs
 @options.text_or_json
@@ -194,15 +201,18 @@ def _token() -> Secret | None:
     return Secret(token, "HF_TOKEN") if token else None
 
 
-def _source(what: str, revision: str, endpoint: str) -> Source:
+def _source(what: str, revision: str, endpoint: str, declared: Path | None) -> Source:
     folder = Path(what).expanduser()
     if folder.is_dir():
         return FolderSource(folder)
     if folder.exists() or what.startswith((".", "/", "~")) or not is_repository(what):
         raise InspectError.of("checkpoint-not-found", what=what)
-    hub = Hub(endpoint, _token())
+    hub, known = Hub(endpoint, _token()), ""
+    if declared is not None:
+        there, known = declared_hub(declared, what)
+        hub = hub if endpoint else there
     try:
-        resolved = hub.resolve(what, revision)
+        resolved = hub.resolve(what, revision or known or "main")
     except NoRepository as error:
         raise NoRepository.of(
             "checkpoint-neither-folder-nor-repository", where=error.where, reason=error.what

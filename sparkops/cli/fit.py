@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.printing import printer_for
 from sparkops.cli.serve_line import serve_line
 from sparkops.fit.fit import Fit, NotEvaluated, Question, fit_invocation
@@ -17,6 +18,7 @@ from sparkops.reports.fit import dumped, render
 
 @click.command(
     "fit",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops fit --serve 'vllm serve Qwen3.5-122B-A10B --max-model-len 131072 --max-num-seqs 4' --engine 0.26.0

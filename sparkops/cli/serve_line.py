@@ -14,7 +14,12 @@ from sparkops.cli.options import Pair
 from sparkops.models.invocation import Invocation, of_text
 
 OPTIONS = (
-    click.argument("inventory", type=click.Path(path_type=Path), required=False),
+    click.option(
+        "-i",
+        "--inventory",
+        type=click.Path(path_type=Path),
+        help="The inventory; a file among the arguments says the same  [default: inventory.yml]",
+    ),
     click.option("--serve", metavar="LINE", help="Check this `vllm serve …` line instead of an inventory; - reads it"),
     click.option("--engine", metavar="VERSION", help="The engine's version, like 0.26.0 (with --serve)"),
     click.option(
@@ -25,7 +30,7 @@ OPTIONS = (
 
 
 def serve_line(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument INVENTORY, and the options of a pasted line as `line`: an Invocation, or None without --serve."""
+    """-i, and the options of a pasted line as `line`: an Invocation, or None without --serve."""
 
     @functools.wraps(function)
     def command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sparkops.cli import host_keys, options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.options import CommonOptions
 from sparkops.inventory.load import load
 from sparkops.nodes.connect import Connections
@@ -14,6 +15,7 @@ from sparkops.operate.trust import examine, meant, remember
 
 @click.command(
     "trust",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops trust                            all nodes of inventory.yml
@@ -23,7 +25,7 @@ Examples:
   sparkops trust spark-02 --yes             without a question, after comparing the fingerprint elsewhere""",
 )
 @click.argument("nodes", nargs=-1, metavar="[NODE|GROUP|SERVICE|[USER@]HOST[:PORT]]...")
-@options.inventory_option
+@options.inventory
 @options.limit
 @host_keys.option
 @click.option("-y", "--yes", is_flag=True, help="Add without asking")

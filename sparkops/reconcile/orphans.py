@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparkops import resources as kinds
-from sparkops.core.plan import Occupied, Orphan, Plan, Violation
+from sparkops.core.plan import GC, Occupied, Orphan, Plan, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
 
-GC = "`sparkops gc` removes it, once nothing on the node uses it"
 BEFORE = "it was there before sparkops"
 NOT_OURS = {
     "edited": "it was edited since sparkops wrote it",
@@ -122,6 +121,8 @@ class _Stray:
         if self.type.prune != "collect" and not self.type.brought(self.name, self.entry):
             return BEFORE, self.type.release_hint.format(name=self.name)
         if self.type.prune != "remove" and self.kind not in asked.kinds:
+            if self.entry.get("action") == "found" and not self.type.brought(self.name, self.entry):
+                return BEFORE, ""
             hint = GC if self.type.prune == "collect" else self.type.removal_hint.format(name=self.name)
             if option := asked.options.get(self.kind):
                 hint = f"{option} removes it"

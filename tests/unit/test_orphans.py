@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from sparkops.core.plan import Orphan, Plan
+from sparkops.core.plan import GC, Orphan, Plan
 from sparkops.core.states import Unknown
 from sparkops.reconcile import orphans
 from sparkops.reconcile.plan import Observations, compare
@@ -174,3 +174,10 @@ def test_claims_that_can_not_be_read_make_no_orphans() -> None:
     dark = Observations(found={}, claims={"n": Unknown("no record")})
     assert orphans.find((), dark, retired=lambda *_: False) == ()
     assert orphans.notes((Package(node="n", name="pp"), Directory(node="n", name="/d")), dark, Plan(), prune=True) == {}
+
+
+def test_an_image_that_was_there_before_is_left_without_an_advice_that_gc_would_refuse() -> None:
+    strays = {f"image {name}": {"now": "", "action": action} for name, action in (("a:1", "found"), ("b:1", "create"))}
+    found = {each.name: (each.kept, each.remedy) for each in find((), strays).values()}
+    assert found["a:1"] == (orphans.BEFORE, "")
+    assert found["b:1"][1] == GC
