@@ -107,7 +107,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """One cluster. Mappings keep the order of the file. `notices` are things that have to be said."""
+    """One cluster. Mappings keep the order of the file. `notices` are things that have to be said.
+
+    `renamed_from` is the name that the cluster had before, "" for none: what nodes recorded under it is this cluster's.
+    """
 
     path: Path
     cluster: str
@@ -116,6 +119,7 @@ class Inventory:
     groups: Mapping[str, tuple[str, ...]]
     roles: Mapping[str, Role] = field(repr=False)
     accept: tuple[Accept, ...] = ()
+    renamed_from: str = ""
     notices: tuple[Message, ...] = ()
     sources: Layers = field(repr=False)
     lock: Lock = field(default=Lock(), repr=False)

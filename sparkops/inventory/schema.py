@@ -143,6 +143,11 @@ CORE: Mapping[str, Any] = {
             "pattern": NAME,
             "description": "the name under which nodes record what this inventory owns",
         },
+        "renamed_from": {
+            "type": "string",
+            "pattern": NAME,
+            "description": "the cluster's former name; what nodes recorded under it is taken over, nothing restarted",
+        },
         "connection": CONNECTION,
         "vars": VARS,
         "roles": _ROLES,

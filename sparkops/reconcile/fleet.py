@@ -36,7 +36,8 @@ RETURNS = 3
 class Fleet:
     """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run.
 
-    Without a `cluster` what is done on the nodes claims nothing: it is no declaration that would have to be remembered.
+    `former` is the name that the cluster had before. Without a `cluster` what is done on the nodes claims nothing: it
+    is no declaration that would have to be remembered.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Fleet:
         targets: Mapping[str, Target],
         *,
         cluster: str,
+        former: str = "",
         connections: Connections,
         program: bytes,
         listener: events.Listener = events.silent,
@@ -51,6 +53,7 @@ class Fleet:
     ) -> None:
         self.targets = targets
         self.cluster = cluster
+        self.former = former
         self.failed: dict[str, SparkopsError] = {}
         self._connections = connections
         self._program = program
@@ -91,11 +94,16 @@ class Fleet:
         except BaseException:
             transport.close()
             raise
-        claims = {"state_dir": target.state_dir, "cluster": self.cluster} if self.cluster else None
+        claims = self._claims(target)
         session = Session(node, stream, claims, self.session)
         with self._guard:
             self._transports[node] = transport
             self._sessions[node] = session
+
+    def _claims(self, target: Target) -> Mapping[str, str] | None:
+        if not self.cluster:
+            return None
+        return {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
 
     def reattach(self, node: str, session: Session, error: SparkopsError, stop: threading.Event) -> bool:
         """Whether a node whose `session` was lost is there again, with the lock that this run had of it.

@@ -146,7 +146,8 @@ class File(Resource):
         if found is not None and found.get("type", "file") != "file":
             return f"(a {found.get('type')} stands there)"
         if found is not None and "text" not in found:
-            return f"(the present content is binary or large: {size(found.get('size'))})"
+            there = found.get("size")
+            return f"(the present content is binary or large: {size(there) if isinstance(there, int) else '?'})"
         if len(self.content.text) > SHOWN:
             return f"(the declared content is large: {len(self.content.encode())} bytes)"
         before, after = found["text"] if found else None, self.content.text

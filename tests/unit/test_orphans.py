@@ -181,3 +181,16 @@ def test_an_image_that_was_there_before_is_left_without_an_advice_that_gc_would_
     found = {each.name: (each.kept, each.remedy) for each in find((), strays).values()}
     assert found["a:1"] == (orphans.BEFORE, "")
     assert found["b:1"][1] == GC
+
+
+def test_a_rename_is_told_until_it_is_done_and_then_that_it_is_done() -> None:
+    def told(**nodes: Any) -> list[str]:
+        answers = {name: each if each is None else {**each, "strays": {}} for name, each in nodes.items()}
+        return [each.id for each in orphans.renamed(Observations(found={}, claims=answers), "rack", "attic")]
+
+    assert told(a={"renamed": True}, b={"renamed": False}) == ["cluster-renamed"]
+    assert told(a={"renamed": False}, b={"renamed": False}) == ["cluster-rename-done"]
+    assert told(a={"renamed": False}, b=None) == [], "not every node has told"
+    assert orphans.renamed(seen(), "rack", "") == ()
+    note = orphans.notes((), Observations(found={}, claims={"n": {"renamed": True, "strays": {}}}), Plan(), prune=False)
+    assert note == {"n": {"claims": {}, "drop": []}}, "though nothing else is to be written"
