@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.printing import printer_for
 from sparkops.cli.serve_line import serve_line
 from sparkops.fit.fit import SPARK, Fit, NotEvaluated, Question, fit_invocation
@@ -21,6 +22,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 
 @click.command(
     "fit",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops fit --serve 'vllm serve Qwen3.5-122B-A10B --max-model-len 131072 --max-num-seqs 4' --engine 0.26.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import sparkops
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.serve_line import serve_line
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
@@ -23,6 +24,7 @@ STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
 
 @click.command(
     "lint",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops lint                                     the inventory

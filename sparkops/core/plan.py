@@ -14,6 +14,8 @@ from sparkops.core.wording import Message
 
 Action: TypeAlias = Literal["create", "update", "delete", "replace", "verify"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
+GC = "`sparkops gc` removes it, once nothing on the node uses it"
+"""The remedy of an orphan that is left for gc."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,8 +67,9 @@ class Timeouts:
 class ServiceSpec:
     """All that a rank of a service is started from. Paths are the node's.
 
-    `image` is the reference to run, `image_identity` the declared digest or that of the build's declaration; `manifest`
-    identifies the checkpoint.
+    `image` is the reference to run, `manifest` names the checkpoint. Neither holds a digest or a commit: whether what
+    runs has the content that is there now, the unit asks of the container, so that a pin of the same content is no
+    change.
     """
 
     name: str
@@ -79,7 +80,6 @@ class ServiceSpec:
     limits: Limits
     probe: Probe
     timeouts: Timeouts
-    image_identity: str | None = None
     entrypoint: tuple[str, ...] | None = None
     manifest: Mapping[str, str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -159,7 +159,6 @@ def spec_of(
         name=service["name"],
         container=container["name"] or f"sparkops-{service['name']}",
         image=_image(image),
-        image_identity=_identity(image),
         entrypoint=None if container["entrypoint"] is None else tuple(container["entrypoint"]),
         manifest=_manifest(checkpoint) if folder else None,
         argv=tuple(serve_argv(service["command"], model, _serve(service))),
@@ -189,13 +188,6 @@ def _image(image: Mapping[str, Any]) -> str:
     if not reference:
         raise InventoryError.of("service-without-image")
     return str(reference)
-
-
-def _identity(image: Mapping[str, Any]) -> str | None:
-    if image["build"]["tag"]:
-        return "build:" + hashlib.sha256(canonical(image["build"]).encode()).hexdigest()
-    declared = image["digest"] or image["manifest"]
-    return None if declared is None else str(declared)
 
 
 def model_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
@@ -282,9 +274,9 @@ def _served_name(service: Mapping[str, Any]) -> str | None:
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
-    identity = {key: str(checkpoint[key]) for key in ("repository", "revision", "commit") if checkpoint[key]}
+    named = {"repository": str(checkpoint["repository"])}
     steps = checkpoint.get("steps")
-    return {**identity, "steps": build_steps.digest(steps)} if steps else identity
+    return {**named, "steps": build_steps.digest(steps)} if steps else named
 
 
 def _limits(limits: Mapping[str, Any]) -> Limits:

@@ -141,6 +141,7 @@ def observe_and_plan(
             *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
             *(Message.of("removal-restores", resource=each) for each in _restored(found, removed)),
             *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
+            *(orphans.renamed(seen, fleet.cluster, fleet.former) if options.whole else ()),
             *compared.notices,
             *sources,
         ),

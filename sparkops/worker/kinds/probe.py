@@ -202,7 +202,7 @@ def _loading(shown: dict[str, str]) -> str:
     restarts = int(shown.get("NRestarts") or 0)
     said = shown.get("StatusText", "") if shown.get("SubState") == "start" else ""
     words = said or _of_unit(shown)
-    return words and words + (f" (restarted {restarts} times)" if restarts else "")
+    return words and words + (f" (restarted {'once' if restarts == 1 else f'{restarts} times'})" if restarts else "")
 
 
 def _for_good(shown: dict[str, str]) -> bool:
