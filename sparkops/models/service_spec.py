@@ -67,7 +67,7 @@ class ServiceSpec:
     """All that a rank of a service is started from. Paths are the node's.
 
     `image` is the reference to run, `image_identity` the declared digest or that of the build's declaration; `manifest`
-    identifies the checkpoint.
+    identifies the checkpoint. The launcher keeps what it learns in the folder `kept`.
     """
 
     name: str
@@ -93,6 +93,7 @@ class ServiceSpec:
     secrets: str | None = None
     key: str = "/var/lib/sparkops/key"
     cache: str | None = None
+    kept: str | None = None
 
     @property
     def text(self) -> str:
@@ -180,6 +181,7 @@ def spec_of(
         secrets=f"/etc/sparkops/services/{service['name']}.env" if secret else None,
         key=f"{state_dir}/key",
         cache=f"{state_dir}/compiled" if container["cache"] else None,
+        kept=f"{state_dir}/services/{service['name']}",
     )
 
 

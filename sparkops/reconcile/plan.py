@@ -163,6 +163,7 @@ class _Builder:
         barrier = barrier or self._judge(*self.violations_by_id.get(resource.id, ()))
         compared = self._compare(resource, self._found(resource), needs)
         own = self._judge(*compared.violations)
+        barrier = barrier or (own if resource.guarded else None)
         self.notices += compared.notices
         if isinstance(compared.step, Unknown):
             if resource.node not in self.seen.unreachable:

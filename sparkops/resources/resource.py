@@ -49,6 +49,9 @@ class Resource:
     reproved: ClassVar[bool] = False
     """True for a kind that has to be proven again whenever something it stands on is changed (`probe`)."""
 
+    guarded: ClassVar[bool] = False
+    """True for a kind that is not acted on while it has a violation of its own."""
+
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Found keys that may differ between two observations without meaning anything."""
     reads: ClassVar[Mapping[str, str]] = {}
