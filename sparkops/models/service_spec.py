@@ -47,7 +47,7 @@ class Probe:
     """The completion that proves the engine: `model` as served (None: the first of /v1/models), a limit in seconds."""
 
     model: str | None = None
-    prompt: str = "Hello"
+    prompt: str = "The capital of France is"
     seconds: float = 30.0
 
 

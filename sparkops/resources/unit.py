@@ -73,6 +73,7 @@ class Unit(Resource):
     port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first. A foreign
         process that listens there is the violation `port-taken`.
     host: the node's address that the port belongs to; 0.0.0.0 for all.
+    displaces: units that systemd stops when this one starts (`Conflicts=`); the port may be theirs until then.
     """
 
     kind: ClassVar[str] = "unit"
@@ -117,6 +118,7 @@ class Unit(Resource):
     state_dir: str = "/var/lib/sparkops"
     port: int | None = None
     host: str = "0.0.0.0"
+    displaces: tuple[str, ...] = ()
     main_process: tuple[str, ...] = ()
     state: Literal["present", "absent"] = "present"
 
@@ -179,9 +181,10 @@ class Unit(Resource):
             "model": self.model,
             "secret": _bytes(self.secret) if self.secret is not None else None,
             "state_dir": self.state_dir,
-            "service": self.service if self.container else None,
+            "service": self.service,
             "port": self.port if self.running else None,
             "host": self.host,
+            "displaces": list(self.displaces),
             "main_process": bool(self.main_process),
         }
 
@@ -223,6 +226,10 @@ class Unit(Resource):
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Only what runs can be interrupted."""
         return bool(before and before.get("running")) and super().disrupts(before, after, changes)
+
+    def outage_seconds(self, found: Observed) -> float | None:
+        seconds = found.get("last_start_seconds") if isinstance(found, Mapping) else None
+        return float(seconds) if isinstance(seconds, (int, float)) else None
 
     def act(self, step: Step) -> dict[str, Any]:
         material: dict[str, Any] = {"wait": self.wait, "again": step.action == "replace"}

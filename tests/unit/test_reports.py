@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -224,3 +225,13 @@ def test_while_a_run_goes_on_only_the_beginning_of_a_reason_is_told() -> None:
     assert told[0].startswith("✗ file /x @n (1.0 s): the file: of no end,") and told[0].endswith("…")
     assert len(told[0]) < 140
     assert told[1].endswith(": a short one")
+
+
+def test_what_an_interruption_costs_stands_where_it_is_announced() -> None:
+    slow = dataclasses.replace(STEP, outage_seconds=21.2)
+    other = dataclasses.replace(STEP, id="unit q.service @b", node="b", outage_seconds=9.0)
+    shown = text(report(plan=Plan(nodes=("a", "b"), total=3, steps=(slow, other))))
+    assert "interrupts q (its last start took 21 s)" in shown.splitlines()[-1]
+    assert "interrupts q (its last start took 9 s)" in shown
+    assert as_json(report(steps=(slow,)))["steps"][0]["outage_seconds"] == 21.2
+    assert "last start" not in text(report(steps=(STEP,)))

@@ -25,7 +25,7 @@ import time
 import urllib.parse
 from typing import Any
 
-from sparkops.programs.launch.api import Api, Asked, TokenActivity
+from sparkops.programs.launch.api import Api, Asked, Question, TokenActivity
 from sparkops.programs.launch.container_body import body_of, cache_folder
 from sparkops.programs.launch.docker import LABEL, TICK, Container, Docker
 from sparkops.programs.launch.ending import (
@@ -39,7 +39,7 @@ from sparkops.programs.launch.ending import (
     say,
 )
 from sparkops.programs.launch.hang import describe, dump_python_stacks, processes_of, report
-from sparkops.programs.launch.listening import Owner, Unseen, listener_of, listening, owners
+from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
 from sparkops.programs.launch.node import MEMINFO, PERMANENT, available, drop_caches, keep, permanent_errors, secrets_of
 from sparkops.programs.launch.systemd import Systemd
 
@@ -68,6 +68,7 @@ class Launcher:
         self.hung = False
         self.secret, self.label = secrets_of(self.spec)
         self.api: Api | None = None
+        self.listener: Listener | None = None
         self.headless = "--headless" in self.spec["argv"]
 
     def on_signal(self, number: int) -> None:
@@ -97,7 +98,7 @@ class Launcher:
             drop_caches()
         self.container.start(body_of(self.spec, self.container.digest, self.secret, self.label, cache))
         try:
-            self.api = self._api()
+            self._meet()
             self._wait_for_completion(cache)
             self._watch()
             return self._stop()
@@ -105,10 +106,13 @@ class Launcher:
             with contextlib.suppress(OSError, http.client.HTTPException, Failed):
                 self.container.remove(self.container.id)
 
-    def _api(self) -> Api:
+    def _meet(self) -> None:
+        """Learn where the container answers, and by which key."""
         host = "127.0.0.1" if self.spec["host"] in ("0.0.0.0", "::", "") else self.spec["host"]
         found = self.container.inspect(self.container.id) or {}
-        return Api(self.spec, self.secret, listener_of(found, self.spec["port"], host))
+        self.listener = listener_of(found, self.spec["port"], host)
+        key = {**self.spec["environment"], **self.secret}.get("VLLM_API_KEY", "")
+        self.api = Api(self.listener, key, Question(self.spec["probe"]["model"] or "", self.spec["probe"]["prompt"]))
 
     def _image(self) -> str:
         reference = self.spec["image"]
@@ -157,7 +161,7 @@ class Launcher:
         return found is None or LABEL in ((found.get("Config") or {}).get("Labels") or {})
 
     def _wait_for_completion(self, cache: str) -> None:
-        if self.headless or self.api is None:
+        if self.headless or self.api is None or self.listener is None:
             self.systemd.status = f"rank {self.spec['rank']} of an engine whose head answers on another node"
             self.systemd.tell(READY=1, STATUS=self.systemd.status)
             return
@@ -173,7 +177,7 @@ class Launcher:
             line = self.container.last_line or "(nothing said yet)"
             self.systemd.phase(f"loading for {seconds:.0f} s of at most {limit:g}: {line}")
             asked = self.api.completion(self.spec["probe"]["seconds"])
-            listened = listened or (time.monotonic() - started if self.api.listener.proven else 0.0)
+            listened = listened or (time.monotonic() - started if self.listener.proven else 0.0)
             if not asked.why:
                 break
             if asked.refused or time.monotonic() - started > limit:
@@ -213,7 +217,7 @@ class Launcher:
         A headless rank has no API to ask, so nothing but its end is seen here; its head tells a hang of the engine.
         """
         assert self.api is not None
-        activity = TokenActivity(self.api, self.systemd.watchdog)
+        activity = TokenActivity(self.api, self.spec["probe"]["seconds"], self.systemd.watchdog)
         serving, due = self.systemd.status, 0.0
         while not self.stopping.is_set():
             if self.container.ended.is_set():

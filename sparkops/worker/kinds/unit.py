@@ -96,16 +96,25 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
         state["inputs"] = inputs_of(ask["name"], shown, root) if state["running"] else None
     if ask.get("main_process"):
         state["main_process"] = _main_process(shown, root) if state["running"] else None
-    own = docker.service_container(ask["service"]) if ask.get("service") and ask.get("container") else None
+    own = docker.service_container(ask["service"] or "") if ask.get("container") else None
     if ask.get("container"):
         state.update(_container(ask, own, shown))
     if ask.get("port"):
-        state["port_taken"] = ports.held(ask["port"], ask["host"], own).foreign
+        foreign = ports.held(ask["port"], ask["host"], own).foreign
+        state["port_taken"] = None if foreign and _displaced(foreign, ask.get("displaces") or []) else foreign
     if ask.get("service"):
         state.update(_kept(ask, root))
     for name in ask.get("properties", ()):
         state[f"property.{name}"] = shown.get(name, "")
     return state
+
+
+def _displaced(foreign: dict[str, Any], units: list[str]) -> bool:
+    """Whether what listens goes by itself when the unit starts. A container's own unit can't be told: any may be it,
+    and the launcher looks again once they are stopped."""
+    if foreign["unit"]:
+        return foreign["unit"] in units
+    return any(running(shown) for shown in show(units).values())
 
 
 def _vendor(name: str, fragment: str, root: str) -> str:

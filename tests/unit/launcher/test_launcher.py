@@ -87,9 +87,15 @@ def spec(**given: Any) -> dict[str, Any]:
     return {**base, **given}
 
 
-def api(port: int, **given: Any) -> Any:
+def api(port: int, container: str = "", key: str = "") -> Any:
     """Of an engine that is this very process, which is in no container of its own."""
-    return launcher.Api(spec(port=port, **given), {}, launcher.Listener(port, "127.0.0.1", ""))
+    listener = launcher.Listener(port, "127.0.0.1", container)
+    return launcher.Api(listener, key, launcher.Question("m", "a few words"))
+
+
+def activity_of(port: int, seconds: float = 1.0) -> Any:
+    """Of one that may show no sign of life for ten minutes."""
+    return launcher.TokenActivity(api(port), seconds, 600.0)
 
 
 def completion(**usage: int) -> bytes:
@@ -153,7 +159,7 @@ def test_an_idle_engine_is_asked_for_a_token_now_and_then_and_a_frozen_one_does_
         said["asked"] += 1
         return said["status"], completion(completion_tokens=1)
 
-    activity = launcher.TokenActivity(api(serve(answer)), 600.0)
+    activity = activity_of(serve(answer))
     assert (activity.found(), activity.why, said["asked"]) == (False, "", 0), "nothing runs, and it was proven just now"
     activity.proved -= 201
     assert (activity.found(), said["asked"]) == (True, 1)
@@ -167,7 +173,7 @@ def test_an_idle_engine_is_asked_for_a_token_now_and_then_and_a_frozen_one_does_
     activity.proved -= 201
     said["status"] = 500
     assert not activity.found()
-    assert "no token moves; a completion is answered by 500" in activity.why
+    assert "no token moves; /v1/completions answers 500" in activity.why
     said["body"] = metrics(1, 7)
     assert activity.found()
 
@@ -176,14 +182,14 @@ def test_a_worker_that_stops_while_nothing_runs_is_found_though_its_gauges_stay(
     stop = threading.Event()
 
     def answer(method: str, path: str) -> tuple[int, bytes]:
-        if path != "/metrics":
+        if path not in ("/metrics", "/health"):
             stop.wait(10)
         return 200, metrics(0, 5)
 
-    activity = launcher.TokenActivity(api(serve(answer), probe={"model": "m", "prompt": "a b", "seconds": 0.3}), 600.0)
+    activity = activity_of(serve(answer), seconds=0.3)
     activity.proved -= 201
     assert not activity.found()
-    assert activity.why == "no completion within 0.3 s"
+    assert activity.why == "no completion within 0.3 s, though /health answers 200"
     stop.set()
 
 
@@ -195,7 +201,7 @@ def test_an_engine_without_metrics_is_asked_for_a_token(serve: Callable[[Answer]
             return (200, completion(completion_tokens=1)) if good["on"] else (500, b"dead")
         return 404, b""
 
-    activity = launcher.TokenActivity(api(serve(answer)), 600.0)
+    activity = activity_of(serve(answer))
     activity.proved -= 201
     assert activity.found(), "chat is asked where there are no plain completions"
     good["on"] = False
@@ -225,7 +231,7 @@ def test_a_refusal_says_nothing_of_its_health_and_to_be_busy_is_a_sign_of_life(
     asked = api(port).completion(1.0)
     assert (asked.refused, asked.busy) == found
     assert str(status) in asked.why
-    activity = launcher.TokenActivity(api(port), 600.0)
+    activity = activity_of(port)
     activity.proved -= 201
     assert activity.found() is any(found)
     assert bool(activity.why) is not any(found)
@@ -241,10 +247,9 @@ def test_what_a_foreign_process_answers_does_not_count_and_it_is_not_given_the_k
         return 200, completion(completion_tokens=1)
 
     port = serve(answer)
-    listener = launcher.Listener(port, "127.0.0.1", "f" * 64)
-    foreign = launcher.Api(spec(port=port), {"VLLM_API_KEY": "s"}, listener)
+    foreign = api(port, container="f" * 64, key="s")
     assert "and not this service's container" in foreign.completion(1.0).why
-    assert not launcher.TokenActivity(foreign, 1.0).found()
+    assert not launcher.TokenActivity(foreign, 1.0, 1.0).found()
     assert asked == []
 
 
@@ -255,7 +260,8 @@ def test_a_completion_that_does_not_come_ends_at_its_deadline(serve: Callable[[A
         stop.wait(10)
         return 200, b""
 
-    assert api(serve(answer)).completion(0.3).why == "no completion within 0.3 s"
+    asked = api(serve(answer)).completion(0.3)
+    assert asked.why.startswith("no completion within 0.3 s")
     stop.set()
 
 
