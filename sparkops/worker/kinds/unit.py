@@ -73,7 +73,8 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     there = text is not None or shown.get("LoadState") != "not-found" or os.path.islink(path)
     active = shown.get("ActiveState", "")
     if not there and active == "inactive" and (ask["content"] or not ask["present"]):
-        return None
+        taken = _port_taken(ask, None)
+        return {"exists": False, "port_taken": taken} if taken and not taken["service"] else None
     state: dict[str, Any] = {
         "exists": there,
         "enabled": shown.get("UnitFileState") == "enabled",
@@ -100,13 +101,18 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     if ask.get("container"):
         state.update(_container(ask, own, shown))
     if ask.get("port"):
-        foreign = ports.held(ask["port"], ask["host"], own).foreign
-        state["port_taken"] = None if foreign and _displaced(foreign, ask.get("displaces") or []) else foreign
+        state["port_taken"] = _port_taken(ask, own)
     if ask.get("service"):
         state.update(_kept(ask, root))
     for name in ask.get("properties", ()):
         state[f"property.{name}"] = shown.get(name, "")
     return state
+
+
+def _port_taken(ask: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
+    foreign = ports.held(ask["port"], ask["host"], own).foreign if ask.get("port") else None
+    return None if foreign is None or _displaced(foreign, ask.get("displaces") or []) else foreign
 
 
 def _displaced(foreign: dict[str, Any], units: list[str]) -> bool:
