@@ -45,7 +45,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_what_listens_is_named_by_its_process(other: tuple[int, int]) -> None:
     port, pid = other
-    held = ports.held(port, "0.0.0.0", None)
+    held = ports.held(port, "0.0.0.0", lambda: None)
     assert not held.own
     assert held.foreign is not None
     assert held.foreign["pid"] == pid
@@ -55,19 +55,19 @@ def test_what_listens_is_named_by_its_process(other: tuple[int, int]) -> None:
 def test_a_port_on_which_nothing_listens_is_nobodys(engine: list[dict[str, Any]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert ports.held(port, "0.0.0.0", None) == ports.Held(False, None)
+    assert ports.held(port, "0.0.0.0", lambda: None) == ports.Held(False, None)
 
 
 def test_what_docker_publishes_without_a_proxy_is_the_containers(engine: list[dict[str, Any]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     engine.append({"Id": "a", "Names": ["/old"], "Labels": {}, "Ports": [{"PublicPort": port, "Type": "tcp"}]})
-    held = ports.held(port, "0.0.0.0", None)
+    held = ports.held(port, "0.0.0.0", lambda: None)
     assert held.foreign is not None
     assert ports.words(held.foreign) == "container old"
-    assert ports.held(port, "0.0.0.0", {"Id": "a"}) == ports.Held(True, None)
+    assert ports.held(port, "0.0.0.0", lambda: {"Id": "a"}) == ports.Held(True, None)
     engine[0]["Ports"][0]["Type"] = "udp"
-    assert ports.held(port, "0.0.0.0", None) == ports.Held(False, None)
+    assert ports.held(port, "0.0.0.0", lambda: None) == ports.Held(False, None)
 
 
 def test_dockers_proxy_is_its_containers(other: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +75,9 @@ def test_dockers_proxy_is_its_containers(other: tuple[int, int], monkeypatch: py
     own = listening.owner(os.getpid())
     monkeypatch.setattr(listening, "owner", lambda pid, proc: own._replace(relayed="172.17.0.2", unit="docker.service"))
     found = {"Id": "a", "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}}}
-    assert ports.held(port, "0.0.0.0", found).own
+    assert ports.held(port, "0.0.0.0", lambda: found).own
     other_address = {"Id": "b", "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.3"}}}}
-    assert not ports.held(port, "0.0.0.0", other_address).own
+    assert not ports.held(port, "0.0.0.0", lambda: other_address).own
 
 
 def test_what_cannot_be_seen_is_unknown(other: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,4 +86,4 @@ def test_what_cannot_be_seen_is_unknown(other: tuple[int, int], monkeypatch: pyt
 
     monkeypatch.setattr(listening, "owners", unseen)
     with fails("port-owner-unknown", Unknown):
-        ports.held(other[0], "0.0.0.0", None)
+        ports.held(other[0], "0.0.0.0", lambda: None)

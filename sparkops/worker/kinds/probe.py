@@ -70,7 +70,7 @@ class _Service:
         if not self.ask.get("container") and not self.ask.get("unit"):
             return ""
         unit_name = "" if self.ask.get("container") else self.ask["unit"]
-        held = ports.held(self.port, self.host, self._container(), unit_name)
+        held = ports.held(self.port, self.host, self._container, unit_name)
         if held.foreign is not None:
             return f"{ports.words(held.foreign)} listens on port {self.port}, and not {self._name()}"
         return "" if held.own else f"nothing listens on {self.host}:{self.port}"

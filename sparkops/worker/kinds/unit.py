@@ -97,7 +97,9 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
         state["inputs"] = inputs_of(ask["name"], shown, root) if state["running"] else None
     if ask.get("main_process"):
         state["main_process"] = _main_process(shown, root) if state["running"] else None
-    own = docker.service_container(ask["service"] or "") if ask.get("container") else None
+    own = None
+    if ask.get("container") and state["running"]:
+        own = docker.service_container(ask["service"] or "")
     if ask.get("container"):
         state.update(_container(ask, own, shown))
     if ask.get("port"):
@@ -111,7 +113,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
 
 def _port_taken(ask: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any] | None:
     """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
-    foreign = ports.held(ask["port"], ask["host"], own).foreign if ask.get("port") else None
+    foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask.get("port") else None
     return None if foreign is None or _displaced(foreign, ask.get("displaces") or []) else foreign
 
 

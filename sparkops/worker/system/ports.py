@@ -1,7 +1,8 @@
 """Who listens on a port of this node: a service's own container or unit, or something foreign, with its names."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sparkops.programs import docker
@@ -26,16 +27,20 @@ class Held(NamedTuple):
     foreign: dict[str, Any] | None
 
 
-def held(port: int, host: str, own: Mapping[str, Any] | None, unit: str = "") -> Held:
-    """Who listens on `host`:`port`: the inspected container `own`, the `unit`, or something foreign.
+def held(port: int, host: str, find: Callable[[], Mapping[str, Any] | None], unit: str = "") -> Held:
+    """Who listens on `host`:`port`: the container that `find` inspects, the `unit`, or something foreign.
 
-    Raises Unknown where that can't be told (only root sees whose a socket is).
+    Raises Unknown where that can't be told (only root sees whose a socket is). Docker is asked only where something
+    listens.
     """
     owners = _owners(port, host)
+    if not owners:
+        return _published(port, find)
+    own = find()
     for each in owners:
         if not any(_is(one, own, unit) for one in each):
             return Held(False, _described(each[0]))
-    return Held(True, None) if owners else _published(port, own)
+    return Held(True, None)
 
 
 def _owners(port: int, host: str) -> list[list[Owner]]:
@@ -62,21 +67,23 @@ def _addresses(found: Mapping[str, Any]) -> list[str]:
 
 def _described(owner: Owner) -> dict[str, Any]:
     found: Mapping[str, Any] | None = None
-    if owner.relayed:
-        found = next((each for each in docker.containers() if owner.relayed in _addresses(each)), None)
-    elif owner.container:
-        found = docker.inspect_container(owner.container)
+    with contextlib.suppress(Unknown):  # its id is known all the same
+        if owner.relayed:
+            found = next((each for each in docker.containers() if owner.relayed in _addresses(each)), None)
+        elif owner.container:
+            found = docker.inspect_container(owner.container)
     unit = "" if owner.container or owner.relayed else owner.unit
     return {**_names(found, owner.container), "pid": owner.pid, "process": owner.process, "unit": unit}
 
 
-def _published(port: int, own: Mapping[str, Any] | None) -> Held:
+def _published(port: int, find: Callable[[], Mapping[str, Any] | None]) -> Held:
     """A container whose port Docker publishes without a proxy that listens."""
     try:
         there = docker.containers(every=False)
     except Unknown:
         return Held(False, None)  # without Docker nothing is published
     holding = [each for each in there if (port, "tcp") in _ports(each)]
+    own = find() if holding else None
     for each in holding:
         if each.get("Id") != (own or {}).get("Id"):
             return Held(False, {**_names(each, ""), "pid": 0, "process": "", "unit": ""})
