@@ -48,7 +48,7 @@ class Probe:
     """The completion that proves the engine: `model` as served (None: the first of /v1/models), a limit in seconds."""
 
     model: str | None = None
-    prompt: str = "Hello"
+    prompt: str = "The capital of France is"
     seconds: float = 30.0
 
 
@@ -69,7 +69,7 @@ class ServiceSpec:
 
     `image` is the reference to run, `manifest` names the checkpoint. Neither holds a digest or a commit: whether what
     runs has the content that is there now, the unit asks of the container, so that a pin of the same content is no
-    change.
+    change. The launcher keeps what it learns in the folder `kept`.
     """
 
     name: str
@@ -94,6 +94,7 @@ class ServiceSpec:
     secrets: str | None = None
     key: str = "/var/lib/sparkops/key"
     cache: str | None = None
+    kept: str | None = None
 
     @property
     def text(self) -> str:
@@ -180,6 +181,7 @@ def spec_of(
         secrets=f"/etc/sparkops/services/{service['name']}.env" if secret else None,
         key=f"{state_dir}/key",
         cache=f"{state_dir}/compiled" if container["cache"] else None,
+        kept=f"{state_dir}/services/{service['name']}",
     )
 
 

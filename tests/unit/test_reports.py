@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -278,3 +279,13 @@ def test_the_lines_that_accept_a_judgement_can_be_pasted() -> None:
     shown = text(report(violations=(BAD, odd, replace(BAD, key="known", accepted="yes"))))
     block = shown.partition("`accept:`")[2].partition("\n")[2].partition("attic")[0]
     assert [each["id"] for each in yaml.safe_load(block)] == ["driver.version-denied", "link:a b"]
+
+
+def test_what_an_interruption_costs_stands_where_it_is_announced() -> None:
+    slow = dataclasses.replace(STEP, outage_seconds=21.2)
+    other = dataclasses.replace(STEP, id="unit q.service @b", node="b", outage_seconds=9.0)
+    shown = text(report(plan=Plan(nodes=("a", "b"), total=3, steps=(slow, other))))
+    assert "interrupts q (its last start took 21 s)" in shown.splitlines()[-1]
+    assert "interrupts q (its last start took 9 s)" in shown
+    assert as_json(report(steps=(slow,)))["steps"][0]["outage_seconds"] == 21.2
+    assert "last start" not in text(report(steps=(STEP,)))
