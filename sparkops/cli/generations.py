@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.compile.compiler import compile_inventory
@@ -21,6 +22,7 @@ from sparkops.reports.formatting import safe
 
 @click.command(
     "generations",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops generations
@@ -28,7 +30,7 @@ Examples:
   sparkops generations qwen --format json""",
 )
 @click.argument("services", nargs=-1)
-@options.inventory_option
+@options.inventory
 @options.limit
 @options.extra
 @options.jobs

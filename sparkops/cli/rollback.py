@@ -8,6 +8,7 @@ import click
 
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
@@ -22,6 +23,7 @@ from sparkops.reports.run_folder import RunFolder
 
 @click.command(
     "rollback",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops rollback qwen                   to the newest generation that is not there now
@@ -29,7 +31,7 @@ Examples:
   sparkops rollback qwen --yes -m "garbage since the new image\"""",
 )
 @click.argument("service")
-@options.inventory_option
+@options.inventory
 @options.extra
 @click.option("--to", "number", type=click.IntRange(1), help="The generation's number; else the last")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask")

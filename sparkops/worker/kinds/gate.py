@@ -10,6 +10,7 @@ import re
 import time
 from typing import Any
 
+from sparkops.programs.launch.api import Api, Question
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import probe
 from sparkops.worker.record import generations
@@ -105,8 +106,8 @@ class _Engine:
 
     def __init__(self, ask: dict[str, Any]) -> None:
         self.ask = ask
-        self.key = probe._api_key(ask.get("spec"))
         self.model = ""
+        self.api = Api(probe.Service(ask), probe.api_key(ask.get("spec")), Question("", ask["prompt"]))
 
     def _post(self, route: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The answer to a request that has to be 200. Raises Refused."""
@@ -121,9 +122,11 @@ class _Engine:
             raise Refused.of("gate-answer-malformed", route="/v1/models") from None
 
     def _request(self, method: str, route: str, body: Any, seconds: float) -> dict[str, Any]:
+        if foreign := self.api.foreign():
+            raise Refused.of("gate-foreign-answer", text=foreign)
         try:
-            status, data = probe._request(self.ask, method, route, body, self.key, time.monotonic() + seconds)
-        except probe._Late:
+            status, data = self.api.request(method, route, body, seconds)
+        except TimeoutError:
             raise Refused.of("gate-no-answer", route=route, seconds=seconds) from None
         except (OSError, http.client.HTTPException) as error:
             raise Refused.of("gate-connection-failed", route=route, text=str(error) or type(error).__name__) from None
