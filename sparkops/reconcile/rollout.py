@@ -7,7 +7,7 @@ engines are changed batch by batch; the next batch comes after what the last one
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sparkops.core.plan import Plan, Violation
 from sparkops.core.report import Result, Rollout, RolloutState
@@ -101,9 +101,9 @@ def holds(
     held: dict[str, tuple[Violation, ...]] = {}
     for each in engines(resources, replicas).values():
         for engine in each:
-            violations = [why for one in engine.generations if (why := one.held(found.get(one.id)))]
-            if violations:
-                held[engine.entries[0]] = tuple(violations[:1])
+            if violation := next((why for one in engine.generations if (why := one.held(found.get(one.id)))), None):
+                for id in engine.entries:
+                    held[id] = (replace(violation, resource=id, node=id.rpartition(" @")[2]),)
     return held
 
 

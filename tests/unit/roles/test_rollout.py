@@ -137,6 +137,8 @@ def test_what_was_taken_back_is_held_and_nothing_else(project: Project) -> None:
     (entry,) = holds(resources, found([declared_spec], "other"), replicas)
     assert entry.endswith("@a")
     assert holds(resources, found([declared_spec], declared_spec), replicas) == {}, "it is there, by a retry"
+    both = holds(resources, found([declared_spec], "other"), {"q": (("a", "b"),)})
+    assert {id.rpartition("@")[2] for id in both} == {"a", "b"}, "every rank of the engine"
     assert holds(resources, found(["other"], "other"), replicas) == {}
 
 
