@@ -53,7 +53,7 @@ def engines(resources: Iterable[Resource], replicas: Engines) -> dict[str, tuple
     """The engines of each service that has a unit among these resources."""
     by_service: dict[str, list[Resource]] = {}
     for each in resources:
-        if each.service in replicas and not each.pruned and each.desired() is not None:
+        if each.service in replicas and not each.pruned:
             by_service.setdefault(str(each.service), []).append(each)
     found = {}
     for service, own in by_service.items():
