@@ -46,13 +46,18 @@ def command(output: str, hosts: tuple[str, ...], cluster: str) -> int:
     return 0
 
 
-def _ask(text: str) -> Found:
-    """What a host says. Its key must be known to SSH already; it is then pinned in the inventory."""
+def target_of(text: str) -> Target:
+    """The node at `[USER@]HOST[:PORT]`. Raises InventoryError."""
     user, _, place = text.rpartition("@")
     host, colon, port = place.partition(":")
     if colon and not port.isdigit():
         raise InventoryError.of("node-address-malformed", text=text)
-    target = Target(name=node_name(host), host=host, user=user or None, port=int(port) if port else None)
+    return Target(name=node_name(host), host=host, user=user or None, port=int(port) if port else None)
+
+
+def _ask(text: str) -> Found:
+    """What a host says. Its key must be known to SSH already; it is then pinned in the inventory."""
+    target = target_of(text)
     connections = Connections(Passwords(terminal(), (target.name,)))
     answer = facts({target.name: target}, connections, groups=("os", "gpu", "memory"))[target.name]
     if isinstance(answer, SparkopsError):
@@ -61,7 +66,7 @@ def _ask(text: str) -> Found:
     entered_as = SSHConfigs().route(target).end.user
     return Found(
         name=target.name,
-        host=host,
+        host=target.host,
         user=entered_as,
         port=target.port,
         host_key=keys[0].line if keys else "",

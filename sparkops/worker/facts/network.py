@@ -134,6 +134,22 @@ def management_of(
     return {"interface": default, "address": plain[0] if plain else None}
 
 
+def neighbours() -> dict[str, list[str]]:
+    """The MAC addresses that the kernel has learnt, by interface. Raises Unknown."""
+    status, said, wrong = processes.ask(["ip", "-j", "neigh"], timeout=LIMIT)
+    if status != 0:
+        raise Unknown.of("program-failed", program="ip", status=status, text=wrong.strip()[-200:])
+    try:
+        found = json.loads(said or "[]")
+    except ValueError:
+        raise Unknown.of("program-output-invalid", program="ip") from None
+    learnt: dict[str, set[str]] = {}
+    for each in found:
+        if each.get("dev") and each.get("lladdr") and "FAILED" not in (each.get("state") or ()):
+            learnt.setdefault(each["dev"], set()).add(each["lladdr"].lower())
+    return {name: sorted(macs) for name, macs in learnt.items()}
+
+
 def number(root: str, path: str) -> int | None:
     """A number below /sys, None where the kernel has none: EINVAL for the speed of a link that is down, or -1."""
     with contextlib.suppress(OSError, ValueError):
