@@ -81,7 +81,7 @@ def _meet(seen: Iterable[frozenset[End]]) -> bool:
 
 
 def _cycle(seen: Iterable[frozenset[End]], members: Sequence[str]) -> tuple[str, ...]:
-    """The order in which port 0 of each leads to port 1 of the next, through all members; empty where it is not seen."""
+    """The order in which port 0 of each leads to port 1 of the next, through all members; empty if not seen."""
     following = {}
     for pair in seen:
         for (one, port), (other, to) in (sorted(pair), sorted(pair, reverse=True)):
