@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparkops.cli.process import STANDARD_OUTPUT
+from sparkops.cli.process import MACHINE, STANDARD_OUTPUT
 from sparkops.core.errors import SparkopsError
 from sparkops.reports.formatting import safe
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 DEFECT = 70
-MACHINE = 74
-"""This machine cannot read or write something: a full disk, a closed output, a missing permission."""
 CUT_OFF = 141
 """Who read the output went away before its end; what a shell shows for SIGPIPE. 0 would claim that all is well."""
 

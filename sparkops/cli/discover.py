@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import click
 import yaml
 
 from sparkops.cli import options
-from sparkops.cli.init import target_of
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable
@@ -17,6 +19,7 @@ from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
 from sparkops.operate.discover import discover
+from sparkops.operate.trust import addressed
 from sparkops.reconcile.targets import targets
 from sparkops.reports import schemas
 from sparkops.reports.formatting import safe
@@ -24,6 +27,7 @@ from sparkops.reports.formatting import safe
 
 @click.command(
     "discover",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops discover                              the nodes of inventory.yml
@@ -31,7 +35,7 @@ Examples:
   sparkops discover nvidia@192.168.1.11 nvidia@192.168.1.12""",
 )
 @click.argument("hosts", nargs=-1, metavar="[[USER@]HOST[:PORT]…]")
-@options.inventory_option
+@options.inventory
 @options.jobs
 @options.only_form
 @options.common
@@ -44,9 +48,11 @@ def command(common: CommonOptions, hosts: tuple[str, ...]) -> int:
     Exit status 0: every host answered, 3: not every one.
     """
     if hosts:
-        found = {target.name: target for target in map(target_of, hosts)}
+        machines = [addressed(each, common.inventory.parent) for each in hosts]
+        names = [_name(each.host) for each in machines]
+        found = {name: replace(each, name=name) for name, each in zip(names, machines, strict=True)}
         if len(found) < len(hosts):
-            raise InventoryError.of("discover-name-twice", names=[target_of(each).name for each in hosts])
+            raise InventoryError.of("discover-name-twice", names=names)
         told = discover(found, Connections(Passwords(terminal(), tuple(found))), jobs=common.jobs)
     else:
         made = context(common)
@@ -65,3 +71,9 @@ def command(common: CommonOptions, hosts: tuple[str, ...]) -> int:
         click.echo(safe(yaml.safe_dump(told.inventory(), sort_keys=False, allow_unicode=True)).rstrip())
         echo_unreachable({name: why.full for name, why in told.silent.items()})
     return 3 if told.silent else 0
+
+
+def _name(host: str) -> str:
+    """The name of a node by its host: the first label of a name, an address with dashes."""
+    numeric = host.replace(".", "").isdigit() or ":" in host
+    return "node-" + re.sub(r"[.:]+", "-", host) if numeric else host.partition(".")[0]

@@ -7,6 +7,7 @@ import json
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, listener_for
@@ -23,6 +24,7 @@ def command() -> None:
 
 @command.command(
     "check",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops fabric check
@@ -30,7 +32,7 @@ Examples:
   sparkops fabric check --format json""",
 )
 @click.argument("nodes", nargs=-1, metavar="[NODE…]")
-@options.inventory_option
+@options.inventory
 @options.limit
 @options.extra
 @click.option(

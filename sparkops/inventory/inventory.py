@@ -108,7 +108,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """One cluster. Mappings keep the order of the file. `notices` are things that have to be said."""
+    """One cluster. Mappings keep the order of the file. `notices` are things that have to be said.
+
+    `renamed_from` is the name that the cluster had before, "" for none: what nodes recorded under it is this cluster's.
+    """
 
     path: Path
     cluster: str
@@ -117,6 +120,7 @@ class Inventory:
     groups: Mapping[str, tuple[str, ...]]
     roles: Mapping[str, Role] = field(repr=False)
     accept: tuple[Accept, ...] = ()
+    renamed_from: str = ""
     notices: tuple[Message, ...] = ()
     sources: Layers = field(repr=False)
     lock: Lock = field(default=Lock(), repr=False)
@@ -148,14 +152,17 @@ class Inventory:
     def variables(self, node: str, service: str | None = None) -> Mapping[str, Any]:
         """The merged variables, in a namespace per role; secrets are references. Raises KeyError for unknown names.
 
-        A variable that its role declares and nothing sets is None.
+        A variable that its role declares and nothing sets is None, or its default where it takes no null.
         """
         key = (node, service)
         if key not in self._merged:
             if service is not None and node not in self.services[service].nodes:
                 raise KeyError(f"{service} is not on {node}")
             merged = fold(layer.data for layer in self.layers(node, service))
-            spaces = {name: complete(role.variables, merged.get(name, {})) for name, role in self.roles.items()}
+            spaces = {
+                name: complete(role.replaced, complete(role.variables, merged.get(name, {})))
+                for name, role in self.roles.items()
+            }
             self._merged[key] = self.lock.pinned(spaces) if service is not None else spaces
         return self._merged[key]
 

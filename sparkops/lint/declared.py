@@ -23,12 +23,15 @@ from sparkops.lint.check import Finding, applied, check, finding, ordered
 from sparkops.lint.check import refuse as refuse_findings
 from sparkops.lint.neighbours import Neighbours
 from sparkops.lint.ranks import Ranks
+from sparkops.models.invocation import Ask
 
 
-def lint_inventory(inventory: Inventory, today: date, nodes: Iterable[str] | None = None) -> list[Finding]:
+def lint_inventory(
+    inventory: Inventory, today: date, nodes: Iterable[str] | None = None, ask: Ask | None = None
+) -> list[Finding]:
     """All findings of the services on these nodes (all of them without), those that the inventory accepts marked."""
     chosen = set(inventory.nodes if nodes is None else nodes)
-    places = [place for place in served.places(inventory) if place.node in chosen]
+    places = [place for place in served.places(inventory, ask) if place.node in chosen]
     found = [
         *_lines(inventory, places),
         *_of_services(inventory, places),

@@ -48,7 +48,7 @@ class Probe:
     """The completion that proves the engine: `model` as served (None: the first of /v1/models), a limit in seconds."""
 
     model: str | None = None
-    prompt: str = "Hello"
+    prompt: str = "The capital of France is"
     seconds: float = 30.0
 
 
@@ -67,8 +67,9 @@ class Timeouts:
 class ServiceSpec:
     """All that a rank of a service is started from. Paths are the node's.
 
-    `image` is the reference to run, `image_identity` the declared digest or that of the build's declaration; `manifest`
-    identifies the checkpoint.
+    `image` is the reference to run, `manifest` names the checkpoint. Neither holds a digest or a commit: whether what
+    runs has the content that is there now, the unit asks of the container, so that a pin of the same content is no
+    change. The launcher keeps what it learns in the folder `kept`.
     """
 
     name: str
@@ -79,7 +80,6 @@ class ServiceSpec:
     limits: Limits
     probe: Probe
     timeouts: Timeouts
-    image_identity: str | None = None
     entrypoint: tuple[str, ...] | None = None
     manifest: Mapping[str, str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -94,6 +94,7 @@ class ServiceSpec:
     secrets: str | None = None
     key: str = "/var/lib/sparkops/key"
     cache: str | None = None
+    kept: str | None = None
 
     @property
     def text(self) -> str:
@@ -159,7 +160,6 @@ def spec_of(
         name=service["name"],
         container=container["name"] or f"sparkops-{service['name']}",
         image=_image(image),
-        image_identity=_identity(image),
         entrypoint=None if container["entrypoint"] is None else tuple(container["entrypoint"]),
         manifest=_manifest(checkpoint) if folder else None,
         argv=tuple(serve_argv(service["command"], model, _serve(service))),
@@ -181,6 +181,7 @@ def spec_of(
         secrets=f"/etc/sparkops/services/{service['name']}.env" if secret else None,
         key=f"{state_dir}/key",
         cache=f"{state_dir}/compiled" if container["cache"] else None,
+        kept=f"{state_dir}/services/{service['name']}",
     )
 
 
@@ -189,13 +190,6 @@ def _image(image: Mapping[str, Any]) -> str:
     if not reference:
         raise InventoryError.of("service-without-image")
     return str(reference)
-
-
-def _identity(image: Mapping[str, Any]) -> str | None:
-    if image["build"]["tag"]:
-        return "build:" + hashlib.sha256(canonical(image["build"]).encode()).hexdigest()
-    declared = image["digest"] or image["manifest"]
-    return None if declared is None else str(declared)
 
 
 def model_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
@@ -282,9 +276,9 @@ def _served_name(service: Mapping[str, Any]) -> str | None:
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
-    identity = {key: str(checkpoint[key]) for key in ("repository", "revision", "commit") if checkpoint[key]}
+    named = {"repository": str(checkpoint["repository"])}
     steps = checkpoint.get("steps")
-    return {**identity, "steps": build_steps.digest(steps)} if steps else identity
+    return {**named, "steps": build_steps.digest(steps)} if steps else named
 
 
 def _limits(limits: Mapping[str, Any]) -> Limits:

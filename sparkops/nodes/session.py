@@ -42,7 +42,8 @@ class CallFailed(ConvergeFailed):
 
 
 class Session:
-    """One worker. `node` is the name used in messages, `claims` the `state_dir` and `cluster` that acts are for.
+    """One worker. `node` is the name used in messages, `claims` the `state_dir`, `cluster` and its `former`
+    name that acts are for.
 
     `others` gives the sessions of the run's other nodes by name; it raises what kept one from opening. `fresh` opens
     one more on the same node over a connection of its own.

@@ -37,7 +37,8 @@ RETURNS = 3
 class Fleet:
     """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run.
 
-    Without a `cluster` what is done on the nodes claims nothing: it is no declaration that would have to be remembered.
+    `former` is the name that the cluster had before. Without a `cluster` what is done on the nodes claims nothing: it
+    is no declaration that would have to be remembered.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Fleet:
         targets: Mapping[str, Target],
         *,
         cluster: str,
+        former: str = "",
         connections: Connections,
         program: bytes,
         listener: events.Listener = events.silent,
@@ -52,6 +54,7 @@ class Fleet:
     ) -> None:
         self.targets = targets
         self.cluster = cluster
+        self.former = former
         self.failed: dict[str, SparkopsError] = {}
         self._connections = connections
         self._program = program
@@ -99,8 +102,7 @@ class Fleet:
         except BaseException:
             transport.close()
             raise
-        claims = {"state_dir": target.state_dir, "cluster": self.cluster} if self.cluster else None
-        return transport, Session(node, stream, claims, self.session, lambda: self._beside(node))
+        return transport, Session(node, stream, self._claims(target), self.session, lambda: self._beside(node))
 
     @contextlib.contextmanager
     def _beside(self, node: str) -> Generator[Session, None, None]:
@@ -111,6 +113,11 @@ class Fleet:
         finally:
             session.close()
             transport.close()
+
+    def _claims(self, target: Target) -> Mapping[str, str] | None:
+        if not self.cluster:
+            return None
+        return {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
 
     def reattach(self, node: str, session: Session, error: SparkopsError, stop: threading.Event) -> bool:
         """Whether a node whose `session` was lost is there again, with the lock that this run had of it.

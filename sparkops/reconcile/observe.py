@@ -110,6 +110,7 @@ def claims_of(answer: Any) -> Observed:
     if isinstance(found, Mapping):
         parts = [found.get(name) for name in ("strays", "foreign", "claims")]
         whole = all(isinstance(part, Mapping) and all(isinstance(e, Mapping) for e in part.values()) for part in parts)
+        whole = whole and isinstance(found.get("renamed"), bool)
         if not whole or not all(map(_is_stray, found["strays"].values())):
             return Unknown.of("answer-not-understood", answer=f"{answer!r:.200}")
     return found

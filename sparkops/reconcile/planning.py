@@ -21,6 +21,7 @@ from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.reconcile import orphans, transfers
+from sparkops.reconcile.declared import declared
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.informing import informed
 from sparkops.reconcile.observe import observe
@@ -140,11 +141,13 @@ def observe_and_plan(
             *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
             *(Message.of("removal-restores", resource=each) for each in _restored(found, removed)),
             *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
+            *(orphans.renamed(seen, fleet.cluster, fleet.former) if options.whole else ()),
             *compared.notices,
             *sources,
         ),
         unknown={f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)},
         orphans=staying,
+        declared=declared(resources, options.inventory),
     )
     claims = {}
     if acting:

@@ -45,6 +45,7 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
             plan=plan,
             endpoints=endpoints(options.inventory, plan.nodes),
             seconds=time.monotonic() - started,
+            time=time.time(),
             **more,
         )
 
@@ -122,6 +123,7 @@ def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
     return Fleet(
         {name: target for name, target in targets(options.inventory, options.secrets).items() if name in nodes},
         cluster=options.inventory.cluster if options.declared else "",
+        former=options.inventory.renamed_from,
         connections=options.connections,
         program=bundle.kinds_bundle(kinds),
         listener=options.listener,
