@@ -162,3 +162,12 @@ def test_a_pair_is_measured_and_another_mtu_is_found(
     other.exec("ip", "link", "set", "cx1", "mtu", "1400")
     told = shell.json("fabric", "check", "--seconds", "1", status=2)
     assert [(each["reason"] or {}).get("id") for each in told["figures"]] == [None, "fabric-mtu-differs"]
+
+
+def test_discover_reads_only_and_guesses_nothing(lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]) -> None:
+    """The lab's nodes have no ConnectX-7: there is nothing to propose but the nodes themselves."""
+    one, other = nodes(2)
+    told = shell.json("discover", one.name, other.name)
+    assert [each["id"] for each in told["notes"]] == ["discover-not-connected"] * 2
+    assert told["inventory"] == {"nodes": {one.name: {"host": one.name}, other.name: {"host": other.name}}}
+    assert not one.exists("/var/lib/sparkops")
