@@ -14,6 +14,7 @@ from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Pending, State
 from sparkops.reports.formatting import brief, count, names, safe, value
+from sparkops.reports.notices import grouped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,7 +96,7 @@ class Printer:
                 for indent, parts in alike[0][1] if len(alike) == 1 else anywhere:
                     self.line(*parts, indent=indent)
                 self.line("")
-        for notice in dict.fromkeys(each.text for each in plan.notices):
+        for notice in grouped((each.text for each in plan.notices), plan.nodes):
             self.line(("i ", "blue"), notice)
         self._acceptable(plan)
         self._sum(report)
