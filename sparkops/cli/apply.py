@@ -13,7 +13,7 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load, refuse_errors
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
+from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan, write_reports
 from sparkops.cli.prompts import confirm
 from sparkops.compile.compiler import Compiled
 from sparkops.core.report import Report
@@ -39,6 +39,7 @@ Examples:
   sparkops apply inventory.yml --limit spark-01 --role driver
   sparkops apply inventory.yml --replace "unit qwen.service @spark-01" -m "hung after the driver update"
   sparkops apply inventory.yml --prune            also removes what is no longer declared
+  sparkops apply inventory.yml --report markdown=done.md
   sparkops apply inventory.yml --plan plan.json   exactly what `plan -o plan.json` saved, or nothing""",
 )
 @options.inventory
@@ -118,7 +119,7 @@ def command(
     if folder.lost:
         click.echo(f"warning: the record of this run is incomplete: {folder.path}: {folder.lost[0]}", err=True)
     emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
-    return report.exit_status
+    return write_reports(report, common.reports)
 
 
 def _load(

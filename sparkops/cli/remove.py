@@ -13,7 +13,7 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, show_plan
+from sparkops.cli.printing import emit, listener_for, show_plan, write_reports
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
 from sparkops.operate.remove import remove
@@ -94,9 +94,9 @@ def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: boo
     report = folder.finish(report) if folder else report
     if check and common.form == "text":
         show_plan(report, no_color=common.no_color, verbose=verbose)
-    elif common.form == "json" or report.results or report.declined:
+    elif common.form != "text" or report.results or report.declined:
         emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
-    return report.exit_status
+    return write_reports(report, common.reports)
 
 
 def _agree(report: Report, yes: bool) -> bool:

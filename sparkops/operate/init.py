@@ -15,7 +15,7 @@ from sparkops.nodes.target import Target
 from sparkops.operate import adopt, adopt_diff
 from sparkops.operate.first_inventory import Engine, Found
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.observe import FACTS
+from sparkops.reconcile.informing import FACTS
 from sparkops.resources.resource import unpack
 
 GROUPS = ("os", "gpu", "memory")

@@ -5,10 +5,11 @@ It must not know kinds: it is given the worker as bytes and hands out sessions.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -86,19 +87,32 @@ class Fleet:
         return self._sessions[node]
 
     def _open(self, node: str) -> None:
+        self._listener(events.NodeConnecting(node=node, address=self.targets[node].address))
+        transport, session = self._connected(node)
+        with self._guard:
+            self._transports[node] = transport
+            self._sessions[node] = session
+
+    def _connected(self, node: str) -> tuple[Transport, Session]:
+        """A new connection with a worker at its end."""
         target = self.targets[node]
-        self._listener(events.NodeConnecting(node=node, address=target.address))
         transport = self._connections.connect(target)
         try:
             stream = self._connections.start_worker(transport, target, self._program)
         except BaseException:
             transport.close()
             raise
-        claims = self._claims(target)
-        session = Session(node, stream, claims, self.session)
-        with self._guard:
-            self._transports[node] = transport
-            self._sessions[node] = session
+        return transport, Session(node, stream, self._claims(target), self.session, lambda: self._beside(node))
+
+    @contextlib.contextmanager
+    def _beside(self, node: str) -> Generator[Session, None, None]:
+        """One more session on a node, over a connection of its own."""
+        transport, session = self._connected(node)
+        try:
+            yield session
+        finally:
+            session.close()
+            transport.close()
 
     def _claims(self, target: Target) -> Mapping[str, str] | None:
         if not self.cluster:

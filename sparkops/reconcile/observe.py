@@ -14,13 +14,10 @@ from sparkops.core.states import FromFact, Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN, waiting
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource, unpack
 
-LIMIT = 30.0
-"""Seconds that an observer on the node may take before its answer is unknown."""
-MARGIN = 15.0
-FACTS = "facts"
 CLAIMS = "claimed"
 Ask: TypeAlias = tuple[str, str, Mapping[str, Any]]
 
@@ -156,4 +153,4 @@ def fact_paths(value: Any) -> Iterable[str]:
 
 def needs_facts(resources: Iterable[Resource]) -> bool:
     """Whether any of them takes a value from a fact, so that the worker has to know facts."""
-    return any(True for each in resources for _ in fact_paths(each.desired()))
+    return any(True for each in resources for _ in (*fact_paths(each.desired()), *waiting(each)))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Pending, State
+from sparkops.core.wording import duration
 from sparkops.reports.formatting import brief, count, names, safe, value
 from sparkops.reports.notices import grouped
 
@@ -191,7 +192,7 @@ class Printer:
         if step.action == "create" and details and (made := self._made(step)):
             parts.append((f"  {made}", "dim"))
         if step.disruptive:
-            parts.append((f"  interrupts {step.service or 'a service'}", "bold red"))
+            parts.append((f"  interrupts {_interrupted(step.service or 'a service', [step])}", "bold red"))
         self.line(*parts, indent=indent)
         if not details:
             return
@@ -259,7 +260,10 @@ class Printer:
         words += [f"{count(len(plan.unreachable), 'node')} unreachable"] if plan.unreachable else []
         good = "nothing to remove" if report.command == "remove" else "as declared"
         state = (", ".join(words), "") if words else ("" if bad else good, "green")
-        services = sorted({step.service or step.id for step in plan.disruptive})
+        steps: dict[str, list[Step]] = {}
+        for step in plan.disruptive:
+            steps.setdefault(step.service or step.id, []).append(step)
+        services = [_interrupted(each, steps[each]) for each in sorted(steps)]
         self.line(
             (report.cluster, "bold"),
             f": {count(len(plan.nodes), 'node')}, {count(plan.total or len(plan.steps), 'resource')}: ",
@@ -336,6 +340,12 @@ def _anywhere(node: str, lines: Sequence[Line]) -> Iterator[Line]:
     place = re.compile(rf" @{re.escape(node)}(?![\w.-])")
     for indent, parts in lines:
         yield indent, tuple((place.sub("", words), style) for words, style in parts)
+
+
+def _interrupted(service: str, steps: Sequence[Step]) -> str:
+    """A service with what its interruption costs, by the slowest of its last starts."""
+    seconds = max((each.outage_seconds for each in steps if each.outage_seconds is not None), default=None)
+    return service if seconds is None else f"{service} (its last start took {duration(seconds)})"
 
 
 def _short(identity: str, node: str) -> str:

@@ -15,8 +15,9 @@ from tests.unit.inventory.project import Project
 class Cluster:
     """An inventory whose only node is this machine, with files below a folder, and `sparkops` for it."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capsys = folder, capsys
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.capsys, self.monkeypatch = folder, capsys, monkeypatch
+        self.runs = 0
         self.project = Project(folder)
         self.files = folder / "files"
         self.files.mkdir()
@@ -32,7 +33,10 @@ class Cluster:
         )
 
     def run(self, *words: str, status: int = 0) -> str:
+        """Each run has a folder for its record, which is named by time and process: here all are of one process."""
         self.capsys.readouterr()
+        self.runs += 1
+        self.monkeypatch.setenv("XDG_STATE_HOME", str(self.folder / f"records-{self.runs}"))
         done = run([*words, "-i", str(self.folder / "inventory.yml")])
         out, err = self.capsys.readouterr()
         assert done == status, f"{done}\n{out}\n{err}"
@@ -59,8 +63,7 @@ def about_the_name(report: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cluster:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "records"))
-    return Cluster(tmp_path, capsys)
+    return Cluster(tmp_path, capsys, monkeypatch)
 
 
 def test_without_a_terminal_nothing_is_changed_unless_told_so(cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -298,3 +299,13 @@ def test_notices_that_differ_otherwise_stay_apart() -> None:
     told = ["a: x", "b: y", "a: x", "nothing of nodes"]
     assert list(grouped(told, NODES)) == ["a: x", "b: y", "nothing of nodes"]
     assert list(grouped(told[:1], ())) == ["a: x"]
+
+
+def test_what_an_interruption_costs_stands_where_it_is_announced() -> None:
+    slow = dataclasses.replace(STEP, outage_seconds=21.2)
+    other = dataclasses.replace(STEP, id="unit q.service @b", node="b", outage_seconds=9.0)
+    shown = text(report(plan=Plan(nodes=("a", "b"), total=3, steps=(slow, other))))
+    assert "interrupts q (its last start took 21 s)" in shown.splitlines()[-1]
+    assert "interrupts q (its last start took 9 s)" in shown
+    assert as_json(report(steps=(slow,)))["steps"][0]["outage_seconds"] == 21.2
+    assert "last start" not in text(report(steps=(STEP,)))
