@@ -15,6 +15,7 @@ from sparkops.core.report import Report, Result
 from sparkops.core.states import Pending, State
 from sparkops.core.wording import duration
 from sparkops.reports.formatting import brief, count, names, safe, value
+from sparkops.reports.notices import grouped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +98,7 @@ class Printer:
                     self.line(*parts, indent=indent)
                 self.line("")
         self._between(plan)
-        for notice in dict.fromkeys(each.text for each in plan.notices):
+        for notice in grouped((each.text for each in plan.notices), plan.nodes):
             self.line(("i ", "blue"), notice)
         self._acceptable(plan)
         self._sum(report)
