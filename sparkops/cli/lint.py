@@ -11,6 +11,7 @@ import click
 
 import sparkops
 from sparkops.cli.serve_line import serve_line
+from sparkops.core.errors import InventoryError
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
 from sparkops.models.invocation import Invocation
@@ -35,19 +36,32 @@ Examples:
 def command(inventory: Path | None, line: Invocation | None, form: str, no_color: bool) -> int:
     """Find what would go wrong, offline. Exit status 1 if anything is an error, else 0."""
     if line is None:
-        return _tell(_of_inventory(inventory or Path("inventory.yml")), form, no_color)
+        found, fault = _of_inventory(inventory or Path("inventory.yml"))
+        if fault is None:
+            return _tell(found, form, no_color)
+        if found:
+            _tell(found, form, no_color)
+        raise fault
     if inventory is not None:
         raise click.UsageError("give an inventory or --serve, not both")
     return _tell(check(case_of(line)), form, no_color)
 
 
-def _of_inventory(path: Path) -> list[Finding]:
+def _of_inventory(path: Path) -> tuple[list[Finding], InventoryError | None]:
+    """What the rules find, and why it can't be compiled into what stands on nodes."""
     from datetime import date
 
+    from sparkops.compile.compiler import compile_inventory
     from sparkops.inventory.load import load
     from sparkops.lint.declared import lint_inventory
 
-    return lint_inventory(load(path), date.today())
+    inventory = load(path)
+    found = lint_inventory(inventory, date.today())
+    try:
+        compile_inventory(inventory)
+    except InventoryError as fault:
+        return found, fault
+    return found, None
 
 
 def _tell(findings: list[Finding], form: str, no_color: bool) -> int:
