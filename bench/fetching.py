@@ -27,7 +27,7 @@ from sparkops.worker.calls import Call
 from sparkops.worker.kinds import checkpoint
 from sparkops.worker.system import jobs
 
-ROUNDS = 3
+ROUNDS = 5
 FILES, SIZE = 8, 512 << 20
 CONNECTIONS, SEGMENT = 6, 64 << 20
 REPOSITORY = "org/bench"
@@ -145,7 +145,8 @@ def _hf(folder: Path, endpoint: str, commit: str) -> None:
         "HF_HOME": str(folder / "home"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    argv = [str(Path(sys.executable).with_name("hf")), "download", REPOSITORY, "--revision", commit]
+    client = [sys.executable, "-c", "from huggingface_hub.cli.hf import main; main()"]
+    argv = [*client, "download", REPOSITORY, "--revision", commit]
     _run([*argv, "--local-dir", str(folder / "model")], environment)
     assert sum(path.stat().st_size for path in (folder / "model").glob("*.safetensors")) == FILES * SIZE
 

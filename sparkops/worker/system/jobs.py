@@ -6,6 +6,7 @@ an answer of `core.messages`. A session follows a job or attaches to a running o
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -57,7 +58,11 @@ class Job:
         self._last, self._text = now, text
         more = {key: value for key, value in {"unit": unit or None, "rate": rate, **more}.items() if value is not None}
         state = {"text": text, "done": done, "total": total, **more}
-        atomic.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
+        try:
+            atomic.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # a full /run only hides how far the work is
 
     def beside(self, key: str) -> str:
         """The folder of another key's job."""
