@@ -66,11 +66,11 @@ def summary() -> str:
             f"checkpoint goes from node to node at {transfer['copies']['sparkops']['mb_per_second']} MB/s, every byte "
             f"hashed ({transfer['faster_than_rsync']} times as fast as rsync over ssh). From a hub it is fetched at "
             f"{fetching['ratios']['hf download']} of the speed of `hf download` and {fetching['ratios']['curl']} of "
-            f"that of parallel `curl` ranges, which hash nothing (load before: {fetching['load_before']}; aims "
+            f"that of parallel `curl` ranges, which hash nothing (aims "
             f"{fetching['limits']['hf download']} and {fetching['limits']['curl']}). Verifying runs at "
             f"{verifying['ratio']} of the speed of `openssl dgst` on all cores, building a hybrid checkpoint at "
             f"{copies['cp and sync']} of the speed of `cp` and `sync`.\n",
-            f"Measured {peers['when']} to {transfer['when']} on {peers['machine']['cores']} cores that ran the nodes "
+            f"Measured {peers['when']} to {max(found[name]['when'] for name in names)} on {peers['machine']['cores']} cores that ran the nodes "
             f"(containers) as well, with a load of {most['load_before']} before the runs with 50: ratios mean more "
             "than seconds, a figure from one round is rough, and nothing was measured on a Spark. All tables and how "
             "each was measured are in [bench](../bench/README.md); `make bench` repeats them.\n",
@@ -284,9 +284,9 @@ def _fetching(found: Figures) -> Iterable[str]:
     yield (
         f"{_machine(found)} Load before: {found['load_before']}. {found['files']} files of together "
         f"{found['bytes'] / 1e9:.1f} GB from the tests' hub on the same cores, in memory on both sides, in turn. "
-        f"sparkops: a node's job with {found['connections']} connections, from its start to the published folder, every "
-        f"byte hashed. hf {found['versions']['hf']}: `hf download` with an empty cache, which compares sizes. curl "
-        f"{found['versions']['curl']}: as many connections, ranges of 64 MiB that stay parts; nothing is hashed.\n"
+        f"sparkops: a node's job with {found['connections']} connections, from its start to the published folder, "
+        f"every byte hashed. hf {found['versions']['hf']}: `hf download` with an empty cache, which compares sizes. "
+        f"curl {found['versions']['curl']}: as many connections, ranges of 64 MiB that stay parts; nothing is hashed.\n"
     )
     yield _table(
         ["", "seconds, least to most (rounds)", "MB/s", "CPU seconds per GB", "speed of sparkops to it", "aim"],
@@ -296,9 +296,16 @@ def _fetching(found: Figures) -> Iterable[str]:
             for name, each in seconds.items()
         ],
     )  # fmt: skip
+    if found["real_time"]:
+        yield "All three ran with real-time priority (`chrt -r 1`), before the other work that the load tells of.\n"
+
+
+def _watching(found: Figures) -> Iterable[str]:
+    yield "## Watching an engine\n"
     yield (
-        "The hash takes 0.6 CPU seconds per GB here. With other work on the cores (the load above) a Python process of "
-        "several threads gets less of them than a program of one.\n"
+        f"{_machine(found)} The launcher of a service that nobody asks used {found['cpu_seconds']} s of the CPU in "
+        f"{found['seconds']} s, {found['percent_of_a_core']} % of a core (aim: below {found['most']} %), and asked the "
+        f"engine for {found['completions']} completions of one token meanwhile.\n"
     )
 
 
@@ -374,6 +381,7 @@ SECTIONS = {
     "inventory": _inventory,
     "lint": _lint,
     "output": _output,
+    "watching": _watching,
     "spreading": _spreading,
     "fetching": _fetching,
     "verifying": _verifying,

@@ -10,11 +10,12 @@ from pathlib import Path
 import click
 
 import sparkops
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.serve_line import serve_line
 from sparkops.core.errors import InventoryError
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
-from sparkops.models.invocation import Invocation
+from sparkops.models.invocation import Ask, Invocation
 from sparkops.reports import lint
 from sparkops.reports.formatting import count, safe
 
@@ -24,19 +25,25 @@ STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
 
 @click.command(
     "lint",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops lint                                     the inventory
   sparkops lint --serve 'vllm serve MODEL --kv-cache-dtype fp8' --engine 0.26.0
-  sparkops lint --serve - --engine 0.33.0 --env VLLM_USE_DEEP_GEMM=0 < line.txt""",
+  sparkops lint --serve - --engine 0.33.0 --env VLLM_USE_DEEP_GEMM=0 < line.txt
+  sparkops lint --serve 'vllm serve ORG/NAME' --engine 0.33.0 --offline""",
 )
 @serve_line
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")
-def command(inventory: Path | None, line: Invocation | None, form: str, no_color: bool) -> int:
-    """Find what would go wrong, offline. Exit status 1 if anything is an error, else 0."""
+def command(inventory: Path | None, line: Invocation | None, ask: Ask, form: str, no_color: bool) -> int:
+    """Find what would go wrong. Exit status 1 if anything is an error, else 0.
+
+    No node is asked. A model that is in no knowledge is read from the hub once (configuration and tensor headers) and
+    kept in the cache.
+    """
     if line is None:
-        found, fault = _of_inventory(inventory or Path("inventory.yml"))
+        found, fault = _of_inventory(inventory or Path("inventory.yml"), ask)
         if fault is None:
             return _tell(found, form, no_color)
         if found:
@@ -47,7 +54,7 @@ def command(inventory: Path | None, line: Invocation | None, form: str, no_color
     return _tell(check(case_of(line)), form, no_color)
 
 
-def _of_inventory(path: Path) -> tuple[list[Finding], InventoryError | None]:
+def _of_inventory(path: Path, ask: Ask) -> tuple[list[Finding], InventoryError | None]:
     """What the rules find, and why it can't be compiled into what stands on nodes."""
     from datetime import date
 
@@ -56,7 +63,7 @@ def _of_inventory(path: Path) -> tuple[list[Finding], InventoryError | None]:
     from sparkops.lint.declared import lint_inventory
 
     inventory = load(path)
-    found = lint_inventory(inventory, date.today())
+    found = lint_inventory(inventory, date.today(), ask=ask)
     try:
         compile_inventory(inventory)
     except InventoryError as fault:
@@ -69,9 +76,9 @@ def _tell(findings: list[Finding], form: str, no_color: bool) -> int:
     if form == "json":
         click.echo(lint.dumped(lint.as_json(findings)))
     elif form == "sarif":
-        click.echo(lint.dumped(lint.sarif(findings, sparkops.__version__)))
+        click.echo(lint.dumped(lint.as_sarif(findings, sparkops.__version__)))
     elif form == "github":
-        for line in lint.github(findings):
+        for line in lint.workflow_commands(findings):
             click.echo(safe(line))
     else:
         coloured = sys.stdout.isatty() and not no_color and not os.environ.get("NO_COLOR")
