@@ -54,6 +54,7 @@ def summary() -> str:
     one, most = (next(each for each in peers["fleets"] if each["nodes"] == n and not each["delay_ms"]) for n in (1, 50))
     others = ", ".join(f"{name} {_rough(most, name)}" for name in most["tools"] if name not in ("floor", "sparkops"))
     copies = building["ratios"]
+    latest = max(found[name]["when"] for name in names)
     missed = sum(each["to_floor"] > TO_FLOOR for each in peers["fleets"])
     return "\n".join(
         (
@@ -70,7 +71,7 @@ def summary() -> str:
             f"{fetching['limits']['hf download']} and {fetching['limits']['curl']}). Verifying runs at "
             f"{verifying['ratio']} of the speed of `openssl dgst` on all cores, building a hybrid checkpoint at "
             f"{copies['cp and sync']} of the speed of `cp` and `sync`.\n",
-            f"Measured {peers['when']} to {max(found[name]['when'] for name in names)} on {peers['machine']['cores']} cores that ran the nodes "
+            f"Measured {peers['when']} to {latest} on {peers['machine']['cores']} cores that ran the nodes "
             f"(containers) as well, with a load of {most['load_before']} before the runs with 50: ratios mean more "
             "than seconds, a figure from one round is rough, and nothing was measured on a Spark. All tables and how "
             "each was measured are in [bench](../bench/README.md); `make bench` repeats them.\n",

@@ -176,19 +176,19 @@ FAULTS = (
     Fault("sshd session killed", 2, _kill("sshd", "sshd: spark"), mend=_sshd_answers),
     Fault("sshd restarted", 1, _on_node("systemctl", "restart", "ssh"), mend=_sshd_answers),
     Fault("dockerd killed", 2, _kill("dockerd", "dockerd"), mend=_docker_answers),
-    Fault("docker restarted", 1, _on_node(*_DOCKER), mend=_docker_answers),
-    Fault("docker restarted in a pull", 2, _on_node(*_DOCKER), mend=_docker_answers, during="image"),
+    Fault("docker restarted", 2, _on_node(*_DOCKER), mend=_docker_answers),
     Fault("connection reset", 2, _reset_link, mend=_sshd_answers),
     Fault("hub drops connections", 2, _hub(_DROPS, 6)),
     Fault("hub answers 503", 1, _hub(HubFault(status=503, retry_after=1), 3)),
-    Fault("hub trickles", 2, _hub(_TRICKLES, 3)),
-    Fault("file unreadable", 2, _unreadable),
     Fault("power loss", 2, _power_loss),
     Fault("disk full", 2, _fill, before=_small_disk, mend=_free, after=_large_disk),
-    Fault("run folder full", 2, _fill_run, before=_small_run, mend=_free_run, after=_large_run),
 )
-LONG = (
+MORE = (
+    Fault("docker restarted in a pull", 2, _on_node(*_DOCKER), mend=_docker_answers, during="image"),
+    Fault("hub trickles", 2, _hub(_TRICKLES, 3)),
+    Fault("file unreadable", 2, _unreadable),
+    Fault("run folder full", 2, _fill_run, before=_small_run, mend=_free_run, after=_large_run),
     Fault("controller stopped for 90 s", 2, _sleep, lock_limit=45.0),
     Fault("network cut for 60 s in a fetch", 2, _cut, mend=_sshd_answers, during="checkpoint", lock_limit=45.0),
 )
-"""Faults that take over a minute each."""
+"""Those that only `make chaos` draws, since some of them take over a minute."""

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from tests.chaos.cluster import GENERATIONS, HELPERS, MODEL, PARTS, Cluster, Seen
-from tests.chaos.faults import FAULTS, LONG, Fault, Scene
+from tests.chaos.faults import FAULTS, MORE, Fault, Scene
 from tests.lab.machine import wait_until
 from tests.lab.node import Node
 
@@ -267,7 +267,7 @@ class Moment:
 def figures(seed: int, asked: int, outcomes: list[Outcome]) -> dict[str, Any]:
     """What a run showed: converged of how many, by fault and by phase, and how long converging took."""
     good = [each for each in outcomes if not each.problem]
-    faults = {fault.name: [each for each in outcomes if each.fault == fault.name] for fault in (*FAULTS, *LONG)}
+    faults = {fault.name: [each for each in outcomes if each.fault == fault.name] for fault in (*FAULTS, *MORE)}
     return {
         "seed": seed,
         "asked": asked,
