@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.safetensors.header import LENGTH, Broken, header_length, parse_header
-from sparkops.safetensors.parts import finest_part_of
+from sparkops.safetensors.parts import finest_part_of, second_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ def of_folder(folder: Path) -> Weights | None:
     `consolidated`.
     """
     index = _json(folder / "model.safetensors.index.json")
-    files = sorted(folder.glob("*.safetensors"))
+    found = sorted(folder.glob("*.safetensors"))
     places = index.get("weight_map")
     listed = {str(each) for each in places.values()} if isinstance(places, dict) else set()
+    others = second_layout([each.name for each in found], listed)
+    files = [each for each in found if each.name not in others]
     if listed and listed <= {each.name for each in files}:
         files = [each for each in files if each.name in listed]
-    elif not listed:
-        files = [each for each in files if not each.name.startswith("consolidated")] or files
     if files and listed <= {each.name for each in files}:
         parts: dict[str, float] = {}
         names = set()
