@@ -252,8 +252,8 @@ def _missing(run: Invocation, model: Model, cache: CacheLayout) -> str:
     if model.geometry.gaps:
         return _not_described(model)
     unseen = [model.geometry.part_gaps[part] for part in ("vision", "audio") if part in model.geometry.part_gaps]
-    if unseen and sees(run.line, model.geometry):
-        return unseen[0]
+    if sees(run.line, model.geometry) and (unseen or not model.geometry.encoder.get("patches")):
+        return next(iter(unseen), "the largest input of its encoder of images is not described")
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)

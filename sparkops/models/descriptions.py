@@ -17,6 +17,7 @@ SIZES = "_parts.yml"
 INERT = "_inert.yml"
 TOWERS = "_towers.yml"
 WRAPPERS = "_wrappers.yml"
+TIED = "tie_word_embeddings"
 NOTHING: tuple[Any, ...] = (None, "", [], {})
 """Values of a key that say nothing."""
 PROFILE = "profile"
@@ -91,6 +92,8 @@ def unwrapped(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         (config[key] for key in wrappers["keys"] if isinstance(config.get(key), Mapping)), {}
     )
     flat = {key: value for key, value in {**config, **nested}.items() if key not in wrappers["keys"]}
+    if config.get(TIED) is not None:  # what stands outside wins, as with transformers' get_text_config
+        flat[TIED] = config[TIED]
     listed = config.get("architectures")
     name = str(listed[0]) if isinstance(listed, list) and listed else ""
     if name not in wrappers["architectures"] or not nested:
