@@ -15,18 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sparkops.checkpoints.hub import Hub
+from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.wording import words
+from sparkops.models import tensors as model_tensors
 from sparkops.models.geometry import Geometry, of_config
+from sparkops.models.tensors import Weights
 from sparkops.safetensors.header import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
 from sparkops.safetensors.parts import ORDER, missing_mtp, part_of, second_layout
 
 READERS = 8
 SMALL = 64 << 20
 """Bytes of the largest JSON file beside the tensors that is read."""
-GUESS = 256 << 10
+GUESS = 64 << 10
 """Bytes that the first read of a file takes: most headers fit, so most files cost one request."""
 _ONE_BY_ONE = threading.Lock()
 """Headers are fetched side by side and parsed in turn: a hostile one takes ten times its size until it is refused."""
@@ -83,7 +85,7 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A commit of a repository, read by ranges."""
+    """A commit of a repository, read by ranges; what is read whole is compared with the commit's list of files."""
 
     hub: Hub
     manifest: Manifest
@@ -96,7 +98,11 @@ class HubSource:
         return {file.path: file.size for file in self.manifest.files}
 
     def read(self, path: str, start: int, count: int) -> bytes:
-        return self.hub.read(self.manifest.repository, self.manifest.commit, path, start, count)
+        found = self.hub.read(self.manifest.repository, self.manifest.commit, path, start, count)
+        file = next(each for each in self.manifest.files if each.path == path)
+        if start == 0 and count >= file.size and not file.holds(found):
+            raise HubError.of("hub-index-wrong", where=self.name, file=path)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,10 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What a checkpoint holds. `read_per_token`: bytes of weights that decoding one token reads; None unknown.
-    `beside`: files that hold the weights once more in another layout, of which nothing else here tells."""
+
+    `beside`: files that hold the weights once more in another layout, of which nothing else here tells; `weights` are
+    those that an engine loads; None where they can't be told.
+    """
 
     name: str
     files: int
@@ -139,6 +148,7 @@ class Inspection:
     faults: tuple[Fault, ...]
     beside: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    weights: Weights | None = field(repr=False, default=None)
 
     @property
     def tensors(self) -> int:
@@ -153,8 +163,8 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
     if not shards:
         raise InspectError.of("no-safetensors-file", where=source.name)
     faults: list[Fault] = []
-    config = _json(source, sizes, "config.json", faults)
-    index = _json(source, sizes, INDEX, faults) if INDEX in sizes else None
+    config = read_json(source, sizes, "config.json", faults)
+    index = read_json(source, sizes, INDEX, faults) if INDEX in sizes else None
     beside = second_layout(shards, (str(each) for each in (_weight_map(index) or {}).values()))
     shards = [each for each in shards if each not in beside]
     with ThreadPoolExecutor(readers) as pool:
@@ -179,7 +189,13 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
         faults=tuple(faults),
         beside=tuple(beside),
         config=config,
+        weights=_weights(good, index or {}) if len(good) == len(heads) else None,
     )
+
+
+def _weights(heads: Mapping[str, Header], index: Mapping[str, Any]) -> Weights | None:
+    files = model_tensors.counted(list(heads), index)
+    return model_tensors.by_part((each.name, each.size) for path in files for each in heads[path].tensors)
 
 
 def _head(source: Source, path: str, size: int) -> Header | Fault:
@@ -274,7 +290,7 @@ def _some(names: Any) -> str:
     return ", ".join(str(each)[:160] for each in listed[:NAMED]) + more
 
 
-def _json(source: Source, sizes: Mapping[str, int], name: str, faults: list[Fault]) -> dict[str, Any]:
+def read_json(source: Source, sizes: Mapping[str, int], name: str, faults: list[Fault]) -> dict[str, Any]:
     """A JSON file of the checkpoint; {} with a fault where it is lacking or is none."""
     if name not in sizes:
         faults.append(Fault.of("json-file-missing", name))

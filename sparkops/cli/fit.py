@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.printing import printer_for
 from sparkops.cli.serve_line import serve_line
 from sparkops.fit.fit import SPARK, Fit, NotEvaluated, Question, fit_invocation
-from sparkops.fit.services import fit_services
 from sparkops.models import platform
-from sparkops.models.invocation import Invocation
+from sparkops.models.invocation import Ask, Invocation
 from sparkops.models.platform import GIB, Device
 from sparkops.reports.fit import dumped, render
 
@@ -22,11 +22,13 @@ POSITIVE = click.FloatRange(0, min_open=True)
 
 @click.command(
     "fit",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops fit --serve 'vllm serve Qwen3.5-122B-A10B --max-model-len 131072 --max-num-seqs 4' --engine 0.26.0
   sparkops fit --serve - --engine 0.33.0 --solve context < line.txt
   sparkops fit --serve - --engine 0.26.0 --device h200 < line.txt
+  sparkops fit --serve 'vllm serve ORG/NAME --max-model-len 32768' --engine 0.33.0 --offline
   sparkops fit inventory.yml qwen""",
 )
 @serve_line
@@ -43,6 +45,7 @@ Examples:
 def command(
     inventory: Path | None,
     line: Invocation | None,
+    ask: Ask,
     service: str | None,
     form: str,
     no_color: bool,
@@ -51,12 +54,18 @@ def command(
     bandwidth: float | None,
     **asked: Any,
 ) -> None:
-    """Print memory, cache pool, streams and the decode ceiling, offline."""
+    """Print memory, cache pool, streams and the decode ceiling.
+
+    No node is asked. A model that is in no knowledge is read from the hub once (configuration and tensor headers) and
+    kept in the cache.
+    """
     question = Question(**asked, device=_device(device, memory, bandwidth))
     if line is not None:
         found: dict[str, Fit | NotEvaluated] = {"": fit_invocation(line, question)}
     else:
-        found = fit_services(inventory or Path("inventory.yml"), service, question)
+        from sparkops.fit.services import fit_services  # loading inventories costs a third of a pasted line's time
+
+        found = fit_services(inventory or Path("inventory.yml"), service, question, ask)
     if form == "json":
         click.echo(dumped(found, one=line is not None))
         return

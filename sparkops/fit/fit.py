@@ -157,10 +157,9 @@ def _unusable(fit: Fit) -> str:
     if not fit.run.served:
         return "the line names no model"
     if fit.run.model is None:
-        return (
-            f"nothing is known of the model {fit.run.served!r}: give a folder with its config.json, or add "
-            "knowledge/models/NAME.yml"
-        )
+        failure = fit.run.not_read
+        why = f"{failure.what}: {failure.hint}" if failure else "give a folder with its config.json"
+        return f"nothing is known of the model {fit.run.served!r}: {why}, or add knowledge/models/NAME.yml"
     reason = no_size(fit.run.line, fit.run.effective)
     if not reason and fit.context < 1:
         if not fit.run.model.geometry.described:
@@ -177,6 +176,8 @@ def _first_notes(run: Invocation, device: Device) -> list[str]:
         run.line.get("max-num-batched-tokens") is None or run.line.get("max-num-seqs") is None
     ):
         notes.append("max-num-batched-tokens and max-num-seqs default to a GB10's where the line does not give them")
+    if run.not_read is not None and run.model is not None:
+        notes.append(f"{run.not_read.what}, so what is known of a repository of its name was taken")
     unsure = [each for each in (run.model, run.drafter) if each is not None and not each.verified]
     if run.model is not None and (told := weights.difference(run.model)):
         notes.append(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sparkops.fit import memory
@@ -56,7 +57,7 @@ def as_json(fit: Fit | NotEvaluated) -> dict[str, Any]:
     gaps = dict(content["unknown"])
     content |= dict.fromkeys(gaps)
     any_reason = next(iter(gaps.values()), "")
-    missing = [key for key, value in content.items() if value is None and key not in gaps]
+    missing = [key for key in FIGURES if content[key] is None and key not in gaps]
     reasons = {key: gaps.get(FOLLOWS.get(key, "")) or OWN.get(key) or any_reason for key in missing}
     return {**content, "unknown": {**gaps, **reasons}}
 
@@ -108,7 +109,7 @@ FIGURES = (
     "bytes_per_step",
     "tokens_per_step",
 )
-"""All that can be null."""
+"""All figures that can be null."""
 
 
 def _figures(fit: Fit) -> dict[str, Any]:
@@ -118,6 +119,8 @@ def _figures(fit: Fit) -> dict[str, Any]:
         "schema": schemas.FIT,
         "model": fit.run.served,
         "geometry": model.name if model else None,
+        **({"from_hub": asdict(model.from_hub)} if model and model.from_hub else {}),
+        **({"not_read": fit.run.not_read.message.as_json("command")} if fit.run.not_read else {}),
         "engine": fit.run.engine.asked,
         "device": {
             "name": fit.device.name,
@@ -285,6 +288,8 @@ def render(name: str, fit: Fit | NotEvaluated, printer: Printer) -> None:
     ranks = run.effective.world_size * run.effective.data_parallel
     placed = f", on each of {ranks} ranks" if ranks > 1 else ""
     printer.line((f"{name}: " if name else "", "bold"), (f"{run.served} on vLLM {run.engine.asked}{placed}", "bold"))
+    if run.model is not None and run.model.from_hub is not None:
+        printer.line((run.model.from_hub.told(), "dim"))
     if fit.figures.budget is not None:
         table(printer, ("memory", "", ""), memory_rows(fit))
     figures = figure_rows(fit)

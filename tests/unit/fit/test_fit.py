@@ -195,7 +195,7 @@ def test_every_null_has_its_reason_and_text_has_no_less(
     if content["weight_bytes_per_rank"] is None:
         assert content["memory"] is None
     asked = ["--solve", solve] if solve else []
-    assert run(["fit", "--serve", f"vllm serve {given}", "--engine", "0.26.0", *asked]) == 0
+    assert run(["fit", "--serve", f"vllm serve {given}", "--engine", "0.26.0", "--offline", *asked]) == 0
     assert verdict(found)[:40] in capsys.readouterr().out
 
 
