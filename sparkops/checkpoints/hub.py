@@ -74,7 +74,7 @@ class Hub:
         if not is_address(self.endpoint):
             where = "" if endpoint else "HF_ENDPOINT of the environment"
             raise HubError.of("hub-endpoint-invalid", where=where, endpoint=self.endpoint)
-        self._token = token
+        self.token = token
         self._whole = whole
         self._cache = cache if cache is not None else folders.cache()
 
@@ -89,7 +89,7 @@ class Hub:
         logging.getLogger("huggingface_hub").setLevel(
             logging.CRITICAL
         )  # what it logs of its tries, the error says once
-        token = self._token.reveal() if self._token is not None else False
+        token = self.token.reveal() if self.token is not None else False
         api = HfApi(endpoint=self.endpoint, token=token, library_name="sparkops")
         try:
             return question(api) if whole is None else within(whole, lambda: question(api))
@@ -217,7 +217,7 @@ class Hub:
 
         where, page = self._where(repository, revision), f"{self.endpoint}/{repository}"
         status = getattr(getattr(error, "response", None), "status_code", None)
-        with_token = self._token is not None
+        with_token = self.token is not None
         lost = isinstance(error, OSError) or type(error).__module__.startswith(_NETWORK)
         pinned = is_commit(revision)
         if isinstance(error, errors.OfflineModeIsEnabled):

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import sparkops
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.serve_line import serve_line
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
@@ -23,6 +24,7 @@ STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
 
 @click.command(
     "lint",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops lint                                     the inventory
@@ -60,9 +62,9 @@ def _tell(findings: list[Finding], form: str, no_color: bool) -> int:
     if form == "json":
         click.echo(lint.dumped(lint.as_json(findings)))
     elif form == "sarif":
-        click.echo(lint.dumped(lint.sarif(findings, sparkops.__version__)))
+        click.echo(lint.dumped(lint.as_sarif(findings, sparkops.__version__)))
     elif form == "github":
-        for line in lint.github(findings):
+        for line in lint.workflow_commands(findings):
             click.echo(safe(line))
     else:
         coloured = sys.stdout.isatty() and not no_color and not os.environ.get("NO_COLOR")

@@ -35,7 +35,7 @@ def command() -> None:
 
 
 @command.command("list")
-@options.inventory_option
+@options.inventory
 @options.text_or_json
 def list_(inventory: Path, form: str, no_color: bool) -> None:
     """List the recipes beside the inventory and the bundled ones. Tokens a second: one stream, as published."""
@@ -52,7 +52,7 @@ def list_(inventory: Path, form: str, no_color: bool) -> None:
 
 @command.command("show")
 @click.argument("recipe")
-@options.inventory_option
+@options.inventory
 @options.text_or_json
 def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
     """Print a recipe (a name, or a file) with its sources, published speeds and what is unverified."""
@@ -66,7 +66,7 @@ def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
 @command.command("diff")
 @click.argument("first")
 @click.argument("second")
-@options.inventory_option
+@options.inventory
 @options.text_or_json
 def diff(first: str, second: str, inventory: Path, form: str, no_color: bool) -> None:
     """Print in what two recipes differ; each is a name, or a file."""

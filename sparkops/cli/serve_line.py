@@ -15,7 +15,12 @@ from sparkops.cli.repositories import offline_option, repositories
 from sparkops.models.invocation import Ask, Invocation, of_text
 
 OPTIONS = (
-    click.argument("inventory", type=click.Path(path_type=Path), required=False),
+    click.option(
+        "-i",
+        "--inventory",
+        type=click.Path(path_type=Path),
+        help="The inventory; a file among the arguments says the same  [default: inventory.yml]",
+    ),
     click.option("--serve", metavar="LINE", help="Check this `vllm serve …` line instead of an inventory; - reads it"),
     click.option("--engine", metavar="VERSION", help="The engine's version, like 0.26.0 (with --serve)"),
     click.option(
@@ -27,8 +32,8 @@ OPTIONS = (
 
 
 def serve_line(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument INVENTORY, the options of a pasted line as `line` (an Invocation, or None without --serve), and
-    `ask` for models that are in no knowledge."""
+    """-i, the options of a pasted line as `line` (an Invocation, or None without --serve), and `ask` for models that
+    are in no knowledge."""
 
     @functools.wraps(function)
     def command(

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.inventory import Inventory, Service
@@ -87,13 +88,15 @@ class Placed:
             "rank": self.rank,
             "nodes": self.service.nodes,
             "addresses": self.addresses,
+            "fabric": self.variables.get("fabric"),
         }
         secret = {key for key, value in (declared["environment"] or {}).items() if isinstance(value, SecretRef)}
         try:
             spec = spec_of(service, self.variables["image"], self.variables["checkpoint"], {}, secret)
         except InventoryError as error:
             return None, error
-        return (spec.argv if command else ["vllm", "serve", *spec.argv]), None
+        argv = list(map(fact_text.shown, spec.argv))
+        return (argv if command else ["vllm", "serve", *argv]), None
 
 
 def places(inventory: Inventory, ask: Ask | None = None) -> Iterator[Placed]:

@@ -28,6 +28,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "awq": ("awq",),
     "modelopt": ("nvfp4",),
     "fp8": ("fp8",),
+    "": ("bf16",),
 }
 """Words in a repository's name that tell its method, when that repository itself is not known."""
 
@@ -307,7 +308,7 @@ def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
         return None
     for content in (base, *candidates):
         for entry in content.get("repositories") or ():
-            if entry.get("method") == method and (stored := _repository(content, str(entry["id"]).lower())):
+            if entry.get("method", "") == method and (stored := _repository(content, str(entry["id"]).lower())):
                 like = f"it is taken to be stored as {stored.id}"
                 return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, unverified=like))
     return None

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.core.errors import InventoryError
-from sparkops.fit import memory
-from sparkops.fit.fit import Fit, fit_invocation
+from sparkops.fit.fit import Fit, fit_invocation, spark
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
 from sparkops.models.argv import serve_argv
@@ -193,7 +192,7 @@ def _outweighs(model: Model, fit: Fit) -> bool:
     budget = fit.figures.budget
     if budget is not None:
         return budget.weights > budget.allowed
-    allowed = memory.VISIBLE * fit.run.effective.gpu_memory_utilization * fit.nodes
+    allowed = spark().memory * fit.run.effective.gpu_memory_utilization * fit.nodes
     known = model.weights.total if model.weights else model.published_bytes
     return known > allowed
 
@@ -204,7 +203,7 @@ def _too_large(wish: Wish, ask: Ask | None, model: Model, nodes: int, run: Invoc
     fit = fit_invocation(_plainest(wish, ask, model, nodes, run.engine)[1])
     weights = model.weights.total if model.weights else model.published_bytes
     heavy = fit.figures.budget.weights if fit.figures.budget else weights / nodes
-    allowed = memory.VISIBLE * fit.run.effective.gpu_memory_utilization
+    allowed = spark().memory * fit.run.effective.gpu_memory_utilization
     id = "recipe-new-does-not-fit" if needed is None else "recipe-new-needs-nodes"
     return InventoryError.of(
         id, where=wish.model, nodes=nodes, weights=round(heavy), allowed=round(allowed), needed=needed

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from sparkops.fit import memory
+from sparkops.fit.fit import spark
 from sparkops.importing.recipe_draft import OFFICIAL
+from sparkops.models.platform import GIB
 from sparkops.proposing.proposal import Proposal
 
 WIDTH = 116
@@ -52,7 +53,7 @@ def _content(made: Proposal) -> dict[str, Any]:
     stored = model.quantisation.algorithm or model.quantisation.method or model.geometry.dtype
     known = {} if at is not None else {"model": model.name}
     several = GROUP if made.nodes > 1 else {}
-    free = ceil(made.serve["gpu-memory-utilization"] * memory.VISIBLE / memory.GIB) + FREE
+    free = ceil(made.serve["gpu-memory-utilization"] * spark().memory / GIB) + FREE
     repository = (at.moved_to or at.repository) if at else model.repository
     service = {"command": [], **several, "serve": dict(made.serve), "limits": {"memory_free_gib": free}}
     return {

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sparkops.checkpoints.hub import HubError, HubUnreachable
 from sparkops.core.data import bundled
 from sparkops.core.errors import SparkopsError
-from sparkops.lint import acceptances, neighbours, services
+from sparkops.lint import acceptances, neighbours, ranks, services
 from sparkops.lint.case import Case
 from sparkops.lint.check import LINE_RULES, Finding, check, checks
 from sparkops.lint.rules import rules
@@ -531,8 +531,12 @@ OF_INVENTORY = {
     "acceptance-idle",
     "weights-do-not-fit",
     "line-not-made",
+    "address-of-all-ranks",
+    "host-value-on-all-ranks",
+    "ring-not-declared",
+    "master-port-taken-twice",
 }
-"""Rules that no bare line breaks; their lines stand in test_declared.py."""
+"""Rules that no bare line breaks; their lines stand in test_declared.py and test_ranks.py."""
 
 
 def test_every_rule_has_its_lines_and_its_words() -> None:
@@ -540,7 +544,9 @@ def test_every_rule_has_its_lines_and_its_words() -> None:
     assert set(checks(*LINE_RULES)) == set(FIRES)
 
 
-@pytest.mark.parametrize("module", [*LINE_RULES, services, neighbours, acceptances], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "module", [*LINE_RULES, services, neighbours, ranks, acceptances], ids=lambda each: each.__name__
+)
 def test_the_words_of_a_modules_rules_are_in_the_file_of_its_name(module: ModuleType) -> None:
     path = bundled("knowledge") / "rules" / f"{module.__name__.rpartition('.')[2]}.yml"
     assert list(yaml.safe_load(path.read_text())) == list(checks(module))
