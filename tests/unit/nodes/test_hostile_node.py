@@ -194,6 +194,11 @@ GIVEN: dict[str, dict[str, Any]] = {
     "checkpoint": {"name": "/m", "repository": "a/b", "revision": "0" * 40},
     "command": {"name": "x", "check": ["true"]},
     "directory": {"name": "/d", "mode": "0755"},
+    "fabric": {
+        "name": "/etc/netplan/60-fabric.yaml",
+        "links": [{"slot": "a.0", "port": "a", "twin": 0, "address": "10.0.0.1/30"}],
+        "mtu": 9000,
+    },
     "file": {"name": "/f", "content": "x", "mode": "0644"},
     "image": {"name": "repo/name:tag"},
     "link": {"name": "/l", "target": "/f"},
