@@ -226,6 +226,10 @@ def recipes_page() -> str:
         parts.append(f"| {' | '.join(map(_cell, cells))} |")
     parts += [
         "\nTokens a second are those of one stream, as published; none were measured by sparkops' authors.\n",
+        "Not among them, for want of an image by digest or version that is known to serve them: **GLM-5.3-Flash** "
+        "(eugr's recipe for two nodes: 34 to 48 tokens/s on a B12X build with five patches), **Qwen3.8-Flash-Next** "
+        "(335 GiB in BF16 on four nodes with an image of its own; smaller forms were not read), **MiniMax-M3** and the "
+        "DSpark variants of DeepSeek. `recipe import` reads their recipes, and `recipe new` says what is known.\n",
         "## A recipe for any model\n",
         "    sparkops recipe new openai/gpt-oss-120b\n    sparkops recipe new ORG/NAME --nodes 2 -o recipes/mine.yml\n",
         "`sparkops recipe new` proposes a complete recipe for any repository of the hub: the newest vLLM that takes "
