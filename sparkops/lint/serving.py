@@ -18,7 +18,6 @@ UTILISATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
 FRACTION, FRACTION_OF_SEVERAL, FREEZING_FRACTION = 0.85, 0.80, 0.90
 """Memory fractions that leave a Spark little air, alone and in a group, and above which it froze."""
 
-GRAPH_MODES = ("NONE", "PIECEWISE", "FULL", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
 QWEN_TOOLS = ("qwen3_coder", "qwen3_xml", "qwen3_json")
 
 
@@ -81,6 +80,8 @@ def _native(case: Case, positions: int) -> int | None:
         return positions
     text = overrides.get("text_config") if isinstance(overrides, Mapping) else None
     if not isinstance(text, Mapping) or set(overrides) != {"text_config"}:
+        if set(overrides) == {"max_position_embeddings"} and case.geometry is not None and case.geometry.nested:
+            return positions  # the length is read from text_config, which such an override does not reach
         return None if "rope" in str(overrides) or "position" in str(overrides) or not text else positions
     longer = text.get("max_position_embeddings")
     if isinstance(longer, int):
@@ -108,12 +109,6 @@ def capture_sizes(case: Case) -> Iterable[Found]:
             f"cudagraph_capture_sizes(={max(sizes)})",
             "--max-cudagraph-capture-size",
         )
-
-
-def graph_mode_unknown(case: Case) -> Iterable[Found]:
-    mode = case.line.mapping("compilation-config").get("cudagraph_mode")
-    if isinstance(mode, str) and mode.upper() not in GRAPH_MODES:
-        yield Found(f"('cudagraph_mode',): {mode!r} is none of {', '.join(GRAPH_MODES)}", "--compilation-config")
 
 
 def tool_parser_missing(case: Case) -> Iterable[Found]:
@@ -172,13 +167,15 @@ def load_format(case: Case) -> Iterable[Found]:
     name = case.line.get("load-format")
     if not name or (name in case.engine.load_formats and name not in case.engine.load_formats_missing):
         return
-    if name in case.engine.load_formats:
+    packaged = name in case.engine.load_formats
+    if packaged:
         words = f"--load-format {name} needs a package that the released {case.engine.version} does not include"
     else:
         words = f"--load-format {name} is none of {', '.join(case.engine.load_formats)}"
     yield Found(
         f"{words}; the engine fails when it begins to load",
         "--load-format",
+        "warning" if packaged and not case.spark else None,
         remedy=did_you_mean(name, case.engine.load_formats),
     )
 

@@ -40,6 +40,8 @@ class Engine:
     `attention` maps the backends that may serve a model to the KV types that they take on a GB10, in its order.
     `attention_refused` maps the backends that no such model gets on a GB10 to the engine's words.
     `quantization` maps a checkpoint's method to what the engine makes of it.
+    `values` maps flags to the types of their values, `configurations` those that are JSON to their fields, each with
+    its type, `refusals` to conditions over their fields and the engine's words; `words` are the lists that types name.
     """
 
     version: str
@@ -69,6 +71,10 @@ class Engine:
     attention_refused: Mapping[str, str]
     quantization: Mapping[str, str]
     behaviour: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    configurations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    refusals: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -132,7 +138,7 @@ def _read(version: str, asked: str, beside: Path | None) -> Engine:
 
 
 def _engine(content: Mapping[str, Any], asked: str) -> Engine:
-    words = {name: tuple(str(content[name]).split()) for name in _WORDS}
+    lists = {name: tuple(str(content[name]).split()) for name in _WORDS}
     return Engine(
         version=content["version"],
         source=content["source"],
@@ -148,7 +154,11 @@ def _engine(content: Mapping[str, Any], asked: str) -> Engine:
         attention_refused=content["attention_refused"],
         quantization=content["quantization"],
         behaviour=content["behaviour"],
-        **words,
+        values=content.get("values", {}),
+        configurations=content.get("configurations", {}),
+        refusals=content.get("refusals", {}),
+        words={name: tuple(each.split()) for name, each in content.get("words", {}).items()},
+        **lists,
     )
 
 

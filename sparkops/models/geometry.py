@@ -45,7 +45,7 @@ class Geometry:
     """The sizes of one model; 0 where it has no such part. Counts are numbers of elements, not bytes.
 
     `gaps` lists what the configuration has that no description reads: no figure is known then. `part_gaps` are those of
-    one part, whose parameters alone are not known.
+    one part, whose parameters alone are not known. `nested`: the text part stands under `text_config`.
     """
 
     architectures: tuple[str, ...]
@@ -56,6 +56,7 @@ class Geometry:
     multimodal: bool
     gaps: tuple[str, ...]
     part_gaps: Mapping[str, str]
+    nested: bool = False
 
     @property
     def described(self) -> bool:
@@ -240,6 +241,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
         multimodal=isinstance(vision, Mapping),
         gaps=tuple(gaps),
         part_gaps=part_gaps,
+        nested=isinstance(nested, Mapping),
     )
 
 

@@ -93,7 +93,50 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     ],
     "flag-choice": [({"words": "--dtype int8"}, {"words": "--dtype half"})],
     "extra-words": [({"words": "--enforce-eager true"}, {"words": "--enforce-eager"})],
+    "help-asked": [({"words": "--help"}, {"words": "--port 8000"})],
+    "configuration-key-unknown": [
+        ({"words": "-cc.bogus=1"}, {"words": "-cc.compile_mm_encoder=true"}),
+        ({"words": "--pooler-config '{\"logit_bias\": 1}'"}, {"words": "--pooler-config '{\"logit_mean\": 1}'"}),
+        ({"words": "-cc.pass_config.fuse_x=1"}, {"words": "-cc.pass_config.fuse_norm_quant=1"}),
+    ],
+    "configuration-value": [
+        ({"words": "-cc.cudagraph_mode=HALF"}, {"words": "-cc.cudagraph_mode=full"}),
+        ({"words": "-cc.mode=9"}, {"words": "-cc.mode=3"}),
+        (
+            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="tritone")},
+            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="triton")},
+        ),
+        ({"words": "--override-generation-config 5"}, {"words": "--override-generation-config '{\"top_k\": 5}'"}),
+        ({"words": "--eplb-config.window_size 0"}, {"words": "--eplb-config.window_size 1"}),
+    ],
+    "configuration-refused": [
+        (
+            {"words": '--kv-transfer-config \'{"kv_connector": "LMCacheConnectorV1"}\''},
+            {"words": '--kv-transfer-config \'{"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}\''},
+        ),
+        (
+            {"words": "--structured-outputs-config.disable_any_whitespace true"},
+            {
+                "words": "--structured-outputs-config.disable_any_whitespace true "
+                "--structured-outputs-config.backend xgrammar"
+            },
+        ),
+    ],
+    "word-unknown": [({"words": "--mamba-backend nope"}, {"words": "--mamba-backend triton"})],
+    "hybrid-manager-off": [
+        ({"words": "--disable-hybrid-kv-cache-manager"}, {"words": "--no-disable-hybrid-kv-cache-manager"})
+    ],
+    "moe-backend-refused": [
+        ({"words": "--moe-backend marlin"}, {"words": "--moe-backend triton"}),
+        (
+            {"words": "--moe-backend triton", "model": "122B-A10B-nvfp4"},
+            {"words": "--moe-backend marlin", "model": "122B-A10B-nvfp4"},
+        ),
+    ],
     "number-out-of-range": [
+        ({"words": "--max-logprobs -2"}, {"words": "--max-logprobs -1"}),
+        ({"words": "--enable-lora --max-loras 0"}, {"words": "--enable-lora --max-loras 1"}),
+        ({"words": "--port 65536"}, {"words": "--port 65535"}),
         ({"words": "--gpu-memory-utilization 1.01"}, {"words": "--gpu-memory-utilization 1.0"}),
         ({"words": "--gpu-memory-utilization 0"}, {"words": "--gpu-memory-utilization 0.01"}),
         ({"words": "--max-num-seqs 0"}, {"words": "--max-num-seqs 1"}),
@@ -200,12 +243,6 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"words": spec(method="eagle", num_speculative_tokens=2)}, {"words": drafting("eagle3")}),
         ({"words": spec(num_speculative_tokens=2)}, {"words": "--spec-method mtp --spec-tokens 2"}),
     ],
-    "speculative-word-unknown": [
-        (
-            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="tritone")},
-            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="triton")},
-        )
-    ],
     "speculative-length-over-model": [
         (
             {"words": f"--max-model-len 4096 {spec(method='mtp', num_speculative_tokens=1, max_model_len=4097)}"},
@@ -299,9 +336,17 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     ],
     "quantization-config-refused": [
         (
-            {"words": '--quantization-config \'{"targets":{"a":"fp8_per_block"}}\'', "version": "0.29.0"},
+            {"words": '--quantization-config \'{"targets":{"a":"fp8_per_block_static"}}\'', "version": "0.30.0"},
             {"words": '--quantization-config \'{"targets":{"a":"fp8_per_block"}}\'', "version": "0.30.0"},
-        )
+        ),
+        (
+            {"words": '--quantization-config \'{"linear":{"weight":"fp8_per_tensor"}}\''},
+            {"words": '--quantization-config \'{"linear":{"weight":"fp8_per_tensor_static"}}\''},
+        ),
+        (
+            {"words": '--quantization-config \'{"linear":"nvfp4_per_tensor"}\''},
+            {"words": '--quantization-config \'{"linear":"fp8_per_tensor"}\''},
+        ),
     ],
     "dtype-of-quantization": [
         (
@@ -439,7 +484,6 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--cudagraph-capture-sizes 1 2 8 --max-cudagraph-capture-size 8"},
         )
     ],
-    "graph-mode-unknown": [({"words": "-cc.cudagraph_mode=HALF"}, {"words": "-cc.cudagraph_mode=full"})],
     "tool-parser-missing": [
         ({"words": "--enable-auto-tool-choice"}, {"words": "--enable-auto-tool-choice --tool-call-parser qwen3_xml"})
     ],
@@ -557,7 +601,6 @@ def test_a_backend_that_was_asked_for_is_not_called_another(backend: str) -> Non
         ("wide-batch", "--max-num-batched-tokens 65536"),
         ("drafter-for-another-model", drafting("dflash", "35B-A3B")),
         ("kv-cache-bytes", "--kv-cache-memory-bytes -1"),
-        ("load-format", "--load-format nonsense"),
     ],
 )
 def test_what_harms_a_spark_is_a_warning_for_a_bare_line_and_an_error_on_a_spark(name: str, words: str) -> None:
