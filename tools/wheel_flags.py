@@ -144,6 +144,7 @@ class CommandLine:
                 if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                     name = statement.target.id
                     flag = self._of_field(module, name, statement, name.replace("_", "-"))
+                    flag.value = ANY  # the server reads its flags as the parser leaves them
                     yield _custom(flag, changed.get(name, {}))
 
     def _calls(self, module: Module, function: ast.stmt, owner: ast.ClassDef | None) -> Iterator[Flag]:

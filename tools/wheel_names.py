@@ -84,6 +84,18 @@ def moe_words(wheel: Wheel) -> dict[str, str]:
     return found
 
 
+def connector_words(wheel: Wheel) -> dict[str, str]:
+    """The connectors that `kv_connector` names."""
+    module = wheel.module("vllm.distributed.kv_transfer.kv_connector.factory")
+    calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call)] if module is not None else []
+    registered = {
+        str(call.args[0].value)
+        for call in calls
+        if ast.unparse(call.func).endswith("register_connector") and isinstance(call.args[0], ast.Constant)
+    }
+    return {"KVConnectors": alphabetical(registered)} if registered else {}
+
+
 def _registered(wheel: Wheel, variable: str, modules: tuple[str, ...]) -> str:
     """The words of a list, of a Literal or of a mapping's keys."""
     for name in modules:

@@ -20,7 +20,7 @@ from sparkops.models.engine_pages import alphabetical, engine_content, version_k
 from tools.engine_page import page
 from tools.wheel_configurations import Configurations
 from tools.wheel_flags import CommandLine, Flag
-from tools.wheel_names import moe_words, names, quantization_words
+from tools.wheel_names import connector_words, moe_words, names, quantization_words
 from tools.wheel_source import UNKNOWN, Wheel
 from tools.wheel_types import ANY
 
@@ -49,7 +49,7 @@ def content(wheel: Wheel, base: Mapping[str, Any]) -> dict[str, Any]:
     read = line.reader.read()
     values = _values(flags)
     reached = _reached(values, read)
-    tables = {**quantization_words(wheel), **moe_words(wheel)}
+    tables = {**quantization_words(wheel), **moe_words(wheel), **connector_words(wheel)}
     words = {**read.words, **tables}
     return {
         **base,

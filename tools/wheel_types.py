@@ -20,6 +20,7 @@ PLAIN = ("bool", "int", "float", "str")
 LISTS = ("list", "List", "set", "Set", "tuple", "Tuple", "Sequence", "frozenset")
 MAPPINGS = ("dict", "Dict", "Mapping")
 BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
+LENGTHS = ("min_length", "max_length")
 WORD = re.compile(r"[A-Za-z0-9_*:.,-]+")
 
 
@@ -151,16 +152,20 @@ def bounds(module: Module, node: ast.expr | None) -> dict[str, Any]:
     """The bounds that a `Field(ge=1)` sets; none for anything else."""
     if not isinstance(node, ast.Call):
         return {}
-    found = {word.arg: module.value(word.value) for word in node.keywords if word.arg in BOUNDS}
+    found = {word.arg: module.value(word.value) for word in node.keywords if word.arg in (*BOUNDS, *LENGTHS)}
     return {str(name): value for name, value in found.items() if value is not UNKNOWN}
 
 
 def bounded(text: str, *limits: dict[str, Any]) -> str:
-    """The type with bounds at its numbers."""
-    words = ", ".join(f"{name}={value!r}" for each in limits for name, value in each.items())
-    if not words:
-        return text
-    return " | ".join(f"{each}({words})" if each in ("int", "float") else each for each in split(text))
+    """The type with bounds at its numbers, and lengths at its texts, lists and mappings."""
+    given = {name: value for each in limits for name, value in each.items()}
+    numbers = ", ".join(f"{name}={value!r}" for name, value in given.items() if name in BOUNDS)
+    lengths = ", ".join(f"{name}={value!r}" for name, value in given.items() if name in LENGTHS)
+    parts = []
+    for each in split(text):
+        words = numbers if each in ("int", "float") else lengths if each.startswith(("str", "list[", "dict[")) else ""
+        parts.append(f"{each}({words})" if words else each)
+    return " | ".join(parts)
 
 
 def _ellipsis(node: ast.expr) -> bool:

@@ -18,11 +18,19 @@ from sparkops.models.values import Fault, faults
 STRUCTURED = (kinds.JSON, kinds.JSON_OR_TEXT)
 OWN_RULES: Mapping[str, tuple[str, ...]] = {
     "speculative-config": ("method", "num_speculative_tokens"),
-    "quantization-config": ("linear", "moe", "targets"),
     "structured-outputs-config": ("reasoning_parser",),
     "attention-config": ("backend",),
 }
-"""Fields that a rule of their own checks."""
+"""Fields whose words have rules of their own."""
+
+COUNTS = ("num_speculative_tokens",)
+"""Those of them that are numbers."""
+
+LISTED: Mapping[str, str] = {"config-format": "ConfigFormat"}
+"""Flags that take any word in their type, and are looked up in a list of the page later."""
+
+UNDER: Mapping[str, str] = {"max-loras": "enable-lora", "max-lora-cls-labels": "enable-lora"}
+"""Flags that are judged only where another turns their configuration on."""
 
 
 def configuration_key_unknown(case: Case) -> Iterable[Found]:
@@ -47,8 +55,23 @@ def configuration_refused(case: Case) -> Iterable[Found]:
             yield Found(f"{fault.where}: {fault.message}" if fault.path else fault.message, f"--{flag}")
 
 
+def connector_unknown(case: Case) -> Iterable[Found]:
+    given, known = case.line.get("kv-transfer-config"), case.engine.words.get("KVConnectors", ())
+    if not isinstance(given, Mapping):
+        return
+    name = given.get("kv_connector")
+    if name is None:
+        yield Found("Connector name is not set in KVTransferConfig", "--kv-transfer-config")
+    elif known and name not in known and not given.get("kv_connector_module_path"):
+        yield Found(
+            f"Unsupported connector type: {name}", "--kv-transfer-config", remedy=did_you_mean(str(name), known)
+        )
+
+
 def number_out_of_range(case: Case) -> Iterable[Found]:
     for flag, value in case.line.arguments.items():
+        if not _constructed(case, flag):
+            continue
         if case.engine.flags.get(flag) not in STRUCTURED and not isinstance(value, (str, tuple)) and value is not None:
             for fault in faults(case.engine.values.get(flag, "Any"), value, case.engine):
                 yield Found(f"{flag.replace('-', '_')} is {value}: {fault.message.partition(', not')[0]}", f"--{flag}")
@@ -67,8 +90,11 @@ def word_unknown(case: Case) -> Iterable[Found]:
     """Words of flags that the parser takes and the configuration then refuses."""
     for flag, value in case.line.arguments.items():
         judged = isinstance(value, str) and case.engine.flags.get(flag) == kinds.TEXT and flag != "attention-backend"
-        if not judged or flag in case.engine.choices:
+        if not judged or flag in case.engine.choices or not _constructed(case, flag):
             continue
+        if value not in case.engine.words.get(LISTED.get(flag, ""), (value,)):
+            known = case.engine.words[LISTED[flag]]
+            yield Found(f"Unknown config format `{value}`", f"--{flag}", remedy=did_you_mean(value, known))
         for fault in faults(case.engine.values.get(flag, "Any"), value, case.engine):
             yield Found(f"{flag.replace('-', '_')}: {fault.message}", f"--{flag}", remedy=_near(fault))
 
@@ -80,8 +106,19 @@ def _faults(case: Case) -> Iterator[tuple[str, Fault]]:
         if value is None or case.engine.flags.get(flag) not in STRUCTURED:
             continue
         for fault in faults(text, value, case.engine):
-            if fault.kind != "value" or not fault.path or fault.path[0] not in OWN_RULES.get(flag, ()):
+            own = bool(fault.path) and fault.path[0] in OWN_RULES.get(flag, ())
+            judged = own and (fault.path[0] in COUNTS or isinstance(value[fault.path[0]], str))
+            if fault.kind != "value" or not judged:
                 yield flag, fault
+
+
+def _constructed(case: Case, flag: str) -> bool:
+    """Whether the engine makes the configuration of a flag at all: that of LoRA where it is on, that of images and
+    video where the model takes them."""
+    if flag in UNDER:
+        return bool(case.line.get(UNDER[flag]))
+    images = flag.startswith(("mm-", "video-"))
+    return not images or (case.geometry is not None and case.geometry.multimodal)
 
 
 def _near(fault: Fault) -> str:

@@ -143,16 +143,17 @@ def tool_parser_of_family(case: Case) -> Iterable[Found]:
 
 
 def reasoning_parser_unknown(case: Case) -> Iterable[Found]:
-    nested = case.line.mapping("structured-outputs-config").get("reasoning_parser")
+    flags = ("structured-outputs-config", "reasoning-config")
     name, known = case.line.get("reasoning-parser"), case.engine.reasoning_parsers
     if case.line.get("reasoning-parser-plugin"):
         return
-    if nested and nested not in known:
-        yield Found(
-            f"invalid reasoning parser: {nested} (chose from {{ {','.join(known)} }})",
-            "--structured-outputs-config",
-            remedy=did_you_mean(str(nested), known),
-        )
+    for flag, nested in ((flag, case.line.mapping(flag).get("reasoning_parser")) for flag in flags):
+        if nested and nested not in known:
+            yield Found(
+                f"invalid reasoning parser: {nested} (chose from {{ {','.join(known)} }})",
+                f"--{flag}",
+                remedy=did_you_mean(str(nested), known),
+            )
     if name and name not in known:
         late = "" if case.engine.law("reasoning_parser_checked") else "; the engine fails only after the whole load"
         yield Found(

@@ -89,6 +89,9 @@ def _faults(node: ast.expr, value: Any, engine: Engine, path: tuple[str, ...]) -
             yield from _any_case(case, argument, value, engine, path)
         case ast.Call(func=ast.Name(id="int" | "float" as name), keywords=keywords):
             yield from _number(name, {str(word.arg): ast.literal_eval(word.value) for word in keywords}, value, path)
+        case ast.Call(func=measured, keywords=keywords):
+            yield from _faults(measured, value, engine, path)
+            yield from _length({str(word.arg): ast.literal_eval(word.value) for word in keywords}, value, path)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=words):
             listed = ast.literal_eval(words)
             yield from _word(listed if isinstance(listed, tuple) else (listed,), value, path)
@@ -132,6 +135,17 @@ def _named(name: str, value: Any, engine: Engine, path: tuple[str, ...]) -> Iter
     return ()
 
 
+def _read(node: ast.expr, value: Any) -> Any:
+    """A value as the engine holds it: `"2"` of a whole number is 2, `"yes"` of a switch true."""
+    names = {ast.unparse(each.func if isinstance(each, ast.Call) else each) for each in _members(node)}
+    if "str" in names or not isinstance(value, (str, int, float)):
+        return value
+    if "bool" in names and _is_switch(value):
+        return value in (1, 1.0) or str(value).strip().lower() in SWITCH_WORDS[6:]
+    read = _whole(value) if "int" in names else _decimal(value) if "float" in names else None
+    return value if read is None else read
+
+
 def _is_switch(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in SWITCH_WORDS
@@ -148,6 +162,14 @@ def _number(name: str, bounds: Mapping[str, Any], value: Any, path: tuple[str, .
         words, holds = BOUNDS[bound]
         if not holds(number, limit):
             yield Fault(path, f"Input should be {words} {limit:g}, not {value!r}")
+
+
+def _length(bounds: Mapping[str, int], value: Any, path: tuple[str, ...]) -> Iterator[Fault]:
+    if isinstance(value, (str, list, tuple, Mapping)):
+        if len(value) < bounds.get("min_length", 0):
+            yield Fault(path, f"Input should have at least {bounds['min_length']} items, not {len(value)}")
+        if len(value) > bounds.get("max_length", len(value)):
+            yield Fault(path, f"Input should have at most {bounds['max_length']} items, not {len(value)}")
 
 
 def _whole(value: Any) -> int | None:
@@ -216,7 +238,8 @@ def _configuration(name: str, value: Any, engine: Engine, path: tuple[str, ...])
 def _combinations(name: str, value: Mapping[str, Any], engine: Engine, path: tuple[str, ...]) -> list[Fault]:
     """The conditions of a configuration that hold; one over a field whose default is not known holds for nobody."""
     fields = engine.configurations[name]
-    scope = {key: default for key, text in fields.items() for default in _field(text).default} | dict(value)
+    scope = {key: default for key, text in fields.items() for default in _field(text).default}
+    scope |= {key: _read(_field(fields[key]).type, each) for key, each in value.items() if key in fields}
     found = []
     for condition, message in engine.refusals.get(name, {}).items():
         try:

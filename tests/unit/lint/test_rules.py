@@ -122,6 +122,19 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             },
         ),
     ],
+    "connector-unknown": [
+        (
+            {"words": '--kv-transfer-config \'{"kv_role": "kv_both"}\''},
+            {"words": '--kv-transfer-config \'{"kv_role": "kv_both", "kv_connector": "NixlConnector"}\''},
+        ),
+        (
+            {"words": '--kv-transfer-config \'{"kv_role": "kv_both", "kv_connector": "Nixl"}\''},
+            {
+                "words": "--kv-transfer-config "
+                '\'{"kv_role": "kv_both", "kv_connector": "X", "kv_connector_module_path": "m"}\''
+            },
+        ),
+    ],
     "word-unknown": [({"words": "--mamba-backend nope"}, {"words": "--mamba-backend triton"})],
     "hybrid-manager-off": [
         ({"words": "--disable-hybrid-kv-cache-manager"}, {"words": "--no-disable-hybrid-kv-cache-manager"})
