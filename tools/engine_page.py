@@ -52,7 +52,7 @@ def written(content: Mapping[str, Any], indent: str = "") -> str:
     """The content as YAML, long lists of words folded."""
     lines = []
     for key, value in content.items():
-        if not _plain(key):
+        if not _plain(key) or ": " in key:
             key = json.dumps(key)
         if isinstance(value, Mapping) and value:
             lines.append(f"{indent}{key}:\n{written(value, indent + '  ')}")
@@ -69,7 +69,7 @@ def written(content: Mapping[str, Any], indent: str = "") -> str:
 def _plain(text: str) -> bool:
     """Whether YAML reads a text as itself, without quotes."""
     try:
-        return bool(yaml.safe_load(f"{text}: {text}") == {text: text})
+        return bool(yaml.safe_load(f"a: {text}") == {"a": text})
     except yaml.YAMLError:
         return False
 

@@ -39,7 +39,7 @@ class Case:
 
     `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: not known).
     `spark`: the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
-    those of the service; 0 where they are not known.
+    those of the service; 0 where they are not known. `patched`: the image is built here, with patches of its own.
     """
 
     line: ServeLine
@@ -52,6 +52,7 @@ class Case:
     gpus: int = 1
     spark: bool = False
     nodes: int = 0
+    patched: bool = False
     beside: Path | None = None
 
     @cached_property
@@ -81,7 +82,7 @@ class Case:
         return "NVFP4" in self.quantisation.algorithm.upper() or self.quantisation.formats.get("experts") == "nvfp4"
 
 
-def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0) -> Case:
+def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0, patched: bool = False) -> Case:
     """The case of an invocation: `spark` on declared Spark nodes, `nodes` those of the service (0: not known)."""
     model, drafter = run.model, run.drafter
     return Case(
@@ -95,5 +96,6 @@ def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0) -> Case:
         gpus=run.gpus,
         spark=spark,
         nodes=nodes,
+        patched=patched,
         beside=run.beside,
     )

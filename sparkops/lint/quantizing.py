@@ -173,10 +173,24 @@ def dtype_of_quantization(case: Case) -> Iterable[Found]:
 
 
 def hybrid_checkpoint(case: Case) -> Iterable[Found]:
-    parts = [part for part, word in case.quantisation.formats.items() if word == "fp8"]
-    if case.quantisation.method == "auto-round" and parts:
-        fp8 = " and ".join(parts).replace("_", " ")
-        yield Found(f"the checkpoint has {fp8} in FP8 beside its {case.quantisation.bits} bits")
+    stored = case.quantisation
+    parts = [part for part, word in stored.formats.items() if word == "fp8"]
+    if stored.method == "auto-round" and (parts or "hybrid" in stored.steps):
+        fp8 = " and ".join(parts).replace("_", " ") or "layers"
+        noted = ", as the build noted in its config.json" if "hybrid" in stored.steps else ""
+        yield Found(
+            f"the checkpoint has {fp8} in FP8 beside its {stored.bits} bits and is not repacked{noted}: the engine "
+            "refuses it when it loads",
+            severity="warning" if case.patched else None,
+        )
+
+
+def head_int8_unread(case: Case) -> Iterable[Found]:
+    stored = case.quantisation
+    quantised = stored.formats.get("head") == "int8" or "lm_head" in stored.steps
+    if stored.method == "auto-round" and quantised and not case.patched:
+        noted = ", as the build noted in its config.json" if "lm_head" in stored.steps else ""
+        yield Found(f"the checkpoint has an INT8 head and is not repacked{noted}: the engine refuses it when it loads")
 
 
 def nvfp4_moe_backend(case: Case) -> Iterable[Found]:

@@ -18,6 +18,17 @@ UTILISATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
 FRACTION, FRACTION_OF_SEVERAL, FREEZING_FRACTION = 0.85, 0.80, 0.90
 """Memory fractions that leave a Spark little air, alone and in a group, and above which it froze."""
 
+REPLACED_VARIABLES = {
+    "VLLM_USE_FLASHINFER_MOE_": "--moe-backend says it now",
+    "VLLM_FLASHINFER_MOE_BACKEND": "--moe-backend says it now",
+    "VLLM_MXFP4_USE_MARLIN": "--moe-backend says it now",
+    "VLLM_NVFP4_GEMM_BACKEND": "--linear-backend says it now",
+    "VLLM_ATTENTION_BACKEND": "--attention-backend says it now",
+    "VLLM_FLASH_ATTN_VERSION": "--attention-config.flash_attn_version says it now",
+    "VLLM_USE_V1": "there is one engine now",
+}
+"""What became of variables that were taken out, by the beginning of their names (vLLM 0.19.1 to 0.33.0)."""
+
 QWEN_TOOLS = ("qwen3_coder", "qwen3_xml", "qwen3_json")
 
 
@@ -204,7 +215,10 @@ def runner_v2_without_align(case: Case) -> Iterable[Found]:
 
 
 def _meant_variable(name: str, engine: Engine) -> str:
-    """A variable that differs in a few letters, or the flag of its name; names that share only their parts are none."""
+    """What a removed variable became, a variable that differs in a few letters, or the flag of its name."""
+    for begin, said in REPLACED_VARIABLES.items():
+        if name.startswith(begin):
+            return f"take it out; {said}"
     flag = name.removeprefix("VLLM_").lower().replace("_", "-")
     if flag in engine.flags:
         return f"give --{flag} instead"

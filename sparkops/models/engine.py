@@ -19,6 +19,9 @@ from sparkops.models.engine_pages import engine_content, engine_files, version_k
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
 TAG_VERSION = re.compile(r"(?:^|[^0-9A-Za-z])v?(\d+\.\d+\.\d+|0\.\d+)(?![0-9])")
+OLDEST = (0, 6)
+"""Versions before the engine that serves today; a lower number in a tag counts something else."""
+
 DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
     "decimal",
     "several",
@@ -118,10 +121,16 @@ def versions(beside: Path | None = None) -> tuple[str, ...]:
 
 
 def version_of_image(reference: str) -> str:
-    """The version of vLLM that an image's tag names, like 0.26.0; "" where it names none."""
-    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
-    found = TAG_VERSION.search(tag) if "vllm" in reference.lower() else None
-    return found[1] if found else ""
+    """The version of vLLM that an image's tag names, like 0.26.0; "" where it names none.
+
+    The tag of an image whose name does not begin with vllm counts another project's versions, unless it says vllm
+    itself; a number below those of all listed versions is no engine's.
+    """
+    name, _, tag = reference.partition("@")[0].rpartition("/")[2].lower().partition(":")
+    found = TAG_VERSION.search(tag if name.startswith("vllm") else tag.partition("vllm")[2])
+    if found is None or version_key(found[1]) < OLDEST:
+        return ""
+    return found[1]
 
 
 def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] | None:

@@ -96,6 +96,11 @@ def mtp_difference(names: Iterable[str], text_config: Mapping[str, Any]) -> tupl
     return missing, [f"mtp.{each}" for each in present if each not in wanted]
 
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k")
+"""Names that configurations have for the number of routed experts, and for how many of them a token takes."""
+
+
 def read_share(part: str, text_config: Mapping[str, Any]) -> float:
     """What share of a part's bytes decoding one token reads, without speculation.
 
@@ -103,6 +108,7 @@ def read_share(part: str, text_config: Mapping[str, Any]) -> float:
     (the decode ceiling in docs/fit.md).
     """
     if part == "experts":
-        experts, chosen = text_config.get("num_experts"), text_config.get("num_experts_per_tok")
+        experts = next((text_config[key] for key in EXPERTS if text_config.get(key)), None)
+        chosen = next((text_config[key] for key in CHOSEN if text_config.get(key)), None)
         return float(chosen) / float(experts) if experts and chosen else 1.0
     return 0.0 if part in ("embeddings", "vision", "mtp") else 1.0

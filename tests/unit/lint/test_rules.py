@@ -57,6 +57,8 @@ def findings(
     spark: bool = False,
     nodes: int = 0,
     formats: dict[str, str] | None = None,
+    steps: tuple[str, ...] = (),
+    patched: bool = False,
     **config: Any,
 ) -> list[Finding]:
     listed = engine(version)
@@ -67,17 +69,19 @@ def findings(
     if known is not None and config:
         named = {"architectures": config.pop("architectures", known["architectures"])}
         known = {**known, **named, "text_config": {**known["text_config"], **config}}
+    stored = of_checkpoint(known or {})
     return check(
         Case(
             line=line,
             engine=listed,
             geometry=of_config(known) if known else None,
             drafter=of_config(drafter) if drafter else None,
-            quantisation=replace(of_checkpoint(known or {}), **({"formats": formats} if formats else {})),
+            quantisation=replace(stored, formats=formats or stored.formats, steps=steps),
             env=env or {},
             gpus=gpus,
             spark=spark,
             nodes=nodes,
+            patched=patched,
         )
     )
 
@@ -457,6 +461,20 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         (
             {"words": "", "model": "122B-A10B-autoround", "formats": {"shared_experts": "fp8"}},
             {"words": "", "model": "122B-A10B-fp8", "formats": {"shared_experts": "fp8"}},
+        ),
+        (
+            {"words": "", "model": "122B-A10B-autoround", "steps": ("hybrid",)},
+            {"words": "", "model": "122B-A10B-autoround", "steps": ("mtp",)},
+        ),
+    ],
+    "head-int8-unread": [
+        (
+            {"words": "", "model": "122B-A10B-autoround", "formats": {"head": "int8"}},
+            {"words": "", "model": "122B-A10B-autoround", "formats": {"head": "int8"}, "patched": True},
+        ),
+        (
+            {"words": "", "model": "122B-A10B-autoround", "steps": ("mtp", "lm_head")},
+            {"words": "", "model": "122B-A10B-autoround", "steps": ("mtp",)},
         ),
     ],
     "gloo-interface": [
