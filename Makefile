@@ -16,11 +16,13 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The tests of the SSH transport start this program on ports of their own; `sparkops` itself does not need it.
 SSHD := /usr/sbin/sshd
+# The tests of the HTML report open it in this browser; they are left out where it cannot be had.
+CHROMIUM := /usr/bin/chromium
 
-test: $(STAMP) $(SSHD)
+test: $(STAMP) $(SSHD) $(CHROMIUM)
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" tests
 
-test-all: $(STAMP) $(SSHD)
+test-all: $(STAMP) $(SSHD) $(CHROMIUM)
 	$(PYTEST) $(SIDE_BY_SIDE) tests
 
 # N faults on one lab node; SEED=… repeats a run.
@@ -61,6 +63,9 @@ $(STAMP): pyproject.toml
 
 $(SSHD):
 	sh tests/lab/apt.sh openssh-server
+
+$(CHROMIUM):
+	sh tests/lab/apt.sh chromium fonts-dejavu-core || echo "without Chromium: the HTML report is not tested in a browser"
 
 clean: lab-down
 	rm -rf $(VENV) dist build

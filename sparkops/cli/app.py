@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparkops.cli.process import STANDARD_OUTPUT
+from sparkops.cli.process import MACHINE, STANDARD_OUTPUT
 from sparkops.core.errors import SparkopsError
 from sparkops.reports.formatting import safe
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 DEFECT = 70
-MACHINE = 74
-"""This machine cannot read or write something: a full disk, a closed output, a missing permission."""
 CUT_OFF = 141
 """Who read the output went away before its end; what a shell shows for SIGPIPE. 0 would claim that all is well."""
 
@@ -52,6 +50,7 @@ COMMANDS: dict[str, str] = {
     "recipe": "List, show and compare recipes; import those of other projects",
     "checkpoint": "Look into a checkpoint here or on a hub, verify those on nodes, build one",
     "schema": "Print the JSON Schema of an inventory, for editors",
+    "fabric": "Measure the links between the nodes: `fabric check`",
     "facts": "Print the facts of nodes, as the nodes report them",
     "trust": "Show the host keys of nodes and add them to known_hosts",
     "completion": "Print the completion script for bash, zsh or fish",

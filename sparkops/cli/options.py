@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from sparkops.reports.formats import FORMATS
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class ReportFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
+    """`FORMAT=PATH`: one of FORMATS, and a file in a folder that is there: that is known before a node is touched."""
+
+    name = "format=path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        form, sign, path = str(value).partition("=")
+        if not sign or not path or path == "-" or form not in FORMATS:
+            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(FORMATS)}", param, ctx)
+        made = Path(path)
+        if made.is_dir() or not made.parent.is_dir():
+            self.fail(f"{path!r} is not a file in a folder that is there", param, ctx)
+        return form, made
 
 
 class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
@@ -38,6 +55,7 @@ class CommonOptions:
     form: str = "text"
     no_color: bool = False
     reason: str = ""
+    reports: tuple[tuple[str, Path], ...] = ()
 
     @property
     def selected(self) -> tuple[str, ...]:
@@ -57,14 +75,15 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def inventory_argument(function: Command) -> Command:
-    return click.argument("inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"))(function)
-
-
-def inventory_option(function: Command) -> Command:
-    """-i, for commands whose arguments are nodes or services."""
+def inventory(function: Command) -> Command:
+    """-i; with the class `WithInventory` a file among the arguments says the same."""
     return click.option(
-        "-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True
+        "-i",
+        "--inventory",
+        type=click.Path(path_type=Path),
+        default=Path("inventory.yml"),
+        show_default=True,
+        help="The inventory; a file among the arguments says the same",
     )(function)
 
 
@@ -88,13 +107,25 @@ def selection(function: Command) -> Command:
 
 def nodes(function: Command) -> Command:
     """The nodes that a command works on: its arguments, -i, --limit (which says the same) and --jobs."""
-    return click.argument("nodes", nargs=-1)(inventory_option(limit(jobs(function))))
+    return click.argument("nodes", nargs=-1)(inventory(limit(jobs(function))))
 
 
 def services(function: Command) -> Command:
     """The services that a command acts on: its arguments, -i, --limit, -e, -m, --jobs, --format and --no-color."""
     function = reason(jobs(text_or_json(function)))
-    return click.argument("services", nargs=-1)(inventory_option(limit(extra(function))))
+    return click.argument("services", nargs=-1)(inventory(limit(extra(function))))
+
+
+def reports(function: Command) -> Command:
+    """--report, for what makes a Report."""
+    return click.option(
+        "--report",
+        "reports",
+        type=ReportFile(),
+        multiple=True,
+        metavar="FORMAT=PATH",
+        help=f"Also write the report to a file (repeatable): {', '.join(FORMATS)}",
+    )(function)
 
 
 def output(function: Command) -> Command:
@@ -106,26 +137,35 @@ def output(function: Command) -> Command:
 
 
 def form(function: Command) -> Command:
-    """-v, --format and --no-color."""
+    """--report, -v, --format (all of a Report) and --no-color."""
     option = click.option("-v", "--verbose", count=True, help="Also what is as declared, and texts and values whole")
-    return option(text_or_json(function))
+    return reports(option(_format(FORMATS)(no_color(function))))
+
+
+def _format(choices: Sequence[str]) -> Callable[[Command], Command]:
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(choices),
+        default="text",
+        show_default=True,
+        help="For people, or for programs (versioned)",
+    )
 
 
 def only_form(function: Command) -> Command:
     """--format, for commands that print without colours."""
-    return click.option(
-        "--format",
-        "form",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="For people, or for programs (versioned)",
-    )(function)
+    return _format(("text", "json"))(function)
+
+
+def no_color(function: Command) -> Command:
+    """--no-color"""
+    return click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")(function)
 
 
 def text_or_json(function: Command) -> Command:
     """--format and --no-color, for commands whose answer is short or flows."""
-    return only_form(click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")(function))
+    return only_form(no_color(function))
 
 
 def reason(function: Command) -> Command:

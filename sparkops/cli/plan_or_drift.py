@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "plan",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops plan inventory.yml
@@ -31,7 +33,7 @@ Examples:
   sparkops plan inventory.yml -o plan.json           saved, to be applied as it is:
   sparkops apply inventory.yml --plan plan.json""",
 )
-@options.inventory_argument
+@options.inventory
 @options.selection
 @options.jobs
 @click.option(
@@ -46,10 +48,11 @@ def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
     """
     if save == Path("-"):
         raise click.UsageError("a saved plan is a file; the report is printed without -o")
-    from sparkops.cli.printing import emit
+    from sparkops.cli.printing import emit, write_reports
 
     report, loaded, compiled = _run("plan", common)
     emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
+    status = write_reports(report, common.reports)
     if save is not None:
         from sparkops.operate import plans
 
@@ -57,18 +60,20 @@ def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
         again = [word for key, value in common.extra for word in ("-e", f"{key}={value}")]
         command = shlex.join(["sparkops", "apply", str(common.inventory), "--plan", str(save), *again])
         print(f"saved in {save}; to apply it: {command}", file=sys.stderr)
-    return report.exit_status
+    return status
 
 
 @click.command(
     "drift",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops drift inventory.yml
   sparkops drift inventory.yml --format json      for a timer or CI: exit status 0, 2 or 3
+  sparkops drift --report html=drift.html --report junit=drift.xml    several files of one look
   sparkops drift inventory.yml --limit qwen       one service with all its nodes""",
 )
-@options.inventory_argument
+@options.inventory
 @options.selection
 @options.jobs
 @options.output
@@ -76,11 +81,11 @@ Examples:
 @options.common
 def drift(common: CommonOptions, upstream: bool, output: Path | None, verbose: int) -> int:
     """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
-    from sparkops.cli.printing import emit
+    from sparkops.cli.printing import emit, write_reports
 
     report, _, _ = _run("drift", common, "upstream" if upstream else "as-is")
     emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
-    return report.exit_status
+    return write_reports(report, common.reports)
 
 
 def _run(

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sparkops.core import events
-from sparkops.core.report import Report
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.passwords import Passwords, terminal
+from sparkops.cli.process import MACHINE
+from sparkops.core import atomic
+from sparkops.core.errors import SparkopsError
 from sparkops.reports import text
 from sparkops.reports.formatting import safe
-from sparkops.reports.json import as_json
-from sparkops.reports.plain_progress import Lines, Silent
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from sparkops.core import events
+    from sparkops.core.report import Report
+    from sparkops.inventory.inventory import Inventory
+    from sparkops.nodes.passwords import Passwords
+    from sparkops.reports.plain_progress import Lines, Silent
 
 
 def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
@@ -53,11 +55,15 @@ def printer_for(no_color: bool, *, verbose: int = 0) -> text.Printer:
 
 def lines(*others: events.Listener) -> Lines:
     """Progress as lines on standard error."""
+    from sparkops.reports.plain_progress import Lines  # nor does it need events
+
     return Lines(lambda line: print(line, file=sys.stderr, flush=True), others)
 
 
 def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
     """Bars on a terminal, lines without one, silence for JSON."""
+    from sparkops.reports.plain_progress import Silent
+
     if form != "text":
         return Silent(others)
     shown = console(no_color, error=True)
@@ -70,6 +76,8 @@ def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
 
 def passwords_for(inventory: Inventory) -> Passwords:
     """Passwords asked for at the terminal, where there is one."""
+    from sparkops.nodes.passwords import Passwords, terminal  # what only prints needs neither nodes nor an inventory
+
     return Passwords(terminal(), tuple(inventory.nodes))
 
 
@@ -87,18 +95,48 @@ def show_plan(report: Report, *, no_color: bool, verbose: int) -> None:
 
 def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verbose: int) -> None:
     """Print the report, or write it to a file."""
-    if output == Path("-"):
-        output = None
-    if form == "json":
-        content = json.dumps(as_json(report), indent=1) + "\n"
-    elif output is not None:
-        content = "\n".join(text.lines(report)) + "\n"
-    else:
+    from sparkops.reports.formats import rendered  # what prints a short answer needs none of the formats
+
+    if output is not None and output != Path("-"):
+        _write(output, rendered(report, form))
+    elif form == "text":
         text.render(report, console(no_color), verbose=verbose)
         sys.stdout.flush()
-        return
-    if output is None:
-        sys.stdout.write(content)
-        sys.stdout.flush()
     else:
-        output.write_text(content, encoding="utf-8")
+        sys.stdout.write(rendered(report, form))
+        sys.stdout.flush()
+
+
+def write_reports(report: Report, wanted: Sequence[tuple[str, Path]]) -> int:
+    """Write the report in each format to its file, all that can be; what can't is told.
+
+    The exit status: the report's, or 74 where that is 0 and a file is missing.
+    """
+    from sparkops.reports.formats import rendered
+
+    lost = False
+    for form, path in wanted:
+        try:
+            _write(path, rendered(report, form))
+        except OSError as error:
+            lost = True
+            told = SparkopsError.of("report-not-written", where=str(path), reason=error.strerror or str(error))
+            click.echo(f"error[{told.id}]: {safe(told)}", err=True)
+    return MACHINE if lost and report.exit_status == 0 else report.exit_status
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _write(path: Path, content: str) -> None:
+    """The old file or the whole new one, for whoever reads it meanwhile; what is no file (a pipe) is written to."""
+    data = content.encode("utf-8", "backslashreplace")
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    path = path.resolve()  # a link stays one
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    atomic.write(path, data, mode)

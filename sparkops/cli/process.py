@@ -52,6 +52,8 @@ class Diagnostics(io.TextIOWrapper):
 
 
 STANDARD_OUTPUT = "standard output"
+MACHINE = 74
+"""This machine cannot read or write something: a full disk, a closed output, a missing permission."""
 
 
 def prepare() -> None:

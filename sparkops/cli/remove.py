@@ -10,9 +10,10 @@ import click
 
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, show_plan
+from sparkops.cli.printing import emit, listener_for, show_plan, write_reports
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
 from sparkops.operate.remove import remove
@@ -39,6 +40,7 @@ def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(
     "remove",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops remove qwen --check             what would go, what would stay and why
@@ -47,7 +49,7 @@ Examples:
   sparkops remove spark-01 --check --format json    exit status 2: there is something to remove""",
 )
 @click.argument("names", nargs=-1, required=True, metavar="NODE|SERVICE…")
-@options.inventory_option
+@options.inventory
 @options.extra
 @_asking
 @click.option("--check", is_flag=True, help="Only show what would go and what would stay")
@@ -92,9 +94,9 @@ def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: boo
     report = folder.finish(report) if folder else report
     if check and common.form == "text":
         show_plan(report, no_color=common.no_color, verbose=verbose)
-    elif common.form == "json" or report.results or report.declined:
+    elif common.form != "text" or report.results or report.declined:
         emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
-    return report.exit_status
+    return write_reports(report, common.reports)
 
 
 def _agree(report: Report, yes: bool) -> bool:

@@ -14,6 +14,8 @@ from sparkops.core.wording import Message
 
 Action: TypeAlias = Literal["create", "update", "delete", "replace", "verify"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
+GC = "`sparkops gc` removes it, once nothing on the node uses it"
+"""The remedy of an orphan that is left for gc."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,8 @@ class Step:
 
     `diff` is a unified text diff where the kind gives one. `verify` steps look, they change nothing: the
     resource has to be proven again because something that it stands on is about to change. `replace` steps do a thing
-    again that may be as declared, because a person asked for it.
+    again that may be as declared, because a person asked for it. `outage_seconds` is how long the service that a
+    disruptive step interrupts took at its last start, from the container to the first token; None where not known.
     """
 
     id: str
@@ -58,9 +61,27 @@ class Step:
     changes: tuple[str, ...]
     needs: tuple[str, ...] = ()
     disruptive: bool = False
+    outage_seconds: float | None = None
     service: str | None = None
     role: str = ""
     diff: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """One declared resource. `where` is the place (`file:line:column`) of its service or node in the inventory.
+
+    `keys` maps the keys of its declared state to a digest of each value, "" where the value does not identify what is
+    declared (a secret, what a later step brings about); None where it is declared absent.
+    """
+
+    id: str
+    kind: str
+    name: str
+    node: str
+    service: str | None = None
+    where: str = ""
+    keys: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +119,7 @@ class Plan:
     """All that differs, is violated or could not be known, over all nodes, in an order that respects `needs`.
 
     `unknown` maps the ids that could not be compared to the reason; `unreachable` nodes to theirs; `total` counts
-    the resources that were declared. `orphans` holds those for which there is no step.
+    the resources that were declared, `declared` lists them. `orphans` holds those for which there is no step.
     """
 
     steps: tuple[Step, ...] = ()
@@ -110,6 +131,7 @@ class Plan:
     nodes: tuple[str, ...] = ()
     total: int = 0
     orphans: tuple[Orphan, ...] = ()
+    declared: tuple[Declared, ...] = ()
 
     @property
     def disruptive(self) -> tuple[Step, ...]:

@@ -11,6 +11,7 @@ from sparkops.core.states import State
 from sparkops.core.wording import Message
 
 Command: TypeAlias = Literal["plan", "drift", "apply", "start", "stop", "restart", "adopt", "remove"]
+Origin: TypeAlias = Literal["corrective", "intentional", "both", "new"]
 Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "interrupted"]
 
 
@@ -31,8 +32,51 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The first run in which something stood as it stands now, and its end (seconds since the epoch, UTC)."""
+
+    run: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRun:
+    """One kept run in a line. `counts` maps the states of resources (as-declared, drifted, …) to how many there were.
+
+    `time` is its end in seconds since the epoch; `exit_status` None for a run that did not come to its end.
+    """
+
+    run: str
+    cluster: str
+    command: str
+    time: float
+    seconds: float
+    exit_status: int | None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What earlier runs of this machine add to a report; everything is empty where none is kept.
+
+    runs: the latest before this one, oldest first. `since`: by the id of a resource or of what else a finding is
+    about, since when it stands as it does. `origins`: by resource, whether the node moved (corrective), the
+    declaration did (intentional), both, or it has not been as declared in any kept run (new). `took`: seconds that
+    the last step on the resource took.
+    """
+
+    runs: tuple[KeptRun, ...] = ()
+    since: Mapping[str, Seen] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    took: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs."""
+    """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs.
+
+    `time` is its end in seconds since the epoch (UTC); `run` names it among the kept runs, or is empty.
+    """
 
     command: Command
     cluster: str
@@ -44,6 +88,8 @@ class Report:
     interrupted: bool = False
     declined: bool = False
     run: str = ""
+    time: float = 0.0
+    past: Past = Past()
 
     @property
     def exit_status(self) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sparkops.core.plan import Step, Violation, plain
+from sparkops.core.plan import Declared, Step, Violation, plain
 from sparkops.core.report import Report, Result
 from sparkops.core.wording import Message
 from sparkops.reports import schemas
+from sparkops.reports.run.findings import Finding, findings
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -21,8 +22,11 @@ def as_json(report: Report) -> dict[str, Any]:
         "cluster": report.cluster,
         "inventory": report.inventory,
         "seconds": round(report.seconds, 3),
+        "time": round(report.time, 3),
         "nodes": list(plan.nodes),
         "resources": plan.total,
+        "declared": [_declared(each) for each in plan.declared],
+        "findings": [_finding(each) for each in findings(report)],
         "steps": [_step(step, plan.blocked.get(step.id)) for step in plan.steps],
         "violations": [_violation(violation) for violation in plan.violations],
         "unknown": {identity: why.as_json() for identity, why in plan.unknown.items()},
@@ -34,6 +38,25 @@ def as_json(report: Report) -> dict[str, Any]:
         "interrupted": report.interrupted,
         "declined": report.declined,
         "run": report.run,
+    }
+
+
+def _declared(each: Declared) -> dict[str, Any]:
+    return {"id": each.id, "node": each.node, "service": each.service, "where": each.where}
+
+
+def _finding(each: Finding) -> dict[str, Any]:
+    return {
+        "id": each.id,
+        "state": each.standing,
+        "severity": each.severity,
+        "node": each.node,
+        "resource": each.resource,
+        "message": each.text,
+        "fix": each.fix,
+        "accepted": each.accepted,
+        "origin": each.origin,
+        "since": None if each.since is None else {"run": each.since.run, "time": each.since.time},
     }
 
 
@@ -49,6 +72,7 @@ def _step(step: Step, blocked: Message | None) -> dict[str, Any]:
         "before": plain(_shown(step.before)),
         "after": plain(_shown(step.after)),
         "disruptive": step.disruptive,
+        "outage_seconds": step.outage_seconds,
         "needs": list(step.needs),
         "blocked": blocked.as_json() if blocked else None,
     }

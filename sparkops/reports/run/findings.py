@@ -1,0 +1,220 @@
+"""What a report finds, one value for each: which state a resource is in, how bad that is, since when, and the way out.
+
+Every format but text shows these. Pure; it must not know how any format looks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from sparkops.core.plan import Orphan, Severity, Step, Violation
+from sparkops.core.report import Origin, Report, Result, Seen
+from sparkops.core.wording import Message
+
+Standing: TypeAlias = Literal["as-declared", "drifted", "violation", "unknown"]
+STANDINGS: tuple[Standing, ...] = ("as-declared", "unknown", "drifted", "violation")
+"""From the best to the worst."""
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+DECLARED = ("intentional", "new")
+"""Origins of differences that a change of the declaration made: nothing happened to the node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is not as declared, or has to be said. `resource` is empty for a whole node.
+
+    id: what `sparkops explain` takes. where: the place in the inventory. origin and since: where kept runs tell it.
+    accepted: the reason, where `accept` names it. step and result: what an apply does or did about it.
+    """
+
+    id: str
+    standing: Standing
+    severity: Severity
+    node: str
+    resource: str
+    text: str
+    fix: str = ""
+    service: str = ""
+    where: str = ""
+    source: str = ""
+    accepted: str = ""
+    origin: Origin | None = None
+    since: Seen | None = None
+    step: Step | None = field(default=None, repr=False)
+    result: Result | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> str:
+        """What tells it from others over several runs."""
+        return self.resource or f"{self.id} @{self.node}"
+
+
+def findings(report: Report) -> tuple[Finding, ...]:
+    """All findings, the worst first; in the order of the nodes and the plan among equals."""
+    found = [*_nodes(report), *_violations(report), *_unknown(report), *_steps(report), *_orphans(report)]
+    return tuple(sorted(found, key=lambda each: SEVERITIES.index(each.severity)))
+
+
+def standings(report: Report, found: Iterable[Finding]) -> Mapping[str, Standing]:
+    """The state of every declared resource by its id, by the report's findings. What blocks nothing is as declared."""
+    states: dict[str, Standing] = {
+        each.id: "unknown" if each.node in report.plan.unreachable else "as-declared" for each in report.plan.declared
+    }
+    for each in found:
+        if each.resource in states:
+            states[each.resource] = worst((states[each.resource], each.standing))
+    return states
+
+
+def counts(states: Mapping[str, Standing]) -> dict[Standing, int]:
+    """How many declared resources are in each state."""
+    counted = Counter(states.values())
+    return {each: counted[each] for each in STANDINGS}
+
+
+def worst(states: Iterable[Standing]) -> Standing:
+    """The state of several together: what is known to be wrong says more than what is not known."""
+    return max(states, key=STANDINGS.index, default="as-declared")
+
+
+def _places(report: Report) -> Mapping[str, str]:
+    return {each.id: each.where for each in report.plan.declared}
+
+
+def _nodes(report: Report) -> Iterator[Finding]:
+    """The nodes that did not answer."""
+    for node, why in report.plan.unreachable.items():
+        where = next((each.where for each in report.plan.declared if each.node == node and not each.service), "")
+        key = f"{why.id} @{node}"
+        yield Finding(
+            id=why.id,
+            standing="unknown",
+            severity="warning",
+            node=node,
+            resource="",
+            text=f"{node} is unreachable: {why.text}",
+            fix=why.fix,
+            where=where,
+            since=report.past.since.get(key),
+        )
+
+
+def _violations(report: Report) -> Iterator[Finding]:
+    places = _places(report)
+    for each in report.plan.violations:
+        yield Finding(
+            id=each.id,
+            standing="violation" if each.blocks else "as-declared",
+            severity="info" if each.accepted else each.severity,
+            node=each.node,
+            resource=each.resource,
+            text=each.message.text,
+            fix="" if each.accepted else each.message.fix,
+            where=places.get(each.resource, ""),
+            source=each.source,
+            accepted=each.accepted,
+            since=report.past.since.get(_of(each)),
+        )
+
+
+def _of(violation: Violation) -> str:
+    return violation.resource or f"{violation.id} @{violation.node}"
+
+
+def _unknown(report: Report) -> Iterator[Finding]:
+    places = _places(report)
+    for resource, why in report.plan.unknown.items():
+        yield Finding(
+            id=why.id,
+            standing="unknown",
+            severity="warning",
+            node=resource.rpartition(" @")[2],
+            resource=resource,
+            text=f"{resource} is unknown: {why.text}",
+            fix=why.fix,
+            where=places.get(resource, ""),
+            since=report.past.since.get(resource),
+        )
+
+
+def _steps(report: Report) -> Iterator[Finding]:
+    """What differs; after an apply what still does. What was repaired is no finding."""
+    places = _places(report)
+    results = {each.id: each for each in report.results}
+    for step in report.plan.steps:
+        result = results.get(step.id)
+        if result is not None and result.outcome == "done":
+            continue
+        about, origin = _about(step), report.past.origins.get(step.id)
+        why = result.reason if result is not None else report.plan.blocked.get(step.id)
+        begun = result is not None and result.outcome in ("failed", "unknown")
+        said = why if begun and why is not None else about
+        not_begun = f"; not attempted: {why.text}" if why is not None and not begun else ""
+        yield Finding(
+            id=said.id,
+            standing=_standing(step, result),
+            severity=_severity(step, result, origin),
+            node=step.node,
+            resource=step.id,
+            text=f"{step.id}: {said.text}" if begun else f"{said.text}{not_begun}",
+            fix=(why.fix if why is not None else "") or about.fix,
+            service=step.service or "",
+            where=places.get(step.id, ""),
+            origin=origin,
+            since=report.past.since.get(step.id),
+            step=step,
+            result=result,
+        )
+
+
+def _about(step: Step) -> Message:
+    if step.action == "create":
+        return Message.of("drift-missing", resource=step.id)
+    if step.action == "delete":
+        return Message.of("drift-left", resource=step.id)
+    if step.action == "replace":
+        return Message.of("drift-replace", resource=step.id)
+    if step.action == "verify":
+        return Message.of("drift-verify", resource=step.id)
+    return Message.of("drift-differs", resource=step.id, keys=list(step.changes))
+
+
+def _standing(step: Step, result: Result | None) -> Standing:
+    if result is not None and result.outcome == "unknown":
+        return "unknown"
+    return "as-declared" if step.action == "verify" and result is None else "drifted"
+
+
+def _severity(step: Step, result: Result | None, origin: Origin | None) -> Severity:
+    """An error where undoing what happened to the node interrupts a service, or where a step failed."""
+    if result is not None and result.outcome == "failed":
+        return "error"
+    if step.action == "verify" or origin in DECLARED:
+        return "info"
+    return "error" if step.disruptive and step.action != "replace" else "warning"
+
+
+def _orphans(report: Report) -> Iterator[Finding]:
+    for each in report.plan.orphans:
+        yield _orphan(each, report)
+
+
+def _orphan(orphan: Orphan, report: Report) -> Finding:
+    said = Message.of("drift-orphan", resource=orphan.id)
+    if orphan.kept:
+        said = Message.of("drift-orphan-kept", resource=orphan.id, reason=orphan.kept, remedy=orphan.remedy)
+    return Finding(
+        id=said.id,
+        standing="as-declared" if orphan.kept else "drifted",
+        severity="info" if orphan.kept else "warning",
+        node=orphan.node,
+        resource=orphan.id,
+        text=said.text,
+        fix=said.fix,
+        service=orphan.service or "",
+        origin="intentional",
+        since=report.past.since.get(orphan.id),
+    )
