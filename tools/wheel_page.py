@@ -62,6 +62,7 @@ def content(wheel: Wheel, base: Mapping[str, Any]) -> dict[str, Any]:
         "deprecated": alphabetical({each.name for each in flags if each.deprecated}),
         "speculative_fields": alphabetical(set(read.fields["SpeculativeConfig"])),
         **{key: alphabetical(set(words[name].split())) for key, name in WORDS_OF.items()},
+        "behaviour": {**base["behaviour"], "json_sizes": _takes_sizes(wheel)},
         **names(wheel),
         "values": values,
         "configurations": {name: read.fields[name] for name in sorted(reached)},
@@ -132,6 +133,12 @@ def _used(name: str, values: Mapping[str, str], read: Configurations, reached: s
 
 def _names(name: str, text: str) -> bool:
     return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(ast.parse(text.partition(" = ")[0])))
+
+
+def _takes_sizes(wheel: Wheel) -> bool:
+    """Whether sizes may stand in JSON."""
+    module = wheel.module("vllm.engine.arg_utils")
+    return module is not None and "_expand_json_human_readable_numbers" in module.names
 
 
 def _inverse(wheel: Wheel, flags: list[Flag]) -> dict[str, str]:

@@ -67,6 +67,28 @@ def errors(verdicts: dict[str, Any], row: dict[str, Any]) -> list[str]:
     return [found.id for found in check(case) if found.severity == "error"]
 
 
+def test_values_are_judged_as_the_engine_judged_them(
+    verdicts: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = json.loads((Path(__file__).parent / "cpu-values.json").read_text())
+    rows = {
+        name: [{"model": values["model"], "args": args} for args in values[name]] for name in ("accepted", "refused")
+    }
+    false = [row["args"] for row in rows["accepted"] if errors(verdicts, row) and not of_a_cpu(row["args"])]
+    missed = [row["args"] for row in rows["refused"] if not errors(verdicts, row)]
+    with capsys.disabled():
+        print(f"\n{len(false)} of {len(rows['accepted'])} wrong, {len(missed)} of {len(rows['refused'])} null")
+    assert false == []
+    assert len(missed) <= (1 - RIGHT) * len(rows["refused"]), missed
+
+
+def of_a_cpu(args: list[str]) -> bool:
+    """Whether a CPU or the configuration alone takes what a GB10 refuses as it loads: attention of other devices, and a
+    backend of quantised experts for unquantised ones."""
+    text = " ".join(args).lower()
+    return any(word in text for word in ("amx_mla", "xpu_mla_sparse", "triton_unfused"))
+
+
 def test_lint_says_what_the_engine_said(verdicts: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     told: Counter[str] = Counter()
     false, missed = [], []
