@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from sparkops.core.plan import Declared, Step
 from sparkops.core.report import KeptRun, Origin, Report
 from sparkops.core.wording import duration
-from sparkops.reports.formatting import brief, count, names, safe, value
+from sparkops.reports.formatting import brief, count, moment, names, safe, value
 from sparkops.reports.run.drawing import Map, Plot, cluster_map, plot
 from sparkops.reports.run.findings import STANDINGS, Finding, Standing, counts, findings, standings, worst
 from sparkops.reports.run.unlike import Unlike, unlike
@@ -23,8 +22,8 @@ DETAILS = 3_000_000
 LISTED = 200
 RUNS = 20
 ORIGINS: Mapping[Origin, str] = {
-    "corrective": "the node moved: the declaration is the same as when this was last as declared",
-    "intentional": "the declaration moved since this was last as declared",
+    "corrective": "the node moved: what is declared, secrets aside, is the same as when this was last as declared",
+    "intentional": "the declaration moved since this was last as declared; the node has what it had then",
     "both": "the node and the declaration moved since this was last as declared",
     "new": "no kept run has seen this as declared yet",
 }
@@ -180,12 +179,6 @@ def page(report: Report) -> Page:
         notices=tuple(dict.fromkeys(_cut(each.full, VALUE) for each in plan.notices))[:LISTED],
         history=plot([*report.past.runs, _this(report, told)], moment) if report.past.runs else None,
     )
-
-
-def moment(time: float) -> str:
-    """A time for people, in UTC: a report is read elsewhere."""
-    made = datetime.datetime.fromtimestamp(time, datetime.timezone.utc)
-    return f"{made:%Y-%m-%d %H:%M} UTC"
 
 
 def _this(report: Report, told: Mapping[Standing, int]) -> KeptRun:
