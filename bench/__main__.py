@@ -16,7 +16,18 @@ from typing import Any
 
 from bench import report
 
-BENCHMARKS = ("startup", "inventory", "lint", "verifying", "building", "noop", "peers", "spreading", "output")
+BENCHMARKS = (
+    "startup",
+    "inventory",
+    "lint",
+    "verifying",
+    "building",
+    "noop",
+    "peers",
+    "spreading",
+    "output",
+    "reports",
+)
 
 
 def main() -> int:

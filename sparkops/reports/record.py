@@ -127,14 +127,15 @@ def _remembered(report: Report, known: Memory) -> Report:
 def _ended(report: Report, known: Memory) -> Ended:
     found = findings(report)
     states = standings(report, found)
-    body = {key: value for key, value in as_json(report).items() if key not in OWN}
+    told = as_json(report)
+    body = {key: value for key, value in told.items() if key not in OWN}
     return Ended(
         time=report.time,
         seconds=report.seconds,
         exit_status=report.exit_status,
         counts={str(state): number for state, number in counts(states).items()},
         body={**body, "origins": dict(report.past.origins), "whole": report.whole},
-        declared=as_json(report)["declared"],
+        declared=told["declared"],
         things=_things(report, states, known.things),
         spans={each.sign: (each.resource, each.node, _about(each)) for each in found},
         gone=_gone(report, states, known.spans, {each.sign for each in found}),
@@ -146,7 +147,7 @@ def _about(each: Finding) -> dict[str, str]:
 
 
 def _things(report: Report, states: Mapping[str, Standing], known: Mapping[str, Thing]) -> dict[str, Thing]:
-    """What is known now: the keys of what is as declared, and what the steps of this run took."""
+    """What is known now and was not before: what is as declared, and what the steps of this run took."""
     done = {each.id: each for each in report.results if each.outcome == "done"}
     found = {}
     for each in report.plan.declared:
@@ -158,7 +159,7 @@ def _things(report: Report, states: Mapping[str, Standing], known: Mapping[str, 
             found=_found(each, done.get(each.id)) if proven else before.found,
             took=round(done[each.id].seconds, 1) if each.id in done else before.took,
         )
-    return found
+    return {id: thing for id, thing in found.items() if thing != known.get(id)}
 
 
 def _found(each: Declared, result: Result | None) -> Mapping[str, str]:

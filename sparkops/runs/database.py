@@ -25,8 +25,9 @@ WAIT = 10.0
 SCHEMA = """
 CREATE TABLE run (
   number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, cluster TEXT NOT NULL, command TEXT NOT NULL,
-  began REAL NOT NULL, ended REAL, seconds REAL, exit_status INTEGER, counts TEXT, body TEXT, declared TEXT);
+  time REAL NOT NULL, seconds REAL NOT NULL, exit_status INTEGER, counts TEXT, body TEXT, declared TEXT);
 CREATE INDEX run_cluster ON run (cluster, number);
+CREATE INDEX run_time ON run (cluster, time);
 CREATE INDEX run_body ON run (body);
 CREATE INDEX run_declared ON run (declared);
 CREATE TABLE body (digest TEXT PRIMARY KEY, packed BLOB NOT NULL);
@@ -40,10 +41,12 @@ CREATE TABLE span (
   first_run TEXT NOT NULL, first_time REAL NOT NULL, last_run TEXT NOT NULL, last_time REAL NOT NULL, closed REAL);
 CREATE UNIQUE INDEX span_open ON span (cluster, sign) WHERE closed IS NULL;
 CREATE INDEX span_last ON span (cluster, last_time);
+CREATE INDEX span_closed ON span (cluster, closed);
 """
-"""run: one kept run, ended NULL until it comes to its end; body and declared name its report's two parts by digest.
-thing: a resource, the digests of its keys (declared, found) when it was last proven, seconds of its last step.
-span: one finding from the first to the last run that saw it; closed (a time) by the first that looked and did not."""
+"""run: one kept run, its time that of its beginning and exit_status NULL until it comes to its end; body and declared
+name its report's two parts by digest. thing: a resource, the digests of its keys (declared, found) when it was last
+proven, seconds of its last step. span: one finding from the first to the last run that saw it; closed (a time) by the
+first that looked and did not."""
 
 
 class Database:

@@ -31,7 +31,7 @@ MOST = 20_000
 DAY = 86_400.0
 SHOWN = 120
 """Earlier runs that a report shows."""
-ROW = "name, cluster, command, coalesce(ended, began), coalesce(seconds, 0), exit_status, counts, body, declared"
+ROW = "name, cluster, command, time, seconds, exit_status, counts, body, declared"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,8 @@ class Span:
 class Ended:
     """What is kept of a run at its end. `spans` maps the signs of its findings to resource, node and what is told.
 
-    `gone` says of a span that still stands whether this run looked at it and did not find it.
+    `things` are those of which something new is known; `gone`: the signs of spans that this run looked for and did
+    not find.
     """
 
     time: float
@@ -142,7 +143,7 @@ class Store:
             parts = (_put(connection, ended.body), _put(connection, ended.declared))
             about = (ended.time, ended.seconds, ended.exit_status, json.dumps(dict(ended.counts)))
             connection.execute(
-                "UPDATE run SET ended = ?, seconds = ?, exit_status = ?, counts = ?, body = ?, declared = ? "
+                "UPDATE run SET time = ?, seconds = ?, exit_status = ?, counts = ?, body = ?, declared = ? "
                 "WHERE name = ?",
                 (*about, *parts, name),
             )
@@ -155,7 +156,7 @@ class Store:
 
 def _begun(connection: sqlite3.Connection, name: str, cluster: str, command: str, now: float) -> None:
     connection.execute(
-        "INSERT INTO run (name, cluster, command, began) VALUES (?, ?, ?, ?)", (name, cluster, command, now)
+        "INSERT INTO run (name, cluster, command, time, seconds) VALUES (?, ?, ?, ?, 0)", (name, cluster, command, now)
     )
 
 
@@ -182,23 +183,30 @@ def _note_spans(connection: sqlite3.Connection, cluster: str, seen: Seen, ended:
 
 
 def _note_things(connection: sqlite3.Connection, cluster: str, things: Mapping[str, Thing]) -> None:
-    before = _things(connection, cluster)
-    changed = {id: thing for id, thing in things.items() if before.get(id) != thing}
     connection.executemany(
         "INSERT OR REPLACE INTO thing VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (cluster, id, thing.proven, json.dumps(thing.keys), json.dumps(thing.found), thing.took)
-            for id, thing in changed.items()
+            (cluster, id, thing.proven, json.dumps(thing.keys), _other(thing), thing.took)
+            for id, thing in things.items()
         ],
+    )
+
+
+def _other(thing: Thing) -> str | None:
+    """What was found, where it is written otherwise than what was declared."""
+    return None if thing.found == thing.keys else json.dumps(thing.found)
+
+
+def _thing(proven: int, keys: str, found: str | None, took: float | None) -> Thing:
+    declared = json.loads(keys)
+    return Thing(
+        proven=bool(proven), keys=declared, found=(declared or {}) if found is None else json.loads(found), took=took
     )
 
 
 def _things(connection: sqlite3.Connection, cluster: str) -> dict[str, Thing]:
     found = connection.execute("SELECT id, proven, keys, found, took FROM thing WHERE cluster = ?", (cluster,))
-    return {
-        id: Thing(proven=bool(proven), keys=json.loads(keys), found=json.loads(found), took=took)
-        for id, proven, keys, found, took in found
-    }
+    return {id: _thing(*told) for id, *told in found}
 
 
 def _prune(connection: sqlite3.Connection, cluster: str, now: float) -> None:
@@ -209,7 +217,7 @@ def _prune(connection: sqlite3.Connection, cluster: str, now: float) -> None:
         f"ORDER BY number DESC LIMIT {ACTING}"
     )
     gone = connection.execute(
-        "DELETE FROM run WHERE cluster = ? AND number < ? AND (coalesce(ended, began) < ? OR number <= ("
+        "DELETE FROM run WHERE cluster = ? AND number < ? AND (time < ? OR number <= ("
         f"SELECT number FROM run WHERE cluster = ? ORDER BY number DESC LIMIT 1 OFFSET {MOST})) "
         f"AND number NOT IN ({acting})",
         (cluster, newest, now - DAYS * DAY, cluster, cluster),
@@ -244,7 +252,7 @@ def _latest(
     connection: sqlite3.Connection, cluster: str, *, last: int, since: float = 0.0, before: str = ""
 ) -> tuple[KeptRun, ...]:
     rows = connection.execute(
-        f"SELECT {ROW} FROM run WHERE cluster = ? AND coalesce(ended, began) >= ? "
+        f"SELECT {ROW} FROM run WHERE cluster = ? AND time >= ? "
         "AND number < coalesce((SELECT number FROM run WHERE name = ?), ~(1 << 63)) ORDER BY number DESC LIMIT ?",
         (cluster, since, before, last),
     )

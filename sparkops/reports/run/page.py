@@ -127,6 +127,7 @@ class Page:
     nodes: tuple[NodeLine, ...]
     services: tuple[ServiceLine, ...]
     repair: tuple[Repair, ...]
+    unsure: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     details: tuple[Detail, ...]
@@ -167,6 +168,7 @@ def page(report: Report) -> Page:
             for name, nodes in services.items()
         ),
         repair=_repair(report),
+        unsure=f"Not counted: {count(told['unknown'], 'resource')} of unknown state." if told["unknown"] else "",
         columns=tuple(_cut(node, 40) for node in plan.nodes),
         rows=_rows(report, found, states, links),
         details=details,
