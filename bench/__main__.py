@@ -27,6 +27,7 @@ BENCHMARKS = (
     "spreading",
     "output",
     "reports",
+    "watching",
 )
 
 

@@ -77,7 +77,7 @@ def sparkops(folder: Path, names: Sequence[str], files: int = FILES) -> Tool:
     return Tool(
         "sparkops",
         [sys.executable, "-m", "sparkops", "drift", *common],
-        [sys.executable, "-m", "sparkops", "apply", *common],
+        [sys.executable, "-m", "sparkops", "apply", "--yes", *common],
         {
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "SPARKOPS_SSH_CONFIG": str(folder / "ssh_config"),
@@ -146,7 +146,7 @@ users = {{node.name: {{"home": "/srv/" + node.name, "shell": "/bin/sh"}}}}
     return Tool(
         "BundleWrap",
         [*base, "verify", *common],
-        [*base, "apply", *common],
+        [*base, "apply", "--yes", *common],
         {"BW_SSH_ARGS": shared, "BW_SCP_ARGS": shared, "HOME": str(folder)},
         lambda output: output.count("100.0%") >= len(names),
     )

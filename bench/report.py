@@ -274,6 +274,15 @@ def _output(found: Figures) -> Iterable[str]:
     )
 
 
+def _watching(found: Figures) -> Iterable[str]:
+    yield "## Watching an engine\n"
+    yield (
+        f"{_machine(found)} The launcher of a service that nobody asks used {found['cpu_seconds']} s of the CPU in "
+        f"{found['seconds']} s, {found['percent_of_a_core']} % of a core (aim: below {found['most']} %), and asked the "
+        f"engine for {found['completions']} completions of one token meanwhile.\n"
+    )
+
+
 def _startup(found: Figures) -> Iterable[str]:
     yield "## Start-up\n"
     yield f"{_machine(found)}\n"
@@ -366,6 +375,7 @@ SECTIONS = {
     "inventory": _inventory,
     "lint": _lint,
     "output": _output,
+    "watching": _watching,
     "spreading": _spreading,
     "verifying": _verifying,
     "building": _building,

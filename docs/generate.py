@@ -43,12 +43,23 @@ def inventory_page() -> str:
         "One YAML file; `sparkops schema` prints the same as a JSON Schema for your editor. Variables of roles are in "
         "[roles.md](roles.md).\n",
         "Merging, weakest first: role defaults, recipe, `vars`, groups in the order listed, node, service, service on "
-        "a node (`per_node`), `-e`. Mappings merge, everything else replaces, `null` unsets. "
+        "a node (`per_node`), `-e`. Mappings merge, everything else replaces, `null` unsets (what takes no null "
+        "then has its default). "
         "`sparkops inventory show NODE --origin` prints where each value came from.\n",
         "`sparkops lock` writes `inventory.lock.yml` beside the inventory: the digests of image tags and the commits "
         "of branches, as they are upstream now. Where that file exists, it decides: `apply` adds missing entries and "
         "never changes one (`--locked` refuses instead), `drift --upstream` reports what moved since. An entry whose "
-        "registry or hub does not answer stays as it is.\n",
+        "registry or hub does not answer stays as it is. To lock what runs already interrupts nothing: a service "
+        "restarts for another content, not for a digest or commit written down.\n",
+        "Values that are used more than once go under a key of yours that begins with `x-`, with a YAML anchor:\n",
+        "```yaml\n"
+        "version: 1\ncluster: rack\n"
+        "x-serve: &serve {max-model-len: 131072, max-num-seqs: 4}\n"
+        "nodes: {spark-01: {host: 192.168.1.11}, spark-02: {host: 192.168.1.12}}\n"
+        "services:\n"
+        "  qwen: {recipe: qwen3.6-35b-a3b, nodes: [spark-01], port: 8000, serve: *serve}\n"
+        "  other: {recipe: qwen3.6-35b-a3b, nodes: [spark-02], port: 8000, serve: {<<: *serve, max-num-seqs: 8}}\n"
+        "```\n",
         "Secrets are written `!env NAME`, `!file PATH` or `!command [argv, …]`, where the schema has `secret: true`; "
         "they are read only when they are used, never by `schema`, `render` or `inventory show`.\n",
     ]
@@ -215,6 +226,18 @@ def recipes_page() -> str:
         parts.append(f"| {' | '.join(map(_cell, cells))} |")
     parts += [
         "\nTokens a second are those of one stream, as published; none were measured by sparkops' authors.\n",
+        "## A recipe for any model\n",
+        "    sparkops recipe new openai/gpt-oss-120b\n    sparkops recipe new ORG/NAME --nodes 2 -o recipes/mine.yml\n",
+        "`sparkops recipe new` proposes a complete recipe for any repository of the hub: the newest vLLM that "
+        "takes it, its own image, the parsers of the model's family (`knowledge/parsers.yml`), and the "
+        "longest context of up "
+        "to four streams that `fit` counts with a tenth of the pool left. The repository's commit is pinned; "
+        "what it has "
+        "is [read once](own-models.md#any-repository), and `--offline` asks nobody. Warnings of lint and notes of fit "
+        "stand in the recipe as comments, and what nobody has verified under `unverified`. The recipe passes lint and "
+        "fit; where none can, the exit status is 1 and the reason is told: the nodes that it would need, a method of "
+        "quantisation that no version reads, an error of lint. Where `fit` can't count (an architecture that is not "
+        "described), the recipe says so. Without `-o` it is printed and nothing is written.\n",
         "## Recipes of other projects\n",
         "`sparkops recipe import FILE -o recipes/NAME.yml` reads recipes of sparkrun and its registries, of "
         "eugr/spark-vllm-docker and of vllm-project/recipes (`--variant`; without it the one made for GB10), compose "
@@ -245,6 +268,8 @@ def _table(schema: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _rows(schema: Mapping[str, Any], prefix: str) -> Iterator[str]:
     required = schema.get("required", ())
+    for pattern, part in schema.get("patternProperties", {}).items():
+        yield f"| `{pattern.removeprefix('^')}…` | anything |  | {_cell(part.get('description', ''))} |"
     for name, part in schema.get("properties", {}).items():
         words = [_cell(part.get("description", "")), "required" if name in required else ""]
         yield f"| `{prefix}{name}` | {_type(part)} | {_default(part)} | {'; '.join(filter(None, words))} |"

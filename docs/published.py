@@ -176,7 +176,9 @@ def _ceilings() -> Iterator[Point]:
 
 def _ceiling(name: str, what: str, formats: dict[str, str], drafted: int, tokens: float, published: float) -> Point:
     geometry = _geometry(name)
-    decoder = Decoder(geometry, part_bytes(geometry, Quantisation(formats=formats)), layout(geometry), mtp=drafted > 0)
+    decoder = Decoder(
+        geometry, part_bytes(geometry, Quantisation(formats=formats)), layout(geometry), 273e9, mtp=drafted > 0
+    )
     one = decoder.step(drafted=drafted, tokens=tokens)
     group = "ceiling, tok/s at 273 GB/s"
     return Point(group, f"{name}, {what}", published, one.tokens_per_second, "by hand from config.json", 1)

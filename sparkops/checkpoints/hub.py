@@ -74,7 +74,7 @@ class Hub:
         if not is_address(self.endpoint):
             where = "" if endpoint else "HF_ENDPOINT of the environment"
             raise HubError.of("hub-endpoint-invalid", where=where, endpoint=self.endpoint)
-        self._token = token
+        self.token = token
         self._whole = whole
         self._cache = cache if cache is not None else folders.cache()
 
@@ -89,7 +89,7 @@ class Hub:
         logging.getLogger("huggingface_hub").setLevel(
             logging.CRITICAL
         )  # what it logs of its tries, the error says once
-        token = self._token.reveal() if self._token is not None else False
+        token = self.token.reveal() if self.token is not None else False
         api = HfApi(endpoint=self.endpoint, token=token, library_name="sparkops")
         try:
             return question(api) if whole is None else within(whole, lambda: question(api))
@@ -141,7 +141,7 @@ class Hub:
             whole=self._whole,
         )
         manifest = Manifest(repository, commit, tuple(file for each in entries if (file := _file(each)) is not None))
-        _write(cached, manifest.canonical)
+        keep(cached, manifest.canonical)
         return manifest
 
     def indexed(self, manifest: Manifest) -> Manifest:
@@ -163,7 +163,7 @@ class Hub:
             where = self._where(manifest.repository, manifest.commit)
             raise HubError.of("hub-index-wrong", where=where, file=file.path)
         weights = list(named(text, manifest))
-        _write(cached, json.dumps(weights))
+        keep(cached, json.dumps(weights))
         return only(manifest, weights)
 
     def download(self, repository: str, commit: str, path: str) -> Path:
@@ -200,9 +200,13 @@ class Hub:
 
         return self._ask(repository, commit, question, whole=self._whole)
 
+    @property
+    def key(self) -> str:
+        """A name for this hub's folder in a cache."""
+        return hashlib.sha256(self.endpoint.encode()).hexdigest()[:12]
+
     def _cached(self, repository: str, commit: str) -> Path:
-        hub = hashlib.sha256(self.endpoint.encode()).hexdigest()[:12]
-        return self._cache / "manifests" / hub / repository.replace("/", "--") / f"{commit}.json"
+        return self._cache / "manifests" / self.key / repository.replace("/", "--") / f"{commit}.json"
 
     def _where(self, repository: str, revision: str) -> str:
         return f"{repository}@{revision} at {self.endpoint}"
@@ -213,7 +217,7 @@ class Hub:
 
         where, page = self._where(repository, revision), f"{self.endpoint}/{repository}"
         status = getattr(getattr(error, "response", None), "status_code", None)
-        with_token = self._token is not None
+        with_token = self.token is not None
         lost = isinstance(error, OSError) or type(error).__module__.startswith(_NETWORK)
         pinned = is_commit(revision)
         if isinstance(error, errors.OfflineModeIsEnabled):
@@ -272,7 +276,7 @@ def _file(entry: Any) -> ManifestFile | None:
     return ManifestFile(entry.path, entry.size, f"git-sha1:{entry.blob_id}")
 
 
-def _write(path: Path, text: str) -> None:
+def keep(path: Path, text: str) -> None:
     """Keep it; a cache that can't be written is no reason to fail."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,17 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sparkops.checkpoints.hub import Hub
+from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest
 from sparkops.core.errors import SparkopsError
 from sparkops.core.wording import words
+from sparkops.models import tensors as model_tensors
+from sparkops.models.tensors import Weights
 from sparkops.safetensors.header import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
 from sparkops.safetensors.parts import ORDER, missing_mtp, part_of, read_share
 
 READERS = 8
 SMALL = 64 << 20
 """Bytes of the largest JSON file beside the tensors that is read."""
-GUESS = 256 << 10
+GUESS = 64 << 10
 """Bytes that the first read of a file takes: most headers fit, so most files cost one request."""
 _ONE_BY_ONE = threading.Lock()
 """Headers are fetched side by side and parsed in turn: a hostile one takes ten times its size until it is refused."""
@@ -82,7 +84,7 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A commit of a repository, read by ranges."""
+    """A commit of a repository, read by ranges; what is read whole is compared with the commit's list of files."""
 
     hub: Hub
     manifest: Manifest
@@ -95,7 +97,11 @@ class HubSource:
         return {file.path: file.size for file in self.manifest.files}
 
     def read(self, path: str, start: int, count: int) -> bytes:
-        return self.hub.read(self.manifest.repository, self.manifest.commit, path, start, count)
+        found = self.hub.read(self.manifest.repository, self.manifest.commit, path, start, count)
+        file = next(each for each in self.manifest.files if each.path == path)
+        if start == 0 and count >= file.size and not file.holds(found):
+            raise HubError.of("hub-index-wrong", where=self.name, file=path)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a checkpoint holds. `read_per_token`: bytes of weights that decoding one token reads; None unknown."""
+    """What a checkpoint holds. `read_per_token`: bytes of weights that decoding one token reads; None unknown.
+
+    `weights` are those that an engine loads: of two layouts of the same ones, one; None where they can't be told.
+    """
 
     name: str
     files: int
@@ -136,6 +145,7 @@ class Inspection:
     read_per_token: int | None
     faults: tuple[Fault, ...]
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    weights: Weights | None = field(repr=False, default=None)
 
     @property
     def tensors(self) -> int:
@@ -154,8 +164,8 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
     faults = [head for head in heads.values() if isinstance(head, Fault)]
     good = {path: head for path, head in heads.items() if isinstance(head, Header)}
     faults += _duplicates(good)
-    config = _json(source, sizes, "config.json", faults)
-    index = _json(source, sizes, INDEX, faults) if INDEX in sizes else None
+    config = read_json(source, sizes, "config.json", faults)
+    index = read_json(source, sizes, INDEX, faults) if INDEX in sizes else None
     faults += _index_faults(index, sizes, good, set(heads) - set(good))
     text = config.get("text_config") or config
     unread = _unread(index, good)
@@ -172,7 +182,13 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
         read_per_token=_read_per_token(shares, text) if complete else None,
         faults=tuple(faults),
         config=config,
+        weights=_weights(good, index or {}) if len(good) == len(heads) else None,
     )
+
+
+def _weights(heads: Mapping[str, Header], index: Mapping[str, Any]) -> Weights | None:
+    files = model_tensors.counted(list(heads), index)
+    return model_tensors.by_part((each.name, each.size) for path in files for each in heads[path].tensors)
 
 
 def _head(source: Source, path: str, size: int) -> Header | Fault:
@@ -267,7 +283,7 @@ def _some(names: Any) -> str:
     return ", ".join(str(each)[:160] for each in listed[:NAMED]) + more
 
 
-def _json(source: Source, sizes: Mapping[str, int], name: str, faults: list[Fault]) -> dict[str, Any]:
+def read_json(source: Source, sizes: Mapping[str, int], name: str, faults: list[Fault]) -> dict[str, Any]:
     """A JSON file of the checkpoint; {} with a fault where it is lacking or is none."""
     if name not in sizes:
         faults.append(Fault.of("json-file-missing", name))

@@ -7,6 +7,7 @@ import json
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import listener_for, printer_for
@@ -18,6 +19,7 @@ from sparkops.reports.adopt import as_json, render, render_outcome
 
 @click.command(
     "adopt",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops adopt                                  the only declared service; shows what differs, and asks
@@ -27,7 +29,7 @@ Examples:
 )
 @click.argument("node", required=False)
 @click.argument("service", required=False)
-@options.inventory_option
+@options.inventory
 @click.option("--container", default="", metavar="NAME", help="This container, where several could be meant")
 @click.option(
     "--unit", default="", metavar="NAME", help="The unit to adopt (vllm.service), if none is found automatically"

@@ -1,4 +1,4 @@
-"""`sparkops apply`: the whole run, with a question before what interrupts a service."""
+"""`sparkops apply`: the whole run, with a question before anything is changed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load, refuse_errors
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan, told_of, write_reports
@@ -24,28 +25,29 @@ from sparkops.reconcile.plan_file import SavedPlan
 from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.replace import replaced
 from sparkops.reconcile.run import run
-from sparkops.reports.formatting import names
+from sparkops.reports.formatting import count, names
 from sparkops.reports.record import Record
 
 
 @click.command(
     "apply",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops apply inventory.yml
-  sparkops apply inventory.yml --yes              also what interrupts a service, unasked
+  sparkops apply inventory.yml --yes              unasked, also what interrupts a service: for timers and CI
   sparkops apply inventory.yml --limit spark-01 --role driver
   sparkops apply inventory.yml --replace "unit qwen.service @spark-01" -m "hung after the driver update"
   sparkops apply inventory.yml --prune            also removes what is no longer declared
   sparkops apply inventory.yml --report markdown=done.md
   sparkops apply inventory.yml --plan plan.json   exactly what `plan -o plan.json` saved, or nothing""",
 )
-@options.inventory_argument
+@options.inventory
 @options.selection
 @options.jobs
 @options.output
 @click.option("--prune", is_flag=True, help="Also remove what this cluster put there and no longer declares")
-@click.option("-y", "--yes", is_flag=True, help="Don't ask before steps that interrupt a service")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask; needed without a terminal")
 @click.option(
     "--plan",
     "plan",
@@ -71,7 +73,9 @@ def command(
     output: Path | None,
     verbose: int,
 ) -> int:
-    """Bring the nodes into the declared state. What is right already is not touched; a second run changes nothing.
+    """Bring the nodes into the declared state, after showing the plan and asking; without a terminal, with --yes.
+
+    What is right already is not touched; a second run changes nothing and asks nothing.
 
     Ctrl-C once finishes the running steps and stops; twice leaves at once. What a node does by itself (fetching,
     pulling, building) goes on there: the same command follows it, and sparkops cancel ends it.
@@ -135,7 +139,12 @@ def _load(
 
 
 def _agree(report: Report, yes: bool) -> bool:
-    interrupting = report.plan.disruptive
-    services = names(sorted({step.service or step.id for step in interrupting}))
-    question = f"This interrupts {services}. Continue?"
-    return not interrupting or confirm(question, yes, "interruption-unconfirmed", services=services)
+    """Whether what the plan would do is agreed to; what only looks needs no answer."""
+    plan = report.plan
+    changes = [step for step in plan.steps if step.id not in plan.blocked and step.action != "verify"]
+    if not changes:
+        return True
+    what = f"{count(len(changes), 'change')} on {names(sorted({step.node for step in changes}))}"
+    if interrupted := sorted({step.service or step.id for step in changes if step.disruptive}):
+        what += f", interrupting {names(interrupted)}"
+    return confirm(f"Make {what}?", yes, "apply-unconfirmed", what=what)

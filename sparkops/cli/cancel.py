@@ -7,6 +7,7 @@ import json
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, lines, printer_for
@@ -22,6 +23,7 @@ from sparkops.reports.formatting import count
 
 @click.command(
     "cancel",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops cancel                      shows what runs on all nodes, and asks

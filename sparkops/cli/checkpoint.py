@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from pathlib import Path
 
 import click
 
-from sparkops.checkpoints.hub import Hub, NoRepository
-from sparkops.checkpoints.inspect import FolderSource, HubSource, InspectError, Source
+from sparkops.checkpoints.hub import NoRepository
+from sparkops.checkpoints.inspect import FolderSource, InspectError, Inspection
 from sparkops.checkpoints.inspect import inspect as inspect_source
 from sparkops.checkpoints.manifest import is_repository
+from sparkops.checkpoints.repositories import Record, inspection_of
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import listener_for, printer_for
+from sparkops.cli.repositories import offline_option, repositories, token
 from sparkops.core.errors import SparkopsError
-from sparkops.core.secrets import Secret
 from sparkops.inventory.limit import named
 from sparkops.operate import checkpoint_build
 from sparkops.operate.checkpoint_verify import verify as verify_nodes
+from sparkops.operate.declared_hub import declared_hub
 from sparkops.reports import checkpoint as renderers
 
 
@@ -45,30 +47,39 @@ Examples:
   sparkops checkpoint inspect ./Qwen3.5-122B-A10B-int4-AutoRound
   sparkops checkpoint inspect Intel/Qwen3.5-122B-A10B-int4-AutoRound
   sparkops checkpoint inspect ORG/NAME --revision v1.0 --format json
+  sparkops checkpoint inspect ORG/NAME -i inventory.yml      from its hub, with its token, at its commit
 
-Of a hub only the headers are read, a few MB of a checkpoint of 70 GB.
+Of a hub only the headers are read, a few MB of a checkpoint of 70 GB, and once for each commit: what was found is kept
+in the cache, from which --offline answers.
 The exit status is 2 where the checkpoint has a fault.""",
 )
 @click.argument("what", metavar="FOLDER|ORG/NAME")
-@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit of a repository")
+@click.option("--revision", default="", help="Branch, tag or commit of a repository; main")
 @click.option("--endpoint", default="", help="Another hub than the public one (HF_ENDPOINT works too)")
+@offline_option
+@click.option(
+    "-i", "--inventory", "declared", type=click.Path(path_type=Path), help="As this inventory declares the repository"
+)
 @options.text_or_json
 @options.common
-def inspect(common: CommonOptions, what: str, revision: str, endpoint: str) -> int:
+def inspect(
+    common: CommonOptions, what: str, revision: str, endpoint: str, offline: bool, declared: Path | None
+) -> int:
     """Show tensors by part and dtype, bytes read per token, quantisation, and structural faults.
 
-    A token for the hub is taken from HF_TOKEN.
+    A token for the hub is taken from HF_TOKEN, with -i from the inventory.
     """
-    found = inspect_source(_source(what, revision, endpoint))
+    found, record = _inspected(what, revision, endpoint, offline, declared)
     if common.form == "json":
-        click.echo(json.dumps(renderers.inspection_as_json(found), indent=1))
+        click.echo(json.dumps(renderers.inspection_as_json(found, record), indent=1))
     else:
-        renderers.render_inspection(found, printer_for(common.no_color))
+        renderers.render_inspection(found, record, printer_for(common.no_color))
     return 2 if found.faults else 0
 
 
 @command.command(
     "verify",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops checkpoint verify                      all nodes of inventory.yml
@@ -78,7 +89,7 @@ Examples:
 The exit status is 2 where a file is missing or wrong, 3 where a node did not answer.""",
 )
 @click.argument("nodes", nargs=-1, metavar="[NODE|GROUP|SERVICE]...")
-@options.inventory_option
+@options.inventory
 @click.option("--deep", is_flag=True, help="Read everything again, also what has not changed since it was last read")
 @options.jobs
 @options.text_or_json
@@ -156,7 +167,7 @@ def build(
         steps=checkpoint_build.steps_of(steps, layers, recipe),
         revision=revision,
         endpoint=endpoint,
-        token=_token(),
+        token=token(),
     )
     return _check(order, common) if check else _build(order, common)
 
@@ -189,22 +200,25 @@ def _check(order: checkpoint_build.Order, common: CommonOptions) -> int:
     return 2 if found.refused else 0
 
 
-def _token() -> Secret | None:
-    token = os.environ.get("HF_TOKEN")
-    return Secret(token, "HF_TOKEN") if token else None
-
-
-def _source(what: str, revision: str, endpoint: str) -> Source:
+def _inspected(
+    what: str, revision: str, endpoint: str, offline: bool, declared: Path | None
+) -> tuple[Inspection, Record | None]:
+    """What a folder holds, or a repository (as an inventory declares it), and the record of that."""
     folder = Path(what).expanduser()
     if folder.is_dir():
-        return FolderSource(folder)
+        return inspect_source(FolderSource(folder)), None
     if folder.exists() or what.startswith((".", "/", "~")) or not is_repository(what):
         raise InspectError.of("checkpoint-not-found", what=what)
-    hub = Hub(endpoint, _token())
+    given = token()
+    if declared is not None:
+        hub, known = declared_hub(declared, what)
+        revision = revision or known
+        if not endpoint:
+            endpoint, given = hub.endpoint, hub.token
     try:
-        resolved = hub.resolve(what, revision)
+        record = repositories(offline).record(what, revision, endpoint, given)
     except NoRepository as error:
         raise NoRepository.of(
             "checkpoint-neither-folder-nor-repository", where=error.where, reason=error.what
         ) from None
-    return HubSource(hub, hub.manifest(what, resolved.commit))
+    return inspection_of(record), record

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, listener_for
@@ -22,6 +23,7 @@ from sparkops.reports.formatting import count
 
 @click.command(
     "diagnose",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops diagnose                        all nodes and services
@@ -30,7 +32,7 @@ Examples:
   sparkops diagnose --format json          the index of the archive""",
 )
 @click.argument("names", nargs=-1, metavar="[SERVICE|NODE…]")
-@options.inventory_option
+@options.inventory
 @options.extra
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The archive; a name by cluster and time"

@@ -8,6 +8,7 @@ import sys
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.inventory.limit import named
@@ -19,7 +20,7 @@ from sparkops.reports.formatting import safe
 ARGV = "sparkops.argv"
 
 
-class AfterDashes(click.Command):
+class AfterDashes(WithInventory):
     """Leaves what follows the first `--` unparsed: it is the program's, word for word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -41,7 +42,7 @@ Examples:
   sparkops exec qwen -- sh -c 'df -h / | tail -1'      a shell only where you ask for one""",
 )
 @click.argument("nodes", nargs=-1, metavar="NODE... -- PROGRAM [WORD]...")
-@options.inventory_option
+@options.inventory
 @options.limit
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds after which it is ended")
 @options.jobs

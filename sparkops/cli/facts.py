@@ -8,6 +8,7 @@ import click
 import yaml
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable
@@ -24,6 +25,7 @@ from sparkops.reports.formatting import safe
 
 @click.command(
     "facts",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops facts

@@ -7,6 +7,7 @@ import json
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, lines, printer_for
@@ -22,6 +23,7 @@ from sparkops.reports.gc import as_json, render, render_outcome
 
 @click.command(
     "gc",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops gc                              shows what would go and what stays, and asks
@@ -29,7 +31,7 @@ Examples:
   sparkops gc --foreign --format json      also images of others; exit status 2: there is something to reclaim
   sparkops gc --yes -m "the disk is full"  removes unasked""",
 )
-@options.inventory_argument
+@options.inventory
 @options.limit
 @click.option("--images", is_flag=True, help="Images only")
 @click.option("--checkpoints", is_flag=True, help="Checkpoints only")

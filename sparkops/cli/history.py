@@ -7,6 +7,7 @@ import json
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, printer_for
@@ -18,6 +19,7 @@ from sparkops.reports.history import render
 
 @click.command(
     "history",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops history

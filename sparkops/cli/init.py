@@ -1,21 +1,27 @@
-"""`sparkops init`: a first inventory, filled in with what given hosts say."""
+"""`sparkops init`: a first inventory, filled in with what given machines say."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from sparkops.core.errors import InventoryError, SparkopsError
-from sparkops.core.states import Unknown
+from sparkops.cli import host_keys
+from sparkops.cli.prompts import is_terminal
+from sparkops.core.errors import InventoryError
 from sparkops.inventory.json_schema import schema
+from sparkops.inventory.schema import NAME
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
-from sparkops.nodes.ssh.config import SSHConfigs
-from sparkops.nodes.target import Target
-from sparkops.operate.facts import facts
-from sparkops.operate.init import Found, inventory, node_name
+from sparkops.nodes.ssh.host_keys import HostKey
+from sparkops.operate.first_inventory import Found, Proposal, cluster_name, inventory, node_names, remarks
+from sparkops.operate.init import look
+from sparkops.operate.recipes import every
+from sparkops.operate.trust import addressed, examine
 
 
 @click.command(
@@ -24,17 +30,28 @@ from sparkops.operate.init import Found, inventory, node_name
 Examples:
   sparkops init                                   writes inventory.yml and inventory.schema.json
   sparkops init --from-host nvidia@192.168.1.11   asks the machine and fills in what it says
+  sparkops init --from-host nvidia@192.168.1.11 --accept-key SHA256:… --cluster rack   without a terminal
   sparkops init -o -                              prints it""",
 )
 @click.option("-o", "--output", default="inventory.yml", show_default=True, help="The file to write; - prints it")
 @click.option("--from-host", "hosts", multiple=True, help="[USER@]HOST[:PORT] to ask (repeatable)")
-@click.option("--cluster", default="attic", show_default=True, help="The cluster's name")
-def command(output: str, hosts: tuple[str, ...], cluster: str) -> int:
-    """Write a commented inventory to start from. An existing file is never overwritten."""
+@host_keys.option
+@click.option("--cluster", help="The cluster's name; asked for on a terminal, else made of the first machine's name")
+def command(output: str, hosts: tuple[str, ...], fingerprints: tuple[str, ...], cluster: str | None) -> int:
+    """Write a commented inventory to start from. An existing file is never overwritten.
+
+    The host key of a machine that SSH does not know yet is shown and asked about; the inventory pins it. What the
+    machine says (memory, GPU, driver, engines that run) decides which recipe is proposed. Nothing is changed there.
+    """
     path = Path(output)
     if output != "-" and path.exists():
         raise InventoryError.of("output-exists", where=output)
-    text = inventory([_ask(each) for each in hosts], cluster)
+    folder = path.parent if output != "-" else Path()
+    found = _ask(hosts, fingerprints, folder)
+    for name, each in zip(node_names(found), found, strict=True):
+        for line in remarks(each):
+            click.echo(f"{name}: {line}", err=True)
+    text, best = inventory(found, _cluster(cluster, cluster_name(found, folder.resolve().name)), list(every(folder)))
     if output == "-":
         click.echo(text, nl=False)
         return 0
@@ -42,28 +59,38 @@ def command(output: str, hosts: tuple[str, ...], cluster: str) -> int:
     beside = path.with_name("inventory.schema.json")
     beside.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
     click.echo(f"wrote {path} and {beside} (the schema, for your editor)")
-    click.echo(f"next: look through it, then `sparkops plan {path}`")
+    click.echo(f"next: look through it, then {_next(best, found, path)}")
     return 0
 
 
-def _ask(text: str) -> Found:
-    """What a host says. Its key must be known to SSH already; it is then pinned in the inventory."""
-    user, _, place = text.rpartition("@")
-    host, colon, port = place.partition(":")
-    if colon and not port.isdigit():
-        raise InventoryError.of("node-address-malformed", text=text)
-    target = Target(name=node_name(host), host=host, user=user or None, port=int(port) if port else None)
-    connections = Connections(Passwords(terminal(), (target.name,)))
-    answer = facts({target.name: target}, connections, groups=("os", "gpu", "memory"))[target.name]
-    if isinstance(answer, SparkopsError):
-        raise answer
-    keys = connections.scan(target)
-    entered_as = SSHConfigs().route(target).end.user
-    return Found(
-        name=target.name,
-        host=host,
-        user=entered_as,
-        port=target.port,
-        host_key=keys[0].line if keys else "",
-        facts={} if isinstance(answer, Unknown) else answer,
-    )
+def _next(best: Proposal, found: Sequence[Found], path: Path) -> str:
+    inventory = "" if path == Path("inventory.yml") else f" -i {path}"
+    if best.instead_of is None:
+        return f"`sparkops plan{inventory}`"
+    node = node_names(found)[0]
+    return f"`sparkops adopt {node} {best.service}{inventory}`: {best.instead_of.name} serves there already"
+
+
+def _cluster(given: str | None, proposed: str) -> str:
+    name = given or (click.prompt("Name of the cluster", default=proposed, err=True) if is_terminal() else proposed)
+    if not re.match(NAME, name):
+        raise InventoryError.of("declared-name-invalid", where="--cluster", instance=name)
+    return name
+
+
+def _ask(hosts: Sequence[str], fingerprints: Sequence[str], folder: Path) -> list[Found]:
+    """What the machines say, each under the key that a person has vouched for."""
+    machines = [addressed(each, folder) for each in hosts]
+    connections = Connections(Passwords(terminal(), hosts))
+    found = []
+    for target, shown in zip(machines, examine(machines, connections), strict=True):
+        keys: tuple[HostKey, ...] = shown.known
+        if not keys and shown.new and not shown.fault:
+            host_keys.tell(shown, err=True)
+            keys = host_keys.vouched(shown, fingerprints)
+            if not keys:
+                raise click.Abort
+        pinned = keys[0].line if keys else ""
+        trusted = dataclasses.replace(target, host_keys=(pinned,) if pinned and not shown.fault else ())
+        found.append(dataclasses.replace(look(trusted, connections), host_key=pinned))
+    return found

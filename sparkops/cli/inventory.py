@@ -9,6 +9,7 @@ import click
 import yaml
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.inventory.load import load
 from sparkops.inventory.show import show as origins
 from sparkops.inventory.show import values
@@ -21,13 +22,14 @@ def command() -> None:
 
 @command.command(
     "show",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops inventory show spark-01
   sparkops inventory show spark-01 --service qwen --origin""",
 )
 @click.argument("node")
-@options.inventory_option
+@options.inventory
 @click.option("--service", help="As this service on the node sees it")
 @click.option("--origin", is_flag=True, help="Say for each value where it came from")
 @options.only_form

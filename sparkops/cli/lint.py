@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 
 import sparkops
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.serve_line import serve_line
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
-from sparkops.models.invocation import Invocation
+from sparkops.models.invocation import Ask, Invocation
 from sparkops.reports import lint
 from sparkops.reports.formatting import count, safe
 
@@ -23,31 +24,37 @@ STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
 
 @click.command(
     "lint",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops lint                                     the inventory
   sparkops lint --serve 'vllm serve MODEL --kv-cache-dtype fp8' --engine 0.26.0
-  sparkops lint --serve - --engine 0.33.0 --env VLLM_USE_DEEP_GEMM=0 < line.txt""",
+  sparkops lint --serve - --engine 0.33.0 --env VLLM_USE_DEEP_GEMM=0 < line.txt
+  sparkops lint --serve 'vllm serve ORG/NAME' --engine 0.33.0 --offline""",
 )
 @serve_line
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")
-def command(inventory: Path | None, line: Invocation | None, form: str, no_color: bool) -> int:
-    """Find what would go wrong, offline. Exit status 1 if anything is an error, else 0."""
+def command(inventory: Path | None, line: Invocation | None, ask: Ask, form: str, no_color: bool) -> int:
+    """Find what would go wrong. Exit status 1 if anything is an error, else 0.
+
+    No node is asked. A model that is in no knowledge is read from the hub once (configuration and tensor headers) and
+    kept in the cache.
+    """
     if line is None:
-        return _tell(_of_inventory(inventory or Path("inventory.yml")), form, no_color)
+        return _tell(_of_inventory(inventory or Path("inventory.yml"), ask), form, no_color)
     if inventory is not None:
         raise click.UsageError("give an inventory or --serve, not both")
     return _tell(check(case_of(line)), form, no_color)
 
 
-def _of_inventory(path: Path) -> list[Finding]:
+def _of_inventory(path: Path, ask: Ask) -> list[Finding]:
     from datetime import date
 
     from sparkops.inventory.load import load
     from sparkops.lint.declared import lint_inventory
 
-    return lint_inventory(load(path), date.today())
+    return lint_inventory(load(path), date.today(), ask=ask)
 
 
 def _tell(findings: list[Finding], form: str, no_color: bool) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.inventory.load import load
 from sparkops.inventory.lockfile import write_lock
 from sparkops.inventory.secrets import Secrets
@@ -16,13 +17,14 @@ from sparkops.reports.formatting import safe
 
 @click.command(
     "lock",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops lock inventory.yml                      writes inventory.lock.yml
   sparkops apply inventory.yml --locked            refuses what the lock lacks
   sparkops drift inventory.yml --upstream          says what moved since""",
 )
-@options.inventory_argument
+@options.inventory
 def command(inventory: Path) -> int:
     """Pin what moves: ask registries and hubs what tags and branches stand for now. No node is asked.
 

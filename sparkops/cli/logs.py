@@ -8,6 +8,7 @@ import json
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import printer_for
@@ -21,6 +22,7 @@ from sparkops.reports.text import Printer
 
 @click.command(
     "logs",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops logs qwen
@@ -29,7 +31,7 @@ Examples:
   sparkops logs qwen --format json         one JSON object a line""",
 )
 @click.argument("service")
-@options.inventory_option
+@options.inventory
 @options.limit
 @options.extra
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C")

@@ -88,14 +88,15 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def inventory_argument(function: Command) -> Command:
-    return click.argument("inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"))(function)
-
-
-def inventory_option(function: Command) -> Command:
-    """-i, for commands whose arguments are nodes or services."""
+def inventory(function: Command) -> Command:
+    """-i; with the class `WithInventory` a file among the arguments says the same."""
     return click.option(
-        "-i", "--inventory", type=click.Path(path_type=Path), default=Path("inventory.yml"), show_default=True
+        "-i",
+        "--inventory",
+        type=click.Path(path_type=Path),
+        default=Path("inventory.yml"),
+        show_default=True,
+        help="The inventory; a file among the arguments says the same",
     )(function)
 
 
@@ -119,13 +120,13 @@ def selection(function: Command) -> Command:
 
 def nodes(function: Command) -> Command:
     """The nodes that a command works on: its arguments, -i, --limit (which says the same) and --jobs."""
-    return click.argument("nodes", nargs=-1)(inventory_option(limit(jobs(function))))
+    return click.argument("nodes", nargs=-1)(inventory(limit(jobs(function))))
 
 
 def services(function: Command) -> Command:
     """The services that a command acts on: its arguments, -i, --limit, -e, -m, --jobs, --format and --no-color."""
     function = reason(jobs(text_or_json(function)))
-    return click.argument("services", nargs=-1)(inventory_option(limit(extra(function))))
+    return click.argument("services", nargs=-1)(inventory(limit(extra(function))))
 
 
 def reports(function: Command) -> Command:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "plan",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops plan inventory.yml
@@ -31,7 +33,7 @@ Examples:
   sparkops plan inventory.yml -o plan.json           saved, to be applied as it is:
   sparkops apply inventory.yml --plan plan.json""",
 )
-@options.inventory_argument
+@options.inventory
 @options.selection
 @options.jobs
 @click.option(
@@ -65,6 +67,7 @@ def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
 
 @click.command(
     "drift",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops drift inventory.yml
@@ -74,7 +77,7 @@ Examples:
   sparkops drift inventory.yml --since 7d         what kept runs saw, and since when
   sparkops drift --explain drift-differs""",
 )
-@options.inventory_argument
+@options.inventory
 @options.selection
 @options.jobs
 @options.output

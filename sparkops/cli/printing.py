@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import click
 
 from sparkops.cli.process import MACHINE
-from sparkops.core import atomic, events
+from sparkops.core import atomic
 from sparkops.core.errors import SparkopsError
-from sparkops.core.report import Report
 from sparkops.core.wording import Message
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.passwords import Passwords, terminal
 from sparkops.reports import text
-from sparkops.reports.formats import rendered
 from sparkops.reports.formatting import safe
-from sparkops.reports.plain_progress import Lines, Silent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sparkops.core import events
+    from sparkops.core.report import Report
+    from sparkops.inventory.inventory import Inventory
+    from sparkops.nodes.passwords import Passwords
+    from sparkops.reports.plain_progress import Lines, Silent
     from sparkops.reports.record import Record
 
 
@@ -57,11 +57,15 @@ def printer_for(no_color: bool, *, verbose: int = 0) -> text.Printer:
 
 def lines(*others: events.Listener) -> Lines:
     """Progress as lines on standard error."""
+    from sparkops.reports.plain_progress import Lines  # nor does it need events
+
     return Lines(lambda line: print(line, file=sys.stderr, flush=True), others)
 
 
 def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
     """Bars on a terminal, lines without one, silence for JSON."""
+    from sparkops.reports.plain_progress import Silent
+
     if form != "text":
         return Silent(others)
     shown = console(no_color, error=True)
@@ -74,6 +78,8 @@ def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
 
 def passwords_for(inventory: Inventory) -> Passwords:
     """Passwords asked for at the terminal, where there is one."""
+    from sparkops.nodes.passwords import Passwords, terminal  # what only prints needs neither nodes nor an inventory
+
     return Passwords(terminal(), tuple(inventory.nodes))
 
 
@@ -103,6 +109,8 @@ def _warn(message: Message) -> None:
 
 def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verbose: int) -> None:
     """Print the report, or write it to a file."""
+    from sparkops.reports.formats import rendered  # what prints a short answer needs none of the formats
+
     if output is not None and output != Path("-"):
         _write(output, rendered(report, form))
     elif form == "text":
@@ -118,6 +126,8 @@ def write_reports(report: Report, wanted: Sequence[tuple[str, Path]]) -> int:
 
     The exit status: the report's, or 74 where that is 0 and a file is missing.
     """
+    from sparkops.reports.formats import rendered
+
     lost = False
     for form, path in wanted:
         try:

@@ -1,4 +1,4 @@
-"""Questions before what cannot be undone, or interrupts a service."""
+"""Questions before something is changed."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import click
 
 from sparkops.cli import options
 from sparkops.cli.printing import printer_for
+from sparkops.cli.repositories import offline_option, repositories, token
 from sparkops.core.errors import InventoryError
 from sparkops.importing import Choice, convert
 from sparkops.operate.recipes import Difference, as_json, differences, every, fastest, find, text
@@ -26,14 +27,15 @@ Examples:
   sparkops recipe list
   sparkops recipe show qwen3.5-122b-a10b-int4
   sparkops recipe diff qwen3.5-397b-a17b-2x my-own.yml
-  sparkops recipe import docker-compose.yml -o recipes/mine.yml""",
+  sparkops recipe import docker-compose.yml -o recipes/mine.yml
+  sparkops recipe new openai/gpt-oss-120b -o recipes/gpt-oss.yml""",
 )
 def command() -> None:
-    """Look at recipes and compare them, offline; import those of others."""
+    """Look at recipes and compare them, import those of others, and propose one for any model."""
 
 
 @command.command("list")
-@options.inventory_option
+@options.inventory
 @options.text_or_json
 def list_(inventory: Path, form: str, no_color: bool) -> None:
     """List the recipes beside the inventory and the bundled ones. Tokens a second: one stream, as published."""
@@ -50,7 +52,7 @@ def list_(inventory: Path, form: str, no_color: bool) -> None:
 
 @command.command("show")
 @click.argument("recipe")
-@options.inventory_option
+@options.inventory
 @options.text_or_json
 def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
     """Print a recipe (a name, or a file) with its sources, published speeds and what is unverified."""
@@ -64,7 +66,7 @@ def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
 @command.command("diff")
 @click.argument("first")
 @click.argument("second")
-@options.inventory_option
+@options.inventory
 @options.text_or_json
 def diff(first: str, second: str, inventory: Path, form: str, no_color: bool) -> None:
     """Print in what two recipes differ; each is a name, or a file."""
@@ -106,12 +108,50 @@ def import_(file: Path, output: Path | None, service: str | None, variant: str |
         click.echo(safe(f"not carried over: {line}"), err=True)
     for line in made.notes:
         click.echo(safe(f"note: {line}"), err=True)
+    _put(made.text, output)
+
+
+@command.command(
+    "new",
+    epilog="""\b
+Examples:
+  sparkops recipe new openai/gpt-oss-120b                       print a recipe for one node
+  sparkops recipe new ORG/NAME --nodes 2 -o recipes/mine.yml    write one for two nodes
+  sparkops recipe new ORG/NAME --engine 0.28.0
+
+Nothing is written without -o. The recipe passes lint and fit; where none can, the exit status is 1 and the reason is
+told. What nobody has verified, and what fit could not count, stands in the recipe.""",
+)
+@click.argument("model", metavar="ORG/NAME")
+@click.option("--nodes", type=click.IntRange(1, 16), help="How many nodes one engine takes; 1 by default")
+@click.option("--engine", metavar="VERSION", help="The engine's version; by default the newest that takes the model")
+@click.option("--revision", default="", help="Branch, tag or commit of the repository; main by default")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the recipe there instead of printing it")
+@offline_option
+def new(model: str, nodes: int | None, engine: str | None, revision: str, output: Path | None, offline: bool) -> None:
+    """Propose a complete recipe for a model: engine, image, parsers, and the context and streams that fit.
+
+    A model that is in no knowledge is read from the hub once (configuration and tensor headers) and kept in the cache.
+    """
+    from sparkops.proposing.proposal import Wish, propose
+    from sparkops.proposing.recipe_text import recipe_text
+
+    hub = repositories(offline)
+    wish = Wish(model=model, nodes=nodes, engine=engine, revision=revision, beside=Path.cwd())
+    made = propose(wish, hub.model)
+    at = made.model.from_hub
+    own_code = at is not None and "auto_map" in hub.record(model, revision, "", token()).config
+    _put(recipe_text(made, own_code), output)
+
+
+def _put(text: str, output: Path | None) -> None:
+    """Print a recipe, or write it where nothing is yet."""
     if output is None:
-        click.echo(made.text, nl=False)
+        click.echo(text, nl=False)
     elif output.exists():
         raise InventoryError.of("recipe-output-exists", output=output)
     else:
-        output.write_text(made.text, encoding="utf-8")
+        output.write_text(text, encoding="utf-8")
 
 
 def _difference(each: Difference) -> str:

@@ -10,6 +10,7 @@ import click
 
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, listener_for, show_plan, told_of, write_reports
@@ -39,6 +40,7 @@ def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(
     "remove",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops remove qwen --check             what would go, what would stay and why
@@ -47,7 +49,7 @@ Examples:
   sparkops remove spark-01 --check --format json    exit status 2: there is something to remove""",
 )
 @click.argument("names", nargs=-1, required=True, metavar="NODE|SERVICE…")
-@options.inventory_option
+@options.inventory
 @options.extra
 @_asking
 @click.option("--check", is_flag=True, help="Only show what would go and what would stay")

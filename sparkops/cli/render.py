@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.inventory.load import load
 from sparkops.operate.render import render
 from sparkops.reports.formatting import safe
@@ -15,6 +16,7 @@ from sparkops.reports.formatting import safe
 
 @click.command(
     "render",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops render spark-01
@@ -23,7 +25,7 @@ Examples:
 )
 @click.argument("node")
 @click.argument("service", required=False)
-@options.inventory_option
+@options.inventory
 @options.only_form
 @options.extra
 def command(node: str, service: str | None, inventory: Path, form: str, extra: tuple[tuple[str, str], ...]) -> None:

@@ -11,6 +11,7 @@ import click
 
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, listener_for
@@ -72,7 +73,9 @@ Examples:
         return _run(verb, common, services, wait=not no_wait)
 
     function: Callable[..., Any] = options.services(options.common(run))
-    return click.command(verb, help=texts.help, epilog=epilog)(function if verb == "stop" else NO_WAIT(function))
+    return click.command(verb, cls=WithInventory, help=texts.help, epilog=epilog)(
+        function if verb == "stop" else NO_WAIT(function)
+    )
 
 
 def _run(verb: Verb, common: CommonOptions, services: tuple[str, ...], *, wait: bool) -> int:

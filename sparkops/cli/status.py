@@ -7,6 +7,7 @@ import json
 import click
 
 from sparkops.cli import options
+from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import printer_for
@@ -17,6 +18,7 @@ from sparkops.reports.status import as_json, render
 
 @click.command(
     "status",
+    cls=WithInventory,
     epilog="""\b
 Examples:
   sparkops status

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from sparkops.compile.expressions import Context
 from sparkops.compile.role_compiler import Declared, RoleCompiler, RoleTarget
 from sparkops.compile.secret_placeholders import SecretPlaceholders
+from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.graph import Cycle, ordered, reachable
 from sparkops.core.secrets import Content, Secret, SecretRef
@@ -100,11 +101,11 @@ def compile_inventory(
 
 
 def spec_of(resource: Resource) -> Mapping[str, Any] | None:
-    """The launcher's spec that a resource puts on its node, if it is one."""
+    """The launcher's spec that a resource puts on its node, if it is one; facts that it waits for as words."""
     content = getattr(resource, "content", None)
     if not isinstance(content, Content) or not resource.name.startswith(SPECS) or not resource.name.endswith(".json"):
         return None
-    spec = json.loads(str(content.text))
+    spec = json.loads(fact_text.shown(str(content.text)))
     assert isinstance(spec, dict)
     return spec
 
@@ -151,6 +152,7 @@ class _Compiler:
                 "name": service.name,
                 "nodes": list(service.nodes),
                 "addresses": self.inventory.addresses(service.name),
+                "fabric": spaces.get("fabric"),
                 "rank": service.nodes.index(target.node),
                 "recipe": service.recipe.name if service.recipe else None,
                 "state": "retired" if target.retired else service.state,

@@ -8,7 +8,6 @@ This module must not know what a role or a resource is.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,12 @@ from jinja2.utils import missing
 
 from sparkops.compile.launcher_file import launcher_file
 from sparkops.compile.secret_placeholders import SecretPlaceholders
+from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
-from sparkops.models import engine_errors, service_spec
+from sparkops.models import engine_errors, fabric_plan, service_spec
 from sparkops.models.argv import canonical, serve_argv
 
 Context: TypeAlias = Mapping[str, Any]
@@ -214,6 +214,12 @@ def _render(context: jinja2.runtime.Context, name: str) -> str:
     return context.environment.get_template(name).render(context.get_all())
 
 
+def _fabric_links(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The global `fabric_links(node, nodes)`: the links of a node that its topology and subnet give."""
+    found = fabric_plan.links_of(node["name"], nodes)
+    return [{"slot": each.slot, "port": each.port, "twin": each.twin, "address": each.address} for each in found]
+
+
 def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _Environment:
     env = _Environment(
         undefined=_Undefined,
@@ -227,12 +233,12 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     def digest(value: Any) -> str:
         if placeholders.holds(value):
             raise InventoryError.of("digest-of-secret")
-        return hashlib.sha256(canonical(_plain(value)).encode()).hexdigest()
+        return fact_text.digest(canonical(_plain(value)))
 
     def sha256(text: str) -> str:
         if placeholders.holds(text):
             raise InventoryError.of("digest-of-secret")
-        return hashlib.sha256(text.encode()).hexdigest()
+        return fact_text.digest(text)
 
     def argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
         sealed = {
@@ -251,6 +257,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.globals["launcher"] = launcher_file
     env.globals["permanent_errors"] = engine_errors.permanent
     env.globals.update(service_spec.functions(placeholders.holds))
+    env.globals["fabric_links"] = _fabric_links
     return env
 
 

@@ -5,27 +5,30 @@ What they import of each other stands in the same file then; what they import of
 
 from __future__ import annotations
 
+import ast
 from functools import cache
-from itertools import takewhile
 
 from sparkops.core import data
 
-MODULES = ("ending", "systemd", "docker", "container_body", "api", "node", "launcher")
+MODULES = ("ending", "systemd", "docker", "container_body", "listening", "hang", "api", "node", "launcher")
 """In the order in which their names are needed; the last one is the program."""
 
 
 @cache
 def launcher_file() -> str:
-    """Its text. A module is its docstring, its imports of one line each, and the rest."""
+    """Its text. A module is its docstring, its imports, and the rest."""
     imports: set[str] = set()
     bodies: list[str] = []
     docstring = ""
     for name in MODULES:
         path = f"programs/launch/{name}.py"
-        _, docstring, rest = data.module_text(path).split('"""', 2)
-        lines = rest.splitlines()
-        head = list(takewhile(lambda line: not line or line.startswith(("import ", "from ")), lines))
-        imports |= {line for line in head if line and not line.startswith("from sparkops.")}
-        bodies.append(f"# sparkops/{path}\n\n" + "\n".join(lines[len(head) :]))
+        text = data.module_text(path)
+        module = ast.parse(text)
+        docstring = ast.get_docstring(module, clean=False) or ""
+        head = [each for each in module.body if isinstance(each, (ast.Import, ast.ImportFrom))]
+        ours = [each for each in head if isinstance(each, ast.ImportFrom) and str(each.module).startswith("sparkops.")]
+        imports |= {ast.unparse(each) for each in head if each not in ours}
+        last = max((each.end_lineno or 0 for each in head), default=module.body[0].end_lineno or 0)
+        bodies.append(f"# sparkops/{path}\n\n" + "\n".join(text.splitlines()[last:]).lstrip("\n"))
     ordered = sorted(imports, key=lambda line: (line.startswith("from "), line))
     return "\n\n\n".join(['"""' + docstring + '"""\n\n' + "\n".join(ordered), *bodies]) + "\n"

@@ -104,27 +104,36 @@ class ConvergeAnswer(Observation, total=False):
 
 
 class ClaimsRequest(TypedDict):
-    """Which claims are looked at: of what is not `declared` ("KIND NAME") with `strays`, of the rest with `whole`."""
+    """Which claims are looked at: of what is not `declared` ("KIND NAME") with `strays`, of the rest with `whole`.
+
+    `former` is the name that the cluster had before, whose claims are its own; "" for none.
+    """
 
     state_dir: str
     cluster: str
+    former: str
     declared: Sequence[str]
     strays: bool
     whole: bool
 
 
 class ClaimsNote(TypedDict):
-    """What is to be claimed, by key, and what no longer."""
+    """What is to be claimed, by key, and what no longer; before that the claims of the `former` name are taken over."""
 
     state_dir: str
     cluster: str
+    former: str
     claims: Mapping[str, Mapping[str, Any]]
     drop: Sequence[str]
 
 
 class ClaimsAnswer(TypedDict):
-    """`strays` are entries with what is there `now`; `foreign` maps keys to clusters and whether they share."""
+    """`strays` are entries with what is there `now`; `foreign` maps keys to clusters and whether they share.
 
+    `renamed`: the node still has claims of the former name.
+    """
+
+    renamed: bool
     strays: Mapping[str, Mapping[str, Any]]
     foreign: Mapping[str, Mapping[str, bool]]
     claims: Mapping[str, Mapping[str, Any]]

@@ -14,6 +14,8 @@ from sparkops.core.wording import Message
 
 Action: TypeAlias = Literal["create", "update", "delete", "replace", "verify"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
+GC = "`sparkops gc` removes it, once nothing on the node uses it"
+"""The remedy of an orphan that is left for gc."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,8 @@ class Step:
 
     `diff` is a unified text diff where the kind gives one. `verify` steps look, they change nothing: the
     resource has to be proven again because something that it stands on is about to change. `replace` steps do a thing
-    again that may be as declared, because a person asked for it.
+    again that may be as declared, because a person asked for it. `outage_seconds` is how long the service that a
+    disruptive step interrupts took at its last start, from the container to the first token; None where not known.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Step:
     changes: tuple[str, ...]
     needs: tuple[str, ...] = ()
     disruptive: bool = False
+    outage_seconds: float | None = None
     service: str | None = None
     role: str = ""
     diff: str = ""

@@ -1,8 +1,9 @@
-"""The most tokens per second that memory bandwidth allows: the bytes that one step must read, against 273 GB/s.
+"""The most tokens per second that memory bandwidth allows: the bytes that one step must read, against the device's.
 
-It must not know a budget. Communication between ranks and everything that computes are left out, so it is a ceiling.
+It must not know a budget. Communication between ranks and everything that computes are left out, so it is a ceiling;
+beside it stands the speed with what launches cost in each layer, which no bandwidth removes.
 
-A healthy recipe without speculation reaches 70 to 75 % of it (albond README, Entrpi FINDINGS).
+A healthy recipe without speculation reaches 70 to 75 % of the ceiling (albond README, Entrpi FINDINGS).
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from dataclasses import dataclass
 
 from sparkops.models.geometry import Geometry
 from sparkops.models.hybrid_cache import CacheLayout
-
-BANDWIDTH = 273e9
-"""Bytes per second of a Spark's memory, nominal (about 240e9 was measured: pulsar-gb10-vllm-stack)."""
 
 CONTEXT = 1024
 """Tokens of context at which a ceiling is given."""
@@ -28,7 +26,8 @@ ONCE = ("attention", "linear_attention", "linear_small", "dense", "router", "sha
 
 @dataclass(frozen=True, slots=True)
 class DecodeStep:
-    """What one step reads on one rank, in bytes, and how many tokens each of its streams gets of it."""
+    """What one step reads on one rank, in bytes, how many tokens each of its streams gets of it, at how many bytes a
+    second, and the seconds that its launches take."""
 
     streams: int
     base: float
@@ -38,6 +37,8 @@ class DecodeStep:
     cache: float
     drafting: float
     tokens: float
+    bandwidth: float
+    launches: float
 
     @property
     def bytes(self) -> float:
@@ -47,7 +48,12 @@ class DecodeStep:
     @property
     def tokens_per_second(self) -> float:
         """The ceiling, over all streams."""
-        return self.streams * self.tokens * BANDWIDTH / self.bytes
+        return self.streams * self.tokens * self.bandwidth / self.bytes
+
+    @property
+    def launched_tokens_per_second(self) -> float:
+        """The same, launches and reading one after the other."""
+        return self.streams * self.tokens / (self.bytes / self.bandwidth + self.launches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +61,14 @@ class Decoder:
     """What decoding reads: the bytes of `parts` over all ranks, and the cache of one of them.
 
     The model's own head (`mtp`) drafts one token after the other; a drafter's `drafter_bytes` (of a rank) are read
-    once.
+    once. `bandwidth` is in bytes a second, `launch` the seconds of a layer's launches.
     """
 
     geometry: Geometry
     parts: Mapping[str, float]
     cache: CacheLayout
+    bandwidth: float
+    launch: float = 0.0
     tensor_parallel: int = 1
     mtp: bool = False
     drafter_bytes: float = 0.0
@@ -82,6 +90,9 @@ class Decoder:
             cache=streams * CONTEXT * float(self.cache.kv_bytes_per_token or 0),
             drafting=drafting,
             tokens=tokens,
+            bandwidth=self.bandwidth,
+            launches=self.launch
+            * (len(self.geometry.layers) + (drafted * self.geometry.mtp_layers if self.mtp else 0)),
         )
 
     def _routed(self, part: str, positions: int) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from sparkops.fit import decode, memory, pool, weights
+from sparkops.fit.activation import sees
 from sparkops.fit.decode import Decoder, DecodeStep
 from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
@@ -18,34 +19,44 @@ from sparkops.fit.weights import RankWeights
 from sparkops.models.catalogue import Model
 from sparkops.models.hybrid_cache import BlockRule, CacheLayout, CacheOptions, layout
 from sparkops.models.invocation import Invocation
+from sparkops.models.platform import Device
+from sparkops.models.platform import load as platform
 from sparkops.models.serve_line import ServeLine
 
 Solve: TypeAlias = Literal["streams", "context"]
+SPARK = "spark"
+
+
+def spark() -> Device:
+    """What is meant where nothing else is said."""
+    return platform().device(SPARK)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked beside the line: streams and context (None: the line's), which of them to solve for, and how many
-    tokens a speculative step yields (None: the published figure, where there is one)."""
+    """What is asked beside the line: streams and context (None: the line's), which of them to solve for, how many
+    tokens a speculative step yields (None: the published figure, where there is one), and the device of each rank."""
 
     streams: int | None = None
     context: int | None = None
     solve: Solve | None = None
     acceptance: float | None = None
+    device: Device = field(default_factory=spark)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What was counted for one rank; None for what can't be known.
 
-    `plain` is a decode step of one stream without speculation, `single` one with the line's, `together` that of all
-    streams.
+    `restarted` is the pool of a later start, `plain` is a decode step of one stream without speculation, `single` one
+    with the line's, `together` that of all streams.
     """
 
     cache: CacheLayout | None = None
     weights: RankWeights | None = None
     budget: Budget | None = None
     pool: Pool | None = None
+    restarted: Pool | None = None
     plain: DecodeStep | None = None
     single: DecodeStep | None = None
     together: DecodeStep | None = None
@@ -53,12 +64,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Fit:
-    """The answer for one invocation, of so many streams and tokens each (`context`, 0 where it is not known).
+    """The answer for one invocation on one device, of so many streams and tokens each (`context`, 0 where it is not
+    known).
 
     `unknown` gives the reason for each figure that is None, `refused` why the engine would not start at all.
     """
 
     run: Invocation
+    device: Device
     streams: int
     context: int
     figures: Figures = Figures()
@@ -83,11 +96,19 @@ class Fit:
     @property
     def pool_tokens(self) -> int | None:
         """The pool in tokens, as this engine version prints it; None where it is not known."""
-        if self.figures.pool is None:
+        return self._tokens(self.figures.pool)
+
+    @property
+    def restarted_tokens(self) -> int | None:
+        """The pool in tokens of a start that finds the compiled code of an earlier one."""
+        return self._tokens(self.figures.restarted)
+
+    def _tokens(self, pool: Pool | None) -> int | None:
+        if pool is None:
             return None
         if self.run.engine.behaviour.get("pool_reported") == "groups":
-            return self.figures.pool.tokens_by_groups()
-        return self.figures.pool.tokens(self.run.effective.max_model_len or self.context)
+            return pool.tokens_by_groups()
+        return pool.tokens(self.run.effective.max_model_len or self.context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +137,10 @@ def fit_invocation(run: Invocation, question: Question | None = None) -> Fit:
     question = question or Question()
     fit = Fit(
         run=run,
+        device=question.device,
         streams=question.streams or _asked_streams(run.line),
         context=question.context or run.effective.max_model_len or 0,
-        notes=tuple(_first_notes(run)),
+        notes=tuple(_first_notes(run, question.device)),
     )
     reason = _unusable(fit)
     if reason or run.model is None:
@@ -135,10 +157,9 @@ def _unusable(fit: Fit) -> str:
     if not fit.run.served:
         return "the line names no model"
     if fit.run.model is None:
-        return (
-            f"nothing is known of the model {fit.run.served!r}: give a folder with its config.json, or add "
-            "knowledge/models/NAME.yml"
-        )
+        failure = fit.run.not_read
+        why = f"{failure.what}: {failure.hint}" if failure else "give a folder with its config.json"
+        return f"nothing is known of the model {fit.run.served!r}: {why}, or add knowledge/models/NAME.yml"
     reason = no_size(fit.run.line, fit.run.effective)
     if not reason and fit.context < 1:
         if not fit.run.model.geometry.described:
@@ -147,13 +168,21 @@ def _unusable(fit: Fit) -> str:
     return reason
 
 
-def _first_notes(run: Invocation) -> list[str]:
+def _first_notes(run: Invocation, device: Device) -> list[str]:
     notes = [f"the engine's parser refuses this line: {each.message}" for each in run.line.problems]
     if not run.engine.exact:
         notes.append(f"engine {run.engine.asked} is not listed; {run.engine.version} was taken for it")
+    if device.name != SPARK and (
+        run.line.get("max-num-batched-tokens") is None or run.line.get("max-num-seqs") is None
+    ):
+        notes.append("max-num-batched-tokens and max-num-seqs default to a GB10's where the line does not give them")
+    if run.not_read is not None and run.model is not None:
+        notes.append(f"{run.not_read.what}, so what is known of a repository of its name was taken")
     unsure = [each for each in (run.model, run.drafter) if each is not None and not each.verified]
     if run.model is not None and (told := weights.difference(run.model)):
         notes.append(told)
+    if device.unverified:
+        notes.append(f"{device.title}: unverified: {device.unverified}")
     return [*notes, *(f"{each.repository}: unverified: {each.unverified}" for each in unsure)]
 
 
@@ -163,8 +192,7 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
     unsized = _unsized(run, model)
     cache = _cache(run, model)
     loaded = None if unsized else weights.of_rank(run, model)
-    seeing = model.geometry.multimodal
-    budget = memory.budget(run, loaded.rank_bytes, multimodal=seeing) if loaded is not None else None
+    budget = memory.budget(run, model.geometry, loaded.loaded, question.device) if loaded is not None else None
     partly, reason = unsized or _no_drafter(run), _missing(run, model, cache)
     refused = _over_length(fit, model) or refusal(run, model.geometry)
     made = None if reason or budget is None else _pool(run, cache, budget)
@@ -188,9 +216,10 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
             weights=None if partly else loaded,
             budget=None if partly else budget,
             pool=made,
+            restarted=None if made is None or budget is None else _restarted(made, budget),
         ),
         solved=None if made is None or refused else _solved(fit, model, made, question),
-        notes=(*fit.notes, *(_pool_notes(run, made, budget) if made and budget else ())),
+        notes=(*fit.notes, *(_pool_notes(run, made, budget, fit.device) if made and budget else ())),
         refused=refused,
         unknown={name: why for name, why in unknown.items() if why},
     )
@@ -223,6 +252,8 @@ def _missing(run: Invocation, model: Model, cache: CacheLayout) -> str:
     """Why the pool can't be known; "" where it can."""
     if model.geometry.gaps:
         return _not_described(model)
+    if sees(run.line, model.geometry) and (unseen := model.geometry.part_gaps.get("vision")):
+        return unseen
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)
@@ -260,6 +291,12 @@ def _pool(run: Invocation, cache: CacheLayout, budget: Budget) -> Pool:
     return Pool(groups, block_bytes, 0 if budget.overfull else max(0, int(budget.pool // block_bytes)))
 
 
+def _restarted(made: Pool, budget: Budget) -> Pool:
+    return replace(
+        made, blocks=made.blocks if budget.overfull else max(0, int((budget.pool + budget.restart) // made.block_bytes))
+    )
+
+
 def _solved(fit: Fit, model: Model, made: Pool, question: Question) -> dict[str, int] | None:
     if question.solve == "streams":
         return {"streams": made.streams(fit.context), "context": fit.context}
@@ -269,7 +306,7 @@ def _solved(fit: Fit, model: Model, made: Pool, question: Question) -> dict[str,
     return None
 
 
-def _pool_notes(run: Invocation, made: Pool, budget: Budget) -> list[str]:
+def _pool_notes(run: Invocation, made: Pool, budget: Budget, device: Device) -> list[str]:
     notes = []
     seqs, length = run.effective.max_num_seqs, run.effective.max_model_len
     states = any(group.kind == "state" for group in made.groups)
@@ -281,10 +318,10 @@ def _pool_notes(run: Invocation, made: Pool, budget: Budget) -> list[str]:
     if length and made.streams(length) < 1:
         notes.append(f"not one request of max-model-len {length:,} fits: the engine does not start")
     if budget.overfull:
-        notes.append(f"the line needs {-budget.host / memory.GIB:.1f} GiB more than a rank has")
-    elif budget.host < memory.HOST:
+        notes.append(f"the line needs {memory.gib(-budget.host):.1f} GiB more than a rank has")
+    elif budget.host < device.host:
         notes.append(
-            f"{budget.host / memory.GIB:.1f} GiB are left for the host, less than the {memory.HOST / memory.GIB:.0f} "
+            f"{memory.gib(budget.host):.1f} GiB are left for the host, less than the {memory.gib(device.host):.0f} "
             "that are known to be safe; an out-of-memory freezes a Spark"
         )
     return notes
@@ -296,7 +333,16 @@ def _steps(fit: Fit, model: Model, cache: CacheLayout, loaded: RankWeights, ques
     if cache.kv_bytes_per_token is None or model.geometry.gaps:
         return Figures(), _missing(fit.run, model, cache)
     method = run.speculative.method if run.speculative else ""
-    decoder = Decoder(model.geometry, loaded.parts, cache, run.tensor_parallel, method == "mtp", loaded.drafter_bytes)
+    decoder = Decoder(
+        geometry=model.geometry,
+        parts=loaded.parts,
+        cache=cache,
+        bandwidth=fit.device.bandwidth,
+        launch=fit.device.launch,
+        tensor_parallel=run.tensor_parallel,
+        mtp=method == "mtp",
+        drafter_bytes=loaded.drafter_bytes,
+    )
     plain = Figures(plain=decoder.step())
     if reason := _no_drafter(fit.run):
         return plain, reason

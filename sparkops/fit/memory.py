@@ -1,41 +1,40 @@
-"""Memory of one rank on a Spark: what the engine may take, what weights and the run take, what is left for the pool.
+"""Memory of one rank: what the engine may take, what weights and the run take, what is left for the pool.
 
-The estimates are constants with their sources, the same for every model and every published point.
+    available = total x utilization - weights - peak of the profiling run - outside of torch - graphs
+
+holds to the byte (vLLM 0.26.0 on an H200). The estimates are the same for every model and every published point.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparkops.fit.activation import peak
+from sparkops.models.geometry import Geometry
 from sparkops.models.invocation import Invocation
+from sparkops.models.platform import GIB, Device
 
-GIB = 2**30
+GRAPHS = (3.7 * 2**20, 0.21 * 2**20)
+"""What the engine sets aside for CUDA graphs, in bytes for each layer: up to 5 captured sizes, and each further one.
+108 to 142 MiB of 40 layers and 168 MiB of 48 at 4 or 5 sizes (H200); 0.6 GiB of 48 layers at the 51 sizes of 512 tokens
+(Entrpi FINDINGS; that these were the sizes is unverified)."""
+FEW = 5
 
-VISIBLE = 121.69 * GIB
-"""Bytes that CUDA sees on a Spark (sparkrun: MemTotal 127,601,452 KiB; OEM boxes: to 2 GiB less, tobias-weiss.org)."""
+NON_TORCH = 0.28 * GIB
+"""CUDA's kernels and workspaces of one rank (0.22 to 0.28 GiB on an H200; CUDA's own context is outside)."""
 
-ACTIVATION = (0.0934 * GIB, 679_780)
-"""Peak of the profiling run: bytes, and bytes for each batched token. The line through the two measured points,
-2048 → 1.39 GiB and 8224 → 5.30 GiB (MiaAI-Lab issue 4; another model, unverified for this one)."""
+NCCL = 1.2 * GIB
+"""What more than one rank adds: 1 to 2 GiB in all were published (an estimate, unverified)."""
 
-GRAPHS = 0.6 * GIB
-"""What the engine sets aside for CUDA graphs (Entrpi FINDINGS; the variable below at 0 returns it)."""
-
-NON_TORCH = 1.5 * GIB
-"""CUDA's context, NCCL and workspaces: 1 to 2 GiB (an estimate, unverified)."""
-
-ENCODER = 2.8 * GIB
-"""What a multimodal model's profile takes beyond the above: the mean of what the three published pools of the 122B lack
-without it (3.5, 4.2 and 0.9 GiB). That it is the image encoder at its largest input is unverified."""
-
-HOST = 16 * GIB
-"""What should be left for the host: 0.82 leaves it and is the validated value; 0.88 swaps (Entrpi FINDINGS)."""
+ESTIMATE = "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bytes on one rank. `pool` is what is left for the cache (negative where the rest does not fit), `host` what the
-    engine leaves to everything else on the node."""
+    """Bytes on one rank. `pool` is what is left for the cache at a first start (negative where the rest does not fit),
+    `restart` how much more a start has that finds the compiled code of an earlier one; `encoder` is what the encoder of
+    images takes beyond `activation`, since the engine counts the larger of both; `host` is what the engine leaves to
+    everything else on the node."""
 
     total: float
     allowed: float
@@ -44,12 +43,14 @@ class Budget:
     graphs: float
     non_torch: float
     encoder: float
+    beyond: float
     pool: float
+    restart: float
 
     @property
     def taken(self) -> float:
         """Bytes that weights and run take, without the pool."""
-        return self.weights + self.activation + self.graphs + self.non_torch + self.encoder
+        return self.weights + self.activation + self.graphs + self.non_torch + self.encoder + self.beyond
 
     @property
     def host(self) -> float:
@@ -62,26 +63,43 @@ class Budget:
         return self.host < -1
 
 
-def budget(run: Invocation, weight_bytes: float, *, multimodal: bool) -> Budget:
+def budget(run: Invocation, geometry: Geometry, weight_bytes: float, device: Device) -> Budget:
     """The budget of a rank. `--kv-cache-memory-bytes` sets the pool itself, and the utilisation no longer counts."""
     line, effective = run.line, run.effective
-    activation = ACTIVATION[0] + ACTIVATION[1] * effective.max_num_batched_tokens
-    off = run.env.get(ESTIMATE, line.environment.get(ESTIMATE, "1")) in ("0", "false")
-    graphs = 0.0 if off or effective.cudagraph_mode == "NONE" else GRAPHS
-    encoder = ENCODER if multimodal and not line.get("language-model-only") else 0.0
-    allowed = VISIBLE * effective.gpu_memory_utilization
+    peaks = peak(run, geometry)
+    encoder = max(0.0, peaks.encoder - peaks.first)
+    graphs = _graphs(run, geometry)
+    outside = NON_TORCH + (NCCL if effective.world_size * effective.data_parallel > 1 else 0)
+    allowed = device.memory * effective.gpu_memory_utilization
     given = line.get("kv-cache-memory-bytes")
-    rest = allowed - weight_bytes - activation - graphs - NON_TORCH - encoder
+    rest = allowed - weight_bytes - peaks.first - graphs - outside - encoder - device.beyond
     return Budget(
-        total=VISIBLE,
+        total=device.memory,
         allowed=allowed,
         weights=weight_bytes,
-        activation=activation,
+        activation=peaks.first,
         graphs=graphs,
-        non_torch=NON_TORCH,
+        non_torch=outside,
         encoder=encoder,
+        beyond=device.beyond,
         pool=rest if given is None else float(given),
+        restart=max(peaks.first, peaks.encoder) - max(peaks.later, peaks.encoder) if given is None else 0.0,
     )
 
 
-ESTIMATE = "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"
+def _graphs(run: Invocation, geometry: Geometry) -> float:
+    off = run.env.get(ESTIMATE, run.line.environment.get(ESTIMATE, "1")) in ("0", "false")
+    if off or run.effective.cudagraph_mode == "NONE":
+        return 0.0
+    sizes = captured(run.effective.max_capture_size)
+    return len(geometry.layers) * (GRAPHS[0] + GRAPHS[1] * max(0, sizes - FEW))
+
+
+def captured(largest: int) -> int:
+    """How many sizes are captured up to the largest one: 1, 2, 4, by eights to 256, then by sixteens (vLLM config)."""
+    return len({1, 2, 4, *range(8, min(largest, 256) + 1, 8), *range(272, largest + 1, 16)} & {*range(1, largest + 1)})
+
+
+def gib(size: float) -> float:
+    """Bytes in GiB."""
+    return size / GIB

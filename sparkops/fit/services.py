@@ -17,19 +17,20 @@ from sparkops.inventory.served import Placed, places
 from sparkops.lint import check
 from sparkops.lint.case import Found
 from sparkops.lint.declared import accepted_by
+from sparkops.models.invocation import Ask
 
 TOO_HEAVY = "weights-do-not-fit"
 ENGINE = "write service.engine, like engine: 0.26.0"
 
 
 def fit_services(
-    path: Path, service: str | None = None, question: Question | None = None
+    path: Path, service: str | None = None, question: Question | None = None, ask: Ask | None = None
 ) -> dict[str, Fit | NotEvaluated]:
     """The figures of every service of an inventory (or of one) by name. Raises InventoryError."""
     inventory = load(path)
     if service is not None and service not in inventory.services:
         raise InventoryError.of("service-unknown", service=service, near=suggest(service, inventory.services))
-    found = fit_inventory(inventory, service, question)
+    found = fit_inventory(inventory, service, question, ask)
     if service is None:
         return found
     only = found.get(service)
@@ -42,11 +43,11 @@ def fit_services(
 
 
 def fit_inventory(
-    inventory: Inventory, service: str | None = None, question: Question | None = None
+    inventory: Inventory, service: str | None = None, question: Question | None = None, ask: Ask | None = None
 ) -> dict[str, Fit | NotEvaluated]:
     """The figures of each service at its head, where it has a line of vLLM on a GPU. Raises InventoryError."""
     found: dict[str, Fit | NotEvaluated] = {}
-    for place in places(inventory):
+    for place in places(inventory, ask):
         name = place.service.name
         if place.rank or service not in (None, name) or place.variables["service"]["gpus"] is None:
             continue

@@ -25,12 +25,21 @@ SHORTHANDS: Mapping[str, str] = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4",
 
 @dataclass(frozen=True, slots=True)
 class RankWeights:
-    """Weights: bytes by part over all ranks, bytes on the heaviest rank, and where its size is from."""
+    """Weights: bytes by part over all ranks, bytes on the heaviest rank, and where its size is from.
+
+    `tables` are bytes that no checkpoint has and every rank makes: positions' sines and cosines.
+    """
 
     parts: Mapping[str, float]
     rank_bytes: float
     drafter_bytes: float
+    tables: float
     source: str
+
+    @property
+    def loaded(self) -> float:
+        """Bytes of a rank once the model is loaded."""
+        return self.rank_bytes + self.tables
 
 
 def served(model: Model, line: ServeLine) -> Quantisation:
@@ -61,7 +70,8 @@ def of_rank(run: Invocation, model: Model) -> RankWeights:
         drafting = sum(size for part, size in own.items() if part not in shared) / wide
     sized = {part: size * (1 if part.startswith("mtp") else scale) for part, size in parts.items()}
     rank = _heaviest(sized, model.geometry, line, effective)
-    return RankWeights(parts, rank + drafting, drafting, source)
+    tables = model.geometry.table_bytes(run.engine.law("mrope_tables"))
+    return RankWeights(parts, rank + drafting, drafting, tables, source)
 
 
 def difference(model: Model) -> str:

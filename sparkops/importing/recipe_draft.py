@@ -13,6 +13,7 @@ import yaml
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.models.engine import engine, version_of_image, versions
+from sparkops.models.rank_environment import OF_HOST
 
 OFFICIAL = "vllm/vllm-openai"
 """The engine's own image, whose entry point is `vllm serve`."""
@@ -29,13 +30,12 @@ KEPT_BY_US: Mapping[str, str] = {
         ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "FLASHINFER_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"),
         "sparkops keeps compiled kernels itself, a folder for each image and arguments (container.cache)",
     ),
+    **dict.fromkeys(OF_HOST, "each rank gets the interfaces and devices that are found on its node"),
+    "NCCL_IB_GID_INDEX": "NCCL chooses it for each device where it is not set",
     "VLLM_HOST_IP": "it is each node's own fabric address",
     "MASTER_ADDR": "the head is the first of the service's nodes",
     "MASTER_PORT": "the head is the first of the service's nodes",
 }
-OF_A_NODE = frozenset(
-    ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "MN_IF_NAME", "UCX_NET_DEVICES", "NCCL_IB_HCA")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,6 @@ class Draft:
             )
 
     def _take_value(self, name: str, text: str) -> None:
-        if name in OF_A_NODE:
-            self.note(f"{name} names an interface or device; where nodes differ, set it under per_node")
         whole = _REFERENCE.fullmatch(text)
         if whole and whole[2] != "-":
             self.environment[name] = SecretRef("env", whole[1] or whole[4])

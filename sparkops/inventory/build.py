@@ -35,6 +35,7 @@ def build(
         groups=builder.members,
         roles=roles,
         accept=tuple(Accept(**entry) for entry in document.data.get("accept", ())),
+        renamed_from=document.data.get("renamed_from", ""),
         notices=notices,
         sources=builder.layers(extra),
         lock=read_lock(path),

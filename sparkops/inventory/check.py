@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
+from sparkops.core import host_address
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.document import Document, Where
@@ -75,10 +76,21 @@ class Checker:
             for key, id, args in role_variables.faults(role.name, value):
                 self.faults.add(id, where=self.document.where_key((*path, *key)), **args)
 
+    def _host(self, node: Mapping[str, Any], path: Where) -> None:
+        """A host is an address or a name; who logs in and at which port stands under `connection`."""
+        host = node.get("host")
+        address = host_address.parse(host) if isinstance(host, str) and not isinstance(host, SecretRef) else None
+        if address is not None and not address.bare:
+            given = {"user": address.user, "port": address.port}
+            listed = ", ".join(f"{key}: {value}" for key, value in given.items() if value is not None)
+            where = self.document.where((*path, "host"))
+            self.faults.add("host-with-user-or-port", where=where, text=host, host=address.host, connection=listed)
+
     def _part(self, part: Any, path: Where, shape: Mapping[str, Any]) -> None:
         """A group or a node: its roles, its connection, its namespaces."""
         if not isinstance(part, dict):
             return
+        self._host(part, path)
         self._roles(part, path)
         self._passwords(part, path)
         self.namespaces(part.get("vars"), (*path, "vars"))

@@ -5,8 +5,8 @@ The variables are needed to check and merge an inventory; what the role's resour
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ from sparkops.inventory.merge import merge
 from sparkops.inventory.schema import RESERVED
 from sparkops.inventory.validate import check_schema, validate
 
+READ = frozenset({"image", "checkpoint", "service"})
+"""Built-in roles whose variables sparkops and other roles read: an own role in their place leaves them readable."""
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 BUILT_IN: Mapping[str, Literal["node", "service"]] = {
     "host": "node",
     "driver": "node",
@@ -67,6 +70,7 @@ class Role:
     """One `role.yml`. `variables` is the JSON Schema of its namespace; `own` says that it stands beside the inventory.
 
     `document` is None for a built-in role that the installation lacks; that matters only when the role is used.
+    `replaced` is the schema of the built-in role in whose place an own one stands, where sparkops reads its variables.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Role:
     variables: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"}, repr=False)
     defaults: Mapping[str, Any] = field(default_factory=dict, repr=False)
     own: bool = False
+    replaced: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path | None:
@@ -97,6 +102,8 @@ def find_roles(beside: Path | None) -> tuple[dict[str, Role], tuple[Message, ...
             name = file.parent.name
             if name in found:
                 notices.append(Message.of("role-shadows-built-in", role=name))
+                if name in READ:
+                    found[name] = _in_place_of(read_role(file, shown=_shown(file, own)), found[name], faults)
                 continue
             try:
                 found[name] = read_role(file, own=own, shown=_shown(file, own))
@@ -136,6 +143,53 @@ def read_role(file: Path, *, own: bool = False, shown: str | None = None) -> Rol
     )
 
 
+def _in_place_of(built_in: Role, own: Role, faults: Faults) -> Role:
+    """An own role with what sparkops reads of the built-in one.
+
+    A variable of both must not take other types; one without a type is as the built-in one.
+    """
+    for path in _widened(own.variables, built_in.variables):
+        assert own.document is not None
+        place = own.document.where_key(("variables", *path))
+        variable = ".".join(part for part in path if part != "properties")
+        faults.add("role-variable-type-changed", where=place, role=own.name, variable=variable)
+    known = built_in.variables.get("properties", {})
+    properties = {
+        name: {**known.get(name, {}), **part} if isinstance(part, Mapping) and not _typed(part) else part
+        for name, part in own.variables.get("properties", {}).items()
+    }
+    variables = {**own.variables, "properties": properties}
+    return replace(own, variables=variables, defaults=defaults(variables), replaced=built_in.variables)
+
+
+def _widened(own: Mapping[str, Any], built_in: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The paths of the own properties that take types which the built-in ones of the same names do not."""
+    for name, part in own.get("properties", {}).items():
+        known = built_in.get("properties", {}).get(name)
+        if not isinstance(part, Mapping) or not isinstance(known, Mapping):
+            continue
+        if _typed(part) and not types_of(part) <= types_of(known):
+            yield "properties", name
+        else:
+            yield from (("properties", name, *path) for path in _widened(part, known))
+
+
+def _typed(part: Mapping[str, Any]) -> bool:
+    return any(word in part for word in ("type", "enum", "const", "anyOf", "oneOf"))
+
+
+def types_of(part: Mapping[str, Any]) -> frozenset[str]:
+    """The JSON types that a schema's values may have; all of them where it does not say."""
+    if "type" in part:
+        given = part["type"]
+        return frozenset([given] if isinstance(given, str) else given)
+    values = part["enum"] if "enum" in part else [part["const"]] if "const" in part else None
+    if values is not None:
+        return frozenset("null" if each is None else JSON_TYPES.get(type(each), "object") for each in values)
+    choices = [each for word in ("anyOf", "oneOf") for each in part.get(word, ()) if isinstance(each, Mapping)]
+    return frozenset().union(*map(types_of, choices)) if choices else frozenset({"null", *JSON_TYPES.values()})
+
+
 def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """A role's schema with unknown variables refused, unless it says otherwise itself."""
     return {"type": "object", "additionalProperties": False, **schema}
@@ -156,12 +210,19 @@ def defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def complete(schema: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with every variable that the schema declares; one that nothing sets is `None`, never undefined."""
+    """`values` with every variable that the schema declares, never undefined.
+
+    One that nothing sets is `None` where its schema takes null, else its default: a null unsets, and what reads a list
+    or a mapping gets one.
+    """
     found = dict(values)
+    unset = defaults(schema)
     for name, part in schema.get("properties", {}).items():
-        value = found.setdefault(name, None)
-        if isinstance(part, Mapping) and "properties" in part and isinstance(value, Mapping):
-            found[name] = complete(part, value)
+        takes_null = not isinstance(part, Mapping) or "null" in types_of(part)
+        if found.get(name) is None:
+            found[name] = None if takes_null else unset[name]
+        if isinstance(part, Mapping) and "properties" in part and isinstance(found[name], Mapping):
+            found[name] = complete(part, found[name])
     return found
 
 

@@ -86,8 +86,7 @@ def read(path: Path, name: str | None = None, *, faults: Faults | None = None) -
         line = error.object[: error.start].count(b"\n") + 1
         raise InventoryError.of("file-not-utf8", where=f"{shown}:{line}:1") from None
     except OSError as error:
-        hint = "`sparkops init` writes a first inventory" if isinstance(error, FileNotFoundError) else ""
-        raise InventoryError.of("file-unreadable", where=shown, reason=error.strerror, hint=hint) from error
+        raise InventoryError.of("file-unreadable", where=shown, reason=error.strerror) from error
     return parse(text, name=shown, folder=path.parent, faults=faults)
 
 

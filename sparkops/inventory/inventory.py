@@ -5,7 +5,7 @@ Plain frozen values. They must not know how the file was read, nor what a role d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,6 +17,7 @@ from sparkops.inventory.declarations import Role, complete
 from sparkops.inventory.lockfile import Lock
 from sparkops.inventory.merge import Layer, fold
 from sparkops.inventory.recipes import Recipe
+from sparkops.models import fabric_plan
 
 State = Literal["present", "retired"]
 STATE_DIR = "/var/lib/sparkops"
@@ -107,7 +108,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """One cluster. Mappings keep the order of the file. `notices` are things that have to be said."""
+    """One cluster. Mappings keep the order of the file. `notices` are things that have to be said.
+
+    `renamed_from` is the name that the cluster had before, "" for none: what nodes recorded under it is this cluster's.
+    """
 
     path: Path
     cluster: str
@@ -116,6 +120,7 @@ class Inventory:
     groups: Mapping[str, tuple[str, ...]]
     roles: Mapping[str, Role] = field(repr=False)
     accept: tuple[Accept, ...] = ()
+    renamed_from: str = ""
     notices: tuple[Message, ...] = ()
     sources: Layers = field(repr=False)
     lock: Lock = field(default=Lock(), repr=False)
@@ -147,24 +152,47 @@ class Inventory:
     def variables(self, node: str, service: str | None = None) -> Mapping[str, Any]:
         """The merged variables, in a namespace per role; secrets are references. Raises KeyError for unknown names.
 
-        A variable that its role declares and nothing sets is None.
+        A variable that its role declares and nothing sets is None, or its default where it takes no null.
         """
         key = (node, service)
         if key not in self._merged:
             if service is not None and node not in self.services[service].nodes:
                 raise KeyError(f"{service} is not on {node}")
             merged = fold(layer.data for layer in self.layers(node, service))
-            spaces = {name: complete(role.variables, merged.get(name, {})) for name, role in self.roles.items()}
+            spaces = {
+                name: complete(role.replaced, complete(role.variables, merged.get(name, {})))
+                for name, role in self.roles.items()
+            }
             self._merged[key] = self.lock.pinned(spaces) if service is not None else spaces
         return self._merged[key]
 
     def addresses(self, service: str) -> list[str | None]:
-        """The fabric addresses of a service's nodes, the head first; None for a node that declares none."""
-        return [self.variables(node).get("fabric", {}).get("address") for node in self.services[service].nodes]
+        """The fabric addresses of a service's nodes, the head first; None for a node that has none for all others."""
+        return [self.fabric_address(node) for node in self.services[service].nodes]
+
+    def fabric_address(self, node: str) -> str | None:
+        """Where the other nodes reach this one over the fabric, by `fabric.address` or the plan of its topology."""
+        return fabric_plan.address_of(node, _Fabrics(self))
 
     def services_on(self, node: str) -> tuple[Service, ...]:
         """The services that name a node, in the order of the file."""
         return tuple(service for service in self.services.values() if node in service.nodes)
+
+
+class _Fabrics(Mapping[str, Mapping[str, Any]]):
+    """What the fabric's plan needs of each node, made when it is asked for."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+
+    def __getitem__(self, node: str) -> Mapping[str, Any]:
+        return {"fabric": self._inventory.variables(node).get("fabric"), "state": self._inventory.nodes[node].state}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._inventory.nodes)
+
+    def __len__(self) -> int:
+        return len(self._inventory.nodes)
 
 
 def ordered(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:

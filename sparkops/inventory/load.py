@@ -14,7 +14,7 @@ from sparkops.inventory.build import build
 from sparkops.inventory.check import Checker
 from sparkops.inventory.declarations import Role, find_roles
 from sparkops.inventory.document import Document, Where, parse, read
-from sparkops.inventory.faults import Faults, suggest
+from sparkops.inventory.faults import Faults, nearest, suggest
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.json_schema import checked
 from sparkops.inventory.merge import Layer
@@ -30,6 +30,8 @@ def load(path: Path | str, *, extra: Extra = ()) -> Inventory:
     Raises InventoryError with every fault of the file, its roles and its recipes.
     """
     path = Path(path)
+    if not path.exists():
+        raise _missing(path)
     faults = Faults()
     document = read(path, faults=faults)
     roles, notices = find_roles(path.parent)
@@ -43,6 +45,17 @@ def load(path: Path | str, *, extra: Extra = ()) -> Inventory:
     extras = tuple(_extra(key, value, path.parent, roles, faults) for key, value in extra)
     faults.raise_any()
     return build(path, document, roles, recipes, extras, notices)
+
+
+def _missing(path: Path) -> InventoryError:
+    """The error for an inventory that is not there, which names those that are."""
+    there = sorted(each.name for word in ("*.yml", "*.yaml") for each in path.parent.glob(word))
+    there = [name for name in there if ".lock." not in name]
+    if not there:
+        return InventoryError.of("inventory-not-found", where=str(path))
+    named = [str(path.parent / name) for name in there]
+    near = nearest(path.name, there)
+    return InventoryError.of("inventory-not-found-others", where=str(path), there=named, near=near or there[0])
 
 
 def _recipes(document: Document, beside: Path, roles: Mapping[str, Role], faults: Faults) -> dict[str, Recipe]:

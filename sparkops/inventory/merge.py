@@ -27,13 +27,13 @@ class Layer:
         return self.document.where((*self.at.get(path[0], ()), *path[1:]))
 
     def has(self, path: Sequence[str]) -> bool:
-        """Whether this layer says something at exactly this path."""
+        """Whether this layer sets a value at exactly this path; null sets none."""
         here: Any = self.data
         for part in path:
             if not isinstance(here, Mapping) or part not in here:
                 return False
             here = here[part]
-        return True
+        return here is not None
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,11 @@ NODE: Mapping[str, Any] = {
     "type": ["object", "null"],
     "additionalProperties": False,
     "properties": {
-        "host": {"type": "string", "minLength": 1, "description": "address or ssh_config alias; else the node's name"},
+        "host": {
+            "type": "string",
+            "minLength": 1,
+            "description": "address, name or ssh_config alias; else the node's name",
+        },
         "connection": CONNECTION,
         "vars": VARS,
         "roles": _ROLES,
@@ -128,6 +132,9 @@ ACCEPT: Mapping[str, Any] = {
 CORE: Mapping[str, Any] = {
     "type": "object",
     "additionalProperties": False,
+    "patternProperties": {
+        "^x-": {"description": "yours: sparkops reads nothing there; a place for YAML anchors, as in Compose files"}
+    },
     "required": ["version", "cluster", "nodes"],
     "properties": {
         "version": {"const": 1, "description": "the version of this format"},
@@ -135,6 +142,11 @@ CORE: Mapping[str, Any] = {
             "type": "string",
             "pattern": NAME,
             "description": "the name under which nodes record what this inventory owns",
+        },
+        "renamed_from": {
+            "type": "string",
+            "pattern": NAME,
+            "description": "the cluster's former name; what nodes recorded under it is taken over, nothing restarted",
         },
         "connection": CONNECTION,
         "vars": VARS,

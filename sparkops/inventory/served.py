@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.inventory import Inventory, Service
 from sparkops.models.engine import Engine, engine, version_of_image
-from sparkops.models.invocation import Invocation
+from sparkops.models.invocation import Ask, Invocation
 from sparkops.models.serve_line import parse
 from sparkops.models.service_spec import spec_of
 
@@ -34,6 +35,7 @@ class Placed:
     engine: Engine | None
     addresses: tuple[str | None, ...] = ()
     folder: Path | None = None
+    ask: Ask | None = None
 
     @property
     def model(self) -> str:
@@ -61,13 +63,17 @@ class Placed:
         """The engine's start on this node, for a model of that name; None where words or engine are not known."""
         if self.words is None or self.engine is None:
             return None
+        checkpoint = self.variables["checkpoint"]
         return Invocation(
             line=parse(self.words, self.engine),
             engine=self.engine,
             env=self.environment,
             model_name=model,
-            steps=self.variables["checkpoint"].get("steps") or (),
+            steps=checkpoint.get("steps") or (),
             beside=self.folder,
+            ask=self.ask,
+            revision=str(checkpoint.get("commit") or checkpoint.get("revision") or ""),
+            endpoint=str(checkpoint.get("endpoint") or ""),
         )
 
     @cached_property
@@ -82,17 +88,20 @@ class Placed:
             "rank": self.rank,
             "nodes": self.service.nodes,
             "addresses": self.addresses,
+            "fabric": self.variables.get("fabric"),
         }
         secret = {key for key, value in (declared["environment"] or {}).items() if isinstance(value, SecretRef)}
         try:
             spec = spec_of(service, self.variables["image"], self.variables["checkpoint"], {}, secret)
         except InventoryError as error:
             return None, error
-        return (spec.argv if command else ["vllm", "serve", *spec.argv]), None
+        argv = list(map(fact_text.shown, spec.argv))
+        return (argv if command else ["vllm", "serve", *argv]), None
 
 
-def places(inventory: Inventory) -> Iterator[Placed]:
-    """Every service on each of its nodes, the head first, without what is retired."""
+def places(inventory: Inventory, ask: Ask | None = None) -> Iterator[Placed]:
+    """Every service on each of its nodes, the head first, without what is retired. Models that are in no knowledge are
+    read by `ask`."""
     for service in inventory.services.values():
         if service.state == "retired":
             continue
@@ -101,7 +110,7 @@ def places(inventory: Inventory) -> Iterator[Placed]:
                 variables = inventory.variables(node, service.name)
                 served_by = _engine(inventory, service, variables)
                 addresses = tuple(inventory.addresses(service.name))
-                yield Placed(service, node, rank, variables, served_by, addresses, inventory.folder)
+                yield Placed(service, node, rank, variables, served_by, addresses, inventory.folder, ask)
 
 
 def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:

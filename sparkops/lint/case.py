@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from sparkops.core.errors import SparkopsError
+from sparkops.models.catalogue import FromHub
 from sparkops.models.effective import Effective, effective
 from sparkops.models.engine import Engine
 from sparkops.models.geometry import Geometry
@@ -39,7 +41,8 @@ class Case:
 
     `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: not known).
     `spark`: the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
-    those of the service; 0 where they are not known.
+    those of the service; 0 where they are not known. `name` and `architectures` are the model's, `from_hub` where a
+    hub has it and `not_read` why no hub told of it; `gaps` is what of its configuration is not described.
     """
 
     line: ServeLine
@@ -53,6 +56,11 @@ class Case:
     spark: bool = False
     nodes: int = 0
     beside: Path | None = None
+    name: str = ""
+    architectures: tuple[str, ...] = ()
+    not_read: SparkopsError | None = None
+    from_hub: FromHub | None = None
+    gaps: tuple[str, ...] = ()
 
     @cached_property
     def effective(self) -> Effective:
@@ -96,4 +104,9 @@ def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0) -> Case:
         spark=spark,
         nodes=nodes,
         beside=run.beside,
+        name=model.repository if model else run.served,
+        architectures=model.geometry.architectures if model else (),
+        not_read=run.not_read,
+        from_hub=model.from_hub if model else None,
+        gaps=model.geometry.gaps if model else (),
     )

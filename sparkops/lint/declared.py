@@ -16,19 +16,28 @@ from sparkops.inventory import served
 from sparkops.inventory.inventory import Inventory, accepting
 from sparkops.inventory.merge import origin
 from sparkops.inventory.served import Placed
-from sparkops.lint import acceptances, neighbours, services
+from sparkops.lint import acceptances, neighbours, ranks, services
 from sparkops.lint.acceptances import Acceptance
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, applied, check, finding, ordered
 from sparkops.lint.check import refuse as refuse_findings
 from sparkops.lint.neighbours import Neighbours
+from sparkops.lint.ranks import Ranks
+from sparkops.models.invocation import Ask
 
 
-def lint_inventory(inventory: Inventory, today: date, nodes: Iterable[str] | None = None) -> list[Finding]:
+def lint_inventory(
+    inventory: Inventory, today: date, nodes: Iterable[str] | None = None, ask: Ask | None = None
+) -> list[Finding]:
     """All findings of the services on these nodes (all of them without), those that the inventory accepts marked."""
     chosen = set(inventory.nodes if nodes is None else nodes)
-    places = [place for place in served.places(inventory) if place.node in chosen]
-    found = [*_lines(inventory, places), *_of_services(inventory, places), *_of_nodes(inventory, places)]
+    places = [place for place in served.places(inventory, ask) if place.node in chosen]
+    found = [
+        *_lines(inventory, places),
+        *_of_services(inventory, places),
+        *_of_nodes(inventory, places),
+        *_of_ranks(inventory, places),
+    ]
     accepted = [accepted_by(inventory, each, today) for each in _once(found)]
     return ordered([*accepted, *_of_acceptances(inventory, today)])
 
@@ -80,6 +89,16 @@ def _of_nodes(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
         beside = Neighbours(place, tuple(other for other in before if not _exclude(place, other)))
         yield from _applied(neighbours, beside, place, inventory)
         before.append(place)
+
+
+def _of_ranks(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
+    """What is wrong between the ranks of an engine, and between engines with one head."""
+    heads: list[Placed] = []
+    for head in (place for place in places if not place.rank and "--nnodes" in (place.words or ())):
+        engine = tuple(place for place in places if place.service is head.service)
+        beside = tuple(other for other in heads if other.node == head.node and not _exclude(head, other))
+        yield from _applied(ranks, Ranks(engine, beside), head, inventory)
+        heads.append(head)
 
 
 def _applied(rules: ModuleType, subject: object, place: Placed, inventory: Inventory) -> Iterator[Finding]:

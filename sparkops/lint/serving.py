@@ -6,20 +6,20 @@ It must not know another version than the case's.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean, unless_known
 from sparkops.models.effective import truthy
 from sparkops.models.engine import Engine
+from sparkops.models.parsers import family_of, usual
 
 UTILISATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
 FRACTION, FRACTION_OF_SEVERAL, FREEZING_FRACTION = 0.85, 0.80, 0.90
 """Memory fractions that leave a Spark little air, alone and in a group, and above which it froze."""
 
 GRAPH_MODES = ("NONE", "PIECEWISE", "FULL", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
-QWEN_TOOLS = ("qwen3_coder", "qwen3_xml", "qwen3_json")
 
 
 def memory_fraction(case: Case) -> Iterable[Found]:
@@ -142,9 +142,22 @@ def tool_choice_off(case: Case) -> Iterable[Found]:
 
 
 def tool_parser_of_family(case: Case) -> Iterable[Found]:
-    name = case.line.get("tool-call-parser")
-    if name == "hermes" and case.geometry is not None and case.geometry.model_type.startswith("qwen3_5"):
-        yield Found(f"Qwen3.5 writes tool calls for {' or '.join(QWEN_TOOLS)}, not for hermes", "--tool-call-parser")
+    yield from _of_family(case, "tool-call-parser", "tool_call", case.engine.tool_parsers)
+
+
+def reasoning_parser_of_family(case: Case) -> Iterable[Found]:
+    yield from _of_family(case, "reasoning-parser", "reasoning", case.engine.reasoning_parsers)
+
+
+def _of_family(case: Case, flag: str, part: str, known: Sequence[str]) -> Iterable[Found]:
+    """A parser that is not one of the model's family, where the engine has one of these and the given one itself."""
+    name = case.line.get(flag)
+    family = family_of(case.name or case.line.model, case.architectures) if name in known else None
+    right: Sequence[str] = getattr(family, part) if family else ()
+    usually = usual(right, known)
+    if family and usually and name not in right:
+        others = " or ".join(each for each in right if each in known)
+        yield Found(f"{family.family} is read by {others}, not by {name}", f"--{flag}", remedy=f"take {usually}")
 
 
 def reasoning_parser_unknown(case: Case) -> Iterable[Found]:

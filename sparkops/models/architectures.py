@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sparkops.models import expressions
-from sparkops.models.descriptions import VALUES, WORDS, Description, encoder
+from sparkops.models.descriptions import PROFILE, VALUES, WORDS, Description, encoder
 
 LARGEST, MOST_LAYERS = 10**12, 10_000
 """Sizes beyond which a configuration is taken for wrong."""
@@ -84,15 +84,15 @@ class Shape:
 
 def tower(
     config: Mapping[str, Any], around: Mapping[str, Any], of: Description | None = None
-) -> tuple[tuple[Tensor, ...], str]:
-    """The tensors of an encoder of images, or why they are not known ("" where they are). `around` is the whole
-    configuration, its text part flat."""
+) -> tuple[Shape | None, str]:
+    """The shape of an encoder of images, or why it is not known ("" where it is). `around` is the whole configuration,
+    its text part flat."""
     description = encoder(config, of)
     if description is None:
-        return (), f"an encoder of images of the type {config.get('model_type')!r} is not described"
+        return None, f"an encoder of images of the type {config.get('model_type')!r} is not described"
     outer = {"text_hidden": around.get("hidden_size"), "outer_merge": around.get("spatial_merge_size")}
     made = shape(description, {**config, **outer})
-    return made.tensors, next(iter((*made.gaps, *made.part_gaps.values())), "")
+    return made, next(iter((*made.gaps, *made.part_gaps.values())), "")
 
 
 class _Missing(LookupError):
@@ -162,6 +162,7 @@ class _Reader:
         self.gaps: dict[str, None] = {}
         self.part_gaps: dict[str, str] = {}
         self.tensors: list[Tensor] = []
+        self.tables: dict[str, dict[tuple[int, int], int]] = {"tables": {}, "mrope_tables": {}}
 
     def read(self) -> Shape:
         scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
@@ -175,17 +176,20 @@ class _Reader:
         values, words = self._named()
         states = [each for layer in layers for each in layer if each.kind == "state"]
         values |= {"linear_value_heads": states[0].heads, "linear_key_dim": states[0].key_dim} if states else {}
+        tables = {} if self.description.content.get("tower") else self.tables
+        values |= {kind: sum(found.values()) for kind, found in tables.items()}
         return Shape(True, layers, tuple(self.tensors), drafting, values, words, tuple(self.gaps), dict(self.part_gaps))
 
     def _named(self) -> tuple[dict[str, int], dict[str, str]]:
         values: dict[str, int] = {}
-        if self.description.content.get("tower"):
-            return values, {}
-        for name, text in VALUES.items():
+        content = self.description.content
+        for name, text in (content.get(PROFILE, {}) if content.get("tower") else VALUES).items():
             try:
                 values[name] = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""}).size(text)
             except _Missing:
                 values[name] = 0
+        if content.get("tower"):
+            return values, {}
         scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
         return values, {name: str(scope.value(text)) for name, text in WORDS.items()}
 
@@ -231,6 +235,8 @@ class _Reader:
             known = {"i": scope["i"], "kind": scope["kind"]}
             scope = _Scope({**self.description.sizes, **part["sizes"]}, self.config, known)
         self._tensors(part, scope, index, prefix)
+        if "table" in part:
+            self._table(part["table"], scope)
         cache_of = part.get("cache")
         if cache_of:
             try:
@@ -254,6 +260,15 @@ class _Reader:
                 names = tuple(f"{module}{each}" for each in (name, *tensor.get("as", ())))
                 quantised, split = tensor.get("quantised", True), tensor.get("split", True)
                 self.tensors.append(Tensor(where, names, elements, count, quantised, split, width, dtype, index))
+
+    def _table(self, given: Mapping[str, Any], scope: _Scope) -> None:
+        """Adds the rotary table of a layer, which layers of alike positions share."""
+        try:
+            size, base, wide = (scope.size(given[name]) for name in ("size", "base", "float"))
+            kind = "mrope_tables" if scope.size(given["sections"]) else "tables"
+        except _Missing:
+            return
+        self.tables[kind][size, base] = size * (4 if wide else 2)
 
     def _drafting(self, first: int) -> tuple[tuple[Cached, ...], ...] | None:
         parts = self.description.drafting

@@ -8,6 +8,7 @@ read, of the bundled ones in the tests). It must not know an engine.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,6 +28,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "awq": ("awq",),
     "modelopt": ("nvfp4",),
     "fp8": ("fp8",),
+    "": ("bf16",),
 }
 """Words in a repository's name that tell its method, when that repository itself is not known."""
 
@@ -57,6 +59,25 @@ class Speed:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class FromHub:
+    """Where a hub has what a model was read from. `asked` is when the hub last said so, in seconds since 1970;
+    `cached`: it was not asked now. `moved_to` is the repository's new name where it has another."""
+
+    repository: str
+    commit: str
+    moved_to: str
+    asked: float
+    cached: bool
+
+    def told(self) -> str:
+        """Where it was read, in words."""
+        renamed = f", which is now {self.moved_to}" if self.moved_to else ""
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.asked))
+        how = f"out of the cache, asked {when}" if self.cached else "read from the hub now"
+        return f"{self.repository}{renamed} at commit {self.commit[:12]}, {how}"
+
+
 @dataclass(frozen=True)
 class Model:
     """What is known of a model that was asked for.
@@ -76,6 +97,7 @@ class Model:
     speeds: tuple[Speed, ...]
     source: str
     unverified: str
+    from_hub: FromHub | None = None
 
     @property
     def verified(self) -> bool:
@@ -94,7 +116,13 @@ class Model:
 
 
 def find(model: str, beside: Path | None = None) -> Model | None:
-    """The model of that name, repository or folder; None where nothing is known. `beside` holds an own knowledge/.
+    """The model of that name, repository or folder, or what its name says; None where nothing is known. `beside` holds
+    an own knowledge/. Raises InventoryError as `known` does."""
+    return known(model, beside) or guessed(model, beside)
+
+
+def known(model: str, beside: Path | None = None) -> Model | None:
+    """The model of that name, repository or folder, where exactly it is known.
 
     Raises InventoryError for a folder whose config.json, or a knowledge file, that can't be read.
     """
@@ -105,14 +133,18 @@ def find(model: str, beside: Path | None = None) -> Model | None:
         return of_folder(beside / place)
     wanted = model.rstrip("/").lower()
     short = wanted.rpartition("/")[2]
-    candidates = list(_entries(beside))
-    for content in candidates:
+    for content in _entries(beside, short):
         if short == str(content["name"]).lower():
             return _model(content, _repository(content, short) or Repository("", Quantisation(), 0, None, "", ""))
         repository = _repository(content, wanted)
         if repository is not None:
             return _model(content, repository)
-    return _by_base(candidates, model.rstrip("/"))
+    return None
+
+
+def guessed(model: str, beside: Path | None = None) -> Model | None:
+    """An unlisted repository whose name begins with a known model's: stored as a known one of the same method."""
+    return _by_base(list(_entries(beside)), model.rstrip("/"))
 
 
 def names(beside: Path | None = None) -> list[str]:
@@ -134,18 +166,34 @@ def of_folder(folder: Path) -> Model:
     if not isinstance(config, dict):
         raise InventoryError.of("model-config-not-mapping", where=str(path))
     weights = tensors.of_folder(folder)
+    return of_files(folder.resolve().name, str(folder), config, _beside(folder), weights, source=str(path))
+
+
+def of_files(
+    name: str,
+    repository: str,
+    config: Mapping[str, Any],
+    beside: Mapping[str, Any] | None,
+    weights: Weights | None,
+    *,
+    source: str,
+    from_hub: FromHub | None = None,
+) -> Model:
+    """The model that a checkpoint's own files describe: its config.json, the `hf_quant_config.json` beside it, and what
+    its tensor headers hold. Raises InventoryError for a configuration that is none."""
     return Model(
-        name=folder.resolve().name,
-        repository=str(folder),
-        geometry=of_config(config, str(path)),
-        quantisation=quantisation.of_config(config, _beside(folder)),
+        name=name,
+        repository=repository,
+        geometry=of_config(config, source),
+        quantisation=quantisation.of_config(config, beside),
         published_bytes=0,
         weights=weights,
         mtp_weights=None if weights is None or not weights.names else weights.has_mtp,
         drafts_for=(),
         speeds=(),
-        source=str(path),
+        source=source,
         unverified="",
+        from_hub=from_hub,
     )
 
 
@@ -158,14 +206,24 @@ def _beside(folder: Path) -> Mapping[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _entries(beside: Path | None) -> Iterator[Mapping[str, Any]]:
+def _entries(beside: Path | None, mentioned: str = "") -> Iterator[Mapping[str, Any]]:
+    """What the files say, one's own before the bundled ones; of these only those in which a word is `mentioned`."""
     seen = set()
     for folder in folders("knowledge", beside):
         for path in sorted((folder / "models").glob("*.yml")):
-            content = _read(path, folder != bundled("knowledge"))
+            own = folder != bundled("knowledge")
+            if not own and mentioned not in _text(path):
+                continue
+            content = _read(path, own)
             if str(content["name"]).lower() not in seen:
                 seen.add(str(content["name"]).lower())
                 yield content
+
+
+@cache
+def _text(path: Path) -> str:
+    """A file's text in small letters: to look for a word in all of them is much faster than to parse them."""
+    return path.read_text(encoding="utf-8").lower()
 
 
 @cache
@@ -239,7 +297,6 @@ def _speed(entry: Mapping[str, Any]) -> Speed:
 
 
 def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
-    """An unlisted repository whose name begins with a known model's: stored as a known one of the same method."""
     short = wanted.rpartition("/")[2].lower()
     bases = [each for each in candidates if short.startswith(f"{str(each['name']).lower()}-")]
     if not bases:
@@ -251,7 +308,7 @@ def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
         return None
     for content in (base, *candidates):
         for entry in content.get("repositories") or ():
-            if entry.get("method") == method and (stored := _repository(content, str(entry["id"]).lower())):
+            if entry.get("method", "") == method and (stored := _repository(content, str(entry["id"]).lower())):
                 like = f"it is taken to be stored as {stored.id}"
                 return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, unverified=like))
     return None

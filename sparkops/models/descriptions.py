@@ -18,6 +18,8 @@ INERT = "_inert.yml"
 TOWERS = "_towers.yml"
 NOTHING: tuple[Any, ...] = (None, "", [], {})
 """Values of a key that say nothing."""
+PROFILE = "profile"
+"""What the largest input of an encoder is: its patches, bytes of each while it runs, and tokens that it gives."""
 EVALUATED = ("size", "count", "width", "dtype")
 """What of a tensor is an expression."""
 VALUES = {
@@ -31,6 +33,7 @@ VALUES = {
     "experts_per_token": "chosen",
     "tied": "1 if tied else 0",
     "target_layers": "targets",
+    "latent_width": "latent_width or 0",
 }
 """The sizes of a model that others ask for by name; 0 where it has none."""
 WORDS = {"ssm_dtype": "ssm_dtype"}
@@ -149,12 +152,14 @@ class Description:
 
     def _written(self) -> Iterator[Any]:
         drafting = self.content.get("drafting") or {}
+        yield from self.content.get(PROFILE, {}).values()
         yield from ("layer_count", self.content.get("kind"), drafting.get("layers"))
         yield from () if self.content.get("tower") else (*VALUES.values(), *WORDS.values())
         for part in (*self.layer, *self.around, *(self.drafting or ())):
             yield part.get("when")
             yield from part.get("sizes", {}).values()
             yield from part.get("cache", {}).values()
+            yield from part.get("table", {}).values()
             for tensor in part.get("tensors", {}).values():
                 yield from (tensor.get(key) for key in EVALUATED) if isinstance(tensor, Mapping) else (tensor,)
 

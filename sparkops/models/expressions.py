@@ -12,7 +12,15 @@ from functools import cache
 from types import CodeType
 from typing import Any
 
+
+def _get(mapping: Any, key: str) -> Any:
+    """The entry of a mapping; None where it is none or lacks it."""
+    return mapping.get(key) if isinstance(mapping, Mapping) else None
+
+
 FUNCTIONS: Mapping[str, Any] = {
+    "get": _get,
+    "int": int,
     "len": len,
     "max": max,
     "min": min,

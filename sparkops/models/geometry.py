@@ -44,6 +44,7 @@ NOTHING = Shape(False, (), (), None, {}, {}, (), {})
 class Geometry:
     """The sizes of one model; 0 where it has no such part. Counts are numbers of elements, not bytes.
 
+    `encoder` has the largest input of the encoder of images: `patches`, `patch_bytes`, `tokens`.
     `gaps` lists what the configuration has that no description reads: no figure is known then. `part_gaps` are those of
     one part, whose parameters alone are not known.
     """
@@ -53,6 +54,7 @@ class Geometry:
     shape: Shape
     dtype: str
     vision: tuple[Tensor, ...]
+    encoder: Mapping[str, int]
     multimodal: bool
     gaps: tuple[str, ...]
     part_gaps: Mapping[str, str]
@@ -121,6 +123,15 @@ class Geometry:
     def target_layers(self) -> int:
         """How many layers the model has that this one drafts for."""
         return self._value("target_layers")
+
+    @property
+    def latent_width(self) -> int:
+        """Elements that the heads make of one latent."""
+        return self._value("latent_width")
+
+    def table_bytes(self, mrope_tables: int) -> int:
+        """Bytes of the rotary tables, those of positions in sections `mrope_tables` times as long."""
+        return self._value("tables") + mrope_tables * self._value("mrope_tables")
 
     @property
     def ssm_dtype(self) -> str:
@@ -227,16 +238,17 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
         gaps.append(f"the architecture {names[0]} is not described" if names else "architectures is not in the file")
     gaps += [f"{key} is not described" for key in ("audio_config",) if config.get(key)]
     vision, part_gaps = config.get("vision_config"), dict(shape.part_gaps)
-    tensors: tuple[Tensor, ...] = ()
+    seen: Shape | None = None
     if isinstance(vision, Mapping):
-        tensors, reason = architectures.tower(vision, text, description)
+        seen, reason = architectures.tower(vision, text, description)
         part_gaps |= {"vision": reason} if reason else {}
     return Geometry(
         architectures=names,
         model_type=str(config.get("model_type", "")),
         shape=shape,
         dtype=str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"),
-        vision=tensors,
+        vision=seen.tensors if seen else (),
+        encoder=seen.values if seen else {},
         multimodal=isinstance(vision, Mapping),
         gaps=tuple(gaps),
         part_gaps=part_gaps,

@@ -80,6 +80,11 @@ class CacheLayout:
     sliding_bytes_per_token: int
     kept: tuple[Kept, ...]
 
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Tokens of the sliding layers' windows, the shortest first."""
+        return tuple(sorted({each.cached.window for each in self.kept if each.cached.kind == "sliding"}))
+
 
 def head_bytes(kv_dtype: str, head_dim: int, dtype: str = "bfloat16") -> int | None:
     """Bytes of one token's key *and* value of one head; None for a type of which nothing is known.

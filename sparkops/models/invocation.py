@@ -5,18 +5,23 @@ Lint and fit both begin here. It must not know an inventory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
-from sparkops.core.errors import InventoryError
+from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.models.build_steps import Steps
 from sparkops.models.built_model import built
-from sparkops.models.catalogue import Model, find
+from sparkops.models.catalogue import Model, guessed, known
 from sparkops.models.effective import Effective, effective, speculative
 from sparkops.models.engine import Engine, engine
 from sparkops.models.serve_line import ServeLine, parse_text
+
+Ask: TypeAlias = Callable[[str, str, str], Model | None]
+"""Reads the model of a repository, revision and endpoint ("" for the usual one) from a hub; None for what is no
+repository's name. Raises SparkopsError."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Invocation:
     """A serve line on nodes of `gpus` GPUs each, with the variables `env` beside those of the line itself.
 
     `model_name` names the model where the line has only a path on a node; `steps` are those by which the checkpoint is
-    built that is served; own knowledge is searched in the folder `beside`.
+    built that is served; own knowledge is searched in the folder `beside`. What is in no knowledge is asked for at a
+    hub by `ask`, the model itself at this `revision` and `endpoint`.
     """
 
     line: ServeLine
@@ -34,6 +40,9 @@ class Invocation:
     model_name: str = ""
     steps: Steps = ()
     beside: Path | None = None
+    ask: Ask | None = None
+    revision: str = ""
+    endpoint: str = ""
 
     @property
     def served(self) -> str:
@@ -43,8 +52,27 @@ class Invocation:
     @cached_property
     def model(self) -> Model | None:
         """What is known of the model. Raises InventoryError for a file about it that can't be read."""
-        found = find(self.served, self.beside) if self.served else None
+        found = self._served[0]
         return built(found, self.steps) if found is not None and self.steps else found
+
+    @property
+    def not_read(self) -> SparkopsError | None:
+        """Why a hub's repository of this name could not be read; None where it was, or where nobody asked."""
+        return self._served[1]
+
+    @cached_property
+    def _served(self) -> tuple[Model | None, SparkopsError | None]:
+        return self._seek(self.served, self.revision or str(self.line.get("revision") or ""), self.endpoint)
+
+    def _seek(self, name: str, revision: str, endpoint: str) -> tuple[Model | None, SparkopsError | None]:
+        """A model by knowledge, else by the hub, else by what its name says, and why the hub did not tell."""
+        found, failure = (known(name, self.beside) if name else None), None
+        if found is None and name and self.ask is not None:
+            try:
+                found = self.ask(name, revision, endpoint)
+            except SparkopsError as error:
+                failure = error
+        return found or (guessed(name, self.beside) if name else None), failure
 
     @cached_property
     def drafter(self) -> Model | None:
@@ -53,7 +81,7 @@ class Invocation:
         if speculation is None or not speculation.model:
             return None
         try:
-            return find(speculation.model, self.beside)
+            return self._seek(speculation.model, str(speculation.given.get("revision") or ""), "")[0]
         except InventoryError:
             return None
 
@@ -67,7 +95,12 @@ class Invocation:
 
 
 def of_text(
-    text: str, version: str, gpus: int = 1, env: Mapping[str, str] | None = None, beside: Path | None = None
+    text: str,
+    version: str,
+    gpus: int = 1,
+    env: Mapping[str, str] | None = None,
+    beside: Path | None = None,
+    ask: Ask | None = None,
 ) -> Invocation:
     """The invocation of a pasted line by an engine version. Raises InventoryError."""
     chosen = engine(version, beside)
@@ -75,4 +108,4 @@ def of_text(
         line = parse_text(text, chosen)
     except ValueError as error:
         raise InventoryError.of("command-not-parsed", error=error) from None
-    return Invocation(line, chosen, gpus, dict(env or {}), beside=beside)
+    return Invocation(line, chosen, gpus, dict(env or {}), beside=beside, ask=ask)

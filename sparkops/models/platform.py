@@ -1,4 +1,4 @@
-"""What is known about drivers, CUDA, kernels, firmware and engines: the typed view of `knowledge/platform.yml`.
+"""What is known about drivers, CUDA, kernels, firmware and devices: the typed view of `knowledge/platform.yml`.
 
 It must not know a node or an inventory: it judges a version, with reason and source.
 """
@@ -19,6 +19,9 @@ from sparkops.models import knowledge_file
 
 Word: TypeAlias = Literal["accept", "warn", "deny"]
 Certainty: TypeAlias = Literal["verified", "unverified", "contradictory"]
+
+
+GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,37 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """What a rank runs on. `memory` is in bytes as CUDA shows it, `bandwidth` in bytes a second.
+
+    `host` is what must be left to the rest of the node (0 where the GPU's memory is its own), `beyond` what an engine's
+    profile counts there beside the model's run, in bytes; `launch` seconds that a layer of a decode step takes beside
+    reading.
+    """
+
+    name: str
+    title: str
+    memory: float
+    bandwidth: float
+    host: float
+    beyond: float
+    launch: float
+    source: str
+    unverified: str
+
+
+@dataclass(frozen=True, slots=True)
 class Platform:
-    """All components by name."""
+    """All components and devices by name."""
 
     components: Mapping[str, Component]
+    devices: Mapping[str, Device]
+
+    def device(self, name: str) -> Device:
+        """The device of that name. Raises InventoryError naming the known ones."""
+        if name not in self.devices:
+            raise InventoryError.of("device-unknown", name=name, known=", ".join(self.devices))
+        return self.devices[name]
 
     def component(self, name: str) -> Component:
         """The component of that name. Raises InventoryError naming the known ones."""
@@ -96,7 +126,10 @@ def load(path: Path | None = None) -> Platform:
     path = path or bundled("knowledge") / "platform.yml"
     content = knowledge_file.read(path)
     with knowledge_file.in_shape_of("platform.schema.json", path):
-        return Platform({name: _component(name, each) for name, each in content["components"].items()})
+        return Platform(
+            components={name: _component(name, each) for name, each in content["components"].items()},
+            devices={name: _device(name, each) for name, each in content["devices"].items()},
+        )
 
 
 def _component(name: str, content: Mapping[str, Any]) -> Component:
@@ -106,6 +139,20 @@ def _component(name: str, content: Mapping[str, Any]) -> Component:
         remedy=str(content["remedy"]),
         unlisted=_one_of(content["unlisted"], get_args(Word)),
         verdicts=tuple(_verdict(each) for each in content["verdicts"]),
+    )
+
+
+def _device(name: str, content: Mapping[str, Any]) -> Device:
+    return Device(
+        name=name,
+        title=str(content["title"]),
+        memory=content["memory"] * GIB,
+        bandwidth=content["bandwidth"] * 1e9,
+        host=content["host"] * GIB,
+        beyond=content["beyond"] * GIB,
+        launch=content["launch_microseconds"] / 1e6,
+        source=str(content["source"]),
+        unverified=str(content["unverified"]),
     )
 
 

@@ -20,8 +20,10 @@ from sparkops.models.geometry import Geometry
 from sparkops.models.quantisation_rules import Rules
 
 PLAIN: Mapping[str, float] = {"bf16": 2, "fp32": 4, "fp8": 1, "int8": 1, "nvfp4": 4.5 / 8, "mxfp4": 4.25 / 8}
-"""Bytes per parameter, block scales included; `intB-gG`: B bits and 16 bits of scale for each G; `-z`: and a
-zero point of B bits."""
+"""Bytes per parameter, block scales included; `intB-gG`: B bits and 16 bits of scale for each G; `-zN`: and N bits for
+its zero point."""
+ZERO_POINTS = ("gptq", "gptq_marlin", "awq", "awq_marlin", "auto-round", "inc")
+"""The methods whose zero points stay in memory, symmetric ones too (vLLM auto_gptq, auto_awq, inc)."""
 MODULES: Mapping[str, str] = {
     "head": "lm_head",
     "attention": "model.language_model.layers.0.self_attn.q_proj",
@@ -60,18 +62,23 @@ class Quantisation:
     def format(self, tensor: Tensor) -> str:
         """The format of a tensor; "" for the model's own type."""
         if self.rules is None:
-            return self.formats.get(tensor.part, "")
-        return self.rules.format(tensor.names, tensor.part) if tensor.quantised else ""
+            word = self.formats.get(tensor.part, "")
+        else:
+            word = self.rules.format(tensor.names, tensor.part) if tensor.quantised else ""
+        if self.method not in ZERO_POINTS or not word.startswith("int") or "-g" not in word:
+            return word
+        bits = int(word[3])  # Marlin's experts keep theirs in half the bytes (GPTQMarlinMoEMethod: params_dtype)
+        return f"{word}-z{bits // 2 if tensor.width and not self.method.startswith('awq') else bits}"
 
 
 def bytes_per_parameter(word: str) -> float:
     """Bytes that one parameter of a format takes, its scale included. Raises ValueError for another word."""
     if word in PLAIN:
         return PLAIN[word]
-    match = re.fullmatch(r"int([2-8])-g(\d+)(-z)?", word)
+    match = re.fullmatch(r"int([2-8])-g(\d+)(?:-z(\d))?", word)
     if match is None or int(match[2]) == 0:
         raise ValueError(f"{word!r} is no format; known: {', '.join(PLAIN)}, int4-g128")
-    zeros = int(match[1]) if match[3] else 0
+    zeros = int(match[3] or 0)
     return (int(match[1]) + (16 + zeros) / int(match[2])) / 8
 
 
@@ -119,9 +126,7 @@ def of_config(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None
         algorithm=str(content.get("quant_algo") or ""),
         bits=_whole(content.get("bits", weights.get("num_bits", 8 if rules.method == "fp8" else 16)), 16),
         group_size=_whole(content.get("group_size", weights.get("group_size")), 0),
-        formats={
-            part: word.removesuffix("-z") for part, name in MODULES.items() if (word := rules.format([name], part))
-        },
+        formats={part: word for part, name in MODULES.items() if (word := rules.format([name], part))},
         ignored=rules.exclusions,
         kv_dtype=_kv_dtype(content),
         rules=rules,

@@ -192,12 +192,7 @@ class Rules:
         groups = content.get("config_groups")
         first: Any = next(iter(groups.values()), {}) if isinstance(groups, Mapping) else {}
         weights = first.get("weights") if isinstance(first, Mapping) else None
-        found = _of_weights(weights, "") if isinstance(weights, Mapping) else _of_weights(content, "")
-        if found.startswith("int4") and (
-            method.startswith("gptq") or (method.startswith("awq") and content.get("zero_point"))
-        ):
-            return f"{found}-z"
-        return found
+        return _of_weights(weights, "") if isinstance(weights, Mapping) else _of_weights(content, "")
 
     def _head(self, tried: list[str]) -> bool:
         if self.content.get("lm_head") or self.content.get("quant_lm_head") or self.method.startswith("modelopt"):

@@ -15,6 +15,7 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.models import build_steps
 from sparkops.models.argv import canonical, serve_argv
+from sparkops.models.rank_environment import rank_address, rank_environment
 
 GIB = 1 << 30
 STATE_DIR = "/var/lib/sparkops"
@@ -47,7 +48,7 @@ class Probe:
     """The completion that proves the engine: `model` as served (None: the first of /v1/models), a limit in seconds."""
 
     model: str | None = None
-    prompt: str = "Hello"
+    prompt: str = "The capital of France is"
     seconds: float = 30.0
 
 
@@ -66,8 +67,9 @@ class Timeouts:
 class ServiceSpec:
     """All that a rank of a service is started from. Paths are the node's.
 
-    `image` is the reference to run, `image_identity` the declared digest or that of the build's declaration; `manifest`
-    identifies the checkpoint.
+    `image` is the reference to run, `manifest` names the checkpoint. Neither holds a digest or a commit: whether what
+    runs has the content that is there now, the unit asks of the container, so that a pin of the same content is no
+    change. The launcher keeps what it learns in the folder `kept`.
     """
 
     name: str
@@ -78,7 +80,6 @@ class ServiceSpec:
     limits: Limits
     probe: Probe
     timeouts: Timeouts
-    image_identity: str | None = None
     entrypoint: tuple[str, ...] | None = None
     manifest: Mapping[str, str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class ServiceSpec:
     secrets: str | None = None
     key: str = "/var/lib/sparkops/key"
     cache: str | None = None
+    kept: str | None = None
 
     @property
     def text(self) -> str:
@@ -152,17 +154,16 @@ def spec_of(
         key: _text(value) for key, value in service["environment"].items() if key not in secret and value is not None
     }
     offline = {"HF_HUB_OFFLINE": "1"} if folder else {}
-    own = {"VLLM_HOST_IP": _address(service, service["rank"])} if ranks_flags(service) else {}
+    own = _rank(service) if ranks_flags(service) else {}
     container = service["container"]
     return ServiceSpec(
         name=service["name"],
         container=container["name"] or f"sparkops-{service['name']}",
         image=_image(image),
-        image_identity=_identity(image),
         entrypoint=None if container["entrypoint"] is None else tuple(container["entrypoint"]),
         manifest=_manifest(checkpoint) if folder else None,
         argv=tuple(serve_argv(service["command"], model, _serve(service))),
-        environment={**offline, **own, **plain},
+        environment={**offline, **{name: text for name, text in own.items() if name not in secret}, **plain},
         mounts=(*mounts, *(Mount(**each) for each in container["mounts"])),
         devices=tuple(container["devices"]),
         cap_add=tuple(container["cap_add"]),
@@ -180,6 +181,7 @@ def spec_of(
         secrets=f"/etc/sparkops/services/{service['name']}.env" if secret else None,
         key=f"{state_dir}/key",
         cache=f"{state_dir}/compiled" if container["cache"] else None,
+        kept=f"{state_dir}/services/{service['name']}",
     )
 
 
@@ -188,13 +190,6 @@ def _image(image: Mapping[str, Any]) -> str:
     if not reference:
         raise InventoryError.of("service-without-image")
     return str(reference)
-
-
-def _identity(image: Mapping[str, Any]) -> str | None:
-    if image["build"]["tag"]:
-        return "build:" + hashlib.sha256(canonical(image["build"]).encode()).hexdigest()
-    declared = image["digest"] or image["manifest"]
-    return None if declared is None else str(declared)
 
 
 def model_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
@@ -239,7 +234,7 @@ def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
 
     Several nodes are one engine where tensor × pipeline parallelism is more than 1, and replicas where it is not. Who
     writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless, alike
-    in 0.19 to 0.33. Raises InventoryError where nodes can't share the ranks evenly, or the head has no fabric address.
+    in 0.19 to 0.33. Raises InventoryError where nodes can't share the ranks evenly.
     """
     nodes, serve = service.get("nodes") or [], service["serve"]
     world = _parallel(serve, "tensor-parallel-size") * _parallel(serve, "pipeline-parallel-size")
@@ -262,11 +257,15 @@ def _parallel(serve: Mapping[str, Any], flag: str) -> int:
 
 
 def _address(service: Mapping[str, Any], rank: int) -> str:
-    """The fabric address of a rank's node."""
-    address = service["addresses"][rank]
-    if not address:
-        raise InventoryError.of("fabric-address-missing", service=service["name"], node=service["nodes"][rank])
-    return str(address)
+    """Where the others find a rank."""
+    return rank_address(service["addresses"][rank], service.get("fabric") or {}, service["nodes"][rank])
+
+
+def _rank(service: Mapping[str, Any]) -> dict[str, str]:
+    """What a rank's environment says of its host."""
+    rank = service["rank"]
+    environment = rank_environment(service, service.get("fabric") or {}, service["nodes"][rank])
+    return {"VLLM_HOST_IP": _address(service, rank), **environment}
 
 
 def _served_name(service: Mapping[str, Any]) -> str | None:
@@ -277,9 +276,9 @@ def _served_name(service: Mapping[str, Any]) -> str | None:
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
-    identity = {key: str(checkpoint[key]) for key in ("repository", "revision", "commit") if checkpoint[key]}
+    named = {"repository": str(checkpoint["repository"])}
     steps = checkpoint.get("steps")
-    return {**identity, "steps": build_steps.digest(steps)} if steps else identity
+    return {**named, "steps": build_steps.digest(steps)} if steps else named
 
 
 def _limits(limits: Mapping[str, Any]) -> Limits:

@@ -6,7 +6,7 @@ It must not know what a part means to an engine: it sums bytes by parts of `geom
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -35,32 +35,39 @@ class Weights:
 
 
 def of_folder(folder: Path) -> Weights | None:
-    """What the folder's tensor files hold; the index's total where they are not (all) there; None where neither is.
-
-    Where two layouts of the same weights lie in one folder, what the index names counts, and else what is not
-    `consolidated`.
-    """
+    """What the folder's tensor files hold; the index's total where they are not (all) there; None where neither is."""
     index = _json(folder / "model.safetensors.index.json")
-    files = sorted(folder.glob("*.safetensors"))
-    places = index.get("weight_map")
-    listed = {str(each) for each in places.values()} if isinstance(places, dict) else set()
-    if listed and listed <= {each.name for each in files}:
-        files = [each for each in files if each.name in listed]
-    elif not listed:
-        files = [each for each in files if not each.name.startswith("consolidated")] or files
-    if files and listed <= {each.name for each in files}:
-        parts: dict[str, float] = {}
-        names = set()
-        for path in files:
-            for name, size in _tensors(path):
-                if name not in names:
-                    names.add(name)
-                    parts[part_of(name)] = parts.get(part_of(name), 0) + size
-        if names:
-            return Weights(parts, len(names))
+    files = counted([each.name for each in folder.glob("*.safetensors")], index)
+    found = by_part(each for name in files for each in _tensors(folder / name))
+    if found is not None:
+        return found
     metadata = index.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
     return Weights({"all": float(total)}, 0) if isinstance(total, (int, float)) and 0 < total < inf else None
+
+
+def counted(files: Collection[str], index: Mapping[str, Any]) -> list[str]:
+    """The tensor files of a checkpoint that count, sorted; none where one that the index names is lacking.
+
+    Of two layouts of the same weights in one folder, what the index names counts, and else what is not `consolidated`.
+    """
+    places = index.get("weight_map")
+    listed = {str(each) for each in places.values()} if isinstance(places, Mapping) else set()
+    if listed:
+        return sorted(listed) if listed <= set(files) else []
+    outer = sorted(each for each in files if "/" not in each)
+    return [each for each in outer if not each.startswith("consolidated")] or outer
+
+
+def by_part(tensors: Iterable[tuple[str, int]]) -> Weights | None:
+    """The bytes of tensors (name and size) by part, one of two with the same name; None where there is none."""
+    sizes: dict[str, int] = {}
+    for name, size in tensors:
+        sizes.setdefault(name, size)
+    parts: dict[str, float] = {}
+    for name, size in sizes.items():
+        parts[part_of(name)] = parts.get(part_of(name), 0) + size
+    return Weights(parts, len(sizes)) if sizes else None
 
 
 def part_of(name: str) -> str:

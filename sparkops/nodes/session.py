@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from sparkops.core import frames
@@ -41,9 +42,11 @@ class CallFailed(ConvergeFailed):
 
 
 class Session:
-    """One worker. `node` is the name used in messages, `claims` the `state_dir` and `cluster` that acts are for.
+    """One worker. `node` is the name used in messages, `claims` the `state_dir`, `cluster` and its `former`
+    name that acts are for.
 
-    `others` gives the sessions of the run's other nodes by name; it raises what kept one from opening.
+    `others` gives the sessions of the run's other nodes by name; it raises what kept one from opening. `fresh` opens
+    one more on the same node over a connection of its own.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class Session:
         stream: Stream,
         claims: Mapping[str, str] | None = None,
         others: Callable[[str], Session] | None = None,
+        fresh: Callable[[], AbstractContextManager[Session]] | None = None,
     ) -> None:
         self.node = node
+        self._fresh = fresh
         self._others = others
         self.claims = claims
         self._stream = stream
@@ -106,6 +111,12 @@ class Session:
         if self._others is None:
             raise ConnectionFailed.of("node-not-in-run", where=node)
         return self._others(node)
+
+    def fresh(self) -> AbstractContextManager[Session]:
+        """A session on this node over a new connection, which proves the way to it. Raises ConnectionFailed."""
+        if self._fresh is None:
+            raise ConnectionFailed.of("node-not-in-run", where=self.node)
+        return self._fresh()
 
     @property
     def lost(self) -> bool:

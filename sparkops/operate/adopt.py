@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparkops.compile.compiler import compile_inventory
-from sparkops.core import events
+from sparkops.core import events, fact_text
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret, SecretRef
@@ -173,7 +173,9 @@ def _unit(found: Mapping[str, Any], declared: Declared) -> FoundUnit:
     diff = ""
     if name == declared.rank.unit.name:
         wanted = getattr(declared.rank.unit.content, "text", declared.rank.unit.content) or ""
-        lines = difflib.unified_diff(text.splitlines(), str(wanted).splitlines(), "there", "declared", lineterm="")
+        lines = difflib.unified_diff(
+            text.splitlines(), fact_text.shown(str(wanted)).splitlines(), "there", "declared", lineterm=""
+        )
         diff = adopt_diff.masked("\n".join(lines))
     return FoundUnit(
         name=name,

@@ -24,6 +24,7 @@ GROUPS = (
     "docker",
     "cdi",
     "network",
+    "fabric",
     "reboot",
     "desktop",
     "firmware",

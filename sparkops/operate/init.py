@@ -1,106 +1,85 @@
-"""The first inventory: commented, valid as it stands, and filled in with what given hosts say about themselves."""
+"""The first look at a machine that no inventory names yet: what it is, and what runs on it already."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-EDITOR_LINE = "# yaml-language-server: $schema=./inventory.schema.json"
+from sparkops.core.errors import BecomeFailed, SparkopsError
+from sparkops.nodes import bundle
+from sparkops.nodes.connect import Connections
+from sparkops.nodes.session import Session
+from sparkops.nodes.ssh.config import SSHConfigs
+from sparkops.nodes.target import Target
+from sparkops.operate import adopt, adopt_diff
+from sparkops.operate.first_inventory import Engine, Found
+from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.informing import FACTS
+from sparkops.resources.resource import unpack
+
+GROUPS = ("os", "gpu", "memory")
+ANY = {"image": "", "container": "", "port": 0, "unit": "", "chosen": "", "chosen_unit": ""}
+"""Asks for every container and unit that looks like an engine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What was seen of one host: how it is reached, the key it showed, its facts."""
+def look(target: Target, connections: Connections) -> Found:
+    """What a machine says; as root where sudo lets us, since only root sees what others run.
 
-    name: str
-    host: str
-    user: str | None = None
-    port: int | None = None
-    host_key: str = ""
-    facts: Mapping[str, Any]
-
-
-TEMPLATE = """\
-{editor}
-# One cluster of DGX Spark nodes and the services on them. `sparkops plan` shows what would change.
-version: 1
-cluster: {cluster}
-
-# How to reach the nodes. ~/.ssh/config is honoured; what stands here wins.
-connection:
-  user: {user}
-  become: true                  # through sudo; a password is asked for once, if one is needed
-
-nodes:
-{nodes}services:
-  qwen:
-    nodes: [{first}]
-    port: 8000
-    # The engine's image, by tag or better by digest. v0.26.0 is said to be the first official one with GB10's
-    # kernels (unverified).
-    image:
-      pull: vllm/vllm-openai:v0.26.0
-    command: []                 # that image's entry point is `vllm serve`; others need `command: [vllm, serve]`
-    # A model repository on the Hugging Face hub, and the commit to stay on.
-    checkpoint:
-      repository: Intel/Qwen3.5-122B-A10B-int4-AutoRound
-      revision: main            # pin a commit: `revision: <40 hex digits>`
-      # token: !env HF_TOKEN    # for gated repositories; read only when it is used
-    # vLLM's own flag names, verbatim: true → --x, false → --no-x, a mapping → JSON.
-    serve:
-      max-model-len: 131072
-      max-num-seqs: 4
-      max-num-batched-tokens: 8192   # never leave this open on GB10: vLLM's default there is an accident
-      gpu-memory-utilization: 0.82
-"""
+    Raises what keeps it from being asked.
+    """
+    try:
+        return _look(dataclasses.replace(target, become=True), connections)
+    except BecomeFailed:
+        return _look(target, connections)
 
 
-def inventory(found: Sequence[Found], cluster: str = "attic") -> str:
-    """The text of a first inventory for these hosts, or for one example node."""
-    hosts = found or (Found(name="spark-01", host="192.168.1.11", facts={}),)
-    user = next((each.user for each in hosts if each.user), None) or "nvidia"
-    return TEMPLATE.format(
-        editor=EDITOR_LINE,
-        cluster=cluster,
-        user=user,
-        nodes="".join(_node(each, user) for each in hosts),
-        first=hosts[0].name,
+def _look(target: Target, connections: Connections) -> Found:
+    program = bundle.kinds_bundle([FACTS, adopt.KIND])
+    with Fleet({target.name: target}, cluster="", connections=connections, program=program, jobs=1) as fleet:
+        session = fleet.session(target.name)
+        asks = [[FACTS, FACTS, {"groups": list(GROUPS)}]]
+        answer = session.call("observe", {"asks": asks, "limit": 30.0}, timeout=45.0)
+        facts = unpack(answer["answers"][FACTS])
+        engines, listening, unseen = _running(session)
+    return Found(
+        host=target.host,
+        user=SSHConfigs().route(target).end.user,
+        port=target.port,
+        facts=facts if isinstance(facts, Mapping) else {},
+        engines=engines,
+        listening=listening,
+        unseen=unseen,
     )
 
 
-def _node(found: Found, user: str) -> str:
-    lines = [f"  {found.name}:", f"    host: {found.host}"]
-    more = {"port": found.port, "user": found.user if found.user != user else None}
-    inner = [f"{key}: {value}" for key, value in more.items() if value is not None]
-    if found.host_key:
-        inner.append(f'host_key: "{found.host_key}"')
-    if inner:
-        lines += ["    connection:", *(f"      {each}" for each in inner)]
-    lines += [f"    # {each}" for each in _remarks(found.facts)]
-    return "\n".join(lines) + "\n\n"
+def _running(session: Session) -> tuple[tuple[Engine, ...], tuple[int, ...], str]:
+    """The engines that run, the ports that are taken, and why that could not be seen."""
+    try:
+        there = session.call(f"{adopt.KIND}.look", ANY, timeout=60)
+    except SparkopsError as error:
+        return (), (), error.what
+    engines = [_container(each) for each in there["containers"]]
+    named = {each.name for each in engines}
+    engines += [_unit(each) for each in there["units"] if each["active"] and not named & set(each["containers"])]
+    return tuple(engines), tuple(there["listening"]), ""
 
 
-def _remarks(facts: Mapping[str, Any]) -> list[str]:
-    """What was seen, as comments: they inform, they declare nothing."""
-    remarks = []
-    system, gpu, memory = (_group(facts, name) for name in ("os", "gpu", "memory"))
-    if system:
-        remarks.append(f"seen: {system.get('pretty') or system.get('id')}, kernel {system.get('kernel')}")
-    if gpu.get("name"):
-        remarks.append(f"seen: {gpu['name']}, driver {gpu.get('driver_version')}, CUDA {gpu.get('cuda_version')}")
-    if isinstance(memory.get("total_bytes"), (int, float)):
-        remarks.append(f"seen: {memory['total_bytes'] / 2**30:.1f} GiB of memory")
-    return [re.sub(r"[^\x20-\x7e]", "?", each) for each in remarks]
+def _container(found: Mapping[str, Any]) -> Engine:
+    config = found["config"]
+    words = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    bindings = (found["host"].get("PortBindings") or {}).values()
+    published = [int(each["HostPort"]) for pairs in bindings for each in pairs or [] if each.get("HostPort")]
+    mounts = [str(each.get("Source")) for each in found["mounts"]]
+    text = " ".join(map(str, [*words, *mounts]))
+    return Engine("container", found["name"], published[0] if published else _port(words), text)
 
 
-def _group(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    group = facts.get(name)
-    return group if isinstance(group, Mapping) else {}
+def _unit(found: Mapping[str, Any]) -> Engine:
+    return Engine("unit", found["name"], _port(found["text"].split()), found["text"])
 
 
-def node_name(host: str) -> str:
-    """An inventory name from a host: the first label of a DNS name, an address with dashes."""
-    text = host if re.fullmatch(r"[\d.:a-fA-F]+", host) else host.partition(".")[0]
-    return re.sub(r"[^\w-]", "-", text).strip("-").lower() or "spark-01"
+def _port(words: Sequence[str]) -> int:
+    """The port of an engine's words; vLLM's own where they name none."""
+    value = adopt_diff.flags([str(word) for word in words]).get("port")
+    return value if isinstance(value, int) and not isinstance(value, bool) else 8000

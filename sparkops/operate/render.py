@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sparkops.compile.compiler import compile_inventory, spec_of
+from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Content, Secret
 from sparkops.inventory.faults import suggest
@@ -46,7 +47,7 @@ def _text(resource: Resource) -> str | None:
     content = getattr(resource, "content", None)
     if isinstance(content, Content):
         content = content.text
-    return str(content) if isinstance(content, (str, Secret)) else None
+    return fact_text.shown(str(content)) if isinstance(content, (str, Secret)) else None
 
 
 def _arguments(argv: Iterable[str]) -> str:

@@ -77,25 +77,33 @@ def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ..
     for rank in chosen:
         group.setdefault(rank.service, []).append(rank)
     found: list[Resource] = []
-    for service, ranks in group.items():
+    for ranks in group.values():
         peers = () if verb == "stop" else tuple(rank.node for rank in ranks)
-        units = [
-            Unit(
-                node=rank.node,
-                name=rank.unit.name,
-                service=service,
-                running=verb != "stop",
-                wait=wait and rank.probe is None,
-                peer_nodes=peers,
-            )
-            for rank in ranks
-        ]
+        units = [_unit(verb, rank, wait and rank.probe is None, peers) for rank in ranks]
         found += units
         if verb != "stop" and wait:
             after = tuple(unit.id for unit in units)
             probes = [rank.probe for rank in ranks if rank.probe is not None]
             found += [dataclasses.replace(probe, after=after, peer_nodes=peers) for probe in probes]
     return tuple(found)
+
+
+def _unit(verb: Verb, rank: Rank, wait: bool, peers: tuple[str, ...]) -> Unit:
+    """A unit that is to run is given its port, so that nothing is started where something foreign listens."""
+    bare = Unit(
+        node=rank.node,
+        name=rank.unit.name,
+        service=rank.service,
+        running=verb != "stop",
+        wait=wait,
+        peer_nodes=peers,
+        state_dir=rank.unit.state_dir,
+    )
+    if verb == "stop":
+        return bare
+    return dataclasses.replace(
+        bare, container=rank.unit.container, port=rank.unit.port, host=rank.unit.host, displaces=rank.unit.displaces
+    )
 
 
 def _refuse_missing(steps: Iterable[Step]) -> None:

@@ -18,7 +18,7 @@ from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, ranks
-from sparkops.reconcile.observe import FACTS, LIMIT, MARGIN
+from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
 from sparkops.reconcile.run import endpoints
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
@@ -56,7 +56,8 @@ class NodeStatus:
 class RankStatus:
     """A service on one node. `state` is systemd's word, "" unknown; `phase` the launcher's own; `answers` the probe's.
 
-    `seconds` is how long the completion took, `reason` what is wrong.
+    `seconds` is how long the completion took, `reason` what is wrong. `hang` is the file on the node that describes the
+    last hang of the engine, `hung` when that was.
     """
 
     service: str
@@ -70,6 +71,13 @@ class RankStatus:
     seconds: float | None = None
     reason: Message | None = None
     model: str = ""
+    hang: str = ""
+    hung: float | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Somebody stopped it, or nobody started it since the node was booted."""
+        return self.state.startswith("inactive")
 
     @property
     def serving(self) -> bool:
@@ -93,7 +101,8 @@ class Status:
         known = [rank for rank in self.ranks if rank.state]
         if any(not rank.serving for rank in known):
             return 2
-        return 3 if any(node.reason for node in self.nodes) or len(known) < len(self.ranks) else 0
+        unasked = any(rank.answers is None and rank.reason for rank in known)
+        return 3 if any(node.reason for node in self.nodes) or len(known) < len(self.ranks) or unasked else 0
 
 
 def status(context: Context, nodes: Sequence[str]) -> Status:
@@ -145,7 +154,13 @@ def _asks(mine: Sequence[Rank]) -> list[list[Any]]:
     asks: list[list[Any]] = [[FACTS, FACTS, {"groups": list(GROUPS)}]]
     for rank in mine:
         properties = dict.fromkeys(["StatusText", *SINCE.values()], "")
-        bare = Unit(node=rank.node, name=rank.unit.name, properties=properties)
+        bare = Unit(
+            node=rank.node,
+            name=rank.unit.name,
+            properties=properties,
+            service=rank.service,
+            state_dir=rank.unit.state_dir,
+        )
         asks.append([rank.unit.id, bare.kind, bare.ask()])
         if rank.probe is not None:
             asks.append([rank.probe.id, rank.probe.kind, rank.probe.ask()])
@@ -186,22 +201,28 @@ def _rank(rank: Rank, answers: Mapping[str, Any], offset: float) -> RankStatus:
     clock = str(state.get(f"property.{SINCE.get(word, SINCE['active'])}") or "0")
     text = str(asked.get("why") or "")
     why = Message.of("endpoint-not-serving", text=text) if text else None
-    if isinstance(health, Unknown):
-        why = health
-    elif not exists:
+    if not exists:
         why = Message.of("unit-absent", unit=rank.unit.name)
+    elif word == "inactive":
+        why = Message.of("unit-stopped", unit=rank.unit.name, service=rank.service)
+    elif isinstance(health, Unknown):
+        why = health
+    hang = state.get("last_hang")
+    hang = hang if isinstance(hang, Mapping) else {}
     return RankStatus(
         service=rank.service,
         node=rank.node,
         unit=rank.unit.name,
         state=str(state.get("state") or "") if exists else "absent",
         since=offset + int(clock) / 1e6 if clock.isdigit() and int(clock) else None,
-        phase=str(state.get("property.StatusText") or ""),
+        phase="" if word == "inactive" else str(state.get("property.StatusText") or ""),
         restarts=state.get("restarts"),
         answers=asked.get("answers") if exists else None,
         seconds=asked.get("seconds"),
         reason=why,
         model=rank.model,
+        hang=str(hang.get("path") or ""),
+        hung=hang.get("at"),
     )
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from sparkops.core.errors import SparkopsError
+from sparkops.core import host_address
+from sparkops.core.errors import HostKeyError, InventoryError, SparkopsError
 from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.limit import named
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
-from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.ssh.config import SSHConfigs
 from sparkops.nodes.ssh.host_keys import HostKey, Known, add
 from sparkops.nodes.target import Target
 from sparkops.reconcile.targets import targets
+
+FILE = "known_hosts"
+"""The file beside an inventory that holds the keys which were confirmed for it."""
+ADDRESS = re.compile(r"[@.:]")
+"""What an address has and a name in an inventory need not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,18 +36,41 @@ class Shown:
     fault: str = ""
 
 
-def examine(inventory: Inventory, nodes: Sequence[str], passwords: Passwords) -> Iterator[Shown]:
-    """What each node shows, compared with what is known; one after another, since a person reads along."""
-    connections, configs = Connections(passwords), SSHConfigs()
+def meant(words: Sequence[str], inventory: Inventory | None, folder: Path) -> list[Target]:
+    """The machines that are meant: nodes, groups and services of an inventory, all of it without a word, or addresses.
+
+    Keys of an address go where an inventory in `folder` finds them. Raises InventoryError.
+    """
+    if inventory is None:
+        if not words:
+            raise InventoryError.of("trust-nothing-named", folder=str(folder))
+        return [addressed(word, folder) for word in words]
+    known = {*inventory.nodes, *inventory.groups, *inventory.services}
+    addresses = [word for word in words if word not in known and ADDRESS.search(word)]
+    names = [word for word in words if word not in addresses]
     reachable = targets(inventory, Secrets())
-    for node in nodes:
-        target = reachable[node]
+    nodes = named(inventory, names) if names or not words else ()
+    return [*(reachable[node] for node in nodes), *(addressed(word, folder) for word in addresses)]
+
+
+def addressed(text: str, folder: Path) -> Target:
+    """The machine at `[USER@]HOST[:PORT]`, by the keys that an inventory in `folder` trusts. Raises InventoryError."""
+    address = host_address.parse(text)
+    if address is None:
+        raise InventoryError.of("node-address-malformed", text=text)
+    return Target(name=text, host=address.host, user=address.user, port=address.port, known_hosts=folder / FILE)
+
+
+def examine(machines: Iterable[Target], connections: Connections) -> Iterator[Shown]:
+    """What each machine shows, compared with what is known; one after another, since a person reads along."""
+    configs = SSHConfigs()
+    for target in machines:
         if target.type == "local":
             continue
         try:
             yield compare(target, connections, configs.route(target).end.place)
         except SparkopsError as error:
-            yield Shown(node=node, address=target.address, fault=str(error))
+            yield Shown(node=target.name, address=target.address, fault=str(error))
 
 
 def compare(target: Target, connections: Connections, address: str) -> Shown:
@@ -77,6 +108,16 @@ def _fault(shown: Sequence[HostKey], known: Known, *, pinned: bool) -> str:
     return ""
 
 
-def remember(inventory: Inventory, shown: Shown) -> None:
-    """Write the new keys of a node into `known_hosts` beside the inventory."""
-    add(inventory.folder / "known_hosts", shown.name, shown.new)
+def accepted(shown: Shown, fingerprints: Sequence[str]) -> tuple[HostKey, ...]:
+    """The new keys of these fingerprints. Raises HostKeyError where the machine shows none of them."""
+    keys = tuple(key for key in shown.new if key.fingerprint in fingerprints)
+    if not keys:
+        told = [key.fingerprint for key in shown.new]
+        raise HostKeyError.of("host-key-other-than-accepted", where=shown.node, accepted=list(fingerprints), shown=told)
+    return keys
+
+
+def remember(folder: Path, shown: Shown, keys: Sequence[HostKey]) -> Path:
+    """Write keys of a machine into the file that an inventory in `folder` reads; answers which."""
+    add(folder / FILE, shown.name, keys)
+    return folder / FILE

@@ -358,6 +358,14 @@ def containers(
     return [each for each in found or [] if isinstance(each, dict)]
 
 
+def service_container(service: str) -> dict[str, Any] | None:
+    """The running container of a service of ours, whatever its name is now; None where none runs. Raises Unknown."""
+    for each in containers({"label": [f"sparkops.service={service}"], "status": ["running", "paused"]}):
+        if (found := inspect_container(str(each.get("Id")))) is not None:
+            return found
+    return None
+
+
 def quoted(name: str) -> str:
     """A name as part of a path; slashes and colons stay, as the engine wants them."""
     return urllib.parse.quote(name, safe="/:@")

@@ -5,10 +5,11 @@ It must not know kinds: it is given the worker as bytes and hands out sessions.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -36,7 +37,8 @@ RETURNS = 3
 class Fleet:
     """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run.
 
-    Without a `cluster` what is done on the nodes claims nothing: it is no declaration that would have to be remembered.
+    `former` is the name that the cluster had before. Without a `cluster` what is done on the nodes claims nothing: it
+    is no declaration that would have to be remembered.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Fleet:
         targets: Mapping[str, Target],
         *,
         cluster: str,
+        former: str = "",
         connections: Connections,
         program: bytes,
         listener: events.Listener = events.silent,
@@ -51,6 +54,7 @@ class Fleet:
     ) -> None:
         self.targets = targets
         self.cluster = cluster
+        self.former = former
         self.failed: dict[str, SparkopsError] = {}
         self._connections = connections
         self._program = program
@@ -83,19 +87,37 @@ class Fleet:
         return self._sessions[node]
 
     def _open(self, node: str) -> None:
+        self._listener(events.NodeConnecting(node=node, address=self.targets[node].address))
+        transport, session = self._connected(node)
+        with self._guard:
+            self._transports[node] = transport
+            self._sessions[node] = session
+
+    def _connected(self, node: str) -> tuple[Transport, Session]:
+        """A new connection with a worker at its end."""
         target = self.targets[node]
-        self._listener(events.NodeConnecting(node=node, address=target.address))
         transport = self._connections.connect(target)
         try:
             stream = self._connections.start_worker(transport, target, self._program)
         except BaseException:
             transport.close()
             raise
-        claims = {"state_dir": target.state_dir, "cluster": self.cluster} if self.cluster else None
-        session = Session(node, stream, claims, self.session)
-        with self._guard:
-            self._transports[node] = transport
-            self._sessions[node] = session
+        return transport, Session(node, stream, self._claims(target), self.session, lambda: self._beside(node))
+
+    @contextlib.contextmanager
+    def _beside(self, node: str) -> Generator[Session, None, None]:
+        """One more session on a node, over a connection of its own."""
+        transport, session = self._connected(node)
+        try:
+            yield session
+        finally:
+            session.close()
+            transport.close()
+
+    def _claims(self, target: Target) -> Mapping[str, str] | None:
+        if not self.cluster:
+            return None
+        return {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
 
     def reattach(self, node: str, session: Session, error: SparkopsError, stop: threading.Event) -> bool:
         """Whether a node whose `session` was lost is there again, with the lock that this run had of it.

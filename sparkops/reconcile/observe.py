@@ -14,13 +14,10 @@ from sparkops.core.states import FromFact, Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN, waiting
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource, unpack
 
-LIMIT = 30.0
-"""Seconds that an observer on the node may take before its answer is unknown."""
-MARGIN = 15.0
-FACTS = "facts"
 CLAIMS = "claimed"
 Ask: TypeAlias = tuple[str, str, Mapping[str, Any]]
 
@@ -113,6 +110,7 @@ def claims_of(answer: Any) -> Observed:
     if isinstance(found, Mapping):
         parts = [found.get(name) for name in ("strays", "foreign", "claims")]
         whole = all(isinstance(part, Mapping) and all(isinstance(e, Mapping) for e in part.values()) for part in parts)
+        whole = whole and isinstance(found.get("renamed"), bool)
         if not whole or not all(map(_is_stray, found["strays"].values())):
             return Unknown.of("answer-not-understood", answer=f"{answer!r:.200}")
     return found
@@ -155,4 +153,4 @@ def fact_paths(value: Any) -> Iterable[str]:
 
 def needs_facts(resources: Iterable[Resource]) -> bool:
     """Whether any of them takes a value from a fact, so that the worker has to know facts."""
-    return any(True for each in resources for _ in fact_paths(each.desired()))
+    return any(True for each in resources for _ in (*fact_paths(each.desired()), *waiting(each)))

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparkops import resources as kinds
-from sparkops.core.plan import Occupied, Orphan, Plan, Violation
+from sparkops.core.plan import GC, Occupied, Orphan, Plan, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
 
-GC = "`sparkops gc` removes it, once nothing on the node uses it"
 BEFORE = "it was there before sparkops"
 NOT_OURS = {
     "edited": "it was edited since sparkops wrote it",
@@ -122,6 +121,8 @@ class _Stray:
         if self.type.prune != "collect" and not self.type.brought(self.name, self.entry):
             return BEFORE, self.type.release_hint.format(name=self.name)
         if self.type.prune != "remove" and self.kind not in asked.kinds:
+            if self.entry.get("action") == "found" and not self.type.brought(self.name, self.entry):
+                return BEFORE, ""
             hint = GC if self.type.prune == "collect" else self.type.removal_hint.format(name=self.name)
             if option := asked.options.get(self.kind):
                 hint = f"{option} removes it"
@@ -138,7 +139,7 @@ class _Stray:
 
 
 def _unasked(kind: str) -> str:
-    return f"sparkops never removes a {kind.replace('_', ' ')} unasked"
+    return f"sparkops never removes {kind.replace('_', ' ')}s unasked"
 
 
 def unasked(orphan: Orphan) -> bool:
@@ -218,6 +219,16 @@ def _in_the_way(orphan: Orphan, resource: Resource) -> bool:
     return bool(other.path) and other.path == mine.path and bool(resource.file_type) and not mine.unit
 
 
+def renamed(seen: Observations, cluster: str, former: str) -> tuple[Message, ...]:
+    """What is to be said of the cluster's `former` name: where its claims are taken over, or that none are left."""
+    told = {node: answer for node, answer in seen.claims.items() if isinstance(answer, Mapping)}
+    nodes = [node for node, answer in told.items() if answer.get("renamed")]
+    if nodes:
+        return (Message.of("cluster-renamed", former=former, cluster=cluster, nodes=nodes),)
+    everywhere = bool(former) and len(told) == len(seen.claims) > 0 and not seen.unreachable
+    return (Message.of("cluster-rename-done", former=former),) if everywhere else ()
+
+
 def judged(
     declared: Sequence[Resource], seen: Observations, orphans: Sequence[Orphan]
 ) -> tuple[dict[str, tuple[Violation, ...]], frozenset[str]]:
@@ -277,7 +288,7 @@ def notes(
     """What the record of each node lacks or has too much: `claims` and `drop` of the worker's `claimed.note`.
 
     What is already as it is declared is claimed too; what is gone is let go, and with `prune` what is left but for what
-    stays `claimed`.
+    stays `claimed`. A node with claims of the cluster's former name is among them though nothing else is to be written.
     """
     stay = {each.id for each in plan.orphans if claimed(each)}
     wrong = {violation.resource for violation in plan.violations if violation.blocks}
@@ -299,7 +310,7 @@ def notes(
                 claims[key] = each.claim()
         strays = {key: each for key, each in answer["strays"].items() if f"{key} @{node}" not in stay}
         drop += _strays_to_drop(node, strays, here, plan, prune)
-        if claims or drop:
+        if claims or drop or answer.get("renamed"):
             found[node] = {"claims": claims, "drop": drop}
     return found
 

@@ -165,6 +165,7 @@ class _Builder:
         barrier = barrier or self._judge(*self.violations_by_id.get(resource.id, ()))
         compared = self._compare(resource, self._found(resource), needs)
         own = self._judge(*compared.violations)
+        barrier = barrier or (own if resource.guarded else None)
         self.notices += compared.notices
         if isinstance(compared.step, Unknown):
             if resource.node not in self.seen.unreachable:
@@ -183,7 +184,8 @@ class _Builder:
         violations = tuple(resource.violations(found, lambda each: lookup(each, Unknown.of("not-asked"))))
         notices = tuple(resource.notices(found))
         if isinstance(found, Unknown):
-            return _Compared(violations, notices, found)
+            again = self._needs_proof(resource, needs) and resource.node not in self.seen.unreachable
+            return _Compared(violations, notices, step_for(resource, None, found, needs) if again else found)
         difference = self._difference(resource, found)
         if isinstance(difference, Unknown):
             return _Compared(violations, notices, difference)
@@ -244,10 +246,11 @@ def _one_machine(node: str, others: Sequence[str]) -> Violation:
 
 
 def step_for(resource: Resource, difference: Difference | None, found: Observed, needs: tuple[str, ...]) -> Step:
-    """The step for a difference; without one, the step that proves the resource again."""
-    state = None if isinstance(found, Unknown) else found
+    """The step for a difference; without one, the step that proves the resource again, whatever it is before."""
+    state = {} if isinstance(found, Unknown) else found
     if difference is None:
         difference = Difference("verify", state, resource.desired(), ())
+    disruptive = resource.disrupts(difference.before, difference.after, difference.changes)
     return Step(
         id=resource.id,
         kind=resource.kind,
@@ -257,7 +260,8 @@ def step_for(resource: Resource, difference: Difference | None, found: Observed,
         after=difference.after,
         changes=difference.changes,
         needs=needs,
-        disruptive=resource.disrupts(difference.before, difference.after, difference.changes),
+        disruptive=disruptive,
+        outage_seconds=resource.outage_seconds(found) if disruptive else None,
         service=resource.service,
         role=resource.role,
         diff=resource.text_diff(state) if difference.action != "verify" else "",

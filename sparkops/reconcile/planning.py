@@ -23,6 +23,7 @@ from sparkops.nodes.session import Session
 from sparkops.reconcile import orphans, transfers
 from sparkops.reconcile.declared import declared
 from sparkops.reconcile.fleet import THREADS, Fleet
+from sparkops.reconcile.informing import informed
 from sparkops.reconcile.observe import observe
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.plan_file import SavedPlan
@@ -96,11 +97,14 @@ class Planned:
 def observe_and_plan(
     fleet: Fleet, resources: Sequence[Resource], unprepared: Mapping[str, Unknown], options: RunOptions, *, quiet: bool
 ) -> Planned:
-    """Ask all nodes once, and plan. Orphans that are to be removed are asked for in a second call, so only then.
+    """Ask all nodes once, and plan. Orphans that are to be removed are asked for in a second call, so only then; and
+    texts that wait for facts have them asked for before, where there are any.
 
     With `quiet` no event tells of it.
     """
     acting = options.agree is not None
+    resources, uninformed = informed(fleet, resources)
+    unprepared = {**unprepared, **uninformed}
     seen = observe(
         fleet,
         resources,
@@ -137,6 +141,7 @@ def observe_and_plan(
             *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
             *(Message.of("removal-restores", resource=each) for each in _restored(found, removed)),
             *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
+            *(orphans.renamed(seen, fleet.cluster, fleet.former) if options.whole else ()),
             *compared.notices,
             *sources,
         ),

@@ -21,7 +21,8 @@ from sparkops.nodes.target import Target
 from sparkops.reconcile import schedule
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
-from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare
+from sparkops.reconcile.informing import FACTS, waiting
+from sparkops.reconcile.observe import CLAIMS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.removal import bare
 from sparkops.reconcile.targets import targets
@@ -118,10 +119,12 @@ def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
         kinds.add(KIND)
     if needs_facts(resources):
         kinds.add(FACTS)
-    nodes = {*options.whole, *(resource.node for resource in resources)}
+    facts_of = (fact.node for resource in resources for fact in waiting(resource))
+    nodes = {*options.whole, *(resource.node for resource in resources), *facts_of}
     return Fleet(
         {name: target for name, target in targets(options.inventory, options.secrets).items() if name in nodes},
         cluster=options.inventory.cluster if options.declared else "",
+        former=options.inventory.renamed_from,
         connections=options.connections,
         program=bundle.kinds_bundle(kinds),
         listener=options.listener,

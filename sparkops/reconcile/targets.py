@@ -37,7 +37,7 @@ class Address:
 
 def address(inventory: Inventory, target: Target) -> Address:
     """Where other nodes find this one. A name is looked up from here."""
-    declared = str(inventory.variables(target.name).get("fabric", {}).get("address") or "")
+    declared = inventory.fabric_address(target.name) or ""
     management = ""
     if target.type == "ssh":
         try:

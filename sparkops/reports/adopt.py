@@ -39,7 +39,7 @@ def as_json(found: Adoption) -> dict[str, Any]:
 def render(found: Adoption, printer: Printer) -> None:
     """What was found in the place of a service, and how it differs from the declaration."""
     if found.empty:
-        printer.line(f"nothing on {found.node} runs in the place of {found.service}")
+        printer.line(f"no container or unit of others in the place of {found.service} on {found.node}")
     if found.container is not None:
         state = "runs" if found.container["running"] else "is stopped"
         printer.line(("container ", ""), (found.container["name"], "bold"), f" {state}", (f" @{found.node}", "dim"))

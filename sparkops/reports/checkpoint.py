@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparkops.checkpoints.inspect import Inspection
+from sparkops.checkpoints.repositories import Record
 from sparkops.core.errors import Interrupted, SparkopsError
 from sparkops.core.wording import FrontEnd, duration, size
 from sparkops.operate.checkpoint_build import Built, Checked, Order, StepCheck
@@ -19,11 +20,15 @@ from sparkops.reports.text import Printer
 FRONT_END: FrontEnd = "command"
 
 
-def inspection_as_json(found: Inspection) -> dict[str, Any]:
+def inspection_as_json(found: Inspection, record: Record | None) -> dict[str, Any]:
     """`sparkops.checkpoint/1`."""
     value = dataclasses.asdict(found)
-    del value["config"]
-    return {"schema": schemas.CHECKPOINT, **value}
+    del value["config"], value["weights"]
+    return {
+        "schema": schemas.CHECKPOINT,
+        **value,
+        "from_hub": None if record is None else dataclasses.asdict(record.from_hub),
+    }
 
 
 def build_check_as_json(found: Checked) -> dict[str, Any]:
@@ -69,13 +74,15 @@ def _verified(each: Verified) -> dict[str, Any]:
     return {**dataclasses.asdict(each), "reason": each.reason.as_json() if each.reason else None}
 
 
-def render_inspection(found: Inspection, printer: Printer) -> None:
+def render_inspection(found: Inspection, record: Record | None, printer: Printer) -> None:
     """Tensors by part and dtype, and faults."""
     printer.line(
         (found.name, "bold"),
         f": {count(found.files, 'file')}, {size(found.size)}, {count(found.tensors, 'tensor')}, "
         f"{found.quantization or 'not quantised'}",
     )
+    if record is not None:
+        printer.line((record.from_hub.told(), "dim"))
     rows = [
         (share.part, share.dtype, str(share.tensors), _amount(share.values), size(share.size)) for share in found.shares
     ]

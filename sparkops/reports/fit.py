@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from sparkops.fit.decode import BANDWIDTH, CONTEXT
+from sparkops.fit import memory
+from sparkops.fit.decode import CONTEXT, DecodeStep
 from sparkops.fit.fit import Fit, NotEvaluated
-from sparkops.fit.memory import GIB, Budget
+from sparkops.fit.memory import Budget
 from sparkops.fit.speeds import published
 from sparkops.fit.verdict import verdict
 from sparkops.reports import schemas
@@ -28,6 +30,9 @@ FOLLOWS = {
     "fits": "streams",
     "ceiling_without_speculation": "ceiling_tokens_per_second",
     "ceiling_all_streams": "ceiling_tokens_per_second",
+    "pool_tokens_after_restart": "pool_tokens",
+    "sliding_bytes_per_token": "kv_bytes_per_token",
+    "ceiling_with_launches": "ceiling_tokens_per_second",
     "bytes_per_step": "ceiling_tokens_per_second",
     "tokens_per_step": "ceiling_tokens_per_second",
 }
@@ -52,7 +57,7 @@ def as_json(fit: Fit | NotEvaluated) -> dict[str, Any]:
     gaps = dict(content["unknown"])
     content |= dict.fromkeys(gaps)
     any_reason = next(iter(gaps.values()), "")
-    missing = [key for key, value in content.items() if value is None and key not in gaps]
+    missing = [key for key in FIGURES if content[key] is None and key not in gaps]
     reasons = {key: gaps.get(FOLLOWS.get(key, "")) or OWN.get(key) or any_reason for key in missing}
     return {**content, "unknown": {**gaps, **reasons}}
 
@@ -73,10 +78,12 @@ def _nulls(service: NotEvaluated) -> dict[str, Any]:
 FIGURES = (
     "geometry",
     "engine",
+    "device",
     "block_size",
     "page_bytes",
     "mamba_page_bytes",
     "kv_bytes_per_token",
+    "sliding_bytes_per_token",
     "state_bytes_per_request",
     "weight_bytes_per_rank",
     "weights_from",
@@ -86,6 +93,7 @@ FIGURES = (
     "blocks",
     "blocks_per_request",
     "pool_tokens",
+    "pool_tokens_after_restart",
     "max_model_len",
     "max_num_seqs",
     "max_num_batched_tokens",
@@ -95,12 +103,13 @@ FIGURES = (
     "fits",
     "solved",
     "ceiling_tokens_per_second",
+    "ceiling_with_launches",
     "ceiling_without_speculation",
     "ceiling_all_streams",
     "bytes_per_step",
     "tokens_per_step",
 )
-"""All that can be null."""
+"""All figures that can be null."""
 
 
 def _figures(fit: Fit) -> dict[str, Any]:
@@ -110,11 +119,19 @@ def _figures(fit: Fit) -> dict[str, Any]:
         "schema": schemas.FIT,
         "model": fit.run.served,
         "geometry": model.name if model else None,
+        **({"from_hub": asdict(model.from_hub)} if model and model.from_hub else {}),
+        **({"not_read": fit.run.not_read.message.as_json("command")} if fit.run.not_read else {}),
         "engine": fit.run.engine.asked,
+        "device": {
+            "name": fit.device.name,
+            "memory": round(fit.device.memory),
+            "bandwidth": round(fit.device.bandwidth),
+        },
         "block_size": cache.block_size if cache else None,
         "page_bytes": cache.page_bytes if cache else None,
         "mamba_page_bytes": cache.mamba_page_bytes if cache else None,
         "kv_bytes_per_token": cache.kv_bytes_per_token if cache else None,
+        "sliding_bytes_per_token": cache.sliding_bytes_per_token if cache else None,
         "state_bytes_per_request": cache.state_bytes_per_request if cache else None,
         "weight_bytes_per_rank": round(weights.rank_bytes) if weights else None,
         "weights_from": weights.source if weights else None,
@@ -124,6 +141,7 @@ def _figures(fit: Fit) -> dict[str, Any]:
         "blocks": pool.blocks if pool else None,
         "blocks_per_request": pool.request_blocks(fit.context) if pool else None,
         "pool_tokens": fit.pool_tokens,
+        "pool_tokens_after_restart": fit.restarted_tokens,
         "max_model_len": run.max_model_len,
         "max_num_seqs": run.max_num_seqs,
         "max_num_batched_tokens": run.max_num_batched_tokens,
@@ -134,6 +152,7 @@ def _figures(fit: Fit) -> dict[str, Any]:
         "verdict": verdict(fit),
         "solved": None if fit.solved is None else dict(fit.solved),
         "ceiling_tokens_per_second": _speed(figures.single),
+        "ceiling_with_launches": _speed(figures.single, launched=True),
         "ceiling_without_speculation": _speed(figures.plain),
         "ceiling_all_streams": _speed(figures.together),
         "bytes_per_step": round(figures.single.bytes) if figures.single else None,
@@ -154,8 +173,10 @@ def _figures(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _speed(step: Any) -> float | None:
-    return round(step.tokens_per_second, 1) if step else None
+def _speed(step: DecodeStep | None, launched: bool = False) -> float | None:
+    if step is None:
+        return None
+    return round(step.launched_tokens_per_second if launched else step.tokens_per_second, 1)
 
 
 def _memory(budget: Budget) -> dict[str, float]:
@@ -167,6 +188,7 @@ def _memory(budget: Budget) -> dict[str, float]:
         "encoder": budget.encoder,
         "graphs": budget.graphs,
         "non_torch": budget.non_torch,
+        "beyond": budget.beyond,
         "pool": max(0.0, budget.pool),
         "host": max(0.0, budget.host),
     }
@@ -180,14 +202,15 @@ def memory_rows(fit: Fit) -> list[tuple[str, str, str]]:
     named = {
         "weights": "weights",
         "activation": "activation peak",
-        "encoder": "encoder's profile",
+        "encoder": "encoder beyond it",
         "graphs": "CUDA graphs",
         "non_torch": "CUDA and NCCL",
+        "beyond": "device's own",
         "pool": "cache pool",
         "host": "left for the host",
     }
     return [
-        (text, f"{sizes[key] / GIB:.1f} GiB", _bar(sizes[key] / sizes["total"]))
+        (text, f"{memory.gib(sizes[key]):.1f} GiB", _bar(sizes[key] / sizes["total"]))
         for key, text in named.items()
         if sizes[key] or key in ("weights", "pool")
     ]
@@ -208,23 +231,37 @@ def _cache_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
     if cache is not None and cache.block_size is not None and cache.page_bytes is not None:
         yield "block", f"{cache.block_size:,} tokens", f"page of {cache.page_bytes:,} B"
     if cache is not None and cache.kv_bytes_per_token is not None:
-        yield "keys and values", f"{cache.kv_bytes_per_token / 1024:.1f} KiB", "a token, on one rank"
+        yield "keys and values", f"{cache.kv_bytes_per_token / 1024:.1f} KiB", "a token, on one rank" + _sliding(fit)
     if cache is not None and cache.state_bytes_per_request:
         yield "recurrent state", f"{cache.state_bytes_per_request / 2**20:.1f} MiB", "a request, of one step"
     if pool is not None and fit.pool_tokens is not None:
         each = pool.request_blocks(fit.context)
         yield "pool", f"{fit.pool_tokens:,} tokens", f"{pool.blocks:,} blocks; {each:,} a request of {fit.context:,}"
         yield "streams", f"{pool.streams(fit.context):,}", f"of {fit.context:,} tokens"
+        if fit.restarted_tokens != fit.pool_tokens:
+            yield "after a restart", f"{fit.restarted_tokens:,} tokens", "the first start also compiles"
         longest = pool.context(1, max(fit.context, model.geometry.max_positions if model else 0))
         yield "longest context", f"{longest:,} tokens", "of one stream"
 
 
+def _sliding(fit: Fit) -> str:
+    """How much of a token's bytes is in layers that keep it only inside their windows."""
+    cache = fit.figures.cache
+    if cache is None or not cache.windows:
+        return ""
+    widths = " and ".join(f"{each:,}" for each in cache.windows)
+    return f"; {cache.sliding_bytes_per_token / 1024:.1f} of them only inside {widths} tokens"
+
+
 def _speed_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
     figures = fit.figures
-    nominal = f"at {BANDWIDTH / 1e9:.0f} GB/s, {CONTEXT} tokens of context"
+    nominal = f"at {fit.device.bandwidth / 1e9:.0f} GB/s, {CONTEXT} tokens of context"
     if figures.plain is not None:
         read = f"{figures.plain.bytes / 1e9:.2f} GB a token {nominal}"
         yield "ceiling", f"{figures.plain.tokens_per_second:.1f} tok/s", read
+        reading = figures.plain.bytes / fit.device.bandwidth * 1e3
+        launches = f"{figures.plain.launches * 1e3:.1f} ms a step beside {reading:.1f} ms of reading"
+        yield "with launches", f"{figures.plain.launched_tokens_per_second:.1f} tok/s", launches
     if figures.single is not None and figures.single.tokens != 1:
         how = f"{figures.single.tokens:g} tokens a step"
         yield "with speculation", f"{figures.single.tokens_per_second:.1f} tok/s", how
@@ -251,6 +288,8 @@ def render(name: str, fit: Fit | NotEvaluated, printer: Printer) -> None:
     ranks = run.effective.world_size * run.effective.data_parallel
     placed = f", on each of {ranks} ranks" if ranks > 1 else ""
     printer.line((f"{name}: " if name else "", "bold"), (f"{run.served} on vLLM {run.engine.asked}{placed}", "bold"))
+    if run.model is not None and run.model.from_hub is not None:
+        printer.line((run.model.from_hub.told(), "dim"))
     if fit.figures.budget is not None:
         table(printer, ("memory", "", ""), memory_rows(fit))
     figures = figure_rows(fit)

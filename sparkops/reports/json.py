@@ -73,6 +73,7 @@ def _step(step: Step, blocked: Message | None) -> dict[str, Any]:
         "before": plain(_shown(step.before)),
         "after": plain(_shown(step.after)),
         "disruptive": step.disruptive,
+        "outage_seconds": step.outage_seconds,
         "needs": list(step.needs),
         "blocked": blocked.as_json() if blocked else None,
     }

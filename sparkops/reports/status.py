@@ -65,6 +65,7 @@ def _rank_json(rank: RankStatus) -> dict[str, Any]:
         "seconds": rank.seconds,
         "reason": rank.reason.as_json() if rank.reason else None,
         "model": rank.model,
+        "last_hang": {"path": rank.hang, "time": rank.hung} if rank.hang else None,
     }
 
 
@@ -84,8 +85,9 @@ def render(found: Status, printer: Printer) -> None:
     for rank in found.ranks:
         rows.append(_rank(rank, found))
         why = rank.reason.text if rank.reason else ""
-        rows += [f"✗ {why}"] if why and rank.answers is not True else []
+        rows += [f"{'–' if rank.stopped else '✗'} {why}"] if why and rank.answers is not True else []
         rows += [rank.phase] if rank.phase and not rank.serving and rank.phase not in why else []
+        rows += [f"it hung {_ago(rank.hung, found.time)} ago: {rank.hang}"] if rank.hang and rank.restarts else []
     table(printer, ("SERVICE", "NODE", "STATE", "SINCE", "HEALTH", "RESTARTS", "MODEL", "ENDPOINT"), rows)
 
 

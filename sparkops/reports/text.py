@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from sparkops.core.plan import Orphan, Plan, Step, Violation
+from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Past, Report, Result
 from sparkops.core.states import Pending, State
+from sparkops.core.wording import duration
 from sparkops.reports.formatting import brief, count, moment, names, safe, value
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ DIFF_NEW = 12
 DIFF_NEW_WHOLE = 40
 DIFF_LINES = 60
 NOTHING = "(none)"
+PLAIN_ID = re.compile(r"[A-Za-z][\w.-]*")
+Line: TypeAlias = "tuple[int, tuple[tuple[str, str], ...]]"
+"""An indentation, and words with their styles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Printer:
         self.console.print(text, soft_wrap=True)
 
     def plan(self, report: Report) -> None:
-        """What would change, node by node, and the sum. What is wrong alike on several nodes is told once."""
+        """What would change, node by node, and the sum. What is alike on several nodes is told once."""
         plan, self.past = report.plan, report.past
         shared = _shared(plan)
         for nodes, violations in shared.items():
@@ -81,21 +87,43 @@ class Printer:
                 self._violation(violation)
             self.line("")
         told = {_kind_of(each) for violations in shared.values() for each in violations}
+        blocks: dict[tuple[Line, ...], list[tuple[str, list[Line]]]] = {}
         for node in plan.nodes:
             judged = [each for each in plan.violations if each.node == node and _kind_of(each) not in told]
-            self._node(plan, node, judged, removal=report.command == "remove")
+            block = Recorder(verbose=self.verbose)
+            block.past = self.past
+            block.node(plan, node, judged, removal=report.command == "remove")
+            blocks.setdefault(tuple(_anywhere(node, block.lines)), []).append((node, block.lines))
+        for anywhere, alike in blocks.items():
+            if anywhere:
+                where = [node for node, _ in alike]
+                self.line((", ".join(where) if self.verbose else names(where), "bold"))
+                for indent, parts in alike[0][1] if len(alike) == 1 else anywhere:
+                    self.line(*parts, indent=indent)
+                self.line("")
         for notice in dict.fromkeys(each.text for each in plan.notices):
             self.line(("i ", "blue"), notice)
+        self._acceptable(plan)
         self._sum(report)
 
-    def _node(self, plan: Plan, node: str, judged: Sequence[Violation], *, removal: bool) -> None:
+    def _acceptable(self, plan: Plan) -> None:
+        """Lines to paste for what a person may know to be right: facts that were judged."""
+        ids = dict.fromkeys(each.id for each in plan.violations if each.key and not each.accepted)
+        if not ids:
+            return
+        self.line("to accept what is known to be right, in the inventory under `accept:`, with your reason:")
+        for id in ids:
+            self.line(f"- {{id: {id if PLAIN_ID.fullmatch(id) else json.dumps(id)}, reason: …}}", indent=2)
+
+    def node(self, plan: Plan, node: str, judged: Sequence[Violation], *, removal: bool) -> None:
+        """What would change on one node, without its name; nothing where all is as declared."""
         steps = [step for step in plan.steps if step.node == node]
         unknown = {identity: why for identity, why in plan.unknown.items() if identity.endswith(f"@{node}")}
         silent = plan.unreachable.get(node)
         orphans = [each for each in plan.orphans if each.node == node]
+        orphans = [each for each in orphans if removal or self.verbose or not each.kept or each.remedy]
         if not (steps or judged or unknown or silent or orphans or self.verbose):
             return
-        self.line((node, "bold"))
         if silent:
             self.line(("? ", "magenta"), "unreachable: ", silent.full, indent=2)
         for violation in judged:
@@ -106,16 +134,22 @@ class Printer:
             if step.id not in plan.blocked:
                 self._step(step, indent=2)
         self._blocked(plan, steps)
+        collected = [each for each in orphans if each.remedy == GC and not (removal or self.verbose)]
         for orphan in orphans:
-            self._orphan(orphan, indent=2, removal=removal)
+            if orphan not in collected:
+                self._orphan(orphan, indent=2, removal=removal)
+        if collected:
+            kinds = Counter(each.kind.replace("_", " ") for each in collected)
+            words = ", ".join(count(number, kind) for kind, number in sorted(kinds.items()))
+            hint = "  no longer declared; `sparkops gc` shows which of them can go"
+            self.line(("i ", "blue"), words, (hint, "dim"), indent=2)
         if not (steps or judged or unknown or silent or orphans):
             self.line(("✓ ", "green"), "nothing to remove" if removal else "as declared", indent=2)
-        self.line("")
 
-    def _orphan(self, orphan: Orphan, *, indent: int, removal: bool, where: str = "") -> None:
+    def _orphan(self, orphan: Orphan, *, indent: int, removal: bool) -> None:
         """What is no longer declared: what becomes of it, and who brought it."""
         whose = f" of {orphan.service}" if orphan.service else ""
-        name = f"{orphan.kind} {orphan.name}{where}"
+        name = f"{orphan.kind} {orphan.name}"
         if removal:
             self.line(("i ", "blue"), name, (f"  stays: {orphan.kept}", "dim"), indent=indent)
         elif not orphan.kept:
@@ -162,7 +196,7 @@ class Printer:
         if step.action == "create" and details and (made := self._made(step)):
             parts.append((f"  {made}", "dim"))
         if step.disruptive:
-            parts.append((f"  interrupts {step.service or 'a service'}", "bold red"))
+            parts.append((f"  interrupts {_interrupted(step.service or 'a service', [step])}", "bold red"))
         if moved := self._moved(step):
             parts.append((f"  {moved}", "dim"))
         self.line(*parts, indent=indent)
@@ -240,7 +274,10 @@ class Printer:
         words += [f"{count(len(plan.unreachable), 'node')} unreachable"] if plan.unreachable else []
         good = "nothing to remove" if report.command == "remove" else "as declared"
         state = (", ".join(words), "") if words else ("" if bad else good, "green")
-        services = sorted({step.service or step.id for step in plan.disruptive})
+        steps: dict[str, list[Step]] = {}
+        for step in plan.disruptive:
+            steps.setdefault(step.service or step.id, []).append(step)
+        services = [_interrupted(each, steps[each]) for each in sorted(steps)]
         self.line(
             (report.cluster, "bold"),
             f": {count(len(plan.nodes), 'node')}, {count(plan.total or len(plan.steps), 'resource')}: ",
@@ -269,9 +306,6 @@ class Printer:
             lost = len(report.plan.unreachable)
             words += f", {count(lost, 'node')} unreachable" if lost else ""
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
-        if not report.declined:
-            for orphan in report.plan.orphans:
-                self._orphan(orphan, indent=0, where=f" @{orphan.node}", removal=report.command == "remove")
         if report.interrupted:
             self.line(("interrupted", "yellow"), "; the same command resumes")
         if report.exit_status == 0:
@@ -301,6 +335,31 @@ class Printer:
             self.line(f"→ {fix}", indent=4)
         for each in result.detail.splitlines():
             self.line((f"| {each}", "dim"), indent=4)
+
+
+class Recorder(Printer):
+    """Keeps the lines that it is given, to be compared and printed later."""
+
+    def __init__(self, *, verbose: int) -> None:
+        super().__init__(Plain(io.StringIO()), verbose=verbose)
+        self.lines: list[Line] = []
+
+    def line(self, *parts: tuple[object, str] | str, indent: int = 0) -> None:
+        styled = [part if isinstance(part, tuple) else (part, "") for part in parts]
+        self.lines.append((indent, tuple((str(words), style) for words, style in styled)))
+
+
+def _anywhere(node: str, lines: Sequence[Line]) -> Iterator[Line]:
+    """Lines about a node without its name, by which two nodes are alike."""
+    place = re.compile(rf" @{re.escape(node)}(?![\w.-])")
+    for indent, parts in lines:
+        yield indent, tuple((place.sub("", words), style) for words, style in parts)
+
+
+def _interrupted(service: str, steps: Sequence[Step]) -> str:
+    """A service with what its interruption costs, by the slowest of its last starts."""
+    seconds = max((each.outage_seconds for each in steps if each.outage_seconds is not None), default=None)
+    return service if seconds is None else f"{service} (its last start took {duration(seconds)})"
 
 
 def _short(identity: str, node: str) -> str:

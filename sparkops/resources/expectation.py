@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Severity
+from sparkops.core.wording import size
 from sparkops.inventory.faults import suggest
 from sparkops.models import platform
 from sparkops.models.platform import Component, most_specific
@@ -200,13 +201,13 @@ def _close(one: Any, other: Any, tolerance: float) -> bool:
 
 
 def shown(key: str, value: Any) -> str:
-    """A value for a person; bytes in GiB."""
+    """A value for a person; bytes also in GiB, which inventories count memory and disks in."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key.endswith("_bytes") and isinstance(value, (int, float)):
-        return f"{value / GIB:.1f} GiB"
+        return f"{size(value)} ({value / GIB:.1f} GiB)"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -18,6 +18,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Occupied, Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import State
+from sparkops.core.wording import size
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
 
@@ -142,8 +143,11 @@ class File(Resource):
             return "(content changed (secret))"
         if found is not None and found.get("type") == "file" and "size" not in found:
             return "(the present content is not shown: not everyone may read it, so it may be a secret)"
+        if found is not None and found.get("type", "file") != "file":
+            return f"(a {found.get('type')} stands there)"
         if found is not None and "text" not in found:
-            return f"(the present content is binary or large: {found.get('size', '?')} bytes)"
+            there = found.get("size")
+            return f"(the present content is binary or large: {size(there) if isinstance(there, int) else '?'})"
         if len(self.content.text) > SHOWN:
             return f"(the declared content is large: {len(self.content.encode())} bytes)"
         before, after = found["text"] if found else None, self.content.text

@@ -34,7 +34,8 @@ class Probe(Resource):
     max_tokens: tokens to ask for.
     limit_seconds: seconds within which the completion has to come.
     wait_seconds: seconds to wait for an engine that loads; less when the unit fails permanently.
-    unit, container: what runs the engine, for its state and its log.
+    unit, container: what runs the engine, for its state and its log. An answer counts only where the listening socket
+        belongs to the container or, where none is given, to a process of the unit.
     spec: path of the launcher's spec on the node, for the API key in its environment.
     """
 
@@ -47,7 +48,7 @@ class Probe(Resource):
     port: int
     host: str = "127.0.0.1"
     model: str | list[str] | None = None
-    prompt: str = "Hello"
+    prompt: str = "The capital of France is"
     expect: str | None = None
     max_tokens: int = 1
     limit_seconds: float = 20.0
@@ -77,6 +78,7 @@ class Probe(Resource):
             "limit_seconds": float(self.limit_seconds),
             "unit": self.unit,
             "container": self.container,
+            "service": self.service,
             "spec": self.spec,
         }
 

@@ -48,6 +48,8 @@ class Resource:
     """False for a kind that puts nothing on the node that could be left there one day."""
     reproved: ClassVar[bool] = False
     """True for a kind that has to be proven again whenever something it stands on is changed (`probe`)."""
+    guarded: ClassVar[bool] = False
+    """True for a kind that is not acted on while it has a violation of its own."""
 
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Found keys that may differ between two observations without meaning anything."""
@@ -187,6 +189,10 @@ class Resource:
         if before is None:
             return False
         return bool(self.interrupting) if after is None else bool(self.interrupting & set(changes))
+
+    def outage_seconds(self, found: Observed) -> float | None:
+        """How long the service that this one runs took at its last start, where that is known."""
+        return None
 
     def text_diff(self, found: State) -> str:
         """A unified diff of what would change inside, where the kind has text; else empty."""

@@ -28,7 +28,9 @@ from sparkops.resources.resource import Peers, Resource
 SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
 NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
 VARIABLE = "SPARKOPS_INPUTS"
-RUNS = frozenset({"inputs", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"})
+RUNS = frozenset(
+    {"inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"}
+)
 """The keys about the running process."""
 UNITS = "/etc/systemd/system/"
 STAMPS = "/run/sparkops/units"
@@ -59,24 +61,46 @@ class Unit(Resource):
     properties: names and values as `systemctl show` prints them.
     wait: whether a start waits until systemd calls it started. False for units that take long to get ready and that a
         `probe` waits for.
-    container: the container that the unit runs; its label `sparkops.spec` must be `inputs`.
+    main_process: the argument list that the main process must have.
+    container: the container that the unit runs for its service, known by the label `sparkops.service`; its label
+        `sparkops.spec` must be `inputs`.
     image: an image reference; the running container's image must be what the reference now resolves to.
     model: the folder of a checkpoint; the container must have been started from what lies there now.
     secret: the bytes of the service's secret environment file; the container's label `sparkops.secret` must be their
         HMAC by the node's key.
     drop_ins: paths of drop-ins that are declared elsewhere; all others are reported.
     state_dir: sparkops' folder on the node, which has the node's key.
-    port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first.
+    port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first. A foreign
+        process that listens there is the violation `port-taken`.
+    host: the node's address that the port belongs to; 0.0.0.0 for all.
+    displaces: units that systemd stops when this one starts (`Conflicts=`); the port may be theirs until then.
     """
 
     kind: ClassVar[str] = "unit"
     prune: ClassVar[Literal["remove"]] = "remove"
     file_type: ClassVar[str] = "file"
-    reads: ClassVar[Mapping[str, str]] = {"text": "text", "vendor": "text", "drop_ins": "list of text"}
-    volatile: ClassVar[frozenset[str]] = frozenset({"state", "result", "restarts", "text"})
+    reads: ClassVar[Mapping[str, str]] = {
+        "text": "text",
+        "vendor": "text",
+        "drop_ins": "list of text",
+        "port_taken": "mapping",
+    }
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {"state", "result", "restarts", "text", "port_taken", "last_start_seconds", "last_hang"}
+    )
+    guarded: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
     interrupts: ClassVar[frozenset[str]] = frozenset(
-        {"running", "inputs", "failed", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"}
+        {
+            "running",
+            "inputs",
+            "main_process",
+            "failed",
+            "container_inputs",
+            "container_image",
+            "container_checkpoint",
+            "secret_inputs",
+        }
     )
 
     content: Content | str | None = None
@@ -93,6 +117,9 @@ class Unit(Resource):
     drop_ins: tuple[str, ...] = ()
     state_dir: str = "/var/lib/sparkops"
     port: int | None = None
+    host: str = "0.0.0.0"
+    displaces: tuple[str, ...] = ()
+    main_process: tuple[str, ...] = ()
     state: Literal["present", "absent"] = "present"
 
     def __post_init__(self) -> None:
@@ -154,6 +181,11 @@ class Unit(Resource):
             "model": self.model,
             "secret": _bytes(self.secret) if self.secret is not None else None,
             "state_dir": self.state_dir,
+            "service": self.service,
+            "port": self.port if self.running else None,
+            "host": self.host,
+            "displaces": list(self.displaces),
+            "main_process": bool(self.main_process),
         }
 
     def desired(self) -> State:
@@ -166,6 +198,7 @@ class Unit(Resource):
         wanted |= {"masked": masked, "enabled": self.enabled, "reload_needed": False, "running": self.running}
         if self.running:
             wanted |= {"failed": False, "inputs": self.inputs}
+            wanted["main_process"] = list(self.main_process) or None
             wanted["container_inputs"] = self.inputs if self.container else None
             wanted["container_image"] = "current" if self.container and self.image else None
             wanted["container_checkpoint"] = "current" if self.container and self.model else None
@@ -194,6 +227,10 @@ class Unit(Resource):
         """Only what runs can be interrupted."""
         return bool(before and before.get("running")) and super().disrupts(before, after, changes)
 
+    def outage_seconds(self, found: Observed) -> float | None:
+        seconds = found.get("last_start_seconds") if isinstance(found, Mapping) else None
+        return float(seconds) if isinstance(seconds, (int, float)) else None
+
     def act(self, step: Step) -> dict[str, Any]:
         material: dict[str, Any] = {"wait": self.wait, "again": step.action == "replace"}
         if self.content is not None:
@@ -214,12 +251,26 @@ class Unit(Resource):
         return "".join(f"{line}\n" for line in lines)
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
-        """A unit of this name that a package brought: a text of ours would hide it."""
-        vendor = found.get("vendor") if isinstance(found, Mapping) and self.content is not None else None
-        if not vendor or self.state == "absent":
+        """A unit of this name that a package brought, and a port on which something foreign listens."""
+        if not isinstance(found, Mapping) or self.state == "absent":
             return ()
-        message = Message.of("unit-of-system", unit=self.name, path=vendor)
-        return (Violation(message=message, resource=self.id, node=self.node, severity="error"),)
+        messages = []
+        if (vendor := found.get("vendor")) and self.content is not None:
+            messages.append(Message.of("unit-of-system", unit=self.name, path=vendor))
+        owner = found.get("port_taken")
+        if isinstance(owner, Mapping) and not owner.get("service"):
+            messages.append(self._port_taken(owner))
+        return tuple(Violation(message=each, resource=self.id, node=self.node, severity="error") for each in messages)
+
+    def _port_taken(self, owner: Mapping[str, Any]) -> Message:
+        """What another service of sparkops holds is no violation: its own steps settle that."""
+        names = {key: str(owner.get(key) or "") for key in ("pid", "process", "container", "unit")}
+        place = f"container {names['container']}" if names["container"] else names["unit"]
+        told = f"process {names['pid']} ({names['process']})" if names["process"] else ""
+        who = " of ".join(each for each in (told, place) if each)
+        adoptable = names["container"] or place.endswith(".service")
+        id = "port-taken" if adoptable else "port-taken-by-process"
+        return Message.of(id, port=self.port, who=who, service=self.service or self.name, node=self.node)
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
         if self.content is None or found is None or isinstance(found, Unknown):

@@ -33,10 +33,17 @@ class Shell:
         path.write_text(textwrap.dedent(text))
         return path
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """`sparkops` started, not waited for; Ctrl-C reaches it also where the tests were told to ignore it."""
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, asked: bool = False
+    ) -> subprocess.Popen[str]:
+        """`sparkops` started, not waited for; Ctrl-C reaches it also where the tests were told to ignore it.
+
+        As from a timer `apply` has `--yes`, unless it is to be `asked`.
+        """
+        agreed = {"--yes", "--plan"} & {*arguments}
+        yes = ["--yes"] if arguments[:1] == ("apply",) and not asked and not agreed else []
         return subprocess.Popen(
-            [sys.executable, "-m", "sparkops", *arguments],
+            [sys.executable, "-m", "sparkops", *arguments, *yes],
             cwd=self.folder,
             env={**os.environ, **self.environment, **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -52,9 +59,10 @@ class Shell:
         status: int | None = 0,
         environment: Mapping[str, str] | None = None,
         timeout: float = 300,
+        asked: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """`sparkops` run to its end; its exit status must be `status`, unless that is None."""
-        process = self.start(*arguments, environment=environment)
+        process = self.start(*arguments, environment=environment, asked=asked)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

@@ -122,7 +122,7 @@ WantedBy=multi-user.target
 
 
 def test_what_cannot_be_undone_or_is_not_clear_is_refused(grown: Grown) -> None:
-    assert "nothing on" in grown.shell.run("adopt").stdout
+    assert "no container or unit of others" in grown.shell.run("adopt").stdout
     grown.run("--rm")
     refused = grown.shell.run("adopt", "--yes", status=4)
     assert "stopping it would delete it" in refused.stderr

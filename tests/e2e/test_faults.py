@@ -214,7 +214,7 @@ def test_an_unknown_key_is_refused_until_somebody_vouches_for_it(
     said = cluster.said("apply", 3)
     assert "SHA256:" in said and f"sparkops trust {quiet.name}" in said
     assert not quiet.exists(NOTE)
-    assert "--yes" in cluster.shell.run("trust", quiet.name, status=1).stderr
+    assert "error[host-key-unconfirmed]" in cluster.shell.run("trust", quiet.name, status=1).stderr
     assert not (cluster.shell.folder / "known_hosts").exists()
     shown = cluster.shell.run("trust", quiet.name, "--yes").stdout
     assert "new" in shown and "added to" in shown

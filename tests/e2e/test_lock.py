@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import yaml
+
 from tests.e2e.conftest import Shell
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -26,3 +28,42 @@ def test_the_node_gets_what_is_locked_and_drift_says_when_upstream_has_more(lab:
     drift = shell.json("drift", "inventory.yml", "--upstream", "--role", "image", status=2)
     assert any(each["id"] == "lock-moved-upstream" and image.digest in each["message"] for each in drift["notices"])
     assert "0" * 64 in lock.read_text()
+
+
+SERVING = """\
+version: 1
+cluster: tests
+connection: {{user: spark, become: true}}
+nodes: {{{node}: {{}}}}
+services:
+  tiny:
+    nodes: [{node}]
+    port: 8000
+    gpus: null
+    command: [serve]
+    limits: {{shm_size_gib: null, ulimits: {{memlock: null, stack: null, nofile: null}}}}
+    timeouts: {{first_boot_seconds: 120, cold_start_seconds: 120}}
+    image: {{pull: "{image}"{image_pin}}}
+    checkpoint: {{repository: lab/tiny-moe, endpoint: "{hub}"{commit}}}
+"""
+ROLES = [word for role in ("image", "checkpoint", "service", "health") for word in ("--role", role)]
+
+
+def test_to_lock_what_runs_changes_nothing(lab: Lab, shell: Shell, node: Node) -> None:
+    """Neither by the lock file nor by the same pins in the inventory: what runs is known by its content."""
+    fields = {"node": node.name, "image": lab.engine_image.reference, "hub": lab.hub}
+    shell.write("inventory.yml", SERVING.format(**fields, image_pin="", commit=""))
+    shell.run("apply", *ROLES)
+    started = node.text("docker", "inspect", "-f", "{{.State.StartedAt}}", "sparkops-tiny")
+    shell.run("lock")
+    assert shell.json("plan", *ROLES)["steps"] == []
+    assert shell.json("apply", *ROLES, "--locked")["steps"] == []
+
+    locked = yaml.safe_load((shell.folder / "inventory.lock.yml").read_text())
+    (digest,), (commit,) = locked["images"].values(), locked["checkpoints"].values()
+    (shell.folder / "inventory.lock.yml").unlink()
+    shell.write(
+        "inventory.yml", SERVING.format(**fields, image_pin=f", digest: '{digest}'", commit=f", commit: {commit}")
+    )
+    assert shell.json("plan", *ROLES)["steps"] == []
+    assert node.text("docker", "inspect", "-f", "{{.State.StartedAt}}", "sparkops-tiny") == started

@@ -190,6 +190,35 @@ def test_two_clusters_live_side_by_side_until_they_claim_one_thing(shell: Shell,
     shell.run("drift", "other.yml")
 
 
+def test_a_cluster_gets_another_name_and_nothing_is_restarted(shell: Shell, node: Node) -> None:
+    """Its things stay its own, also what is no longer declared; the former name may go from the inventory then."""
+    role(shell, "kept", {"file": "/etc/kept", "content": "one\n"}, unit("kept"))
+    role(shell, "gone", {"file": "/etc/gone", "content": "one\n"})
+    declare(shell, node, "kept", "gone")
+    shell.run("apply", "inventory.yml")
+    pid = node.text("systemctl", "show", "-P", "MainPID", "kept.service")
+
+    declare(shell, node, "kept", cluster="rack")
+    refused = shell.json("plan", "inventory.yml", status=2)
+    assert {each["id"] for each in refused["violations"]} == {"claim-of-other-cluster"}
+
+    text = json.dumps({**json.loads((shell.folder / "inventory.yml").read_text()), "renamed_from": "attic"})
+    shell.write("inventory.yml", text)
+    plan = shell.json("plan", "inventory.yml", status=2)
+    assert plan["steps"] == [] and plan["violations"] == []
+    assert "cluster-renamed" in {each["id"] for each in plan["notices"]}
+    assert orphans(plan) == {"file /etc/gone": ""}
+    assert node.exists("/var/lib/sparkops/claims/attic.json"), "a look moves nothing"
+    report = shell.json("apply", "inventory.yml", "--prune")
+    assert [step["id"] for step in report["steps"]] == [f"file /etc/gone @{node.name}"]
+    assert not node.exists("/var/lib/sparkops/claims/attic.json")
+    assert node.text("systemctl", "show", "-P", "MainPID", "kept.service") == pid
+    assert {each["id"] for each in shell.json("drift", "inventory.yml")["notices"]} == {"cluster-rename-done"}
+
+    declare(shell, node, "kept", cluster="rack")
+    assert shell.json("drift", "inventory.yml")["notices"] == []
+
+
 def test_a_retired_node_is_left_as_it_was_but_for_what_protects_or_holds_data(shell: Shell, node: Node) -> None:
     role(
         shell,

@@ -108,9 +108,9 @@ def test_a_bare_node_is_bare_again(lab: Lab, shell: Shell, node: Node, hub: Hub,
     assert staying(look) == {
         "file /etc/as-declared": "it was there before sparkops",
         "directory /etc/folder": "it was there before sparkops",
-        "sysctl net.ipv4.ip_default_ttl": "sparkops never removes a sysctl unasked",
-        f"checkpoint {checkpoint}": "sparkops never removes a checkpoint unasked",
-        f"image {lab.engine_image.reference}": "sparkops never removes a image unasked",
+        "sysctl net.ipv4.ip_default_ttl": "sparkops never removes sysctls unasked",
+        f"checkpoint {checkpoint}": "sparkops never removes checkpoints unasked",
+        f"image {lab.engine_image.reference}": "sparkops never removes images unasked",
     }
     assert service.answers(), "a look touches nothing"
     assert "removal-unconfirmed" in shell.run("remove", node.name, status=1).stderr

@@ -98,8 +98,8 @@ def test_a_restart_that_was_lost_is_made_up_for(shell: Shell, node: Node) -> Non
     changed = node.read("/etc/systemd/system/greeter.service").replace(b"INPUTS=", b"INPUTS=")
     node.write("/etc/systemd/system/greeter.service", changed)
     declare(shell, node, more="vars: {greeting: {text: bye}}\n")
-    refused = shell.run("apply", "inventory.yml", *ONLY, status=1)
-    assert "--yes" in refused.stderr
+    refused = shell.run("apply", "inventory.yml", *ONLY, status=1, asked=True)
+    assert "error[apply-unconfirmed]" in refused.stderr and "interrupting" in refused.stderr
     shell.run("apply", "inventory.yml", *ONLY, "--yes")
     assert node.text("systemctl", "show", "-P", "MainPID", "greeter.service") != before
     shell.run("drift", "inventory.yml", *ONLY)

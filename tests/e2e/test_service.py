@@ -202,7 +202,7 @@ def test_an_engine_that_never_gets_ready_is_given_up_in_time(service: Service) -
 
 
 def test_garbage_is_no_health(service: Service) -> None:
-    service.declare()
+    service.declare(timeouts={"watchdog_seconds": None})
     service.apply()
     service.ask("/lab/mode", "garbage")
     assert "what came is no completion" in json.dumps(service.run("drift", status=2))

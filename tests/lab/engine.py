@@ -9,7 +9,7 @@ tokens of a fixed text. How it behaves is said by the environment variable LAB_E
     hang             answers /health, generates nothing   hang-after=N  the same from the N-th completion on
     unhealthy        /health answers 503                  garbage       completions are not JSON
     empty            completions have no text             token-time=SECONDS   per generated token (default 0.002)
-    deaf             ignores SIGTERM
+    deaf             ignores SIGTERM                      busy          completions are answered by 429
 
 `POST /lab/mode` with such words as body changes the behaviour of the running engine; `GET /lab/argv` tells how it
 was called. It exits on SIGTERM with 0, as vLLM does.
@@ -207,6 +207,8 @@ class Handler(BaseHTTPRequestHandler):
         if name not in self.engine.arguments.served_names:
             text = f"The model `{name}` does not exist."
             return self.json({"error": {"message": text, "type": "NotFoundError", "param": "model", "code": 404}}, 404)
+        if "busy" in self.engine.mode:
+            return self.json({"error": {"message": "Too many requests", "code": 429}}, 429)
         if "garbage" in self.engine.mode:
             return self.send(200, b"<html>!!!!!!!!</html>", "application/json")
         count = len(prompt.split()) + 1

@@ -23,6 +23,7 @@ MAY = {
         "models",
         "nodes",
         "operate",
+        "proposing",
         "reconcile",
         "reports",
         "resources",
@@ -41,6 +42,7 @@ MAY = {
         "runs",
     },
     "importing": {"inventory", "models"},
+    "proposing": {"fit", "importing", "lint", "models"},
     "reports": {"checkpoints", "fit", "lint", "operate", "runs"},
     "runs": set(),
     "reconcile": {"checkpoints", "compile", "inventory", "models", "nodes", "resources"},
@@ -62,7 +64,7 @@ MAY = {
 ON_NODES = ("worker", "programs", "safetensors")
 ON_NODES_FROM_CORE = {
     f"sparkops.core.{name}"
-    for name in ("atomic", "frames", "kind_messages", "messages", "process_group", "system_places")
+    for name in ("atomic", "deadline", "frames", "kind_messages", "messages", "process_group", "system_places")
 }
 
 

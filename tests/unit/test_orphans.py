@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from sparkops.core.plan import Orphan, Plan
+from sparkops.core.plan import GC, Orphan, Plan
 from sparkops.core.states import Unknown
 from sparkops.reconcile import orphans
 from sparkops.reconcile.plan import Observations, compare
@@ -174,3 +174,23 @@ def test_claims_that_can_not_be_read_make_no_orphans() -> None:
     dark = Observations(found={}, claims={"n": Unknown("no record")})
     assert orphans.find((), dark, retired=lambda *_: False) == ()
     assert orphans.notes((Package(node="n", name="pp"), Directory(node="n", name="/d")), dark, Plan(), prune=True) == {}
+
+
+def test_an_image_that_was_there_before_is_left_without_an_advice_that_gc_would_refuse() -> None:
+    strays = {f"image {name}": {"now": "", "action": action} for name, action in (("a:1", "found"), ("b:1", "create"))}
+    found = {each.name: (each.kept, each.remedy) for each in find((), strays).values()}
+    assert found["a:1"] == (orphans.BEFORE, "")
+    assert found["b:1"][1] == GC
+
+
+def test_a_rename_is_told_until_it_is_done_and_then_that_it_is_done() -> None:
+    def told(**nodes: Any) -> list[str]:
+        answers = {name: each if each is None else {**each, "strays": {}} for name, each in nodes.items()}
+        return [each.id for each in orphans.renamed(Observations(found={}, claims=answers), "rack", "attic")]
+
+    assert told(a={"renamed": True}, b={"renamed": False}) == ["cluster-renamed"]
+    assert told(a={"renamed": False}, b={"renamed": False}) == ["cluster-rename-done"]
+    assert told(a={"renamed": False}, b=None) == [], "not every node has told"
+    assert orphans.renamed(seen(), "rack", "") == ()
+    note = orphans.notes((), Observations(found={}, claims={"n": {"renamed": True, "strays": {}}}), Plan(), prune=False)
+    assert note == {"n": {"claims": {}, "drop": []}}, "though nothing else is to be written"

@@ -182,3 +182,32 @@ def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() ->
     accept = [Accept(id="machine-with-two-names", reason="a test bench")]
     made = compare(things, seen, today=TODAY, accept=accept).plan()
     assert made.held == frozenset() and not made.blocked
+
+
+def test_what_will_be_proven_again_may_be_unknown_before() -> None:
+    """An engine that refuses the new model's name, since it still serves the old one."""
+    unit = Thing(name="unit", want={"running": 2}, service="q")
+    proof = Proof(name="proof", want={"answers": 1}, service="q", after=(unit.id,))
+    unknown = Unknown.of("not-answered")
+    made = plan(unit, proof, found={unit.id: {"running": 1}, proof.id: unknown})
+    assert [(step.action, step.before) for step in made.steps] == [("update", {"running": 1}), ("verify", {})]
+    assert made.unknown == {}
+    assert plan(unit, proof, found={unit.id: {"running": 2}, proof.id: unknown}).unknown == {proof.id: unknown}
+    silent = plan(unit, proof, found={unit.id: {"running": 1}, proof.id: unknown}, unreachable={"n1": Message.of("x")})
+    assert silent.steps == ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded(Judged):
+    kind: ClassVar[str] = "guarded"
+    guarded: ClassVar[bool] = True
+
+
+def test_a_guarded_kind_is_not_acted_on_while_it_has_a_violation() -> None:
+    judged, guarded = Judged(name="x", want={"a": 1}), Guarded(name="x", want={"a": 1})
+    made = plan(judged, guarded, found={judged.id: {}, guarded.id: {}})
+    assert list(made.blocked) == [guarded.id]
+    accepted = plan(
+        guarded, found={guarded.id: {}}, accept=(Accept(id="image-differs", reason="known", until="2026-12-01"),)
+    )
+    assert accepted.blocked == {}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from docs.generate import DOCS
 from sparkops.core.events import StepFinished, StepProgress
-from sparkops.core.plan import Plan, Step, Violation
+from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message, duration, size
@@ -156,7 +160,7 @@ def test_what_is_wrong_alike_on_several_nodes_is_told_once() -> None:
 
     plan = Plan(nodes=("a", "b", "c"), total=3, violations=tuple(replace(BAD, node=node) for node in "ab"))
     shown = text(report(plan=plan))
-    assert shown.count("driver.version-denied") == 1
+    assert shown.count("✗ driver.version-denied") == 1
     assert shown.startswith("a, b\n")
 
 
@@ -224,3 +228,64 @@ def test_while_a_run_goes_on_only_the_beginning_of_a_reason_is_told() -> None:
     assert told[0].startswith("✗ file /x @n (1.0 s): the file: of no end,") and told[0].endswith("…")
     assert len(told[0]) < 140
     assert told[1].endswith(": a short one")
+
+
+def step(node: str, **more: Any) -> Step:
+    from dataclasses import replace
+
+    return replace(STEP, id=f"unit q.service @{node}", node=node, **more)
+
+
+def test_nodes_on_which_the_same_would_change_are_told_together_and_others_apart() -> None:
+    nodes = ("a", "a-2", "b", "c", "d")
+    steps = (*(step(node) for node in ("a", "a-2", "b")), step("c", changes=("running",)))
+    shown = text(report(plan=Plan(nodes=nodes, total=5, steps=steps, blocked={steps[0].id: said("x @a")})))
+    assert shown.startswith("a\n")
+    assert "\na-2, b\n" in shown and "\nc\n" in shown and "\nd\n" not in shown
+    assert shown.count("unit q.service") == 3
+    blocked = {each.id: said(f"the image failed: image i @{each.node}") for each in steps[:3]}
+    alike = text(report(plan=Plan(nodes=nodes[:3], total=3, steps=steps[:3], blocked=blocked)))
+    assert alike.startswith("a, a-2, b\n") and alike.count("the image failed: image i\n") == 1
+
+
+@given(st.lists(st.sampled_from(["a", "b", "ab", "a.b", "a-b"]), unique=True, min_size=1), st.integers(0, 1))
+def test_grouping_nodes_loses_none(nodes: list[str], verbose: int) -> None:
+    plan = Plan(nodes=tuple(nodes), total=len(nodes), steps=tuple(step(node) for node in nodes))
+    head = text(report(plan=plan), verbose=verbose).splitlines()[0]
+    assert head.split(", ") == nodes
+
+
+def orphan(kind: str, name: str, **more: Any) -> Orphan:
+    return Orphan(id=f"{kind} {name} @a", node="a", kind=kind, name=name, service="tiny", **more)
+
+
+def test_what_gc_is_for_is_one_line_a_node_and_what_nobody_can_act_on_is_none() -> None:
+    left = [orphan("image", f"x:{number}", kept="sparkops never removes images unasked", remedy=GC) for number in "123"]
+    left += [orphan("checkpoint", "/m", kept="sparkops never removes checkpoints unasked", remedy=GC)]
+    left += [orphan("image", "mine", kept="it was there before sparkops")]
+    shown = text(report(plan=Plan(nodes=("a",), orphans=tuple(left))))
+    assert "1 checkpoint, 3 images  no longer declared; `sparkops gc` shows which of them can go" in shown
+    assert shown.count("no longer declared") == 1 and "mine" not in shown
+    assert "image mine" in text(report(plan=Plan(nodes=("a",), orphans=tuple(left))), verbose=1)
+    quiet = Plan(nodes=("a",), orphans=tuple(left[-1:]))
+    assert len(text(report(plan=quiet)).splitlines()) == 1
+    assert "no longer" not in text(report("apply", plan=Plan(nodes=("a",), orphans=tuple(left)))), "the plan told it"
+
+
+def test_the_lines_that_accept_a_judgement_can_be_pasted() -> None:
+    from dataclasses import replace
+
+    odd = replace(BAD, key="link:a b", node="b")
+    shown = text(report(violations=(BAD, odd, replace(BAD, key="known", accepted="yes"))))
+    block = shown.partition("`accept:`")[2].partition("\n")[2].partition("attic")[0]
+    assert [each["id"] for each in yaml.safe_load(block)] == ["driver.version-denied", "link:a b"]
+
+
+def test_what_an_interruption_costs_stands_where_it_is_announced() -> None:
+    slow = dataclasses.replace(STEP, outage_seconds=21.2)
+    other = dataclasses.replace(STEP, id="unit q.service @b", node="b", outage_seconds=9.0)
+    shown = text(report(plan=Plan(nodes=("a", "b"), total=3, steps=(slow, other))))
+    assert "interrupts q (its last start took 21 s)" in shown.splitlines()[-1]
+    assert "interrupts q (its last start took 9 s)" in shown
+    assert as_json(report(steps=(slow,)))["steps"][0]["outage_seconds"] == 21.2
+    assert "last start" not in text(report(steps=(STEP,)))

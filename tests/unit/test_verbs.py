@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import click
 import pytest
+from rich.console import Console
 
 from sparkops.cli.app import COMMANDS, cli
 from sparkops.core.errors import InventoryError
+from sparkops.core.messages import UNKNOWN
 from sparkops.core.wording import Message
 from sparkops.operate.exec import Execution, exit_status
 from sparkops.operate.history import runs
 from sparkops.operate.services import Rank, selected
 from sparkops.operate.start_stop import things
-from sparkops.operate.status import NodeStatus, RankStatus, Status
+from sparkops.operate.status import NodeStatus, RankStatus, Status, _rank
+from sparkops.reports.status import as_json, render
+from sparkops.reports.text import Printer
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
 from tests.unit.inventory.project import Project
@@ -24,7 +29,7 @@ def rank(node: str, probe: bool = True) -> Rank:
     return Rank(
         service="q",
         node=node,
-        unit=Unit(node=node, name="q.service", content="[Service]", running=True),
+        unit=Unit(node=node, name="q.service", content="[Service]", running=True, port=1),
         probe=Probe(node=node, name="q", port=1, after=("file /x @n",)) if probe else None,
     )
 
@@ -35,6 +40,7 @@ def test_a_start_is_units_that_run_and_then_probes_that_answer() -> None:
     probes = [each for each in made if isinstance(each, Probe)]
     assert [unit.id for unit in units] == ["unit q.service @n", "unit q.service @m"]
     assert all(unit.running and unit.content is None and not unit.wait for unit in units)
+    assert all(unit.port == 1 for unit in units), "nothing is started where something foreign listens"
     assert all(probe.after == tuple(unit.id for unit in units) for probe in probes), "the group is one"
     assert all(each.peer_nodes == ("n", "m") for each in made), "with a silent node it is not touched"
 
@@ -52,7 +58,7 @@ def test_a_stop_asks_nothing_and_does_not_wait_for_a_silent_node() -> None:
     made = things("stop", [rank("n"), rank("m")], wait=True)
     assert {each.kind for each in made} == {"unit"}
     assert all(each.peer_nodes == () for each in made)
-    assert all(isinstance(each, Unit) and each.running is False for each in made)
+    assert all(isinstance(each, Unit) and each.running is False and each.port is None for each in made)
 
 
 SILENT = Message.of("not-answered")
@@ -74,6 +80,45 @@ def test_the_exit_status_is_2_for_what_does_not_serve_and_3_for_what_is_not_know
     assert status(one("absent", None)).exit_status == 2
     assert status(one("", None), reason=SILENT).exit_status == 3
     assert status(one("", None), one("failed (failed)", False), reason=SILENT).exit_status == 2
+
+
+def test_what_was_asked_and_could_not_be_told_is_not_known() -> None:
+    refused = RankStatus(service="q", node="n", unit="q.service", state="active (running)", reason=SILENT)
+    assert status(refused).exit_status == 3
+
+
+def told(unit: dict[str, Any], probe: Any) -> RankStatus:
+    """The rank of a node that answered so."""
+    declared = rank("n")
+    assert declared.probe is not None
+    found = {"exists": True, "restarts": 0, **unit}
+    return _rank(declared, {declared.unit.id: {"found": found}, declared.probe.id: probe}, 0.0)
+
+
+def test_a_service_that_was_stopped_is_said_to_be_stopped() -> None:
+    stopped = {"state": "inactive (dead)", "property.StatusText": "stopping"}
+    found = told(stopped, {"found": {"answers": False, "why": "process 4 (vllm) listens on port 1, and not q"}})
+    assert found.reason is not None
+    assert (found.reason.id, found.phase, found.answers) == ("unit-stopped", "", False)
+    out = io.StringIO()
+    render(status(found), Printer(Console(file=out, width=200, highlight=False, markup=False)))
+    assert "– q.service is stopped" in out.getvalue()
+    assert "✗" not in out.getvalue()
+
+
+def test_whether_a_service_answers_that_refuses_the_question_is_not_known() -> None:
+    found = told({"state": "active (running)"}, {UNKNOWN: {"id": "completion-refused", "args": {"text": "401"}}})
+    assert found.answers is None
+    assert found.reason is not None
+    assert found.reason.id == "completion-refused"
+    assert status(found).exit_status == 3
+
+
+def test_the_file_that_describes_the_last_hang_is_named() -> None:
+    hang = {"path": "/var/lib/sparkops/services/q/last-hang.txt", "at": 5}
+    found = told({"state": "active (running)", "restarts": 1, "last_hang": hang}, {"found": {"answers": True}})
+    assert (found.hang, found.hung) == (hang["path"], 5)
+    assert as_json(status(found))["services"][0]["ranks"][0]["last_hang"] == {"path": hang["path"], "time": 5}
 
 
 def test_runs_over_several_nodes_are_one_and_in_order() -> None:

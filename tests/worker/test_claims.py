@@ -30,8 +30,12 @@ def record(state_dir: str, cluster: str = "attic") -> dict[str, Any]:
     return claim_records.load(os.path.join(state_dir, "claims", cluster + ".json"))
 
 
-def look(state_dir: str, *declared: str, cluster: str = "attic", strays: bool = True) -> dict[str, Any]:
-    return claimed.observe({"state_dir": state_dir, "cluster": cluster, "declared": declared, "strays": strays})
+def look(
+    state_dir: str, *declared: str, cluster: str = "attic", strays: bool = True, former: str = ""
+) -> dict[str, Any]:
+    return claimed.observe(
+        {"state_dir": state_dir, "cluster": cluster, "former": former, "declared": declared, "strays": strays}
+    )
 
 
 def put(state_dir: str, path: Path, text: str, **kept: Any) -> None:
@@ -149,7 +153,7 @@ def test_another_clusters_thing_is_refused_by_its_name_and_a_shared_one_is_not(s
 
 
 def test_a_look_at_a_bare_node_finds_nothing_and_writes_nothing(state_dir: str) -> None:
-    assert look(state_dir) == {"strays": {}, "foreign": {}, "claims": {}}
+    assert look(state_dir) == {"strays": {}, "foreign": {}, "claims": {}, "renamed": False}
     assert not os.path.exists(state_dir)
 
 
@@ -271,3 +275,42 @@ def test_what_is_let_go_keeps_nothing_behind(state_dir: str, tmp_path: Path) -> 
     assert os.listdir(os.path.join(state_dir, "originals"))
     claims.note(state_dir, "attic", {}, [f"file {path}"])
     assert os.listdir(os.path.join(state_dir, "originals")) == []
+
+
+def test_the_claims_of_the_former_name_are_the_clusters_own_before_and_after_they_are_taken_over(
+    state_dir: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a"
+    put(state_dir, path, "one", content=digest("one"))
+    key = f"file {path}"
+    assert look(state_dir, key, cluster="rack")["foreign"] == {key: {"attic": False}}
+    seen = look(state_dir, key, cluster="rack", former="attic")
+    assert seen["foreign"] == {} and seen["renamed"]
+    assert look(state_dir, cluster="rack", former="attic")["strays"][key]["now"] == "ours"
+
+    before = record(state_dir)[key]
+    for _ in range(2):  # a second time there is nothing to do
+        note = {"state_dir": state_dir, "cluster": "rack", "former": "attic", "claims": {}, "drop": []}
+        claimed.note(None, note)  # type: ignore[arg-type]
+        assert record(state_dir, "rack") == {key: before}
+        assert not os.path.exists(os.path.join(state_dir, "claims", "attic.json"))
+    assert not look(state_dir, key, cluster="rack", former="attic")["renamed"]
+
+
+def test_a_take_over_that_was_cut_off_between_its_two_acts_is_ended_and_loses_nothing(
+    state_dir: str, tmp_path: Path
+) -> None:
+    put(state_dir, tmp_path / "a", "one", content=digest("one"))
+    claims.note(state_dir, "rack", {f"file {tmp_path / 'b'}": {"path": str(tmp_path / "b"), "type": "file"}}, [])
+    old = {**record(state_dir), **record(state_dir, "rack")}
+    claims._write(state_dir, "rack", old)
+    claims.take_over(state_dir, "rack", "attic")
+    assert record(state_dir, "rack") == old and record(state_dir) == {}
+
+
+@pytest.mark.parametrize("former", ["", "rack", "nobody"])
+def test_a_name_that_nobody_had_takes_nothing_over(state_dir: str, tmp_path: Path, former: str) -> None:
+    put(state_dir, tmp_path / "a", "one")
+    claims.take_over(state_dir, "rack", former)
+    assert not os.path.exists(os.path.join(state_dir, "claims", "rack.json"))
+    assert not look(state_dir, cluster="rack", former=former)["renamed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -12,8 +13,12 @@ from typing import Any
 
 import pytest
 
+from sparkops.programs import docker
+from sparkops.programs.launch import listening
 from sparkops.resources.probe import Probe
+from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import probe
+from tests.errors import fails
 from tests.lab import engine
 
 
@@ -45,8 +50,8 @@ def test_an_engine_that_completes_answers(port: int) -> None:
 
 
 def test_what_is_expected_must_be_in_the_answer(port: int) -> None:
-    assert probe.completion(ask(port, expect="Paris")) == ""
-    assert "nothing matches 'Berlin'" in probe.completion(ask(port, expect="Berlin"))
+    assert probe.completion(ask(port, expect="Paris")).why == ""
+    assert "nothing matches 'Berlin'" in probe.completion(ask(port, expect="Berlin")).why
 
 
 def test_a_hang_is_told_with_what_health_says_meanwhile(port: int) -> None:
@@ -58,18 +63,37 @@ def test_a_hang_is_told_with_what_health_says_meanwhile(port: int) -> None:
 @pytest.mark.parametrize(("words", "why"), [("garbage", "what came is no completion"), ("empty", "has no token")])
 def test_garbage_is_no_answer(port: int, words: str, why: str) -> None:
     mode(port, words)
-    assert why in probe.completion(ask(port))
+    assert why in probe.completion(ask(port)).why
 
 
-def test_a_model_that_is_not_served_is_told_in_the_engines_words(port: int) -> None:
-    assert "does not exist" in probe.completion(ask(port, model="other"))
+def test_whether_a_model_answers_that_is_not_served_is_unknown_in_the_engines_words(port: int) -> None:
+    with fails("completion-refused", Unknown) as caught:
+        probe.observe(ask(port, model="other"))
+    assert "does not exist" in caught.value.values["text"]
+
+
+def test_an_answer_counts_where_the_declared_unit_listens(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = listening.owner(os.getpid())
+    found = probe.observe(ask(port, unit="other.service"))
+    assert found["answers"] is False
+    assert f"process {os.getpid()}" in found["why"]
+    assert "and not other.service" in found["why"]
+    monkeypatch.setattr(listening, "owner", lambda pid, proc: own._replace(unit="engine.service"))
+    assert probe.completion(ask(port, unit="engine.service")).why == ""
+
+
+def test_what_listens_for_a_service_without_a_container_is_foreign(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker, "SOCKET", "/nowhere")
+    monkeypatch.setattr(docker, "service_container", lambda service: None)
+    given = ask(port, service="qwen", container="sparkops-qwen", spec="/nowhere")
+    assert "listens on port" in probe.completion(given).why
 
 
 def test_nothing_that_listens_is_told(port: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
-    assert probe.completion(ask(number)) == f"nothing listens on 127.0.0.1:{number}"
+    assert probe.completion(ask(number)).why == f"nothing listens on 127.0.0.1:{number}"
 
 
 def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
@@ -88,7 +112,7 @@ def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
 
         threading.Thread(target=trickle, daemon=True).start()
         started = time.monotonic()
-        why = probe.completion(ask(server.getsockname()[1], model="m", limit_seconds=0.5))
+        why = probe.completion(ask(server.getsockname()[1], model="m", limit_seconds=0.5)).why
         assert "no completion within 0.5 s" in why
         assert time.monotonic() - started < 4
 
@@ -105,6 +129,11 @@ def test_a_unit_that_loads_explains_the_silence() -> None:
     shown = {"ActiveState": "activating", "SubState": "start", "Result": "success", "StatusText": "loading for 3 s"}
     assert "loading for 3 s" in probe._of_unit(shown)
     assert probe._of_unit({"ActiveState": "active"}) == ""
+
+
+def test_a_unit_that_was_stopped_is_said_to_be_stopped() -> None:
+    shown = {"ActiveState": "inactive", "SubState": "dead", "Result": "success", "StatusText": "stopping"}
+    assert probe._of_unit(shown) == "the unit is stopped"
 
 
 def test_a_unit_that_gave_up_is_not_waited_for() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sparkops.programs.launch import listening
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import unit
@@ -133,3 +135,49 @@ def test_an_environment_that_is_still_being_set_up_is_looked_at_again(tmp_path: 
     later.start()
     assert unit.inputs_of("x.service", {"MainPID": "7"}, str(tmp_path)) == "abc"
     later.join()
+
+
+def test_a_taken_port_is_seen_also_where_the_unit_is_not_there_yet(says: SAYS, tmp_path: Path) -> None:
+    says(ABSENT)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (found,) = look(tmp_path, declared(content="x", running=True, port=port))
+        assert found["exists"] is False
+        assert found["port_taken"]["pid"] == os.getpid()
+        (other,) = look(tmp_path, declared(content="x", running=True, port=port, host="127.0.0.9"))
+        assert other is None
+    assert look(tmp_path, declared(content="x", running=True, port=port)) == [None]
+
+
+def test_what_goes_by_itself_when_the_unit_starts_does_not_take_its_port(
+    says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(ABSENT)
+    own = listening.owner(os.getpid())
+    monkeypatch.setattr(listening, "owner", lambda pid, proc: own._replace(unit="other-model.service"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        given = {"content": "x", "running": True, "port": server.getsockname()[1]}
+        assert look(tmp_path, declared(**given, displaces=("other-model.service",))) == [None]
+        assert look(tmp_path, declared(**given))[0]["port_taken"]["unit"] == "other-model.service"
+
+
+def test_the_main_process_is_told_by_its_argument_list(says: SAYS, tmp_path: Path) -> None:
+    (tmp_path / "proc").rmdir()
+    (tmp_path / "proc").symlink_to("/proc")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        says(f"{PRESENT}MainPID={process.pid}\n")
+        assert look(tmp_path, declared(running=True, main_process=("x",)))[0]["main_process"] == ["sleep", "60"]
+        process.kill()
+    assert look(tmp_path, declared(running=True, main_process=("x",)))[0]["main_process"] is None
+
+
+def test_what_the_launcher_kept_is_read(says: SAYS, tmp_path: Path) -> None:
+    says(PRESENT)
+    (tmp_path / "var/lib/sparkops/services/q").mkdir(parents=True)
+    (tmp_path / "var/lib/sparkops/services/q/last-start.json").write_text('{"token_seconds": 21.4}')
+    (tmp_path / "var/lib/sparkops/services/q/last-hang.txt").write_text("x")
+    (found,) = look(tmp_path, declared(service="q"))
+    assert found["last_start_seconds"] == 21.4
+    assert found["last_hang"]["path"].endswith("/var/lib/sparkops/services/q/last-hang.txt")
+    (tmp_path / "var/lib/sparkops/services/q/last-start.json").write_text("[]")
+    assert "last_start_seconds" not in look(tmp_path, declared(service="q"))[0]

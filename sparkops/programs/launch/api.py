@@ -1,4 +1,7 @@
-"""The served interface, and whether tokens move behind it."""
+"""The served interface, and whether tokens move behind it. Launcher and probe ask by this one module.
+
+Standard library only; it must not know systemd, Docker or the worker.
+"""
 
 import contextlib
 import http.client
@@ -7,71 +10,153 @@ import re
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+
+from sparkops.programs.launch.listening import Unseen
 
 ROUTES = ("/v1/completions", "/v1/chat/completions")
+ANSWER_LIMIT = 16 << 20
+HEALTH_SECONDS = 2.0
+REFUSED = frozenset({*range(400, 500)} - {408, 409, 425, 429})
+"""Statuses by which an engine says that this request is wrong (the key, the model's name), not that it is ill."""
+
+
+class Place(Protocol):
+    """Where a service answers. `fault` says why an answer there would not be its own; "" where it would be."""
+
+    host: str
+    port: int
+
+    def fault(self) -> str: ...
+
+
+class Question(NamedTuple):
+    """What is asked. `model` is "" for the first that is served, `expect` a regular expression, "" for any answer."""
+
+    model: str
+    prompt: str
+    max_tokens: int = 1
+    expect: str = ""
+
+
+class Asked(NamedTuple):
+    """What came of asking for a completion. `why` is "" where a good one came.
+
+    `refused`: it could not be asked (a wrong key or name), which says nothing about its health. `busy`: it sent the
+    request away because it has enough to do, which is a sign of life.
+    """
+
+    why: str
+    refused: bool = False
+    busy: bool = False
 
 
 class Api:
-    """The served OpenAI-compatible interface, asked from this node. Each request ends within its deadline."""
+    """The served OpenAI-compatible interface, asked from this node. Each request ends within its deadline.
 
-    def __init__(self, spec: dict[str, Any], secret: dict[str, str]) -> None:
-        self.address = "127.0.0.1" if spec["host"] in ("0.0.0.0", "::", "") else spec["host"]
-        self.port = spec["port"]
-        self.probe = spec["probe"]
-        self.key = {**spec["environment"], **secret}.get("VLLM_API_KEY", "")
+    Nothing that comes from a foreign process counts, and none is given the key: `place` proves whose socket takes the
+    connection. `/health` is told and never believed: it answers 200 during a deadlock (vLLM #37729, #39863).
+    """
+
+    def __init__(self, place: Place, key: str, question: Question) -> None:
+        self.place, self.key, self.question = place, key, question
+        self.link: http.client.HTTPConnection | None = None
+        self.abandoned = False
 
     def request(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, bytes]:
-        """Status and body. Raises OSError (TimeoutError past the deadline) or HTTPException."""
-        link = http.client.HTTPConnection(self.address, self.port, timeout=seconds)
+        """Status and body. Raises TimeoutError past the deadline, however slowly bytes may trickle; else OSError or
+        HTTPException."""
+        self.link = link = http.client.HTTPConnection(self.place.host, self.place.port, timeout=seconds)
         late = threading.Event()
-        link.connect()
         timer = threading.Timer(seconds, _cut, (link, late))
         timer.daemon = True
         timer.start()
-        headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         try:
             link.request(method, path, None if body is None else json.dumps(body).encode(), headers)
             answer = link.getresponse()
-            return answer.status, answer.read(16 << 20)
+            data = answer.read(ANSWER_LIMIT)
         except (OSError, http.client.HTTPException):
             if late.is_set():
                 raise TimeoutError(f"no answer within {seconds:g} s") from None
             raise
         finally:
             timer.cancel()
+            self.link = None
             link.close()
+        if late.is_set():
+            raise TimeoutError(f"no answer within {seconds:g} s")
+        return answer.status, data
 
-    def completion(self, seconds: float) -> str:
-        """Ask for one token; "" when one came, else what went wrong."""
+    def cut(self) -> None:
+        """End the request that is under way, and ask no more: there is something else to do."""
+        self.abandoned = True
+        if self.link is not None:
+            _cut(self.link, threading.Event())
+
+    def foreign(self) -> str:
+        """Why an answer would not be the service's own; "" where it would be."""
+        try:
+            return self.place.fault()
+        except Unseen as error:
+            return f"which process listens on port {self.place.port} is unknown: {error}"
+
+    def completion(self, seconds: float) -> Asked:
+        """Ask the service, and only it, for a completion; never longer than `seconds` and a breath."""
+        why = self.foreign()
+        if why:
+            return Asked(why)
+        asked = self._completion(seconds)
+        return Asked(why) if (why := self.foreign()) else asked
+
+    def _completion(self, seconds: float) -> Asked:
         deadline = time.monotonic() + seconds
         try:
-            model = self.probe["model"] or self._model(deadline)
-            for path in ROUTES:
-                body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": 0}
-                prompt = self.probe["prompt"]
-                chat = path.endswith("/chat/completions")
-                body |= {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
-                status, data = self.request("POST", path, body, max(0.1, deadline - time.monotonic()))
-                if status not in (404, 405):
-                    break
+            route, status, data = self._ask(deadline)
             if status != 200:
-                return f"{path} answers {status}: {data[:200].decode(errors='replace')}"
-            return _judge(json.loads(data))
+                why = f"{route} answers {status}: {data[:300].decode(errors='replace').strip()}"
+                busy = status == 429 or (status == 503 and self._health() == "200")
+                return Asked(why, refused=status in REFUSED, busy=busy)
+            return Asked(_judge(json.loads(data), self.question.expect))
         except TimeoutError:
-            return f"no completion within {seconds:g} s"
+            return Asked(f"no completion within {seconds:g} s{self._aside()}")
+        except ConnectionRefusedError:
+            return Asked(f"nothing listens on {self.place.host}:{self.place.port}")
         except (OSError, http.client.HTTPException) as error:
-            return f"it does not listen: {error}" if isinstance(error, ConnectionRefusedError) else str(error)
+            if self.abandoned:
+                return Asked(f"no completion for {seconds - deadline + time.monotonic():.0f} s")
+            return Asked(f"the connection broke: {error or type(error).__name__}")
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return "the answer is no completion"
+            return Asked("what came is no completion")
 
-    def _model(self, deadline: float) -> str:
-        status, data = self.request("GET", "/v1/models", None, max(0.1, deadline - time.monotonic()))
-        if status != 200:
-            raise OSError(f"/v1/models answers {status}")
-        return str(json.loads(data)["data"][0]["id"])
+    def _ask(self, deadline: float) -> tuple[str, int, bytes]:
+        """Path, status and body of the first route that it has; those of /v1/models where the model is not known."""
+
+        def left() -> float:
+            return max(0.01, deadline - time.monotonic())
+
+        model = self.question.model
+        if not model:
+            status, data = self.request("GET", "/v1/models", None, left())
+            if status != 200:
+                return "/v1/models", status, data
+            model = str(json.loads(data)["data"][0]["id"])
+        for path in ROUTES:
+            status, data = self.request("POST", path, _body(self.question, model, path), left())
+            if status not in (404, 405):
+                break
+        return path, status, data
+
+    def _health(self) -> str:
+        """The status of /health, "" for none. vLLM answers by 503 once its engine is dead."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return str(self.request("GET", "/health", None, HEALTH_SECONDS)[0])
+        return ""
+
+    def _aside(self) -> str:
+        """What /health says meanwhile."""
+        health = self._health()
+        return f", though /health answers {health}" if health else "; /health does not answer either"
 
     def metrics(self, seconds: float) -> dict[str, float] | None:
         """The engine's counters, summed over their labels; None where it has no /metrics."""
@@ -81,10 +166,22 @@ class Api:
         return counters(data.decode(errors="replace"))
 
 
-def _judge(answer: Any) -> str:
-    """ "" for a completion with a token in it. Raises KeyError or TypeError for what is none."""
-    made = (answer.get("usage") or {}).get("completion_tokens", 1)
-    return "" if answer["choices"] and made else "the completion has no token"
+def _body(question: Question, model: str, route: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model, "max_tokens": question.max_tokens, "temperature": 0}
+    if route.endswith("/chat/completions"):
+        return {**body, "messages": [{"role": "user", "content": question.prompt}]}
+    return {**body, "prompt": question.prompt}
+
+
+def _judge(answer: Any, expect: str) -> str:
+    """ "" for a good completion. Raises KeyError, TypeError and the like for what is none."""
+    choice = answer["choices"][0]
+    if (answer.get("usage") or {}).get("completion_tokens", 1) == 0:
+        return "the completion has no token"
+    text = choice["text"] if "text" in choice else choice["message"].get("content")
+    if not expect or (isinstance(text, str) and re.search(expect, text)):
+        return ""
+    return f"it answers {str(text)[:200]!r}, in which nothing matches {expect!r}"
 
 
 def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
@@ -113,30 +210,60 @@ def counters(text: str) -> dict[str, float]:
     return found
 
 
-class TokenActivity:
-    """Whether the engine lives: tokens move, or nothing is asked of it; without metrics, a completion now and then.
+LOOK_SECONDS = 30.0
 
-    A long prefill generates nothing for minutes; so what is read and cached counts as movement too.
+
+class TokenActivity:
+    """Whether the engine lives: tokens move, or it completes what it is asked.
+
+    The gauges of vLLM come with the result of a step: a worker that stops between two steps leaves them as they are for
+    ever. So where nothing moved for a third of `patience` (seconds) it is asked for a token. A long prefill generates
+    nothing for minutes; so what is read and cached counts as movement too.
     """
 
-    def __init__(self, api: Api, interval: float) -> None:
-        self.api = api
-        self.interval = interval
+    def __init__(self, api: Api, seconds: float, patience: float) -> None:
+        """`seconds` is the limit of a completion."""
+        self.api, self.seconds = api, seconds
+        self.interval = min(max(1.0, patience / 6), LOOK_SECONDS)
+        self.idle_seconds = patience / 3
         self.last: dict[str, float] = {}
+        self.proved = time.monotonic()
         self.why = ""
 
     def found(self) -> bool:
-        """Whether it was found now; `why` says what was found instead."""
+        """Whether a sign of life was found now. `why` says what was found instead; "" where nothing was to be asked."""
+        self.why = self.api.foreign()
+        if self.why:
+            return False
         try:
-            found = self.api.metrics(self.interval)
+            now = self.api.metrics(max(1.0, self.interval))
         except (OSError, http.client.HTTPException) as error:
             self.why = f"/metrics: {error or type(error).__name__}"
             return False
-        if not found or BUSY[0] not in found:
-            self.why = self.api.completion(max(self.interval, self.api.probe["seconds"]))
-            return not self.why
+        alive = self._moved(now or {})
+        if not alive and time.monotonic() - self.proved >= self.idle_seconds:
+            alive = self._completes()
+        if alive:
+            self.proved = time.monotonic()
+        return alive
+
+    def _moved(self, found: dict[str, float]) -> bool:
+        if BUSY[0] not in found:
+            return False
         now = {key: found.get(key, 0.0) for key in MOVING}
-        moved, self.last = now != self.last, now
-        asked = sum(found.get(key, 0.0) for key in BUSY)
+        moved = bool(self.last) and now != self.last
+        asked = sum(found.get(key, 0.0) for key in BUSY) if self.last else 0.0
+        self.last = now
         self.why = "" if moved or not asked else f"{asked:g} requests are open and no token moves"
-        return not self.why
+        return moved
+
+    def _completes(self) -> bool:
+        stuck = self.why
+        asked = self.api.completion(self.seconds)
+        if asked.why and not asked.refused and not asked.busy:
+            self.why = "; ".join(filter(None, (stuck, asked.why)))
+            return False
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self._moved(self.api.metrics(self.interval) or {})  # what this completion moved is no later sign of life
+        self.why = ""
+        return True

@@ -12,7 +12,7 @@ from sparkops.programs.launch.docker import LABEL
 def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: str, cache: str) -> dict[str, Any]:
     """What POST /containers/create takes. `cache` is a folder of the node, or "" for none."""
     limits, port = spec["limits"], f"{spec['port']}/tcp"
-    environment = {**(CACHES if cache else {}), **spec["environment"], **secret}
+    environment = {"PYTHONFAULTHANDLER": "1", **(CACHES if cache else {}), **spec["environment"], **secret}
     mounts = [
         {"Type": "bind", "Source": each["source"], "Target": each["target"], "ReadOnly": each["read_only"]}
         for each in spec["mounts"]

@@ -1,5 +1,6 @@
 """The engine over its socket, and the service's one container in it."""
 
+import collections
 import contextlib
 import http.client
 import json
@@ -9,14 +10,18 @@ import struct
 import sys
 import threading
 import time
+import urllib.parse
 from typing import Any
 
-from sparkops.programs.launch.ending import ENGINE_UNAVAILABLE, START_REFUSED, WRONG_SPEC, Failed, say
+from sparkops.programs.launch.ending import ENGINE_ENDED, ENGINE_UNAVAILABLE, START_REFUSED, WRONG_SPEC, Failed, say
 
 DOCKER = "/var/run/docker.sock"
 KNOWN = (1, 48)
 TICK = 1.0
 LABEL = "sparkops.service"
+KEPT_LINES = 400
+GONE_SECONDS = 30.0
+"""For a killed container to be gone, and for a removal."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -79,9 +84,10 @@ def _version(text: object) -> tuple[int, int]:
 
 
 class Container:
-    """The service's one container. Its log goes to our standard output, its last line into `last_line`.
+    """The service's one container. Its log goes to our standard output, its last lines into `lines`.
 
-    `refusal` is the first line that `permanent` finds: after it another start would end alike.
+    It is known by its label and its id: a name can be changed while it runs. `refusal` is the first line that
+    `permanent` finds: after it another start would end alike.
     """
 
     def __init__(
@@ -93,46 +99,57 @@ class Container:
         self.spec = spec
         self.digest = digest
         self.name = spec["container"]
-        self.last_line = ""
+        self.lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
         self.ended = threading.Event()
         self.told = threading.Event()
         self.id = ""
 
-    def inspect(self) -> dict[str, Any] | None:
-        status, told = self.docker.ask("GET", f"/containers/{self.name}/json")
+    @property
+    def last_line(self) -> str:
+        return self.lines[-1] if self.lines else ""
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        """A container by its id or name; None where there is none."""
+        status, told = self.docker.ask("GET", f"/containers/{name}/json")
         if status == 404:
             return None
         if status != 200 or not isinstance(told, dict):
-            raise Failed(ENGINE_UNAVAILABLE, f"Docker answered {status} for the container {self.name}")
+            raise Failed(ENGINE_UNAVAILABLE, f"Docker answered {status} for the container {name}")
         return told
 
     def remove_stale(self, grace: float) -> None:
-        """Stop and remove what an earlier launcher left. Raises Failed for a container that is not ours."""
-        found = self.inspect()
-        if found is None:
-            return
-        labels = (found.get("Config") or {}).get("Labels") or {}
-        if labels.get(LABEL) != self.spec["name"]:
-            raise Failed(
-                WRONG_SPEC,
-                f"a container named {self.name} exists that sparkops did not make; sparkops adopt moves it aside",
-            )
-        if (found.get("State") or {}).get("Running"):
-            say(f"a container {self.name} still runs; it is stopped")
-            self.stop(grace)
-        self.docker.ask("DELETE", f"/containers/{self.name}?force=1&v=1", timeout=120.0)
+        """Stop and remove what an earlier launcher left, whatever its name. Raises Failed for what is not ours."""
+        filters = urllib.parse.quote(json.dumps({"label": [f"{LABEL}={self.spec['name']}"]}))
+        status, told = self.docker.ask("GET", f"/containers/json?all=1&filters={filters}")
+        if status != 200 or not isinstance(told, list):
+            raise Failed(ENGINE_UNAVAILABLE, f"Docker answered {status} when asked for containers")
+        for each in told:
+            if each.get("State") in ("running", "paused", "restarting"):
+                say(f"the container {each['Id'][:12]} still runs; it is stopped")
+                self.stop(each["Id"], grace)
+            self.remove(each["Id"])
+        if self.inspect(self.name) is not None:
+            what = f"a container named {self.name} exists that sparkops did not make; sparkops adopt moves it aside"
+            raise Failed(WRONG_SPEC, what)
 
     def start(self, body: dict[str, Any]) -> None:
         """Create and start it. Raises Failed with Docker's own words."""
         status, told = self.docker.ask("POST", f"/containers/create?name={self.name}", body)
         if status != 201:
-            raise Failed(START_REFUSED, f"Docker would not create the container: {_message(status, told)}")
+            raise self._refused("create", status, told)
         self.id = told["Id"]
         status, told = self.docker.ask("POST", f"/containers/{self.id}/start", timeout=300.0)
         if status not in (204, 304):
-            raise Failed(START_REFUSED, f"Docker would not start the container: {_message(status, told)}")
+            refused = self._refused("start", status, told)
+            self.remove(self.id)
+            raise refused
         for work in (self._follow_log, self._follow_end):
             threading.Thread(target=work, daemon=True).start()
+
+    def _refused(self, verb: str, status: int, told: Any) -> Failed:
+        why = _message(status, told)
+        for_good = self.permanent is not None and self.permanent.search(why)
+        return Failed(WRONG_SPEC if for_good else START_REFUSED, f"Docker would not {verb} the container: {why}")
 
     def _follow_log(self) -> None:
         since = 0
@@ -151,7 +168,7 @@ class Container:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
             lines = [line for line in data.decode(errors="replace").splitlines() if line.strip()]
-            self.last_line = lines[-1] if lines else self.last_line
+            self.lines.extend(lines)
             if self.permanent is not None and not self.refusal:
                 self.refusal = next((line for line in lines if self.permanent.search(line)), "")
 
@@ -166,27 +183,43 @@ class Container:
             except (OSError, http.client.HTTPException, KeyError, TypeError):
                 time.sleep(TICK)
 
-    def stop(self, grace: float) -> None:
-        """SIGTERM, after `grace` seconds SIGKILL."""
-        path = f"/containers/{self.name}/stop?t={int(grace)}"
-        self.docker.ask("POST", path, timeout=grace + 60.0)
+    def stop(self, identity: str, grace: float) -> None:
+        """SIGTERM, after `grace` seconds SIGKILL. Raises Failed for a container that outlives both."""
+        self.docker.ask("POST", f"/containers/{identity}/stop?t={max(0, int(grace))}", timeout=grace + 60.0)
+        deadline = time.monotonic() + GONE_SECONDS
+        while self._runs(identity):
+            if time.monotonic() > deadline:
+                what = f"the container {identity[:12]} still runs {GONE_SECONDS:g} s after SIGKILL"
+                raise Failed(ENGINE_UNAVAILABLE, what)
+            self.docker.ask("POST", f"/containers/{identity}/kill")
+            time.sleep(TICK)
 
-    def remove(self) -> None:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            self.docker.ask("DELETE", f"/containers/{self.name}?force=1&v=1", timeout=120.0)
+    def _runs(self, identity: str) -> bool:
+        found = self.inspect(identity)
+        return found is not None and bool(found["State"].get("Running"))
+
+    def remove(self, identity: str) -> None:
+        """Remove it by force, and wait until it is gone: another removal may be under way (409)."""
+        deadline = time.monotonic() + GONE_SECONDS
+        self.docker.ask("DELETE", f"/containers/{identity}?force=1&v=1", timeout=120.0)
+        while self.inspect(identity) is not None and time.monotonic() < deadline:
+            time.sleep(TICK / 4)
 
     def verdict(self) -> Failed:
-        """How it ended, in words, with its own status; after its last words."""
+        """How it ended, in words, with its own status; after its last words. An end that nobody asked for is a failure.
+
+        vLLM exits with 0 after its engine died of an exception.
+        """
         self.told.wait(5.0)
-        found = self.inspect() or {}
-        state = found.get("State") or {}
+        state = (self.inspect(self.id) or {}).get("State") or {}
         code = int(state.get("ExitCode") or 0)
         reason = f"the container ended with {code}"
         if state.get("OOMKilled"):
             reason = f"the container was killed because its memory limit was reached (OOMKilled, {code})"
         if state.get("Error"):
             reason += f": {state['Error']}"
-        return Failed(code & 0xFF, f"{reason}; its last line: {self.last_line or '(none)'}")
+        status = ENGINE_ENDED if code in (0, WRONG_SPEC) else code & 0xFF
+        return Failed(status, f"{reason}; its last line: {self.last_line or '(none)'}")
 
 
 def _message(status: int, told: Any) -> str:

@@ -13,6 +13,7 @@ Standard library and Python 3.10 only: the modules of this folder are copied to 
 Exit status: the container's own when it ends by itself; else one of the constants below.
 """
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -24,15 +25,32 @@ import time
 import urllib.parse
 from typing import Any
 
-from sparkops.programs.launch.api import Api, TokenActivity
+from sparkops.programs.launch.api import Api, Asked, Question, TokenActivity
 from sparkops.programs.launch.container_body import body_of, cache_folder
-from sparkops.programs.launch.docker import TICK, Container, Docker
-from sparkops.programs.launch.ending import ENGINE_UNAVAILABLE, NO_COMPLETION, NO_MEMORY, WRONG_SPEC, Failed, say
-from sparkops.programs.launch.node import MEMINFO, PERMANENT, available, drop_caches, permanent_errors, secrets_of
+from sparkops.programs.launch.docker import LABEL, TICK, Container, Docker
+from sparkops.programs.launch.ending import (
+    ENGINE_UNAVAILABLE,
+    HUNG,
+    NO_COMPLETION,
+    NO_MEMORY,
+    START_REFUSED,
+    WRONG_SPEC,
+    Failed,
+    say,
+)
+from sparkops.programs.launch.hang import describe, dump_python_stacks, processes_of, report
+from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
+from sparkops.programs.launch.node import MEMINFO, PERMANENT, available, drop_caches, keep, permanent_errors, secrets_of
 from sparkops.programs.launch.systemd import Systemd
 
 GIB = 1 << 30
 STAMP = ".served"
+START_FILE = "last-start.json"
+HANG_FILE = "last-hang.txt"
+PORT_SECONDS = 5.0
+"""For a process that may be ending to let go of the port."""
+DUMP_SECONDS = 5.0
+"""For the engine to write its stacks."""
 
 
 class Launcher:
@@ -46,9 +64,22 @@ class Launcher:
         self.docker = docker
         self.container = Container(docker, self.spec, hashlib.sha256(data).hexdigest(), permanent_errors(PERMANENT))
         self.stopping = threading.Event()
+        self.asked = 0.0
+        self.hung = False
         self.secret, self.label = secrets_of(self.spec)
-        self.api = Api(self.spec, self.secret)
+        self.api: Api | None = None
+        self.listener: Listener | None = None
         self.headless = "--headless" in self.spec["argv"]
+
+    def on_signal(self, number: int) -> None:
+        """SIGABRT is systemd's watchdog, the others ask for a stop; either ends a request that is under way."""
+        if number == signal.SIGABRT:
+            self.hung = True
+        elif not self.stopping.is_set():
+            self.asked = time.monotonic()
+            self.stopping.set()
+        if self.api is not None:
+            self.api.cut()
 
     def run(self) -> int:
         """Returns the exit status of an asked-for stop; raises Failed for every other end."""
@@ -59,17 +90,29 @@ class Launcher:
         cache = cache_folder(self.spec, self._image())
         if limits["memory_free_bytes"]:
             self._wait_for_memory(limits["memory_free_bytes"], timeouts["memory_seconds"])
+        if not self.headless:
+            self._wait_for_port()
         if self.stopping.is_set():
             return 0
         if limits["drop_caches"]:
             drop_caches()
         self.container.start(body_of(self.spec, self.container.digest, self.secret, self.label, cache))
         try:
+            self._meet()
             self._wait_for_completion(cache)
             self._watch()
             return self._stop()
         finally:
-            self.container.remove()
+            with contextlib.suppress(OSError, http.client.HTTPException, Failed):
+                self.container.remove(self.container.id)
+
+    def _meet(self) -> None:
+        """Learn where the container answers, and by which key."""
+        host = "127.0.0.1" if self.spec["host"] in ("0.0.0.0", "::", "") else self.spec["host"]
+        found = self.container.inspect(self.container.id) or {}
+        self.listener = listener_of(found, self.spec["port"], host)
+        key = {**self.spec["environment"], **self.secret}.get("VLLM_API_KEY", "")
+        self.api = Api(self.listener, key, Question(self.spec["probe"]["model"] or "", self.spec["probe"]["prompt"]))
 
     def _image(self) -> str:
         reference = self.spec["image"]
@@ -90,8 +133,35 @@ class Launcher:
             self.systemd.phase(f"waiting for memory: {told}")
             self.stopping.wait(TICK)
 
+    def _wait_for_port(self) -> None:
+        """Until nobody listens on the port: a foreign process there would answer in the engine's place."""
+        started = time.monotonic()
+        while not self.stopping.is_set():
+            try:
+                inodes = listening(self.spec["port"], self.spec["host"])
+                there = [each for pair in owners(inodes).values() for each in pair]
+                words, leaving = (there[0].words, self._leaving(there[0])) if there else ("", False)
+            except Unseen as error:
+                words, leaving = f"something ({error})", True
+            if not words:
+                return
+            waits = self.spec["timeouts"]["stop_seconds"] + PORT_SECONDS if leaving else PORT_SECONDS
+            if time.monotonic() - started > waits:
+                remedy = "sparkops adopt takes over a container or unit; else stop it, or declare another port"
+                what = f"the port {self.spec['port']} is taken by {words}; {remedy}"
+                raise Failed(START_REFUSED if leaving else WRONG_SPEC, what)
+            self.systemd.phase(f"waiting for the port {self.spec['port']}: it is taken by {words}")
+            self.stopping.wait(TICK)
+
+    def _leaving(self, owner: Owner) -> bool:
+        """Whether it may go by itself: a container that Docker has removed, or one of another service of sparkops."""
+        if not owner.container:
+            return False
+        found = self.container.inspect(owner.container)
+        return found is None or LABEL in ((found.get("Config") or {}).get("Labels") or {})
+
     def _wait_for_completion(self, cache: str) -> None:
-        if self.headless:
+        if self.headless or self.api is None or self.listener is None:
             self.systemd.status = f"rank {self.spec['rank']} of an engine whose head answers on another node"
             self.systemd.tell(READY=1, STATUS=self.systemd.status)
             return
@@ -99,26 +169,38 @@ class Launcher:
         stamp = os.path.join(cache, STAMP) if cache else ""
         first = not (stamp and os.path.exists(stamp))
         limit = timeouts["first_boot_seconds" if first else "cold_start_seconds"]
-        started = time.monotonic()
+        started, listened = time.monotonic(), 0.0
         while not self.stopping.is_set():
             if self.container.ended.is_set():
                 raise self._end_of_load()
             seconds = time.monotonic() - started
             line = self.container.last_line or "(nothing said yet)"
             self.systemd.phase(f"loading for {seconds:.0f} s of at most {limit:g}: {line}")
-            why = self.api.completion(self.spec["probe"]["seconds"])
-            if not why:
+            asked = self.api.completion(self.spec["probe"]["seconds"])
+            listened = listened or (time.monotonic() - started if self.listener.proven else 0.0)
+            if not asked.why:
                 break
-            if time.monotonic() - started > limit:
+            if asked.refused or time.monotonic() - started > limit:
                 self._halt()
-                raise Failed(NO_COMPLETION, f"no completion within {limit:g} s ({why}); its last line: {line}")
+                raise self._unproven(asked, limit, line)
             self.container.ended.wait(TICK)
         else:
             return
+        self._serving(stamp, listened, time.monotonic() - started)
+
+    def _unproven(self, asked: Asked, limit: float, line: str) -> Failed:
+        if asked.refused:
+            what = f"the engine listens and refuses the completion that would prove it: {asked.why}"
+            return Failed(WRONG_SPEC, what)
+        return Failed(NO_COMPLETION, f"no completion within {limit:g} s ({asked.why}); its last line: {line}")
+
+    def _serving(self, stamp: str, listened: float, seconds: float) -> None:
         if stamp:
             with open(stamp, "w", encoding="utf-8"):
                 pass
-        say(f"the first completion came after {time.monotonic() - started:.0f} s")
+        times = {"port_seconds": round(listened, 1), "token_seconds": round(seconds, 1), "at": round(time.time())}
+        keep(self.spec["kept"], START_FILE, json.dumps(times))
+        say(f"the first completion came after {seconds:.0f} s")
         self.systemd.status = f"serving on port {self.spec['port']}"
         self.systemd.tell(READY=1, STATUS=self.systemd.status)
 
@@ -130,37 +212,63 @@ class Launcher:
         return Failed(WRONG_SPEC, f"{end}; it would end alike again: {self.container.refusal.strip()}")
 
     def _watch(self) -> None:
-        """Until a stop is asked for; feeds the watchdog. Raises Failed when the container ends.
+        """Until a stop is asked for; feeds the watchdog. Raises Failed when the container ends or hangs.
 
         A headless rank has no API to ask, so nothing but its end is seen here; its head tells a hang of the engine.
         """
-        interval = max(TICK, self.systemd.watchdog / 6)
-        activity = TokenActivity(self.api, interval)
-        serving = self.systemd.status
-        due = 0.0
+        assert self.api is not None
+        activity = TokenActivity(self.api, self.spec["probe"]["seconds"], self.systemd.watchdog)
+        serving, due = self.systemd.status, 0.0
         while not self.stopping.is_set():
             if self.container.ended.is_set():
                 raise self.container.verdict()
+            if self.hung:
+                raise self._hung(activity.why or "systemd's watchdog was not fed")
             if self.systemd.watchdog and time.monotonic() >= due:
                 alive = self.headless or activity.found()
-                due = time.monotonic() + interval
+                due = time.monotonic() + activity.interval
                 if alive:
                     self.systemd.tell(WATCHDOG=1)
-                elif activity.why not in self.systemd.status:
+                elif activity.why and activity.why not in self.systemd.status:
                     say(f"no sign of life: {activity.why}")
-                self.systemd.phase(serving if alive else f"no sign of life: {activity.why}")
-            self.stopping.wait(TICK / 4)
+                self.systemd.phase(f"no sign of life: {activity.why}" if activity.why else serving)
+            self.stopping.wait(TICK)
+
+    def _hung(self, why: str) -> Failed:
+        """Keep what can be known of the engine, and end it."""
+        processes = processes_of(self.container.id)
+        described = [describe(pid) for pid in processes]
+        dump_python_stacks(processes)
+        self.container.told.wait(DUMP_SECONDS)
+        text = report(self.spec["name"], why, described, list(self.container.lines))
+        path = keep(self.spec["kept"], HANG_FILE, text)
+        self.container.stop(self.container.id, 0)
+        return Failed(HUNG, f"the engine hung ({why})" + (f"; its stacks and last lines: {path}" if path else ""))
 
     def _stop(self) -> int:
         self.systemd.tell(STOPPING=1)
         self.systemd.phase("stopping")
         say("asked to stop")
         self._halt()
+        self.systemd.phase("stopped")
         return 0
 
     def _halt(self) -> None:
-        self.container.stop(self.spec["timeouts"]["stop_seconds"])
-        self.container.ended.wait(10.0)
+        """SIGTERM, and SIGKILL `stop_seconds` after the stop was asked for; an engine that loads ignores SIGTERM."""
+        passed = time.monotonic() - self.asked if self.asked else 0.0
+        self.container.stop(self.container.id, max(0.0, self.spec["timeouts"]["stop_seconds"] - passed))
+
+
+def _take_signals(launcher: Launcher) -> None:
+    """In a thread of their own: a handler in the main thread could need a lock that this thread holds."""
+    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGABRT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def take() -> None:
+        while True:
+            launcher.on_signal(signal.sigwait(numbers))
+
+    threading.Thread(target=take, daemon=True).start()
 
 
 def main(argv: list[str]) -> int:
@@ -172,8 +280,7 @@ def main(argv: list[str]) -> int:
         say(f"the spec can't be used: {type(error).__name__}: {error}")
         return WRONG_SPEC
     if not remove:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: launcher.stopping.set())
+        _take_signals(launcher)
     try:
         if remove:
             launcher.docker.wait_for(10.0, launcher.stopping)

@@ -37,6 +37,21 @@ def _unnamed(pattern: str) -> str:
     return re.sub(r"\(\?P<\w+>", "(", pattern)
 
 
+def keep(folder: "str | None", name: str, text: str) -> str:
+    """Write a file of what was learnt, readable by root alone; its path, or "" where it can't be written."""
+    if not folder:
+        return ""
+    path = os.path.join(folder, name)
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(path + ".new", path)
+    except OSError:
+        return ""
+    return path
+
+
 def drop_caches() -> None:
     """Free the page cache once: vLLM's check of free memory takes it for used (vLLM #35313)."""
     os.sync()

@@ -252,16 +252,24 @@ def _repair(report: Report) -> tuple[Repair, ...]:
             by_service.setdefault(step.service or step.id, []).append(step)
     found = []
     for service, disruptive in by_service.items():
-        steps = [
-            each for each in report.plan.steps if each.service == service and each.action != "delete"
-        ] or disruptive
-        took = [report.past.took.get(each.id) for each in steps if each.disruptive or each.action == "verify"]
-        known = [each for each in took if each is not None]
-        words = (
-            f"about {duration(sum(known))}, by the last run of these steps" if known and len(known) == len(took) else ""
-        )
+        words = _outage(report, service, disruptive)
         found.append(Repair(_cut(service), count(len(disruptive), "step"), words or "how long is not known yet"))
     return tuple(found)
+
+
+def _outage(report: Report, service: str, disruptive: Sequence[Step]) -> str:
+    """About how long the service is away: by its own last start where the node tells it, else by its last steps."""
+    started = max((each.outage_seconds for each in disruptive if each.outage_seconds is not None), default=None)
+    if started is not None:
+        return f"its last start took {duration(started)}"
+    steps = [
+        each
+        for each in report.plan.steps
+        if each in disruptive or (each.service == service and each.action == "verify")
+    ]
+    took = [report.past.took.get(each.id) for each in steps]
+    known = [each for each in took if each is not None]
+    return f"about {duration(sum(known))}, by the last run of these steps" if known and len(known) == len(took) else ""
 
 
 def _details(found: Sequence[Finding]) -> tuple[tuple[Detail, ...], dict[tuple[str, str], str], int]:

@@ -1,41 +1,39 @@
 """The node half of `probe`: one completion within a deadline, and the wait for an engine that loads."""
 
 import contextlib
-import http.client
 import json
 import re
-import socket
-import threading
 import time
 from typing import Any
 
 from sparkops.programs import docker
+from sparkops.programs.launch.api import Api, Asked, Question
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.kinds import unit
+from sparkops.worker.system import ports
 
-"""What is seen changes by itself; what was planned is to see it answer, and that stays right."""
-ROUTES = ("/v1/completions", "/v1/chat/completions")
 POLL = 1.0
 TRIES = 3
 LOG_LINES = 40
 READ_LINES = 4000
-ANSWER_LIMIT = 16 << 20
 WORDS = re.compile(r"error|exception|fatal|failed|killed|sparkops:", re.IGNORECASE)
 
 START = re.compile(r"Starting .*\(sparkops\)\.\.\.$")
 """systemd's own words; units of the role `service` are described so."""
 
 
-class _Late(Exception):
-    """The deadline passed."""
-
-
 def observe(ask: dict[str, Any]) -> dict[str, Any]:
-    """`answers`; and where it doesn't, `why` in words that name what does answer."""
+    """`answers`; and where it doesn't, `why` in words that name what does answer.
+
+    Raises Unknown where it can't be told: the question was refused or sent away, or whose answer it is is not known.
+    """
     started = time.monotonic()
-    why = completion(ask)
-    if not why:
+    asked = completion(ask)
+    if not asked.why:
         return {"answers": True, "seconds": round(time.monotonic() - started, 3)}
+    if asked.refused or asked.busy:
+        raise Unknown.of("completion-refused" if asked.refused else "completion-sent-away", text=asked.why)
+    why = asked.why
     if ask.get("unit"):
         with contextlib.suppress(Unknown):
             why = _of_unit(unit.show([ask["unit"]])[ask["unit"]]) or why
@@ -44,109 +42,53 @@ def observe(ask: dict[str, Any]) -> dict[str, Any]:
 
 def _of_unit(shown: dict[str, str]) -> str:
     """Words for a unit that explains the silence; "" for one that is said to be serving."""
-    active, status = shown.get("ActiveState"), shown.get("StatusText", "")
+    active, status, result = shown.get("ActiveState"), shown.get("StatusText", ""), shown.get("Result")
     if active == "active":
         return ""
+    if active == "inactive" and result == "success":
+        return "the unit is stopped"
     if active == "failed":
-        return f"the unit has failed ({shown.get('Result')})" + (f": {status}" if status else "")
-    result = "" if shown.get("Result") == "success" else f", {shown.get('Result')}"
-    return f"the unit is {active} ({shown.get('SubState')}{result})" + (f": {status}" if status else "")
+        return f"the unit has failed ({result})" + (f": {status}" if status else "")
+    failed = "" if result == "success" else f", {result}"
+    return f"the unit is {active} ({shown.get('SubState')}{failed})" + (f": {status}" if status else "")
 
 
-def completion(ask: dict[str, Any]) -> str:
-    """Ask for a completion; "" when it is a good one, else what is wrong. Never longer than the limit and a breath."""
-    deadline = time.monotonic() + ask["limit_seconds"]
-    try:
-        key = _api_key(ask.get("spec"))
-        model = ask["model"] or _model(ask, key, deadline)
-        status, data = 404, b""
-        route = ROUTES[0]
-        for route in ROUTES:
-            status, data = _request(ask, "POST", route, _body(ask, model, route), key, deadline)
-            if status not in (404, 405):
-                break
-        if status != 200:
-            return f"{route} answers {status}: {data[:300].decode(errors='replace').strip()}"
-        return _judge(data, ask["expect"])
-    except _Late:
-        return f"no completion within {ask['limit_seconds']:g} s" + _lies(ask)
-    except ConnectionRefusedError:
-        return f"nothing listens on {ask['host']}:{ask['port']}"
-    except (OSError, http.client.HTTPException) as error:
-        return f"the connection broke: {error or type(error).__name__}"
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return "what came is no completion"
+def completion(ask: dict[str, Any]) -> Asked:
+    """Ask for a completion, of nobody but the declared service. Raises Unknown where it is not known who listens."""
+    question = Question(ask["model"] or "", ask["prompt"], ask["max_tokens"], ask["expect"] or "")
+    return Api(_Service(ask), _api_key(ask.get("spec")), question).completion(ask["limit_seconds"])
 
 
-def _body(ask: dict[str, Any], model: str, route: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": model, "max_tokens": ask["max_tokens"], "temperature": 0}
-    if route.endswith("/chat/completions"):
-        return {**body, "messages": [{"role": "user", "content": ask["prompt"]}]}
-    return {**body, "prompt": ask["prompt"]}
+class _Service:
+    """Where the declared container or unit answers. A probe that declares neither believes whoever listens."""
 
+    def __init__(self, ask: dict[str, Any]) -> None:
+        self.host, self.port, self.ask = ask["host"], ask["port"], ask
 
-def _judge(data: bytes, expect: str | None) -> str:
-    answer = json.loads(data)
-    choice = answer["choices"][0]
-    if (answer.get("usage") or {}).get("completion_tokens", 1) == 0:
-        return "the completion has no token"
-    text = choice["text"] if "text" in choice else choice["message"].get("content")
-    if expect is None:
-        return ""
-    if isinstance(text, str) and re.search(expect, text):
-        return ""
-    return f"it answers {str(text)[:200]!r}, in which nothing matches {expect!r}"
+    def fault(self) -> str:
+        """Why an answer would not be its own. Raises Unknown."""
+        if not self.ask.get("container") and not self.ask.get("unit"):
+            return ""
+        unit_name = "" if self.ask.get("container") else self.ask["unit"]
+        held = ports.held(self.port, self.host, self._container, unit_name)
+        if held.foreign is not None:
+            return f"{ports.words(held.foreign)} listens on port {self.port}, and not {self._name()}"
+        return "" if held.own else f"nothing listens on {self.host}:{self.port}"
 
+    def _container(self) -> dict[str, Any] | None:
+        """The launcher's is known by its label: a name can be changed while it runs."""
+        if not self.ask.get("container"):
+            return None
+        if self.ask.get("service") and self.ask.get("spec"):
+            return docker.service_container(self.ask["service"])
+        return docker.inspect_container(self.ask["container"])
 
-def _lies(ask: dict[str, Any]) -> str:
-    """What `/health` says meanwhile: a 200 there is no proof, and has to be told."""
-    try:
-        status, _ = _request(ask, "GET", "/health", None, "", time.monotonic() + 2.0)
-    except (_Late, OSError, http.client.HTTPException):
-        return "; /health does not answer either"
-    return f", though /health answers {status}"
-
-
-def _model(ask: dict[str, Any], key: str, deadline: float) -> str:
-    status, data = _request(ask, "GET", "/v1/models", None, key, deadline)
-    if status != 200:
-        raise OSError(f"/v1/models answers {status}")
-    return str(json.loads(data)["data"][0]["id"])
-
-
-def _request(ask: dict[str, Any], method: str, path: str, body: Any, key: str, deadline: float) -> tuple[int, bytes]:
-    """Status and body. Raises _Late at the deadline, however slowly bytes may trickle; else OSError, HTTPException."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise _Late
-    link = http.client.HTTPConnection(ask["host"], ask["port"], timeout=left)
-    late = threading.Event()
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    timer = threading.Timer(left, _cut, (link, late))
-    timer.daemon = True
-    timer.start()
-    try:
-        link.request(method, path, None if body is None else json.dumps(body).encode(), headers)
-        answer = link.getresponse()
-        data = answer.read(ANSWER_LIMIT)
-    except TimeoutError:
-        raise _Late from None
-    except (OSError, http.client.HTTPException):
-        if late.is_set():
-            raise _Late from None
-        raise
-    finally:
-        timer.cancel()
-        link.close()
-    if late.is_set():
-        raise _Late
-    return answer.status, data
-
-
-def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
-    late.set()
-    with contextlib.suppress(OSError, AttributeError):
-        link.sock.shutdown(socket.SHUT_RDWR)
+    def _name(self) -> str:
+        return (
+            f"the service {self.ask['service']}"
+            if self.ask.get("service")
+            else str(self.ask.get("unit") or self.ask["container"])
+        )
 
 
 def _api_key(path: str | None) -> str:
@@ -177,11 +119,12 @@ def converge(
         shown = unit.show([ask["unit"]])[ask["unit"]] if ask.get("unit") else {}
         loading = _loading(shown)
         if not loading:
-            why = completion(ask)
-            if not why:
+            asked = completion(ask)
+            if not asked.why:
                 return
+            why = asked.why
             failures += 1
-            if shown and failures >= TRIES:
+            if shown and (asked.refused or failures >= TRIES):
                 raise _refused(ask, f"the unit is active, yet {why}")
         else:
             why, failures = loading, 0
@@ -202,7 +145,7 @@ def _loading(shown: dict[str, str]) -> str:
     restarts = int(shown.get("NRestarts") or 0)
     said = shown.get("StatusText", "") if shown.get("SubState") == "start" else ""
     words = said or _of_unit(shown)
-    return words and words + (f" (restarted {restarts} times)" if restarts else "")
+    return words and words + (f" (restarted {'once' if restarts == 1 else f'{restarts} times'})" if restarts else "")
 
 
 def _for_good(shown: dict[str, str]) -> bool:

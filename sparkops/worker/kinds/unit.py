@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import hmac
+import json
 import os
 import time
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from sparkops.programs import docker
 from sparkops.programs.checkpoints import RECORD
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claim_records, claims
-from sparkops.worker.system import processes, safe_path
+from sparkops.worker.system import ports, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
 STAMPS = "/run/sparkops/units"
@@ -72,7 +73,8 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     there = text is not None or shown.get("LoadState") != "not-found" or os.path.islink(path)
     active = shown.get("ActiveState", "")
     if not there and active == "inactive" and (ask["content"] or not ask["present"]):
-        return None
+        taken = _port_taken(ask, None)
+        return {"exists": False, "port_taken": taken} if taken and not taken["service"] else None
     state: dict[str, Any] = {
         "exists": there,
         "enabled": shown.get("UnitFileState") == "enabled",
@@ -93,11 +95,34 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
             state["text"] = text.decode(errors="replace")
     if ask["inputs"]:
         state["inputs"] = inputs_of(ask["name"], shown, root) if state["running"] else None
+    if ask.get("main_process"):
+        state["main_process"] = _main_process(shown, root) if state["running"] else None
+    own = None
+    if ask.get("container") and state["running"]:
+        own = docker.service_container(ask["service"] or "")
     if ask.get("container"):
-        state.update(_container(ask, bool(state["running"])))
+        state.update(_container(ask, own, shown))
+    if ask.get("port"):
+        state["port_taken"] = _port_taken(ask, own)
+    if ask.get("service"):
+        state.update(_kept(ask, root))
     for name in ask.get("properties", ()):
         state[f"property.{name}"] = shown.get(name, "")
     return state
+
+
+def _port_taken(ask: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
+    foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask.get("port") else None
+    return None if foreign is None or _displaced(foreign, ask.get("displaces") or []) else foreign
+
+
+def _displaced(foreign: dict[str, Any], units: list[str]) -> bool:
+    """Whether what listens goes by itself when the unit starts. A container's own unit can't be told: any may be it,
+    and the launcher looks again once they are stopped."""
+    if foreign["unit"]:
+        return foreign["unit"] in units
+    return any(running(shown) for shown in show(units).values())
 
 
 def _vendor(name: str, fragment: str, root: str) -> str:
@@ -170,13 +195,48 @@ def _from_process(folder: str) -> str:
     return ""
 
 
-def _container(ask: dict[str, Any], runs: bool) -> dict[str, Any]:
-    """What the unit's running container was made from; None where none runs (yet). Raises Unknown."""
-    found = docker.inspect_container(ask["container"]) if runs else None
-    if found is None or not (found.get("State") or {}).get("Running"):
-        return dict.fromkeys(("container_inputs", "container_image", "container_checkpoint", "secret_inputs"))
+def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
+    """The argument list of the main process; None where there is none (yet): before exec it is systemd's own."""
+    folder = os.path.join(at(root, PROC), shown.get("MainPID") or "0")
+    for _ in range(40):
+        try:
+            with open(os.path.join(folder, "comm"), encoding="utf-8") as file:
+                name = file.read().strip()
+            with open(os.path.join(folder, "cmdline"), "rb") as file:
+                words = file.read().decode(errors="replace").rstrip("\0").split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        if name not in STARTING and not name.startswith("(") and words != [""]:
+            return words
+        time.sleep(0.05)
+    return None
+
+
+def _kept(ask: dict[str, Any], root: str) -> dict[str, Any]:
+    """What the launcher keeps of the service: the seconds of its last start, and where a hang is described."""
+    folder = os.path.join(at(root, ask["state_dir"]), "services", ask["service"])
+    kept: dict[str, Any] = {}
+    with (
+        contextlib.suppress(OSError, ValueError, TypeError, KeyError),
+        open(os.path.join(folder, "last-start.json"), encoding="utf-8") as file,
+    ):
+        kept["last_start_seconds"] = float(json.load(file)["token_seconds"])
+    with contextlib.suppress(OSError):
+        path = os.path.join(folder, "last-hang.txt")
+        kept["last_hang"] = {"path": path, "at": round(os.stat(path).st_mtime)}
+    return kept
+
+
+def _container(ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[str, str]) -> dict[str, Any]:
+    """What the unit's running container was made from; None where none runs yet. Raises Unknown.
+
+    A unit that says that it serves has one; else `container_inputs` is "", which is like no declared one.
+    """
+    if found is None or not running(shown):
+        state = dict.fromkeys(("container_inputs", "container_image", "container_checkpoint", "secret_inputs"))
+        return {**state, **({"container_inputs": ""} if shown.get("ActiveState") == "active" else {})}
     labels = (found.get("Config") or {}).get("Labels") or {}
-    state: dict[str, Any] = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
+    state = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
     if ask.get("image"):
         image = docker.inspect_image(ask["image"]) or {}
         state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
@@ -200,7 +260,7 @@ def _record_digest(folder: str) -> str:
         return ""
 
 
-RUNS = ("inputs", "container_inputs", "container_image", "container_checkpoint", "secret_inputs")
+RUNS = ("inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs")
 
 
 def converge(

@@ -84,6 +84,19 @@ def note(state_dir: str, cluster: str, claims: Mapping[str, Mapping[str, Any]], 
             originals.forget(state_dir, entry)
 
 
+def take_over(state_dir: str, cluster: str, former: str) -> None:
+    """Make the claims of the cluster's former name its own; what it claims itself stays as it is. "" for no name.
+
+    An interruption leaves both records, and the next call ends it.
+    """
+    with _writing:
+        records = claim_records.records(state_dir)
+        if former == cluster or former not in records:
+            return
+        _write(state_dir, cluster, {**records[former], **records.get(cluster, {})})
+        os.unlink(_path(state_dir, former))
+
+
 def _original(
     state_dir: str, key: str, old: dict[str, Any], kept: dict[str, Any], first: str
 ) -> dict[str, dict[str, Any]]:

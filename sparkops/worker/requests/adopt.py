@@ -5,6 +5,7 @@
 controller's to compare.
 """
 
+import contextlib
 import filecmp
 import os
 import re
@@ -27,19 +28,29 @@ TEXT_LIMIT = 64 << 10
 
 
 def look(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """The `containers` and `units` that stand for the service or in its way. Raises Unknown.
+    """The `containers` and `units` that stand for the service or in its way, and `listening`, the ports that are taken.
 
-    `args`: what is declared (`image`, `container`, `port`, `unit`); `chosen` and `chosen_unit` name the one that is
-    meant, else all that look like an engine are told.
+    `args`: what is declared (`image`, `container`, `port`, `unit`; each may be empty); `chosen` and `chosen_unit` name
+    the one that is meant, else all that look like an engine are told. Raises Unknown.
     """
-    declared = (docker.inspect_image(args["image"]) or {}).get("Id")
+    declared = (docker.inspect_image(args["image"]) or {}).get("Id") if args["image"] else None
     containers = []
     for each in docker.containers():
         found = docker.inspect_container(str(each["Id"]))
         if found is not None and stands_for(found, args, declared):
             containers.append(_described(found, declared))
     names = [each["name"] for each in containers]
-    return {"containers": containers, "units": _units(args, names)}
+    return {"containers": containers, "units": _units(args, names), "listening": _listening()}
+
+
+def _listening() -> list[int]:
+    """The TCP ports on which anybody listens. Source: proc_pid_net(5); 0A is TCP_LISTEN."""
+    ports = set()
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", encoding="ascii") as file:
+            rows = [line.split() for line in list(file)[1:]]
+            ports |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
+    return sorted(ports)
 
 
 def stands_for(found: dict[str, Any], args: dict[str, Any], declared: "str | None") -> bool:

@@ -13,19 +13,19 @@ from sparkops.worker.record import claim_records
 def observe(ask: ClaimsRequest) -> ClaimsAnswer:
     """This cluster's claims that are not `declared`, and those of others on what is.
 
-    `ask`: state_dir, cluster, `declared` ("KIND NAME", …), `strays` to look at claims beyond those, `whole` to get the
-    declared ones' entries too. Answers `strays` (each entry with what `state` says), `foreign` ({key: {cluster:
-    shared}}) and `claims`.
+    `ask`: state_dir, cluster, its `former` name, `declared` ("KIND NAME", …), `strays` to look at claims beyond those,
+    `whole` to get the declared ones' entries too. Answers `strays` (each entry with what `state` says), `foreign`
+    ({key: {cluster: shared}}), `claims`, and `renamed` where there are claims of the former name.
     """
     declared = set(ask["declared"])
     strays: dict[str, dict[str, Any]] = {}
     claims: dict[str, dict[str, Any]] = {}
     others: dict[str, dict[str, Any]] = {}
-    mine: dict[str, Any] = {}
-    for cluster, record in claim_records.records(ask["state_dir"]).items():
-        if cluster == ask["cluster"]:
-            mine = record
-        for key in record if cluster != ask["cluster"] else ():
+    records = claim_records.records(ask["state_dir"])
+    former = records.pop(ask["former"], None) if ask["former"] != ask["cluster"] else None
+    mine: dict[str, Any] = {**(former or {}), **records.pop(ask["cluster"], {})}
+    for cluster, record in records.items():
+        for key in record:
             others.setdefault(key, {})[cluster] = bool(record[key].get("shared"))
     for key, entry in mine.items():
         if key in declared:
@@ -34,13 +34,14 @@ def observe(ask: ClaimsRequest) -> ClaimsAnswer:
         elif ask.get("strays"):
             strays[key] = {**entry, **claim_records.state(ask["state_dir"], entry, others.get(key, {}))}
     foreign = {key: others[key] for key in others if key in declared}
-    return {"strays": strays, "foreign": foreign, "claims": claims}
+    return {"strays": strays, "foreign": foreign, "claims": claims, "renamed": former is not None}
 
 
 def note(call: Call, args: ClaimsNote) -> None:
     """`claims.note`, as a call."""
     from sparkops.worker.record import claims  # acts only: a look does not pay for it
 
+    claims.take_over(args["state_dir"], args["cluster"], args["former"])
     claims.note(args["state_dir"], args["cluster"], args["claims"], args["drop"])
 
 

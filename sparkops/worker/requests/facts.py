@@ -12,7 +12,7 @@ from typing import Any
 
 from sparkops.core.messages import UNKNOWN, Reason, unknown_of
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.facts import engine, gpu, network, packages, system
+from sparkops.worker.facts import engine, fabric, gpu, network, packages, system
 
 THREADS = 12
 
@@ -57,6 +57,10 @@ def _cdi(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
     return gpu.cdi(node.root, node.group("gpu").get("driver_version"))
 
 
+def _fabric(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+    return fabric.fabric(node.root, node.group("network")["interfaces"])
+
+
 def _packages(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
     patterns = [str(each) for each in args.get("patterns") or packages.PLATFORM]
     return packages.packages(node.root, patterns)
@@ -75,6 +79,7 @@ GROUPS: dict[str, _Group] = {
     "desktop": lambda node, args: system.desktop(node.root),
     "firmware": lambda node, args: system.firmware(node.root, devices=bool(args.get("devices"))),
     "network": lambda node, args: network.network(node.root),
+    "fabric": _fabric,
     "gpu": lambda node, args: gpu.gpu(node.root),
     "cdi": _cdi,
     "docker": lambda node, args: engine.docker(str(args.get("socket") or engine.SOCKET)),

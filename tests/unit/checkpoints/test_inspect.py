@@ -15,6 +15,7 @@ import pytest
 
 from sparkops.checkpoints.hub import Hub
 from sparkops.checkpoints.inspect import FolderSource, HubSource, InspectError, Inspection, inspect
+from sparkops.cli.app import run
 from sparkops.core.secrets import Secret
 from sparkops.safetensors.parts import missing_mtp, part_of
 from tests.lab import model
@@ -252,7 +253,6 @@ def test_the_command_tells_faults_by_its_status_and_in_json(copy: Path) -> None:
 def test_a_name_that_is_neither_a_folder_nor_a_repository_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sparkops.cli.app import run
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with LabHub() as hub:
@@ -288,3 +288,29 @@ def test_a_hostile_header_is_refused_in_bounded_memory(tmp_path: Path, kind: str
     faults, mebibytes = map(int, out.split())
     assert faults >= 4
     assert mebibytes < 256
+
+
+def test_with_an_inventory_the_repository_is_asked_for_as_it_is_declared(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At its hub, with its token, at its commit; what no service declares at the inventory's only hub."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LAB_TOKEN", "hf_secret")
+    with LabHub() as hub:
+        for repository in ("org/tiny", "org/other"):
+            hub.add_repo(repository, whole)
+        hub.grant("hf_secret", "org/tiny")
+        path = tmp_path / "inventory.yml"
+        path.write_text(
+            "version: 1\ncluster: x\nnodes: {a: }\nservices: {s: {nodes: [a], image: {pull: 'a/b:1'}, checkpoint: "
+            f"{{repository: org/tiny, endpoint: '{hub.endpoint}', token: !env LAB_TOKEN}}}}}}\n"
+        )
+        for repository in ("org/tiny", "org/other"):
+            status = run(["checkpoint", "inspect", repository, "-i", str(path), "--format", "json"])
+            assert status == 0, capsys.readouterr().err
+        assert {each.authorization for each in hub.requests_for("config.json") if each.origin == "hub"} == {
+            "Bearer hf_secret"
+        }
+        path.write_text("version: 1\ncluster: x\nnodes: {a: }\n")
+        assert run(["checkpoint", "inspect", "org/tiny", "-i", str(path)]) == 1
+        assert "error[checkpoint-hub-ambiguous]" in capsys.readouterr().err

@@ -54,6 +54,10 @@ def test_no_words_are_left_without_use() -> None:
     assert [id for id in wording.entries() if f'"{id}"' not in text] == []
 
 
+def test_every_message_has_a_cause() -> None:
+    assert [entry.id for entry in wording.entries().values() if not entry.cause] == []
+
+
 def test_every_text_can_be_made_from_values_of_its_formats() -> None:
     samples = {"bytes": 4_200_000_000, "seconds": 90.0, "list": ["a", "b"], "g": 2.5, ".0f": 2.5}
     for entry in wording.entries().values():

@@ -64,7 +64,9 @@ def test_the_catalogue_s_geometry_is_that_of_the_config_which_the_engine_read(na
     base, _, _ = name.rpartition("-")
     known, read = find(base), of_config(CONFIGS[name])
     assert known is not None
-    assert replace(known.geometry, vision=(), part_gaps={}) == replace(read, vision=(), part_gaps={})
+    assert replace(known.geometry, vision=(), encoder={}, part_gaps={}) == replace(
+        read, vision=(), encoder={}, part_gaps={}
+    )
 
 
 @pytest.mark.parametrize(

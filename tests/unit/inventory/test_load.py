@@ -245,3 +245,42 @@ def test_a_role_file_with_a_fault_is_told_by_line(project: Project) -> None:
 def test_an_unknown_node_to_show_is_told_with_the_nearest(project: Project) -> None:
     with pytest.raises(InventoryError, match="did you mean spark"):
         show(project.load(HEAD + "nodes: {spark: }\n"), "spork")
+
+
+# What is the user's own, and what is written at the wrong place
+
+
+def test_keys_that_begin_with_x_are_the_users_own(project: Project) -> None:
+    found = project.load(
+        """
+        version: 1
+        cluster: x
+        x-limits: &limits {max-model-len: 4096}
+        x-anything: [1, {nodes: !env NOWHERE}]
+        nodes: {a: {}}
+        services: {q: {nodes: [a], port: 1, serve: {<<: *limits, max-num-seqs: 4}}}
+        """
+    )
+    assert found.variables("a", "q")["service"]["serve"] == {"max-model-len": 4096, "max-num-seqs": 4}
+    assert "x-limits" in project.faults("version: 1\ncluster: x\nnodes: {a: {x-limits: 1}}\n"), "at the top only"
+
+
+@pytest.mark.parametrize(
+    ("host", "lines"),
+    [
+        ("nvidia@192.168.1.11:2222", ("`host: 192.168.1.11`", "`connection: {user: nvidia, port: 2222}`")),
+        ("nvidia@spark", ("`host: spark`", "`connection: {user: nvidia}`")),
+        ("192.168.1.11:22", ("`host: 192.168.1.11`", "`connection: {port: 22}`")),
+        ("'[fe80::1%eth0]:22'", ("`host: fe80::1%eth0`", "`connection: {port: 22}`")),
+    ],
+)
+def test_a_host_with_a_user_or_a_port_is_told_with_the_lines_to_write(
+    project: Project, host: str, lines: tuple[str, str]
+) -> None:
+    told = project.faults(f"version: 1\ncluster: x\nnodes: {{a: {{host: {host}}}}}\n")
+    assert all(line in told for line in lines), told
+
+
+@pytest.mark.parametrize("host", ["'::1'", "'fe80::1%eth0'", "spark-01.local", "192.168.1.11"])
+def test_other_hosts_are_as_they_are(project: Project, host: str) -> None:
+    project.load(f"version: 1\ncluster: x\nnodes: {{a: {{host: {host}}}}}\n")

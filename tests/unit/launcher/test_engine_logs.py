@@ -77,7 +77,29 @@ def test_the_launcher_gives_up_exactly_where_the_cause_is_permanent(tmp_path: Pa
     assert given_up == next(each.permanent for each in engine_errors.known() if each.id == id)
 
 
+STARTS = {
+    'would not start: could not select device driver "" with capabilities: [[gpu]]': "no-gpu-runtime",
+    "[FATAL tini (7)] exec vlm failed: No such file or directory": "command-missing",
+    'runc create failed: exec: "vlm": executable file not found in $PATH': "command-missing",
+}
+"""What Docker and its init say where the engine's first line is never reached, and the entry."""
+
+
+@pytest.mark.parametrize("line", STARTS)
+def test_what_docker_will_always_refuse_ends_at_the_first_start(line: str) -> None:
+    found = engine_errors.likely(line)
+    assert found is not None
+    error, cause, remedy = found
+    assert (error.id, error.permanent) == (STARTS[line], True)
+    assert "None" not in cause + remedy
+
+
 MAY_PASS = (
+    "nvidia-container-cli: initialization error: nvml error: driver not loaded: unknown",
+    'error gathering device information while adding custom device "/dev/infiniband": no such file or directory',
+    "failed to discover GPU vendor from CDI: no known GPU vendor found",
+    "driver failed programming external connectivity: Bind for 0.0.0.0:8000 failed: port is already allocated",
+    "Error response from daemon: Conflict. The container name is already in use by container",
     "  Value error, World size (2) is larger than the number of available GPUs (0) in this node. [type=value_error,",
     "  Value error, Invalid repository ID or local directory specified: 'org/model'.",
     "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cache",

@@ -80,10 +80,22 @@ def spec(**given: Any) -> dict[str, Any]:
         "host": "0.0.0.0",
         "port": 8000,
         "rank": 0,
+        "kept": None,
         "limits": {"shm_size_bytes": 1 << 30, "memory_bytes": 0, "ulimits": {"memlock": -1}},
         "probe": {"model": "m", "prompt": "Hello", "seconds": 1.0},
     }
     return {**base, **given}
+
+
+def api(port: int, container: str = "", key: str = "") -> Any:
+    """Of an engine that is this very process, which is in no container of its own."""
+    listener = launcher.Listener(port, "127.0.0.1", container)
+    return launcher.Api(listener, key, launcher.Question("m", "a few words"))
+
+
+def activity_of(port: int, seconds: float = 1.0) -> Any:
+    """Of one that may show no sign of life for ten minutes."""
+    return launcher.TokenActivity(api(port), seconds, 600.0)
 
 
 def completion(**usage: int) -> bytes:
@@ -136,20 +148,49 @@ def test_counters_are_summed_over_their_labels() -> None:
     assert launcher.counters(text) == {"vllm:a": 21.5, "vllm:b": 4.0}
 
 
-def test_an_idle_engine_lives_a_frozen_one_does_not(serve: Callable[[Answer], int]) -> None:
-    said = {"body": metrics(0, 5)}
-    port = serve(lambda method, path: (200, said["body"]))
-    activity = launcher.TokenActivity(launcher.Api(spec(port=port), {}), 1.0)
-    assert activity.found()
-    assert activity.found(), "nothing runs"
+def test_an_idle_engine_is_asked_for_a_token_now_and_then_and_a_frozen_one_does_not_live(
+    serve: Callable[[Answer], int],
+) -> None:
+    said: dict[str, Any] = {"body": metrics(0, 5), "status": 200, "asked": 0}
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        if path == "/metrics":
+            return 200, said["body"]
+        said["asked"] += 1
+        return said["status"], completion(completion_tokens=1)
+
+    activity = activity_of(serve(answer))
+    assert (activity.found(), activity.why, said["asked"]) == (False, "", 0), "nothing runs, and it was proven just now"
+    activity.proved -= 201
+    assert (activity.found(), said["asked"]) == (True, 1)
     said["body"] = metrics(1, 6)
     assert activity.found(), "a token came"
     assert not activity.found()
     assert "no token moves" in activity.why
     said["body"] = metrics(0, 6, waiting=3)
     assert not activity.found(), "requests wait and none runs"
+    assert said["asked"] == 1
+    activity.proved -= 201
+    said["status"] = 500
+    assert not activity.found()
+    assert "no token moves; /v1/completions answers 500" in activity.why
     said["body"] = metrics(1, 7)
     assert activity.found()
+
+
+def test_a_worker_that_stops_while_nothing_runs_is_found_though_its_gauges_stay(serve: Callable[[Answer], int]) -> None:
+    stop = threading.Event()
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        if path not in ("/metrics", "/health"):
+            stop.wait(10)
+        return 200, metrics(0, 5)
+
+    activity = activity_of(serve(answer), seconds=0.3)
+    activity.proved -= 201
+    assert not activity.found()
+    assert activity.why == "no completion within 0.3 s, though /health answers 200"
+    stop.set()
 
 
 def test_an_engine_without_metrics_is_asked_for_a_token(serve: Callable[[Answer], int]) -> None:
@@ -160,11 +201,56 @@ def test_an_engine_without_metrics_is_asked_for_a_token(serve: Callable[[Answer]
             return (200, completion(completion_tokens=1)) if good["on"] else (500, b"dead")
         return 404, b""
 
-    activity = launcher.TokenActivity(launcher.Api(spec(port=serve(answer)), {}), 1.0)
+    activity = activity_of(serve(answer))
+    activity.proved -= 201
     assert activity.found(), "chat is asked where there are no plain completions"
     good["on"] = False
+    activity.proved -= 201
     assert not activity.found()
     assert "500" in activity.why
+
+
+@pytest.mark.parametrize(
+    ("status", "health", "found"),
+    [
+        (401, 200, (True, False)),
+        (403, 200, (True, False)),
+        (404, 200, (True, False)),
+        (400, 200, (True, False)),
+        (429, 200, (False, True)),
+        (503, 200, (False, True)),
+        (503, 503, (False, False)),
+        (500, 200, (False, False)),
+        (408, 200, (False, False)),
+    ],
+)
+def test_a_refusal_says_nothing_of_its_health_and_to_be_busy_is_a_sign_of_life(
+    serve: Callable[[Answer], int], status: int, health: int, found: tuple[bool, bool]
+) -> None:
+    port = serve(lambda method, path: (health if path == "/health" else 200 if path == "/metrics" else status, b""))
+    asked = api(port).completion(1.0)
+    assert (asked.refused, asked.busy) == found
+    assert str(status) in asked.why
+    activity = activity_of(port)
+    activity.proved -= 201
+    assert activity.found() is any(found)
+    assert bool(activity.why) is not any(found)
+
+
+def test_what_a_foreign_process_answers_does_not_count_and_it_is_not_given_the_key(
+    serve: Callable[[Answer], int],
+) -> None:
+    asked = []
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        asked.append(path)
+        return 200, completion(completion_tokens=1)
+
+    port = serve(answer)
+    foreign = api(port, container="f" * 64, key="s")
+    assert "and not this service's container" in foreign.completion(1.0).why
+    assert not launcher.TokenActivity(foreign, 1.0, 1.0).found()
+    assert asked == []
 
 
 def test_a_completion_that_does_not_come_ends_at_its_deadline(serve: Callable[[Answer], int]) -> None:
@@ -174,8 +260,8 @@ def test_a_completion_that_does_not_come_ends_at_its_deadline(serve: Callable[[A
         stop.wait(10)
         return 200, b""
 
-    api = launcher.Api(spec(port=serve(answer)), {})
-    assert api.completion(0.3) == "no completion within 0.3 s"
+    asked = api(serve(answer)).completion(0.3)
+    assert asked.why.startswith("no completion within 0.3 s")
     stop.set()
 
 
@@ -185,7 +271,7 @@ def test_a_completion_that_does_not_come_ends_at_its_deadline(serve: Callable[[A
 )
 def test_garbage_is_no_completion(serve: Callable[[Answer], int], body: bytes, words: str) -> None:
     port = serve(lambda method, path: (200, body))
-    assert words in launcher.Api(spec(port=port), {}).completion(1.0)
+    assert words in api(port).completion(1.0).why
 
 
 def test_the_label_of_the_secrets_is_an_hmac_by_the_nodes_key(tmp_path: Path) -> None:

@@ -14,11 +14,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sparkops.checkpoints.hub import HubError, HubUnreachable
 from sparkops.core.data import bundled
-from sparkops.lint import acceptances, neighbours, services
+from sparkops.core.errors import SparkopsError
+from sparkops.lint import acceptances, neighbours, ranks, services
 from sparkops.lint.case import Case
 from sparkops.lint.check import LINE_RULES, Finding, check, checks
 from sparkops.lint.rules import rules
+from sparkops.models.catalogue import FromHub
 from sparkops.models.effective import speculative
 from sparkops.models.engine import engine, versions
 from sparkops.models.engine_pages import engine_content
@@ -29,6 +32,7 @@ from sparkops.models.serve_line import parse_text
 SPEC = "--speculative-config"
 MTP2 = f'{SPEC} {{"method":"mtp","num_speculative_tokens":2}}'.replace("{", "'{").replace("}", "}'")
 OFF, ON = "--no-enable-prefix-caching", "--enable-prefix-caching"
+FOUND = FromHub("birds/sparrow", "0" * 40, "", 0, cached=True)
 LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 
 
@@ -57,6 +61,8 @@ def findings(
     spark: bool = False,
     nodes: int = 0,
     formats: dict[str, str] | None = None,
+    from_hub: FromHub | None = None,
+    not_read: SparkopsError | None = None,
     **config: Any,
 ) -> list[Finding]:
     listed = engine(version)
@@ -73,6 +79,8 @@ def findings(
             engine=listed,
             geometry=of_config(known) if known else None,
             drafter=of_config(drafter) if drafter else None,
+            from_hub=from_hub,
+            not_read=not_read,
             quantisation=replace(of_checkpoint(known or {}), **({"formats": formats} if formats else {})),
             env=env or {},
             gpus=gpus,
@@ -456,7 +464,18 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         (
             {"words": "--enable-auto-tool-choice --tool-call-parser hermes"},
             {"words": "--enable-auto-tool-choice --tool-call-parser hermes", "model": "unheard/of"},
-        )
+        ),
+        (
+            {"words": "--tool-call-parser hermes", "model": "org/GLM-4.7-Flash"},
+            {"words": "--tool-call-parser hermes", "model": "org/Qwen3-30B-A3B"},
+        ),
+    ],
+    "reasoning-parser-of-family": [
+        ({"words": "--reasoning-parser glm45"}, {"words": "--reasoning-parser qwen3"}),
+        (
+            {"words": "--reasoning-parser qwen3", "model": "org/gpt-oss-120b"},
+            {"words": "--reasoning-parser qwen3", "model": "unheard/of"},
+        ),
     ],
     "reasoning-parser-unknown": [
         ({"words": "--reasoning-parser qwen3_5"}, {"words": "--reasoning-parser qwen3"}),
@@ -481,6 +500,16 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         )
     ],
     "model-unknown": [({"words": "", "model": "unheard/of"}, {"words": ""})],
+    "model-from-hub": [({"words": "", "from_hub": FOUND}, {"words": ""})],
+    "repository-renamed": [
+        ({"words": "", "from_hub": replace(FOUND, moved_to="trees/sparrow")}, {"words": "", "from_hub": FOUND})
+    ],
+    "repository-refused": [
+        (
+            {"words": "", "not_read": HubError.of("hub-repository-missing")},
+            {"words": "", "not_read": HubUnreachable.of("hub-too-slow", seconds=9)},
+        )
+    ],
     "engine-unlisted": [({"words": "", "version": "0.26.1"}, {"words": "", "version": "v0.26.0"})],
 }
 PAIRS = [(name, fires, misses) for name, pairs in FIRES.items() for fires, misses in pairs]
@@ -502,8 +531,12 @@ OF_INVENTORY = {
     "acceptance-idle",
     "weights-do-not-fit",
     "line-not-made",
+    "address-of-all-ranks",
+    "host-value-on-all-ranks",
+    "ring-not-declared",
+    "master-port-taken-twice",
 }
-"""Rules that no bare line breaks; their lines stand in test_declared.py."""
+"""Rules that no bare line breaks; their lines stand in test_declared.py and test_ranks.py."""
 
 
 def test_every_rule_has_its_lines_and_its_words() -> None:
@@ -511,7 +544,9 @@ def test_every_rule_has_its_lines_and_its_words() -> None:
     assert set(checks(*LINE_RULES)) == set(FIRES)
 
 
-@pytest.mark.parametrize("module", [*LINE_RULES, services, neighbours, acceptances], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "module", [*LINE_RULES, services, neighbours, ranks, acceptances], ids=lambda each: each.__name__
+)
 def test_the_words_of_a_modules_rules_are_in_the_file_of_its_name(module: ModuleType) -> None:
     path = bundled("knowledge") / "rules" / f"{module.__name__.rpartition('.')[2]}.yml"
     assert list(yaml.safe_load(path.read_text())) == list(checks(module))

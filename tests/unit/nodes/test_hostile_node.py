@@ -194,6 +194,11 @@ GIVEN: dict[str, dict[str, Any]] = {
     "checkpoint": {"name": "/m", "repository": "a/b", "revision": "0" * 40},
     "command": {"name": "x", "check": ["true"]},
     "directory": {"name": "/d", "mode": "0755"},
+    "fabric": {
+        "name": "/etc/netplan/60-fabric.yaml",
+        "links": [{"slot": "a.0", "port": "a", "twin": 0, "address": "10.0.0.1/30"}],
+        "mtu": 9000,
+    },
     "file": {"name": "/f", "content": "x", "mode": "0644"},
     "image": {"name": "repo/name:tag"},
     "link": {"name": "/l", "target": "/f"},
@@ -321,7 +326,14 @@ def test_an_answer_too_large_to_send_is_an_error_with_the_way_out(told: Told, tm
     st.dictionaries(st.sampled_from(["now", "service", "others", "entries", "port", "path", "role"]), JSON, max_size=7)
 )
 def test_a_claim_that_can_not_be_read_is_unknown_and_one_that_can_is_an_orphan_or_none(entry: dict[str, Any]) -> None:
-    answer = {"found": {"strays": {"directory /a": entry, "unit b.service": entry}, "foreign": {}, "claims": {}}}
+    answer = {
+        "found": {
+            "strays": {"directory /a": entry, "unit b.service": entry},
+            "foreign": {},
+            "claims": {},
+            "renamed": False,
+        }
+    }
     seen = plan.Observations(found={}, claims={"n1": claims_of(answer)})
     orphans.find((), seen, retired=lambda node, service: node == service)
 

@@ -73,7 +73,7 @@ def test_a_plain_value_means_equality() -> None:
 def test_bytes_are_shown_in_gib() -> None:
     violation = one({"total_bytes": 60 * GIB}, "memory", expect={"total_bytes": {"at_least": 110 * GIB}})
     assert violation.id == "memory.total-bytes-low"
-    assert "60.0 GiB, at least 110.0 GiB is needed" in violation.message.text
+    assert "64.4 GB (60.0 GiB), at least 118.1 GB (110.0 GiB) is needed" in violation.message.text
 
 
 def test_a_list_must_hold_one_of_the_wanted_words() -> None:

@@ -125,3 +125,48 @@ def test_what_runs_is_pending_while_the_plan_brings_its_image_or_checkpoint() ->
     assert set(declared.pending({f"checkpoint /models/x @{declared.node}"})) == {"container_checkpoint"}
     assert set(declared.pending({f"image a/b:1 @{declared.node}"})) == {"container_image"}
     assert declared.pending({"checkpoint /models/other @x"}) == {}
+
+
+FOREIGN = {"process": "vllm", "pid": 41, "container": "", "unit": "", "service": ""}
+
+
+@pytest.mark.parametrize(
+    ("owner", "id", "who"),
+    [
+        ({"container": "old"}, "port-taken", "process 41 (vllm) of container old"),
+        ({"container": "old", "pid": 0, "process": ""}, "port-taken", "container old"),
+        ({"unit": "old.service"}, "port-taken", "process 41 (vllm) of old.service"),
+        ({"unit": "session-3.scope"}, "port-taken-by-process", "process 41 (vllm) of session-3.scope"),
+        ({}, "port-taken-by-process", "process 41 (vllm)"),
+    ],
+)
+def test_what_is_foreign_on_the_port_is_a_violation_that_names_it(owner: dict[str, Any], id: str, who: str) -> None:
+    declared = unit(content=TEXT, running=True, port=8000, service="qwen")
+    (violation,) = declared.violations({"port_taken": {**FOREIGN, **owner}}, lambda _: None)
+    assert (violation.id, violation.message.args["who"], violation.blocks) == (id, who, True)
+    assert "8000" in violation.message.text
+    assert Unit.guarded
+
+
+def test_another_service_on_the_port_is_settled_by_its_own_steps() -> None:
+    declared = unit(content=TEXT, running=True, port=8000)
+    assert declared.violations({"port_taken": {**FOREIGN, "container": "x", "service": "other"}}, lambda _: None) == ()
+    assert declared.violations({"port_taken": None}, lambda _: None) == ()
+
+
+def test_a_port_is_looked_at_only_where_the_unit_is_to_run() -> None:
+    assert unit(running=True, port=8000).ask()["port"] == 8000
+    assert unit(running=False, port=8000).ask()["port"] is None
+
+
+def test_a_main_process_that_is_not_the_declared_program_is_a_difference_that_interrupts() -> None:
+    declared = unit(running=True, main_process=("/usr/bin/python3", "launcher.py"))
+    assert changes(declared, main_process=["/bin/sleep", "9999"]) == ("main_process",)
+    assert changes(declared, main_process=None) == (), "it has none yet"
+    assert "main_process" in Unit.interrupts
+
+
+def test_an_interruption_costs_what_the_last_start_took() -> None:
+    assert unit(running=True).outage_seconds({"last_start_seconds": 21.4}) == 21.4
+    assert unit(running=True).outage_seconds({}) is None
+    assert unit(running=True).outage_seconds(Unknown.of("not-answered")) is None

@@ -1,0 +1,130 @@
+"""The peak of the engine's profiling run on one rank: what a step of the most tokens takes beside weights and cache.
+
+It must not know a budget. The engine takes the largest of several runs, one after the other: the language
+model's, the encoder's of images at its largest input, the sampler's, and at a first start the compiler's.
+
+Source: starts of vLLM 0.26.0 on an H200 (tests/data/memory-oracle.json) and the engine's code; other models than
+Qwen3.5 and other devices are unverified.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from sparkops.models.effective import Effective
+from sparkops.models.geometry import STATE, Geometry
+from sparkops.models.invocation import Invocation
+from sparkops.models.serve_line import ServeLine
+
+WIDE = 2
+"""Bytes of an element of an activation."""
+STREAMS, COMPILED_STREAMS = 2, 4
+"""Tensors as wide as the model that are alive beside a layer's own, run as written and compiled (502 and 526 MiB)."""
+STATE_ELEMENTS = 16
+"""Elements of a recurrent layer alive for each element of its value heads: its chunks, decays, gates, states. 122B: 502
+MiB at 2048 tokens of 8192 elements; 35B: 2.2 GiB at 16384 tokens of 4096."""
+CLEARED = 60 * 2**20
+"""What the compiler writes to empty the cache before it times a kernel: an H200's L2."""
+DRAFTED_STREAMS = 17
+"""Tensors as wide as the model among the examples that the compiler makes for the prediction head (1,766 MiB at 8192
+tokens of 2048 elements), beside those of the model."""
+SPARSE = (0.0934 * 2**30, 679_780)
+"""Of a model of sparse or compressed latents: bytes, and bytes for each token (MiaAI-Lab issue 4: 2048 → 1.39 GiB,
+8224 → 5.30 GiB)."""
+LATENT_TOKENS = 65_536
+"""Tokens at most whose latents are expanded at once (vLLM mla_attention: determine_chunked_prefill_workspace_size)."""
+SAMPLED = 12
+"""Bytes for each word of the vocabulary and sequence: logits, and two copies in 32 bits (vLLM v1/sample)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Bytes of a rank. `first` of the language model at a start that compiles, `later` at one that finds what an
+    earlier one compiled; `encoder` of the largest images, instead of that where it is more."""
+
+    first: float
+    later: float
+    encoder: float
+
+
+def peak(run: Invocation, geometry: Geometry) -> Peak:
+    """The peaks of a line. The geometry's sizes must be known."""
+    seeing = sees(run.line, geometry)
+    compiling = compiles(run.line)
+    kept = (
+        _images(run.effective, geometry) * geometry.encoder.get("tokens", 0) * geometry.hidden * WIDE if seeing else 0
+    )
+    later = max(_forward(run.effective, geometry, compiling), _sampling(run.effective, geometry)) + kept
+    first = max(later, _compiling(run, geometry)) if compiling and not seeing else later
+    return Peak(first, later, _encoding(run, geometry) if seeing else 0.0)
+
+
+def sees(line: ServeLine, geometry: Geometry) -> bool:
+    """Whether images are taken, so that the engine runs their encoder."""
+    limits = line.mapping("limit-mm-per-prompt")
+    none = bool(limits) and all(each == 0 for each in limits.values())
+    return geometry.multimodal and not line.get("language-model-only") and not none
+
+
+def compiles(line: ServeLine) -> bool:
+    """Whether the model's code is compiled."""
+    mode = line.mapping("compilation-config").get("mode", line.mapping("compilation-config").get("level"))
+    return not line.get("enforce-eager") and line.get("optimization-level") != 0 and mode not in (0, "0", "NONE")
+
+
+def _forward(run: Effective, geometry: Geometry, compiling: bool) -> float:
+    tokens = run.max_num_batched_tokens
+    streams = (COMPILED_STREAMS if compiling else STREAMS) * geometry.hidden
+    plain = tokens * WIDE * (_widest(geometry, run.tensor_parallel) + streams)
+    kinds = {each.kind for each in geometry.cached}
+    if kinds & {"sparse", "compressed"}:
+        return max(plain, SPARSE[0] + SPARSE[1] * tokens)
+    if "latent" in kinds:
+        length = run.max_model_len or LATENT_TOKENS
+        expanded = min(LATENT_TOKENS, max(8 * length, 4 * run.max_num_seqs * (run.block_size or 16)))
+        plain += expanded * WIDE * geometry.latent_width / run.tensor_parallel
+    return plain
+
+
+def _widest(geometry: Geometry, ranks: int) -> float:
+    """Elements that the widest layer makes of one token on one rank."""
+    widths: dict[tuple[int | None, str], float] = defaultdict(float)
+    for each in geometry.shape.tensors:
+        if each.layer is None or each.part in ("norms", "router"):
+            continue
+        if each.width:
+            own = geometry.experts_per_token * (max(2 * each.width, geometry.hidden) + each.width) / ranks
+            widths[each.layer, each.part] = max(widths[each.layer, each.part], own)
+        elif each.count == 1:
+            widths[each.layer, each.part] += each.parameters / geometry.hidden / (ranks if each.split else 1)
+    states = [each for each in geometry.cached if each.kind == STATE]
+    inner = max((each.heads * (each.key if each.groups else each.value) for each in states), default=0)
+    return max([STATE_ELEMENTS * inner / ranks, *widths.values()])
+
+
+def _sampling(run: Effective, geometry: Geometry) -> float:
+    rows = run.max_num_batched_tokens * geometry.hidden * WIDE
+    return rows + SAMPLED * run.max_num_seqs * geometry.vocabulary
+
+
+def _compiling(run: Invocation, geometry: Geometry) -> float:
+    """The compiler times kernels on examples of all that they take, the embedding among it."""
+    effective = run.effective
+    row = effective.max_num_batched_tokens * geometry.hidden * WIDE
+    plain = geometry.vocabulary * geometry.hidden * WIDE / effective.tensor_parallel + CLEARED + 2 * row
+    if effective.speculative is None or effective.speculative.method != "mtp":
+        return plain
+    return plain + geometry.table_bytes(run.engine.law("mrope_tables")) + DRAFTED_STREAMS * row
+
+
+def _images(run: Effective, geometry: Geometry) -> int:
+    """How many of the largest images the engine profiles at once."""
+    return max(1, run.max_num_batched_tokens // max(1, geometry.encoder.get("tokens", 1)))
+
+
+def _encoding(run: Invocation, geometry: Geometry) -> float:
+    if run.line.get("skip-mm-profiling"):
+        return 0.0
+    patches, each = geometry.encoder.get("patches", 0), geometry.encoder.get("patch_bytes", 0)
+    return float(_images(run.effective, geometry) * patches * each)

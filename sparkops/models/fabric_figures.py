@@ -1,0 +1,28 @@
+"""What a link should carry, and the verdict on what it did. Pure.
+
+A function of a Spark's port carries about 100 Gb/s, both of a port about 196 (97.3 by RDMA alone: eugr NETWORKING.md).
+A degraded ConnectX-7 carries 8 to 25 Gb/s while speed, PCIe and counters look right (dgx-spark-playbooks #108).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Verdict: TypeAlias = Literal["good", "low", "degraded"]
+FUNCTION = 100.0
+"""Gb/s that one function carries."""
+DEGRADED, LOW = 0.25, 0.85
+
+
+def expected(speed_mbps: int | None, links: int) -> float | None:
+    """Gb/s of so many twins of one port whose interfaces report the port's speed; None where they report none."""
+    return min(speed_mbps / 1000, FUNCTION * links) if speed_mbps else None
+
+
+def verdict(gbits: float, wanted: float | None, method: str) -> Verdict:
+    """`degraded` below a quarter; `low` below 85 percent by RDMA. TCP is bounded by processors too: it is never low."""
+    if wanted is None:
+        return "good"
+    if gbits < DEGRADED * wanted:
+        return "degraded"
+    return "low" if method == "rdma" and gbits < LOW * wanted else "good"

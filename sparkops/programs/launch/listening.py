@@ -1,0 +1,202 @@
+"""Which process listens on a TCP port, and which container or unit that process belongs to.
+
+Read from procfs alone: the inodes of sockets in state LISTEN (`/proc/PID/net/tcp{,6}`), the processes that hold them
+(`/proc/PID/fd`), their control groups (`/proc/PID/cgroup`, versions 1 and 2, drivers cgroupfs and systemd). Source:
+proc(5), cgroups(7). It must not know Docker or systemd. Standard library only; the worker uses it too.
+"""
+
+import os
+import re
+import socket
+from typing import Any, NamedTuple
+
+PROC = "/proc"
+LISTEN = "0A"
+WILDCARDS = ("0.0.0.0", "::", "")
+CONTAINER = re.compile(r"[0-9a-f]{64}")
+UNIT = re.compile(r"(?:^|/)([^/]+\.(?:service|scope))(?=/|$)")
+
+
+class Unseen(Exception):
+    """Which process holds a socket can't be told: it needs root's rights, or the kernel itself listens."""
+
+
+class Owner(NamedTuple):
+    """A process with a listening socket. `container` is an id of 64 digits, `unit` systemd's; "" for none.
+
+    `relayed` is the address of the container for which Docker's proxy listens.
+    """
+
+    pid: int
+    process: str
+    container: str
+    unit: str
+    relayed: str = ""
+
+    @property
+    def words(self) -> str:
+        told = f"process {self.pid} ({self.process})"
+        if self.relayed:
+            return f"{told}, which relays to the container at {self.relayed}"
+        place = f"container {self.container[:12]}" if self.container else self.unit
+        return f"{told} of {place}" if place else told
+
+
+def listening(port: int, host: str, pid: "int | str" = "self", proc: str = PROC) -> "set[str]":
+    """The inodes of the sockets that take connections to `host`:`port` in the network namespace of `pid`.
+
+    A wildcard overlaps with every address. Raises OSError where the process is gone.
+    """
+    found = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            with open(os.path.join(proc, str(pid), "net", name), encoding="ascii") as file:
+                rows = [line.split() for line in file.readlines()[1:]]
+        except FileNotFoundError:
+            if name == "tcp":
+                raise
+            continue  # a kernel without IPv6
+        for row in rows:
+            address, _, number = row[1].partition(":")
+            if row[3] == LISTEN and int(number, 16) == port and _overlap(_address(address), host):
+                found.add(row[9])
+    return found
+
+
+def _address(text: str) -> str:
+    """An address out of /proc/net: words of 32 bits in the machine's order; mapped ones as IPv4."""
+    data = b"".join(bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8))
+    if len(data) == 4:
+        return socket.inet_ntop(socket.AF_INET, data)
+    found = socket.inet_ntop(socket.AF_INET6, data)
+    return found.removeprefix("::ffff:") if "." in found else found
+
+
+def _overlap(address: str, host: str) -> bool:
+    """A socket at `::` takes IPv4 too, unless it was told not to, which can't be seen."""
+    if host in WILDCARDS:
+        return host == "::" or ":" not in address or address == "::"
+    return address in (host, "::") or (address == "0.0.0.0" and ":" not in host)
+
+
+def owners(inodes: "set[str]", proc: str = PROC) -> "dict[str, list[Owner]]":
+    """The processes that hold each of these sockets. Raises Unseen where one of them has none that can be seen."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, list[Owner]] = {inode: [] for inode in inodes}
+    hidden = False
+    for pid in pids(proc) if inodes else ():
+        folder = os.path.join(proc, str(pid), "fd")
+        try:
+            held = {wanted[each] for each in _links(folder) if each in wanted}
+        except PermissionError:
+            hidden = True
+            continue
+        except OSError:
+            continue
+        for inode in held:
+            found[inode].append(owner(pid, proc))
+    if not all(found.values()):
+        raise Unseen("only root can see which process listens" if hidden else "no process holds the listening socket")
+    return found
+
+
+def _links(folder: str) -> "list[str]":
+    links = []
+    for name in os.listdir(folder):
+        try:
+            links.append(os.readlink(os.path.join(folder, name)))
+        except FileNotFoundError:
+            continue
+    return links
+
+
+def pids(proc: str = PROC) -> "list[int]":
+    """All processes."""
+    return sorted(int(each) for each in os.listdir(proc) if each.isdigit())
+
+
+def owner(pid: int, proc: str = PROC) -> Owner:
+    """What a process is and belongs to; parts that can't be read (it ended) are ""."""
+    words = _read(os.path.join(proc, str(pid), "cmdline")).split("\0")
+    process = _read(os.path.join(proc, str(pid), "comm")).strip() or "unknown"
+    relayed = ""
+    if os.path.basename(words[0]) == "docker-proxy" and "-container-ip" in words[:-1]:
+        relayed = words[words.index("-container-ip") + 1]
+    group = _read(os.path.join(proc, str(pid), "cgroup"))
+    return Owner(pid, process, container_of(pid, proc), _unit(group), relayed)
+
+
+def container_of(pid: "int | str", proc: str = PROC) -> str:
+    """The id of the container whose control group the process is in; "" for none, or where it has ended.
+
+    What is in the same container as the one who asks is in none, as seen from here.
+    """
+    found = _container(_read(os.path.join(proc, str(pid), "cgroup")))
+    return "" if found == _container(_read(os.path.join(proc, "self", "cgroup"))) else found
+
+
+def _container(group: str) -> str:
+    """The innermost id: `/docker/ID`, `/system.slice/docker-ID.scope`, also where a node is a container itself."""
+    paths = [line.split(":", 2)[-1] for line in group.splitlines()]
+    deepest = max(paths, key=lambda path: len(CONTAINER.findall(path)), default="")
+    found: list[str] = CONTAINER.findall(deepest)
+    return found[-1] if found else ""
+
+
+def _unit(group: str) -> str:
+    for line in group.splitlines():
+        _, controller, path = [*line.split(":", 2), "", ""][:3]
+        found = UNIT.findall(path) if controller in ("", "name=systemd") else []
+        if found:
+            return str(found[-1])
+    return ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+class Listener:
+    """The listening sockets of one container: `fault` says why an answer of `host`:`port` would not be its.
+
+    `pid` is a process in the container's network namespace.
+    """
+
+    def __init__(self, port: int, host: str, container: str, pid: "int | str" = "self", proc: str = PROC) -> None:
+        self.port, self.host, self.container = port, host, container
+        self.pid, self.proc = pid, proc
+        self.proven: set[str] = set()
+
+    def fault(self) -> str:
+        """ "" where every socket that takes the connection is the container's. Raises Unseen.
+
+        vLLM listens with SO_REUSEPORT, so that a second engine of root can listen beside it and take half of the
+        requests: one foreign socket is enough. A socket's inode is not used again while it lives.
+        """
+        try:
+            inodes = listening(self.port, self.host, self.pid, self.proc)
+        except OSError as error:
+            return f"the container has ended ({error.strerror})"
+        if not inodes:
+            return f"nothing listens on {self.host}:{self.port}"
+        if inodes != self.proven:
+            for each in owners(inodes, self.proc).values():
+                if all(one.container != self.container for one in each):
+                    return f"{each[0].words} listens on port {self.port}, and not this service's container"
+            self.proven = inodes
+        return ""
+
+
+def listener_of(container: "dict[str, Any]", port: int, host: str, proc: str = PROC) -> Listener:
+    """Where a container that Docker inspected answers: at `host`, or at its own address where it has a network."""
+    mode = str((container.get("HostConfig") or {}).get("NetworkMode") or "")
+    address = host
+    if mode != "host":
+        networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
+        address = next((str(each["IPAddress"]) for each in networks.values() if each.get("IPAddress")), host)
+    pid = int((container.get("State") or {}).get("Pid") or 0)
+    return Listener(port, address, str(container.get("Id") or "no container"), pid, proc)

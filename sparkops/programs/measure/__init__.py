@@ -1,0 +1,1 @@
+"""Measure what a link between two nodes carries."""

@@ -1,0 +1,186 @@
+"""One side of a measurement between two nodes: receive, or send for so many seconds and bytes.
+
+RDMA by `ib_write_bw` of perftest with small buffers (NVIDIA's own test with 16 GB froze a node: dgx-spark-playbooks
+#102), its GID chosen by rdma_cm; else TCP with several streams. Several links at once share the time. The receiver
+tells its ports as a record; the result of both is Gb/s by link, that of the receiver counts.
+"""
+
+import contextlib
+import re
+import socket
+import subprocess
+import threading
+import time
+from typing import Any, Literal, TypedDict, cast
+
+from sparkops.core.messages import Refused
+from sparkops.programs import protocol
+from sparkops.programs.protocol import Output
+
+STREAMS = 4
+"""TCP connections for each link: one does not fill 100 Gb/s."""
+BLOCK = 1 << 20
+CONNECT = 10.0
+QUIET = 5.0
+"""Seconds beyond the measurement that a side waits for the other one."""
+MESSAGE = 65536
+
+
+class Link(TypedDict, total=False):
+    """One link: its name, this side's address, and for the sender the other's with its port."""
+
+    slot: str
+    address: str
+    peer: str
+    port: int
+
+
+class Spec(TypedDict):
+    """What the program is given. `bytes` bounds each link by TCP."""
+
+    mode: Literal["receive", "send"]
+    method: Literal["tcp", "rdma"]
+    links: list[Link]
+    seconds: float
+    bytes: int
+
+
+def work(request: dict[str, Any], output: Output) -> dict[str, float]:
+    spec = cast(Spec, request)
+    if spec["method"] == "rdma":
+        return _rdma(spec, output)
+    return _receive(spec, output) if spec["mode"] == "receive" else _send(spec)
+
+
+def _receive(spec: Spec, output: Output) -> dict[str, float]:
+    """Gb/s of each link, from its first byte to its last."""
+    with contextlib.ExitStack() as ends:
+        listeners = {}
+        for link in spec["links"]:
+            listener = ends.enter_context(socket.socket())
+            listener.bind((link["address"], 0))
+            listener.listen(STREAMS)
+            listener.settimeout(CONNECT + spec["seconds"] + QUIET)
+            listeners[link["slot"]] = listener
+        output.record({slot: listener.getsockname()[1] for slot, listener in listeners.items()})
+        rates: dict[str, float] = {}
+        _side_by_side([lambda s=s, each=each: rates.update({s: _drained(each, spec)}) for s, each in listeners.items()])
+    return rates
+
+
+def _drained(listener: socket.socket, spec: Spec) -> float:
+    counts = [0] * STREAMS
+    try:
+        accepted = [listener.accept()[0] for _ in range(STREAMS)]
+    except OSError as error:
+        raise Refused.of("measure-no-connection", text=str(error)) from None
+    started = time.monotonic()
+
+    def drain(number: int) -> None:
+        buffer = bytearray(BLOCK)
+        with accepted[number] as stream:
+            stream.settimeout(spec["seconds"] + QUIET)
+            while count := stream.recv_into(buffer):
+                counts[number] += count
+
+    _side_by_side([lambda number=number: drain(number) for number in range(STREAMS)])
+    return sum(counts) * 8 / 1e9 / max(time.monotonic() - started, 1e-6)
+
+
+def _send(spec: Spec) -> dict[str, float]:
+    rates: dict[str, float] = {}
+    _side_by_side([lambda link=link: rates.update({link["slot"]: _poured(link, spec)}) for link in spec["links"]])
+    return rates
+
+
+def _poured(link: Link, spec: Spec) -> float:
+    counts = [0] * STREAMS
+    streams = []
+    for _ in range(STREAMS):
+        try:
+            where = (link["peer"], link["port"])
+            streams.append(socket.create_connection(where, CONNECT, source_address=(link["address"], 0)))
+        except OSError as error:
+            raise Refused.of("measure-no-connection", text=f"{link['address']} to {link['peer']}: {error}") from None
+    started = time.monotonic()
+    end = started + spec["seconds"]
+    most = spec["bytes"] // STREAMS
+
+    def pour(number: int) -> None:
+        block = bytes(BLOCK)
+        with streams[number] as stream:
+            stream.settimeout(QUIET)
+            while time.monotonic() < end and counts[number] < most:
+                counts[number] += stream.send(block)
+
+    _side_by_side([lambda number=number: pour(number) for number in range(STREAMS)])
+    return sum(counts) * 8 / 1e9 / max(time.monotonic() - started, 1e-6)
+
+
+def _side_by_side(works: list[Any]) -> None:
+    """All at once; raises the first failure as Refused."""
+    failures: list[Exception] = []
+
+    def one(work: Any) -> None:
+        try:
+            work()
+        except OSError as error:
+            failures.append(Refused.of("measure-broken-off", text=str(error)))
+        except Refused as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(each,)) for each in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _rdma(spec: Spec, output: Output) -> dict[str, float]:
+    """perftest on each link; the client's figure is the average over its time."""
+    ports = {link["slot"]: link.get("port") or _free_port() for link in spec["links"]}
+    if spec["mode"] == "receive":
+        output.record(ports)
+    found: dict[str, float] = {}
+    works = [lambda link=link: found.update({link["slot"]: _perftest(link, ports, spec)}) for link in spec["links"]]
+    _side_by_side(works)
+    return found
+
+
+def _perftest(link: Link, ports: dict[str, int], spec: Spec) -> float:
+    argv = ["ib_write_bw", "-R", "-F", "--report_gbits", "-s", str(MESSAGE), "-D", str(max(2, round(spec["seconds"])))]
+    argv += ["-p", str(ports[link["slot"]]), "--bind_source_ip", link["address"]]
+    argv += [link["peer"]] if spec["mode"] == "send" else []
+    deadline = time.monotonic() + CONNECT
+    while True:
+        try:
+            limit = CONNECT + spec["seconds"] * 2 + QUIET
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=limit, check=False)
+        except subprocess.TimeoutExpired:
+            raise Refused.of("measure-broken-off", text="ib_write_bw did not end") from None
+        if done.returncode == 0:
+            return parse_perftest(done.stdout)
+        if spec["mode"] == "receive" or time.monotonic() > deadline:
+            text = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+            raise Refused.of("measure-broken-off", text=f"ib_write_bw: {text}")
+        time.sleep(0.5)  # its server takes a moment to listen
+
+
+def parse_perftest(said: str) -> float:
+    """Gb/s on average out of the table of `ib_write_bw --report_gbits`: bytes, iterations, peak, average, rate."""
+    rows = re.findall(r"^\s*\d+\s+\d+\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s*$", said, re.MULTILINE)
+    if not rows:
+        raise Refused.of("measure-broken-off", text="ib_write_bw printed no table")
+    return float(rows[-1])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def run() -> None:
+    protocol.main(work)

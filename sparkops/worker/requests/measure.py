@@ -1,0 +1,82 @@
+"""One side of a measurement of links: the program `measure`, and pings that must not be fragmented."""
+
+import os
+import pwd
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from sparkops.programs import runner
+from sparkops.programs.measure import main as program
+from sparkops.worker.calls import Call
+from sparkops.worker.facts import fabric, network
+from sparkops.worker.kinds.fabric import units_on_rails
+from sparkops.worker.system import processes
+
+HEADERS = 28
+"""Bytes of the IPv4 and ICMP headers, which an MTU counts."""
+
+
+def look(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """What a measurement goes by: for each of the `addresses` interface, MTU, speed and RDMA device.
+
+    `perftest`: whether `ib_write_bw` is there; `units`: the engines that use the links.
+    """
+    told = network.network("/")
+    card = fabric.fabric("/", told["interfaces"])
+    found = {}
+    for address in args["addresses"]:
+        name = told["owners"].get(address)
+        if name is not None:
+            each = told["interfaces"][name]
+            kept = {key: each[key] for key in ("mtu", "speed_mbps", "carrier")}
+            rdma = card["rails"].get(name, {}).get("rdma")
+            found[address] = {"interface": name, **kept, "rdma": rdma}
+    perftest = shutil.which("ib_write_bw") is not None
+    return {"addresses": found, "perftest": perftest, "units": list(units_on_rails("/"))}
+
+
+def path(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """Whether `peer` answers whole packets of `mtu` bytes from `address`: `{whole, small}`."""
+
+    def answers(size: int) -> bool:
+        argv = ["ping", "-n", "-c", "2", "-i", "0.2", "-W", "2", "-M", "do", "-s", str(size), "-I", args["address"]]
+        status, _, _ = processes.ask([*argv, args["peer"]], timeout=15)
+        return status == 0
+
+    whole = answers(int(args["mtu"]) - HEADERS)
+    return {"whole": whole, "small": whole or answers(56)}
+
+
+class _Listener:
+    """The program's ports go on as progress; it has nothing else to say."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def progress(self, message: Mapping[str, Any]) -> None:
+        """There is none."""
+
+    def notice(self, id: str, args: Mapping[str, Any]) -> None:
+        """There are none."""
+
+    def record(self, value: Any) -> None:
+        self._call.progress("listening", ports=value)
+
+
+def measure(call: Call, args: dict[str, Any]) -> dict[str, float]:
+    """Gb/s by link. `args` is the program's spec. It has no rights where it needs none."""
+    plain = args["method"] == "tcp" and os.getuid() == 0
+    return dict(
+        runner.run(
+            program.__name__,
+            args,
+            _Listener(call),
+            user=pwd.getpwnam("nobody") if plain else None,
+            stop=lambda: call.stopping.is_set() or call.session_over.is_set(),
+            grace=1.0,
+        )
+    )
+
+
+CALLS = {"look": look, "path": path, "run": measure}

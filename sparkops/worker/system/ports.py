@@ -1,0 +1,110 @@
+"""Who listens on a port of this node: a service's own container or unit, or something foreign, with its names."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from sparkops.programs import docker
+from sparkops.programs.launch import listening
+from sparkops.programs.launch.listening import Owner, Unseen
+from sparkops.worker.calls import Unknown
+
+LABEL = "sparkops.service"
+LOOKS = 3
+PAUSE = 0.1
+"""Seconds between two looks: a process that is just ending holds a socket that nobody seems to hold."""
+
+
+class Held(NamedTuple):
+    """A port: whether the service itself listens there, and what else does.
+
+    `foreign`: `process`, `pid`, `container` (a name) and `unit` say who it is, "" and 0 where there is none; `service`
+    is the service of sparkops that it belongs to.
+    """
+
+    own: bool
+    foreign: dict[str, Any] | None
+
+
+def held(port: int, host: str, find: Callable[[], Mapping[str, Any] | None], unit: str = "") -> Held:
+    """Who listens on `host`:`port`: the container that `find` inspects, the `unit`, or something foreign.
+
+    Raises Unknown where that can't be told (only root sees whose a socket is). Docker is asked only where something
+    listens.
+    """
+    owners = _owners(port, host)
+    if not owners:
+        return _published(port, find)
+    own = find()
+    for each in owners:
+        if not any(_is(one, own, unit) for one in each):
+            return Held(False, _described(each[0]))
+    return Held(True, None)
+
+
+def _owners(port: int, host: str) -> list[list[Owner]]:
+    for look in range(LOOKS):
+        try:
+            return list(listening.owners(listening.listening(port, host)).values())
+        except Unseen as error:
+            if look == LOOKS - 1:
+                raise Unknown.of("port-owner-unknown", port=port, text=str(error)) from None
+            time.sleep(PAUSE)
+    return []
+
+
+def _is(owner: Owner, own: Mapping[str, Any] | None, unit: str) -> bool:
+    if own is None:
+        return bool(unit) and owner.unit == unit
+    return own.get("Id") == owner.container or (bool(owner.relayed) and owner.relayed in _addresses(own))
+
+
+def _addresses(found: Mapping[str, Any]) -> list[str]:
+    networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
+    return [str(each["IPAddress"]) for each in networks.values() if each.get("IPAddress")]
+
+
+def _described(owner: Owner) -> dict[str, Any]:
+    found: Mapping[str, Any] | None = None
+    with contextlib.suppress(Unknown):  # its id is known all the same
+        if owner.relayed:
+            found = next((each for each in docker.containers() if owner.relayed in _addresses(each)), None)
+        elif owner.container:
+            found = docker.inspect_container(owner.container)
+    unit = "" if owner.container or owner.relayed else owner.unit
+    return {**_names(found, owner.container), "pid": owner.pid, "process": owner.process, "unit": unit}
+
+
+def _published(port: int, find: Callable[[], Mapping[str, Any] | None]) -> Held:
+    """A container whose port Docker publishes without a proxy that listens."""
+    try:
+        there = docker.containers(every=False)
+    except Unknown:
+        return Held(False, None)  # without Docker nothing is published
+    holding = [each for each in there if (port, "tcp") in _ports(each)]
+    own = find() if holding else None
+    for each in holding:
+        if each.get("Id") != (own or {}).get("Id"):
+            return Held(False, {**_names(each, ""), "pid": 0, "process": "", "unit": ""})
+    return Held(bool(holding), None)
+
+
+def _ports(listed: Mapping[str, Any]) -> set[tuple[Any, Any]]:
+    return {(pair.get("PublicPort"), pair.get("Type")) for pair in listed.get("Ports") or ()}
+
+
+def _names(found: Mapping[str, Any] | None, identity: str) -> dict[str, str]:
+    """Name and service of a container, inspected or listed."""
+    if found is None:
+        return {"container": identity[:12], "service": ""}
+    name = str(found.get("Name") or (found.get("Names") or [""])[0]).lstrip("/")
+    labels = found.get("Labels") or (found.get("Config") or {}).get("Labels") or {}
+    return {"container": name, "service": str(labels.get(LABEL, ""))}
+
+
+def words(owner: Mapping[str, Any]) -> str:
+    """Who it is: `process 412 (vllm) of container foreign`."""
+    told = f"process {owner['pid']} ({owner['process']})" if owner["pid"] else ""
+    place = f"container {owner['container']}" if owner["container"] else str(owner["unit"])
+    return " of ".join(each for each in (told, place) if each)

@@ -1,0 +1,103 @@
+"""What is measured, by the inventory; what a figure means; how it is reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparkops.core.wording import Message
+from sparkops.inventory.load import load
+from sparkops.models.fabric_figures import expected, verdict
+from sparkops.operate.fabric_check import Checked, Figure, Line, cables
+from sparkops.reports.fabric_check import as_json, lines
+from tests.errors import fails
+
+
+def found(tmp_path: Path, fabric: str, nodes: str = "a: {}, b: {}, c: {}", chosen: str = "abc") -> list[str]:
+    path = tmp_path / "inventory.yml"
+    path.write_text(f"version: 1\ncluster: rack\nvars: {{fabric: {{{fabric}}}}}\nnodes: {{{nodes}}}\n")
+    loaded = load(path)
+    return [
+        f"{each.sender}{each.receiver} " + " ".join(f"{line.address}>{line.peer}" for line in each.lines)
+        for each in cables(loaded, [name for name in loaded.nodes if name in chosen])
+    ]
+
+
+def test_each_cable_of_a_ring_is_measured_once(tmp_path: Path) -> None:
+    assert found(tmp_path, "topology: ring, subnet: 192.168.0.0/24") == [
+        "ab 192.168.0.1>192.168.0.2 192.168.1.1>192.168.1.2",
+        "ac 192.168.4.2>192.168.4.1 192.168.5.2>192.168.5.1",
+        "bc 192.168.2.1>192.168.2.2 192.168.3.1>192.168.3.2",
+    ]
+
+
+def test_at_a_switch_each_node_is_measured_with_the_next(tmp_path: Path) -> None:
+    pairs = [each.partition(" ")[0] for each in found(tmp_path, "topology: switch, subnet: 192.168.0.0/24")]
+    assert pairs == ["ab", "bc", "ca"]
+
+
+def test_only_the_chosen_nodes_take_part(tmp_path: Path) -> None:
+    ring = "topology: ring, subnet: 192.168.0.0/24"
+    assert [each.partition(" ")[0] for each in found(tmp_path, ring, chosen="bc")] == ["bc"]
+
+
+def test_declared_addresses_are_one_line(tmp_path: Path) -> None:
+    nodes = "a: {fabric: {address: 10.1.1.1}}, b: {fabric: {address: 10.1.1.2}}"
+    assert found(tmp_path, "topology: null", nodes) == ["ab 10.1.1.1>10.1.1.2"]
+
+
+def test_nothing_declared_is_said(tmp_path: Path) -> None:
+    with fails("fabric-not-declared"):
+        found(tmp_path, "topology: null")
+
+
+@pytest.mark.parametrize(
+    ("gbits", "links", "method", "word"),
+    [
+        (97.3, 1, "rdma", "good"),
+        (196.0, 2, "rdma", "good"),
+        (13.0, 1, "rdma", "degraded"),
+        (13.0, 1, "tcp", "degraded"),
+        (60.0, 1, "rdma", "low"),
+        (60.0, 1, "tcp", "good"),
+        (98.0, 2, "rdma", "low"),
+    ],
+)
+def test_a_figure_is_judged_by_what_such_links_carry(gbits: float, links: int, method: str, word: str) -> None:
+    assert verdict(gbits, expected(200_000, links), method) == word
+
+
+def test_a_link_of_100_gigabits_is_not_expected_to_carry_more() -> None:
+    assert expected(100_000, 2) == 100.0
+    assert verdict(95.0, expected(100_000, 2), "rdma") == "good"
+    assert expected(None, 1) is None and verdict(1.0, None, "rdma") == "good"
+
+
+GOOD = Figure(
+    sender="a", receiver="b", line=Line(0, "10.0.0.1", "10.0.0.2"), gbits=97.3, method="rdma", mtu=9000, verdict="good"
+)
+
+
+def figure(id: str, *, unknown: bool = False, **args: object) -> Figure:
+    return Figure(sender="a", receiver="b", line=None, reason=Message.of(id, **args), unknown=unknown)
+
+
+def test_wrong_goes_before_unknown_and_unknown_before_good() -> None:
+    wrong, unsure = figure("fabric-link-low", gbits=1, expected=2), figure("measure-broken-off", unknown=True, text="x")
+    assert Checked([GOOD]).exit_status == 0
+    assert Checked([GOOD, unsure]).exit_status == 3
+    assert Checked([unsure, wrong]).exit_status == 2
+    assert Checked([], {"a": Message.of("node-silent", seconds=45)}).exit_status == 3
+
+
+def test_a_report_names_the_remedy_of_a_degraded_link() -> None:
+    text = "\n".join(lines(Checked([GOOD, figure("fabric-link-degraded", gbits=13.0, expected=100.0)])))
+    assert "97.3 Gb/s by RDMA" in text and "MTU 9000 both ways" in text
+    assert "13.0 Gb/s of 100.0" in text and "mains" in text
+
+
+def test_what_was_not_measured_is_null_in_json() -> None:
+    (each,) = as_json(Checked([figure("fabric-peer-silent", address="x", peer="y")]))["figures"]
+    assert (each["gbits"], each["mtu"], each["verdict"], each["twin"]) == (None, None, None, None)
+    assert each["reason"]["id"] == "fabric-peer-silent"
