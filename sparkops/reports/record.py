@@ -103,9 +103,7 @@ def shown_again(kept: Kept) -> Report:
     if kept.body is None:
         raise SparkopsError.of("run-did-not-end", run=run.run)
     report = from_json(kept.body, run=run.run, time=run.time, seconds=run.seconds)
-    known = store.memory(run.cluster, run)
-    then = tuple(each for each in known.spans if each.first.time <= run.time <= each.last.time)
-    told = _remembered(report, dataclasses.replace(known, spans=then))
+    told = _remembered(report, store.memory(run.cluster, run))
     return dataclasses.replace(told, past=dataclasses.replace(told.past, origins=report.past.origins))
 
 

@@ -236,7 +236,7 @@ def latest(cluster: str, *, last: int = -1, since: float = 0.0) -> tuple[KeptRun
 
 
 def memory(cluster: str, before: KeptRun | None = None) -> Memory:
-    """What earlier runs tell: those before this one, or all; with `before` also the spans that are closed."""
+    """What earlier runs tell, with the spans that stand; or those before a run, with the spans that stood then."""
     return reading(path(), lambda connection: _memory(connection, cluster, before), Memory())
 
 
@@ -244,7 +244,9 @@ def _memory(connection: sqlite3.Connection, cluster: str, before: KeptRun | None
     return Memory(
         runs=_latest(connection, cluster, last=SHOWN, before=before.run if before else ""),
         things=_things(connection, cluster),
-        spans=_spans(connection, cluster, None if before is None else before.time),
+        spans=_spans(connection, cluster, "closed IS NULL")
+        if before is None
+        else _spans(connection, cluster, "first_time <= ? AND last_time >= ?", before.time, before.time),
     )
 
 
@@ -299,17 +301,18 @@ def events(name: str) -> tuple[str, ...]:
     return reading(path(), ask, ())
 
 
-def spans(cluster: str, *, since: float | None = None) -> tuple[Span, ...]:
-    """The findings that stand, oldest first; with `since` all that stood after that time."""
-    return reading(path(), lambda connection: _spans(connection, cluster, since), ())
+def spans(cluster: str, *, since: float) -> tuple[Span, ...]:
+    """The findings that stand or stood after this time, oldest first."""
+    return reading(
+        path(), lambda connection: _spans(connection, cluster, "closed IS NULL OR last_time >= ?", since), ()
+    )
 
 
-def _spans(connection: sqlite3.Connection, cluster: str, since: float | None) -> tuple[Span, ...]:
-    which = "closed IS NULL" if since is None else "(closed IS NULL OR last_time >= ?)"
+def _spans(connection: sqlite3.Connection, cluster: str, which: str, *times: float) -> tuple[Span, ...]:
     rows = connection.execute(
         "SELECT sign, resource, node, about, first_run, first_time, last_run, last_time, closed FROM span "
-        f"WHERE cluster = ? AND {which} ORDER BY first_time",
-        (cluster,) if since is None else (cluster, since),
+        f"WHERE cluster = ? AND ({which}) ORDER BY first_time",
+        (cluster, *times),
     )
     return tuple(map(_span, rows))
 
