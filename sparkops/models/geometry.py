@@ -253,7 +253,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
         multimodal=isinstance(vision, Mapping) or bool(text.get("audio_config")),
         gaps=tuple(gaps),
         part_gaps=part_gaps,
-        nested=isinstance(nested, Mapping),
+        nested=isinstance(config.get("text_config"), Mapping),
     )
 
 
