@@ -11,14 +11,14 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan
+from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan, told_of
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
 from sparkops.nodes.connect import Connections
 from sparkops.operate.rollback import roll_back
 from sparkops.operate.services import selected
 from sparkops.reconcile.planning import RunOptions
-from sparkops.reports.run_folder import RunFolder
+from sparkops.reports.record import Record
 
 
 @click.command(
@@ -49,9 +49,9 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
     """
     inventory, compiled, secrets = load(common.inventory, common.extra, (), ())
     selected(inventory, (service,), ())
-    folder = RunFolder.create(inventory.cluster, "rollback")
+    record = Record.begin(inventory.cluster, "rollback")
     stop = threading.Event()
-    with listener_for(common.form, common.no_color, folder.write) as listener, interrupts(stop):
+    with listener_for(common.form, common.no_color, record.write) as listener, interrupts(stop):
 
         def agree(report: Report) -> bool:
             with listener.paused():
@@ -72,6 +72,7 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
             jobs=common.jobs,
             stop=stop,
         )
-        report = folder.finish(roll_back(inventory, compiled, service, number, chosen))
+        report = record.finish(roll_back(inventory, compiled, service, number, chosen))
+    told_of(record)
     emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
     return report.exit_status

@@ -151,6 +151,7 @@ SENSE = {
     **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
     "generations": {"--limit", "-e", "--jobs"},
     **dict.fromkeys(("remove", "diagnose", "rollback"), {"-e", "--jobs"}),  # their arguments are the nodes and services
+    "discover": {"--jobs"},  # its arguments are the hosts
     "trust": {"--limit"},  # a person is asked, node by node
     "render": {"-e"},
 }
