@@ -27,6 +27,7 @@ BENCHMARKS = (
     "spreading",
     "fetching",
     "output",
+    "reports",
     "watching",
 )
 

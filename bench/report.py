@@ -375,6 +375,26 @@ def _building(found: Figures) -> Iterable[str]:
     )  # fmt: skip
 
 
+def _reports(found: Figures) -> Iterable[str]:
+    kept, limits = found["kept"], found["limits"]
+    yield "## Reports\n"
+    yield (
+        f"{_machine(found)} {found['nodes']} nodes with {found['things']} resources each, {found['share']:.0%} of them "
+        f"not as declared (medians of {found['rounds']}; aim for the HTML page {limits['html_seconds']} s and "
+        f"{limits['html_mb']} MB).\n"
+    )
+    yield _table(
+        ["format", "seconds", "MB"], [[form, each["seconds"], each["mb"]] for form, each in found["formats"].items()]
+    )
+    yield (
+        f"30 days of kept runs, one every five minutes ({kept['runs']} runs of {kept['nodes']} nodes with "
+        f"{kept['resources']} resources; what is found differs in each run, and others differ every hour): "
+        f"{kept['mb']} MB (aim {limits['kept_mb']}); keeping one takes {kept['keep_ms']} ms. Milliseconds of a "
+        f"question (aim {limits['question_ms']}):\n"
+    )
+    yield _table(["question", "ms"], [[name, each] for name, each in kept["questions_ms"].items()])
+
+
 SECTIONS = {
     "peers": _peers,
     "noop": _noop,
@@ -387,6 +407,7 @@ SECTIONS = {
     "fetching": _fetching,
     "verifying": _verifying,
     "building": _building,
+    "reports": _reports,
 }
 
 

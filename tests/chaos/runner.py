@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sparkops.runs.database import reading
 from tests.chaos.cluster import GENERATIONS, HELPERS, MODEL, PARTS, Cluster, Seen
 from tests.chaos.faults import FAULTS, MORE, Fault, Scene
 from tests.lab.machine import wait_until
@@ -225,7 +226,7 @@ class Moment:
     ) -> None:
         self._process = process
         home = Path(cluster.shell.environment["XDG_STATE_HOME"])
-        self._runs = home / "sparkops" / "runs" / "chaos"
+        self._runs = home / "sparkops" / "runs.sqlite"
         self._kind = during or choice.choice(["", *KINDS])
         self._delay = choice.uniform(0.2, 3.0) if not self._kind else choice.uniform(0, 0.5)
 
@@ -249,10 +250,12 @@ class Moment:
         return "between steps" if any(each["event"] == "StepStarted" for each in events) else "looking"
 
     def _events(self) -> list[dict[str, Any]]:
-        for folder in self._runs.glob(f"*-apply-{self._process.pid}"):
-            if (path := folder / "events.jsonl").exists():
-                return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return []
+        asked = "SELECT line FROM event JOIN run ON run = number WHERE name LIKE ? ORDER BY event.rowid"
+        name = f"%-apply-{self._process.pid}"
+        return [
+            json.loads(line)
+            for (line,) in reading(self._runs, lambda made: made.execute(asked, (name,)).fetchall(), [])
+        ]
 
     def _running(self) -> list[str]:
         open_ids: dict[str, None] = {}

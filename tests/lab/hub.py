@@ -472,16 +472,25 @@ class _HubHandler(_Handler):
             self.head(307, {"Location": moved.geturl(), "Content-Length": 0})
             return None
         if self.token and self.token not in hub._tokens:
-            self.refuse(401, message="Invalid user token.")
+            self.refuse(401, message="Invalid credentials in Authorization header")
             return None
         repo = hub._repos.get(name)
         granted = name in hub._tokens.get(self.token, ())
         if repo is None or (repo.private and not granted):
-            self.refuse(404 if self.token else 401, "RepoNotFound", "Repository not found")
+            if self.token:
+                self.refuse(404, "RepoNotFound", "Repository not found")
+            else:  # so that nobody learns which private names there are
+                self.refuse(401, message="Invalid username or password.")
         elif repo.disabled:
             self.refuse(403, message="Access to this resource is disabled.")
         elif repo.gated and not granted and "/api/" not in self.path:
-            self.refuse(403 if self.token else 401, "GatedRepo", f"Access to model {name} is restricted.")
+            restricted = f"Access to model {name} is restricted"
+            if self.token:
+                told = f" and you are not in the authorized list. Visit {hub.endpoint}/{name} to ask for access."
+                self.refuse(403, "GatedRepo", restricted + told)
+            else:
+                told = ". You must have access to it and be authenticated to access it. Please log in."
+                self.refuse(401, "GatedRepo", restricted + told)
         else:
             return repo
         return None

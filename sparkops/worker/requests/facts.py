@@ -58,7 +58,11 @@ def _cdi(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fabric(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
-    return fabric.fabric(node.root, node.group("network")["interfaces"])
+    found = fabric.fabric(node.root, node.group("network")["interfaces"])
+    learnt = network.neighbours() if found["rails"] else {}
+    for name, rail in found["rails"].items():
+        rail["neighbours"] = learnt.get(name, [])
+    return found
 
 
 def _packages(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
