@@ -71,6 +71,10 @@ class FolderSource:
             found = [path for path in self.folder.rglob("*") if not path.name.startswith(".")]
         except OSError as error:
             raise InspectError.of("folder-unreadable", where=self.name, why=str(error.strerror)) from None
+        snapshots = sorted(each.name for each in (self.folder / "snapshots").glob("*") if each.is_dir())
+        if snapshots and (self.folder / "blobs").is_dir():
+            name = f"snapshots/{snapshots[-1]}"
+            raise InspectError.of("checkpoint-cache-root", where=self.name, snapshot=name)
         dangling = next((path for path in found if path.is_symlink() and not path.exists()), None)
         if dangling is not None:
             link, target = str(dangling.relative_to(self.folder)), str(dangling.readlink())

@@ -46,7 +46,7 @@ class Geometry:
 
     `encoder` has the largest input of the encoder of images: `patches`, `patch_bytes`, `tokens`.
     `gaps` lists what the configuration has that no description reads: no figure is known then. `part_gaps` are those of
-    one part, whose parameters alone are not known.
+    one part, whose parameters alone are not known. `nested`: the text part stands under `text_config`.
     """
 
     architectures: tuple[str, ...]
@@ -58,6 +58,7 @@ class Geometry:
     multimodal: bool
     gaps: tuple[str, ...]
     part_gaps: Mapping[str, str]
+    nested: bool = False
 
     @property
     def described(self) -> bool:
@@ -252,6 +253,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
         multimodal=isinstance(vision, Mapping) or bool(text.get("audio_config")),
         gaps=tuple(gaps),
         part_gaps=part_gaps,
+        nested=isinstance(config.get("text_config"), Mapping),
     )
 
 
