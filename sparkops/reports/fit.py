@@ -300,8 +300,12 @@ def render(name: str, fit: Fit | NotEvaluated, printer: Printer) -> None:
         table(printer, ("published", "", "source"), speeds)
     for note in fit.notes:
         printer.line((f"note: {note}", "yellow"))
+    reasons: dict[str, list[str]] = {}
     for field, reason in fit.unknown.items():
-        printer.line((f"not known: {field}: {reason}", "dim"))
+        reasons.setdefault(reason, []).append(field)
+    for reason, fields in reasons.items():
+        if len(reasons) > 1 or not verdict(fit).endswith(reason):
+            printer.line((f"not known: {', '.join(fields)}: {reason}", "dim"))
     if fit.solved is not None:
         printer.line((f"solved: {fit.solved['streams']:,} streams of {fit.solved['context']:,} tokens fit", "bold"))
     printer.line((verdict(fit), "green" if fit.fits else "red"))

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO, Literal
 LFS_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.onnx")
 LFS_SIZE = 10 << 20
 CHUNK = 64 << 10
+PIECE = 4 << 20
 Stage = Literal["content", "resolve", "tree", "info"]
 
 
@@ -382,10 +383,22 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         with blob.path.open("rb") as file:
-            for data in _damaged(file, begin, end, fault):
-                self._send_slowly(data, fault)
-                if self.close_connection:
-                    return
+            if fault == Fault():
+                self._send_whole(file, begin, end)
+            else:
+                self._send_damaged(_damaged(file, begin, end, fault), fault)
+
+    def _send_damaged(self, pieces: Iterator[bytes], fault: Fault) -> None:
+        for data in pieces:
+            self._send_slowly(data, fault)
+            if self.close_connection:
+                return
+
+    def _send_whole(self, file: BinaryIO, begin: int, end: int) -> None:
+        """Without a fault the kernel sends it: who is measured shares the processor with this server."""
+        self.wfile.flush()
+        for at in range(begin, end, PIECE):
+            self.asked.sent += self.connection.sendfile(file, at, min(PIECE, end - at))
 
     def _send_slowly(self, data: bytes, fault: Fault) -> None:
         sent = self.asked.sent
