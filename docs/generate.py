@@ -233,8 +233,8 @@ def recipes_page() -> str:
         "to four streams that `fit` counts with a tenth of the pool left. The repository's commit is pinned; what it "
         "has is [read once](own-models.md#any-repository), and `--offline` asks nobody. Warnings of lint and notes of "
         "fit stand in the recipe as comments, and what nobody has verified under `unverified`. The recipe passes lint "
-        "and fit; where none can, the exit status is 1 and the reason is told: the nodes that it would need, a method of "
-        "quantisation that no version reads, an error of lint. Where `fit` can't count (an architecture that is not "
+        "and fit; where none can, the exit status is 1 and the reason is told: the nodes that it would need, a method "
+        "of quantisation that no version reads, an error of lint. Where `fit` can't count (an architecture that is not "
         "described), the recipe says so. Without `-o` it is printed and nothing is written.\n",
         "## Recipes of other projects\n",
         "`sparkops recipe import FILE -o recipes/NAME.yml` reads recipes of sparkrun and its registries, of "
