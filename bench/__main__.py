@@ -25,6 +25,7 @@ BENCHMARKS = (
     "noop",
     "peers",
     "spreading",
+    "fetching",
     "output",
     "reports",
     "watching",

@@ -26,6 +26,7 @@ CUT_OFF = 141
 
 COMMANDS: dict[str, str] = {
     "init": "Write a first, commented inventory",
+    "discover": "Propose nodes, fabric and topology from what hosts say",
     "lint": "Find what would go wrong, offline: in the inventory, or in one pasted serve line",
     "explain": "Explain the id that an error, finding or notice shows: its cause and the way out",
     "plan": "Show what would change; touches nothing",

@@ -117,11 +117,21 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Between:
+    """A fact in which the nodes of a service differ, with each node's value: None where it has none, or Unknown."""
+
+    service: str
+    fact: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that differs, is violated or could not be known, over all nodes, in an order that respects `needs`.
 
     `unknown` maps the ids that could not be compared to the reason; `unreachable` nodes to theirs; `total` counts
     the resources that were declared, `declared` lists them. `orphans` holds those for which there is no step.
+    `between` tells in what the nodes of a service differ from each other; that changes no exit status.
     """
 
     steps: tuple[Step, ...] = ()
@@ -134,6 +144,7 @@ class Plan:
     total: int = 0
     orphans: tuple[Orphan, ...] = ()
     declared: tuple[Declared, ...] = ()
+    between: tuple[Between, ...] = ()
 
     @property
     def disruptive(self) -> tuple[Step, ...]:

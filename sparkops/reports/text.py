@@ -15,6 +15,7 @@ from sparkops.core.report import Past, Report, Result
 from sparkops.core.states import Pending, State
 from sparkops.core.wording import duration
 from sparkops.reports.formatting import brief, count, moment, names, safe, value
+from sparkops.reports.notices import grouped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,10 +102,20 @@ class Printer:
                 for indent, parts in alike[0][1] if len(alike) == 1 else anywhere:
                     self.line(*parts, indent=indent)
                 self.line("")
-        for notice in dict.fromkeys(each.text for each in plan.notices):
+        self._between(plan)
+        for notice in grouped((each.text for each in plan.notices), plan.nodes):
             self.line(("i ", "blue"), notice)
         self._acceptable(plan)
         self._sum(report)
+
+    def _between(self, plan: Plan) -> None:
+        """In what the nodes of a service differ from each other."""
+        for service in dict.fromkeys(each.service for each in plan.between):
+            self.line((f"between the nodes of {service}", "bold"))
+            for each in (each for each in plan.between if each.service == service):
+                values = (f"{node} {'none' if value is None else value}" for node, value in each.values.items())
+                self.line(("≠ ", "yellow"), f"{each.fact}: {'; '.join(values)}", indent=2)
+            self.line("")
 
     def _acceptable(self, plan: Plan) -> None:
         """Lines to paste for what a person may know to be right: facts that were judged."""
