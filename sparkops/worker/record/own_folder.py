@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from sparkops.core.messages import Refused, os_error
 from sparkops.worker.system import fstab
 
-FOLDERS = ("claims", "originals", "verified", "compiled", "adopted", "models")
+FOLDERS = ("claims", "originals", "verified", "compiled", "services", "adopted", "models")
 FILES = ("key", "lock", "history.jsonl", "history.jsonl.lock")
 NAMES = (*FOLDERS, *FILES)
 """All names in the state folder that are sparkops' own."""
