@@ -40,9 +40,9 @@ def difference(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, 
 
 
 def _words(before: str, value: str) -> Any:
-    """What is added and removed, or all words where they are not alphabetical or most of them changed."""
+    """What is added and removed, or all of it where it is a type, is not alphabetical or mostly changed."""
     old, new = set(before.split()), set(value.split())
-    if value != alphabetical(new) or len(old ^ new) >= len(new):
+    if {"|", "="} & new or value != alphabetical(new) or len(old ^ new) >= len(new):
         return value
     change = {"add": alphabetical(new - old), "remove": alphabetical(old - new)}
     return {name: words for name, words in change.items() if words}
@@ -52,20 +52,34 @@ def written(content: Mapping[str, Any], indent: str = "") -> str:
     """The content as YAML, long lists of words folded."""
     lines = []
     for key, value in content.items():
+        if not _plain(key) or ": " in key:
+            key = json.dumps(key)
         if isinstance(value, Mapping) and value:
             lines.append(f"{indent}{key}:\n{written(value, indent + '  ')}")
+        elif isinstance(value, str) and not _plain(value):
+            lines.append(f"{indent}{key}: {json.dumps(value, ensure_ascii=False)}\n")
         elif isinstance(value, str) and " " in value and len(indent) + len(key) + len(value) > 110:
             folded = textwrap.fill(value, 118 - len(indent), break_long_words=False, break_on_hyphens=False)
             lines.append(f"{indent}{key}: >-\n{textwrap.indent(folded, indent + '  ')}\n")
         else:
-            plain = isinstance(value, str) and yaml.safe_load(f"a: {value}") == {"a": value}
-            lines.append(f"{indent}{key}: {value if plain else json.dumps(value)}\n")
+            lines.append(f"{indent}{key}: {value if isinstance(value, str) else json.dumps(value)}\n")
     return "".join(lines)
 
 
-def page(base: str, wanted: Mapping[str, Any]) -> str:
-    """The text of the page of `wanted`. Raises ValueError where it does not compose to it."""
-    before = engine_content(base, None)
+def _plain(text: str) -> bool:
+    """Whether YAML reads a text as itself, without quotes."""
+    try:
+        return bool(yaml.safe_load(f"a: {text}") == {"a": text})
+    except yaml.YAMLError:
+        return False
+
+
+def page(base: str, wanted: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> str:
+    """The text of the page of `wanted`; `before` is the base's content where it is not the listed one.
+
+    Raises ValueError where the page does not compose to `wanted`.
+    """
+    before = engine_content(base, None) if before is None else before
     changes = difference(before, wanted)
     if composed(before, changes) != wanted:
         raise ValueError("the page does not compose to the file: is a list of words written twice or out of order?")

@@ -71,8 +71,9 @@ class Step:
 class Declared:
     """One declared resource. `where` is the place (`file:line:column`) of its service or node in the inventory.
 
-    `keys` maps the keys of its declared state to a digest of each value, "" where the value does not identify what is
-    declared (a secret, what a later step brings about); None where it is declared absent.
+    `keys` maps the keys of its declared state to digests of the values, "" for one that does not identify what is
+    declared (a secret, what a later step brings about); None where it is declared absent. `found` has the digests of
+    what the node has under these keys, of those that it has.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Declared:
     service: str | None = None
     where: str = ""
     keys: Mapping[str, str] | None = field(default=None, repr=False)
+    found: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

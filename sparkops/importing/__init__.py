@@ -31,6 +31,8 @@ def convert(content: str, name: str, choice: Choice) -> Imported:
     """The recipe in `content`, which came from `name`. Raises InventoryError where no format fits, or one is broken."""
     if lines.is_one(content):
         return lines.read(content, name, choice).finished()
+    if lines.is_script(content, name):
+        raise InventoryError.of("import-script-without-vllm", where=name)
     document = parse(content, name=name, folder=Path())
     if not isinstance(document.data, Mapping):
         raise InventoryError.of("import-format-unknown", where=name, formats=FORMATS)

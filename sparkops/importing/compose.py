@@ -8,6 +8,7 @@ from typing import Any
 
 from sparkops.importing import containers, lines
 from sparkops.importing.recipe_draft import Choice, Draft
+from sparkops.importing.secrecy import is_secret
 from sparkops.inventory.faults import suggest
 
 _DEFAULT = re.compile(r"\$\{(\w+):?-([^}]*)\}")
@@ -112,7 +113,9 @@ def _serves(draft: Draft, service: Any) -> bool:
 def _filled(value: Any) -> Any:
     """Compose's defaults put in (`${X:-y}` → y); environment keeps its own, to be read as references."""
     if isinstance(value, str):
-        return _DEFAULT.sub(lambda match: match[2], value).replace("$$", "$")
+        return _DEFAULT.sub(lambda match: match[0] if is_secret(match[1], match[2]) else match[2], value).replace(
+            "$$", "$"
+        )
     if isinstance(value, list):
         return [_filled(each) for each in value]
     if isinstance(value, Mapping):

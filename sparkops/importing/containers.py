@@ -53,7 +53,9 @@ def take_size_or_leave(draft: Draft, key: str, value: Any) -> None:
         if amount is None:
             draft.leave(f"{key} {value}", "it is not a size")
         else:
-            draft.limits["shm_size_gib" if flag == "shm-size" else "memory_gib"] = amount
+            name = "shm_size_gib" if flag == "shm-size" else "memory_gib"
+            draft.limits[name] = amount
+            draft.note(f"{key} {value} is carried over as limits.{name} {amount}")
     elif flag == "ipc" and value in IPC:
         draft.container["ipc"] = value
     elif flag in BY_UNIT:

@@ -12,24 +12,40 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sparkops.importing import containers, serving
 from sparkops.importing.recipe_draft import Choice, Draft, shortened
+from sparkops.importing.secrecy import is_secret
 from sparkops.models.shell_line import docker_flags, start_of
 
 _STARTS = re.compile(
     r"(?:^|[\s;&|])(?:(?:docker|podman|nerdctl)\s+run\s|(?:\S*/)?vllm\s+serve\s|\S*\s-m\s+vllm\.entrypoints\.)",
     re.MULTILINE,
 )
+_QUOTED = re.compile(r"[\"'](?:docker|podman|nerdctl|(?:\S*/)?vllm)\s+(?:run|serve|compose)\s")
 _YAML = re.compile(r"^(?:[A-Za-z_][\w-]*|\"[^\"]*\"):(?:\s|$)", re.MULTILINE)
 _ASSIGNED = re.compile(r"(export\s+|declare\s+-x\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$([A-Za-z_]\w*)")
 MODULE = "vllm.entrypoints.openai.api_server"
 SHELLS = ("bash", "sh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
 STARTERS = ("vllm", "serve", "exec", "env", "nohup", "python", "python3", "-m", MODULE)
+SCRIPTS = (".sh", ".bash", ".zsh", ".py", ".pl")
+PROGRAMS = (
+    *("python", "python3", "env", "exec", "ray", "torchrun", "mpirun", "node", "uvicorn", "sleep", "tail", "make"),
+    *("sglang", "sglang.launch_server", "llama-server", "llama-cli", "trtllm-serve", "tritonserver", "ollama"),
+    *("lmdeploy", "text-generation-launcher", "tgi", "mlc_llm", "aphrodite", "lms", "exo", "vllm-omni"),
+)
+"""Programs and other engines that a container may start, none of them a model's name."""
+
 ENDS = ("&", "&&", "||", ";", "|", ">", ">>", "2>", "&>", "2>&1")
 
 
 def is_one(content: str) -> bool:
-    """Whether the text is a command line or shell script, not YAML."""
-    return bool(_STARTS.search(f"\n{content}\n")) and not _YAML.search(content)
+    """Whether the text is a command line or shell script that names vLLM, not YAML."""
+    script = content.startswith("#!") or not _YAML.search(content)
+    return bool(_STARTS.search(f"\n{content}\n") or _QUOTED.search(content)) and script
+
+
+def is_script(content: str, name: str) -> bool:
+    """Whether the text is a shell script, whatever it does."""
+    return content.startswith("#!") or name.endswith(SCRIPTS)
 
 
 def read(content: str, name: str, choice: Choice) -> Draft:
@@ -44,15 +60,25 @@ def take_script(draft: Draft, content: str) -> None:
     known: dict[str, str] = {}
     exported: list[str] = []
     serving_lines: list[list[str]] = []
+    evaluated: list[str] = []
     for line in _lines(draft, content):
         assigned = _ASSIGNED.fullmatch(line)
-        if _STARTS.search(f" {line} "):
+        if assigned and len(_words(line)) == 1 and _STARTS.search(f" {_unquoted(assigned[3])} "):
+            evaluated.append(f"in the variable {assigned[2]}")
+        elif (words := _words(line))[:1] == ["eval"] and _STARTS.search(f" {' '.join(words[1:])} "):
+            evaluated.append("behind eval")
+        elif words[:1] and words[0] in SHELLS and words[1:2] == ["-c"] and len(words) > 2:
+            take_script(draft, words[2])
+            return
+        elif _STARTS.search(f" {line} "):
             serving_lines.append(_split(draft, _filled(line, known)))
         elif assigned and not re.search(r"\s", _unquoted(assigned[3])):
             known[assigned[2]] = _filled(_unquoted(assigned[3]), known)
             exported += [assigned[2]] if assigned[1] else []
         else:
             draft.leave(f"shell line `{shortened([line])}`", "a recipe has no shell")
+    if evaluated and not serving_lines:
+        raise draft.fault("import-evaluated", place=evaluated[0])
     if len(serving_lines) != 1:
         count = f"{len(serving_lines)} lines in it start" if serving_lines else "no line in it starts"
         raise draft.fault("import-line-count", count=count)
@@ -105,7 +131,16 @@ def take_command(draft: Draft, entrypoint: Sequence[str] | None, given: Sequence
         draft.service["command"] = [] if start is None or official else ["serve"]
     elif MODULE in every[:start]:
         draft.note("the API server's module is started as `vllm serve`")
+    _refuse_other_program(draft, every[start or 0 :])
     serving.take_arguments(draft, every[start or 0 :])
+
+
+def _refuse_other_program(draft: Draft, words: Sequence[str]) -> None:
+    """Raises InventoryError where a container is started with a program that is not vLLM."""
+    first = words[0] if words else ""
+    program = first.rpartition("/")[2]
+    if first.endswith(SCRIPTS) or program in PROGRAMS or program.removesuffix(".exe") in SHELLS:
+        raise draft.fault("import-command-other", command=shortened(words))
 
 
 def _take_serve(draft: Draft, words: list[str]) -> None:
@@ -142,6 +177,14 @@ def _open(text: str) -> bool:
     return False
 
 
+def _words(text: str) -> list[str]:
+    """The words of a line; the line itself where its quotes do not close."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return [text]
+
+
 def _split(draft: Draft, line: str) -> list[str]:
     words = draft.words(line)
     for index, word in enumerate(words):
@@ -156,7 +199,8 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[3]
-        return known.get(name, match[2] if match[2] is not None and "TOKEN" not in name else match[0])
+        default = match[2] if match[2] is not None and not is_secret(name, match[2]) else match[0]
+        return known.get(name, default)
 
     return _VARIABLE.sub(value, text)
 

@@ -12,6 +12,7 @@ import yaml
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
+from sparkops.importing.secrecy import concealed, is_secret
 from sparkops.models.engine import engine, version_of_image, versions
 from sparkops.models.rank_environment import OF_HOST
 
@@ -19,7 +20,6 @@ OFFICIAL = "vllm/vllm-openai"
 """The engine's own image, whose entry point is `vllm serve`."""
 _REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*)(?::?(-|\?)([^}]*))?\}|\$([A-Za-z_]\w*)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
 KEPT_BY_US: Mapping[str, str] = {
     **dict.fromkeys(
@@ -81,21 +81,25 @@ class Draft:
 
     def leave(self, what: str, why: str) -> None:
         """Say that something is not in the recipe."""
-        text = f"{what}: {why}"
+        text = concealed(f"{what}: {why}")
         if text not in self.left:
             self.left.append(text)
 
     def need(self, what: str, why: str) -> None:
         """Say that something is not in the recipe, without which it may not run."""
         self.leave(what, why)
-        self.needs.append(f"{what} ({why})")
+        self.needs.append(concealed(f"{what} ({why})"))
 
     def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+        """Say what was assumed, or should be looked at."""
+        if concealed(text) not in self.notes:
+            self.notes.append(concealed(text))
 
     def fault(self, id: str, /, **args: Any) -> InventoryError:
-        return InventoryError.of(id, where=self.where, **args)
+        shown: dict[str, Any] = {
+            name: concealed(each) if isinstance(each, str) else each for name, each in args.items()
+        }
+        return InventoryError.of(id, where=self.where, **shown)
 
     def words(self, value: Any) -> list[str]:
         """A list, a text or nothing as the words of a command. Raises InventoryError for a text with an open quote."""
@@ -151,12 +155,15 @@ class Draft:
         if whole and whole[2] != "-":
             self.environment[name] = SecretRef("env", whole[1] or whole[4])
             self.note(f"{name} is read from {whole[1] or whole[4]} of your environment when sparkops applies")
+        elif whole and (is_secret(name, whole[3]) or is_secret(whole[1])):
+            self.environment[name] = SecretRef("env", whole[1])
+            self.note(f"{name} has a secret as its default; it is read from {whole[1]} of your environment instead")
         elif whole:
             self.environment[name] = whole[3]
             self.note(f"{name} takes the default of {text}")
         elif _REFERENCE.search(text):
             self.leave(f"variable {name}", f"{text} is put together from other variables")
-        elif _SECRET.search(name) and text:
+        elif is_secret(name, text) and text:
             self.environment[name] = SecretRef("env", name)
             self.note(f"{name} stood there in plain text; it is read from {name} of your environment instead")
         else:
@@ -170,7 +177,8 @@ class Draft:
         nodes = self._settle_nodes()
         if self.repository and "served-model-name" not in self.serve:
             self.serve["served-model-name"] = self.repository  # else it would be the path where it is mounted
-        content: dict[str, Any] = {"summary": self.summary or f"{self.repository or self.path}, read from {self.form}"}
+        summary = self.summary or f"{self.repository or self.path}, read from {self.form}"
+        content: dict[str, Any] = {"summary": concealed(summary)}
         if self.named_engine:
             content["engine"] = self.engine
         content |= {"nodes": nodes} if nodes > 1 else {}
@@ -188,7 +196,8 @@ class Draft:
             self.note(f"no image is named; using {self.image}")
         elif self.named_engine is None:
             self.note(
-                f"the image {self.image} does not tell its vLLM; arguments were read as {self.engine}'s (--engine)"
+                f"the image {self.image} does not tell its vLLM; arguments were read as {self.engine}'s, "
+                "give the version with --engine"
             )
         elif not engine(self.engine).exact:
             self.note(f"vLLM {self.engine} is not among the known ones; arguments were read as its predecessor's")

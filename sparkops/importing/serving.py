@@ -8,6 +8,7 @@ from typing import Any
 
 from sparkops.core.secrets import SecretRef
 from sparkops.importing.recipe_draft import Draft
+from sparkops.importing.secrecy import VALUE
 from sparkops.models.engine import engine
 from sparkops.models.serve_line import AUTO, ServeLine, parse
 
@@ -46,6 +47,8 @@ def _take_flag(draft: Draft, flag: str, value: Any, line: ServeLine) -> None:
         draft.revision = value
     elif flag == "distributed-executor-backend" and value == "ray":
         draft.leave("--distributed-executor-backend ray", "ranks find each other without Ray")
+    elif isinstance(value, (str, tuple, Mapping)) and VALUE.search(str(value)):
+        draft.leave(f"--{flag}", "its value holds what looks like a secret; give it by a variable of the environment")
     elif flag in DERIVED:
         draft.token = draft.token or flag == "hf-token"
         draft.leave(f"--{flag}", DERIVED[flag])

@@ -70,6 +70,15 @@ def chunked_mm_input_in_align(case: Case) -> Iterable[Found]:
         )
 
 
+def hybrid_manager_off(case: Case) -> Iterable[Found]:
+    if case.hybrid and case.line.get("disable-hybrid-kv-cache-manager"):
+        yield Found(
+            "Hybrid KV cache manager is disabled but failed to convert the KV cache specs to one unified type: "
+            "recurrent and attention layers have none in common",
+            "--disable-hybrid-kv-cache-manager",
+        )
+
+
 def prefix_caching_without_chunked_prefill(case: Case) -> Iterable[Found]:
     if _align(case) and not case.effective.chunked_prefill:
         yield Found(

@@ -41,8 +41,9 @@ class Case:
 
     `quantisation` is the checkpoint's own, `mtp_weights` whether it has the prediction head's (None: not known).
     `spark`: the line is to run on declared Spark nodes, where what harms such a node is an error. `nodes` are
-    those of the service; 0 where they are not known. `name` and `architectures` are the model's, `from_hub` where a
-    hub has it and `not_read` why no hub told of it; `gaps` is what of its configuration is not described.
+    those of the service; 0 where they are not known. `patched`: the image is built here, with patches of its own.
+    `name` and `architectures` are the model's, `from_hub` where a hub has it and `not_read` why no hub told of it;
+    `gaps` is what of its configuration is not described.
     """
 
     line: ServeLine
@@ -55,6 +56,7 @@ class Case:
     gpus: int = 1
     spark: bool = False
     nodes: int = 0
+    patched: bool = False
     beside: Path | None = None
     name: str = ""
     architectures: tuple[str, ...] = ()
@@ -89,7 +91,7 @@ class Case:
         return "NVFP4" in self.quantisation.algorithm.upper() or self.quantisation.formats.get("experts") == "nvfp4"
 
 
-def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0) -> Case:
+def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0, patched: bool = False) -> Case:
     """The case of an invocation: `spark` on declared Spark nodes, `nodes` those of the service (0: not known)."""
     model, drafter = run.model, run.drafter
     return Case(
@@ -103,6 +105,7 @@ def case_of(run: Invocation, *, spark: bool = False, nodes: int = 0) -> Case:
         gpus=run.gpus,
         spark=spark,
         nodes=nodes,
+        patched=patched,
         beside=run.beside,
         name=model.repository if model else run.served,
         architectures=model.geometry.architectures if model else (),

@@ -14,12 +14,12 @@ from types import ModuleType
 from typing import Any
 
 from sparkops.core.errors import LintError
-from sparkops.lint import caching, parsing, placing, quantizing, serving, speculating, unlisted
+from sparkops.lint import caching, configurations, parsing, placing, quantizing, serving, speculating, unlisted
 from sparkops.lint.case import Case, Found, Severity
 from sparkops.lint.rules import rules
 from sparkops.models.engine import Engine
 
-LINE_RULES = (parsing, caching, speculating, quantizing, placing, serving, unlisted)
+LINE_RULES = (parsing, configurations, caching, speculating, quantizing, placing, serving, unlisted)
 """The modules whose rules check one serve line."""
 
 ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}

@@ -70,7 +70,8 @@ def _lines(inventory: Inventory, places: list[Placed]) -> Iterator[Finding]:
         if run is None:
             continue
         spark = place.variables["service"]["gpus"] is not None
-        case = case_of(run, spark=spark, nodes=len(place.service.nodes))
+        patched = bool((place.variables["image"]["build"] or {}).get("tag"))
+        case = case_of(run, spark=spark, nodes=len(place.service.nodes), patched=patched)
         for each in check(case, f"services.{place.service.name}", repository):
             yield replace(each, where=_where(inventory, place, _path(each.flag)))
 

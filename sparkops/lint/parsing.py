@@ -12,18 +12,6 @@ from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean
 from sparkops.models import engine as engines
 
-AT_LEAST_ONE = (
-    "tensor-parallel-size",
-    "pipeline-parallel-size",
-    "max-num-seqs",
-    "block-size",
-    "mamba-block-size",
-    "stream-interval",
-    "nnodes",
-)
-"""Flags whose number the engine's validators want to be one or more."""
-
-LEVELS = (0, 1, 2, 3)
 REPLACED = {
     "rope-scaling": "use --hf-overrides with rope_parameters",
     "task": "take it out: the model's own task is served (--runner chooses another)",
@@ -81,29 +69,9 @@ def _refused(case: Case, kind: str) -> Iterable[Found]:
             )
 
 
-def number_out_of_range(case: Case) -> Iterable[Found]:
-    get = case.line.get
-    for flag in AT_LEAST_ONE:
-        value = get(flag)
-        if isinstance(value, int) and value < 1:
-            yield Found(f"{flag.replace('-', '_')} is {value}: Input should be greater than or equal to 1", f"--{flag}")
-    tokens = case.effective.max_num_batched_tokens
-    if tokens < 1:
-        given = get("max-num-batched-tokens")
-        yield Found(
-            f"max_num_batched_tokens is {tokens}: Input should be greater than or equal to 1",
-            "--max-num-batched-tokens" if given is not None else "--max-num-seqs",
-        )
-    used = get("gpu-memory-utilization")
-    if isinstance(used, float) and not 0 < used <= 1:
-        bound = "greater than 0" if used <= 0 else "less than or equal to 1"
-        yield Found(f"gpu_memory_utilization is {used:g}: Input should be {bound}", "--gpu-memory-utilization")
-    level = get("optimization-level")
-    if isinstance(level, int) and level not in LEVELS:
-        yield Found(f"optimization_level is {level}: Input should be 0, 1, 2 or 3", "--optimization-level")
-    length = get("max-model-len")
-    if isinstance(length, int) and length < -1:
-        yield Found(f"max_model_len is {length}, which is no length", "--max-model-len")
+def help_asked(case: Case) -> Iterable[Found]:
+    if case.line.get("help"):
+        yield Found("--help prints the flags and ends: nothing is served", "--help")
 
 
 def abbreviated_flag(case: Case) -> Iterable[Found]:

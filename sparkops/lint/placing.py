@@ -142,10 +142,10 @@ def data_parallel_balancer(case: Case) -> Iterable[Found]:
         yield Found(
             f"data_parallel_size_local ({local}) must be <= data_parallel_size ({size})", "--data-parallel-size-local"
         )
-    if case.line.get("data-parallel-external-lb") and size <= 1:
-        yield Found(
-            "data_parallel_external_lb can only be set when data_parallel_size > 1", "--data-parallel-external-lb"
-        )
+    for flag in ("data-parallel-external-lb", "data-parallel-rank"):
+        if case.line.get(flag) not in (None, False) and size <= 1:
+            implied = ", which a rank turns on," if flag == "data-parallel-rank" else ""
+            yield Found(f"data_parallel_external_lb{implied} can only be set when data_parallel_size > 1", f"--{flag}")
 
 
 def headless_with_api_servers(case: Case) -> Iterable[Found]:

@@ -5,6 +5,7 @@ It must not know another version than the case's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,19 +26,19 @@ FROM_CHECKPOINT = (
     *(name for name, family in FAMILIES.items() if family in ("awq", "gptq", "modelopt")),
     "inc",
     "moe_wna16",
+    "torchao",
+    "fbgemm_fp8",
 )
 """Methods that are read from a checkpoint's own files, and do not quantise on the fly."""
 
 NOT_FLOAT32 = ("fp8", "inc", "awq_marlin", "auto_awq", "gptq_marlin", "auto_gptq", "modelopt_fp4")
 ACTIVATIONS: Mapping[str, str] = {"modelopt_fp4": "[torch.bfloat16, torch.float16, torch.float8_e4m3fn]"}
-CONFIG_KEYS = ("linear", "moe", "ignore", "targets")
-SCHEMES = ("fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8", "mxfp4", "int8_per_channel_weight_only")
-KEYS = (
-    "fp8_per_tensor_static", "fp8_per_tensor_dynamic", "fp8_per_token", "fp8_per_channel_static",
-    "fp8_per_block_static",
-    "fp8_per_block_dynamic", "nvfp4_per_token", "int8_per_channel_static", "int4_per_group_32",
-)  # fmt: skip
-"""The long names of online quantisation (vLLM 0.32 config/quantization.py, QUANT_KEY_NAMES)."""
+MOE_WORDS: Mapping[str, str] = {"16 bit": "MoeUnquantized", "fp8": "MoeFp8", "nvfp4": "MoeNvfp4"}
+"""The list of the engine's page that holds the backends of experts in a format."""
+
+AUTOMATIC = ("auto", "humming")
+"""Words with which the engine chooses by itself where the format has none of that name."""
+
 MARLIN = ("inc", "gptq_marlin", "auto_gptq", "awq_marlin", "auto_awq", "compressed-tensors")
 MARLIN_COLUMNS = 64
 """The least output columns of one rank's part of a layer that Marlin takes (GPTQ_MARLIN_MIN_THREAD_N in
@@ -46,6 +47,13 @@ vLLM quantization/utils/marlin_utils.py)."""
 
 def quantization_unknown(case: Case) -> Iterable[Found]:
     method, known = _asked(case), case.engine.quantization_methods
+    drafted = case.line.mapping("speculative-config").get("quantization")
+    if isinstance(drafted, str) and drafted.lower() not in known:
+        yield Found(
+            f"Unknown quantization method: {drafted}. Must be one of {list(known)}",
+            "--speculative-config",
+            remedy=did_you_mean(drafted, known),
+        )
     if not method or method in known or _detected(case):
         return
     others = unless_known(case, "quantization_methods", method)
@@ -96,35 +104,62 @@ def quantization_without_checkpoint(case: Case) -> Iterable[Found]:
 
 
 def quantization_config_refused(case: Case) -> Iterable[Found]:
-    """QuantizationConfigArgs: its keys, and the schemes under `linear`, `moe` and `targets`."""
+    """The schemes of online quantisation under `linear`, `moe` and `targets`."""
     given = case.line.get("quantization-config")
-    if given is None:
-        return
-    for fault in _config_faults(case, given):
+    for fault in _scheme_faults(case, given) if isinstance(given, Mapping) else ():
         yield Found(f"1 validation error for QuantizationConfigArgs: {fault}", "--quantization-config")
 
 
-def _config_faults(case: Case, given: Any) -> Iterable[str]:
-    if not isinstance(given, Mapping):
-        yield "it is no mapping"
-        return
-    for key in given:
-        if key not in CONFIG_KEYS:
-            yield f"{key}: Unexpected keyword argument"
-        elif key == "targets" and not case.engine.law("quantization_targets"):
-            yield "targets: Unexpected keyword argument"
+def _scheme_faults(case: Case, given: Mapping[str, Any]) -> Iterable[str]:
+    words, fields = case.engine.words, case.engine.configurations.get("QuantizationConfigArgs", {})
+    keys, shorthands = words.get("OnlineKeys", ()), words.get("OnlineShorthands", ())
+    for part in ("linear", "moe"):
+        scheme = given.get(part)
+        if isinstance(scheme, str) and scheme in shorthands:
+            if scheme not in words.get(f"Online{part.title()}", ()):
+                yield f"{part}: online shorthand {scheme!r} does not define a {part} spec"
+        elif isinstance(scheme, str) and keys and scheme not in keys:
+            yield f"{part}: unknown quantization name {scheme!r}; expected one of {', '.join((*shorthands, *keys))}"
+        for side, key in scheme.items() if isinstance(scheme, Mapping) else ():
+            if side not in ("weight", "activation"):
+                yield f"{part}.{side}: Unexpected keyword argument"
+            elif key is not None and keys and key not in keys:
+                yield f"{part}.{side}: unknown quantization name {key!r}; expected one of {', '.join(keys)}"
     targets = given.get("targets")
-    if targets is not None and (given.get("linear") is not None or given.get("moe") is not None):
-        yield "targets excludes linear and moe"
-    schemes = [(key, given[key]) for key in ("linear", "moe") if isinstance(given.get(key), str)]
-    schemes += list(targets.items()) if isinstance(targets, Mapping) else []
-    for key, scheme in schemes:
-        if scheme not in (*SCHEMES, *KEYS, *case.engine.quantization_methods):
-            yield f"{key}: {scheme!r} is none of {', '.join(SCHEMES)}"
-    for key in ("linear", "moe"):
-        for side, scheme in given[key].items() if isinstance(given.get(key), Mapping) else ():
-            if isinstance(scheme, str) and scheme not in (*SCHEMES, *KEYS, *case.engine.quantization_methods):
-                yield f"{key}.{side}: {scheme!r} is no layer's scheme"
+    if targets is not None and "targets" in fields:
+        yield from _target_faults(targets, shorthands)
+
+
+def _target_faults(targets: Any, shorthands: tuple[str, ...]) -> Iterable[str]:
+    if not isinstance(targets, Mapping):
+        yield f"targets must be a dict, got {targets!r}"
+        return
+    for pattern, scheme in targets.items():
+        if scheme not in shorthands:
+            yield (
+                f"targets[{pattern}] = {scheme} is not a valid online shorthand name; "
+                f"expected one of {', '.join(shorthands)}"
+            )
+        try:
+            re.compile(pattern.removeprefix("re:") if pattern.startswith("re:") else "")
+        except re.error as error:
+            yield f"targets key {pattern} is not a valid regex: {error}"
+
+
+def moe_backend_refused(case: Case) -> Iterable[Found]:
+    backend, geometry = str(case.line.get("moe-backend") or "auto").lower().replace("-", "_"), case.geometry
+    if backend in AUTOMATIC or geometry is None or not geometry.experts or case.line.get("quantization"):
+        return
+    if case.line.get("quantization-config"):
+        return
+    stored = "nvfp4" if case.nvfp4 else case.quantisation.formats.get("experts", "") if case.quantized else "16 bit"
+    known = case.engine.words.get(MOE_WORDS.get(stored, ""), ())
+    if known and backend not in known:
+        yield Found(
+            f"moe_backend={backend!r} is not supported for {stored} MoE. Expected one of {', '.join(known)}",
+            "--moe-backend",
+            remedy="take --moe-backend out: the engine finds one for the checkpoint",
+        )
 
 
 def dtype_of_quantization(case: Case) -> Iterable[Found]:
@@ -138,10 +173,24 @@ def dtype_of_quantization(case: Case) -> Iterable[Found]:
 
 
 def hybrid_checkpoint(case: Case) -> Iterable[Found]:
-    parts = [part for part, word in case.quantisation.formats.items() if word == "fp8"]
-    if case.quantisation.method == "auto-round" and parts:
-        fp8 = " and ".join(parts).replace("_", " ")
-        yield Found(f"the checkpoint has {fp8} in FP8 beside its {case.quantisation.bits} bits")
+    stored = case.quantisation
+    parts = [part for part, word in stored.formats.items() if word == "fp8"]
+    if stored.method == "auto-round" and (parts or "hybrid" in stored.steps):
+        fp8 = " and ".join(parts).replace("_", " ") or "layers"
+        noted = ", as the build noted in its config.json" if "hybrid" in stored.steps else ""
+        yield Found(
+            f"the checkpoint has {fp8} in FP8 beside its {stored.bits} bits and is not repacked{noted}: the engine "
+            "refuses it when it loads",
+            severity="warning" if case.patched else None,
+        )
+
+
+def head_int8_unread(case: Case) -> Iterable[Found]:
+    stored = case.quantisation
+    quantised = stored.formats.get("head") == "int8" or "lm_head" in stored.steps
+    if stored.method == "auto-round" and quantised and not case.patched:
+        noted = ", as the build noted in its config.json" if "lm_head" in stored.steps else ""
+        yield Found(f"the checkpoint has an INT8 head and is not repacked{noted}: the engine refuses it when it loads")
 
 
 def nvfp4_moe_backend(case: Case) -> Iterable[Found]:

@@ -81,11 +81,6 @@ def checkpoint_not_pinned(place: Placed) -> Iterable[Found]:
             yield Found(words, remedy=remedy, path=STEPS)
 
 
-def head_int8_unread(place: Placed) -> Iterable[Found]:
-    if "lm_head" in _step_names(place) and "repack" not in _step_names(place) and _released(place):
-        yield Found(f"{place.variables['image']['pull'] or 'the image'} is served an INT8 head", path=STEPS)
-
-
 def repack_unread(place: Placed) -> Iterable[Found]:
     names = _step_names(place)
     if place.engine is not None and "repack" in names and names & {"hybrid", "lm_head"} and _released(place):

@@ -19,7 +19,16 @@ UTILISATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
 FRACTION, FRACTION_OF_SEVERAL, FREEZING_FRACTION = 0.85, 0.80, 0.90
 """Memory fractions that leave a Spark little air, alone and in a group, and above which it froze."""
 
-GRAPH_MODES = ("NONE", "PIECEWISE", "FULL", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
+REPLACED_VARIABLES = {
+    "VLLM_USE_FLASHINFER_MOE_": "--moe-backend says it now",
+    "VLLM_FLASHINFER_MOE_BACKEND": "--moe-backend says it now",
+    "VLLM_MXFP4_USE_MARLIN": "--moe-backend says it now",
+    "VLLM_NVFP4_GEMM_BACKEND": "--linear-backend says it now",
+    "VLLM_ATTENTION_BACKEND": "--attention-backend says it now",
+    "VLLM_FLASH_ATTN_VERSION": "--attention-config.flash_attn_version says it now",
+    "VLLM_USE_V1": "there is one engine now",
+}
+"""What became of variables that were taken out, by the beginning of their names (vLLM 0.19.1 to 0.33.0)."""
 
 
 def memory_fraction(case: Case) -> Iterable[Found]:
@@ -81,6 +90,8 @@ def _native(case: Case, positions: int) -> int | None:
         return positions
     text = overrides.get("text_config") if isinstance(overrides, Mapping) else None
     if not isinstance(text, Mapping) or set(overrides) != {"text_config"}:
+        if set(overrides) == {"max_position_embeddings"} and case.geometry is not None and case.geometry.nested:
+            return positions  # the length is read from text_config, which such an override does not reach
         return None if "rope" in str(overrides) or "position" in str(overrides) or not text else positions
     longer = text.get("max_position_embeddings")
     if isinstance(longer, int):
@@ -108,12 +119,6 @@ def capture_sizes(case: Case) -> Iterable[Found]:
             f"cudagraph_capture_sizes(={max(sizes)})",
             "--max-cudagraph-capture-size",
         )
-
-
-def graph_mode_unknown(case: Case) -> Iterable[Found]:
-    mode = case.line.mapping("compilation-config").get("cudagraph_mode")
-    if isinstance(mode, str) and mode.upper() not in GRAPH_MODES:
-        yield Found(f"('cudagraph_mode',): {mode!r} is none of {', '.join(GRAPH_MODES)}", "--compilation-config")
 
 
 def tool_parser_missing(case: Case) -> Iterable[Found]:
@@ -161,16 +166,17 @@ def _of_family(case: Case, flag: str, part: str, known: Sequence[str]) -> Iterab
 
 
 def reasoning_parser_unknown(case: Case) -> Iterable[Found]:
-    nested = case.line.mapping("structured-outputs-config").get("reasoning_parser")
+    flags = ("structured-outputs-config", "reasoning-config")
     name, known = case.line.get("reasoning-parser"), case.engine.reasoning_parsers
     if case.line.get("reasoning-parser-plugin"):
         return
-    if nested and nested not in known:
-        yield Found(
-            f"invalid reasoning parser: {nested} (chose from {{ {','.join(known)} }})",
-            "--structured-outputs-config",
-            remedy=did_you_mean(str(nested), known),
-        )
+    for flag, nested in ((flag, case.line.mapping(flag).get("reasoning_parser")) for flag in flags):
+        if nested and nested not in known:
+            yield Found(
+                f"invalid reasoning parser: {nested} (chose from {{ {','.join(known)} }})",
+                f"--{flag}",
+                remedy=did_you_mean(str(nested), known),
+            )
     if name and name not in known:
         late = "" if case.engine.law("reasoning_parser_checked") else "; the engine fails only after the whole load"
         yield Found(
@@ -185,13 +191,15 @@ def load_format(case: Case) -> Iterable[Found]:
     name = case.line.get("load-format")
     if not name or (name in case.engine.load_formats and name not in case.engine.load_formats_missing):
         return
-    if name in case.engine.load_formats:
+    packaged = name in case.engine.load_formats
+    if packaged:
         words = f"--load-format {name} needs a package that the released {case.engine.version} does not include"
     else:
         words = f"--load-format {name} is none of {', '.join(case.engine.load_formats)}"
     yield Found(
         f"{words}; the engine fails when it begins to load",
         "--load-format",
+        "warning" if packaged and not case.spark else None,
         remedy=did_you_mean(name, case.engine.load_formats),
     )
 
@@ -219,7 +227,10 @@ def runner_v2_without_align(case: Case) -> Iterable[Found]:
 
 
 def _meant_variable(name: str, engine: Engine) -> str:
-    """A variable that differs in a few letters, or the flag of its name; names that share only their parts are none."""
+    """What a removed variable became, a variable that differs in a few letters, or the flag of its name."""
+    for begin, said in REPLACED_VARIABLES.items():
+        if name.startswith(begin):
+            return f"take it out; {said}"
     flag = name.removeprefix("VLLM_").lower().replace("_", "-")
     if flag in engine.flags:
         return f"give --{flag} instead"

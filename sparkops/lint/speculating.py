@@ -5,7 +5,7 @@ It must not know another version than the case's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from sparkops.lint.case import Case, Found
@@ -187,9 +187,6 @@ def lookup_window(case: Case) -> Iterable[Found]:
     if given is None:
         return
     low, high = (whole(given.given.get(name)) for name in ("prompt_lookup_min", "prompt_lookup_max"))
-    for name, value in (("prompt_lookup_min", low), ("prompt_lookup_max", high)):
-        if value is not None and value < 1:
-            yield Found(f"('{name}',): Input should be greater than or equal to 1, not {value}", _about(case))
     if given.method in LOOKUP and low is not None and high is not None and low > high:
         yield Found(f"prompt_lookup_min={low} must be <= prompt_lookup_max={high}", _about(case))
 
@@ -231,26 +228,6 @@ def draft_parallel_size(case: Case) -> Iterable[Found]:
             f"({ours})",
             _about(case),
         )
-
-
-def speculative_word_unknown(case: Case) -> Iterable[Found]:
-    given, engine = case.effective.speculative, case.engine
-    words: Mapping[str, tuple[str, ...]] = {
-        "rejection_sample_method": engine.rejection_sample_methods,
-        "moe_backend": engine.choices.get("moe-backend", ()),
-        "kv_cache_dtype": engine.kv_cache_dtypes,
-        "attention_backend": (*engine.attention_backends, "AUTO"),
-    }
-    for name, known in words.items() if given else ():
-        value = given.given.get(name) if given else None
-        if not isinstance(value, str) or name not in engine.speculative_fields:
-            continue
-        if (value.upper() if name == "attention_backend" else value) not in known:
-            yield Found(
-                f"('{name}',): {value!r} is none of {', '.join(known)}",
-                _about(case),
-                remedy=did_you_mean(value, known),
-            )
 
 
 def speculative_length_over_model(case: Case) -> Iterable[Found]:

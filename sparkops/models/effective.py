@@ -154,7 +154,7 @@ def speculative(line: ServeLine, drafter: Geometry | None = None) -> Speculative
     for flag, key in (("spec-method", "method"), ("spec-model", "model"), ("spec-tokens", "num_speculative_tokens")):
         if line.get(flag) is not None:
             given[key] = line.get(flag)
-    if not given:
+    if not given and line.get("speculative-config") is None:
         return None
     model = given.get("model")
     model = model if isinstance(model, str) else None

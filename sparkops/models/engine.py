@@ -19,6 +19,9 @@ from sparkops.models.engine_pages import engine_content, engine_files, version_k
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
 TAG_VERSION = re.compile(r"(?:^|[^0-9A-Za-z])v?(\d+\.\d+\.\d+|0\.\d+)(?![0-9])")
+OLDEST = (0, 6)
+"""Versions before the engine that serves today; a lower number in a tag counts something else."""
+
 DECIMAL, SEVERAL, INTEGERS, JSON, JSON_OR_TEXT, TEXT, LOOSE = (
     "decimal",
     "several",
@@ -40,6 +43,8 @@ class Engine:
     `attention` maps the backends that may serve a model to the KV types that they take on a GB10, in its order.
     `attention_refused` maps the backends that no such model gets on a GB10 to the engine's words.
     `quantization` maps a checkpoint's method to what the engine makes of it.
+    `values` maps flags to the types of their values, `configurations` those that are JSON to their fields, each with
+    its type, `refusals` to conditions over their fields and the engine's words; `words` are the lists that types name.
     """
 
     version: str
@@ -69,6 +74,10 @@ class Engine:
     attention_refused: Mapping[str, str]
     quantization: Mapping[str, str]
     behaviour: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    configurations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    refusals: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -112,10 +121,16 @@ def versions(beside: Path | None = None) -> tuple[str, ...]:
 
 
 def version_of_image(reference: str) -> str:
-    """The version of vLLM that an image's tag names, like 0.26.0; "" where it names none."""
-    _, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
-    found = TAG_VERSION.search(tag) if "vllm" in reference.lower() else None
-    return found[1] if found else ""
+    """The version of vLLM that an image's tag names, like 0.26.0; "" where it names none.
+
+    The tag of an image whose name does not begin with vllm counts another project's versions, unless it says vllm
+    itself; a number below those of all listed versions is no engine's.
+    """
+    name, _, tag = reference.partition("@")[0].rpartition("/")[2].lower().partition(":")
+    found = TAG_VERSION.search(tag if name.startswith("vllm") else tag.partition("vllm")[2])
+    if found is None or version_key(found[1]) < OLDEST:
+        return ""
+    return found[1]
 
 
 def spans(kind: str, word: str, beside: Path | None = None) -> tuple[str, str] | None:
@@ -132,7 +147,7 @@ def _read(version: str, asked: str, beside: Path | None) -> Engine:
 
 
 def _engine(content: Mapping[str, Any], asked: str) -> Engine:
-    words = {name: tuple(str(content[name]).split()) for name in _WORDS}
+    lists = {name: tuple(str(content[name]).split()) for name in _WORDS}
     return Engine(
         version=content["version"],
         source=content["source"],
@@ -148,7 +163,11 @@ def _engine(content: Mapping[str, Any], asked: str) -> Engine:
         attention_refused=content["attention_refused"],
         quantization=content["quantization"],
         behaviour=content["behaviour"],
-        **words,
+        values=content.get("values", {}),
+        configurations=content.get("configurations", {}),
+        refusals=content.get("refusals", {}),
+        words={name: tuple(each.split()) for name, each in content.get("words", {}).items()},
+        **lists,
     )
 
 

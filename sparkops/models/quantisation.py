@@ -42,7 +42,7 @@ class Quantisation:
     """How a checkpoint is quantised: `quant_method` of its config.json ("" for none), its algorithm, bits, group size.
 
     `formats` names the format of the parts that are not stored in the model's own type; `ignored` what the
-    configuration excludes, in its own words.
+    configuration excludes, in its own words; `steps` the build steps that it notes.
     """
 
     method: str = ""
@@ -53,6 +53,7 @@ class Quantisation:
     ignored: tuple[str, ...] = ()
     kv_dtype: str = "auto"
     rules: Rules | None = None
+    steps: tuple[str, ...] = ()
 
     @property
     def unknown(self) -> str:
@@ -130,6 +131,7 @@ def of_config(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None
         ignored=rules.exclusions,
         kv_dtype=_kv_dtype(content),
         rules=rules,
+        steps=tuple(map(str, noted)) if isinstance(noted := config.get("sparkops"), Mapping) else (),
     )
 
 

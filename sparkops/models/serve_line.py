@@ -23,6 +23,9 @@ Refused: TypeAlias = Literal["unknown", "ambiguous", "value", "choice", "words",
 NEGATIVE = re.compile(r"^-(?:\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)$")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
 STEPS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+PLAIN_JSON = ("speculative-config", "watermark-config", "diffusion-config")
+"""JSON flags in which the parser takes no sizes like 80m, where it takes them in others."""
+
 AUTO = -1
 """What `--max-model-len auto` is read as."""
 
@@ -239,7 +242,8 @@ class _Reading:
 
     def _value(self, flag: str, written: str, kind: str, words: list[str]) -> None:
         try:
-            values = tuple(_read(kind, word) for word in words)
+            sizes = bool(self.engine.behaviour.get("json_sizes", False)) and flag not in PLAIN_JSON
+            values = tuple(_read(kind, _expanded(word) if sizes and kind == kinds.JSON else word) for word in words)
         except ValueError as error:
             self._refuse("value", written, f"argument {written}: {_complaint(kind, words)}: {error}", " ".join(words))
             return
@@ -322,6 +326,15 @@ def _read(kind: str, word: str) -> Any:
         return word
     read = _READ.get(kind, str)
     return read(word)
+
+
+def _expanded(text: str) -> str:
+    """JSON with the sizes outside of its texts written out: `{"cpu_bytes_to_use": 80m}`."""
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', text)
+    return "".join(
+        part if index % 2 else re.sub(rf"\b{SIZE.pattern}\b", lambda match: str(size(match[0])), part)
+        for index, part in enumerate(parts)
+    )
 
 
 def _complaint(kind: str, words: Sequence[str]) -> str:

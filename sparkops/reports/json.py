@@ -41,6 +41,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "interrupted": report.interrupted,
         "declined": report.declined,
         "run": report.run,
+        "whole": report.whole,
     }
 
 

@@ -237,12 +237,12 @@ def test_what_declared_steps_make_is_judged_with_the_engine_that_serves_it(tmp_p
 @pytest.mark.parametrize(
     ("steps", "version", "told"),
     [
-        ("lm_head: int8, repack: compressed-tensors", "v0.28.0", True),
+        ("lm_head: int8, repack: compressed-tensors", "v0.25.1", True),
         ("lm_head: int8, repack: compressed-tensors", "v0.33.0", False),
         ("repack: compressed-tensors", "v0.28.0", False),
     ],
 )
-def test_what_repack_makes_of_a_hybrid_wants_the_engine_whose_code_was_read(
+def test_what_repack_makes_of_a_hybrid_wants_an_engine_that_was_seen_to_read_it(
     tmp_path: Path, steps: str, version: str, told: bool
 ) -> None:
     assert ("repack-unread" in ids(found(tmp_path, built(steps, version)))) is told

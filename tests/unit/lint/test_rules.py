@@ -61,6 +61,8 @@ def findings(
     spark: bool = False,
     nodes: int = 0,
     formats: dict[str, str] | None = None,
+    steps: tuple[str, ...] = (),
+    patched: bool = False,
     from_hub: FromHub | None = None,
     not_read: SparkopsError | None = None,
     **config: Any,
@@ -73,6 +75,7 @@ def findings(
     if known is not None and config:
         named = {"architectures": config.pop("architectures", known["architectures"])}
         known = {**known, **named, "text_config": {**known["text_config"], **config}}
+    stored = of_checkpoint(known or {})
     return check(
         Case(
             line=line,
@@ -81,11 +84,12 @@ def findings(
             drafter=of_config(drafter) if drafter else None,
             from_hub=from_hub,
             not_read=not_read,
-            quantisation=replace(of_checkpoint(known or {}), **({"formats": formats} if formats else {})),
+            quantisation=replace(stored, formats=formats or stored.formats, steps=steps),
             env=env or {},
             gpus=gpus,
             spark=spark,
             nodes=nodes,
+            patched=patched,
         )
     )
 
@@ -101,7 +105,63 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     ],
     "flag-choice": [({"words": "--dtype int8"}, {"words": "--dtype half"})],
     "extra-words": [({"words": "--enforce-eager true"}, {"words": "--enforce-eager"})],
+    "help-asked": [({"words": "--help"}, {"words": "--port 8000"})],
+    "configuration-key-unknown": [
+        ({"words": "-cc.bogus=1"}, {"words": "-cc.compile_mm_encoder=true"}),
+        ({"words": "--pooler-config '{\"logit_bias\": 1}'"}, {"words": "--pooler-config '{\"logit_mean\": 1}'"}),
+        ({"words": "-cc.pass_config.fuse_x=1"}, {"words": "-cc.pass_config.fuse_norm_quant=1"}),
+    ],
+    "configuration-value": [
+        ({"words": "-cc.cudagraph_mode=HALF"}, {"words": "-cc.cudagraph_mode=full"}),
+        ({"words": "-cc.mode=9"}, {"words": "-cc.mode=3"}),
+        (
+            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="tritone")},
+            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="triton")},
+        ),
+        ({"words": "--override-generation-config 5"}, {"words": "--override-generation-config '{\"top_k\": 5}'"}),
+        ({"words": "--eplb-config.window_size 0"}, {"words": "--eplb-config.window_size 1"}),
+    ],
+    "configuration-refused": [
+        (
+            {"words": '--kv-transfer-config \'{"kv_connector": "LMCacheConnectorV1"}\''},
+            {"words": '--kv-transfer-config \'{"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}\''},
+        ),
+        (
+            {"words": "--structured-outputs-config.disable_any_whitespace true"},
+            {
+                "words": "--structured-outputs-config.disable_any_whitespace true "
+                "--structured-outputs-config.backend xgrammar"
+            },
+        ),
+    ],
+    "connector-unknown": [
+        (
+            {"words": '--kv-transfer-config \'{"kv_role": "kv_both"}\''},
+            {"words": '--kv-transfer-config \'{"kv_role": "kv_both", "kv_connector": "NixlConnector"}\''},
+        ),
+        (
+            {"words": '--kv-transfer-config \'{"kv_role": "kv_both", "kv_connector": "Nixl"}\''},
+            {
+                "words": "--kv-transfer-config "
+                '\'{"kv_role": "kv_both", "kv_connector": "X", "kv_connector_module_path": "m"}\''
+            },
+        ),
+    ],
+    "word-unknown": [({"words": "--mamba-backend nope"}, {"words": "--mamba-backend triton"})],
+    "hybrid-manager-off": [
+        ({"words": "--disable-hybrid-kv-cache-manager"}, {"words": "--no-disable-hybrid-kv-cache-manager"})
+    ],
+    "moe-backend-refused": [
+        ({"words": "--moe-backend marlin"}, {"words": "--moe-backend triton"}),
+        (
+            {"words": "--moe-backend triton", "model": "122B-A10B-nvfp4"},
+            {"words": "--moe-backend marlin", "model": "122B-A10B-nvfp4"},
+        ),
+    ],
     "number-out-of-range": [
+        ({"words": "--max-logprobs -2"}, {"words": "--max-logprobs -1"}),
+        ({"words": "--enable-lora --max-loras 0"}, {"words": "--enable-lora --max-loras 1"}),
+        ({"words": "--port 65536"}, {"words": "--port 65535"}),
         ({"words": "--gpu-memory-utilization 1.01"}, {"words": "--gpu-memory-utilization 1.0"}),
         ({"words": "--gpu-memory-utilization 0"}, {"words": "--gpu-memory-utilization 0.01"}),
         ({"words": "--max-num-seqs 0"}, {"words": "--max-num-seqs 1"}),
@@ -208,12 +268,6 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"words": spec(method="eagle", num_speculative_tokens=2)}, {"words": drafting("eagle3")}),
         ({"words": spec(num_speculative_tokens=2)}, {"words": "--spec-method mtp --spec-tokens 2"}),
     ],
-    "speculative-word-unknown": [
-        (
-            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="tritone")},
-            {"words": spec(method="mtp", num_speculative_tokens=1, moe_backend="triton")},
-        )
-    ],
     "speculative-length-over-model": [
         (
             {"words": f"--max-model-len 4096 {spec(method='mtp', num_speculative_tokens=1, max_model_len=4097)}"},
@@ -307,9 +361,17 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     ],
     "quantization-config-refused": [
         (
-            {"words": '--quantization-config \'{"targets":{"a":"fp8_per_block"}}\'', "version": "0.29.0"},
+            {"words": '--quantization-config \'{"targets":{"a":"fp8_per_block_static"}}\'', "version": "0.30.0"},
             {"words": '--quantization-config \'{"targets":{"a":"fp8_per_block"}}\'', "version": "0.30.0"},
-        )
+        ),
+        (
+            {"words": '--quantization-config \'{"linear":{"weight":"fp8_per_tensor"}}\''},
+            {"words": '--quantization-config \'{"linear":{"weight":"fp8_per_tensor_static"}}\''},
+        ),
+        (
+            {"words": '--quantization-config \'{"linear":"nvfp4_per_tensor"}\''},
+            {"words": '--quantization-config \'{"linear":"fp8_per_tensor"}\''},
+        ),
     ],
     "dtype-of-quantization": [
         (
@@ -408,6 +470,20 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "", "model": "122B-A10B-autoround", "formats": {"shared_experts": "fp8"}},
             {"words": "", "model": "122B-A10B-fp8", "formats": {"shared_experts": "fp8"}},
         ),
+        (
+            {"words": "", "model": "122B-A10B-autoround", "steps": ("hybrid",)},
+            {"words": "", "model": "122B-A10B-autoround", "steps": ("mtp",)},
+        ),
+    ],
+    "head-int8-unread": [
+        (
+            {"words": "", "model": "122B-A10B-autoround", "formats": {"head": "int8"}},
+            {"words": "", "model": "122B-A10B-autoround", "formats": {"head": "int8"}, "patched": True},
+        ),
+        (
+            {"words": "", "model": "122B-A10B-autoround", "steps": ("mtp", "lm_head")},
+            {"words": "", "model": "122B-A10B-autoround", "steps": ("mtp",)},
+        ),
     ],
     "gloo-interface": [
         (
@@ -447,7 +523,6 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--cudagraph-capture-sizes 1 2 8 --max-cudagraph-capture-size 8"},
         )
     ],
-    "graph-mode-unknown": [({"words": "-cc.cudagraph_mode=HALF"}, {"words": "-cc.cudagraph_mode=full"})],
     "tool-parser-missing": [
         ({"words": "--enable-auto-tool-choice"}, {"words": "--enable-auto-tool-choice --tool-call-parser qwen3_xml"})
     ],
@@ -592,7 +667,6 @@ def test_a_backend_that_was_asked_for_is_not_called_another(backend: str) -> Non
         ("wide-batch", "--max-num-batched-tokens 65536"),
         ("drafter-for-another-model", drafting("dflash", "35B-A3B")),
         ("kv-cache-bytes", "--kv-cache-memory-bytes -1"),
-        ("load-format", "--load-format nonsense"),
     ],
 )
 def test_what_harms_a_spark_is_a_warning_for_a_bare_line_and_an_error_on_a_spark(name: str, words: str) -> None:

@@ -141,3 +141,17 @@ def test_model_as_a_flag_takes_the_place_of_the_word() -> None:
 def test_two_dashes_end_the_flags() -> None:
     line = parse_text("vllm serve --max-num-seqs 4 -- M", engine("0.28.0"))
     assert (line.model, line.problems) == ("M", ())
+
+
+@pytest.mark.parametrize(
+    ("flag", "version", "taken"),
+    [
+        ("--kv-transfer-config", "0.20.2", True),
+        ("--kv-transfer-config", "0.19.1", False),
+        ("--speculative-config", "0.33.0", False),
+    ],
+)
+def test_sizes_stand_in_json_where_the_version_takes_them(flag: str, version: str, taken: bool) -> None:
+    line = parse(["vllm", "serve", "m", flag, '{"a": 80m, "b": "80m"}'], engine(version))
+    assert (line.get(flag[2:]) == {"a": 80_000_000, "b": "80m"}) is taken
+    assert bool(line.problems) is not taken

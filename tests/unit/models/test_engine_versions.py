@@ -20,6 +20,10 @@ from sparkops.models.serve_line import parse_text
         ("vllm/vllm-openai:latest", ""),
         ("registry:5000/vllm/vllm-openai", ""),
         ("x/other:0.26.0", ""),
+        ("registry.example/team/spark-vllm-gx10:0.1.1", ""),
+        ("registry.example/team/spark-vllm-gx10:0.26.0", ""),
+        ("registry.example/team/spark-vllm-gx10:2-vllm0.26.0-cu130", "0.26.0"),
+        ("x/vllm-spark:0.1.1", ""),
         ("", ""),
     ],
 )

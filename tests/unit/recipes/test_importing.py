@@ -270,3 +270,57 @@ def test_a_line_of_any_words_ends_in_a_recipe_or_in_words(start: str, rest: str)
         assert convert(start + rest, "-", Choice()).text
     except InventoryError as error:
         assert error.what
+
+
+@pytest.mark.parametrize(
+    ("line", "id"),
+    [
+        ("docker run vllm/vllm-openai:v0.28.0 ./start.py --model a/b", "import-command-other"),
+        ("docker run x/sglang:1 python3 -m sglang.launch_server --model-path a/b", "import-command-other"),
+        ("docker run ghcr.io/ggml/llama.cpp:server llama-server -m /models/a.gguf", "import-command-other"),
+        ('#!/bin/sh\nRUN="vllm serve a/b --port 8001"\n$RUN\n', "import-evaluated"),
+        ('#!/bin/sh\neval "vllm serve a/b"\n', "import-evaluated"),
+        ("#!/bin/bash\nollama serve\n", "import-script-without-vllm"),
+    ],
+)
+def test_what_is_no_vllm_command_is_refused_with_the_reason(line: str, id: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        convert(line, "it", Choice())
+    assert caught.value.id == id
+
+
+def test_a_shell_that_is_given_the_line_is_read(tmp_path: Path) -> None:
+    made = Made(tmp_path, '#!/bin/sh\nbash -c "vllm serve a/b --max-num-seqs 4"\n', "run.sh")
+    assert made.serve["max-num-seqs"] == 4
+
+
+HIDING = st.sampled_from(
+    [
+        "docker run -e API_KEY={} vllm/vllm-openai:v0.28.0 a/b",
+        "docker run -e OTHER=${{MY_TOKEN:-{}}} vllm/vllm-openai:v0.28.0 a/b",
+        "export OPENAI_API_KEY={}\nvllm serve a/b\n",
+        "#!/bin/sh\ncurl -H 'Authorization: Bearer {}' http://x\nvllm serve a/b\n",
+        "#!/bin/sh\ndocker login -u me https://me:{}@registry.example\nvllm serve a/b\n",
+        "vllm serve a/b --api-key {}",
+        "services:\n  a:\n    image: vllm/vllm-openai:v0.28.0\n    command: a/b\n"
+        "    environment: ['X_SECRET={}', 'Y=${{X_PASSWORD:-{}}}']\n",
+        "services:\n  a:\n    image: vllm/vllm-openai:v0.28.0\n    command: a/b --api-key ${{LLM_KEY:-{}}}\n",
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(form=HIDING, secret=st.from_regex(r"sk-[a-z0-9]{8,20}", fullmatch=True))
+def test_no_secret_gets_into_a_recipe_or_a_message(form: str, secret: str) -> None:
+    made = convert(form.replace("{{", "{").replace("}}", "}").replace("{}", secret), "it", Choice())
+    assert secret not in made.text + "".join(made.left) + "".join(made.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "amount"),
+    [("--shm-size 16g", "shm_size_gib", 16), ("--memory 100g", "memory_gib", 100), ("-m 512m", "memory_gib", 0.5)],
+)
+def test_limits_are_carried_over_and_said(tmp_path: Path, text: str, name: str, amount: float) -> None:
+    made = Made(tmp_path, f"docker run {text} vllm/vllm-openai:v0.28.0 a/b", "line")
+    assert made.service["limits"][name] == amount
+    assert f"limits.{name} {amount}" in made.notes
