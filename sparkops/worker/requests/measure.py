@@ -73,7 +73,7 @@ class _Listener:
 
 
 def measure(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """`rates` in Gb/s by link, and `busy`, processors. `args` is the program's spec. It has no rights that it does not need."""
+    """`rates` in Gb/s by link, and `busy`, processors. `args` is the program's spec; by TCP it has no rights."""
     plain = args["method"] == "tcp" and os.getuid() == 0
     return dict(
         runner.run(
