@@ -28,7 +28,7 @@ test-all: $(STAMP) $(SSHD) $(CHROMIUM)
 # N faults on one lab node; SEED=… repeats a run.
 N ?= 100
 chaos: $(STAMP)
-	$(BIN)/python -m tests.chaos -n $(N) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.chaos --more -n $(N) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -25,7 +25,9 @@ BENCHMARKS = (
     "noop",
     "peers",
     "spreading",
+    "fetching",
     "output",
+    "reports",
     "watching",
 )
 

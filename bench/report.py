@@ -49,10 +49,12 @@ def tables() -> str:
 def summary() -> str:
     """The key figures in one paragraph, those that miss their aim included."""
     found = results()
-    peers, transfer, verifying, building = (found[name] for name in ("peers", "spreading", "verifying", "building"))
+    names = ("peers", "spreading", "fetching", "verifying", "building")
+    peers, transfer, fetching, verifying, building = (found[name] for name in names)
     one, most = (next(each for each in peers["fleets"] if each["nodes"] == n and not each["delay_ms"]) for n in (1, 50))
     others = ", ".join(f"{name} {_rough(most, name)}" for name in most["tools"] if name not in ("floor", "sparkops"))
     copies = building["ratios"]
+    latest = max(found[name]["when"] for name in names)
     missed = sum(each["to_floor"] > TO_FLOOR for each in peers["fleets"])
     return "\n".join(
         (
@@ -63,10 +65,13 @@ def summary() -> str:
             f"of 50 nodes by other tools: {others}; connecting alone: {_rough(most, 'floor')}. sparkops aims at "
             f"{TO_FLOOR} times the last figure, and missed it in {missed} of {len(peers['fleets'])} fleets. A "
             f"checkpoint goes from node to node at {transfer['copies']['sparkops']['mb_per_second']} MB/s, every byte "
-            f"hashed ({transfer['faster_than_rsync']} times as fast as rsync over ssh). Verifying runs at "
+            f"hashed ({transfer['faster_than_rsync']} times as fast as rsync over ssh). From a hub it is fetched at "
+            f"{fetching['ratios']['hf download']} of the speed of `hf download` and {fetching['ratios']['curl']} of "
+            f"that of parallel `curl` ranges, which hash nothing (aims "
+            f"{fetching['limits']['hf download']} and {fetching['limits']['curl']}). Verifying runs at "
             f"{verifying['ratio']} of the speed of `openssl dgst` on all cores, building a hybrid checkpoint at "
             f"{copies['cp and sync']} of the speed of `cp` and `sync`.\n",
-            f"Measured {peers['when']} to {transfer['when']} on {peers['machine']['cores']} cores that ran the nodes "
+            f"Measured {peers['when']} to {latest} on {peers['machine']['cores']} cores that ran the nodes "
             f"(containers) as well, with a load of {most['load_before']} before the runs with 50: ratios mean more "
             "than seconds, a figure from one round is rough, and nothing was measured on a Spark. All tables and how "
             "each was measured are in [bench](../bench/README.md); `make bench` repeats them.\n",
@@ -274,6 +279,28 @@ def _output(found: Figures) -> Iterable[str]:
     )
 
 
+def _fetching(found: Figures) -> Iterable[str]:
+    seconds, ratios, limits = found["seconds"], found["ratios"], found["limits"]
+    yield "## A checkpoint from a hub\n"
+    yield (
+        f"{_machine(found)} Load before: {found['load_before']}. {found['files']} files of together "
+        f"{found['bytes'] / 1e9:.1f} GB from the tests' hub on the same cores, in memory on both sides, in turn. "
+        f"sparkops: a node's job with {found['connections']} connections, from its start to the published folder, "
+        f"every byte hashed. hf {found['versions']['hf']}: `hf download` with an empty cache, which compares sizes. "
+        f"curl {found['versions']['curl']}: as many connections, ranges of 64 MiB that stay parts; nothing is hashed.\n"
+    )
+    yield _table(
+        ["", "seconds, least to most (rounds)", "MB/s", "CPU seconds per GB", "speed of sparkops to it", "aim"],
+        [
+            [name, f"{each['median']:.1f}, {each['min']:.1f} to {each['max']:.1f} ({each['rounds']})",
+             found["mb_per_second"][name], found["cpu_per_gb"][name], ratios.get(name, ""), limits.get(name, "")]
+            for name, each in seconds.items()
+        ],
+    )  # fmt: skip
+    if found["real_time"]:
+        yield "All three ran with real-time priority (`chrt -r 1`), before the other work that the load tells of.\n"
+
+
 def _watching(found: Figures) -> Iterable[str]:
     yield "## Watching an engine\n"
     yield (
@@ -348,6 +375,26 @@ def _building(found: Figures) -> Iterable[str]:
     )  # fmt: skip
 
 
+def _reports(found: Figures) -> Iterable[str]:
+    kept, limits = found["kept"], found["limits"]
+    yield "## Reports\n"
+    yield (
+        f"{_machine(found)} {found['nodes']} nodes with {found['things']} resources each, {found['share']:.0%} of them "
+        f"not as declared (medians of {found['rounds']}; aim for the HTML page {limits['html_seconds']} s and "
+        f"{limits['html_mb']} MB).\n"
+    )
+    yield _table(
+        ["format", "seconds", "MB"], [[form, each["seconds"], each["mb"]] for form, each in found["formats"].items()]
+    )
+    yield (
+        f"30 days of kept runs, one every five minutes ({kept['runs']} runs of {kept['nodes']} nodes with "
+        f"{kept['resources']} resources; what is found differs in each run, and others differ every hour): "
+        f"{kept['mb']} MB (aim {limits['kept_mb']}); keeping one takes {kept['keep_ms']} ms. Milliseconds of a "
+        f"question (aim {limits['question_ms']}):\n"
+    )
+    yield _table(["question", "ms"], [[name, each] for name, each in kept["questions_ms"].items()])
+
+
 SECTIONS = {
     "peers": _peers,
     "noop": _noop,
@@ -357,8 +404,10 @@ SECTIONS = {
     "output": _output,
     "watching": _watching,
     "spreading": _spreading,
+    "fetching": _fetching,
     "verifying": _verifying,
     "building": _building,
+    "reports": _reports,
 }
 
 

@@ -1,4 +1,7 @@
-"""What the launcher of an idle service costs its node: the CPU time of its process."""
+"""What the launcher of an idle service costs its node: the CPU time of its watching, beside a small engine.
+
+The launcher's own file runs in a process as on a node, without the container: the engine is a process of this machine.
+"""
 
 from __future__ import annotations
 
@@ -7,85 +10,74 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+import threading
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.lab.lab import Lab
-from tests.lab.node import Node
+from sparkops.compile.launcher_file import launcher_file
+from tests.lab import engine
 
-SECONDS = 440
+SECONDS = 430
 """Time for two completions of an engine that nobody asks: one in each third of the watchdog's 600 s."""
 MOST = 0.2
 """Percent of a core that the launcher may use."""
-TICKS = os.sysconf("SC_CLK_TCK")
+METRICS = 700
+"""Lines of /metrics beside those of the lab's small engine; vLLM has about so many, most of them of histograms."""
+
+WATCH = """
+import resource
+spec = json.loads(open(sys.argv[1]).read())
+watching = Launcher(sys.argv[1], {"WATCHDOG_USEC": "600000000", "NOTIFY_SOCKET": "@nobody"}, Docker("/nowhere"))
+watching.listener = Listener(spec["port"], "127.0.0.1", "")
+watching.api = Api(watching.listener, "", Question("m", spec["probe"]["prompt"]))
+before = resource.getrusage(resource.RUSAGE_SELF)
+threading.Timer(float(sys.argv[2]), watching.stopping.set).start()
+watching._watch()
+after = resource.getrusage(resource.RUSAGE_SELF)
+print(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+"""
 
 
 def measure() -> dict[str, Any]:
-    """Percent of a core of the launcher's own process (its threads counted), and the completions that it asked for."""
+    """Percent of a core, and the completions that were asked for meanwhile."""
     load = os.getloadavg()[0]
-    with Lab.session() as lab, tempfile.TemporaryDirectory(prefix="b") as name:
-        node = lab.add_node()
-        try:
-            _serve(lab, node, Path(name))
-            pid = node.text("systemctl", "show", "-P", "MainPID", "q.service")
-            before, asked = _used(node, pid), _completions(node)
-            started = time.monotonic()
-            time.sleep(SECONDS)
-            seconds = time.monotonic() - started
-            used = _used(node, pid) - before
-            return {
-                "load_before": round(load, 1),
-                "seconds": round(seconds),
-                "cpu_seconds": round(used, 2),
-                "percent_of_a_core": round(100 * used / seconds, 3),
-                "most": MOST,
-                "completions": _completions(node) - asked,
-            }
-        finally:
-            lab.remove_node(node)
-
-
-def _serve(lab: Lab, node: Node, folder: Path) -> None:
-    """The lab's small engine as a service with the default time-outs, and a model of one byte."""
-    header = json.dumps({"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
-    node.exec("mkdir", "-p", "/srv/tiny")
-    node.write("/srv/tiny/config.json", b"{}")
-    node.write("/srv/tiny/model.safetensors", len(header).to_bytes(8, "little") + header + b"\0")
-    service = {
-        "nodes": [node.name],
-        "image": {"pull": lab.engine_image.reference},
-        "model": "/srv/tiny",
-        "command": ["serve"],
-        "gpus": None,
-        "container": {"mounts": [{"source": "/srv/tiny", "target": "/srv/tiny"}]},
-        "limits": {"shm_size_gib": None, "ulimits": {"memlock": None, "stack": None, "nofile": None}},
+    served = _Engine(engine.Arguments(["serve", "m", "--port", "0"]), engine.Mode(""))
+    handler = type("Handler", (engine.Handler,), {"engine": served, "log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix="b") as name:
+        program, spec = Path(name) / "launcher.py", Path(name) / "q.json"
+        program.write_text(launcher_file().rpartition('\nif __name__ == "__main__":')[0] + WATCH)
+        spec.write_text(json.dumps(_spec(int(server.server_address[1]))))
+        argv = [sys.executable, "-I", "-S", str(program), str(spec), str(SECONDS)]
+        used = float(subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    server.shutdown()
+    return {
+        "load_before": round(load, 1),
+        "seconds": SECONDS,
+        "cpu_seconds": round(used, 2),
+        "percent_of_a_core": round(100 * used / SECONDS, 3),
+        "most": MOST,
+        "completions": served.completions,
     }
-    inventory = {
-        "version": 1,
-        "cluster": "bench",
-        "connection": {"user": "root"},
-        "nodes": {node.name: {}},
-        "services": {"q": service},
+
+
+class _Engine(engine.Engine):
+    """The small engine with as many metrics as the real one."""
+
+    def metrics(self) -> str:
+        name = "vllm:time_to_first_token_seconds_bucket"
+        return super().metrics() + "".join(f'{name}{{engine="0",le="{n}"}} {n}.0\n' for n in range(METRICS))
+
+
+def _spec(port: int) -> dict[str, Any]:
+    probe = {"model": "m", "prompt": "The capital of France is", "seconds": 30.0}
+    return {
+        "name": "q",
+        "container": "q",
+        "argv": ["vllm", "serve", "m"],
+        "secrets": None,
+        "port": port,
+        "probe": probe,
     }
-    (folder / "inventory.yml").write_text(json.dumps(inventory))
-    roles = [word for role in ("image", "service", "health") for word in ("--role", role)]
-    subprocess.run(
-        [sys.executable, "-m", "sparkops", "apply", "inventory.yml", "--yes", *roles],
-        check=True,
-        cwd=folder,
-        env={**os.environ, "SPARKOPS_SSH_CONFIG": str(lab.ssh_config), "XDG_STATE_HOME": str(folder / "state")},
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def _used(node: Node, pid: str) -> float:
-    """Seconds of the CPU that a process used. Source: proc(5), fields 14 and 15 of stat."""
-    fields = node.text("cat", f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _completions(node: Node) -> int:
-    """Tokens that the engine made: each completion of the launcher has one."""
-    lines = node.text("curl", "-sS", "http://127.0.0.1:8000/metrics").splitlines()
-    return int(sum(float(each.split()[-1]) for each in lines if each.startswith("vllm:generation_tokens_total")))

@@ -226,16 +226,20 @@ def recipes_page() -> str:
         parts.append(f"| {' | '.join(map(_cell, cells))} |")
     parts += [
         "\nTokens a second are those of one stream, as published; none were measured by sparkops' authors.\n",
+        "Not among them, for want of an image by digest or version that is known to serve them: **GLM-5.3-Flash** "
+        "(eugr's recipe for two nodes: 34 to 48 tokens/s on a B12X build with five patches), **Qwen3.8-Flash-Next** "
+        "(335 GiB in BF16 on four nodes with an image of its own; smaller forms were not read), **MiniMax-M3** and the "
+        "DSpark variants of DeepSeek. `recipe import` reads their recipes, and `recipe new` says what is known.\n",
         "## A recipe for any model\n",
         "    sparkops recipe new openai/gpt-oss-120b\n    sparkops recipe new ORG/NAME --nodes 2 -o recipes/mine.yml\n",
         "`sparkops recipe new` proposes a complete recipe for any repository of the hub: the newest vLLM that takes "
-        "it, its own image, the parsers of the model's family (`knowledge/parsers.yml`), and the longest context of up "
-        "to four streams that `fit` counts with a tenth of the pool left. The repository's commit is pinned; what it "
-        "has is [read once](own-models.md#any-repository), and `--offline` asks nobody. Warnings of lint and notes of "
-        "fit stand in the recipe as comments, and what nobody has verified under `unverified`. The recipe passes lint "
-        "and fit; where none can, the exit status is 1 and the reason is told: the nodes that it would need, a method "
-        "of quantisation that no version reads, an error of lint. Where `fit` can't count (an architecture that is not "
-        "described), the recipe says so. Without `-o` it is printed and nothing is written.\n",
+        "it, its own image, the parsers of the model's family (`knowledge/parsers.yml`), and the longest context of "
+        "up to four streams that `fit` counts with a tenth of the pool left. The repository's commit is pinned; what "
+        "it has is [read once](own-models.md#any-repository), and `--offline` asks nobody. Warnings of lint and notes "
+        "of fit stand in the recipe as comments, and what nobody has verified under `unverified`. The recipe passes "
+        "lint and fit; where none can, the exit status is 1 and the reason is told: the nodes that it would need, a "
+        "method of quantisation that no version reads, an error of lint. Where `fit` can't count (an architecture "
+        "that is not described), the recipe says so. Without `-o` it is printed and nothing is written.\n",
         "## Recipes of other projects\n",
         "`sparkops recipe import FILE -o recipes/NAME.yml` reads recipes of sparkrun and its registries, of "
         "eugr/spark-vllm-docker and of vllm-project/recipes (`--variant`; without it the one made for GB10), compose "

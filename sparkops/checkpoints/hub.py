@@ -231,7 +231,8 @@ class Hub:
             return HubError.of("hub-revision-missing", where=where, nearest=self._nearest(api, repository, revision))
         if status == 401 and with_token and "Invalid" in str(error):
             return HubError.of("hub-token-refused", where=where)
-        if isinstance(error, errors.RepositoryNotFoundError):
+        unnamed = status == 401 and not with_token  # how a hub hides what is private from what is missing
+        if isinstance(error, errors.RepositoryNotFoundError) or unnamed:
             id = "hub-repository-missing" if with_token else "hub-repository-missing-without-token"
             return NoRepository.of(id, where=where)
         if isinstance(error, errors.HFValidationError):

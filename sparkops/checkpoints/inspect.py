@@ -17,12 +17,13 @@ from typing import Any, Protocol
 
 from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest
-from sparkops.core.errors import SparkopsError
+from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.wording import words
 from sparkops.models import tensors as model_tensors
+from sparkops.models.geometry import Geometry, of_config
 from sparkops.models.tensors import Weights
 from sparkops.safetensors.header import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
-from sparkops.safetensors.parts import ORDER, missing_mtp, part_of, read_share
+from sparkops.safetensors.parts import ORDER, missing_mtp, part_of, second_layout
 
 READERS = 8
 SMALL = 64 << 20
@@ -138,7 +139,8 @@ class Fault:
 class Inspection:
     """What a checkpoint holds. `read_per_token`: bytes of weights that decoding one token reads; None unknown.
 
-    `weights` are those that an engine loads: of two layouts of the same ones, one; None where they can't be told.
+    `beside`: files that hold the weights once more in another layout, of which nothing else here tells; `weights` are
+    those that an engine loads; None where they can't be told.
     """
 
     name: str
@@ -148,6 +150,7 @@ class Inspection:
     quantization: str
     read_per_token: int | None
     faults: tuple[Fault, ...]
+    beside: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
     weights: Weights | None = field(repr=False, default=None)
 
@@ -163,13 +166,16 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
     shards = sorted(path for path in sizes if path.endswith(".safetensors"))
     if not shards:
         raise InspectError.of("no-safetensors-file", where=source.name)
-    with ThreadPoolExecutor(readers) as pool:
-        heads = dict(zip(shards, pool.map(lambda path: _head(source, path, sizes[path]), shards), strict=True))
-    faults = [head for head in heads.values() if isinstance(head, Fault)]
-    good = {path: head for path, head in heads.items() if isinstance(head, Header)}
-    faults += _duplicates(good)
+    faults: list[Fault] = []
     config = read_json(source, sizes, "config.json", faults)
     index = read_json(source, sizes, INDEX, faults) if INDEX in sizes else None
+    beside = second_layout(shards, (str(each) for each in (_weight_map(index) or {}).values()))
+    shards = [each for each in shards if each not in beside]
+    with ThreadPoolExecutor(readers) as pool:
+        heads = dict(zip(shards, pool.map(lambda path: _head(source, path, sizes[path]), shards), strict=True))
+    faults = [*(head for head in heads.values() if isinstance(head, Fault)), *faults]
+    good = {path: head for path, head in heads.items() if isinstance(head, Header)}
+    faults += _duplicates(good)
     faults += _index_faults(index, sizes, good, set(heads) - set(good))
     text = config.get("text_config") or config
     unread = _unread(index, good)
@@ -183,8 +189,9 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
         size=sum(sizes.values()),
         shares=shares,
         quantization=_quantization(config),
-        read_per_token=_read_per_token(shares, text) if complete else None,
+        read_per_token=_read_per_token(shares, _geometry(config)) if complete else None,
         faults=tuple(faults),
+        beside=tuple(beside),
         config=config,
         weights=_weights(good, index or {}) if len(good) == len(heads) else None,
     )
@@ -319,10 +326,24 @@ def _shares(heads: Mapping[str, Header]) -> tuple[Share, ...]:
     )
 
 
-def _read_per_token(shares: tuple[Share, ...], text_config: Mapping[str, Any]) -> int:
-    tied = bool(text_config.get("tie_word_embeddings")) and not any(each.part == "head" for each in shares)
-    read = sum(each.size * read_share(each.part, text_config) for each in shares)
-    return round(read + (sum(each.size for each in shares if each.part == "embeddings") if tied else 0))
+def _geometry(config: Mapping[str, Any]) -> Geometry | None:
+    """What the configuration means; None where it is not understood."""
+    try:
+        found = of_config(config)
+    except InventoryError:
+        return None
+    return None if found.gaps else found
+
+
+def _read_per_token(shares: tuple[Share, ...], geometry: Geometry | None) -> int | None:
+    """Of the experts k of E are read; of embeddings a row, unless they are the head too; of vision and MTP nothing."""
+    if geometry is None:
+        return None
+    headless = not any(each.part == "head" for each in shares)
+    share = dict.fromkeys(ORDER, 1.0) | {"vision": 0.0, "mtp": 0.0, "embeddings": 1.0 if headless else 0.0}
+    if geometry.experts:
+        share["experts"] = geometry.experts_per_token / geometry.experts
+    return round(sum(each.size * share[each.part] for each in shares))
 
 
 def _quantization(config: Mapping[str, Any]) -> str:

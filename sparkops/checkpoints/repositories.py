@@ -173,7 +173,10 @@ def inspection_of(record: Record) -> Inspection:
     content = dict(record.inspection)
     shares = tuple(Share(**each) for each in content.pop("shares"))
     faults = tuple(Fault(**each) for each in content.pop("faults"))
-    return Inspection(shares=shares, faults=faults, config=record.config, weights=record.weights, **content)
+    beside = tuple(content.pop("beside", ()))
+    return Inspection(
+        shares=shares, faults=faults, beside=beside, config=record.config, weights=record.weights, **content
+    )
 
 
 def _read(hub: Hub, repository: str, commit: str) -> dict[str, Any]:

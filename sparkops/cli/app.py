@@ -26,11 +26,13 @@ CUT_OFF = 141
 
 COMMANDS: dict[str, str] = {
     "init": "Write a first, commented inventory",
+    "discover": "Propose nodes, fabric and topology from what hosts say",
     "lint": "Find what would go wrong, offline: in the inventory, or in one pasted serve line",
     "explain": "Explain the id that an error, finding or notice shows: its cause and the way out",
     "plan": "Show what would change; touches nothing",
     "apply": "Bring the nodes into the declared state",
     "drift": "Report what differs from the declaration, with an exit status for scripts",
+    "report": "Show a kept run again in any format, or what differs between two",
     "status": "Show nodes and services on one screen: reachable, memory, jobs, state, health",
     "start": "Start services and wait until they answer",
     "stop": "Stop services; the next apply starts them again",

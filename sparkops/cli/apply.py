@@ -13,7 +13,7 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load, refuse_errors
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan, write_reports
+from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan, told_of, write_reports
 from sparkops.cli.prompts import confirm
 from sparkops.compile.compiler import Compiled
 from sparkops.core.report import Report
@@ -26,7 +26,7 @@ from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.replace import replaced
 from sparkops.reconcile.run import run
 from sparkops.reports.formatting import count, names
-from sparkops.reports.run_folder import RunFolder
+from sparkops.reports.record import Record
 
 
 @click.command(
@@ -87,9 +87,9 @@ def command(
     saved, loaded, compiled, secrets = _load(plan, common, locked)
     refuse_errors(loaded, compiled.nodes, saved.roles if saved else common.roles)
     again = replaced(compiled.resources, replace)
-    folder = RunFolder.create(loaded.cluster, "apply")
+    record = Record.begin(loaded.cluster, "apply")
     stop = threading.Event()
-    with listener_for(common.form, common.no_color, folder.write) as listener, interrupts(stop):
+    with listener_for(common.form, common.no_color, record.write) as listener, interrupts(stop):
 
         def agree(report: Report) -> bool:
             with listener.paused():
@@ -115,9 +115,8 @@ def command(
             stop=stop,
         )
         report = run(compiled.resources, chosen)
-    report = folder.finish(report)
-    if folder.lost:
-        click.echo(f"warning: the record of this run is incomplete: {folder.path}: {folder.lost[0]}", err=True)
+    report = record.finish(report)
+    told_of(record)
     emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
     return write_reports(report, common.reports)
 

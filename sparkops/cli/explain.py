@@ -22,6 +22,11 @@ Examples:
 @click.argument("identity", metavar="[ID]", required=False)
 def command(identity: str | None) -> int:
     """Explain an error, violation, notice or lint rule by the id that its message shows."""
+    return show(identity)
+
+
+def show(identity: str | None) -> int:
+    """Print the page of an id, or all ids. Raises InventoryError for none."""
     errors, known = wording.entries(), rules.rules()
     if identity is None:
         click.echo("\n".join(sorted({*errors, *known})))

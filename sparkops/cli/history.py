@@ -24,18 +24,27 @@ from sparkops.reports.history import render
 Examples:
   sparkops history
   sparkops history spark-01 -n 5 -v        with the steps
-  sparkops history --format json""",
+  sparkops history --format json
+  sparkops history --runs                  the runs that this machine keeps, drift included""",
 )
 @options.nodes
 @click.option("-n", "--last", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many runs")
 @click.option("-v", "--verbose", is_flag=True, help="Also what was done, by its id")
+@click.option("--runs", "kept", is_flag=True, help="Ask no node: the runs that this machine keeps")
 @options.text_or_json
 @options.common
-def command(common: CommonOptions, last: int, verbose: bool) -> int:
+def command(common: CommonOptions, last: int, verbose: bool, kept: bool) -> int:
     """Show who did what to the nodes, from where, when and why, out of the record that each node keeps itself.
 
     Each apply that changed something is in it, and each start, stop, restart and cancel; `-m` of these says why.
+
+    --runs lists the kept runs of this machine instead: every drift, apply and remove of 30 days, and the newest 100
+    that changed nodes; `sparkops report RUN` shows one again.
     """
+    if kept:
+        from sparkops.cli.report import show_runs
+
+        return show_runs(common, last)
     made = context(common)
     entries, unreachable = history(made, named(made.inventory, common.selected), last=last)
     if common.form == "json":

@@ -68,6 +68,8 @@ def _next(best: Proposal, found: Sequence[Found], path: Path) -> str:
     if best.instead_of is None:
         return f"`sparkops plan{inventory}`"
     node = node_names(found)[0]
+    if best.recipe is None:
+        return f"`sparkops recipe new ORG/NAME` for the model that {best.instead_of.name} serves there"
     return f"`sparkops adopt {node} {best.service}{inventory}`: {best.instead_of.name} serves there already"
 
 

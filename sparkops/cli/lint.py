@@ -12,6 +12,7 @@ import click
 import sparkops
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.serve_line import serve_line
+from sparkops.core.errors import InventoryError
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
 from sparkops.models.invocation import Ask, Invocation
@@ -42,19 +43,32 @@ def command(inventory: Path | None, line: Invocation | None, ask: Ask, form: str
     kept in the cache.
     """
     if line is None:
-        return _tell(_of_inventory(inventory or Path("inventory.yml"), ask), form, no_color)
+        found, fault = _of_inventory(inventory or Path("inventory.yml"), ask)
+        if fault is None:
+            return _tell(found, form, no_color)
+        if found:
+            _tell(found, form, no_color)
+        raise fault
     if inventory is not None:
         raise click.UsageError("give an inventory or --serve, not both")
     return _tell(check(case_of(line)), form, no_color)
 
 
-def _of_inventory(path: Path, ask: Ask) -> list[Finding]:
+def _of_inventory(path: Path, ask: Ask) -> tuple[list[Finding], InventoryError | None]:
+    """What the rules find, and why it can't be compiled into what stands on nodes."""
     from datetime import date
 
+    from sparkops.compile.compiler import compile_inventory
     from sparkops.inventory.load import load
     from sparkops.lint.declared import lint_inventory
 
-    return lint_inventory(load(path), date.today(), ask=ask)
+    inventory = load(path)
+    found = lint_inventory(inventory, date.today(), ask=ask)
+    try:
+        compile_inventory(inventory)
+    except InventoryError as fault:
+        return found, fault
+    return found, None
 
 
 def _tell(findings: list[Finding], form: str, no_color: bool) -> int:

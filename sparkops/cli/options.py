@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,6 +29,18 @@ class ReportFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no
         if made.is_dir() or not made.parent.is_dir():
             self.fail(f"{path!r} is not a file in a folder that is there", param, ctx)
         return form, made
+
+
+class Ago(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
+    """`7d`, `12h`, `30m`: seconds before now."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d{1,6})([dhm])", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a number of days, hours or minutes like 7d, 12h or 30m", param, ctx)
+        return int(found[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0}[found[2]]
 
 
 class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here

@@ -49,8 +49,10 @@ def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
     if save == Path("-"):
         raise click.UsageError("a saved plan is a file; the report is printed without -o")
     from sparkops.cli.printing import emit, write_reports
+    from sparkops.reports.record import with_past
 
     report, loaded, compiled = _run("plan", common)
+    report = with_past(report)
     emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
     status = write_reports(report, common.reports)
     if save is not None:
@@ -71,19 +73,43 @@ Examples:
   sparkops drift inventory.yml
   sparkops drift inventory.yml --format json      for a timer or CI: exit status 0, 2 or 3
   sparkops drift --report html=drift.html --report junit=drift.xml    several files of one look
-  sparkops drift inventory.yml --limit qwen       one service with all its nodes""",
+  sparkops drift inventory.yml --limit qwen       one service with all its nodes
+  sparkops drift inventory.yml --since 7d         what kept runs saw, and since when
+  sparkops drift --explain drift-differs""",
 )
 @options.inventory
 @options.selection
 @options.jobs
 @options.output
 @click.option("--upstream", is_flag=True, help="Also ask registries and hubs what moved since it was locked")
+@click.option(
+    "--since", type=options.Ago(), metavar="TIME", help="Ask no node: what kept runs saw since then (7d, 12h, 30m)"
+)
+@click.option("--explain", metavar="ID", help="Ask no node: explain the id of a finding, as `sparkops explain` does")
 @options.common
-def drift(common: CommonOptions, upstream: bool, output: Path | None, verbose: int) -> int:
-    """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown."""
-    from sparkops.cli.printing import emit, write_reports
+def drift(
+    common: CommonOptions, upstream: bool, since: float | None, explain: str | None, output: Path | None, verbose: int
+) -> int:
+    """Report what differs from the declaration. Exit status 0: nothing, 2: something, 3: something is unknown.
+
+    Every look is kept on this machine for 30 days, so that a report says since when, and who moved: the node
+    (corrective) or the declaration (intentional).
+    """
+    if explain is not None:
+        from sparkops.cli.explain import show
+
+        return show(explain)
+    if since is not None:
+        from sparkops.cli.report import show_since
+
+        return show_since(common, since)
+    from sparkops.cli.printing import emit, told_of, write_reports
+    from sparkops.reports.record import Record
 
     report, _, _ = _run("drift", common, "upstream" if upstream else "as-is")
+    record = Record(report.cluster, "drift")
+    report = record.finish(report)
+    told_of(record)
     emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
     return write_reports(report, common.reports)
 

@@ -13,6 +13,7 @@ import click
 from sparkops.cli.process import MACHINE
 from sparkops.core import atomic
 from sparkops.core.errors import SparkopsError
+from sparkops.core.wording import Message
 from sparkops.reports import text
 from sparkops.reports.formatting import safe
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sparkops.inventory.inventory import Inventory
     from sparkops.nodes.passwords import Passwords
     from sparkops.reports.plain_progress import Lines, Silent
+    from sparkops.reports.record import Record
 
 
 def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
@@ -91,6 +93,18 @@ def show_plan(report: Report, *, no_color: bool, verbose: int) -> None:
     """The plan of an apply, before the question."""
     printer_for(no_color, verbose=verbose).plan(report)
     sys.stdout.flush()
+
+
+def told_of(record: Record) -> None:
+    """What went wrong with the record of a run, on standard error."""
+    if record.aside:
+        _warn(Message.of("runs-damaged", aside=record.aside))
+    if record.lost:
+        _warn(Message.of("run-not-recorded", reason=record.lost[0]))
+
+
+def _warn(message: Message) -> None:
+    click.echo(safe(f"warning: {message.full}"), err=True)
 
 
 def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verbose: int) -> None:

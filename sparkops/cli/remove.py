@@ -13,13 +13,13 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, show_plan, write_reports
+from sparkops.cli.printing import emit, listener_for, show_plan, told_of, write_reports
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
 from sparkops.operate.remove import remove
 from sparkops.reconcile.removal import OPTIONS
 from sparkops.reports.formatting import count, names
-from sparkops.reports.run_folder import RunFolder
+from sparkops.reports.record import Record
 
 HELP = {
     "--packages": "Also packages that sparkops installed",
@@ -71,8 +71,8 @@ def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: boo
     kinds = frozenset(kind for kind, option in OPTIONS.items() if asked[option.removeprefix("--")])
     stop = threading.Event()
     made = context(common)
-    folder = None if check else RunFolder.create(made.inventory.cluster, "remove")
-    with listener_for(common.form, common.no_color, *([folder.write] if folder else [])) as listener, interrupts(stop):
+    record = None if check else Record.begin(made.inventory.cluster, "remove")
+    with listener_for(common.form, common.no_color, *([record.write] if record else [])) as listener, interrupts(stop):
 
         def agree(report: Report) -> bool:
             with listener.paused():
@@ -91,7 +91,9 @@ def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: boo
             jobs=common.jobs,
             stop=stop,
         )
-    report = folder.finish(report) if folder else report
+    if record is not None:
+        report = record.finish(report)
+        told_of(record)
     if check and common.form == "text":
         show_plan(report, no_color=common.no_color, verbose=verbose)
     elif common.form != "text" or report.results or report.declined:

@@ -60,7 +60,10 @@ class StepStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProgress(Event):
-    """`done` and `total` in `unit` (bytes unless said otherwise); either may be None; `text` is a short line."""
+    """`done` and `total` in `unit` (bytes unless said otherwise); either may be None; `text` is a short line.
+
+    `rate` is how many of them came in each of the last seconds, where who does the work tells it.
+    """
 
     node: str
     id: str
@@ -68,11 +71,14 @@ class StepProgress(Event):
     done: float | None = None
     total: float | None = None
     unit: str = "bytes"
+    rate: float | None = None
 
     @classmethod
     def from_mapping(cls, node: str, id: str, progress: Mapping[str, Any]) -> StepProgress:
         """From a worker's mapping, which may lack or add keys."""
-        known = {key: progress[key] for key in ("text", "done", "total", "unit") if progress.get(key) is not None}
+        known = {
+            key: progress[key] for key in ("text", "done", "total", "unit", "rate") if progress.get(key) is not None
+        }
         return cls(node=node, id=id, **known)
 
 

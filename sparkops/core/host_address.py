@@ -1,4 +1,4 @@
-"""`[USER@]HOST[:PORT]` as people write it after `ssh`."""
+"""`[USER@]HOST[:PORT]` as people write it after `ssh`, also with `ssh://` before it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ class HostAddress:
     user: str | None = None
     port: int | None = None
 
-    @property
-    def bare(self) -> bool:
-        """Whether it is a host and nothing else."""
-        return self.user is None and self.port is None
-
 
 def parse(text: str) -> HostAddress | None:
     """The parts of an address; None for what is none. An IPv6 address with a port is written `[ADDRESS]:PORT`."""
-    user, at, place = text.rpartition("@")
+    user, at, place = text.removeprefix("ssh://").removesuffix("/").rpartition("@")
     host, port = place, ""
     if place.startswith("["):
         host, bracket, rest = place[1:].partition("]")

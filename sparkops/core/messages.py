@@ -32,12 +32,16 @@ class ErrorMessage(Reason, total=False):
 
 
 class Progress(TypedDict, total=False):
-    """How far a piece of work is: `done` of `total` in `unit` (bytes unless given); `text` is a short line."""
+    """How far a piece of work is: `done` of `total` in `unit` (bytes unless given), `rate` of them a second lately.
+
+    `text` is a short line.
+    """
 
     text: str
     done: float | None
     total: float | None
     unit: str
+    rate: float
 
 
 State = Mapping[str, Any] | None

@@ -71,8 +71,9 @@ class Step:
 class Declared:
     """One declared resource. `where` is the place (`file:line:column`) of its service or node in the inventory.
 
-    `keys` maps the keys of its declared state to a digest of each value, "" where the value does not identify what is
-    declared (a secret, what a later step brings about); None where it is declared absent.
+    `keys` maps the keys of its declared state to digests of the values, "" for one that does not identify what is
+    declared (a secret, what a later step brings about); None where it is declared absent. `found` has the digests of
+    what the node has under these keys, of those that it has.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Declared:
     service: str | None = None
     where: str = ""
     keys: Mapping[str, str] | None = field(default=None, repr=False)
+    found: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +117,21 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Between:
+    """A fact in which the nodes of a service differ, with each node's value: None where it has none, or Unknown."""
+
+    service: str
+    fact: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that differs, is violated or could not be known, over all nodes, in an order that respects `needs`.
 
     `unknown` maps the ids that could not be compared to the reason; `unreachable` nodes to theirs; `total` counts
     the resources that were declared, `declared` lists them. `orphans` holds those for which there is no step.
+    `between` tells in what the nodes of a service differ from each other; that changes no exit status.
     """
 
     steps: tuple[Step, ...] = ()
@@ -132,6 +144,7 @@ class Plan:
     total: int = 0
     orphans: tuple[Orphan, ...] = ()
     declared: tuple[Declared, ...] = ()
+    between: tuple[Between, ...] = ()
 
     @property
     def disruptive(self) -> tuple[Step, ...]:

@@ -59,9 +59,9 @@ class KeptRun:
 class Past:
     """What earlier runs of this machine add to a report; everything is empty where none is kept.
 
-    runs: the latest before this one, oldest first. `since`: by the id of a resource or of what else a finding is
-    about, since when it stands as it does. `origins`: by resource, whether the node moved (corrective), the
-    declaration did (intentional), both, or it has not been as declared in any kept run (new). `took`: seconds that
+    runs: the latest before this one, oldest first. since: by the sign of a finding (its id and what it is about), since
+    when it stands. origins: by resource, whether the node moved (corrective), the
+    declaration did (intentional), both, or it has not been as declared in any kept run (new). took: seconds that
     the last step on the resource took.
     """
 
@@ -75,7 +75,8 @@ class Past:
 class Report:
     """A plan and, after an apply, what became of it. `endpoints` maps services to their URLs.
 
-    `time` is its end in seconds since the epoch (UTC); `run` names it among the kept runs, or is empty.
+    `time` is its end in seconds since the epoch (UTC); `run` names it among the kept runs, or is empty. `whole`:
+    nothing of the inventory was left out, so that what is no longer declared was looked for.
     """
 
     command: Command
@@ -89,6 +90,7 @@ class Report:
     declined: bool = False
     run: str = ""
     time: float = 0.0
+    whole: bool = False
     past: Past = Past()
 
     @property

@@ -18,6 +18,10 @@ SHARED = (
     *("/var/opt", "/var/tmp", "/opt/nvidia"),
 )
 """Folders that others put theirs into: a folder of its own below them is another matter."""
+KERNEL = ("/dev", "/proc", "/sys")
+"""File systems of the kernel: settings and devices."""
+MEMORY = ("/dev/shm",)
+"""Folders of memory among them, in which files are files."""
 PERSONAL = re.compile(
     r"(?:/home/[^/]+|/root)(?:/(?P<inside>\.ssh|\.gnupg)(?:/.*)?|/\.cache|/\.config|/\.local(?:/share)?)?"
 )
@@ -53,6 +57,17 @@ def fault_of_folder(path: str, state_dir: str) -> str:
     if _below(path, state_dir):
         return "" if _below(path, f"{state_dir}/models") else "folder-is-state"
     return "folder-is-system" if any(path == tree or _below(path, tree) for tree in TREES) else ""
+
+
+def fault_of_path(path: str, *, folder: bool) -> str:
+    """Why nothing can be declared at an absolute, normal path: the id of an error, or "".
+
+    `path-is-the-kernels`: what looks like a file there is a setting or a device. `path-is-system-folder`: a folder that
+    every system has stands there, which as a `folder` may be declared, but for the root.
+    """
+    if any(path == tree or _below(path, tree) for tree in KERNEL) and not any(_below(path, tree) for tree in MEMORY):
+        return "path-is-the-kernels"
+    return "path-is-system-folder" if path == "/" or (not folder and path in (*TREES, *SHARED)) else ""
 
 
 def is_unit(name: str) -> bool:

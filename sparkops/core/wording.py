@@ -1,9 +1,9 @@
 """The words of every error, violation and notice that has an id, made from `knowledge/errors/*.yml` and its arguments.
 
 An entry is `id: {message, fix, cause}`, and `fix_command` where a command without an inventory needs another way out.
-Templates are Python format strings; these formats are added: `bytes` (`4.2 GB`), `seconds` (`3 min 5 s`), `list`
-(`a, b and 3 more`), `aside` (` (text)`, nothing for an empty one) and `error` (the words of another id). Not for nodes:
-they send ids and arguments.
+Templates are Python format strings; these formats are added: `bytes` (`4.2 GB`), `seconds` (`3 min 5 s`), `n NOUN`
+(`1 file`, `3 files`), `list` (`a, b and 3 more`), `aside` (` (text)`, nothing for an empty one) and `error` (the words
+of another id). Not for nodes: they send ids and arguments.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ class _Formatter(string.Formatter):
             return size(value)
         if format_spec == "seconds" and isinstance(value, (int, float)):
             return duration(value)
+        if format_spec.startswith("n "):
+            return f"{value} {format_spec[2:]}" + ("" if value == 1 else "s")
         if format_spec == "list" and isinstance(value, (list, tuple)):
             more = len(value) - LISTED
             return ", ".join(map(str, value[:LISTED])) + (f" and {more} more" if more > 0 else "")

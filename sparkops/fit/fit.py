@@ -252,8 +252,9 @@ def _missing(run: Invocation, model: Model, cache: CacheLayout) -> str:
     """Why the pool can't be known; "" where it can."""
     if model.geometry.gaps:
         return _not_described(model)
-    if sees(run.line, model.geometry) and (unseen := model.geometry.part_gaps.get("vision")):
-        return unseen
+    unseen = [model.geometry.part_gaps[part] for part in ("vision", "audio") if part in model.geometry.part_gaps]
+    if sees(run.line, model.geometry) and (unseen or not model.geometry.encoder.get("patches")):
+        return next(iter(unseen), "the largest input of its encoder of images is not described")
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)
@@ -267,7 +268,8 @@ def _unsized(run: Invocation, model: Model) -> str:
     """Why the bytes of the weights are not known; "" where they are."""
     geometry = model.geometry
     drafting = run.effective.speculative is not None and run.effective.speculative.method == "mtp"
-    left_out = {"vision": bool(run.line.get("language-model-only")), "mtp": not drafting}
+    text = bool(run.line.get("language-model-only"))
+    left_out = {"vision": text, "audio": text, "mtp": not drafting}
     without = [part for part, out in left_out.items() if out]
     exact = model.weights is not None and model.weights.names
     return _not_described(model) or ("" if exact else geometry.unsized(*without) or model.quantisation.unknown)

@@ -80,11 +80,12 @@ class Checker:
         """A host is an address or a name; who logs in and at which port stands under `connection`."""
         host = node.get("host")
         address = host_address.parse(host) if isinstance(host, str) and not isinstance(host, SecretRef) else None
-        if address is not None and not address.bare:
+        if address is not None and address.host != host:
             given = {"user": address.user, "port": address.port}
             listed = ", ".join(f"{key}: {value}" for key, value in given.items() if value is not None)
+            lines = f"`host: {address.host}`" + (f" and `connection: {{{listed}}}`" if listed else "")
             where = self.document.where((*path, "host"))
-            self.faults.add("host-with-user-or-port", where=where, text=host, host=address.host, connection=listed)
+            self.faults.add("host-with-user-or-port", where=where, text=host, lines=lines)
 
     def _part(self, part: Any, path: Where, shape: Mapping[str, Any]) -> None:
         """A group or a node: its roles, its connection, its namespaces."""

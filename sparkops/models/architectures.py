@@ -49,6 +49,7 @@ class Cached:
     `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
     `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
     convolution over `channels` (`groups` of `value` twice among them), and `checkpoints` more while a prompt is read.
+    `block` is how many tokens a block has where the kernel takes no other (0: any).
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Cached:
     key_dim: int = 0
     checkpoints: int = 0
     groups: int = 0
+    block: int = 0
     dtype: str = ""
 
 
@@ -90,6 +92,9 @@ def tower(
     description = encoder(config, of)
     if description is None:
         return None, f"an encoder of images of the type {config.get('model_type')!r} is not described"
+    name = next(iter(around.get("architectures") or ()), "")
+    if name not in description.content.get("projects", (name,)):
+        return None, f"what {name} puts behind its encoder of images is not described"
     outer = {"text_hidden": around.get("hidden_size"), "outer_merge": around.get("spatial_merge_size")}
     made = shape(description, {**config, **outer})
     return made, next(iter((*made.gaps, *made.part_gaps.values())), "")
@@ -134,9 +139,17 @@ class _Scope(Mapping[str, Any]):
             raise _Missing(self._lack(text) or f"{text}: {error}") from None
 
     def _lack(self, text: str | int) -> str:
-        """Which key an expression lacks: one that it names itself, else the first that anything asked for."""
-        own = [name for name in sorted(expressions.names(str(text))) if name in self.missing]
-        return next((f"{name} is not in the file" for name in (*own, *self.missing)), "")
+        """Which key an expression lacks: one that it names itself, or by a size."""
+        seen: set[str] = set()
+        names = sorted(expressions.needed(str(text)))
+        while names:
+            name = names.pop(0)
+            if name in self.missing:
+                return f"{name} is not in the file"
+            if name not in seen and isinstance(self.sizes.get(name), str):
+                names += sorted(expressions.needed(str(self.sizes[name])))
+            seen.add(name)
+        return ""
 
     def size(self, text: str | int) -> int:
         """The same, where it is a size."""

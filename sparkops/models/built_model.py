@@ -40,7 +40,7 @@ def built(model: Model, steps: Steps) -> Model:
             found = replace(found, method="compressed-tensors")
     return replace(
         model,
-        quantisation=found,
+        quantisation=found if found.unknown else replace(found, rules=None),  # the steps tell formats by part
         published_bytes=0,
         weights=None,
         mtp_weights=mtp,

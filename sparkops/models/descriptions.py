@@ -16,6 +16,8 @@ from sparkops.models import expressions, knowledge_file
 SIZES = "_parts.yml"
 INERT = "_inert.yml"
 TOWERS = "_towers.yml"
+WRAPPERS = "_wrappers.yml"
+TIED = "tie_word_embeddings"
 NOTHING: tuple[Any, ...] = (None, "", [], {})
 """Values of a key that say nothing."""
 PROFILE = "profile"
@@ -70,6 +72,34 @@ def encoder(config: Mapping[str, Any], of: Description | None = None) -> Descrip
     """The description of an encoder of images, found by its `model_type`, else as its model's own description says;
     None where there is none."""
     return _towers().get(str(config.get("model_type") or (of.content.get("encoder") if of else "")))
+
+
+@cache
+def _wrappers() -> Mapping[str, Any]:
+    return knowledge_file.read(bundled("knowledge") / "architectures" / WRAPPERS)
+
+
+def unwrapped(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of the architecture that describes a configuration ("" where it has none), and its keys with the text
+    part flat. One that only puts encoders before a text model is described by that model's own name or type."""
+    wrappers = _wrappers()
+    for key in wrappers["outer"]:
+        inner = config.get(key)
+        if isinstance(inner, Mapping):
+            given = {name: value for name, value in inner.items() if value is not None}
+            config = {**{name: value for name, value in config.items() if name != key}, **given}
+    nested: Mapping[str, Any] = next(
+        (config[key] for key in wrappers["keys"] if isinstance(config.get(key), Mapping)), {}
+    )
+    flat = {key: value for key, value in {**config, **nested}.items() if key not in wrappers["keys"]}
+    if config.get(TIED) is not None:  # what stands outside wins, as with transformers' get_text_config
+        flat[TIED] = config[TIED]
+    listed = config.get("architectures")
+    name = str(listed[0]) if isinstance(listed, list) and listed else ""
+    if name not in wrappers["architectures"] or not nested:
+        return name, flat
+    text = next(iter(nested.get("architectures") or ()), wrappers["types"].get(nested.get("model_type"), name))
+    return str(text), {key: value for key, value in flat.items() if key not in wrappers["ignores"]}
 
 
 def known() -> tuple[str, ...]:

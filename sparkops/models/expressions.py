@@ -61,6 +61,22 @@ def names(text: str) -> frozenset[str]:
 
 
 @cache
+def needed(text: str) -> frozenset[str]:
+    """The names without which an expression has no value: neither asked about nor replaced by what follows `or`."""
+    tree = ast.parse(text, mode="eval")
+    asked: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
+            asked.update(inner for value in node.values[:-1] for inner in ast.walk(value))
+        elif isinstance(node, ast.IfExp):
+            asked.update(ast.walk(node.test))
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "get":
+            asked.update(ast.walk(node.args[0]))
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in asked}
+    return frozenset(found - set(FUNCTIONS))
+
+
+@cache
 def entries(text: str) -> frozenset[tuple[str, str]]:
     """What an expression reads inside mappings: the name of each, and the entry (`a['b']`)."""
     return frozenset(

@@ -6,12 +6,18 @@ A degraded ConnectX-7 carries 8 to 25 Gb/s while speed, PCIe and counters look r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["good", "low", "degraded"]
 FUNCTION = 100.0
 """Gb/s that one function carries."""
 DEGRADED, LOW = 0.25, 0.85
+
+
+def moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """The counters that went up, and by how much. One that fell was set back by its driver, and says nothing."""
+    return {name: value - before[name] for name, value in after.items() if name in before and value > before[name]}
 
 
 def expected(speed_mbps: int | None, links: int) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.models import architectures
 from sparkops.models.architectures import LARGEST, MOST_LAYERS, Cached, Shape, Tensor
-from sparkops.models.descriptions import described
+from sparkops.models.descriptions import described, unwrapped
 
 STATE = "state"
 NUMBERS = (
@@ -228,20 +228,20 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
 
     Raises InventoryError, naming the key, where a size is no whole number, or where there are more than 10,000 layers.
     """
-    nested = config.get("text_config")
-    text = {**config, **nested} if isinstance(nested, Mapping) else dict(config)
+    name, text = unwrapped(config)
     _check(text, where)
     names = tuple(str(each) for each in config.get("architectures") or ())
-    description = described(names[0]) if names else None
+    description = described(name) if name else None
     shape = NOTHING if description is None else architectures.shape(description, text)
     gaps = list(shape.gaps)
     if description is None:
-        gaps.append(f"the architecture {names[0]} is not described" if names else "architectures is not in the file")
-    gaps += [f"{key} is not described" for key in ("audio_config",) if config.get(key)]
-    vision, part_gaps = config.get("vision_config"), dict(shape.part_gaps)
+        gaps.append(f"the architecture {name} is not described" if name else "architectures is not in the file")
+    vision, part_gaps = text.get("vision_config"), dict(shape.part_gaps)
+    if text.get("audio_config"):
+        part_gaps["audio"] = "an encoder of sound (audio_config) is not described"
     seen: Shape | None = None
     if isinstance(vision, Mapping):
-        seen, reason = architectures.tower(vision, text, description)
+        seen, reason = architectures.tower(vision, {**text, "architectures": names}, description)
         part_gaps |= {"vision": reason} if reason else {}
     return Geometry(
         architectures=names,
@@ -250,10 +250,10 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
         dtype=str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"),
         vision=seen.tensors if seen else (),
         encoder=seen.values if seen else {},
-        multimodal=isinstance(vision, Mapping),
+        multimodal=isinstance(vision, Mapping) or bool(text.get("audio_config")),
         gaps=tuple(gaps),
         part_gaps=part_gaps,
-        nested=isinstance(nested, Mapping),
+        nested=isinstance(config.get("text_config"), Mapping),
     )
 
 
@@ -263,9 +263,14 @@ def _check(config: Mapping[str, Any], where: str) -> None:
             raise InventoryError.of("model-list-invalid", where=where, key=key, value=config[key])
     for key in NUMBERS:
         value = config.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST):
+        if value is None or isinstance(value, list):  # a list is one for each layer, which a description reads or lacks
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
             raise InventoryError.of("model-size-invalid", where=where, key=key, value=value)
-    count, hidden, heads = (config.get(key) or 0 for key in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
+    count, hidden, heads = (
+        value if isinstance(value := config.get(key), int) else 0
+        for key in ("num_hidden_layers", "hidden_size", "num_attention_heads")
+    )
     if count > MOST_LAYERS:
         raise InventoryError.of("model-layers-too-many", where=where, count=count, most=MOST_LAYERS)
     if not config.get("head_dim") and 0 < hidden < heads:

@@ -122,8 +122,6 @@ def _types(dtype: str) -> Mapping[str, tuple[int, int, int, int]]:
 SPARSE_ENTRY = 656
 """Bytes of a token in a sparse latent cache: 512 of FP8, 16 of scales, 64 rotary elements of 16 bits. The engine takes
 this form on a GB10 under `auto` as under `fp8` (vLLM 0.32 v1/attention/backends/mla/flashinfer_mla_sparse_sm120)."""
-FIXED_BLOCKS = {"sparse": 64, "compressed": 256}
-"""Tokens of a block of kinds that a kernel has only one block for."""
 LATENT_BLOCK = 128
 """What the aligned block is a multiple of where attention keeps a latent (vLLM 0.32 platforms/interface.py)."""
 
@@ -134,7 +132,8 @@ def token_bytes(cached: Cached, options: CacheOptions, dtype: str) -> int | None
     heads = max(1, cached.heads // options.tensor_parallel)
     word = options.kv_dtype.lower()
     if cached.kind == "index":
-        return cached.key + 4 * (cached.key // 128)
+        own = DTYPE_BYTES.get(cached.dtype)
+        return cached.key * own if own else cached.key + 4 * (cached.key // 128)
     if cached.kind == "sparse":
         return SPARSE_ENTRY if cached.key == 576 and word in ("auto", "fp8", "fp8_e4m3", "fp8_ds_mla") else None
     if cached.kind == "latent":
@@ -213,7 +212,7 @@ def _block(geometry: Geometry, page: int, attention: int | None, rule: BlockRule
     """The least block whose attention page holds a state, in steps that kernels, engine and user take."""
     if geometry.gaps:
         return None
-    fixed = {FIXED_BLOCKS[each.kind] for each in geometry.cached if each.kind in FIXED_BLOCKS}
+    fixed = {each.block for each in geometry.cached if each.block}
     if fixed:
         return max(fixed) if rule.wanted in (None, max(fixed)) else None
     if not page:

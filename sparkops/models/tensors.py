@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.safetensors.header import LENGTH, Broken, header_length, parse_header
-from sparkops.safetensors.parts import finest_part_of
+from sparkops.safetensors.parts import finest_part_of, second_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,13 @@ def of_folder(folder: Path) -> Weights | None:
 def counted(files: Collection[str], index: Mapping[str, Any]) -> list[str]:
     """The tensor files of a checkpoint that count, sorted; none where one that the index names is lacking.
 
-    Of two layouts of the same weights in one folder, what the index names counts, and else what is not `consolidated`.
+    Of two layouts of the same weights, what the index names counts, and else what is not a `second_layout`.
     """
     places = index.get("weight_map")
     listed = {str(each) for each in places.values()} if isinstance(places, Mapping) else set()
     if listed:
         return sorted(listed) if listed <= set(files) else []
-    outer = sorted(each for each in files if "/" not in each)
-    return [each for each in outer if not each.startswith("consolidated")] or outer
+    return sorted(set(files) - set(second_layout(files, ())))
 
 
 def by_part(tensors: Iterable[tuple[str, int]]) -> Weights | None:

@@ -163,6 +163,8 @@ def _never(stream: Stream, node: str, seen: bytes, prompt: str | None) -> NodeEr
     if prompt is None and re.search(r"^sudo: ", said, re.MULTILINE):
         return PasswordNeeded.of("sudo-password-required", where=node, said=last_line(said))
     words = last_line(said) or last_line(harmless(seen[-2048:]))
+    if status == 0 or re.search(r"account is currently not available|SFTP|sftp", said + seen.decode(errors="replace")):
+        return WorkerFailed.of("ssh-runs-something-else", where=node, output=f": {words}" if words else "")
     return WorkerFailed.of(
         "python-not-started",
         where=node,

@@ -125,10 +125,16 @@ class _Job:
     listener: events.Listener
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def progress(self, text: str = "", done: float | None = None, total: float | None = None, unit: str = "") -> None:
-        self.listener(
-            events.StepProgress(node="", id=self.name, text=text, done=done, total=total, unit=unit or "bytes")
-        )
+    def progress(
+        self,
+        text: str = "",
+        done: float | None = None,
+        total: float | None = None,
+        unit: str = "",
+        rate: float | None = None,
+    ) -> None:
+        told = {"text": text, "done": done, "total": total, "unit": unit or None, "rate": rate}
+        self.listener(events.StepProgress.from_mapping("", self.name, told))
 
     def cancelled(self) -> bool:
         return self.stop.is_set()

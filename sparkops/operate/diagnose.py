@@ -5,6 +5,7 @@ Nothing is changed anywhere. What could not be had is a part with its reason.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.compile.compiler import compile_inventory
-from sparkops.core import folders
 from sparkops.core.errors import SecretError, SparkopsError
 from sparkops.core.messages import DiagnoseService, reason_of
 from sparkops.core.report import Report
@@ -29,7 +29,8 @@ from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import ranks
 from sparkops.programs.redaction import Redaction, names_secret
 from sparkops.reconcile.planning import RunOptions
-from sparkops.reconcile.run import run
+from sparkops.reconcile.run import run as reconcile
+from sparkops.runs import store
 
 KIND = "diagnose"
 """The worker's module that collects."""
@@ -147,12 +148,22 @@ def _inventory(inventory: Inventory) -> Iterator[Part]:
 
 
 def _runs(cluster: str) -> Iterator[Part]:
-    """The newest records of runs on this machine."""
-    base = folders.state() / "runs" / re.sub(r"[^\w.-]", "_", cluster)
-    newest = sorted(base.iterdir())[-RUNS:] if base.is_dir() else []
-    for run_folder in newest:
-        for name in ("report.json", "events.jsonl"):
-            yield _file(f"runs/{run_folder.name}/{name}", run_folder / name)
+    """The newest records of runs on this machine, drift aside: the reports, and what happened."""
+    try:
+        acting = [each for each in store.latest(cluster) if each.command != "drift"][-RUNS:]
+        for run in acting:
+            body = store.find(run.run).body
+            if body is not None:
+                yield _text(f"runs/{run.run}/report.json", json.dumps(body, indent=1) + "\n")
+            yield _text(f"runs/{run.run}/events.jsonl", "".join(f"{line}\n" for line in store.events(run.run)))
+    except SparkopsError as error:
+        yield Part(file="runs", why=error.message)
+
+
+def _text(name: str, text: str) -> Part:
+    """A text of this machine; of a long one its end."""
+    cut = len(text) > FILE
+    return Part(file=name, text=text[-FILE:].partition("\n")[2] if cut else text, cut=cut)
 
 
 def _file(name: str, path: Path) -> Part:
@@ -217,6 +228,6 @@ def _plan(context: Context, secrets: Secrets) -> tuple[Report | None, Message | 
             listener=context.listener,
             jobs=context.jobs,
         )
-        return run(compiled.resources, chosen), None
+        return reconcile(compiled.resources, chosen), None
     except SparkopsError as error:
         return None, error.message

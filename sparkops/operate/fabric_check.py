@@ -14,7 +14,7 @@ from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.models import fabric_plan
-from sparkops.models.fabric_figures import Verdict, expected, verdict
+from sparkops.models.fabric_figures import Verdict, expected, moved, verdict
 from sparkops.operate.connect import Context, reach
 from sparkops.reconcile.fleet import Fleet
 
@@ -150,6 +150,12 @@ def _addresses(node: str, whole: Sequence[Cable]) -> dict[str, list[str]]:
     return {"addresses": own + [line.peer for each in whole if each.receiver == node for line in each.lines]}
 
 
+def _lossy(lost: Mapping[str, Mapping[str, int]]) -> Message | None:
+    """What moved while it was measured; None where nothing did, which proves no health."""
+    words = [f"{node}: {name} by {count}" for node, own in lost.items() for name, count in own.items()]
+    return Message.of("fabric-link-lossy", counters=words) if words else None
+
+
 class _Cable:
     """The measurements of one cable."""
 
@@ -199,7 +205,9 @@ class _Cable:
         rdma = all(self._end(each)["rdma"] and self._far_end(each)["rdma"] for each in lines)
         method = "rdma" if rdma and self.here["perftest"] and self.there["perftest"] else "tcp"
         try:
+            before = self._counters(lines)
             rates = self._measured(lines, method)
+            lost = {node: moved(before[node], after) for node, after in self._counters(lines).items()}
         except SparkopsError as error:
             return self._wrong(line, error.message, mtu=mtu, unknown=True)
         gbits, wanted = sum(rates.values()), expected(self._end(lines[0])["speed_mbps"], len(lines))
@@ -214,8 +222,22 @@ class _Cable:
             method=method,
             mtu=mtu,
             verdict=judged,
-            reason=None if judged == "good" else Message.of(FAULTS[judged], **args),
+            reason=Message.of(FAULTS[judged], **args) if judged != "good" else _lossy(lost),
         )
+
+    def _counters(self, lines: Sequence[Line]) -> dict[str, dict[str, int]]:
+        """The error counters of both ends by `RDMA address, counter`; nothing is asked where there is no RDMA."""
+        found: dict[str, dict[str, int]] = {}
+        for node, end, addresses in (
+            (self.cable.sender, self._end, [each.address for each in lines]),
+            (self.cable.receiver, self._far_end, [each.peer for each in lines]),
+        ):
+            if all(end(each)["rdma"] for each in lines):
+                told = self.fleet.session(node).call("measure.counters", {"addresses": addresses}, timeout=60)
+                found[node] = {
+                    f"{name} at {address}": value for address, own in told.items() for name, value in own.items()
+                }
+        return found
 
     def _end(self, line: Line) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.here["addresses"][line.address]

@@ -64,7 +64,7 @@ class Found:
 class Proposal:
     """A service for one machine: the recipe that fits best, the others that fit, and what runs in its place already.
 
-    `recipe` is None where none fits.
+    `recipe` is None where none fits, or none has the model of what runs.
     """
 
     recipe: Recipe | None
@@ -110,8 +110,8 @@ def propose(found: Found, recipes: Iterable[Recipe]) -> Proposal:
     fitting = sorted((each for each in alone if _fits(each, found.memory)), key=_rank)
     for engine in found.engines:
         same = [each for each in alone if _repository(each) and _mentions(engine.words, _repository(each))]
-        if best := (same or fitting)[:1]:
-            return _proposal(best[0], fitting, engine.port, engine)
+        if same or engine is found.engines[-1]:
+            return _proposal(same[0] if same else None, fitting, engine.port, engine)
     free = next(port for port in range(PORT, PORT + 1000) if port not in found.listening)
     return _proposal(fitting[0] if fitting else None, fitting, free)
 
@@ -208,16 +208,20 @@ def _service(best: Proposal, node: str) -> str:
 
 def _remarks_on_service(best: Proposal, found: Found, node: str) -> Iterator[str]:
     """Comments above the services: what was chosen and why, what else fits, what is in the way."""
+    engine = best.instead_of
+    if engine is not None:
+        yield f"# The {engine.kind} {engine.name} serves there already, on port {engine.port}:"
+        yield f"# `sparkops adopt {node} {best.service}` shows what differs from this, and takes it over."
+        if best.recipe is None:
+            yield "# No recipe has its model: `sparkops recipe new ORG/NAME` makes one, to be named here first."
+        return
     seen = f"the {found.memory:.0f} GiB of memory of {node}" if found.memory is not None else "a DGX Spark"
     if best.recipe is None:
-        yield f"# No recipe that comes with sparkops fits {seen} (`sparkops recipe list`). One of yours, in recipes/:"
+        yield f"# No recipe that comes with sparkops fits {seen}; `sparkops recipe new ORG/NAME` makes one:"
         return
     others = ", ".join(each.name for each in best.others[:4])
     yield f"# Proposed for {seen}." + (f" These fit too: {others} (`sparkops recipe list`)." if others else "")
-    if best.instead_of is not None:
-        yield f"# The {best.instead_of.kind} {best.instead_of.name} serves there already, on port {best.port}:"
-        yield f"# `sparkops adopt {node} {best.service}` shows what differs from this, and takes it over."
-    elif best.port != PORT:
+    if best.port != PORT:
         yield f"# Port {PORT} is taken on {node}."
 
 

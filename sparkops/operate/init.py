@@ -81,5 +81,5 @@ def _unit(found: Mapping[str, Any]) -> Engine:
 
 def _port(words: Sequence[str]) -> int:
     """The port of an engine's words; vLLM's own where they name none."""
-    value = adopt_diff.flags([str(word) for word in words]).get("port")
-    return value if isinstance(value, int) and not isinstance(value, bool) else 8000
+    value = str(adopt_diff.flags([str(word) for word in words]).get("port"))
+    return int(value) if value.isascii() and value.isdigit() else 8000

@@ -1,10 +1,10 @@
 """The Docker engine over its socket: one-shot requests, and streams of JSON lines.
 
 It must not know what is asked for: images and units have their own modules. Every way of not getting an answer is
-told apart: nobody listens (an OSError), the engine hangs (Unknown), it refuses (a status).
+told apart: nobody listens (Unknown, with the reason in `docker_absence`), the engine hangs (Unknown), it refuses (a
+status).
 """
 
-import contextlib
 import functools
 import http.client
 import json
@@ -13,19 +13,23 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+from sparkops.core.deadline import within
 from sparkops.core.messages import Refused, Unknown
+from sparkops.programs import docker_absence
+from sparkops.programs.connections import hang_up
 
 SOCKET = "/var/run/docker.sock"
 KNOWN = (1, 48)
 """The newest API version that this module was written for; image inspection knows platform manifests since then."""
 OLDEST = (1, 41)
 CHUNK = 256 << 10
+WHOLE = 12 * 3600.0
+"""Seconds for a pull, build, load or save: an engine that says something now and then is never silent."""
 Body = bytes | Iterable[bytes] | Mapping[str, Any] | None
 Query = Mapping[str, Any]
-Answer = TypeVar("Answer")
 
 
 class EngineError(Refused):
@@ -38,7 +42,7 @@ class EngineError(Refused):
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float | None) -> None:
+    def __init__(self, path: str, timeout: float) -> None:
         super().__init__("docker")
         self.path = path
         self.patience = timeout
@@ -55,11 +59,12 @@ def _dial(path: str, timeout: float | None) -> socket.socket:
     except BlockingIOError:
         link.close()
         raise Unknown.of("docker-busy") from None
+    except TimeoutError:
+        link.close()
+        raise
     except OSError as error:
         link.close()
-        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-            raise type(error)(error.errno, "nobody listens; Docker is not installed or not running", path) from None
-        raise
+        raise docker_absence.why(path, error) from None
     return link
 
 
@@ -73,20 +78,24 @@ def request(
     headers: Mapping[str, str] | None = None,
     at: str | None = None,
 ) -> tuple[int, bytes]:
-    """Status and body of one request; `path` is without the API version (`/info`). `timeout` is in seconds of silence.
+    """Status and body of one request; `path` is without the API version (`/info`). `timeout` are the seconds for all.
 
-    A mapping as body is sent as JSON. Raises FileNotFoundError or ConnectionRefusedError where no engine listens,
-    Unknown where it does not answer in time.
+    A mapping as body is sent as JSON. Raises Unknown where no engine listens, or it does not answer in time.
     """
-    link, answer = _open(method, path, body, timeout, query, headers, at)
-    try:
+    link = _Connection(at or SOCKET, timeout)
+
+    def whole() -> tuple[int, bytes]:
+        answer = _open(link, method, path, body, query, headers)
         return answer.status, answer.read()
+
+    try:
+        return within(timeout, whole)
     except TimeoutError:
-        raise _silent(timeout) from None
+        raise docker_absence.broken(link.path) or _silent(timeout) from None
     except http.client.HTTPException as error:
-        raise Unknown.of("docker-connection-broken", text=type(error).__name__) from None
+        raise _cut(type(error).__name__) from None
     finally:
-        link.close()
+        hang_up(link)
 
 
 def ask(path: str, timeout: float = 20.0, *, query: Query | None = None, at: str | None = None) -> Any:
@@ -94,7 +103,7 @@ def ask(path: str, timeout: float = 20.0, *, query: Query | None = None, at: str
 
     Raises Unknown for every other way of not knowing, also where no engine listens.
     """
-    status, body = reached(lambda: request("GET", path, timeout=timeout, query=query, at=at))
+    status, body = request("GET", path, timeout=timeout, query=query, at=at)
     if status == 404:
         return None
     if status != 200:
@@ -103,14 +112,6 @@ def ask(path: str, timeout: float = 20.0, *, query: Query | None = None, at: str
         return json.loads(body)
     except ValueError:
         raise Unknown.of("docker-answer-invalid", answer=f"{body[:200]!r}") from None
-
-
-def reached(question: Callable[[], Answer]) -> Answer:
-    """What `question` answers; that no engine listens is Unknown to whom it does not matter why."""
-    try:
-        return question()
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise Unknown.of("docker-not-running", path=error.filename) from None
 
 
 def act(
@@ -142,45 +143,52 @@ def stream(
     query: Query | None = None,
     headers: Mapping[str, str] | None = None,
     stopping: threading.Event | None = None,
+    whole: float = WHOLE,
     at: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The JSON objects that an answer consists of, as they come (pull, build, load).
 
     Ends the request, which the engine takes as its end too, when `stopping` is set (Refused `cancelled`), the caller
-    lets go of the iterator, or nothing came for `silence` seconds (Unknown). Raises EngineError for a refusal, also
-    for one that comes inside of the stream.
+    lets go of the iterator, nothing came for `silence` seconds, or it is not over after `whole` (Unknown). Raises
+    EngineError for a refusal, also for one that comes inside of the stream.
     """
-    link, answer = _open(method, path, body, silence, query, headers, at)
+    until = time.monotonic() + whole
+    link = _Connection(at or SOCKET, silence)
     lines: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
     try:
+        answer = _open(link, method, path, body, query, headers)
         if answer.status >= 400:
-            raise EngineError(answer.status, message(answer.read()))
+            raise EngineError(answer.status, message(within(silence, answer.read)))
         threading.Thread(target=_pump, args=(answer, lines), daemon=True).start()
         for line in _arriving(lines, silence, stopping):
             yield _parsed(line)
+            if time.monotonic() > until:
+                raise Unknown.of("docker-unfinished", seconds=whole)
     finally:
-        with contextlib.suppress(OSError, AttributeError):
-            link.sock.shutdown(socket.SHUT_RDWR)
-        link.close()
+        hang_up(link)
 
 
 def content(path: str, silence: float, *, at: str | None = None) -> Iterator[bytes]:
-    """The bytes that a GET answers, as they come, within `silence` seconds each.
+    """The bytes that a GET answers, as they come, within `silence` seconds each and WHOLE seconds together.
 
     Raises EngineError for a refusal, Refused where the engine breaks off, Unknown where it says nothing.
     """
-    link, answer = _open("GET", path, None, silence, None, None, at)
+    until = time.monotonic() + WHOLE
+    link = _Connection(at or SOCKET, silence)
     try:
+        answer = _open(link, "GET", path, None, None, None)
         if answer.status >= 400:
-            raise EngineError(answer.status, message(answer.read()))
+            raise EngineError(answer.status, message(within(silence, answer.read)))
         while data := answer.read1(CHUNK):
             yield data
+            if time.monotonic() > until:
+                raise Unknown.of("docker-unfinished", seconds=WHOLE)
     except TimeoutError:
         raise _silent(silence) from None
     except http.client.HTTPException as error:
         raise Refused.of("docker-connection-broken", text=type(error).__name__) from None
     finally:
-        link.close()
+        hang_up(link)
 
 
 def _pump(answer: http.client.HTTPResponse, lines: queue.SimpleQueue[bytes | Exception | None]) -> None:
@@ -233,36 +241,24 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def _open(
-    method: str,
-    path: str,
-    body: Body,
-    timeout: float,
-    query: Query | None,
-    headers: Mapping[str, str] | None,
-    at: str | None,
-) -> tuple[_Connection, http.client.HTTPResponse]:
-    """A connection on which the request was made, and the head of its answer."""
+    link: _Connection, method: str, path: str, body: Body, query: Query | None, headers: Mapping[str, str] | None
+) -> http.client.HTTPResponse:
+    """The head of the answer to a request that is made on `link`, which stays open; within the link's patience."""
     sent = dict(headers or {})
     if isinstance(body, Mapping):
         body = json.dumps(body).encode()
         sent["Content-Type"] = "application/json"
     asked = "?" + urllib.parse.urlencode(_plain(query)) if query else ""
-    link = _Connection(at or SOCKET, timeout)
     try:
-        version = "" if path in _UNVERSIONED else f"/v{api_version(at or SOCKET)}"
+        version = "" if path in _UNVERSIONED else f"/v{api_version(link.path)}"
         link.request(method, version + path + asked, body=body, headers=sent)
-        return link, link.getresponse()
+        return within(link.patience, link.getresponse)
     except TimeoutError:
-        link.close()
-        raise _silent(timeout) from None
+        raise docker_absence.broken(link.path) or _silent(link.patience) from None
     except (BrokenPipeError, ConnectionResetError):
-        return link, _early(link)
+        return _early(link)
     except http.client.HTTPException as error:
-        link.close()
-        raise Unknown.of("docker-connection-broken", text=type(error).__name__) from None
-    except BaseException:
-        link.close()
-        raise
+        raise docker_absence.broken(link.path) or _cut(type(error).__name__) from None
 
 
 _UNVERSIONED = ("/version", "/_ping")
@@ -272,11 +268,14 @@ def _early(link: _Connection) -> http.client.HTTPResponse:
     """The answer of an engine that refused before it had read the whole body."""
     answer = http.client.HTTPResponse(link.sock)
     try:
-        answer.begin()
+        within(link.patience, answer.begin)
     except (OSError, http.client.HTTPException):
-        link.close()
-        raise Unknown.of("docker-connection-broken", text="no answer to the data that was sent") from None
+        raise docker_absence.broken(link.path) or _cut("no answer to the data that was sent") from None
     return answer
+
+
+def _cut(text: str) -> Unknown:
+    return Unknown.of("docker-connection-broken", text=text)
 
 
 def _plain(query: Query) -> dict[str, str]:
@@ -329,7 +328,7 @@ def api_version(at: str = SOCKET) -> str:
 
 def speaks(version: tuple[int, int], at: str = SOCKET) -> bool:
     """Whether this API version or a newer one is spoken with the engine. Raises Unknown where none answers."""
-    return _pair(reached(lambda: api_version(at))) >= version
+    return _pair(api_version(at)) >= version
 
 
 def _pair(text: Any) -> tuple[int, int]:

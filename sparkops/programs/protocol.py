@@ -36,14 +36,22 @@ class Output:
         self._lock = threading.Lock()
         self._last = ("", 0.0)
 
-    def progress(self, text: str = "", done: float | None = None, total: float | None = None, unit: str = "") -> None:
+    def progress(
+        self,
+        text: str = "",
+        done: float | None = None,
+        total: float | None = None,
+        unit: str = "",
+        rate: float | None = None,
+    ) -> None:
         """How far the work is; under the same text at most five lines a second are written."""
         now = time.monotonic()
         if text == self._last[0] and now - self._last[1] < PROGRESS_INTERVAL and done != total:
             return
         self._last = (text, now)
         message: dict[str, Any] = {"text": text, "done": done, "total": total}
-        self.send({"progress": {**message, "unit": unit} if unit else message})
+        more = {"unit": unit or None, "rate": rate}
+        self.send({"progress": {**message, **{key: value for key, value in more.items() if value is not None}}})
 
     def notice(self, id: str, /, **args: Any) -> None:
         """Something that a person has to know, by its id in `knowledge/errors/`."""

@@ -9,6 +9,7 @@ import grp
 import json
 import os
 import pwd
+import signal
 import subprocess
 import sys
 import threading
@@ -76,7 +77,7 @@ def run(
             end = _take(_parsed(line), listener) or end
     finally:
         process.kill() if end is None else None
-        status = process.wait()
+        status = _gone(process)
         process.stdout.close()
         drain.join(1.0)
     if end is None and asked.is_set():
@@ -157,6 +158,18 @@ def _watch(process: "subprocess.Popen[bytes]", stop: Callable[[], bool], grace: 
             process.wait(grace)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _gone(process: "subprocess.Popen[bytes]") -> int:
+    """Its status once it has said its last word, or was killed; one that hangs all the same is killed too."""
+    for last in (False, True):
+        try:
+            return process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            if last:
+                break
+    return -signal.SIGKILL
 
 
 def _ending(status: int) -> str:

@@ -58,8 +58,10 @@ def _note(resource: Resource, groups: dict[str, set[str]]) -> bool:
 
 
 def _texts(resource: Resource) -> dict[str, str]:
-    """The texts of a resource that hold marks, by field."""
-    found = {}
+    """The texts of a resource that hold marks, by field; none of what is to go, which must not wait for any fact."""
+    found: dict[str, str] = {}
+    if getattr(resource, "state", "present") == "absent":
+        return found
     for field in dataclasses.fields(resource):
         value = getattr(resource, field.name)
         text = value.text if isinstance(value, Content) else value

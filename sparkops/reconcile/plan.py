@@ -14,6 +14,7 @@ from sparkops.core.plan import Declared, Orphan, Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept, accepting
+from sparkops.reconcile import between_nodes
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.resources.resource import Resource
 
@@ -78,6 +79,7 @@ class Comparison:
             total=len(self.resources) if total is None else total,
             orphans=tuple(orphans),
             declared=tuple(declared),
+            between=between_nodes.compare(self.resources, self.seen.found),
         )
 
 

@@ -147,7 +147,7 @@ def observe_and_plan(
         ),
         unknown={f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)},
         orphans=staying,
-        declared=declared(resources, options.inventory),
+        declared=declared(resources, seen.found, options.inventory),
     )
     claims = {}
     if acting:

@@ -46,6 +46,7 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
             endpoints=endpoints(options.inventory, plan.nodes),
             seconds=time.monotonic() - started,
             time=time.time(),
+            whole=bool(options.whole),
             **more,
         )
 

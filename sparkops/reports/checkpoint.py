@@ -89,6 +89,8 @@ def render_inspection(found: Inspection, record: Record | None, printer: Printer
     table(printer, ("PART", "DTYPE", "TENSORS", "VALUES", "BYTES"), rows)
     if found.read_per_token is not None:
         printer.line(f"decoding reads {size(found.read_per_token)} of weights per token, without speculation")
+    if found.beside:
+        printer.line(f"not counted, the weights once more in another layout: {names(found.beside)}")
     for fault in found.faults:
         where = f"{fault.file}: " if fault.file else ""
         printer.line(("✗ ", "red"), f"{where}{fault.text}", (f"; {fault.hint}" if fault.hint else "", "dim"))

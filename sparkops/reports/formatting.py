@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,12 @@ def beginning(reason: str) -> str:
 def count(number: int, noun: str) -> str:
     """`1 node`, `3 nodes`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def moment(time: float) -> str:
+    """A time in seconds since the epoch, in UTC: a report is read elsewhere."""
+    made = datetime.datetime.fromtimestamp(time, datetime.timezone.utc)
+    return f"{made:%Y-%m-%d %H:%M} UTC"
 
 
 def names(each: Sequence[str]) -> str:

@@ -33,11 +33,15 @@ def as_json(report: Report) -> dict[str, Any]:
         "unreachable": {node: why.as_json() for node, why in plan.unreachable.items()},
         "notices": [each.as_json() for each in plan.notices],
         "orphans": [dataclasses.asdict(orphan) for orphan in plan.orphans],
+        "between_nodes": [
+            {"service": each.service, "fact": each.fact, "values": plain(each.values)} for each in plan.between
+        ],
         "results": [_result(result) for result in report.results],
         "endpoints": dict(report.endpoints),
         "interrupted": report.interrupted,
         "declined": report.declined,
         "run": report.run,
+        "whole": report.whole,
     }
 
 

@@ -72,13 +72,17 @@ class Lines(Silent):
 
 
 def amount(event: events.StepProgress, rate: float = 0.0) -> str:
-    """Progress in words: `1.2 of 71.0 GB, 480 MB/s, 2 min 25 s left, shard 3 of 14`."""
+    """Progress in words: `1.2 of 71.0 GB, 480 MB/s, 2 min 25 s left, shard 3 of 14`.
+
+    `rate` is what was seen here, for work that does not tell its own.
+    """
     words = []
+    rate = rate if event.rate is None else event.rate
     if event.done is not None and event.unit == "bytes":
         words.append(f"{size(event.done)} of {size(event.total)}" if event.total else size(event.done))
-        if rate > 0 and event.done != event.total:
+        if (rate > 0 or event.rate is not None) and event.done != event.total:
             words.append(f"{size(rate)}/s")
-            if event.total:
+            if event.total and rate > 0:
                 words.append(f"{duration((event.total - event.done) / rate)} left")
     elif event.done is not None:
         words.append(

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
-from sparkops.core.report import Report, Result
+from sparkops.core.report import Past, Report, Result
 from sparkops.core.states import Pending, State
 from sparkops.core.wording import duration
-from sparkops.reports.formatting import brief, count, names, safe, value
+from sparkops.reports.formatting import brief, count, moment, names, safe, value
+from sparkops.reports.notices import grouped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +37,9 @@ OUTCOMES = {
 }
 SKIPPED = ("not-attempted", "interrupted")
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+MOVED = {"corrective": "the node moved", "intentional": "the declaration moved", "both": "node and declaration moved"}
+CHANGES = {"create": "drift-missing", "update": "drift-differs", "delete": "drift-left"}
+"""The ids of what a step's action says, as findings name them."""
 LONG = 60
 DIFF_NEW = 12
 """Lines that are shown of a new text; of one that is longer than DIFF_NEW_WHOLE none."""
@@ -60,6 +64,7 @@ class Printer:
     def __init__(self, console: Console | Plain, *, verbose: int = 0) -> None:
         self.console = console
         self.verbose = verbose
+        self.past = Past()
 
     def line(self, *parts: tuple[object, str] | str, indent: int = 0) -> None:
         styled = [part if isinstance(part, tuple) else (part, "") for part in parts]
@@ -75,7 +80,7 @@ class Printer:
 
     def plan(self, report: Report) -> None:
         """What would change, node by node, and the sum. What is alike on several nodes is told once."""
-        plan = report.plan
+        plan, self.past = report.plan, report.past
         shared = _shared(plan)
         for nodes, violations in shared.items():
             self.line((names(nodes), "bold"))
@@ -87,6 +92,7 @@ class Printer:
         for node in plan.nodes:
             judged = [each for each in plan.violations if each.node == node and _kind_of(each) not in told]
             block = Recorder(verbose=self.verbose)
+            block.past = self.past
             block.node(plan, node, judged, removal=report.command == "remove")
             blocks.setdefault(tuple(_anywhere(node, block.lines)), []).append((node, block.lines))
         for anywhere, alike in blocks.items():
@@ -96,10 +102,20 @@ class Printer:
                 for indent, parts in alike[0][1] if len(alike) == 1 else anywhere:
                     self.line(*parts, indent=indent)
                 self.line("")
-        for notice in dict.fromkeys(each.text for each in plan.notices):
+        self._between(plan)
+        for notice in grouped((each.text for each in plan.notices), plan.nodes):
             self.line(("i ", "blue"), notice)
         self._acceptable(plan)
         self._sum(report)
+
+    def _between(self, plan: Plan) -> None:
+        """In what the nodes of a service differ from each other."""
+        for service in dict.fromkeys(each.service for each in plan.between):
+            self.line((f"between the nodes of {service}", "bold"))
+            for each in (each for each in plan.between if each.service == service):
+                values = (f"{node} {'none' if value is None else value}" for node, value in each.values.items())
+                self.line(("≠ ", "yellow"), f"{each.fact}: {'; '.join(values)}", indent=2)
+            self.line("")
 
     def _acceptable(self, plan: Plan) -> None:
         """Lines to paste for what a person may know to be right: facts that were judged."""
@@ -192,6 +208,8 @@ class Printer:
             parts.append((f"  {made}", "dim"))
         if step.disruptive:
             parts.append((f"  interrupts {_interrupted(step.service or 'a service', [step])}", "bold red"))
+        if moved := self._moved(step):
+            parts.append((f"  {moved}", "dim"))
         self.line(*parts, indent=indent)
         if not details:
             return
@@ -199,6 +217,14 @@ class Printer:
             self._changes(step, indent + 4)
         if step.diff:
             self._diff(step, indent + 4)
+
+    def _moved(self, step: Step) -> str:
+        """Who moved, and since when, where earlier runs tell it."""
+        words = [MOVED[origin]] if (origin := self.past.origins.get(step.id)) in MOVED else []
+        sign = f"{CHANGES[step.action]} {step.id}" if step.action in CHANGES else ""
+        seen = self.past.since.get(sign)
+        words += [f"since {moment(seen.time)}"] if seen is not None else []
+        return ", ".join(words)
 
     def _made(self, step: Step) -> str:
         """What is worth telling of what is to be created: neither its name again nor what it is not."""
@@ -297,7 +323,7 @@ class Printer:
             for service, url in report.endpoints.items():
                 self.line((service, "bold"), "  ", (url, "green"))
         if report.run and report.results:
-            self.line((f"log: {report.run}", "dim"))
+            self.line((f"run: {report.run} (sparkops report shows it)", "dim"))
 
     def _skipped(self, results: Sequence[Result]) -> None:
         """What was not begun, below its reason."""

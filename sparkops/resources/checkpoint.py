@@ -57,8 +57,8 @@ class OfRepository(Transferable):
     """
 
     prune: ClassVar[Literal["collect"]] = "collect"
-    volatile: ClassVar[frozenset[str]] = frozenset({"hashed"})
-    reads: ClassVar[Mapping[str, str]] = {"barred": "mapping"}
+    volatile: ClassVar[frozenset[str]] = frozenset({"hashed", "extra"})
+    reads: ClassVar[Mapping[str, str]] = {"barred": "mapping", "extra": "list of text"}
     contained: ClassVar[bool] = True
     leavable: ClassVar[bool] = True
 
@@ -151,10 +151,20 @@ class OfRepository(Transferable):
         """How the node fetches."""
         return {"connections": self.connections, "segment": self.segment, "stall": self.stall}
 
+    @property
+    def listed_paths(self) -> Collection[str]:
+        """The paths that are declared to be in the folder, as far as they are known here."""
+        return ()
+
     def notices(self, found: Observed) -> tuple[Message, ...]:
-        if not isinstance(found, Mapping) or not found.get("strange"):
+        """A folder of somebody else, and files in it that no manifest names and an engine may load all the same."""
+        if not isinstance(found, Mapping):
             return ()
-        return (Message.of("checkpoint-folder-foreign", resource=self.id, folder=self.name),)
+        said = [Message.of("checkpoint-folder-foreign", folder=self.name)] if found.get("strange") else []
+        extra = [path for path in found.get("extra", ()) if path not in self.listed_paths]
+        if extra and (self.listed_paths or not found.get("strange")):
+            said.append(Message.of("checkpoint-foreign-files", folder=self.name, files=extra))
+        return tuple(said)
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         """A place that only the node knows to be taken."""
@@ -196,6 +206,10 @@ class Checkpoint(OfRepository):
         super().__post_init__()
         validators.one_of(self.source, "source", ("hub", "push"), self.where)
         object.__setattr__(self, "adopt", validators.words(self.adopt, "adopt", self.where))
+
+    @property
+    def listed_paths(self) -> Collection[str]:
+        return frozenset(file.path for file in self.manifest.files) if self.manifest is not None else ()
 
     def prepare(self) -> Checkpoint:
         """With its manifest. Raises HubError."""

@@ -36,7 +36,7 @@ class Directory(Resource):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        validators.path(self.name, "the name of a directory", self.where)
+        validators.place(self.name, "the name of a directory", self.where, folder=True)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         put(self, "owner", validators.account(self.owner, "owner", self.where))
         put(self, "group", validators.account(self.group, "group", self.where))

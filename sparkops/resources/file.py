@@ -59,7 +59,7 @@ class File(Resource):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        validators.path(self.name, "the name of a file", self.where)
+        validators.place(self.name, "the name of a file", self.where)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if isinstance(self.content, (str, Secret)):
             put(self, "content", Content(self.content))

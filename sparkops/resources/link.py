@@ -31,7 +31,7 @@ class Link(Resource):
     state: str = "present"
 
     def __post_init__(self) -> None:
-        validators.path(self.name, "the name of a link", self.where)
+        validators.place(self.name, "the name of a link", self.where)
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if self.state == "present" and (not isinstance(self.target, str) or not self.target or "\0" in self.target):
             raise InventoryError.of("link-target-invalid", where=self.where, name=self.name, target=self.target)

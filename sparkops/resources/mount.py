@@ -44,7 +44,8 @@ class Mount(Resource):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        validators.path(self.name, "the name of a mount", self.where)
+        if validators.path(self.name, "the name of a mount", self.where) == "/":
+            raise InventoryError.of("path-is-system-folder", where=self.where, what="the name of a mount", path="/")
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         given = self.options.split(",") if isinstance(self.options, str) else self.options
         put(self, "options", validators.words(given, "options", self.where) or ("defaults",))

@@ -85,9 +85,11 @@ class Require(Resource):
     def _absent(self, found: Mapping[str, Any]) -> tuple[Violation, ...]:
         if all(each.optional for each in self.expectations.values()):
             return ()
+        why = found.get("reason")
+        absent = Message.of("fact-absent", group=self.name, text=found.get("error") or "", remedy=self.remedy)
         return (
             Violation(
-                message=Message.of("fact-absent", group=self.name, text=found.get("error") or "", remedy=self.remedy),
+                message=absent if why is None else Message.from_json(why),
                 key=f"{self.label or self.name}.absent",
                 resource=self.id,
                 node=self.node,

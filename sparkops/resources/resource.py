@@ -199,8 +199,15 @@ class Resource:
         return ""
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
-        """What is wrong and must not be repaired. `peers` gives the observation of another resource by id."""
-        return ()
+        """What is wrong and must not be repaired: something of another type at its path, unless the kind knows more.
+
+        `peers` gives the observation of another resource by id.
+        """
+        type = found.get("type") if isinstance(found, Mapping) and self.file_type else None
+        if not type or type == self.file_type or self.desired() is None:
+            return ()
+        message = Message.of("path-occupied", path=self.name, found=type, declared=self.file_type)
+        return (Violation(message=message, resource=self.id, node=self.node, severity="error"),)
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
         """What is seen and left alone, to be said."""

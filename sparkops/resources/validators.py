@@ -12,6 +12,7 @@ from typing import Any
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Secret
 from sparkops.core.states import FromFact
+from sparkops.core.system_places import fault_of_path
 
 _MODE = re.compile(r"[0-7]{3,4}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|[0-9]{1,10}")
@@ -27,6 +28,13 @@ def path(value: Any, what: str, where: str) -> str:
         hint = "write it without `..`" if ".." in parts else f"write {normal}"
         raise InventoryError.of("path-not-normal", where=where, what=what, value=value, hint=hint)
     return value
+
+
+def place(value: Any, what: str, where: str, *, folder: bool = False) -> str:
+    """A `path` at which a file or link may be declared, or with `folder` a directory. Raises InventoryError."""
+    if id := fault_of_path(path(value, what, where), folder=folder):
+        raise InventoryError.of(id, where=where, what=what, path=value)
+    return str(value)
 
 
 def mode(value: Any, where: str) -> str | None:

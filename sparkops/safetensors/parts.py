@@ -1,7 +1,7 @@
-"""Which part of a model a tensor belongs to, by the names that Qwen3.5-MoE and its like use in their checkpoints.
+"""Which part of a model a tensor belongs to, by the names in checkpoints, and which files are a second layout.
 
-Names and counts as vLLM's loader reads them (vllm 0.33 models qwen3_5 and qwen3_5_mtp). Controller and node share it:
-standard library only. It must not know files.
+Names as vLLM's loaders read them (vllm 0.32 and 0.33 models; the prediction head's are those of qwen3_5_mtp).
+Controller and node share it: standard library only.
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ ORDER = (
 _NAMES = (
     ("mtp_experts", re.compile(r"(^|\.)mtp\..*\.experts\.")),
     ("mtp", re.compile(r"(^|\.)mtp\.")),
-    ("vision", re.compile(r"(^|\.)(visual|vision_tower|vision_model)\.")),
-    ("head", re.compile(r"(^|\.)lm_head(\.|$)")),
-    ("embedding", re.compile(r"(^|\.)embed_tokens(\.|$)")),
-    ("router", re.compile(r"\.mlp\.(gate|shared_expert_gate)(\.|$)")),
-    ("shared_experts", re.compile(r"\.shared_experts?\.")),
+    (
+        "vision",
+        re.compile(
+            r"(^|\.)(visual|vision_tower|vision_model|vision_embed_tokens|multi_modal_projector|mm_projector)\."
+        ),
+    ),
+    ("head", re.compile(r"((^|\.)lm_head|^head)(\.|$)")),
+    ("embedding", re.compile(r"((^|\.)(embed_tokens|embeddings|tok_embeddings)|^embed)(\.|$)")),
+    (
+        "router",
+        re.compile(r"\.(mlp|block_sparse_moe|feed_forward|mixer|moe|ffn)\.(gate|router|shared_expert_gate)(\.|$)"),
+    ),
+    ("shared_experts", re.compile(r"\.(share_expert|shared_experts?|shared_mlp)\.")),
     ("experts", re.compile(r"\.experts(\.|$)")),
-    ("linear_small", re.compile(r"\.linear_attn\.(in_proj_[ab]|conv1d|A_log|dt_bias|norm)")),
-    ("linear_attention", re.compile(r"\.linear_attn\.")),
-    ("attention_norms", re.compile(r"\.(self_attn|attention)\..*norm")),
-    ("attention", re.compile(r"\.(self_attn|attention)\.")),
+    ("linear_small", re.compile(r"\.(linear_attn|mamba|mixer)\.(in_proj_[ab]|conv1d|A_log|D|dt_bias|norm)")),
+    ("linear_attention", re.compile(r"\.(linear_attn|mamba|conv)\.|\.mixer\.(in|out)_proj")),
+    ("attention_norms", re.compile(r"\.(self_attn|attention|attn)\..*norm")),
+    ("attention", re.compile(r"\.(self_attn|attention|attn)\.|\.mixer\.[qkvo]_proj")),
     ("norms", re.compile(r"norm[^.]*(\.|$)")),
-    ("dense", re.compile(r"\.mlp\.")),
+    ("dense", re.compile(r"\.(mlp|feed_forward|mixer|ffn)\.")),
 )
 """The finest parts that anything here tells apart; the first that is found decides."""
 
@@ -96,19 +104,12 @@ def mtp_difference(names: Iterable[str], text_config: Mapping[str, Any]) -> tupl
     return missing, [f"mtp.{each}" for each in present if each not in wanted]
 
 
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k")
-"""Names that configurations have for the number of routed experts, and for how many of them a token takes."""
+def second_layout(files: Iterable[str], listed: Iterable[str]) -> list[str]:
+    """The safetensors files that hold the weights once more in another layout, which no engine here loads.
 
-
-def read_share(part: str, text_config: Mapping[str, Any]) -> float:
-    """What share of a part's bytes decoding one token reads, without speculation.
-
-    Of the experts k of E; of the embeddings a row, which is nothing; of vision and MTP nothing; else all
-    (the decode ceiling in docs/fit.md).
+    They lie in a folder of their own (`original/`) or are named `consolidated…`; what the index lists (`listed`) never
+    is one, and the only files there are neither.
     """
-    if part == "experts":
-        experts = next((text_config[key] for key in EXPERTS if text_config.get(key)), None)
-        chosen = next((text_config[key] for key in CHOSEN if text_config.get(key)), None)
-        return float(chosen) / float(experts) if experts and chosen else 1.0
-    return 0.0 if part in ("embeddings", "vision", "mtp") else 1.0
+    named, there = set(listed), list(files)
+    found = [each for each in there if each not in named and ("/" in each or each.startswith("consolidated"))]
+    return found if len(found) < len(there) else []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.cluster import Cluster
+from tests.chaos.faults import FAULTS, MORE
 from tests.chaos.runner import Chaos, figures
 from tests.e2e.conftest import Shell
 from tests.lab.hub import Hub
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--first", type=int, default=1, help="begin with this iteration of the seed")
     parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--more", action="store_true", help="also faults of which some take over a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     given = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="sparkops-chaos-"))
@@ -66,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes = []
     with Lab.session() as lab, cluster(lab, folder, given.nodes) as here:
         print(f"seed {given.seed}, {given.n} faults, {given.nodes} nodes", flush=True)
-        for outcome in Chaos(here, given.seed, folder / "logs").run(given.first, given.first + given.n - 1):
+        chaos = Chaos(here, given.seed, folder / "logs", (*FAULTS, *MORE) if given.more else FAULTS)
+        for outcome in chaos.run(given.first, given.first + given.n - 1):
             outcomes.append(outcome)
             print(outcome, flush=True)
     found = figures(given.seed, given.n, outcomes)
@@ -74,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
     if found["converged"] < given.n:
-        print(f"\nlogs: {folder}\nagain: python -m tests.chaos --seed {given.seed} --first {outcomes[-1].number} -n 1")
+        more = f"--seed {given.seed}{' --more' * given.more} --first {outcomes[-1].number} -n 1"
+        print(f"\nlogs: {folder}\nagain: python -m tests.chaos {more}")
         return 1
     shutil.rmtree(folder)
     return 0

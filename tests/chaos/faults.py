@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.cluster import ROOT, Cluster, act
+from tests.chaos.cluster import MODEL, ROOT, Cluster, act
 from tests.lab.hub import Fault as HubFault
 from tests.lab.machine import wait_until
 from tests.lab.node import Node
@@ -35,7 +35,11 @@ def _nothing(cluster: Cluster, node: Node) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault; `weight` is how often it is drawn, `statuses` the exit statuses that the apply may end with."""
+    """A fault; `weight` is how often it is drawn, `statuses` the exit statuses that the apply may end with.
+
+    `during` is the kind of step in which it comes; `lock_limit` the seconds within which no lock is held any more;
+    `after` takes back what only had to be there for the fault.
+    """
 
     name: str
     weight: int
@@ -43,6 +47,9 @@ class Fault:
     statuses: frozenset[int] = frozenset({0, 3, 4})
     before: Callable[[Cluster, Node], None] = _nothing
     mend: Callable[[Cluster, Node], None] = _nothing
+    after: Callable[[Cluster, Node], None] = _nothing
+    during: str = ""
+    lock_limit: float = 10.0
 
 
 def _signals(*numbers: int) -> Callable[[Scene], None]:
@@ -110,9 +117,54 @@ def _free(_: Cluster, node: Node) -> None:
     node.exec("rm", "-f", f"{ROOT}/filler")
 
 
+def _large_disk(_: Cluster, node: Node) -> None:
+    node.exec("umount", "-l", ROOT, check=False)
+
+
+RUN = "/run/sparkops"
+
+
+def _small_run(_: Cluster, node: Node) -> None:
+    node.tmpfs(RUN, "256k")
+
+
+def _fill_run(scene: Scene) -> None:
+    scene.node.exec("sh", "-c", f"dd if=/dev/zero of={RUN}/filler bs=4k 2>/dev/null; true")
+
+
+def _free_run(_: Cluster, node: Node) -> None:
+    node.exec("rm", "-f", f"{RUN}/filler")
+
+
+def _large_run(_: Cluster, node: Node) -> None:
+    node.exec("umount", "-l", RUN, check=False)
+
+
+def _unreadable(scene: Scene) -> None:
+    name = scene.choice.choice(("config.json", "model-1.safetensors", "model-2.safetensors"))
+    scene.node.exec("sh", "-c", f"chown root {MODEL}/{name} && chmod 600 {MODEL}/{name}", check=False)
+
+
+def _sleep(scene: Scene) -> None:
+    """The controller's machine sleeps: longer than its lock lives, and than the node hears nothing of it."""
+    scene.process.send_signal(signal.SIGSTOP)
+    time.sleep(SLEEP)
+    scene.process.send_signal(signal.SIGCONT)
+
+
+def _cut(scene: Scene) -> None:
+    scene.node.cut()
+    time.sleep(CUT)
+    scene.node.restore()
+
+
+SLEEP = 90.0
+CUT = 60.0
 _STOPPED = frozenset({0, 4, 130})
 _WORKER = "int.from_bytes(take(8)"
 _DROPS = HubFault(drop_after=20_000, rate=300_000)
+_TRICKLES = HubFault(rate=2_000)
+_DOCKER = ("systemctl", "restart", "docker")
 
 FAULTS = (
     Fault("Ctrl-C", 3, _signals(signal.SIGINT), _STOPPED),
@@ -124,10 +176,19 @@ FAULTS = (
     Fault("sshd session killed", 2, _kill("sshd", "sshd: spark"), mend=_sshd_answers),
     Fault("sshd restarted", 1, _on_node("systemctl", "restart", "ssh"), mend=_sshd_answers),
     Fault("dockerd killed", 2, _kill("dockerd", "dockerd"), mend=_docker_answers),
-    Fault("docker restarted", 2, _on_node("systemctl", "restart", "docker"), mend=_docker_answers),
+    Fault("docker restarted", 2, _on_node(*_DOCKER), mend=_docker_answers),
     Fault("connection reset", 2, _reset_link, mend=_sshd_answers),
     Fault("hub drops connections", 2, _hub(_DROPS, 6)),
     Fault("hub answers 503", 1, _hub(HubFault(status=503, retry_after=1), 3)),
     Fault("power loss", 2, _power_loss),
-    Fault("disk full", 2, _fill, before=_small_disk, mend=_free),
+    Fault("disk full", 2, _fill, before=_small_disk, mend=_free, after=_large_disk),
 )
+MORE = (
+    Fault("docker restarted in a pull", 2, _on_node(*_DOCKER), mend=_docker_answers, during="image"),
+    Fault("hub trickles", 2, _hub(_TRICKLES, 3)),
+    Fault("file unreadable", 2, _unreadable),
+    Fault("run folder full", 2, _fill_run, before=_small_run, mend=_free_run, after=_large_run),
+    Fault("controller stopped for 90 s", 2, _sleep, lock_limit=45.0),
+    Fault("network cut for 60 s in a fetch", 2, _cut, mend=_sshd_answers, during="checkpoint", lock_limit=45.0),
+)
+"""Those that only `make chaos` draws, since some of them take over a minute."""

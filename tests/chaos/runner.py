@@ -20,15 +20,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.chaos.cluster import GENERATIONS, HELPERS, MODEL, PARTS, ROOT, Cluster, Seen
-from tests.chaos.faults import FAULTS, Fault, Scene
+from sparkops.runs.database import reading
+from tests.chaos.cluster import GENERATIONS, HELPERS, MODEL, PARTS, Cluster, Seen
+from tests.chaos.faults import FAULTS, MORE, Fault, Scene
 from tests.lab.machine import wait_until
 from tests.lab.node import Node
 
 STARTS = ("fresh", "partly applied", "changed declaration", "drifted")
 KINDS = ("directory", "file", "unit", "checkpoint", "image")
-LOCK_LIMIT = 10.0
-"""Seconds within which a worker whose controller is gone has given up its lock: it leaves within five."""
+END_LIMIT = 200.0
+"""Seconds within which an apply has ended, the longest fault included."""
 JOB_LIMIT = 30.0
 UNPREPARED = frozenset({-signal.SIGTERM, -signal.SIGINT, 130})
 """How a signal may end an apply that is not yet there to hear it: before its first event, when nothing was changed."""
@@ -62,11 +63,12 @@ class Outcome:
 
 @dataclass
 class Chaos:
-    """A run of iterations over one cluster."""
+    """A run of iterations over one cluster; `faults` are those that come."""
 
     cluster: Cluster
     seed: int
     logs: Path
+    faults: tuple[Fault, ...] = FAULTS
 
     def run(self, first: int, last: int) -> Iterator[Outcome]:
         """The iterations `first` to `last`, each as it is done; ends after the first that fails."""
@@ -90,7 +92,7 @@ class Chaos:
     def _iteration(self, number: int) -> Outcome:
         choice = self._choice(number)
         generation = choice.randrange(GENERATIONS)
-        (fault,) = choice.choices(FAULTS, [each.weight for each in FAULTS])
+        (fault,) = choice.choices(self.faults, [each.weight for each in self.faults])
         node = choice.choice(self.cluster.nodes)
         known: dict[str, Any] = {"number": number, "fault": fault.name, "phase": "", "status": 0, "start": ""}
         known |= {"jobs": 0, "applies": 0, "seconds": 0.0}
@@ -101,8 +103,7 @@ class Chaos:
         except Exception as error:
             known["problem"] = f"{type(error).__name__}: {error}"
         finally:
-            if fault.name == "disk full":
-                node.exec("umount", "-l", ROOT, check=False)
+            fault.after(self.cluster, node)
         return Outcome(**known)
 
     def _prepare(self, choice: random.Random, generation: int, fault: Fault, node: Node) -> str:
@@ -129,11 +130,11 @@ class Chaos:
         before = {each.name: self.cluster.look(each) for each in self.cluster.nodes}
         process = self.cluster.shell.start("apply", *self.cluster.words, "--yes")
         try:
-            moment = Moment(choice, self.cluster, process)
+            moment = Moment(choice, self.cluster, process, fault.during)
             moment.come()
             known["phase"] = moment.phase()
             fault.inject(Scene(self.cluster, node, process, choice))
-            out, err = process.communicate(timeout=90)
+            out, err = process.communicate(timeout=END_LIMIT)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -147,16 +148,16 @@ class Chaos:
             raise Broken(f"the apply ended with {process.returncode}: {_last(err)}")
         lost = fault.name == "power loss"
         for each in self.cluster.nodes:
-            wait_until(lambda each=each: not self.cluster.look(each).locked, LOCK_LIMIT)
+            wait_until(lambda each=each: not self.cluster.look(each).locked, fault.lock_limit)
             seen = self.cluster.look(each)
+            if seen.locked:
+                raise Broken(f"the lock of {each.name} is still held after {fault.lock_limit:.0f} s")
             known["jobs"] += seen.jobs
             self._hold(before[each.name], seen, self._generation)
         assert not (lost and known["jobs"]), "a job outlived the node"
 
     def _hold(self, before: Seen, now: Seen, generation: int) -> None:
-        """The invariants after a fault: the old content or the new one, nothing strange, no lock."""
-        if now.locked:
-            raise Broken(f"the node's lock is still held after {LOCK_LIMIT:.0f} s")
+        """The invariants after a fault: the old content or the new one, nothing strange."""
         for path, digest in self.cluster.wanted(generation).items():
             if now.files[path] not in (before.files[path], digest):
                 raise Broken(f"{path} holds neither the old content nor the new one ({now.files[path]})")
@@ -220,11 +221,13 @@ class Chaos:
 class Moment:
     """When the fault comes: some time after the start, or while a step of some kind runs."""
 
-    def __init__(self, choice: random.Random, cluster: Cluster, process: subprocess.Popen[str]) -> None:
+    def __init__(
+        self, choice: random.Random, cluster: Cluster, process: subprocess.Popen[str], during: str = ""
+    ) -> None:
         self._process = process
         home = Path(cluster.shell.environment["XDG_STATE_HOME"])
-        self._runs = home / "sparkops" / "runs" / "chaos"
-        self._kind = choice.choice(["", *KINDS])
+        self._runs = home / "sparkops" / "runs.sqlite"
+        self._kind = during or choice.choice(["", *KINDS])
         self._delay = choice.uniform(0.2, 3.0) if not self._kind else choice.uniform(0, 0.5)
 
     def come(self) -> None:
@@ -247,10 +250,12 @@ class Moment:
         return "between steps" if any(each["event"] == "StepStarted" for each in events) else "looking"
 
     def _events(self) -> list[dict[str, Any]]:
-        for folder in self._runs.glob(f"*-apply-{self._process.pid}"):
-            if (path := folder / "events.jsonl").exists():
-                return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return []
+        asked = "SELECT line FROM event JOIN run ON run = number WHERE name LIKE ? ORDER BY event.rowid"
+        name = f"%-apply-{self._process.pid}"
+        return [
+            json.loads(line)
+            for (line,) in reading(self._runs, lambda made: made.execute(asked, (name,)).fetchall(), [])
+        ]
 
     def _running(self) -> list[str]:
         open_ids: dict[str, None] = {}
@@ -265,7 +270,7 @@ class Moment:
 def figures(seed: int, asked: int, outcomes: list[Outcome]) -> dict[str, Any]:
     """What a run showed: converged of how many, by fault and by phase, and how long converging took."""
     good = [each for each in outcomes if not each.problem]
-    faults = {fault.name: [each for each in outcomes if each.fault == fault.name] for fault in FAULTS}
+    faults = {fault.name: [each for each in outcomes if each.fault == fault.name] for fault in (*FAULTS, *MORE)}
     return {
         "seed": seed,
         "asked": asked,

@@ -122,7 +122,7 @@ def test_what_could_not_be_had_is_told(shell: Shell, node: Node) -> None:
     assert found["unread_secrets"] == ["!env NOWHERE"]
     missing = {each["file"]: each["why"]["id"] for each in found["missing"]}
     assert missing["plan.json"]
-    assert missing[f"nodes/{node.name}/docker/info.json"] == "docker-not-running"
+    assert missing[f"nodes/{node.name}/docker/info.json"] == "docker-stopped"
     assert f"nodes/{node.name}/facts.json" in archive
     words = shell.run("diagnose", "nobody", status=1).stderr
     assert "nobody" in words

@@ -126,7 +126,7 @@ def test_a_change_that_cuts_new_connections_is_taken_back_by_the_node(
     one, other = nodes(2)
     cabled(one, other)
     one.exec("ip", "address", "add", "10.9.0.1/24", "dev", "cx0")
-    drop = "-p tcp --dport 22 --syn -m state --state NEW -j DROP"
+    drop = "-p tcp --dport 22 --syn -j DROP"
     one.write(
         "/usr/local/sbin/netplan",
         f'#!/bin/sh\n/usr/sbin/netplan "$@"\nstatus=$?\n[ "$1" != apply ] || [ -e /tmp/cut ] || '
@@ -153,12 +153,23 @@ def test_a_pair_is_measured_and_another_mtu_is_found(
     shell.write("inventory.yml", pair(one, other))
     shell.json("apply", "inventory.yml", "--role", "fabric", "--yes")
 
-    told = shell.json("fabric", "check", "--seconds", "1")
+    told = shell.json("fabric", "check", "--seconds", "1", status=None)
 
     assert [each["twin"] for each in told["figures"]] == [0, 1, None], "each link alone, then both"
-    assert all(each["verdict"] == "good" and each["gbits"] > 0 for each in told["figures"])
+    assert all(each["gbits"] > 0 for each in told["figures"]), "how much, the load of this machine decides"
+    assert [each["mtu"] for each in told["figures"]] == [1500, 1500, None]
     assert {each["method"] for each in told["figures"]} == {"tcp"}
 
     other.exec("ip", "link", "set", "cx1", "mtu", "1400")
     told = shell.json("fabric", "check", "--seconds", "1", status=2)
-    assert [(each["reason"] or {}).get("id") for each in told["figures"]] == [None, "fabric-mtu-differs"]
+    assert [each["gbits"] is None for each in told["figures"]] == [False, True], "nothing goes over a broken link"
+    assert told["figures"][1]["reason"]["id"] == "fabric-mtu-differs"
+
+
+def test_discover_reads_only_and_guesses_nothing(lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]) -> None:
+    """The lab's nodes have no ConnectX-7: there is nothing to propose but the nodes themselves."""
+    one, other = nodes(2)
+    told = shell.json("discover", one.name, other.name)
+    assert [each["id"] for each in told["notes"]] == ["discover-not-connected"] * 2
+    assert told["inventory"] == {"nodes": {one.name: {"host": one.name}, other.name: {"host": other.name}}}
+    assert not one.exists("/var/lib/sparkops")

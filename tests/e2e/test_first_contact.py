@@ -40,7 +40,7 @@ def test_init_names_the_node_after_itself_pins_its_key_and_plan_goes_on(stranger
     inventory = yaml.safe_load(text)
     assert list(inventory["nodes"]) == [node.text("hostname")]
     assert "attic" not in text and "next: look through it, then `sparkops plan`" in said
-    assert "No recipe that comes with sparkops fits" in text, "the lab has no memory for one"
+    assert "`sparkops recipe new ORG/NAME` makes one" in text, "the lab has no memory for one"
     report = stranger.json("plan", status=None)
     assert report["unreachable"] == {}
 

@@ -287,7 +287,7 @@ def test_a_stopped_engine_is_unknown_and_nothing_is_done(lab: Lab, node_factory:
         planned = there.plan(image(node, lab.engine_image.reference))
     assert planned.steps == () and planned.exit_status == 3
     (why,) = planned.unknown.values()
-    assert isinstance(why, Unknown) and why.id == "docker-not-running"
+    assert isinstance(why, Unknown) and why.id == "docker-stopped"
 
 
 def test_an_engine_that_hangs_is_unknown(lab: Lab, node_factory: NodeFactory) -> None:

@@ -58,9 +58,9 @@ def job(node: Node) -> dict[str, Any]:
 
 def progress(shell: Shell, process: subprocess.Popen[str]) -> list[str]:
     """What the run of this process has told of its long step so far."""
-    runs = Path(shell.environment["XDG_STATE_HOME"]) / "sparkops/runs/killed"
-    lines = [line for path in runs.glob(f"*-apply-{process.pid}/events.jsonl") for line in path.read_text().split("\n")]
-    events = [json.loads(line) for line in lines if line]
+    told = shell.json("history", "--runs")["runs"]
+    names = [each["run"] for each in told if each["run"].endswith(f"-apply-{process.pid}")]
+    events = [json.loads(line) for name in names for line in shell.run("report", name, "--events").stdout.splitlines()]
     return [event["text"] for event in events if event["event"] == "StepProgress"]
 
 

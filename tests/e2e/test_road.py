@@ -125,12 +125,28 @@ def test_a_paused_node_is_told_in_time_and_holds_no_other(shell: Shell, nodes: C
     assert hung.exists("/etc/greeting")
 
 
-def test_the_run_folder_has_the_events_and_the_report(shell: Shell, node: Node) -> None:
+def test_a_run_is_kept_with_its_events_and_its_report(shell: Shell, node: Node) -> None:
     declare(shell, node)
     report = shell.json("apply", "inventory.yml", *ONLY)
-    lines = (shell.folder / report["run"] / "events.jsonl").read_text().splitlines()
+    lines = shell.run("report", report["run"], "--events").stdout.splitlines()
     events = [json.loads(line)["event"] for line in lines]
     assert events.count("StepFinished") == len(report["steps"])
+    again = shell.json("report", report["run"])
+    assert {key: again[key] for key in ("steps", "results", "run", "time")} == {
+        key: report[key] for key in ("steps", "results", "run", "time")
+    }
+
+
+def test_a_report_says_who_moved_and_since_when(shell: Shell, node: Node) -> None:
+    declare(shell, node)
+    shell.run("apply", "inventory.yml", *ONLY)
+    node.write("/etc/greeting", b"moved by hand\n")
+    first = shell.json("drift", "inventory.yml", *ONLY, status=2)
+    second = shell.json("drift", "inventory.yml", *ONLY, status=2)
+    (found,) = [each for each in second["findings"] if each["resource"].startswith("file /etc/greeting")]
+    assert (found["origin"], found["since"]["run"]) == ("corrective", first["run"])
+    told = shell.json("drift", "inventory.yml", "--since", "1h", status=2)
+    assert [each["id"] for each in told["findings"]] == ["drift-missing", "drift-differs"]
 
 
 @pytest.mark.parametrize("who", ["nobody-here"])

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO, Literal
 LFS_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.onnx")
 LFS_SIZE = 10 << 20
 CHUNK = 64 << 10
+PIECE = 4 << 20
 Stage = Literal["content", "resolve", "tree", "info"]
 
 
@@ -382,10 +383,22 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         with blob.path.open("rb") as file:
-            for data in _damaged(file, begin, end, fault):
-                self._send_slowly(data, fault)
-                if self.close_connection:
-                    return
+            if fault == Fault():
+                self._send_whole(file, begin, end)
+            else:
+                self._send_damaged(_damaged(file, begin, end, fault), fault)
+
+    def _send_damaged(self, pieces: Iterator[bytes], fault: Fault) -> None:
+        for data in pieces:
+            self._send_slowly(data, fault)
+            if self.close_connection:
+                return
+
+    def _send_whole(self, file: BinaryIO, begin: int, end: int) -> None:
+        """Without a fault the kernel sends it: who is measured shares the processor with this server."""
+        self.wfile.flush()
+        for at in range(begin, end, PIECE):
+            self.asked.sent += self.connection.sendfile(file, at, min(PIECE, end - at))
 
     def _send_slowly(self, data: bytes, fault: Fault) -> None:
         sent = self.asked.sent
@@ -459,16 +472,25 @@ class _HubHandler(_Handler):
             self.head(307, {"Location": moved.geturl(), "Content-Length": 0})
             return None
         if self.token and self.token not in hub._tokens:
-            self.refuse(401, message="Invalid user token.")
+            self.refuse(401, message="Invalid credentials in Authorization header")
             return None
         repo = hub._repos.get(name)
         granted = name in hub._tokens.get(self.token, ())
         if repo is None or (repo.private and not granted):
-            self.refuse(404 if self.token else 401, "RepoNotFound", "Repository not found")
+            if self.token:
+                self.refuse(404, "RepoNotFound", "Repository not found")
+            else:  # so that nobody learns which private names there are
+                self.refuse(401, message="Invalid username or password.")
         elif repo.disabled:
             self.refuse(403, message="Access to this resource is disabled.")
         elif repo.gated and not granted and "/api/" not in self.path:
-            self.refuse(403 if self.token else 401, "GatedRepo", f"Access to model {name} is restricted.")
+            restricted = f"Access to model {name} is restricted"
+            if self.token:
+                told = f" and you are not in the authorized list. Visit {hub.endpoint}/{name} to ask for access."
+                self.refuse(403, "GatedRepo", restricted + told)
+            else:
+                told = ". You must have access to it and be authenticated to access it. Please log in."
+                self.refuse(401, "GatedRepo", restricted + told)
         else:
             return repo
         return None

@@ -33,7 +33,7 @@ class Heard:
     texts: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def progress(self, message: Any = "", done: Any = None, total: Any = None, unit: str = "") -> None:
+    def progress(self, message: Any = "", done: Any = None, total: Any = None, **more: Any) -> None:
         self.texts.append(str(message.get("text")) if isinstance(message, Mapping) else str(message))
 
     def notice(self, id: str, args: Mapping[str, Any]) -> None:

@@ -15,22 +15,22 @@ import pytest
 
 from sparkops.core.wording import duration
 from sparkops.programs.checkpoints.index import Index, identity
-from sparkops.reports.run_folder import KEEP, RunFolder
+from sparkops.reports.record import Record
+from sparkops.runs import store
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.requests import lock
 from tests.errors import fails
+from tests.unit.reports.made import report
 
 TOMORROW = 86400.0
 
 
-def test_a_run_on_a_clock_that_went_back_keeps_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_a_clock_that_went_back_is_kept_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    base = tmp_path / "sparkops" / "runs" / "attic"
-    for number in range(KEEP + 5):
-        (base / f"2999-01-01T00-00-00Z-apply-{number:03}").mkdir(parents=True)
-    made = RunFolder.create("attic", "apply")
-    assert made.path.is_dir()
-    assert len(list(base.iterdir())) == KEEP
+    Record("words", "drift").finish(report(time=TOMORROW * 365 * 1000))
+    made = Record("words", "drift").finish(report(time=1_000_000.0))
+    assert store.find(made.run).body is not None
+    assert [each.run for each in store.latest("words")][-1] == made.run
 
 
 def test_a_lock_from_tomorrow_is_held_and_told_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sparkops.core.wording import Message
 from sparkops.inventory.load import load
-from sparkops.models.fabric_figures import expected, verdict
+from sparkops.models.fabric_figures import expected, moved, verdict
 from sparkops.operate.fabric_check import Checked, Figure, Line, cables
 from sparkops.reports.fabric_check import as_json, lines
 from tests.errors import fails
@@ -72,6 +72,25 @@ def test_a_link_of_100_gigabits_is_not_expected_to_carry_more() -> None:
     assert expected(100_000, 2) == 100.0
     assert verdict(95.0, expected(100_000, 2), "rdma") == "good"
     assert expected(None, 1) is None and verdict(1.0, None, "rdma") == "good"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "up"),
+    [
+        ({"packet_seq_err": 3}, {"packet_seq_err": 3}, {}),
+        (
+            {"packet_seq_err": 3, "out_of_sequence": 1},
+            {"packet_seq_err": 8, "out_of_sequence": 1},
+            {"packet_seq_err": 5},
+        ),
+        ({"packet_seq_err": 9}, {"packet_seq_err": 0}, {}),
+        ({}, {"new_counter": 7}, {}),
+    ],
+)
+def test_only_counters_that_went_up_tell_of_loss(
+    before: dict[str, int], after: dict[str, int], up: dict[str, int]
+) -> None:
+    assert moved(before, after) == up
 
 
 GOOD = Figure(

@@ -65,6 +65,14 @@ def test_what_runs_already_is_proposed_at_its_port_and_adopt_is_named(words: str
     assert load(path).variables("spark-5a3c", "qwen")["service"]["port"] == 9
 
 
+def test_what_runs_with_a_model_that_no_recipe_has_is_not_taken_for_another(tmp_path: Path) -> None:
+    there = machine(engines=(Engine("unit", "mine.service", 8000, "vllm serve org/other"),))
+    assert propose(there, RECIPES).recipe is None
+    path, text = written(tmp_path, there)
+    assert "`sparkops recipe new ORG/NAME`" in text and "mine.service serves there already" in text
+    assert load(path).services == {}
+
+
 def test_a_taken_port_is_not_proposed() -> None:
     assert propose(machine(listening=(22, 8000)), RECIPES).port == 8001
     assert propose(machine(), RECIPES).port == 8000

@@ -21,6 +21,7 @@ from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message, duration, size
 from sparkops.reports.json import as_json
+from sparkops.reports.notices import grouped
 from sparkops.reports.plain_progress import Lines, amount
 from sparkops.reports.text import render
 
@@ -279,6 +280,25 @@ def test_the_lines_that_accept_a_judgement_can_be_pasted() -> None:
     shown = text(report(violations=(BAD, odd, replace(BAD, key="known", accepted="yes"))))
     block = shown.partition("`accept:`")[2].partition("\n")[2].partition("attic")[0]
     assert [each["id"] for each in yaml.safe_load(block)] == ["driver.version-denied", "link:a b"]
+
+
+NODES = ("a", "b", "a.b", "spark-1", "spark-11")
+
+
+@given(
+    st.lists(st.sampled_from(NODES), min_size=1), st.sampled_from(["{}: a drop-in", "unit x @{} is a.b's", "of {}."])
+)
+def test_a_notice_of_several_nodes_is_one_line_that_names_each(where: list[str], words: str) -> None:
+    (line,) = grouped([words.format(node) for node in where], NODES)
+    assert line.startswith(words.format(where[0]))
+    told = line.removeprefix(words.format(where[0]))
+    assert all(node == where[0] or node in told for node in where)
+
+
+def test_notices_that_differ_otherwise_stay_apart() -> None:
+    told = ["a: x", "b: y", "a: x", "nothing of nodes"]
+    assert list(grouped(told, NODES)) == ["a: x", "b: y", "nothing of nodes"]
+    assert list(grouped(told[:1], ())) == ["a: x"]
 
 
 def test_what_an_interruption_costs_stands_where_it_is_announced() -> None:

@@ -9,8 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.system_places import SHARED, TREES, fault_of_folder, is_unit
+from sparkops.core.system_places import SHARED, TREES, fault_of_folder, fault_of_path, is_unit
 from sparkops.resources.checkpoint import Checkpoint
+from sparkops.resources.directory import Directory
+from sparkops.resources.file import File
+from sparkops.resources.link import Link
+from sparkops.resources.mount import Mount
+from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
 from tests.errors import fails
 
@@ -75,3 +80,49 @@ def test_a_text_under_a_name_of_the_system_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["qwen.service", "vllm.service", "my-docker.service", "sparkops-gpu-clock.service"])
 def test_other_names_are_free(name: str) -> None:
     Unit(node="a", name=name, content="[Service]\n")
+
+
+BELOW = PARTS.filter(lambda parts: bool(parts) and not {".", ".."} & set(parts))
+
+
+@given(st.sampled_from(["/proc", "/sys", "/dev"]), BELOW, st.booleans())
+def test_nothing_is_declared_among_the_files_of_the_kernel(tree: str, parts: list[str], folder: bool) -> None:
+    path = "/".join([tree, *parts])
+    assert fault_of_path(path, folder=folder) or path.startswith("/dev/shm")
+    assert fault_of_path(tree, folder=folder)
+
+
+@pytest.mark.parametrize("path", ["/", *TREES, *SHARED])
+def test_no_file_or_link_takes_the_place_of_a_folder_that_every_system_has(path: str) -> None:
+    with pytest.raises(InventoryError):
+        File(node="a", name=path)
+    with pytest.raises(InventoryError):
+        Link(node="a", name=path, target="/x")
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/motd", "/home/notes", "/usr/local/bin/x", "/run/x", "/dev/shm/x", "/var/log/x", "/x"]
+)
+def test_files_below_such_folders_are_free(path: str) -> None:
+    File(node="a", name=path)
+    Link(node="a", name=path, target="/y")
+    Directory(node="a", name=path)
+
+
+def test_the_root_is_no_directory_and_no_mount_to_declare() -> None:
+    with fails("path-is-system-folder", InventoryError):
+        Directory(node="a", name="/")
+    with fails("path-is-system-folder", InventoryError):
+        Mount(node="a", name="/", source="/dev/sda", fstype="ext4")
+    Directory(node="a", name="/srv", mode="0755")
+    Mount(node="a", name="/var/lib/docker", source="/dev/sda", fstype="ext4")
+
+
+@pytest.mark.parametrize(
+    "declared", [File(node="a", name="/x"), Link(node="a", name="/x", target="/y"), Directory(node="a", name="/x")]
+)
+@pytest.mark.parametrize("type", ["file", "directory", "link", "other"])
+def test_another_type_in_its_place_is_told_before_anything_is_touched(declared: Resource, type: str) -> None:
+    found = declared.violations({"type": type}, lambda _: None)
+    assert [each.id for each in found] == ([] if type == declared.file_type else ["path-occupied"])
+    assert declared.violations(None, lambda _: None) == ()

@@ -150,6 +150,7 @@ SENSE = {
     "logs": {"--limit", "-e"},  # all nodes of a service are listened to at once
     **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
     **dict.fromkeys(("remove", "diagnose"), {"-e", "--jobs"}),  # their arguments are the nodes and services
+    "discover": {"--jobs"},  # its arguments are the hosts
     "trust": {"--limit"},  # a person is asked, node by node
     "render": {"-e"},
 }

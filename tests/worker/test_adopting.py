@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from sparkops.operate.init import ANY
+from sparkops.programs import docker
 from sparkops.programs.checkpoints.index import Index
 from sparkops.worker.requests import adopt
 from sparkops.worker.system import jobs
+from tests.worker.engines import running, say
 
 ASKED = {"image": "x:1", "container": "sparkops-qwen", "port": 8000, "unit": "qwen.service"} | {
     "chosen": "",
@@ -63,6 +66,23 @@ def test_what_is_chosen_is_it_and_nothing_else() -> None:
 )
 def test_a_unit_stands_for_the_service_by_what_it_starts(name: str, text: str, stands: bool) -> None:
     assert adopt._starts(name, text, ASKED, ["vllm-1"]) is stands
+
+
+def test_a_machine_that_nothing_is_declared_for_tells_its_engines_and_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `init` asks: no image, name or port to go by; Docker is asked for no image without a name."""
+    path = str(tmp_path / "docker.sock")
+    monkeypatch.setattr(docker, "SOCKET", path)
+    seen = container(config={"Cmd": ["serve", "org/name"], "Entrypoint": ["vllm"]}, HostConfig={}, Mounts=[])
+    with running(path) as engine:
+        engine.answers["/containers/json"] = say(json.dumps([{"Id": "1"}]))
+        engine.answers["/containers/1/json"] = say(json.dumps(seen))
+        engine.answers["/images/sha256:1/json"] = say(json.dumps({"Id": "sha256:1", "Config": {}}))
+        answer = adopt.look(None, ANY)  # type: ignore[arg-type]
+    (found,) = answer["containers"]
+    assert found["name"] == "vllm" and found["same_image"] is None
+    assert set(answer) == {"containers", "units", "listening"}
 
 
 def oid(data: bytes) -> str:

@@ -1,5 +1,6 @@
 """The node half of `checkpoint` on a temporary folder, against a hub on this machine: fetch, proof, adoption."""
 
+import contextlib
 import json
 import os
 import random
@@ -523,3 +524,34 @@ def test_what_was_read_where_it_lies_is_linked_unread_until_it_is_touched(
     os.utime(shard)
     missing = [path for path, *_ in checkpoint.missing(call(), order)]
     assert shard.name in missing, "it was touched since: it is read, and found to be another"
+
+
+def test_a_new_apply_goes_on_from_another_source_where_that_changed(
+    declare: Declare, hub: Hub, model: Path, tmp_path: Path
+) -> None:
+    one = declare(connections=1)
+    hub.fail("model-1*", Fault(rate=30_000))
+    slow = threading.Thread(target=_quiet, args=(one,), daemon=True)
+    slow.start()
+    wait_for(lambda: hub.bytes_sent() > 100_000)
+    with Hub() as other:
+        other.add_repo(REPO, model)
+        moved = declare(connections=1, endpoint=other.endpoint)
+        began = time.monotonic()
+        apply(moved)
+        assert time.monotonic() - began < 12
+        assert content(Path(one.name)) == content(model)
+        assert other.bytes_sent() < sum(map(len, content(model).values())), "what had arrived was kept"
+    slow.join(20)
+
+
+def _quiet(one: Checkpoint) -> None:
+    with contextlib.suppress(Refused, AssertionError):
+        apply(one)
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -71,13 +71,13 @@ def test_a_refusal_is_unknown_to_a_look_and_an_error_to_an_act(serve: Serve) -> 
         docker.act("DELETE", "/images/x", at=at)
 
 
-def test_nobody_listening_is_told_apart_and_unknown_to_a_look(tmp_path: Path) -> None:
+def test_nobody_listening_is_unknown_and_says_so(tmp_path: Path) -> None:
     docker.versions.cache_clear()
     at = str(tmp_path / "none.sock")
-    with pytest.raises(FileNotFoundError):
-        docker.request("GET", "/info", at=at)
     with fails("docker-not-running", Unknown):
         docker.ask("/info", at=at)
+    with fails("docker-not-running", Unknown):
+        docker.act("POST", "/containers/create", {}, at=at)
 
 
 def test_an_engine_that_hangs_is_unknown_in_time(serve: Serve) -> None:

@@ -18,6 +18,7 @@ from sparkops.models.fabric_plan import links
 from sparkops.resources.fabric import Fabric
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.calls import Unknown as Unknown_
+from sparkops.worker.facts import network
 from sparkops.worker.kinds import fabric
 from sparkops.worker.system import netplan
 from tests.errors import fails
@@ -205,6 +206,32 @@ def test_a_netplan_that_refuses_changes_nothing(spark: Spark) -> None:
     with fails("program-failed", Refused):
         converge(spark, declared())
     assert spark.text(FILE) is None and spark.text(f"/run/netplan/{netplan.OURS}") is None
+
+
+def test_an_ip_that_hangs_after_the_change_is_no_confirmation(spark: Spark, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's network lock is wedged by the very change."""
+    monkeypatch.setattr(network, "LIMIT", 0.3)
+    apply = (spark.root / "bin/netplan").read_text()
+    hangs = "#!/bin/sh\nexec sleep 60\n"
+    spark.program(
+        "netplan",
+        apply + f'\n[ "$1" != apply ] || [ -e {spark.root}/hung ] || '
+        f"{{ touch {spark.root}/hung; printf '{hangs}' > {spark.root}/bin/ip; }}",
+    )
+    with fails("program-timeout", Unknown_):
+        converge(spark, declared())
+    assert spark.text(f"/run/netplan/{netplan.OURS}") is None and spark.text(FILE) is None
+
+
+def test_a_timer_that_was_faster_than_the_engines_stopped_ends_the_trial(spark: Spark) -> None:
+    """From then on nothing would take the change back, so that it is not made."""
+    sparks.put(spark.root, "etc/systemd/system/qwen.service", "ExecStart=launcher.py /etc/sparkops/services/qwen.json")
+    sparks.put(spark.root, "etc/sparkops/services/qwen.json", json.dumps({"argv": ["--nnodes", "2"]}))
+    undo = f"/bin/sh {spark.root}/run/sparkops/fabric/undo.sh"
+    spark.program("systemctl", f'echo systemctl "$@" >> {spark.root}/said; [ "$1" != stop ] || {undo}; exit 0')
+    with fails("fabric-trial-over", Refused):
+        converge(spark, declared())
+    assert look(spark, declared())["cable/0"] == [] and spark.text(FILE) is None
 
 
 def test_engines_over_several_nodes_stop_before_and_start_after(spark: Spark) -> None:

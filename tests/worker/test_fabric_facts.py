@@ -130,6 +130,8 @@ def test_bonds_and_vlans_are_told() -> None:
     found = network.parse_addresses(SAID)
     assert found["enp1s0f0np0"]["master"] == "bond0" and found["bond0"]["kind"] == "bond"
     assert (found["fast.7"]["kind"], found["fast.7"]["below"]) == ("vlan", "enp1s0f1np1")
+    pair = json.dumps([{"ifname": "cx1", "link_type": "ether", "link": "cx0", "linkinfo": {"info_kind": "veth"}}])
+    assert network.parse_addresses(pair)["cx1"]["below"] is None, "the other end of a pair is no interface below"
 
 
 def test_management_is_the_session_unless_that_is_a_tunnel() -> None:

@@ -323,3 +323,56 @@ def test_a_home_and_dockers_folder_are_refused(
     user = pwd.struct_passwd(("kim", "", 4714, 4714, "", f"{one.name}/kim", ""))
     monkeypatch.setattr(whereabouts.pwd, "getpwall", lambda: [user])
     assert refused(one) == "folder-is-home-of"
+
+
+LOADED = ["evil.py", "extra.safetensors", "model.safetensors.index.json", "adapter_config.json", "chat_template.jinja"]
+
+
+@pytest.mark.parametrize("name", [*LOADED, "custom_generate/generate.py", "additional_chat_templates/tool.jinja"])
+def test_a_file_that_an_engine_would_load_is_named_and_kept(declare: Declare, name: str) -> None:
+    one = declare()
+    apply(one)
+    added = Path(one.name) / name
+    added.parent.mkdir(exist_ok=True)
+    if name in own_manifest(one):
+        pytest.skip("the repository has it")
+    added.write_bytes(b"{}")
+    found = checkpoint.observe(one.ask())
+    assert found is not None and found["extra"] == [name]
+    (notice,) = one.notices(found)
+    assert (notice.id, notice.args["files"]) == ("checkpoint-foreign-files", [name])
+    assert apply(one) == []
+    done = checkpoint.verify(call(), {"folder": one.name, "state_dir": one.state_dir, "again": False})
+    assert [id for id, _ in done["notices"]] == ["checkpoint-foreign-files"]
+    assert added.read_bytes() == b"{}"
+
+
+def own_manifest(one: Checkpoint) -> set[str]:
+    assert one.manifest is not None
+    return {file.path for file in one.manifest.files}
+
+
+def test_what_engines_do_not_load_is_no_notice(declare: Declare) -> None:
+    one = declare()
+    apply(one)
+    folder = Path(one.name)
+    make_foreign(folder)
+    (folder / "notes.md").write_text("mine")
+    (folder / "alice" / "tool.py").write_text("mine")
+    (folder / "folder.py").mkdir()
+    found = checkpoint.observe(one.ask())
+    assert found is not None and found["extra"] == [] and one.notices(found) == ()
+
+
+def test_a_link_to_nowhere_counts_and_a_folder_that_is_taken_over_names_only_what_stays(
+    declare: Declare, model: Path
+) -> None:
+    one = declare()
+    folder = Path(shutil.copytree(model, one.name))
+    os.symlink("nowhere", folder / "modeling_x.py")
+    found = checkpoint.observe(one.ask())
+    assert found is not None
+    assert [(each.id, each.args.get("files")) for each in one.notices(found)] == [
+        ("checkpoint-folder-foreign", None),
+        ("checkpoint-foreign-files", ["modeling_x.py"]),
+    ]

@@ -22,6 +22,7 @@ from sparkops.nodes.ssh import paramiko_import  # noqa: F401 - before paramiko
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
+from sparkops.core.deadline import within
 from sparkops.core.errors import ConnectionFailed, HostKeyError, SparkopsError
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.ssh import host_keys
@@ -237,7 +238,7 @@ class SSHTransport:
         """See Transport."""
         try:
             channel = self._link.transport.open_session(timeout=self._link.hop.timeout)
-            channel.exec_command(shlex.join(argv))
+            within(self._link.hop.timeout, lambda: channel.exec_command(shlex.join(argv)))
         except (paramiko.SSHException, OSError, EOFError) as error:
             reason = self._link.wire.lost or str(error) or "the connection broke"
             raise ConnectionFailed.of("ssh-session-refused", where=self._node, error=reason) from None

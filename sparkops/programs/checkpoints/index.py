@@ -184,7 +184,12 @@ class Job(Protocol):
     """Who runs a program and is told how far it is: a node's job, or a command."""
 
     def progress(
-        self, text: str = "", done: float | None = None, total: float | None = None, unit: str = ""
+        self,
+        text: str = "",
+        done: float | None = None,
+        total: float | None = None,
+        unit: str = "",
+        rate: float | None = None,
     ) -> None: ...
 
     def cancelled(self) -> bool: ...
@@ -198,7 +203,8 @@ class IndexListener:
         self.notices: list[Notice] = list(index.notices)
 
     def progress(self, message: Mapping[str, Any]) -> None:
-        self._job.progress(str(message.get("text") or ""), message.get("done"), message.get("total"))
+        text, rate = str(message.get("text") or ""), message.get("rate")
+        self._job.progress(text, message.get("done"), message.get("total"), rate=rate)
 
     def notice(self, id: str, args: Mapping[str, Any]) -> None:
         self.notices.append((id, dict(args)))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sparkops.core.messages import Refused, Unknown
-from sparkops.programs.checkpoints import whereabouts
+from sparkops.programs.checkpoints import loaded_files, whereabouts
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of, status_of
 from sparkops.programs.checkpoints.index import Index
 
@@ -40,13 +40,15 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
     try:
         digest, record = record_of(handle)
         index = Index(query["state_dir"], place.path)
+        files = record.get("files", [])
         return {
             **describe(digest, record, index),
+            "extra": loaded_files.foreign(handle, place.path, {path for path, _, _ in files}),
             "owner": _owner(os.fstat(handle).st_uid),
             "leftover": place.leftover(),
             "strange": not digest and bool(os.listdir(handle)),
             "barred": barred,
-            **file_lists(handle, record.get("files", []), index, bool(query.get("deep"))),
+            **file_lists(handle, files, index, bool(query.get("deep"))),
         }
     finally:
         os.close(handle)

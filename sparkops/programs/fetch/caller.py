@@ -14,12 +14,13 @@ from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs import runner, users
-from sparkops.programs.checkpoints import publish, verify, whereabouts
+from sparkops.programs.checkpoints import loaded_files, publish, verify, whereabouts
 from sparkops.programs.checkpoints.folder import RECORD, CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import (
     Index,
     IndexListener,
     Job,
+    Notice,
     files_below,
     identities_below,
     identity,
@@ -141,6 +142,7 @@ def verify_folder(folder: str, state_dir: str, again: bool, job: Job) -> State:
         if index.record and digest != index.record:
             done["wrong"].append(RECORD)
         hashed = verify.file_lists(existing, record["files"], index, deep=False)["hashed"]
+        done["notices"] += _extra(existing, folder, record["files"])
     finally:
         os.close(existing)
     return {**done, **_described(digest, record), "hashed_at": hashed, "seconds": time.time() - started}
@@ -156,12 +158,19 @@ def unchanged(folder: str, state_dir: str) -> State | None:
         files = record.get("files", [])
         index = Index(state_dir, folder)
         hashed = verify.file_lists(existing, files, index, deep=False)["hashed"]
+        notices = _extra(existing, folder, files)
     finally:
         os.close(existing)
     if not hashed or index.record not in ("", digest):
         return None
     sums = {"files": len(files), "size": sum(size for _, size, _ in files), "hashed": 0}
-    return {**sums, "missing": [], "wrong": [], "notices": [], **_described(digest, record), "hashed_at": hashed}
+    return {**sums, "missing": [], "wrong": [], "notices": notices, **_described(digest, record), "hashed_at": hashed}
+
+
+def _extra(existing: int, folder: str, files: list[Any]) -> list[Notice]:
+    """The notice of what an engine may load beside the `files` of the record."""
+    found = loaded_files.foreign(existing, folder, {path for path, _, _ in files})
+    return [loaded_files.notice(folder, found)] if found else []
 
 
 def _described(digest: str, record: State) -> State:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from sparkops.core.messages import Refused
 from sparkops.programs.fetch.http import Remote, Retry
+from sparkops.programs.fetch.pace import LONGEST_LOOK, Pace, Watch
 from sparkops.programs.fetch.partial_file import Closed, Content, Ranges
 
 BLOCK = 1 << 20
@@ -25,8 +26,6 @@ FEW_TRIES = 3
 LONGEST_PAUSE = 300.0
 LINGER = 2.0
 """Seconds that connections get to note what has arrived when the run ends early."""
-SLOWEST = 1024
-"""Bytes a second, over one stall time, under which a connection is given up and tried anew."""
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that arrived and the bytes that turned out worthless again."""
@@ -54,8 +53,11 @@ class Source(Protocol):
     """Where contents come from: a hub, or another node.
 
     `unavailable` and `wrong_content` are the ids of the errors that it does not answer (arguments file, why, tries) and
-    that its content is wrong (file, found, expected).
+    that its content is wrong (file, found, expected); `name` is what people call it.
     """
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def unavailable(self) -> str: ...
@@ -67,12 +69,17 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How to fetch: connections, bytes of a segment, seconds of silence (`stall`), seconds of the first pause."""
+    """How to fetch: connections, bytes of a segment, seconds of silence (`stall`), seconds of the first pause.
+
+    A connection's rate is looked at after `look` seconds; a fetch that crawls for `patience` seconds is given up.
+    """
 
     connections: int = 6
     segment: int = 64 << 20
     stall: float = 30.0
     pause: float = 0.5
+    look: float = 10.0
+    patience: float = 900.0
 
     @property
     def journal(self) -> int:
@@ -105,6 +112,8 @@ class Segment:
     file: File
     start: int
     end: int
+    replaced: int = 0
+    """How often its connection was replaced because it was slow."""
 
 
 class Fetch:
@@ -128,6 +137,7 @@ class Fetch:
         self._turn = threading.Condition()
         self._not_before = 0.0
         self._failure: BaseException | None = None
+        self._pace = Pace(options.connections, time.monotonic())
 
     def run(self, wanted: list[tuple[Content, str]]) -> None:
         """Fetch `[(content, path in the repository)]`. Raises Refused; what has arrived stays for the next run."""
@@ -142,6 +152,7 @@ class Fetch:
             self._finished()
             while any(thread.is_alive() for thread in threads):
                 self._check()
+                self._require_progress()
                 time.sleep(0.05)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the threads have noted what arrived
             self._fail(error)
@@ -150,6 +161,13 @@ class Fetch:
             thread.join(max(0.0, deadline - time.monotonic()))
         if self._failure is not None:
             raise self._failure
+
+    def _require_progress(self) -> None:
+        """Raises Refused `source-crawls`: what would take days is better begun anew, or from elsewhere."""
+        patience = self._options.patience
+        rate = self._pace.crawling(time.monotonic(), patience)
+        if rate is not None:
+            raise Refused.of("source-crawls", source=self._source.name, rate=round(rate), seconds=patience)
 
     def _finished(self) -> None:
         with self._turn:
@@ -241,7 +259,9 @@ class Fetch:
 
     def _put_back(self, segment: Segment, position: int, pause: float) -> None:
         """Its source does not have the file yet: others go first for so many seconds."""
-        segment.start, segment.file.not_before = position, time.monotonic() + pause
+        now = time.monotonic()
+        segment.start, segment.file.not_before = position, now + pause
+        self._pace.excuse(now)
         with self._turn:
             self._queue.appendleft(segment)
 
@@ -258,7 +278,8 @@ class Fetch:
         """Store a body's bytes; returns where it ended. Raises Retry when it breaks off or crawls."""
         content = segment.file.content
         position = noted = body.start
-        window, at_window = time.monotonic(), position
+        look = min(LONGEST_LOOK, self._options.look * 2**segment.replaced)
+        watch = Watch(self._pace, self._options.stall, look, time.monotonic())
         try:
             while position < body.end:
                 self._stop()
@@ -274,11 +295,11 @@ class Fetch:
                 if position - noted >= self._options.journal and position < body.end:
                     self._note(segment.file, noted, position)
                     noted = position
-                now = time.monotonic()
-                if now - window >= self._options.stall:
-                    if position - at_window < SLOWEST * self._options.stall:
-                        raise Retry("the server all but stopped sending")
-                    window, at_window = now, position
+                if (pace := watch.add(len(data), time.monotonic())) == "silent":
+                    raise Retry("the server all but stopped sending")
+                if pace and position < body.end:
+                    segment.replaced, segment.file.remote.located = segment.replaced + 1, ""
+                    raise Retry("the connection is slow, another one is tried", 0.0)
         finally:
             if position > noted and segment.file.single in (None, segment):
                 self._note(segment.file, noted, position)

@@ -5,6 +5,7 @@ The token goes to the hub's own origin only; an encrypted way never leads to a p
 
 import email.utils
 import encodings.idna  # noqa: F401 - Python would look for it on disk later, where the owner may not read
+import functools
 import http.client
 import re
 import socket
@@ -14,7 +15,10 @@ import urllib.request
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
+from sparkops.core.deadline import within
 from sparkops.core.messages import Refused
+from sparkops.programs.connections import hang_up
+from sparkops.programs.fetch.gathering import BLOCK, Gathered
 
 REDIRECTS = 8
 _LOST = (OSError, http.client.HTTPException)
@@ -45,25 +49,29 @@ class Remote:
     located: str = ""
 
 
-@dataclass
-class Body:
-    """An answer that is being read: bytes from `start` to `end` of the file; `ranged` False where it is the whole."""
+class Body(Gathered):
+    """The bytes `start` to `end` of a file; `ranged` False where it is the whole."""
 
-    response: http.client.HTTPResponse
-    start: int
-    end: int
-    ranged: bool
+    def __init__(
+        self, response: http.client.HTTPResponse, buffer: memoryview, start: int, end: int, *, ranged: bool
+    ) -> None:
+        super().__init__(response, buffer, end - start)
+        self.start, self.end, self.ranged = start, end, ranged
+
+
+class ChunkedBody:
+    """The same of an answer that is sent in HTTP's chunks, which only its own `read1` can read."""
+
+    def __init__(self, response: http.client.HTTPResponse, start: int, end: int, *, ranged: bool) -> None:
+        self._response, self.start, self.end, self.ranged = response, start, end, ranged
 
     def take(self, limit: int) -> bytes:
         """The next bytes, at most `limit` (the server's pieces are as they are); b"" when it ended."""
-        return self.response.read1(limit)
+        return self._response.read1(limit)
 
     def finish(self) -> bool:
-        """After the last byte: whether the connection can serve another request. `read1` alone never ends an answer."""
-        if self.response.length != 0:
-            return False
-        self.response.read()
-        return True
+        """No: `read1` does not tell whether the last chunk has come."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,10 @@ class Hub:
     unavailable = "hub-not-answering"
     wrong_content = "hub-content-wrong"
 
+    @property
+    def name(self) -> str:
+        return self.endpoint
+
     def client(self, stall: float) -> "Client":
         """The connections of one thread."""
         return Client(self, stall)
@@ -88,20 +100,24 @@ class Hub:
 
 
 class Client:
-    """The connections of one thread, kept open per origin. `stall` is the seconds of silence that end a try."""
+    """The connections of one thread, kept open per origin.
+
+    `stall` is the seconds of silence that end a try, and those within which the head of an answer has to be there.
+    """
 
     def __init__(self, hub: Hub, stall: float) -> None:
         self._hub = hub
         self._stall = stall
         self._open: dict[tuple[str, str], http.client.HTTPConnection] = {}
+        self._buffer = memoryview(bytearray(BLOCK))
 
     def close(self) -> None:
         """Let go of all connections."""
         for connection in self._open.values():
-            connection.close()
+            hang_up(connection)
         self._open.clear()
 
-    def get(self, remote: Remote, start: int, end: int) -> Body:
+    def get(self, remote: Remote, start: int, end: int) -> Body | ChunkedBody:
         """The bytes `start` to `end` (exclusive) of a file, or all of it from a server that ignores ranges.
 
         Raises Retry, and Refused for what another try won't change.
@@ -111,7 +127,7 @@ class Client:
             response = self._request(url, start, end)
             if response.status not in (301, 302, 303, 307, 308):
                 break
-            response.read(65536)
+            self._pass_over(response)
             url = self._next(url, response, remote)
         else:
             raise Refused.of("hub-redirects-endless", file=remote.label, limit=REDIRECTS)
@@ -134,8 +150,7 @@ class Client:
         for fresh in (False, True):
             connection, target = self._connection(url, path, fresh)
             try:
-                connection.request("GET", target, headers=headers)
-                return connection.getresponse()
+                return within(self._stall, functools.partial(_head, connection, target, headers))
             except ssl.SSLCertVerificationError as error:
                 why = error.verify_message
                 raise Refused.of("hub-certificate-not-trusted", host=parts.netloc, why=why) from None
@@ -171,7 +186,15 @@ class Client:
     def _drop(self, url: str) -> None:
         connection = self._open.pop(_origin(url), None)
         if connection is not None:
-            connection.close()
+            hang_up(connection)
+
+    def _pass_over(self, response: http.client.HTTPResponse) -> None:
+        """Read a redirect's own text, so that its connection can be used again."""
+        try:
+            within(self._stall, lambda: response.read(65536))
+        except _LOST as error:
+            self.close()
+            raise Retry(_describe("the hub", error)) from None
 
     def _next(self, url: str, response: http.client.HTTPResponse, remote: Remote) -> str:
         found = urljoin(url, response.headers.get("Location") or "")
@@ -180,7 +203,7 @@ class Client:
             raise Refused.of("hub-redirect-not-encrypted", file=remote.label, scheme=scheme or "nameless")
         return found
 
-    def _body(self, remote: Remote, response: http.client.HTTPResponse, start: int, end: int) -> Body:
+    def _body(self, remote: Remote, response: http.client.HTTPResponse, start: int, end: int) -> Body | ChunkedBody:
         if response.status == 206:
             match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", (response.headers.get("Content-Range") or "").strip())
             if match is None or int(match[1]) != start:
@@ -188,12 +211,17 @@ class Client:
                 raise Retry("the server answered another range than the one asked for")
             if match[3] != "*" and int(match[3]) != remote.size:
                 raise wrong_size(remote, int(match[3]))
-            return Body(response, start, min(end, int(match[2]) + 1), ranged=True)
+            return self._read(response, start, min(end, int(match[2]) + 1), ranged=True)
         length = response.headers.get("Content-Length")
         if length is not None and length.isdigit() and int(length) != remote.size:
             self.close()
             raise wrong_size(remote, int(length))
-        return Body(response, 0, remote.size, ranged=start == 0 and end == remote.size)
+        return self._read(response, 0, remote.size, ranged=start == 0 and end == remote.size)
+
+    def _read(self, response: http.client.HTTPResponse, start: int, end: int, *, ranged: bool) -> Body | ChunkedBody:
+        if response.chunked:
+            return ChunkedBody(response, start, end, ranged=ranged)
+        return Body(response, self._buffer, start, end, ranged=ranged)
 
     def _fault(self, remote: Remote, response: http.client.HTTPResponse) -> Exception:
         status = response.status
@@ -209,6 +237,11 @@ class Client:
         if status == 416:
             return wrong_size(remote, None)
         return Refused.of("hub-file-not-served", file=remote.label, status=status, reason=response.reason)
+
+
+def _head(connection: http.client.HTTPConnection, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    connection.request("GET", target, headers=headers)
+    return connection.getresponse()
 
 
 def wrong_size(remote: Remote, size: int | None) -> Refused:

@@ -13,15 +13,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from sparkops.core.deadline import within
 from sparkops.core.messages import Refused
+from sparkops.programs.connections import hang_up
+from sparkops.programs.fetch.gathering import BLOCK, Gathered
 from sparkops.programs.fetch.http import Remote, Retry
+from sparkops.programs.fetch.pace import Pace, Watch
 from sparkops.programs.transfer import tls
 
 NOT_YET = 0.2
 """Seconds until a file that is not proven there yet is asked for again."""
-BLOCK = 1 << 20
-GATHER = 0.5
-"""Seconds after which a block that does not fill is passed on as it is."""
 SHORT = 1 << 16
 """Bytes that an answer which is no file has at most."""
 DONE_TIMEOUT = 5.0
@@ -44,13 +45,18 @@ class Peer:
         self._numbers = {path: number for number, (path, _, _) in enumerate(files)}
         self._context = tls.context(order["credentials"], serving=False)
 
+    @property
+    def name(self) -> str:
+        return self.way
+
     def remote(self, path: str, size: int) -> Remote:
         """A file of the manifest."""
         return Remote(f"/{self._numbers[path]}", size, f"{path} from {self.way}")
 
     def client(self, stall: float) -> "Client":
         """A connection of one thread; `stall` is the seconds of silence that end a try."""
-        return Client(self, http.client.HTTPSConnection(self.address, self.port, timeout=stall, context=self._context))
+        connection = http.client.HTTPSConnection(self.address, self.port, timeout=stall, context=self._context)
+        return Client(self, connection, stall)
 
     def done(self) -> None:
         """Say that nothing more is needed. A server that does not hear it ends when it is idle."""
@@ -76,56 +82,26 @@ class Peer:
         return Refused.of(id, source=self.node, address=self.address, text=text)
 
 
-class Body:
-    """The bytes `start` to `end` of a file, read from the connection in blocks."""
+class Body(Gathered):
+    """The bytes `start` to `end` of a file."""
 
     ranged = True
 
     def __init__(self, response: http.client.HTTPResponse, buffer: memoryview, start: int, end: int) -> None:
+        super().__init__(response, buffer, end - start)
         self.start, self.end = start, end
-        self._response, self._buffer = response, buffer
-        self._left = end - start
-        self._broken: Exception | None = None
-
-    def take(self, limit: int) -> memoryview:
-        """The next bytes: a block, or what came in `GATHER` seconds or before it broke. Good until the next call.
-
-        Read from under the answer: its own `read1` copies each record, which takes 8 % more processor time.
-        """
-        if self._broken is not None:
-            raise self._broken
-        block, size = self._buffer[: min(limit, self._left)], 0
-        until = time.monotonic() + GATHER
-        while size < len(block) and time.monotonic() < until:
-            try:
-                count = self._response.fp.readinto1(block[size:])
-            except OSError as error:
-                self._broken = error
-                break
-            if not count:
-                break
-            size += count
-        if self._broken is not None and not size:
-            raise self._broken
-        self._left -= size
-        return block[:size]
-
-    def finish(self) -> bool:
-        """After the last byte: whether the connection can serve another request."""
-        self._response.close()
-        return self._left == 0
 
 
 class Client:
     """A connection to a server of content, kept open."""
 
-    def __init__(self, peer: Peer, connection: http.client.HTTPSConnection) -> None:
-        self._peer, self._connection = peer, connection
+    def __init__(self, peer: Peer, connection: http.client.HTTPSConnection, stall: float) -> None:
+        self._peer, self._connection, self._stall = peer, connection, stall
         self._buffer = memoryview(bytearray(BLOCK))
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        hang_up(self._connection)
 
     def get(self, remote: Remote, start: int, end: int) -> Body:
         """The bytes `start` to `end` (exclusive) of a file.
@@ -150,16 +126,19 @@ class Client:
     def whole(self, target: str) -> Iterator[bytes]:
         """What has no size beforehand, from its beginning to its end; the connection is used for nothing else.
 
-        Raises Retry where it breaks off, and Refused for what another try won't change.
+        Raises Retry where it breaks off or crawls, and Refused for what another try won't change.
         """
+        now = time.monotonic()
+        watch = Watch(Pace(1, now), self._stall, self._stall, now)
         try:
-            self._connection.request("GET", target)
-            response = self._connection.getresponse()
+            response = within(self._stall, lambda: self._head("GET", target, {}))
             if response.status != 200:
                 text = self._text(response)
                 raise self._refused("transfer-answer-wrong", path=target, status=response.status, text=text)
             while block := response.read1(BLOCK):
                 yield block
+                if watch.add(len(block), time.monotonic()) == "silent":
+                    raise Retry(f"{self._peer.way} all but stopped sending")
         except _LOST as error:
             raise self._peer.failed(error) from None
         finally:
@@ -169,7 +148,7 @@ class Client:
         """One request for a short answer: status and content. Raises as `get` does."""
         response = self._request(method, target, headers or {})
         try:
-            return response.status, response.read(SHORT)
+            return response.status, within(self._stall, lambda: response.read(SHORT))
         except _LOST as error:
             raise self._peer.failed(error) from None
 
@@ -181,18 +160,21 @@ class Client:
         while True:
             reused = self._connection.sock is not None
             try:
-                self._connection.request(method, target, headers=headers)
-                return self._connection.getresponse()
+                return within(self._stall, lambda: self._head(method, target, headers))
             except _LOST as error:
                 self.close()
                 failed = self._peer.failed(error)
                 if isinstance(failed, Refused) or not reused or isinstance(error, TimeoutError):
                     raise failed from None
 
+    def _head(self, method: str, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        self._connection.request(method, target, headers=headers)
+        return self._connection.getresponse()
+
     def _text(self, response: http.client.HTTPResponse) -> str:
         """A short answer, as far as it came."""
         try:
-            return response.read(SHORT).decode(errors="replace")
+            return within(self._stall, lambda: response.read(SHORT)).decode(errors="replace")
         except _LOST:
             self.close()
             return ""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from sparkops.core.plan import Orphan, Severity, Step, Violation
+from sparkops.core.plan import Orphan, Severity, Step
 from sparkops.core.report import Origin, Report, Result, Seen
 from sparkops.core.wording import Message
 
@@ -48,8 +48,17 @@ class Finding:
 
     @property
     def key(self) -> str:
-        """What tells it from others over several runs."""
+        """What it is about: its resource, or itself on its node."""
         return self.resource or f"{self.id} @{self.node}"
+
+    @property
+    def sign(self) -> str:
+        """What is equal for the same finding in several runs."""
+        return _sign(self.id, self.resource, self.node)
+
+
+def _sign(id: str, resource: str, node: str) -> str:
+    return f"{id} {resource}" if resource else f"{id} @{node}"
 
 
 def findings(report: Report) -> tuple[Finding, ...]:
@@ -88,7 +97,6 @@ def _nodes(report: Report) -> Iterator[Finding]:
     """The nodes that did not answer."""
     for node, why in report.plan.unreachable.items():
         where = next((each.where for each in report.plan.declared if each.node == node and not each.service), "")
-        key = f"{why.id} @{node}"
         yield Finding(
             id=why.id,
             standing="unknown",
@@ -98,7 +106,7 @@ def _nodes(report: Report) -> Iterator[Finding]:
             text=f"{node} is unreachable: {why.text}",
             fix=why.fix,
             where=where,
-            since=report.past.since.get(key),
+            since=report.past.since.get(_sign(why.id, "", node)),
         )
 
 
@@ -116,12 +124,8 @@ def _violations(report: Report) -> Iterator[Finding]:
             where=places.get(each.resource, ""),
             source=each.source,
             accepted=each.accepted,
-            since=report.past.since.get(_of(each)),
+            since=report.past.since.get(_sign(each.id, each.resource, each.node)),
         )
-
-
-def _of(violation: Violation) -> str:
-    return violation.resource or f"{violation.id} @{violation.node}"
 
 
 def _unknown(report: Report) -> Iterator[Finding]:
@@ -136,7 +140,7 @@ def _unknown(report: Report) -> Iterator[Finding]:
             text=f"{resource} is unknown: {why.text}",
             fix=why.fix,
             where=places.get(resource, ""),
-            since=report.past.since.get(resource),
+            since=report.past.since.get(_sign(why.id, resource, "")),
         )
 
 
@@ -164,7 +168,7 @@ def _steps(report: Report) -> Iterator[Finding]:
             service=step.service or "",
             where=places.get(step.id, ""),
             origin=origin,
-            since=report.past.since.get(step.id),
+            since=report.past.since.get(_sign(said.id, step.id, "")),
             step=step,
             result=result,
         )
@@ -216,5 +220,5 @@ def _orphan(orphan: Orphan, report: Report) -> Finding:
         fix=said.fix,
         service=orphan.service or "",
         origin="intentional",
-        since=report.past.since.get(orphan.id),
+        since=report.past.since.get(_sign(said.id, orphan.id, "")),
     )

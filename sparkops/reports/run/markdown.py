@@ -27,7 +27,7 @@ def render(report: Report) -> str:
     lines = [f"## {code(report.command)} of {code(report.cluster)}: {_sum(report, found)}", ""]
     if found:
         lines += ["| | finding | what | way out |", "|---|---|---|---|", *map(_row, found), ""]
-    shown = [each for each in found if each.step is not None and each.step.action != "verify"]
+    shown = [each for each in found if each.step is not None and _unfolds(each)]
     for each in shown[:DETAILS]:
         lines += _details(each)
     if len(shown) > DETAILS:
@@ -48,6 +48,12 @@ def _sum(report: Report, found: Sequence[Finding]) -> str:
 def _row(each: Finding) -> str:
     what = each.text + (f" (accepted: {each.accepted})" if each.accepted else "")
     return f"| {MARKS[each.severity]} | {code(each.id)} | {code(what)} | {code(each.fix) if each.fix else ''} |"
+
+
+def _unfolds(each: Finding) -> bool:
+    """Whether there is more to tell than its line in the table."""
+    step, result = each.step, each.result
+    return step is not None and bool(step.diff or step.action == "update" or (result is not None and result.detail))
 
 
 def _details(each: Finding) -> Iterator[str]:

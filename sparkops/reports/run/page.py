@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from sparkops.core.plan import Declared, Step
 from sparkops.core.report import KeptRun, Origin, Report
 from sparkops.core.wording import duration
-from sparkops.reports.formatting import brief, count, names, safe, value
+from sparkops.reports.formatting import brief, count, moment, names, safe, value
 from sparkops.reports.run.drawing import Map, Plot, cluster_map, plot
 from sparkops.reports.run.findings import STANDINGS, Finding, Standing, counts, findings, standings, worst
 from sparkops.reports.run.unlike import Unlike, unlike
@@ -23,8 +22,8 @@ DETAILS = 3_000_000
 LISTED = 200
 RUNS = 20
 ORIGINS: Mapping[Origin, str] = {
-    "corrective": "the node moved: the declaration is the same as when this was last as declared",
-    "intentional": "the declaration moved since this was last as declared",
+    "corrective": "the node moved: what is declared, secrets aside, is the same as when this was last as declared",
+    "intentional": "the declaration moved since this was last as declared; the node has what it had then",
     "both": "the node and the declaration moved since this was last as declared",
     "new": "no kept run has seen this as declared yet",
 }
@@ -128,6 +127,7 @@ class Page:
     nodes: tuple[NodeLine, ...]
     services: tuple[ServiceLine, ...]
     repair: tuple[Repair, ...]
+    unsure: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     details: tuple[Detail, ...]
@@ -168,6 +168,7 @@ def page(report: Report) -> Page:
             for name, nodes in services.items()
         ),
         repair=_repair(report),
+        unsure=f"Not counted: {count(told['unknown'], 'resource')} of unknown state." if told["unknown"] else "",
         columns=tuple(_cut(node, 40) for node in plan.nodes),
         rows=_rows(report, found, states, links),
         details=details,
@@ -180,12 +181,6 @@ def page(report: Report) -> Page:
         notices=tuple(dict.fromkeys(_cut(each.full, VALUE) for each in plan.notices))[:LISTED],
         history=plot([*report.past.runs, _this(report, told)], moment) if report.past.runs else None,
     )
-
-
-def moment(time: float) -> str:
-    """A time for people, in UTC: a report is read elsewhere."""
-    made = datetime.datetime.fromtimestamp(time, datetime.timezone.utc)
-    return f"{made:%Y-%m-%d %H:%M} UTC"
 
 
 def _this(report: Report, told: Mapping[Standing, int]) -> KeptRun:
@@ -257,16 +252,24 @@ def _repair(report: Report) -> tuple[Repair, ...]:
             by_service.setdefault(step.service or step.id, []).append(step)
     found = []
     for service, disruptive in by_service.items():
-        steps = [
-            each for each in report.plan.steps if each.service == service and each.action != "delete"
-        ] or disruptive
-        took = [report.past.took.get(each.id) for each in steps if each.disruptive or each.action == "verify"]
-        known = [each for each in took if each is not None]
-        words = (
-            f"about {duration(sum(known))}, by the last run of these steps" if known and len(known) == len(took) else ""
-        )
+        words = _outage(report, service, disruptive)
         found.append(Repair(_cut(service), count(len(disruptive), "step"), words or "how long is not known yet"))
     return tuple(found)
+
+
+def _outage(report: Report, service: str, disruptive: Sequence[Step]) -> str:
+    """About how long the service is away: by its own last start where the node tells it, else by its last steps."""
+    started = max((each.outage_seconds for each in disruptive if each.outage_seconds is not None), default=None)
+    if started is not None:
+        return f"its last start took {duration(started)}"
+    steps = [
+        each
+        for each in report.plan.steps
+        if each in disruptive or (each.service == service and each.action == "verify")
+    ]
+    took = [report.past.took.get(each.id) for each in steps]
+    known = [each for each in took if each is not None]
+    return f"about {duration(sum(known))}, by the last run of these steps" if known and len(known) == len(took) else ""
 
 
 def _details(found: Sequence[Finding]) -> tuple[tuple[Detail, ...], dict[tuple[str, str], str], int]:

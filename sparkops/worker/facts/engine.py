@@ -1,27 +1,27 @@
 """Facts of the Docker engine, asked over its socket. It must not know images or containers."""
 
 import json
-import os
 from typing import Any
 
 from sparkops.programs import docker as engine
+from sparkops.programs import docker_absence
 from sparkops.worker.calls import Unknown
 
 SOCKET = "/var/run/docker.sock"
 
 
 def docker(socket: str = SOCKET) -> dict[str, Any]:
-    """Version, storage, cgroups and runtimes; `present` is false where no engine listens, with the reason.
+    """Version, storage, cgroups and runtimes; `present` is false where no engine serves, with the `reason`.
 
-    Raises Unknown when the engine answers something else than its information.
+    Raises Unknown when the engine can't be asked, or answers something else than its information.
     """
-    if not os.path.exists(socket):
-        return {"present": False, "error": f"{socket} does not exist", "gpu_access": []}
     try:
-        status, body = engine.request("GET", "/info", timeout=10.0)
-        _, versions = engine.request("GET", "/version", timeout=10.0)
-    except ConnectionRefusedError:
-        return {"present": False, "error": f"nothing listens at {socket}", "gpu_access": []}
+        status, body = engine.request("GET", "/info", timeout=10.0, at=socket)
+        _, versions = engine.request("GET", "/version", timeout=10.0, at=socket)
+    except Unknown as error:
+        if error.id not in docker_absence.ABSENT:
+            raise
+        return {"present": False, "reason": error.reason, "gpu_access": []}
     if status != 200:
         raise Unknown.of("docker-error-status", status=status, text=engine.message(body))
     try:

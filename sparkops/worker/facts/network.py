@@ -65,7 +65,8 @@ def parse_addresses(said: str) -> dict[str, dict[str, Any]]:
     """Interfaces without loopback; addresses as `192.168.1.2/24`, IPv6 link-local ones left out.
 
     `type` is ether, none (a tunnel) and the like; `kind` bond, vlan, bridge, veth and so on, None for hardware;
-    `master` the bond or bridge that it belongs to, `below` the interface that a VLAN stands on.
+    `master` the bond or bridge that it belongs to, `below` the interface that a VLAN stands on (of a
+    veth pair `ip` names the other end there).
     """
     try:
         links = json.loads(said)
@@ -76,15 +77,16 @@ def parse_addresses(said: str) -> dict[str, dict[str, Any]]:
         if link.get("link_type") == "loopback" or "ifname" not in link:
             continue
         addresses = [each for each in link.get("addr_info") or [] if each.get("scope") != "link"]
+        kind = (link.get("linkinfo") or {}).get("info_kind")
         found[link["ifname"]] = {
             "addresses": [f"{each['local']}/{each['prefixlen']}" for each in addresses if "local" in each],
             "mtu": link.get("mtu"),
             "mac": link.get("address"),
             "state": link.get("operstate"),
             "type": link.get("link_type"),
-            "kind": (link.get("linkinfo") or {}).get("info_kind"),
+            "kind": kind,
             "master": link.get("master"),
-            "below": link.get("link"),
+            "below": None if kind == "veth" else link.get("link"),
         }
     return found
 
@@ -132,6 +134,22 @@ def management_of(
     addresses = interfaces.get(default or "", {}).get("addresses", [])
     plain = [each.partition("/")[0] for each in addresses if ":" not in each]
     return {"interface": default, "address": plain[0] if plain else None}
+
+
+def neighbours() -> dict[str, list[str]]:
+    """The MAC addresses that the kernel has learnt, by interface. Raises Unknown."""
+    status, said, wrong = processes.ask(["ip", "-j", "neigh"], timeout=LIMIT)
+    if status != 0:
+        raise Unknown.of("program-failed", program="ip", status=status, text=wrong.strip()[-200:])
+    try:
+        found = json.loads(said or "[]")
+    except ValueError:
+        raise Unknown.of("program-output-invalid", program="ip") from None
+    learnt: dict[str, set[str]] = {}
+    for each in found:
+        if each.get("dev") and each.get("lladdr") and "FAILED" not in (each.get("state") or ()):
+            learnt.setdefault(each["dev"], set()).add(each["lladdr"].lower())
+    return {name: sorted(macs) for name, macs in learnt.items()}
 
 
 def number(root: str, path: str) -> int | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparkops.programs import docker
+from sparkops.programs.progress import Rate
 from sparkops.worker.calls import Refused
 from sparkops.worker.system.jobs import Job
 
@@ -141,6 +142,7 @@ def fetch(job: Job, args: dict[str, Any]) -> None:
     }
     progress = PullProgress()
     free = _free(at)
+    rate = Rate()
     try:
         for line in docker.stream(
             "POST", "/images/create", query=query, headers=auth_header(args.get("auth")), stopping=job.stopping, at=at
@@ -148,7 +150,7 @@ def fetch(job: Job, args: dict[str, Any]) -> None:
             progress.take(line)
             if free is not None and progress.total is not None and progress.total > free[1]:
                 raise _too_small(progress.total, free)
-            job.progress(progress.text, progress.done or None, progress.total)
+            job.progress(progress.text, progress.done or None, progress.total, rate=rate.at(progress.done))
     except docker.EngineError as error:
         raise engine_error(error.message, args, args.get("platform") or native_platform(args)) from None
     job.progress(progress.text, progress.total, progress.total)

@@ -66,7 +66,8 @@ def reclaim(state_dir: str, given: "Item") -> None:
 
 
 def _bring(call: Call, ask: State, act: State) -> State:
-    done = jobs.run(call, _key(ask), __name__, "bring", {"ask": ask, "act": act}, attach=_attach(act))
+    args = {"ask": ask, "act": act}
+    done = jobs.run(call, _key(ask), __name__, "bring", args, attach=_attach(act), source=_source(act))
     for id, args in done["notices"]:
         call.progress(notice={"id": id, "args": args})
     return dict(done)
@@ -78,6 +79,12 @@ def _key(ask: State) -> str:
 
 def _attach(act: State) -> str:
     return f"{act['mode']} {act['digest']}{' again' if act.get('again') else ''}"
+
+
+def _source(act: State) -> str:
+    """The hub that it is fetched from; "" where that is not said, or another node is the source."""
+    asks_hub = act["mode"] == "fetch" and not (act.get("peer") or act.get("attached"))
+    return str(act["hub"]["endpoint"]) if asks_hub else ""
 
 
 def running(call: Call, args: State) -> bool:

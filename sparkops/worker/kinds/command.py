@@ -1,16 +1,15 @@
 """A check and a program that makes it true: for what no other kind covers."""
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
 from typing import Any
 
+from sparkops.core import process_group
 from sparkops.core.kind_messages import CommandAct, CommandAsk
 from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.system import long_process
+from sparkops.worker.system import long_process, processes
 
 SHOWN = 400
 """Characters of a check's output that are shown."""
@@ -57,9 +56,7 @@ def _run(argv: list[str], timeout: float) -> tuple[int, str]:
         try:
             status = child.wait(timeout)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            process_group.end(child, processes.PATIENCE)
             raise Unknown.of("program-timeout", program=" ".join(argv[:3]), seconds=timeout) from None
         return status, os.pread(output.fileno(), READ, 0).decode(errors="replace")
 

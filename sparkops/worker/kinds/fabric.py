@@ -28,6 +28,8 @@ MARGIN = 15.0
 LIVE = 15.0
 """Seconds for the interfaces to have their addresses after `netplan apply`."""
 APPLY = 60.0
+STOP = 300.0
+"""Seconds for engines to stop."""
 ETC, RUN = "/etc/netplan", "/run/netplan"
 STATE = "/run/sparkops/fabric"
 UNDO = "sparkops-fabric-undo"
@@ -172,14 +174,16 @@ def converge(
         "aside": found["files"],
         "units": list(units_on_rails(root)),
     }
-    _begin(root, trial, netplan.text(addresses, ask["mtu"], netplan.TRIAL))
     try:
+        _begin(root, trial, netplan.text(addresses, ask["mtu"], netplan.TRIAL))
         processes.run(["netplan", "generate"], timeout=APPLY)
+        if not os.path.exists(os.path.join(state, "trial.json")):
+            raise Refused.of("fabric-trial-over")  # the timer was faster: nothing would take the change back any more
         processes.run(["netplan", "apply"], timeout=APPLY)
         _wait_for(addresses)
         call.progress("the new addresses are tried; confirming over a new connection", confirm=trial["token"])
         _wait_for_confirmation(state)
-    except Refused:
+    except Exception:
         undo(root)
         raise
 
@@ -193,19 +197,15 @@ def _begin(root: str, trial: Mapping[str, Any], text: str) -> None:
     atomic.write(os.path.join(state, "undo.sh"), _undo_script(root, trial).encode(), 0o700)
     atomic.write(os.path.join(state, "trial.json"), json.dumps(trial).encode(), 0o600)
     script = os.path.join(state, "undo.sh")
-    seconds = f"--on-active={CONFIRM + APPLY + LIVE + MARGIN:.0f}"
-    try:
-        timer = ["systemd-run", "--quiet", "--collect", f"--unit={UNDO}", "--timer-property=AccuracySec=1s"]
-        processes.run([*timer, seconds, "/bin/sh", script])
-        if trial["units"]:
-            processes.run(["systemctl", "stop", *trial["units"]], timeout=300)
-        os.makedirs(at(root, RUN), exist_ok=True)
-        atomic.write(at(root, f"{RUN}/{netplan.OURS}"), text.encode(), 0o600)
-        for file in trial["aside"]:
-            atomic.write(at(root, f"{RUN}/{file}"), f"{netplan.TRIAL}\nnetwork: {{version: 2}}\n".encode(), 0o600)
-    except Refused:
-        undo(root)
-        raise
+    seconds = f"--on-active={STOP + APPLY + LIVE + CONFIRM + MARGIN:.0f}"
+    timer = ["systemd-run", "--quiet", "--collect", f"--unit={UNDO}", "--timer-property=AccuracySec=1s"]
+    processes.run([*timer, seconds, "/bin/sh", script])
+    if trial["units"]:
+        processes.run(["systemctl", "stop", *trial["units"]], timeout=STOP)
+    os.makedirs(at(root, RUN), exist_ok=True)
+    atomic.write(at(root, f"{RUN}/{netplan.OURS}"), text.encode(), 0o600)
+    for file in trial["aside"]:
+        atomic.write(at(root, f"{RUN}/{file}"), f"{netplan.TRIAL}\nnetwork: {{version: 2}}\n".encode(), 0o600)
 
 
 def _undo_script(root: str, trial: Mapping[str, Any]) -> str:
@@ -216,15 +216,15 @@ def _undo_script(root: str, trial: Mapping[str, Any]) -> str:
         "# Made by sparkops: takes back a network that no new connection confirmed.",
         f"mv {state}/trial.json {state}/undoing.json 2>/dev/null || exit 0",
         *(f"rm -f {shlex.quote(at(root, f'{RUN}/{file}'))}" for file in (netplan.OURS, *trial["aside"])),
-        "netplan apply",
+        f"timeout {APPLY:g} netplan apply",
     ]
-    interfaces = network.network(root)["interfaces"]
+    interfaces, ip = network.network(root)["interfaces"], f"timeout {network.LIMIT:g} ip"
     for name, address in trial["addresses"].items():
         if address not in interfaces[name]["addresses"]:
-            lines.append(f"ip address del {shlex.quote(address)} dev {shlex.quote(name)} 2>/dev/null")
+            lines.append(f"{ip} address del {shlex.quote(address)} dev {shlex.quote(name)} 2>/dev/null")
         kept = map(shlex.quote, interfaces[name]["addresses"])
-        lines += [f"ip address replace {each} dev {shlex.quote(name)}" for each in kept]
-        lines.append(f"ip link set {shlex.quote(name)} mtu {int(interfaces[name]['mtu'])}")
+        lines += [f"{ip} address replace {each} dev {shlex.quote(name)}" for each in kept]
+        lines.append(f"{ip} link set {shlex.quote(name)} mtu {int(interfaces[name]['mtu'])}")
     lines += [f"systemctl start --no-block {shlex.join(trial['units'])}"] if trial["units"] else []
     return "\n".join([*lines, "exit 0"]) + "\n"
 

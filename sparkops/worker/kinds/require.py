@@ -10,6 +10,9 @@ from sparkops.core.messages import UNKNOWN
 from sparkops.worker.calls import Unknown
 from sparkops.worker.requests import facts
 
+ABSENCE = ("present", "error", "reason")
+"""The keys by which a group tells that the node has no such thing."""
+
 
 def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any] | Unknown]:
     """For each `{group, args, keys}` the values at the dotted `keys`.
@@ -31,7 +34,7 @@ def look(node: facts.Node, asks: dict[str, dict[str, Any]]) -> dict[str, dict[st
 def _chosen(group: dict[str, Any] | Unknown, keys: list[str]) -> dict[str, Any] | Unknown:
     if isinstance(group, Unknown):
         return group
-    chosen = {key: _value(group, key) for key in [*keys, *(key for key in ("present", "error") if key in group)]}
+    chosen = {key: _value(group, key) for key in [*keys, *(key for key in ABSENCE if key in group)]}
     for key, value in chosen.items():
         if isinstance(value, Mapping) and UNKNOWN in value:
             return Unknown.of("fact-unknown", fact=key, reason=value[UNKNOWN])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from sparkops.core import process_group
 from sparkops.core.messages import DiagnosePart, DiagnoseRequest, DiagnoseService, reason, reason_of
 from sparkops.programs import docker
 from sparkops.programs.redaction import Redaction
@@ -160,7 +161,7 @@ def _looks(state_dir: str, services: list[DiagnoseService]) -> Iterator[tuple[st
         journal = ["journalctl", "--no-pager", "-k", f"--boot={boot}", "--output=short-iso"]
         yield f"kernel/{word}.txt", lambda argv=journal: _said([*argv, "--lines=800"])  # type: ignore[misc]
         yield f"kernel/{word}-faults.txt", lambda argv=journal: _faults(argv)  # type: ignore[misc]
-    yield "docker/version.json", lambda: docker.reached(docker.versions)
+    yield "docker/version.json", docker.versions
     yield "docker/info.json", lambda: docker.ask("/info")
     yield "docker/containers.json", lambda: docker.containers()
     yield "docker/images.json", lambda: docker.ask("/images/json")
@@ -202,16 +203,18 @@ def _said(argv: list[str]) -> str:
 
     with open(os.memfd_create("sparkops-diagnose"), "w+b") as output:
         try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=SECONDS, check=False, cwd="/"
+            child = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True
             )
+            status = child.wait(SECONDS)
         except FileNotFoundError:
             raise Unknown.of("program-missing", program=argv[0]) from None
         except subprocess.TimeoutExpired:
+            process_group.end(child, processes.PATIENCE)
             raise Unknown.of("program-timeout", program=" ".join(argv[:3]), seconds=SECONDS) from None
         text = _end_of(output)
-    if done.returncode and not text.strip():
-        raise processes.failed(argv, done.returncode, "")
+    if status and not text.strip():
+        raise processes.failed(argv, status, "")
     return text
 
 
@@ -242,9 +245,8 @@ def _json(path: str) -> Any:
 
 def _container_log(container: str) -> str | None:
     query = {"stdout": "1", "stderr": "1", "tail": "1000", "timestamps": "1"}
-    status, body = docker.reached(
-        lambda: docker.request("GET", f"/containers/{docker.quoted(container)}/logs", query=query, timeout=SECONDS)
-    )
+    path = f"/containers/{docker.quoted(container)}/logs"
+    status, body = docker.request("GET", path, query=query, timeout=SECONDS)
     if status == 404:
         return None
     if status != 200:

@@ -1,8 +1,8 @@
 """The node's facts, in groups that are each cheap, independent and asked for by name.
 
 A group is a mapping of plain values. What can't be found out stands in it as `{"$unknown": Reason}` (see `mark`), as a
-single value or as the whole group; what is known not to be there is None, or `present: false` with the reason in
-`error`. It must not judge: what a value should be is the controller's business.
+single value or as the whole group; what is known not to be there is None, or `present: false` with a text in `error` or
+a Reason in `reason`. It must not judge: what a value should be is the controller's business.
 """
 
 import threading
@@ -58,7 +58,11 @@ def _cdi(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fabric(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
-    return fabric.fabric(node.root, node.group("network")["interfaces"])
+    found = fabric.fabric(node.root, node.group("network")["interfaces"])
+    learnt = network.neighbours() if found["rails"] else {}
+    for name, rail in found["rails"].items():
+        rail["neighbours"] = learnt.get(name, [])
+    return found
 
 
 def _packages(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from sparkops.worker.calls import Call, Refused
+from sparkops.worker.record import own_folder
 
 _held: dict[str, int] = {}
 
@@ -14,11 +15,12 @@ _held: dict[str, int] = {}
 def acquire(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     """Take the lock of `state_dir` without waiting, and write the holder (who, from, command) beside it.
 
-    Raises Refused `busy` naming the present holder.
+    Raises Refused `busy` naming the present holder, and where the folder can't be used.
     """
     folder = args["state_dir"]
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    own_folder.make(folder)
+    with own_folder.explained(folder):
+        handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

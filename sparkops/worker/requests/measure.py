@@ -36,6 +36,14 @@ def look(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     return {"addresses": found, "perftest": perftest, "units": list(units_on_rails("/"))}
 
 
+def counters(call: Call, args: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """The error counters of the RDMA device behind each of the `addresses`, as far as its driver has them."""
+    told = network.network("/")
+    rails = fabric.fabric("/", told["interfaces"])["rails"]
+    found = {each: rails.get(told["owners"].get(each), {}).get("counters") or {} for each in args["addresses"]}
+    return {each: {name: value for name, value in own.items() if value is not None} for each, own in found.items()}
+
+
 def path(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     """Whether `peer` answers whole packets of `mtu` bytes from `address`: `{whole, small}`."""
 
@@ -79,4 +87,4 @@ def measure(call: Call, args: dict[str, Any]) -> dict[str, float]:
     )
 
 
-CALLS = {"look": look, "path": path, "run": measure}
+CALLS = {"look": look, "counters": counters, "path": path, "run": measure}

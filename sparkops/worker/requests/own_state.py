@@ -11,26 +11,13 @@ from typing import Any
 
 from sparkops.core.messages import Reason, reason
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.record import claim_records
+from sparkops.worker.record import claim_records, own_folder
 from sparkops.worker.system import jobs
 
 RUN = "/run/sparkops"
 MODELS = "models"
 ADOPTED = "adopted"
 """What `sparkops adopt` moved aside: a person's."""
-OURS = (
-    "claims",
-    "originals",
-    "verified",
-    "compiled",
-    ADOPTED,
-    MODELS,
-    "key",
-    "lock",
-    "history.jsonl",
-    "history.jsonl.lock",
-)
-"""All names in the state folder that are sparkops' own."""
 RUN_OURS = ("jobs", "units", "apt-updated")
 
 
@@ -52,7 +39,7 @@ def _others(folder: str, cluster: str) -> Reason | None:
 
 
 def _held(folder: str, going: list[str]) -> Reason | None:
-    if strange := sorted(set(_names(folder)) - set(OURS)):
+    if strange := sorted(set(_names(folder)) - set(own_folder.NAMES)):
         return reason("own-state-foreign", files=strange)
     if aside := _names(os.path.join(folder, ADOPTED)):
         return reason("own-state-adopted", files=sorted(aside))
@@ -97,7 +84,7 @@ def converge(
     why = reason("own-state-claims", things=sorted(left)) if left else None
     if why := why or _held(folder, []):
         raise Refused.of("own-state-needed", folder=folder, reason=why)
-    for place, names in ((folder, OURS), (run, RUN_OURS)):
+    for place, names in ((folder, own_folder.NAMES), (run, RUN_OURS)):
         for name in names:
             _remove(os.path.join(place, name))
         with contextlib.suppress(FileNotFoundError):

@@ -126,7 +126,8 @@ class _Listener:
         self._job, self._port = job, port
 
     def progress(self, message: Mapping[str, Any]) -> None:
-        self._job.progress(str(message.get("text")), message.get("done"), message.get("total"), port=self._port)
+        text, rate = str(message.get("text")), message.get("rate")
+        self._job.progress(text, message.get("done"), message.get("total"), rate=rate, port=self._port)
 
     def notice(self, id: str, args: Mapping[str, Any]) -> None:
         print(id, " ".join(f"{key}={value}" for key, value in args.items()), file=sys.stderr, flush=True)

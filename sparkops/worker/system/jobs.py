@@ -6,6 +6,7 @@ an answer of `core.messages`. A session follows a job or attaches to a running o
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -28,6 +29,8 @@ OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
 RUN = os.path.join("/run" if os.geteuid() == 0 else OWN, "sparkops", "jobs")
 """Where the jobs' folders are: root's own place, or the user's."""
 POLL = 0.2
+REPLACING = 15.0
+"""Seconds for a job to end that another one takes the place of."""
 
 
 class Job:
@@ -40,15 +43,26 @@ class Job:
         self._text = ""
 
     def progress(
-        self, text: str = "", done: float | None = None, total: float | None = None, unit: str = "", **more: Any
+        self,
+        text: str = "",
+        done: float | None = None,
+        total: float | None = None,
+        unit: str = "",
+        rate: float | None = None,
+        **more: Any,
     ) -> None:
         """How far it is; under the same text written at most five times a second."""
         now = time.monotonic()
         if now - self._last < POLL and done != total and text == self._text:
             return
         self._last, self._text = now, text
-        state = {"text": text, "done": done, "total": total, **({"unit": unit} if unit else {}), **more}
-        atomic.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
+        more = {key: value for key, value in {"unit": unit or None, "rate": rate, **more}.items() if value is not None}
+        state = {"text": text, "done": done, "total": total, **more}
+        try:
+            atomic.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # a full /run only hides how far the work is
 
     def beside(self, key: str) -> str:
         """The folder of another key's job."""
@@ -69,25 +83,42 @@ def folder_of(key: str) -> str:
     return os.path.join(RUN, hashlib.sha256(key.encode()).hexdigest()[:16])
 
 
-def run(call: Call, key: str, module: str, function: str, args: dict[str, Any], attach: str = "") -> Any:
+def run(
+    call: Call, key: str, module: str, function: str, args: dict[str, Any], attach: str = "", source: str = ""
+) -> Any:
     """Start the job of `key`, or attach to it where it runs already, and follow it to its result.
 
     Callers that want different work under one key pass different `attach` words; a running job of another word is
-    refused. Raises Refused with the job's own reason, or `job-busy`.
+    refused. One of the same work out of another `source` is ended, and what it has brought is gone on with. Raises
+    Refused with the job's own reason, or `job-busy`.
     """
-    return follow(call, begin(key, module, function, args, attach))
+    return follow(call, begin(key, module, function, args, attach, source))
 
 
-def begin(key: str, module: str, function: str, args: dict[str, Any], attach: str = "") -> str:
+def begin(key: str, module: str, function: str, args: dict[str, Any], attach: str = "", source: str = "") -> str:
     """`run` without following; returns the job's folder. Raises Refused `job-busy`."""
     folder = folder_of(key)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     running = _read(folder, "job.json") if alive(folder) else {}
     if running and running.get("attach") != attach:
         raise Refused.of("job-busy", type="busy", key=key)
+    if running and source and running.get("source") not in ("", source):
+        _replace(folder, key)
+        running = {}
     if not running:
-        _start(folder, {"key": key, "module": module, "function": function, "attach": attach}, args)
+        description = {"key": key, "module": module, "function": function, "attach": attach, "source": source}
+        _start(folder, description, args)
     return folder
+
+
+def _replace(folder: str, key: str) -> None:
+    """End a job, so that another can take its place. Raises Refused `job-busy` where it does not end."""
+    cancel_folder(folder)
+    deadline = time.monotonic() + REPLACING
+    while alive(folder):
+        if time.monotonic() > deadline:
+            raise Refused.of("job-busy", type="busy", key=key)
+        time.sleep(POLL / 4)
 
 
 def attachable(key: str, attach: str) -> bool:

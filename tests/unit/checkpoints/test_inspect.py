@@ -81,6 +81,27 @@ def test_decoding_reads_the_chosen_experts_and_all_of_the_rest_but_embeddings_mt
     assert found.read_per_token == expected
 
 
+def test_the_weights_once_more_in_another_layout_are_told_and_fault_nothing(copy: Path) -> None:
+    alone = seen(copy)
+    (copy / "original").mkdir()
+    for name in ("consolidated.safetensors", "original/model.safetensors"):
+        write_shard(copy / name, {"tok_embeddings.weight": ("BF16", [4, 8], 64)})
+    both = seen(copy)
+    assert both.faults == () and both.beside == ("consolidated.safetensors", "original/model.safetensors")
+    assert (both.shares, both.read_per_token) == (alone.shares, alone.read_per_token)
+
+
+def test_one_layout_by_itself_is_no_second_one(tmp_path: Path) -> None:
+    write_shard(tmp_path / "consolidated.safetensors", {"output.weight": ("BF16", [4, 8], 64)})
+    assert (seen(tmp_path).beside, seen(tmp_path).tensors) == ((), 1)
+
+
+def test_what_decoding_reads_of_an_architecture_that_is_not_described_is_not_known(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "architectures": ["WrenForCausalLM"]}))
+    assert seen(copy).read_per_token is None
+
+
 def test_a_cut_off_shard_is_named_with_its_sizes(copy: Path) -> None:
     size = shard(copy).stat().st_size
     with shard(copy).open("r+b") as file:

@@ -152,6 +152,23 @@ def test_a_missing_repository_and_a_missing_revision_are_explained(hub: LabHub) 
         Repositories().model(REPO, "v9")
 
 
+def test_a_refused_token_and_a_disabled_repository_are_explained(hub: LabHub, folder: Path) -> None:
+    with fails("hub-token-refused", HubError) as caught:
+        Repositories(token=Secret("hf_stale")).model(REPO)
+    assert "hf_stale" not in str(caught.value) and "HF_TOKEN" in caught.value.hint
+    hub.add_repo("birds/gone", folder, disabled=True)
+    with fails("hub-repository-disabled", HubError):
+        Repositories().model("birds/gone")
+
+
+def test_a_name_that_was_given_up_is_read_under_the_new_one(hub: LabHub, folder: Path) -> None:
+    hub.add_repo("birds/old", folder)
+    hub.move_repo("birds/old", "trees/new")
+    found = Repositories().model("birds/old")
+    assert found is not None and found.from_hub is not None
+    assert (found.name, found.from_hub.moved_to) == ("new", "trees/new")
+
+
 def test_the_token_stays_with_the_usual_hub(hub: LabHub) -> None:
     hub.grant("hf_mine", REPO)
     Repositories(token=Secret("hf_mine")).model(REPO, "", hub.endpoint)

@@ -15,7 +15,7 @@ from sparkops.cli.inventory_argument import WithInventory
 from sparkops.inventory.load import load
 from tests.errors import fails
 
-OWN = {"init", "explain", "schema", "completion", "recipe"}
+OWN = {"init", "explain", "schema", "completion", "recipe", "report"}
 """Commands that read no inventory, or whose arguments are files of another sort."""
 
 

@@ -85,3 +85,19 @@ def test_every_collected_fault_is_named_by_an_id() -> None:
                 assert isinstance(id, ast.Name) or (isinstance(id, ast.Constant) and id.value in wording.entries()), (
                     place
                 )
+
+
+COUNTED = re.compile(
+    r"\{\w+\} (?:times|files|nodes|jobs|lines|restarts|tensors|images|links|layers|things|steps|units|services)\b"
+)
+
+
+def test_what_is_counted_is_counted_by_the_format_that_knows_one() -> None:
+    texts = {entry.id: f"{entry.message} {entry.fix}" for entry in wording.entries().values()}
+    assert {id: found[0] for id, text in texts.items() if (found := COUNTED.findall(text))} == {}
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 restarts"), (1, "1 restart"), (2, "2 restarts")])
+def test_one_is_not_many(number: int, words: str) -> None:
+    args = {"unit": "q.service", "state": "failed", "result": "x", "restarts": number}
+    assert words in wording.words("unit-not-running", args)[0]

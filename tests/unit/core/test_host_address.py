@@ -15,7 +15,7 @@ HOSTS = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True) | 
 def test_what_is_written_is_read(host: str, user: str | None, port: int | None) -> None:
     shown = f"[{host}]" if ":" in host and port is not None else host
     text = (f"{user}@" if user else "") + shown + (f":{port}" if port is not None else "")
-    assert parse(text) == HostAddress(host, user, port)
+    assert parse(text) == parse(f"ssh://{text}/") == HostAddress(host, user, port)
 
 
 @pytest.mark.parametrize(

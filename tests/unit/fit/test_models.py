@@ -120,7 +120,6 @@ def test_a_config_without_a_size_says_which(key: str) -> None:
         ("num_hidden_layers", 1_000_000_000),
         ("num_hidden_layers", 10_001),
         ("vocab_size", 10**400),
-        ("num_key_value_heads", [8, 8]),
         ("hidden_size", 31),
     ],
 )
@@ -128,6 +127,12 @@ def test_a_config_with_a_value_of_another_kind_says_where(key: str, value: objec
     with pytest.raises(InventoryError, match=key) as raised:
         of_config({**DENSE, key: value}, "here/config.json")
     assert raised.value.where == "here/config.json"
+
+
+def test_a_list_where_a_size_is_meant_is_not_understood_and_refuses_nothing() -> None:
+    for key in ("intermediate_size", "num_key_value_heads"):
+        found = of_config({**DENSE, key: [8, 8]})
+        assert found.gaps or found.part_gaps
 
 
 def own_file(folder: Path, **content: object) -> Path:

@@ -271,6 +271,8 @@ def test_keys_that_begin_with_x_are_the_users_own(project: Project) -> None:
         ("nvidia@192.168.1.11:2222", ("`host: 192.168.1.11`", "`connection: {user: nvidia, port: 2222}`")),
         ("nvidia@spark", ("`host: spark`", "`connection: {user: nvidia}`")),
         ("192.168.1.11:22", ("`host: 192.168.1.11`", "`connection: {port: 22}`")),
+        ("ssh://nvidia@spark:2222/", ("`host: spark`", "`connection: {user: nvidia, port: 2222}`")),
+        ("'[fe80::1%eth0]'", ("`host: fe80::1%eth0`", "write")),
         ("'[fe80::1%eth0]:22'", ("`host: fe80::1%eth0`", "`connection: {port: 22}`")),
     ],
 )

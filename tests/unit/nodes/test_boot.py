@@ -101,10 +101,17 @@ def test_a_python_that_is_too_old_is_named(way: Way) -> None:
         _start(way(script), "")
 
 
+@pytest.mark.parametrize("says", ["", "Welcome to the appliance"])
+def test_a_command_of_sshds_own_is_told_as_that(way: Way, says: str) -> None:
+    with pytest.raises(WorkerFailed) as caught:
+        _start(way(f"echo '{says}'; exit 0"), "")
+    assert caught.value.id == "ssh-runs-something-else"
+
+
 def test_a_shell_that_refuses_is_quoted(way: Way) -> None:
     with pytest.raises(WorkerFailed, match="This account is currently not available") as caught:
         _start(way("echo 'This account is currently not available.'; exit 1"), "")
-    assert "exit status 1" in caught.value.what
+    assert caught.value.id == "ssh-runs-something-else"
 
 
 def test_control_characters_of_a_node_do_not_reach_the_terminal(way: Way) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from sparkops.core.digests import digest
 from sparkops.core.plan import Declared, Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
@@ -23,7 +24,14 @@ def said(text: str, fix: str = "") -> Message:
 def declared(*nodes: str, name: str = "/etc/motd", where: str = "inventory.yml:3:5", **more: Any) -> list[Declared]:
     return [
         Declared(
-            id=f"file {name} @{each}", kind="file", name=name, node=each, where=where, keys={"content": "1"}, **more
+            id=f"file {name} @{each}",
+            kind="file",
+            name=name,
+            node=each,
+            where=where,
+            keys={"content": digest("new")},
+            found={"content": digest("new")},
+            **more,
         )
         for each in nodes
     ]

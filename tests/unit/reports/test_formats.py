@@ -57,7 +57,9 @@ def test_the_severity_of_a_difference_follows_from_who_moved_and_what_it_interru
 ) -> None:
     (thing,) = declared("a")
     plan = Plan(steps=(step(thing.id, "a", disruptive=disruptive),), declared=(thing,), nodes=("a",), total=1)
-    past = Past(origins={thing.id: origin} if origin else {}, since={thing.id: Seen(run="r", time=1.0)})
+    past = Past(
+        origins={thing.id: origin} if origin else {}, since={f"drift-differs {thing.id}": Seen(run="r", time=1.0)}
+    )
     (found,) = findings(Report(command="drift", cluster="x", inventory="i", plan=plan, past=past))
     assert (found.severity, found.origin, found.where) == (severity, origin, "inventory.yml:3:5")
     assert found.since == Seen(run="r", time=1.0)

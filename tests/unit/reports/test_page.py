@@ -64,7 +64,9 @@ def test_what_a_repair_takes_is_the_sum_of_what_is_known() -> None:
 def test_the_history_names_the_first_run_that_saw_it() -> None:
     seen = Seen(run="20260101-drift-1", time=1_763_000_000.0)
     before = KeptRun(run="r", cluster="c", command="drift", time=1_763_000_000.0, seconds=1, exit_status=2, counts={})
-    past = Past(runs=(before,), since={"file /etc/motd @a": seen}, origins={"file /etc/motd @a": "corrective"})
+    past = Past(
+        runs=(before,), since={"drift-differs file /etc/motd @a": seen}, origins={"file /etc/motd @a": "corrective"}
+    )
     page = rendered(replace(report(), past=past), "html")
     assert "2025-11-13 02:13 UTC, run 20260101-drift-1" in page
     assert "the node moved" in page

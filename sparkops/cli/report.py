@@ -1,0 +1,96 @@
+"""`sparkops report`: kept runs of this machine, shown again; no node is asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from sparkops.cli import options
+from sparkops.cli.options import CommonOptions
+from sparkops.cli.printing import emit, printer_for, write_reports
+from sparkops.core.report import KeptRun
+from sparkops.inventory.load import load
+from sparkops.reports import kept_runs, schemas
+from sparkops.reports.record import shown_again
+from sparkops.runs import store
+
+
+@click.command(
+    "report",
+    epilog="""\b
+Examples:
+  sparkops report                          the newest run of this machine
+  sparkops report 2026-11-29T10 --format html -o run.html
+  sparkops report RUN --events             what happened, as lines of JSON
+  sparkops report diff RUN RUN             exit status 2: they differ
+  sparkops history --runs                  the names of runs""",
+)
+@click.argument("words", nargs=-1, metavar="[RUN] | diff RUN RUN")
+@click.option("--events", is_flag=True, help="The events of the run as lines of JSON, instead of its report")
+@options.output
+@options.common
+def command(common: CommonOptions, words: tuple[str, ...], events: bool, output: Path | None, verbose: int) -> int:
+    """Show a kept run again, in any format; or what differs between two.
+
+    RUN is a name, or how the only such name begins. drift, apply and remove are kept on this machine, in
+    $XDG_STATE_HOME/sparkops/runs.sqlite, for 30 days. A kept report has no text differences: they are content.
+
+    The exit status is that of the run; of diff 0 where both found the same, else 2.
+    """
+    if words[:1] == ("diff",) and len(words) == 3:
+        return _diff(common, words[1], words[2])
+    if len(words) > 1 or words == ("diff",):
+        raise click.UsageError("give one run, or diff and two runs")
+    name = words[0] if words else ""
+    if events:
+        for line in store.events(store.find(name).run.run):
+            click.echo(line)
+        return 0
+    report = shown_again(store.find(name))
+    emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
+    return write_reports(report, common.reports)
+
+
+def _diff(common: CommonOptions, first: str, second: str) -> int:
+    """What one run found and the other did not."""
+    before, after = shown_again(store.find(first)), shown_again(store.find(second))
+    found = kept_runs.between(before, after)
+    if common.form == "json":
+        told = {"schema": schemas.REPORT_DIFF, "first": before.run, "second": after.run, **found.as_json()}
+        click.echo(json.dumps(told, indent=1))
+    elif common.form == "text":
+        kept_runs.show_difference(found, before, after, printer_for(common.no_color))
+    else:
+        raise click.UsageError("report diff has the formats text and json")
+    return 2 if found.came or found.went else 0
+
+
+def show_since(common: CommonOptions, seconds: float) -> int:
+    """`drift --since`: the findings of kept runs, each with the runs that saw it first and last."""
+    if common.form not in ("text", "json") or common.reports:
+        raise click.UsageError("--since has the formats text and json")
+    cluster = load(common.inventory, extra=common.extra).cluster
+    start = time.time() - seconds
+    spans, runs = store.spans(cluster, since=start), store.latest(cluster, since=start)
+    if common.form == "json":
+        told = [kept_runs.span_as_json(each) for each in spans]
+        click.echo(json.dumps({"schema": schemas.SINCE, "runs": len(runs), "findings": told}, indent=1))
+    else:
+        kept_runs.show_spans(spans, runs, printer_for(common.no_color))
+    if not runs:
+        return 3
+    return 2 if any(each.about["severity"] != "info" for each in spans) else 0
+
+
+def show_runs(common: CommonOptions, last: int) -> int:
+    """`history --runs`: the newest kept runs of the inventory's cluster."""
+    found: tuple[KeptRun, ...] = store.latest(load(common.inventory, extra=common.extra).cluster, last=last)
+    if common.form == "json":
+        told = [kept_runs.run_as_json(each) for each in found]
+        click.echo(json.dumps({"schema": schemas.RUNS, "runs": told}, indent=1))
+    else:
+        kept_runs.show_runs(found, printer_for(common.no_color))
+    return 0

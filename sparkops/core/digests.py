@@ -1,0 +1,32 @@
+"""Short digests of the values of states, which tell a later run whether they are the same. No secret has one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sparkops.core.plan import plain
+from sparkops.core.secrets import Secret
+from sparkops.core.states import Pending, Unknown
+
+SYMBOLS = ("declared", "current")
+"""Values by which a kind says "as it is declared" without naming it: of secrets, and of what other resources decide."""
+DIGITS = 16
+
+
+def digest(value: Any) -> str:
+    """The digest of one value; "" where the value is printed as something else than it is."""
+    if value in SYMBOLS or _unnamed(value):
+        return ""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+
+
+def _unnamed(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_unnamed(each) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(_unnamed(each) for each in value)
+    return isinstance(value, (Secret, Pending, Unknown))

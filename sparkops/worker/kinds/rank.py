@@ -1,0 +1,149 @@
+"""Node half of `rank`: what one rank of an engine really stands on: the host below it and what its container loaded.
+
+Read only. What is not known for sure is unknown by itself, the rest is told.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sparkops.core.messages import UNKNOWN, reason_of
+from sparkops.programs import docker
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.kinds.image import content
+from sparkops.worker.requests import facts
+from sparkops.worker.system.root import at
+
+NCCL_CONF = "/etc/nccl.conf"
+LIBRARY = re.compile(r"(/\S*libnccl\.so[\w.]*)$")
+BUILD_ID = re.compile(rb"\x04\0\0\0(?:\x14|\x10|\x08)\0\0\0\x03\0\0\0GNU\0")
+HEAD = 1 << 20
+"""Bytes of a library in which the linker's build id stands."""
+
+
+def observe(ask: dict[str, Any], root: str = "/") -> dict[str, Any]:
+    """Plain values of the rank in `ask["container"]`; None for what there is none of, such as while nothing runs."""
+    node = facts.Node(root)
+    state = {name: _known(look, node) for name, look in HOST.items()}
+    try:
+        container = docker.inspect_container(ask["container"])
+    except Exception as error:  # noqa: BLE001 - without Docker's answer only what is in the container is unknown
+        return {**state, **dict.fromkeys(INSIDE, {UNKNOWN: reason_of(error)})}
+    running = container if container and (container.get("State") or {}).get("Running") else None
+    return {**state, **{name: _known(look, root, running) for name, look in INSIDE.items()}}
+
+
+def _known(look: Callable[..., Any], *given: Any) -> Any:
+    try:
+        return look(*given)
+    except Exception as error:  # noqa: BLE001 - one value that cannot be told does not take the others
+        return {UNKNOWN: reason_of(error)}
+
+
+def _gids(node: facts.Node) -> Any:
+    rails = node.group("fabric")["rails"].values()
+    found = {
+        each["rdma"]: [gid["index"] for gid in each.get("gids", ()) if gid["type"] == "RoCE v2" and gid["address"]]
+        for each in rails
+        if each["rdma_state"] == "ACTIVE"
+    }
+    return "; ".join(f"{name} {', '.join(map(str, found[name]))}" for name in sorted(found)) or None
+
+
+def _card(node: facts.Node) -> Any:
+    rails = node.group("fabric")["rails"].values()
+    return ", ".join(sorted({f"{each['firmware']} ({each['psid']})" for each in rails if each.get("firmware")})) or None
+
+
+HOST: Mapping[str, Callable[[facts.Node], Any]] = {
+    "driver": lambda node: node.group("gpu")["driver_version"],
+    "gpu_clock_max_mhz": lambda node: node.group("gpu").get("sm_clock_max_mhz"),
+    "kernel": lambda node: node.group("os")["kernel"],
+    "firmware": lambda node: node.group("firmware").get("bios_version"),
+    "connectx_firmware": _card,
+    "gid_indices": _gids,
+    "memory_bytes": lambda node: node.group("memory")["total_bytes"],
+    "cma_bytes": lambda node: node.group("memory")["cma_total_bytes"],
+}
+
+
+def _image(root: str, container: Mapping[str, Any] | None) -> Any:
+    found = docker.inspect_image(str(container["Image"])) if container else None
+    if found is None:
+        return None
+    return content(list((found.get("RootFS") or {}).get("Layers") or []), found.get("Config") or {})
+
+
+def _checkpoint(root: str, container: Mapping[str, Any] | None) -> Any:
+    labels = ((container or {}).get("Config") or {}).get("Labels") or {}
+    return labels.get("sparkops.checkpoint") or None
+
+
+def _pid(container: Mapping[str, Any]) -> int:
+    return int((container.get("State") or {}).get("Pid") or 0)
+
+
+def _nccl(root: str, container: Mapping[str, Any] | None) -> Any:
+    return loaded_nccl(root, _pid(container)) if container else None
+
+
+def loaded_nccl(root: str, pid: int) -> str | None:
+    """The NCCL that processes beside `pid` have mapped: path in their container, version by its name, build id.
+
+    Several ones stand side by side: an engine that loads two is a fault of its own.
+    """
+    found = set()
+    for folder in _processes(root, pid):
+        with open(os.path.join(folder, "maps"), encoding="utf-8", errors="replace") as file:
+            paths = {match.group(1) for line in file if (match := LIBRARY.search(line.rstrip()))}
+        found |= {f"{path} {_build_id(os.path.join(folder, 'root', path.lstrip('/')))}" for path in paths}
+    return ", ".join(sorted(found)) or None
+
+
+def _processes(root: str, pid: int) -> Iterator[str]:
+    """The folders of the processes in the PID namespace of one."""
+    inside = os.readlink(at(root, f"/proc/{pid}/ns/pid"))
+    for folder in sorted(glob.glob(at(root, "/proc/[0-9]*"))):
+        try:
+            same = os.readlink(os.path.join(folder, "ns/pid")) == inside
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        if same:
+            yield folder
+
+
+def _build_id(path: str) -> str:
+    """The linker's build id, which tells one build of a library from every other; its size where there is none."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+        size = os.fstat(file.fileno()).st_size
+    note = BUILD_ID.search(head)
+    if note is None:
+        return f"{size} bytes"
+    return "build " + head[note.end() : note.end() + head[note.start() + 4]].hex()
+
+
+def _nccl_conf(root: str, container: Mapping[str, Any] | None) -> Any:
+    if container is None:
+        return None
+    try:
+        with open(at(root, f"/proc/{_pid(container)}/root{NCCL_CONF}"), encoding="utf-8", errors="replace") as file:
+            lines = (line.strip() for line in file.read(1 << 16).splitlines())
+            return "; ".join(line for line in lines if line and not line.startswith("#")) or "empty"
+    except FileNotFoundError:
+        return None
+
+
+INSIDE: Mapping[str, Callable[[str, Mapping[str, Any] | None], Any]] = {
+    "image": _image,
+    "checkpoint": _checkpoint,
+    "nccl": _nccl,
+    "nccl_conf": _nccl_conf,
+}
+
+
+def converge(call: Call, ask: dict[str, Any], found: Any, want: Any, act: dict[str, Any]) -> None:
+    """There is nothing to bring about."""
+    raise Refused.of("kind-unknown", kind="rank")

@@ -1,0 +1,73 @@
+"""Architectures beside the families, against vLLM 0.32.0's own classes (tests/data/architectures.json)."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.models.descriptions import described, known, unwrapped
+from sparkops.models.geometry import Geometry, of_config
+
+MODELS = json.loads((Path(__file__).parents[2] / "data" / "architectures.json").read_text())["models"]
+
+
+def ours(found: Geometry) -> Counter[Any]:
+    """What the layers keep: heads, size, window of keys and values; the shapes of states."""
+    kept: Counter[Any] = Counter()
+    for each in found.cached:
+        if each.kind == "state":
+            shapes = [(each.kernel - 1, each.channels)]
+            kept[tuple(shapes + ([(each.heads, each.key, each.value)] if each.heads else []))] += 1
+        else:
+            kept[each.heads, each.key, each.window] += 1
+    return kept
+
+
+def engine(model: dict[str, Any]) -> Counter[Any]:
+    kept: Counter[Any] = Counter()
+    for each in model["kept"]:
+        if "shapes" in each:
+            kept[tuple(tuple(shape) for shape in each["shapes"])] += each["layers"]
+        else:
+            kept[each["heads"], each["size"], each.get("window", 0)] += each["layers"]
+    return kept
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: str(model["architecture"]))
+def test_parameters_and_what_layers_keep_are_the_engine_s(model: dict[str, Any]) -> None:
+    found = of_config(model["config"])
+    assert not found.gaps
+    assert found.text_parameters == pytest.approx(model["parameters"], rel=0.001)
+    assert ours(found) == engine(model)
+    if "vision" not in found.part_gaps:
+        assert found.parameters.get("vision", 0) == pytest.approx(model["vision"], rel=0.001)
+
+
+def test_a_model_behind_encoders_is_described_by_its_text_part() -> None:
+    inner = {"model_type": "qwen3", "hidden_size": 64}
+    wrapped = {"architectures": ["InternVLChatModel"], "llm_config": {**inner, "architectures": ["Qwen2ForCausalLM"]}}
+    assert unwrapped(wrapped) == ("Qwen2ForCausalLM", {**inner, "architectures": ["Qwen2ForCausalLM"]})
+    by_type = {"architectures": ["LlavaForConditionalGeneration"], "text_config": inner}
+    assert unwrapped(by_type)[0] == "Qwen3ForCausalLM"
+    unknown = {"architectures": ["LlavaForConditionalGeneration"], "text_config": {"model_type": "wren"}}
+    assert of_config(unknown).gaps
+
+
+def test_an_encoder_of_sound_leaves_the_cache_known_and_the_weights_unknown() -> None:
+    config = next(
+        each["config"]
+        for each in MODELS
+        if each["architecture"] == "Qwen2ForCausalLM" or "Qwen2" in each["architecture"]
+    )
+    found = of_config({**config, "audio_config": {"num_mel_bins": 128}})
+    assert not found.gaps and "audio" in found.part_gaps
+    assert found.unsized() and not found.unsized("audio", "vision")
+
+
+def test_every_description_has_the_sizes_that_all_models_have() -> None:
+    for name in known():
+        description = described(name)
+        assert description is not None
+        assert "hidden_size" in description.reads and "vocab_size" in description.reads, name

@@ -1,0 +1,79 @@
+"""One more session on a node over a connection of its own: what proves that there is a way in now."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparkops.core.errors import ConnectionFailed
+from sparkops.nodes import bundle
+from sparkops.nodes.connect import Connections
+from sparkops.nodes.passwords import Passwords
+from sparkops.nodes.session import Session
+from sparkops.nodes.target import Target
+from sparkops.nodes.transport import Transport
+from sparkops.reconcile.fleet import Fleet
+
+
+class Counting(Connections):
+    """Local connections, counted; `refuse` lets none in any more."""
+
+    def __init__(self) -> None:
+        super().__init__(Passwords())
+        self.opened = 0
+        self.refuse = False
+
+    def connect(self, target: Target) -> Transport:
+        if self.refuse:
+            raise ConnectionFailed.of("session-closed", where=target.name)
+        self.opened += 1
+        return super().connect(target)
+
+
+@pytest.fixture
+def connections() -> Counting:
+    return Counting()
+
+
+def fleet(connections: Counting) -> Fleet:
+    target = Target(name="here", type="local")
+    return Fleet({"here": target}, cluster="", connections=connections, program=bundle.kinds_bundle(["facts"]))
+
+
+def test_a_fresh_session_is_another_connection_and_leaves_the_first_one_alone(connections: Counting) -> None:
+    with fleet(connections) as opened:
+        first = opened.session("here")
+        with first.fresh() as other:
+            assert other is not first and other.call("facts.all", {"groups": ["uptime"]}, timeout=30)
+        assert connections.opened == 2
+        assert first.call("facts.all", {"groups": ["uptime"]}, timeout=30)
+        assert opened.session("here") is first
+
+
+def test_where_no_connection_can_be_made_the_open_session_proves_nothing(connections: Counting) -> None:
+    with fleet(connections) as opened:
+        first = opened.session("here")
+        connections.refuse = True
+        with pytest.raises(ConnectionFailed), first.fresh():
+            raise AssertionError("there is no way in")
+        assert first.call("facts.all", {"groups": ["uptime"]}, timeout=30), "it is still open all the same"
+
+
+def test_a_session_of_no_fleet_has_no_fresh_one() -> None:
+    class Silent:
+        def read(self, size: int) -> bytes:
+            return b""
+
+        def write(self, data: bytes) -> None:
+            """Nobody listens."""
+
+        def close_input(self) -> None:
+            """There is none."""
+
+        def close(self) -> None:
+            """There is nothing."""
+
+        def stderr(self) -> str:
+            return ""
+
+    with pytest.raises(ConnectionFailed):
+        Session("here", Silent()).fresh()  # type: ignore[arg-type]  # what a stream does here

@@ -1,0 +1,288 @@
+"""The record of runs: since when, by which run, what a damaged, full or read-only disk costs, and what is pruned."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from sparkops.core.events import StepProgress
+from sparkops.core.plan import Plan
+from sparkops.core.report import Report, Result
+from sparkops.reports import kept_runs
+from sparkops.reports.formats import FORMATS, rendered
+from sparkops.reports.json import as_json
+from sparkops.reports.kept_json import from_json
+from sparkops.reports.record import Record, StateFolderUnusable, shown_again, with_past
+from sparkops.reports.run.findings import findings
+from sparkops.runs import store
+from tests.errors import fails
+from tests.unit.reports.made import applied, declared, report, said, step, texts
+
+DAY = 86_400.0
+NOW = 1_764_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path / "sparkops"
+
+
+def look(*steps: Any, things: Any = None, time: float = NOW, **more: Any) -> Report:
+    """A drift over one or two files of node a."""
+    things = tuple(things if things is not None else declared("a"))
+    plan = Plan(steps=steps, declared=things, nodes=("a",), total=len(things), **more.pop("plan", {}))
+    return Report(command="drift", cluster="words", inventory="i", plan=plan, time=time, whole=True, **more)
+
+
+def kept(shown: Report) -> Report:
+    return Record(shown.cluster, shown.command).finish(shown)
+
+
+MOVED = step("file /etc/motd @a", "a")
+
+
+def since(shown: Report) -> dict[str, str]:
+    return {each.resource: each.since.run for each in findings(shown) if each.since is not None}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts)
+def test_a_report_comes_back_out_of_its_json(text: str) -> None:
+    for each in (report(text=text), applied(text)):
+        told = json.loads(json.dumps(as_json(each)))
+        again = from_json({**told, "declared": told["declared"]}, time=each.time, seconds=each.seconds, run=each.run)
+        assert json.loads(json.dumps(as_json(again))) == told
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_kept_run_is_shown_again_in_every_format(form: str) -> None:
+    done = kept(replace(report(), time=NOW))
+    again = shown_again(store.find(done.run))
+    assert again.past == done.past
+    assert form == "prometheus" or "/etc/motd" in rendered(again, form)
+    assert "+y" not in rendered(again, form), "content is not kept"
+
+
+def test_a_finding_is_first_seen_by_the_first_of_the_runs_that_saw_it() -> None:
+    first = kept(look(MOVED))
+    second = kept(look(MOVED, time=NOW + 60))
+    assert since(first) == since(second) == {MOVED.id: first.run}
+
+
+def test_what_went_and_came_again_is_seen_anew() -> None:
+    kept(look(MOVED))
+    kept(look(time=NOW + 60))
+    third = kept(look(MOVED, time=NOW + 120))
+    assert since(third) == {MOVED.id: third.run}
+    assert [each.closed for each in store.spans("words", since=NOW)] == [NOW + 60, None]
+
+
+@pytest.mark.parametrize(
+    "blind",
+    [
+        look(things=(), time=NOW + 60),
+        look(plan={"unreachable": {"a": said("silent")}}, time=NOW + 60),
+        look(plan={"unknown": {MOVED.id: said("late")}}, time=NOW + 60),
+    ],
+    ids=["limited", "unreachable", "unknown"],
+)
+def test_a_run_that_could_not_look_ends_nothing(blind: Report) -> None:
+    first = kept(look(MOVED))
+    kept(replace(blind, whole=False))
+    assert since(kept(look(MOVED, time=NOW + 120)))[MOVED.id] == first.run
+
+
+def test_the_node_or_the_declaration_moved() -> None:
+    kept(look())
+    assert kept(look(MOVED)).past.origins == {MOVED.id: "corrective"}
+    other = [replace(each, keys={"content": "2"}) for each in declared("a")]
+    assert kept(look(MOVED, things=other)).past.origins == {MOVED.id: "both"}
+    untouched = replace(MOVED, before={"content": "new"}, after={"content": "newer"})
+    assert kept(look(untouched, things=other)).past.origins == {MOVED.id: "intentional"}
+
+
+def test_the_first_run_of_all_tells_no_origin() -> None:
+    assert kept(look(MOVED)).past.origins == {}
+    assert kept(look(MOVED)).past.origins == {MOVED.id: "new"}
+
+
+def test_the_text_says_who_moved_and_since_when() -> None:
+    kept(look())
+    shown = rendered(kept(look(MOVED)), "text")
+    assert "the node moved, since 2025-11-24 16:00 UTC" in shown
+
+
+def test_what_a_step_took_is_known_to_the_next_report() -> None:
+    done = Result(id=MOVED.id, node="a", outcome="done", seconds=125.04)
+    kept(replace(look(MOVED), command="apply", results=(done,)))
+    assert with_past(look(MOVED)).past.took == {MOVED.id: 125.0}
+
+
+def test_a_plan_is_not_kept() -> None:
+    kept(look())
+    with_past(look(MOVED))
+    assert len(store.latest("words")) == 1
+
+
+def test_what_two_runs_do_not_share() -> None:
+    (other,) = declared("a", name="/other")
+    both = [*declared("a"), other]
+    first, second = look(MOVED, things=both), look(step(other.id, "a"), things=both)
+    found = kept_runs.between(first, second)
+    assert ([each.resource for each in found.came], [each.resource for each in found.went]) == ([other.id], [MOVED.id])
+    assert found.unseen == ()
+    assert kept_runs.between(first, look(things=[other])).unseen == (MOVED.id,)
+
+
+def test_a_run_is_found_by_the_beginning_of_its_name() -> None:
+    run = kept(look()).run
+    assert store.find(run).run.run == run
+    assert store.find(run[:25]).run.run == run
+    with fails("run-not-kept"):
+        store.find("1999")
+    with fails("run-not-kept"):
+        store.find("%")
+    kept(look())
+    with fails("run-name-ambiguous"):
+        store.find(run[:4])
+
+
+def test_a_run_that_was_killed_is_kept_without_a_report() -> None:
+    record = Record.begin("words", "apply")
+    record.write(StepProgress(node="a", id="x", text="half"))
+    (run,) = store.latest("words")
+    assert (run.run, run.exit_status) == (record.run, None)
+    assert store.find(record.run).body is None
+    assert json.loads(store.events(record.run)[0])["text"] == "half"
+
+
+def test_events_of_many_threads_are_all_kept() -> None:
+    record = Record.begin("words", "apply")
+    threads = [threading.Thread(target=record.write, args=(StepProgress(node="a", id=str(n)),)) for n in range(20)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert {json.loads(line)["id"] for line in store.events(record.run)} == {str(n) for n in range(20)}
+    assert record.lost == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all, for longer than a header" * 9, b"SQLite format 3\0" + b"x" * 5000]
+)
+def test_a_damaged_file_is_set_aside_and_said(state: Path, content: bytes) -> None:
+    state.mkdir()
+    (state / "runs.sqlite").write_bytes(content)
+    record = Record("words", "drift")
+    record.finish(look())
+    assert record.lost == []
+    assert Path(record.aside).read_bytes() == content
+    assert len(store.latest("words")) == 1
+
+
+def test_a_file_that_is_damaged_during_a_run_costs_what_was_in_it(state: Path) -> None:
+    kept(look())
+    record = Record.begin("words", "apply")
+    record._store.database.close()
+    path = state / "runs.sqlite"
+    path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (path.stat().st_size - 4096))
+    done = record.finish(replace(look(), command="apply"))
+    assert (record.lost, bool(record.aside)) == ([], True)
+    assert [each.run for each in store.latest("words")] == [done.run]
+
+
+def test_a_reader_names_a_damaged_file_and_leaves_it(state: Path) -> None:
+    state.mkdir()
+    (state / "runs.sqlite").write_bytes(b"nothing of a database" * 99)
+    with fails("runs-unreadable"):
+        store.latest("words")
+    assert with_past(look(MOVED)).past.runs == ()
+    assert [each.name for each in state.iterdir()] == ["runs.sqlite"]
+
+
+def test_a_file_of_another_version_is_left_as_it_is(state: Path) -> None:
+    kept(look())
+    with sqlite3.connect(state / "runs.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    record = Record("words", "drift")
+    record.finish(look())
+    assert "version 99" in record.lost[0]
+    assert record.aside == ""
+    with fails("runs-version-unknown"):
+        store.latest("words")
+
+
+def test_where_nothing_can_be_kept_an_apply_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc")
+    with fails("state-folder-unusable", StateFolderUnusable):
+        Record.begin("words", "apply")
+    record = Record("words", "drift")
+    assert record.finish(look(MOVED)).plan.steps == (MOVED,)
+    assert record.lost
+
+
+FULL = """
+import resource, sys
+from sparkops.core.events import StepProgress
+from sparkops.reports.record import Record
+from tests.unit.reports.made import report
+record = Record.begin("words", "apply")
+resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
+for number in range(2000):
+    record.write(StepProgress(node="a", id="x" * 300))
+done = record.finish(report("apply"))
+print(done.exit_status, bool(record.lost), bool(record.aside))
+"""
+
+
+def test_a_disk_that_fills_costs_the_record_and_not_the_run() -> None:
+    """A limit on the size of files stands for the disk: writing beyond it fails alike."""
+    assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN, "as Python sets it"
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert done.stdout.split() == ["4", "True", "False"], done.stderr
+    assert store.latest("words")[0].exit_status is None
+
+
+def test_old_runs_go_and_what_changed_nodes_stays() -> None:
+    acting = Record.begin("words", "apply")
+    acting.write(StepProgress(node="a", id="x"))
+    acting.finish(replace(look(), command="apply"))
+    kept(look(MOVED))
+    kept(replace(look(), cluster="other"))
+    newest = kept(look(time=NOW + 31 * DAY)).run
+    assert [each.run for each in store.latest("words")] == [acting.run, newest]
+    assert len(store.latest("other")) == 1
+
+
+def test_equal_reports_are_kept_once(state: Path) -> None:
+    for number in range(5):
+        kept(look(MOVED, time=NOW + number))
+    with sqlite3.connect(state / "runs.sqlite") as connection:
+        assert connection.execute("SELECT count(*) FROM body").fetchone()[0] <= 4
+
+
+def test_neither_content_nor_text_differences_are_kept(state: Path) -> None:
+    kept(look(replace(MOVED, diff="+password", after={"content": "1", "text": "password"})))
+    assert all(b"password" not in path.read_bytes() for path in state.iterdir())
+    body = store.find("").body
+    assert "password" not in json.dumps(body)
+    assert (state / "runs.sqlite").stat().st_mode & 0o077 == 0

@@ -1,0 +1,72 @@
+"""What a rank stands on, read out of a tree like /proc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparkops.worker.kinds import rank
+
+NOTE = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
+ELF = b"\x7fELF" + bytes(600)
+
+
+def process(root: Path, pid: int, namespace: str, *libraries: str) -> None:
+    """A process whose root folder is the container's."""
+    folder = root / "proc" / str(pid)
+    (folder / "ns").mkdir(parents=True)
+    (folder / "ns/pid").symlink_to(namespace)
+    (folder / "root").symlink_to(root / namespace)
+    lines = [f"7f0{at}0000-7f0{at}1000 r-xp 00000000 08:01 99   {path}\n" for at, path in enumerate(libraries)]
+    (folder / "maps").write_text("7ffe-7fff rw-p 00000000 00:00 0   [stack]\n" + "".join(lines))
+
+
+def library(root: Path, namespace: str, path: str, content: bytes) -> None:
+    file = root / namespace / path.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+
+
+WHEEL = "/usr/local/lib/python3.12/dist-packages/nvidia/nccl/lib/libnccl.so.2"
+
+
+def test_the_nccl_of_the_workers_is_found_by_their_namespace(tmp_path: Path) -> None:
+    library(tmp_path, "pid-1", WHEEL, ELF + NOTE + bytes(range(20)) + ELF)
+    process(tmp_path, 10, "pid-1")
+    process(tmp_path, 11, "pid-1", "/usr/lib/libc.so.6", WHEEL, WHEEL)
+    process(tmp_path, 12, "pid-2", "/opt/other/libnccl.so.2")
+
+    assert rank.loaded_nccl(str(tmp_path), 10) == f"{WHEEL} build {bytes(range(20)).hex()}"
+
+
+def test_two_builds_of_one_path_are_told_apart(tmp_path: Path) -> None:
+    found = []
+    for number in (1, 2):
+        root = tmp_path / str(number)
+        library(root, "pid-1", WHEEL, ELF + NOTE + bytes([number]) * 20)
+        process(root, 10, "pid-1", WHEEL)
+        found.append(rank.loaded_nccl(str(root), 10))
+    assert found[0] != found[1]
+
+
+def test_without_a_build_id_the_size_stands_there(tmp_path: Path) -> None:
+    library(tmp_path, "pid-1", "/lib/libnccl.so.2.29.7", ELF)
+    process(tmp_path, 10, "pid-1", "/lib/libnccl.so.2.29.7")
+    assert rank.loaded_nccl(str(tmp_path), 10) == f"/lib/libnccl.so.2.29.7 {len(ELF)} bytes"
+
+
+def test_an_engine_that_has_loaded_none_says_so(tmp_path: Path) -> None:
+    process(tmp_path, 10, "pid-1", "/usr/lib/libc.so.6")
+    assert rank.loaded_nccl(str(tmp_path), 10) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("# mine\nNCCL_IB_USE_INLINE=1\n\n", "NCCL_IB_USE_INLINE=1"), ("", "empty"), (None, None)]
+)
+def test_the_image_s_nccl_conf_is_read(tmp_path: Path, text: str | None, told: str | None) -> None:
+    process(tmp_path, 10, "pid-1")
+    library(tmp_path, "pid-1", "/etc/hostname", b"x")
+    if text is not None:
+        library(tmp_path, "pid-1", "/etc/nccl.conf", text.encode())
+    assert rank._nccl_conf(str(tmp_path), {"State": {"Pid": 10}}) == told
