@@ -13,6 +13,8 @@ Verdict: TypeAlias = Literal["good", "low", "degraded"]
 FUNCTION = 100.0
 """Gb/s that one function carries."""
 DEGRADED, LOW = 0.25, 0.85
+BUSY = 0.7
+"""Processors that a side takes from which on it may be what bounds TCP: its streams share one interpreter."""
 
 
 def moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
@@ -25,10 +27,13 @@ def expected(speed_mbps: int | None, links: int) -> float | None:
     return min(speed_mbps / 1000, FUNCTION * links) if speed_mbps else None
 
 
-def verdict(gbits: float, wanted: float | None, method: str) -> Verdict:
-    """`degraded` below a quarter; `low` below 85 percent by RDMA. TCP is bounded by processors too: it is never low."""
+def verdict(gbits: float, wanted: float | None, method: str, busy: float = 0.0) -> Verdict | None:
+    """`degraded` below a quarter; `low` below 85 percent by RDMA. TCP is bounded by processors too: it is never low.
+
+    None: not known, since the processors of a side were `busy` (in processors) while TCP carried so little.
+    """
     if wanted is None:
         return "good"
     if gbits < DEGRADED * wanted:
-        return "degraded"
+        return "degraded" if busy < BUSY else None
     return "low" if method == "rdma" and gbits < LOW * wanted else "good"

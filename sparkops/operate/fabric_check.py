@@ -21,7 +21,11 @@ from sparkops.reconcile.fleet import Fleet
 SECONDS, BYTES = 3.0, 16 << 30
 """Of each measurement; the bytes bound TCP."""
 MARGIN = 60.0
-FAULTS: Mapping[Verdict, str] = {"low": "fabric-link-low", "degraded": "fabric-link-degraded"}
+FAULTS: Mapping[Verdict | None, str] = {
+    "low": "fabric-link-low",
+    "degraded": "fabric-link-degraded",
+    None: "fabric-link-unproven",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +210,14 @@ class _Cable:
         method = "rdma" if rdma and self.here["perftest"] and self.there["perftest"] else "tcp"
         try:
             before = self._counters(lines)
-            rates = self._measured(lines, method)
+            rates, busy = self._measured(lines, method)
             lost = {node: moved(before[node], after) for node, after in self._counters(lines).items()}
         except SparkopsError as error:
             return self._wrong(line, error.message, mtu=mtu, unknown=True)
         gbits, wanted = sum(rates.values()), expected(self._end(lines[0])["speed_mbps"], len(lines))
-        judged = verdict(gbits, wanted, method)
+        judged = verdict(gbits, wanted, method, busy)
         args = {"gbits": round(gbits, 1), "expected": round(wanted or 0, 1)}
+        wrong = FAULTS.get(judged, "")
         return Figure(
             sender=self.cable.sender,
             receiver=self.cable.receiver,
@@ -222,7 +227,8 @@ class _Cable:
             method=method,
             mtu=mtu,
             verdict=judged,
-            reason=Message.of(FAULTS[judged], **args) if judged != "good" else _lossy(lost),
+            reason=Message.of(wrong, **args) if wrong else _lossy(lost),
+            unknown=judged is None,
         )
 
     def _counters(self, lines: Sequence[Line]) -> dict[str, dict[str, int]]:
@@ -247,8 +253,8 @@ class _Cable:
         found: Mapping[str, Any] = self.there["addresses"][line.peer]
         return found
 
-    def _measured(self, lines: Sequence[Line], method: str) -> dict[str, float]:
-        """Gb/s by line, as the receiver counted them; by RDMA, where only the sender counts, as that did."""
+    def _measured(self, lines: Sequence[Line], method: str) -> tuple[dict[str, float], float]:
+        """Gb/s by line and the busier side's processors: as the receiver counted; by RDMA only the sender counts."""
         common = {"method": method, "seconds": self.seconds, "bytes": BYTES}
         to = [{"slot": str(each.twin), "address": each.peer} for each in lines]
         receiver = self.fleet.session(self.cable.receiver)
@@ -265,5 +271,6 @@ class _Cable:
             try:
                 next(receiving)
             except StopIteration as done:
-                rates: Mapping[str, float] = told if method == "rdma" else done.value
-                return {slot: float(rate) for slot, rate in rates.items()}
+                rates: Mapping[str, float] = (told if method == "rdma" else done.value)["rates"]
+                busy = max(float(told["busy"]), float(done.value["busy"]))
+                return {slot: float(rate) for slot, rate in rates.items()}, busy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparkops.core.plan import Declared, Occupied, Orphan, Plan, Step, Violation
+from sparkops.core.plan import Between, Declared, Occupied, Orphan, Plan, Step, Violation
 from sparkops.core.report import Past, Report, Result
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
@@ -40,6 +40,7 @@ def _plan(told: Mapping[str, Any]) -> Plan:
         total=told["resources"],
         orphans=tuple(Orphan(**{**each, "occupied": Occupied(**each["occupied"])}) for each in told["orphans"]),
         declared=tuple(map(_declared, told["declared"])),
+        between=tuple(Between(**each) for each in told["between_nodes"]),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from tests.lab import Lab, Node, model
 from tests.lab.fixtures import NodeFactory
@@ -249,8 +249,9 @@ def test_gated_and_missing_repositories_are_told_apart(hub: Hub, tiny: str, tmp_
     fetch(hub, "lab/gated", tmp_path / "got", token="open-sesame")
     with pytest.raises(GatedRepoError):
         snapshot_download("lab/gated", local_dir=tmp_path / "no", endpoint=hub.endpoint)
-    with pytest.raises(RepositoryNotFoundError):
-        snapshot_download("lab/none", local_dir=tmp_path / "none", endpoint=hub.endpoint)
+    with pytest.raises(HfHubHTTPError, match="Invalid username or password") as missing:
+        HfApi(endpoint=hub.endpoint, token=False).model_info("lab/none")
+    assert not isinstance(missing.value, GatedRepoError)
     stored = [r.authorization for r in hub.requests if r.origin == "store"]
     assert stored
     assert not any(stored)

@@ -68,6 +68,12 @@ def test_a_figure_is_judged_by_what_such_links_carry(gbits: float, links: int, m
     assert verdict(gbits, expected(200_000, links), method) == word
 
 
+def test_so_little_by_tcp_that_processors_may_bound_it_is_not_known() -> None:
+    assert verdict(8.0, expected(200_000, 1), "tcp", busy=0.95) is None
+    assert verdict(8.0, expected(200_000, 1), "tcp", busy=0.3) == "degraded"
+    assert verdict(60.0, expected(200_000, 1), "tcp", busy=0.95) == "good"
+
+
 def test_a_link_of_100_gigabits_is_not_expected_to_carry_more() -> None:
     assert expected(100_000, 2) == 100.0
     assert verdict(95.0, expected(100_000, 2), "rdma") == "good"

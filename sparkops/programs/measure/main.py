@@ -45,11 +45,14 @@ class Spec(TypedDict):
     bytes: int
 
 
-def work(request: dict[str, Any], output: Output) -> dict[str, float]:
+def work(request: dict[str, Any], output: Output) -> dict[str, Any]:
+    """`rates` by link, and `busy`: processors that this side took on average, which bound TCP near one."""
     spec = cast(Spec, request)
     if spec["method"] == "rdma":
-        return _rdma(spec, output)
-    return _receive(spec, output) if spec["mode"] == "receive" else _send(spec)
+        return {"rates": _rdma(spec, output), "busy": 0.0}
+    before = time.process_time()
+    rates = _receive(spec, output) if spec["mode"] == "receive" else _send(spec)
+    return {"rates": rates, "busy": (time.process_time() - before) / spec["seconds"]}
 
 
 def _receive(spec: Spec, output: Output) -> dict[str, float]:

@@ -14,6 +14,7 @@ WIDTH, HEIGHT, GAP = 150, 52, 34
 FEW, BESIDE, MANY = 12, 3, 8
 """Up to FEW nodes stand BESIDE each other, more MANY."""
 BARS = 120
+WIDEST = 24
 TALL = 96
 SHOWN = {"violation": "v", "unknown": "u", "drifted": "d"}
 LISTED = 20
@@ -77,7 +78,7 @@ def plot(runs: Sequence[KeptRun], moment: Callable[[float], str]) -> Plot:
     """The bars of the latest runs, as high as the resources that were not as declared; a mark on the axis for none."""
     shown = runs[-BARS:]
     most = max([_differing(each) for each in shown] + [1])
-    wide = 600 / len(shown)
+    wide = min(WIDEST, 600 / len(shown))
     bars = []
     for index, run in enumerate(shown):
         y = 100.0

@@ -18,8 +18,6 @@ Standing: TypeAlias = Literal["as-declared", "drifted", "violation", "unknown"]
 STANDINGS: tuple[Standing, ...] = ("as-declared", "unknown", "drifted", "violation")
 """From the best to the worst."""
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
-DECLARED = ("intentional", "new")
-"""Origins of differences that a change of the declaration made: nothing happened to the node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +194,7 @@ def _severity(step: Step, result: Result | None, origin: Origin | None) -> Sever
     """An error where undoing what happened to the node interrupts a service, or where a step failed."""
     if result is not None and result.outcome == "failed":
         return "error"
-    if step.action == "verify" or origin in DECLARED:
+    if step.action == "verify" or origin == "intentional":
         return "info"
     return "error" if step.disruptive and step.action != "replace" else "warning"
 

@@ -303,6 +303,7 @@ def _alike(each: Finding) -> object:
 def _detail(group: Sequence[Finding], link: str) -> Detail:
     each = group[0]
     about = [
+        ("resource", each.resource),
         ("way out", each.fix),
         ("who moved", ORIGINS[each.origin] if each.origin else ""),
         ("first seen", _since(group)),
@@ -316,7 +317,7 @@ def _detail(group: Sequence[Finding], link: str) -> Detail:
         state=MARKS[each.standing],
         severity=each.severity,
         id=_cut(each.id),
-        title=_cut(each.resource.removesuffix(f" @{each.node}") or each.text),
+        title=_cut(each.resource.removesuffix(f" @{each.node}") if each.step is not None else each.text),
         nodes=f"on {names([_cut(finding.node, 40) for finding in group])}",
         text=_cut(each.text, VALUE),
         about=tuple((name, _cut(words, VALUE)) for name, words in about if words),

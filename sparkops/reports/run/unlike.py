@@ -1,4 +1,4 @@
-"""Where the nodes of one service are not alike: the same resource in other states, or found with other values. Pure."""
+"""Where the nodes of a service are not alike: in their facts, in a resource's state, or in what was found. Pure."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def unlike(report: Report, services: Mapping[str, Sequence[str]], states: Mappin
                     told = f"{told}: {_found(step.before, step.changes)}"
                 things.setdefault((each.kind, each.name), {})[each.node] = told
         rows = [
+            (_cut(each.fact), tuple(_fact(each.values, node) for node in nodes))
+            for each in report.plan.between
+            if each.service == service
+        ]
+        rows += [
             (_cut(f"{kind} {name}"), tuple(by_node.get(node, "not declared") for node in nodes))
             for (kind, name), by_node in things.items()
             if len(set(by_node.values())) > 1
@@ -43,6 +48,11 @@ def unlike(report: Report, services: Mapping[str, Sequence[str]], states: Mappin
         if rows:
             found.append(Unlike(_cut(service), tuple(_cut(each) for each in nodes), tuple(rows[:ROWS])))
     return tuple(found)
+
+
+def _fact(values: Mapping[str, object], node: str) -> str:
+    found = values.get(node)
+    return "none" if found is None else _cut(str(found))
 
 
 def _found(state: Mapping[str, object] | None, keys: Sequence[str]) -> str:

@@ -72,8 +72,8 @@ class _Listener:
         self._call.progress("listening", ports=value)
 
 
-def measure(call: Call, args: dict[str, Any]) -> dict[str, float]:
-    """Gb/s by link. `args` is the program's spec. It has no rights where it needs none."""
+def measure(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """`rates` in Gb/s by link, and `busy`, processors. `args` is the program's spec; by TCP it has no rights."""
     plain = args["method"] == "tcp" and os.getuid() == 0
     return dict(
         runner.run(

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from sparkops.core.digests import digest
-from sparkops.core.plan import Declared, Orphan, Plan, Step, Violation
+from sparkops.core.plan import Between, Declared, Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
@@ -66,6 +66,7 @@ def report(command: Any = "drift", text: str = "words", **more: Any) -> Report:
         nodes=("a", "b", "c"),
         total=len(things),
         declared=tuple(things),
+        between=(Between(service=text, fact=text, values={"a": text, "b": None}),),
     )
     about: dict[str, Any] = {"cluster": text, "inventory": "inventory.yml", "plan": plan, "time": 1_764_000_000.0}
     return Report(command=command, **{**about, **more})

@@ -50,7 +50,7 @@ def test_a_failed_step_is_an_error_with_its_own_reason() -> None:
 @pytest.mark.parametrize(
     ("origin", "disruptive", "severity"),
     [(None, False, "warning"), (None, True, "error"), ("corrective", True, "error"), ("both", True, "error"),
-     ("corrective", False, "warning"), ("intentional", True, "info"), ("new", False, "info")],
+     ("corrective", False, "warning"), ("intentional", True, "info"), ("new", False, "warning")],
 )  # fmt: skip
 def test_the_severity_of_a_difference_follows_from_who_moved_and_what_it_interrupts(
     origin: Any, disruptive: bool, severity: str

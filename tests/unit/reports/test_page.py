@@ -12,7 +12,7 @@ import axe_core_python
 import pytest
 from hypothesis import given
 
-from sparkops.core.plan import Plan
+from sparkops.core.plan import Between, Plan
 from sparkops.core.report import KeptRun, Past, Report, Seen
 from sparkops.reports.formats import rendered
 from tests.browser import Browser, program
@@ -51,6 +51,15 @@ def test_the_same_finding_on_several_nodes_is_told_once() -> None:
     page = rendered(Report(command="drift", cluster="attic", inventory="i", plan=plan), "html")
     assert page.count('<div class="body" id="f') == 1
     assert page.count('href="#f0"') == 9
+
+
+def test_what_differs_between_the_nodes_of_a_service_is_told_side_by_side() -> None:
+    things = tuple(declared("a", "b", service="q"))
+    between = (Between(service="q", fact="NCCL", values={"a": "2.30.4", "b": None}),)
+    plan = Plan(steps=(step(things[0].id, "a"),), declared=things, nodes=("a", "b"), total=2, between=between)
+    page = rendered(Report(command="drift", cluster="attic", inventory="i", plan=plan), "html")
+    assert '<tr><th scope="row">NCCL</th><td>2.30.4</td><td>none</td></tr>' in page
+    assert "<td>drifted: content old</td><td>as declared</td>" in page
 
 
 def test_what_a_repair_takes_is_the_sum_of_what_is_known() -> None:
