@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from sparkops.core.data import bundled
@@ -42,24 +43,34 @@ WORDS = {"ssm_dtype": "ssm_dtype"}
 
 
 @cache
-def _files() -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
-    """What all descriptions share, and each description by the architecture's name."""
+def _shared() -> Mapping[str, Any]:
+    """What all descriptions share."""
     folder = bundled("knowledge") / "architectures"
-    shared = dict(knowledge_file.read(folder / SIZES))
-    shared["inert"] = frozenset(knowledge_file.read(folder / INERT)["keys"])
+    return {**knowledge_file.read(folder / SIZES), "inert": frozenset(knowledge_file.read(folder / INERT)["keys"])}
+
+
+@cache
+def _texts() -> Mapping[Path, str]:
+    """The files of descriptions: to look for a name in all of them is much faster than to parse them."""
+    folder = bundled("knowledge") / "architectures"
+    return {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("[!_]*.yml"))}
+
+
+@cache
+def _described_in(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The descriptions of one file, by the architecture's name."""
+    content = knowledge_file.read(path)
     found: dict[str, Mapping[str, Any]] = {}
-    for path in sorted(folder.glob("[!_]*.yml")):
-        content = knowledge_file.read(path)
-        for each in content["describes"]:
-            own = {**each, "parts": {**shared["parts"], **content.get("parts", {})}}
-            found.update(dict.fromkeys(each["architectures"], own))
-    return shared, found
+    for each in content["describes"]:
+        own = {**each, "parts": {**_shared()["parts"], **content.get("parts", {})}}
+        found.update(dict.fromkeys(each["architectures"], own))
+    return found
 
 
 @cache
 def _towers() -> Mapping[str, Description]:
     """The descriptions of encoders of images, by the `model_type` of their part of a configuration."""
-    shared, _ = _files()
+    shared = _shared()
     content = knowledge_file.read(bundled("knowledge") / "architectures" / TOWERS)
     found: dict[str, Description] = {}
     for each in content["describes"]:
@@ -104,19 +115,15 @@ def unwrapped(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def known() -> tuple[str, ...]:
     """Every architecture that is described."""
-    return tuple(sorted(_files()[1]))
-
-
-def described(name: str) -> Description | None:
-    """The description of an architecture; None where there is none."""
-    content = _files()[1].get(name)
-    return None if content is None else _description(name)
+    return tuple(sorted(name for path in _texts() for name in _described_in(path)))
 
 
 @cache
-def _description(name: str) -> Description:
-    shared, found = _files()
-    return Description(found[name], shared)
+def described(name: str) -> Description | None:
+    """The description of an architecture; None where there is none."""
+    found = (_described_in(path).get(name) for path, text in _texts().items() if name in text)
+    content = next((each for each in found if each is not None), None)
+    return None if content is None else Description(content, _shared())
 
 
 class Description:

@@ -65,7 +65,7 @@ def test_the_catalogue_s_geometry_is_that_of_the_config_which_the_engine_read(na
     known, read = find(base), of_config(CONFIGS[name])
     assert known is not None
     assert replace(known.geometry, vision=(), encoder={}, part_gaps={}) == replace(
-        read, vision=(), encoder={}, part_gaps={}
+        read, vision=(), encoder={}, part_gaps={}, nested=False
     )
 
 
