@@ -15,19 +15,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sparkops.models import expressions
 from sparkops.models.engine import versions
 from sparkops.models.engine_pages import alphabetical, engine_content, version_key
 from tools.engine_page import page
 from tools.wheel_configurations import Configurations
 from tools.wheel_flags import CommandLine, Flag
 from tools.wheel_names import connector_words, moe_words, names, quantization_words
+from tools.wheel_refusals import refusals
 from tools.wheel_source import UNKNOWN, Wheel
 from tools.wheel_types import ANY
 
 LAWS = ("attention", "attention_refused", "quantization", "load_formats_missing", "behaviour")
 """What running the version shows, and reading it does not."""
 
-OBVIOUS = {"pair": ("bool", "bool | None"), "switch": ("Any",)}
+MADE_OF_FLAGS = ("ParallelConfig", "ObservabilityConfig", "SchedulerConfig", "CacheConfig")
+"""Configurations that every start makes of flags of the same names."""
+
 WORDS_OF = {
     "attention_backends": "AttentionBackendEnum",
     "kv_cache_dtypes": "CacheDType",
@@ -66,7 +70,10 @@ def content(wheel: Wheel, base: Mapping[str, Any]) -> dict[str, Any]:
         **names(wheel),
         "values": values,
         "configurations": {name: read.fields[name] for name in sorted(reached)},
-        "refusals": {name: read.refused[name] for name in sorted(reached) if name in read.refused},
+        "refusals": {
+            **{name: read.refused[name] for name in sorted(reached) if name in read.refused},
+            **_of_flags(wheel, line, {each.name for each in flags}),
+        },
         "words": {name: words[name] for name in sorted(words) if name in tables or _used(name, values, read, reached)},
     }
 
@@ -133,6 +140,22 @@ def _used(name: str, values: Mapping[str, str], read: Configurations, reached: s
 
 def _names(name: str, text: str) -> bool:
     return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(ast.parse(text.partition(" = ")[0])))
+
+
+def _of_flags(wheel: Wheel, line: CommandLine, flags: set[str]) -> dict[str, dict[str, str]]:
+    """What the configurations refuse that are made of flags: the conditions over fields that are flags by name."""
+    configuration = wheel.module("vllm.config")
+    found: dict[str, str] = {}
+    for name in MADE_OF_FLAGS:
+        place = configuration.find(name) if configuration is not None else None
+        if place is not None and isinstance(place[1], ast.ClassDef):
+            conditions = refusals(place[0], place[1], line.reader.fields(place[0], place[1]))
+            found |= {
+                condition: words
+                for condition, words in conditions.items()
+                if all(each.replace("_", "-") in flags for each in expressions.names(condition))
+            }
+    return {"serve": found} if found else {}
 
 
 def _takes_sizes(wheel: Wheel) -> bool:

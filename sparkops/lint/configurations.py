@@ -12,8 +12,9 @@ from typing import Any
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean
 from sparkops.models import engine as kinds
+from sparkops.models import expressions
 from sparkops.models.engine import engine, versions
-from sparkops.models.values import Fault, faults
+from sparkops.models.values import Fault, faults, filled
 
 STRUCTURED = (kinds.JSON, kinds.JSON_OR_TEXT)
 OWN_RULES: Mapping[str, tuple[str, ...]] = {
@@ -53,6 +54,22 @@ def configuration_refused(case: Case) -> Iterable[Found]:
     for flag, fault in _faults(case):
         if fault.kind == "combination":
             yield Found(f"{fault.where}: {fault.message}" if fault.path else fault.message, f"--{flag}")
+
+
+def flags_refused(case: Case) -> Iterable[Found]:
+    """Combinations of flags; a flag whose default the page does not have counts as not given."""
+    line, defaults = case.line, case.engine.defaults
+    for condition, message in case.engine.refusals.get("serve", {}).items():
+        flags = {name: name.replace("_", "-") for name in expressions.names(condition)}
+        given = {name: line.get(flag) for name, flag in flags.items()}
+        scope = {name: defaults.get(flags[name]) if value is None else value for name, value in given.items()}
+        try:
+            holds = any(value is not None for value in given.values()) and expressions.value(condition, scope)
+        except TypeError:
+            continue
+        if holds:
+            about = min(flag for name, flag in flags.items() if given[name] is not None)
+            yield Found(filled(message, scope), f"--{about}")
 
 
 def connector_unknown(case: Case) -> Iterable[Found]:

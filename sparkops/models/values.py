@@ -247,6 +247,10 @@ def _combinations(name: str, value: Mapping[str, Any], engine: Engine, path: tup
         except (KeyError, NameError, TypeError):
             continue
         if holds:
-            words = re.sub(r"{(\w+)}", lambda match: str(scope.get(match[1], match[0])), message)
-            found.append(Fault(path, words, "combination"))
+            found.append(Fault(path, filled(message, scope), "combination"))
     return found
+
+
+def filled(message: str, scope: Mapping[str, Any]) -> str:
+    """The engine's words with the values that they name."""
+    return re.sub(r"{(\w+)}", lambda match: str(scope.get(match[1], match[0])), message)

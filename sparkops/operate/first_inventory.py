@@ -176,7 +176,7 @@ def inventory(found: Sequence[Found], cluster: str, recipes: Sequence[Recipe]) -
 
 def cluster_name(found: Sequence[Found], folder: str) -> str:
     """The name to propose: of the first machine without its number, else the folder's that the inventory goes into."""
-    text = re.sub(r"[-_.]?\d+$", "", found[0].name) if found else _label(folder)
+    text = re.sub(r"[-_.]\d+$", "", found[0].name) if found else _label(folder)
     return text if re.match(NAME, text) else "sparks"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tests.e2e.conftest import Shell
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
-SERVED = "Qwen/Qwen3.6-35B-A3B-FP8"
+SERVED = "/srv/Qwen3.6-35B-A3B-FP8"
+"""A folder with the name of a recipe's model; the lab's engine reads the headers of what is in it."""
 
 
 @pytest.fixture
@@ -48,7 +50,12 @@ def test_init_names_the_node_after_itself_pins_its_key_and_plan_goes_on(stranger
 def test_what_serves_already_is_seen_and_leads_to_adopt(lab: Lab, stranger: Shell, node: Node) -> None:
     image = lab.engine_image.reference
     node.exec("docker", "pull", image)
-    node.exec("docker", "run", "-d", "--name", "mine", "-p", "8123:8000", image, "serve", SERVED, "--port", "8000")
+    header = json.dumps({"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    node.exec("mkdir", "-p", SERVED)
+    node.write(f"{SERVED}/config.json", b"{}")
+    node.write(f"{SERVED}/model.safetensors", len(header).to_bytes(8, "little") + header + b"\0")
+    given = ["-p", "8123:8000", "-v", f"{SERVED}:{SERVED}", image, "serve", SERVED, "--port", "8000"]
+    node.exec("docker", "run", "-d", "--name", "mine", *given)
     said = introduced(stranger, node)
     name = node.text("hostname")
     assert f"`sparkops adopt {name} qwen`: mine serves there already" in said

@@ -90,7 +90,7 @@ def test_whatever_a_machine_says_the_text_is_a_valid_inventory(name: str, words:
 
 
 @pytest.mark.parametrize(
-    ("names", "cluster"), [(["spark-5a3c"], "spark-5a3c"), (["spark-01", "spark-02"], "spark"), ([], "my-rack")]
+    ("names", "cluster"), [(["spark-5a3c12"], "spark-5a3c12"), (["spark-01", "spark-02"], "spark"), ([], "my-rack")]
 )
 def test_a_cluster_is_named_after_the_first_machine_or_the_folder(names: list[str], cluster: str) -> None:
     assert cluster_name([machine(name=each) for each in names], "My Rack") == cluster

@@ -19,6 +19,7 @@ from tests.errors import fails
 from tests.lab import model
 from tests.lab.hub import Fault
 from tests.lab.hub import Hub as LabHub
+from tests.lab.machine import wait_until
 
 REPO = "birds/sparrow"
 LINE = f"vllm serve {REPO} --max-model-len 4096 --max-num-seqs 2"
@@ -124,6 +125,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(hub: LabHub) -> None:
     for repository in (REPO, "birds/wren", REPO):
         with fails("hub-failing", HubUnreachable):
             asked.model(repository)
+    wait_until(lambda: hub.requests, 10)  # it notes a request when it has answered it
     assert len(hub.requests) == 1
 
 

@@ -68,17 +68,16 @@ def test_s02_a_model_that_runs_on_sparks_is_not_refused(cases: Path, capsys: pyt
     assert "yes" in text and told is not None and 60 < float(told[1]) < 78
 
 
-@pytest.mark.parametrize(
-    ("model", "told"),
-    [
-        ("s04-qwen3.8-flash-next", "not known"),
-        ("s07-gemma-3-27b", "51.4 GiB"),
-    ],
-)
-def test_s04_what_is_not_understood_is_not_known_and_s07_is_by_now(
-    cases: Path, capsys: pytest.CaptureFixture[str], model: str, told: str
+def test_s04_what_is_not_understood_is_not_known(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "4 streams of 32,768 tokens: not known" in fit(capsys, "s04-qwen3.8-flash-next")
+
+
+def test_s07_a_size_that_the_file_leaves_out_is_its_class_s_default_or_not_known(
+    cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert told in fit(capsys, model)
+    text = fit(capsys, "s07-gemma-3-27b")
+    told = re.search(r"weights\s+([\d.]+) GiB", text)
+    assert "not known: vocab_size" in text or (told is not None and abs(float(told[1]) - 51.1) < 1)
 
 
 @pytest.mark.parametrize(

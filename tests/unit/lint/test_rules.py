@@ -134,6 +134,13 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             },
         ),
     ],
+    "flags-refused": [
+        ({"words": "--collect-detailed-traces all"}, {"words": "--otlp-traces-endpoint http://x"}),
+        (
+            {"words": "--enable-elastic-ep"},
+            {"words": "--enable-elastic-ep --enable-eplb --enable-expert-parallel -tp 2", "gpus": 2},
+        ),
+    ],
     "connector-unknown": [
         (
             {"words": '--kv-transfer-config \'{"kv_role": "kv_both"}\''},
