@@ -63,20 +63,30 @@ def _options(options: RunOptions, title: str) -> RunOptions:
 def roll_back(
     inventory: Inventory, compiled: Compiled, service: str, number: int | None, options: RunOptions
 ) -> Report:
-    """Bring all engines of a service back to a generation, one engine after the other; without a number to the last.
+    """Bring all engines of a service back to a generation, one engine after the other.
 
-    Raises InventoryError for a service that keeps none.
+    Without a number it is the newest one that is not there now. Raises InventoryError for a service that has no unit.
     """
+    context = Context(inventory=inventory, connections=options.connections, listener=options.listener)
+    there = kept(context, compiled, [service]) if number is None else {}
     replicas = {service: inventory.replicas(service)}
     things: list[Generation] = []
     before: tuple[str, ...] = ()
     for engine in rollout.engines(compiled.resources, replicas).get(service, ()):
-        own = [rollout.back(each, number or "last", before) for each in engine.generations]
+        own = [rollout.back(each, number or _earlier(there.get(each.id)), before) for each in engine.generations]
         things += own
         before = tuple(each.id for each in own)
     if not things:
         raise InventoryError.of("service-without-unit", name=service)
     return run(things, dataclasses.replace(options, declared=False))
+
+
+def _earlier(found: Mapping[str, Any] | Unknown | None) -> int | str:
+    """The newest generation that is not there now, as its node tells; the newest one where it tells nothing."""
+    if not isinstance(found, Mapping):
+        return "newest"
+    numbers = [each["number"] for each in found.get("generations", ()) if each["number"] != found.get("at")]
+    return max(numbers, default=0) or "newest"
 
 
 def kept(context: Context, compiled: Compiled, services: Iterable[str]) -> dict[str, Mapping[str, Any] | Unknown]:

@@ -138,7 +138,7 @@ def returning(resources: Sequence[Resource], failed: Collection[Rollout], replic
     """What brings the failed engines back to their last stable generation: all nodes of each."""
     nodes = {(each.service, each.nodes) for each in failed}
     return tuple(
-        back(one, "last")
+        back(one, "newest")
         for each in engines(resources, replicas).values()
         for engine in each
         if (engine.service, engine.nodes) in nodes

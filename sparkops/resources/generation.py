@@ -27,7 +27,7 @@ class Generation(Resource):
     files: what the service is rendered to on the node.
     inputs: the SHA-256 of the declared spec; None for one that is only to be brought back.
     keep: how many stable generations are kept.
-    restore: the number of the one to bring back, or "last" for the newest one that is not there now.
+    restore: the number of the one to bring back, or "newest" for the last one that was stable.
     """
 
     kind: ClassVar[str] = "generation"

@@ -130,15 +130,15 @@ def test_nothing_is_written_where_the_image_or_the_checkpoint_is_another(node: N
     assert before == {path: node.path(path).read_bytes() for path in before}
 
 
-def test_the_last_one_to_return_to_is_not_the_one_that_is_there(node: Node) -> None:
+def test_what_is_to_be_brought_back_is_named_and_stays_so_when_it_is_there(node: Node) -> None:
     node.render("1", "sha256:a")
     node.keep()
-    assert node.look(restore="last")["target"] is None
+    assert node.look(restore="newest")["restored"]
     node.render("2", "sha256:a")
-    assert node.look(restore="last")["target"] == 1
+    assert (node.look(restore="newest")["target"], node.look(restore="newest")["restored"]) == (1, False)
     node.keep()
-    assert node.look(restore="last")["target"] == 1
-    assert node.look(restore=2)["restored"]
+    assert node.look(restore="newest")["target"] == 2
+    assert node.look(restore=2)["restored"] and not node.look(restore=1)["restored"]
     assert node.look(restore=9)["target"] is None
 
 

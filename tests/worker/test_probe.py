@@ -121,8 +121,8 @@ def test_the_key_comes_out_of_the_services_secrets(tmp_path: Path) -> None:
     secrets, spec = tmp_path / "q.env", tmp_path / "q.json"
     secrets.write_text(json.dumps({"VLLM_API_KEY": "k"}))
     spec.write_text(json.dumps({"environment": {"VLLM_API_KEY": "weaker"}, "secrets": str(secrets)}))
-    assert probe._api_key(str(spec)) == "k"
-    assert probe._api_key(str(tmp_path / "none")) == ""
+    assert probe.api_key(str(spec)) == "k"
+    assert probe.api_key(str(tmp_path / "none")) == ""
 
 
 def test_a_unit_that_loads_explains_the_silence() -> None:

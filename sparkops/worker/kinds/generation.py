@@ -14,7 +14,7 @@ from sparkops.worker.system import processes
 def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
     """`stable`: the present state is the newest kept one; `at`: its number; `generations` and `rejected` as kept.
 
-    With `restore` (a number, or "last"): `target` is the one to bring back, `restored` whether it is there.
+    With `restore` (a number, or "newest"): `target` is the one to bring back, `restored` whether it is there.
     """
     folder = ask["folder"]
     if not ask["present"]:
@@ -30,16 +30,16 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
         "generations": [{key: each[key] for key in ("number", "time", "inputs")} for each in there],
     }
     if ask.get("restore"):
-        target = _target(there, ask["restore"], now)
+        target = _target(there, ask["restore"])
         state["target"] = target["number"] if target else None
         state["restored"] = target is not None and target["fingerprint"] == now["fingerprint"]
     return state
 
 
-def _target(there: list[Generation], wanted: int | str, now: Generation) -> Generation | None:
-    """The generation of that number; "last" is the newest one that is not the present state."""
-    if wanted == "last":
-        return next((each for each in reversed(there) if each["fingerprint"] != now["fingerprint"]), None)
+def _target(there: list[Generation], wanted: int | str) -> Generation | None:
+    """The generation of that number, or the newest one."""
+    if wanted == "newest":
+        return there[-1] if there else None
     return next((each for each in there if each["number"] == wanted), None)
 
 
@@ -66,7 +66,7 @@ def converge(
         generations.add(folder, now, act["keep"])
         generations.release(folder, now["inputs"])
         return
-    target = _target(generations.kept(folder), ask["restore"], now)
+    target = _target(generations.kept(folder), ask["restore"])
     if target is None:
         raise Refused.of("generation-missing", service=os.path.basename(folder), wanted=ask["restore"])
     if now["inputs"] != target["inputs"]:

@@ -176,7 +176,7 @@ def test_an_engine_that_no_step_interrupts_has_no_rollout(project: Project) -> N
 
 def test_the_ends_of_a_return_are_different_words() -> None:
     failed = Rollout(service="q", nodes=("a", "b"), state="failed")
-    missing = Message.of("generation-missing", service="q", wanted="last")
+    missing = Message.of("generation-missing", service="q", wanted="newest")
     gone = Message.of("generation-image-gone", number=1, image="x")
     assert returned(failed, [result("generation x@a", "done"), result("generation x@b", "done")]).state == "returned"
     assert returned(failed, [result("generation x@a", "failed", missing)]).state == "nothing to return to"
