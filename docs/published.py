@@ -15,11 +15,11 @@ import yaml
 from sparkops.core.data import bundled
 from sparkops.fit.decode import Decoder
 from sparkops.fit.fit import fit_invocation
+from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.hybrid_cache import BlockRule, CacheOptions, layout
+from sparkops.models.architecture.quantisation import Quantisation, part_bytes
 from sparkops.models.catalogue import find
-from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import BlockRule, CacheOptions, layout
 from sparkops.models.invocation import of_text
-from sparkops.models.quantisation import Quantisation, part_bytes
 
 
 @dataclass(frozen=True)

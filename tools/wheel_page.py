@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparkops.models import expressions
+from sparkops.models.architecture import expressions
 from sparkops.models.engine import versions
 from sparkops.models.engine_pages import alphabetical, engine_content, version_key
 from tools.engine_page import page

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from sparkops.models import expressions
+from sparkops.models.architecture import expressions
 from tools.wheel_source import UNKNOWN, Module
 
 

@@ -19,9 +19,9 @@ from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.wording import words
-from sparkops.models import tensors as model_tensors
-from sparkops.models.geometry import Geometry, of_config
-from sparkops.models.tensors import Weights
+from sparkops.models.architecture import tensors as model_tensors
+from sparkops.models.architecture.geometry import Geometry, of_config
+from sparkops.models.architecture.tensors import Weights
 from sparkops.safetensors.header import BITS, LENGTH, Broken, Header, Tensor, header_length, parse_header
 from sparkops.safetensors.parts import ORDER, missing_mtp, part_of, second_layout
 

@@ -21,8 +21,8 @@ from sparkops.core import folders
 from sparkops.core.deadline import DeadlineExceeded, within
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
+from sparkops.models.architecture.tensors import Weights
 from sparkops.models.catalogue import FromHub, Model, of_files
-from sparkops.models.tensors import Weights
 
 if TYPE_CHECKING:
     from sparkops.checkpoints.inspect import Inspection

@@ -22,9 +22,9 @@ from sparkops.cli.printing import listener_for, printer_for
 from sparkops.cli.repositories import offline_option, repositories, token
 from sparkops.core.errors import SparkopsError
 from sparkops.inventory.limit import named
-from sparkops.operate import checkpoint_build
-from sparkops.operate.checkpoint_verify import verify as verify_nodes
-from sparkops.operate.declared_hub import declared_hub
+from sparkops.operate.checkpoint import build as checkpoint_build
+from sparkops.operate.checkpoint.declared_hub import declared_hub
+from sparkops.operate.checkpoint.verify import verify as verify_nodes
 from sparkops.reports import checkpoint as renderers
 
 

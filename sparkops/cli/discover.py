@@ -18,7 +18,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
-from sparkops.operate.discover import discover
+from sparkops.operate.fabric.discover import discover
 from sparkops.operate.trust import addressed
 from sparkops.reconcile.targets import targets
 from sparkops.reports import schemas

@@ -12,12 +12,18 @@ from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, listener_for
 from sparkops.inventory.limit import named
-from sparkops.operate.fabric_check import SECONDS, check
+from sparkops.operate.fabric.check import SECONDS, check
 from sparkops.reports.fabric_check import as_json, lines
 from sparkops.reports.formatting import safe
 
 
-@click.group("fabric")
+@click.group(
+    "fabric",
+    epilog="""\b
+Examples:
+  sparkops fabric check                    all links of the inventory's nodes
+  sparkops fabric check spark-01 spark-02""",
+)
 def command() -> None:
     """Measure the links between the nodes."""
 

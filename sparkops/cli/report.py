@@ -13,7 +13,8 @@ from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, printer_for, write_reports
 from sparkops.core.report import KeptRun
 from sparkops.inventory.load import load
-from sparkops.reports import kept_runs, schemas
+from sparkops.reports import schemas
+from sparkops.reports.kept import text as kept_runs
 from sparkops.reports.record import shown_again
 from sparkops.runs import store
 

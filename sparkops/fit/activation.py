@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+from sparkops.models.architecture.geometry import STATE, Geometry
 from sparkops.models.effective import Effective
-from sparkops.models.geometry import STATE, Geometry
 from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import ServeLine
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import CacheLayout
+from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.hybrid_cache import CacheLayout
 
 CONTEXT = 1024
 """Tokens of context at which a ceiling is given."""

@@ -16,8 +16,8 @@ from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
 from sparkops.fit.refused import no_size, refusal
 from sparkops.fit.weights import RankWeights
+from sparkops.models.architecture.hybrid_cache import BlockRule, CacheLayout, CacheOptions, layout
 from sparkops.models.catalogue import Model
-from sparkops.models.hybrid_cache import BlockRule, CacheLayout, CacheOptions, layout
 from sparkops.models.invocation import Invocation
 from sparkops.models.platform import Device
 from sparkops.models.platform import load as platform

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparkops.fit.activation import peak
-from sparkops.models.geometry import Geometry
+from sparkops.models.architecture.geometry import Geometry
 from sparkops.models.invocation import Invocation
 from sparkops.models.platform import GIB, Device
 

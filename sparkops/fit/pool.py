@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal, TypeAlias
 
-from sparkops.models.architectures import Cached
+from sparkops.models.architecture.architectures import Cached
+from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.hybrid_cache import CacheLayout, CacheOptions, token_bytes
 from sparkops.models.effective import Effective
-from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import CacheLayout, CacheOptions, token_bytes
 
 Kind: TypeAlias = Literal["full", "sliding", "state"]
 

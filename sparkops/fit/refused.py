@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sparkops.models.architecture.geometry import Geometry
 from sparkops.models.effective import Effective
-from sparkops.models.geometry import Geometry
 from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import ServeLine
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 
+from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.quantisation import MODULES, Quantisation, part_bytes
 from sparkops.models.catalogue import Model
 from sparkops.models.effective import Effective
-from sparkops.models.geometry import Geometry
 from sparkops.models.invocation import Invocation
-from sparkops.models.quantisation import MODULES, Quantisation, part_bytes
 from sparkops.models.serve_line import ServeLine
 
 TOLD = 0.02

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from sparkops.core.errors import SparkopsError
+from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.quantisation import Quantisation
 from sparkops.models.catalogue import FromHub
 from sparkops.models.effective import Effective, effective
 from sparkops.models.engine import Engine
-from sparkops.models.geometry import Geometry
 from sparkops.models.invocation import Invocation
-from sparkops.models.quantisation import Quantisation
 from sparkops.models.serve_line import ServeLine
 
 Severity: TypeAlias = Literal["error", "warning", "info"]

@@ -12,7 +12,7 @@ from typing import Any
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean
 from sparkops.models import engine as kinds
-from sparkops.models import expressions
+from sparkops.models.architecture import expressions
 from sparkops.models.engine import engine, versions
 from sparkops.models.values import Fault, faults, filled
 

@@ -10,9 +10,9 @@ import re
 from dataclasses import replace
 
 from sparkops.models import build_steps
+from sparkops.models.architecture.quantisation import MODULES, Quantisation
 from sparkops.models.build_steps import Steps
 from sparkops.models.catalogue import Model
-from sparkops.models.quantisation import MODULES, Quantisation
 
 SCHEMES = {"W4A16": "int4-g128", "NVFP4": "nvfp4", "W8A16": "int8"}
 """What AutoRound makes of the layers that it quantises, by the scheme's name."""

@@ -17,10 +17,11 @@ from typing import Any
 
 from sparkops.core.data import bundled, folders
 from sparkops.core.errors import InventoryError
-from sparkops.models import knowledge_file, quantisation, tensors
-from sparkops.models.geometry import Geometry, of_config
-from sparkops.models.quantisation import Quantisation
-from sparkops.models.tensors import Weights
+from sparkops.models import knowledge_file
+from sparkops.models.architecture import quantisation, tensors
+from sparkops.models.architecture.geometry import Geometry, of_config
+from sparkops.models.architecture.quantisation import Quantisation
+from sparkops.models.architecture.tensors import Weights
 
 MARKS: Mapping[str, tuple[str, ...]] = {
     "auto-round": ("autoround", "auto-round"),

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.hybrid_cache import BlockRule, CacheOptions, layout
 from sparkops.models.engine import Engine
-from sparkops.models.geometry import Geometry
-from sparkops.models.hybrid_cache import BlockRule, CacheOptions, layout
 from sparkops.models.serve_line import AUTO, ServeLine
 
 FLOAT32 = ("float32", "float")

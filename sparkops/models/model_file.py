@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator
 
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
-from sparkops.models.descriptions import Description, described, encoder
-from sparkops.models.geometry import of_config
+from sparkops.models.architecture.descriptions import Description, described, encoder
+from sparkops.models.architecture.geometry import of_config
 
 
 def check(content: Mapping[str, Any], where: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sparkops.models import expressions
+from sparkops.models.architecture import expressions
 from sparkops.models.engine import Engine
 
 SWITCH_WORDS = ("0", "off", "f", "false", "n", "no", "1", "on", "t", "true", "y", "yes")

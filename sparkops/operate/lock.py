@@ -142,7 +142,7 @@ def _branch(asked: OfRepository, repository: str, revision: str) -> Movable:
 
 
 def _digest(image: Image) -> str:
-    from sparkops.resources import registry  # loads Docker's SDK
+    from sparkops.resources.images import registry  # loads Docker's SDK
 
     return registry.digest(image.name, image.login(image.reference.repository))
 

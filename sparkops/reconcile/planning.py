@@ -9,6 +9,7 @@ import datetime
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
@@ -121,24 +122,14 @@ def observe_and_plan(
     """
     acting = options.agree is not None
     resources, uninformed = informed(fleet, resources)
-    unprepared = {**unprepared, **uninformed}
-    seen = observe(
-        fleet,
-        resources,
-        unprepared=unprepared,
-        listener=events.silent if quiet else options.listener,
-        nodes=options.whole,
-        claims={"strays": bool(options.whole), "whole": acting} if options.declared else None,
-        staying=options.removal.staying if options.removal is not None else (),
-    )
+    seen = _seen(fleet, resources, {**unprepared, **uninformed}, options, events.silent if quiet else options.listener)
     found, removed = _orphans(resources, seen, options)
     if removed:
         seen = _joined(seen, observe(fleet, removed))
     staying = _without(found, removed)
-    violations, shared = orphans.judged(resources, seen, staying)
+    judged, shared = orphans.judged(resources, seen, staying)
     replicas = options.replicas
-    if not options.retry:
-        violations = {**rollout.holds(resources, seen.found, replicas), **violations}
+    held = {} if options.retry else rollout.holds(resources, seen.found, replicas)
     left = options.removal.left(removed, seen.found, staying) if options.removal is not None else {}
     compared = compare(
         (*resources, *removed),
@@ -146,9 +137,9 @@ def observe_and_plan(
         accept=options.inventory.accept,
         today=datetime.datetime.now(datetime.timezone.utc).date(),
         replace=options.replace,
-        violations=violations,
+        violations=_joined_by_id(judged, held),
         left=shared | left.keys(),
-        edges=_joined_edges(
+        edges=_joined_by_id(
             orphans.edges(resources, removed, found), rollout.edges(resources, replicas, options.batches)
         ),
     )
@@ -192,9 +183,32 @@ def _orphans(
     return found, tuple(each for each in removal.gone(found) if each.node in told)
 
 
-def _joined_edges(
-    one: Mapping[str, tuple[str, ...]], other: Mapping[str, tuple[str, ...]]
-) -> dict[str, tuple[str, ...]]:
+def _seen(
+    fleet: Fleet,
+    resources: Sequence[Resource],
+    unprepared: Mapping[str, Unknown],
+    options: RunOptions,
+    listener: events.Listener,
+) -> Observations:
+    """What the nodes answer of these resources and of what they claim."""
+    whole = {"strays": bool(options.whole), "whole": options.agree is not None}
+    return observe(
+        fleet,
+        resources,
+        unprepared=unprepared,
+        listener=listener,
+        nodes=options.whole,
+        claims=whole if options.declared else None,
+        staying=options.removal.staying if options.removal is not None else (),
+    )
+
+
+Each = TypeVar("Each")
+
+
+def _joined_by_id(
+    one: Mapping[str, Sequence[Each]], other: Mapping[str, Sequence[Each]]
+) -> dict[str, tuple[Each, ...]]:
     return {id: (*one.get(id, ()), *other.get(id, ())) for id in {**one, **other}}
 
 

@@ -10,8 +10,8 @@ from sparkops.checkpoints.inspect import Inspection
 from sparkops.checkpoints.repositories import Record
 from sparkops.core.errors import Interrupted, SparkopsError
 from sparkops.core.wording import FrontEnd, duration, size
-from sparkops.operate.checkpoint_build import Built, Checked, Order, StepCheck
-from sparkops.operate.checkpoint_verify import Verified
+from sparkops.operate.checkpoint.build import Built, Checked, Order, StepCheck
+from sparkops.operate.checkpoint.verify import Verified
 from sparkops.reports import schemas
 from sparkops.reports.formatting import count, names
 from sparkops.reports.table import table

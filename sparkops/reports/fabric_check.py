@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.operate.fabric_check import Checked, Figure
+from sparkops.operate.fabric.check import Checked, Figure
 from sparkops.reports import schemas
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sparkops.core.wording import size
+from sparkops.core.plan import Step
+from sparkops.core.wording import duration, size
 
 DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
 NAMED = 4
@@ -57,3 +58,9 @@ def value(key: str, found: Any) -> str:
     if isinstance(found, (int, float)) and (key == "size" or key.endswith("_bytes")):
         return size(found)
     return str(found)
+
+
+def with_cost(service: str, steps: Sequence[Step]) -> str:
+    """A service with what its interruption costs, by the slowest of its last starts."""
+    seconds = max((each.outage_seconds for each in steps if each.outage_seconds is not None), default=None)
+    return service if seconds is None else f"{service} (its last start took {duration(seconds)})"

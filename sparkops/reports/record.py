@@ -16,7 +16,7 @@ from sparkops.core.events import Event
 from sparkops.core.plan import Declared, plain
 from sparkops.core.report import Past, Report, Result, Seen
 from sparkops.reports.json import as_json
-from sparkops.reports.kept_json import from_json
+from sparkops.reports.kept.json import from_json
 from sparkops.reports.run.findings import Finding, Standing, counts, findings, standings
 from sparkops.runs import store
 from sparkops.runs.origins import origins

@@ -6,15 +6,15 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TextIO, TypeAlias
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
 
 from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Past, Report, Result, Rollout
 from sparkops.core.states import Pending, State
-from sparkops.core.wording import duration
-from sparkops.reports.formatting import brief, count, moment, names, safe, value
+from sparkops.reports.alike import Line, anywhere, kind_of, shared_by
+from sparkops.reports.formatting import brief, count, moment, names, safe, value, with_cost
 from sparkops.reports.notices import grouped
 
 if TYPE_CHECKING:
@@ -55,8 +55,6 @@ DIFF_NEW_WHOLE = 40
 DIFF_LINES = 60
 NOTHING = "(none)"
 PLAIN_ID = re.compile(r"[A-Za-z][\w.-]*")
-Line: TypeAlias = "tuple[int, tuple[tuple[str, str], ...]]"
-"""An indentation, and words with their styles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +87,25 @@ class Printer:
     def plan(self, report: Report) -> None:
         """What would change, node by node, and the sum. What is alike on several nodes is told once."""
         plan, self.past = report.plan, report.past
-        shared = _shared(plan)
+        shared = shared_by(plan)
         for nodes, violations in shared.items():
             self.line((names(nodes), "bold"))
             for violation in violations:
                 self._violation(violation)
             self.line("")
-        told = {_kind_of(each) for violations in shared.values() for each in violations}
+        told = {kind_of(each) for violations in shared.values() for each in violations}
         blocks: dict[tuple[Line, ...], list[tuple[str, list[Line]]]] = {}
         for node in plan.nodes:
-            judged = [each for each in plan.violations if each.node == node and _kind_of(each) not in told]
+            judged = [each for each in plan.violations if each.node == node and kind_of(each) not in told]
             block = Recorder(verbose=self.verbose)
             block.past = self.past
             block.node(plan, node, judged, removal=report.command == "remove")
-            blocks.setdefault(tuple(_anywhere(node, block.lines)), []).append((node, block.lines))
-        for anywhere, alike in blocks.items():
-            if anywhere:
+            blocks.setdefault(tuple(anywhere(node, block.lines)), []).append((node, block.lines))
+        for same, alike in blocks.items():
+            if same:
                 where = [node for node, _ in alike]
                 self.line((", ".join(where) if self.verbose else names(where), "bold"))
-                for indent, parts in alike[0][1] if len(alike) == 1 else anywhere:
+                for indent, parts in alike[0][1] if len(alike) == 1 else same:
                     self.line(*parts, indent=indent)
                 self.line("")
         self._between(plan)
@@ -215,7 +213,7 @@ class Printer:
         if step.action == "create" and details and (made := self._made(step)):
             parts.append((f"  {made}", "dim"))
         if step.disruptive:
-            parts.append((f"  interrupts {_interrupted(step.service or 'a service', [step])}", "bold red"))
+            parts.append((f"  interrupts {with_cost(step.service or 'a service', [step])}", "bold red"))
         if moved := self._moved(step):
             parts.append((f"  {moved}", "dim"))
         self.line(*parts, indent=indent)
@@ -296,7 +294,7 @@ class Printer:
         steps: dict[str, list[Step]] = {}
         for step in plan.disruptive:
             steps.setdefault(step.service or step.id, []).append(step)
-        services = [_interrupted(each, steps[each]) for each in sorted(steps)]
+        services = [with_cost(each, steps[each]) for each in sorted(steps)]
         self.line(
             (report.cluster, "bold"),
             f": {count(len(plan.nodes), 'node')}, {count(plan.total or len(plan.steps), 'resource')}: ",
@@ -380,38 +378,8 @@ class Recorder(Printer):
         self.lines.append((indent, tuple((str(words), style) for words, style in styled)))
 
 
-def _anywhere(node: str, lines: Sequence[Line]) -> Iterator[Line]:
-    """Lines about a node without its name, by which two nodes are alike."""
-    place = re.compile(rf" @{re.escape(node)}(?![\w.-])")
-    for indent, parts in lines:
-        yield indent, tuple((place.sub("", words), style) for words, style in parts)
-
-
-def _interrupted(service: str, steps: Sequence[Step]) -> str:
-    """A service with what its interruption costs, by the slowest of its last starts."""
-    seconds = max((each.outage_seconds for each in steps if each.outage_seconds is not None), default=None)
-    return service if seconds is None else f"{service} (its last start took {duration(seconds)})"
-
-
 def _short(identity: str, node: str) -> str:
     return identity.removesuffix(f" @{node}")
-
-
-def _kind_of(violation: Violation) -> Violation:
-    """The violation without its place; equal for the same fault on several nodes."""
-    return replace(violation, node="", resource="")
-
-
-def _shared(plan: Plan) -> dict[tuple[str, ...], list[Violation]]:
-    """The faults that several nodes have alike, by those nodes."""
-    nodes: dict[Violation, list[str]] = {}
-    for each in plan.violations:
-        nodes.setdefault(_kind_of(each), []).append(each.node)
-    found: dict[tuple[str, ...], list[Violation]] = {}
-    for violation, where in nodes.items():
-        if len(set(where)) > 1:
-            found.setdefault(tuple(dict.fromkeys(where)), []).append(violation)
-    return found
 
 
 def render(report: Report, console: Console | Plain, *, verbose: int = 0) -> None:

@@ -20,15 +20,15 @@ from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
 from sparkops.nodes.session import CallFailed
 from sparkops.resources import validators
-from sparkops.resources.image_build import BuiltImage
-from sparkops.resources.image_origin import LoadedImage, PulledImage
-from sparkops.resources.image_reference import Reference, is_digest
+from sparkops.resources.images.build import BuiltImage
+from sparkops.resources.images.origin import LoadedImage, PulledImage
+from sparkops.resources.images.reference import Reference, is_digest
 from sparkops.resources.resource import Peers, Resource
 from sparkops.resources.transferable import Transferable
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
-    from sparkops.resources.registry import Login
+    from sparkops.resources.images.registry import Login
 
 CHUNK = 256 << 10
 
@@ -191,7 +191,7 @@ class Image(Transferable):
 
     def login(self, repository: str) -> Login | None:
         """The declared credentials where they are for this repository's registry, else those of `docker login`."""
-        from sparkops.resources import registry  # loads Docker's SDK, which a plan does not need
+        from sparkops.resources.images import registry  # loads Docker's SDK, which a plan does not need
 
         server = registry.server_of(repository)
         if self.username is not None and self.password is not None:
@@ -214,7 +214,7 @@ class Image(Transferable):
 
     def _missing(self, error: CallFailed, repository: str, tag: str) -> ConvergeFailed:
         """The error with the nearest tags, where the registry answers which there are."""
-        from sparkops.resources import registry
+        from sparkops.resources.images import registry
 
         tags = registry.tags(repository, self.login(repository))
         if tags is None:

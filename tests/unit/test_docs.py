@@ -16,7 +16,7 @@ from sparkops.cli.app import cli
 from sparkops.compile.compiler import compile_inventory
 from sparkops.inventory.load import load
 from sparkops.lint.declared import lint_inventory
-from sparkops.operate.checkpoint_build import steps_of
+from sparkops.operate.checkpoint.build import steps_of
 from sparkops.operate.render import render
 
 ROOT = DOCS.parent

@@ -17,7 +17,7 @@ from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Step
 from sparkops.programs import docker
 from sparkops.resources.image import Image
-from sparkops.resources.image_build import LABEL
+from sparkops.resources.images.build import LABEL
 from sparkops.resources.transfer_source import Upstream
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import image

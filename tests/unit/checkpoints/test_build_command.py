@@ -15,9 +15,9 @@ import pytest
 from sparkops.cli.app import run
 from sparkops.core import events
 from sparkops.core.errors import Interrupted, LockBusy
-from sparkops.operate import checkpoint_build
-from sparkops.operate.checkpoint_build import Checked, Order, StepCheck, build
-from sparkops.operate.checkpoint_verify import Verified
+from sparkops.operate.checkpoint import build as checkpoint_build
+from sparkops.operate.checkpoint.build import Checked, Order, StepCheck, build
+from sparkops.operate.checkpoint.verify import Verified
 from sparkops.programs.disk import free
 from sparkops.reports.checkpoint import render_build_check, render_verified
 from sparkops.reports.text import Plain, Printer

@@ -13,7 +13,7 @@ import pytest
 
 from sparkops.checkpoints.hub import Hub, HubUnreachable
 from sparkops.core.deadline import DeadlineExceeded, within
-from sparkops.resources import registry
+from sparkops.resources.images import registry
 from tests.errors import fails
 
 REPO = "org/name"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sparkops.models.descriptions import described, known, unwrapped
-from sparkops.models.geometry import Geometry, of_config
+from sparkops.models.architecture.descriptions import described, known, unwrapped
+from sparkops.models.architecture.geometry import Geometry, of_config
 
 MODELS = json.loads((Path(__file__).parents[2] / "data" / "architectures.json").read_text())["models"]
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from sparkops.fit.fit import Question, fit_invocation
 from sparkops.lint.case import case_of
 from sparkops.lint.check import check
-from sparkops.models.descriptions import described, known
-from sparkops.models.geometry import of_config
+from sparkops.models.architecture.descriptions import described, known
+from sparkops.models.architecture.geometry import of_config
+from sparkops.models.architecture.quantisation_rules import Rules
 from sparkops.models.invocation import of_text
-from sparkops.models.quantisation_rules import Rules
 from sparkops.reports.fit import as_json
 
 FAMILIES = json.loads((Path(__file__).parents[2] / "data" / "families.json").read_text())["families"]

@@ -11,14 +11,14 @@ import yaml
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
 from sparkops.fit.fit import fit_invocation
+from sparkops.models.architecture.descriptions import described, known
+from sparkops.models.architecture.expressions import compiled
+from sparkops.models.architecture.geometry import of_config
+from sparkops.models.architecture.quantisation import bytes_per_parameter, part_bytes
+from sparkops.models.architecture.quantisation import of_config as quantisation_of
 from sparkops.models.catalogue import find, names
-from sparkops.models.descriptions import described, known
-from sparkops.models.expressions import compiled
-from sparkops.models.geometry import of_config
 from sparkops.models.invocation import of_text
 from sparkops.models.model_file import check
-from sparkops.models.quantisation import bytes_per_parameter, part_bytes
-from sparkops.models.quantisation import of_config as quantisation_of
 
 FILES = sorted((bundled("knowledge") / "models").glob("*.yml"))
 CONFIGS = json.loads((Path(__file__).parents[1] / "lint" / "verdicts.json").read_text())["models"]

@@ -19,9 +19,9 @@ from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Unknown
 from sparkops.reconcile.diff import diff
 from sparkops.resources.image import Image
-from sparkops.resources.image_archive import read_archive
-from sparkops.resources.image_build import LABEL, BuiltImage
-from sparkops.resources.image_reference import Reference
+from sparkops.resources.images.archive import read_archive
+from sparkops.resources.images.build import LABEL, BuiltImage
+from sparkops.resources.images.reference import Reference
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 BASE = f"nvcr.io/nvidia/vllm@{A}"

@@ -10,9 +10,9 @@ from sparkops.core.errors import ConvergeFailed
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret
 from sparkops.nodes.session import CallFailed
-from sparkops.resources import registry
 from sparkops.resources.image import Image
-from sparkops.resources.registry import Login, RegistryError, docker_login
+from sparkops.resources.images import registry
+from sparkops.resources.images.registry import Login, RegistryError, docker_login
 from tests.docker_config import DockerConfig, entry
 from tests.errors import fails
 

@@ -13,8 +13,8 @@ from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
 from sparkops.resources.image import Image
-from sparkops.resources.image_build import BuiltImage
-from sparkops.resources.image_origin import PulledImage
+from sparkops.resources.images.build import BuiltImage
+from sparkops.resources.images.origin import PulledImage
 
 A = "sha256:" + "a" * 64
 

@@ -13,10 +13,10 @@ import pytest
 
 from sparkops.lint.case import Case
 from sparkops.lint.check import check
+from sparkops.models.architecture.geometry import of_config
+from sparkops.models.architecture.quantisation import of_config as of_checkpoint
 from sparkops.models.effective import speculative
 from sparkops.models.engine import engine
-from sparkops.models.geometry import of_config
-from sparkops.models.quantisation import of_config as of_checkpoint
 from sparkops.models.serve_line import parse
 
 RIGHT = 0.95

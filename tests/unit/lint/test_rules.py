@@ -21,12 +21,12 @@ from sparkops.lint import acceptances, neighbours, ranks, services
 from sparkops.lint.case import Case
 from sparkops.lint.check import LINE_RULES, Finding, check, checks
 from sparkops.lint.rules import rules
+from sparkops.models.architecture.geometry import of_config
+from sparkops.models.architecture.quantisation import of_config as of_checkpoint
 from sparkops.models.catalogue import FromHub
 from sparkops.models.effective import speculative
 from sparkops.models.engine import engine, versions
 from sparkops.models.engine_pages import engine_content
-from sparkops.models.geometry import of_config
-from sparkops.models.quantisation import of_config as of_checkpoint
 from sparkops.models.serve_line import parse_text
 
 SPEC = "--speculative-config"

@@ -20,10 +20,10 @@ from sparkops.inventory.load import load
 from sparkops.inventory.secrets import Secrets
 from sparkops.operate.lock import complete, renew, upstream
 from sparkops.reconcile.inputs import inputs
-from sparkops.resources import registry
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.image import Image
-from sparkops.resources.registry import Login
+from sparkops.resources.images import registry
+from sparkops.resources.images.registry import Login
 from tests.lab.hub import Hub
 
 REPO = "lab/tiny"

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sparkops.models.descriptions import known
+from sparkops.models.architecture.descriptions import known
 from sparkops.models.engine import engine, versions
 from sparkops.models.parsers import Family, families, family_of, usual
 

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from sparkops.core.events import StepProgress
 from sparkops.core.plan import Plan
 from sparkops.core.report import Report, Result
-from sparkops.reports import kept_runs
 from sparkops.reports.formats import FORMATS, rendered
 from sparkops.reports.json import as_json
-from sparkops.reports.kept_json import from_json
+from sparkops.reports.kept import text as kept_runs
+from sparkops.reports.kept.json import from_json
 from sparkops.reports.record import Record, StateFolderUnusable, shown_again, with_past
 from sparkops.reports.run.findings import findings
 from sparkops.runs import store

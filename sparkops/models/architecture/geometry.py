@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from sparkops.core.errors import InventoryError
-from sparkops.models import architectures
-from sparkops.models.architectures import LARGEST, MOST_LAYERS, Cached, Shape, Tensor
-from sparkops.models.descriptions import described, unwrapped
+from sparkops.models.architecture import architectures
+from sparkops.models.architecture.architectures import LARGEST, MOST_LAYERS, Cached, Shape, Tensor
+from sparkops.models.architecture.descriptions import described, unwrapped
 
 STATE = "state"
 NUMBERS = (

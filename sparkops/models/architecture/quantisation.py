@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from sparkops.models.architectures import Tensor
-from sparkops.models.geometry import Geometry
-from sparkops.models.quantisation_rules import Rules
+from sparkops.models.architecture.architectures import Tensor
+from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.quantisation_rules import Rules
 
 PLAIN: Mapping[str, float] = {"bf16": 2, "fp32": 4, "fp8": 1, "int8": 1, "nvfp4": 4.5 / 8, "mxfp4": 4.25 / 8}
 """Bytes per parameter, block scales included; `intB-gG`: B bits and 16 bits of scale for each G; `-zN`: and N bits for

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
-from sparkops.resources.image_archive import Archive, read_archive
-from sparkops.resources.image_reference import Reference
+from sparkops.resources.images.archive import Archive, read_archive
+from sparkops.resources.images.reference import Reference
 
 if TYPE_CHECKING:
-    from sparkops.resources.registry import Login
+    from sparkops.resources.images.registry import Login
 
     Logins = Callable[[str], Login | None]
     """The credentials for the registry of a repository."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sparkops.models import expressions
-from sparkops.models.descriptions import PROFILE, VALUES, WORDS, Description, encoder
+from sparkops.models.architecture import expressions
+from sparkops.models.architecture.descriptions import PROFILE, VALUES, WORDS, Description, encoder
 
 LARGEST, MOST_LAYERS = 10**12, 10_000
 """Sizes beyond which a configuration is taken for wrong."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.core.data import bundled
-from sparkops.models import expressions, knowledge_file
+from sparkops.models import knowledge_file
+from sparkops.models.architecture import expressions
 
 SIZES = "_parts.yml"
 INERT = "_inert.yml"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from math import ceil, lcm
 from typing import Literal, TypeAlias
 
-from sparkops.models.architectures import Cached
-from sparkops.models.geometry import STATE, Geometry
+from sparkops.models.architecture.architectures import Cached
+from sparkops.models.architecture.geometry import STATE, Geometry
 
 UserBlock: TypeAlias = Literal["replace", "multiple"]
 

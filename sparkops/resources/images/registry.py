@@ -24,7 +24,7 @@ from typing import Any, ClassVar, TypeVar
 
 from sparkops.core.deadline import within
 from sparkops.core.errors import SparkopsError
-from sparkops.resources.image_reference import Reference
+from sparkops.resources.images.reference import Reference
 
 TIMEOUT = 20.0
 """Seconds of silence."""

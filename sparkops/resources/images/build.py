@@ -18,10 +18,10 @@ from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.resources import validators
-from sparkops.resources.image_reference import Reference
+from sparkops.resources.images.reference import Reference
 
 if TYPE_CHECKING:
-    from sparkops.resources.image_origin import Logins
+    from sparkops.resources.images.origin import Logins
 
 LABEL = "sparkops.build"
 CONTEXT_LIMIT = 32 << 20

@@ -1,0 +1,1 @@
+"""What is done with checkpoints beside a run: building, verifying, finding the hub that an inventory declares."""

@@ -1,0 +1,1 @@
+"""What the kind `image` is made of: names, registries, builds and archives."""
