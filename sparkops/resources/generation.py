@@ -32,7 +32,6 @@ class Generation(Resource):
 
     kind: ClassVar[str] = "generation"
     prune: ClassVar[Literal["remove"]] = "remove"
-    file_type: ClassVar[str] = "directory"
     volatile: ClassVar[frozenset[str]] = frozenset({"at", "inputs", "rejected", "generations"})
     reads: ClassVar[Mapping[str, str]] = {"rejected": "list of text", "generations": "list of mapping"}
     interrupts: ClassVar[frozenset[str]] = frozenset({"restored"})
@@ -50,6 +49,10 @@ class Generation(Resource):
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
         return Occupied(path=name)
+
+    def claim(self) -> dict[str, Any]:
+        """A folder that goes with what is in it: all of it is sparkops' own."""
+        return {**super().claim(), "path": self.name, "type": "directory"}
 
     @classmethod
     def retires(cls, parameters: Collection[str]) -> bool:

@@ -154,7 +154,8 @@ def test_a_service_goes_and_another_stays_also_when_it_is_no_longer_declared(
 
     report = shell.json("remove", "coder", "--yes")
     services = "/etc/sparkops/services"
-    assert gone(report) == {"unit coder.service", f"file {services}/coder.json", "file /etc/note-coder"}
+    kept = "generation /var/lib/sparkops/generations/coder"
+    assert gone(report) == {"unit coder.service", f"file {services}/coder.json", "file /etc/note-coder", kept}
     assert service.answers()
     assert node.text("docker", "ps", "-a", "--format", "{{.Names}}") == "sparkops-qwen"
     assert node.exists("/var/lib/sparkops/history.jsonl")

@@ -146,7 +146,7 @@ def test_a_report_says_who_moved_and_since_when(shell: Shell, node: Node) -> Non
     (found,) = [each for each in second["findings"] if each["resource"].startswith("file /etc/greeting")]
     assert (found["origin"], found["since"]["run"]) == ("corrective", first["run"])
     told = shell.json("drift", "inventory.yml", "--since", "1h", status=2)
-    assert [each["id"] for each in told["findings"]] == ["drift-missing", "drift-differs"]
+    assert [each["id"] for each in told["findings"]] == ["drift-differs"]
 
 
 @pytest.mark.parametrize("who", ["nobody-here"])

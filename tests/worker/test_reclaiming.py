@@ -61,6 +61,14 @@ def test_an_image_is_used_by_its_id_and_its_whole_name() -> None:
     assert not spec.image(["x:10"], "")
 
 
+def test_a_generation_keeps_its_image_by_id_until_it_goes_itself() -> None:
+    record = "/var/lib/sparkops/generations/q/1.json"
+    found = unused(texts={record: '{"image": ["reg:5000/x:1", "sha256:1"]}'})
+    assert found.image([], "sha256:1") and found.image(["reg:5000/x:1"], "sha256:2")
+    assert not found.without({"/var/lib/sparkops/generations/q"}).image([], "sha256:1")
+    assert found.without({"/var/lib/sparkops/generations/other"}).image([], "sha256:1")
+
+
 def published(folder: Path, *extra: str) -> Path:
     (folder / ".sparkops").mkdir(parents=True)
     record = {"repository": "o/n", "commit": "0" * 40, "files": [["a", 5000, "sha256:0"]]}

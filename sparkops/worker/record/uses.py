@@ -50,13 +50,14 @@ class Uses:
         self.unknown = reason("gc-use-unknown", reason=blind) if blind else None
 
     def without(self, leaving: set[str]) -> "Uses":
-        """What is left when the units and specs at these paths are gone, with the containers that the specs name.
+        """What is left when the units, specs and folders of generations at these paths are gone, with the containers
+        that the specs name.
 
         Programs are left out: whose they are is not known here.
         """
         gone = {_spec_container(text) for path, text in self.texts.items() if path in leaving}
         containers = [each for each in self.containers if not gone & {*map(_bare, each.get("Names") or [])}]
-        texts = {path: text for path, text in self.texts.items() if path not in leaving}
+        texts = {path: text for path, text in self.texts.items() if not leaving & {path, os.path.dirname(path)}}
         return Uses(containers, texts, {}, self.others, self.working, self.blind)
 
     def job(self, key: str) -> Reason | None:
