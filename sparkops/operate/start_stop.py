@@ -71,14 +71,16 @@ def switch(
 def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ...]:
     """What shall be: each unit as the verb says and, of what is to run, the probes after all units of their engine.
 
-    An engine with a silent node is not started or restarted on the others; it is stopped there.
+    A service with a silent node is not started or restarted on the others; it is stopped there.
     """
+    nodes: dict[str, list[str]] = {}
     group: dict[tuple[str, tuple[str, ...]], list[Rank]] = {}
     for rank in chosen:
+        nodes.setdefault(rank.service, []).append(rank.node)
         group.setdefault((rank.service, rank.unit.engine_nodes), []).append(rank)
     found: list[Resource] = []
-    for ranks in group.values():
-        peers = () if verb == "stop" else tuple(rank.node for rank in ranks)
+    for (service, _), ranks in group.items():
+        peers = () if verb == "stop" else tuple(nodes[service])
         units = [_unit(verb, rank, wait and rank.probe is None, peers) for rank in ranks]
         found += units
         if verb != "stop" and wait:

@@ -40,7 +40,7 @@ def test_status_tells_what_runs_since_when_and_whether_it_answers(serving: Servi
     (service,) = found["services"]
     (rank,) = service["ranks"]
     assert service["serving"]
-    assert service["endpoint"].endswith(f":{PORT}/v1")
+    assert [url.endswith(f":{PORT}/v1") for url in service["endpoints"]] == [True]
     assert (rank["node"], rank["unit"], rank["answers"], rank["model"]) == (name, UNIT, True, "/srv/tiny")
     assert rank["state"] == "active (running)"
     assert 0 <= found["time"] - rank["since"] < 600
