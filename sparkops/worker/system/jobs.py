@@ -29,6 +29,8 @@ OWN = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
 RUN = os.path.join("/run" if os.geteuid() == 0 else OWN, "sparkops", "jobs")
 """Where the jobs' folders are: root's own place, or the user's."""
 POLL = 0.2
+BEGINNING = 10
+"""Tries to begin a job, each waiting for its lock for a moment."""
 REPLACING = 15.0
 """Seconds for a job to end that another one takes the place of."""
 
@@ -99,16 +101,20 @@ def begin(key: str, module: str, function: str, args: dict[str, Any], attach: st
     """`run` without following; returns the job's folder. Raises Refused `job-busy`."""
     folder = folder_of(key)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    running = _read(folder, "job.json") if alive(folder) else {}
-    if running and running.get("attach") != attach:
-        raise Refused.of("job-busy", type="busy", key=key)
-    if running and source and running.get("source") not in ("", source):
-        _replace(folder, key)
-        running = {}
-    if not running:
-        description = {"key": key, "module": module, "function": function, "attach": attach, "source": source}
-        _start(folder, description, args)
-    return folder
+    description = {"key": key, "module": module, "function": function, "attach": attach, "source": source}
+    for _ in range(BEGINNING):
+        running = _read(folder, "job.json") if alive(folder) else {}
+        if running and running.get("attach") != attach:
+            raise Refused.of("job-busy", type="busy", key=key)
+        if running and source and running.get("source") not in ("", source):
+            _replace(folder, key)
+            running = {}
+        if running:
+            return folder
+        with contextlib.suppress(BlockingIOError):  # somebody else begins or ends it at this moment
+            _start(folder, description, args)
+            return folder
+    raise Refused.of("job-busy", type="busy", key=key)
 
 
 def _replace(folder: str, key: str) -> None:
