@@ -28,9 +28,8 @@ def return_failed(report: Report, resources: Sequence[Resource], options: RunOpt
     things = rollout.returning(resources, failed, options.replicas)
     if not things or report.interrupted:
         return report
-    chosen = dataclasses.replace(_options(options, "return what failed"), listener=options.listener)
     try:
-        results = run(things, chosen).results
+        results = run(things, _return_options(options)).results
     except SparkopsError as error:
         ends = [dataclasses.replace(each, state="return failed", reason=error.message) for each in failed]
     else:
@@ -45,11 +44,11 @@ def _returns(inventory: Inventory, service: str) -> bool:
     return bool((inventory.variables(head, service).get("rollout") or {}).get("automatic_return", True))
 
 
-def _options(options: RunOptions, title: str) -> RunOptions:
+def _return_options(options: RunOptions) -> RunOptions:
     return dataclasses.replace(
         options,
         command="rollback",
-        title=title,
+        title="return what failed",
         agree=lambda report: True,
         saved=None,
         replace=frozenset(),

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from sparkops.core.plan import Plan, Violation
 from sparkops.core.report import Result, Rollout, RolloutState
 from sparkops.core.states import Observed
-from sparkops.core.wording import Message
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
 from sparkops.resources.probe import Probe
@@ -165,11 +164,9 @@ def back(declared: Generation, number: int | str, after: tuple[str, ...] = ()) -
 def returned(failed: Rollout, results: Sequence[Result]) -> Rollout:
     """How a failed engine is after its return."""
     own = [result for result in results if result.node in failed.nodes]
-    missing = [result for result in own if result.reason is not None and result.reason.id == "generation-missing"]
-    if missing:
-        return Rollout(service=failed.service, nodes=failed.nodes, state="nothing to return to")
-    bad = [result.reason for result in own if result.outcome != "done"]
-    if bad or not own:
-        why: Message | None = bad[0] if bad else None
-        return Rollout(service=failed.service, nodes=failed.nodes, state="return failed", reason=why)
-    return Rollout(service=failed.service, nodes=failed.nodes, state="returned")
+    reasons = [result.reason for result in own if result.outcome != "done"]
+    if any(reason is not None and reason.id == "generation-missing" for reason in reasons):
+        return replace(failed, state="nothing to return to")
+    if reasons or not own:
+        return replace(failed, state="return failed", reason=reasons[0] if reasons else None)
+    return replace(failed, state="returned")

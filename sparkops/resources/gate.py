@@ -6,14 +6,13 @@ was cut off before its gate is made up for by the next one. It must not know HTT
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Step
 from sparkops.core.states import Pending, State
+from sparkops.resources.probe import check_expected, endpoint
 from sparkops.resources.resource import Resource
 
 
@@ -53,28 +52,10 @@ class Gate(Resource):
 
     def __post_init__(self) -> None:
         for each in self.canaries:
-            try:
-                re.compile(each["expect"])
-            except re.error as error:
-                raise InventoryError.of(
-                    "probe-expect-invalid", where=self.where, name=self.name, reason=str(error)
-                ) from None
+            check_expected(self, each["expect"])
 
     def ask(self) -> dict[str, Any]:
-        model = self.model[0] if isinstance(self.model, list) and self.model else self.model
-        return {
-            "service": self.name,
-            "host": self.host,
-            "port": self.port,
-            "model": model or None,
-            "prompt": self.prompt,
-            "limit_seconds": float(self.limit_seconds),
-            "unit": self.unit,
-            "container": self.container,
-            "spec": self.spec,
-            "files": list(self.files),
-            "folder": self.folder,
-        }
+        return {**endpoint(self), "service": self.name, "files": list(self.files), "folder": self.folder}
 
     def desired(self) -> State:
         return {"passed": True}

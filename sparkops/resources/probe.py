@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from sparkops.core import wording
 from sparkops.core.errors import ConvergeFailed, InventoryError
@@ -59,28 +59,11 @@ class Probe(Resource):
     state: str = "present"
 
     def __post_init__(self) -> None:
-        try:
-            re.compile(self.expect or "")
-        except re.error as error:
-            raise InventoryError.of(
-                "probe-expect-invalid", where=self.where, name=self.name, reason=str(error)
-            ) from None
+        check_expected(self, self.expect or "")
 
     def ask(self) -> dict[str, Any]:
-        model = self.model[0] if isinstance(self.model, list) and self.model else self.model
-        return {
-            "host": self.host,
-            "port": self.port,
-            "model": model or None,
-            "prompt": self.prompt,
-            "expect": self.expect,
-            "max_tokens": max(self.max_tokens, 16) if self.expect else self.max_tokens,
-            "limit_seconds": float(self.limit_seconds),
-            "unit": self.unit,
-            "container": self.container,
-            "service": self.service,
-            "spec": self.spec,
-        }
+        tokens = max(self.max_tokens, 16) if self.expect else self.max_tokens
+        return {**endpoint(self), "service": self.service, "expect": self.expect, "max_tokens": tokens}
 
     def desired(self) -> State:
         return {"answers": True}
@@ -103,3 +86,47 @@ class Probe(Resource):
     def explain(self, found: Observed) -> Message | None:
         why = found.get("why") if isinstance(found, Mapping) else None
         return Message.of("endpoint-not-serving", text=str(why)) if why else None
+
+
+class Endpoint(Protocol):
+    """What a probe and a gate say alike of where a service answers."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def model(self) -> str | list[str] | None: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def limit_seconds(self) -> float: ...
+    @property
+    def unit(self) -> str | None: ...
+    @property
+    def container(self) -> str | None: ...
+    @property
+    def spec(self) -> str | None: ...
+
+
+def endpoint(of: Endpoint) -> dict[str, Any]:
+    """What the worker needs to ask the service's own engine."""
+    model = of.model[0] if isinstance(of.model, list) and of.model else of.model
+    return {
+        "host": of.host,
+        "port": of.port,
+        "model": model or None,
+        "prompt": of.prompt,
+        "limit_seconds": float(of.limit_seconds),
+        "unit": of.unit,
+        "container": of.container,
+        "spec": of.spec,
+    }
+
+
+def check_expected(of: Resource, expression: str) -> None:
+    """Raises InventoryError for what is no regular expression."""
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise InventoryError.of("probe-expect-invalid", where=of.where, name=of.name, reason=str(error)) from None

@@ -11,7 +11,7 @@ import pytest
 
 from sparkops.programs.checkpoints import RECORD
 from sparkops.worker.calls import Refused
-from sparkops.worker.kinds import generation
+from sparkops.worker.kinds import gate, generation
 from sparkops.worker.record import generations
 from tests.worker.engines import Engine, say
 from tests.worker.nodes import call
@@ -150,6 +150,19 @@ def test_what_is_rejected_is_held_until_it_is_stable(node: Node) -> None:
     assert node.look()["rejected"] == [inputs]
     node.keep()
     assert node.look()["rejected"] == []
+
+
+def test_a_state_whose_gate_was_not_asked_has_not_passed_however_it_came_there(node: Node) -> None:
+    def passed() -> bool:
+        return bool(gate.observe({"files": FILES, "folder": node.folder}, root=str(node.root))["passed"])
+
+    node.render("1", "sha256:a")
+    assert not passed()
+    now = generations.present(FILES, root=str(node.root))
+    generations.note_passed(node.folder, now["fingerprint"], None)
+    assert passed()
+    node.render("2", "sha256:a")
+    assert not passed(), "a run that was cut off here is made up for by the next one"
 
 
 def test_a_damaged_record_is_none_and_stops_nothing(node: Node) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 from sparkops.core.messages import unknown_of
 from sparkops.programs import docker
-from sparkops.programs.checkpoints import RECORD
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.record import claim_records, claims
+from sparkops.worker.record import claim_records, claims, generations
 from sparkops.worker.system import ports, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
@@ -242,22 +241,13 @@ def _container(ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[st
         state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
     if ask.get("model"):
         loaded = labels.get("sparkops.checkpoint")
-        state["container_checkpoint"] = "current" if loaded == _record_digest(ask["model"]) else "other"
+        state["container_checkpoint"] = "current" if loaded == generations.manifest_digest(ask["model"]) else "other"
     if ask.get("secret") is not None:
         key = claim_records.node_key(ask["state_dir"])
         label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
         equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
         state["secret_inputs"] = "declared" if equal else "other"
     return state
-
-
-def _record_digest(folder: str) -> str:
-    """SHA-256 of the record that says what a checkpoint's folder holds now, as the launcher took it; "" without one."""
-    try:
-        with open(os.path.join(folder, RECORD), "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except FileNotFoundError:
-        return ""
 
 
 RUNS = ("inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs")
