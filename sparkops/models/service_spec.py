@@ -10,16 +10,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from secrets import token_hex
 from typing import Any
 
+from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
+from sparkops.core.fact_text import FactOf
+from sparkops.core.group_keys import FOLDER, SUFFIX
+from sparkops.core.secrets import Secret
 from sparkops.models import build_steps
 from sparkops.models.argv import canonical, serve_argv
-from sparkops.models.parallel import world
+from sparkops.models.parallel import grouped, world
 from sparkops.models.rank_environment import rank_address, rank_environment
 
 GIB = 1 << 30
 STATE_DIR = "/var/lib/sparkops"
+NO_KEY = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,24 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSpec:
+    """What a rank has to know of its group: seconds, the file of its key, and where the launcher notes how it stands.
+
+    `digest` is of what is declared for all ranks: only ranks of one declaration start together. `ranks` has for each,
+    the head first, its `node` and its address on each of the `roads`, the one that the engine needs first.
+    """
+
+    digest: str
+    key: str
+    record: str
+    ranks: tuple[Mapping[str, Any], ...]
+    heartbeat_seconds: float
+    minimum_uptime_seconds: float
+    hang_cooldown_seconds: float
+    restarts_per_boot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
     """All that a rank of a service is started from. Paths are the node's.
 
@@ -96,11 +120,12 @@ class ServiceSpec:
     key: str = "/var/lib/sparkops/key"
     cache: str | None = None
     kept: str | None = None
+    group: GroupSpec | None = None
 
     @property
     def text(self) -> str:
-        """Canonical JSON: one form for one meaning."""
-        return canonical(asdict(self))
+        """Canonical JSON: one form for one meaning. An engine without other ranks has no group in it."""
+        return canonical({key: value for key, value in asdict(self).items() if key != "group" or value})
 
     @property
     def digest(self) -> str:
@@ -108,12 +133,13 @@ class ServiceSpec:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
-    """The functions that role files see: `service_spec`, `secret_environment`, `headless`, `model_folder`
-    and `base_folder`.
+def functions(holds: Callable[[Any], bool], seal: Callable[[Any], Any]) -> dict[str, Callable[..., Any]]:
+    """The functions that role files see: `service_spec`, `secret_environment`, `headless`, `model_folder`,
+    `base_folder`, `grouped`, `group_key_path`, `group_keys` and `new_group_key`.
 
-    `holds` tells what holds a secret.
+    `holds` tells what holds a secret, `seal` makes one that expressions may pass on.
     """
+    made: dict[str, Any] = {}
 
     def make(
         service: Mapping[str, Any], image: Mapping[str, Any], checkpoint: Mapping[str, Any], node: Mapping[str, Any]
@@ -121,6 +147,7 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
         secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
+        service = {**service, "ranks": [_plain(each, holds) for each in service.get("ranks") or ()]}
         return spec_of(service, image, checkpoint, node, secret).text
 
     def secrets(service: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,8 +160,22 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
     def base(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
         return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    found: dict[str, Callable[..., Any]] = {"service_spec": make, "secret_environment": secrets, "headless": headless}
-    return {**found, "model_folder": folder, "base_folder": base}
+    def new_group_key(service: Mapping[str, Any]) -> Any:
+        """The same for all ranks of an engine; another one at each compilation."""
+        engine = f"{service['name']} {service['nodes'][0]}"
+        return made.setdefault(engine, seal(Secret(token_hex(32), "the group's key")))
+
+    return {
+        "service_spec": make,
+        "secret_environment": secrets,
+        "headless": headless,
+        "model_folder": folder,
+        "base_folder": base,
+        "grouped": lambda service: grouped(service["nodes"], service["serve"]),
+        "group_key_path": group_key_path,
+        "group_keys": group_keys,
+        "new_group_key": new_group_key,
+    }
 
 
 def spec_of(
@@ -183,6 +224,7 @@ def spec_of(
         key=f"{state_dir}/key",
         cache=f"{state_dir}/compiled" if container["cache"] else None,
         kept=f"{state_dir}/services/{service['name']}",
+        group=_group(service) if service.get("ranks") and grouped(service["nodes"], service["serve"]) else None,
     )
 
 
@@ -238,7 +280,7 @@ def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
     """
     nodes, serve = service.get("nodes") or [], service["serve"]
     ranks = world(serve)
-    if len(nodes) < 2 or ranks < 2 or "nnodes" in serve:
+    if not grouped(nodes, serve):
         return {}
     if ranks % len(nodes):
         raise InventoryError.of("nodes-do-not-divide-ranks", service=service["name"], nodes=len(nodes), ranks=ranks)
@@ -261,6 +303,51 @@ def _rank(service: Mapping[str, Any]) -> dict[str, str]:
     rank = service["rank"]
     environment = rank_environment(service, service.get("fabric") or {}, service["nodes"][rank])
     return {"VLLM_HOST_IP": _address(service, rank), **environment}
+
+
+def group_key_path(service: Mapping[str, Any]) -> str:
+    """The file of the key by which the ranks of a service know each other's messages."""
+    return f"{FOLDER}/{service['name']}{SUFFIX}"
+
+
+def group_keys(service: Mapping[str, Any]) -> str:
+    """The fingerprints of the keys that the ranks have now, NO_KEY for none: facts of all their nodes."""
+    path = ("group_keys", service["name"])
+    return " ".join(str(FactOf(node, path, missing=NO_KEY)) for node in service["nodes"])
+
+
+def _group(service: Mapping[str, Any]) -> GroupSpec:
+    """The group of a rank; `service["ranks"]` has what is declared for each rank, without secrets."""
+    settings = service["group"]
+    return GroupSpec(
+        digest=fact_text.digest(canonical([service["nodes"], service["ranks"]])),
+        key=group_key_path(service),
+        record=f"/run/sparkops/groups/{service['name']}.json",
+        ranks=tuple({"node": node, "roads": _roads(service, rank, node)} for rank, node in enumerate(service["nodes"])),
+        heartbeat_seconds=settings["heartbeat_seconds"],
+        minimum_uptime_seconds=settings["minimum_uptime_seconds"],
+        hang_cooldown_seconds=settings["hang_cooldown_seconds"],
+        restarts_per_boot=settings["restarts_per_boot"],
+    )
+
+
+def _roads(service: Mapping[str, Any], rank: int, node: str) -> dict[str, str]:
+    """A node's address on each network that connects all ranks: the fabric, where all have one, and management."""
+    management = str(FactOf(node, ("network", "management", "address")))
+    fabric = {each: _address(service, each) for each in range(len(service["nodes"]))}
+    if any("@fact:" in address for address in fabric.values()):
+        return {"management": management}
+    return {"fabric": fabric[rank], "management": management}
+
+
+def _plain(declared: Mapping[str, Any], holds: Callable[[Any], bool]) -> dict[str, Any]:
+    """What an engine is started from, out of a rank's variables."""
+    service = declared["service"]
+    environment = {key: value for key, value in service["environment"].items() if not holds(value)}
+    kept = {key: service[key] for key in ("command", "model", "serve", "port")}
+    image = {key: declared["image"][key] for key in ("pull", "build")}
+    checkpoint = {key: declared["checkpoint"].get(key) for key in ("repository", "steps")}
+    return {**kept, "environment": environment, "image": image, "checkpoint": checkpoint}
 
 
 def _served_name(service: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -84,9 +84,10 @@ class Unit(Resource):
         "vendor": "text",
         "drop_ins": "list of text",
         "port_taken": "mapping",
+        "group": "mapping",
     }
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"state", "result", "restarts", "text", "port_taken", "last_start_seconds", "last_hang"}
+        {"state", "result", "restarts", "text", "port_taken", "last_start_seconds", "last_hang", "group"}
     )
     guarded: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
@@ -276,7 +277,16 @@ class Unit(Resource):
         if self.content is None or found is None or isinstance(found, Unknown):
             return ()
         foreign = [path for path in found.get("drop_ins") or () if path not in self.drop_ins]
-        return tuple(Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign)
+        told = [Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign]
+        return (*told, *self._of_group((found.get("group") or {}) if found.get("running") else {}))
+
+    def _of_group(self, group: Mapping[str, Any]) -> Iterator[Message]:
+        """Why the ranks of the service do not run, and what the last engine left behind; of its launcher alone."""
+        about = {"node": self.node, "service": self.service or self.name}
+        if group.get("why") and group.get("phase") in ("preparing", "waiting", "ending"):
+            yield Message.of("group-not-running", **about, reason=str(group["why"]))
+        if group.get("memory"):
+            yield Message.of("group-memory-missing", **about, reason=str(group["memory"]))
 
     def explain(self, found: Observed) -> Message | None:
         if found is None or isinstance(found, Unknown):

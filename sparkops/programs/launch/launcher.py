@@ -38,9 +38,11 @@ from sparkops.programs.launch.ending import (
     Failed,
     say,
 )
-from sparkops.programs.launch.hang import describe, dump_python_stacks, processes_of, report
+from sparkops.programs.launch.group import ENGINE, HANG
+from sparkops.programs.launch.hang import Progress, describe, dump_python_stacks, processes_of, report
 from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
 from sparkops.programs.launch.node import MEMINFO, PERMANENT, available, drop_caches, keep, permanent_errors, secrets_of
+from sparkops.programs.launch.ranks import GroupEnded, Ranks
 from sparkops.programs.launch.systemd import Systemd
 
 GIB = 1 << 30
@@ -51,6 +53,10 @@ PORT_SECONDS = 5.0
 """For a process that may be ending to let go of the port."""
 DUMP_SECONDS = 5.0
 """For the engine to write its stacks."""
+LOST_SECONDS = 5.0
+"""From SIGTERM to SIGKILL for an engine that has lost its other ranks: it waits for them, and would not end."""
+KEPT_BACK = GIB
+"""Bytes of memory that may be missing after an engine's end without a word."""
 
 
 class Launcher:
@@ -62,7 +68,8 @@ class Launcher:
         self.spec: dict[str, Any] = json.loads(data)
         self.systemd = Systemd(environ)
         self.docker = docker
-        self.container = Container(docker, self.spec, hashlib.sha256(data).hexdigest(), permanent_errors(PERMANENT))
+        self.digest = hashlib.sha256(data).hexdigest()
+        self.container = self._container()
         self.stopping = threading.Event()
         self.asked = 0.0
         self.hung = False
@@ -70,6 +77,8 @@ class Launcher:
         self.api: Api | None = None
         self.listener: Listener | None = None
         self.headless = "--headless" in self.spec["argv"]
+        self.ranks = Ranks(self.spec, self.systemd, self._cut) if self.spec.get("group") else None
+        self.free = 0
 
     def on_signal(self, number: int) -> None:
         """SIGABRT is systemd's watchdog, the others ask for a stop; either ends a request that is under way."""
@@ -78,11 +87,34 @@ class Launcher:
         elif not self.stopping.is_set():
             self.asked = time.monotonic()
             self.stopping.set()
+            if self.ranks is not None:
+                self.ranks.leave()
+        self._cut()
+
+    def _cut(self) -> None:
         if self.api is not None:
             self.api.cut()
 
+    def _container(self) -> Container:
+        return Container(self.docker, self.spec, self.digest, permanent_errors(PERMANENT))
+
     def run(self) -> int:
-        """Returns the exit status of an asked-for stop; raises Failed for every other end."""
+        """Returns the exit status of an asked-for stop; raises Failed for every other end.
+
+        A rank of several goes on where a single engine ends: it waits for the others and starts together with them.
+        """
+        if self.ranks is not None:
+            self.ranks.start()
+        while True:
+            try:
+                return self._once()
+            except Failed as error:
+                if self.stopping.is_set() or self.ranks is None or not self.ranks.ended(error):
+                    raise
+            self.container = self._container()
+
+    def _once(self) -> int:
+        """One container, from the wait for what it needs to its end."""
         limits, timeouts = self.spec["limits"], self.spec["timeouts"]
         self.systemd.phase("waiting for Docker")
         self.docker.wait_for(timeouts["docker_seconds"], self.stopping)
@@ -92,6 +124,9 @@ class Launcher:
             self._wait_for_memory(limits["memory_free_bytes"], timeouts["memory_seconds"])
         if not self.headless:
             self._wait_for_port()
+        if self.ranks is not None:
+            self._watch_memory(self.ranks)
+            self.ranks.hold(self.stopping)
         if self.stopping.is_set():
             return 0
         if limits["drop_caches"]:
@@ -102,6 +137,11 @@ class Launcher:
             self._wait_for_completion(cache)
             self._watch()
             return self._stop()
+        except GroupEnded as end:
+            if self.ranks is not None and self.ranks.group.cause == HANG:
+                self._keep_hang(str(end))
+            self.container.stop(self.container.id, min(LOST_SECONDS, timeouts["stop_seconds"]))
+            raise
         finally:
             with contextlib.suppress(OSError, http.client.HTTPException, Failed):
                 self.container.remove(self.container.id)
@@ -133,6 +173,22 @@ class Launcher:
             self.systemd.phase(f"waiting for memory: {told}")
             self.stopping.wait(TICK)
 
+    def _watch_memory(self, ranks: Ranks) -> None:
+        """Before the first container note what memory is available; after each one wait for it to come back."""
+        self.free = self.free or available(MEMINFO)
+        deadline = time.monotonic() + self.spec["timeouts"]["memory_seconds"]
+        while (missing := self.free - available(MEMINFO)) > KEPT_BACK and not self.stopping.is_set():
+            if time.monotonic() > deadline:
+                break
+            self.systemd.phase(f"waiting for {missing / GIB:.1f} GiB of memory that the last engine had")
+            self.stopping.wait(TICK)
+        told = (
+            f"{missing / GIB:.1f} GiB of memory did not come back after the engine's end; only a reboot gives them back"
+        )
+        ranks.memory = told if missing > KEPT_BACK else ""
+        if ranks.memory:
+            say(ranks.memory)
+
     def _wait_for_port(self) -> None:
         """Until nobody listens on the port: a foreign process there would answer in the engine's place."""
         started = time.monotonic()
@@ -162,8 +218,7 @@ class Launcher:
 
     def _wait_for_completion(self, cache: str) -> None:
         if self.headless or self.api is None or self.listener is None:
-            self.systemd.status = f"rank {self.spec['rank']} of an engine whose head answers on another node"
-            self.systemd.tell(READY=1, STATUS=self.systemd.status)
+            self._wait_for_head()
             return
         timeouts = self.spec["timeouts"]
         stamp = os.path.join(cache, STAMP) if cache else ""
@@ -171,8 +226,7 @@ class Launcher:
         limit = timeouts["first_boot_seconds" if first else "cold_start_seconds"]
         started, listened = time.monotonic(), 0.0
         while not self.stopping.is_set():
-            if self.container.ended.is_set():
-                raise self._end_of_load()
+            self._check_load()
             seconds = time.monotonic() - started
             line = self.container.last_line or "(nothing said yet)"
             self.systemd.phase(f"loading for {seconds:.0f} s of at most {limit:g}: {line}")
@@ -188,6 +242,27 @@ class Launcher:
             return
         self._serving(stamp, listened, time.monotonic() - started)
 
+    def _wait_for_head(self) -> None:
+        """A rank that has no API serves once its head does; one that is no part of a group can't tell."""
+        while self.ranks is not None and not self.ranks.head_serves and not self.stopping.is_set():
+            self._check_load()
+            self.systemd.phase(f"rank {self.spec['rank']} loads: {self.container.last_line or '(nothing said yet)'}")
+            self.container.ended.wait(TICK)
+        self._ready(f"rank {self.spec['rank']} of an engine whose head answers on another node")
+
+    def _ready(self, status: str) -> None:
+        self.systemd.status = status
+        self.systemd.tell(READY=1, STATUS=status)
+        if self.ranks is not None:
+            self.ranks.served()
+
+    def _check_load(self) -> None:
+        """Raises Failed where the engine, or all ranks of it, have ended before they served."""
+        if self.ranks is not None:
+            self.ranks.check()
+        if self.container.ended.is_set():
+            raise self._end_of_load()
+
     def _unproven(self, asked: Asked, limit: float, line: str) -> Failed:
         if asked.refused:
             what = f"the engine listens and refuses the completion that would prove it: {asked.why}"
@@ -201,8 +276,7 @@ class Launcher:
         times = {"port_seconds": round(listened, 1), "token_seconds": round(seconds, 1), "at": round(time.time())}
         keep(self.spec["kept"], START_FILE, json.dumps(times))
         say(f"the first completion came after {seconds:.0f} s")
-        self.systemd.status = f"serving on port {self.spec['port']}"
-        self.systemd.tell(READY=1, STATUS=self.systemd.status)
+        self._ready(f"serving on port {self.spec['port']}")
 
     def _end_of_load(self) -> Failed:
         """How the container ended before it answered; what would end alike again has a status that systemd minds."""
@@ -214,12 +288,15 @@ class Launcher:
     def _watch(self) -> None:
         """Until a stop is asked for; feeds the watchdog. Raises Failed when the container ends or hangs.
 
-        A headless rank has no API to ask, so nothing but its end is seen here; its head tells a hang of the engine.
+        A headless rank has no API to ask: its head tells a hang of the engine, by what all ranks of its group see.
         """
         assert self.api is not None
         activity = TokenActivity(self.api, self.spec["probe"]["seconds"], self.systemd.watchdog)
+        progress = Progress()
         serving, due = self.systemd.status, 0.0
         while not self.stopping.is_set():
+            if self.ranks is not None:
+                self.ranks.check()
             if self.container.ended.is_set():
                 raise self.container.verdict()
             if self.hung:
@@ -227,23 +304,29 @@ class Launcher:
             if self.systemd.watchdog and time.monotonic() >= due:
                 alive = self.headless or activity.found()
                 due = time.monotonic() + activity.interval
-                if alive:
+                if self.ranks is not None:
+                    self.ranks.looked(alive, activity.failures, *progress.look(self.container.id))
+                elif alive:
                     self.systemd.tell(WATCHDOG=1)
-                elif activity.why and activity.why not in self.systemd.status:
+                if not alive and activity.why and activity.why not in self.systemd.status:
                     say(f"no sign of life: {activity.why}")
                 self.systemd.phase(f"no sign of life: {activity.why}" if activity.why else serving)
             self.stopping.wait(TICK)
 
     def _hung(self, why: str) -> Failed:
         """Keep what can be known of the engine, and end it."""
+        path = self._keep_hang(why)
+        self.container.stop(self.container.id, 0)
+        return Failed(HUNG, f"the engine hung ({why})" + (f"; its stacks and last lines: {path}" if path else ""))
+
+    def _keep_hang(self, why: str) -> str:
+        """End the engine by a signal on which it writes its stacks; the path of what was kept, "" for none."""
         processes = processes_of(self.container.id)
         described = [describe(pid) for pid in processes]
         dump_python_stacks(processes)
         self.container.told.wait(DUMP_SECONDS)
         text = report(self.spec["name"], why, described, list(self.container.lines))
-        path = keep(self.spec["kept"], HANG_FILE, text)
-        self.container.stop(self.container.id, 0)
-        return Failed(HUNG, f"the engine hung ({why})" + (f"; its stacks and last lines: {path}" if path else ""))
+        return keep(self.spec["kept"], HANG_FILE, text)
 
     def _stop(self) -> int:
         self.systemd.tell(STOPPING=1)
@@ -293,6 +376,8 @@ def main(argv: list[str]) -> int:
         status, why = ENGINE_UNAVAILABLE, f"Docker does not answer: {error or type(error).__name__}"
     say(why)
     launcher.systemd.phase(why)
+    if launcher.ranks is not None and not remove:
+        launcher.ranks.leave(ENGINE, why)
     return status
 
 

@@ -19,6 +19,7 @@ from sparkops.worker.system.root import UNITS, at
 STAMPS = "/run/sparkops/units"
 VENDOR = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system")
 """Where packages put their units. Source: systemd.unit(5)."""
+GROUPS = "/run/sparkops/groups"
 PROC = "/proc"
 TEXT_LIMIT = 64 << 10
 SYSTEMCTL = ["systemctl", "--no-pager", "--no-ask-password"]
@@ -212,7 +213,8 @@ def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
 
 
 def _kept(ask: dict[str, Any], root: str) -> dict[str, Any]:
-    """What the launcher keeps of the service: the seconds of its last start, and where a hang is described."""
+    """What the launcher keeps of the service: the seconds of its last start, where a hang is described, how its group
+    of ranks stands."""
     folder = os.path.join(at(root, ask["state_dir"]), "services", ask["service"])
     kept: dict[str, Any] = {}
     with (
@@ -223,6 +225,11 @@ def _kept(ask: dict[str, Any], root: str) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         path = os.path.join(folder, "last-hang.txt")
         kept["last_hang"] = {"path": path, "at": round(os.stat(path).st_mtime)}
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(os.path.join(at(root, GROUPS), ask["service"] + ".json"), encoding="utf-8") as file,
+    ):
+        kept["group"] = json.load(file)
     return kept
 
 
