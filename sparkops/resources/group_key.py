@@ -8,7 +8,7 @@ what ranks say to each other.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sparkops.core.group_keys import fingerprint
@@ -34,7 +34,7 @@ class GroupKey(Resource):
     file_type: ClassVar[str] = "file"
 
     known: str = ""
-    content: Secret = field(default_factory=lambda: Secret(""))
+    content: Secret | None = None
     state: str = "present"
 
     def __post_init__(self) -> None:
@@ -55,12 +55,16 @@ class GroupKey(Resource):
         found = {*self.known.split()}
         return found.pop() if len(found) == 1 else ""
 
+    @property
+    def _new(self) -> bytes:
+        return self.content.reveal().encode() if self.content else b""
+
     def ask(self) -> GroupKeyAsk:
-        new = fingerprint(self.content.reveal().encode())
+        new = fingerprint(self._new)
         return {"path": self.name, "fingerprint": self._kept if len(self._kept) == len(new) else new}
 
     def desired(self) -> State:
         return None if self.state == "absent" else {"type": "file", "mode": "0600", "shared": True}
 
     def act(self, step: Step) -> GroupKeyAct:
-        return {"content": self.content.reveal().encode()}
+        return {"content": self._new}
