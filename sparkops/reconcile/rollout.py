@@ -23,6 +23,19 @@ Engines = Mapping[str, tuple[tuple[str, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How a service is rolled out.
+
+    batch: engines that are changed at once. max_failures: how many may fail before no further one is changed.
+    progress_seconds: within which another engine has to become stable; None for no limit.
+    """
+
+    batch: int = 1
+    max_failures: int = 0
+    progress_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """What there is of one engine: `cutover` is changed while it is interrupted, `staging` before."""
 
@@ -69,21 +82,24 @@ def engines(resources: Iterable[Resource], replicas: Engines) -> dict[str, tuple
     return found
 
 
-def edges(resources: Sequence[Resource], replicas: Engines, batches: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-    """What comes after what beside the resources' own order, by id. `batches`: engines at once, by service."""
+def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str, Limits]) -> dict[str, tuple[str, ...]]:
+    """What comes after what beside the resources' own order, by id. `limits` by service."""
     found: dict[str, tuple[str, ...]] = {}
     for service, each in engines(resources, replicas).items():
         staged = [id for engine in each for id in _last(engine.staging)]
-        size = batches.get(service, 1)
+        size = limits.get(service, Limits()).batch
         for number, engine in enumerate(each):
             first = number // size * size
             before = [id for other in each[max(0, first - size) : first] for id in other.ends]
             for id in engine.entries:
                 found[id] = (*staged, *before)
-            units = [one.id for one in engine.cutover if isinstance(one, Unit)]
-            for one in engine.cutover:
-                if isinstance(one, (Probe, Gate)) and len(engine.nodes) > 1:
-                    found[one.id] = (*found.get(one.id, ()), *units)
+            units = {one.node: one.id for one in engine.cutover if isinstance(one, Unit)}
+            head = [units[node] for node in engine.nodes[:1] if node in units]
+            for one in engine.cutover if len(engine.nodes) > 1 else ():
+                if isinstance(one, (Probe, Gate)):
+                    found[one.id] = (*found.get(one.id, ()), *units.values())
+                elif isinstance(one, Unit) and one.id not in head:
+                    found[one.id] = (*found.get(one.id, ()), *head)  # which waits for its running requests
     return {id: after for id, after in found.items() if after}
 
 
@@ -118,11 +134,12 @@ def outcomes(
             ids = [one.id for one in engine.cutover]
             if interrupted & set(ids):
                 own = [by_id[id] for id in ids if id in by_id]
-                found.append(Rollout(service=engine.service, nodes=engine.nodes, state=_state(own, interrupted)))
+                found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state_of(own, interrupted)))
     return tuple(found)
 
 
-def _state(results: Sequence[Result], units: Collection[str]) -> RolloutState:
+def state_of(results: Sequence[Result], units: Collection[str]) -> RolloutState:
+    """How an engine ended, by the results of its cutover. `units` are the ids of what was to be interrupted."""
     ended = {result.outcome for result in results}
     if ended <= {"done"}:
         return "done"

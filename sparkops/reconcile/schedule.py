@@ -25,6 +25,7 @@ from sparkops.nodes.session import UnknownState
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.plan import step_for
+from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
 
@@ -36,7 +37,7 @@ class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
     `saved` says that the plan was saved: what no earlier step of it can have changed must still be as it says.
-    `upstreams` says by id which resources get their content from another node.
+    `upstreams` says by id which resources get their content from another node, `rollouts` what a rollout goes by.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Schedule:
         listener: events.Listener = events.silent,
         saved: bool = False,
         upstreams: Mapping[str, Upstream],
+        rollouts: RolloutProgress,
     ) -> None:
         self.plan = plan
         self.resources = resources
@@ -59,11 +61,13 @@ class Schedule:
         self.listener = listener
         self.saved = saved
         self.upstreams = upstreams
+        self.rollouts = rollouts
         self.results: dict[str, Result] = {}
         self._planned = {step.id for step in plan.steps}
         self._changed = threading.Condition()
         self._running: dict[str, Step] = {}
         self._lost: set[str] = set()
+        self._told: dict[str, list[Message]] = {}
 
     def run(self) -> tuple[Result, ...]:
         """The results in the plan's order, one for every step."""
@@ -85,7 +89,7 @@ class Schedule:
             if need not in self.results:
                 return False
             below = self.results[need]
-            if below.outcome != "done":
+            if below.outcome != "done" and not self.rollouts.goes_on(step.id, need, self.results):
                 root = below.reason if below.outcome == "not-attempted" else None
                 return self._settle(step, "not-attempted", root or Message.of("blocked-by-step", step=need))
         source = self.upstreams[step.id].source if step.id in self.upstreams else None
@@ -97,6 +101,7 @@ class Schedule:
         if not self._room(step):
             return False
         self._running[step.id] = step
+        self.rollouts.begun(step.id)
         threading.Thread(target=self._work, args=(step,), name=step.id, daemon=True).start()
         return True
 
@@ -112,6 +117,7 @@ class Schedule:
 
     def _finish(self, step: Step, result: Result) -> None:
         self.results[step.id] = result
+        self.rollouts.ended(result)
         self.listener(
             events.StepFinished(
                 node=step.node, id=step.id, outcome=result.outcome, seconds=result.seconds, reason=result.reason
@@ -147,6 +153,7 @@ class Schedule:
             reason=reason,
             detail=detail,
             found=found if isinstance(found, Mapping) else None,
+            notices=tuple(self._told.get(step.id, ())),
         )
         with self._changed:
             del self._running[step.id]
@@ -187,6 +194,9 @@ class Schedule:
                 found: Observed = done.value
                 return found
             self._tell(step, progress)
+            if resource.leavable and (seconds := self.rollouts.late(step.id)):
+                work.close()
+                raise ConvergeFailed.of("rollout-stands-still", where=step.node, seconds=seconds)
             if self.stop.is_set() and resource.leavable:
                 session.leave()
                 work.close()
@@ -242,7 +252,9 @@ class Schedule:
 
     def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
         if notice := progress.get("notice"):
-            self.listener(events.Notice(node=step.node, message=Message.from_json(notice)))
+            message = Message.from_json(notice)
+            self._told.setdefault(step.id, []).append(message)
+            self.listener(events.Notice(node=step.node, message=message))
             return
         self.listener(
             events.StepProgress(
@@ -270,9 +282,18 @@ def run(
     listener: events.Listener = events.silent,
     saved: bool = False,
     upstreams: Mapping[str, Upstream] | None = None,
+    rollouts: RolloutProgress | None = None,
 ) -> tuple[Result, ...]:
     """Carry out `plan`; see Schedule."""
     by_id = {resource.id: resource for resource in resources}
     return Schedule(
-        plan, by_id, fleet, facts=facts, stop=stop, listener=listener, saved=saved, upstreams=upstreams or {}
+        plan,
+        by_id,
+        fleet,
+        facts=facts,
+        stop=stop,
+        listener=listener,
+        saved=saved,
+        upstreams=upstreams or {},
+        rollouts=rollouts or RolloutProgress(plan, resources, {}, {}),
     ).run()

@@ -33,6 +33,9 @@ class Gate(Resource):
     kind: ClassVar[str] = "gate"
     claimed: ClassVar[bool] = False
     leavable: ClassVar[bool] = True
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {"speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "acceptance_length", "acceptance_why"}
+    )
 
     port: int
     host: str = "127.0.0.1"

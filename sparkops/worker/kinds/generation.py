@@ -62,7 +62,7 @@ def converge(
         return
     now = generations.present(ask["files"], root=root)
     if not ask.get("restore"):
-        now["speed"] = generations.passed(folder).get("speed")
+        now["measured"] = generations.passed(folder).get("measured") or {}
         generations.add(folder, now, act["keep"])
         generations.release(folder, now["inputs"])
         return

@@ -18,7 +18,8 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
 from sparkops.reconcile import rollout
 from sparkops.reconcile.plan import Observations, compare
-from sparkops.reconcile.rollout import edges, engines, holds, outcomes, returned
+from sparkops.reconcile.rollout import Limits, edges, engines, holds, outcomes, returned
+from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.generation import Generation
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Refused
@@ -64,7 +65,7 @@ def planned(inventory: Inventory, batch: int = 1) -> Plan:
     resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
     replicas = {"q": inventory.replicas("q")}
     found: dict[str, Observed] = {each.id: None for each in resources}
-    added = edges(resources, replicas, {"q": batch})
+    added = edges(resources, replicas, {"q": Limits(batch=batch)})
     today = datetime.date(2026, 1, 1)
     return compare(resources, Observations(found=found), today=today, edges=added).plan()
 
@@ -103,7 +104,7 @@ def test_the_head_is_asked_when_all_ranks_of_its_engine_are_changed(project: Pro
     ranks = {"unit q.service @a", "unit q.service @b"}
     assert ranks <= reached(plan, "probe q @a")
     assert ranks <= reached(plan, "unit q.service @d"), "the second engine comes after the first"
-    assert not {"unit q.service @a"} & reached(plan, "unit q.service @b"), "ranks of one engine start together"
+    assert "unit q.service @a" in reached(plan, "unit q.service @b"), "the head waits for its requests first"
     specs = {each.node: each for each in compile_inventory(inventory).resources if each.name.endswith("/q.json")}
     assert '"--node-rank","1"' in str(getattr(specs["d"], "content", "")).replace(" ", "")
 
@@ -164,6 +165,58 @@ def test_only_what_failed_is_failed(project: Project, ends: dict[str, Any], stat
     results = [result(step.id, ends.get(step.kind, "done")) for step in plan.steps]
     (found,) = outcomes(resources, plan, results, {"q": inventory.replicas("q")})
     assert found == Rollout(service="q", nodes=("a",), state=state)  # type: ignore[arg-type]
+
+
+def progress(project: Project, **limits: Any) -> tuple[RolloutProgress, list[float]]:
+    """The rollout of engines on a, b and c, and a clock that a test sets."""
+    inventory = declared(project, "[[a], [b], [c]]")
+    resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
+    now = [0.0]
+    replicas = {"q": inventory.replicas("q")}
+    made = RolloutProgress(planned(inventory), resources, replicas, {"q": Limits(**limits)}, lambda: now[0])
+    return made, now
+
+
+GENERATION = "generation /var/lib/sparkops/generations/q @"
+
+
+def ends(*each: tuple[str, Any]) -> dict[str, Result]:
+    return {id: result(id, outcome) for id, outcome in each}
+
+
+def test_so_many_engines_may_fail_and_no_more(project: Project) -> None:
+    made, _ = progress(project, max_failures=1)
+    first = ends(("unit q.service @a", "done"), ("gate q @a", "failed"), (GENERATION + "a", "not-attempted"))
+    assert made.goes_on("unit q.service @b", GENERATION + "a", first)
+    assert not made.goes_on(GENERATION + "a", "gate q @a", first), "within the engine nothing goes on"
+    other = ends(("unit q.service @b", "done"), ("probe q @b", "failed"), (GENERATION + "b", "not-attempted"))
+    second = {**first, **other}
+    assert not made.goes_on("unit q.service @c", GENERATION + "b", second)
+    assert not progress(project)[0].goes_on("unit q.service @b", GENERATION + "a", first), "none by default"
+
+
+@pytest.mark.parametrize("outcome", ["unknown", "interrupted", "not-attempted"])
+def test_what_could_not_be_asked_pauses_in_any_case(project: Project, outcome: str) -> None:
+    made, _ = progress(project, max_failures=3)
+    ended = ends(("unit q.service @a", "done"), ("gate q @a", outcome), (GENERATION + "a", "not-attempted"))
+    assert not made.goes_on("unit q.service @b", GENERATION + "a", ended)
+
+
+def test_a_rollout_that_stands_still_is_late_and_each_stable_engine_gives_it_new_time(project: Project) -> None:
+    made, now = progress(project, progress_seconds=10.0, max_failures=1)
+    assert made.late("probe q @a") is None, "nothing was changed yet"
+    made.begun("unit q.service @a")
+    now[0] = 9.0
+    made.begun("probe q @a")
+    assert made.late("probe q @a") is None
+    made.ended(result(GENERATION + "a", "done"))
+    now[0] = 18.0
+    assert made.late("probe q @b") is None
+    now[0] = 19.5
+    assert made.late("probe q @b") == 10.0
+    assert made.late("image x/y:1 @b") is None, "what brings content has its own time"
+    first = ends(("unit q.service @b", "done"), ("probe q @b", "failed"), (GENERATION + "b", "not-attempted"))
+    assert not made.goes_on("unit q.service @c", GENERATION + "b", first)
 
 
 def test_an_engine_that_no_step_interrupts_has_no_rollout(project: Project) -> None:
