@@ -11,7 +11,7 @@ tokens of a fixed text. How it behaves is said by the environment variable LAB_E
     empty            completions have no text             token-time=SECONDS   per generated token (default 0.002)
     deaf             ignores SIGTERM                      busy          completions are answered by 429
     chat-only        has no /v1/completions               gibberish     says "!" for every token
-    tool-text        a tool call's number comes as text
+    tool-text        a tool call's number comes as text   no-tool       calls no tool
 
 `POST /lab/mode` with such words as body changes the behaviour of the running engine; `GET /lab/argv` tells how it
 was called. It exits on SIGTERM with 0, as vLLM does.
@@ -227,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         whole = answer.whole("".join(words), usage(count, len(words)))
-        if asked.get("tools"):
+        if asked.get("tools") and "no-tool" not in self.engine.mode:
             name = asked["tools"][0]["function"]["name"]
             days = "3" if "tool-text" in self.engine.mode else 3
             called = {"name": name, "arguments": json.dumps({"city": "Paris", "days": days})}

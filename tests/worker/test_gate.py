@@ -15,6 +15,7 @@ import pytest
 
 from sparkops.models.engine import engine, versions
 from sparkops.programs.launch import api
+from sparkops.programs.launch.api import Question
 from sparkops.resources.gate import Gate
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import gpu
@@ -74,7 +75,7 @@ def test_all_questions_are_asked_by_the_route_that_the_engine_has(asked: Ask, po
         ("empty", "gate-answer-malformed", "failed"),
         ("gibberish", "gate-answer-garbage", "failed"),
         ("tool-text", "gate-tool-call-wrong", "failed"),
-        ("hang", "gate-no-answer", "failed"),
+        ("no-tool", "gate-tool-not-called", "unknown"),
         ("busy", "gate-could-not-ask", "unknown"),
     ],
 )
@@ -83,6 +84,14 @@ def test_only_an_answer_that_proves_a_fault_is_a_failure(asked: Ask, port: int, 
     with pytest.raises(Refused) as caught:
         asked(tool_call=True, limit_seconds=0.2)
     assert (caught.value.id, caught.value.type) == (id, type)
+
+
+def test_a_hang_is_a_failure(asked: Ask, port: int) -> None:
+    mode(port, "hang")
+    of = Gate(node="n", name="q", port=port, unit="q.service", folder="/nowhere")
+    with pytest.raises(Refused) as caught:
+        gate._Engine(of.ask())._answer(Question("", "x"), 0.2)
+    assert (caught.value.id, caught.value.type) == ("gate-no-answer", "failed")
 
 
 def test_a_name_that_is_not_served_proves_nothing(asked: Ask) -> None:
