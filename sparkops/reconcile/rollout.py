@@ -6,7 +6,7 @@ engines are changed batch by batch; the next batch comes after what the last one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sparkops.core.plan import Plan, Violation
@@ -15,11 +15,16 @@ from sparkops.core.states import Observed
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
 from sparkops.resources.probe import Probe
+from sparkops.resources.reboot import Reboot
 from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
 
 Engines = Mapping[str, tuple[tuple[str, ...], ...]]
 """The nodes of each engine of a service, the head first, in the order in which they are changed."""
+
+
+CUTOVER = (Reboot, Unit, Probe, Gate, Generation)
+"""The kinds whose roles are carried out while an engine is interrupted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,25 +66,32 @@ class Engine:
         return tuple(each for each in self.cutover if isinstance(each, Generation))
 
 
-def engines(resources: Iterable[Resource], replicas: Engines) -> dict[str, tuple[Engine, ...]]:
-    """The engines of each service that has a unit among these resources."""
+def engines(resources: Sequence[Resource], replicas: Engines) -> dict[str, tuple[Engine, ...]]:
+    """The engines of each service that has a unit among these resources.
+
+    The reboot of a node is part of the engine there of the first service: two orders of one thing could contradict.
+    """
     by_service: dict[str, list[Resource]] = {}
     for each in resources:
         if each.service in replicas and not each.pruned:
             by_service.setdefault(str(each.service), []).append(each)
+    reboots = {each.node: each for each in resources if isinstance(each, Reboot)}
     found = {}
     for service, own in by_service.items():
-        roles = {each.role for each in own if isinstance(each, (Unit, Probe, Gate, Generation))}
-        found[service] = tuple(
-            Engine(
-                service=service,
-                nodes=nodes,
-                staging=tuple(each for each in own if each.node in nodes and each.role not in roles),
-                cutover=tuple(each for each in own if each.node in nodes and each.role in roles),
-            )
-            for nodes in replicas[service]
-        )
+        there = [reboots.pop(node) for nodes in replicas[service] for node in nodes if node in reboots]
+        found[service] = tuple(_engine(service, nodes, (*there, *own)) for nodes in replicas[service])
     return found
+
+
+def _engine(service: str, nodes: tuple[str, ...], resources: Sequence[Resource]) -> Engine:
+    roles = {each.role for each in resources if isinstance(each, CUTOVER)}
+    own = [each for each in resources if each.node in nodes]
+    return Engine(
+        service=service,
+        nodes=nodes,
+        staging=tuple(each for each in own if each.role not in roles),
+        cutover=tuple(each for each in own if each.role in roles),
+    )
 
 
 def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str, Limits]) -> dict[str, tuple[str, ...]]:
@@ -127,15 +139,20 @@ def outcomes(
 ) -> tuple[Rollout, ...]:
     """How each engine ended that this run was to interrupt."""
     by_id = {result.id: result for result in results}
-    interrupted = {step.id for step in plan.steps if step.kind == Unit.kind}
+    stopped = interrupted(plan)
     found = []
     for each in engines(resources, replicas).values():
         for engine in each:
             ids = [one.id for one in engine.cutover]
-            if interrupted & set(ids):
+            if stopped & set(ids):
                 own = [by_id[id] for id in ids if id in by_id]
-                found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state_of(own, interrupted)))
+                found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state_of(own, stopped)))
     return tuple(found)
+
+
+def interrupted(plan: Plan) -> frozenset[str]:
+    """The ids of the steps that stop engines."""
+    return frozenset(step.id for step in plan.steps if step.kind in (Unit.kind, Reboot.kind))
 
 
 def state_of(results: Sequence[Result], units: Collection[str]) -> RolloutState:

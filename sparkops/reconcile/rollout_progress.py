@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sparkops.core.plan import Plan
 from sparkops.core.report import Result
-from sparkops.reconcile.rollout import Engine, Engines, Limits, engines, state_of
+from sparkops.reconcile.rollout import Engine, Engines, Limits, engines, interrupted, state_of
 from sparkops.resources.generation import Generation
 from sparkops.resources.resource import Resource
-from sparkops.resources.unit import Unit
 
 
 class RolloutProgress:
@@ -34,7 +33,7 @@ class RolloutProgress:
             for engine in each
             for one in engine.cutover
         }
-        self._interrupted = {step.id for step in plan.steps if step.kind == Unit.kind}
+        self._interrupted = interrupted(plan)
         self._since: dict[str, float] = {}
 
     def begun(self, id: str) -> None:

@@ -23,7 +23,7 @@ from sparkops.core.states import Observed, Pending, Unknown, resolve
 from sparkops.core.wording import Message
 from sparkops.nodes.session import UnknownState
 from sparkops.reconcile.diff import diff
-from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.fleet import RETURNING, Fleet
 from sparkops.reconcile.plan import step_for
 from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.resource import Resource
@@ -167,9 +167,15 @@ class Schedule:
             try:
                 return self._bring(step)
             except NodeError as error:
-                if not self.fleet.reattach(step.node, session, error, self.stop):
+                if not self.fleet.reattach(step.node, session, error, self.stop, self._away(step.node)):
                     raise
                 self._lost.add(step.node)
+
+    def _away(self, node: str) -> float:
+        """How long a lost node is waited for: longer while it reboots."""
+        with self._changed:
+            running = [self.resources[each.id].away_seconds for each in self._running.values() if each.node == node]
+        return max(RETURNING, *(each or 0.0 for each in running))
 
     def _bring(self, step: Step) -> tuple[Observed, Message | None]:
         """Converge one resource and prove it: what is there now, and what is still wrong."""

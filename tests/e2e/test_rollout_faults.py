@@ -261,3 +261,58 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
     assert specs() == first
     for node in (head, other):
         node.exec("systemctl", "disable", "--now", "pair.service")
+
+
+def rebooted(cluster: Cluster, *due: Node) -> list[int]:
+    """Declares that machines may reboot, makes one due on some; when each was booted."""
+    for node in due:
+        node.write("/run/reboot-required", b"")
+    return [node.boot_time for node in cluster.nodes]
+
+
+@pytest.fixture
+def rebooting(cluster: Cluster) -> Iterator[Cluster]:
+    """The engines, on machines that may be rebooted and come back by themselves."""
+    for node in cluster.nodes:
+        node.engine("update", "--restart", "always", node.container)
+    yield cluster
+    for node in cluster.nodes:
+        node.engine("update", "--restart", "no", node.container)
+
+
+def allow_reboots(cluster: Cluster, **reboot: Any) -> None:
+    path = cluster.shell.folder / "inventory.yml"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vars": {"reboot": {"when": "when-needed", **reboot}}}))
+
+
+WITH_REBOOT = ("--role", "reboot")
+
+
+@pytest.mark.slow
+def test_machines_are_rebooted_one_after_the_other_and_serve_again(rebooting: Cluster) -> None:
+    before = rebooted(rebooting, *rebooting.nodes)
+    assert rebooting.apply()["steps"] == [], "it is only told where it is not declared"
+    allow_reboots(rebooting)
+    report = rebooting.apply(*WITH_REBOOT)
+    assert states(report) == ["done", "done"]
+    now = [node.boot_time for node in rebooting.nodes]
+    assert all(new > old for new, old in zip(now, before, strict=True))
+    assert now[1] > now[0], "one after the other"
+    assert old(rebooting)
+    assert rebooting.apply(*WITH_REBOOT)["steps"] == []
+
+
+@pytest.mark.slow
+def test_a_machine_that_does_not_come_back_ends_the_rollout_and_is_named(rebooting: Cluster) -> None:
+    first, second = rebooting.nodes
+    before = rebooted(rebooting, *rebooting.nodes)
+    first.engine("update", "--restart", "no", first.container)
+    allow_reboots(rebooting, seconds=10)
+    report = rebooting.apply(*WITH_REBOOT, status=4)
+    assert states(report) == ["paused", "not started"]
+    (lost,) = [each for each in report["results"] if each["outcome"] == "unknown"]
+    assert lost["id"] == f"reboot when-needed @{first.name}"
+    assert second.boot_time == before[1]
+    first.start()
+    assert states(rebooting.apply(*WITH_REBOOT))[-1] == "done"
+    assert second.boot_time > before[1]

@@ -21,6 +21,7 @@ from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.rollout import Limits, edges, engines, holds, outcomes, returned
 from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.generation import Generation
+from sparkops.resources.reboot import Reboot
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds.gate import judge_tool_call
@@ -107,6 +108,62 @@ def test_the_head_is_asked_when_all_ranks_of_its_engine_are_changed(project: Pro
     assert "unit q.service @a" in reached(plan, "unit q.service @b"), "the head waits for its requests first"
     specs = {each.node: each for each in compile_inventory(inventory).resources if each.name.endswith("/q.json")}
     assert '"--node-rank","1"' in str(getattr(specs["d"], "content", "")).replace(" ", "")
+
+
+def rebooting(project: Project, more: str = "") -> Plan:
+    """The plan where all is as declared, but for a due reboot of a and b."""
+    text = (FOUR % ("[[a], [b]]", "{}")).replace(
+        "    nodes: {", "    vars: {reboot: {when: when-needed}}\n    nodes: {"
+    )
+    inventory = project.load(text + more)
+    resources = compile_inventory(inventory).resources
+    found: dict[str, Observed] = {each.id: each.desired() for each in resources}
+    due = {each.id: {"due": True, "reasons": ["x"], "boot": "1"} for each in resources if each.kind == "reboot"}
+    replicas = {name: inventory.replicas(name) for name in inventory.services}
+    today = datetime.date(2026, 1, 1)
+    added = edges(resources, replicas, {})
+    return compare(resources, Observations(found={**found, **due}), today=today, edges=added).plan()
+
+
+def test_machines_reboot_engine_by_engine_each_with_its_proofs(project: Project) -> None:
+    plan = rebooting(project)
+    before = reached(plan, "reboot when-needed @b")
+    assert {"reboot when-needed @a", "probe q @a", "gate q @a"} <= before
+    steps = {step.id: step for step in plan.steps}
+    assert not any(step.startswith("unit") for step in steps), "a unit comes back by itself"
+    assert steps["reboot when-needed @a"].disruptive
+    inventory = project.load(FOUR % ("[[a], [b]]", "{}"))
+    assert not any(each.kind == "reboot" for each in compile_inventory(inventory).resources), "never by default"
+
+
+def test_two_services_with_opposite_orders_reboot_each_machine_once(project: Project) -> None:
+    other = """
+      r:
+        replicas: [[b], [a]]
+        port: 8001
+        image: {pull: "x/y:1"}
+        model: m
+"""
+    plan = rebooting(project, textwrap.dedent(textwrap.indent(other, "")).replace("\n", "\n      "))
+    assert [step.id for step in plan.steps if step.kind == "reboot" and step.node in "ab"] == [
+        "reboot when-needed @a",
+        "reboot when-needed @b",
+    ]
+    assert {"probe r @a", "probe r @b", "probe q @b"} <= {step.id for step in plan.steps}
+
+
+def test_a_machine_that_does_not_come_back_pauses_and_no_generation_is_brought_back(project: Project) -> None:
+    plan = rebooting(project)
+    inventory = project.load(FOUR % ("[[a], [b]]", "{}"))
+    resources = [
+        *compile_inventory(inventory).resources,
+        *(Reboot(node=node, name="when-needed", role="reboot") for node in "ab"),
+    ]
+    results = [
+        result(step.id, "unknown" if step.id == "reboot when-needed @a" else "not-attempted") for step in plan.steps
+    ]
+    states = [each.state for each in outcomes(resources, plan, results, {"q": inventory.replicas("q")})]
+    assert states == ["paused", "not started"]
 
 
 def test_nodes_without_parallel_arguments_are_engines_of_their_own(project: Project) -> None:
