@@ -168,10 +168,10 @@ def state_of(results: Sequence[Result], units: Collection[str]) -> RolloutState:
 
 
 def returning(resources: Sequence[Resource], failed: Collection[Rollout], replicas: Engines) -> tuple[Generation, ...]:
-    """What brings the failed engines back to their last stable generation: all nodes of each."""
+    """What brings the failed engines back to their last stable generation: all nodes of each, without a wait."""
     nodes = {(each.service, each.nodes) for each in failed}
     return tuple(
-        back(one, "newest")
+        replace(back(one, "newest"), drain_seconds=0.0)
         for each in engines(resources, replicas).values()
         for engine in each
         if (engine.service, engine.nodes) in nodes
@@ -180,7 +180,10 @@ def returning(resources: Sequence[Resource], failed: Collection[Rollout], replic
 
 
 def back(declared: Generation, number: int | str, after: tuple[str, ...] = ()) -> Generation:
-    """The return of a service on one node, as a resource; after the ids in `after`."""
+    """The return of a service on one node, as a resource; after the ids in `after`.
+
+    Ranks restart side by side, since the head is ready with the others only: none waits for requests.
+    """
     return Generation(
         node=declared.node,
         name=declared.name,
@@ -192,6 +195,7 @@ def back(declared: Generation, number: int | str, after: tuple[str, ...] = ()) -
         unit=declared.unit,
         files=declared.files,
         restore=number,
+        drain_seconds=declared.drain_seconds if len(declared.engine_nodes) < 2 else 0.0,
     )
 
 

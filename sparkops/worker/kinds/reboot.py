@@ -47,8 +47,8 @@ def converge(
         return
     path = os.path.join(at(root, ask["state_dir"]), STAMP)
     refuse_again(path, found)
-    for each in services(root):
-        serving.drain(call, each, act["drain_seconds"])
+    for spec in sorted(glob.glob(at(root, SPECS))):
+        serving.drain_spec(call, spec, act["drain_seconds"])
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with safe_path.explained(path), safe_path.place(path) as place:
         content = {"reasons": lasting(found), "boot": found["boot"]}
@@ -72,17 +72,3 @@ def refuse_again(path: str, found: dict[str, Any]) -> None:
     reasons = lasting(found)
     if isinstance(last, dict) and reasons and last.get("reasons") == reasons and last.get("boot") != found["boot"]:
         raise Refused.of("reboot-did-not-help", type="unknown", reasons=reasons)
-
-
-def services(root: str = "/") -> list[dict[str, Any]]:
-    """Where each service of sparkops answers on this node, as `serving` asks; of ranks without an interface nothing."""
-    found = []
-    for path in sorted(glob.glob(at(root, SPECS))):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
-            spec = json.load(file)
-            if "--headless" in spec["argv"]:
-                continue
-            host = "127.0.0.1" if spec["host"] in ("0.0.0.0", "::", "") else spec["host"]
-            place = {"host": host, "port": spec["port"], "service": spec["name"], "unit": f"{spec['name']}.service"}
-            found.append({**place, "container": spec["container"], "spec": path})
-    return found

@@ -90,6 +90,20 @@ def drain(call: Call, ask: dict[str, Any], seconds: float) -> None:
         call.progress(notice={"id": "drain-ended", "args": args})
 
 
+def drain_spec(call: Call, path: str, seconds: float) -> None:
+    """`drain` of the service whose launcher reads this spec; nothing for a rank without an interface, or no spec."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            spec = json.load(file)
+        host = "127.0.0.1" if spec["host"] in ("0.0.0.0", "::", "") else spec["host"]
+        place = {"host": host, "port": spec["port"], "service": spec["name"], "unit": f"{spec['name']}.service"}
+        headless, container = "--headless" in spec["argv"], spec["container"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if not headless:
+        drain(call, {**place, "container": container, "spec": path}, seconds)
+
+
 def _open(engine: Api) -> float | None:
     """Requests that run or wait in the engine; 0 where it does not answer, None where it does not tell."""
     try:
