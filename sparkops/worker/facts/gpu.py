@@ -6,7 +6,6 @@ A locked clock can't be read back, so there is no fact for it.
 
 import os
 import re
-from typing import Any
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.system import text
@@ -33,13 +32,13 @@ PATIENCE = 8.0
 MISMATCH = "Driver/library version mismatch"
 
 
-def gpu(root: str) -> dict[str, Any]:
+def gpu(root: str) -> dict[str, object]:
     """All that is the same for each GPU of the node, of the first one; `count` says how many there are.
 
     Where no GPU answers, `present` is false and `error` says why. Raises Unknown when nvidia-smi hangs.
     """
     module = running_module(text(root, "/proc/driver/nvidia/version") or "")
-    missing: dict[str, Any] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
+    missing: dict[str, object] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
     try:
         status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
     except Unknown as error:
@@ -63,7 +62,7 @@ def gpu(root: str) -> dict[str, Any]:
     }
 
 
-def parse_query(said: str) -> list[dict[str, Any]]:
+def parse_query(said: str) -> list[dict[str, object]]:
     """The cards of a csv answer without header and units; `[N/A]` and its like are None."""
     cards = []
     for line in said.splitlines():
@@ -73,7 +72,7 @@ def parse_query(said: str) -> list[dict[str, Any]]:
     return cards
 
 
-def _value(key: str, value: str) -> Any:
+def _value(key: str, value: str) -> object:
     if value.strip("[]").lower() in ("n/a", "not supported", "unknown error", "gpu requires reset", ""):
         return None
     if key == "persistence":
@@ -98,7 +97,7 @@ def running_module(version: str) -> str | None:
     return found.group(1) if found else None
 
 
-def cdi(root: str, driver: str | None) -> dict[str, Any]:
+def cdi(root: str, driver: str | None) -> dict[str, object]:
     """The CDI specifications of NVIDIA devices and whether they name the libraries of the running `driver`.
 
     `state` is none, fresh, stale, or unproven where a specification names no driver version (or no driver runs);
