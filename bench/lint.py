@@ -67,7 +67,7 @@ def _lines() -> dict[str, dict[str, Any]]:
 
     def run(name: str, line: str, **env: str) -> Callable[[], object]:
         words = [sys.executable, "-m", "sparkops", name, "--serve", line, "--engine", "0.33.0"]
-        environment = {**os.environ, **env}
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | env
         return lambda: subprocess.run(words, check=False, stdout=subprocess.DEVNULL, env=environment)
 
     with Hub() as hub, tempfile.TemporaryDirectory() as folder:

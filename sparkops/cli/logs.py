@@ -17,7 +17,7 @@ from sparkops.inventory.limit import named
 from sparkops.operate.logs import Entry, logs
 from sparkops.operate.services import chosen
 from sparkops.reports.formatting import safe
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer
 
 
 @click.command(
