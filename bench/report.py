@@ -71,8 +71,9 @@ def summary() -> str:
             NOTE,
             "# Performance\n",
             "Checking ten resources that are as declared takes one connection and one exec per node. `sparkops drift` "
-            f"did it on one node in {_rough(one, 'sparkops')} and on {most['nodes']} in {_rough(most, 'sparkops')}, with "
-            f"{most['tools']['sparkops']['memory_mib']} MiB of memory. The same check of {most['nodes']} nodes by other tools: {others}; connecting alone: {_rough(most, 'floor')}. sparkops aims at "
+            f"did it on one node in {_rough(one, 'sparkops')} and on {most['nodes']} in {_rough(most, 'sparkops')}, "
+            f"with {most['tools']['sparkops']['memory_mib']} MiB of memory. The same check of {most['nodes']} nodes by "
+            f"other tools: {others}; connecting alone: {_rough(most, 'floor')}. sparkops aims at "
             f"{TO_FLOOR} times the last figure, and missed it in {missed} of {len(peers['fleets'])} fleets. A "
             f"checkpoint goes from node to node at {transfer['copies']['sparkops']['mb_per_second']} MB/s, every byte "
             f"hashed ({transfer['faster_than_rsync']} times as fast as rsync over ssh). From a hub it is fetched at "
@@ -82,9 +83,9 @@ def summary() -> str:
             f"{verifying['ratio']} of the speed of `openssl dgst` on all cores, building a hybrid checkpoint at "
             f"{copies['cp and sync']} of the speed of `cp` and `sync`.\n",
             f"Measured {peers['when']} to {latest} on {peers['machine']['cores']} cores that ran the nodes "
-            f"(containers) as well, with a load of {most['load_before']} before the runs with {most['nodes']}: ratios mean more "
-            "than seconds, a figure from one round is rough, and nothing was measured on a Spark. All tables and how "
-            "each was measured are in [bench](../bench/README.md); `make bench` repeats them.\n",
+            f"(containers) as well, with a load of {most['load_before']} before the runs with {most['nodes']}: ratios "
+            "mean more than seconds, a figure from one round is rough, and nothing was measured on a Spark. All tables "
+            "and how each was measured are in [bench](../bench/README.md); `make bench` repeats them.\n",
         )
     )
 
@@ -186,7 +187,8 @@ def _simulated(found: Figures) -> Iterable[str]:
     yield (
         f"A drift over {found['nodes']} nodes with {found['resources']} resources that are as declared, the nodes "
         f"being threads of the controller that run the real worker: {found['seconds']} s "
-        f"(aim {found['limits']['seconds']}), {found['cpu']} s of the CPU and {found['memory_mib']} MiB, the nodes' share included. No network is in it."
+        f"(aim {found['limits']['seconds']}), {found['cpu']} s of the CPU and {found['memory_mib']} MiB, the nodes' "
+        "share included. No network is in it."
     )
 
 
@@ -249,8 +251,8 @@ def _fetching(found: Figures) -> Iterable[str]:
         f"{found['files']} files of together {found['bytes'] / 1e9:.1f} GB from the tests' hub on the same cores, in "
         f"memory on both sides, in turn. sparkops: a node's job with {found['connections']} connections, from its "
         f"start to the published folder, every byte hashed. hf {found['versions']['hf']}: `hf download` with an empty "
-        f"cache, which compares sizes. curl {found['versions']['curl']}: as many connections, ranges of 64 MiB that stay "
-        "parts; nothing is hashed."
+        f"cache, which compares sizes. curl {found['versions']['curl']}: as many connections, ranges of 64 MiB that "
+        "stay parts; nothing is hashed."
     )
     yield _table(
         ["", "seconds, least to most (rounds)", "MB/s", "CPU seconds per GB", "speed of sparkops to it", "aim"],
