@@ -13,6 +13,7 @@ from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, printer_for, write_reports
 from sparkops.core.joined import joined
 from sparkops.core.report import KeptRun
+from sparkops.inventory.limit import select
 from sparkops.inventory.load import load
 from sparkops.reports import schemas
 from sparkops.reports.kept import text as kept_runs
@@ -83,9 +84,12 @@ def show_since(common: CommonOptions, seconds: float) -> int:
     """`drift --since`: the findings of kept runs, each with the runs that saw it first and last."""
     if common.form not in ("text", "json") or common.reports:
         raise click.UsageError("--since has the formats text and json")
-    cluster = load(common.inventory, extra=common.extra).cluster
+    inventory = load(common.inventory, extra=common.extra, shard=common.shard)
     start = time.time() - seconds
-    spans, runs = store.spans(cluster, since=start), store.latest(cluster, since=start)
+    spans, runs = store.spans(inventory.cluster, since=start), store.latest(inventory.cluster, since=start)
+    if common.limit or common.shard:
+        chosen = select(inventory, common.limit)
+        spans = tuple(each for each in spans if each.node in chosen)
     if common.form == "json":
         told = [kept_runs.span_as_json(each) for each in spans]
         click.echo(json.dumps({"schema": schemas.SINCE, "runs": len(runs), "findings": told}, indent=1))
