@@ -288,13 +288,13 @@ def _inventory(found: Figures) -> Iterable[str]:
 
 
 def _lint(found: Figures) -> Iterable[str]:
-    limits, ratios = found["limits"], found["ratios"].items()
+    limits, seconds = found["limits"], found["seconds"]
+    least = {name: each["min"] / seconds["python -c pass"]["min"] for name, each in seconds.items()}
+    ratios = (f"`{name}` {ratio}x (least to least {least[name]:.1f}x)" for name, ratio in found["ratios"].items())
     yield (
         f"{found['nodes']} nodes and {found['services']} services: {found['cpu_seconds']:.2f} s of the CPU to load, "
         f"lint and fit (aim {limits['cpu_seconds']}). One pasted line of a listed model, and of a repository that the "
-        f"cache has, against `python -c pass` (aim {limits['ratios']}): "
-        + ", ".join(f"`{name}` {ratio}x (least to least {found['least'][name]}x)" for name, ratio in ratios)
-        + "."
+        f"cache has, against `python -c pass` (aim {limits['ratios']}): {', '.join(ratios)}."
     )
 
 
