@@ -184,11 +184,16 @@ def _fleet_aims(fleets: Sequence[Figures]) -> Iterable[Sequence[object]]:
 
 
 def _simulated(found: Figures) -> Iterable[str]:
+    drift, apply, limits = found["drift"], found["apply"], found["limits"]
     yield (
-        f"A drift over {found['nodes']} nodes with {found['resources']} resources that are as declared, the nodes "
-        f"being threads of the controller that run the real worker: {found['seconds']} s "
-        f"(aim {found['limits']['seconds']}), {found['cpu']} s of the CPU and {found['memory_mib']} MiB, the nodes' "
-        "share included. No network is in it."
+        f"A drift over {drift['nodes']} nodes with {drift['resources']} resources that are as declared, the nodes "
+        f"being threads of the controller that run the real worker: {drift['seconds']} s (aim {limits['seconds']}), "
+        f"{drift['cpu']} s of the CPU and {drift['memory_mib']} MiB, the nodes' share included. No network is in it."
+    )
+    yield (
+        f"A first apply of {apply['nodes']} such nodes, {apply['resources']} steps: by its event log no step waited "
+        f"longer than {apply['lag']} s while what it needs was done and its node had a free slot (aim "
+        f"{limits['lag']}).\n"
     )
 
 
