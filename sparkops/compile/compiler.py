@@ -124,9 +124,10 @@ class _Compiler:
     def add(self, table: _Table, targets: Sequence[RoleTarget], wanted: frozenset[str] | None) -> None:
         """The resources of one node's roles."""
         made: dict[RoleTarget, list[Declared]] = {}
+        contexts: dict[tuple[str | None, bool], Context] = {}
         for target in targets:
             used = wanted is None or target.role in wanted
-            made[target] = self._make(target) if used else []
+            made[target] = self._make(target, contexts) if used else []
         ends: dict[RoleTarget, tuple[str, ...]] = {}
         roles = self.inventory.roles
         after = {each: [other for other in targets if _precedes(other, each, roles)] for each in targets}
@@ -134,10 +135,13 @@ class _Compiler:
             before = dict.fromkeys(end for earlier in after[target] for end in ends[earlier])
             ends[target] = table.add(made[target], tuple(before), target, self.faults)
 
-    def _make(self, target: RoleTarget) -> list[Declared]:
+    def _make(self, target: RoleTarget, contexts: dict[tuple[str | None, bool], Context]) -> list[Declared]:
+        """The resources of a role; what its expressions see is made once for all roles of a node, or of a service on
+        it, and kept in `contexts`."""
         role = self.inventory.roles[target.role]
         try:
-            context = self._context(target)
+            seen = target.service, target.retired
+            context = contexts[seen] = contexts.get(seen) or self._context(target)
             if self._lacks(role, target, context):
                 return []
             return self.roles.make(role, target, context)
