@@ -10,6 +10,8 @@ import dataclasses
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
+import click
+
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import passwords_for
 from sparkops.core import events
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 def context(common: CommonOptions, listener: events.Listener = events.silent) -> Context:
     """The inventory and the way to its nodes. Raises InventoryError."""
     inventory = read(common.inventory, extra=common.extra, shard=common.shard)
+    if inventory.shard is not None:
+        click.echo(inventory.notices[-1].text, err=True)  # reports tell it among their notices
     return Context(
         inventory=inventory,
         connections=Connections(passwords_for(inventory)),

@@ -28,6 +28,8 @@ def fit_services(
     """The figures of every service of an inventory (or of one) by name. Raises InventoryError."""
     if service is not None and service not in inventory.services:
         raise InventoryError.of("service-unknown", service=service, near=suggest(service, inventory.services))
+    if service is not None and inventory.services[service].nodes[0] not in select(inventory, None):
+        raise InventoryError.of("no-service-on-nodes", nodes=f"shard {inventory.shard}")
     found = fit_inventory(inventory, service, question, ask)
     if service is None:
         return found

@@ -118,6 +118,8 @@ def test_services_are_those_of_the_shard(fleet: Inventory) -> None:
     with fails("no-service-on-nodes"):
         selected(second, ("one",), ())
     assert fit_services(second) == {}
+    with fails("no-service-on-nodes"):
+        fit_services(second, "one")
 
 
 def test_what_expressions_see_is_the_whole_inventory(project: Project) -> None:
