@@ -277,7 +277,7 @@ def _watching(found: Figures) -> Iterable[str]:
 
 
 def _startup(found: Figures) -> Iterable[str]:
-    yield ""
+    yield "CPU seconds, which other work on the machine disturbs less than those of the wall."
     yield _table(
         ["command", "ratio to `python -c pass`", "aim"],
         [[f"`sparkops {name}`", ratio, START.get(name, "")] for name, ratio in found["ratios"].items()],
@@ -299,7 +299,7 @@ def _lint(found: Figures) -> Iterable[str]:
     yield (
         f"{found['nodes']} nodes and {found['services']} services: {found['cpu_seconds']:.2f} s of the CPU to load, "
         f"lint and fit (aim {limits['cpu_seconds']}). One pasted line of a listed model, and of a repository that the "
-        f"cache has, against `python -c pass` (aim {limits['ratios']}): {', '.join(ratios)}."
+        f"cache has, in CPU seconds of `python -c pass` (aim {limits['ratios']}x): {', '.join(ratios)}."
     )
 
 
