@@ -12,7 +12,7 @@ from typing import Any
 from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
-from sparkops.core.report import Report
+from sparkops.core.report import Report, Shards
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory, Node
 from sparkops.nodes import bundle
@@ -36,6 +36,7 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
     Raises LockBusy, Stale where a saved plan no longer holds, ConvergeFailed: in all cases nothing was changed.
     """
     started = time.monotonic()
+    shard = options.inventory.shard
 
     def report(plan: Plan, **more: Any) -> Report:
         return Report(
@@ -46,7 +47,8 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
             endpoints=endpoints(options.inventory, plan.nodes),
             seconds=time.monotonic() - started,
             time=time.time(),
-            whole=bool(options.whole),
+            whole=bool(options.whole) or (shard is not None and not shard.nodes),
+            shards=Shards((shard.number,), shard.of) if shard is not None else None,
             **more,
         )
 
