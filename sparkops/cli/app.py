@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "drift": "Report what differs from the declaration, with an exit status for scripts",
     "report": "Show a kept run again in any format, or what differs between two",
     "status": "Show nodes and services on one screen: reachable, memory, jobs, state, health",
+    "endpoints": "Print where services answer: for people, LiteLLM, OpenAI clients, Prometheus",
     "start": "Start services and wait until they answer",
     "stop": "Stop services; the next apply starts them again",
     "restart": "Restart services, all nodes of each at once, and wait until they answer",
