@@ -50,7 +50,7 @@ COMMANDS: dict[str, str] = {
     "history": "Show who did what to the nodes, when and why, from the nodes' own records",
     "render": "Print the exact files, unit and argument list of a node, offline",
     "fit": "Show what a service or a `vllm serve` line needs, and what then fits; offline",
-    "inventory": "Look into the inventory: `inventory show NODE --origin`",
+    "inventory": "Look into the inventory (`inventory show NODE --origin`), or export its hosts",
     "lock": "Pin what moves upstream: tags to digests, branches to commits",
     "recipe": "List, show and compare recipes; import those of other projects",
     "checkpoint": "Look into a checkpoint here or on a hub, verify those on nodes, build one",
