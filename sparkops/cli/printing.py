@@ -114,7 +114,7 @@ def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verb
     from sparkops.reports.formats import rendered  # what prints a short answer needs none of the formats
 
     if output is not None and output != Path("-"):
-        _write(output, rendered(report, form))
+        write(output, rendered(report, form))
     elif form == "text":
         from sparkops.reports.text import render
 
@@ -135,7 +135,7 @@ def write_reports(report: Report, wanted: Sequence[tuple[str, Path]]) -> int:
     lost = False
     for form, path in wanted:
         try:
-            _write(path, rendered(report, form))
+            write(path, rendered(report, form))
         except OSError as error:
             lost = True
             told = SparkopsError.of("report-not-written", where=str(path), reason=error.strerror or str(error))
@@ -149,12 +149,16 @@ def _umask() -> int:
     return mask
 
 
-def _write(path: Path, content: str) -> None:
-    """The old file or the whole new one, for whoever reads it meanwhile; what is no file (a pipe) is written to."""
+def write(path: Path, content: str, *, private: bool = False) -> None:
+    """Write the old file or the whole new one, for whoever reads it meanwhile; what is no file (a pipe) is written to.
+
+    A `private` one is for this user only.
+    """
     data = content.encode("utf-8", "backslashreplace")
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
     path = path.resolve()  # a link stays one
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    mode = 0o600 if private else mode
     atomic.write(path, data, mode)

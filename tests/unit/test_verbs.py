@@ -154,6 +154,7 @@ SENSE = {
     "discover": {"--jobs"},  # its arguments are the hosts
     "trust": {"--limit"},  # a person is asked, node by node
     "render": {"-e"},
+    "endpoints": {"--limit", "-e"},  # no node is asked
 }
 
 

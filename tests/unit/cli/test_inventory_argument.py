@@ -40,7 +40,14 @@ READERS = [
 @pytest.mark.parametrize(("name", "command"), READERS, ids=[name for name, _ in READERS])
 def test_every_command_takes_the_inventory_by_option_and_by_argument(name: str, command: click.Command) -> None:
     assert isinstance(command, WithInventory)
-    needed = {"logs": ["q"], "render": ["a"], "inventory show": ["a"], "remove": ["q"], "rollback": ["q"]}.get(name, [])
+    needed = {
+        "logs": ["q"],
+        "render": ["a"],
+        "inventory show": ["a"],
+        "inventory export": ["--format", "ansible"],
+        "remove": ["q"],
+        "rollback": ["q"],
+    }.get(name, [])
     by_option = command.make_context(name, ["-i", "c.yml", *needed]).params
     by_argument = command.make_context(name, [*needed, "c.yml"]).params
     assert by_option == by_argument
