@@ -43,6 +43,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "declined": report.declined,
         "run": report.run,
         "whole": report.whole,
+        "shards": None if report.shards is None else dataclasses.asdict(report.shards),
     }
 
 

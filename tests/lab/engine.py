@@ -87,6 +87,25 @@ class Arguments:
         return self.flags.get("served-model-name", "").split() or [self.model]
 
 
+class Histogram:
+    """Observed numbers, counted by their upper bounds as Prometheus has them."""
+
+    def __init__(self, *bounds: float) -> None:
+        self.counts = dict.fromkeys((*bounds, float("inf")), 0)
+        self.sum, self.count = 0.0, 0
+
+    def observe(self, number: float) -> None:
+        self.sum, self.count = self.sum + number, self.count + 1
+        for bound in self.counts:
+            self.counts[bound] += number <= bound
+
+    def text(self, name: str, labels: str) -> str:
+        bounds = [("+Inf" if bound == float("inf") else bound, count) for bound, count in self.counts.items()]
+        lines = [f'{name}_bucket{{{labels},le="{bound}"}} {float(count)}\n' for bound, count in bounds]
+        whole = f"{name}_sum{{{labels}}} {self.sum}\n{name}_count{{{labels}}} {float(self.count)}\n"
+        return f"# HELP {name} {name}.\n# TYPE {name} histogram\n{''.join(lines)}{whole}"
+
+
 class Engine:
     """The state that all requests share, and its counters."""
 
@@ -94,7 +113,9 @@ class Engine:
         self.arguments, self.mode = arguments, mode
         self.lock = threading.Lock()
         self.stopping = threading.Event()
-        self.running = self.completions = self.prompt_tokens = self.generation_tokens = 0
+        self.running = self.completions = self.ended = self.prompt_tokens = self.generation_tokens = 0
+        self.first, self.between, self.whole = (Histogram(0.001, 0.01, 0.1, 1.0, 10.0) for _ in range(3))
+        self.iterations = Histogram(1, 8, 64, 512)
 
     def generate(self, prompt_tokens: int, limit: int) -> Any:
         """Yield words, taking the time that the mode says; a hung engine never yields and counts as running."""
@@ -103,6 +124,7 @@ class Engine:
             self.completions += 1
             self.prompt_tokens += prompt_tokens
             number = self.completions
+        last = begun = time.monotonic()
         try:
             if "hang" in self.mode or ("hang-after" in self.mode and number >= self.mode.number("hang-after", 1)):
                 while "hang" in self.mode or "hang-after" in self.mode:
@@ -111,15 +133,22 @@ class Engine:
             for index in range(0 if "empty" in self.mode else limit):
                 if self.stopping.wait(self.mode.number("token-time", 0.002)):
                     return
+                now = time.monotonic()
                 with self.lock:
                     self.generation_tokens += 1
+                    self.iterations.observe(1 if index else prompt_tokens)
+                    (self.between if index else self.first).observe(now - last)
+                last = now
                 yield "!" if "gibberish" in self.mode else ("" if index == 0 else " ") + TEXT[index % len(TEXT)]
+            with self.lock:
+                self.ended += 1
+                self.whole.observe(time.monotonic() - begun)
         finally:
             with self.lock:
                 self.running -= 1
 
     def metrics(self) -> str:
-        labels = f'{{engine="0",model_name="{self.arguments.served_names[0]}"}}'
+        labels = f'engine="0",model_name="{self.arguments.served_names[0]}"'
         values = [
             ("gauge", "vllm:num_requests_running", self.running),
             ("gauge", "vllm:num_requests_waiting", 0),
@@ -127,12 +156,22 @@ class Engine:
             ("counter", "vllm:prompt_tokens_total", self.prompt_tokens),
             ("counter", "vllm:generation_tokens_total", self.generation_tokens),
             ("counter", "vllm:num_preemptions_total", 0),
+            ("counter", "vllm:prefix_cache_queries_total", self.prompt_tokens),
+            ("counter", "vllm:prefix_cache_hits_total", 0),
             ("counter", "vllm:spec_decode_num_drafts_total", self.generation_tokens // 2),
             ("counter", "vllm:spec_decode_num_draft_tokens_total", self.generation_tokens),
             ("counter", "vllm:spec_decode_num_accepted_tokens_total", self.generation_tokens // 2),
         ]
-        return "".join(
-            f"# HELP {name} {name}.\n# TYPE {name} {kind}\n{name}{labels} {float(value)}\n"
+        histograms = [
+            ("vllm:time_to_first_token_seconds", self.first),
+            ("vllm:inter_token_latency_seconds", self.between),
+            ("vllm:e2e_request_latency_seconds", self.whole),
+            ("vllm:iteration_tokens_total", self.iterations),
+        ]
+        ended = f'vllm:request_success_total{{{labels},finished_reason="length"}} {float(self.ended)}\n'
+        told = "".join(histogram.text(name, labels) for name, histogram in histograms)
+        return f"# TYPE vllm:request_success_total counter\n{ended}{told}" + "".join(
+            f"# HELP {name} {name}.\n# TYPE {name} {kind}\n{name}{{{labels}}} {float(value)}\n"
             for kind, name, value in values
         )
 

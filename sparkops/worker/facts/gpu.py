@@ -6,7 +6,6 @@ A locked clock can't be read back, so there is no fact for it.
 
 import os
 import re
-from typing import Any
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.system import text
@@ -33,7 +32,7 @@ PATIENCE = 8.0
 MISMATCH = "Driver/library version mismatch"
 
 
-def gpu(root: str) -> dict[str, Any]:
+def gpu(root: str) -> dict[str, object]:
     """All that is the same for each GPU of the node, of the first one; `count` says how many there are.
 
     Where no GPU answers, `present` is false and `error` says why. Raises Unknown when nvidia-smi hangs.
@@ -55,7 +54,7 @@ def gpu(root: str) -> dict[str, Any]:
     }
 
 
-def cards() -> tuple[list[dict[str, Any]], str]:
+def cards() -> tuple[list[dict[str, object]], str]:
     """What nvidia-smi tells of each GPU now, or why it tells of none. Raises Unknown when it hangs."""
     try:
         status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
@@ -68,7 +67,7 @@ def cards() -> tuple[list[dict[str, Any]], str]:
     return parse_query(said), "nvidia-smi lists no GPU"
 
 
-def parse_query(said: str) -> list[dict[str, Any]]:
+def parse_query(said: str) -> list[dict[str, object]]:
     """The cards of a csv answer without header and units; `[N/A]` and its like are None."""
     found = []
     for line in said.splitlines():
@@ -78,7 +77,7 @@ def parse_query(said: str) -> list[dict[str, Any]]:
     return found
 
 
-def _value(key: str, value: str) -> Any:
+def _value(key: str, value: str) -> object:
     if value.strip("[]").lower() in ("n/a", "not supported", "unknown error", "gpu requires reset", ""):
         return None
     if key == "persistence":
@@ -103,7 +102,7 @@ def running_module(version: str) -> str | None:
     return found.group(1) if found else None
 
 
-def cdi(root: str, driver: str | None) -> dict[str, Any]:
+def cdi(root: str, driver: str | None) -> dict[str, object]:
     """The CDI specifications of NVIDIA devices and whether they name the libraries of the running `driver`.
 
     `state` is none, fresh, stale, or unproven where a specification names no driver version (or no driver runs);

@@ -44,7 +44,7 @@ SPEED_TOKENS = (16, 80)
 SPEED_TRIES = 3
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any]:
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object]:
     """`passed`: whether the present state of the service is the one that passed last; and what was measured then.
 
     speed: tokens a second of one request; sm_clock_mhz and power_watts: of the GPU meanwhile; acceptance_length: tokens
@@ -60,8 +60,8 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any]:
 def converge(
     call: Call,
     ask: dict[str, Any],
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
     act: dict[str, Any],
     *,
     root: str = "/",
