@@ -19,7 +19,7 @@ Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "inte
 class Result:
     """How one step ended. `reason` is None when it is done; `detail` is e.g. the engine's last lines.
 
-    `found` is what was there afterwards, where that is known.
+    `found` is what was there afterwards, where that is known; `notices` is what it told meanwhile.
     """
 
     id: str
@@ -29,6 +29,7 @@ class Result:
     reason: Message | None = None
     detail: str = ""
     found: State = field(default=None, repr=False)
+    notices: tuple[Message, ...] = ()
 
 
 RolloutState: TypeAlias = Literal[

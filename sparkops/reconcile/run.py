@@ -23,6 +23,7 @@ from sparkops.reconcile.informing import FACTS, waiting
 from sparkops.reconcile.observe import CLAIMS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.removal import bare
+from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.reconcile.targets import targets
 from sparkops.resources import removable
 from sparkops.resources.resource import Resource
@@ -87,6 +88,7 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         listener=options.listener,
         saved=options.saved is not None,
         upstreams=planned.upstreams,
+        rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
     )
     steps = by_node(planned.plan.steps, results)
     for node in bare(planned.plan.steps, results):

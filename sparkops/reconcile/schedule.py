@@ -25,8 +25,9 @@ from sparkops.core.states import Observed, Pending, Unknown, resolve
 from sparkops.core.wording import Message
 from sparkops.nodes.session import UnknownState
 from sparkops.reconcile.diff import diff
-from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.fleet import RETURNING, Fleet
 from sparkops.reconcile.plan import step_for
+from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
 
@@ -38,7 +39,7 @@ class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
     `saved` says that the plan was saved: what no earlier step of it can have changed must still be as it says.
-    `upstreams` says by id which resources get their content from another node.
+    `upstreams` says by id which resources get their content from another node, `rollouts` what a rollout goes by.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Schedule:
         listener: events.Listener = events.silent,
         saved: bool = False,
         upstreams: Mapping[str, Upstream],
+        rollouts: RolloutProgress,
     ) -> None:
         self.plan = plan
         self.resources = resources
@@ -61,6 +63,7 @@ class Schedule:
         self.listener = listener
         self.saved = saved
         self.upstreams = upstreams
+        self.rollouts = rollouts
         self.results: dict[str, Result] = {}
         self._planned = {step.id for step in plan.steps}
         self._order = {step.id: number for number, step in enumerate(plan.steps)}
@@ -70,6 +73,7 @@ class Schedule:
         self._queued: dict[str, list[Step]] = defaultdict(list)
         self._running: dict[str, dict[str, Step]] = defaultdict(dict)
         self._lost: set[str] = set()
+        self._told: dict[str, list[Message]] = {}
 
     def run(self) -> tuple[Result, ...]:
         """The results in the plan's order, one for every step."""
@@ -98,7 +102,7 @@ class Schedule:
             if need not in self.results:
                 return self._watching[need].append(step)
             below = self.results[need]
-            if below.outcome != "done":
+            if below.outcome != "done" and not self.rollouts.goes_on(step.id, need, self.results):
                 root = below.reason if below.outcome == "not-attempted" else None
                 return self._settle(step, "not-attempted", root or Message.of("blocked-by-step", step=need))
         source = self.upstreams[step.id].source if step.id in self.upstreams else None
@@ -110,6 +114,7 @@ class Schedule:
         if not self._room(step):
             return self._queued[step.node].append(step)
         self._running[step.node][step.id] = step
+        self.rollouts.begun(step.id)
         self._stirred += self._watching.pop(step.id, [])
         pool.submit(self._work, step)
         return None
@@ -127,6 +132,7 @@ class Schedule:
 
     def _end(self, result: Result) -> None:
         self.results[result.id] = result
+        self.rollouts.ended(result)
         self._stirred += self._watching.pop(result.id, [])
 
     def _tell_end(self, result: Result) -> None:
@@ -165,6 +171,7 @@ class Schedule:
             reason=reason,
             detail=detail,
             found=found if isinstance(found, Mapping) else None,
+            notices=tuple(self._told.get(step.id, ())),
         )
         self._tell_end(result)  # before what waits for it can begin, and while others may begin
         with self._changed:
@@ -180,9 +187,15 @@ class Schedule:
             try:
                 return self._bring(step)
             except NodeError as error:
-                if not self.fleet.reattach(step.node, session, error, self.stop):
+                if not self.fleet.reattach(step.node, session, error, self.stop, self._away(step.node)):
                     raise
                 self._lost.add(step.node)
+
+    def _away(self, node: str) -> float:
+        """How long a lost node is waited for: longer while it reboots."""
+        with self._changed:
+            running = [self.resources[each].away_seconds for each in self._running[node]]
+        return max(RETURNING, *(each or 0.0 for each in running))
 
     def _bring(self, step: Step) -> tuple[Observed, Message | None]:
         """Converge one resource and prove it: what is there now, and what is still wrong."""
@@ -207,6 +220,9 @@ class Schedule:
                 found: Observed = done.value
                 return found
             self._tell(step, progress)
+            if resource.leavable and (seconds := self.rollouts.late(step.id)):
+                work.close()
+                raise ConvergeFailed.of("rollout-stands-still", where=step.node, seconds=seconds)
             if self.stop.is_set() and resource.leavable:
                 session.leave()
                 work.close()
@@ -262,7 +278,9 @@ class Schedule:
 
     def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
         if notice := progress.get("notice"):
-            self.listener(events.Notice(node=step.node, message=Message.from_json(notice)))
+            message = Message.from_json(notice)
+            self._told.setdefault(step.id, []).append(message)
+            self.listener(events.Notice(node=step.node, message=message))
             return
         self.listener(
             events.StepProgress(
@@ -290,9 +308,18 @@ def run(
     listener: events.Listener = events.silent,
     saved: bool = False,
     upstreams: Mapping[str, Upstream] | None = None,
+    rollouts: RolloutProgress | None = None,
 ) -> tuple[Result, ...]:
     """Carry out `plan`; see Schedule."""
     by_id = {resource.id: resource for resource in resources}
     return Schedule(
-        plan, by_id, fleet, facts=facts, stop=stop, listener=listener, saved=saved, upstreams=upstreams or {}
+        plan,
+        by_id,
+        fleet,
+        facts=facts,
+        stop=stop,
+        listener=listener,
+        saved=saved,
+        upstreams=upstreams or {},
+        rollouts=rollouts or RolloutProgress(plan, resources, {}, {}),
     ).run()

@@ -99,6 +99,7 @@ def _result(each: Result) -> dict[str, Any]:
         "reason": each.reason.as_json() if each.reason else None,
         "detail": each.detail,
         "found": plain(_shown(each.found)),
+        "notices": [notice.as_json() for notice in each.notices],
     }
 
 
