@@ -114,6 +114,7 @@ class Schedule:
         if not self._room(step):
             return self._queued[step.node].append(step)
         self._running[step.node][step.id] = step
+        self.rollouts.begun(step.id)
         self._stirred += self._watching.pop(step.id, [])
         self.rollouts.begun(step.id)
         pool.submit(self._work, step)
