@@ -12,7 +12,7 @@ from typing import Any
 from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
-from sparkops.core.report import Report
+from sparkops.core.report import Report, Shards
 from sparkops.core.wording import Message
 from sparkops.nodes import bundle
 from sparkops.reconcile import rollout, schedule
@@ -23,6 +23,7 @@ from sparkops.reconcile.informing import FACTS, waiting
 from sparkops.reconcile.observe import CLAIMS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.removal import bare
+from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.reconcile.targets import targets
 from sparkops.resources import removable
 from sparkops.resources.resource import Resource
@@ -34,6 +35,7 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
     Raises LockBusy, Stale where a saved plan no longer holds, ConvergeFailed: in all cases nothing was changed.
     """
     started = time.monotonic()
+    shard = options.inventory.shard
 
     def report(plan: Plan, **more: Any) -> Report:
         return Report(
@@ -44,7 +46,8 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
             endpoints=urls(options.inventory, plan.nodes),
             seconds=time.monotonic() - started,
             time=time.time(),
-            whole=bool(options.whole),
+            whole=bool(options.whole) or (shard is not None and not shard.nodes),
+            shards=Shards((shard.number,), shard.of) if shard is not None else None,
             **more,
         )
 
@@ -85,6 +88,7 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         listener=options.listener,
         saved=options.saved is not None,
         upstreams=planned.upstreams,
+        rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
     )
     steps = by_node(planned.plan.steps, results)
     for node in bare(planned.plan.steps, results):

@@ -19,8 +19,7 @@ from sparkops.core.secrets import Secret, SecretRef
 from sparkops.core.wording import Message
 from sparkops.operate.endpoints import Access
 from sparkops.reports import schemas
-from sparkops.reports.table import table
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer, table
 
 NO_KEY = "EMPTY"
 """What clients that insist on a key send to an engine that asks for none; vLLM's documentation has it so."""

@@ -10,6 +10,8 @@ tokens of a fixed text. How it behaves is said by the environment variable LAB_E
     unhealthy        /health answers 503                  garbage       completions are not JSON
     empty            completions have no text             token-time=SECONDS   per generated token (default 0.002)
     deaf             ignores SIGTERM                      busy          completions are answered by 429
+    chat-only        has no /v1/completions               gibberish     says "!" for every token
+    tool-text        a tool call's number comes as text   no-tool       calls no tool
 
 `POST /lab/mode` with such words as body changes the behaviour of the running engine; `GET /lab/argv` tells how it
 was called. It exits on SIGTERM with 0, as vLLM does.
@@ -137,7 +139,7 @@ class Engine:
                     self.iterations.observe(1 if index else prompt_tokens)
                     (self.between if index else self.first).observe(now - last)
                 last = now
-                yield ("" if index == 0 else " ") + TEXT[index % len(TEXT)]
+                yield "!" if "gibberish" in self.mode else ("" if index == 0 else " ") + TEXT[index % len(TEXT)]
             with self.lock:
                 self.ended += 1
                 self.whole.observe(time.monotonic() - begun)
@@ -203,6 +205,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/lab/mode":
             self.engine.mode = Mode(body.decode())
             self.json({"mode": self.engine.mode.words})
+        elif self.path == "/v1/completions" and "chat-only" in self.engine.mode:
+            self.json({"detail": "Not Found"}, 404)
         elif self.path in ("/v1/completions", "/v1/chat/completions"):
             self.complete(body, chat="chat" in self.path)
         elif self.path == "/tokenize":
@@ -261,7 +265,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.engine.stopping.is_set():
             self.close_connection = True
             return None
-        return self.json(answer.whole("".join(words), usage(count, len(words))))
+        whole = answer.whole("".join(words), usage(count, len(words)))
+        if asked.get("tools") and "no-tool" not in self.engine.mode:
+            name = asked["tools"][0]["function"]["name"]
+            days = "3" if "tool-text" in self.engine.mode else 3
+            called = {"name": name, "arguments": json.dumps({"city": "Paris", "days": days})}
+            whole["choices"][0]["message"]["tool_calls"] = [{"id": "1", "type": "function", "function": called}]
+        return self.json(whole)
 
     def stream(self, answer: Answer, count: int, limit: int, *, with_usage: bool) -> None:
         self.send_response(200)
@@ -303,7 +313,7 @@ class Answer:
             "model": model,
         }
 
-    def whole(self, text: str, usage: dict[str, int]) -> dict[str, object]:
+    def whole(self, text: str, usage: dict[str, int]) -> dict[str, Any]:
         said: dict[str, object] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
         kind = "chat.completion" if self.chat else "text_completion"
         choice = {"index": 0, **said, "logprobs": None, "finish_reason": "length"}

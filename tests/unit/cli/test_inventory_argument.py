@@ -56,6 +56,15 @@ def test_every_command_takes_the_inventory_by_option_and_by_argument(name: str, 
         command.make_context(name, ["-i", "c.yml", *needed, "d.yml"])
 
 
+ONE = {"lock", "adopt", "render", "inventory show", "remove", "rollback", "init", "discover"}
+"""Commands that name their node or service, and `lock`, whose file is one for all."""
+
+
+@pytest.mark.parametrize(("name", "command"), READERS, ids=[name for name, _ in READERS])
+def test_every_command_that_works_on_many_nodes_takes_a_shard(name: str, command: click.Command) -> None:
+    assert ("shard" in {each.name for each in command.params}) == (name not in ONE)
+
+
 @given(st.lists(st.sampled_from(["--limit", "-e", "--jobs", "-v", "--no-color"]), max_size=4), st.integers(0, 8))
 def test_a_value_of_an_option_is_never_taken_for_the_inventory(options: list[str], place: int) -> None:
     values = {"--limit": ["x.yml"], "-e": ["a.b=c.yml"], "--jobs": ["4"]}
