@@ -141,7 +141,9 @@ def run(args: Sequence[str]) -> int:
     except SparkopsError as error:
         print(safe(_shown(error)), file=sys.stderr)
         return error.exit_status
-    except (BrokenPipeError, SystemExit):  # click turns the first into the second, and into nothing else
+    except (BrokenPipeError, SystemExit) as end:  # click turns the first into the second, and ends a completion by it
+        if isinstance(end, SystemExit) and end.code == 0:
+            return 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return CUT_OFF
     except OSError as error:
