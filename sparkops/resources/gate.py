@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.plan import Step
-from sparkops.core.states import Pending, State
+from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.probe import check_expected, endpoint
 from sparkops.resources.resource import Resource
 
@@ -60,7 +60,7 @@ class Gate(Resource):
     def desired(self) -> State:
         return {"passed": True}
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
         changed = changing(self.node, self.unit, self.files, steps)
         return {"passed": Pending(changed)} if changed else {}
 

@@ -240,6 +240,29 @@ def test_a_moved_branch_brings_the_new_files_and_keeps_what_is_equal(declare: De
     assert hub.bytes_sent("*.safetensors") == 0
 
 
+def test_another_folder_of_the_same_commit_is_linked_unread_and_not_fetched(
+    declare: Declare, hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    """A branch that is pinned by hand has another folder; a content that was changed since it was read is fetched."""
+    one = declare()
+    apply(one)
+    (Path(one.name) / "config.json").write_text("rotten")
+    hub.forget()
+    pinned = declare(revision=one.manifest.commit, name=str(tmp_path / "models" / "pinned"))  # type: ignore[union-attr]
+    assert apply(pinned) == ["existence"]
+    assert content(Path(pinned.name)) == content(model)
+    assert hub.bytes_sent() == hub.bytes_sent("config*") > 0
+    shards = [Path(each.name) / "model-1.safetensors" for each in (one, pinned)]
+    assert shards[0].samefile(shards[1])
+    assert (found(one)["unverified"], found(one)["wrong"]) == ([], ["config.json"]), (
+        "what is linked stays verified there"
+    )
+    assert apply(pinned) == []
+    assert (
+        checkpoint.verify(call(), {"folder": pinned.name, "state_dir": pinned.state_dir, "again": True})["wrong"] == []
+    )
+
+
 def test_a_pinned_commit_with_a_known_manifest_needs_no_hub(declare: Declare, hub: Hub) -> None:
     one = declare()
     apply(one)
