@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
 import threading
@@ -96,6 +98,53 @@ def test_a_job_with_other_inputs_is_not_attached_to() -> None:
     with pytest.raises(Refused) as busy:
         run(call()[0], attach="commit b", to=60)
     assert (busy.value.id, busy.value.type) == ("job-busy", "busy")
+
+
+@contextlib.contextmanager
+def looked_at(folder: str, seconds: float, how: int) -> Iterator[None]:
+    """Somebody else holds the job's lock, as one does who looks whether it lives or is beginning it."""
+    os.makedirs(folder, exist_ok=True)
+    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(handle, how)
+    timer = threading.Timer(seconds, lambda: fcntl.flock(handle, fcntl.LOCK_UN))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        os.close(handle)
+
+
+@pytest.mark.parametrize("how", [fcntl.LOCK_SH, fcntl.LOCK_EX], ids=["looks", "begins"])
+@pytest.mark.parametrize("seconds", [0.1, 1.0])
+def test_a_job_whose_lock_somebody_holds_for_a_moment_is_begun_then(how: int, seconds: float) -> None:
+    with looked_at(jobs.folder_of("thing"), seconds, how):
+        assert run(call()[0], to=1)["counted"] == 1
+
+
+@pytest.mark.parametrize("how", [fcntl.LOCK_SH, fcntl.LOCK_EX], ids=["looks", "begins"])
+def test_a_job_whose_lock_is_not_let_go_is_busy_and_no_failed_system_call(how: int) -> None:
+    with looked_at(jobs.folder_of("thing"), 8.0, how), fails("job-busy", Refused):
+        run(call()[0], to=1)
+
+
+def test_many_who_begin_one_job_at_once_all_follow_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looks whether it lives, which takes the lock for a moment; one begins it, the others attach."""
+    counted: list[Any] = []
+    looking = threading.Event()
+
+    def look() -> None:
+        while not looking.is_set():
+            jobs.alive(jobs.folder_of("thing"))
+
+    starting = [threading.Thread(target=lambda: counted.append(run(call()[0], to=40))) for _ in range(8)]
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for each in (*lookers, *starting):
+        each.start()
+    for each in starting:
+        each.join(60)
+    looking.set()
+    assert len(counted) == 8 and len({each["pid"] for each in counted}) == 1
 
 
 def test_a_cancelled_job_stops_between_its_steps() -> None:
