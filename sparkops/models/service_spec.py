@@ -119,7 +119,7 @@ class ServiceSpec:
         return hashlib.sha256(self.inputs.encode()).hexdigest()
 
 
-def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
+def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object]]:
     """The functions that role files see: `service_spec` and `service_inputs` (texts), `secret_environment`, `headless`,
     `model_folder` and `base_folder`.
 
@@ -127,7 +127,10 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
     """
 
     def make(
-        service: Mapping[str, Any], image: Mapping[str, Any], checkpoint: Mapping[str, Any], node: Mapping[str, Any]
+        service: Mapping[str, Any],
+        image: Mapping[str, Any],
+        checkpoint: Mapping[str, object],
+        node: Mapping[str, object],
     ) -> ServiceSpec:
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
@@ -138,10 +141,10 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
         environment = service.get("environment") or {}
         return {key: value for key, value in environment.items() if value is not None and holds(value)}
 
-    def folder(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    def folder(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return model_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    def base(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    def base(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
     return {
@@ -156,8 +159,8 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
 
 def spec_of(
     service: Mapping[str, Any],
-    image: Mapping[str, Any],
-    checkpoint: Mapping[str, Any],
+    image: Mapping[str, object],
+    checkpoint: Mapping[str, object],
     node: Mapping[str, Any],
     secret: set[str],
 ) -> ServiceSpec:
@@ -238,7 +241,7 @@ def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[M
     return str(service["model"]), ()
 
 
-def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
+def _serve(service: Mapping[str, Any]) -> Mapping[str, object]:
     for key in ("host", "port", "model"):
         if service["serve"].get(key, service[key]) != service[key]:
             given, declared = service["serve"][key], service[key]
@@ -247,7 +250,7 @@ def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
 
 
-def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
+def ranks_flags(service: Mapping[str, Any]) -> dict[str, object]:
     """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} for others.
 
     Who writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless,
@@ -280,11 +283,20 @@ def _rank(service: Mapping[str, Any]) -> dict[str, str]:
     return {"VLLM_HOST_IP": _address(service, rank), **environment}
 
 
-def _served_name(service: Mapping[str, Any]) -> str | None:
+def served_names(service: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names by which vLLM serves a model: `served-model-name`, else the argument for the model; () without one."""
+    path = service["container"]["model_path"] if checkpoint["repository"] else ""
+    return _given_names(service) or tuple(filter(None, [service["model"] or path]))
+
+
+def _given_names(service: Mapping[str, Any]) -> tuple[str, ...]:
     name = service["serve"].get("served-model-name")
-    if isinstance(name, Sequence) and not isinstance(name, str):
-        name = name[0] if name else None
-    return None if name is None else str(name)
+    names = name if isinstance(name, Sequence) and not isinstance(name, str) else [name]
+    return tuple(str(each) for each in names if each is not None)
+
+
+def _served_name(service: Mapping[str, Any]) -> str | None:
+    return next(iter(_given_names(service)), None)
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
@@ -310,7 +322,7 @@ def _timeouts(timeouts: Mapping[str, Any]) -> Timeouts:
     return Timeouts(**{key: timeouts[key] for key in Timeouts.__dataclass_fields__})
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     return str(value)
