@@ -107,6 +107,7 @@ class Cluster:
             self.trees.append({path.name: sha256(path.read_bytes()) for path in folder.iterdir()})
             self._push(generation)
         for node in self.nodes if self.serving else ():
+            node.exec("docker", "pull", "-q", self.lab.engine_image.reference, timeout=300)
             node.exec("mkdir", "-p", TINY)
             node.write(f"{TINY}/config.json", b"{}")
             header = b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'

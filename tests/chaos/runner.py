@@ -217,7 +217,7 @@ class Chaos:
             raise Broken(f"{verb} ended with {found}: {words}")
 
     def _run(self, verb: str, more: str, log: Path) -> tuple[int, str]:
-        done = self.cluster.shell.run(verb, *self.cluster.words, *more.split(), status=None, timeout=120)
+        done = self.cluster.shell.run(verb, *self.cluster.words, *more.split(), status=None, timeout=END_LIMIT)
         log.with_suffix(".out").write_text(done.stdout)
         log.with_suffix(".err").write_text(done.stderr)
         return done.returncode, _reasons(done.stdout) or _last(done.stderr)
