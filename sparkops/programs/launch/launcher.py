@@ -4,7 +4,7 @@
     launcher.py --remove SPEC   what ExecStopPost calls: no container of this service is left
 
 SPEC is the canonical JSON of a ServiceSpec (`sparkops/models/service_spec.py` describes its keys). The container
-carries the SHA-256 of that file as label `sparkops.spec`, and an HMAC of the secret environment by the node's key as
+carries its digest (`digest_of`) as label `sparkops.spec`, and an HMAC of the secret environment by the node's key as
 `sparkops.secret`. systemd's watchdog is fed only while tokens move or nothing is asked of the engine.
 
 Standard library and Python 3.10 only: the modules of this folder are copied to the node as one file
@@ -14,7 +14,6 @@ Exit status: the container's own when it ends by itself; else one of the constan
 """
 
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -26,7 +25,7 @@ import urllib.parse
 from typing import Any
 
 from sparkops.programs.launch.api import Api, Asked, Question, TokenActivity
-from sparkops.programs.launch.container_body import body_of, cache_folder
+from sparkops.programs.launch.container_body import body_of, cache_folder, digest_of
 from sparkops.programs.launch.docker import LABEL, TICK, Container, Docker
 from sparkops.programs.launch.ending import (
     ENGINE_UNAVAILABLE,
@@ -57,12 +56,11 @@ class Launcher:
     """One run, from the spec to the exit status."""
 
     def __init__(self, path: str, environ: dict[str, str], docker: Docker) -> None:
-        with open(path, "rb") as file:
-            data = file.read()
-        self.spec: dict[str, Any] = json.loads(data)
+        with open(path, encoding="utf-8") as file:
+            self.spec: dict[str, Any] = json.load(file)
         self.systemd = Systemd(environ)
         self.docker = docker
-        self.container = Container(docker, self.spec, hashlib.sha256(data).hexdigest(), permanent_errors(PERMANENT))
+        self.container = Container(docker, self.spec, digest_of(self.spec), permanent_errors(PERMANENT))
         self.stopping = threading.Event()
         self.asked = 0.0
         self.hung = False

@@ -240,7 +240,8 @@ def _container(ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[st
         image = docker.inspect_image(ask["image"]) or {}
         state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
     if ask.get("model"):
-        loaded = labels.get("sparkops.checkpoint")
+        loaded = labels.get("sparkops.checkpoint") or ""
+        state["loaded"] = f"sha256:{loaded}" if loaded else ""
         state["container_checkpoint"] = "current" if loaded == generations.manifest_digest(ask["model"]) else "other"
     if ask.get("secret") is not None:
         key = claim_records.node_key(ask["state_dir"])
