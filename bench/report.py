@@ -83,7 +83,7 @@ def summary() -> str:
             f"{verifying['ratio']} of the speed of `openssl dgst` on all cores, building a hybrid checkpoint at "
             f"{copies['cp and sync']} of the speed of `cp` and `sync`.\n",
             f"Measured {peers['when']} to {latest} on {peers['machine']['cores']} cores that ran the nodes "
-            f"(containers) as well, with a load of {most['load_before']} before the runs with {most['nodes']}: ratios "
+            f"as well, with a load of {most['load_before']} before the runs with {most['nodes']}: ratios "
             "mean more than seconds, a figure from one round is rough, and nothing was measured on a Spark. All tables "
             "and how each was measured are in [bench](../bench/README.md); `make bench` repeats them.\n",
         )
@@ -106,8 +106,9 @@ def _peers(found: Figures) -> Iterable[str]:
         "already as declared; as root, without sudo. sparkops `drift`, pyinfra `--dry`, BundleWrap `verify` with the "
         "shared connections of its guide and a worker per node, Ansible `--check` with a fork per node, pipelining, "
         "shared connections and no facts. Each run starts cold; all tools take turns; a tool that has used 12 s gets "
-        "no further round. The nodes are three containers on the controller's own cores, each under many names, so "
-        "ratios mean more than seconds; a delay is made by a proxy. The floor is a process that connects to each "
+        "no further round. The nodes are three sshds in namespaces of their own on the controller's cores, each under "
+        "many names, so ratios mean more than seconds (measured before 2026-11-29: three containers); a delay is made "
+        "by a proxy. The floor is a process that connects to each "
         "node by paramiko alone and runs `python3 -c pass`.\n"
     )
     yield (
