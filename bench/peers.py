@@ -32,8 +32,11 @@ PATIENCE = 12.0
 """Seconds after which a tool has no further rounds in a fleet."""
 
 
-def measure(sizes: Sequence[int], delays: Sequence[int], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures for each fleet and delay (ms of a round trip); `earlier` are those of the file that this replaces."""
+def measure(
+    sizes: Sequence[int], delays: Sequence[int], without: Sequence[str], earlier: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures for each fleet and delay (ms of a round trip), `without` some tools; `earlier` are those of the file that
+    this replaces."""
     programs = installed()
     fleets = {(each["nodes"], each["delay_ms"]): each for each in earlier.get("fleets", ())}
     first = earlier.get("first")
@@ -42,7 +45,7 @@ def measure(sizes: Sequence[int], delays: Sequence[int], earlier: Mapping[str, A
         for size, delay in FLEETS:
             if (sizes and size not in sizes) or (delays and delay not in delays):
                 continue
-            fleets[size, delay] = _fleet(nodes, size, delay, folder, programs)
+            fleets[size, delay] = _fleet(nodes, size, delay, folder, programs, without)
             if (size, delay) == (10, 0):
                 first = _first(nodes, folder, programs)
     ordered = [fleets[key] for key in sorted(fleets, key=lambda key: (key[1], key[0]))]
@@ -62,10 +65,12 @@ def installed() -> Path:
     return environment / "bin"
 
 
-def _fleet(nodes: Sequence[Machine], size: int, delay: int, folder: Path, programs: Path) -> dict[str, Any]:
+def _fleet(
+    nodes: Sequence[Machine], size: int, delay: int, folder: Path, programs: Path, without: Sequence[str]
+) -> dict[str, Any]:
     load = os.getloadavg()[0]
     with hosts(nodes, size, delay, folder) as fleet:
-        all_tools = tools(folder, fleet, programs)
+        all_tools = [tool for tool in tools(folder, fleet, programs) if tool.name not in without]
         ours = next(tool for tool in all_tools if tool.name == "sparkops")
         trials.apply(folder)(ours)
         figures, failed = trials.interleaved(all_tools, trials.check(folder), fleet, ROUNDS, PATIENCE)
@@ -77,7 +82,7 @@ def _fleet(nodes: Sequence[Machine], size: int, delay: int, folder: Path, progra
         "when": time.strftime("%Y-%m-%d %H:%M"),
         "load_before": round(load, 1),
         "tools": figures,
-        "failed": failed,
+        "failed": {**failed, **dict.fromkeys(without, "left out")},
         "to_floor": ratio(figures, "sparkops", "floor"),
         "faster_than": {
             name: ratio(figures, name, "sparkops") for name in figures if name not in ("sparkops", "floor")

@@ -62,7 +62,7 @@ def summary() -> str:
     peers, transfer, fetching, verifying, building = (found[name] for name in names)
     near = [each for each in peers["fleets"] if not each["delay_ms"]]
     one, most = near[0], near[-1]
-    others = ", ".join(f"{name} {_rough(most, name)}" for name in most["tools"] if name not in ("floor", "sparkops"))
+    others = ", ".join(f"{name} {_rough(most, name)}" for name in one["tools"] if name not in ("floor", "sparkops"))
     copies = building["ratios"]
     latest = max(found[name]["when"] for name in names)
     missed = sum(each["to_floor"] > TO_FLOOR for each in peers["fleets"])
@@ -93,7 +93,7 @@ def summary() -> str:
 def _rough(found: Figures, name: str) -> str:
     figures = found["tools"].get(name)
     if not figures:
-        return "failed"
+        return _absent(found, name)
     rounds = figures["rounds"]
     return f"{figures['median']:.1f} s ({rounds} round{'s' if rounds > 1 else ''})"
 
@@ -126,7 +126,7 @@ def _peers(found: Figures) -> Iterable[str]:
     yield "Ratios:\n"
     yield _table(
         ["nodes", "round trip", "sparkops to the floor", *(f"{name} to sparkops" for name in peers)],
-        [[*_fleet(each), each["to_floor"], *(each["faster_than"].get(name, "failed") for name in peers)]
+        [[*_fleet(each), each["to_floor"], *(each["faster_than"].get(name, _absent(each, name)) for name in peers)]
          for each in fleets],
     )  # fmt: skip
     yield "Aims:\n"
@@ -371,7 +371,11 @@ SECTIONS = {
 
 def _seconds(found: Figures, name: str) -> str:
     figures = found["tools"].get(name)
-    return f"{figures['median']:.2f} ({figures['rounds']})" if figures else "failed"
+    return f"{figures['median']:.2f} ({figures['rounds']})" if figures else _absent(found, name)
+
+
+def _absent(found: Figures, name: str) -> str:
+    return "left out" if found.get("failed", {}).get(name) == "left out" else "failed"
 
 
 def _spread(each: Figures, digits: int) -> str:
