@@ -7,28 +7,18 @@ import queue
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tests.e2e.conftest import Shell
+from tests.e2e.test_ranks import inventory
+from tests.lab.lab import Lab
 from tests.lab.node import Node
-
-INVENTORY = """
-version: 1
-cluster: tests
-connection: {user: root}
-nodes: {NODES}
-services:
-  q:
-    nodes: [NODES]
-    model: /srv/q
-    port: 8000
-    image: {pull: "example.com/vllm:0.33.0"}
-"""
 
 
 def write(node: Node, text: str) -> None:
     """An entry of the service's unit."""
-    node.exec("systemd-run", "--quiet", "--wait", "--collect", "--unit=q", "echo", text)
+    node.exec("systemd-run", "--quiet", "--wait", "--collect", "--unit=qwen", "echo", text)
 
 
 def lines(process: subprocess.Popen[str]) -> queue.Queue[dict[str, Any]]:
@@ -52,23 +42,21 @@ def said(found: queue.Queue[dict[str, Any]], text: str) -> dict[str, Any]:
     raise AssertionError(f"{text} did not come")
 
 
-def test_two_ranks_are_merged_followed_and_taken_up_again(shell: Shell, two: tuple[Node, Node]) -> None:
-    first, second = two
-    names = f"{first.name}, {second.name}"
-    shell.write(
-        "inventory.yml",
-        INVENTORY.replace("{NODES}", f"{{{first.name}: {{}}, {second.name}: {{}}}}").replace("NODES", names),
-    )
+def test_two_ranks_are_merged_followed_and_taken_up_again(
+    lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
+) -> None:
+    first, second = nodes(2)
+    shell.write("inventory.yml", json.dumps(inventory(lab, first, second)))
     mark = str(time.time())
     for number, node in enumerate((first, second, first, second)):
         write(node, f"{mark} {number}")
-    done = shell.run("logs", "q", "inventory.yml", "--format", "json", "-n", "40")
+    done = shell.run("logs", "qwen", "inventory.yml", "--format", "json", "-n", "40")
     entries = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["time"] for each in entries] == sorted(each["time"] for each in entries)
     mine = [(each["text"], each["node"]) for each in entries if each["text"].startswith(mark)]
     assert mine == [(f"{mark} {number}", node.name) for number, node in enumerate((first, second, first, second))]
 
-    process = shell.start("logs", "q", "inventory.yml", "-f", "--format", "json", "-n", "2")
+    process = shell.start("logs", "qwen", "inventory.yml", "-f", "--format", "json", "-n", "2")
     try:
         found = lines(process)
         write(second, f"{mark} live")
