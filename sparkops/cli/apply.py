@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,7 @@ Examples:
   sparkops apply inventory.yml
   sparkops apply inventory.yml --yes              unasked, also what interrupts a service: for timers and CI
   sparkops apply inventory.yml --limit spark-01 --role driver
+  sparkops apply inventory.yml --shard 2/4 --yes  the second of four parts of the nodes
   sparkops apply inventory.yml --replace "unit qwen.service @spark-01" -m "hung after the driver update"
   sparkops apply inventory.yml --prune            also removes what is no longer declared
   sparkops apply inventory.yml --report markdown=done.md
@@ -131,13 +133,12 @@ def _load(
     """The inventory; with a saved plan, for what that selects. Raises PlanError, and Stale where it no longer holds."""
     if plan is None:
         lock: Literal["whole", "add"] = "whole" if locked else "add"
-        return None, *load(common.inventory, common.extra, common.limit, common.roles, lock)
-    if common.limit or common.roles:
-        raise click.UsageError("--limit and --role cannot be used with --plan, which has its own")
+        return None, *load(common, lock)
+    if common.limit or common.roles or common.shard:
+        raise click.UsageError("--limit, --role and --shard cannot be used with --plan, which has its own")
     saved = plans.load(plan)
-    loaded, compiled, secrets = load(
-        common.inventory, common.extra, saved.limit, saved.roles, "whole" if locked else "as-is"
-    )
+    own = dataclasses.replace(common, limit=saved.limit, roles=saved.roles, shard=saved.shard)
+    loaded, compiled, secrets = load(own, "whole" if locked else "as-is")
     plans.refuse_other(saved, loaded, compiled, common.extra)
     return saved, loaded, compiled, secrets
 

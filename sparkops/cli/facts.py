@@ -23,7 +23,7 @@ from sparkops.operate.facts import GROUPS, facts
 from sparkops.reconcile.targets import targets
 from sparkops.reports import schemas
 from sparkops.reports.formatting import safe
-from sparkops.reports.table import Cell, table
+from sparkops.reports.printer import Cell, table
 
 COLUMNS = (
     "os.release",

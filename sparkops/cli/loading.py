@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import click
 
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import passwords_for
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 def context(common: CommonOptions, listener: events.Listener = events.silent) -> Context:
     """The inventory and the way to its nodes. Raises InventoryError."""
-    inventory = read(common.inventory, extra=common.extra)
+    inventory = read(common.inventory, extra=common.extra, shard=common.shard)
+    if inventory.shard is not None:
+        click.echo(inventory.notices[-1].text, err=True)  # reports tell it among their notices
     return Context(
         inventory=inventory,
         connections=Connections(passwords_for(inventory)),
@@ -36,23 +39,20 @@ def context(common: CommonOptions, listener: events.Listener = events.silent) ->
 
 
 def load(
-    inventory: Path,
-    extra: tuple[tuple[str, str], ...],
-    limit: tuple[str, ...],
-    roles: tuple[str, ...],
-    lock: Literal["as-is", "add", "whole", "upstream"] = "as-is",
+    common: CommonOptions, lock: Literal["as-is", "add", "whole", "upstream"] = "as-is"
 ) -> tuple[Inventory, Compiled, Secrets]:
-    """The inventory and what it means for the selected nodes. Raises InventoryError.
+    """The inventory and what it means for the selected nodes and roles. Raises InventoryError.
 
     `lock`: add what its lock file lacks, refuse where it is not whole, or say what moved upstream since.
     """
     from sparkops.compile.compiler import compile_inventory
 
     secrets = Secrets()
-    loaded = read(inventory, extra=extra)
+    loaded = read(common.inventory, extra=common.extra, shard=common.shard)
     if lock != "as-is":
-        loaded = _locked(loaded, secrets, lock, limit)
-    return loaded, compile_inventory(loaded, limit=limit or None, roles=roles or None, secrets=secrets), secrets
+        loaded = _locked(loaded, secrets, lock, common.limit)
+    compiled = compile_inventory(loaded, limit=common.limit or None, roles=common.roles or None, secrets=secrets)
+    return loaded, compiled, secrets
 
 
 def _locked(loaded: Inventory, secrets: Secrets, lock: str, limit: tuple[str, ...]) -> Inventory:

@@ -20,7 +20,7 @@ from sparkops.operate.logs import Attached, Entry, Lost, logs
 from sparkops.operate.logs import follow as following
 from sparkops.operate.services import chosen
 from sparkops.reports.formatting import safe
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer
 
 APART = 0.5
 """Seconds between two clocks from which on the order of the lines is said to be uncertain."""
@@ -58,7 +58,7 @@ def command(common: CommonOptions, service: str, follow: bool, lines: int) -> in
     wanted = named(made.inventory, common.limit)
     ranks = [rank for rank in chosen(made.inventory, [service]) if rank.node in wanted]
     if not ranks:
-        raise click.UsageError(f"{service} is not on {', '.join(common.limit)}")
+        raise click.UsageError(f"{service} is not on {', '.join(common.limit) or 'a node of this shard'}")
     printer = printer_for(common.no_color)
     told = _Told({rank.node: rank.number for rank in ranks})
     try:

@@ -47,7 +47,7 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
 
     Exit status 0: it is back and ready; 2: nothing was done; 4: it failed; 75: a lock is busy.
     """
-    inventory, compiled, secrets = load(common.inventory, common.extra, (), ())
+    inventory, compiled, secrets = load(common)
     selected(inventory, (service,), ())
     record = Record.begin(inventory.cluster, "rollback")
     stop = threading.Event()

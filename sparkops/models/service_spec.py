@@ -108,7 +108,7 @@ class ServiceSpec:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
+def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object]]:
     """The functions that role files see: `service_spec`, `secret_environment`, `headless`, `model_folder`
     and `base_folder`.
 
@@ -116,7 +116,10 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
     """
 
     def make(
-        service: Mapping[str, Any], image: Mapping[str, Any], checkpoint: Mapping[str, Any], node: Mapping[str, Any]
+        service: Mapping[str, Any],
+        image: Mapping[str, Any],
+        checkpoint: Mapping[str, object],
+        node: Mapping[str, object],
     ) -> str:
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
@@ -127,20 +130,24 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
         environment = service.get("environment") or {}
         return {key: value for key, value in environment.items() if value is not None and holds(value)}
 
-    def folder(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    def folder(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return model_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    def base(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    def base(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    found: dict[str, Callable[..., Any]] = {"service_spec": make, "secret_environment": secrets, "headless": headless}
+    found: dict[str, Callable[..., object]] = {
+        "service_spec": make,
+        "secret_environment": secrets,
+        "headless": headless,
+    }
     return {**found, "model_folder": folder, "base_folder": base}
 
 
 def spec_of(
     service: Mapping[str, Any],
-    image: Mapping[str, Any],
-    checkpoint: Mapping[str, Any],
+    image: Mapping[str, object],
+    checkpoint: Mapping[str, object],
     node: Mapping[str, Any],
     secret: set[str],
 ) -> ServiceSpec:
@@ -221,7 +228,7 @@ def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[M
     return str(service["model"]), ()
 
 
-def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
+def _serve(service: Mapping[str, Any]) -> Mapping[str, object]:
     for key in ("host", "port", "model"):
         if service["serve"].get(key, service[key]) != service[key]:
             given, declared = service["serve"][key], service[key]
@@ -230,7 +237,7 @@ def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
 
 
-def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
+def ranks_flags(service: Mapping[str, Any]) -> dict[str, object]:
     """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} for others.
 
     Who writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless,
@@ -263,11 +270,20 @@ def _rank(service: Mapping[str, Any]) -> dict[str, str]:
     return {"VLLM_HOST_IP": _address(service, rank), **environment}
 
 
-def _served_name(service: Mapping[str, Any]) -> str | None:
+def served_names(service: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names by which vLLM serves a model: `served-model-name`, else the argument for the model; () without one."""
+    path = service["container"]["model_path"] if checkpoint["repository"] else ""
+    return _given_names(service) or tuple(filter(None, [service["model"] or path]))
+
+
+def _given_names(service: Mapping[str, Any]) -> tuple[str, ...]:
     name = service["serve"].get("served-model-name")
-    if isinstance(name, Sequence) and not isinstance(name, str):
-        name = name[0] if name else None
-    return None if name is None else str(name)
+    names = name if isinstance(name, Sequence) and not isinstance(name, str) else [name]
+    return tuple(str(each) for each in names if each is not None)
+
+
+def _served_name(service: Mapping[str, Any]) -> str | None:
+    return next(iter(_given_names(service)), None)
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
@@ -293,7 +309,7 @@ def _timeouts(timeouts: Mapping[str, Any]) -> Timeouts:
     return Timeouts(**{key: timeouts[key] for key in Timeouts.__dataclass_fields__})
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     return str(value)

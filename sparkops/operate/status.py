@@ -22,9 +22,9 @@ from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.measuring.figures import figures, number
 from sparkops.operate.services import Rank, ranks
+from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
-from sparkops.reconcile.run import endpoints
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 
@@ -35,7 +35,7 @@ READINGS = {
     "sm_clock_max_mhz": "gpu.sm_clock_max_mhz",
 }
 """What moves on a node, by the paths of its facts. The power is the GPU's own, about half of the whole node's."""
-SERVING = "serving"
+FIGURES = "figures"
 SINCE = {
     "active": "ActiveEnterTimestampMonotonic",
     "activating": "InactiveExitTimestampMonotonic",
@@ -136,7 +136,7 @@ def statuses(context: Context, nodes: Sequence[str]) -> Generator[Status, None, 
     declared = [rank for rank in ranks(context.inventory) if rank.node in nodes]
     engines = {(place.service.name, place.node): place.engine for place in places(context.inventory)}
     while True:
-        with reach(context, nodes, {FACTS, "unit", SERVING}) as fleet:
+        with reach(context, nodes, {FACTS, "unit", FIGURES}) as fleet:
             while not fleet.failed:
                 yield _status(context, nodes, fleet, declared, engines)
 
@@ -174,7 +174,7 @@ def _status(
         time=time.time(),
         nodes=tuple(found_nodes),
         ranks=tuple(sorted(found_ranks, key=lambda rank: order.index(rank.service))),
-        endpoints=endpoints(context.inventory, tuple(context.inventory.nodes)),
+        endpoints=urls(context.inventory, tuple(context.inventory.nodes)),
     )
 
 
@@ -200,7 +200,7 @@ def _asks(mine: Sequence[Rank]) -> list[list[Any]]:
         )
         asks.append([rank.unit.id, bare.kind, bare.ask()])
         if rank.probe is not None:
-            asks.append([rank.probe.id, SERVING, rank.probe.ask()])
+            asks.append([rank.probe.id, FIGURES, rank.probe.ask()])
     return asks
 
 

@@ -6,7 +6,6 @@ A locked clock can't be read back, so there is no fact for it.
 
 import os
 import re
-from typing import Any
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.system import text
@@ -33,47 +32,52 @@ PATIENCE = 8.0
 MISMATCH = "Driver/library version mismatch"
 
 
-def gpu(root: str) -> dict[str, Any]:
+def gpu(root: str) -> dict[str, object]:
     """All that is the same for each GPU of the node, of the first one; `count` says how many there are.
 
     Where no GPU answers, `present` is false and `error` says why. Raises Unknown when nvidia-smi hangs.
     """
     module = running_module(text(root, "/proc/driver/nvidia/version") or "")
-    missing: dict[str, Any] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
-    try:
-        status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
-    except Unknown as error:
-        if error.id == "program-missing":
-            return {**missing, "error": "nvidia-smi is not installed"}
-        raise
-    if status != 0:
-        return {**missing, "error": " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"}
-    cards = parse_query(said)
-    if not cards:
-        return {**missing, "error": "nvidia-smi lists no GPU"}
+    found, why = cards()
+    if not found:
+        missing = {"present": False, "count": 0, "driver_version": module, "module_version": module}
+        return {**missing, "error": why}
     _, header, _ = processes.ask(["nvidia-smi"], timeout=PATIENCE)
-    first = cards[0]
+    first = found[0]
     return {
         **first,
         "present": True,
-        "count": len(cards),
+        "count": len(found),
         "module_version": module or first["driver_version"],
         "cuda_version": parse_cuda(header),
         "error": None,
     }
 
 
-def parse_query(said: str) -> list[dict[str, Any]]:
+def cards() -> tuple[list[dict[str, object]], str]:
+    """What nvidia-smi tells of each GPU now, or why it tells of none. Raises Unknown when it hangs."""
+    try:
+        status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
+    except Unknown as error:
+        if error.id == "program-missing":
+            return [], "nvidia-smi is not installed"
+        raise
+    if status != 0:
+        return [], " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"
+    return parse_query(said), "nvidia-smi lists no GPU"
+
+
+def parse_query(said: str) -> list[dict[str, object]]:
     """The cards of a csv answer without header and units; `[N/A]` and its like are None."""
-    cards = []
+    found = []
     for line in said.splitlines():
         values = [value.strip() for value in line.split(",")]
         if len(values) == len(FIELDS):
-            cards.append({key: _value(key, value) for key, value in zip(FIELDS.values(), values, strict=True)})
-    return cards
+            found.append({key: _value(key, value) for key, value in zip(FIELDS.values(), values, strict=True)})
+    return found
 
 
-def _value(key: str, value: str) -> Any:
+def _value(key: str, value: str) -> object:
     if value.strip("[]").lower() in ("n/a", "not supported", "unknown error", "gpu requires reset", ""):
         return None
     if key == "persistence":
@@ -98,7 +102,7 @@ def running_module(version: str) -> str | None:
     return found.group(1) if found else None
 
 
-def cdi(root: str, driver: str | None) -> dict[str, Any]:
+def cdi(root: str, driver: str | None) -> dict[str, object]:
     """The CDI specifications of NVIDIA devices and whether they name the libraries of the running `driver`.
 
     `state` is none, fresh, stale, or unproven where a specification names no driver version (or no driver runs);

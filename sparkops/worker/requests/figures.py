@@ -12,6 +12,7 @@ from sparkops.core.messages import UNKNOWN, reason_of
 from sparkops.programs.launch.api import Api, Question
 from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import probe
+from sparkops.worker.system import serving
 
 BETWEEN = 1.0
 """Seconds between the two readings."""
@@ -19,21 +20,21 @@ LIMIT = 3.0
 """Seconds for one reading: with the completion's own limit all stays within one look's."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any]:
+def observe(ask: dict[str, Any]) -> dict[str, object]:
     """`counted`: two readings, see `counted`; `health`: what the kind `probe` observes. Each or why it is unknown."""
     return {"counted": _answer(lambda: counted(ask)), "health": _answer(lambda: probe.observe(ask))}
 
 
-def _answer(look: Callable[[], Any]) -> dict[str, Any]:
+def _answer(look: Callable[[], object]) -> dict[str, object]:
     try:
         return {"found": look()}
     except (Unknown, OSError) as error:
         return {UNKNOWN: reason_of(error)}
 
 
-def counted(ask: dict[str, Any]) -> dict[str, Any]:
+def counted(ask: dict[str, Any]) -> dict[str, object]:
     """`first` and `second`, the engine's samples, and the `seconds` between them. Raises Unknown."""
-    api = Api(probe.Service(ask), probe.api_key(ask.get("spec")), Question("", ask["prompt"]))
+    api = serving.api(ask, Question("", ""))
     first, began = reading(api), time.monotonic()
     time.sleep(BETWEEN)
     second, ended = reading(api), time.monotonic()

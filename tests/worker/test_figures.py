@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sparkops.core.messages import UNKNOWN
-from sparkops.worker.requests import serving
+from sparkops.worker.requests import figures
 
 
 class Engine(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ class Engine(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    monkeypatch.setattr(serving, "BETWEEN", 0.01)
+    monkeypatch.setattr(figures, "BETWEEN", 0.01)
     Engine.tokens, Engine.shows = 0, True
     with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -49,7 +49,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 
 def test_the_completion_that_is_asked_for_is_none_of_what_is_counted(ask: dict[str, Any]) -> None:
-    found = serving.observe(ask)
+    found = figures.observe(ask)
     counted = found["counted"]["found"]
     assert counted["first"] == {"vllm:generation_tokens_total": 10.0}
     assert counted["second"] == {"vllm:generation_tokens_total": 20.0}
@@ -59,12 +59,12 @@ def test_the_completion_that_is_asked_for_is_none_of_what_is_counted(ask: dict[s
 
 def test_an_engine_without_metrics_is_healthy_and_its_figures_are_not_known(ask: dict[str, Any]) -> None:
     Engine.shows = False
-    found = serving.observe(ask)
+    found = figures.observe(ask)
     assert found["counted"][UNKNOWN]["id"] == "metrics-refused"
     assert found["health"]["found"]["answers"] is True
 
 
 def test_nobody_is_asked_where_the_declared_container_does_not_listen(ask: dict[str, Any]) -> None:
-    found = serving.observe({**ask, "unit": "no-such.service"})
+    found = figures.observe({**ask, "unit": "no-such.service"})
     assert found["counted"][UNKNOWN]["id"] in ("metrics-not-own", "systemd-not-answering", "owner-unseen")
     assert Engine.tokens == 0
