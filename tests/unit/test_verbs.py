@@ -148,7 +148,7 @@ WORDS = {"--limit", "--role", "-e", "--jobs"}
 SENSE = {
     **dict.fromkeys(("plan", "apply", "drift"), WORDS),
     **dict.fromkeys(("status", "start", "stop", "restart"), {"--limit", "-e", "--jobs"}),
-    "logs": {"--limit", "-e"},  # all nodes of a service are listened to at once
+    **dict.fromkeys(("logs", "bench"), {"--limit", "-e"}),  # all nodes of a service are listened to at once
     **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
     "generations": {"--limit", "-e", "--jobs"},
     **dict.fromkeys(("remove", "diagnose", "rollback"), {"-e", "--jobs"}),  # their arguments are the nodes and services
