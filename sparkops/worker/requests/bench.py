@@ -26,7 +26,9 @@ def cell(call: Call, args: dict[str, Any]) -> dict[str, object]:
 
     `samples` are [seconds to the first token, seconds from there to the last, tokens, tokens of prompt], `seconds` is
     how long all took, `tries` how often it was done. `before` and `after` are the engine's counters, None where it
-    shows none; `others` are processes on the GPU that are not the engine's, None where that is not known. Raises Refused.
+    shows none; `others` are processes on the GPU that are not the engine's, None where that is not known.
+
+    Raises Refused.
     """
     api = serving.api(args["ask"], Question(args["ask"]["model"] or "", ""))
     limit, count, tokens = float(args["seconds"]), int(args["concurrency"]), int(args["tokens"])
