@@ -5,6 +5,7 @@ It must not know how a completion is asked for: that is the worker's half.
 
 from __future__ import annotations
 
+import datetime
 import json
 import statistics
 import time
@@ -21,6 +22,7 @@ from sparkops.fit.fit import Fit, Question
 from sparkops.fit.services import fit_inventory
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.served import places
+from sparkops.lint.declared import lint_inventory
 from sparkops.models.engine import Engine
 from sparkops.nodes.session import CallFailed, Session
 from sparkops.operate.connect import Context, reach
@@ -37,6 +39,8 @@ LESS = 0.90
 """Of the last measurement, below which a cell counts as slower; a choice, as runs of one cell vary by a few percent."""
 STUCK = 0.5
 """Of the GPU's highest clock under load; stuck ones were seen at 799 of about 3000 MHz."""
+NOT_CAPTURED = ("capture-sizes", "speculative-batch-not-captured")
+"""Rules of lint that say which steps have no CUDA graph."""
 MARGIN = 60.0
 NOT_MEASURED = Unknown("not-answered")
 
@@ -195,8 +199,8 @@ def judged(found: Bench, inventory: Inventory, last: Mapping[str, Any] | None) -
     speeds = recipe.speeds if recipe is not None else ()
     findings = [each for cell in found.cells if cell.reason is None for each in _findings(cell, speeds, last or {})]
     causes = list(dict.fromkeys(each for cell in found.cells for each in _causes(cell))) if findings else []
-    if findings and _eager(inventory, found):
-        causes.append(Message.of("bench-eager"))
+    if findings:
+        causes += _not_captured(inventory, found)
     return replace(found, findings=tuple(findings), causes=tuple(causes))
 
 
@@ -230,9 +234,15 @@ def _causes(cell: Cell) -> Iterator[Message]:
         yield Message.of("bench-gpu-shared", others=sorted(cell.others))
 
 
-def _eager(inventory: Inventory, found: Bench) -> bool:
+def _not_captured(inventory: Inventory, found: Bench) -> Iterator[Message]:
+    """Steps that run without a CUDA graph, as the line says and as lint finds."""
     place = next(each for each in places(inventory) if (each.service.name, each.node) == (found.service, found.node))
-    return "--enforce-eager" in (place.words or ())
+    if "--enforce-eager" in (place.words or ()):
+        yield Message.of("bench-eager")
+    today = datetime.datetime.fromtimestamp(found.time, datetime.timezone.utc).date()
+    for each in lint_inventory(inventory, today, [found.node]):
+        if each.id in NOT_CAPTURED and each.subject == f"services.{found.service}":
+            yield Message.of("bench-not-captured", rule=each.id, text=each.message)
 
 
 def folder(cluster: str, service: str) -> Path:
