@@ -42,6 +42,7 @@ def test_a_share_of_the_ceiling_is_judged_without_speculation_only() -> None:
     assert ids(_findings(cell(ceiling=60.0), (), {})) == ["bench-below-healthy"]
     assert ids(_findings(cell(ceiling=60.0, speculative=True), (), {})) == []
     assert cell(concurrency=4, ceiling=240.0).share == 0.5
+    assert ids(_findings(cell(concurrency=4, ceiling=240.0), (), {})) == []
 
 
 def test_published_figures_count_for_as_many_streams_of_the_same_recipe() -> None:

@@ -34,7 +34,7 @@ from sparkops.resources.probe import Probe
 SCHEMA = "sparkops.bench/1"
 DRAFTS, ACCEPTED = "vllm:spec_decode_num_drafts", "vllm:spec_decode_num_accepted_tokens"
 HEALTHY = 0.70
-"""Of the ceiling, without speculation: albond README, Entrpi FINDINGS."""
+"""Of the ceiling of one stream, without speculation: albond README, Entrpi FINDINGS."""
 LESS = 0.90
 """Of the last measurement, below which a cell counts as slower; a choice, as runs of one cell vary by a few percent."""
 STUCK = 0.5
@@ -206,8 +206,8 @@ def judged(found: Bench, inventory: Inventory, last: Mapping[str, Any] | None) -
 
 def _findings(cell: Cell, speeds: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> Iterator[Message]:
     streams = cell.concurrency
-    if cell.share is not None and not cell.speculative and cell.share < HEALTHY:
-        yield Message.of("bench-below-healthy", percent=round(100 * cell.share), streams=streams)
+    if streams == 1 and cell.share is not None and not cell.speculative and cell.share < HEALTHY:
+        yield Message.of("bench-below-healthy", percent=round(100 * cell.share))
     if cell.decode is None:
         return
     speed = streams * cell.decode
