@@ -28,7 +28,7 @@ def test_a_service_is_measured_and_the_slower_engine_is_found(service: Service) 
         assert cell["reason"] is None
         assert 20 < cell["decode_tokens_per_second"] <= 100
         assert cell["prompt_tokens"] == pytest.approx(cell["context"], rel=0.1)
-        assert cell["hardware"]["hardware_why"], "this node has no GPU, and that is said"
+        assert cell["hardware"]["sm_clock_mhz"] or cell["hardware"]["hardware_why"]
     assert found["findings"] == []
 
     service.ask("/lab/mode", "token-time=0.05")
