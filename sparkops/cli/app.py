@@ -55,6 +55,7 @@ COMMANDS: dict[str, str] = {
     "recipe": "List, show and compare recipes; import those of other projects",
     "checkpoint": "Look into a checkpoint here or on a hub, verify those on nodes, build one",
     "schema": "Print the JSON Schema of an inventory, for editors",
+    "bench": "Measure how fast a service is, on its own node, and say what seems wrong",
     "fabric": "Measure the links between the nodes: `fabric check`",
     "facts": "Print the facts of nodes, as the nodes report them",
     "trust": "Show the host keys of nodes and add them to known_hosts",

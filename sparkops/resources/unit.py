@@ -87,7 +87,7 @@ class Unit(Resource):
         "port_taken": "mapping",
     }
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"state", "result", "restarts", "text", "port_taken", "last_start_seconds", "last_hang", "loaded"}
+        {"state", "result", "restarts", "text", "port_taken", "last_start", "last_token", "last_hang", "loaded"}
     )
     guarded: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
@@ -235,7 +235,8 @@ class Unit(Resource):
         return bool(before and before.get("running")) and super().disrupts(before, after, changes)
 
     def outage_seconds(self, found: Observed) -> float | None:
-        seconds = found.get("last_start_seconds") if isinstance(found, Mapping) else None
+        start = found.get("last_start") if isinstance(found, Mapping) else None
+        seconds = start.get("token_seconds") if isinstance(start, Mapping) else None
         return float(seconds) if isinstance(seconds, (int, float)) else None
 
     def act(self, step: Step) -> dict[str, object]:

@@ -45,6 +45,7 @@ from sparkops.programs.launch.systemd import Systemd
 GIB = 1 << 30
 STAMP = ".served"
 START_FILE = "last-start.json"
+TOKEN_FILE = "last-token.json"
 HANG_FILE = "last-hang.txt"
 PORT_SECONDS = 5.0
 """For a process that may be ending to let go of the port."""
@@ -198,9 +199,14 @@ class Launcher:
                 pass
         times = {"port_seconds": round(listened, 1), "token_seconds": round(seconds, 1), "at": round(time.time())}
         keep(self.spec["kept"], START_FILE, json.dumps(times))
+        self._generated(time.time())
         say(f"the first completion came after {seconds:.0f} s")
         self.systemd.status = f"serving on port {self.spec['port']}"
         self.systemd.tell(READY=1, STATUS=self.systemd.status)
+
+    def _generated(self, at: float) -> None:
+        """Keep when the engine was last seen to generate a token, seconds since the epoch."""
+        keep(self.spec["kept"], TOKEN_FILE, json.dumps({"at": round(at)}))
 
     def _end_of_load(self) -> Failed:
         """How the container ended before it answered; what would end alike again has a status that systemd minds."""
@@ -216,7 +222,7 @@ class Launcher:
         """
         assert self.api is not None
         activity = TokenActivity(self.api, self.spec["probe"]["seconds"], self.systemd.watchdog)
-        serving, due = self.systemd.status, 0.0
+        serving, due, noted = self.systemd.status, 0.0, 0.0
         while not self.stopping.is_set():
             if self.container.ended.is_set():
                 raise self.container.verdict()
@@ -225,6 +231,9 @@ class Launcher:
             if self.systemd.watchdog and time.monotonic() >= due:
                 alive = self.headless or activity.found()
                 due = time.monotonic() + activity.interval
+                if activity.generated > noted:
+                    noted = activity.generated
+                    self._generated(noted)
                 if alive:
                     self.systemd.tell(WATCHDOG=1)
                 elif activity.why and activity.why not in self.systemd.status:

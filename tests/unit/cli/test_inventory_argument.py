@@ -42,6 +42,7 @@ def test_every_command_takes_the_inventory_by_option_and_by_argument(name: str, 
     assert isinstance(command, WithInventory)
     needed = {
         "logs": ["q"],
+        "bench": ["q"],
         "render": ["a"],
         "inventory show": ["a"],
         "inventory export": ["--format", "ansible"],

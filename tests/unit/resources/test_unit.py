@@ -186,6 +186,6 @@ def test_a_main_process_that_is_not_the_declared_program_is_a_difference_that_in
 
 
 def test_an_interruption_costs_what_the_last_start_took() -> None:
-    assert unit(running=True).outage_seconds({"last_start_seconds": 21.4}) == 21.4
+    assert unit(running=True).outage_seconds({"last_start": {"token_seconds": 21.4}}) == 21.4
     assert unit(running=True).outage_seconds({}) is None
     assert unit(running=True).outage_seconds(Unknown.of("not-answered")) is None
