@@ -6,6 +6,7 @@ Gate and bench measure by this one module. It must not know what a speed means.
 import http.client
 import json
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sparkops.core.messages import Refused
@@ -37,7 +38,7 @@ def streamed(api: Api, model: str, prompt: str, tokens: int, seconds: float) -> 
         link.request("POST", "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json", **key})
         answer = link.getresponse()
         if answer.status != 200:
-            text = answer.read(300).decode(errors="replace").strip()
+            text = answer.read1(300).decode(errors="replace").strip()
             raise Refused.of("bench-answer-status", status=answer.status, text=text)
         return _timed(answer, started, started + seconds)
     except TimeoutError:
@@ -54,9 +55,7 @@ def _timed(answer: http.client.HTTPResponse, started: float, deadline: float) ->
     """Raises TimeoutError, OSError, and KeyError and the like for what is no stream of completions."""
     first = last = 0.0
     usage: dict[str, Any] = {}
-    while line := answer.readline(1 << 20):
-        if time.monotonic() > deadline:
-            raise TimeoutError
+    for line in _lines(answer, deadline):
         if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
             continue
         event = json.loads(line[5:])
@@ -65,6 +64,17 @@ def _timed(answer: http.client.HTTPResponse, started: float, deadline: float) ->
             first = first or last
         usage = event.get("usage") or usage
     return Sample(first - started, last - first, int(usage["completion_tokens"]), int(usage["prompt_tokens"]))
+
+
+def _lines(answer: http.client.HTTPResponse, deadline: float) -> Iterator[bytes]:
+    """The lines of an answer as they come. Raises TimeoutError, also for bytes that trickle without a line's end."""
+    begun = b""
+    while chunk := answer.read1(1 << 16):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        *whole, begun = (begun + chunk).split(b"\n")
+        yield from whole
+    yield begun
 
 
 def acceptance(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
