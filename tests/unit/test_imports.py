@@ -32,8 +32,10 @@ MAY = {
     "operate": {
         "checkpoints",
         "compile",
+        "fit",
         "importing",
         "inventory",
+        "lint",
         "models",
         "nodes",
         "programs",
