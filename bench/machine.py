@@ -30,6 +30,7 @@ cp "$2/sshd_config" "$2/host" "$2/authorized" "$1/"
 exec /usr/sbin/sshd -D -E /run/sshd.log -f "$1/sshd_config"
 """
 CONFIG = """
+# Home is empty: what root's own dotfiles start would be paid by every exec.
 ListenAddress 127.0.0.1:{port}
 HostKey {place}/host
 AuthorizedKeysFile {place}/authorized
@@ -42,7 +43,7 @@ PidFile none
 MaxStartups 1000
 MaxSessions 1000
 LogLevel VERBOSE
-SetEnv PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+SetEnv PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME={place}
 Subsystem sftp internal-sftp
 """
 
