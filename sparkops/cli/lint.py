@@ -56,16 +56,13 @@ def command(inventory: Path | None, line: Invocation | None, ask: Ask, form: str
 
 def _of_inventory(path: Path, ask: Ask) -> tuple[list[Finding], InventoryError | None]:
     """What the rules find, and why it can't be compiled into what stands on nodes."""
-    from datetime import date
-
+    from sparkops import library
     from sparkops.compile.compiler import compile_inventory
-    from sparkops.inventory.load import load
-    from sparkops.lint.declared import lint_inventory
 
-    inventory = load(path)
-    found = lint_inventory(inventory, date.today(), ask=ask)
+    cluster = library.load(path)
+    found = cluster.lint(ask=ask)
     try:
-        compile_inventory(inventory)
+        compile_inventory(cluster.inventory)
     except InventoryError as fault:
         return found, fault
     return found, None

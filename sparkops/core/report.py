@@ -99,7 +99,8 @@ class Report:
     engine) to their URLs.
 
     `time` is its end in seconds since the epoch (UTC); `run` names it among the kept runs, or is empty. `whole`:
-    nothing of the inventory was left out, so that what is no longer declared was looked for.
+    nothing of the inventory was left out, so that what is no longer declared was looked for. `unrecorded`: what went
+    wrong with keeping this run on this machine, if anything did.
     """
 
     command: Command
@@ -116,6 +117,7 @@ class Report:
     time: float = 0.0
     whole: bool = False
     past: Past = Past()
+    unrecorded: tuple[Message, ...] = ()
 
     @property
     def exit_status(self) -> int:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 from sparkops.core.errors import InventoryError
 from sparkops.fit.fit import Fit, NotEvaluated, Question, fit_invocation
 from sparkops.fit.verdict import verdict
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
-from sparkops.inventory.load import load
 from sparkops.inventory.served import Placed, places
 from sparkops.lint import check
 from sparkops.lint.case import Found
@@ -24,10 +22,9 @@ ENGINE = "write service.engine, like engine: 0.26.0"
 
 
 def fit_services(
-    path: Path, service: str | None = None, question: Question | None = None, ask: Ask | None = None
+    inventory: Inventory, service: str | None = None, question: Question | None = None, ask: Ask | None = None
 ) -> dict[str, Fit | NotEvaluated]:
     """The figures of every service of an inventory (or of one) by name. Raises InventoryError."""
-    inventory = load(path)
     if service is not None and service not in inventory.services:
         raise InventoryError.of("service-unknown", service=service, near=suggest(service, inventory.services))
     found = fit_inventory(inventory, service, question, ask)

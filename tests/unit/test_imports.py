@@ -13,6 +13,7 @@ ROOT = Path(sparkops.__file__).parent
 
 MAY = {
     "cli": {
+        "library",
         "checkpoints",
         "compile",
         "core",

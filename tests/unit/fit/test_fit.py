@@ -326,7 +326,7 @@ services:
 def test_a_service_has_the_figures_of_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "inventory.yml"
     path.write_text(INVENTORY.format(repository=MODELS[0]))
-    declared = fit_services(path)["qwen"]
+    declared = fit_services(load(path))["qwen"]
     assert isinstance(declared, Fit)
     pasted = fit("--max-model-len 131072 --max-num-seqs 4")
     assert declared.pool_tokens == pasted.pool_tokens
