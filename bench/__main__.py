@@ -29,6 +29,7 @@ BENCHMARKS = (
     "output",
     "reports",
     "watching",
+    "watch",
 )
 
 

@@ -310,6 +310,19 @@ def _watching(found: Figures) -> Iterable[str]:
     )
 
 
+def _watch(found: Figures) -> Iterable[str]:
+    yield "## Rounds of a watcher\n"
+    yield (
+        f"{_machine(found)} Load before: {found['load_before']}. `sparkops watch` over {found['nodes']} names for one "
+        f"sshd on the controller itself, {found['resources']} files as declared, {found['rounds']} rounds without a "
+        f"pause, connections kept: {found['round_seconds']} s a round ({found['round_cpu_seconds']} s of the "
+        f"controller's CPU), {found['ratio']}x of a cold `sparkops drift` of the same run, "
+        f"{found['cold_seconds']} s (aim: at most {found['most']}). Most of the cold run is what the nodes do to start "
+        f"workers, here on the same cores. The watcher's memory: {found['memory_mib']} MiB at most (aim: below "
+        f"{found['most_memory_mib']}), {found['slope_kib_per_round']} KiB more per round.\n"
+    )
+
+
 def _startup(found: Figures) -> Iterable[str]:
     yield "## Start-up\n"
     yield f"{_machine(found)}\n"
@@ -403,6 +416,7 @@ SECTIONS = {
     "lint": _lint,
     "output": _output,
     "watching": _watching,
+    "watch": _watch,
     "spreading": _spreading,
     "fetching": _fetching,
     "verifying": _verifying,
