@@ -71,7 +71,7 @@ Examples:
 @click.option("--webhook", metavar="URL", help="Post the changes there as JSON, signed by HMAC-SHA256")
 @click.option(
     "--webhook-key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help=f"The key of the signature, instead of the variable {KEY}",
 )
 @click.option(
