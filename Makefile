@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+
+# Tests start sparkops hundreds of times: where the environment forbids byte code, each start would compile 300 modules.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: demo test test-all chaos check fix bench docs picture clean lab-down

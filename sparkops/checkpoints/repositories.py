@@ -43,8 +43,8 @@ class Record:
     are None where there are no tensor files."""
 
     from_hub: FromHub
-    config: Mapping[str, Any]
-    quantisation: Mapping[str, Any] | None
+    config: Mapping[str, object]
+    quantisation: Mapping[str, object] | None
     weights: Weights | None
     inspection: Mapping[str, Any] | None = field(repr=False)
 
@@ -179,7 +179,7 @@ def inspection_of(record: Record) -> Inspection:
     )
 
 
-def _read(hub: Hub, repository: str, commit: str) -> dict[str, Any]:
+def _read(hub: Hub, repository: str, commit: str) -> dict[str, object]:
     """Everything of a commit that is kept. Raises HubError, ManifestError."""
     import dataclasses
 

@@ -62,7 +62,7 @@ class Compiled:
         """The resources of one node, or those of a service on it."""
         return tuple(each for each in self.resources if each.node == node and service in (None, each.service))
 
-    def spec(self, node: str, service: str) -> Mapping[str, Any] | None:
+    def spec(self, node: str, service: str) -> Mapping[str, object] | None:
         """What the launcher of a service runs on this node; None where no role of the service declares that."""
         return next(filter(None, map(spec_of, self.of(node, service))), None)
 
@@ -166,7 +166,7 @@ class _Compiler:
             "folder": str(self.inventory.folder),
         }
 
-    def _node(self, node: Node) -> Mapping[str, Any]:
+    def _node(self, node: Node) -> Mapping[str, object]:
         """A node as expressions of any node see it: who it is, and its variables."""
         variables = self.placeholders.seal(self.inventory.variables(node.name))
         return {

@@ -40,7 +40,7 @@ class SparkopsError(Exception):
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, id: str, args: Mapping[str, Any], *, where: str, front_end: FrontEnd) -> None:
+    def __init__(self, id: str, args: Mapping[str, object], *, where: str, front_end: FrontEnd) -> None:
         self.what, self.hint = words(id, args, front_end)
         super().__init__(self.what)
         self.where = where
@@ -48,7 +48,9 @@ class SparkopsError(Exception):
         self.args_by_name = args
 
     @classmethod
-    def of(cls: type[_Error], id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: Any) -> _Error:
+    def of(
+        cls: type[_Error], id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: object
+    ) -> _Error:
         """The error of an id in `knowledge/errors/`, with its arguments."""
         return cls(id, args, where=where, front_end=front_end)
 

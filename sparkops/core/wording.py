@@ -64,7 +64,7 @@ def explained(identity: str) -> tuple[Entry, ...]:
     return tuple(entry for id, entry in entries().items() if id == own or id.startswith(own + "-"))
 
 
-def words(identity: str, args: Mapping[str, Any], front_end: FrontEnd = "inventory") -> tuple[str, str]:
+def words(identity: str, args: Mapping[str, object], front_end: FrontEnd = "inventory") -> tuple[str, str]:
     """The message and the fix. An id or argument that the catalogue lacks is shown raw, never hidden."""
     entry = entries().get(identity)
     if entry is None:
@@ -81,7 +81,7 @@ class Message:
     args: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls: type[_Message], id: str, /, **args: Any) -> _Message:
+    def of(cls: type[_Message], id: str, /, **args: object) -> _Message:
         """The message of an id in `knowledge/errors/`."""
         return cls(id, args)
 
@@ -109,13 +109,13 @@ class Message:
         """Text and fix."""
         return f"{self.text} → {self.fix}" if self.fix else self.text
 
-    def as_json(self, front_end: FrontEnd = "inventory") -> dict[str, Any]:
+    def as_json(self, front_end: FrontEnd = "inventory") -> dict[str, object]:
         """`id` and `args` for programs, `message` and `fix` for people."""
         message, fix = self.words(front_end)
         return {"id": self.id, "args": _plain(self.args), "message": message, "fix": fix}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Message):
         return {"id": value.id, "args": _plain(value.args)}
     if isinstance(value, Mapping):
@@ -126,10 +126,10 @@ def _plain(value: Any) -> Any:
 
 
 class _Formatter(string.Formatter):
-    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def get_value(self, key: int | str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         return kwargs.get(str(key), f"({key} not given)")
 
-    def format_field(self, value: Any, format_spec: str) -> str:
+    def format_field(self, value: object, format_spec: str) -> str:
         if format_spec == "bytes" and isinstance(value, (int, float)):
             return size(value)
         if format_spec == "seconds" and isinstance(value, (int, float)):

@@ -129,7 +129,7 @@ class Inventory:
     notices: tuple[Message, ...] = ()
     sources: Layers = field(repr=False)
     lock: Lock = field(default=Lock(), repr=False)
-    _merged: dict[tuple[str, str | None], Mapping[str, Any]] = field(
+    _merged: dict[tuple[str, str | None], Mapping[str, object]] = field(
         default_factory=dict, repr=False, compare=False, init=False
     )
 
@@ -202,13 +202,13 @@ class Inventory:
         return tuple(service for service in self.services.values() if node in service.nodes)
 
 
-class _Fabrics(Mapping[str, Mapping[str, Any]]):
+class _Fabrics(Mapping[str, Mapping[str, object]]):
     """What the fabric's plan needs of each node, made when it is asked for."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
 
-    def __getitem__(self, node: str) -> Mapping[str, Any]:
+    def __getitem__(self, node: str) -> Mapping[str, object]:
         return {"fabric": self._inventory.variables(node).get("fabric"), "state": self._inventory.nodes[node].state}
 
     def __iter__(self) -> Iterator[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.build import build
@@ -100,7 +99,7 @@ def _extra(key: str, value: str, folder: Path, roles: Mapping[str, Role], faults
     return Layer(name, document.data, document, {role: (role,)})
 
 
-def _nest(path: Iterable[str | int], value: Any) -> Any:
+def _nest(path: Iterable[str | int], value: object) -> object:
     for part in reversed(tuple(path)):
         value = {part: value}
     return value

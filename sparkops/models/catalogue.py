@@ -173,8 +173,8 @@ def of_folder(folder: Path) -> Model:
 def of_files(
     name: str,
     repository: str,
-    config: Mapping[str, Any],
-    beside: Mapping[str, Any] | None,
+    config: Mapping[str, object],
+    beside: Mapping[str, object] | None,
     weights: Weights | None,
     *,
     source: str,
@@ -198,7 +198,7 @@ def of_files(
     )
 
 
-def _beside(folder: Path) -> Mapping[str, Any] | None:
+def _beside(folder: Path) -> Mapping[str, object] | None:
     """ModelOpt's own file beside the configuration; None where it is not there or says nothing."""
     try:
         content = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))
@@ -228,7 +228,7 @@ def _text(path: Path) -> str:
 
 
 @cache
-def _read(path: Path, own: bool) -> Mapping[str, Any]:
+def _read(path: Path, own: bool) -> Mapping[str, object]:
     """The content of a file. Raises InventoryError; what is in the user's `own` is checked key by key."""
     content = knowledge_file.read(path)
     if "name" not in content or not isinstance(content.get("geometry"), dict):

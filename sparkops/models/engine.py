@@ -52,7 +52,7 @@ class Engine:
     asked: str
     flags: Mapping[str, str]
     choices: Mapping[str, tuple[str, ...]]
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, object]
     short: Mapping[str, str]
     inverse: Mapping[str, str]
     deprecated: frozenset[str]
@@ -73,7 +73,7 @@ class Engine:
     attention: Mapping[str, tuple[str, ...]]
     attention_refused: Mapping[str, str]
     quantization: Mapping[str, str]
-    behaviour: Mapping[str, Any] = field(default_factory=dict)
+    behaviour: Mapping[str, object] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     configurations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     refusals: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -108,7 +108,7 @@ class ServiceSpec:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
+def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object]]:
     """The functions that role files see: `service_spec`, `secret_environment`, `headless`, `model_folder`
     and `base_folder`.
 
@@ -116,7 +116,10 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
     """
 
     def make(
-        service: Mapping[str, Any], image: Mapping[str, Any], checkpoint: Mapping[str, Any], node: Mapping[str, Any]
+        service: Mapping[str, Any],
+        image: Mapping[str, Any],
+        checkpoint: Mapping[str, object],
+        node: Mapping[str, object],
     ) -> str:
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
@@ -127,20 +130,24 @@ def functions(holds: Callable[[Any], bool]) -> dict[str, Callable[..., Any]]:
         environment = service.get("environment") or {}
         return {key: value for key, value in environment.items() if value is not None and holds(value)}
 
-    def folder(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    def folder(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return model_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    def base(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    def base(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    found: dict[str, Callable[..., Any]] = {"service_spec": make, "secret_environment": secrets, "headless": headless}
+    found: dict[str, Callable[..., object]] = {
+        "service_spec": make,
+        "secret_environment": secrets,
+        "headless": headless,
+    }
     return {**found, "model_folder": folder, "base_folder": base}
 
 
 def spec_of(
     service: Mapping[str, Any],
-    image: Mapping[str, Any],
-    checkpoint: Mapping[str, Any],
+    image: Mapping[str, object],
+    checkpoint: Mapping[str, object],
     node: Mapping[str, Any],
     secret: set[str],
 ) -> ServiceSpec:
@@ -221,7 +228,7 @@ def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[M
     return str(service["model"]), ()
 
 
-def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
+def _serve(service: Mapping[str, Any]) -> Mapping[str, object]:
     for key in ("host", "port", "model"):
         if service["serve"].get(key, service[key]) != service[key]:
             given, declared = service["serve"][key], service[key]
@@ -230,7 +237,7 @@ def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
 
 
-def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
+def ranks_flags(service: Mapping[str, Any]) -> dict[str, object]:
     """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} for others.
 
     Who writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless,
@@ -293,7 +300,7 @@ def _timeouts(timeouts: Mapping[str, Any]) -> Timeouts:
     return Timeouts(**{key: timeouts[key] for key in Timeouts.__dataclass_fields__})
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     return str(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.plan import Step
 from sparkops.core.states import Pending, State
@@ -54,7 +54,7 @@ class Gate(Resource):
         for each in self.canaries:
             check_expected(self, each["expect"])
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {**endpoint(self), "service": self.name, "files": list(self.files), "folder": self.folder}
 
     def desired(self) -> State:
@@ -64,7 +64,7 @@ class Gate(Resource):
         changed = changing(self.node, self.unit, self.files, steps)
         return {"passed": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> dict[str, object]:
         return {
             "min_healthy_seconds": float(self.min_healthy_seconds),
             "pause_seconds": float(self.pause_seconds),

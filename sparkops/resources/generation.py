@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.states import Observed, Pending, State
@@ -47,10 +47,10 @@ class Generation(Resource):
         validators.path(self.name, "the folder of generations", self.where)
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
-    def claim(self) -> dict[str, Any]:
+    def claim(self) -> dict[str, object]:
         """A folder that goes with what is in it: all of it is sparkops' own."""
         return {**super().claim(), "path": self.name, "type": "directory"}
 
@@ -58,7 +58,7 @@ class Generation(Resource):
     def retires(cls, parameters: Collection[str]) -> bool:
         return True
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {
             "folder": self.name,
             "present": self.state == "present",
@@ -76,7 +76,7 @@ class Generation(Resource):
         changed = changing(self.node, self.unit, self.files, steps) if self.restore is None else None
         return {"stable": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> dict[str, object]:
         return {"keep": self.keep}
 
     def held(self, found: Observed) -> Violation | None:

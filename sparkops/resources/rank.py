@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.states import State
 from sparkops.resources.resource import Resource
@@ -27,7 +27,7 @@ class Rank(Resource):
         """What is only compared holds nothing up."""
         return False
 
-    def ask(self) -> Mapping[str, Any]:
+    def ask(self) -> Mapping[str, object]:
         return {"container": self.container}
 
     def desired(self) -> State:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -44,14 +44,14 @@ class Reclaimed(TakenBack):
 
     what: str
     kinds: tuple[str, ...]
-    needed: Mapping[str, Any] = field(default_factory=dict)
+    needed: Mapping[str, object] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return f"{self.what} {self.name} @{self.node}"
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         about = {"state_dir": self.state_dir, "cluster": self.cluster, "kinds": list(self.kinds), "foreign": False}
         thing = {"what": self.what, "name": self.name, "leaving": list(self.leaving)}
         return {**about, **thing, "declared": dict(self.needed)}
@@ -68,7 +68,7 @@ class OwnState(TakenBack):
 
     going: tuple[str, ...] = ()
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {"state_dir": self.name, "cluster": self.cluster, "going": list(self.going)}
 
     @property

@@ -15,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Occupied, Step, Violation
@@ -136,12 +136,12 @@ class Unit(Resource):
         return None if self.content is None else "sha256:" + hashlib.sha256(_bytes(self.content)).hexdigest()
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         port = claim.get("port")
         return Occupied(path=UNITS + name, unit=name, port=port if isinstance(port, int) else None)
 
     @classmethod
-    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+    def brought(cls, name: str, claim: Mapping[str, object]) -> bool:
         """A unit of our text is ours, also where an earlier one stood in its place."""
         return True
 
@@ -161,13 +161,13 @@ class Unit(Resource):
         """Replacing is a restart."""
         return self.running is True
 
-    def claim(self) -> dict[str, Any]:
+    def claim(self) -> dict[str, object]:
         kept = super().claim()
         if self.state == "present" and self.content is not None:
             kept["content"] = [self._digest]
         return {**kept, "port": self.port} if self.state == "present" and self.port else kept
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {
             "name": self.name,
             "present": self.state == "present",
@@ -189,7 +189,7 @@ class Unit(Resource):
     def desired(self) -> State:
         if self.state == "absent":
             return None
-        wanted: dict[str, Any] = {}
+        wanted: dict[str, object] = {}
         if self.content is not None:
             wanted["content"] = self._digest
         masked = False if self.masked is None and (self.running or self.enabled) else self.masked
@@ -206,7 +206,7 @@ class Unit(Resource):
         wanted |= {f"property.{name}": str(value) for name, value in self.properties.items()}
         return {key: value for key, value in wanted.items() if value is not None}
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
+    def same(self, key: str, wanted: object, found: object) -> bool:
         """What runs is compared only where something runs; that nothing does is said by `running`."""
         if key in RUNS | {"restart_policy"} and found is None:
             return True
@@ -231,8 +231,8 @@ class Unit(Resource):
         seconds = found.get("last_start_seconds") if isinstance(found, Mapping) else None
         return float(seconds) if isinstance(seconds, (int, float)) else None
 
-    def act(self, step: Step) -> dict[str, Any]:
-        material: dict[str, Any] = {"wait": self.wait, "again": step.action == "replace"}
+    def act(self, step: Step) -> dict[str, object]:
+        material: dict[str, object] = {"wait": self.wait, "again": step.action == "replace"}
         if self.content is not None:
             material["content"] = _bytes(self.content)
         return material
@@ -270,7 +270,7 @@ class Unit(Resource):
             *(Violation(message=each, resource=self.id, node=self.node, severity="warning") for each in drop_ins),
         )
 
-    def _port_taken(self, owner: Mapping[str, Any]) -> Message:
+    def _port_taken(self, owner: Mapping[str, object]) -> Message:
         """What another service of sparkops holds is no violation: its own steps settle that."""
         names = {key: str(owner.get(key) or "") for key in ("pid", "process", "container", "unit")}
         place = f"container {names['container']}" if names["container"] else names["unit"]

@@ -154,7 +154,7 @@ def _route(config: SSHConfig, target: Target) -> tuple[Hop, ...]:
     return (*_jumps(config, jump, target, (target.address,)), end)
 
 
-def _jump_of(options: dict[str, Any]) -> str:
+def _jump_of(options: dict[str, object]) -> str:
     """ProxyJump's value, or "" where there is none or where a ProxyCommand was given first (as in OpenSSH)."""
     first = next((key for key in options if key in ("proxyjump", "proxycommand")), "")
     return str(options["proxyjump"]) if first == "proxyjump" else ""
@@ -191,7 +191,7 @@ def _place(word: str, node: str) -> tuple[str, str, int]:
     return user, host, int(port or 0)
 
 
-def _lookup(config: SSHConfig, host: str, node: str) -> dict[str, Any]:
+def _lookup(config: SSHConfig, host: str, node: str) -> dict[str, object]:
     from paramiko.ssh_exception import SSHException
 
     try:

@@ -63,7 +63,7 @@ class Api:
         self.link: http.client.HTTPConnection | None = None
         self.abandoned = False
 
-    def request(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, bytes]:
+    def request(self, method: str, path: str, body: object, seconds: float) -> tuple[int, bytes]:
         """Status and body. Raises TimeoutError past the deadline, however slowly bytes may trickle; else OSError or
         HTTPException."""
         self.link = link = http.client.HTTPConnection(self.place.host, self.place.port, timeout=seconds)
@@ -166,8 +166,8 @@ class Api:
         return counters(data.decode(errors="replace"))
 
 
-def _body(question: Question, model: str, route: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": model, "max_tokens": question.max_tokens, "temperature": 0}
+def _body(question: Question, model: str, route: str) -> dict[str, object]:
+    body: dict[str, object] = {"model": model, "max_tokens": question.max_tokens, "temperature": 0}
     if route.endswith("/chat/completions"):
         return {**body, "messages": [{"role": "user", "content": question.prompt}]}
     return {**body, "prompt": question.prompt}

@@ -9,7 +9,7 @@ from typing import Any
 from sparkops.programs.launch.docker import LABEL
 
 
-def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: str, cache: str) -> dict[str, Any]:
+def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: str, cache: str) -> dict[str, object]:
     """What POST /containers/create takes. `cache` is a folder of the node, or "" for none."""
     limits, port = spec["limits"], f"{spec['port']}/tcp"
     environment = environment_of(spec, secret, cached=bool(cache))
@@ -19,7 +19,7 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
     ]
     if cache:
         mounts.append({"Type": "bind", "Source": cache, "Target": CACHE_TARGET, "ReadOnly": False})
-    host: dict[str, Any] = {
+    host: dict[str, object] = {
         "Init": True,
         "NetworkMode": spec["network"],
         "Mounts": mounts,
@@ -38,7 +38,7 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
     if spec["ipc"]:
         host["IpcMode"] = spec["ipc"]
     if spec["gpus"]:
-        chosen: dict[str, Any] = {"Count": -1} if spec["gpus"] == "all" else {"DeviceIDs": spec["gpus"]}
+        chosen: dict[str, object] = {"Count": -1} if spec["gpus"] == "all" else {"DeviceIDs": spec["gpus"]}
         host["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **chosen}]
     labels = {LABEL: spec["name"], "sparkops.spec": digest}
     if spec["manifest"] is not None:

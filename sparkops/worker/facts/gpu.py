@@ -6,7 +6,7 @@ A locked clock can't be read back, so there is no fact for it.
 
 import os
 import re
-from typing import Any
+from collections.abc import Mapping
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.system import text
@@ -37,13 +37,13 @@ STUCK_MHZ = 850.0
 MISMATCH = "Driver/library version mismatch"
 
 
-def gpu(root: str) -> dict[str, Any]:
+def gpu(root: str) -> dict[str, object]:
     """All that is the same for each GPU of the node, of the first one; `count` says how many there are.
 
     Where no GPU answers, `present` is false and `error` says why. Raises Unknown when nvidia-smi hangs.
     """
     module = running_module(text(root, "/proc/driver/nvidia/version") or "")
-    missing: dict[str, Any] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
+    missing: dict[str, object] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
     try:
         status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
     except Unknown as error:
@@ -68,19 +68,19 @@ def gpu(root: str) -> dict[str, Any]:
     }
 
 
-def stuck(card: dict[str, Any]) -> str | None:
+def stuck(card: Mapping[str, object]) -> str | None:
     """A GPU that is at work and does not leave its low clock, in words; None where it is idle, or that is not told.
 
     Seen: 799 MHz and 19.5 W against 2281 MHz and 92.5 W, until the power was taken away (minefield PR 55). Power alone
     says nothing: a stalled rank has 96 % and 21 W, too (facts of GLM-5.3 PR 115).
     """
     clock, used, power = card["sm_clock_mhz"], card["utilization_percent"], card["power_watts"]
-    if clock is None or used is None or used < BUSY_PERCENT or clock > STUCK_MHZ:
+    if not isinstance(clock, float) or not isinstance(used, float) or used < BUSY_PERCENT or clock > STUCK_MHZ:
         return None
-    return f"{clock:g} MHz" + (f" and {power:g} W" if power is not None else "") + f" at {used:g} % utilisation"
+    return f"{clock:g} MHz" + (f" and {power:g} W" if isinstance(power, float) else "") + f" at {used:g} % utilisation"
 
 
-def parse_query(said: str) -> list[dict[str, Any]]:
+def parse_query(said: str) -> list[dict[str, object]]:
     """The cards of a csv answer without header and units; `[N/A]` and its like are None."""
     cards = []
     for line in said.splitlines():
@@ -90,7 +90,7 @@ def parse_query(said: str) -> list[dict[str, Any]]:
     return cards
 
 
-def _value(key: str, value: str) -> Any:
+def _value(key: str, value: str) -> object:
     if value.strip("[]").lower() in ("n/a", "not supported", "unknown error", "gpu requires reset", ""):
         return None
     if key == "persistence":
@@ -115,7 +115,7 @@ def running_module(version: str) -> str | None:
     return found.group(1) if found else None
 
 
-def cdi(root: str, driver: str | None) -> dict[str, Any]:
+def cdi(root: str, driver: str | None) -> dict[str, object]:
     """The CDI specifications of NVIDIA devices and whether they name the libraries of the running `driver`.
 
     `state` is none, fresh, stale, or unproven where a specification names no driver version (or no driver runs);

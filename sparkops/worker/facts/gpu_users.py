@@ -4,7 +4,6 @@ Per-process memory is told on the host only, never inside a container (sparkDash
 """
 
 import os
-from typing import Any
 
 from sparkops.programs import docker
 from sparkops.programs.launch import listening
@@ -21,7 +20,7 @@ ACCOUNTED = (
 """Counters of proc_meminfo(5) that do not overlap; what a driver takes for itself stands in none of them."""
 
 
-def gpu_users(root: str) -> dict[str, Any]:
+def gpu_users(root: str) -> dict[str, object]:
     """`foreign`: the processes that compute on the GPU and belong to no service of sparkops, in words; `count` of all.
 
     `unaccounted_bytes`: memory that is neither free nor in a counter of the kernel's, None while anybody computes: a
@@ -47,11 +46,11 @@ def gpu_users(root: str) -> dict[str, Any]:
     }
 
 
-def _ours(user: dict[str, Any]) -> bool:
+def _ours(user: dict[str, object]) -> bool:
     """Whether it belongs to a service, or to another container that sparkops has labelled."""
     if user["service"] or not user["container"]:
         return bool(user["service"])
-    found = docker.inspect_container(user["container"]) or {}
+    found = docker.inspect_container(str(user["container"])) or {}
     return any(str(label).startswith("sparkops.") for label in (found.get("Config") or {}).get("Labels") or {})
 
 

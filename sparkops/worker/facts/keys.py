@@ -9,7 +9,6 @@ import contextlib
 import glob
 import hashlib
 import os
-from typing import Any
 
 from sparkops.worker.facts.system import text
 from sparkops.worker.system.root import at
@@ -20,7 +19,7 @@ BEGIN = "-----BEGIN OPENSSH PRIVATE KEY-----"
 MAGIC = b"openssh-key-v1\0"
 
 
-def keys(root: str) -> dict[str, Any]:
+def keys(root: str) -> dict[str, object]:
     """`host` and `private`: lists of fingerprints as ssh-keygen prints them; what has another format is not told."""
     host = {fingerprint(text(root, path) or "") for path in _paths(root, HOST)}
     private = {of_private(text(root, path) or "") for pattern in HOMES for path in _paths(root, pattern)}

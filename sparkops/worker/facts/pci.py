@@ -4,7 +4,6 @@ Source: the kernel's Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats. 
 """
 
 import os
-from typing import Any
 
 from sparkops.worker.facts.system import text
 from sparkops.worker.system.root import at
@@ -14,7 +13,7 @@ SORTS = {"aer_dev_fatal": "fatal", "aer_dev_nonfatal": "non-fatal"}
 """Errors that the link itself corrected are usual, and not told."""
 
 
-def pci(root: str) -> dict[str, Any]:
+def pci(root: str) -> dict[str, object]:
     """`errors`: each device with fatal or non-fatal errors, and how many; `devices`: how many are counted at all."""
     errors, counted = [], 0
     for name in _names(root):

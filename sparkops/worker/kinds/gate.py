@@ -38,7 +38,7 @@ SPEED_TOKENS = (16, 80)
 SPEED_TRIES = 3
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any]:
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object]:
     """`passed`: whether the present state of the service is the one that passed last."""
     now = generations.present(ask["files"], root=root)
     noted = generations.passed(ask["folder"]).get("fingerprint")
@@ -48,8 +48,8 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any]:
 def converge(
     call: Call,
     ask: dict[str, Any],
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
     act: dict[str, Any],
     *,
     root: str = "/",
@@ -109,7 +109,7 @@ class _Engine:
         self.model = ""
         self.api = Api(probe.Service(ask), probe.api_key(ask.get("spec")), Question("", ask["prompt"]))
 
-    def _post(self, route: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _post(self, route: str, body: dict[str, object], seconds: float) -> dict[str, Any]:
         """The answer to a request that has to be 200. Raises Refused."""
         if not self.model:
             self.model = self.ask["model"] or self._name()
@@ -121,7 +121,7 @@ class _Engine:
         except (KeyError, IndexError, TypeError):
             raise Refused.of("gate-answer-malformed", route="/v1/models") from None
 
-    def _request(self, method: str, route: str, body: Any, seconds: float) -> dict[str, Any]:
+    def _request(self, method: str, route: str, body: object, seconds: float) -> dict[str, Any]:
         if foreign := self.api.foreign():
             raise Refused.of("gate-foreign-answer", text=foreign)
         try:
@@ -143,7 +143,7 @@ class _Engine:
             raise Refused.of("gate-answer-malformed", route=route)
         return answer
 
-    def complete(self, prompt: str | None = None, tokens: int = 16, **more: Any) -> tuple[str, int]:
+    def complete(self, prompt: str | None = None, tokens: int = 16, **more: object) -> tuple[str, int]:
         """The text of a completion and its number of tokens. Raises Refused."""
         route, body = "/v1/completions", {"prompt": prompt or self.ask["prompt"], "max_tokens": tokens, **more}
         answer = self._post(route, body, self.ask["limit_seconds"] + tokens)

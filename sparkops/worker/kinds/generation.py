@@ -11,7 +11,7 @@ from sparkops.worker.record.generations import Generation
 from sparkops.worker.system import processes
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object] | None:
     """`stable`: the present state is the newest kept one; `at`: its number; `generations` and `rejected` as kept.
 
     With `restore` (a number, or "newest"): `target` is the one to bring back, `restored` whether it is there.
@@ -22,7 +22,7 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
     there = generations.kept(folder)
     now = generations.present(ask["files"], root=root)
     same = [each["number"] for each in there if each["fingerprint"] == now["fingerprint"]]
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "stable": bool(there) and there[-1]["fingerprint"] == now["fingerprint"],
         "at": same[-1] if same else None,
         "inputs": now["inputs"],
@@ -46,8 +46,8 @@ def _target(there: list[Generation], wanted: int | str) -> Generation | None:
 def converge(
     call: Call,
     ask: dict[str, Any],
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
     act: dict[str, Any],
     *,
     root: str = "/",

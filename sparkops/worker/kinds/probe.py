@@ -22,7 +22,7 @@ START = re.compile(r"Starting .*\(sparkops\)\.\.\.$")
 """systemd's own words; units of the role `service` are described so."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any]:
+def observe(ask: dict[str, Any]) -> dict[str, object]:
     """`answers`; and where it doesn't, `why` in words that name what does answer.
 
     Raises Unknown where it can't be told: the question was refused or sent away, or whose answer it is is not known.
@@ -75,7 +75,7 @@ class Service:
             return f"{ports.words(held.foreign)} listens on port {self.port}, and not {self._name()}"
         return "" if held.own else f"nothing listens on {self.host}:{self.port}"
 
-    def _container(self) -> dict[str, Any] | None:
+    def _container(self) -> dict[str, object] | None:
         """The launcher's is known by its label: a name can be changed while it runs."""
         if not self.ask.get("container"):
             return None
@@ -108,7 +108,11 @@ def api_key(path: str | None) -> str:
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, Any],
 ) -> None:
     """Wait until it answers. Raises Refused, with the log, when it has failed for good or the time is over."""
     if want is None:
@@ -153,7 +157,7 @@ def _for_good(shown: dict[str, str]) -> bool:
     return shown.get("ActiveState") in ("failed", "inactive") and not shown.get("Job")
 
 
-def _refused(ask: dict[str, Any], why: str) -> Refused:
+def _refused(ask: dict[str, object], why: str) -> Refused:
     log = engine_log(ask)
     last = log[-LOG_LINES:]
     telling = [line for line in log[:-LOG_LINES] if WORDS.search(line)][-LOG_LINES:]

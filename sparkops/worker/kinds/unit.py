@@ -35,11 +35,11 @@ STARTING = frozenset({"systemd", "systemd-executor"})
 """Names of programs that a forked process still is before it becomes the unit's own."""
 
 
-def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, Any]:
+def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, object]:
     """The states of all units, from one process; one unit's trouble leaves the others known."""
     more = sorted({name for ask in asks.values() for name in ask.get("properties", ())})
     shown = show([ask["name"] for ask in asks.values()], more)
-    states: dict[str, Any] = {}
+    states: dict[str, object] = {}
     for identity, ask in asks.items():
         try:
             states[identity] = _state(ask, shown[ask["name"]], root)
@@ -69,7 +69,7 @@ def _pair(line: str) -> tuple[str, str]:
     return key, value
 
 
-def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, Any] | None:
+def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, object] | None:
     path = os.path.join(at(root, UNITS), ask["name"])
     text = _text(path)
     there = text is not None or shown.get("LoadState") != "not-found" or os.path.islink(path)
@@ -77,7 +77,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     if not there and active == "inactive" and (ask["content"] or not ask["present"]):
         taken = _port_taken(ask, None)
         return {"exists": False, "port_taken": taken} if taken and not taken["service"] else None
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "exists": there,
         "enabled": shown.get("UnitFileState") == "enabled",
         "masked": shown.get("LoadState") == "masked" or shown.get("UnitFileState", "").startswith("masked"),
@@ -113,13 +113,13 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     return state
 
 
-def _port_taken(ask: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any] | None:
+def _port_taken(ask: dict[str, Any], own: dict[str, object] | None) -> dict[str, object] | None:
     """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
     foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask.get("port") else None
     return None if foreign is None or _displaced(foreign, ask.get("displaces") or []) else foreign
 
 
-def _displaced(foreign: dict[str, Any], units: list[str]) -> bool:
+def _displaced(foreign: dict[str, object], units: list[str]) -> bool:
     """Whether what listens goes by itself when the unit starts. A container's own unit can't be told: any may be it,
     and the launcher looks again once they are stopped."""
     if foreign["unit"]:
@@ -214,10 +214,10 @@ def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
     return None
 
 
-def _kept(ask: dict[str, Any], root: str) -> dict[str, Any]:
+def _kept(ask: dict[str, Any], root: str) -> dict[str, object]:
     """What the launcher keeps of the service: the seconds of its last start, and where a hang is described."""
     folder = os.path.join(at(root, ask["state_dir"]), "services", ask["service"])
-    kept: dict[str, Any] = {}
+    kept: dict[str, object] = {}
     with (
         contextlib.suppress(OSError, ValueError, TypeError, KeyError),
         open(os.path.join(folder, "last-start.json"), encoding="utf-8") as file,
@@ -235,7 +235,9 @@ CONTAINER = (
 )
 
 
-def _container(ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[str, str], root: str) -> dict[str, Any]:
+def _container(
+    ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[str, str], root: str
+) -> dict[str, object]:
     """What the unit's running container was made from; None where none runs yet. Raises Unknown.
 
     A unit that says that it serves has one; else `container_inputs` is "", which is like no declared one.
@@ -290,7 +292,11 @@ RUNS = (
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, Any],
 ) -> None:
     """Bring the unit to `want`; None stops, disables and removes it."""
     name = ask["name"]
@@ -334,7 +340,7 @@ def _refuse_vendor(name: str) -> None:
         raise Refused.of("unit-of-system", unit=name, path=path)
 
 
-def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:
+def _run(call: Call, name: str, found: dict[str, object], want: dict[str, object], act: dict[str, object]) -> None:
     now, wait = show([name])[name], bool(act.get("wait", True))
     other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)
     if not running(now):

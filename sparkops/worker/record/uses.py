@@ -152,7 +152,7 @@ def look(state_dir: str, cluster: str, *, root: str = "/") -> Uses:
     )
 
 
-def _containers(socket: str) -> tuple[list[dict[str, Any]], Reason | None]:
+def _containers(socket: str) -> tuple[list[dict[str, object]], Reason | None]:
     """The engine's containers, none where no engine is installed; and why they are not known."""
     try:
         return docker.containers(at=socket), None

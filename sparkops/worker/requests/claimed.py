@@ -18,8 +18,8 @@ def observe(ask: ClaimsRequest) -> ClaimsAnswer:
     ({key: {cluster: shared}}), `claims`, and `renamed` where there are claims of the former name.
     """
     declared = set(ask["declared"])
-    strays: dict[str, dict[str, Any]] = {}
-    claims: dict[str, dict[str, Any]] = {}
+    strays: dict[str, dict[str, object]] = {}
+    claims: dict[str, dict[str, object]] = {}
     others: dict[str, dict[str, Any]] = {}
     records = claim_records.records(ask["state_dir"])
     former = records.pop(ask["former"], None) if ask["former"] != ask["cluster"] else None

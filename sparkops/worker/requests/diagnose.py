@@ -66,7 +66,7 @@ FILES = {
     "docker/daemon.json": "/etc/docker/daemon.json",
 }
 
-Look = Callable[[], Any]
+Look = Callable[[], object]
 
 
 def collect(call: Call, args: DiagnoseRequest) -> list[DiagnosePart]:
@@ -235,7 +235,7 @@ def _end_of(file: Any) -> str:
     return data.decode(errors="replace")
 
 
-def _json(path: str) -> Any:
+def _json(path: str) -> object:
     text = _read(path)
     try:
         return json.loads(text)

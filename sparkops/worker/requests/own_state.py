@@ -21,7 +21,7 @@ ADOPTED = "adopted"
 RUN_OURS = ("jobs", "units", "apt-updated")
 
 
-def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, Any] | None:
+def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, object] | None:
     """The folder, and why it `stays` (a Reason or None); None where neither it nor anything below /run is there.
 
     `ask`: state_dir, cluster, and `going`: the names of checkpoints that go before it.
@@ -72,9 +72,9 @@ def _names(folder: str) -> list[str]:
 def converge(
     call: Call,
     ask: dict[str, Any],
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
-    act: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, object],
     *,
     run: str = RUN,
 ) -> None:

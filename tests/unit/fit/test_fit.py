@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from docs.published import Point, points
 from sparkops.cli.app import run
-from sparkops.core.errors import LintError
 from sparkops.fit.fit import Fit, Question, Solve, fit_invocation
 from sparkops.fit.services import fit_services, refuse
 from sparkops.fit.verdict import verdict
 from sparkops.inventory.load import load
 from sparkops.models.invocation import of_text
 from sparkops.reports.fit import as_json
+from tests.errors import fails
 
 MODELS = ("Intel/Qwen3.5-122B-A10B-int4-AutoRound", "Qwen/Qwen3.5-35B-A3B-FP8", "Qwen/Qwen3.5-122B-A10B-GPTQ-Int4")
 EXACT = ("parameters", "block size", "page, bytes", "keys and values, KiB a token", "recurrent state, MiB a request")
@@ -361,7 +361,7 @@ def test_weights_that_do_not_fit_stop_a_plan_unless_accepted(tmp_path: Path) -> 
     path = tmp_path / "inventory.yml"
     text = INVENTORY.format(repository="Intel/Qwen3.5-397B-A17B-int4-AutoRound")
     path.write_text(text)
-    with pytest.raises(LintError, match="weights-do-not-fit"):
+    with fails("lint-rule-violated"):
         refuse(load(path), date(2026, 3, 1))
     assert run(["plan", str(path)]) == 1  # before any node is asked
     path.write_text(text + "accept: [{id: weights-do-not-fit, reason: another machine}]\n")

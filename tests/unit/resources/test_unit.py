@@ -12,6 +12,7 @@ from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Unknown
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.resources.unit import Unit, inputs_lines
+from tests.errors import fails
 
 TEXT = "[Service]\nExecStart=/bin/true\n"
 
@@ -88,7 +89,7 @@ def test_the_diff_of_the_text_is_unified() -> None:
 
 
 def test_a_secret_in_a_unit_is_refused_and_not_shown() -> None:
-    with pytest.raises(InventoryError, match="secret") as refused:
+    with fails("unit-holds-secret") as refused:
         unit(content=Content(Secret("hf_token")))
     assert "hf_token" not in str(refused.value)
 
@@ -100,7 +101,7 @@ def test_what_is_no_name_of_a_unit_is_refused(name: str) -> None:
 
 
 def test_masked_and_running_contradict_each_other() -> None:
-    with pytest.raises(InventoryError, match="masked and running"):
+    with fails("unit-masked-and-active"):
         unit(masked=True, running=True)
 
 
