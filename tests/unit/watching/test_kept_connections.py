@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,13 @@ def look(cluster: Cluster, fleet: Fleet) -> int:
     return cluster.drift(fleet=fleet).exit_status
 
 
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_all_looks_share_a_connection_and_see_what_is_there_now(cluster: Cluster, server: Sshd, tmp_path: Path) -> None:
     with cluster.fleet() as fleet:
         assert [look(cluster, fleet) for _ in range(3)] == [0, 0, 0]
@@ -59,7 +66,7 @@ def test_all_looks_share_a_connection_and_see_what_is_there_now(cluster: Cluster
         (tmp_path / "motd").write_text("hello")
         assert look(cluster, fleet) == 0
     assert server.logins == 1
-    assert server.children() == []
+    until(lambda: server.children() == [])
 
 
 def test_a_connection_that_is_lost_between_two_looks_is_made_anew(cluster: Cluster, server: Sshd) -> None:
@@ -67,10 +74,7 @@ def test_a_connection_that_is_lost_between_two_looks_is_made_anew(cluster: Clust
         assert look(cluster, fleet) == 0
         for pid in server.children():
             os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while not fleet.session("here").lost:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: fleet.session("here").lost)
         assert look(cluster, fleet) == 0
     assert server.logins == 2
 
