@@ -23,6 +23,7 @@ BENCHMARKS = (
     "verifying",
     "building",
     "noop",
+    "simulated",
     "peers",
     "spreading",
     "fetching",

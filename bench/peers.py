@@ -24,8 +24,8 @@ from tests.lab.lab import Lab
 from tests.lab.node import Node
 
 PACKAGES = {"pyinfra": "3.10.0", "bundlewrap": "5.2.0", "ansible-core": "2.19.14"}
-FLEETS = (1, 10, 50)
-DELAYS = (0, 100)
+FLEETS = ((1, 0), (10, 0), (50, 0), (100, 0), (1, 100), (10, 100), (50, 100))
+"""Nodes, and milliseconds that each round trip takes longer."""
 FIRST = MACHINES
 """Nodes of the first apply: no two names on one machine, whose account files all would wait for."""
 ROUNDS = 5
@@ -40,11 +40,12 @@ def measure(sizes: Sequence[int], delays: Sequence[int], earlier: Mapping[str, A
     first = earlier.get("first")
     with Lab.session() as lab, fresh(lab) as nodes, tempfile.TemporaryDirectory(prefix="b") as name:
         folder = Path(name)
-        for size in sizes or FLEETS:
-            for delay in delays or DELAYS:
-                fleets[size, delay] = _fleet(lab, nodes, size, delay, folder, programs)
-                if (size, delay) == (10, 0):
-                    first = _first(lab, nodes, folder, programs)
+        for size, delay in FLEETS:
+            if (sizes and size not in sizes) or (delays and delay not in delays):
+                continue
+            fleets[size, delay] = _fleet(lab, nodes, size, delay, folder, programs)
+            if (size, delay) == (10, 0):
+                first = _first(lab, nodes, folder, programs)
     ordered = [fleets[key] for key in sorted(fleets, key=lambda key: (key[1], key[0]))]
     return {"versions": PACKAGES, "fleets": ordered, "first": first}
 

@@ -45,15 +45,17 @@ def load(
     extra: Extra = (),
     limit: Sequence[str] = (),
     roles: Sequence[str] = (),
+    shard: tuple[int, int] | None = None,
     jobs: int = JOBS,
     ask: Callable[[str], str] | None = None,
 ) -> Cluster:
     """The cluster that an inventory declares. Offline; raises InventoryError with every fault of the file.
 
     `extra` are pairs like ("service.port", "8001"), values in YAML; `limit` and `roles` leave everything else out;
-    `jobs`: nodes at once. `ask` is given a prompt and returns a password; without it none is asked for.
+    `shard` is the part of the nodes to work on, by number from 1, and of how many; `jobs`: nodes at once. `ask` is
+    given a prompt and returns a password; without it none is asked for.
     """
-    inventory = read(path, extra=extra)
+    inventory = read(path, extra=extra, shard=shard)
     connections = Connections(Passwords(ask, tuple(inventory.nodes)))
     return Cluster(
         inventory=inventory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -27,6 +28,7 @@ Examples:
   sparkops apply inventory.yml
   sparkops apply inventory.yml --yes              unasked, also what interrupts a service: for timers and CI
   sparkops apply inventory.yml --limit spark-01 --role driver
+  sparkops apply inventory.yml --shard 2/4 --yes  the second of four parts of the nodes
   sparkops apply inventory.yml --replace "unit qwen.service @spark-01" -m "hung after the driver update"
   sparkops apply inventory.yml --prune            also removes what is no longer declared
   sparkops apply inventory.yml --report markdown=done.md
@@ -76,10 +78,12 @@ def command(
         raise click.UsageError("--replace cannot be used with --plan")
     if prune and (common.limit or common.roles or plan):
         raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
-    if plan is not None and (common.limit or common.roles):
-        raise click.UsageError("--limit and --role cannot be used with --plan, which has its own")
+    if plan is not None and (common.limit or common.roles or common.shard):
+        raise click.UsageError("--limit, --role and --shard cannot be used with --plan, which has its own")
     saved = plans.load(plan) if plan is not None else None
-    cluster = load(common) if saved is None else load(common, saved.limit, saved.roles)
+    if saved is not None:
+        common = dataclasses.replace(common, limit=saved.limit, roles=saved.roles, shard=saved.shard)
+    cluster = load(common)
     stop = threading.Event()
     with listener_for(common.form, common.no_color) as listener, interrupts(stop):
 

@@ -44,6 +44,7 @@ Examples:
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")
 def command(
     inventory: Path | None,
+    shard: tuple[int, int] | None,
     line: Invocation | None,
     ask: Ask,
     service: str | None,
@@ -65,7 +66,7 @@ def command(
     else:
         from sparkops import library  # loading inventories costs a third of a pasted line's time
 
-        found = library.load(inventory or Path("inventory.yml")).fit(service, question=question, ask=ask)
+        found = library.load(inventory or Path("inventory.yml"), shard=shard).fit(service, question=question, ask=ask)
     if form == "json":
         click.echo(dumped(found, one=line is not None))
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import click
 
 from sparkops import library
 from sparkops.cli.options import CommonOptions
@@ -12,14 +12,14 @@ from sparkops.nodes.passwords import terminal
 from sparkops.operate.connect import Context
 
 
-def load(common: CommonOptions, limit: Sequence[str] | None = None, roles: Sequence[str] | None = None) -> Cluster:
-    """The cluster of a command, with --limit and --role unless others are given. Passwords are asked for at the
-    terminal, where there is one. Raises InventoryError."""
+def load(common: CommonOptions) -> Cluster:
+    """The cluster of a command. Passwords are asked for at the terminal, where there is one. Raises InventoryError."""
     return library.load(
         common.inventory,
         extra=common.extra,
-        limit=common.limit if limit is None else limit,
-        roles=common.roles if roles is None else roles,
+        limit=common.limit,
+        roles=common.roles,
+        shard=common.shard,
         jobs=common.jobs,
         ask=terminal(),
     )
@@ -28,4 +28,6 @@ def load(common: CommonOptions, limit: Sequence[str] | None = None, roles: Seque
 def context(common: CommonOptions, listener: events.Listener = events.silent) -> Context:
     """The inventory and the way to its nodes, for commands that are no run. Raises InventoryError."""
     cluster = load(common)
+    if cluster.inventory.shard is not None:
+        click.echo(cluster.inventory.notices[-1].text, err=True)  # reports tell it among their notices
     return Context(inventory=cluster.inventory, connections=cluster.connections, listener=listener, jobs=cluster.jobs)

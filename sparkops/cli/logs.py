@@ -17,7 +17,7 @@ from sparkops.inventory.limit import named
 from sparkops.operate.logs import Entry, logs
 from sparkops.operate.services import chosen
 from sparkops.reports.formatting import safe
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer
 
 
 @click.command(
@@ -51,7 +51,7 @@ def command(common: CommonOptions, service: str, follow: bool, lines: int) -> in
     wanted = named(made.inventory, common.limit)
     ranks = [rank for rank in chosen(made.inventory, [service]) if rank.node in wanted]
     if not ranks:
-        raise click.UsageError(f"{service} is not on {', '.join(common.limit)}")
+        raise click.UsageError(f"{service} is not on {', '.join(common.limit) or 'a node of this shard'}")
     printer = printer_for(common.no_color)
     width = max(len(rank.node) for rank in ranks) if len(ranks) > 1 else 0
     silent = []

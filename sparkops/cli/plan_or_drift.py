@@ -23,6 +23,7 @@ from sparkops.cli.options import CommonOptions
 Examples:
   sparkops plan inventory.yml
   sparkops plan inventory.yml --limit spark-02
+  sparkops plan inventory.yml --shard 2/4            the second of four parts of the nodes
   sparkops plan inventory.yml --format json          the report, for a program
   sparkops plan inventory.yml -o plan.json           saved, to be applied as it is:
   sparkops apply inventory.yml --plan plan.json""",
@@ -77,6 +78,7 @@ Examples:
   sparkops drift inventory.yml --format json      for a timer or CI: exit status 0, 2 or 3
   sparkops drift --report html=drift.html --report junit=drift.xml    several files of one look
   sparkops drift inventory.yml --limit qwen       one service with all its nodes
+  sparkops drift --shard 2/4 --report json=2.json  one part of the nodes; `sparkops report merge` joins the reports
   sparkops drift inventory.yml --since 7d         what kept runs saw, and since when
   sparkops drift --explain drift-differs""",
 )

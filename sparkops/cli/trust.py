@@ -38,7 +38,8 @@ def command(common: CommonOptions, fingerprints: tuple[str, ...], yes: bool) -> 
     one is never replaced here.
     """
     folder = common.inventory.parent
-    machines = meant(common.selected, load(common.inventory) if common.inventory.exists() else None, folder)
+    declared = load(common.inventory, shard=common.shard) if common.inventory.exists() else None
+    machines = meant(common.selected, declared, folder)
     status = 0
     for found in examine(machines, Connections(Passwords(terminal(), [each.name for each in machines]))):
         host_keys.tell(found)

@@ -8,6 +8,7 @@ This module must not know what a role or a resource is.
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,10 @@ Value: TypeAlias = Callable[[Context], object]
 
 FAULTS = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 BRACES = ("{{", "{%", "{#")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_LAST = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+NO_CHARACTER = re.compile(f"[\ud800-\udfff\ufdd0-\ufdef{_LAST}]")
+"""Surrogates and the code points that Unicode gives to no character."""
 
 
 class _Undefined(jinja2.StrictUndefined):
@@ -181,11 +186,9 @@ def quote_systemd(value: object, *, command: bool = False) -> str:
             f"{'nothing' if value is None else type(value).__name__} can't stand in a unit file"
         )
     text = str(value)
-    if any((ord(char) < 32 and char != "\t") or char == "\x7f" for char in text):
+    if CONTROL.search(text):
         raise ValueError("a unit file can't carry a line break or control character in a value")
-    if any(
-        0xD800 <= ord(char) <= 0xDFFF or 0xFDD0 <= ord(char) <= 0xFDEF or ord(char) & 0xFFFE == 0xFFFE for char in text
-    ):
+    if NO_CHARACTER.search(text):
         raise ValueError("a unit file can't carry a code point that is no character; systemd drops the whole line")
     text = text.replace("%", "%%")
     if command:

@@ -38,13 +38,11 @@ class Entry:
 @cache
 def entries() -> Mapping[str, Entry]:
     """All entries by id. Raises ValueError for an id that stands in two files."""
-    import yaml  # only a run that has an error to show reads the catalogue; --help imports neither it nor pathlib
-
-    from sparkops.core import data
+    from sparkops.core import data  # only what shows an error reads the catalogue; --help does not import pathlib
 
     found: dict[str, Entry] = {}
     for path in sorted((data.bundled("knowledge") / "errors").glob("*.yml")):
-        for identity, fields in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items():
+        for identity, fields in (data.parsed(path) or {}).items():
             if identity in found:
                 raise ValueError(f"{path.name}: the id {identity} stands in another file too")
             found[identity] = Entry(id=identity, **{key: str(value).strip() for key, value in fields.items()})

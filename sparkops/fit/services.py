@@ -11,6 +11,7 @@ from sparkops.fit.fit import Fit, NotEvaluated, Question, fit_invocation
 from sparkops.fit.verdict import verdict
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
+from sparkops.inventory.limit import select
 from sparkops.inventory.served import Placed, places
 from sparkops.lint import check
 from sparkops.lint.case import Found
@@ -27,6 +28,8 @@ def fit_services(
     """The figures of every service of an inventory (or of one) by name. Raises InventoryError."""
     if service is not None and service not in inventory.services:
         raise InventoryError.of("service-unknown", service=service, near=suggest(service, inventory.services))
+    if service is not None and inventory.services[service].nodes[0] not in select(inventory, None):
+        raise InventoryError.of("no-service-on-nodes", nodes=f"shard {inventory.shard}")
     found = fit_inventory(inventory, service, question, ask)
     if service is None:
         return found
@@ -44,10 +47,12 @@ def fit_inventory(
 ) -> dict[str, Fit | NotEvaluated]:
     """The figures of each service at its head, where it has a line of vLLM on a GPU. Raises InventoryError."""
     found: dict[str, Fit | NotEvaluated] = {}
+    chosen = set(select(inventory, None))
     for place in places(inventory, ask):
         name = place.service.name
         if (
             place.node != place.service.nodes[0]
+            or place.node not in chosen
             or service not in (None, name)
             or place.variables["service"]["gpus"] is None
         ):

@@ -19,13 +19,14 @@ from sparkops.inventory.merge import merge
 from sparkops.inventory.schema import RESERVED
 from sparkops.inventory.validate import check_schema, validate
 
-READ = frozenset({"image", "checkpoint", "service"})
+READ = frozenset({"image", "checkpoint", "service", "rollout"})
 """Built-in roles whose variables sparkops and other roles read: an own role in their place leaves them readable."""
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 BUILT_IN: Mapping[str, Literal["node", "service"]] = {
     "host": "node",
     "driver": "node",
     "fabric": "node",
+    "reboot": "node",
     "uniform": "service",
     "image": "service",
     "checkpoint": "service",

@@ -111,11 +111,24 @@ class Layers:
     extra: tuple[Layer, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The part of an inventory's nodes that a command works on: its number from 1, of how many, and its nodes."""
+
+    number: int
+    of: int
+    nodes: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """One cluster. Mappings keep the order of the file. `notices` are things that have to be said.
 
     `renamed_from` is the name that the cluster had before, "" for none: what nodes recorded under it is this cluster's.
+    `shard` is the part of the nodes that is worked on, None for all of them.
     """
 
     path: Path
@@ -129,6 +142,7 @@ class Inventory:
     notices: tuple[Message, ...] = ()
     sources: Layers = field(repr=False)
     lock: Lock = field(default=Lock(), repr=False)
+    shard: Shard | None = None
     _merged: dict[tuple[str, str | None], Mapping[str, object]] = field(
         default_factory=dict, repr=False, compare=False, init=False
     )

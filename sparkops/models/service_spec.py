@@ -270,11 +270,20 @@ def _rank(service: Mapping[str, Any]) -> dict[str, str]:
     return {"VLLM_HOST_IP": _address(service, rank), **environment}
 
 
-def _served_name(service: Mapping[str, Any]) -> str | None:
+def served_names(service: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names by which vLLM serves a model: `served-model-name`, else the argument for the model; () without one."""
+    path = service["container"]["model_path"] if checkpoint["repository"] else ""
+    return _given_names(service) or tuple(filter(None, [service["model"] or path]))
+
+
+def _given_names(service: Mapping[str, Any]) -> tuple[str, ...]:
     name = service["serve"].get("served-model-name")
-    if isinstance(name, Sequence) and not isinstance(name, str):
-        name = name[0] if name else None
-    return None if name is None else str(name)
+    names = name if isinstance(name, Sequence) and not isinstance(name, str) else [name]
+    return tuple(str(each) for each in names if each is not None)
+
+
+def _served_name(service: Mapping[str, Any]) -> str | None:
+    return next(iter(_given_names(service)), None)
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:

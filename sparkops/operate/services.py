@@ -73,7 +73,7 @@ def selected(inventory: Inventory, services: Sequence[str], limit: Sequence[str]
         name for name in services or known if name not in known or nodes & set(inventory.services[name].nodes)
     )
     if not found:
-        raise InventoryError.of("no-service-on-nodes", nodes=", ".join(sorted(nodes)))
+        raise InventoryError.of("no-service-on-nodes", nodes=", ".join(sorted(nodes)) or f"shard {inventory.shard}")
     return found
 
 

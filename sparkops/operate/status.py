@@ -18,8 +18,8 @@ from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, ranks
+from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
-from sparkops.reconcile.run import endpoints
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 
@@ -137,7 +137,7 @@ def status(context: Context, nodes: Sequence[str]) -> Status:
         time=time.time(),
         nodes=tuple(found_nodes),
         ranks=tuple(sorted(found_ranks, key=lambda rank: order.index(rank.service))),
-        endpoints=endpoints(inventory, tuple(inventory.nodes)),
+        endpoints=urls(inventory, tuple(inventory.nodes)),
     )
 
 

@@ -121,8 +121,10 @@ class Fleet:
             return None
         return {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
 
-    def reattach(self, node: str, session: Session, error: SparkopsError, stop: threading.Event) -> bool:
-        """Whether a node whose `session` was lost is there again, with the lock that this run had of it.
+    def reattach(
+        self, node: str, session: Session, error: SparkopsError, stop: threading.Event, seconds: float = RETURNING
+    ) -> bool:
+        """Whether a node whose `session` was lost is there again in time, with the lock that this run had of it.
 
         A laptop slept, a cable was out, a worker was killed: what it did is for the caller to compare anew. False
         where the session was not lost; and where its node does not come back in time with its lock, or was lost too
@@ -133,17 +135,17 @@ class Fleet:
                 return node not in self.failed
             if not session.lost:
                 return False
-            if self._returns[node] < RETURNS and self._opened_again(node, session, stop):
+            if self._returns[node] < RETURNS and self._opened_again(node, session, stop, seconds):
                 return True
             self.fail(node, error)
             return False
 
-    def _opened_again(self, node: str, session: Session, stop: threading.Event) -> bool:
+    def _opened_again(self, node: str, session: Session, stop: threading.Event, seconds: float) -> bool:
         self._returns[node] += 1
-        self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=RETURNING)))
+        self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=seconds)))
         session.close(grace=0.0)
         self._transports[node].close()
-        return self._retried(lambda: self._open(node), stop, RETURNING) and (
+        return self._retried(lambda: self._open(node), stop, seconds) and (
             node not in self._locked or self._retried(lambda: self._lock(node), stop, LOCK_RETURNING)
         )
 

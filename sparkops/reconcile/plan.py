@@ -213,7 +213,10 @@ class _Builder:
     def _needs_proof(self, resource: Resource, needs: tuple[str, ...]) -> bool:
         nodes = resource.engine_nodes or resource.peer_nodes or (resource.node,)
         changed = [self.steps[each] for each in needs]
-        return resource.reproved and any(step.service == resource.service and step.node in nodes for step in changed)
+        return resource.reproved and any(
+            step.node in nodes and (step.service == resource.service or (step.service is None and step.disruptive))
+            for step in changed
+        )
 
     def _silent_peer(self, resource: Resource) -> Message | None:
         silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]

@@ -14,8 +14,7 @@ from sparkops.fit.memory import Budget
 from sparkops.fit.speeds import published
 from sparkops.fit.verdict import verdict
 from sparkops.reports import schemas
-from sparkops.reports.table import table
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer, table
 
 BAR = 30
 

@@ -43,6 +43,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "declined": report.declined,
         "run": report.run,
         "whole": report.whole,
+        "shards": None if report.shards is None else dataclasses.asdict(report.shards),
     }
 
 
@@ -99,6 +100,7 @@ def _result(each: Result) -> dict[str, Any]:
         "reason": each.reason.as_json() if each.reason else None,
         "detail": each.detail,
         "found": plain(_shown(each.found)),
+        "notices": [notice.as_json() for notice in each.notices],
     }
 
 

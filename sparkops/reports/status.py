@@ -10,8 +10,7 @@ from sparkops.core.wording import duration, size
 from sparkops.operate.status import NodeStatus, RankStatus, Status
 from sparkops.reports import schemas
 from sparkops.reports.plain_progress import amount
-from sparkops.reports.table import Cell, table
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Cell, Printer, table
 
 
 def as_json(status: Status) -> dict[str, Any]:

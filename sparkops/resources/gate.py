@@ -13,6 +13,7 @@ from typing import ClassVar
 from sparkops.core.plan import Step
 from sparkops.core.states import Pending, State
 from sparkops.resources.probe import check_expected, endpoint
+from sparkops.resources.reboot import NAME, Reboot
 from sparkops.resources.resource import Resource
 
 
@@ -33,6 +34,9 @@ class Gate(Resource):
     kind: ClassVar[str] = "gate"
     claimed: ClassVar[bool] = False
     leavable: ClassVar[bool] = True
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {"speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "acceptance_length", "acceptance_why"}
+    )
 
     port: int
     host: str = "127.0.0.1"
@@ -61,7 +65,8 @@ class Gate(Resource):
         return {"passed": True}
 
     def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
-        changed = changing(self.node, self.unit, self.files, steps)
+        booted = (f"{Reboot.kind} {NAME} @{node}" for node in self.engine_nodes or (self.node,))
+        changed = changing(self.node, self.unit, self.files, steps) or next((id for id in booted if id in steps), None)
         return {"passed": Pending(changed)} if changed else {}
 
     def act(self, step: Step) -> dict[str, object]:

@@ -28,6 +28,7 @@ class Generation(Resource):
     inputs: the SHA-256 of the declared spec; None for one that is only to be brought back.
     keep: how many stable generations are kept.
     restore: the number of the one to bring back, or "newest" for the last one that was stable.
+    drain_seconds: how long bringing one back waits until the engine works on no request.
     """
 
     kind: ClassVar[str] = "generation"
@@ -41,6 +42,7 @@ class Generation(Resource):
     inputs: str | None = None
     keep: int = 3
     restore: int | str | None = None
+    drain_seconds: float = 0.0
     state: str = "present"
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class Generation(Resource):
         return {"stable": Pending(changed)} if changed else {}
 
     def act(self, step: Step) -> dict[str, object]:
-        return {"keep": self.keep}
+        return {"keep": self.keep, "drain_seconds": float(self.drain_seconds)}
 
     def held(self, found: Observed) -> Violation | None:
         """Whether the declared spec was taken back here, and is not what is there now."""

@@ -89,6 +89,11 @@ class Resource:
         return f"{self.kind} {self.name} @{self.node}"
 
     @property
+    def away_seconds(self) -> float | None:
+        """How long its act may take the node away; None where it does not."""
+        return None
+
+    @property
     def replaceable(self) -> bool:
         """Whether it means something to do this again though it is as declared; `act` sees it by the step's action."""
         return False

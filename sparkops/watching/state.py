@@ -67,7 +67,9 @@ class StateFile:
     """The file of one watcher, which is held alone from `open` to `close`."""
 
     def __init__(self, cluster: Cluster) -> None:
-        chosen = [str(cluster.inventory.path.resolve()), cluster.limit, cluster.roles, cluster.extra]
+        inventory = cluster.inventory
+        part = (inventory.shard.number, inventory.shard.of) if inventory.shard is not None else ()
+        chosen = [str(inventory.path.resolve()), cluster.limit, cluster.roles, cluster.extra, part]
         self.path = folders.state() / "watch" / f"{digest(chosen)}.json"
         self._lock: int | None = None
 

@@ -14,6 +14,7 @@ import pytest
 from sparkops.models import engine_errors
 from tests.e2e.conftest import Shell
 from tests.e2e.test_service import CLEAR, UNIT, Service
+from tests.ecosystem.test_prometheus import asked
 from tests.lab import model
 from tests.lab.images import Image
 from tests.lab.lab import Lab
@@ -126,6 +127,8 @@ def test_the_real_engine_is_brought_to_serving_and_nothing_differs(real: Real) -
     assert json.loads(real.ask("/version"))["version"].startswith(VERSION)
     samples = {line.split("{")[0] for line in real.ask("/metrics").splitlines() if not line.startswith("#")}
     assert set(READ) <= samples
+    drafting = {name for name in asked() if name.startswith("vllm:spec_decode_")}
+    assert asked() - drafting <= samples, "what dashboard and alerts ask for; of drafting only with speculation"
     real.run("drift")
     assert real.run("apply")["steps"] == [], "a second apply changes nothing"
 

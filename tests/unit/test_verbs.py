@@ -18,8 +18,8 @@ from sparkops.operate.history import runs
 from sparkops.operate.services import Rank, selected
 from sparkops.operate.start_stop import things
 from sparkops.operate.status import NodeStatus, RankStatus, Status, _rank
+from sparkops.reports.printer import Printer
 from sparkops.reports.status import as_json, render
-from sparkops.reports.text import Printer
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
 from tests.unit.inventory.project import Project
@@ -154,6 +154,7 @@ SENSE = {
     "discover": {"--jobs"},  # its arguments are the hosts
     "trust": {"--limit"},  # a person is asked, node by node
     "render": {"-e"},
+    "endpoints": {"--limit", "-e"},  # no node is asked
 }
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,17 @@ class SSHConfigs:
             if config is None:
                 config = self._parsed[files] = _parse(files)
             return Route(_route(config, target))
+
+    def listed(self, file: Path) -> Mapping[str, Mapping[str, Any]]:
+        """What one file says of each name in its `Host` lines that is no pattern, in the file's order, by options in
+        small letters. Raises InventoryError."""
+        names: list[str] = []
+        for line in _lines(file, file.parent, ["Host *"], 0):
+            word, _, rest = line.strip().replace("=", " ", 1).partition(" ")
+            if word.lower() == "host":
+                names += [name for name in shlex.split(rest, comments=True) if not re.search(r"[*?!]", name)]
+        config = _parse((file,))
+        return {name: _lookup(config, name, name) for name in dict.fromkeys(names)}
 
 
 def _files(target: Target) -> tuple[Path, ...]:

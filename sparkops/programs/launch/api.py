@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from sparkops.programs.launch.listening import Unseen
@@ -112,11 +113,10 @@ class Api:
     def _completion(self, seconds: float) -> Asked:
         deadline = time.monotonic() + seconds
         try:
-            route, status, data = self._ask(deadline)
+            route, status, data = self.ask(self.question, deadline)
             if status != 200:
                 why = f"{route} answers {status}: {data[:300].decode(errors='replace').strip()}"
-                busy = status == 429 or (status == 503 and self._health() == "200")
-                return Asked(why, refused=status in REFUSED, busy=busy)
+                return Asked(why, refused=status in REFUSED, busy=self.busy(status))
             return Asked(_judge(json.loads(data), self.question.expect))
         except TimeoutError:
             return Asked(f"no completion within {seconds:g} s{self._aside()}")
@@ -129,23 +129,33 @@ class Api:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return Asked("what came is no completion")
 
-    def _ask(self, deadline: float) -> tuple[str, int, bytes]:
-        """Path, status and body of the first route that it has; those of /v1/models where the model is not known."""
+    def ask(
+        self, question: Question, deadline: float, routes: Sequence[str] = ROUTES, **more: Any
+    ) -> tuple[str, int, bytes]:
+        """Path, status and body of the first of `routes` that it has; of /v1/models where the model is not known.
+
+        `deadline` as of time.monotonic(); `more` are further fields of the request. Raises as `request`, and
+        ValueError and the like for a /v1/models that is none.
+        """
 
         def left() -> float:
             return max(0.01, deadline - time.monotonic())
 
-        model = self.question.model
+        model = question.model
         if not model:
             status, data = self.request("GET", "/v1/models", None, left())
             if status != 200:
                 return "/v1/models", status, data
             model = str(json.loads(data)["data"][0]["id"])
-        for path in ROUTES:
-            status, data = self.request("POST", path, _body(self.question, model, path), left())
+        for path in routes:
+            status, data = self.request("POST", path, {**_body(question, model, path), **more}, left())
             if status not in (404, 405):
                 break
         return path, status, data
+
+    def busy(self, status: int) -> bool:
+        """Whether it sent a request away because it has enough to do."""
+        return status == 429 or (status == 503 and self._health() == "200")
 
     def _health(self) -> str:
         """The status of /health, "" for none. vLLM answers by 503 once its engine is dead."""
@@ -173,15 +183,28 @@ def _body(question: Question, model: str, route: str) -> dict[str, object]:
     return {**body, "prompt": question.prompt}
 
 
-def _judge(answer: Any, expect: str) -> str:
-    """ "" for a good completion. Raises KeyError, TypeError and the like for what is none."""
+def said(answer: Any) -> tuple[str, int]:
+    """The text of a completion by either route, with what it thought before, and its tokens; 1 where it tells none.
+
+    Raises KeyError, TypeError and the like for what is none.
+    """
     choice = answer["choices"][0]
-    if (answer.get("usage") or {}).get("completion_tokens", 1) == 0:
+    tokens = int((answer.get("usage") or {}).get("completion_tokens", 1))
+    if "text" in choice:
+        return "" + choice["text"], tokens
+    message = choice["message"]
+    thought = message.get("reasoning") or message.get("reasoning_content") or ""
+    return thought + (message.get("content") or ""), tokens
+
+
+def _judge(answer: Any, expect: str) -> str:
+    """ "" for a good completion. Raises as `said`."""
+    text, tokens = said(answer)
+    if tokens == 0:
         return "the completion has no token"
-    text = choice["text"] if "text" in choice else choice["message"].get("content")
-    if not expect or (isinstance(text, str) and re.search(expect, text)):
+    if not expect or re.search(expect, text):
         return ""
-    return f"it answers {str(text)[:200]!r}, in which nothing matches {expect!r}"
+    return f"it answers {text[:200]!r}, in which nothing matches {expect!r}"
 
 
 def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
@@ -192,6 +215,7 @@ def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
 
 _SAMPLE = re.compile(r"(vllm:[A-Za-z0-9_:]+)(?:\{[^}]*\})?\s+([0-9.eE+-]+|NaN|[+-]?Inf)")
 BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+DRAFTS, ACCEPTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_accepted_tokens_total"
 MOVING = (
     "vllm:generation_tokens_total",
     "vllm:prompt_tokens_total",

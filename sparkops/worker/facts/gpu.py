@@ -43,24 +43,16 @@ def gpu(root: str) -> dict[str, object]:
     Where no GPU answers, `present` is false and `error` says why. Raises Unknown when nvidia-smi hangs.
     """
     module = running_module(text(root, "/proc/driver/nvidia/version") or "")
-    missing: dict[str, object] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
-    try:
-        status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
-    except Unknown as error:
-        if error.id == "program-missing":
-            return {**missing, "error": "nvidia-smi is not installed"}
-        raise
-    if status != 0:
-        return {**missing, "error": " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"}
-    cards = parse_query(said)
-    if not cards:
-        return {**missing, "error": "nvidia-smi lists no GPU"}
+    found, why = cards()
+    if not found:
+        missing = {"present": False, "count": 0, "driver_version": module, "module_version": module}
+        return {**missing, "error": why}
     _, header, _ = processes.ask(["nvidia-smi"], timeout=PATIENCE)
-    first = cards[0]
+    first = found[0]
     return {
         **first,
         "present": True,
-        "count": len(cards),
+        "count": len(found),
         "module_version": module or first["driver_version"],
         "cuda_version": parse_cuda(header),
         "stuck": stuck(first),
@@ -80,14 +72,27 @@ def stuck(card: Mapping[str, object]) -> str | None:
     return f"{clock:g} MHz" + (f" and {power:g} W" if isinstance(power, float) else "") + f" at {used:g} % utilisation"
 
 
+def cards() -> tuple[list[dict[str, object]], str]:
+    """What nvidia-smi tells of each GPU now, or why it tells of none. Raises Unknown when it hangs."""
+    try:
+        status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
+    except Unknown as error:
+        if error.id == "program-missing":
+            return [], "nvidia-smi is not installed"
+        raise
+    if status != 0:
+        return [], " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"
+    return parse_query(said), "nvidia-smi lists no GPU"
+
+
 def parse_query(said: str) -> list[dict[str, object]]:
     """The cards of a csv answer without header and units; `[N/A]` and its like are None."""
-    cards = []
+    found = []
     for line in said.splitlines():
         values = [value.strip() for value in line.split(",")]
         if len(values) == len(FIELDS):
-            cards.append({key: _value(key, value) for key, value in zip(FIELDS.values(), values, strict=True)})
-    return cards
+            found.append({key: _value(key, value) for key, value in zip(FIELDS.values(), values, strict=True)})
+    return found
 
 
 def _value(key: str, value: str) -> object:

@@ -33,7 +33,10 @@ PLATFORM = (
 FORMAT = "${Package}\\t${Version}\\t${db:Status-Want}\\t${db:Status-Status}\\n"
 
 
-def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, object]:
+ASKED = "asked for it"
+
+
+def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, Any]:
     """The installed packages of these globs with their versions, and which of them are held."""
     argv = ["dpkg-query", f"--admindir={at(root, '/var/lib/dpkg')}", "-W", "-f", FORMAT]
     status, said, wrong = processes.ask(argv, timeout=10)
@@ -61,7 +64,7 @@ def reboot(root: str, gpu: dict[str, object], found: dict[str, Any]) -> dict[str
     reasons = []
     if os.path.exists(at(root, "/run/reboot-required")):
         names = sorted(set((text(root, "/run/reboot-required.pkgs") or "").split()))
-        reasons.append(f"{', '.join(names) or 'an upgrade'} asked for it")
+        reasons.append(f"{', '.join(names) or 'an upgrade'} {ASKED}")
     running = text(root, "/proc/sys/kernel/osrelease") or os.uname().release
     newest = newest_kernel(_kernels(root), running)
     if newest is not None and newest != running:

@@ -8,7 +8,8 @@ from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import generations
 from sparkops.worker.record.generations import Generation
-from sparkops.worker.system import processes
+from sparkops.worker.system import processes, serving
+from sparkops.worker.system.root import at
 
 
 def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object] | None:
@@ -62,7 +63,7 @@ def converge(
         return
     now = generations.present(ask["files"], root=root)
     if not ask.get("restore"):
-        now["speed"] = generations.passed(folder).get("speed")
+        now["measured"] = generations.passed(folder).get("measured") or {}
         generations.add(folder, now, act["keep"])
         generations.release(folder, now["inputs"])
         return
@@ -71,6 +72,9 @@ def converge(
         raise Refused.of("generation-missing", service=os.path.basename(folder), wanted=ask["restore"])
     if now["inputs"] != target["inputs"]:
         generations.reject(folder, now["inputs"])
+    if act.get("drain_seconds"):
+        for path in ask["files"]:
+            serving.drain_spec(call, at(root, path), act["drain_seconds"])
     generations.bring_back(target, root=root)
     processes.run([*unit.SYSTEMCTL, "daemon-reload"])
     unit.change(call, "restart", ask["unit"])

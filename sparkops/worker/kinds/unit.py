@@ -15,7 +15,7 @@ from sparkops.programs import docker
 from sparkops.programs.launch.container_body import environment_of
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claim_records, claims, generations
-from sparkops.worker.system import ports, processes, safe_path
+from sparkops.worker.system import ports, processes, safe_path, serving
 from sparkops.worker.system.root import UNITS, at
 
 STAMPS = "/run/sparkops/units"
@@ -326,7 +326,7 @@ def converge(
     if found.get("restart_policy") not in (None, want.get("restart_policy")):
         _without_restarts(ask["service"])
     if want.get("running"):
-        _run(call, name, found, want, act)
+        _run(call, ask, found, want, act)
 
 
 def _without_restarts(service: str) -> None:
@@ -340,12 +340,16 @@ def _refuse_vendor(name: str) -> None:
         raise Refused.of("unit-of-system", unit=name, path=path)
 
 
-def _run(call: Call, name: str, found: dict[str, object], want: dict[str, object], act: dict[str, object]) -> None:
-    now, wait = show([name])[name], bool(act.get("wait", True))
+def _run(call: Call, ask: dict[str, Any], found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:
+    name, wait = ask["name"], bool(act.get("wait", True))
+    now = show([name])[name]
     other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)
     if not running(now):
         change(call, "start", name, wait)
     elif other or act.get("again"):
+        if act.get("drain_seconds") and ask.get("port"):
+            host = "127.0.0.1" if ask["host"] in ("0.0.0.0", "::") else ask["host"]
+            serving.drain(call, {**ask, "host": host, "unit": name, "spec": ask.get("container")}, act["drain_seconds"])
         change(call, "restart", name, wait)
 
 

@@ -209,6 +209,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "package": {"name": "curl"},
     "probe": {"name": "qwen", "port": 8000},
     "rank": {"name": "qwen", "container": "c"},
+    "reboot": {"name": "when-needed"},
     "require": {"name": "gpu", "expect": {"driver_version": {"matches": ["580.*"]}, "memory_bytes": {"at_least": 1}}},
     "sysctl": {"name": "vm.swappiness", "value": 1},
     "unit": {"name": "x.service", "content": "[Service]\n", "running": True, "inputs": "1", "container": "c"},
