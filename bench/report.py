@@ -62,7 +62,7 @@ def summary() -> str:
     peers, transfer, fetching, verifying, building = (found[name] for name in names)
     near = [each for each in peers["fleets"] if not each["delay_ms"]]
     one, most = near[0], near[-1]
-    others = ", ".join(f"{name} {_rough(most, name)}" for name in most["tools"] if name not in ("floor", "sparkops"))
+    others = ", ".join(f"{name} {_rough(most, name)}" for name in one["tools"] if name not in ("floor", "sparkops"))
     copies = building["ratios"]
     latest = max(found[name]["when"] for name in names)
     missed = sum(each["to_floor"] > TO_FLOOR for each in peers["fleets"])
@@ -83,7 +83,7 @@ def summary() -> str:
             f"{verifying['ratio']} of the speed of `openssl dgst` on all cores, building a hybrid checkpoint at "
             f"{copies['cp and sync']} of the speed of `cp` and `sync`.\n",
             f"Measured {peers['when']} to {latest} on {peers['machine']['cores']} cores that ran the nodes "
-            f"(containers) as well, with a load of {most['load_before']} before the runs with {most['nodes']}: ratios "
+            f"as well, with a load of {most['load_before']} before the runs with {most['nodes']}: ratios "
             "mean more than seconds, a figure from one round is rough, and nothing was measured on a Spark. All tables "
             "and how each was measured are in [bench](../bench/README.md); `make bench` repeats them.\n",
         )
@@ -93,7 +93,7 @@ def summary() -> str:
 def _rough(found: Figures, name: str) -> str:
     figures = found["tools"].get(name)
     if not figures:
-        return "failed"
+        return _absent(found, name)
     rounds = figures["rounds"]
     return f"{figures['median']:.1f} s ({rounds} round{'s' if rounds > 1 else ''})"
 
@@ -106,8 +106,9 @@ def _peers(found: Figures) -> Iterable[str]:
         "already as declared; as root, without sudo. sparkops `drift`, pyinfra `--dry`, BundleWrap `verify` with the "
         "shared connections of its guide and a worker per node, Ansible `--check` with a fork per node, pipelining, "
         "shared connections and no facts. Each run starts cold; all tools take turns; a tool that has used 12 s gets "
-        "no further round. The nodes are three containers on the controller's own cores, each under many names, so "
-        "ratios mean more than seconds; a delay is made by a proxy. The floor is a process that connects to each "
+        "no further round. The nodes are three sshds in namespaces of their own on the controller's cores, each under "
+        "many names, so ratios mean more than seconds (measured before 2026-11-29: three containers); a delay is made "
+        "by a proxy. The floor is a process that connects to each "
         "node by paramiko alone and runs `python3 -c pass`.\n"
     )
     yield (
@@ -125,7 +126,7 @@ def _peers(found: Figures) -> Iterable[str]:
     yield "Ratios:\n"
     yield _table(
         ["nodes", "round trip", "sparkops to the floor", *(f"{name} to sparkops" for name in peers)],
-        [[*_fleet(each), each["to_floor"], *(each["faster_than"].get(name, "failed") for name in peers)]
+        [[*_fleet(each), each["to_floor"], *(each["faster_than"].get(name, _absent(each, name)) for name in peers)]
          for each in fleets],
     )  # fmt: skip
     yield "Aims:\n"
@@ -383,7 +384,11 @@ SECTIONS = {
 
 def _seconds(found: Figures, name: str) -> str:
     figures = found["tools"].get(name)
-    return f"{figures['median']:.2f} ({figures['rounds']})" if figures else "failed"
+    return f"{figures['median']:.2f} ({figures['rounds']})" if figures else _absent(found, name)
+
+
+def _absent(found: Figures, name: str) -> str:
+    return "left out" if found.get("failed", {}).get(name) == "left out" else "failed"
 
 
 def _spread(each: Figures, digits: int) -> str:

@@ -56,6 +56,7 @@ COMMANDS: dict[str, str] = {
     "recipe": "List, show and compare recipes; import those of other projects",
     "checkpoint": "Look into a checkpoint here or on a hub, verify those on nodes, build one",
     "schema": "Print the JSON Schema of an inventory, for editors",
+    "bench": "Measure how fast a service is, on its own node, and say what seems wrong",
     "fabric": "Measure the links between the nodes: `fabric check`",
     "facts": "Print the facts of nodes, as the nodes report them",
     "trust": "Show the host keys of nodes and add them to known_hosts",
@@ -142,7 +143,9 @@ def run(args: Sequence[str]) -> int:
     except SparkopsError as error:
         print(safe(_shown(error)), file=sys.stderr)
         return error.exit_status
-    except (BrokenPipeError, SystemExit):  # click turns the first into the second, and into nothing else
+    except (BrokenPipeError, SystemExit) as end:  # click turns the first into the second, and ends a completion by it
+        if isinstance(end, SystemExit) and end.code == 0:
+            return 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return CUT_OFF
     except OSError as error:

@@ -56,7 +56,7 @@ def command(common: CommonOptions, services: tuple[str, ...], output: Path | Non
     """
     if common.form == "text" and output is not None:
         raise click.UsageError("-o goes with a --format for programs")
-    inventory = load(common.inventory, extra=common.extra)
+    inventory = load(common.inventory, extra=common.extra, shard=common.shard)
     found = accesses(inventory, services, common.limit)
     unsaid = dict(endpoints.left_out(found, common.form)) if common.form != "text" else {}
     for message in unsaid.values():

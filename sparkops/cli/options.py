@@ -192,6 +192,11 @@ def only_form(function: Command) -> Command:
     return _format(("text", "json"))(function)
 
 
+def form_or_table(function: Command) -> Command:
+    """--format, also as a table, and --no-color."""
+    return _format(("text", "table", "json"))(no_color(function))
+
+
 def no_color(function: Command) -> Command:
     """--no-color"""
     return click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")(function)

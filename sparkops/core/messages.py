@@ -156,6 +156,7 @@ class DiagnoseRequest(TypedDict):
 
     state_dir: str
     cluster: str
+    former: str
     services: Sequence[DiagnoseService]
     claimed: bool
 

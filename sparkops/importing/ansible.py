@@ -57,11 +57,11 @@ def read(path: Path) -> Hosts:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise InventoryError.of("hosts-unreadable", where=str(path), reason=reason) from None
     groups = _yaml(path, text) if path.suffix in YAML else ansible_ini.parse(text, str(path))
-    hosts = groups.hosts()
-    if not hosts:
+    variables = groups.variables()
+    if not variables:
         raise InventoryError.of("hosts-none", where=str(path))
     reading = _Reading(str(path))
-    made = {name: reading.host(name, groups.variables(name)) for name in hosts}
+    made = {name: reading.host(name, each) for name, each in variables.items()}
     taken = tuple(each for each in made.values() if each is not None)
     named = {each.name for each in taken}
     folders = [name for name in ("group_vars", "host_vars") if (path.parent / name).is_dir()]

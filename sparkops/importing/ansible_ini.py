@@ -6,7 +6,7 @@ import ast
 import re
 import shlex
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +45,6 @@ class Groups:
         self.add(child)
         self._children.setdefault(group, {})[child] = None
 
-    def hosts(self) -> tuple[str, ...]:
-        """All of them, in the order of the file."""
-        return tuple(self._own)
-
     def named(self) -> tuple[str, ...]:
         """The groups but for Ansible's own."""
         return tuple(name for name in self._hosts if name not in (ALL, UNGROUPED))
@@ -58,13 +54,18 @@ class Groups:
         found = {host for name in self._below(group) for host in self._hosts[name]}
         return tuple(host for host in self._own if host in found)
 
-    def variables(self, host: str) -> dict[str, Any]:
-        """A host's variables: those of `all`, of its groups (parents first, then by name), its own."""
-        holding = [name for name in self._hosts if name != ALL and host in self.members(name)]
-        merged = dict(self._vars.get(ALL, {}))
-        for group in sorted(holding, key=lambda name: (self._depth(name, frozenset()), name)):
-            merged.update(self._vars.get(group, {}))
-        return {**merged, **self._own[host]}
+    def variables(self) -> dict[str, dict[str, Any]]:
+        """Each host's variables: those of `all`, of its groups (parents first, then by name), its own."""
+        merged = {host: dict(self._vars.get(ALL, {})) for host in self._own}
+        named = [name for name in self._vars if name != ALL]
+        for group in sorted(named, key=lambda name: (self._depth(name, frozenset()), name)):
+            for host in self.members(group):
+                merged[host].update(self._vars[group])
+        return {host: {**each, **self._own[host]} for host, each in merged.items()}
+
+    def undefined(self, defined: Container[str]) -> Iterator[str]:
+        """The groups that are spoken of and not among the defined ones."""
+        return (name for name in self._hosts if name not in (ALL, UNGROUPED) and name not in defined)
 
     def _below(self, group: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
         yield group
@@ -81,6 +82,7 @@ def parse(text: str, where: str) -> Groups:
     """The groups of an INI file. Raises InventoryError for a line that Ansible would not take either."""
     groups = Groups()
     group, kind = UNGROUPED, "hosts"
+    defined = set()
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
         place = f"{where}:{number}:1"
@@ -91,6 +93,7 @@ def parse(text: str, where: str) -> Groups:
             groups.add(group)
             if kind not in ("hosts", "vars", "children"):
                 raise InventoryError.of("hosts-malformed", where=place, reason=f"no such section: {line}")
+            defined |= {group} if kind != "vars" else set()
         elif line.startswith("[") and line.endswith("]"):
             raise InventoryError.of("hosts-malformed", where=place, reason=f"no such section: {line}")
         elif kind == "vars":
@@ -102,6 +105,8 @@ def parse(text: str, where: str) -> Groups:
             groups.nest(group, line.partition("#")[0].strip())
         else:
             _host(groups, group, line, place)
+    for name in groups.undefined(defined):
+        raise InventoryError.of("hosts-malformed", where=where, reason=f"there is no group {name}")
     return groups
 
 

@@ -61,7 +61,6 @@ class Engine:
     attention_backends: tuple[str, ...]
     kv_cache_dtypes: tuple[str, ...]
     speculative_methods: tuple[str, ...]
-    speculative_fields: tuple[str, ...]
     rejection_sample_methods: tuple[str, ...]
     quantization_methods: tuple[str, ...]
     deprecated_quantization_methods: tuple[str, ...]
@@ -83,6 +82,11 @@ class Engine:
     def exact(self) -> bool:
         """Whether the version asked for is the one that is listed."""
         return self.version == self.asked
+
+    @property
+    def speculative_fields(self) -> tuple[str, ...]:
+        """What --speculative-config takes."""
+        return tuple(self.configurations.get("SpeculativeConfig", ()))
 
     @property
     def later(self) -> bool:
@@ -177,7 +181,6 @@ _WORDS: Iterable[str] = (
     "attention_backends",
     "kv_cache_dtypes",
     "speculative_methods",
-    "speculative_fields",
     "rejection_sample_methods",
     "quantization_methods",
     "deprecated_quantization_methods",

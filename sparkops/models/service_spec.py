@@ -1,8 +1,9 @@
 """What a service's process is started from, as one value: the ServiceSpec, its canonical JSON and its digest.
 
 The launcher on the node reads the JSON; the unit carries the digest, and so does the container as a label. Two specs
-with one digest start the same process. Secret environment is no part of it: it travels beside, and is compared by an
-HMAC with a key of the node. It must not know roles, files or units.
+with one digest start the same process from the same image and checkpoint, however those are named: their content is
+compared at the container. Secret environment is no part of it: it travels beside, and is compared by an HMAC with a key
+of the node. It must not know roles, files or units.
 """
 
 from __future__ import annotations
@@ -68,9 +69,8 @@ class Timeouts:
 class ServiceSpec:
     """All that a rank of a service is started from. Paths are the node's.
 
-    `image` is the reference to run, `manifest` names the checkpoint. Neither holds a digest or a commit: whether what
-    runs has the content that is there now, the unit asks of the container, so that a pin of the same content is no
-    change. The launcher keeps what it learns in the folder `kept`.
+    `image` is the reference to run; `manifest` says of what the checkpoint is, which the first of `mounts` brings. The
+    launcher keeps what it learns in the folder `kept`.
     """
 
     name: str
@@ -103,14 +103,25 @@ class ServiceSpec:
         return canonical(asdict(self))
 
     @property
+    def inputs(self) -> str:
+        """`text` without the image's name and the checkpoint's folder: a pin of the same content changes nothing.
+
+        Its SHA-256 is the digest; the launcher makes the same one of the file.
+        """
+        mounts = [asdict(each) for each in self.mounts]
+        if self.manifest is not None:
+            mounts[0]["source"] = ""
+        return canonical({**asdict(self), "image": "", "mounts": mounts})
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of `text`, hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """SHA-256 of `inputs`, hexadecimal."""
+        return hashlib.sha256(self.inputs.encode()).hexdigest()
 
 
 def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object]]:
-    """The functions that role files see: `service_spec`, `secret_environment`, `headless`, `model_folder`
-    and `base_folder`.
+    """The functions that role files see: `service_spec` and `service_inputs` (texts), `secret_environment`, `headless`,
+    `model_folder` and `base_folder`.
 
     `holds` tells what holds a secret.
     """
@@ -120,11 +131,11 @@ def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object
         image: Mapping[str, Any],
         checkpoint: Mapping[str, object],
         node: Mapping[str, object],
-    ) -> str:
+    ) -> ServiceSpec:
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
         secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
-        return spec_of(service, image, checkpoint, node, secret).text
+        return spec_of(service, image, checkpoint, node, secret)
 
     def secrets(service: Mapping[str, Any]) -> dict[str, Any]:
         environment = service.get("environment") or {}
@@ -136,12 +147,14 @@ def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object
     def base(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    found: dict[str, Callable[..., object]] = {
-        "service_spec": make,
+    return {
+        "service_spec": lambda *given: make(*given).text,
+        "service_inputs": lambda *given: make(*given).inputs,
         "secret_environment": secrets,
         "headless": headless,
+        "model_folder": folder,
+        "base_folder": base,
     }
-    return {**found, "model_folder": folder, "base_folder": base}
 
 
 def spec_of(

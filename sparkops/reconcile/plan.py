@@ -205,7 +205,7 @@ class _Builder:
         if resource.id in self.left:
             return None
         facts, again = self.seen.facts.get(resource.node, {}), resource.id in self.replace
-        return diff(resource, found, facts, resource.pending(self.steps), replace=again)
+        return diff(resource, found, facts, resource.pending(self.steps, found), replace=again)
 
     def _upstream(self, up: str) -> tuple[str, ...]:
         return (up,) if up in self.steps else self._needs.get(up, ())

@@ -116,6 +116,7 @@ class Schedule:
         self._running[step.node][step.id] = step
         self.rollouts.begun(step.id)
         self._stirred += self._watching.pop(step.id, [])
+        self.rollouts.begun(step.id)
         pool.submit(self._work, step)
         return None
 

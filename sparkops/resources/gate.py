@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparkops.core.plan import Step
-from sparkops.core.states import Pending, State
+from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.probe import check_expected, endpoint
 from sparkops.resources.reboot import NAME, Reboot
 from sparkops.resources.resource import Resource
@@ -64,7 +64,7 @@ class Gate(Resource):
     def desired(self) -> State:
         return {"passed": True}
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
         booted = (f"{Reboot.kind} {NAME} @{node}" for node in self.engine_nodes or (self.node,))
         changed = changing(self.node, self.unit, self.files, steps) or next((id for id in booted if id in steps), None)
         return {"passed": Pending(changed)} if changed else {}

@@ -74,7 +74,7 @@ class Generation(Resource):
             return None
         return {"restored": True} if self.restore is not None else {"stable": True}
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
         changed = changing(self.node, self.unit, self.files, steps) if self.restore is None else None
         return {"stable": Pending(changed)} if changed else {}
 

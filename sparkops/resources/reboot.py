@@ -5,12 +5,12 @@ The rollout (`reconcile/rollout.py`) orders it among the engines. What makes a r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparkops.core.plan import Step
-from sparkops.core.states import Pending, State
+from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.package import Package
 from sparkops.resources.resource import Resource
 
@@ -45,7 +45,7 @@ class Reboot(Resource):
     def desired(self) -> State:
         return {"due": False}
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
         """A package may ask for it, or bring another kernel."""
         end = f" @{self.node}"
         changed = next((id for id in steps if id.startswith(f"{Package.kind} ") and id.endswith(end)), None)

@@ -184,10 +184,11 @@ class Resource:
         """Whether `found` satisfies `wanted` for this key; equality unless the kind knows better."""
         return bool(wanted == found)
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
-        """The values that are known only after steps of the same plan, by key; `steps` holds the ids of those planned.
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
+        """The values that are known only after steps of the same plan, by key; `steps` are those planned so far, by id.
 
-        A pending value differs from every found one; when the step's turn comes, the resource is compared anew.
+        A pending value differs from every found one; when the step's turn comes, the resource is compared anew. None is
+        for a key that will be as declared once the steps are done.
         """
         return {}
 

@@ -22,6 +22,7 @@ class TakenBack(Resource):
 
     state_dir: str
     cluster: str
+    former: str = ""
 
     def desired(self) -> State:
         return None
@@ -52,7 +53,13 @@ class Reclaimed(TakenBack):
         return f"{self.what} {self.name} @{self.node}"
 
     def ask(self) -> dict[str, object]:
-        about = {"state_dir": self.state_dir, "cluster": self.cluster, "kinds": list(self.kinds), "foreign": False}
+        about: dict[str, object] = {
+            "state_dir": self.state_dir,
+            "cluster": self.cluster,
+            "former": self.former,
+            "foreign": False,
+        }
+        about["kinds"] = list(self.kinds)
         thing = {"what": self.what, "name": self.name, "leaving": list(self.leaving)}
         return {**about, **thing, "declared": dict(self.needed)}
 
@@ -69,7 +76,8 @@ class OwnState(TakenBack):
     going: tuple[str, ...] = ()
 
     def ask(self) -> dict[str, object]:
-        return {"state_dir": self.name, "cluster": self.cluster, "going": list(self.going)}
+        about = {"state_dir": self.name, "cluster": self.cluster, "former": self.former}
+        return {**about, "going": list(self.going)}
 
     @property
     def id(self) -> str:

@@ -96,7 +96,7 @@ class Unit(Resource):
         "port_taken": "mapping",
     }
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"state", "result", "restarts", "text", "port_taken", "last_start_seconds", "last_hang"}
+        {"state", "result", "restarts", "text", "port_taken", "last_start", "last_token", "last_hang", "loaded"}
     )
     guarded: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed", "restart_policy"}
@@ -214,8 +214,11 @@ class Unit(Resource):
             return True
         return bool(wanted == found)
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
-        """An image or a checkpoint that this very plan brings: only after its step is known what has to run."""
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
+        """An image or a checkpoint that this very plan brings: only after its step is known what has to run.
+
+        A checkpoint of which the container says that it was started from the same is no change, wherever it comes.
+        """
         if not (self.running and self.container):
             return {}
         brought = {
@@ -223,14 +226,17 @@ class Unit(Resource):
             f"checkpoint {self.model} @{self.node}": "container_checkpoint",
             f"built_checkpoint {self.model} @{self.node}": "container_checkpoint",
         }
-        return {key: Pending(id) for id, key in brought.items() if id in steps}
+        loaded = found.get("loaded") if isinstance(found, Mapping) else None
+        coming = {id: (steps[id].after or {}).get("manifest") for id in brought if id in steps}
+        return {brought[id]: None if loaded and manifest == loaded else Pending(id) for id, manifest in coming.items()}
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Only what runs can be interrupted."""
         return bool(before and before.get("running")) and super().disrupts(before, after, changes)
 
     def outage_seconds(self, found: Observed) -> float | None:
-        seconds = found.get("last_start_seconds") if isinstance(found, Mapping) else None
+        start = found.get("last_start") if isinstance(found, Mapping) else None
+        seconds = start.get("token_seconds") if isinstance(start, Mapping) else None
         return float(seconds) if isinstance(seconds, (int, float)) else None
 
     def act(self, step: Step) -> dict[str, object]:

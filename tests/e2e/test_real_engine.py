@@ -134,6 +134,24 @@ def test_the_real_engine_is_brought_to_serving_and_nothing_differs(real: Real) -
 
 
 @pytest.mark.slow
+def test_the_real_engine_is_measured_and_its_figures_are_read(real: Real) -> None:
+    real.serve()
+    real.apply()
+    words = ("--concurrency", "1,2", "--context", "128,512", "--tokens", "32")
+    found = real.shell.json("bench", "qwen", "inventory.yml", *words)
+    for cell in found["cells"]:
+        print(cell)
+        assert cell["reason"] is None
+        assert cell["decode_tokens_per_second"] > 0
+        assert cell["prompt_tokens"] == pytest.approx(cell["context"], rel=0.1)
+    status = real.shell.json("status", "inventory.yml")
+    figures = status["services"][0]["ranks"][0]["figures"]
+    assert all(figures[name]["value"] is not None for name in ("running", "waiting", "kv_cache_share")), figures
+    assert figures["generation_tokens_per_second"]["value"] is not None
+    assert figures["acceptance"]["reason"]["id"] == "metric-absent", "it drafts nothing"
+
+
+@pytest.mark.slow
 def test_a_worker_that_stops_while_nothing_runs_is_found(real: Real) -> None:
     real.serve()
     real.apply()

@@ -229,7 +229,6 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
     head, other = cluster.nodes
     pair = {
         "nodes": [head.name, other.name],
-        "replicas": None,
         "port": 8001,
         "serve": {"tensor-parallel-size": 2},
         "per_node": {other.name: {"environment": {"LAB_ENGINE": "never-ready"}}},
@@ -240,8 +239,8 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
         """The service `pair` beside the engines of the other one."""
         cluster.declare(mode)
         text = json.loads((cluster.shell.folder / "inventory.yml").read_text())
-        service = {key: value for key, value in {**text["services"].pop("qwen"), **pair}.items() if value is not None}
-        text["services"]["pair"] = service
+        text["services"]["pair"] = {**text["services"].pop("qwen"), **pair}
+        del text["services"]["pair"]["replicas"]
         for number, node in enumerate((head, other), 1):
             text["nodes"][node.name] = {"fabric": {"address": f"10.9.9.{number}"}}
         write("inventory.yml", json.dumps(text))

@@ -194,6 +194,13 @@ def test_the_environment_holds_one_endpoint(cluster: Cluster) -> None:
         raise cluster.run("qwem").exception or AssertionError
 
 
+def test_shards_share_the_endpoints_out(cluster: Cluster) -> None:
+    cluster.declare(first=service("nodes: [a]"), second=service("nodes: [b]"), third=service("nodes: [here]"))
+    shards = [json.loads(cluster.told("json", "--shard", f"{number}/3"))["endpoints"] for number in (1, 2, 3)]
+    assert sorted(each["service"] for told in shards for each in told) == ["first", "second", "third"]
+    assert all(shards)
+
+
 def test_a_file_with_keys_is_for_its_owner_only(cluster: Cluster) -> None:
     cluster.declare(qwen=service("nodes: [a]"))
     for words, mode in (((), 0o644), (("--show-keys",), 0o600)):

@@ -35,8 +35,10 @@ MAY = {
     "operate": {
         "checkpoints",
         "compile",
+        "fit",
         "importing",
         "inventory",
+        "lint",
         "models",
         "nodes",
         "programs",

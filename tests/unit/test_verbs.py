@@ -92,7 +92,8 @@ def told(unit: dict[str, Any], probe: Any) -> RankStatus:
     declared = rank("n")
     assert declared.probe is not None
     found = {"exists": True, "restarts": 0, **unit}
-    return _rank(declared, {declared.unit.id: {"found": found}, declared.probe.id: probe}, 0.0)
+    serving = {"found": {"health": probe, "counted": {UNKNOWN: {"id": "metrics-refused", "args": {}}}}}
+    return _rank(declared, {declared.unit.id: {"found": found}, declared.probe.id: serving}, 0.0)
 
 
 def test_a_service_that_was_stopped_is_said_to_be_stopped() -> None:
@@ -147,7 +148,7 @@ WORDS = {"--limit", "--role", "-e", "--jobs"}
 SENSE = {
     **dict.fromkeys(("plan", "apply", "drift", "watch"), WORDS),
     **dict.fromkeys(("status", "start", "stop", "restart"), {"--limit", "-e", "--jobs"}),
-    "logs": {"--limit", "-e"},  # all nodes of a service are listened to at once
+    **dict.fromkeys(("logs", "bench"), {"--limit", "-e"}),  # all nodes of a service are listened to at once
     **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
     "generations": {"--limit", "-e", "--jobs"},
     **dict.fromkeys(("remove", "diagnose", "rollback"), {"-e", "--jobs"}),  # their arguments are the nodes and services

@@ -77,6 +77,7 @@ WITHOUT = {
     "programs/transfer/served_image.py answer read": OURS,
     "programs/transfer/served_image.py answer recv_fds": OURS,
     "programs/transfer/server.py _handshake recv": "the socket has a limit, and the server one for all",
+    "reconcile/schedule.py run wait": "a step runs then, and its end or loss is told",
     "resources/images/registry.py _json read": ASKED,
     "resources/images/registry.py _manifest_digest read": ASKED,
     "resources/images/registry.py _token read": ASKED,

@@ -38,7 +38,12 @@ def asked(root: Path, monkeypatch: pytest.MonkeyPatch, *reasons: str) -> list[li
     """What the machine was told by a reboot for these reasons. Raises Refused where it is not told."""
     told: list[list[str]] = []
     monkeypatch.setattr(facts.Node, "group", lambda self, name: {"due": bool(reasons), "reasons": list(reasons)})
-    monkeypatch.setattr(processes, "run", lambda argv: told.append(argv))
+
+    def tell(argv: list[str]) -> tuple[int, str, str]:
+        told.append(argv)
+        return 0, "", ""
+
+    monkeypatch.setattr(processes, "ask", tell)
     found = reboot.observe({}, root=str(root))
     with pytest.raises(Refused) as caught:
         reboot.converge(call(), {"state_dir": "/state"}, found, {"due": False}, {"drain_seconds": 1.0}, root=str(root))

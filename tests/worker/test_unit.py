@@ -177,13 +177,17 @@ def test_the_main_process_is_told_by_its_argument_list(says: SAYS, tmp_path: Pat
 def test_what_the_launcher_kept_is_read(says: SAYS, tmp_path: Path) -> None:
     says(PRESENT)
     (tmp_path / "var/lib/sparkops/services/q").mkdir(parents=True)
-    (tmp_path / "var/lib/sparkops/services/q/last-start.json").write_text('{"token_seconds": 21.4}')
+    (tmp_path / "var/lib/sparkops/services/q/last-start.json").write_text(
+        '{"port_seconds": 9, "token_seconds": 21.4, "at": 7}'
+    )
+    (tmp_path / "var/lib/sparkops/services/q/last-token.json").write_text('{"at": 8}')
     (tmp_path / "var/lib/sparkops/services/q/last-hang.txt").write_text("x")
     (found,) = look(tmp_path, declared(service="q"))
-    assert found["last_start_seconds"] == 21.4
+    assert found["last_start"] == {"port_seconds": 9.0, "token_seconds": 21.4, "at": 7.0}
+    assert found["last_token"] == 8.0
     assert found["last_hang"]["path"].endswith("/var/lib/sparkops/services/q/last-hang.txt")
     (tmp_path / "var/lib/sparkops/services/q/last-start.json").write_text("[]")
-    assert "last_start_seconds" not in look(tmp_path, declared(service="q"))[0]
+    assert "last_start" not in look(tmp_path, declared(service="q"))[0]
 
 
 SPEC = json.dumps({"secrets": "/etc/sparkops/services/q.env", "cache": "", "environment": {"A": "1"}})

@@ -225,12 +225,13 @@ MOVING = (
 
 
 def counters(text: str) -> dict[str, float]:
-    """The `vllm:` samples of Prometheus' text format, summed over their labels."""
+    """The `vllm:` samples of Prometheus' text format, summed over their labels; of a share (`_perc`) the greatest."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         sample = _SAMPLE.match(line)
         if sample:
-            found[sample[1]] = found.get(sample[1], 0.0) + float(sample[2])
+            before, value = found.get(sample[1], 0.0), float(sample[2])
+            found[sample[1]] = max(before, value) if sample[1].endswith("_perc") else before + value
     return found
 
 
@@ -251,6 +252,8 @@ class TokenActivity:
         self.interval = min(max(1.0, patience / 6), LOOK_SECONDS)
         self.idle_seconds = patience / 3
         self.last: dict[str, float] = {}
+        self.generated = 0.0
+        """When tokens were last seen to be generated, by time.time(); 0.0 for not yet."""
         self.proved = time.monotonic()
         self.why = ""
 
@@ -276,6 +279,8 @@ class TokenActivity:
             return False
         now = {key: found.get(key, 0.0) for key in MOVING}
         moved = bool(self.last) and now != self.last
+        if self.last and now[MOVING[0]] > self.last[MOVING[0]]:
+            self.generated = time.time()
         asked = sum(found.get(key, 0.0) for key in BUSY) if self.last else 0.0
         self.last = now
         self.why = "" if moved or not asked else f"{asked:g} requests are open and no token moves"
@@ -287,6 +292,8 @@ class TokenActivity:
         if asked.why and not asked.refused and not asked.busy:
             self.why = "; ".join(filter(None, (stuck, asked.why)))
             return False
+        if not asked.why:
+            self.generated = time.time()
         with contextlib.suppress(OSError, http.client.HTTPException):
             self._moved(self.api.metrics(self.interval) or {})  # what this completion moved is no later sign of life
         self.why = ""

@@ -9,6 +9,16 @@ from typing import Any
 from sparkops.programs.launch.docker import LABEL
 
 
+def digest_of(spec: dict[str, Any]) -> str:
+    """SHA-256 of what the process is started from, as `ServiceSpec.inputs` has it: image and checkpoint by no name."""
+    mounts = [dict(each) for each in spec["mounts"]]
+    if spec["manifest"] is not None:
+        mounts[0]["source"] = ""
+    nameless = {**spec, "image": "", "mounts": mounts}
+    text = json.dumps(nameless, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: str, cache: str) -> dict[str, object]:
     """What POST /containers/create takes. `cache` is a folder of the node, or "" for none."""
     limits, port = spec["limits"], f"{spec['port']}/tcp"

@@ -36,7 +36,7 @@ FORMAT = "${Package}\\t${Version}\\t${db:Status-Want}\\t${db:Status-Status}\\n"
 ASKED = "asked for it"
 
 
-def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, Any]:
+def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, object]:
     """The installed packages of these globs with their versions, and which of them are held."""
     argv = ["dpkg-query", f"--admindir={at(root, '/var/lib/dpkg')}", "-W", "-f", FORMAT]
     status, said, wrong = processes.ask(argv, timeout=10)

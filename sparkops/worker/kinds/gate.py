@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from sparkops.programs.launch.api import ACCEPTED, DRAFTS, ROUTES, Question, said
-from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.programs.launch.api import ROUTES, Question, said
+from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts import gpu
 from sparkops.worker.record import generations
 from sparkops.worker.system import serving
+from sparkops.worker.system.speed import acceptance, hardware
 
 EVERY = 5.0
 """Seconds between two completions while an engine has to stay healthy."""
@@ -44,7 +45,7 @@ SPEED_TOKENS = (16, 80)
 SPEED_TRIES = 3
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any]:
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object]:
     """`passed`: whether the present state of the service is the one that passed last; and what was measured then.
 
     speed: tokens a second of one request; sm_clock_mhz and power_watts: of the GPU meanwhile; acceptance_length: tokens
@@ -123,30 +124,6 @@ def fast_enough(now: dict[str, Any], before: dict[str, Any], ratio: float) -> No
     if clock and earlier and clock < ratio * earlier:
         raise Refused.of("gate-clock-low", type="unknown", **speeds, clock=clock, clock_before=earlier)
     raise Refused.of("gate-too-slow", **speeds)
-
-
-def acceptance(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
-    """Tokens of one step of the engine, the drafter's that it took included: a difference of its counters."""
-    steps, taken = (after.get(name, 0.0) - before.get(name, 0.0) for name in (DRAFTS, ACCEPTED))
-    if DRAFTS not in before or DRAFTS not in after:
-        return {"acceptance_length": None, "acceptance_why": "the engine counts no drafts"}
-    if steps <= 0 or taken < 0:
-        why = "the engine was started again meanwhile" if steps < 0 or taken < 0 else "nothing was drafted"
-        return {"acceptance_length": None, "acceptance_why": why}
-    return {"acceptance_length": round(1 + taken / steps, 3), "acceptance_why": None}
-
-
-def _hardware() -> dict[str, Any]:
-    """Clock (MHz) and power (watts) of the first GPU now; where one is None, `hardware_why` says why."""
-    try:
-        cards, why = gpu.cards()
-    except Unknown as error:
-        cards, why = [], f"nvidia-smi: {error}"
-    found = {key: cards[0][key] if cards else None for key in ("sm_clock_mhz", "power_watts")}
-    missing = [key for key, value in found.items() if value is None]
-    if cards and missing:
-        why = f"nvidia-smi gives no {' and no '.join(missing)}"
-    return {**found, "hardware_why": why if missing else None}
 
 
 class _Answer(NamedTuple):
@@ -232,10 +209,10 @@ class _Engine:
         with ThreadPoolExecutor(1) as beside:
             for _ in range(SPEED_TRIES):
                 few, short = self._timed(SPEED_TOKENS[0])
-                hardware = beside.submit(_hardware)
+                meanwhile = beside.submit(hardware)
                 many, long = self._timed(SPEED_TOKENS[1])
                 if many > few and long > short:
-                    tries.append(((many - few) / (long - short), hardware.result(2 * gpu.PATIENCE)))
+                    tries.append(((many - few) / (long - short), meanwhile.result(2 * gpu.PATIENCE)))
         if not tries:
             raise Refused.of("gate-speed-unmeasured", type="unknown")
         speed, hardware_then = sorted(tries, key=lambda each: each[0])[len(tries) // 2]

@@ -53,8 +53,8 @@ def converge(
     with safe_path.explained(path), safe_path.place(path) as place:
         content = {"reasons": lasting(found), "boot": found["boot"]}
         safe_path.write(place, json.dumps(content).encode(), mode=0o600, owner=(-1, -1))
-    processes.run(["systemctl", "--no-block", "reboot"])
-    call.progress("the machine goes down")
+    _, _, wrong = processes.ask(["systemctl", "--no-block", "reboot"])  # refused while it goes down already
+    call.progress(wrong.strip() or "the machine goes down")
     call.stopping.wait(DOWN_SECONDS)
     raise Refused.of("reboot-not-begun", type="unknown", seconds=DOWN_SECONDS)
 

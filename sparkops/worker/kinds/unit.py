@@ -215,18 +215,23 @@ def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
 
 
 def _kept(ask: dict[str, Any], root: str) -> dict[str, object]:
-    """What the launcher keeps of the service: the seconds of its last start, and where a hang is described."""
+    """What the launcher keeps of the service: the times of its last start and token, and its last hang."""
     folder = os.path.join(at(root, ask["state_dir"]), "services", ask["service"])
-    kept: dict[str, object] = {}
-    with (
-        contextlib.suppress(OSError, ValueError, TypeError, KeyError),
-        open(os.path.join(folder, "last-start.json"), encoding="utf-8") as file,
-    ):
-        kept["last_start_seconds"] = float(json.load(file)["token_seconds"])
+    kept: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        start = _json(os.path.join(folder, "last-start.json"))
+        kept["last_start"] = {key: float(start[key]) for key in ("port_seconds", "token_seconds", "at")}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept["last_token"] = float(_json(os.path.join(folder, "last-token.json"))["at"])
     with contextlib.suppress(OSError):
         path = os.path.join(folder, "last-hang.txt")
         kept["last_hang"] = {"path": path, "at": round(os.stat(path).st_mtime)}
     return kept
+
+
+def _json(path: str) -> Any:
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 CONTAINER = (
@@ -251,7 +256,8 @@ def _container(
         image = docker.inspect_image(ask["image"]) or {}
         state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
     if ask.get("model"):
-        loaded = labels.get("sparkops.checkpoint")
+        loaded = labels.get("sparkops.checkpoint") or ""
+        state["loaded"] = f"sha256:{loaded}" if loaded else ""
         state["container_checkpoint"] = "current" if loaded == generations.manifest_digest(ask["model"]) else "other"
     if ask.get("secret") is not None:
         key = claim_records.node_key(ask["state_dir"])
@@ -340,7 +346,9 @@ def _refuse_vendor(name: str) -> None:
         raise Refused.of("unit-of-system", unit=name, path=path)
 
 
-def _run(call: Call, ask: dict[str, Any], found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:
+def _run(
+    call: Call, ask: dict[str, Any], found: dict[str, object], want: dict[str, object], act: dict[str, Any]
+) -> None:
     name, wait = ask["name"], bool(act.get("wait", True))
     now = show([name])[name]
     other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)

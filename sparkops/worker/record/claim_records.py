@@ -26,6 +26,16 @@ def records(state_dir: str) -> dict[str, dict[str, Any]]:
     return {name[:-5]: load(os.path.join(folder, name)) for name in names if name.endswith(".json")}
 
 
+def own(state_dir: str, cluster: str, former: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The claims of a cluster, with those of its `former` name ("" for none), and the records of all others.
+
+    Raises as `records` does.
+    """
+    others = records(state_dir)
+    mine = others.pop(cluster, {})
+    return {**others.pop(former, {}), **mine}, others
+
+
 def load(path: str) -> dict[str, dict[str, object]]:
     """One record; empty where there is none. Raises Unknown for what is no record."""
     try:

@@ -142,7 +142,7 @@ def _claimed(args: DiagnoseRequest) -> Iterator[DiagnoseService]:
         return
     known = {each["unit"] for each in args["services"]}
     with contextlib.suppress(Unknown, OSError):
-        record = claim_records.records(args["state_dir"]).get(args["cluster"], {})
+        record, _ = claim_records.own(args["state_dir"], args["cluster"], args["former"])
         for key, entry in record.items():
             kind, _, unit = key.partition(" ")
             service = str(entry.get("service") or "")

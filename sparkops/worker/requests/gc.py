@@ -19,15 +19,15 @@ from sparkops.worker.record import claim_records, claims, uses
 def look(call: Call, args: dict[str, object]) -> list[Item]:
     """The items of all `kinds` that have such. Raises Unknown where a kind cannot find out.
 
-    `args`: state_dir, cluster, `kinds`, `declared` (what the inventory needs, by the words of `Resource.uses`), and
-    `foreign` to list what sparkops did not bring.
+    `args`: state_dir, cluster, its `former` name ("" for none), `kinds`, `declared` (what the inventory needs, by the
+    words of `Resource.uses`), and `foreign` to list what sparkops did not bring.
     """
     return _found(args, _at(args))
 
 
 def _at(args: dict[str, Any]) -> Look:
-    mine = claim_records.records(args["state_dir"]).get(args["cluster"], {})
-    found = uses.look(args["state_dir"], args["cluster"])
+    mine, others = claim_records.own(args["state_dir"], args["cluster"], args["former"])
+    found = uses.look(args["state_dir"], others)
     return Look(args["state_dir"], found, mine, args["declared"], bool(args["foreign"]))
 
 
@@ -41,6 +41,7 @@ def remove(call: Call, args: dict[str, Any]) -> list[dict[str, object]]:
 
     Answers `{kind, name, left}`: why it was left, None where it was removed.
     """
+    claims.take_over(args["state_dir"], args["cluster"], args["former"])
     answers = []
     now = {(item["kind"], item["name"]): item for item in look(call, args)}
     for number, (sort, name) in enumerate(args["items"]):

@@ -186,15 +186,19 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, object]) ->
     log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         _lock(handle)
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            pass_fds=[handle],
-            cwd="/",
-        )
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the child can hear it
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[handle],
+                cwd="/",
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         atomic.write(
             os.path.join(folder, "job.json"),
             json.dumps({**description, "pid": child.pid, "since": time.time()}).encode(),
@@ -227,6 +231,7 @@ def main() -> None:
         return
     job = Job(order["folder"])
     signal.signal(signal.SIGTERM, lambda *_: job.stopping.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
     result = answer(lambda: import_module(order["module"]).JOBS[order["function"]](job, order["args"]))

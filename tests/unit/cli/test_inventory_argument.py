@@ -42,6 +42,7 @@ def test_every_command_takes_the_inventory_by_option_and_by_argument(name: str, 
     assert isinstance(command, WithInventory)
     needed = {
         "logs": ["q"],
+        "bench": ["q"],
         "render": ["a"],
         "inventory show": ["a"],
         "inventory export": ["--format", "ansible"],
@@ -56,8 +57,8 @@ def test_every_command_takes_the_inventory_by_option_and_by_argument(name: str, 
         command.make_context(name, ["-i", "c.yml", *needed, "d.yml"])
 
 
-ONE = {"lock", "adopt", "render", "inventory show", "remove", "rollback", "init", "discover"}
-"""Commands that name their node or service, and `lock`, whose file is one for all."""
+ONE = {"lock", "adopt", "render", "inventory show", "inventory export", "remove", "rollback", "init", "discover"}
+"""Commands that name their node or service, and those whose file is one for all: `lock`, `inventory export`."""
 
 
 @pytest.mark.parametrize(("name", "command"), READERS, ids=[name for name, _ in READERS])

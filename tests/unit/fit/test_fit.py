@@ -251,7 +251,7 @@ def test_weights_beyond_the_machine_are_told_by_what_is_lacking(capsys: pytest.C
     line = "vllm serve Qwen/Qwen3.5-397B-A17B"
     assert run(["fit", "--serve", line, "--engine", "0.26.0", "--no-color"]) == 0
     text = capsys.readouterr().out
-    assert "the weights need 6" in text.splitlines()[-1] and "GiB more than the " in text
+    assert "the weights need 6" in text.splitlines()[-1] and " GB more than the " in text
     assert " -" not in text
     memory = as_json(fit_invocation(of_text(line, "0.26.0")))["memory"]
     assert memory["pool"] == memory["host"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -133,6 +134,8 @@ def test_a_vault_and_folders_of_variables_are_told(tmp_path: Path) -> None:
         ("n[01:100]\n", "hosts", "hosts-malformed"),
         ("n[1:99999999]\n", "hosts", "hosts-malformed"),
         ("n[1:999][1:999]\n", "hosts", "hosts-malformed"),
+        ("a\n[b:vars]\nx=1\n", "hosts", "hosts-malformed"),
+        ("a\n[b:children]\nc\n", "hosts", "hosts-malformed"),
         ("# nobody\n", "hosts", "hosts-none"),
         ("plugin: aws_ec2\n", "hosts.yml", "hosts-computed"),
         ("- a\n", "hosts.yml", "hosts-malformed"),
@@ -160,6 +163,13 @@ def test_a_file_that_is_no_list_of_hosts_is_refused(tmp_path: Path, text: str, n
 )
 def test_a_range_is_its_names(pattern: str, names: list[str]) -> None:
     assert expanded(pattern, "hosts") == names
+
+
+def test_a_long_list_takes_no_time_for_each_pair_of_hosts(tmp_path: Path) -> None:
+    began = time.process_time()
+    found = ini(tmp_path, "[a]\nn[0001:5000]\n[b:children]\na\n[a:vars]\nansible_user=x\n[b:vars]\nansible_port=1\n")
+    assert len(found.hosts) == 5000 and {(each.user, each.port) for each in found.hosts} == {("x", 1)}
+    assert time.process_time() - began < 5
 
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,8}[a-z0-9])?", fullmatch=True).filter(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sparkops.checkpoints.manifest import Manifest, ManifestFile
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError
-from sparkops.core.states import Unknown
+from sparkops.core.plan import Step
+from sparkops.core.states import Pending, Unknown
 from sparkops.inventory.load import load
 from sparkops.inventory.lockfile import Lock
 from sparkops.inventory.secrets import Masked
@@ -133,7 +134,8 @@ def test_what_is_served_is_the_built_folder_and_the_base_stands_beside_it(tmp_pa
     assert one.name == unit.model == f"{base}--built-{build_steps.digest([HYBRID])}"
     assert ids.index(f"checkpoint {base} @spark-01") < ids.index(one.id) < ids.index(unit.id)
     assert one.after == (f"checkpoint {base} @spark-01",)
-    assert unit.pending([one.id])["container_checkpoint"].step == one.id
+    built = Step(id=one.id, kind=one.kind, node=one.node, action="create", before=None, after={}, changes=())
+    assert unit.pending({one.id: built}, None) == {"container_checkpoint": Pending(one.id)}
     assert declared(made.of("spark-01"))["folders"] == [base, one.name]
 
 

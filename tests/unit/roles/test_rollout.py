@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import datetime
 import textwrap
+import threading
+import time
+import types
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparkops.compile.compiler import compile_inventory
+from sparkops.core.errors import ConvergeFailed
 from sparkops.core.plan import Plan
 from sparkops.core.report import Result, Rollout
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
-from sparkops.reconcile import rollout
+from sparkops.reconcile import rollout, schedule
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.rollout import Limits, edges, engines, holds, outcomes, returned
 from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.generation import Generation
 from sparkops.resources.reboot import Reboot
+from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds.gate import judge_tool_call
@@ -274,6 +280,53 @@ def test_a_rollout_that_stands_still_is_late_and_each_stable_engine_gives_it_new
     assert made.late("image x/y:1 @b") is None, "what brings content has its own time"
     first = ends(("unit q.service @b", "done"), ("probe q @b", "failed"), (GENERATION + "b", "not-attempted"))
     assert not made.goes_on("unit q.service @c", GENERATION + "b", first)
+
+
+def carried_out(project: Project, ends: dict[str, str], **limits: Any) -> list[str]:
+    """How the engines on a, b and c end where every step works but those in `ends`: stuck, or failing by that id."""
+    inventory = declared(project, "[[a], [b], [c]]")
+    resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
+    replicas, plan = {"q": inventory.replicas("q")}, planned(inventory)
+
+    def converge(resource: Resource) -> Generator[dict[str, Any], None, Observed]:
+        while ends.get(resource.id) == "stuck":
+            yield {}
+            time.sleep(0.01)
+        if resource.id in ends:
+            raise ConvergeFailed.of(ends[resource.id], service="q", wanted=1)
+        return resource.desired()
+
+    for each in resources:
+        object.__setattr__(each, "converge", lambda session, step, each=each: converge(each))
+    fleet: Any = types.SimpleNamespace(session=lambda node: None)
+    progress = RolloutProgress(plan, resources, replicas, {"q": Limits(**limits)})
+    results = schedule.run(plan, resources, fleet, facts={}, stop=threading.Event(), rollouts=progress)
+    return [each.state for each in outcomes(resources, plan, results, replicas)]
+
+
+@pytest.mark.parametrize(
+    ("ends", "limits", "states"),
+    [
+        ({}, {}, ["done", "done", "done"]),
+        ({"gate q @a": "generation-missing"}, {}, ["failed", "not started", "not started"]),
+        ({"gate q @a": "generation-missing"}, {"max_failures": 1}, ["failed", "done", "done"]),
+        (
+            {"gate q @a": "generation-missing", "probe q @b": "generation-missing"},
+            {"max_failures": 1},
+            ["failed", "failed", "not started"],
+        ),
+        ({"probe q @b": "stuck"}, {"progress_seconds": 0.3}, ["done", "failed", "not started"]),
+        (
+            {"probe q @a": "stuck"},
+            {"progress_seconds": 0.3, "max_failures": 2},
+            ["failed", "not started", "not started"],
+        ),
+    ],
+)
+def test_a_run_keeps_to_the_limits_of_a_rollout(
+    project: Project, ends: dict[str, str], limits: dict[str, Any], states: list[str]
+) -> None:
+    assert carried_out(project, ends, **limits) == states
 
 
 def test_an_engine_that_no_step_interrupts_has_no_rollout(project: Project) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sparkops.core.errors import InventoryError
 from sparkops.models import engine_errors
 from sparkops.models.service_spec import ServiceSpec, functions, headless, spec_of
+from sparkops.programs.launch.container_body import digest_of
 from tests.errors import fails
 from tests.lab.engine import ALIGN_CRASH
 
@@ -86,8 +87,7 @@ def test_numbers_are_bytes_and_null_is_nothing() -> None:
         {"serve": {"max-model-len": 2048}},
         {"environment": {"A": "b"}},
         {"rank": 1},
-        {"image": {**IMAGE, "pull": "repo:2"}},
-        {"image": {**IMAGE, "build": {"tag": "local:1"}}},
+        {"container": {**service()["container"], "mounts": [{"source": "/srv", "target": "/srv", "read_only": True}]}},
     ],
 )
 def test_each_input_is_in_the_digest(change: dict[str, Any]) -> None:
@@ -100,8 +100,14 @@ def test_each_input_is_in_the_digest(change: dict[str, Any]) -> None:
 )
 def test_a_pin_is_no_change_of_what_runs(digest: str | None, commit: str | None) -> None:
     """Another content than that which runs is seen at the container: its image and its checkpoint."""
-    pinned = spec_of(service(), {**IMAGE, "digest": digest}, {**CHECKPOINT, "commit": commit}, NODE, set())
-    assert pinned.digest == spec().digest
+    by_hand = {**IMAGE, "pull": f"repo@{digest}"} if digest else IMAGE
+    for image, checkpoint in (
+        ({**IMAGE, "digest": digest}, {**CHECKPOINT, "commit": commit}),
+        (by_hand, {**CHECKPOINT, "revision": commit or "main"}),
+        (by_hand, {**CHECKPOINT, "folder": "/srv/model"}),
+    ):
+        pinned = spec_of(service(), image, checkpoint, NODE, set())
+        assert pinned.digest == spec().digest == digest_of(json.loads(pinned.text)), "the launcher reads the same"
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers() | st.booleans() | st.text("ab")))
