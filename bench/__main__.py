@@ -30,6 +30,7 @@ BENCHMARKS = (
     "output",
     "reports",
     "watching",
+    "watch",
 )
 
 

@@ -282,6 +282,18 @@ def _watching(found: Figures) -> Iterable[str]:
     )
 
 
+def _watch(found: Figures) -> Iterable[str]:
+    yield (
+        f"`sparkops watch` over {found['nodes']} names for one "
+        f"sshd on the controller itself, {found['resources']} files as declared, {found['rounds']} rounds without a "
+        f"pause, connections kept: {found['round_seconds']} s a round ({found['round_cpu_seconds']} s of the "
+        f"controller's CPU), {found['ratio']}x of a cold `sparkops drift` of the same run, "
+        f"{found['cold_seconds']} s (aim: at most {found['most']}). Most of the cold run is what the nodes do to start "
+        f"workers, here on the same cores. The watcher's memory: {found['memory_mib']} MiB at most (aim: below "
+        f"{found['most_memory_mib']}), {found['slope_kib_per_round']} KiB more per round.\n"
+    )
+
+
 def _startup(found: Figures) -> Iterable[str]:
     yield "CPU seconds, which other work on the machine disturbs less than those of the wall."
     yield _table(
@@ -366,6 +378,7 @@ SECTIONS = {
     "lint": ("Lint and fit", _lint),
     "output": ("Output of programs", _output),
     "watching": ("Watching an engine", _watching),
+    "watch": ("Rounds of a watcher", _watch),
     "spreading": ("A checkpoint from node to node", _spreading),
     "fetching": ("A checkpoint from a hub", _fetching),
     "verifying": ("Verifying checkpoints", _verifying),

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Show what would change; touches nothing",
     "apply": "Bring the nodes into the declared state",
     "drift": "Report what differs from the declaration, with an exit status for scripts",
+    "watch": "Look again and again over kept connections, and tell what came and what went",
     "report": "Show a kept run again in any format, or what differs between two; join reports of shards",
     "status": "Show nodes and services on one screen: reachable, memory, jobs, state, health",
     "endpoints": "Print where services answer: for people, LiteLLM, OpenAI clients, Prometheus",

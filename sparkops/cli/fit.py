@@ -64,10 +64,9 @@ def command(
     if line is not None:
         found: dict[str, Fit | NotEvaluated] = {"": fit_invocation(line, question)}
     else:
-        from sparkops.fit.services import fit_services  # loading inventories costs a third of a pasted line's time
-        from sparkops.inventory.load import load
+        from sparkops import library  # loading inventories costs a third of a pasted line's time
 
-        found = fit_services(load(inventory or Path("inventory.yml"), shard=shard), service, question, ask)
+        found = library.load(inventory or Path("inventory.yml"), shard=shard).fit(service, question=question, ask=ask)
     if form == "json":
         click.echo(dumped(found, one=line is not None))
         return

@@ -63,16 +63,13 @@ def command(
 
 def _of_inventory(path: Path, shard: tuple[int, int] | None, ask: Ask) -> tuple[list[Finding], InventoryError | None]:
     """What the rules find, and why it can't be compiled into what stands on nodes."""
-    from datetime import date
-
+    from sparkops import library
     from sparkops.compile.compiler import compile_inventory
-    from sparkops.inventory.load import load
-    from sparkops.lint.declared import lint_inventory
 
-    inventory = load(path, shard=shard)
-    found = lint_inventory(inventory, date.today(), ask=ask)
+    cluster = library.load(path, shard=shard)
+    found = cluster.lint(ask=ask)
     try:
-        compile_inventory(inventory)
+        compile_inventory(cluster.inventory)
     except InventoryError as fault:
         return found, fault
     return found, None

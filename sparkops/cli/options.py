@@ -31,16 +31,18 @@ class ReportFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no
         return form, made
 
 
-class Ago(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
-    """`7d`, `12h`, `30m`: seconds before now."""
+class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
+    """`7d`, `12h`, `30m`, `10s`: in seconds."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d{1,6})([dhm])", str(value))
+        found = re.fullmatch(r"(\d{1,6})([dhms])", str(value))
         if found is None:
-            self.fail(f"{value!r} is not a number of days, hours or minutes like 7d, 12h or 30m", param, ctx)
-        return int(found[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0}[found[2]]
+            self.fail(
+                f"{value!r} is not a number of days, hours, minutes or seconds like 7d, 12h, 30m or 10s", param, ctx
+            )
+        return int(found[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}[found[2]]
 
 
 class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here

@@ -13,7 +13,6 @@ import click
 from sparkops.cli.process import MACHINE
 from sparkops.core import atomic
 from sparkops.core.errors import SparkopsError
-from sparkops.core.wording import Message
 from sparkops.reports.formatting import safe
 from sparkops.reports.printer import Plain, Printer
 
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
 
     from sparkops.core import events
     from sparkops.core.report import Report
-    from sparkops.inventory.inventory import Inventory
-    from sparkops.nodes.passwords import Passwords
     from sparkops.reports.plain_progress import Lines, Silent
-    from sparkops.reports.record import Record
 
 
 def console(no_color: bool, *, error: bool = False) -> Console | Plain:
@@ -76,13 +72,6 @@ def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
     return lines(*others)
 
 
-def passwords_for(inventory: Inventory) -> Passwords:
-    """Passwords asked for at the terminal, where there is one."""
-    from sparkops.nodes.passwords import Passwords, terminal  # what only prints needs neither nodes nor an inventory
-
-    return Passwords(terminal(), tuple(inventory.nodes))
-
-
 def echo_unreachable(reasons: Mapping[str, object]) -> None:
     """Why nodes did not answer, on standard error."""
     for node, reason in reasons.items():
@@ -97,16 +86,10 @@ def show_plan(report: Report, *, no_color: bool, verbose: int) -> None:
     sys.stdout.flush()
 
 
-def told_of(record: Record) -> None:
+def told_of(report: Report) -> None:
     """What went wrong with the record of a run, on standard error."""
-    if record.aside:
-        _warn(Message.of("runs-damaged", aside=record.aside))
-    if record.lost:
-        _warn(Message.of("run-not-recorded", reason=record.lost[0]))
-
-
-def _warn(message: Message) -> None:
-    click.echo(safe(f"warning: {message.full}"), err=True)
+    for each in report.unrecorded:
+        click.echo(safe(f"warning: {each.full}"), err=True)
 
 
 def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verbose: int) -> None:

@@ -114,7 +114,7 @@ class Report:
 
     `time` is its end in seconds since the epoch (UTC); `run` names it among the kept runs, or is empty. `whole`:
     nothing of the inventory (with `shards`: of these parts of it) was left out, so that what is no longer declared was
-    looked for.
+    looked for. `unrecorded`: what went wrong with keeping this run on this machine, if anything did.
     """
 
     command: Command
@@ -132,6 +132,7 @@ class Report:
     whole: bool = False
     shards: Shards | None = None
     past: Past = Past()
+    unrecorded: tuple[Message, ...] = ()
 
     @property
     def exit_status(self) -> int:

@@ -124,6 +124,11 @@ class Session:
         return self._over is not None and not self._closed
 
     @property
+    def silence(self) -> float:
+        """Seconds since anything was heard of the worker, which gives a sign of life every five."""
+        return time.monotonic() - self._heard
+
+    @property
     def busy(self) -> bool:
         """Whether the worker may still be at something: a call that it has not answered, given up here or not."""
         return bool(self._at_work)

@@ -5,6 +5,7 @@ What commands differ in is which resources they choose, and their RunOptions.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,8 +30,8 @@ from sparkops.resources import removable
 from sparkops.resources.resource import Resource
 
 
-def run(resources: Sequence[Resource], options: RunOptions) -> Report:
-    """Bring these resources into their declared state, or only plan it.
+def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None = None) -> Report:
+    """Bring these resources into their declared state, or only plan it; over a fleet that is `kept` open, if given.
 
     Raises LockBusy, Stale where a saved plan no longer holds, ConvergeFailed: in all cases nothing was changed.
     """
@@ -52,7 +53,7 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
         )
 
     prepared, unprepared = prepare(resources)
-    with _fleet(prepared, options) as fleet:
+    with contextlib.nullcontext(kept) if kept is not None else fleet_of(prepared, options) as fleet:
         planned = observe_and_plan(fleet, prepared, unprepared, options, quiet=False)
         if options.agree is None:
             return report(planned.plan)
@@ -112,7 +113,8 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
     fleet.unlock()
 
 
-def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
+def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
+    """The nodes of these resources with the worker's modules that a run over them needs; nothing is opened yet."""
     kinds = {*options.modules, *(resource.kind for resource in resources)}
     if options.declared:
         states = [each.state for each in options.inventory.nodes.values()]

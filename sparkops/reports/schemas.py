@@ -1,6 +1,7 @@
 """The names of the JSON formats, all documented in docs/formats.md. A change that breaks readers raises the number."""
 
 ADOPT = "sparkops.adopt/1"
+CHANGES = "sparkops.changes/1"
 CHECKPOINT = "sparkops.checkpoint/1"
 CHECKPOINT_BUILD = "sparkops.build/2"
 CHECKPOINT_BUILD_CHECK = "sparkops.build-check/2"
@@ -25,3 +26,4 @@ REPORT_DIFF = "sparkops.report-diff/1"
 RUNS = "sparkops.runs/1"
 SINCE = "sparkops.since/1"
 STATUS = "sparkops.status/3"
+WATCH = "sparkops.watch/1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -65,7 +65,7 @@ class Expectation:
     at_least, at_most       bounds, inclusive (bytes where the key ends in `_bytes`)
     includes, empty         for lists: an element of it, or one of several; that there is none
     equal_on_service        the same on all nodes of the service; numbers within `tolerance`, a fraction of the largest
-    distinct_on_service     another on each node of the service
+    distinct_on_service     another on each node of the service; of a list, no element of it on two
     optional                a fact that the node does not have is as expected
     title, reason, remedy, source, severity, id     words for the violation
     """
@@ -188,10 +188,17 @@ def judge_service(key: str, expected: Expectation, by_node: Mapping[str, object]
         _close(value, other, expected.tolerance) for value in values for other in values
     ):
         return Judgement("uneven", "fact-uneven", {"values": each})
-    known = [repr(value) for value in values if value is not None]
+    known = [repr(one) for value in values for one in _elements(value)]
     if expected.distinct_on_service and len(set(known)) < len(known):
         return Judgement("shared", "fact-shared", {"values": each})
     return None
+
+
+def _elements(value: object) -> Sequence[object]:
+    """What must not stand on two nodes: of a list each element."""
+    if isinstance(value, (list, tuple)):
+        return list(dict.fromkeys(value))
+    return () if value is None else (value,)
 
 
 def _close(one: object, other: object, tolerance: float) -> bool:

@@ -29,7 +29,15 @@ SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
 NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
 VARIABLE = "SPARKOPS_INPUTS"
 RUNS = frozenset(
-    {"inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"}
+    {
+        "inputs",
+        "main_process",
+        "container_inputs",
+        "container_image",
+        "container_checkpoint",
+        "container_environment",
+        "secret_inputs",
+    }
 )
 """The keys about the running process."""
 UNITS = "/etc/systemd/system/"
@@ -63,7 +71,8 @@ class Unit(Resource):
         `probe` waits for.
     main_process: the argument list that the main process must have.
     container: the container that the unit runs for its service, known by the label `sparkops.service`; its label
-        `sparkops.spec` must be `inputs`.
+        `sparkops.spec` must be `inputs`, its variables those of the spec, its secrets and its image, and Docker must
+        not restart it by itself.
     image: an image reference; the running container's image must be what the reference now resolves to.
     model: the folder of a checkpoint; the container must have been started from what lies there now.
     secret: the bytes of the service's secret environment file; the container's label `sparkops.secret` must be their
@@ -90,19 +99,8 @@ class Unit(Resource):
         {"state", "result", "restarts", "text", "port_taken", "last_start", "last_token", "last_hang", "loaded"}
     )
     guarded: ClassVar[bool] = True
-    implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
-    interrupts: ClassVar[frozenset[str]] = frozenset(
-        {
-            "running",
-            "inputs",
-            "main_process",
-            "failed",
-            "container_inputs",
-            "container_image",
-            "container_checkpoint",
-            "secret_inputs",
-        }
-    )
+    implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed", "restart_policy"}
+    interrupts: ClassVar[frozenset[str]] = RUNS | {"running", "failed"}
 
     content: Content | str | None = None
     enabled: bool | None = None
@@ -202,6 +200,8 @@ class Unit(Resource):
             wanted |= {"failed": False, "inputs": self.inputs}
             wanted["main_process"] = list(self.main_process) or None
             wanted["container_inputs"] = self.inputs if self.container else None
+            wanted["container_environment"] = "declared" if self.container else None
+            wanted["restart_policy"] = "no" if self.container else None
             wanted["container_image"] = "current" if self.container and self.image else None
             wanted["container_checkpoint"] = "current" if self.container and self.model else None
             wanted["secret_inputs"] = "declared" if self.container and self.secret is not None else None
@@ -210,7 +210,7 @@ class Unit(Resource):
 
     def same(self, key: str, wanted: object, found: object) -> bool:
         """What runs is compared only where something runs; that nothing does is said by `running`."""
-        if key in RUNS and found is None:
+        if key in RUNS | {"restart_policy"} and found is None:
             return True
         return bool(wanted == found)
 
@@ -260,7 +260,8 @@ class Unit(Resource):
         return "".join(f"{line}\n" for line in lines)
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
-        """A unit of this name that a package brought, and a port on which something foreign listens."""
+        """A unit of this name that a package brought, a port on which something foreign listens, and, as a warning,
+        drop-ins that nobody declared."""
         if not isinstance(found, Mapping) or self.state == "absent":
             return ()
         messages = []
@@ -269,7 +270,14 @@ class Unit(Resource):
         owner = found.get("port_taken")
         if isinstance(owner, Mapping) and not owner.get("service"):
             messages.append(self._port_taken(owner))
-        return tuple(Violation(message=each, resource=self.id, node=self.node, severity="error") for each in messages)
+        foreign = [
+            path for path in found.get("drop_ins") or () if path not in self.drop_ins and self.content is not None
+        ]
+        drop_ins = [Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign]
+        return (
+            *(Violation(message=each, resource=self.id, node=self.node, severity="error") for each in messages),
+            *(Violation(message=each, resource=self.id, node=self.node, severity="warning") for each in drop_ins),
+        )
 
     def _port_taken(self, owner: Mapping[str, object]) -> Message:
         """What another service of sparkops holds is no violation: its own steps settle that."""
@@ -280,12 +288,6 @@ class Unit(Resource):
         adoptable = names["container"] or place.endswith(".service")
         id = "port-taken" if adoptable else "port-taken-by-process"
         return Message.of(id, port=self.port, who=who, service=self.service or self.name, node=self.node)
-
-    def notices(self, found: Observed) -> tuple[Message, ...]:
-        if self.content is None or found is None or isinstance(found, Unknown):
-            return ()
-        foreign = [path for path in found.get("drop_ins") or () if path not in self.drop_ins]
-        return tuple(Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign)
 
     def explain(self, found: Observed) -> Message | None:
         if found is None or isinstance(found, Unknown):

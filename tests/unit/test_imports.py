@@ -12,7 +12,10 @@ import sparkops
 ROOT = Path(sparkops.__file__).parent
 
 MAY = {
+    "watching": {"compile", "library", "reconcile", "reports"},
     "cli": {
+        "library",
+        "watching",
         "checkpoints",
         "compile",
         "core",

@@ -146,7 +146,7 @@ def test_exec_fails_with_4_before_3() -> None:
 
 WORDS = {"--limit", "--role", "-e", "--jobs"}
 SENSE = {
-    **dict.fromkeys(("plan", "apply", "drift"), WORDS),
+    **dict.fromkeys(("plan", "apply", "drift", "watch"), WORDS),
     **dict.fromkeys(("status", "start", "stop", "restart"), {"--limit", "-e", "--jobs"}),
     **dict.fromkeys(("logs", "bench"), {"--limit", "-e"}),  # all nodes of a service are listened to at once
     **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables

@@ -22,7 +22,7 @@ def digest_of(spec: dict[str, Any]) -> str:
 def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: str, cache: str) -> dict[str, object]:
     """What POST /containers/create takes. `cache` is a folder of the node, or "" for none."""
     limits, port = spec["limits"], f"{spec['port']}/tcp"
-    environment = {"PYTHONFAULTHANDLER": "1", **(CACHES if cache else {}), **spec["environment"], **secret}
+    environment = environment_of(spec, secret, cached=bool(cache))
     mounts = [
         {"Type": "bind", "Source": each["source"], "Target": each["target"], "ReadOnly": each["read_only"]}
         for each in spec["mounts"]
@@ -66,6 +66,11 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
     if spec["entrypoint"] is not None:
         body["Entrypoint"] = spec["entrypoint"]
     return body
+
+
+def environment_of(spec: dict[str, Any], secret: dict[str, str], *, cached: bool) -> dict[str, str]:
+    """The variables that the container gets beside those of its image."""
+    return {"PYTHONFAULTHANDLER": "1", **(CACHES if cached else {}), **spec["environment"], **secret}
 
 
 def record_digest(folder: str) -> str:

@@ -6,6 +6,7 @@ A locked clock can't be read back, so there is no fact for it.
 
 import os
 import re
+from collections.abc import Mapping
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.system import text
@@ -23,12 +24,16 @@ FIELDS = {
     "clocks.max.sm": "sm_clock_max_mhz",
     "power.draw": "power_watts",
     "temperature.gpu": "temperature_celsius",
+    "utilization.gpu": "utilization_percent",
 }
 QUERY = f"--query-gpu={','.join(FIELDS)}"
-NUMBERS = frozenset({"sm_clock_mhz", "sm_clock_max_mhz", "power_watts", "temperature_celsius"})
+NUMBERS = frozenset({"sm_clock_mhz", "sm_clock_max_mhz", "power_watts", "temperature_celsius", "utilization_percent"})
 CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 PATIENCE = 8.0
 """Seconds for one call of nvidia-smi: with the groups that wait for it, all stays within one look's limit."""
+BUSY_PERCENT = 90.0
+STUCK_MHZ = 850.0
+"""A little above the 799 MHz at which GPUs were seen stuck."""
 MISMATCH = "Driver/library version mismatch"
 
 
@@ -50,8 +55,21 @@ def gpu(root: str) -> dict[str, object]:
         "count": len(found),
         "module_version": module or first["driver_version"],
         "cuda_version": parse_cuda(header),
+        "stuck": stuck(first),
         "error": None,
     }
+
+
+def stuck(card: Mapping[str, object]) -> str | None:
+    """A GPU that is at work and does not leave its low clock, in words; None where it is idle, or that is not told.
+
+    Seen: 799 MHz and 19.5 W against 2281 MHz and 92.5 W, until the power was taken away (minefield PR 55). Power alone
+    says nothing: a stalled rank has 96 % and 21 W, too (facts of GLM-5.3 PR 115).
+    """
+    clock, used, power = card["sm_clock_mhz"], card["utilization_percent"], card["power_watts"]
+    if not isinstance(clock, float) or not isinstance(used, float) or used < BUSY_PERCENT or clock > STUCK_MHZ:
+        return None
+    return f"{clock:g} MHz" + (f" and {power:g} W" if isinstance(power, float) else "") + f" at {used:g} % utilisation"
 
 
 def cards() -> tuple[list[dict[str, object]], str]:

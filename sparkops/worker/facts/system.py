@@ -92,13 +92,15 @@ def memory(root: str) -> dict[str, object]:
     return parse_meminfo(content)
 
 
+def parse_counters(content: str) -> dict[str, int]:
+    """All counters of /proc/meminfo that are amounts of memory, in bytes."""
+    found = (re.match(r"(\w+):\s+(\d+) kB$", line) for line in content.splitlines())
+    return {each.group(1): int(each.group(2)) * KIB for each in found if each}
+
+
 def parse_meminfo(content: str) -> dict[str, object]:
     """The counters that matter, in bytes; None for those that the kernel does not have. See proc_meminfo(5)."""
-    counters = {}
-    for line in content.splitlines():
-        found = re.match(r"(\w+):\s+(\d+) kB$", line)
-        if found:
-            counters[found.group(1)] = int(found.group(2)) * KIB
+    counters = parse_counters(content)
     if "MemTotal" not in counters:
         raise Unknown.of("meminfo-field-missing", field="MemTotal")
     return {

@@ -9,14 +9,17 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import unknown_of
 from sparkops.programs import docker
+from sparkops.programs.launch.container_body import environment_of
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claim_records, claims, generations
 from sparkops.worker.system import ports, processes, safe_path, serving
 from sparkops.worker.system.root import UNITS, at
 
 STAMPS = "/run/sparkops/units"
+SPECS = "/etc/sparkops/services"
 VENDOR = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system")
 """Where packages put their units. Source: systemd.unit(5)."""
 PROC = "/proc"
@@ -100,7 +103,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, o
     if ask.get("container") and state["running"]:
         own = docker.service_container(ask["service"] or "")
     if ask.get("container"):
-        state.update(_container(ask, own, shown))
+        state.update(_container(ask, own, shown, root))
     if ask.get("port"):
         state["port_taken"] = _port_taken(ask, own)
     if ask.get("service"):
@@ -231,13 +234,21 @@ def _json(path: str) -> Any:
         return json.load(file)
 
 
-def _container(ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[str, str]) -> dict[str, object]:
+CONTAINER = (
+    *("container_inputs", "container_image", "container_checkpoint", "secret_inputs"),
+    *("container_environment", "restart_policy"),
+)
+
+
+def _container(
+    ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[str, str], root: str
+) -> dict[str, object]:
     """What the unit's running container was made from; None where none runs yet. Raises Unknown.
 
     A unit that says that it serves has one; else `container_inputs` is "", which is like no declared one.
     """
     if found is None or not running(shown):
-        state = dict.fromkeys(("container_inputs", "container_image", "container_checkpoint", "secret_inputs"))
+        state = dict.fromkeys(CONTAINER)
         return {**state, **({"container_inputs": ""} if shown.get("ActiveState") == "active" else {})}
     labels = (found.get("Config") or {}).get("Labels") or {}
     state = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
@@ -253,10 +264,37 @@ def _container(ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[st
         label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
         equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
         state["secret_inputs"] = "declared" if equal else "other"
+    state["container_environment"] = _environment(ask, found, labels.get("sparkops.spec", ""), root)
+    state["restart_policy"] = (found.get("HostConfig") or {}).get("RestartPolicy", {}).get("Name") or "no"
     return state
 
 
-RUNS = ("inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs")
+def _environment(ask: dict[str, Any], found: dict[str, Any], digest: str, root: str) -> str | None:
+    """Whether the container has the variables that its spec, its secrets and its image give, and no others.
+
+    None where it was not started from the spec that is there now: that is told already.
+    """
+    try:
+        with open(os.path.join(at(root, SPECS), f"{ask['service']}.json"), "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(data).hexdigest() != digest:
+        return None
+    spec, image = json.loads(data), docker.inspect_image(str(found.get("Image"))) or {}
+    secrets = atomic.mapping(at(root, spec["secrets"])) if spec["secrets"] else {}
+    wanted = {**_variables(image), **environment_of(spec, secrets, cached=bool(spec["cache"]))}
+    return "declared" if _variables(found) == wanted else "other"
+
+
+def _variables(found: dict[str, Any]) -> dict[str, str]:
+    return dict(each.partition("=")[::2] for each in (found.get("Config") or {}).get("Env") or ())
+
+
+RUNS = (
+    *("inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"),
+    "container_environment",
+)
 
 
 def converge(
@@ -291,8 +329,16 @@ def converge(
         change(call, "stop", name)
     if want.get("masked") and not found.get("masked"):
         processes.run([*SYSTEMCTL, "mask", "--", name])
+    if found.get("restart_policy") not in (None, want.get("restart_policy")):
+        _without_restarts(ask["service"])
     if want.get("running"):
         _run(call, ask, found, want, act)
+
+
+def _without_restarts(service: str) -> None:
+    """Leave the restarts of a container to its unit; what runs is not interrupted."""
+    if (container := docker.service_container(service)) is not None:
+        docker.act("POST", f"/containers/{container['Id']}/update", {"RestartPolicy": {"Name": "no"}})
 
 
 def _refuse_vendor(name: str) -> None:

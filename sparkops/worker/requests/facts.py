@@ -12,7 +12,7 @@ from typing import Any
 
 from sparkops.core.messages import UNKNOWN, Reason, unknown_of
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.facts import engine, fabric, gpu, network, packages, system
+from sparkops.worker.facts import engine, fabric, gpu, gpu_users, keys, network, packages, pci, system
 
 THREADS = 12
 
@@ -85,6 +85,9 @@ GROUPS: dict[str, _Group] = {
     "network": lambda node, args: network.network(node.root),
     "fabric": _fabric,
     "gpu": lambda node, args: gpu.gpu(node.root),
+    "gpu_users": lambda node, args: gpu_users.gpu_users(node.root),
+    "pci": lambda node, args: pci.pci(node.root),
+    "keys": lambda node, args: keys.keys(node.root),
     "cdi": _cdi,
     "docker": lambda node, args: engine.docker(str(args.get("socket") or engine.SOCKET)),
     "packages": _packages,

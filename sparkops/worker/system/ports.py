@@ -39,7 +39,7 @@ def held(port: int, host: str, find: Callable[[], Mapping[str, object] | None], 
     own = find()
     for each in owners:
         if not any(_is(one, own, unit) for one in each):
-            return Held(False, _described(each[0]))
+            return Held(False, described(each[0]))
     return Held(True, None)
 
 
@@ -65,7 +65,8 @@ def _addresses(found: Mapping[str, Any]) -> list[str]:
     return [str(each["IPAddress"]) for each in networks.values() if each.get("IPAddress")]
 
 
-def _described(owner: Owner) -> dict[str, object]:
+def described(owner: Owner) -> dict[str, object]:
+    """A process with its container or unit, and the service of sparkops that it belongs to."""
     found: Mapping[str, object] | None = None
     with contextlib.suppress(Unknown):  # its id is known all the same
         if owner.relayed:

@@ -67,6 +67,8 @@ def test_where_nothing_runs_only_that_is_said() -> None:
         "inputs": None,
         "container_inputs": None,
         "container_image": None,
+        "container_environment": None,
+        "restart_policy": None,
         "secret_inputs": None,
     }
     assert changes(service(), **stopped) == ("running",)
@@ -112,8 +114,10 @@ def test_masked_and_running_contradict_each_other() -> None:
 
 def test_foreign_drop_ins_are_said_and_declared_ones_are_not() -> None:
     found = {"drop_ins": ["/etc/systemd/system/qwen.service.d/a.conf", "/etc/systemd/system/qwen.service.d/b.conf"]}
-    (notice,) = unit(content=TEXT, drop_ins=("/etc/systemd/system/qwen.service.d/b.conf",)).notices(found)
-    assert notice.args["path"].endswith("a.conf")
+    declared = unit(content=TEXT, drop_ins=("/etc/systemd/system/qwen.service.d/b.conf",))
+    (said,) = declared.violations(found, lambda _: None)
+    assert (said.id, said.severity) == ("unit-drop-in-foreign", "warning")
+    assert said.message.args["path"].endswith("a.conf")
 
 
 def test_a_crash_loop_is_told_with_systemds_result() -> None:
