@@ -48,7 +48,7 @@ def accesses(inventory: Inventory, services: Sequence[str], limit: Sequence[str]
         if (not services or each.service in services) and (each.service, each.node) in placed
     ]
     if not found:
-        raise InventoryError.of("endpoints-none", where=str(inventory.path))
+        raise InventoryError.of("endpoints-none", inventory=str(inventory.path))
     return tuple(found)
 
 
