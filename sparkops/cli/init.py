@@ -19,10 +19,10 @@ from sparkops.inventory.schema import NAME
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
 from sparkops.nodes.ssh.host_keys import HostKey
-from sparkops.operate.first_inventory import Found, Proposal, cluster_name, inventory, node_names, remarks
-from sparkops.operate.init import look
+from sparkops.operate.first_contact.first_inventory import Found, Proposal, cluster_name, inventory, node_names, remarks
+from sparkops.operate.first_contact.look import look
+from sparkops.operate.first_contact.trust import addressed, examine
 from sparkops.operate.recipes import every
-from sparkops.operate.trust import addressed, examine
 from sparkops.reports.formatting import safe
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -93,7 +93,7 @@ def _of_hosts(listed: Path, *, ansible: bool, cluster: str | None, folder: Path)
     from sparkops.importing import ansible as ansible_file
     from sparkops.importing.hosts import inventory_text
     from sparkops.inventory.load import load
-    from sparkops.operate import ssh_hosts
+    from sparkops.operate.first_contact import ssh_hosts
 
     hosts = ansible_file.read(listed) if ansible else ssh_hosts.read(listed)
     for message in hosts.left:

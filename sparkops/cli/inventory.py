@@ -16,7 +16,7 @@ from sparkops.importing.hosts import declared
 from sparkops.inventory.load import load
 from sparkops.inventory.show import show as origins
 from sparkops.inventory.show import values
-from sparkops.operate import ssh_hosts
+from sparkops.operate.first_contact import ssh_hosts
 from sparkops.reports.formatting import safe
 
 

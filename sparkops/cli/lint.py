@@ -16,7 +16,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
 from sparkops.models.invocation import Ask, Invocation
-from sparkops.reports import lint
+from sparkops.reports.findings import lint
 from sparkops.reports.formatting import count, safe
 
 FORMATS = ("text", "json", "sarif", "github")

@@ -10,7 +10,7 @@ from sparkops.cli.options import CommonOptions
 from sparkops.inventory.load import load
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
-from sparkops.operate.trust import examine, meant, remember
+from sparkops.operate.first_contact.trust import examine, meant, remember
 
 
 @click.command(

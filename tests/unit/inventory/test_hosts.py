@@ -20,7 +20,7 @@ from sparkops.importing import ansible
 from sparkops.importing.ansible_ini import expanded
 from sparkops.importing.hosts import Host, Hosts, declared, inventory_text
 from sparkops.inventory.load import load
-from sparkops.operate import ssh_hosts
+from sparkops.operate.first_contact import ssh_hosts
 from tests.errors import fails
 
 
