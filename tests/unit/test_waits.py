@@ -81,6 +81,7 @@ WITHOUT = {
     "resources/images/registry.py _json read": ASKED,
     "resources/images/registry.py _manifest_digest read": ASKED,
     "resources/images/registry.py _token read": ASKED,
+    "watching/receivers.py _work wait_for": "the thread of a receiver waits for what changes, and `stop` ends it",
     "worker/images/load.py _arriving read": OURS,
     "worker/images/load.py _arriving result": OURS,
     "worker/main.py run read": "the worker leaves where the controller does not answer its beats",
