@@ -23,12 +23,14 @@ BENCHMARKS = (
     "verifying",
     "building",
     "noop",
+    "simulated",
     "peers",
     "spreading",
     "fetching",
     "output",
     "reports",
     "watching",
+    "watch",
 )
 
 
@@ -38,10 +40,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all without one")
     parser.add_argument("--nodes", type=int, action="append", default=[], help="peers: only fleets of so many")
     parser.add_argument("--delay", type=int, action="append", default=[], help="peers: only with so many ms more")
+    parser.add_argument("--without", action="append", default=[], help="peers: without this tool")
     options = parser.parse_args()
     for name in options.names or BENCHMARKS:
         if name != "report":
-            _run(name, (options.nodes, options.delay, report.results().get(name, {})) if name == "peers" else ())
+            chosen = (options.nodes, options.delay, options.without, report.results().get(name, {}))
+            _run(name, chosen if name == "peers" else ())
     report.write()
     return 0
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ def run(argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Co
             _, waited, used = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(waited)
-        cpu = used.ru_utime + used.ru_stime + sum(map(_end, _descendants() - others))
+        cpu = used.ru_utime + used.ru_stime + sum(map(_end, _descendants(others)))
         output.seek(0)
         text = output.read().decode(errors="replace")
     return Cost(seconds, cpu, max(sampling.peak, used.ru_maxrss / 1024), process.returncode, text)
@@ -76,12 +76,12 @@ class _Sampling(threading.Thread):
         pause = 0.1
         while not self.over.wait(pause):
             began = time.thread_time()
-            self.peak = max(self.peak, sum(map(_memory, _descendants() - self.others)))
+            self.peak = max(self.peak, sum(map(_memory, _descendants(self.others))))
             pause = max(0.1, 20 * (time.thread_time() - began))
 
 
-def _descendants() -> set[int]:
-    """All processes under this one."""
+def _descendants(apart: Collection[int] = ()) -> set[int]:
+    """All processes under this one, without some that are `apart` and what is under those."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -90,7 +90,7 @@ def _descendants() -> set[int]:
     found: set[int] = set()
     waiting = [os.getpid()]
     while waiting:
-        below = children.get(waiting.pop(), [])
+        below = [pid for pid in children.get(waiting.pop(), []) if pid not in apart]
         found.update(below)
         waiting.extend(below)
     return found

@@ -1,7 +1,7 @@
-"""Many names for a few fresh nodes of the lab, with a delay on the way if asked; what their sshd saw is counted there.
+"""Many names for a few fresh machines, with a delay on the way if asked; what their sshd saw is counted there.
 
-Each name is a host of its own to whoever connects, with folders of its own on the node that it stands for. It must not
-know which tool connects.
+Each name is a host of its own to whoever connects, with folders of its own on the machine that it stands for. It must
+not know which tool connects.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.lab.lab import Lab
-from tests.lab.node import Node
+from bench.machine import Machine, machine, made_key
 
 MACHINES = 3
+KEY = "id"
 WORK = "/var/tmp/bench"
-"""Folder on the nodes in which each name has the folder that is managed."""
+"""Folder on the machines in which each name has the folder that is managed."""
 STATE = "/var/lib/bench"
-"""Folder on the nodes in which each name has its state folder."""
+"""Folder on the machines in which each name has its state folder."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """One name, where it is reached and the machine that it stands for."""
+    """One name, the port of 127.0.0.1 where it is reached and the machine that it stands for."""
 
     name: str
-    address: str
     port: int
-    node: Node
+    node: Machine
 
 
 @dataclass(frozen=True)
@@ -49,68 +48,61 @@ class Counts:
 
 
 @contextmanager
-def fresh(lab: Lab) -> Iterator[list[Node]]:
-    """Nodes that nobody else uses; their sshd tells of execs, which it does only at LogLevel VERBOSE."""
+def fresh(folder: Path) -> Iterator[list[Machine]]:
+    """Machines that nobody else uses, their files and the key KEY that logs in as root in a `folder`."""
     with ExitStack() as ending:
-        nodes = []
-        for _ in range(MACHINES):
-            node = lab.add_node()
-            ending.callback(lab.remove_node, node)
-            node.write("/etc/ssh/sshd_config.d/00-verbose.conf", b"LogLevel VERBOSE\n")
-            node.exec("systemctl", "reload", "ssh")
+        key = made_key(folder / KEY)
+        nodes = [ending.enter_context(machine(f"machine-{n}", folder / str(n), key)) for n in range(MACHINES)]
+        for node in nodes:
             node.exec("mkdir", "-p", WORK, STATE)
-            nodes.append(node)
         yield nodes
 
 
 @contextmanager
-def hosts(lab: Lab, nodes: Sequence[Node], size: int, delay: int, folder: Path) -> Iterator[list[Host]]:
+def hosts(nodes: Sequence[Machine], size: int, delay: int, folder: Path) -> Iterator[list[Host]]:
     """`size` names, with `ssh_config` and `known_hosts` in `folder`; each round trip takes `delay` ms more."""
-    with _ways([nodes[n % len(nodes)] for n in range(size)], delay) as ways:
-        fleet = [Host(f"host-{n:03}", address, port, nodes[n % len(nodes)]) for n, (address, port) in enumerate(ways)]
-        known = "".join(
-            f"{host.name},{host.node.address},[{host.address}]:{host.port} {host.node.host_key}\n" for host in fleet
-        )
+    with _ways([nodes[n % len(nodes)] for n in range(size)], delay) as ports:
+        fleet = [Host(f"host-{n:03}", port, nodes[n % len(nodes)]) for n, port in enumerate(ports)]
+        known = "".join(f"{host.name},[127.0.0.1]:{host.port} {host.node.host_key}\n" for host in fleet)
         (folder / "known_hosts").write_text(known)
         common = (
-            f"  User root\n  IdentityFile {lab.key}\n  IdentitiesOnly yes\n"
+            f"  User root\n  IdentityFile {folder / KEY}\n  IdentitiesOnly yes\n"
             f"  UserKnownHostsFile {folder / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
         )
         (folder / "ssh_config").write_text(
-            "".join(f"Host {host.name}\n  HostName {host.address}\n  Port {host.port}\n{common}" for host in fleet)
+            "".join(f"Host {host.name}\n  HostName 127.0.0.1\n  Port {host.port}\n{common}" for host in fleet)
         )
         yield fleet
 
 
 @contextmanager
-def _ways(nodes: Sequence[Node], delay: int) -> Iterator[list[tuple[str, int]]]:
-    """Address and port for each of `nodes`: its own, or a port of the delaying proxy."""
+def _ways(nodes: Sequence[Machine], delay: int) -> Iterator[list[int]]:
+    """A port for each of `nodes`: its own, or one of the delaying proxy."""
     if not delay:
-        yield [(node.address, 22) for node in nodes]
+        yield [node.port for node in nodes]
         return
-    argv = [sys.executable, "-m", "bench.delay", str(delay), *(node.address for node in nodes)]
+    argv = [sys.executable, "-m", "bench.delay", str(delay), *(str(node.port) for node in nodes)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as proxy:
         try:
             assert proxy.stdout is not None
-            yield [("127.0.0.1", port) for port in json.loads(proxy.stdout.readline())]
+            yield json.loads(proxy.stdout.readline())
         finally:
             proxy.terminate()
 
 
 class Watch:
-    """Counts on the nodes since it was made."""
+    """Counts on the machines since it was made."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Machine]) -> None:
         self.nodes = nodes
-        self.since = {node.name: node.text("date", "+%s") for node in nodes}
-        self.lines = {node.name: len(self._log(node)) for node in nodes}
-        self.own = {node.name: -_last_pid(node) + _last_pid(node) for node in nodes}
-        self.first = {node.name: _last_pid(node) for node in nodes}
+        self.lines = {node.name: len(node.log()) for node in nodes}
+        self.own = {node.name: -node.last_pid() + node.last_pid() for node in nodes}
+        self.first = {node.name: node.last_pid() for node in nodes}
 
     def counts(self) -> Counts:
-        """What was seen on all nodes together; our own look at them is taken off."""
-        processes = sum(_last_pid(node) - self.first[node.name] - self.own[node.name] for node in self.nodes)
-        lines = [line for node in self.nodes for line in self._log(node)[self.lines[node.name] :]]
+        """What was seen on all machines together; our own look at them is taken off."""
+        processes = sum(node.last_pid() - self.first[node.name] - self.own[node.name] for node in self.nodes)
+        lines = [line for node in self.nodes for line in node.log()[self.lines[node.name] :]]
 
         def seen(text: str) -> int:
             return sum(text in line for line in lines)
@@ -121,12 +113,3 @@ class Watch:
             seen("Starting session: subsystem"),
             processes,
         )
-
-    def _log(self, node: Node) -> list[str]:
-        since = f"@{self.since[node.name]}"
-        return node.text("journalctl", "-u", "ssh", "-o", "cat", "--since", since).splitlines()
-
-
-def _last_pid(node: Node) -> int:
-    """The last process id that the node gave away, which is also how many it gave away."""
-    return int(node.text("cat", "/proc/loadavg").split()[-1])

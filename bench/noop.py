@@ -14,7 +14,6 @@ from bench import peers_work, trials
 from bench.fleet import fresh, hosts
 from bench.peers_work import OTHERS
 from bench.timing import ratio
-from tests.lab.lab import Lab
 
 ROUNDS = 9
 RESOURCES = (10, 50, 200)
@@ -24,11 +23,11 @@ FLEETS = (1, 10, 50)
 def measure() -> dict[str, Any]:
     """For each fleet: medians, the ratio to the floor (at most 1.5 is asked), and counts per node."""
     load = os.getloadavg()[0]
-    with Lab.session() as lab, fresh(lab) as nodes, tempfile.TemporaryDirectory(prefix="b") as name:
+    with tempfile.TemporaryDirectory(prefix="b") as name, fresh(Path(name)) as nodes:
         folder = Path(name)
 
         def fleet(size: int, resources: int) -> dict[str, Any]:
-            with hosts(lab, nodes, size, 0, folder) as all_hosts:
+            with hosts(nodes, size, 0, folder) as all_hosts:
                 names = [host.name for host in all_hosts]
                 ours = peers_work.sparkops(folder, names, resources - OTHERS)
                 trials.apply(folder)(ours)

@@ -12,7 +12,6 @@ from typing import Any
 
 from bench.fleet import fresh, hosts
 from bench.timing import ratio, side_by_side
-from tests.lab.lab import Lab
 
 ROUNDS = 5
 MEGABYTES = 100
@@ -24,9 +23,9 @@ LEAST = 0.25
 def measure() -> dict[str, Any]:
     """Seconds for MEGABYTES of each sort of lines to /dev/null, start and connection included, and the speed's part."""
     load = os.getloadavg()[0]
-    with Lab.session() as lab, fresh(lab) as nodes, tempfile.TemporaryDirectory(prefix="b") as name:
+    with tempfile.TemporaryDirectory(prefix="b") as name, fresh(Path(name)) as nodes:
         folder = Path(name)
-        with hosts(lab, nodes, 1, 0, folder) as found:
+        with hosts(nodes, 1, 0, folder) as found:
             inventory = folder / "inventory.yml"
             inventory.write_text(
                 f"version: 1\ncluster: bench\nconnection: {{user: root}}\nnodes: {{{found[0].name}: {{}}}}\n"

@@ -18,14 +18,13 @@ from typing import Any
 
 from bench import trials
 from bench.fleet import MACHINES, fresh, hosts
+from bench.machine import Machine
 from bench.peers_work import tools
 from bench.timing import ratio
-from tests.lab.lab import Lab
-from tests.lab.node import Node
 
 PACKAGES = {"pyinfra": "3.10.0", "bundlewrap": "5.2.0", "ansible-core": "2.19.14"}
-FLEETS = (1, 10, 50)
-DELAYS = (0, 100)
+FLEETS = ((1, 0), (10, 0), (50, 0), (100, 0), (1, 100), (10, 100), (50, 100))
+"""Nodes, and milliseconds that each round trip takes longer."""
 FIRST = MACHINES
 """Nodes of the first apply: no two names on one machine, whose account files all would wait for."""
 ROUNDS = 5
@@ -33,18 +32,22 @@ PATIENCE = 12.0
 """Seconds after which a tool has no further rounds in a fleet."""
 
 
-def measure(sizes: Sequence[int], delays: Sequence[int], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures for each fleet and delay (ms of a round trip); `earlier` are those of the file that this replaces."""
+def measure(
+    sizes: Sequence[int], delays: Sequence[int], without: Sequence[str], earlier: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures for each fleet and delay (ms of a round trip), `without` some tools; `earlier` are those of the file that
+    this replaces."""
     programs = installed()
     fleets = {(each["nodes"], each["delay_ms"]): each for each in earlier.get("fleets", ())}
     first = earlier.get("first")
-    with Lab.session() as lab, fresh(lab) as nodes, tempfile.TemporaryDirectory(prefix="b") as name:
+    with tempfile.TemporaryDirectory(prefix="b") as name, fresh(Path(name)) as nodes:
         folder = Path(name)
-        for size in sizes or FLEETS:
-            for delay in delays or DELAYS:
-                fleets[size, delay] = _fleet(lab, nodes, size, delay, folder, programs)
-                if (size, delay) == (10, 0):
-                    first = _first(lab, nodes, folder, programs)
+        for size, delay in FLEETS:
+            if (sizes and size not in sizes) or (delays and delay not in delays):
+                continue
+            fleets[size, delay] = _fleet(nodes, size, delay, folder, programs, without)
+            if (size, delay) == (10, 0):
+                first = _first(nodes, folder, programs)
     ordered = [fleets[key] for key in sorted(fleets, key=lambda key: (key[1], key[0]))]
     return {"versions": PACKAGES, "fleets": ordered, "first": first}
 
@@ -62,10 +65,12 @@ def installed() -> Path:
     return environment / "bin"
 
 
-def _fleet(lab: Lab, nodes: Sequence[Node], size: int, delay: int, folder: Path, programs: Path) -> dict[str, Any]:
+def _fleet(
+    nodes: Sequence[Machine], size: int, delay: int, folder: Path, programs: Path, without: Sequence[str]
+) -> dict[str, Any]:
     load = os.getloadavg()[0]
-    with hosts(lab, nodes, size, delay, folder) as fleet:
-        all_tools = tools(folder, fleet, programs)
+    with hosts(nodes, size, delay, folder) as fleet:
+        all_tools = [tool for tool in tools(folder, fleet, programs) if tool.name not in without]
         ours = next(tool for tool in all_tools if tool.name == "sparkops")
         trials.apply(folder)(ours)
         figures, failed = trials.interleaved(all_tools, trials.check(folder), fleet, ROUNDS, PATIENCE)
@@ -77,7 +82,7 @@ def _fleet(lab: Lab, nodes: Sequence[Node], size: int, delay: int, folder: Path,
         "when": time.strftime("%Y-%m-%d %H:%M"),
         "load_before": round(load, 1),
         "tools": figures,
-        "failed": failed,
+        "failed": {**failed, **dict.fromkeys(without, "left out")},
         "to_floor": ratio(figures, "sparkops", "floor"),
         "faster_than": {
             name: ratio(figures, name, "sparkops") for name in figures if name not in ("sparkops", "floor")
@@ -89,9 +94,9 @@ def _fleet(lab: Lab, nodes: Sequence[Node], size: int, delay: int, folder: Path,
     return found
 
 
-def _first(lab: Lab, nodes: Sequence[Node], folder: Path, programs: Path) -> dict[str, Any]:
+def _first(nodes: Sequence[Machine], folder: Path, programs: Path) -> dict[str, Any]:
     """The first apply of the same work, everything taken away before each run."""
-    with hosts(lab, nodes, FIRST, 0, folder) as fleet:
+    with hosts(nodes, FIRST, 0, folder) as fleet:
         acting = [tool for tool in tools(folder, fleet, programs) if tool.apply]
         figures, failed = trials.interleaved(
             acting, trials.apply(folder), fleet, 3, PATIENCE, before=lambda: trials.wipe(nodes, fleet)

@@ -126,7 +126,8 @@ server.user(user=name, home="/srv/" + name, shell="/bin/sh", ensure_home=False)
 
 def bundlewrap(folder: Path, names: Sequence[str], programs: Path) -> Tool:
     """Its guide's shared connections; as many workers as nodes; `verify` is its check."""
-    nodes = {name: {"bundles": ["bench"], "os": "debian", "os_version": (12,), "username": "root"} for name in names}
+    about = {"bundles": ["bench"], "os": "debian", "os_version": (12,), "username": "root"}
+    nodes = dict.fromkeys(names, {**about, "cmd_wrapper_outer": "sh -c {}"})
     items = f"""\
 base = "{WORK}/" + node.name
 directories = {{base: {_BW_OWNED}, base + "/conf": {_BW_OWNED}}}

@@ -1,4 +1,4 @@
-"""How long a command takes to start, against bare Python."""
+"""How much of the CPU a command takes to start, against bare Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.timing import ratio, side_by_side
+from bench.timing import of_children, ratio, side_by_side
 
 ROUNDS = 15
 
@@ -28,6 +28,7 @@ def measure() -> dict[str, Any]:
             "plan --help": run(script, "plan", "--help"),
         },
         ROUNDS,
+        of_children,
     )
     return {
         "seconds": figures,

@@ -9,9 +9,9 @@ from typing import Any
 
 from bench.cost import Cost, run
 from bench.fleet import STATE, WORK, Host, Watch
+from bench.machine import Machine
 from bench.peers_work import Tool
 from bench.timing import summary
-from tests.lab.node import Node
 
 
 class Failed(Exception):
@@ -79,7 +79,7 @@ def _figures(costs: Sequence[Cost], seen: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def wipe(nodes: Sequence[Node], hosts: Sequence[Host]) -> None:
+def wipe(nodes: Sequence[Machine], hosts: Sequence[Host]) -> None:
     """Take away all that the work left on the nodes."""
     script = 'rm -rf "$1"/* "$2"/*; shift 2; for name; do userdel "$name" 2>/dev/null; done; true'
     for node in nodes:

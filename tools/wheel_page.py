@@ -64,7 +64,6 @@ def content(wheel: Wheel, base: Mapping[str, Any]) -> dict[str, Any]:
         "short": {short: each.name for each in sorted(flags, key=lambda flag: flag.short) for short in each.short},
         "inverse": _inverse(wheel, flags),
         "deprecated": alphabetical({each.name for each in flags if each.deprecated}),
-        "speculative_fields": alphabetical(set(read.fields["SpeculativeConfig"])),
         **{key: alphabetical(set(words[name].split())) for key, name in WORDS_OF.items()},
         "behaviour": {**base["behaviour"], "json_sizes": _takes_sizes(wheel)},
         **names(wheel),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest, is_commit
@@ -23,7 +22,7 @@ class BuildInputs:
     repository: str
     base: Manifest
     donors: tuple[Manifest, ...]
-    steps: tuple[Mapping[str, Any], ...]
+    steps: tuple[Mapping[str, object], ...]
 
     @property
     def identity(self) -> str:
@@ -37,7 +36,7 @@ class BuildInputs:
         return "build:sha256:" + hashlib.sha256(canonical(content).encode()).hexdigest()
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What the built folder's record says beside its files."""
         built = {
             "identity": self.identity,
@@ -50,7 +49,9 @@ class BuildInputs:
         }
         return {"repository": self.repository, "commit": self.base.commit, "built": built}
 
-    def request(self, access: Mapping[str, str], options: Mapping[str, Any], *, again: bool = False) -> dict[str, Any]:
+    def request(
+        self, access: Mapping[str, str], options: Mapping[str, object], *, again: bool = False
+    ) -> dict[str, object]:
         """What `programs/build/caller.py` takes. `access` is `{endpoint, token}` of the hub."""
         return {
             "identity": self.identity,
@@ -62,8 +63,8 @@ class BuildInputs:
 
 
 def of_donors(
-    donors: tuple[Manifest, ...], steps: build_steps.Steps, access: Mapping[str, str], options: Mapping[str, Any]
-) -> dict[str, Any]:
+    donors: tuple[Manifest, ...], steps: build_steps.Steps, access: Mapping[str, str], options: Mapping[str, object]
+) -> dict[str, object]:
     """What a build needs of donors and steps."""
     return {
         "donors": [repository_spec(donor, access) for donor in donors],
@@ -93,12 +94,12 @@ def _donor(steps: build_steps.Steps, donor: build_steps.Donor, hub: Hub) -> Mani
         ) from None
 
 
-def repository_spec(manifest: Manifest, access: Mapping[str, str]) -> dict[str, Any]:
+def repository_spec(manifest: Manifest, access: Mapping[str, str]) -> dict[str, object]:
     """A repository as a program reads parts of it."""
     about = {"repository": manifest.repository, "commit": manifest.commit, "manifest": manifest.digest}
     return {**about, "files": file_list(manifest), "hub": dict(access)}
 
 
-def file_list(manifest: Manifest) -> list[list[Any]]:
+def file_list(manifest: Manifest) -> list[list[object]]:
     """[path, bytes, oid] of each file."""
     return [[file.path, file.size, file.oid] for file in manifest.files]

@@ -8,7 +8,6 @@ token.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 import os
@@ -250,6 +249,8 @@ class Hub:
 
     def _nearest(self, api: HfApi, repository: str, revision: str) -> str:
         """The branches and tags that look like the revision, in words; the first ones where none does."""
+        import difflib
+
         try:
             refs = api.list_repo_refs(repository, repo_type="model")
             names = [ref.name for ref in (*refs.branches, *refs.tags)]

@@ -151,7 +151,7 @@ class Inspection:
     read_per_token: int | None
     faults: tuple[Fault, ...]
     beside: tuple[str, ...] = ()
-    config: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    config: Mapping[str, object] = field(repr=False, default_factory=dict)
     weights: Weights | None = field(repr=False, default=None)
 
     @property
@@ -197,7 +197,7 @@ def inspect(source: Source, readers: int = READERS) -> Inspection:
     )
 
 
-def _weights(heads: Mapping[str, Header], index: Mapping[str, Any]) -> Weights | None:
+def _weights(heads: Mapping[str, Header], index: Mapping[str, object]) -> Weights | None:
     files = model_tensors.counted(list(heads), index)
     return model_tensors.by_part((each.name, each.size) for path in files for each in heads[path].tensors)
 
@@ -233,12 +233,12 @@ def _duplicates(heads: Mapping[str, Header]) -> list[Fault]:
     return [Fault.of("tensors-duplicated", files[-1], tensors=_some(double), files=", ".join(files[:NAMED]))]
 
 
-def _weight_map(index: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _weight_map(index: Mapping[str, object] | None) -> Mapping[str, object] | None:
     found = (index or {}).get("weight_map")
     return found if isinstance(found, dict) else None
 
 
-def _unread(index: Mapping[str, Any] | None, heads: Mapping[str, Header]) -> list[str]:
+def _unread(index: Mapping[str, object] | None, heads: Mapping[str, Header]) -> list[str]:
     """The tensors that the index names in files whose headers are not known."""
     return [tensor for tensor, path in (_weight_map(index) or {}).items() if str(path) not in heads]
 
@@ -279,7 +279,7 @@ def _lacks(heads: Mapping[str, Header], path: str, tensor: str) -> bool:
     return head is None or tensor not in head.names
 
 
-def _mtp_faults(names: list[str], text_config: Mapping[str, Any]) -> list[Fault]:
+def _mtp_faults(names: list[str], text_config: Mapping[str, object]) -> list[Fault]:
     missing = missing_mtp(names, text_config)
     if not missing:
         return []
@@ -326,7 +326,7 @@ def _shares(heads: Mapping[str, Header]) -> tuple[Share, ...]:
     )
 
 
-def _geometry(config: Mapping[str, Any]) -> Geometry | None:
+def _geometry(config: Mapping[str, object]) -> Geometry | None:
     """What the configuration means; None where it is not understood."""
     try:
         found = of_config(config)

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +38,27 @@ BROKEN = "safetensors-file-"
 """How the faults begin that another answer of the hub may not have: they are not kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """What is known of one commit. `quantisation` is the content of hf_quant_config.json; `inspection` and `weights`
     are None where there are no tensor files."""
 
     from_hub: FromHub
-    config: Mapping[str, Any]
-    quantisation: Mapping[str, Any] | None
+    config: Mapping[str, object]
+    quantisation: Mapping[str, object] | None
     weights: Weights | None
     inspection: Mapping[str, Any] | None = field(repr=False)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model. Raises HubError without a configuration, InventoryError for one that is none."""
+        at = self.from_hub
+        where = f"{at.repository}@{at.commit[:12]}"
+        if not self.config:
+            raise HubError.of("repository-without-config", where=where, front_end="command")
+        name = (at.moved_to or at.repository).rpartition("/")[2]
+        source = f"config.json of {where}"
+        return of_files(name, at.repository, self.config, self.quantisation, self.weights, source=source, from_hub=at)
 
 
 class Repositories:
@@ -75,15 +87,7 @@ class Repositories:
         """
         if "/" not in repository or not is_repository(repository):
             return None
-        found = self.record(repository, revision, endpoint, self._token if not endpoint else None)
-        at = found.from_hub
-        where = f"config.json of {at.repository}@{at.commit[:12]}"
-        if not found.config:
-            raise HubError.of(
-                "repository-without-config", where=f"{at.repository}@{at.commit[:12]}", front_end="command"
-            )
-        name = (at.moved_to or at.repository).rpartition("/")[2]
-        return of_files(name, at.repository, found.config, found.quantisation, found.weights, source=where, from_hub=at)
+        return self.record(repository, revision, endpoint, self._token if not endpoint else None).model
 
     def record(self, repository: str, revision: str = "", endpoint: str = "", token: Secret | None = None) -> Record:
         """What is known of a revision ("" for main), out of the cache or by asking. Raises HubError, ManifestError."""
@@ -179,7 +183,7 @@ def inspection_of(record: Record) -> Inspection:
     )
 
 
-def _read(hub: Hub, repository: str, commit: str) -> dict[str, Any]:
+def _read(hub: Hub, repository: str, commit: str) -> dict[str, object]:
     """Everything of a commit that is kept. Raises HubError, ManifestError."""
     import dataclasses
 

@@ -32,8 +32,10 @@ COMMANDS: dict[str, str] = {
     "plan": "Show what would change; touches nothing",
     "apply": "Bring the nodes into the declared state",
     "drift": "Report what differs from the declaration, with an exit status for scripts",
-    "report": "Show a kept run again in any format, or what differs between two",
+    "watch": "Look again and again over kept connections, and tell what came and what went",
+    "report": "Show a kept run again in any format, or what differs between two; join reports of shards",
     "status": "Show nodes and services on one screen: reachable, memory, jobs, state, health",
+    "endpoints": "Print where services answer: for people, LiteLLM, OpenAI clients, Prometheus",
     "start": "Start services and wait until they answer",
     "stop": "Stop services; the next apply starts them again",
     "restart": "Restart services, all nodes of each at once, and wait until they answer",
@@ -49,11 +51,12 @@ COMMANDS: dict[str, str] = {
     "history": "Show who did what to the nodes, when and why, from the nodes' own records",
     "render": "Print the exact files, unit and argument list of a node, offline",
     "fit": "Show what a service or a `vllm serve` line needs, and what then fits; offline",
-    "inventory": "Look into the inventory: `inventory show NODE --origin`",
+    "inventory": "Look into the inventory (`inventory show NODE --origin`), or export its hosts",
     "lock": "Pin what moves upstream: tags to digests, branches to commits",
     "recipe": "List, show and compare recipes; import those of other projects",
     "checkpoint": "Look into a checkpoint here or on a hub, verify those on nodes, build one",
     "schema": "Print the JSON Schema of an inventory, for editors",
+    "bench": "Measure how fast a service is, on its own node, and say what seems wrong",
     "fabric": "Measure the links between the nodes: `fabric check`",
     "facts": "Print the facts of nodes, as the nodes report them",
     "trust": "Show the host keys of nodes and add them to known_hosts",
@@ -140,7 +143,9 @@ def run(args: Sequence[str]) -> int:
     except SparkopsError as error:
         print(safe(_shown(error)), file=sys.stderr)
         return error.exit_status
-    except (BrokenPipeError, SystemExit):  # click turns the first into the second, and into nothing else
+    except (BrokenPipeError, SystemExit) as end:  # click turns the first into the second, and ends a completion by it
+        if isinstance(end, SystemExit) and end.code == 0:
+            return 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return CUT_OFF
     except OSError as error:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
-from typing import Literal
 
 import click
 
 from sparkops.cli import options
 from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
-from sparkops.cli.loading import load, refuse_errors
+from sparkops.cli.loading import load
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan, told_of, write_reports
+from sparkops.cli.printing import emit, listener_for, show_plan, told_of, write_reports
 from sparkops.cli.prompts import confirm
-from sparkops.compile.compiler import Compiled
 from sparkops.core.report import Report
-from sparkops.inventory.inventory import Inventory
-from sparkops.inventory.secrets import Secrets
-from sparkops.nodes.connect import Connections
 from sparkops.operate import plans
-from sparkops.operate.rollback import return_failed
-from sparkops.reconcile.plan_file import SavedPlan
-from sparkops.reconcile.planning import RunOptions
-from sparkops.reconcile.replace import replaced
-from sparkops.reconcile.run import run
 from sparkops.reports.formatting import count, names
-from sparkops.reports.record import Record
 
 
 @click.command(
@@ -38,6 +28,7 @@ Examples:
   sparkops apply inventory.yml
   sparkops apply inventory.yml --yes              unasked, also what interrupts a service: for timers and CI
   sparkops apply inventory.yml --limit spark-01 --role driver
+  sparkops apply inventory.yml --shard 2/4 --yes  the second of four parts of the nodes
   sparkops apply inventory.yml --replace "unit qwen.service @spark-01" -m "hung after the driver update"
   sparkops apply inventory.yml --prune            also removes what is no longer declared
   sparkops apply inventory.yml --report markdown=done.md
@@ -87,12 +78,14 @@ def command(
         raise click.UsageError("--replace cannot be used with --plan")
     if prune and (common.limit or common.roles or plan):
         raise click.UsageError("--prune needs the whole inventory as it is now: leave out --limit, --role and --plan")
-    saved, loaded, compiled, secrets = _load(plan, common, locked)
-    refuse_errors(loaded, compiled.nodes, saved.roles if saved else common.roles)
-    again = replaced(compiled.resources, replace)
-    record = Record.begin(loaded.cluster, "apply")
+    if plan is not None and (common.limit or common.roles or common.shard):
+        raise click.UsageError("--limit, --role and --shard cannot be used with --plan, which has its own")
+    saved = plans.load(plan) if plan is not None else None
+    if saved is not None:
+        common = dataclasses.replace(common, limit=saved.limit, roles=saved.roles, shard=saved.shard)
+    cluster = load(common)
     stop = threading.Event()
-    with listener_for(common.form, common.no_color, record.write) as listener, interrupts(stop):
+    with listener_for(common.form, common.no_color) as listener, interrupts(stop):
 
         def agree(report: Report) -> bool:
             with listener.paused():
@@ -100,46 +93,20 @@ def command(
                     show_plan(report, no_color=common.no_color, verbose=verbose)
                 return _agree(report, yes or plan is not None)
 
-        chosen = RunOptions(
-            command="apply",
-            inventory=loaded,
-            connections=Connections(passwords_for(loaded)),
-            secrets=secrets,
-            title=f"apply {loaded.path.name}",
-            reason=common.reason,
-            agree=agree,
+        report = cluster.apply(
+            agree,
             saved=saved,
-            replace=again,
+            replace=replace,
             prune=prune,
             retry=retry,
-            whole=compiled.all_nodes,
-            notices=compiled.notices,
+            locked=locked,
+            reason=common.reason,
             listener=listener,
-            jobs=common.jobs,
             stop=stop,
         )
-        report = return_failed(run(compiled.resources, chosen), compiled.resources, chosen)
-    report = record.finish(report)
-    told_of(record)
+    told_of(report)
     emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
     return write_reports(report, common.reports)
-
-
-def _load(
-    plan: Path | None, common: CommonOptions, locked: bool
-) -> tuple[SavedPlan | None, Inventory, Compiled, Secrets]:
-    """The inventory; with a saved plan, for what that selects. Raises PlanError, and Stale where it no longer holds."""
-    if plan is None:
-        lock: Literal["whole", "add"] = "whole" if locked else "add"
-        return None, *load(common.inventory, common.extra, common.limit, common.roles, lock)
-    if common.limit or common.roles:
-        raise click.UsageError("--limit and --role cannot be used with --plan, which has its own")
-    saved = plans.load(plan)
-    loaded, compiled, secrets = load(
-        common.inventory, common.extra, saved.limit, saved.roles, "whole" if locked else "as-is"
-    )
-    plans.refuse_other(saved, loaded, compiled, common.extra)
-    return saved, loaded, compiled, secrets
 
 
 def _agree(report: Report, yes: bool) -> bool:

@@ -90,6 +90,7 @@ The exit status is 2 where a file is missing or wrong, 3 where a node did not an
 )
 @click.argument("nodes", nargs=-1, metavar="[NODE|GROUP|SERVICE]...")
 @options.inventory
+@options.shard
 @click.option("--deep", is_flag=True, help="Read everything again, also what has not changed since it was last read")
 @options.jobs
 @options.text_or_json

@@ -33,6 +33,7 @@ Examples:
 )
 @click.argument("names", nargs=-1, metavar="[SERVICE|NODE…]")
 @options.inventory
+@options.shard
 @options.extra
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The archive; a name by cluster and time"

@@ -19,7 +19,7 @@ from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
 from sparkops.operate.fabric.discover import discover
-from sparkops.operate.trust import addressed
+from sparkops.operate.first_contact.trust import addressed
 from sparkops.reconcile.targets import targets
 from sparkops.reports import schemas
 from sparkops.reports.formatting import safe

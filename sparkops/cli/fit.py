@@ -44,6 +44,7 @@ Examples:
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")
 def command(
     inventory: Path | None,
+    shard: tuple[int, int] | None,
     line: Invocation | None,
     ask: Ask,
     service: str | None,
@@ -63,9 +64,9 @@ def command(
     if line is not None:
         found: dict[str, Fit | NotEvaluated] = {"": fit_invocation(line, question)}
     else:
-        from sparkops.fit.services import fit_services  # loading inventories costs a third of a pasted line's time
+        from sparkops import library  # loading inventories costs a third of a pasted line's time
 
-        found = fit_services(inventory or Path("inventory.yml"), service, question, ask)
+        found = library.load(inventory or Path("inventory.yml"), shard=shard).fit(service, question=question, ask=ask)
     if form == "json":
         click.echo(dumped(found, one=line is not None))
         return

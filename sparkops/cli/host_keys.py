@@ -8,7 +8,7 @@ import click
 
 from sparkops.cli.prompts import confirm
 from sparkops.nodes.ssh.host_keys import HostKey
-from sparkops.operate.trust import Shown, accepted
+from sparkops.operate.first_contact.trust import Shown, accepted
 
 option = click.option(
     "--accept-key",

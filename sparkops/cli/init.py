@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from sparkops.inventory.schema import NAME
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
 from sparkops.nodes.ssh.host_keys import HostKey
-from sparkops.operate.first_inventory import Found, Proposal, cluster_name, inventory, node_names, remarks
-from sparkops.operate.init import look
+from sparkops.operate.first_contact.first_inventory import Found, Proposal, cluster_name, inventory, node_names, remarks
+from sparkops.operate.first_contact.look import look
+from sparkops.operate.first_contact.trust import addressed, examine
 from sparkops.operate.recipes import every
-from sparkops.operate.trust import addressed, examine
+from sparkops.reports.formatting import safe
+
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command(
@@ -31,13 +35,24 @@ Examples:
   sparkops init                                   writes inventory.yml and inventory.schema.json
   sparkops init --from-host nvidia@192.168.1.11   asks the machine and fills in what it says
   sparkops init --from-host nvidia@192.168.1.11 --accept-key SHA256:… --cluster rack   without a terminal
+  sparkops init --from-ansible hosts.ini          the hosts and groups of an Ansible inventory; asks no machine
+  sparkops init --from-ssh-config ~/.ssh/config   the names of its Host lines
   sparkops init -o -                              prints it""",
 )
 @click.option("-o", "--output", default="inventory.yml", show_default=True, help="The file to write; - prints it")
 @click.option("--from-host", "hosts", multiple=True, help="[USER@]HOST[:PORT] to ask (repeatable)")
+@click.option("--from-ansible", type=FILE, help="An Ansible inventory (INI, YAML) whose hosts to take over")
+@click.option("--from-ssh-config", type=FILE, help="An ssh_config whose hosts to take over")
 @host_keys.option
 @click.option("--cluster", help="The cluster's name; asked for on a terminal, else made of the first machine's name")
-def command(output: str, hosts: tuple[str, ...], fingerprints: tuple[str, ...], cluster: str | None) -> int:
+def command(
+    output: str,
+    hosts: tuple[str, ...],
+    from_ansible: Path | None,
+    from_ssh_config: Path | None,
+    fingerprints: tuple[str, ...],
+    cluster: str | None,
+) -> int:
     """Write a commented inventory to start from. An existing file is never overwritten.
 
     The host key of a machine that SSH does not know yet is shown and asked about; the inventory pins it. What the
@@ -46,21 +61,48 @@ def command(output: str, hosts: tuple[str, ...], fingerprints: tuple[str, ...], 
     path = Path(output)
     if output != "-" and path.exists():
         raise InventoryError.of("output-exists", where=output)
+    if sum(map(bool, (hosts, from_ansible, from_ssh_config))) > 1:
+        raise click.UsageError("give one of --from-host, --from-ansible and --from-ssh-config")
     folder = path.parent if output != "-" else Path()
+    if listed := from_ansible or from_ssh_config:
+        text = _of_hosts(listed, ansible=listed is from_ansible, cluster=cluster, folder=folder)
+        following = "`sparkops trust` for the host keys, then `sparkops discover` for the fabric between the nodes"
+        return _written(text, following, path)
     found = _ask(hosts, fingerprints, folder)
     for name, each in zip(node_names(found), found, strict=True):
         for line in remarks(each):
             click.echo(f"{name}: {line}", err=True)
     text, best = inventory(found, _cluster(cluster, cluster_name(found, folder.resolve().name)), list(every(folder)))
-    if output == "-":
+    return _written(text, _next(best, found, path), path)
+
+
+def _written(text: str, following: str, path: Path) -> int:
+    if path == Path("-"):
         click.echo(text, nl=False)
         return 0
     path.write_text(text, encoding="utf-8")
     beside = path.with_name("inventory.schema.json")
     beside.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
     click.echo(f"wrote {path} and {beside} (the schema, for your editor)")
-    click.echo(f"next: look through it, then {_next(best, found, path)}")
+    click.echo(f"next: look through it, then {following}")
     return 0
+
+
+def _of_hosts(listed: Path, *, ansible: bool, cluster: str | None, folder: Path) -> str:
+    """The inventory of the hosts that another tool's file lists; what of it is not taken over is told."""
+    from sparkops.importing import ansible as ansible_file
+    from sparkops.importing.hosts import inventory_text
+    from sparkops.inventory.load import load
+    from sparkops.operate.first_contact import ssh_hosts
+
+    hosts = ansible_file.read(listed) if ansible else ssh_hosts.read(listed)
+    for message in hosts.left:
+        click.echo(safe(f"warning: {message.full}"), err=True)
+    text = inventory_text(hosts, _cluster(cluster, cluster_name((), folder.resolve().name)), str(listed))
+    with tempfile.TemporaryDirectory() as made:
+        (Path(made) / "inventory.yml").write_text(text, encoding="utf-8")
+        load(Path(made) / "inventory.yml")  # what could not be read again is not written
+    return text
 
 
 def _next(best: Proposal, found: Sequence[Found], path: Path) -> str:

@@ -1,4 +1,4 @@
-"""`sparkops inventory show`: the merged variables of a node, and where each came from."""
+"""`sparkops inventory`: the merged variables of a node and where each came from; the hosts for other tools."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import yaml
 
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
+from sparkops.cli.printing import write
+from sparkops.importing import ansible
+from sparkops.importing.hosts import declared
 from sparkops.inventory.load import load
 from sparkops.inventory.show import show as origins
 from sparkops.inventory.show import values
+from sparkops.operate.first_contact import ssh_hosts
+from sparkops.reports.formatting import safe
 
 
 @click.group("inventory")
@@ -52,3 +57,31 @@ def show(
     width = max((len(each.path) for each in lines), default=0)
     for each in lines:
         click.echo(f"{each.path:{width}}  {json.dumps(each.value)}  # {each.layer}, {each.where}")
+
+
+@command.command(
+    "export",
+    cls=WithInventory,
+    epilog="""\b
+Examples:
+  sparkops inventory export --format ansible -o hosts.yml      ansible -i hosts.yml all -m ping
+  sparkops inventory export --format ssh_config -o ssh_config  ssh -F ssh_config spark-01""",
+)
+@options.inventory
+@click.option("--format", "form", type=click.Choice(("ansible", "ssh_config")), required=True, help="For which tool")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a file; - prints it")
+def export(inventory: Path, form: str, output: Path | None) -> None:
+    """Print the nodes for another tool: addresses, users, ports, keys' files, jump hosts, groups; no secrets.
+
+    `ansible` is a YAML inventory of what is declared; ~/.ssh/config then says the rest, as here. `ssh_config` has all
+    that sparkops itself would use, so that `ssh -F` needs no other file. Retired nodes are left out.
+    """
+    loaded = load(inventory)
+    hosts = declared(loaded)
+    for message in hosts.left:
+        click.echo(safe(f"warning: {message.full}"), err=True)
+    text = ansible.write(hosts) if form == "ansible" else ssh_hosts.write(loaded)
+    if output is None or output == Path("-"):
+        click.echo(text, nl=False)
+    else:
+        write(output, text)

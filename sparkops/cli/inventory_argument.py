@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,11 +15,62 @@ SUFFIXES = (".yml", ".yaml")
 PLACE = "[INVENTORY.yml]"
 
 
+NAMED: Mapping[str, Sequence[str]] = {
+    "node": ("nodes",),
+    "service": ("services",),
+    "services": ("services",),
+    "names": ("nodes", "services"),
+    "nodes": ("nodes", "groups", "services"),
+    "limit": ("nodes", "groups", "services"),
+}
+"""Parameters whose words are names of the inventory, and the keys that these stand under."""
+
+
+class Name(click.types.StringParamType):
+    """A name of the inventory, or several with commas between them and `!` before them: a shell completes it."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = keys
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names in the inventory of this command line; where none fits, files, as one may be the inventory."""
+        from click.shell_completion import CompletionItem
+
+        before = incomplete[: max(incomplete.rfind(",") + 1, 0)]
+        before += "!" if incomplete[len(before) :].startswith("!") else ""
+        found = [
+            CompletionItem(before + name, help=key.removesuffix("s"))
+            for key, name in _names(Path(ctx.params.get("inventory") or "inventory.yml"), self.keys)
+            if name.startswith(incomplete[len(before) :])
+        ]
+        return found or [CompletionItem(incomplete, type="file")]
+
+
+def _names(inventory: Path, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each name under these keys; none of a file that can't be read: who presses TAB wants no error message."""
+    from sparkops.core.errors import SparkopsError
+    from sparkops.inventory.document import read
+
+    try:
+        data = read(inventory).data
+    except SparkopsError:
+        return
+    for key in keys:
+        part = data.get(key) if isinstance(data, dict) else None
+        yield from ((key, str(name)) for name in (part if isinstance(part, dict) else ()))
+
+
 class WithInventory(click.Command):
     """A command with the option `--inventory`, which an argument that is a file stands for as well.
 
     A file is what ends in .yml or .yaml, or a path that is there. Where a command has no other arguments, any word is.
     """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        for each in self.params:
+            if each.name in NAMED and each.type is click.STRING:
+                each.type = Name(NAMED[each.name])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = [index for index in self._arguments(args) if self._is_file(args[index])]

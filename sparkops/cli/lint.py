@@ -16,7 +16,7 @@ from sparkops.core.errors import InventoryError
 from sparkops.lint.case import case_of
 from sparkops.lint.check import Finding, check, refusing
 from sparkops.models.invocation import Ask, Invocation
-from sparkops.reports import lint
+from sparkops.reports.findings import lint
 from sparkops.reports.formatting import count, safe
 
 FORMATS = ("text", "json", "sarif", "github")
@@ -36,14 +36,21 @@ Examples:
 @serve_line
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR works too)")
-def command(inventory: Path | None, line: Invocation | None, ask: Ask, form: str, no_color: bool) -> int:
+def command(
+    inventory: Path | None,
+    shard: tuple[int, int] | None,
+    line: Invocation | None,
+    ask: Ask,
+    form: str,
+    no_color: bool,
+) -> int:
     """Find what would go wrong. Exit status 1 if anything is an error, else 0.
 
     No node is asked. A model that is in no knowledge is read from the hub once (configuration and tensor headers) and
     kept in the cache.
     """
     if line is None:
-        found, fault = _of_inventory(inventory or Path("inventory.yml"), ask)
+        found, fault = _of_inventory(inventory or Path("inventory.yml"), shard, ask)
         if fault is None:
             return _tell(found, form, no_color)
         if found:
@@ -54,18 +61,15 @@ def command(inventory: Path | None, line: Invocation | None, ask: Ask, form: str
     return _tell(check(case_of(line)), form, no_color)
 
 
-def _of_inventory(path: Path, ask: Ask) -> tuple[list[Finding], InventoryError | None]:
+def _of_inventory(path: Path, shard: tuple[int, int] | None, ask: Ask) -> tuple[list[Finding], InventoryError | None]:
     """What the rules find, and why it can't be compiled into what stands on nodes."""
-    from datetime import date
-
+    from sparkops import library
     from sparkops.compile.compiler import compile_inventory
-    from sparkops.inventory.load import load
-    from sparkops.lint.declared import lint_inventory
 
-    inventory = load(path)
-    found = lint_inventory(inventory, date.today(), ask=ask)
+    cluster = library.load(path, shard=shard)
+    found = cluster.lint(ask=ask)
     try:
-        compile_inventory(inventory)
+        compile_inventory(cluster.inventory)
     except InventoryError as fault:
         return found, fault
     return found, None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+from collections.abc import Mapping
 
 import click
 
@@ -12,12 +14,16 @@ from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import printer_for
-from sparkops.core.errors import SparkopsError
+from sparkops.core.wording import Message
 from sparkops.inventory.limit import named
-from sparkops.operate.logs import Entry, logs
+from sparkops.operate.logs import Attached, Entry, Lost, logs
+from sparkops.operate.logs import follow as following
 from sparkops.operate.services import chosen
 from sparkops.reports.formatting import safe
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer
+
+APART = 0.5
+"""Seconds between two clocks from which on the order of the lines is said to be uncertain."""
 
 
 @click.command(
@@ -46,36 +52,62 @@ Examples:
 @options.text_or_json
 @options.common
 def command(common: CommonOptions, service: str, follow: bool, lines: int) -> int:
-    """Print the logs of a service, several nodes merged by time. Exit status 3: a node could not be asked."""
+    """Print the logs of a service, its ranks merged by the times of their journals. With -f a node that is lost is
+    tried again, and goes on where it was. Exit status 3: a node could not be asked."""
     made = context(common)
     wanted = named(made.inventory, common.limit)
     ranks = [rank for rank in chosen(made.inventory, [service]) if rank.node in wanted]
     if not ranks:
-        raise click.UsageError(f"{service} is not on {', '.join(common.limit)}")
+        raise click.UsageError(f"{service} is not on {', '.join(common.limit) or 'a node of this shard'}")
     printer = printer_for(common.no_color)
-    width = max(len(rank.node) for rank in ranks) if len(ranks) > 1 else 0
-    silent = []
-
-    def failed(node: str, error: SparkopsError) -> None:
-        silent.append(node)
-        click.echo(f"{node}: {safe(str(error))}", err=True)
-
+    told = _Told({rank.node: rank.number for rank in ranks})
     try:
-        for entry in logs(made, ranks, lines=lines, follow=follow, failed=failed):
-            if common.form == "json":
-                row = {"node": entry.node, "time": entry.time, "priority": entry.priority, "text": entry.text}
-                click.echo(json.dumps(row))
-            else:
-                _print(entry, printer, width)
+        with contextlib.closing((following if follow else logs)(made, ranks, lines=lines, told=told.tell)) as entries:
+            for entry in entries:
+                number = told.ranks[entry.node]
+                if common.form == "json":
+                    place = {"node": entry.node, "rank": number}
+                    click.echo(
+                        json.dumps({**place, "time": entry.time, "priority": entry.priority, "text": entry.text})
+                    )
+                else:
+                    _print(entry, printer, f"{number} {entry.node:{told.width}} " if told.width else "")
     except KeyboardInterrupt:
         return 130
-    return 3 if silent else 0
+    return 3 if told.silent else 0
 
 
-def _print(entry: Entry, printer: Printer, width: int) -> None:
+class _Told:
+    """What is said beside the entries, on standard error."""
+
+    def __init__(self, ranks: Mapping[str, int]) -> None:
+        self.ranks = ranks
+        self.width = max(map(len, ranks)) if len(ranks) > 1 else 0
+        self.silent: set[str] = set()
+
+    def tell(self, what: Attached | Lost) -> None:
+        """Once for each change."""
+        if isinstance(what, Lost):
+            known = what.node in self.silent
+            self.silent.add(what.node)
+            if what.over or not known:
+                self._say(what.node, f"{what.error}{'' if what.over else '; it is tried again'}")
+            return
+        if what.node in self.silent:
+            self.silent.discard(what.node)
+            self._say(what.node, Message.of("log-node-back").text)
+        elif self.width and abs(what.ahead) > what.error + APART:
+            way = "ahead of" if what.ahead > 0 else "behind"
+            self._say(what.node, Message.of("log-clock-differs", seconds=round(abs(what.ahead), 1), way=way).full)
+
+    def _say(self, node: str, text: str) -> None:
+        click.echo(safe(f"{node}: {text}"), err=True)
+
+
+def _print(entry: Entry, printer: Printer, prefix: str) -> None:
     style = "red" if entry.priority <= 3 else "yellow" if entry.priority == 4 else ""
     for text in entry.text.split("\n"):
-        head = [(f"{entry.node:{width}} ", "cyan")] if width else []
+        head = [(prefix, "cyan")] if prefix else []
         printer.line(*head, (f"{_clock(entry.time)} ", "dim"), (text, style))
 
 

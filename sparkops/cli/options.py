@@ -31,16 +31,18 @@ class ReportFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no
         return form, made
 
 
-class Ago(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
-    """`7d`, `12h`, `30m`: seconds before now."""
+class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
+    """`7d`, `12h`, `30m`, `10s`: in seconds."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d{1,6})([dhm])", str(value))
+        found = re.fullmatch(r"(\d{1,6})([dhms])", str(value))
         if found is None:
-            self.fail(f"{value!r} is not a number of days, hours or minutes like 7d, 12h or 30m", param, ctx)
-        return int(found[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0}[found[2]]
+            self.fail(
+                f"{value!r} is not a number of days, hours, minutes or seconds like 7d, 12h, 30m or 10s", param, ctx
+            )
+        return int(found[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}[found[2]]
 
 
 class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
@@ -55,6 +57,18 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no argum
         return key, text
 
 
+class Part(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
+    """`I/N`: the number of a part, from 1, and of how many."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        found = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", str(value))
+        if found is None or int(found[1]) > int(found[2]):
+            self.fail(f"{value!r} is not I/N with whole numbers, I from 1 to N, like 2/4", param, ctx)
+        return int(found[1]), int(found[2])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonOptions:
     """The values of the options that several commands share; a command without one of them gets its default."""
@@ -63,6 +77,7 @@ class CommonOptions:
     nodes: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
     limit: tuple[str, ...] = ()
+    shard: tuple[int, int] | None = None
     roles: tuple[str, ...] = ()
     jobs: int = 64
     form: str = "text"
@@ -105,26 +120,32 @@ def extra(function: Command) -> Command:
     return click.option("-e", "--extra", type=Pair(), multiple=True, help="Set a variable: service.port=8001")(function)
 
 
+def shard(function: Command) -> Command:
+    """--shard"""
+    text = "Only part I of N of the nodes: those that share a service or fabric stay together"
+    return click.option("--shard", type=Part(), metavar="I/N", help=text)(function)
+
+
 def limit(function: Command) -> Command:
-    """--limit"""
+    """--limit and --shard"""
     return click.option(
         "--limit", multiple=True, help="Only these nodes, groups or services; globs and !x work (repeatable)"
-    )(function)
+    )(shard(function))
 
 
 def selection(function: Command) -> Command:
-    """--limit, --role and -e."""
+    """--limit, --shard, --role and -e."""
     role = click.option("--role", "roles", multiple=True, help="Only these roles (repeatable)")
     return limit(role(extra(function)))
 
 
 def nodes(function: Command) -> Command:
-    """The nodes that a command works on: its arguments, -i, --limit (which says the same) and --jobs."""
+    """The nodes that a command works on: its arguments, -i, --limit (which says the same), --shard and --jobs."""
     return click.argument("nodes", nargs=-1)(inventory(limit(jobs(function))))
 
 
 def services(function: Command) -> Command:
-    """The services that a command acts on: its arguments, -i, --limit, -e, -m, --jobs, --format and --no-color."""
+    """The services that a command acts on: its arguments, -i, --limit, --shard, -e, -m, --jobs and --format."""
     function = reason(jobs(text_or_json(function)))
     return click.argument("services", nargs=-1)(inventory(limit(extra(function))))
 
@@ -169,6 +190,11 @@ def _format(choices: Sequence[str]) -> Callable[[Command], Command]:
 def only_form(function: Command) -> Command:
     """--format, for commands that print without colours."""
     return _format(("text", "json"))(function)
+
+
+def form_or_table(function: Command) -> Command:
+    """--format, also as a table, and --no-color."""
+    return _format(("text", "table", "json"))(no_color(function))
 
 
 def no_color(function: Command) -> Command:

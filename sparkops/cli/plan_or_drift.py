@@ -8,18 +8,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import click
 
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.options import CommonOptions
-
-if TYPE_CHECKING:
-    from sparkops.compile.compiler import Compiled
-    from sparkops.core.report import Report
-    from sparkops.inventory.inventory import Inventory
 
 
 @click.command(
@@ -29,6 +23,7 @@ if TYPE_CHECKING:
 Examples:
   sparkops plan inventory.yml
   sparkops plan inventory.yml --limit spark-02
+  sparkops plan inventory.yml --shard 2/4            the second of four parts of the nodes
   sparkops plan inventory.yml --format json          the report, for a program
   sparkops plan inventory.yml -o plan.json           saved, to be applied as it is:
   sparkops apply inventory.yml --plan plan.json""",
@@ -48,17 +43,26 @@ def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
     """
     if save == Path("-"):
         raise click.UsageError("a saved plan is a file; the report is printed without -o")
-    from sparkops.cli.printing import emit, write_reports
-    from sparkops.reports.record import with_past
+    from sparkops.cli.loading import load
+    from sparkops.cli.printing import emit, listener_for, write_reports
 
-    report, loaded, compiled = _run("plan", common)
-    report = with_past(report)
+    cluster = load(common)
+    with listener_for(common.form, common.no_color) as listener:
+        report = cluster.plan(listener=listener)
     emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
     status = write_reports(report, common.reports)
     if save is not None:
         from sparkops.operate import plans
 
-        plans.save(save, report.plan, loaded, compiled, extra=common.extra, limit=common.limit, roles=common.roles)
+        plans.save(
+            save,
+            report.plan,
+            cluster.inventory,
+            cluster.compiled,
+            extra=cluster.extra,
+            limit=cluster.limit,
+            roles=cluster.roles,
+        )
         again = [word for key, value in common.extra for word in ("-e", f"{key}={value}")]
         command = shlex.join(["sparkops", "apply", str(common.inventory), "--plan", str(save), *again])
         print(f"saved in {save}; to apply it: {command}", file=sys.stderr)
@@ -74,6 +78,7 @@ Examples:
   sparkops drift inventory.yml --format json      for a timer or CI: exit status 0, 2 or 3
   sparkops drift --report html=drift.html --report junit=drift.xml    several files of one look
   sparkops drift inventory.yml --limit qwen       one service with all its nodes
+  sparkops drift --shard 2/4 --report json=2.json  one part of the nodes; `sparkops report merge` joins the reports
   sparkops drift inventory.yml --since 7d         what kept runs saw, and since when
   sparkops drift --explain drift-differs""",
 )
@@ -83,7 +88,7 @@ Examples:
 @options.output
 @click.option("--upstream", is_flag=True, help="Also ask registries and hubs what moved since it was locked")
 @click.option(
-    "--since", type=options.Ago(), metavar="TIME", help="Ask no node: what kept runs saw since then (7d, 12h, 30m)"
+    "--since", type=options.Duration(), metavar="TIME", help="Ask no node: what kept runs saw since then (7d, 12h, 30m)"
 )
 @click.option("--explain", metavar="ID", help="Ask no node: explain the id of a finding, as `sparkops explain` does")
 @options.common
@@ -103,39 +108,12 @@ def drift(
         from sparkops.cli.report import show_since
 
         return show_since(common, since)
-    from sparkops.cli.printing import emit, told_of, write_reports
-    from sparkops.reports.record import Record
+    from sparkops.cli.loading import load
+    from sparkops.cli.printing import emit, listener_for, told_of, write_reports
 
-    report, _, _ = _run("drift", common, "upstream" if upstream else "as-is")
-    record = Record(report.cluster, "drift")
-    report = record.finish(report)
-    told_of(record)
+    cluster = load(common)
+    with listener_for(common.form, common.no_color) as listener:
+        report = cluster.drift(upstream=upstream, listener=listener)
+    told_of(report)
     emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
     return write_reports(report, common.reports)
-
-
-def _run(
-    name: Literal["plan", "drift"], common: CommonOptions, lock: Literal["upstream", "as-is"] = "as-is"
-) -> tuple[Report, Inventory, Compiled]:
-    from sparkops.cli.loading import load, refuse_errors
-    from sparkops.cli.printing import listener_for, passwords_for
-    from sparkops.nodes.connect import Connections
-    from sparkops.reconcile.planning import RunOptions
-    from sparkops.reconcile.run import run
-
-    loaded, compiled, secrets = load(common.inventory, common.extra, common.limit, common.roles, lock)
-    if name == "plan":
-        refuse_errors(loaded, compiled.nodes, common.roles)
-    with listener_for(common.form, common.no_color) as listener:
-        chosen = RunOptions(
-            command=name,
-            inventory=loaded,
-            connections=Connections(passwords_for(loaded)),
-            secrets=secrets,
-            whole=compiled.all_nodes,
-            notices=compiled.notices,
-            listener=listener,
-            jobs=common.jobs,
-        )
-        report = run(compiled.resources, chosen)
-    return report, loaded, compiled

@@ -13,22 +13,18 @@ import click
 from sparkops.cli.process import MACHINE
 from sparkops.core import atomic
 from sparkops.core.errors import SparkopsError
-from sparkops.core.wording import Message
-from sparkops.reports import text
 from sparkops.reports.formatting import safe
+from sparkops.reports.printer import Plain, Printer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sparkops.core import events
     from sparkops.core.report import Report
-    from sparkops.inventory.inventory import Inventory
-    from sparkops.nodes.passwords import Passwords
     from sparkops.reports.plain_progress import Lines, Silent
-    from sparkops.reports.record import Record
 
 
-def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
+def console(no_color: bool, *, error: bool = False) -> Console | Plain:
     """A console without rich's own guessing of markup and highlights; plain where nobody wants colours.
 
     rich is imported only for a terminal, or for what claims to be one (rich knows FORCE_COLOR and TTY_COMPATIBLE):
@@ -37,7 +33,7 @@ def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
     file = sys.stderr if error else sys.stdout
     claims = any(os.environ.get(name) for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
     if not (file.isatty() or claims):
-        return text.Plain(file)
+        return Plain(file)
 
     from rich.console import Console
 
@@ -50,9 +46,9 @@ def console(no_color: bool, *, error: bool = False) -> Console | text.Plain:
     return Ours(no_color=plain, highlight=False, markup=False, emoji=False, stderr=error)
 
 
-def printer_for(no_color: bool, *, verbose: int = 0) -> text.Printer:
+def printer_for(no_color: bool) -> Printer:
     """A printer to standard output."""
-    return text.Printer(console(no_color), verbose=verbose)
+    return Printer(console(no_color))
 
 
 def lines(*others: events.Listener) -> Lines:
@@ -69,18 +65,11 @@ def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
     if form != "text":
         return Silent(others)
     shown = console(no_color, error=True)
-    if not isinstance(shown, text.Plain) and shown.is_terminal and sys.stderr.isatty():
+    if not isinstance(shown, Plain) and shown.is_terminal and sys.stderr.isatty():
         from sparkops.reports.progress import Live  # it imports rich
 
         return Live(shown, others)
     return lines(*others)
-
-
-def passwords_for(inventory: Inventory) -> Passwords:
-    """Passwords asked for at the terminal, where there is one."""
-    from sparkops.nodes.passwords import Passwords, terminal  # what only prints needs neither nodes nor an inventory
-
-    return Passwords(terminal(), tuple(inventory.nodes))
 
 
 def echo_unreachable(reasons: Mapping[str, object]) -> None:
@@ -91,20 +80,16 @@ def echo_unreachable(reasons: Mapping[str, object]) -> None:
 
 def show_plan(report: Report, *, no_color: bool, verbose: int) -> None:
     """The plan of an apply, before the question."""
-    printer_for(no_color, verbose=verbose).plan(report)
+    from sparkops.reports.text import ReportPrinter
+
+    ReportPrinter(console(no_color), verbose=verbose).plan(report)
     sys.stdout.flush()
 
 
-def told_of(record: Record) -> None:
+def told_of(report: Report) -> None:
     """What went wrong with the record of a run, on standard error."""
-    if record.aside:
-        _warn(Message.of("runs-damaged", aside=record.aside))
-    if record.lost:
-        _warn(Message.of("run-not-recorded", reason=record.lost[0]))
-
-
-def _warn(message: Message) -> None:
-    click.echo(safe(f"warning: {message.full}"), err=True)
+    for each in report.unrecorded:
+        click.echo(safe(f"warning: {each.full}"), err=True)
 
 
 def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verbose: int) -> None:
@@ -112,9 +97,11 @@ def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verb
     from sparkops.reports.formats import rendered  # what prints a short answer needs none of the formats
 
     if output is not None and output != Path("-"):
-        _write(output, rendered(report, form))
+        write(output, rendered(report, form))
     elif form == "text":
-        text.render(report, console(no_color), verbose=verbose)
+        from sparkops.reports.text import render
+
+        render(report, console(no_color), verbose=verbose)
         sys.stdout.flush()
     else:
         sys.stdout.write(rendered(report, form))
@@ -131,7 +118,7 @@ def write_reports(report: Report, wanted: Sequence[tuple[str, Path]]) -> int:
     lost = False
     for form, path in wanted:
         try:
-            _write(path, rendered(report, form))
+            write(path, rendered(report, form))
         except OSError as error:
             lost = True
             told = SparkopsError.of("report-not-written", where=str(path), reason=error.strerror or str(error))
@@ -145,12 +132,16 @@ def _umask() -> int:
     return mask
 
 
-def _write(path: Path, content: str) -> None:
-    """The old file or the whole new one, for whoever reads it meanwhile; what is no file (a pipe) is written to."""
+def write(path: Path, content: str, *, private: bool = False) -> None:
+    """Write the old file or the whole new one, for whoever reads it meanwhile; what is no file (a pipe) is written to.
+
+    A `private` one is for this user only.
+    """
     data = content.encode("utf-8", "backslashreplace")
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
     path = path.resolve()  # a link stays one
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    mode = 0o600 if private else mode
     atomic.write(path, data, mode)

@@ -17,7 +17,7 @@ from sparkops.importing import Choice, convert
 from sparkops.operate.recipes import Difference, as_json, differences, every, fastest, find, text
 from sparkops.reports import schemas
 from sparkops.reports.formatting import safe
-from sparkops.reports.table import table
+from sparkops.reports.printer import table
 
 
 @click.group(

@@ -93,7 +93,7 @@ def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: boo
         )
     if record is not None:
         report = record.finish(report)
-        told_of(record)
+        told_of(report)
     if check and common.form == "text":
         show_plan(report, no_color=common.no_color, verbose=verbose)
     elif common.form != "text" or report.results or report.declined:

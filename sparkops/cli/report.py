@@ -11,10 +11,13 @@ import click
 from sparkops.cli import options
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import emit, printer_for, write_reports
+from sparkops.core.joined import joined
 from sparkops.core.report import KeptRun
+from sparkops.inventory.limit import select
 from sparkops.inventory.load import load
 from sparkops.reports import schemas
 from sparkops.reports.kept import text as kept_runs
+from sparkops.reports.kept.json import of_file
 from sparkops.reports.record import shown_again
 from sparkops.runs import store
 
@@ -27,24 +30,32 @@ Examples:
   sparkops report 2026-11-29T10 --format html -o run.html
   sparkops report RUN --events             what happened, as lines of JSON
   sparkops report diff RUN RUN             exit status 2: they differ
+  sparkops report merge 1.json 2.json --report html=all.html    reports of shards, as one
   sparkops history --runs                  the names of runs""",
 )
-@click.argument("words", nargs=-1, metavar="[RUN] | diff RUN RUN")
+@click.argument("words", nargs=-1, metavar="[RUN] | diff RUN RUN | merge FILE…")
 @click.option("--events", is_flag=True, help="The events of the run as lines of JSON, instead of its report")
 @options.output
 @options.common
 def command(common: CommonOptions, words: tuple[str, ...], events: bool, output: Path | None, verbose: int) -> int:
-    """Show a kept run again, in any format; or what differs between two.
+    """Show a kept run again, in any format; or what differs between two; or join the reports of shards.
 
     RUN is a name, or how the only such name begins. drift, apply and remove are kept on this machine, in
     $XDG_STATE_HOME/sparkops/runs.sqlite, for 30 days. A kept report has no text differences: they are content.
 
-    The exit status is that of the run; of diff 0 where both found the same, else 2.
+    merge joins files that `--report json=FILE` wrote, of runs of one command with `--shard I/N`, or over other nodes. A
+    shard without a file is told as a node that did not answer.
+
+    The exit status is that of the run, or of what was joined; of diff 0 where both found the same, else 2.
     """
+    if words[:1] == ("merge",) and len(words) > 1 and not events:
+        report = joined([of_file(Path(word)) for word in words[1:]])
+        emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
+        return write_reports(report, common.reports)
     if words[:1] == ("diff",) and len(words) == 3:
         return _diff(common, words[1], words[2])
-    if len(words) > 1 or words == ("diff",):
-        raise click.UsageError("give one run, or diff and two runs")
+    if len(words) > 1 or words in (("diff",), ("merge",)):
+        raise click.UsageError("give one run, diff and two runs, or merge and files")
     name = words[0] if words else ""
     if events:
         for line in store.events(store.find(name).run.run):
@@ -73,9 +84,12 @@ def show_since(common: CommonOptions, seconds: float) -> int:
     """`drift --since`: the findings of kept runs, each with the runs that saw it first and last."""
     if common.form not in ("text", "json") or common.reports:
         raise click.UsageError("--since has the formats text and json")
-    cluster = load(common.inventory, extra=common.extra).cluster
+    inventory = load(common.inventory, extra=common.extra, shard=common.shard)
     start = time.time() - seconds
-    spans, runs = store.spans(cluster, since=start), store.latest(cluster, since=start)
+    spans, runs = store.spans(inventory.cluster, since=start), store.latest(inventory.cluster, since=start)
+    if common.limit or common.shard:
+        chosen = select(inventory, common.limit)
+        spans = tuple(each for each in spans if each.node in chosen)
     if common.form == "json":
         told = [kept_runs.span_as_json(each) for each in spans]
         click.echo(json.dumps({"schema": schemas.SINCE, "runs": len(runs), "findings": told}, indent=1))

@@ -11,10 +11,9 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, passwords_for, show_plan, told_of
+from sparkops.cli.printing import emit, listener_for, show_plan, told_of
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
-from sparkops.nodes.connect import Connections
 from sparkops.operate.rollback import roll_back
 from sparkops.operate.services import selected
 from sparkops.reconcile.planning import RunOptions
@@ -47,9 +46,9 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
 
     Exit status 0: it is back and ready; 2: nothing was done; 4: it failed; 75: a lock is busy.
     """
-    inventory, compiled, secrets = load(common.inventory, common.extra, (), ())
-    selected(inventory, (service,), ())
-    record = Record.begin(inventory.cluster, "rollback")
+    cluster = load(common)
+    selected(cluster.inventory, (service,), ())
+    record = Record.begin(cluster.inventory.cluster, "rollback")
     stop = threading.Event()
     with listener_for(common.form, common.no_color, record.write) as listener, interrupts(stop):
 
@@ -62,9 +61,9 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
 
         chosen = RunOptions(
             command="rollback",
-            inventory=inventory,
-            connections=Connections(passwords_for(inventory)),
-            secrets=secrets,
+            inventory=cluster.inventory,
+            connections=cluster.connections,
+            secrets=cluster.secrets,
             title=f"rollback {service}" + (f" --to {number}" if number else ""),
             reason=common.reason,
             agree=agree,
@@ -72,7 +71,7 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
             jobs=common.jobs,
             stop=stop,
         )
-        report = record.finish(roll_back(inventory, compiled, service, number, chosen))
-    told_of(record)
+        report = record.finish(roll_back(cluster.inventory, cluster.compiled, service, number, chosen))
+    told_of(report)
     emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
     return report.exit_status

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sparkops.cli.options import Pair
+from sparkops.cli.options import Pair, shard
 from sparkops.cli.repositories import offline_option, repositories
 from sparkops.models.invocation import Ask, Invocation, of_text
 
@@ -27,6 +27,7 @@ OPTIONS = (
         "--gpus", type=click.IntRange(1, 64), default=1, show_default=True, help="GPUs of one node (with --serve)"
     ),
     click.option("--env", type=Pair(), multiple=True, help="NAME=VALUE of the engine (with --serve)"),
+    shard,
     offline_option,
 )
 

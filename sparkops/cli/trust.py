@@ -10,7 +10,7 @@ from sparkops.cli.options import CommonOptions
 from sparkops.inventory.load import load
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
-from sparkops.operate.trust import examine, meant, remember
+from sparkops.operate.first_contact.trust import examine, meant, remember
 
 
 @click.command(
@@ -38,7 +38,8 @@ def command(common: CommonOptions, fingerprints: tuple[str, ...], yes: bool) -> 
     one is never replaced here.
     """
     folder = common.inventory.parent
-    machines = meant(common.selected, load(common.inventory) if common.inventory.exists() else None, folder)
+    declared = load(common.inventory, shard=common.shard) if common.inventory.exists() else None
+    machines = meant(common.selected, declared, folder)
     status = 0
     for found in examine(machines, Connections(Passwords(terminal(), [each.name for each in machines]))):
         host_keys.tell(found)

@@ -8,7 +8,7 @@ observed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -46,7 +46,8 @@ class Resolver(Protocol):
 class Compiled:
     """All resources, node by node and role by role.
 
-    `masked` says that every secret in them is `***`; `whole` that nothing was left out: all `nodes`, all roles.
+    `masked` says that every secret in them is `***`; `whole` that nothing was left out: all `nodes` (of the inventory's
+    shard, where it has one), all roles.
     """
 
     resources: tuple[Resource, ...]
@@ -57,14 +58,14 @@ class Compiled:
 
     @property
     def all_nodes(self) -> tuple[str, ...]:
-        """All nodes of the inventory; none where something of it was left out."""
+        """All nodes of the inventory, or of its shard; none where something of it was left out."""
         return self.nodes if self.whole else ()
 
     def of(self, node: str, service: str | None = None) -> tuple[Resource, ...]:
         """The resources of one node, or those of a service on it."""
         return tuple(each for each in self.resources if each.node == node and service in (None, each.service))
 
-    def spec(self, node: str, service: str) -> Mapping[str, Any] | None:
+    def spec(self, node: str, service: str) -> Mapping[str, object] | None:
         """What the launcher of a service runs on this node; None where no role of the service declares that."""
         return next(filter(None, map(spec_of, self.of(node, service))), None)
 
@@ -92,9 +93,11 @@ def compile_inventory(
         targets = list(_targets(inventory, inventory.nodes[node]))
         compiler.add(table, targets, None if roles is None else frozenset(roles))
     compiler.faults.raise_any()
-    whole = roles is None and len(nodes) == len(inventory.nodes)
+    shard = inventory.shard
+    whole = roles is None and len(nodes) == len(inventory.nodes if shard is None else shard.nodes)
+    outside = frozenset(inventory.nodes) - shard.nodes if shard is not None else frozenset()
     return Compiled(
-        resources=table.finish(whole),
+        resources=table.finish(whole, outside),
         notices=inventory.notices,
         masked=secrets is None,
         nodes=tuple(nodes),
@@ -123,9 +126,10 @@ class _Compiler:
     def add(self, table: _Table, targets: Sequence[RoleTarget], wanted: frozenset[str] | None) -> None:
         """The resources of one node's roles."""
         made: dict[RoleTarget, list[Declared]] = {}
+        contexts: dict[tuple[str | None, bool], Context] = {}
         for target in targets:
             used = wanted is None or target.role in wanted
-            made[target] = self._make(target) if used else []
+            made[target] = self._make(target, contexts) if used else []
         ends: dict[RoleTarget, tuple[str, ...]] = {}
         roles = self.inventory.roles
         after = {each: [other for other in targets if _precedes(other, each, roles)] for each in targets}
@@ -133,10 +137,13 @@ class _Compiler:
             before = dict.fromkeys(end for earlier in after[target] for end in ends[earlier])
             ends[target] = table.add(made[target], tuple(before), target, self.faults)
 
-    def _make(self, target: RoleTarget) -> list[Declared]:
+    def _make(self, target: RoleTarget, contexts: dict[tuple[str | None, bool], Context]) -> list[Declared]:
+        """The resources of a role; what its expressions see is made once for all roles of a node, or of a service on
+        it, and kept in `contexts`."""
         role = self.inventory.roles[target.role]
         try:
-            context = self._context(target)
+            seen = target.service, target.retired
+            context = contexts[seen] = contexts.get(seen) or self._context(target)
             if self._lacks(role, target, context):
                 return []
             return self.roles.make(role, target, context)
@@ -174,7 +181,7 @@ class _Compiler:
         ranks = [self.inventory.variables(node, service) for node in replica] if len(replica) > 1 else []
         return [self.placeholders.seal({name: each[name] for name in ENGINE_ROLES if name in each}) for each in ranks]
 
-    def _node(self, node: Node) -> Mapping[str, Any]:
+    def _node(self, node: Node) -> Mapping[str, object]:
         """A node as expressions of any node see it: who it is, and its variables."""
         variables = self.placeholders.seal(self.inventory.variables(node.name))
         return {
@@ -243,15 +250,18 @@ class _Table:
             previous = (id,)
         return previous
 
-    def finish(self, whole: bool) -> tuple[Resource, ...]:
+    def finish(self, whole: bool, outside: Collection[str]) -> tuple[Resource, ...]:
         """The resources with their edges.
 
-        Raises InventoryError for a cycle, and for a named id that nothing declares when the inventory is `whole`.
+        Raises InventoryError for a cycle, for a named id on a node `outside` the shard, and when all is `whole`
+        for one that nothing declares.
         """
         faults = Faults()
         for id, other, where in self.named:
             if other in self.resources:
                 self.after[id][other] = None
+            elif other.rpartition(" @")[2] in outside:
+                faults.add("after-in-other-shard", where=where, name=other)
             elif whole:
                 faults.add("after-not-declared", where=where, name=other, suggestion=suggest(other, self.resources))
         faults.raise_any()

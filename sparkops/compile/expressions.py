@@ -8,6 +8,7 @@ This module must not know what a role or a resource is.
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,10 +29,14 @@ from sparkops.models import engine_errors, fabric_plan, service_spec
 from sparkops.models.argv import canonical, serve_argv
 
 Context: TypeAlias = Mapping[str, Any]
-Value: TypeAlias = Callable[[Context], Any]
+Value: TypeAlias = Callable[[Context], object]
 
 FAULTS = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 BRACES = ("{{", "{%", "{#")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_LAST = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+NO_CHARACTER = re.compile(f"[\ud800-\udfff\ufdd0-\ufdef{_LAST}]")
+"""Surrogates and the code points that Unicode gives to no character."""
 
 
 class _Undefined(jinja2.StrictUndefined):
@@ -53,7 +58,7 @@ class _Undefined(jinja2.StrictUndefined):
 class _Environment(ImmutableSandboxedEnvironment):
     """Keys of mappings come before Python's methods: `serve.copy` is a flag, not `dict.copy`."""
 
-    def getattr(self, obj: Any, attribute: str) -> Any:
+    def getattr(self, obj: object, attribute: str) -> object:
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
@@ -78,7 +83,7 @@ class Expressions:
         self.placeholders = placeholders
         self._env = _environment(placeholders, folders)
 
-    def value(self, source: Any, where: str) -> Value:
+    def value(self, source: object, where: str) -> Value:
         """A function from a context to the value that `source` stands for there; secrets in it are still sealed.
 
         Raises InventoryError at `where` for a syntax fault; the function raises it for the others.
@@ -94,7 +99,7 @@ class Expressions:
         literal = self.placeholders.seal(source)
         return lambda context: literal
 
-    def condition(self, source: Any, where: str) -> Value:
+    def condition(self, source: object, where: str) -> Value:
         """The value of a `when` or `for_each`: an expression with or without braces; it sees variables, never facts."""
         if isinstance(source, str) and not any(brace in source for brace in BRACES):
             found = self._expression(source, where)
@@ -115,7 +120,7 @@ class Expressions:
                 return self._expression(inner, where)
             template = self._env.from_string(source)
 
-        def render(context: Context) -> Any:
+        def render(context: Context) -> object:
             with located_errors(where):
                 return template.render({"fact": fact, **context})
 
@@ -125,7 +130,7 @@ class Expressions:
         with located_errors(where):
             compiled = self._env.compile_expression(source, undefined_to_none=False)
 
-        def evaluate(context: Context) -> Any:
+        def evaluate(context: Context) -> object:
             with located_errors(where):
                 return _plain(compiled({"fact": fact, **context}))
 
@@ -169,7 +174,7 @@ def fact(path: str) -> FromFact:
     return _Fact(path)
 
 
-def quote_systemd(value: Any, *, command: bool = False) -> str:
+def quote_systemd(value: object, *, command: bool = False) -> str:
     """One word of a unit file (systemd.syntax(7), systemd.service(5)): `%` doubled, quotes where they are needed.
 
     In a `command` line `$` is doubled too. Raises ValueError for characters that a unit file can't carry.
@@ -181,11 +186,9 @@ def quote_systemd(value: Any, *, command: bool = False) -> str:
             f"{'nothing' if value is None else type(value).__name__} can't stand in a unit file"
         )
     text = str(value)
-    if any((ord(char) < 32 and char != "\t") or char == "\x7f" for char in text):
+    if CONTROL.search(text):
         raise ValueError("a unit file can't carry a line break or control character in a value")
-    if any(
-        0xD800 <= ord(char) <= 0xDFFF or 0xFDD0 <= ord(char) <= 0xFDEF or ord(char) & 0xFFFE == 0xFFFE for char in text
-    ):
+    if NO_CHARACTER.search(text):
         raise ValueError("a unit file can't carry a code point that is no character; systemd drops the whole line")
     text = text.replace("%", "%%")
     if command:
@@ -196,13 +199,13 @@ def quote_systemd(value: Any, *, command: bool = False) -> str:
     return f'"{escaped}"'
 
 
-def _systemd(value: Any) -> str:
+def _systemd(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return " ".join(quote_systemd(each, command=True) for each in value)
     return quote_systemd(value)
 
 
-def _sh(value: Any) -> str:
+def _sh(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return shlex.join(str(each) for each in value)
     return shlex.quote(str(value))
@@ -214,7 +217,7 @@ def _render(context: jinja2.runtime.Context, name: str) -> str:
     return context.environment.get_template(name).render(context.get_all())
 
 
-def _fabric_links(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _fabric_links(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
     """The global `fabric_links(node, nodes)`: the links of a node that its topology and subnet give."""
     found = fabric_plan.links_of(node["name"], nodes)
     return [{"slot": each.slot, "port": each.port, "twin": each.twin, "address": each.address} for each in found]
@@ -230,7 +233,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
         auto_reload=False,
     )
 
-    def digest(value: Any) -> str:
+    def digest(value: object) -> str:
         if placeholders.holds(value):
             raise InventoryError.of("digest-of-secret")
         return fact_text.digest(canonical(_plain(value)))
@@ -240,7 +243,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
             raise InventoryError.of("digest-of-secret")
         return fact_text.digest(text)
 
-    def argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
+    def argv(command: Sequence[str], model: str, serve: Mapping[str, object]) -> list[str]:
         sealed = {
             key: placeholders.derive(value, canonical) if isinstance(value, Mapping) else value
             for key, value in serve.items()
@@ -270,7 +273,7 @@ def _only_expression(env: jinja2.Environment, source: str) -> str | None:
     return "".join(text for _, _, text in tokens[1:-1])
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """The result of an expression as a value of ours: lazy sequences are lists, undefined and callable ones errors."""
     if isinstance(value, jinja2.Undefined):
         raise jinja2.UndefinedError(value._undefined_message)

@@ -126,7 +126,7 @@ class RoleCompiler:
             ) from error
         return resource, after
 
-    def _given(self, entry: Entry, key: str, value: Any) -> Any:
+    def _given(self, entry: Entry, key: str, value: object) -> Any:
         """A parameter as its kind takes it; a secret only where the kind has a place for one."""
         opened = self._placeholders.open(value)
         if not self._placeholders.holds(value):
@@ -199,7 +199,7 @@ class _Reader:
             template=self._value(content, (*path, "template")) if "template" in content else None,
         )
 
-    def _kind(self, word: str, content: Mapping[str, Any], where: str) -> type[Resource]:
+    def _kind(self, word: str, content: Mapping[str, object], where: str) -> type[Resource]:
         with contextlib.suppress(KeyError):
             return resources.kind(word)
         names = resources.names()
@@ -207,10 +207,10 @@ class _Reader:
         hint = f"write the kind first: {later}: NAME" if later else suggest(word, names)
         raise InventoryError.of("resource-kind-unknown", where=where, word=word, hint=hint)
 
-    def _value(self, content: Mapping[str, Any], path: Where) -> Value:
+    def _value(self, content: Mapping[str, object], path: Where) -> Value:
         return self.expressions.value(content[str(path[-1])], self.document.where(path))
 
-    def _condition(self, content: Mapping[str, Any], path: Where) -> Value | None:
+    def _condition(self, content: Mapping[str, object], path: Where) -> Value | None:
         source = content.get(str(path[-1]))
         return None if source is None else self.expressions.condition(source, self.document.where(path))
 

@@ -29,7 +29,7 @@ class SecretPlaceholders:
         self._texts: list[tuple[Callable[[], str], str]] = []
         self._known: dict[SecretRef, str] = {}
 
-    def seal(self, value: Any) -> Any:
+    def seal(self, value: object) -> Any:
         """A value with a mark in place of each secret or reference to one, at any depth."""
         if isinstance(value, SecretRef):
             if value not in self._known:
@@ -43,13 +43,13 @@ class SecretPlaceholders:
             return [self.seal(each) for each in value]
         return value
 
-    def derive(self, value: Any, make: Callable[[Any], str]) -> str:
+    def derive(self, value: object, make: Callable[[object], str]) -> str:
         """`make(value)`, or a mark for it when the value holds a secret."""
         if not self.holds(value):
             return make(value)
         return self._new(lambda: make(self._reveal(value)), self.origin(value))
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> bool:
         """Whether a mark, or what is left of one, stands anywhere in a value."""
         if isinstance(value, str):
             return not value.isascii() and _TRACE.search(value) is not None
@@ -57,7 +57,7 @@ class SecretPlaceholders:
             return any(self.holds(key) or self.holds(each) for key, each in value.items())
         return isinstance(value, (list, tuple)) and any(self.holds(each) for each in value)
 
-    def open(self, value: Any) -> Any:
+    def open(self, value: object) -> Any:
         """A value whose marked texts are Secrets with their true text. Raises InventoryError for a broken mark."""
         if isinstance(value, str):
             if not self.holds(value):
@@ -73,7 +73,7 @@ class SecretPlaceholders:
         self._texts.append((text, origin))
         return f"{_BEGIN}{str(len(self._texts) - 1).translate(_TO_MARK)}{_END}"
 
-    def _reveal(self, value: Any) -> Any:
+    def _reveal(self, value: object) -> Any:
         if isinstance(value, str):
             if _TRACE.search(_MARK.sub("", value)):
                 raise _broken()
@@ -84,7 +84,7 @@ class SecretPlaceholders:
             return [self._reveal(each) for each in value]
         return value
 
-    def origin(self, value: Any) -> str:
+    def origin(self, value: object) -> str:
         """The references of the secrets inside a value, for messages."""
         if isinstance(value, Mapping):
             return ", ".join(dict.fromkeys(filter(None, map(self.origin, value.values()))))
@@ -99,7 +99,7 @@ class SecretPlaceholders:
             raise _broken()
         return self._texts[index]
 
-    def _key(self, key: Any) -> Any:
+    def _key(self, key: object) -> object:
         if self.holds(key):
             raise InventoryError.of("secret-as-key")
         return key

@@ -6,6 +6,7 @@ One function for the wheel (`sparkops/data/NAME`) and the checkout (`NAME` besid
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAMES = ("knowledge", "recipes", "roles", "templates", "inventories")
@@ -17,6 +18,13 @@ def bundled(name: str) -> Path:
         if place.is_dir():
             return place
     raise FileNotFoundError(f"this installation of sparkops has no folder {name}/; reinstall it")
+
+
+def parsed(path: Path) -> Any:
+    """The content of a YAML file, by a safe loader, in C where there is one. Raises OSError, ValueError, YAMLError."""
+    import yaml
+
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def module_text(path: str) -> str:

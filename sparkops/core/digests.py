@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from sparkops.core.plan import plain
 from sparkops.core.secrets import Secret
@@ -16,7 +15,7 @@ SYMBOLS = ("declared", "current")
 DIGITS = 16
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """The digest of one value; "" where the value is printed as something else than it is."""
     if value in SYMBOLS or _unnamed(value):
         return ""
@@ -24,7 +23,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
-def _unnamed(value: Any) -> bool:
+def _unnamed(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(_unnamed(each) for each in value.values())
     if isinstance(value, (list, tuple)):

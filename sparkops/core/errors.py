@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from sparkops.core.wording import FrontEnd, Message, words
@@ -40,15 +41,27 @@ class SparkopsError(Exception):
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, id: str, args: Mapping[str, Any], *, where: str, front_end: FrontEnd) -> None:
-        self.what, self.hint = words(id, args, front_end)
-        super().__init__(self.what)
+    def __init__(self, id: str, args: Mapping[str, object], *, where: str, front_end: FrontEnd) -> None:
+        super().__init__(id)
         self.where = where
         self.id = id
         self.args_by_name = args
+        self.front_end = front_end
+
+    @cached_property
+    def what(self) -> str:
+        """The sentence; made when it is shown, since most errors of a run never are (each session ends with one)."""
+        return words(self.id, self.args_by_name, self.front_end)[0]
+
+    @cached_property
+    def hint(self) -> str:
+        """The way out."""
+        return words(self.id, self.args_by_name, self.front_end)[1]
 
     @classmethod
-    def of(cls: type[_Error], id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: Any) -> _Error:
+    def of(
+        cls: type[_Error], id: str, /, *, where: str = "", front_end: FrontEnd = "inventory", **args: object
+    ) -> _Error:
         """The error of an id in `knowledge/errors/`, with its arguments."""
         return cls(id, args, where=where, front_end=front_end)
 

@@ -20,9 +20,9 @@ class Event:
 
     time: float = field(default_factory=time.time)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """A line of the event log: the fields, and `event` = the class's name."""
-        line: dict[str, Any] = {"event": type(self).__name__}
+        line: dict[str, object] = {"event": type(self).__name__}
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             line[each.name] = value.as_json() if isinstance(value, Message) else value

@@ -41,9 +41,9 @@ class FactOf:
         """The mark."""
         return f"@fact:{json.dumps([self.node, self.path, self.suffix, self.missing]).encode().hex()}@"
 
-    def value(self, facts: Mapping[str, Any]) -> str | Unknown:
+    def value(self, facts: Mapping[str, object]) -> str | Unknown:
         """What stands in its place. `facts` are those of its node, by group."""
-        here: Any = facts
+        here: object = facts
         for part in self.path:
             here = here.get(part) if isinstance(here, Mapping) else None
             if isinstance(here, Unknown):
@@ -80,7 +80,7 @@ def facts_in(text: str) -> Iterator[FactOf]:
             yield FactOf(node, tuple(path), *more)
 
 
-def filled(text: str, facts: Mapping[str, Mapping[str, Any] | Unknown]) -> str | Unknown:
+def filled(text: str, facts: Mapping[str, Mapping[str, object] | Unknown]) -> str | Unknown:
     """The text with its facts, `facts` by node; Unknown with the reason of the first that is not known."""
     for each in facts_in(text):
         known = facts.get(each.node, Unknown.of("fact-not-there", fact=each.words))

@@ -26,7 +26,7 @@ class Source(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def encode(message: dict[str, Any]) -> bytes:
+def encode(message: dict[str, object]) -> bytes:
     """One frame for a mapping of plain values and bytes. Raises BadFrame over LIMIT, TypeError for other values."""
     blobs: list[bytes] = []
     size = 0
@@ -49,7 +49,7 @@ def encode(message: dict[str, Any]) -> bytes:
     return b"".join([_HEAD.pack(length, len(text)), text, *blobs])
 
 
-def decode(body: bytes) -> dict[str, Any]:
+def decode(body: bytes) -> dict[str, object]:
     """The message of a frame's body (all after the first length). Raises BadFrame."""
     if len(body) < 4:
         raise BadFrame(f"a frame of {len(body)} bytes")
@@ -60,7 +60,7 @@ def decode(body: bytes) -> dict[str, Any]:
         raise BadFrame(f"{size} bytes of JSON, over the limit of {TEXT_LIMIT}")
     blobs = body[4 + size :]
 
-    def restore(mapping: dict[str, Any]) -> Any:
+    def restore(mapping: dict[str, object]) -> object:
         if len(mapping) != 1 or "$b" not in mapping:
             return mapping
         mark = mapping["$b"]

@@ -40,6 +40,16 @@ def ordered(after: Mapping[Key, Iterable[Key]]) -> tuple[Key, ...]:
     return tuple(found)
 
 
+def components(sets: Iterable[Iterable[Key]]) -> tuple[frozenset[Key], ...]:
+    """The smallest disjoint sets of which each given one is a part of one, in the order of their first members."""
+    found: dict[Key, set[Key]] = {}
+    for each in sets:
+        members = set(each)
+        whole = members.union(*({id(found[key]): found[key] for key in members if key in found}.values()))
+        found.update(dict.fromkeys(whole, whole))
+    return tuple(map(frozenset, {id(each): each for each in found.values()}.values()))
+
+
 def reachable(after: Mapping[Key, Iterable[Key]], start: Key) -> frozenset[Key]:
     """All that `start` comes after, over any number of steps; itself only within a cycle."""
     found: set[Key] = set()

@@ -21,7 +21,7 @@ class Reason(TypedDict):
     """Why something is so: an id of `knowledge/errors/` and its arguments."""
 
     id: str
-    args: Mapping[str, Any]
+    args: Mapping[str, object]
 
 
 class ErrorMessage(Reason, total=False):
@@ -54,7 +54,7 @@ Observation = TypedDict("Observation", {"found": State, "$unknown": Reason}, tot
 class ObserveRequest(TypedDict):
     """`asks` are `(id, kind, ask)`; what has not answered within `limit` seconds is unknown."""
 
-    asks: Sequence[tuple[str, str, Mapping[str, Any]]]
+    asks: Sequence[tuple[str, str, Mapping[str, object]]]
     limit: float
 
 
@@ -80,18 +80,18 @@ class Claim(TypedDict):
     cluster: str
     kind: str
     name: str
-    kept: Mapping[str, Any]
+    kept: Mapping[str, object]
     pruned: bool
 
 
 class _ConvergeRequest(TypedDict):
     kind: str
     id: str
-    ask: Mapping[str, Any]
+    ask: Mapping[str, object]
     before: State
     want: State
     action: str
-    act: Mapping[str, Any]
+    act: Mapping[str, object]
     volatile: Sequence[str]
 
 
@@ -127,7 +127,7 @@ class ClaimsNote(TypedDict):
     state_dir: str
     cluster: str
     former: str
-    claims: Mapping[str, Mapping[str, Any]]
+    claims: Mapping[str, Mapping[str, object]]
     drop: Sequence[str]
 
 
@@ -138,9 +138,9 @@ class ClaimsAnswer(TypedDict):
     """
 
     renamed: bool
-    strays: Mapping[str, Mapping[str, Any]]
+    strays: Mapping[str, Mapping[str, object]]
     foreign: Mapping[str, Mapping[str, bool]]
-    claims: Mapping[str, Mapping[str, Any]]
+    claims: Mapping[str, Mapping[str, object]]
 
 
 class DiagnoseService(TypedDict):
@@ -156,6 +156,7 @@ class DiagnoseRequest(TypedDict):
 
     state_dir: str
     cluster: str
+    former: str
     services: Sequence[DiagnoseService]
     claimed: bool
 
@@ -172,7 +173,7 @@ class DiagnosePart(TypedDict):
 class _Coded(Exception):
     """An exception with an id of `knowledge/errors/` and plain arguments, `values`."""
 
-    def __init__(self, id: str, values: Mapping[str, Any]) -> None:
+    def __init__(self, id: str, values: Mapping[str, object]) -> None:
         super().__init__(_raw(id, values))
         self.id = id
         self.values = dict(values)
@@ -186,7 +187,7 @@ class Unknown(_Coded):
     """Something could not be found out, and why."""
 
     @classmethod
-    def of(cls, id: str, /, **args: Any) -> "Unknown":
+    def of(cls, id: str, /, **args: object) -> "Unknown":
         """What could not be found out, for the reason of this id."""
         return cls(id, args)
 
@@ -194,13 +195,13 @@ class Unknown(_Coded):
 class Refused(_Coded):
     """A request that is answered with a reason instead of being done. `detail` is longer material."""
 
-    def __init__(self, id: str, values: Mapping[str, Any], type: str = "failed", detail: str = "") -> None:
+    def __init__(self, id: str, values: Mapping[str, object], type: str = "failed", detail: str = "") -> None:
         super().__init__(id, values)
         self.type = type
         self.detail = detail
 
     @classmethod
-    def of(cls, id: str, /, *, type: ErrorType = "failed", detail: str = "", **args: Any) -> "Refused":
+    def of(cls, id: str, /, *, type: ErrorType = "failed", detail: str = "", **args: object) -> "Refused":
         """The error of this id; the words stand in `knowledge/errors/`."""
         return Refused(id, args, type, detail)
 
@@ -216,7 +217,7 @@ class Refused(_Coded):
         return Refused.of("answer-not-understood", answer=f"{message!r:.200}")
 
 
-def reason(id: str, /, **args: Any) -> Reason:
+def reason(id: str, /, **args: object) -> Reason:
     """The reason of an id, with its arguments."""
     return {"id": id, "args": args}
 
@@ -228,12 +229,12 @@ def reason_from(message: object) -> Reason | None:
     return None
 
 
-def _raw(id: str, args: Mapping[str, Any]) -> str:
+def _raw(id: str, args: Mapping[str, object]) -> str:
     """An error's text where no catalogue is at hand."""
     return ": ".join([id, *([", ".join(f"{key}={value!r}" for key, value in args.items())] if args else [])])
 
 
-def answer(function: Callable[[], Any]) -> dict[str, Any]:
+def answer(function: Callable[[], object]) -> dict[str, object]:
     """The message that answers a request: the function's result, or the error it raised."""
     try:
         return {"result": function()}

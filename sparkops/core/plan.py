@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from sparkops.core.states import State, Unknown
 from sparkops.core.wording import Message
@@ -122,7 +122,7 @@ class Between:
 
     service: str
     fact: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class Plan:
         return 3 if self.unknown or self.unreachable else 0
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """A value fit for JSON: Unknown, Pending, FromFact and secrets as their printed form."""
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}

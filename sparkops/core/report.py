@@ -19,7 +19,7 @@ Outcome: TypeAlias = Literal["done", "failed", "not-attempted", "unknown", "inte
 class Result:
     """How one step ended. `reason` is None when it is done; `detail` is e.g. the engine's last lines.
 
-    `found` is what was there afterwards, where that is known.
+    `found` is what was there afterwards, where that is known; `notices` is what it told meanwhile.
     """
 
     id: str
@@ -29,6 +29,7 @@ class Result:
     reason: Message | None = None
     detail: str = ""
     found: State = field(default=None, repr=False)
+    notices: tuple[Message, ...] = ()
 
 
 RolloutState: TypeAlias = Literal[
@@ -93,13 +94,27 @@ class Past:
     took: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """Which parts of an inventory's nodes a report is of, by their numbers from 1, and of how many."""
+
+    numbers: tuple[int, ...]
+    of: int
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The other parts."""
+        return tuple(number for number in range(1, self.of + 1) if number not in self.numbers)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A plan and, after an apply, what became of it. `endpoints` maps services (`SERVICE`, or `SERVICE @HEAD` of each
     engine) to their URLs.
 
     `time` is its end in seconds since the epoch (UTC); `run` names it among the kept runs, or is empty. `whole`:
-    nothing of the inventory was left out, so that what is no longer declared was looked for.
+    nothing of the inventory (with `shards`: of these parts of it) was left out, so that what is no longer declared was
+    looked for. `unrecorded`: what went wrong with keeping this run on this machine, if anything did.
     """
 
     command: Command
@@ -115,7 +130,9 @@ class Report:
     run: str = ""
     time: float = 0.0
     whole: bool = False
+    shards: Shards | None = None
     past: Past = Past()
+    unrecorded: tuple[Message, ...] = ()
 
     @property
     def exit_status(self) -> int:

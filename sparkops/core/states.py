@@ -47,9 +47,9 @@ Observed: TypeAlias = "Mapping[str, Any] | Unknown | None"
 Facts: TypeAlias = "Mapping[str, Any] | Unknown"
 
 
-def lookup(facts: Mapping[str, Any] | Unknown, path: str) -> Any:
+def lookup(facts: Mapping[str, object] | Unknown, path: str) -> object:
     """The fact at a dotted path; `Unknown` where any part of the way is missing or unknown itself."""
-    here: Any = facts
+    here: object = facts
     for part in path.split("."):
         if isinstance(here, Unknown):
             return here
@@ -61,7 +61,7 @@ def lookup(facts: Mapping[str, Any] | Unknown, path: str) -> Any:
     return here
 
 
-def resolve(value: Any, facts: Mapping[str, Any] | Unknown) -> Any:
+def resolve(value: object, facts: Mapping[str, object] | Unknown) -> Any:
     """`value` with every `FromFact` in it, at any depth, replaced out of `facts`."""
     if isinstance(value, FromFact):
         return lookup(facts, value.path)

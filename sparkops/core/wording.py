@@ -38,13 +38,11 @@ class Entry:
 @cache
 def entries() -> Mapping[str, Entry]:
     """All entries by id. Raises ValueError for an id that stands in two files."""
-    import yaml  # only a run that has an error to show reads the catalogue; --help imports neither it nor pathlib
-
-    from sparkops.core import data
+    from sparkops.core import data  # only what shows an error reads the catalogue; --help does not import pathlib
 
     found: dict[str, Entry] = {}
     for path in sorted((data.bundled("knowledge") / "errors").glob("*.yml")):
-        for identity, fields in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items():
+        for identity, fields in (data.parsed(path) or {}).items():
             if identity in found:
                 raise ValueError(f"{path.name}: the id {identity} stands in another file too")
             found[identity] = Entry(id=identity, **{key: str(value).strip() for key, value in fields.items()})
@@ -64,7 +62,7 @@ def explained(identity: str) -> tuple[Entry, ...]:
     return tuple(entry for id, entry in entries().items() if id == own or id.startswith(own + "-"))
 
 
-def words(identity: str, args: Mapping[str, Any], front_end: FrontEnd = "inventory") -> tuple[str, str]:
+def words(identity: str, args: Mapping[str, object], front_end: FrontEnd = "inventory") -> tuple[str, str]:
     """The message and the fix. An id or argument that the catalogue lacks is shown raw, never hidden."""
     entry = entries().get(identity)
     if entry is None:
@@ -81,7 +79,7 @@ class Message:
     args: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls: type[_Message], id: str, /, **args: Any) -> _Message:
+    def of(cls: type[_Message], id: str, /, **args: object) -> _Message:
         """The message of an id in `knowledge/errors/`."""
         return cls(id, args)
 
@@ -109,13 +107,13 @@ class Message:
         """Text and fix."""
         return f"{self.text} → {self.fix}" if self.fix else self.text
 
-    def as_json(self, front_end: FrontEnd = "inventory") -> dict[str, Any]:
+    def as_json(self, front_end: FrontEnd = "inventory") -> dict[str, object]:
         """`id` and `args` for programs, `message` and `fix` for people."""
         message, fix = self.words(front_end)
         return {"id": self.id, "args": _plain(self.args), "message": message, "fix": fix}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Message):
         return {"id": value.id, "args": _plain(value.args)}
     if isinstance(value, Mapping):
@@ -126,10 +124,10 @@ def _plain(value: Any) -> Any:
 
 
 class _Formatter(string.Formatter):
-    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def get_value(self, key: int | str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         return kwargs.get(str(key), f"({key} not given)")
 
-    def format_field(self, value: Any, format_spec: str) -> str:
+    def format_field(self, value: object, format_spec: str) -> str:
         if format_spec == "bytes" and isinstance(value, (int, float)):
             return size(value)
         if format_spec == "seconds" and isinstance(value, (int, float)):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from sparkops.core.wording import size
 from sparkops.fit import decode, memory, pool, weights
 from sparkops.fit.activation import sees
 from sparkops.fit.decode import Decoder, DecodeStep
@@ -320,10 +321,10 @@ def _pool_notes(run: Invocation, made: Pool, budget: Budget, device: Device) -> 
     if length and made.streams(length) < 1:
         notes.append(f"not one request of max-model-len {length:,} fits: the engine does not start")
     if budget.overfull:
-        notes.append(f"the line needs {memory.gib(-budget.host):.1f} GiB more than a rank has")
+        notes.append(f"the line needs {size(-budget.host)} more than a rank has")
     elif budget.host < device.host:
         notes.append(
-            f"{memory.gib(budget.host):.1f} GiB are left for the host, less than the {memory.gib(device.host):.0f} "
+            f"{size(budget.host)} are left for the host, less than the {size(device.host)} "
             "that are known to be safe; an out-of-memory freezes a Spark"
         )
     return notes

@@ -98,8 +98,3 @@ def _graphs(run: Invocation, geometry: Geometry) -> float:
 def captured(largest: int) -> int:
     """How many sizes are captured up to the largest one: 1, 2, 4, by eights to 256, then by sixteens (vLLM config)."""
     return len({1, 2, 4, *range(8, min(largest, 256) + 1, 8), *range(272, largest + 1, 16)} & {*range(1, largest + 1)})
-
-
-def gib(size: float) -> float:
-    """Bytes in GiB."""
-    return size / GIB

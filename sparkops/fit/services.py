@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 from sparkops.core.errors import InventoryError
 from sparkops.fit.fit import Fit, NotEvaluated, Question, fit_invocation
 from sparkops.fit.verdict import verdict
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
-from sparkops.inventory.load import load
+from sparkops.inventory.limit import select
 from sparkops.inventory.served import Placed, places
 from sparkops.lint import check
 from sparkops.lint.case import Found
@@ -24,12 +23,13 @@ ENGINE = "write service.engine, like engine: 0.26.0"
 
 
 def fit_services(
-    path: Path, service: str | None = None, question: Question | None = None, ask: Ask | None = None
+    inventory: Inventory, service: str | None = None, question: Question | None = None, ask: Ask | None = None
 ) -> dict[str, Fit | NotEvaluated]:
     """The figures of every service of an inventory (or of one) by name. Raises InventoryError."""
-    inventory = load(path)
     if service is not None and service not in inventory.services:
         raise InventoryError.of("service-unknown", service=service, near=suggest(service, inventory.services))
+    if service is not None and inventory.services[service].nodes[0] not in select(inventory, None):
+        raise InventoryError.of("no-service-on-nodes", nodes=f"shard {inventory.shard}")
     found = fit_inventory(inventory, service, question, ask)
     if service is None:
         return found
@@ -47,10 +47,12 @@ def fit_inventory(
 ) -> dict[str, Fit | NotEvaluated]:
     """The figures of each service at its head, where it has a line of vLLM on a GPU. Raises InventoryError."""
     found: dict[str, Fit | NotEvaluated] = {}
+    chosen = set(select(inventory, None))
     for place in places(inventory, ask):
         name = place.service.name
         if (
             place.node != place.service.nodes[0]
+            or place.node not in chosen
             or service not in (None, name)
             or place.variables["service"]["gpus"] is None
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import ceil, floor
 
-from sparkops.fit import memory
+from sparkops.core.wording import size
 from sparkops.fit.fit import Fit
 from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
@@ -37,15 +37,14 @@ def verdict(fit: Fit) -> str:
 
 def _no_pool(budget: Budget, pool: Pool) -> str:
     """Why there is no room for a cache."""
-    allowed, total = (f"{memory.gib(each):.1f}" for each in (budget.allowed, budget.total))
+    allowed, total = (size(each) for each in (budget.allowed, budget.total))
     if budget.taken > budget.allowed and budget.pool < 0:
         what = "the weights" if budget.weights > budget.allowed else "weights and run"
         more = (budget.weights if budget.weights > budget.allowed else budget.taken) - budget.allowed
-        return f"{what} need {memory.gib(more):.1f} GiB more than the {allowed} that the engine may take on a rank"
+        return f"{what} need {size(more)} more than the {allowed} that the engine may take on a rank"
     if budget.overfull:
-        all_of_it = f"{memory.gib(budget.total - budget.host):.1f}"
-        return f"weights, run and cache take {all_of_it} GiB of a rank's {total}"
-    return f"{memory.gib(max(0.0, budget.pool)):.2f} GiB for the cache hold no two blocks of {pool.block_bytes:,} B"
+        return f"weights, run and cache take {size(budget.total - budget.host)} of a rank's {total}"
+    return f"{size(max(0.0, budget.pool))} for the cache hold no two blocks of {pool.block_bytes:,} B"
 
 
 def _millions(tokens: int, rounded: Callable[[float], int]) -> str:

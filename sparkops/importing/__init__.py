@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from sparkops.core.errors import InventoryError
 from sparkops.importing import compose, lines, templates, vllm_recipes
@@ -44,7 +43,7 @@ def convert(content: str, name: str, choice: Choice) -> Imported:
     return made
 
 
-def _format(content: Mapping[str, Any], name: str) -> ModuleType:
+def _format(content: Mapping[str, object], name: str) -> ModuleType:
     """The module that reads a file with these keys."""
     if isinstance(content.get("variables"), Mapping):
         raise InventoryError.of("import-already-recipe", where=name)

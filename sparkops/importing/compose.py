@@ -38,7 +38,7 @@ _RESOURCES = {
     "type": ["object", "null"],
     "properties": {"limits": _MAPPING, "reservations": {**_MAPPING, "properties": {"devices": _DEVICES}}},
 }
-SHAPE: Mapping[str, Any] = {
+SHAPE: Mapping[str, object] = {
     "type": "object",
     "properties": {
         "services": {
@@ -84,7 +84,7 @@ def read(content: Mapping[str, Any], name: str, choice: Choice) -> Draft:
     return draft
 
 
-def _chosen(draft: Draft, services: Mapping[str, Any]) -> Mapping[str, Any]:
+def _chosen(draft: Draft, services: Mapping[str, object]) -> Mapping[str, Any]:
     """The service that was asked for, else the only one that looks like vLLM."""
     wanted = draft.choice.service
     if wanted is not None and wanted not in services:
@@ -99,7 +99,7 @@ def _chosen(draft: Draft, services: Mapping[str, Any]) -> Mapping[str, Any]:
     return dict(_filled(services[found[0]] or {}))
 
 
-def _serves(draft: Draft, service: Any) -> bool:
+def _serves(draft: Draft, service: object) -> bool:
     if not isinstance(service, Mapping):
         return False
     parts = [
@@ -110,7 +110,7 @@ def _serves(draft: Draft, service: Any) -> bool:
     return any("vllm" in part.lower() for part in parts)
 
 
-def _filled(value: Any) -> Any:
+def _filled(value: object) -> Any:
     """Compose's defaults put in (`${X:-y}` → y); environment keeps its own, to be read as references."""
     if isinstance(value, str):
         return _DEFAULT.sub(lambda match: match[0] if is_secret(match[1], match[2]) else match[2], value).replace(
@@ -123,7 +123,7 @@ def _filled(value: Any) -> Any:
     return value
 
 
-def _pairs(content: Any) -> Iterator[tuple[str, Any]]:
+def _pairs(content: object) -> Iterator[tuple[str, object]]:
     """Environment as a mapping or a list; a name alone is taken from the caller's own."""
     if isinstance(content, Mapping):
         for key, value in content.items():

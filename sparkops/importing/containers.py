@@ -45,7 +45,7 @@ def take_flag(draft: Draft, flag: str, value: str) -> None:
         take_size_or_leave(draft, flag, value)
 
 
-def take_size_or_leave(draft: Draft, key: str, value: Any) -> None:
+def take_size_or_leave(draft: Draft, key: str, value: object) -> None:
     """Memory, shared memory and IPC under docker's or compose's name; any other setting is left, and said."""
     flag = key.replace("_", "-")
     if flag in ("shm-size", "memory", "mem-limit"):
@@ -66,7 +66,7 @@ def take_size_or_leave(draft: Draft, key: str, value: Any) -> None:
         draft.leave(_shown(key, value), "sparkops has no such setting of a container")
 
 
-def _shown(key: str, value: Any) -> str:
+def _shown(key: str, value: object) -> str:
     return f"{key} {value}" if value not in (None, "") else f"--{key}" if len(key) > 1 else f"-{key}"
 
 
@@ -118,7 +118,7 @@ def take_network(draft: Draft, value: str) -> None:
         draft.leave(f"network {value}", "the container gets the node's own network (container.network)")
 
 
-def take_gpus(draft: Draft, value: Any) -> None:
+def take_gpus(draft: Draft, value: object) -> None:
     """`all`, a list of device ids, or a number, which on one GPU is all."""
     text = str(value).strip("\"'")
     if text.startswith("device="):
@@ -149,7 +149,7 @@ def leave_privileged(draft: Draft) -> None:
     draft.leave("privileged", "the container gets what it names: container.devices and container.cap_add")
 
 
-def gib(value: Any) -> float | int | None:
+def gib(value: object) -> float | int | None:
     """A size as Docker writes it in GiB: `16g`, `64gb`, 1073741824; None for what is none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", str(value).strip().lower())
     if match is None:

@@ -69,8 +69,8 @@ class Draft:
     revision: str | None = None
     path: str | None = None
     serve: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    service: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, object] = field(default_factory=dict)
+    service: dict[str, object] = field(default_factory=dict)
     container: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, Any] = field(default_factory=dict)
     adopt: list[str] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Draft:
         if concealed(text) not in self.notes:
             self.notes.append(concealed(text))
 
-    def fault(self, id: str, /, **args: Any) -> InventoryError:
+    def fault(self, id: str, /, **args: object) -> InventoryError:
         shown: dict[str, Any] = {
             name: concealed(each) if isinstance(each, str) else each for name, each in args.items()
         }
@@ -134,7 +134,7 @@ class Draft:
         else:
             self.repository = model
 
-    def take_environment(self, name: str, value: Any) -> None:
+    def take_environment(self, name: str, value: object) -> None:
         """One variable of the container; a secret becomes a reference."""
         if name in TOKENS:
             self.token = True
@@ -178,7 +178,7 @@ class Draft:
         if self.repository and "served-model-name" not in self.serve:
             self.serve["served-model-name"] = self.repository  # else it would be the path where it is mounted
         summary = self.summary or f"{self.repository or self.path}, read from {self.form}"
-        content: dict[str, Any] = {"summary": concealed(summary)}
+        content: dict[str, object] = {"summary": concealed(summary)}
         if self.named_engine:
             content["engine"] = self.engine
         content |= {"nodes": nodes} if nodes > 1 else {}
@@ -218,8 +218,8 @@ class Draft:
             self.note(f"{nodes} ranks: a node each, since a Spark has one GPU; RDMA's device and capability were added")
         return nodes
 
-    def _variables(self) -> dict[str, Any]:
-        checkpoint: dict[str, Any] = {}
+    def _variables(self) -> dict[str, object]:
+        checkpoint: dict[str, object] = {}
         if self.repository:
             checkpoint = {"repository": self.repository, "revision": self.revision or "main"}
             if not self.revision:

@@ -61,7 +61,7 @@ def _take_flag(draft: Draft, flag: str, value: Any, line: ServeLine) -> None:
         _look_at(draft, flag, value)
 
 
-def _look_at(draft: Draft, flag: str, value: Any) -> None:
+def _look_at(draft: Draft, flag: str, value: object) -> None:
     """What a value stands on besides the recipe."""
     mounted = [mount["target"] for mount in draft.container.get("mounts", ())]
     if flag == "chat-template" and "{" not in str(value) and not any(str(value).startswith(each) for each in mounted):
@@ -74,6 +74,6 @@ def _look_at(draft: Draft, flag: str, value: Any) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Several words as a list; one alone as it is."""
     return value if not isinstance(value, tuple) else value[0] if len(value) == 1 else list(value)

@@ -24,7 +24,7 @@ RENAMED = {
 }
 _MAPPING = {"type": ["object", "null"]}
 _TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
-SHAPE: Mapping[str, Any] = {
+SHAPE: Mapping[str, object] = {
     "type": "object",
     "properties": {
         **dict.fromkeys(
@@ -77,14 +77,14 @@ def _words(draft: Draft, content: Mapping[str, Any], command: str) -> None:
     lines.take_script(draft, filled)
 
 
-def _switches(draft: Draft, flags: dict[str, Any]) -> None:
+def _switches(draft: Draft, flags: dict[str, object]) -> None:
     """Without a command a false value means that the flag is not written."""
     for key in [key for key, value in flags.items() if value is False]:
         del flags[key]
         draft.leave(f"defaults.{key}: false", "the flag is not written, so the engine's default applies")
 
 
-def _fill(command: str, values: Mapping[str, Any]) -> tuple[str, set[str]]:
+def _fill(command: str, values: Mapping[str, object]) -> tuple[str, set[str]]:
     """The command with its holes filled, and the names that were used; doubled braces are plain ones."""
     doubled = "{{" in command
     text = command.replace("{{", "\0").replace("}}", "\1") if doubled else command

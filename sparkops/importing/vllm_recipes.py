@@ -19,7 +19,7 @@ ARGUMENTS, ENVIRONMENT = ("base_args", "args", "extra_args"), ("base_env", "env"
 
 
 _WORDS = {"type": ["array", "null"], "items": {"type": ["string", "number"]}}
-_PART: Mapping[str, Any] = {
+_PART: Mapping[str, object] = {
     "type": ["object", "null"],
     "properties": {
         **dict.fromkeys(ARGUMENTS, _WORDS),
@@ -31,7 +31,7 @@ _PART: Mapping[str, Any] = {
         "modes": {"$ref": "#/$defs/parts"},
     },
 }
-SHAPE: Mapping[str, Any] = {
+SHAPE: Mapping[str, object] = {
     "type": "object",
     "properties": {
         "meta": {"type": "object"},
@@ -95,7 +95,7 @@ def _image(part: Mapping[str, Any]) -> str | None:
     return image if isinstance(image, str) else None
 
 
-def _id(draft: Draft, model: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+def _id(draft: Draft, model: Mapping[str, object], variant: Mapping[str, object]) -> str:
     found = variant.get("model_id") or model.get("model_id")
     if not found:
         raise draft.fault("import-without-model-id")

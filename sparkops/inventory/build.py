@@ -45,7 +45,7 @@ def build(
 class _Builder:
     def __init__(self, document: Document, roles: Mapping[str, Role], recipes: Mapping[str, Recipe]) -> None:
         self.document = document
-        self.top: Mapping[str, Any] = document.data
+        self.top: Mapping[str, object] = document.data
         self.roles = roles
         self.recipes = recipes
         self.groups: Mapping[str, Any] = self.top.get("groups", {})
@@ -114,7 +114,7 @@ class _Builder:
             extra=extra,
         )
 
-    def _service_roles(self, content: Mapping[str, Any], node: str) -> tuple[str, ...]:
+    def _service_roles(self, content: Mapping[str, object], node: str) -> tuple[str, ...]:
         groups = [self.groups[group] for group in self.of_node[node]]
         parts = [self.top, *groups, self.nodes[node], content]
         return self._of_scope("service", [role for part in parts for role in part.get("roles", ())])
@@ -147,7 +147,7 @@ class _Builder:
                 found.append(Layer(name, data, self.document, {role: (*place, role) for role in data}))
         return tuple(found)
 
-    def _direct(self, name: str, values: Mapping[str, Any], path: Where) -> Layer:
+    def _direct(self, name: str, values: Mapping[str, object], path: Where) -> Layer:
         spaces, variables = split(values, self.roles)
         data = {role: space or {} for role, space in spaces.items()}
         at: dict[str, Where] = {role: (*path, role) for role in data}
@@ -158,7 +158,7 @@ class _Builder:
         return Layer(f"recipe {recipe.name}", recipe.variables, recipe.document, at)
 
 
-def _connection(parts: Iterable[Mapping[str, Any] | str]) -> Connection:
+def _connection(parts: Iterable[Mapping[str, object] | str]) -> Connection:
     """The parts merged, the weakest first; a word is short for the type."""
     merged: dict[str, Any] = {}
     for part in parts:

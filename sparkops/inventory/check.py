@@ -18,7 +18,7 @@ from sparkops.inventory.validate import dotted, validate
 from sparkops.models import role_variables
 
 Scope = Literal["node", "service", "any"]
-OPEN: Mapping[str, Any] = {"type": ["object", "null"]}
+OPEN: Mapping[str, object] = {"type": ["object", "null"]}
 
 
 class Checker:
@@ -48,7 +48,7 @@ class Checker:
             if isinstance(service, dict):
                 self._service(service, ("services", name))
 
-    def namespaces(self, values: Any, path: Where, *, scope: Scope = "any") -> None:
+    def namespaces(self, values: object, path: Where, *, scope: Scope = "any") -> None:
         """A mapping of namespaces: each key a role, each value that role's variables."""
         for name, value in values.items() if isinstance(values, Mapping) else ():
             here = (*path, name)
@@ -65,7 +65,7 @@ class Checker:
             else:
                 self.variables(role, value, here)
 
-    def variables(self, role: Role, value: Any, path: Where, also: Iterable[str] = ()) -> None:
+    def variables(self, role: Role, value: object, path: Where, also: Iterable[str] = ()) -> None:
         """One layer of a role's variables; what goes beyond their schema is checked where they are of its types."""
         if not isinstance(value, dict):
             return
@@ -76,7 +76,7 @@ class Checker:
             for key, id, args in role_variables.faults(role.name, value):
                 self.faults.add(id, where=self.document.where_key((*path, *key)), **args)
 
-    def _host(self, node: Mapping[str, Any], path: Where) -> None:
+    def _host(self, node: Mapping[str, object], path: Where) -> None:
         """A host is an address or a name; who logs in and at which port stands under `connection`."""
         host = node.get("host")
         address = host_address.parse(host) if isinstance(host, str) and not isinstance(host, SecretRef) else None
@@ -87,7 +87,7 @@ class Checker:
             where = self.document.where((*path, "host"))
             self.faults.add("host-with-user-or-port", where=where, text=host, lines=lines)
 
-    def _part(self, part: Any, path: Where, shape: Mapping[str, Any]) -> None:
+    def _part(self, part: object, path: Where, shape: Mapping[str, Any]) -> None:
         """A group or a node: its roles, its connection, its namespaces."""
         if not isinstance(part, dict):
             return
@@ -123,7 +123,7 @@ class Checker:
             elif isinstance(values, dict):
                 self._direct(values, here, {})
 
-    def _placed(self, service: Mapping[str, Any], path: Where) -> None:
+    def _placed(self, service: Mapping[str, object], path: Where) -> None:
         """A service says where it runs, once; a node runs one of its engines."""
         if ("nodes" in service) == ("replicas" in service):
             self.faults.add(
@@ -140,7 +140,7 @@ class Checker:
                         "node-in-two-replicas", where=self.document.where((*path, "replicas", index)), node=node
                     )
 
-    def _retired(self, service: Mapping[str, Any], path: Where) -> None:
+    def _retired(self, service: Mapping[str, object], path: Where) -> None:
         """A service that stays can't stand on a node that goes."""
         if service.get("state") == "retired":
             return
@@ -150,17 +150,17 @@ class Checker:
                     "service-on-retired-node", where=self.document.where((*path, "nodes")), path=dotted(path), node=node
                 )
 
-    def _direct(self, values: Mapping[str, Any], path: Where, shape: Mapping[str, Any]) -> None:
+    def _direct(self, values: Mapping[str, object], path: Where, shape: Mapping[str, Any]) -> None:
         """What stands directly in a service: namespaces of service roles, and the variables of the role `service`."""
         spaces, direct = split(values, self.roles)
         self.namespaces(spaces, path, scope="service")
         words = [name for name, role in self.roles.items() if role.scope == "service" and name != "service"]
         self.variables(self.roles["service"], direct, path, also=(*words, *shape.get("properties", ())))
 
-    def _roles(self, part: Mapping[str, Any], path: Where) -> None:
+    def _roles(self, part: Mapping[str, object], path: Where) -> None:
         self._names(part, (*path, "roles"), self.roles, "role")
 
-    def _names(self, part: Any, path: Where, known: Mapping[str, Any], kind: str) -> None:
+    def _names(self, part: object, path: Where, known: Mapping[str, object], kind: str) -> None:
         for index, name in enumerate(_strings(part.get(path[-1]) if isinstance(part, dict) else None)):
             if name not in known:
                 self.faults.add(
@@ -171,7 +171,7 @@ class Checker:
                     suggestion=suggest(name, known),
                 )
 
-    def _passwords(self, part: Mapping[str, Any], path: Where) -> None:
+    def _passwords(self, part: Mapping[str, object], path: Where) -> None:
         connection = self._mapping(part, "connection")
         if isinstance(part.get("connection"), SecretRef):
             self.faults.add("connection-is-secret", where=self.document.where((*path, "connection")))
@@ -197,29 +197,29 @@ class Checker:
                 seen.setdefault(name, kind)
 
     @staticmethod
-    def _mapping(part: Any, key: str) -> Mapping[str, Any]:
+    def _mapping(part: object, key: str) -> Mapping[str, object]:
         value = part.get(key) if isinstance(part, dict) else None
         return value if isinstance(value, dict) else {}
 
 
-def split(values: Mapping[str, Any], roles: Mapping[str, Role]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(values: Mapping[str, object], roles: Mapping[str, Role]) -> tuple[dict[str, object], dict[str, object]]:
     """What stands directly in a service, as namespaces of roles and variables of the role `service`."""
     spaces = {key: value for key, value in values.items() if key in roles and key != "service"}
     return spaces, {key: value for key, value in values.items() if key not in spaces}
 
 
-def members_of(service: Mapping[str, Any], groups: Mapping[str, Any]) -> tuple[str, ...]:
+def members_of(service: Mapping[str, object], groups: Mapping[str, object]) -> tuple[str, ...]:
     """All nodes of a service, groups replaced by their nodes, in order and once."""
     listed = _spelt_out(service.get("nodes"), groups)
     return tuple(dict.fromkeys([*listed, *(node for replica in replicas_of(service, groups) for node in replica)]))
 
 
-def replicas_of(service: Mapping[str, Any], groups: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+def replicas_of(service: Mapping[str, object], groups: Mapping[str, object]) -> tuple[tuple[str, ...], ...]:
     """The nodes of each declared replica of a service, groups replaced by their nodes."""
     return tuple(_spelt_out(each, groups) for each in _lists(service.get("replicas")))
 
 
-def _spelt_out(names: Any, groups: Mapping[str, Any]) -> tuple[str, ...]:
+def _spelt_out(names: object, groups: Mapping[str, object]) -> tuple[str, ...]:
     found: list[str] = []
     for name in _strings(names):
         group = groups.get(name)
@@ -227,11 +227,11 @@ def _spelt_out(names: Any, groups: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _lists(value: Any) -> list[Any]:
+def _lists(value: object) -> list[object]:
     return [each for each in value if isinstance(each, list)] if isinstance(value, list) else []
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: object) -> Iterator[str]:
     for each in value if isinstance(value, list) else ():
         if isinstance(each, str) and not isinstance(each, SecretRef):
             yield each

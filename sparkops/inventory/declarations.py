@@ -19,13 +19,14 @@ from sparkops.inventory.merge import merge
 from sparkops.inventory.schema import RESERVED
 from sparkops.inventory.validate import check_schema, validate
 
-READ = frozenset({"image", "checkpoint", "service"})
+READ = frozenset({"image", "checkpoint", "service", "rollout"})
 """Built-in roles whose variables sparkops and other roles read: an own role in their place leaves them readable."""
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 BUILT_IN: Mapping[str, Literal["node", "service"]] = {
     "host": "node",
     "driver": "node",
     "fabric": "node",
+    "reboot": "node",
     "uniform": "service",
     "image": "service",
     "checkpoint": "service",
@@ -35,7 +36,7 @@ BUILT_IN: Mapping[str, Literal["node", "service"]] = {
 }
 """The roles that every node or service has, in their order."""
 
-SCHEMA: Mapping[str, Any] = {
+SCHEMA: Mapping[str, object] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["summary", "scope", "resources"],
@@ -80,9 +81,9 @@ class Role:
     summary: str = ""
     after: tuple[str, ...] = ()
     variables: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"}, repr=False)
-    defaults: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    defaults: Mapping[str, object] = field(default_factory=dict, repr=False)
     own: bool = False
-    replaced: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    replaced: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path | None:
@@ -175,7 +176,7 @@ def _widened(own: Mapping[str, Any], built_in: Mapping[str, Any]) -> Iterator[tu
             yield from (("properties", name, *path) for path in _widened(part, known))
 
 
-def _typed(part: Mapping[str, Any]) -> bool:
+def _typed(part: Mapping[str, object]) -> bool:
     return any(word in part for word in ("type", "enum", "const", "anyOf", "oneOf"))
 
 
@@ -191,14 +192,14 @@ def types_of(part: Mapping[str, Any]) -> frozenset[str]:
     return frozenset().union(*map(types_of, choices)) if choices else frozenset({"null", *JSON_TYPES.values()})
 
 
-def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def closed(schema: Mapping[str, object]) -> Mapping[str, object]:
     """A role's schema with unknown variables refused, unless it says otherwise itself."""
     return {"type": "object", "additionalProperties": False, **schema}
 
 
-def defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
+def defaults(schema: Mapping[str, Any]) -> dict[str, object]:
     """The defaults of an object's schema, those of nested objects included; variables without one are `None`."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, part in schema.get("properties", {}).items():
         if not isinstance(part, Mapping):
             continue
@@ -210,7 +211,7 @@ def defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def complete(schema: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def complete(schema: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, object]:
     """`values` with every variable that the schema declares, never undefined.
 
     One that nothing sets is `None` where its schema takes null, else its default: a null unsets, and what reads a list

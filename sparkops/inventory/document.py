@@ -54,7 +54,7 @@ class Document:
         """`file:line:column` of the key that ends `path`; of the value where it is an item of a list."""
         return self._place(self.keys[path]) if path in self.keys else self.where(path)
 
-    def at(self, path: Where) -> Any:
+    def at(self, path: Where) -> object:
         """The value at `path`. Raises KeyError, IndexError or TypeError when there is none."""
         value = self.data
         for part in path:
@@ -118,7 +118,7 @@ class _Composer(_Base):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
     depth = 0
 
-    def descend_resolver(self, parent: Any, index: Any) -> None:
+    def descend_resolver(self, parent: Any, index: object) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             mark = parent.start_mark if parent is not None else None
@@ -217,8 +217,8 @@ class _Builder:
             return [self.value(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
         return self._mapping(node, path, depth)
 
-    def _mapping(self, node: yaml.Node, path: Where, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _mapping(self, node: yaml.Node, path: Where, depth: int) -> dict[str, object]:
+        found: dict[str, object] = {}
         merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
@@ -246,7 +246,7 @@ class _Builder:
         self._fault(node, "yaml-key-not-scalar")
         return "?"
 
-    def _merge(self, source: yaml.Node, found: dict[str, Any], path: Where, depth: int) -> None:
+    def _merge(self, source: yaml.Node, found: dict[str, object], path: Where, depth: int) -> None:
         nodes = source.value if isinstance(source, yaml.SequenceNode) else [source]
         for each in nodes:
             if not isinstance(each, yaml.MappingNode) or depth > MAX_DEPTH:
@@ -268,7 +268,7 @@ class _Builder:
             if mark is not None:
                 self.marks[path] = mark
 
-    def _scalar(self, node: yaml.ScalarNode, path: Where) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: Where) -> object:
         kind = node.tag.rpartition(":")[2]
         if kind == "str":
             return node.value
@@ -282,7 +282,7 @@ class _Builder:
             self._fault(node, "yaml-value-invalid", value=_shorten(node.value), kind=kind, reason=str(error))
             return None
 
-    def _tagged(self, node: yaml.Node) -> Any:
+    def _tagged(self, node: yaml.Node) -> object:
         where = self._where(node)
         base = str(self.folder)
         if node.tag in ("!env", "!file"):
@@ -305,7 +305,7 @@ class _Builder:
     def _where(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
-    def _fault(self, node: yaml.Node, id: str, /, **args: Any) -> None:
+    def _fault(self, node: yaml.Node, id: str, /, **args: object) -> None:
         self.faults.add(id, where=self._where(node), **args)
         if self.faults.full:
             self.faults.raise_any()

@@ -111,11 +111,24 @@ class Layers:
     extra: tuple[Layer, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The part of an inventory's nodes that a command works on: its number from 1, of how many, and its nodes."""
+
+    number: int
+    of: int
+    nodes: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """One cluster. Mappings keep the order of the file. `notices` are things that have to be said.
 
     `renamed_from` is the name that the cluster had before, "" for none: what nodes recorded under it is this cluster's.
+    `shard` is the part of the nodes that is worked on, None for all of them.
     """
 
     path: Path
@@ -129,7 +142,8 @@ class Inventory:
     notices: tuple[Message, ...] = ()
     sources: Layers = field(repr=False)
     lock: Lock = field(default=Lock(), repr=False)
-    _merged: dict[tuple[str, str | None], Mapping[str, Any]] = field(
+    shard: Shard | None = None
+    _merged: dict[tuple[str, str | None], Mapping[str, object]] = field(
         default_factory=dict, repr=False, compare=False, init=False
     )
 
@@ -202,13 +216,13 @@ class Inventory:
         return tuple(service for service in self.services.values() if node in service.nodes)
 
 
-class _Fabrics(Mapping[str, Mapping[str, Any]]):
+class _Fabrics(Mapping[str, Mapping[str, object]]):
     """What the fabric's plan needs of each node, made when it is asked for."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
 
-    def __getitem__(self, node: str) -> Mapping[str, Any]:
+    def __getitem__(self, node: str) -> Mapping[str, object]:
         return {"fabric": self._inventory.variables(node).get("fabric"), "state": self._inventory.nodes[node].state}
 
     def __iter__(self) -> Iterator[str]:

@@ -15,7 +15,7 @@ from sparkops.inventory.schema import CORE, GROUP, NODE, SERVICE, VARS
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def checked(roles: Mapping[str, Role]) -> dict[str, Any]:
+def checked(roles: Mapping[str, Role]) -> dict[str, object]:
     """The schema of the core alone. Namespaces and service variables are let through: they are checked role by role."""
     own = {name: {"type": ["object", "null"]} for name in roles if name != "host"}
     return _compose(
@@ -26,7 +26,7 @@ def checked(roles: Mapping[str, Role]) -> dict[str, Any]:
     )
 
 
-def published(roles: Mapping[str, Role]) -> dict[str, Any]:
+def published(roles: Mapping[str, Role]) -> dict[str, object]:
     """The schema of a whole inventory, for editors: each role's variables stand once, under `$defs`."""
     links = {name: {"$ref": f"#/$defs/{name}"} for name in roles}
     own = {name: link for name, link in links.items() if name != "host"}
@@ -51,14 +51,18 @@ def published(roles: Mapping[str, Role]) -> dict[str, Any]:
     }
 
 
-def schema(beside: Path | None = None) -> dict[str, Any]:
+def schema(beside: Path | None = None) -> dict[str, object]:
     """The published schema with the built-in roles and those in `beside`/roles; the same each time."""
     return published(find_roles(beside)[0])
 
 
 def _compose(
-    *, group: Mapping[str, Any], node: Mapping[str, Any], service: Mapping[str, Any], namespaces: Mapping[str, Any]
-) -> dict[str, Any]:
+    *,
+    group: Mapping[str, object],
+    node: Mapping[str, object],
+    service: Mapping[str, object],
+    namespaces: Mapping[str, object],
+) -> dict[str, object]:
     def with_namespaces(part: Mapping[str, Any]) -> dict[str, Any]:
         return {**part, "properties": {**part["properties"], "vars": namespaces}}
 
@@ -75,7 +79,7 @@ def _compose(
     }
 
 
-def _published_role(role: Role) -> dict[str, Any]:
+def _published_role(role: Role) -> dict[str, object]:
     """A role's variables as they may stand in an inventory: each may be null (unset), none is required here."""
     properties = role.variables.get("properties", {})
     shown = {key: value for key, value in role.variables.items() if key not in ("required", "type")}
@@ -88,7 +92,7 @@ def _published_role(role: Role) -> dict[str, Any]:
     }
 
 
-def _or_null(part: Any) -> Any:
+def _or_null(part: object) -> object:
     if not isinstance(part, Mapping):
         return part
     kept = {key: part[key] for key in ("description", "default") if key in part}

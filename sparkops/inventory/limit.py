@@ -1,14 +1,16 @@
 """What `--limit` means: names of nodes, groups and services, globs, and exclusions with `!`.
 
-A service is never cut in two: a selected node brings the other nodes of its services, and theirs.
+A service is never cut in two: a selected node brings the other nodes of its services, and theirs. Of a shard only its
+own nodes are selected, perhaps none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.graph import components
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
 
@@ -31,7 +33,7 @@ def select(inventory: Inventory, patterns: Sequence[str] | str | None) -> tuple[
         )
     if not selected:
         raise InventoryError.of("limit-empty")
-    return tuple(node for node in inventory.nodes if node in selected)
+    return _within(inventory, selected)
 
 
 def named(inventory: Inventory, words: Sequence[str]) -> tuple[str, ...]:
@@ -45,7 +47,13 @@ def named(inventory: Inventory, words: Sequence[str]) -> tuple[str, ...]:
     chosen -= {node for word in each if word.startswith("!") for node in _match(inventory, word[1:])}
     if not chosen:
         raise InventoryError.of("selection-empty", words=" ".join(words))
-    return tuple(node for node in inventory.nodes if node in chosen)
+    return _within(inventory, chosen)
+
+
+def _within(inventory: Inventory, chosen: Collection[str]) -> tuple[str, ...]:
+    """The chosen nodes in the inventory's order, those of its shard where it has one."""
+    part = inventory.nodes if inventory.shard is None else inventory.shard.nodes
+    return tuple(node for node in inventory.nodes if node in chosen and node in part)
 
 
 def _words(given: Sequence[str]) -> list[str]:
@@ -65,11 +73,5 @@ def _match(inventory: Inventory, pattern: str) -> set[str]:
 
 
 def _closure(inventory: Inventory, nodes: set[str]) -> set[str]:
-    found = set(nodes)
-    while True:
-        more = {
-            node for service in inventory.services.values() if found & set(service.nodes) for node in service.nodes
-        } - found
-        if not more:
-            return found
-        found |= more
+    joined = components(service.nodes for service in inventory.services.values())
+    return nodes.union(*(each for each in joined if each & nodes))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.build import build
@@ -19,13 +18,15 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.json_schema import checked
 from sparkops.inventory.merge import Layer
 from sparkops.inventory.recipes import Recipe, read_recipe
+from sparkops.inventory.shards import sharded
 from sparkops.inventory.validate import validate
 
 Extra = Sequence["tuple[str, str]"]
 
 
-def load(path: Path | str, *, extra: Extra = ()) -> Inventory:
-    """The inventory in a file. `extra` are the `-e ROLE.VARIABLE=VALUE` of the command line, values in YAML.
+def load(path: Path | str, *, extra: Extra = (), shard: tuple[int, int] | None = None) -> Inventory:
+    """The inventory in a file. `extra` are the `-e ROLE.VARIABLE=VALUE` of the command line, values in YAML; `shard` is
+    the part to work on, by number from 1, and of how many.
 
     Raises InventoryError with every fault of the file, its roles and its recipes.
     """
@@ -44,7 +45,8 @@ def load(path: Path | str, *, extra: Extra = ()) -> Inventory:
     Checker(document, roles, faults).all()
     extras = tuple(_extra(key, value, path.parent, roles, faults) for key, value in extra)
     faults.raise_any()
-    return build(path, document, roles, recipes, extras, notices)
+    made = build(path, document, roles, recipes, extras, notices)
+    return sharded(made, *shard) if shard is not None else made
 
 
 def _missing(path: Path) -> InventoryError:
@@ -100,7 +102,7 @@ def _extra(key: str, value: str, folder: Path, roles: Mapping[str, Role], faults
     return Layer(name, document.data, document, {role: (role,)})
 
 
-def _nest(path: Iterable[str | int], value: Any) -> Any:
+def _nest(path: Iterable[str | int], value: object) -> object:
     for part in reversed(tuple(path)):
         value = {part: value}
     return value

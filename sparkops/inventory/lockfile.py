@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sparkops.core import atomic
 from sparkops.inventory.document import read
@@ -20,12 +19,12 @@ from sparkops.models import role_variables
 HEAD = "# What moves upstream, pinned by `sparkops lock`. Keep it with the inventory.\n"
 
 
-def _map(pattern: str, description: str) -> dict[str, Any]:
+def _map(pattern: str, description: str) -> dict[str, object]:
     values = {"type": "string", "pattern": pattern}
     return {"type": ["object", "null"], "additionalProperties": values, "description": description}
 
 
-SCHEMA: Mapping[str, Any] = {
+SCHEMA: Mapping[str, object] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["version"],
@@ -46,7 +45,7 @@ class Lock:
     on_disk: bool = False
     """Whether it was read from its file, or goes there."""
 
-    def pinned(self, spaces: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    def pinned(self, spaces: Mapping[str, Mapping[str, object]]) -> Mapping[str, Mapping[str, object]]:
         """A service's merged variables with what is locked; what the inventory pins itself stays."""
         return role_variables.pinned(spaces, self.images, self.checkpoints)
 

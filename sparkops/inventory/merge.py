@@ -18,7 +18,7 @@ class Layer:
     """One source of variables. `data` maps a role's name to its variables, `at` to their place in the document."""
 
     name: str
-    data: Mapping[str, Any]
+    data: Mapping[str, object]
     document: Document
     at: Mapping[str, Where]
 
@@ -28,7 +28,7 @@ class Layer:
 
     def has(self, path: Sequence[str]) -> bool:
         """Whether this layer sets a value at exactly this path; null sets none."""
-        here: Any = self.data
+        here: object = self.data
         for part in path:
             if not isinstance(here, Mapping) or part not in here:
                 return False
@@ -36,7 +36,7 @@ class Layer:
         return here is not None
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
     """`over` laid upon `base`. Neither is changed."""
     result = dict(base)
     for key, value in over.items():
@@ -48,7 +48,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def settle(values: Mapping[str, Any]) -> dict[str, Any]:
+def settle(values: Mapping[str, object]) -> dict[str, object]:
     """`values` without the keys that are unset, at every depth of mappings; lists are taken as they are."""
     return {
         key: settle(value) if isinstance(value, Mapping) else value
@@ -57,15 +57,15 @@ def settle(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def fold(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def fold(layers: Iterable[Mapping[str, object]]) -> dict[str, Any]:
     """All layers, weakest first, as one settled mapping."""
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for layer in layers:
         result = merge(result, layer)
     return settle(result)
 
 
-def leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(values: Mapping[str, object], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
     """Every leaf with its path; an empty mapping is a leaf."""
     for key, value in values.items():
         here = (*path, key)

@@ -18,12 +18,12 @@ from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.validate import validate
 
 
-def _texts(description: str) -> dict[str, Any]:
+def _texts(description: str) -> dict[str, object]:
     return {"type": "array", "items": {"type": "string", "minLength": 1}, "description": description}
 
 
-_RATE: Mapping[str, Any] = {"type": "number", "exclusiveMinimum": 0}
-SPEED: Mapping[str, Any] = {
+_RATE: Mapping[str, object] = {"type": "number", "exclusiveMinimum": 0}
+SPEED: Mapping[str, object] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["tokens_per_second", "source"],
@@ -38,7 +38,7 @@ SPEED: Mapping[str, Any] = {
         "source": {"type": "string", "minLength": 1, "description": "who published it, and where"},
     },
 }
-SCHEMA: Mapping[str, Any] = {
+SCHEMA: Mapping[str, object] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["summary", "variables"],

@@ -11,16 +11,16 @@ from typing import Any
 NAME = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 
-def _names(description: str) -> dict[str, Any]:
+def _names(description: str) -> dict[str, object]:
     return {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "description": description}
 
 
-PASSWORD: Mapping[str, Any] = {
+PASSWORD: Mapping[str, object] = {
     "type": "string",
     "secret": True,
     "description": "a secret: !env NAME, !file PATH or !command [argv…]",
 }
-CONNECTION: Mapping[str, Any] = {
+CONNECTION: Mapping[str, object] = {
     "type": ["object", "string"],
     "pattern": "^local$",
     "additionalProperties": False,
@@ -119,7 +119,7 @@ SERVICE: Mapping[str, Any] = {
     },
 }
 
-ACCEPT: Mapping[str, Any] = {
+ACCEPT: Mapping[str, object] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["id", "reason"],

@@ -20,7 +20,7 @@ class Shown:
     """One merged variable: its dotted path, its plain value, the layer that it came from and the place in its file."""
 
     path: str
-    value: Any
+    value: object
     layer: str
     where: str
 
@@ -38,14 +38,14 @@ def show(inventory: Inventory, node: str, service: str | None = None) -> tuple[S
     return tuple(sorted(found, key=lambda shown: shown.path))
 
 
-def values(inventory: Inventory, node: str, service: str | None = None) -> dict[str, Any]:
+def values(inventory: Inventory, node: str, service: str | None = None) -> dict[str, object]:
     """The merged variables as plain values fit for YAML and JSON, secrets as `!env NAME`."""
     _known(inventory, node, service)
-    shown: dict[str, Any] = plain(inventory.variables(node, service))
+    shown: dict[str, object] = plain(inventory.variables(node, service))
     return {name: space for name, space in shown.items() if space}
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A value with its references to secrets as text."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items() if each is not None}

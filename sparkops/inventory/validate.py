@@ -25,12 +25,12 @@ SHOWN = 80
 def validate(
     document: Document,
     path: Where,
-    schema: Mapping[str, Any],
+    schema: Mapping[str, object],
     faults: Faults,
     *,
     label: str = "",
     fragment: bool = False,
-    instance: Any = ...,
+    instance: object = ...,
     also: Iterable[str] = (),
 ) -> bool:
     """Adds the faults of the value at `path` and says whether there was none.
@@ -47,7 +47,7 @@ def validate(
     return sound
 
 
-def missing(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def missing(schema: Mapping[str, Any], values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """The required variables that no layer sets, with their schemas."""
     properties = schema.get("properties", {})
     for name in schema.get("required", ()):
@@ -65,12 +65,12 @@ def check_schema(document: Document, path: Where, faults: Faults) -> None:
 
 
 @cache
-def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
+def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
     """The validator class."""
     from jsonschema import Draft202012Validator, ValidationError, validators
 
     def required(
-        validator: Any, names: Iterable[str], instance: Any, schema: Mapping[str, Any]
+        validator: object, names: Iterable[str], instance: object, schema: Mapping[str, object]
     ) -> Iterator[ValidationError]:
         if isinstance(instance, dict):
             for name in names:
@@ -78,7 +78,7 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
                     yield ValidationError(name)
 
     def guarded(check: Any) -> Any:
-        def passes(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        def passes(validator: object, wanted: object, instance: object, schema: Any) -> Iterator[ValidationError]:
             if (fragment and instance is None) or (isinstance(instance, SecretRef) and schema.get("secret")):
                 return iter(())
             return iter(check(validator, wanted, instance, schema) or ())
@@ -91,7 +91,7 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, Any]], Any]:
     for keyword in ("type", "pattern", "enum", "const", "format", "minLength", "maxLength", "anyOf", "oneOf"):
         known[keyword] = guarded(known[keyword])
     extend: Callable[..., Any] = validators.extend
-    made: Callable[[Mapping[str, Any]], Any] = extend(Draft202012Validator, known)
+    made: Callable[[Mapping[str, object]], object] = extend(Draft202012Validator, known)
     return made
 
 
@@ -205,7 +205,7 @@ def _type_hint(error: Any, raw: str | None) -> str:
     return _trap(error.instance, _as_list(error.validator_value), raw) or _description(error.schema)
 
 
-def _trap(value: Any, wanted: list[str], raw: str | None) -> str:
+def _trap(value: object, wanted: list[str], raw: str | None) -> str:
     """Words for what YAML 1.1 makes of an unquoted scalar, where that is likely the cause."""
     if raw and "string" in wanted and value is not None:
         read = json.dumps(value)
@@ -235,7 +235,7 @@ def _limit(error: Any) -> str:
     return words.get(error.validator, f"which breaks its rule: {_clip(error.message)}")
 
 
-def _shown(value: Any, raw: str | None = None) -> str:
+def _shown(value: object, raw: str | None = None) -> str:
     if raw:
         return raw
     if value is None:
@@ -249,17 +249,17 @@ def _shown(value: Any, raw: str | None = None) -> str:
     return _clip(repr(value))
 
 
-def _types(wanted: Any) -> str:
+def _types(wanted: object) -> str:
     words = [_NAMES.get(each, each) for each in _as_list(wanted) if each != "null"]
     return " or ".join(dict.fromkeys(words))
 
 
-def _described(part: Any, name: str) -> str:
+def _described(part: object, name: str) -> str:
     text = _description(part)
     return f"{name}: {text}" if text else f"add {name}"
 
 
-def _description(part: Any) -> str:
+def _description(part: object) -> str:
     return str(part["description"]) if isinstance(part, Mapping) and "description" in part else ""
 
 

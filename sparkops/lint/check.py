@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import isfunction
 from types import ModuleType
-from typing import Any
 
 from sparkops.core.errors import LintError
 from sparkops.lint import caching, configurations, parsing, placing, quantizing, serving, speculating, unlisted
@@ -43,7 +42,7 @@ class Finding:
 
 
 @cache
-def checks(*modules: ModuleType) -> Mapping[str, Callable[[Any], Iterable[Found]]]:
+def checks(*modules: ModuleType) -> Mapping[str, Callable[[object], Iterable[Found]]]:
     """The rules of these modules by id, in the order in which they are defined."""
     return {
         name.replace("_", "-"): function
@@ -53,7 +52,7 @@ def checks(*modules: ModuleType) -> Mapping[str, Callable[[Any], Iterable[Found]
     }
 
 
-def applied(modules: Iterable[ModuleType], subject: Any, engine: Engine | None) -> Iterator[tuple[str, Found]]:
+def applied(modules: Iterable[ModuleType], subject: object, engine: Engine | None) -> Iterator[tuple[str, Found]]:
     """What the rules that are in force for this engine find, each with its rule's id."""
     for name, function in checks(*modules).items():
         if rules()[name].in_force(engine):

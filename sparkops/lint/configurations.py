@@ -7,7 +7,6 @@ checked by their own rules. It must not know a model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean
@@ -149,5 +148,5 @@ def _known_to(case: Case, key: str) -> str:
     return f"{holding[0]} to {holding[-1]}" if holding and not _has(case.engine.configurations, key) else ""
 
 
-def _has(configurations: Mapping[str, Mapping[str, Any]], key: str) -> bool:
+def _has(configurations: Mapping[str, Mapping[str, object]], key: str) -> bool:
     return any(key in fields for fields in configurations.values())

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from sparkops.inventory import served
 from sparkops.inventory.inventory import Inventory, accepting
+from sparkops.inventory.limit import select
 from sparkops.inventory.merge import origin
 from sparkops.inventory.served import Placed
 from sparkops.lint import acceptances, neighbours, ranks, services
@@ -30,7 +31,7 @@ def lint_inventory(
     inventory: Inventory, today: date, nodes: Iterable[str] | None = None, ask: Ask | None = None
 ) -> list[Finding]:
     """All findings of the services on these nodes (all of them without), those that the inventory accepts marked."""
-    chosen = set(inventory.nodes if nodes is None else nodes)
+    chosen = set(select(inventory, None) if nodes is None else nodes)
     places = [place for place in served.places(inventory, ask) if place.node in chosen]
     found = [
         *_lines(inventory, places),

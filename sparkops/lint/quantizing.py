@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean, unless_known
@@ -110,7 +109,7 @@ def quantization_config_refused(case: Case) -> Iterable[Found]:
         yield Found(f"1 validation error for QuantizationConfigArgs: {fault}", "--quantization-config")
 
 
-def _scheme_faults(case: Case, given: Mapping[str, Any]) -> Iterable[str]:
+def _scheme_faults(case: Case, given: Mapping[str, object]) -> Iterable[str]:
     words, fields = case.engine.words, case.engine.configurations.get("QuantizationConfigArgs", {})
     keys, shorthands = words.get("OnlineKeys", ()), words.get("OnlineShorthands", ())
     for part in ("linear", "moe"):
@@ -130,7 +129,7 @@ def _scheme_faults(case: Case, given: Mapping[str, Any]) -> Iterable[str]:
         yield from _target_faults(targets, shorthands)
 
 
-def _target_faults(targets: Any, shorthands: tuple[str, ...]) -> Iterable[str]:
+def _target_faults(targets: object, shorthands: tuple[str, ...]) -> Iterable[str]:
     if not isinstance(targets, Mapping):
         yield f"targets must be a dict, got {targets!r}"
         return

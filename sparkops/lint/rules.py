@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.data import bundled
 from sparkops.lint.case import Severity
@@ -28,7 +27,7 @@ class Rule:
     why: str
     remedy: str
     source: str
-    laws: Mapping[str, Any] = field(default_factory=dict)
+    laws: Mapping[str, object] = field(default_factory=dict)
 
     def versions(self, beside: Path | None = None) -> tuple[str, ...]:
         """The listed engine versions in which the rule is in force."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean, unless_known
@@ -96,7 +95,7 @@ def _native(case: Case, positions: int) -> int | None:
     longer = text.get("max_position_embeddings")
     if isinstance(longer, int):
         return longer
-    rope: Any = text.get("rope_parameters") or text.get("rope_scaling")
+    rope: object = text.get("rope_parameters") or text.get("rope_scaling")
     if not isinstance(rope, Mapping):
         return positions
     if "rope_scaling" in text:

@@ -6,7 +6,6 @@ It must not know another version than the case's.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean, known_to, unless_known
@@ -45,7 +44,7 @@ def speculative_method_unknown(case: Case) -> Iterable[Found]:
 def speculative_field_unknown(case: Case) -> Iterable[Found]:
     known = case.engine.speculative_fields
     for name in case.line.mapping("speculative-config"):
-        if not any(fnmatchcase(name, each) for each in known):
+        if known and name not in known:
             others = unless_known(case, "speculative_fields", name)
             yield Found(
                 f"('{name}',): Unexpected keyword argument{others}",

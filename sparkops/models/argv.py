@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sparkops.core.errors import InventoryError
 
 FLAG = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*")
 
 
-def serve_argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> list[str]:
+def serve_argv(command: Sequence[str], model: str, serve: Mapping[str, object]) -> list[str]:
     """`command`, the model, then the flags sorted by name, so that the order of a file's lines restarts nothing.
 
     true → `--x`, false → `--no-x`, null → nothing, a list → several words, a mapping → compact JSON, the
@@ -27,7 +26,7 @@ def serve_argv(command: Sequence[str], model: str, serve: Mapping[str, Any]) -> 
     return argv
 
 
-def flag_words(key: str, value: Any) -> list[str]:
+def flag_words(key: str, value: object) -> list[str]:
     """The words of one flag."""
     if not FLAG.fullmatch(key):
         raise InventoryError.of("serve-key-invalid", key=key)
@@ -43,12 +42,12 @@ def flag_words(key: str, value: Any) -> list[str]:
     return [f"--{key}={word}"] if word.startswith("-") else [f"--{key}", word]
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """A value as JSON in one form: keys sorted, no spaces, characters as they are. Raises TypeError or ValueError."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _several(key: str, values: Sequence[Any]) -> list[str]:
+def _several(key: str, values: Sequence[object]) -> list[str]:
     if not values:
         raise InventoryError.of("serve-list-empty", key=key)
     words = [_word(key, each) for each in values]
@@ -58,7 +57,7 @@ def _several(key: str, values: Sequence[Any]) -> list[str]:
     return words
 
 
-def _word(key: str, value: Any) -> str:
+def _word(key: str, value: object) -> str:
     if isinstance(value, str):
         if "\0" in value:
             raise InventoryError.of("serve-word-nul", key=key)

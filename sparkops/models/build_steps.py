@@ -25,7 +25,7 @@ FORMATS: Mapping[str, str] = {"lm_head": "int8", "repack": "compressed-tensors"}
 """The only value of the steps that are a word."""
 _DONOR = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-Steps = Sequence[Mapping[str, Any]]
+Steps = Sequence[Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ def faults(steps: Steps) -> Iterator[Fault]:
             yield Fault(index, name, id, args)
 
 
-def _option_faults(name: str, options: Mapping[str, Any], steps: Steps) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _option_faults(
+    name: str, options: Mapping[str, object], steps: Steps
+) -> Iterator[tuple[str, Mapping[str, object]]]:
     if name == "quantize" and options:
         yield from quantize_step.faults(options)
         yield from quantize_step.clashes(options, [other for _, other, _ in named(steps) if other != name])
@@ -130,7 +132,7 @@ def numbered(steps: Steps) -> list[dict[str, Any]]:
     return found
 
 
-def content(steps: Steps) -> list[dict[str, Any]]:
+def content(steps: Steps) -> list[dict[str, object]]:
     """Of `numbered` what decides which bytes are made."""
     return [
         {name: quantize_step.content(options) if name == "quantize" else options}
@@ -150,9 +152,9 @@ def digest(steps: Steps) -> str:
     return hashlib.sha256(canonical(described).encode()).hexdigest()[:8]
 
 
-def pinned(steps: Steps, commits: Mapping[tuple[str, str], str]) -> list[Mapping[str, Any]]:
+def pinned(steps: Steps, commits: Mapping[tuple[str, str], str]) -> list[Mapping[str, object]]:
     """The steps with the commits of donors, by repository and revision; what a step pins itself stays."""
-    found: list[Mapping[str, Any]] = []
+    found: list[Mapping[str, object]] = []
     for step in steps:
         names = list(step) if isinstance(step, Mapping) else []
         options = step[names[0]] if len(names) == 1 else None
@@ -162,13 +164,13 @@ def pinned(steps: Steps, commits: Mapping[tuple[str, str], str]) -> list[Mapping
     return found
 
 
-def _donor(options: Mapping[str, Any]) -> Donor | None:
+def _donor(options: Mapping[str, object]) -> Donor | None:
     if not options.get("donor"):
         return None
     return Donor(str(options["donor"]), str(options.get("revision") or "main"), str(options.get("commit") or ""))
 
 
-def _plain(name: str, options: Any) -> Any:
+def _plain(name: str, options: object) -> Any:
     """A step's options without the location of a donor, with the defaults that change what is made."""
     if not isinstance(options, Mapping):
         return {} if options is None else options

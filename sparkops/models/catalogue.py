@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +134,12 @@ def known(model: str, beside: Path | None = None) -> Model | None:
         return of_folder(beside / place)
     wanted = model.rstrip("/").lower()
     short = wanted.rpartition("/")[2]
-    for content in _entries(beside, short):
-        if short == str(content["name"]).lower():
-            return _model(content, _repository(content, short) or Repository("", Quantisation(), 0, None, "", ""))
-        repository = _repository(content, wanted)
+    for listed in _entries(beside, short):
+        if short == listed.name.lower():
+            return _model(listed, _repository(listed, short) or Repository("", Quantisation(), 0, None, "", ""))
+        repository = _repository(listed, wanted)
         if repository is not None:
-            return _model(content, repository)
+            return _model(listed, repository)
     return None
 
 
@@ -152,8 +152,8 @@ def names(beside: Path | None = None) -> list[str]:
     """Every name and repository that `find` knows, for a hint at the nearest one."""
     return [
         each
-        for content in _entries(beside)
-        for each in (str(content["name"]), *(str(entry["id"]) for entry in content.get("repositories") or ()))
+        for listed in _entries(beside)
+        for each in (listed.name, *(str(entry["id"]) for entry in listed.repositories))
     ]
 
 
@@ -173,8 +173,8 @@ def of_folder(folder: Path) -> Model:
 def of_files(
     name: str,
     repository: str,
-    config: Mapping[str, Any],
-    beside: Mapping[str, Any] | None,
+    config: Mapping[str, object],
+    beside: Mapping[str, object] | None,
     weights: Weights | None,
     *,
     source: str,
@@ -198,7 +198,7 @@ def of_files(
     )
 
 
-def _beside(folder: Path) -> Mapping[str, Any] | None:
+def _beside(folder: Path) -> Mapping[str, object] | None:
     """ModelOpt's own file beside the configuration; None where it is not there or says nothing."""
     try:
         content = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))
@@ -207,7 +207,26 @@ def _beside(folder: Path) -> Mapping[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _entries(beside: Path | None, mentioned: str = "") -> Iterator[Mapping[str, Any]]:
+@dataclass(frozen=True)
+class _Listed:
+    """What one knowledge file says, and the geometry of its configuration, read when it is first asked for."""
+
+    content: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.content["name"])
+
+    @property
+    def repositories(self) -> Sequence[Mapping[str, Any]]:
+        return self.content.get("repositories") or ()
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        return of_config(self.content["geometry"], f"knowledge/models: {self.name}")
+
+
+def _entries(beside: Path | None, mentioned: str = "") -> Iterator[_Listed]:
     """What the files say, one's own before the bundled ones; of these only those in which a word is `mentioned`."""
     seen = set()
     for folder in folders("knowledge", beside):
@@ -215,10 +234,10 @@ def _entries(beside: Path | None, mentioned: str = "") -> Iterator[Mapping[str, 
             own = folder != bundled("knowledge")
             if not own and mentioned not in _text(path):
                 continue
-            content = _read(path, own)
-            if str(content["name"]).lower() not in seen:
-                seen.add(str(content["name"]).lower())
-                yield content
+            listed = _read(path, own)
+            if listed.name.lower() not in seen:
+                seen.add(listed.name.lower())
+                yield listed
 
 
 @cache
@@ -228,7 +247,7 @@ def _text(path: Path) -> str:
 
 
 @cache
-def _read(path: Path, own: bool) -> Mapping[str, Any]:
+def _read(path: Path, own: bool) -> _Listed:
     """The content of a file. Raises InventoryError; what is in the user's `own` is checked key by key."""
     content = knowledge_file.read(path)
     if "name" not in content or not isinstance(content.get("geometry"), dict):
@@ -237,12 +256,12 @@ def _read(path: Path, own: bool) -> Mapping[str, Any]:
         from sparkops.models import model_file  # jsonschema costs a third of a command's start
 
         model_file.check(content, str(path))
-    return content
+    return _Listed(content)
 
 
-def _repository(content: Mapping[str, Any], wanted: str) -> Repository | None:
+def _repository(listed: _Listed, wanted: str) -> Repository | None:
     """The repository of that id, or whose last part it is."""
-    for entry in content.get("repositories") or ():
+    for entry in listed.repositories:
         known = str(entry["id"]).lower()
         if wanted == known or ("/" not in wanted and wanted == known.rpartition("/")[2]):
             return Repository(
@@ -266,12 +285,12 @@ def _stored(entry: Mapping[str, Any]) -> Quantisation:
     )
 
 
-def _model(content: Mapping[str, Any], repository: Repository) -> Model:
-    where = f"knowledge/models: {content['name']}"
+def _model(listed: _Listed, repository: Repository) -> Model:
+    content = listed.content
     return Model(
-        name=str(content["name"]),
-        repository=repository.id or str(content["name"]),
-        geometry=of_config(content["geometry"], where),
+        name=listed.name,
+        repository=repository.id or listed.name,
+        geometry=listed.geometry,
         quantisation=repository.quantisation,
         published_bytes=repository.weight_bytes,
         weights=None,
@@ -297,19 +316,19 @@ def _speed(entry: Mapping[str, Any]) -> Speed:
     )
 
 
-def _by_base(candidates: list[Mapping[str, Any]], wanted: str) -> Model | None:
+def _by_base(candidates: list[_Listed], wanted: str) -> Model | None:
     short = wanted.rpartition("/")[2].lower()
-    bases = [each for each in candidates if short.startswith(f"{str(each['name']).lower()}-")]
+    bases = [each for each in candidates if short.startswith(f"{each.name.lower()}-")]
     if not bases:
         return None
-    base = max(bases, key=lambda each: len(str(each["name"])))
-    rest = short[len(str(base["name"])) :]
+    base = max(bases, key=lambda each: len(each.name))
+    rest = short[len(base.name) :]
     method = next((method for method, words in MARKS.items() if any(word in rest for word in words)), None)
     if method is None:
         return None
-    for content in (base, *candidates):
-        for entry in content.get("repositories") or ():
-            if entry.get("method", "") == method and (stored := _repository(content, str(entry["id"]).lower())):
+    for listed in (base, *candidates):
+        for entry in listed.repositories:
+            if entry.get("method", "") == method and (stored := _repository(listed, str(entry["id"]).lower())):
                 like = f"it is taken to be stored as {stored.id}"
                 return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, unverified=like))
     return None

@@ -34,7 +34,7 @@ class Speculative:
     method: str
     tokens: int | None
     model: str | None
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
 
     @property
     def needs_drafter(self) -> bool:
@@ -162,7 +162,7 @@ def speculative(line: ServeLine, drafter: Geometry | None = None) -> Speculative
     return Speculative(_method(given.get("method"), model, drafter), count, model, given)
 
 
-def whole(value: Any) -> int | None:
+def whole(value: object) -> int | None:
     """A whole number as the engine's validators read it: also `"2"`, `2.0` and `true`; None for anything else."""
     if not isinstance(value, (int, float, str)):
         return None
@@ -200,7 +200,7 @@ _SIZES = (
 )
 
 
-def _or(value: Any, default: Any) -> Any:
+def _or(value: object, default: object) -> Any:
     return default if value is None else value
 
 
@@ -208,7 +208,7 @@ def _number(line: ServeLine, engine: Engine, flag: str) -> int:
     return int(_or(line.get(flag), engine.defaults.get(flag, 1)))
 
 
-def _method(method: Any, model: str | None, drafter: Geometry | None) -> str:
+def _method(method: object, model: str | None, drafter: Geometry | None) -> str:
     if isinstance(method, str) and method:
         return "mtp" if method == "mtp" or method.endswith("_mtp") else method.strip("[]")
     if model is None:

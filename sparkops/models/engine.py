@@ -52,7 +52,7 @@ class Engine:
     asked: str
     flags: Mapping[str, str]
     choices: Mapping[str, tuple[str, ...]]
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, object]
     short: Mapping[str, str]
     inverse: Mapping[str, str]
     deprecated: frozenset[str]
@@ -61,7 +61,6 @@ class Engine:
     attention_backends: tuple[str, ...]
     kv_cache_dtypes: tuple[str, ...]
     speculative_methods: tuple[str, ...]
-    speculative_fields: tuple[str, ...]
     rejection_sample_methods: tuple[str, ...]
     quantization_methods: tuple[str, ...]
     deprecated_quantization_methods: tuple[str, ...]
@@ -73,7 +72,7 @@ class Engine:
     attention: Mapping[str, tuple[str, ...]]
     attention_refused: Mapping[str, str]
     quantization: Mapping[str, str]
-    behaviour: Mapping[str, Any] = field(default_factory=dict)
+    behaviour: Mapping[str, object] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     configurations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     refusals: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -83,6 +82,11 @@ class Engine:
     def exact(self) -> bool:
         """Whether the version asked for is the one that is listed."""
         return self.version == self.asked
+
+    @property
+    def speculative_fields(self) -> tuple[str, ...]:
+        """What --speculative-config takes."""
+        return tuple(self.configurations.get("SpeculativeConfig", ()))
 
     @property
     def later(self) -> bool:
@@ -177,7 +181,6 @@ _WORDS: Iterable[str] = (
     "attention_backends",
     "kv_cache_dtypes",
     "speculative_methods",
-    "speculative_fields",
     "rejection_sample_methods",
     "quantization_methods",
     "deprecated_quantization_methods",

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.data import folders
 from sparkops.core.errors import InventoryError
@@ -42,7 +41,7 @@ def engine_files(beside: Path | None) -> Mapping[str, Path]:
 
 
 @cache
-def engine_content(version: str, beside: Path | None) -> Mapping[str, Any]:
+def engine_content(version: str, beside: Path | None) -> Mapping[str, object]:
     """The complete content of a listed version. Raises InventoryError for a file that cannot be read or composed."""
     path = engine_files(beside)[version]
     page = knowledge_file.read(path)
@@ -58,7 +57,7 @@ def engine_content(version: str, beside: Path | None) -> Mapping[str, Any]:
         raise InventoryError.of("engine-page-invalid", where=str(path), error=error, base=base) from None
 
 
-def composed(base: Mapping[str, Any], changes: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+def composed(base: Mapping[str, object], changes: Mapping[str, object], place: str = "") -> dict[str, object]:
     """The base with the changes of a page. Raises ValueError for what is added twice or removed without being there."""
     result = dict(base)
     for key, value in changes.items():
@@ -82,7 +81,7 @@ def alphabetical(words: set[str]) -> str:
     return " ".join(sorted(words, key=lambda word: (word == "None", word)))
 
 
-def _words(before: str, change: Mapping[str, Any], place: str) -> str:
+def _words(before: str, change: Mapping[str, object], place: str) -> str:
     if not {"add", "remove"} >= set(change):
         raise ValueError(f"{place} is a list of words, changed by add and remove only")
     listed = set(before.split())

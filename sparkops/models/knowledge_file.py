@@ -9,15 +9,14 @@ from typing import Any
 
 import yaml
 
+from sparkops.core.data import parsed
 from sparkops.core.errors import InventoryError
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The content of a file. Raises InventoryError for one that can't be read or is not a mapping."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # a safe loader, in C where there is one
+        content = parsed(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InventoryError.of("knowledge-file-invalid", where=str(path), error=error) from None
     if not isinstance(content, dict):

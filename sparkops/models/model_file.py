@@ -33,7 +33,7 @@ def check(content: Mapping[str, Any], where: str) -> None:
 def _validator() -> Draft202012Validator:
     """The schema, without the keys `source` that are required of bundled files only."""
 
-    def relaxed(part: dict[str, Any]) -> dict[str, Any]:
+    def relaxed(part: dict[str, object]) -> dict[str, object]:
         required = part.get("required")
         return part if not isinstance(required, list) else {**part, "required": [n for n in required if n != "source"]}
 
@@ -66,11 +66,11 @@ def _geometry(geometry: Mapping[str, Any], where: str) -> Iterator[InventoryErro
         yield from _unknown(vision, (), "geometry.vision_config", where)
 
 
-def _unread(by: Description, config: Mapping[str, Any], key: str, where: str) -> Iterator[InventoryError]:
+def _unread(by: Description, config: Mapping[str, object], key: str, where: str) -> Iterator[InventoryError]:
     yield from _unknown(by.unread(config), sorted(by.reads | by.inert), key, where)
 
 
-def _unknown(names: Iterable[Any], known: Iterable[str], key: str, where: str) -> Iterator[InventoryError]:
+def _unknown(names: Iterable[object], known: Iterable[str], key: str, where: str) -> Iterator[InventoryError]:
     for name in names:
         close = difflib.get_close_matches(str(name), list(known), 1)
         hint = f"did you mean {close[0]}?" if close else "leave it out: nothing reads it"

@@ -59,7 +59,7 @@ def families() -> tuple[Family, ...]:
         return tuple(Family(**_values(each)) for each in knowledge_file.read(path)["families"])
 
 
-def _values(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _values(entry: Mapping[str, object]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
 

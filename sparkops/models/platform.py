@@ -156,7 +156,7 @@ def _device(name: str, content: Mapping[str, Any]) -> Device:
     )
 
 
-def _verdict(content: Mapping[str, Any]) -> Verdict:
+def _verdict(content: Mapping[str, object]) -> Verdict:
     return Verdict(
         match=str(content["match"]),
         word=_one_of(content["verdict"], get_args(Word)),
@@ -166,7 +166,7 @@ def _verdict(content: Mapping[str, Any]) -> Verdict:
     )
 
 
-def _one_of(value: Any, words: tuple[str, ...]) -> Any:
+def _one_of(value: object, words: tuple[str, ...]) -> Any:
     if value not in words:
         raise ValueError(f"{value!r} is none of {', '.join(words)}")
     return value

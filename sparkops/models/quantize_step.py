@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, object] = {
     "scheme": "W4A16",
     "format": "auto_round",
     "iters": 200,
@@ -46,17 +46,17 @@ _INTEGERS = re.compile(r"W\dA16(G\d+|_MIXED)?")
 _REPACKED = re.compile(r"W[48]A16(G\d+|_MIXED)?")
 
 
-def complete(options: Mapping[str, Any]) -> dict[str, Any]:
+def complete(options: Mapping[str, object]) -> dict[str, Any]:
     """All options, those that are not set from DEFAULTS."""
     return {**DEFAULTS, **{key: each for key, each in options.items() if each is not None}}
 
 
-def content(options: Mapping[str, Any]) -> dict[str, Any]:
+def content(options: Mapping[str, object]) -> dict[str, object]:
     """The options that decide what comes out."""
     return {key: each for key, each in complete(options).items() if key not in NO_MATTER}
 
 
-def clashes(options: Mapping[str, Any], others: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def clashes(options: Mapping[str, object], others: Iterable[str]) -> Iterator[tuple[str, Mapping[str, object]]]:
     """What of the options the steps after it (their names) would refuse, hours later: id and arguments of the error."""
     found = complete(options)
     scheme, form = str(found["scheme"]).upper(), found["format"]
@@ -74,7 +74,7 @@ def clashes(options: Mapping[str, Any], others: Iterable[str]) -> Iterator[tuple
             yield "quantize-format-before-step", {"step": name, "format": form, "expected": forms[0]}
 
 
-def faults(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def faults(options: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
     """What is wrong with options that have the right types: id and arguments of the error."""
     found = complete(options)
     if str(found["scheme"]).upper() not in SCHEMES:

@@ -46,7 +46,7 @@ def rank_environment(service: Mapping[str, Any], fabric: Mapping[str, Any], node
     return found
 
 
-def rank_address(declared: str | None, fabric: Mapping[str, Any], node: str) -> str:
+def rank_address(declared: str | None, fabric: Mapping[str, object], node: str) -> str:
     """Where the ranks find this node: its address on the fabric, if all of them can reach that, else on management.
 
     In a ring a node has another address on each link, and no other node reaches them all.
@@ -56,7 +56,7 @@ def rank_address(declared: str | None, fabric: Mapping[str, Any], node: str) -> 
     return str(FactOf(node, ("network", "management", "address")))
 
 
-def _bootstrap(fabric: Mapping[str, Any], node: str) -> FactOf:
+def _bootstrap(fabric: Mapping[str, object], node: str) -> FactOf:
     address = fabric.get("address")
     if fabric.get("bootstrap") == "fabric" and address:
         return FactOf(node, ("network", "owners", str(address).partition("/")[0]))

@@ -48,7 +48,7 @@ def checkpoint_key(checkpoint: Mapping[str, Any]) -> str:
     return f"{hub}{checkpoint.get('repository')}@{checkpoint.get('revision')}"
 
 
-def _donor_key(checkpoint: Mapping[str, Any], donor: build_steps.Donor) -> str:
+def _donor_key(checkpoint: Mapping[str, object], donor: build_steps.Donor) -> str:
     """The key of a build's donor: as that of a checkpoint, at the same hub."""
     return checkpoint_key(
         {"repository": donor.repository, "revision": donor.revision, "endpoint": checkpoint.get("endpoint")}

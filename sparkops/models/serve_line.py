@@ -134,7 +134,7 @@ def _normal(words: list[str]) -> list[str]:
 def _dotted(words: list[str]) -> list[str]:
     """`--flag.key value` words gathered into one JSON a flag, at the end, where it wins over JSON in one word."""
     plain: list[str] = []
-    gathered: dict[str, dict[str, Any]] = {}
+    gathered: dict[str, dict[str, object]] = {}
     rest = iter(words)
     for word in rest:
         name, sign, text = word.partition("=")
@@ -149,7 +149,7 @@ def _dotted(words: list[str]) -> list[str]:
     return plain
 
 
-def _dotted_value(text: str) -> Any:
+def _dotted_value(text: str) -> object:
     for read in (json.loads, size):
         try:
             return read(text)
@@ -158,7 +158,7 @@ def _dotted_value(text: str) -> Any:
     return text
 
 
-def _merge(into: dict[str, Any], path: list[str], value: Any) -> None:
+def _merge(into: dict[str, Any], path: list[str], value: object) -> None:
     for key in path[:-1]:
         inner = into.get(key)
         if not isinstance(inner, dict):
@@ -177,7 +177,7 @@ class _Reading:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.model = ""
-        self.arguments: dict[str, Any] = {}
+        self.arguments: dict[str, object] = {}
         self.spelled: dict[str, str] = {}
         self.abbreviated: dict[str, str] = {}
         self.problems: list[Problem] = []
@@ -247,7 +247,7 @@ class _Reading:
         except ValueError as error:
             self._refuse("value", written, f"argument {written}: {_complaint(kind, words)}: {error}", " ".join(words))
             return
-        value: Any = values if kind in _MANY else values[0]
+        value: object = values if kind in _MANY else values[0]
         known = self.engine.choices.get(flag, ())
         for word in words if known else ():
             if word not in known and not ("None" in known and word == ""):
@@ -316,7 +316,7 @@ def _is_flag(word: str) -> bool:
     return " " not in word.partition("=")[0]
 
 
-def _read(kind: str, word: str) -> Any:
+def _read(kind: str, word: str) -> object:
     """The value of one word. Raises ValueError."""
     if word in ("", "None") and kind not in (kinds.TEXT, kinds.JSON_OR_TEXT):
         return None

@@ -1,8 +1,9 @@
 """What a service's process is started from, as one value: the ServiceSpec, its canonical JSON and its digest.
 
 The launcher on the node reads the JSON; the unit carries the digest, and so does the container as a label. Two specs
-with one digest start the same process. Secret environment is no part of it: it travels beside, and is compared by an
-HMAC with a key of the node. It must not know roles, files or units.
+with one digest start the same process from the same image and checkpoint, however those are named: their content is
+compared at the container. Secret environment is no part of it: it travels beside, and is compared by an HMAC with a key
+of the node. It must not know roles, files or units.
 """
 
 from __future__ import annotations
@@ -92,9 +93,8 @@ class GroupSpec:
 class ServiceSpec:
     """All that a rank of a service is started from. Paths are the node's.
 
-    `image` is the reference to run, `manifest` names the checkpoint. Neither holds a digest or a commit: whether what
-    runs has the content that is there now, the unit asks of the container, so that a pin of the same content is no
-    change. The launcher keeps what it learns in the folder `kept`.
+    `image` is the reference to run; `manifest` says of what the checkpoint is, which the first of `mounts` brings. The
+    launcher keeps what it learns in the folder `kept`.
     """
 
     name: str
@@ -125,39 +125,56 @@ class ServiceSpec:
     @property
     def text(self) -> str:
         """Canonical JSON: one form for one meaning. An engine without other ranks has no group in it."""
-        return canonical({key: value for key, value in asdict(self).items() if key != "group" or value})
+        return canonical(self._mapping())
+
+    @property
+    def inputs(self) -> str:
+        """`text` without the image's name and the checkpoint's folder: a pin of the same content changes nothing.
+
+        Its SHA-256 is the digest; the launcher makes the same one of the file.
+        """
+        mounts = [asdict(each) for each in self.mounts]
+        if self.manifest is not None:
+            mounts[0]["source"] = ""
+        return canonical({**self._mapping(), "image": "", "mounts": mounts})
+
+    def _mapping(self) -> dict[str, object]:
+        return {key: value for key, value in asdict(self).items() if key != "group" or value}
 
     @property
     def digest(self) -> str:
-        """SHA-256 of `text`, hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """SHA-256 of `inputs`, hexadecimal."""
+        return hashlib.sha256(self.inputs.encode()).hexdigest()
 
 
-def functions(holds: Callable[[Any], bool], seal: Callable[[Any], Any]) -> dict[str, Callable[..., Any]]:
-    """The functions that role files see: `service_spec`, `secret_environment`, `headless`, `model_folder`,
-    `base_folder`, `grouped`, `group_key_path`, `group_keys` and `new_group_key`.
+def functions(holds: Callable[[object], bool], seal: Callable[[object], Any]) -> dict[str, Callable[..., object]]:
+    """The functions that role files see: `service_spec` and `service_inputs` (texts), `secret_environment`, `headless`,
+    `model_folder`, `base_folder`, `grouped`, `group_key_path`, `group_keys` and `new_group_key`.
 
     `holds` tells what holds a secret, `seal` makes one that expressions may pass on.
     """
     made: dict[str, Any] = {}
 
     def make(
-        service: Mapping[str, Any], image: Mapping[str, Any], checkpoint: Mapping[str, Any], node: Mapping[str, Any]
-    ) -> str:
+        service: Mapping[str, Any],
+        image: Mapping[str, Any],
+        checkpoint: Mapping[str, object],
+        node: Mapping[str, object],
+    ) -> ServiceSpec:
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
         secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
         service = {**service, "ranks": [_plain(each, holds) for each in service.get("ranks") or ()]}
-        return spec_of(service, image, checkpoint, node, secret).text
+        return spec_of(service, image, checkpoint, node, secret)
 
     def secrets(service: Mapping[str, Any]) -> dict[str, Any]:
         environment = service.get("environment") or {}
         return {key: value for key, value in environment.items() if value is not None and holds(value)}
 
-    def folder(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    def folder(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return model_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
-    def base(checkpoint: Mapping[str, Any], node: Mapping[str, Any]) -> str | None:
+    def base(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
     def new_group_key(service: Mapping[str, Any]) -> Any:
@@ -166,7 +183,8 @@ def functions(holds: Callable[[Any], bool], seal: Callable[[Any], Any]) -> dict[
         return made.setdefault(engine, seal(Secret(token_hex(32), "the group's key")))
 
     return {
-        "service_spec": make,
+        "service_spec": lambda *given: make(*given).text,
+        "service_inputs": lambda *given: make(*given).inputs,
         "secret_environment": secrets,
         "headless": headless,
         "model_folder": folder,
@@ -180,8 +198,8 @@ def functions(holds: Callable[[Any], bool], seal: Callable[[Any], Any]) -> dict[
 
 def spec_of(
     service: Mapping[str, Any],
-    image: Mapping[str, Any],
-    checkpoint: Mapping[str, Any],
+    image: Mapping[str, object],
+    checkpoint: Mapping[str, object],
     node: Mapping[str, Any],
     secret: set[str],
 ) -> ServiceSpec:
@@ -263,7 +281,7 @@ def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[M
     return str(service["model"]), ()
 
 
-def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
+def _serve(service: Mapping[str, Any]) -> Mapping[str, object]:
     for key in ("host", "port", "model"):
         if service["serve"].get(key, service[key]) != service[key]:
             given, declared = service["serve"][key], service[key]
@@ -272,7 +290,7 @@ def _serve(service: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
 
 
-def ranks_flags(service: Mapping[str, Any]) -> dict[str, Any]:
+def ranks_flags(service: Mapping[str, Any]) -> dict[str, object]:
     """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} for others.
 
     Who writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless,
@@ -350,11 +368,20 @@ def _plain(declared: Mapping[str, Any], holds: Callable[[Any], bool]) -> dict[st
     return {**kept, "environment": environment, "image": image, "checkpoint": checkpoint}
 
 
-def _served_name(service: Mapping[str, Any]) -> str | None:
+def served_names(service: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names by which vLLM serves a model: `served-model-name`, else the argument for the model; () without one."""
+    path = service["container"]["model_path"] if checkpoint["repository"] else ""
+    return _given_names(service) or tuple(filter(None, [service["model"] or path]))
+
+
+def _given_names(service: Mapping[str, Any]) -> tuple[str, ...]:
     name = service["serve"].get("served-model-name")
-    if isinstance(name, Sequence) and not isinstance(name, str):
-        name = name[0] if name else None
-    return None if name is None else str(name)
+    names = name if isinstance(name, Sequence) and not isinstance(name, str) else [name]
+    return tuple(str(each) for each in names if each is not None)
+
+
+def _served_name(service: Mapping[str, Any]) -> str | None:
+    return next(iter(_given_names(service)), None)
 
 
 def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
@@ -380,7 +407,7 @@ def _timeouts(timeouts: Mapping[str, Any]) -> Timeouts:
     return Timeouts(**{key: timeouts[key] for key in Timeouts.__dataclass_fields__})
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     return str(value)

@@ -53,10 +53,10 @@ class Field:
 
     type: ast.expr
     required: bool
-    default: tuple[Any, ...]
+    default: tuple[object, ...]
 
 
-def faults(text: str, value: Any, engine: Engine) -> list[Fault]:
+def faults(text: str, value: object, engine: Engine) -> list[Fault]:
     """What is wrong with a value of a type. Nothing where the type is not known."""
     return list(_faults(_type(text), value, engine, ()))
 
@@ -76,7 +76,7 @@ def _field(text: str) -> Field:
     return Field(statement.annotation, False, () if default is Ellipsis else (default,))
 
 
-def _faults(node: ast.expr, value: Any, engine: Engine, path: tuple[str, ...]) -> Iterator[Fault]:
+def _faults(node: ast.expr, value: object, engine: Engine, path: tuple[str, ...]) -> Iterator[Fault]:
     match node:
         case ast.BinOp():
             yield from _union(list(_members(node)), value, engine, path)
@@ -109,7 +109,7 @@ def _members(node: ast.expr) -> Iterator[ast.expr]:
         yield node
 
 
-def _union(members: list[ast.expr], value: Any, engine: Engine, path: tuple[str, ...]) -> Iterable[Fault]:
+def _union(members: list[ast.expr], value: object, engine: Engine, path: tuple[str, ...]) -> Iterable[Fault]:
     """Nothing where one member takes the value; else what the others say, once each, without that it is not None."""
     found: list[Fault] = []
     for member in members:
@@ -121,7 +121,7 @@ def _union(members: list[ast.expr], value: Any, engine: Engine, path: tuple[str,
     return inner or found[:1]
 
 
-def _named(name: str, value: Any, engine: Engine, path: tuple[str, ...]) -> Iterable[Fault]:
+def _named(name: str, value: object, engine: Engine, path: tuple[str, ...]) -> Iterable[Fault]:
     if name in ("int", "float"):
         return _number(name, {}, value, path)
     if name == "bool":
@@ -135,7 +135,7 @@ def _named(name: str, value: Any, engine: Engine, path: tuple[str, ...]) -> Iter
     return ()
 
 
-def _read(node: ast.expr, value: Any) -> Any:
+def _read(node: ast.expr, value: object) -> object:
     """A value as the engine holds it: `"2"` of a whole number is 2, `"yes"` of a switch true."""
     names = {ast.unparse(each.func if isinstance(each, ast.Call) else each) for each in _members(node)}
     if "str" in names or not isinstance(value, (str, int, float)):
@@ -146,13 +146,13 @@ def _read(node: ast.expr, value: Any) -> Any:
     return value if read is None else read
 
 
-def _is_switch(value: Any) -> bool:
+def _is_switch(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in SWITCH_WORDS
     return isinstance(value, (int, float)) and value in (0, 1)
 
 
-def _number(name: str, bounds: Mapping[str, Any], value: Any, path: tuple[str, ...]) -> Iterator[Fault]:
+def _number(name: str, bounds: Mapping[str, object], value: object, path: tuple[str, ...]) -> Iterator[Fault]:
     number = _whole(value) if name == "int" else _decimal(value)
     if number is None:
         kind = "integer" if name == "int" else "number"
@@ -164,7 +164,7 @@ def _number(name: str, bounds: Mapping[str, Any], value: Any, path: tuple[str, .
             yield Fault(path, f"Input should be {words} {limit:g}, not {value!r}")
 
 
-def _length(bounds: Mapping[str, int], value: Any, path: tuple[str, ...]) -> Iterator[Fault]:
+def _length(bounds: Mapping[str, int], value: object, path: tuple[str, ...]) -> Iterator[Fault]:
     if isinstance(value, (str, list, tuple, Mapping)):
         if len(value) < bounds.get("min_length", 0):
             yield Fault(path, f"Input should have at least {bounds['min_length']} items, not {len(value)}")
@@ -172,27 +172,27 @@ def _length(bounds: Mapping[str, int], value: Any, path: tuple[str, ...]) -> Ite
             yield Fault(path, f"Input should have at most {bounds['max_length']} items, not {len(value)}")
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: object) -> int | None:
     if isinstance(value, str):
         return int(value.partition(".")[0]) if WHOLE.fullmatch(value) else None
     return int(value) if isinstance(value, (int, float)) and value == int(value) else None
 
 
-def _decimal(value: Any) -> float | None:
+def _decimal(value: object) -> float | None:
     try:
         return float(value) if isinstance(value, (int, float, str)) else None
     except ValueError:
         return None
 
 
-def _word(words: tuple[Any, ...], value: Any, path: tuple[str, ...]) -> Iterable[Fault]:
+def _word(words: tuple[object, ...], value: object, path: tuple[str, ...]) -> Iterable[Fault]:
     if any(value == word and type(value) is type(word) for word in words):
         return
     listed = ", ".join(repr(word) for word in words)
     yield Fault(path, f"Input should be one of {listed}, not {value!r}", known=tuple(map(str, words)))
 
 
-def _any_case(case: str, argument: ast.expr, value: Any, engine: Engine, path: tuple[str, ...]) -> Iterable[Fault]:
+def _any_case(case: str, argument: ast.expr, value: object, engine: Engine, path: tuple[str, ...]) -> Iterable[Fault]:
     """Words that the engine changes to one case before it looks them up."""
     if case == "lower":
         changed = value.lower().replace("-", "_") if isinstance(value, str) else value
@@ -204,7 +204,7 @@ def _any_case(case: str, argument: ast.expr, value: Any, engine: Engine, path: t
     return _word(names, value, path)
 
 
-def _list(inner: ast.expr, value: Any, engine: Engine, path: tuple[str, ...]) -> Iterator[Fault]:
+def _list(inner: ast.expr, value: object, engine: Engine, path: tuple[str, ...]) -> Iterator[Fault]:
     if not isinstance(value, (list, tuple)):
         yield Fault(path, f"Input should be a valid list, not {value!r}")
         return
@@ -212,7 +212,7 @@ def _list(inner: ast.expr, value: Any, engine: Engine, path: tuple[str, ...]) ->
         yield from _faults(inner, each, engine, (*path, str(index)))
 
 
-def _mapping(inner: ast.expr, value: Any, engine: Engine, path: tuple[str, ...]) -> Iterator[Fault]:
+def _mapping(inner: ast.expr, value: object, engine: Engine, path: tuple[str, ...]) -> Iterator[Fault]:
     if not isinstance(value, Mapping):
         yield Fault(path, f"Input should be a valid dictionary, not {value!r}")
         return
@@ -220,7 +220,7 @@ def _mapping(inner: ast.expr, value: Any, engine: Engine, path: tuple[str, ...])
         yield from _faults(inner, each, engine, (*path, str(key)))
 
 
-def _configuration(name: str, value: Any, engine: Engine, path: tuple[str, ...]) -> Iterable[Fault]:
+def _configuration(name: str, value: object, engine: Engine, path: tuple[str, ...]) -> Iterable[Fault]:
     if not isinstance(value, Mapping):
         return [Fault(path, f"Input should be a dictionary or an instance of {name}, not {value!r}")]
     fields = engine.configurations[name]
@@ -235,7 +235,7 @@ def _configuration(name: str, value: Any, engine: Engine, path: tuple[str, ...])
     return found or _combinations(name, value, engine, path)
 
 
-def _combinations(name: str, value: Mapping[str, Any], engine: Engine, path: tuple[str, ...]) -> list[Fault]:
+def _combinations(name: str, value: Mapping[str, object], engine: Engine, path: tuple[str, ...]) -> list[Fault]:
     """The conditions of a configuration that hold; one over a field whose default is not known holds for nobody."""
     fields = engine.configurations[name]
     scope = {key: default for key, text in fields.items() for default in _field(text).default}
@@ -251,6 +251,6 @@ def _combinations(name: str, value: Mapping[str, Any], engine: Engine, path: tup
     return found
 
 
-def filled(message: str, scope: Mapping[str, Any]) -> str:
+def filled(message: str, scope: Mapping[str, object]) -> str:
     """The engine's words with the values that they name."""
     return re.sub(r"{(\w+)}", lambda match: str(scope.get(match[1], match[0])), message)

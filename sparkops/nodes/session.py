@@ -63,7 +63,7 @@ class Session:
         self.claims = claims
         self._stream = stream
         self._ids = itertools.count(1)
-        self._calls: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._calls: dict[int, queue.SimpleQueue[dict[str, object]]] = {}
         self._at_work: set[int] = set()
         self._writing = threading.Lock()
         self._over: SparkopsError | None = None
@@ -124,6 +124,11 @@ class Session:
         return self._over is not None and not self._closed
 
     @property
+    def silence(self) -> float:
+        """Seconds since anything was heard of the worker, which gives a sign of life every five."""
+        return time.monotonic() - self._heard
+
+    @property
     def busy(self) -> bool:
         """Whether the worker may still be at something: a call that it has not answered, given up here or not."""
         return bool(self._at_work)
@@ -140,15 +145,15 @@ class Session:
         """From now on a call that is given up is not cancelled: what it does on the node goes on."""
         self._leaving = True
 
-    def _start(self, name: str, args: Mapping[str, object] | None) -> tuple[int, queue.SimpleQueue[dict[str, Any]]]:
+    def _start(self, name: str, args: Mapping[str, object] | None) -> tuple[int, queue.SimpleQueue[dict[str, object]]]:
         number = next(self._ids)
-        inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        inbox: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
         self._calls[number] = inbox
         self._at_work.add(number)
         self.post({"id": number, "call": name, "args": dict(args or {})})
         return number, inbox
 
-    def post(self, message: dict[str, Any]) -> None:
+    def post(self, message: dict[str, object]) -> None:
         """Write one frame. Raises what ended the session."""
         if self._over is not None:
             raise self._over
@@ -159,10 +164,10 @@ class Session:
     def _follow(
         self,
         number: int,
-        inbox: queue.SimpleQueue[dict[str, Any]],
+        inbox: queue.SimpleQueue[dict[str, object]],
         timeout: float | None,
         waiting: Iterable[dict[str, Any]] = (),
-    ) -> Generator[Mapping[str, Any], None, Any]:
+    ) -> Generator[Mapping[str, object], None, object]:
         deadline = None if timeout is None else time.monotonic() + timeout
         finished = False
         early = list(waiting)
@@ -182,7 +187,7 @@ class Session:
             if not finished and self._over is None and not self._leaving:
                 self.post({"id": number, "cancel": True})
 
-    def take(self, inbox: queue.SimpleQueue[dict[str, Any]], deadline: float | None = None) -> dict[str, Any]:
+    def take(self, inbox: queue.SimpleQueue[dict[str, object]], deadline: float | None = None) -> dict[str, Any]:
         """The next message for a call. Raises ConnectionFailed when the worker is silent for too long."""
         while True:
             asked = time.monotonic()
@@ -264,7 +269,7 @@ class Session:
 class Channel:
     """A call as a two-way stream of bytes with credits, so that no channel starves another."""
 
-    def __init__(self, session: Session, number: int, inbox: queue.SimpleQueue[dict[str, Any]]) -> None:
+    def __init__(self, session: Session, number: int, inbox: queue.SimpleQueue[dict[str, object]]) -> None:
         self.session = session
         self.number = number
         self.inbox = inbox
@@ -295,7 +300,7 @@ class Channel:
         if self.session._calls.pop(self.number, None) is not None and self.session._over is None:
             self.session.post({"id": self.number, "cancel": True})
 
-    def progress(self) -> Iterable[Mapping[str, Any]]:
+    def progress(self) -> Iterable[Mapping[str, object]]:
         """The progress that has come in meanwhile."""
         while not self.inbox.empty():
             self._note(self.session.take(self.inbox))

@@ -185,6 +185,7 @@ def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> t
 
     def ask(node: str, session: Session) -> Any:
         about = {"state_dir": fleet.targets[node].state_dir, "cluster": context.inventory.cluster}
+        about |= {"former": context.inventory.renamed_from}
         order = {**about, "services": declared[node], "claimed": not services}
         return session.call(f"{KIND}.collect", order, timeout=PATIENCE)
 

@@ -114,7 +114,7 @@ def _asks(
     fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str], foreign: bool
 ) -> dict[str, dict[str, Any]]:
     compiled = compile_inventory(inventory)
-    about = {"cluster": inventory.cluster, "kinds": list(kinds), "foreign": foreign}
+    about = {"cluster": inventory.cluster, "former": inventory.renamed_from, "kinds": list(kinds), "foreign": foreign}
     return {
         node: {**about, "state_dir": fleet.targets[node].state_dir, "declared": declared(compiled.of(node))}
         for node in nodes

@@ -71,13 +71,14 @@ def complete(
 
     `limit` names the nodes that are looked at, as in `compile`.
 
-    Without `add` a lacking entry raises InventoryError. An inventory without a lock file gets none.
+    Without `add`, and for a shard (others would write the same file), a lacking entry raises InventoryError. An
+    inventory without a lock file gets none.
     """
     known = {**inventory.lock.images, **inventory.lock.checkpoints}
     if add and not inventory.lock.on_disk:
         return inventory, ()
     lacking = [each for each in movable(inventory, secrets, limit) if each.key not in known]
-    if lacking and not add:
+    if lacking and (not add or inventory.shard is not None):
         raise InventoryError.of(
             "lock-file-lacks", where=str(lock_path(inventory.path)), lacking=", ".join(each.key for each in lacking)
         )

@@ -32,6 +32,7 @@ def save(
     roles: Sequence[str],
 ) -> None:
     """Write a plan to a file, replaced as a whole."""
+    shard = inventory.shard
     made = plan_file.saved(
         plan,
         cluster=inventory.cluster,
@@ -40,6 +41,7 @@ def save(
         inputs=inputs(inventory, compiled.resources, extra),
         limit=limit,
         roles=roles,
+        shard=(shard.number, shard.of) if shard is not None else None,
     )
     atomic.write(path, made.text().encode(), 0o644)
 

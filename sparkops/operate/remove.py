@@ -80,6 +80,7 @@ def _removal(
     staying = tuple(each for each in compiled.resources if each.node in whole and each.node not in nodes)
     return Removal(
         cluster=inventory.cluster,
+        former=inventory.renamed_from,
         nodes=frozenset(nodes),
         services=frozenset(services),
         kinds=kinds,

@@ -16,13 +16,15 @@ from sparkops.resources.unit import Unit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """A service on one of its nodes. `model` is the repository or name that is declared, "" for none."""
+    """A service on one of its nodes. `model` is the repository or name that is declared, "" for none; `number` its
+    place in its engine, 0 for the head."""
 
     service: str
     node: str
     unit: Unit
     probe: Probe | None
     model: str = ""
+    number: int = 0
 
 
 def ranks(inventory: Inventory) -> Iterator[Rank]:
@@ -43,6 +45,7 @@ def ranks(inventory: Inventory) -> Iterator[Rank]:
                     unit=main[0],
                     probe=probes[0] if probes else None,
                     model=_model(inventory, node, service.name),
+                    number=inventory.replica(service.name, node).index(node),
                 )
 
 
@@ -73,7 +76,7 @@ def selected(inventory: Inventory, services: Sequence[str], limit: Sequence[str]
         name for name in services or known if name not in known or nodes & set(inventory.services[name].nodes)
     )
     if not found:
-        raise InventoryError.of("no-service-on-nodes", nodes=", ".join(sorted(nodes)))
+        raise InventoryError.of("no-service-on-nodes", nodes=", ".join(sorted(nodes)) or f"shard {inventory.shard}")
     return found
 
 

@@ -5,8 +5,9 @@ Health is a real completion. What could not be found out is None with its reason
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +16,26 @@ from sparkops.core.messages import UNKNOWN
 from sparkops.core.messages import reason as as_reason
 from sparkops.core.states import Unknown, lookup
 from sparkops.core.wording import Message
+from sparkops.inventory.served import places
+from sparkops.models.engine import Engine
 from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
+from sparkops.operate.measuring.figures import figures, number
 from sparkops.operate.services import Rank, ranks
+from sparkops.reconcile.endpoints import urls
+from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
-from sparkops.reconcile.run import endpoints
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 
 GROUPS = ("memory", "gpu", "cpu", "uptime")
+READINGS = {
+    "gpu_power_watts": "gpu.power_watts",
+    "sm_clock_mhz": "gpu.sm_clock_mhz",
+    "sm_clock_max_mhz": "gpu.sm_clock_max_mhz",
+}
+"""What moves on a node, by the paths of its facts. The power is the GPU's own, about half of the whole node's."""
+FIGURES = "figures"
 SINCE = {
     "active": "ActiveEnterTimestampMonotonic",
     "activating": "InactiveExitTimestampMonotonic",
@@ -38,6 +50,7 @@ class NodeStatus:
     """One node. `reason` says what kept it from answering; sizes are bytes, times seconds since the epoch.
 
     `load` is the one-minute average; `jobs` are the node jobs as the worker lists them; `holder` is who holds its lock.
+    `readings` are those of READINGS.
     """
 
     name: str
@@ -50,6 +63,7 @@ class NodeStatus:
     booted: float | None = None
     jobs: tuple[Mapping[str, Any], ...] = ()
     holder: Mapping[str, Any] | None = None
+    readings: Mapping[str, float | Unknown] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +71,9 @@ class RankStatus:
     """A service on one node. `state` is systemd's word, "" unknown; `phase` the launcher's own; `answers` the probe's.
 
     `seconds` is how long the completion took, `reason` what is wrong. `hang` is the file on the node that describes the
-    last hang of the engine, `hung` when that was.
+    last hang of the engine, `hung` when that was. `figures` are those of its engine, asked at its head
+    (operate/measuring/figures.py). `start` are the seconds to the open port and to the first token of the last start;
+    `token` is when the engine was last seen to generate one.
     """
 
     service: str
@@ -73,6 +89,10 @@ class RankStatus:
     model: str = ""
     hang: str = ""
     hung: float | None = None
+    rank: int = 0
+    figures: Mapping[str, float | Unknown] = field(default_factory=dict)
+    start: tuple[float, float] | None = None
+    token: float | None = None
 
     @property
     def stopped(self) -> bool:
@@ -107,9 +127,27 @@ class Status:
 
 def status(context: Context, nodes: Sequence[str]) -> Status:
     """Ask these nodes, and every rank of a service on them. Raises InventoryError."""
-    inventory = context.inventory
-    declared = [rank for rank in ranks(inventory) if rank.node in nodes]
+    with contextlib.closing(statuses(context, nodes)) as found:
+        return next(found)
 
+
+def statuses(context: Context, nodes: Sequence[str]) -> Generator[Status, None, None]:
+    """One status after the other, over the same connections for as long as no node is lost. Raises InventoryError."""
+    declared = [rank for rank in ranks(context.inventory) if rank.node in nodes]
+    engines = {(place.service.name, place.node): place.engine for place in places(context.inventory)}
+    while True:
+        with reach(context, nodes, {FACTS, "unit", FIGURES}) as fleet:
+            while not fleet.failed:
+                yield _status(context, nodes, fleet, declared, engines)
+
+
+def _status(
+    context: Context,
+    nodes: Sequence[str],
+    fleet: Fleet,
+    declared: Sequence[Rank],
+    engines: Mapping[tuple[str, str], Engine | None],
+) -> Status:
     def ask(node: str, session: Session) -> tuple[NodeStatus, list[RankStatus]]:
         mine = [rank for rank in declared if rank.node == node]
         looking = session.stream("observe", {"asks": _asks(mine), "limit": LIMIT}, timeout=LIMIT + MARGIN)
@@ -118,11 +156,10 @@ def status(context: Context, nodes: Sequence[str]) -> Status:
         answer, running, holder = _end(looking), _end(working), _end(holding)
         answers = answer["answers"]
         offset = float(answer["clock"]) - float(answer["monotonic"])
-        return _node(node, answers, running, holder), [_rank(rank, answers, offset) for rank in mine]
+        told = [_rank(rank, answers, offset, engines.get((rank.service, node))) for rank in mine]
+        return _node(node, answers, running, holder), told
 
-    kinds = {FACTS, "unit", "probe"}
-    with reach(context, nodes, kinds) as fleet:
-        answers_by_node = fleet.each(nodes, ask)
+    answers_by_node = fleet.each(nodes, ask)
     found_nodes, found_ranks = [], []
     for node, each in answers_by_node.items():
         if isinstance(each, SparkopsError):
@@ -131,13 +168,13 @@ def status(context: Context, nodes: Sequence[str]) -> Status:
         else:
             found_nodes.append(each[0])
             found_ranks += each[1]
-    order = list(inventory.services)
+    order = list(context.inventory.services)
     return Status(
-        cluster=inventory.cluster,
+        cluster=context.inventory.cluster,
         time=time.time(),
         nodes=tuple(found_nodes),
         ranks=tuple(sorted(found_ranks, key=lambda rank: order.index(rank.service))),
-        endpoints=endpoints(inventory, tuple(inventory.nodes)),
+        endpoints=urls(context.inventory, tuple(context.inventory.nodes)),
     )
 
 
@@ -163,7 +200,7 @@ def _asks(mine: Sequence[Rank]) -> list[list[Any]]:
         )
         asks.append([rank.unit.id, bare.kind, bare.ask()])
         if rank.probe is not None:
-            asks.append([rank.probe.id, rank.probe.kind, rank.probe.ask()])
+            asks.append([rank.probe.id, FIGURES, rank.probe.ask()])
     return asks
 
 
@@ -185,16 +222,27 @@ def _node(node: str, answers: Mapping[str, Any], running: Any, holder: Any) -> N
         booted=fact("uptime.pid1_started"),
         jobs=tuple(each for each in running or () if isinstance(each, Mapping)),
         holder=holder if isinstance(holder, Mapping) else None,
+        readings={name: _reading(facts, path) for name, path in READINGS.items()},
     )
 
 
-def _rank(rank: Rank, answers: Mapping[str, Any], offset: float) -> RankStatus:
+def _reading(facts: Any, path: str) -> float | Unknown:
+    found = facts if isinstance(facts, Unknown) else lookup(facts, path)
+    if isinstance(found, Unknown):
+        return found
+    value = number(found)
+    return Unknown.of("reading-not-available", fact=path) if value is None else value
+
+
+def _rank(rank: Rank, answers: Mapping[str, Any], offset: float, engine: Engine | None = None) -> RankStatus:
     missing = {UNKNOWN: as_reason("not-answered")}
     state = unpack(answers.get(rank.unit.id) or missing)
     if isinstance(state, Unknown):
         return _silent(rank, state)
     state = state or {}
-    health = unpack(answers.get(rank.probe.id) or missing) if rank.probe is not None else None
+    told = unpack(answers.get(rank.probe.id) or missing) if rank.probe is not None else None
+    health = unpack(told.get("health") or missing) if isinstance(told, Mapping) else told
+    counted = unpack(told.get("counted") or missing) if isinstance(told, Mapping) else told
     asked = health if isinstance(health, Mapping) else {}
     exists = bool(state.get("exists"))
     word = str(state.get("state") or "inactive").partition(" ")[0]
@@ -209,6 +257,9 @@ def _rank(rank: Rank, answers: Mapping[str, Any], offset: float) -> RankStatus:
         why = health
     hang = state.get("last_hang")
     hang = hang if isinstance(hang, Mapping) else {}
+    start = state.get("last_start")
+    start = start if isinstance(start, Mapping) else {}
+    port, token = number(start.get("port_seconds")), number(start.get("token_seconds"))
     return RankStatus(
         service=rank.service,
         node=rank.node,
@@ -223,8 +274,20 @@ def _rank(rank: Rank, answers: Mapping[str, Any], offset: float) -> RankStatus:
         model=rank.model,
         hang=str(hang.get("path") or ""),
         hung=hang.get("at"),
+        rank=rank.number,
+        figures=figures(counted if rank.probe is not None else Unknown.of("metrics-on-head"), engine),
+        start=None if port is None or token is None else (port, token),
+        token=number(state.get("last_token")),
     )
 
 
 def _silent(rank: Rank, reason: Message) -> RankStatus:
-    return RankStatus(service=rank.service, node=rank.node, unit=rank.unit.name, reason=reason, model=rank.model)
+    return RankStatus(
+        service=rank.service,
+        node=rank.node,
+        unit=rank.unit.name,
+        reason=reason,
+        model=rank.model,
+        rank=rank.number,
+        figures=figures(Unknown(reason.id, reason.args), None),
+    )

@@ -28,8 +28,8 @@ OLDEST = (1, 41)
 CHUNK = 256 << 10
 WHOLE = 12 * 3600.0
 """Seconds for a pull, build, load or save: an engine that says something now and then is never silent."""
-Body = bytes | Iterable[bytes] | Mapping[str, Any] | None
-Query = Mapping[str, Any]
+Body = bytes | Iterable[bytes] | Mapping[str, object] | None
+Query = Mapping[str, object]
 
 
 class EngineError(Refused):
@@ -145,7 +145,7 @@ def stream(
     stopping: threading.Event | None = None,
     whole: float = WHOLE,
     at: str | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     """The JSON objects that an answer consists of, as they come (pull, build, load).
 
     Ends the request, which the engine takes as its end too, when `stopping` is set (Refused `cancelled`), the caller
@@ -228,7 +228,7 @@ def _arriving(
             yield line
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def _parsed(line: bytes) -> dict[str, object]:
     try:
         found = json.loads(line)
     except ValueError:
@@ -302,7 +302,7 @@ def message(body: bytes) -> str:
 
 
 @functools.lru_cache
-def versions(at: str = SOCKET) -> dict[str, Any]:
+def versions(at: str = SOCKET) -> dict[str, object]:
     """What `GET /version` answers (ApiVersion, MinAPIVersion, Os, Arch, …); asked once. Raises as `request` does."""
     status, body = request("GET", "/version", at=at)
     try:
@@ -333,7 +333,7 @@ def speaks(version: tuple[int, int], at: str = SOCKET) -> bool:
     return _pair(api_version(at)) >= version
 
 
-def _pair(text: Any) -> tuple[int, int]:
+def _pair(text: object) -> tuple[int, int]:
     major, _, minor = str(text or "").partition(".")
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
@@ -357,14 +357,14 @@ def inspect_container(name: str, *, at: str | None = None) -> dict[str, Any] | N
 
 def containers(
     filters: Mapping[str, list[str]] | None = None, *, every: bool = True, at: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """The containers that pass `filters` (`{"label": ["a=b"]}`), stopped ones too if `every`. Raises Unknown."""
     query = {"all": "1" if every else "0", "filters": dict(filters or {})}
     found = ask("/containers/json", query=query, at=at)
     return [each for each in found or [] if isinstance(each, dict)]
 
 
-def service_container(service: str) -> dict[str, Any] | None:
+def service_container(service: str) -> dict[str, object] | None:
     """The running container of a service of ours, whatever its name is now; None where none runs. Raises Unknown."""
     for each in containers({"label": [f"sparkops.service={service}"], "status": ["running", "paused"]}):
         if (found := inspect_container(str(each.get("Id")))) is not None:

@@ -49,19 +49,19 @@ class Output:
         if text == self._last[0] and now - self._last[1] < PROGRESS_INTERVAL and done != total:
             return
         self._last = (text, now)
-        message: dict[str, Any] = {"text": text, "done": done, "total": total}
+        message: dict[str, object] = {"text": text, "done": done, "total": total}
         more = {"unit": unit or None, "rate": rate}
         self.send({"progress": {**message, **{key: value for key, value in more.items() if value is not None}}})
 
-    def notice(self, id: str, /, **args: Any) -> None:
+    def notice(self, id: str, /, **args: object) -> None:
         """Something that a person has to know, by its id in `knowledge/errors/`."""
         self.send({"notice": {"id": id, "args": args}})
 
-    def record(self, value: Any) -> None:
+    def record(self, value: object) -> None:
         """Something that the caller keeps beyond the program's end."""
         self.send({"record": value})
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, object]) -> None:
         """One line. A caller that is gone ends the program."""
         data = json.dumps(message).encode() + b"\n"
         with self._lock:
@@ -74,7 +74,7 @@ class Output:
             raise Refused.of("cancelled", type="cancelled")
 
 
-def main(work: Callable[[dict[str, Any], Output], Any]) -> None:
+def main(work: Callable[[dict[str, object], Output], object]) -> None:
     """Run `work(spec, output)` on the spec of standard input, answer, and end the process."""
     descriptor = os.dup(1)
     os.dup2(2, 1)

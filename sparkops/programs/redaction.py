@@ -82,7 +82,7 @@ class Redaction:
             text = pattern.sub(self._assigned, text)
         return text
 
-    def json(self, value: Any, name: str = "") -> Any:
+    def json(self, value: object, name: str = "") -> Any:
         """A plain value without them: all texts, and whole values of keys, entries and options that name a secret."""
         if isinstance(value, dict):
             entry = str(value.get("name", value.get("Name", "")))

@@ -36,14 +36,14 @@ def boot(name: str) -> str:
 class Listener(Protocol):
     """Who hears a program: its progress, its notices (id, args) and what it wants kept."""
 
-    def progress(self, message: Mapping[str, Any]) -> None: ...
-    def notice(self, id: str, args: Mapping[str, Any]) -> None: ...
-    def record(self, value: Any) -> None: ...
+    def progress(self, message: Mapping[str, object]) -> None: ...
+    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
+    def record(self, value: object) -> None: ...
 
 
 def run(
     module: str,
-    spec: Mapping[str, Any],
+    spec: Mapping[str, object],
     listener: Listener,
     *,
     user: pwd.struct_passwd | None = None,
@@ -66,7 +66,7 @@ def run(
     drain.start()
     asked = threading.Event()
     watch = threading.Thread(target=_watch, args=(process, stop, grace, asked), daemon=True)
-    end: dict[str, Any] | None = None
+    end: dict[str, object] | None = None
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
             program = bundle.program(module, "run")
@@ -92,7 +92,7 @@ def run(
     return end["result"]
 
 
-def _rights(user: pwd.struct_passwd | None) -> list[Any] | None:
+def _rights(user: pwd.struct_passwd | None) -> list[object] | None:
     """User, group and groups that the program takes; None where it keeps the caller's. Raises Refused."""
     if user is None or user.pw_uid == os.getuid():
         return None
@@ -117,7 +117,7 @@ def _start(user: pwd.struct_passwd | None, descriptors: Sequence[int]) -> "subpr
     )
 
 
-def _take(message: Mapping[str, Any], listener: Listener) -> dict[str, Any] | None:
+def _take(message: Mapping[str, object], listener: Listener) -> dict[str, object] | None:
     """Pass one line on; the last one (`result` or `error`) is returned."""
     if "result" in message or "error" in message:
         return dict(message)
@@ -131,7 +131,7 @@ def _take(message: Mapping[str, Any], listener: Listener) -> dict[str, Any] | No
     return None
 
 
-def _parsed(line: bytes) -> Mapping[str, Any]:
+def _parsed(line: bytes) -> Mapping[str, object]:
     try:
         message = json.loads(line)
     except ValueError:

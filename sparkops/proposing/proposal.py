@@ -99,7 +99,7 @@ def _model(wish: Wish, ask: Ask | None) -> Model:
 
 def _plainest(
     wish: Wish, ask: Ask | None, model: Model, nodes: int, chosen: Engine
-) -> tuple[dict[str, Any], Invocation]:
+) -> tuple[dict[str, object], Invocation]:
     """The arguments before anything is sized, and their line: one stream, and steps that take a whole block."""
     serve = _arguments(model, nodes, chosen)
     run = _run(wish, ask, chosen, serve)
@@ -107,7 +107,7 @@ def _plainest(
     return serve, _run(wish, ask, chosen, serve)
 
 
-def _arguments(model: Model, nodes: int, chosen: Engine) -> dict[str, Any]:
+def _arguments(model: Model, nodes: int, chosen: Engine) -> dict[str, object]:
     """The arguments of a model on so many nodes, without those that depend on the memory."""
     family = family_of(model.repository, model.geometry.architectures)
     calls = usual(family.tool_call, chosen.tool_parsers) if family else ""
@@ -125,7 +125,7 @@ def _arguments(model: Model, nodes: int, chosen: Engine) -> dict[str, Any]:
     }
 
 
-def _ranks(model: Model, nodes: int) -> dict[str, Any]:
+def _ranks(model: Model, nodes: int) -> dict[str, object]:
     """How the model is split: its heads where they divide, else its layers."""
     if nodes == 1:
         return {}
@@ -147,7 +147,9 @@ def _errors(run: Invocation, nodes: int) -> list[Finding]:
     return refusing(check(case_of(run, spark=True, nodes=nodes)))
 
 
-def _sized(wish: Wish, ask: Ask | None, model: Model, nodes: int, serve: dict[str, Any], run: Invocation) -> Proposal:
+def _sized(
+    wish: Wish, ask: Ask | None, model: Model, nodes: int, serve: dict[str, object], run: Invocation
+) -> Proposal:
     """The proposal with the most that fits, on these nodes. Raises InventoryError where nothing does."""
     for streams, context in _candidates(wish, ask, model, run.engine, serve):
         serve |= {"max-model-len": context, "max-num-seqs": streams}
@@ -169,7 +171,7 @@ def _sized(wish: Wish, ask: Ask | None, model: Model, nodes: int, serve: dict[st
 
 
 def _candidates(
-    wish: Wish, ask: Ask | None, model: Model, chosen: Engine, serve: Mapping[str, Any]
+    wish: Wish, ask: Ask | None, model: Model, chosen: Engine, serve: Mapping[str, object]
 ) -> Iterator[tuple[int, int]]:
     """Streams and context that fit with the margin, the best first; one pair where nothing can be counted."""
     most = model.geometry.max_positions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from math import ceil
-from typing import Any
 
 import yaml
 
@@ -47,7 +46,7 @@ def _comments(made: Proposal, own_code: bool) -> Iterator[str]:
     yield "note: the image is named by a tag, which may move; `sparkops lock` pins its digest"
 
 
-def _content(made: Proposal) -> dict[str, Any]:
+def _content(made: Proposal) -> dict[str, object]:
     model, at = made.model, made.model.from_hub
     where = "one DGX Spark" if made.nodes == 1 else f"{made.nodes} DGX Sparks"
     stored = model.quantisation.algorithm or model.quantisation.method or model.geometry.dtype

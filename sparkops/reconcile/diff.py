@@ -30,21 +30,22 @@ def diff(
     resource: Resource,
     found: Observed,
     facts: Mapping[str, Any] | Unknown,
-    pending: Mapping[str, Pending] = MappingProxyType({}),
+    pending: Mapping[str, Pending | None] = MappingProxyType({}),
     *,
     replace: bool = False,
 ) -> Difference | Unknown | None:
     """The difference of one resource; None when it is as declared, Unknown when that can't be said.
 
-    `pending` holds the values that steps of the same plan will have changed. With `replace` what is there is made
-    anew whether it differs or not.
+    `pending` holds the values that steps of the same plan will have changed, None where they will be as declared.
+    With `replace` what is there is made anew whether it differs or not.
     """
     if isinstance(found, Unknown):
         return found
     wanted = resource.desired()
     if wanted is None:
         return None if found is None else Difference("delete", found, None, tuple(sorted(found)))
-    wanted = {**resolve(wanted, facts), **pending}
+    settled = {key for key, value in pending.items() if value is None}
+    wanted = {key: value for key, value in {**resolve(wanted, facts), **pending}.items() if key not in settled}
     for key, value in wanted.items():
         if isinstance(value, Unknown):
             return Unknown.of("desired-value-unknown", key=key, reason=value)

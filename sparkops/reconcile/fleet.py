@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ RETURNING = 60.0
 LOCK_RETURNING = 45.0
 """Seconds for the lock of a lost session to be free: a worker that nobody listens to leaves within 40."""
 RETURNS = 3
+QUIET = 12.0
+"""Seconds after which a session that should have been heard of twice is not trusted for one more run."""
 
 
 class Fleet:
@@ -119,8 +121,10 @@ class Fleet:
             return None
         return {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
 
-    def reattach(self, node: str, session: Session, error: SparkopsError, stop: threading.Event) -> bool:
-        """Whether a node whose `session` was lost is there again, with the lock that this run had of it.
+    def reattach(
+        self, node: str, session: Session, error: SparkopsError, stop: threading.Event, seconds: float = RETURNING
+    ) -> bool:
+        """Whether a node whose `session` was lost is there again in time, with the lock that this run had of it.
 
         A laptop slept, a cable was out, a worker was killed: what it did is for the caller to compare anew. False
         where the session was not lost; and where its node does not come back in time with its lock, or was lost too
@@ -131,17 +135,17 @@ class Fleet:
                 return node not in self.failed
             if not session.lost:
                 return False
-            if self._returns[node] < RETURNS and self._opened_again(node, session, stop):
+            if self._returns[node] < RETURNS and self._opened_again(node, session, stop, seconds):
                 return True
             self.fail(node, error)
             return False
 
-    def _opened_again(self, node: str, session: Session, stop: threading.Event) -> bool:
+    def _opened_again(self, node: str, session: Session, stop: threading.Event, seconds: float) -> bool:
         self._returns[node] += 1
-        self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=RETURNING)))
+        self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=seconds)))
         session.close(grace=0.0)
         self._transports[node].close()
-        return self._retried(lambda: self._open(node), stop, RETURNING) and (
+        return self._retried(lambda: self._open(node), stop, seconds) and (
             node not in self._locked or self._retried(lambda: self._lock(node), stop, LOCK_RETURNING)
         )
 
@@ -226,16 +230,28 @@ class Fleet:
         )
         self._locked = []
 
+    def renew(self, resting: Mapping[str, SparkopsError] | None = None) -> None:
+        """Before one more run over the same fleet: nodes that failed, and connections that are lost or silent, are
+        opened anew at their next use; those that are `resting` fail with the given error instead."""
+        quiet = {node for node, each in self._sessions.items() if each.lost or each.silence > QUIET}
+        self._end(quiet | self.failed.keys())
+        self.failed = dict(resting or {})
+
     def close(self) -> None:
         """End all sessions and connections. Who has answered everything and holds no lock is not waited for."""
-        sessions, self._sessions = self._sessions, {}
-        transports, self._transports = self._transports, {}
+        self._end(set(self._sessions))
+
+    def _end(self, nodes: Set[str]) -> None:
+        ending = {
+            node: (self._sessions.pop(node), self._transports.pop(node)) for node in nodes & self._sessions.keys()
+        }
 
         def end(node: str) -> None:
-            waits = node not in self.failed and (sessions[node].busy or node in self._locked)
-            sessions[node].close(grace=GRACE if waits else 0.0)
-            transports[node].close()
+            session, transport = ending[node]
+            waits = node not in self.failed and (session.busy or node in self._locked)
+            session.close(grace=GRACE if waits else 0.0)
+            transport.close()
 
-        if sessions:
-            with ThreadPoolExecutor(min(THREADS, len(sessions))) as pool:
-                list(pool.map(end, sessions))
+        if ending:
+            with ThreadPoolExecutor(min(THREADS, len(ending))) as pool:
+                list(pool.map(end, ending))

@@ -205,7 +205,7 @@ class _Builder:
         if resource.id in self.left:
             return None
         facts, again = self.seen.facts.get(resource.node, {}), resource.id in self.replace
-        return diff(resource, found, facts, resource.pending(self.steps), replace=again)
+        return diff(resource, found, facts, resource.pending(self.steps, found), replace=again)
 
     def _upstream(self, up: str) -> tuple[str, ...]:
         return (up,) if up in self.steps else self._needs.get(up, ())
@@ -213,7 +213,10 @@ class _Builder:
     def _needs_proof(self, resource: Resource, needs: tuple[str, ...]) -> bool:
         nodes = resource.engine_nodes or resource.peer_nodes or (resource.node,)
         changed = [self.steps[each] for each in needs]
-        return resource.reproved and any(step.service == resource.service and step.node in nodes for step in changed)
+        return resource.reproved and any(
+            step.node in nodes and (step.service == resource.service or (step.service is None and step.disruptive))
+            for step in changed
+        )
 
     def _silent_peer(self, resource: Resource) -> Message | None:
         silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]

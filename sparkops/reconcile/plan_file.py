@@ -56,9 +56,18 @@ SCHEMA: Mapping[str, Any] = {
         "selection": {
             "type": "object",
             "additionalProperties": False,
-            "required": ["limit", "roles"],
-            "properties": {"limit": _TEXTS, "roles": _TEXTS},
-            "description": "--limit and --role",
+            "required": ["limit", "roles", "shard"],
+            "properties": {
+                "limit": _TEXTS,
+                "roles": _TEXTS,
+                "shard": {
+                    "type": ["array", "null"],
+                    "items": {"type": "integer", "minimum": 1, "maximum": 9999},
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
+            },
+            "description": "--limit, --role and --shard",
         },
         "inputs": {
             "type": "object",
@@ -96,6 +105,7 @@ class SavedPlan:
     cluster: str
     limit: tuple[str, ...]
     roles: tuple[str, ...]
+    shard: tuple[int, int] | None
     inputs: Mapping[str, str]
     steps: tuple[SavedStep, ...]
 
@@ -106,7 +116,11 @@ class SavedPlan:
             "sparkops": self.version,
             "made": self.made,
             "cluster": self.cluster,
-            "selection": {"limit": list(self.limit), "roles": list(self.roles)},
+            "selection": {
+                "limit": list(self.limit),
+                "roles": list(self.roles),
+                "shard": list(self.shard) if self.shard else None,
+            },
             "inputs": dict(self.inputs),
             "steps": [asdict(step) for step in self.steps],
         }
@@ -135,6 +149,7 @@ def saved(
     inputs: Mapping[str, str],
     limit: Sequence[str] = (),
     roles: Sequence[str] = (),
+    shard: tuple[int, int] | None = None,
 ) -> SavedPlan:
     """What is kept of a plan."""
     return SavedPlan(
@@ -143,6 +158,7 @@ def saved(
         cluster=cluster,
         limit=tuple(limit),
         roles=tuple(roles),
+        shard=shard,
         inputs=dict(sorted(inputs.items())),
         steps=_steps(plan),
     )
@@ -170,9 +186,16 @@ def read(content: bytes, where: str = "") -> SavedPlan:
         cluster=told["cluster"],
         limit=tuple(told["selection"]["limit"]),
         roles=tuple(told["selection"]["roles"]),
+        shard=_shard(told["selection"]["shard"], where),
         inputs=told["inputs"],
         steps=steps,
     )
+
+
+def _shard(told: Sequence[int] | None, where: str) -> tuple[int, int] | None:
+    if told is not None and told[0] > told[1]:
+        raise PlanError.of("plan-field-invalid", where=where, place="selection.shard", message=f"there is no {told}")
+    return (told[0], told[1]) if told is not None else None
 
 
 _MAKE = "make one with `sparkops plan -o FILE`"

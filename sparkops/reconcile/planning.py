@@ -78,12 +78,16 @@ class RunOptions:
         return {each.name: self.inventory.replicas(each.name) for each in services if each.state != "retired"}
 
     @property
-    def batches(self) -> Mapping[str, int]:
-        """How many engines of a service are changed at once."""
+    def limits(self) -> Mapping[str, rollout.Limits]:
+        """How each service is rolled out."""
         found = {}
         for service, each in self.replicas.items():
             variables = self.inventory.variables(each[0][0], service).get("rollout") or {}
-            found[service] = int(variables.get("batch") or 1)
+            found[service] = rollout.Limits(
+                batch=int(variables.get("batch") or 1),
+                max_failures=int(variables.get("max_failures") or 0),
+                progress_seconds=variables.get("progress_deadline"),
+            )
         return found
 
     @property
@@ -140,7 +144,7 @@ def observe_and_plan(
         violations=_joined_by_id(judged, held),
         left=shared | left.keys(),
         edges=_joined_by_id(
-            orphans.edges(resources, removed, found), rollout.edges(resources, replicas, options.batches)
+            orphans.edges(resources, removed, found), rollout.edges(resources, replicas, options.limits)
         ),
     )
     upstreams, sources = transfers.arrange(

@@ -38,11 +38,13 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
 class Removal:
     """All of `nodes`, and on any node what belongs to `services`; `kinds` are those that are asked for beside.
 
+    former: the name that the cluster had before.
     staying: what goes on being declared on the nodes; needed: the folders, images and builds of that, by node.
     state_dirs: sparkops' folder on each node.
     """
 
     cluster: str
+    former: str = ""
     nodes: frozenset[str] = frozenset()
     services: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
@@ -88,6 +90,7 @@ class Removal:
             what=orphan.kind,
             state_dir=self.state_dirs[orphan.node],
             cluster=self.cluster,
+            former=self.former,
             kinds=tuple(sorted(self.kinds & _collected())),
             needed=self.needed.get(orphan.node, {}),
             leaving=leaving,
@@ -101,6 +104,7 @@ class Removal:
             after=tuple(each.id for each in here),
             state_dir=self.state_dirs[node],
             cluster=self.cluster,
+            former=self.former,
             going=tuple(each.name for each in here if isinstance(each, Reclaimed)),
         )
 

@@ -5,37 +5,38 @@ What commands differ in is which resources they choose, and their RunOptions.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
-from sparkops.core.report import Report
+from sparkops.core.report import Report, Shards
 from sparkops.core.wording import Message
-from sparkops.inventory.inventory import Inventory, Node
 from sparkops.nodes import bundle
-from sparkops.nodes.ssh.config import SSHConfigs
-from sparkops.nodes.target import Target
 from sparkops.reconcile import rollout, schedule
+from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
 from sparkops.reconcile.informing import FACTS, waiting
 from sparkops.reconcile.observe import CLAIMS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.removal import bare
+from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.reconcile.targets import targets
 from sparkops.resources import removable
 from sparkops.resources.resource import Resource
 
 
-def run(resources: Sequence[Resource], options: RunOptions) -> Report:
-    """Bring these resources into their declared state, or only plan it.
+def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None = None) -> Report:
+    """Bring these resources into their declared state, or only plan it; over a fleet that is `kept` open, if given.
 
     Raises LockBusy, Stale where a saved plan no longer holds, ConvergeFailed: in all cases nothing was changed.
     """
     started = time.monotonic()
+    shard = options.inventory.shard
 
     def report(plan: Plan, **more: Any) -> Report:
         return Report(
@@ -43,15 +44,16 @@ def run(resources: Sequence[Resource], options: RunOptions) -> Report:
             cluster=options.inventory.cluster,
             inventory=str(options.inventory.path),
             plan=plan,
-            endpoints=endpoints(options.inventory, plan.nodes),
+            endpoints=urls(options.inventory, plan.nodes),
             seconds=time.monotonic() - started,
             time=time.time(),
-            whole=bool(options.whole),
+            whole=bool(options.whole) or (shard is not None and not shard.nodes),
+            shards=Shards((shard.number,), shard.of) if shard is not None else None,
             **more,
         )
 
     prepared, unprepared = prepare(resources)
-    with _fleet(prepared, options) as fleet:
+    with contextlib.nullcontext(kept) if kept is not None else fleet_of(prepared, options) as fleet:
         planned = observe_and_plan(fleet, prepared, unprepared, options, quiet=False)
         if options.agree is None:
             return report(planned.plan)
@@ -87,6 +89,7 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         listener=options.listener,
         saved=options.saved is not None,
         upstreams=planned.upstreams,
+        rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
     )
     steps = by_node(planned.plan.steps, results)
     for node in bare(planned.plan.steps, results):
@@ -110,7 +113,8 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
     fleet.unlock()
 
 
-def _fleet(resources: Sequence[Resource], options: RunOptions) -> Fleet:
+def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
+    """The nodes of these resources with the worker's modules that a run over them needs; nothing is opened yet."""
     kinds = {*options.modules, *(resource.kind for resource in resources)}
     if options.declared:
         states = [each.state for each in options.inventory.nodes.values()]
@@ -140,29 +144,3 @@ def _refuse_interruptions(shown: Plan, now: Plan) -> None:
     new = [step.id for step in now.disruptive if step.id not in agreed]
     if new:
         raise ConvergeFailed.of("plan-would-interrupt", new=", ".join(new))
-
-
-def endpoints(inventory: Inventory, nodes: Sequence[str]) -> Mapping[str, str]:
-    """The OpenAI-compatible URL of each declared service that has a port: at the head of its engine, as `SERVICE`, or
-    as `SERVICE @HEAD` where it has several engines."""
-    found: dict[str, str] = {}
-    configs = SSHConfigs()
-    for service in inventory.services.values():
-        replicas = inventory.replicas(service.name) if service.state != "retired" else ()
-        for head in (each[0] for each in replicas if each[0] in nodes):
-            port = inventory.variables(head, service.name).get("service", {}).get("port")
-            if isinstance(port, int):
-                name = service.name if len(replicas) == 1 else f"{service.name} @{head}"
-                found[name] = f"http://{_address(inventory.nodes[head], configs)}:{port}/v1"
-    return found
-
-
-def _address(node: Node, configs: SSHConfigs) -> str:
-    """Where a node is found by others than SSH: an alias of SSH's configuration means nothing to them."""
-    if node.connection.type == "local":
-        return "localhost"
-    try:
-        host = configs.route(Target(name=node.name, host=node.host)).end.host
-    except SparkopsError:
-        host = node.host or node.name
-    return f"[{host}]" if ":" in host else host

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +25,9 @@ from sparkops.core.states import Observed, Pending, Unknown, resolve
 from sparkops.core.wording import Message
 from sparkops.nodes.session import UnknownState
 from sparkops.reconcile.diff import diff
-from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.fleet import RETURNING, Fleet
 from sparkops.reconcile.plan import step_for
+from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfer_source import Upstream
 
@@ -36,7 +39,7 @@ class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
     `saved` says that the plan was saved: what no earlier step of it can have changed must still be as it says.
-    `upstreams` says by id which resources get their content from another node.
+    `upstreams` says by id which resources get their content from another node, `rollouts` what a rollout goes by.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Schedule:
         listener: events.Listener = events.silent,
         saved: bool = False,
         upstreams: Mapping[str, Upstream],
+        rollouts: RolloutProgress,
     ) -> None:
         self.plan = plan
         self.resources = resources
@@ -59,62 +63,83 @@ class Schedule:
         self.listener = listener
         self.saved = saved
         self.upstreams = upstreams
+        self.rollouts = rollouts
         self.results: dict[str, Result] = {}
         self._planned = {step.id for step in plan.steps}
+        self._order = {step.id: number for number, step in enumerate(plan.steps)}
         self._changed = threading.Condition()
-        self._running: dict[str, Step] = {}
+        self._stirred: list[Step] = []
+        self._watching: dict[str, list[Step]] = defaultdict(list)
+        self._queued: dict[str, list[Step]] = defaultdict(list)
+        self._running: dict[str, dict[str, Step]] = defaultdict(dict)
         self._lost: set[str] = set()
+        self._told: dict[str, list[Message]] = {}
 
     def run(self) -> tuple[Result, ...]:
         """The results in the plan's order, one for every step."""
-        waiting = list(self.plan.steps)
-        with self._changed:
-            while waiting or self._running:
-                waiting = [step for step in waiting if not self._begin(step)]
-                if self._running:
-                    self._changed.wait(0.5)
+        self._stirred = list(self.plan.steps)
+        with ThreadPoolExecutor(max(1, len(self.plan.steps)), thread_name_prefix="step") as pool, self._changed:
+            while len(self.results) < len(self.plan.steps):
+                if self.stop.is_set():
+                    self._stirred = [step for step in self.plan.steps if not self._begun(step)]
+                stirred, self._stirred = self._stirred, []
+                for step in sorted(stirred, key=lambda step: self._order[step.id]):
+                    self._consider(step, pool)
+                if not self._stirred and len(self.results) < len(self.plan.steps):
+                    self._changed.wait()
         return tuple(self.results[step.id] for step in self.plan.steps)
 
-    def _begin(self, step: Step) -> bool:
-        """Start or settle a step; False while it has to wait."""
+    def _begun(self, step: Step) -> bool:
+        return step.id in self.results or step.id in self._running[step.node]
+
+    def _consider(self, step: Step, pool: ThreadPoolExecutor) -> None:
+        """Start or settle a step, or note what it waits for."""
         if self.stop.is_set():
             return self._settle(step, "interrupted", Message.of("run-stopped-before-step"))
         if why := self.plan.blocked.get(step.id):
             return self._settle(step, "not-attempted", why)
         for need in step.needs:
             if need not in self.results:
-                return False
+                return self._watching[need].append(step)
             below = self.results[need]
-            if below.outcome != "done":
+            if below.outcome != "done" and not self.rollouts.goes_on(step.id, need, self.results):
                 root = below.reason if below.outcome == "not-attempted" else None
                 return self._settle(step, "not-attempted", root or Message.of("blocked-by-step", step=need))
         source = self.upstreams[step.id].source if step.id in self.upstreams else None
-        if source and source.id in self._planned and not (source.streamed and source.id in self._running):
+        if source and source.id in self._planned and not (source.streamed and source.id in self._running[source.node]):
             if source.id not in self.results:
-                return False
+                return self._watching[source.id].append(step)
             if self.results[source.id].outcome != "done":
                 return self._settle(step, "not-attempted", Message.of("blocked-by-source", source=source.id))
         if not self._room(step):
-            return False
-        self._running[step.id] = step
-        threading.Thread(target=self._work, args=(step,), name=step.id, daemon=True).start()
-        return True
+            return self._queued[step.node].append(step)
+        self._running[step.node][step.id] = step
+        self.rollouts.begun(step.id)
+        self._stirred += self._watching.pop(step.id, [])
+        self.rollouts.begun(step.id)
+        pool.submit(self._work, step)
+        return None
 
     def _room(self, step: Step) -> bool:
-        beside = [each for each in self._running.values() if each.node == step.node]
+        beside = self._running[step.node]
         word = self.resources[step.id].exclusive
-        busy = bool(word) and any(self.resources[each.id].exclusive == word for each in beside)
+        busy = bool(word) and any(self.resources[each].exclusive == word for each in beside)
         return len(beside) < PER_NODE and not busy
 
-    def _settle(self, step: Step, outcome: Outcome, reason: Message) -> bool:
-        self._finish(step, Result(id=step.id, node=step.node, outcome=outcome, reason=reason))
-        return True
+    def _settle(self, step: Step, outcome: Outcome, reason: Message) -> None:
+        result = Result(id=step.id, node=step.node, outcome=outcome, reason=reason)
+        self._tell_end(result)
+        self._end(result)
 
-    def _finish(self, step: Step, result: Result) -> None:
-        self.results[step.id] = result
+    def _end(self, result: Result) -> None:
+        self.results[result.id] = result
+        self.rollouts.ended(result)
+        self._stirred += self._watching.pop(result.id, [])
+
+    def _tell_end(self, result: Result) -> None:
         self.listener(
             events.StepFinished(
-                node=step.node, id=step.id, outcome=result.outcome, seconds=result.seconds, reason=result.reason
+                node=result.node, id=result.id, outcome=result.outcome, seconds=result.seconds, reason=result.reason
             )
         )
 
@@ -147,10 +172,13 @@ class Schedule:
             reason=reason,
             detail=detail,
             found=found if isinstance(found, Mapping) else None,
+            notices=tuple(self._told.get(step.id, ())),
         )
+        self._tell_end(result)  # before what waits for it can begin, and while others may begin
         with self._changed:
-            del self._running[step.id]
-            self._finish(step, result)
+            del self._running[step.node][step.id]
+            self._stirred += self._queued.pop(step.node, [])
+            self._end(result)
             self._changed.notify()
 
     def _brought(self, step: Step) -> tuple[Observed, Message | None]:
@@ -160,9 +188,15 @@ class Schedule:
             try:
                 return self._bring(step)
             except NodeError as error:
-                if not self.fleet.reattach(step.node, session, error, self.stop):
+                if not self.fleet.reattach(step.node, session, error, self.stop, self._away(step.node)):
                     raise
                 self._lost.add(step.node)
+
+    def _away(self, node: str) -> float:
+        """How long a lost node is waited for: longer while it reboots."""
+        with self._changed:
+            running = [self.resources[each].away_seconds for each in self._running[node]]
+        return max(RETURNING, *(each or 0.0 for each in running))
 
     def _bring(self, step: Step) -> tuple[Observed, Message | None]:
         """Converge one resource and prove it: what is there now, and what is still wrong."""
@@ -187,6 +221,9 @@ class Schedule:
                 found: Observed = done.value
                 return found
             self._tell(step, progress)
+            if resource.leavable and (seconds := self.rollouts.late(step.id)):
+                work.close()
+                raise ConvergeFailed.of("rollout-stands-still", where=step.node, seconds=seconds)
             if self.stop.is_set() and resource.leavable:
                 session.leave()
                 work.close()
@@ -242,7 +279,9 @@ class Schedule:
 
     def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
         if notice := progress.get("notice"):
-            self.listener(events.Notice(node=step.node, message=Message.from_json(notice)))
+            message = Message.from_json(notice)
+            self._told.setdefault(step.id, []).append(message)
+            self.listener(events.Notice(node=step.node, message=message))
             return
         self.listener(
             events.StepProgress(
@@ -270,9 +309,18 @@ def run(
     listener: events.Listener = events.silent,
     saved: bool = False,
     upstreams: Mapping[str, Upstream] | None = None,
+    rollouts: RolloutProgress | None = None,
 ) -> tuple[Result, ...]:
     """Carry out `plan`; see Schedule."""
     by_id = {resource.id: resource for resource in resources}
     return Schedule(
-        plan, by_id, fleet, facts=facts, stop=stop, listener=listener, saved=saved, upstreams=upstreams or {}
+        plan,
+        by_id,
+        fleet,
+        facts=facts,
+        stop=stop,
+        listener=listener,
+        saved=saved,
+        upstreams=upstreams or {},
+        rollouts=rollouts or RolloutProgress(plan, resources, {}, {}),
     ).run()

@@ -11,7 +11,7 @@ from sparkops.operate.adopt import Adoption, FoundFolder
 from sparkops.operate.adopt_diff import Difference
 from sparkops.reports import schemas
 from sparkops.reports.formatting import count, names
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer
 
 
 def as_json(found: Adoption) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from sparkops.operate.checkpoint.build import Built, Checked, Order, StepCheck
 from sparkops.operate.checkpoint.verify import Verified
 from sparkops.reports import schemas
 from sparkops.reports.formatting import count, names
-from sparkops.reports.table import table
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer, table
 
 FRONT_END: FrontEnd = "command"
 

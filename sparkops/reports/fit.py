@@ -7,15 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sparkops.fit import memory
+from sparkops.core.wording import size
 from sparkops.fit.decode import CONTEXT, DecodeStep
 from sparkops.fit.fit import Fit, NotEvaluated
 from sparkops.fit.memory import Budget
 from sparkops.fit.speeds import published
 from sparkops.fit.verdict import verdict
 from sparkops.reports import schemas
-from sparkops.reports.table import table
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer, table
 
 BAR = 30
 
@@ -195,7 +194,7 @@ def _memory(budget: Budget) -> dict[str, float]:
 
 
 def memory_rows(fit: Fit) -> list[tuple[str, str, str]]:
-    """What a rank's memory goes to: name, GiB, and a bar of its share."""
+    """What a rank's memory goes to: name, size, and a bar of its share."""
     if fit.figures.budget is None:
         return []
     sizes = _memory(fit.figures.budget)
@@ -210,7 +209,7 @@ def memory_rows(fit: Fit) -> list[tuple[str, str, str]]:
         "host": "left for the host",
     }
     return [
-        (text, f"{memory.gib(sizes[key]):.1f} GiB", _bar(sizes[key] / sizes["total"]))
+        (text, size(sizes[key]), _bar(sizes[key] / sizes["total"]))
         for key, text in named.items()
         if sizes[key] or key in ("weights", "pool")
     ]
@@ -231,9 +230,9 @@ def _cache_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:
     if cache is not None and cache.block_size is not None and cache.page_bytes is not None:
         yield "block", f"{cache.block_size:,} tokens", f"page of {cache.page_bytes:,} B"
     if cache is not None and cache.kv_bytes_per_token is not None:
-        yield "keys and values", f"{cache.kv_bytes_per_token / 1024:.1f} KiB", "a token, on one rank" + _sliding(fit)
+        yield "keys and values", size(cache.kv_bytes_per_token), "a token, on one rank" + _sliding(fit)
     if cache is not None and cache.state_bytes_per_request:
-        yield "recurrent state", f"{cache.state_bytes_per_request / 2**20:.1f} MiB", "a request, of one step"
+        yield "recurrent state", size(cache.state_bytes_per_request), "a request, of one step"
     if pool is not None and fit.pool_tokens is not None:
         each = pool.request_blocks(fit.context)
         yield "pool", f"{fit.pool_tokens:,} tokens", f"{pool.blocks:,} blocks; {each:,} a request of {fit.context:,}"
@@ -250,7 +249,7 @@ def _sliding(fit: Fit) -> str:
     if cache is None or not cache.windows:
         return ""
     widths = " and ".join(f"{each:,}" for each in cache.windows)
-    return f"; {cache.sliding_bytes_per_token / 1024:.1f} of them only inside {widths} tokens"
+    return f"; {size(cache.sliding_bytes_per_token)} of them only inside {widths} tokens"
 
 
 def _speed_rows(fit: Fit) -> Iterator[tuple[str, str, str]]:

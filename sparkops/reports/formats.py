@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from sparkops.core.report import Report
+if TYPE_CHECKING:
+    from sparkops.core.report import Report
 
 RENDERERS = {
     "markdown": "markdown",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparkops.core.plan import Step
 from sparkops.core.wording import duration, size
+
+if TYPE_CHECKING:
+    from sparkops.core.plan import Step
 
 DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
 NAMED = 4

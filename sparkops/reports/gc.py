@@ -7,8 +7,7 @@ from typing import Any
 from sparkops.core.wording import size
 from sparkops.operate.gc import Item, Reclaimable
 from sparkops.reports import schemas
-from sparkops.reports.table import Cell, table
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Cell, Printer, table
 
 
 def as_json(found: Reclaimable) -> dict[str, Any]:

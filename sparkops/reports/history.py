@@ -7,7 +7,8 @@ from collections import Counter
 
 from sparkops.operate.history import Run
 from sparkops.reports.formatting import names
-from sparkops.reports.text import OUTCOMES, Printer
+from sparkops.reports.printer import Printer
+from sparkops.reports.text import OUTCOMES
 
 
 def render(run: Run, printer: Printer, *, verbose: bool) -> None:

@@ -12,7 +12,7 @@ from sparkops.core.wording import Message, duration
 from sparkops.operate.cancel import NodeJob
 from sparkops.reports import schemas
 from sparkops.reports.plain_progress import amount
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Printer
 
 
 def as_json(

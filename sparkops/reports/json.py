@@ -26,7 +26,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "nodes": list(plan.nodes),
         "resources": plan.total,
         "declared": [_declared(each) for each in plan.declared],
-        "findings": [_finding(each) for each in findings(report)],
+        "findings": [finding_as_json(each) for each in findings(report)],
         "steps": [_step(step, plan.blocked.get(step.id)) for step in plan.steps],
         "violations": [_violation(violation) for violation in plan.violations],
         "unknown": {identity: why.as_json() for identity, why in plan.unknown.items()},
@@ -43,6 +43,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "declined": report.declined,
         "run": report.run,
         "whole": report.whole,
+        "shards": None if report.shards is None else dataclasses.asdict(report.shards),
     }
 
 
@@ -50,7 +51,8 @@ def _declared(each: Declared) -> dict[str, Any]:
     return {"id": each.id, "node": each.node, "service": each.service, "where": each.where}
 
 
-def _finding(each: Finding) -> dict[str, Any]:
+def finding_as_json(each: Finding) -> dict[str, Any]:
+    """A finding, as in `findings[]` of a report."""
     return {
         "id": each.id,
         "state": each.standing,
@@ -98,6 +100,7 @@ def _result(each: Result) -> dict[str, Any]:
         "reason": each.reason.as_json() if each.reason else None,
         "detail": each.detail,
         "found": plain(_shown(each.found)),
+        "notices": [notice.as_json() for notice in each.notices],
     }
 
 

@@ -15,9 +15,10 @@ from sparkops.core.errors import SparkopsError
 from sparkops.core.events import Event
 from sparkops.core.plan import Declared, plain
 from sparkops.core.report import Past, Report, Result, Seen
+from sparkops.core.wording import Message
 from sparkops.reports.json import as_json
 from sparkops.reports.kept.json import from_json
-from sparkops.reports.run.findings import Finding, Standing, counts, findings, standings
+from sparkops.reports.run.findings import Finding, Standing, counts, findings, looked_at, standings
 from sparkops.runs import store
 from sparkops.runs.origins import origins
 from sparkops.runs.store import Ended, Kept, Memory, Span, Store, Thing
@@ -68,7 +69,7 @@ class Record:
             self._store.event(self.run, json.dumps(plain(event.as_json())))
 
     def finish(self, report: Report) -> Report:
-        """Keep the report; returns it with the run's name and what earlier runs add."""
+        """Keep the report; returns it with the run's name, what earlier runs add and why it is not kept, if so."""
         with self._recording():
             self.run = self.run or self._store.begin(self.cluster, self.command)
             known = self._store.memory(self.cluster)
@@ -76,8 +77,12 @@ class Record:
             told = _remembered(dataclasses.replace(report, run=self.run), known)
             self._store.end(self.run, self.cluster, self.command, _ended(told, known))
             self._store.database.close()
-            return told
-        return dataclasses.replace(report, run=self.run)
+            return dataclasses.replace(told, unrecorded=self._faults())
+        return dataclasses.replace(report, run=self.run, unrecorded=self._faults())
+
+    def _faults(self) -> tuple[Message, ...]:
+        aside = (Message.of("runs-damaged", aside=self.aside),) if self.aside else ()
+        return (*aside, *(Message.of("run-not-recorded", reason=each) for each in self.lost))
 
     @contextlib.contextmanager
     def _recording(self) -> Generator[None, None, None]:
@@ -170,16 +175,10 @@ def _found(each: Declared, result: Result | None) -> Mapping[str, str]:
 
 def _gone(report: Report, states: Mapping[str, Standing], spans: tuple[Span, ...], found: set[str]) -> frozenset[str]:
     """The spans that this run looked at and did not find. What it could not observe may stand still."""
-    plan = report.plan
-    answered = set(plan.nodes) - plan.unreachable.keys() - {id.removeprefix("claims @") for id in plan.unknown}
-    gone = set()
-    for span in spans:
-        if span.sign in found:
-            continue
-        if span.resource in states:
-            looked = states[span.resource] != "unknown"
-        else:
-            looked = span.node in answered and (report.whole or not span.resource)
-        if looked:
-            gone.add(span.sign)
-    return frozenset(gone)
+    return frozenset(
+        span.sign
+        for span in spans
+        if span.sign not in found
+        and (span.resource in states or report.whole or not span.resource)
+        and looked_at(report, states, span.node, span.resource)
+    )

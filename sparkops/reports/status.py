@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparkops.core.events import StepProgress
+from sparkops.core.states import Unknown
 from sparkops.core.wording import duration, size
 from sparkops.operate.status import NodeStatus, RankStatus, Status
 from sparkops.reports import schemas
 from sparkops.reports.plain_progress import amount
-from sparkops.reports.table import Cell, table
-from sparkops.reports.text import Printer
+from sparkops.reports.printer import Cell, Printer, table
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """`sparkops.status/2`; documented in docs/formats.md."""
+    """`sparkops.status/3`; documented in docs/formats.md."""
     return {
         "schema": schemas.STATUS,
         "cluster": status.cluster,
@@ -50,6 +50,7 @@ def _node_json(node: NodeStatus) -> dict[str, Any]:
             {"key": job.get("key"), "since": job.get("since"), "progress": job.get("progress")} for job in node.jobs
         ],
         "lock": holder,
+        "readings": _values_json(node.readings),
     }
 
 
@@ -66,6 +67,19 @@ def _rank_json(rank: RankStatus) -> dict[str, Any]:
         "reason": rank.reason.as_json() if rank.reason else None,
         "model": rank.model,
         "last_hang": {"path": rank.hang, "time": rank.hung} if rank.hang else None,
+        "rank": rank.rank,
+        "last_start": {"port_seconds": rank.start[0], "token_seconds": rank.start[1]} if rank.start else None,
+        "last_token": rank.token,
+        "figures": _values_json(rank.figures),
+    }
+
+
+def _values_json(values: Mapping[str, float | Unknown]) -> dict[str, Any]:
+    return {
+        name: {"value": None, "reason": value.as_json()}
+        if isinstance(value, Unknown)
+        else {"value": value, "reason": None}
+        for name, value in values.items()
     }
 
 
@@ -77,7 +91,7 @@ def render(found: Status, printer: Printer) -> None:
         rows += [f"✗ {node.reason.full}"] if node.reason else []
         rows += [f"job: {_job(job, found.time)}" for job in node.jobs]
         rows += [f"locked by {_holder(node.holder, found.time)}"] if node.holder is not None else []
-    table(printer, ("NODE", "", "MEMORY FREE", "LOAD", "GPU", "DRIVER", "UP"), rows)
+    table(printer, ("NODE", "", "MEMORY FREE", "LOAD", "GPU", "DRIVER", "GPU POWER", "SM CLOCK", "UP"), rows)
     if not found.ranks:
         return
     printer.line("")
@@ -89,6 +103,37 @@ def render(found: Status, printer: Printer) -> None:
         rows += [rank.phase] if rank.phase and not rank.serving and rank.phase not in why else []
         rows += [f"it hung {_ago(rank.hung, found.time)} ago: {rank.hang}"] if rank.hang and rank.restarts else []
     table(printer, ("SERVICE", "NODE", "STATE", "SINCE", "HEALTH", "RESTARTS", "MODEL", "ENDPOINT"), rows)
+    printer.line("")
+    table(printer, ("SERVICE", "NODE", "RANK", *FIGURES, "LAST TOKEN", "LAST START"), _figures(found))
+
+
+FIGURES = {
+    "TOKENS/S": ("generation_tokens_per_second", "{:.1f}"),
+    "PROMPT/S": ("prompt_tokens_per_second", "{:.1f}"),
+    "RUNNING": ("running", "{:.0f}"),
+    "WAITING": ("waiting", "{:.0f}"),
+    "KV USED": ("kv_cache_share", "{:.1%}"),
+    "ACCEPTED": ("acceptance", "{:.1%}"),
+}
+
+
+def _figures(found: Status) -> list[list[Cell] | str]:
+    """Of each rank what its engine counts; where all of it is unknown for one reason, that too."""
+    rows: list[list[Cell] | str] = []
+    for rank in found.ranks:
+        values = [_value(rank.figures.get(name), form) for name, form in FIGURES.values()]
+        token = f"{_ago(rank.token, found.time)} ago" if rank.token else "-"
+        start = f"{duration(rank.start[1])} (port {duration(rank.start[0])})" if rank.start else "-"
+        rows.append([(rank.service, "bold"), rank.node, str(rank.rank), *values, token, start])
+        reasons = {each.text if isinstance(each, Unknown) else "" for each in rank.figures.values()}
+        rows += [
+            f"– {reason}" for reason in reasons if len(reasons) == 1 and reason and not rank.stopped and rank.state
+        ]
+    return rows
+
+
+def _value(value: float | Unknown | None, form: str) -> str:
+    return "-" if value is None or isinstance(value, Unknown) else form.format(value)
 
 
 def _node(node: NodeStatus, now: float) -> list[Cell]:
@@ -96,7 +141,7 @@ def _node(node: NodeStatus, now: float) -> list[Cell]:
     if node.memory_total is not None and node.memory_available is not None:
         memory = f"{size(node.memory_available)} of {size(node.memory_total)}"
     if node.reason:
-        return [(node.name, "bold"), ("unreachable", "magenta"), "", "", "", "", ""]
+        return [(node.name, "bold"), ("unreachable", "magenta"), "", "", "", "", "", "", ""]
     return [
         (node.name, "bold"),
         ("up", "green"),
@@ -104,6 +149,8 @@ def _node(node: NodeStatus, now: float) -> list[Cell]:
         "?" if node.load is None else f"{node.load:.2f}",
         node.gpu or "none seen",
         node.driver or "",
+        _value(node.readings.get("gpu_power_watts"), "{:.0f} W"),
+        _value(node.readings.get("sm_clock_mhz"), "{:.0f} MHz"),
         _ago(node.booted, now),
     ]
 

@@ -7,15 +7,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Past, Report, Result, Rollout
 from sparkops.core.states import Pending, State
 from sparkops.reports.alike import Line, anywhere, kind_of, shared_by
-from sparkops.reports.formatting import brief, count, moment, names, safe, value, with_cost
+from sparkops.reports.formatting import brief, count, moment, names, value, with_cost
 from sparkops.reports.notices import grouped
+from sparkops.reports.printer import Plain, Printer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,32 +57,13 @@ NOTHING = "(none)"
 PLAIN_ID = re.compile(r"[A-Za-z][\w.-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """Where text goes without a terminal: no colours, nothing wrapped, and so nothing of rich loaded."""
-
-    file: TextIO
-
-
-class Printer:
+class ReportPrinter(Printer):
     """Writes reports to a console; knows no run."""
 
     def __init__(self, console: Console | Plain, *, verbose: int = 0) -> None:
-        self.console = console
+        super().__init__(console)
         self.verbose = verbose
         self.past = Past()
-
-    def line(self, *parts: tuple[object, str] | str, indent: int = 0) -> None:
-        styled = [part if isinstance(part, tuple) else (part, "") for part in parts]
-        if isinstance(self.console, Plain):
-            self.console.file.write(" " * indent + "".join(safe(words) for words, _ in styled) + "\n")
-            return
-        from rich.text import Text
-
-        text = Text(" " * indent)
-        for words, style in styled:
-            text.append(safe(words), style)
-        self.console.print(text, soft_wrap=True)
 
     def plan(self, report: Report) -> None:
         """What would change, node by node, and the sum. What is alike on several nodes is told once."""
@@ -366,7 +347,7 @@ class Printer:
             self.line((f"| {each}", "dim"), indent=4)
 
 
-class Recorder(Printer):
+class Recorder(ReportPrinter):
     """Keeps the lines that it is given, to be compared and printed later."""
 
     def __init__(self, *, verbose: int) -> None:
@@ -384,7 +365,7 @@ def _short(identity: str, node: str) -> str:
 
 def render(report: Report, console: Console | Plain, *, verbose: int = 0) -> None:
     """The whole report: the plan for a look, the outcome for an apply (its plan was shown before the question)."""
-    printer = Printer(console, verbose=verbose)
+    printer = ReportPrinter(console, verbose=verbose)
     if report.command in ("plan", "drift"):
         printer.plan(report)
     else:

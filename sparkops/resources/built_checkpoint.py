@@ -39,7 +39,7 @@ class BuiltCheckpoint(OfRepository):
     alternative: ClassVar[str] = "it is built there too"
 
     base: str
-    steps: tuple[Mapping[str, Any], ...]
+    steps: tuple[Mapping[str, object], ...]
     manifest: Manifest | None = field(default=None, repr=False, compare=False)
     donors: tuple[Manifest, ...] = field(default=(), repr=False, compare=False)
 
@@ -84,17 +84,17 @@ class BuiltCheckpoint(OfRepository):
         return self.inputs.identity if self.inputs is not None else ""
 
     @property
-    def served(self) -> Mapping[str, Any]:
+    def served(self) -> Mapping[str, object]:
         ask = self.ask()
         return {**{key: ask[key] for key in ("folder", "state_dir", "owner")}, "identity": self.transfer_key}
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {**super().ask(), "base": self.base}
 
     def desired(self) -> State:
         if self.manifest is None or self.inputs is None:
             return {"identity": Unknown.of("hub-not-asked", repository=f"{self.repository}@{self.revision}")}
-        wanted: dict[str, Any] = {
+        wanted: dict[str, object] = {
             "repository": self.repository,
             "commit": self.manifest.commit,
             "donors": [f"{donor.repository}@{donor.commit[:12]}" for donor in self.donors],
@@ -107,12 +107,12 @@ class BuiltCheckpoint(OfRepository):
         }
         return {**wanted, "owner": self.owner} if self.owner else wanted
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> dict[str, object]:
         if self.inputs is None:
             return {}
         return self.inputs.request(self.asking(), self.manner, again=step.action == "replace")
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+    def received(self, act: Mapping[str, object], peer: Mapping[str, Any] | None) -> dict[str, object]:
         """With the files that the source lists; like any list from outside, it is checked."""
         act = {**act, "donors": []}
         if peer is None:

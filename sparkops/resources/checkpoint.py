@@ -98,7 +98,7 @@ class OfRepository(Transferable):
         put(self, "token", token)
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
     def uses(self) -> Mapping[str, Collection[str]]:
@@ -133,7 +133,7 @@ class OfRepository(Transferable):
         """Replacing is reading and hashing every byte again; what is not as it should be is made anew."""
         return True
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {
             "folder": self.name,
             "state_dir": self.state_dir,
@@ -147,7 +147,7 @@ class OfRepository(Transferable):
         return {"endpoint": self.hub.endpoint, "token": token}
 
     @property
-    def manner(self) -> dict[str, Any]:
+    def manner(self) -> dict[str, object]:
         """How the node fetches."""
         return {"connections": self.connections, "segment": self.segment, "stall": self.stall}
 
@@ -173,10 +173,10 @@ class OfRepository(Transferable):
             return ()
         return (Violation(message=Message.from_json(barred), resource=self.id, node=self.node, severity="error"),)
 
-    def proven(self, found: Mapping[str, Any]) -> bool:
+    def proven(self, found: Mapping[str, object]) -> bool:
         return not any(found.get(key) for key in ("missing", "wrong", "unverified"))
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+    def received(self, act: Mapping[str, Any], peer: Mapping[str, object] | None) -> dict[str, object]:
         return {**super().received(act, peer), "manner": {**act["manner"], **MANNER}}
 
 
@@ -221,7 +221,7 @@ class Checkpoint(OfRepository):
         return self.manifest.digest if self.manifest is not None else ""
 
     @property
-    def served(self) -> Mapping[str, Any]:
+    def served(self) -> Mapping[str, object]:
         assert self.manifest is not None
         files = [[file.path, file.size, file.oid] for file in self.manifest.files]
         return {"folder": self.name, "state_dir": self.state_dir, "owner": self.owner, "files": files}
@@ -229,7 +229,7 @@ class Checkpoint(OfRepository):
     def desired(self) -> State:
         if self.manifest is None:
             return {"manifest": Unknown.of("hub-not-asked", repository=f"{self.repository}@{self.revision}")}
-        wanted: dict[str, Any] = {
+        wanted: dict[str, object] = {
             "repository": self.repository,
             "commit": self.manifest.commit,
             "manifest": self.manifest.digest,
@@ -243,7 +243,7 @@ class Checkpoint(OfRepository):
             wanted["owner"] = self.owner
         return wanted
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> dict[str, object]:
         if self.manifest is None:
             return {}
         return {
@@ -267,16 +267,16 @@ class Checkpoint(OfRepository):
             notices.append(self.left_out)
         return tuple(notices)
 
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
         """Fetched by the node; with `source: push`, streamed to it first, from where the last push ended."""
         if self.source == "push" and step.after is not None and self.manifest is not None:
             yield from self._push(session, self.act(step))
         return (yield from super().converge(session, step))
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+    def received(self, act: Mapping[str, Any], peer: Mapping[str, object] | None) -> dict[str, object]:
         return {**super().received(act, peer), "mode": "fetch", "hub": {**act["hub"], "token": ""}}
 
-    def _push(self, session: Session, act: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
+    def _push(self, session: Session, act: Mapping[str, object]) -> Generator[Mapping[str, object], None, None]:
         answer = yield from session.stream("checkpoint.missing", {"ask": self.ask(), "act": dict(act)})
         missing = [(str(path), int(size), str(oid), int(pushed)) for path, size, oid, pushed in answer]
         total = sum(size for _, size, _, _ in missing)

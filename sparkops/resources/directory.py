@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sparkops.core.kind_messages import DirectoryAct, DirectoryAsk
 from sparkops.core.plan import Occupied, Step
@@ -43,7 +43,7 @@ class Directory(Resource):
         put(self, "mode", validators.mode(self.mode, self.where))
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
     @property

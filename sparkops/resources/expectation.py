@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -48,7 +48,7 @@ class Judgement:
 
     fault: Fault
     id: str
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, object] = field(default_factory=dict)
     severity: Severity | Literal[""] = ""
     remedy: str = ""
     source: str = ""
@@ -65,20 +65,20 @@ class Expectation:
     at_least, at_most       bounds, inclusive (bytes where the key ends in `_bytes`)
     includes, empty         for lists: an element of it, or one of several; that there is none
     equal_on_service        the same on all nodes of the service; numbers within `tolerance`, a fraction of the largest
-    distinct_on_service     another on each node of the service
+    distinct_on_service     another on each node of the service; of a list, no element of it on two
     optional                a fact that the node does not have is as expected
     title, reason, remedy, source, severity, id     words for the violation
     """
 
-    equals: Any = None
-    one_of: tuple[Any, ...] = ()
+    equals: object = None
+    one_of: tuple[object, ...] = ()
     matches: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     accept: tuple[str, ...] = ()
     verdicts: str = ""
     at_least: float | None = None
     at_most: float | None = None
-    includes: Any = None
+    includes: object = None
     empty: bool = False
     equal_on_service: bool = False
     distinct_on_service: bool = False
@@ -92,7 +92,7 @@ class Expectation:
     id: str = ""
 
 
-def parse(declared: Any, where: str = "") -> Expectation:
+def parse(declared: object, where: str = "") -> Expectation:
     """The expectation that a role or inventory declares. Raises InventoryError for a word that does not exist."""
     if not isinstance(declared, Mapping):
         return Expectation(equals=declared)
@@ -113,7 +113,7 @@ def parse(declared: Any, where: str = "") -> Expectation:
     return Expectation(**given)
 
 
-def judge(key: str, expected: Expectation, value: Any) -> Judgement | None:
+def judge(key: str, expected: Expectation, value: object) -> Judgement | None:
     """What is wrong with the value of `key` on its own; None when it is as expected."""
     if value is None and not expected.empty:
         if expected.optional or _asks_nothing(expected):
@@ -180,7 +180,7 @@ def _judge_plain(key: str, expected: Expectation, value: Any) -> Judgement | Non
     return None
 
 
-def judge_service(key: str, expected: Expectation, by_node: Mapping[str, Any]) -> Judgement | None:
+def judge_service(key: str, expected: Expectation, by_node: Mapping[str, object]) -> Judgement | None:
     """Whether a service's nodes differ in `key`, or must and don't; the words name each node with its value."""
     values = list(by_node.values())
     each = ", ".join(f"{node} {shown(key, value)}" for node, value in sorted(by_node.items()))
@@ -188,19 +188,26 @@ def judge_service(key: str, expected: Expectation, by_node: Mapping[str, Any]) -
         _close(value, other, expected.tolerance) for value in values for other in values
     ):
         return Judgement("uneven", "fact-uneven", {"values": each})
-    known = [repr(value) for value in values if value is not None]
+    known = [repr(one) for value in values for one in _elements(value)]
     if expected.distinct_on_service and len(set(known)) < len(known):
         return Judgement("shared", "fact-shared", {"values": each})
     return None
 
 
-def _close(one: Any, other: Any, tolerance: float) -> bool:
+def _elements(value: object) -> Sequence[object]:
+    """What must not stand on two nodes: of a list each element."""
+    if isinstance(value, (list, tuple)):
+        return list(dict.fromkeys(value))
+    return () if value is None else (value,)
+
+
+def _close(one: object, other: object, tolerance: float) -> bool:
     if tolerance and isinstance(one, (int, float)) and isinstance(other, (int, float)):
         return abs(one - other) <= tolerance * max(abs(one), abs(other))
     return bool(one == other)
 
 
-def shown(key: str, value: Any) -> str:
+def shown(key: str, value: object) -> str:
     """A value for a person; bytes also in GiB, which inventories count memory and disks in."""
     if value is None:
         return "none"
@@ -211,6 +218,6 @@ def shown(key: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def listed(values: Any) -> str:
+def listed(values: object) -> str:
     """Several values for a person."""
     return ", ".join(str(each) for each in cast("list[Any]", values))

@@ -61,13 +61,13 @@ class Fabric(Resource):
         validators.path(self.name, "the name of a fabric", self.where)
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
     def in_place(self, found: Observed) -> bool:
         return True
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {
             "links": [dict(each) for each in self.links],
             "interfaces": {port: list(names) for port, names in (self.interfaces or {}).items()},
@@ -77,14 +77,14 @@ class Fabric(Resource):
         }
 
     def desired(self) -> State:
-        wanted: dict[str, Any] = {"lasting": True} if self.links else {}
+        wanted: dict[str, object] = {"lasting": True} if self.links else {}
         for each in self.links:
             wanted[each["slot"]] = each["address"]
             if self.mtu is not None:
                 wanted[f"{each['slot']}.mtu"] = self.mtu
         return wanted
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
+    def same(self, key: str, wanted: object, found: object) -> bool:
         return wanted in found if isinstance(found, (list, tuple)) else bool(wanted == found)
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
@@ -103,7 +103,7 @@ class Fabric(Resource):
         rails = [each for each in found.get("rails", {}).values() if isinstance(each, Mapping)]
         return (*wrong, *(each for rail in rails for each in self._judged(rail)))
 
-    def _judged(self, rail: Mapping[str, Any]) -> Generator[Violation, None, None]:
+    def _judged(self, rail: Mapping[str, object]) -> Generator[Violation, None, None]:
         name, speed = rail.get("interface"), rail.get("speed_mbps")
         if not rail.get("carrier"):
             yield self._violation(Message.of("fabric-link-down", interface=name), "warning")
@@ -118,7 +118,7 @@ class Fabric(Resource):
     def _violation(self, message: Message, severity: Severity) -> Violation:
         return Violation(message=message, resource=self.id, node=self.node, severity=severity)
 
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
         """Like every kind; where the node asks for it, what is tried is confirmed over a connection of its own.
 
         Without that the node takes the trial back and answers so.
@@ -133,7 +133,7 @@ class Fabric(Resource):
                 yield from self._confirm(session, str(token))
             yield {key: value for key, value in progress.items() if key != "confirm"}
 
-    def _confirm(self, session: Session, token: str) -> Generator[Mapping[str, Any], None, None]:
+    def _confirm(self, session: Session, token: str) -> Generator[Mapping[str, object], None, None]:
         try:
             with session.fresh() as other:
                 other.call(f"{self.kind}.confirm", {"token": token}, timeout=CONFIRMING)

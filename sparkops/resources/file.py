@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Occupied, Step
@@ -76,7 +76,7 @@ class File(Resource):
         put(self, "validate", validators.words(self.validate, "validate", self.where))
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
     @classmethod
@@ -92,7 +92,7 @@ class File(Resource):
     def common(self) -> bool:
         return self.shared
 
-    def claim(self) -> dict[str, Any]:
+    def claim(self) -> dict[str, object]:
         kept = super().claim()
         if not isinstance(self.content, Content) or self.state == "absent":
             return kept
@@ -100,8 +100,8 @@ class File(Resource):
             return {**kept, "secret": self.content.encode()}
         return {**kept, "content": [_digest(self.content)]}
 
-    def ask(self) -> dict[str, Any]:
-        asked: dict[str, Any] = {"path": self.name}
+    def ask(self) -> dict[str, object]:
+        asked: dict[str, object] = {"path": self.name}
         for key in ("owner", "group"):
             if isinstance(value := getattr(self, key), str):
                 asked[key] = value
@@ -116,7 +116,7 @@ class File(Resource):
     def desired(self) -> State:
         if self.state == "absent":
             return None
-        wanted: dict[str, Any] = {"type": "file"}
+        wanted: dict[str, object] = {"type": "file"}
         if isinstance(self.content, Content):
             secret = self.content.secret
             wanted["content"] = "declared" if secret else _digest(self.content)
@@ -127,8 +127,8 @@ class File(Resource):
                 wanted[key] = value
         return wanted
 
-    def act(self, step: Step) -> dict[str, Any]:
-        given: dict[str, Any] = {"validate": list(self.validate), "again": step.action == "replace"}
+    def act(self, step: Step) -> dict[str, object]:
+        given: dict[str, object] = {"validate": list(self.validate), "again": step.action == "replace"}
         if isinstance(self.content, Content) and not self.content.secret:
             given["content"] = self.content.encode()
         return given

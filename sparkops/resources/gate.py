@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.plan import Step
-from sparkops.core.states import Pending, State
+from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.probe import check_expected, endpoint
+from sparkops.resources.reboot import NAME, Reboot
 from sparkops.resources.resource import Resource
 
 
@@ -33,6 +34,9 @@ class Gate(Resource):
     kind: ClassVar[str] = "gate"
     claimed: ClassVar[bool] = False
     leavable: ClassVar[bool] = True
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {"speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "acceptance_length", "acceptance_why"}
+    )
 
     port: int
     host: str = "127.0.0.1"
@@ -54,17 +58,18 @@ class Gate(Resource):
         for each in self.canaries:
             check_expected(self, each["expect"])
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {**endpoint(self), "service": self.name, "files": list(self.files), "folder": self.folder}
 
     def desired(self) -> State:
         return {"passed": True}
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
-        changed = changing(self.node, self.unit, self.files, steps)
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
+        booted = (f"{Reboot.kind} {NAME} @{node}" for node in self.engine_nodes or (self.node,))
+        changed = changing(self.node, self.unit, self.files, steps) or next((id for id in booted if id in steps), None)
         return {"passed": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> dict[str, object]:
         return {
             "min_healthy_seconds": float(self.min_healthy_seconds),
             "pause_seconds": float(self.pause_seconds),

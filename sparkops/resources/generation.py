@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.states import Observed, Pending, State
@@ -28,6 +28,7 @@ class Generation(Resource):
     inputs: the SHA-256 of the declared spec; None for one that is only to be brought back.
     keep: how many stable generations are kept.
     restore: the number of the one to bring back, or "newest" for the last one that was stable.
+    drain_seconds: how long bringing one back waits until the engine works on no request.
     """
 
     kind: ClassVar[str] = "generation"
@@ -41,16 +42,17 @@ class Generation(Resource):
     inputs: str | None = None
     keep: int = 3
     restore: int | str | None = None
+    drain_seconds: float = 0.0
     state: str = "present"
 
     def __post_init__(self) -> None:
         validators.path(self.name, "the folder of generations", self.where)
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
-    def claim(self) -> dict[str, Any]:
+    def claim(self) -> dict[str, object]:
         """A folder that goes with what is in it: all of it is sparkops' own."""
         return {**super().claim(), "path": self.name, "type": "directory"}
 
@@ -58,7 +60,7 @@ class Generation(Resource):
     def retires(cls, parameters: Collection[str]) -> bool:
         return True
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {
             "folder": self.name,
             "present": self.state == "present",
@@ -72,12 +74,12 @@ class Generation(Resource):
             return None
         return {"restored": True} if self.restore is not None else {"stable": True}
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
         changed = changing(self.node, self.unit, self.files, steps) if self.restore is None else None
         return {"stable": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, Any]:
-        return {"keep": self.keep}
+    def act(self, step: Step) -> dict[str, object]:
+        return {"keep": self.keep, "drain_seconds": float(self.drain_seconds)}
 
     def held(self, found: Observed) -> Violation | None:
         """Whether the declared spec was taken back here, and is not what is there now."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.plan import Step, Violation
@@ -74,9 +74,9 @@ class Image(Transferable):
     password: str | Secret | None = field(default=None, repr=False)
     archive: str | None = None
     content: str | Content | Secret | None = field(default=None, repr=False)
-    files: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    args: Mapping[str, Any] = field(default_factory=dict)
-    labels: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, object] = field(default_factory=dict, repr=False)
+    args: Mapping[str, object] = field(default_factory=dict)
+    labels: Mapping[str, object] = field(default_factory=dict)
     checks: Sequence[Sequence[str]] = ()
     folder: str = "."
     state: str = "present"
@@ -141,10 +141,10 @@ class Image(Transferable):
         return "" if self.state == "absent" else self.origin.transfer_key
 
     @property
-    def served(self) -> Mapping[str, Any]:
+    def served(self) -> Mapping[str, object]:
         return {**self.ask(), "build": self.origin.build}
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+    def received(self, act: Mapping[str, object], peer: Mapping[str, object] | None) -> dict[str, object]:
         return super().received({"how": "receive", "attach": act["attach"], "build": self.origin.build}, peer)
 
     def uses(self) -> Mapping[str, Collection[str]]:
@@ -172,7 +172,7 @@ class Image(Transferable):
         """Replacing is pulling, building or loading it again: a tag may have moved."""
         return self.state == "present"
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         more = self.origin.query() if self.state == "present" else {}
         own = {"digest": self.pinned, "manifest": self.manifest, "platform": self.platform}
         return {**self.reference.as_json(), **own, **more}
@@ -182,11 +182,11 @@ class Image(Transferable):
             return None
         return {"reference": self.reference.name, "fits": True, **self.origin.desired()}
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
+    def same(self, key: str, wanted: object, found: object) -> bool:
         """Equality; a platform's manifest that the engine does not report is not compared."""
         return bool(wanted == found or (key == "manifest" and found is None))
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> dict[str, object]:
         return {} if step.action == "delete" else self.origin.arguments(self.login)
 
     def login(self, repository: str) -> Login | None:
@@ -200,7 +200,7 @@ class Image(Transferable):
                 return registry.Login(self.server or server, _revealed(self.username), _revealed(self.password))
         return registry.docker_login(repository)
 
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
         """As every kind; an archive is sent along, and its bytes count as progress."""
         try:
             if not isinstance(self.origin, LoadedImage) or step.action == "delete":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import PathAsk
@@ -37,14 +37,14 @@ class Link(Resource):
             raise InventoryError.of("link-target-invalid", where=self.where, name=self.name, target=self.target)
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
     @classmethod
     def retires(cls, parameters: Collection[str]) -> bool:
         return True
 
-    def claim(self) -> dict[str, Any]:
+    def claim(self) -> dict[str, object]:
         return {**super().claim(), **({"content": [self.target]} if self.state == "present" else {})}
 
     def ask(self) -> PathAsk:

@@ -63,7 +63,7 @@ class Mount(Resource):
             raise InventoryError.of("mount-passno-invalid", where=self.where, name=self.name, passno=self.passno)
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
     @property

@@ -88,14 +88,14 @@ class Package(Resource):
             return None
         if self.pattern:
             return {"unheld": []} if self.hold else {"held": []}
-        wanted: dict[str, Any] = {"status": "installed"}
+        wanted: dict[str, object] = {"status": "installed"}
         if self.version is not None:
             wanted["version"] = self.version
         if self.hold is not None:
             wanted["hold"] = self.hold
         return wanted
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
+    def same(self, key: str, wanted: Any, found: object) -> bool:
         if key == "version":
             return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, wanted))
         return bool(wanted == found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from sparkops.core import wording
 from sparkops.core.errors import ConvergeFailed, InventoryError
@@ -61,17 +61,17 @@ class Probe(Resource):
     def __post_init__(self) -> None:
         check_expected(self, self.expect or "")
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         tokens = max(self.max_tokens, 16) if self.expect else self.max_tokens
         return {**endpoint(self), "service": self.service, "expect": self.expect, "max_tokens": tokens}
 
     def desired(self) -> State:
         return {"answers": True}
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> dict[str, object]:
         return {"wait_seconds": float(self.wait_seconds)}
 
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
         try:
             return (yield from super().converge(session, step))
         except ConvergeFailed as error:
@@ -109,7 +109,7 @@ class Endpoint(Protocol):
     def spec(self) -> str | None: ...
 
 
-def endpoint(of: Endpoint) -> dict[str, Any]:
+def endpoint(of: Endpoint) -> dict[str, object]:
     """What the worker needs to ask the service's own engine."""
     model = of.model[0] if isinstance(of.model, list) and of.model else of.model
     return {

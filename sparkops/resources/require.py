@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.plan import Severity, Violation
 from sparkops.core.states import Observed, State, Unknown
@@ -34,8 +34,8 @@ class Require(Resource):
     kind: ClassVar[str] = "require"
     claimed: ClassVar[bool] = False
 
-    expect: Mapping[str, Any]
-    args: Mapping[str, Any] = field(default_factory=dict)
+    expect: Mapping[str, object]
+    args: Mapping[str, object] = field(default_factory=dict)
     label: str = ""
     severity: Severity = "error"
     remedy: str = ""
@@ -62,7 +62,7 @@ class Require(Resource):
     def expectations(self) -> dict[str, Expectation]:
         return {key: parse(declared, self.where) for key, declared in self.expect.items()}
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {"group": self.name, "args": dict(self.args), "keys": sorted(self.expect)}
 
     def desired(self) -> State:
@@ -82,7 +82,7 @@ class Require(Resource):
                 wrong += self._compared(key, expected, found, peers)
         return tuple(wrong)
 
-    def _absent(self, found: Mapping[str, Any]) -> tuple[Violation, ...]:
+    def _absent(self, found: Mapping[str, object]) -> tuple[Violation, ...]:
         if all(each.optional for each in self.expectations.values()):
             return ()
         why = found.get("reason")
@@ -98,7 +98,7 @@ class Require(Resource):
         )
 
     def _compared(
-        self, key: str, expected: Expectation, found: Mapping[str, Any], peers: Peers
+        self, key: str, expected: Expectation, found: Mapping[str, object], peers: Peers
     ) -> tuple[Violation, ...]:
         """Each node of a pair that differs is judged in the same words, so that neither is touched alone."""
         by_node = {self.node: found.get(key)}

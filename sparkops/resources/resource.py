@@ -89,6 +89,11 @@ class Resource:
         return f"{self.kind} {self.name} @{self.node}"
 
     @property
+    def away_seconds(self) -> float | None:
+        """How long its act may take the node away; None where it does not."""
+        return None
+
+    @property
     def replaceable(self) -> bool:
         """Whether it means something to do this again though it is as declared; `act` sees it by the step's action."""
         return False
@@ -99,7 +104,7 @@ class Resource:
         return False
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         """What a thing of this name has for itself, by what is (or was) claimed of it."""
         return Occupied()
 
@@ -109,7 +114,7 @@ class Resource:
         return cls(**about, state="absent", pruned=True)  # type: ignore[call-arg]  # each kind that goes has it
 
     @classmethod
-    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+    def brought(cls, name: str, claim: Mapping[str, object]) -> bool:
         """Whether the thing came with sparkops, by its claim, or what stood there before is kept to be put back."""
         return claim.get("action", "create") == "create" or "sparkops" in name or bool(claim.get("original"))
 
@@ -140,13 +145,13 @@ class Resource:
         """Whether it is there although something that is no longer declared occupies the same."""
         return not isinstance(found, Mapping) or found.get("type", "") == self.file_type
 
-    def claim(self) -> dict[str, Any]:
+    def claim(self) -> dict[str, object]:
         """What the node's record of claims keeps beside the name.
 
         `content` lists digests, or `secret` is what the node makes its HMAC of; with `path`, `type` and `unit` they
         tell later whether the thing is still what was put there.
         """
-        kept: dict[str, Any] = {"role": self.role, "service": self.service, "shared": self.common}
+        kept: dict[str, object] = {"role": self.role, "service": self.service, "shared": self.common}
         if self.file_type:
             place = self.occupied(self.name, {})
             kept |= {"path": place.path, "type": self.file_type, "unit": place.unit}
@@ -163,7 +168,7 @@ class Resource:
         """What it is made from on this machine and no state tells: a name for people and a digest of each."""
         return {}
 
-    def ask(self) -> Mapping[str, Any]:
+    def ask(self) -> Mapping[str, object]:
         """What the worker's `observe` of this kind needs: plain values, and bytes where content is compared there."""
         raise NotImplementedError
 
@@ -171,18 +176,19 @@ class Resource:
         """The declared state; `None` is absence. Only the keys that are declared; others are not compared."""
         raise NotImplementedError
 
-    def act(self, step: Step) -> Mapping[str, Any]:
+    def act(self, step: Step) -> Mapping[str, object]:
         """What the worker's `converge` of this kind needs beside `ask` and the two states."""
         return {}
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
+    def same(self, key: str, wanted: object, found: object) -> bool:
         """Whether `found` satisfies `wanted` for this key; equality unless the kind knows better."""
         return bool(wanted == found)
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
-        """The values that are known only after steps of the same plan, by key; `steps` holds the ids of those planned.
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
+        """The values that are known only after steps of the same plan, by key; `steps` are those planned so far, by id.
 
-        A pending value differs from every found one; when the step's turn comes, the resource is compared anew.
+        A pending value differs from every found one; when the step's turn comes, the resource is compared anew. None is
+        for a key that will be as declared once the steps are done.
         """
         return {}
 
@@ -215,7 +221,7 @@ class Resource:
         """What is seen and left alone, to be said."""
         return ()
 
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
         """Bring the thing from `step.before` to `step.after` on its node; yields progress, returns what was then seen.
 
         The worker compares `before` once more before it acts and observes again after. Progress mappings have the

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import SysctlAsk
@@ -48,7 +48,7 @@ class Sysctl(Resource):
             raise InventoryError.of("sysctl-value-invalid", where=self.where, name=self.name, value=value)
 
     @classmethod
-    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+    def brought(cls, name: str, claim: Mapping[str, object]) -> bool:
         """The file for this key is sparkops' own, whatever the value was before."""
         return True
 
@@ -69,7 +69,7 @@ class Sysctl(Resource):
         value = self.value if isinstance(self.value, FromFact) else " ".join(str(self.value).split())
         return {"value": value, "persisted": value}
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
+    def same(self, key: str, wanted: object, found: object) -> bool:
         return found is not None and str(wanted).split() == str(found).split()
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:

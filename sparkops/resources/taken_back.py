@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -22,6 +22,7 @@ class TakenBack(Resource):
 
     state_dir: str
     cluster: str
+    former: str = ""
 
     def desired(self) -> State:
         return None
@@ -44,15 +45,21 @@ class Reclaimed(TakenBack):
 
     what: str
     kinds: tuple[str, ...]
-    needed: Mapping[str, Any] = field(default_factory=dict)
+    needed: Mapping[str, object] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return f"{self.what} {self.name} @{self.node}"
 
-    def ask(self) -> dict[str, Any]:
-        about = {"state_dir": self.state_dir, "cluster": self.cluster, "kinds": list(self.kinds), "foreign": False}
+    def ask(self) -> dict[str, object]:
+        about: dict[str, object] = {
+            "state_dir": self.state_dir,
+            "cluster": self.cluster,
+            "former": self.former,
+            "foreign": False,
+        }
+        about["kinds"] = list(self.kinds)
         thing = {"what": self.what, "name": self.name, "leaving": list(self.leaving)}
         return {**about, **thing, "declared": dict(self.needed)}
 
@@ -68,8 +75,9 @@ class OwnState(TakenBack):
 
     going: tuple[str, ...] = ()
 
-    def ask(self) -> dict[str, Any]:
-        return {"state_dir": self.name, "cluster": self.cluster, "going": list(self.going)}
+    def ask(self) -> dict[str, object]:
+        about = {"state_dir": self.name, "cluster": self.cluster, "former": self.former}
+        return {**about, "going": list(self.going)}
 
     @property
     def id(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparkops.checkpoints.authority import LIFETIME, Authority
 from sparkops.core.errors import ConvergeFailed, NodeError
@@ -46,11 +46,11 @@ class Upstream:
         """For people: `spark-01 over 192.168.100.1`."""
         return f"{self.source.node} over {self.addresses[0]}"
 
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
         """Bring the receiver's content from the source; as `Resource.converge`."""
         return (yield from self.receiver.receive(self.opened, session, step))
 
-    def opened(self, session: Session) -> Generator[Mapping[str, Any], None, dict[str, Any]]:
+    def opened(self, session: Session) -> Generator[Mapping[str, object], None, dict[str, object]]:
         """The worker's `peer`: the server runs and `session`, the receiver's, reaches it. Yields notices.
 
         With what the source says of the content beside its `port`. Raises ConvergeFailed where the source does not
@@ -79,7 +79,7 @@ class Upstream:
             why = error.message
         raise ConvergeFailed.of("transfer-source-unusable", where=self.receiver.node, source=node, reason=why)
 
-    def _order(self, address: str) -> dict[str, Any]:
+    def _order(self, address: str) -> dict[str, object]:
         return {
             **self.source.served,
             "address": address,

@@ -43,11 +43,11 @@ class Transferable(Resource):
         raise NotImplementedError
 
     @property
-    def served(self) -> Mapping[str, Any]:
+    def served(self) -> Mapping[str, object]:
         """What this node's server needs to know of the content."""
         raise NotImplementedError
 
-    def proven(self, found: Mapping[str, Any]) -> bool:
+    def proven(self, found: Mapping[str, object]) -> bool:
         """Whether a node in this state has it all; asked for what has no step that lacks it."""
         return True
 
@@ -57,11 +57,13 @@ class Transferable(Resource):
             step is not None and step.after is not None and (step.before is None or bool(self.lacked & {*step.changes}))
         )
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, Any] | None) -> dict[str, Any]:
+    def received(self, act: Mapping[str, object], peer: Mapping[str, object] | None) -> dict[str, object]:
         """The worker's `act` for what comes from `peer`; None where a job that gets it runs already and is followed."""
         return {**act, "peer": peer} if peer is not None else {**act, "attached": True}
 
-    def receive(self, opening: Opening, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def receive(
+        self, opening: Opening, session: Session, step: Step
+    ) -> Generator[Mapping[str, object], None, Observed]:
         """Converge with what the source serves. A job that gets it already is followed."""
         order = self.order(session, step)
         peer = None

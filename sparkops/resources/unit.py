@@ -15,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Occupied, Step, Violation
@@ -29,7 +29,15 @@ SUFFIXES = "service|socket|timer|target|mount|automount|path|slice|swap"
 NAME = re.compile(rf"[A-Za-z0-9:_.\\@-]{{1,240}}\.(?:{SUFFIXES})\Z")
 VARIABLE = "SPARKOPS_INPUTS"
 RUNS = frozenset(
-    {"inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"}
+    {
+        "inputs",
+        "main_process",
+        "container_inputs",
+        "container_image",
+        "container_checkpoint",
+        "container_environment",
+        "secret_inputs",
+    }
 )
 """The keys about the running process."""
 UNITS = "/etc/systemd/system/"
@@ -63,7 +71,8 @@ class Unit(Resource):
         `probe` waits for.
     main_process: the argument list that the main process must have.
     container: the container that the unit runs for its service, known by the label `sparkops.service`; its label
-        `sparkops.spec` must be `inputs`.
+        `sparkops.spec` must be `inputs`, its variables those of the spec, its secrets and its image, and Docker must
+        not restart it by itself.
     image: an image reference; the running container's image must be what the reference now resolves to.
     model: the folder of a checkpoint; the container must have been started from what lies there now.
     secret: the bytes of the service's secret environment file; the container's label `sparkops.secret` must be their
@@ -73,6 +82,7 @@ class Unit(Resource):
     port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first. A foreign
         process that listens there is the violation `port-taken`.
     host: the node's address that the port belongs to; 0.0.0.0 for all.
+    drain_seconds: how long a restart waits until the engine that listens on `port` works on no request; 0 for no wait.
     displaces: units that systemd stops when this one starts (`Conflicts=`); the port may be theirs until then.
     """
 
@@ -87,22 +97,22 @@ class Unit(Resource):
         "group": "mapping",
     }
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"state", "result", "restarts", "text", "port_taken", "last_start_seconds", "last_hang", "group"}
-    )
-    guarded: ClassVar[bool] = True
-    implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed"}
-    interrupts: ClassVar[frozenset[str]] = frozenset(
         {
-            "running",
-            "inputs",
-            "main_process",
-            "failed",
-            "container_inputs",
-            "container_image",
-            "container_checkpoint",
-            "secret_inputs",
+            "state",
+            "result",
+            "restarts",
+            "text",
+            "port_taken",
+            "last_start",
+            "last_token",
+            "last_hang",
+            "loaded",
+            "group",
         }
     )
+    guarded: ClassVar[bool] = True
+    implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed", "restart_policy"}
+    interrupts: ClassVar[frozenset[str]] = RUNS | {"running", "failed"}
 
     content: Content | str | None = None
     enabled: bool | None = None
@@ -119,6 +129,7 @@ class Unit(Resource):
     state_dir: str = "/var/lib/sparkops"
     port: int | None = None
     host: str = "0.0.0.0"
+    drain_seconds: float = 0.0
     displaces: tuple[str, ...] = ()
     main_process: tuple[str, ...] = ()
     state: Literal["present", "absent"] = "present"
@@ -139,12 +150,12 @@ class Unit(Resource):
         return None if self.content is None else "sha256:" + hashlib.sha256(_bytes(self.content)).hexdigest()
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         port = claim.get("port")
         return Occupied(path=UNITS + name, unit=name, port=port if isinstance(port, int) else None)
 
     @classmethod
-    def brought(cls, name: str, claim: Mapping[str, Any]) -> bool:
+    def brought(cls, name: str, claim: Mapping[str, object]) -> bool:
         """A unit of our text is ours, also where an earlier one stood in its place."""
         return True
 
@@ -164,13 +175,13 @@ class Unit(Resource):
         """Replacing is a restart."""
         return self.running is True
 
-    def claim(self) -> dict[str, Any]:
+    def claim(self) -> dict[str, object]:
         kept = super().claim()
         if self.state == "present" and self.content is not None:
             kept["content"] = [self._digest]
         return {**kept, "port": self.port} if self.state == "present" and self.port else kept
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {
             "name": self.name,
             "present": self.state == "present",
@@ -192,7 +203,7 @@ class Unit(Resource):
     def desired(self) -> State:
         if self.state == "absent":
             return None
-        wanted: dict[str, Any] = {}
+        wanted: dict[str, object] = {}
         if self.content is not None:
             wanted["content"] = self._digest
         masked = False if self.masked is None and (self.running or self.enabled) else self.masked
@@ -201,20 +212,25 @@ class Unit(Resource):
             wanted |= {"failed": False, "inputs": self.inputs}
             wanted["main_process"] = list(self.main_process) or None
             wanted["container_inputs"] = self.inputs if self.container else None
+            wanted["container_environment"] = "declared" if self.container else None
+            wanted["restart_policy"] = "no" if self.container else None
             wanted["container_image"] = "current" if self.container and self.image else None
             wanted["container_checkpoint"] = "current" if self.container and self.model else None
             wanted["secret_inputs"] = "declared" if self.container and self.secret is not None else None
         wanted |= {f"property.{name}": str(value) for name, value in self.properties.items()}
         return {key: value for key, value in wanted.items() if value is not None}
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
+    def same(self, key: str, wanted: object, found: object) -> bool:
         """What runs is compared only where something runs; that nothing does is said by `running`."""
-        if key in RUNS and found is None:
+        if key in RUNS | {"restart_policy"} and found is None:
             return True
         return bool(wanted == found)
 
-    def pending(self, steps: Collection[str]) -> Mapping[str, Pending]:
-        """An image or a checkpoint that this very plan brings: only after its step is known what has to run."""
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
+        """An image or a checkpoint that this very plan brings: only after its step is known what has to run.
+
+        A checkpoint of which the container says that it was started from the same is no change, wherever it comes.
+        """
         if not (self.running and self.container):
             return {}
         brought = {
@@ -222,18 +238,22 @@ class Unit(Resource):
             f"checkpoint {self.model} @{self.node}": "container_checkpoint",
             f"built_checkpoint {self.model} @{self.node}": "container_checkpoint",
         }
-        return {key: Pending(id) for id, key in brought.items() if id in steps}
+        loaded = found.get("loaded") if isinstance(found, Mapping) else None
+        coming = {id: (steps[id].after or {}).get("manifest") for id in brought if id in steps}
+        return {brought[id]: None if loaded and manifest == loaded else Pending(id) for id, manifest in coming.items()}
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Only what runs can be interrupted."""
         return bool(before and before.get("running")) and super().disrupts(before, after, changes)
 
     def outage_seconds(self, found: Observed) -> float | None:
-        seconds = found.get("last_start_seconds") if isinstance(found, Mapping) else None
+        start = found.get("last_start") if isinstance(found, Mapping) else None
+        seconds = start.get("token_seconds") if isinstance(start, Mapping) else None
         return float(seconds) if isinstance(seconds, (int, float)) else None
 
-    def act(self, step: Step) -> dict[str, Any]:
-        material: dict[str, Any] = {"wait": self.wait, "again": step.action == "replace"}
+    def act(self, step: Step) -> dict[str, object]:
+        material: dict[str, object] = {"wait": self.wait, "again": step.action == "replace"}
+        material["drain_seconds"] = float(self.drain_seconds)
         if self.content is not None:
             material["content"] = _bytes(self.content)
         return material
@@ -252,7 +272,8 @@ class Unit(Resource):
         return "".join(f"{line}\n" for line in lines)
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
-        """A unit of this name that a package brought, and a port on which something foreign listens."""
+        """A unit of this name that a package brought, a port on which something foreign listens, and, as a warning,
+        drop-ins that nobody declared."""
         if not isinstance(found, Mapping) or self.state == "absent":
             return ()
         messages = []
@@ -261,9 +282,16 @@ class Unit(Resource):
         owner = found.get("port_taken")
         if isinstance(owner, Mapping) and not owner.get("service"):
             messages.append(self._port_taken(owner))
-        return tuple(Violation(message=each, resource=self.id, node=self.node, severity="error") for each in messages)
+        foreign = [
+            path for path in found.get("drop_ins") or () if path not in self.drop_ins and self.content is not None
+        ]
+        drop_ins = [Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign]
+        return (
+            *(Violation(message=each, resource=self.id, node=self.node, severity="error") for each in messages),
+            *(Violation(message=each, resource=self.id, node=self.node, severity="warning") for each in drop_ins),
+        )
 
-    def _port_taken(self, owner: Mapping[str, Any]) -> Message:
+    def _port_taken(self, owner: Mapping[str, object]) -> Message:
         """What another service of sparkops holds is no violation: its own steps settle that."""
         names = {key: str(owner.get(key) or "") for key in ("pid", "process", "container", "unit")}
         place = f"container {names['container']}" if names["container"] else names["unit"]
@@ -276,11 +304,9 @@ class Unit(Resource):
     def notices(self, found: Observed) -> tuple[Message, ...]:
         if self.content is None or found is None or isinstance(found, Unknown):
             return ()
-        foreign = [path for path in found.get("drop_ins") or () if path not in self.drop_ins]
-        told = [Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign]
-        return (*told, *self._of_group((found.get("group") or {}) if found.get("running") else {}))
+        return tuple(self._of_group((found.get("group") or {}) if found.get("running") else {}))
 
-    def _of_group(self, group: Mapping[str, Any]) -> Iterator[Message]:
+    def _of_group(self, group: Mapping[str, object]) -> Iterator[Message]:
         """Why the ranks of the service do not run, and what the last engine left behind; of its launcher alone."""
         about = {"node": self.node, "service": self.service or self.name}
         if group.get("why") and group.get("phase") in ("preparing", "waiting", "ending"):

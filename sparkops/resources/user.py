@@ -76,7 +76,7 @@ class User(Resource):
     def desired(self) -> State:
         if self.state == "absent":
             return None
-        wanted: dict[str, Any] = {}
+        wanted: dict[str, object] = {}
         for key in ("uid", "group", "home", "shell", "linger"):
             if (value := getattr(self, key)) is not None:
                 wanted[key] = value

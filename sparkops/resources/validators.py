@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Secret
@@ -18,7 +17,7 @@ _MODE = re.compile(r"[0-7]{3,4}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|[0-9]{1,10}")
 
 
-def path(value: Any, what: str, where: str) -> str:
+def path(value: object, what: str, where: str) -> str:
     """An absolute, normal path: no `..`, no doubled or final slash. Raises InventoryError."""
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value or "\n" in value:
         raise InventoryError.of("path-not-absolute", where=where, what=what, value=value)
@@ -30,14 +29,14 @@ def path(value: Any, what: str, where: str) -> str:
     return value
 
 
-def place(value: Any, what: str, where: str, *, folder: bool = False) -> str:
+def place(value: object, what: str, where: str, *, folder: bool = False) -> str:
     """A `path` at which a file or link may be declared, or with `folder` a directory. Raises InventoryError."""
     if id := fault_of_path(path(value, what, where), folder=folder):
         raise InventoryError.of(id, where=where, what=what, path=value)
     return str(value)
 
 
-def mode(value: Any, where: str) -> str | None:
+def mode(value: object, where: str) -> str | None:
     """`0644` for a declared mode; None for none. Raises InventoryError, in particular for numbers."""
     if value is None:
         return None
@@ -49,7 +48,7 @@ def mode(value: Any, where: str) -> str | None:
     return value.zfill(4)
 
 
-def account(value: Any, what: str, where: str) -> Any:
+def account(value: object, what: str, where: str) -> object:
     """The name or number of a user or group as text; None and facts pass. Raises InventoryError."""
     if value is None or isinstance(value, FromFact):
         return value
@@ -60,7 +59,7 @@ def account(value: Any, what: str, where: str) -> Any:
     return value
 
 
-def words(value: Any, what: str, where: str) -> tuple[str, ...]:
+def words(value: object, what: str, where: str) -> tuple[str, ...]:
     """A list of words, such as an argument list, as a tuple of texts. Raises InventoryError for texts and secrets."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InventoryError.of("not-a-list", where=where, what=what, value=value)
@@ -74,7 +73,7 @@ def words(value: Any, what: str, where: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def one_of(value: Any, what: str, choices: tuple[str, ...], where: str) -> str:
+def one_of(value: object, what: str, choices: tuple[str, ...], where: str) -> str:
     """One of the words in `choices`. Raises InventoryError."""
     if value not in choices:
         raise InventoryError.of("choice-invalid", where=where, what=what, value=value, choices=", ".join(choices))

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -52,7 +51,7 @@ class Reader:
             raise NotFlat(f"it is no JSON: {error}") from None
         return str(found)
 
-    def small(self, limit: int) -> Any:
+    def small(self, limit: int) -> object:
         """The object at this place, which holds no other and whose text has at most so many characters."""
         found = self._next()
         if found != "{":
@@ -89,7 +88,7 @@ class Reader:
         self._at += 1
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise NotFlat("it names something twice")

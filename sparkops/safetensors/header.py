@@ -8,7 +8,6 @@ huggingface/safetensors; the largest header is that of huggingface_hub 2.4.0 (`S
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from sparkops.safetensors.bounded_json import NotFlat, Reader
 
@@ -115,7 +114,7 @@ def head(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: dic
 
     Padded with spaces so that the buffer begins at a multiple of 8, as the format's own writer does.
     """
-    value: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    value: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, dtype, shape, size in tensors:
         value[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
@@ -137,14 +136,14 @@ def _members(reader: Reader) -> tuple[list[Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _tensor(name: str, entry: Any) -> Tensor:
+def _tensor(name: str, entry: object) -> Tensor:
     try:
         return _checked(name, entry)
     except Broken as error:
         raise Broken(f"its tensor {name[:120]!r} {error}") from None
 
 
-def _checked(name: str, entry: Any) -> Tensor:
+def _checked(name: str, entry: object) -> Tensor:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise Broken("has not exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -161,7 +160,7 @@ def _checked(name: str, entry: Any) -> Tensor:
     return Tensor(name, dtype, tuple(shape), start, end)
 
 
-def _natural(value: Any) -> bool:
+def _natural(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 60
 
 

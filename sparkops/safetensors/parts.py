@@ -77,7 +77,7 @@ def module_of(name: str) -> str:
     return _PIECE.sub("", name)
 
 
-def missing_mtp(names: Iterable[str], text_config: Mapping[str, Any]) -> list[str]:
+def missing_mtp(names: Iterable[str], text_config: Mapping[str, object]) -> list[str]:
     """The MTP layers' modules that config.json promises (17 and three per expert for each) and no tensor has.
 
     Experts that are kept fused (`mlp.experts.gate_up_proj`, `mlp.experts.down_proj`) count as all experts. Empty where

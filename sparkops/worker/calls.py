@@ -18,7 +18,7 @@ WINDOW = 16
 class Call:
     """One running call: reports progress, and streams binary data both ways with credits, so none starves others."""
 
-    def __init__(self, number: int, send: Callable[[dict[str, Any]], None], session_over: threading.Event) -> None:
+    def __init__(self, number: int, send: Callable[[dict[str, object]], None], session_over: threading.Event) -> None:
         self.id = number
         self._send = send
         self._data: SimpleQueue[bytes | None] = SimpleQueue()
@@ -27,7 +27,7 @@ class Call:
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
 
-    def progress(self, text: str = "", done: float | None = None, total: float | None = None, **more: Any) -> None:
+    def progress(self, text: str = "", done: float | None = None, total: float | None = None, **more: object) -> None:
         """Tell the controller how far it is; the fields of the `StepProgress` event."""
         self._send({"id": self.id, "progress": {"text": text, "done": done, "total": total, **more}})
 

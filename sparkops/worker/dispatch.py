@@ -33,8 +33,8 @@ def observe(call: Call, args: ObserveRequest) -> ObserveAnswer:
     `machine` is the same for two names of one machine, "" where it can't be told.
     """
     limit = float(args.get("limit", 30.0))
-    many: dict[str, dict[str, Mapping[str, Any]]] = {}
-    jobs: list[tuple[list[str], Any]] = []
+    many: dict[str, dict[str, Mapping[str, object]]] = {}
+    jobs: list[tuple[list[str], object]] = []
     answers: dict[str, Observation] = {}
     for identity, name, ask in args["asks"]:
         try:
@@ -61,12 +61,12 @@ def _machine() -> str:
         return ""
 
 
-def _side_by_side(jobs: list[tuple[list[str], Any]], limit: float) -> dict[str, Observation]:
+def _side_by_side(jobs: list[tuple[list[str], object]], limit: float) -> dict[str, Observation]:
     """Up to THREADS observers at a time; what has no answer after `limit` seconds is unknown.
 
     The threads are daemons, so that an observer that hangs does not delay the worker's exit.
     """
-    pending: SimpleQueue[tuple[list[str], Any]] = SimpleQueue()
+    pending: SimpleQueue[tuple[list[str], object]] = SimpleQueue()
     finished: SimpleQueue[dict[str, Observation]] = SimpleQueue()
     over = threading.Event()
     for job in jobs:
@@ -100,7 +100,7 @@ def _guarded(ids: list[str], look: Any) -> dict[str, Observation]:
     }
 
 
-def look(name: str, identity: str, ask: Mapping[str, Any]) -> Observation:
+def look(name: str, identity: str, ask: Mapping[str, object]) -> Observation:
     """The observation of one resource, as `observe` gives it."""
     module = kind(name)
     if hasattr(module, "observe_many"):

@@ -34,7 +34,7 @@ class Loop:
         self.stopping = threading.Event()
         self.heard = time.monotonic()
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, object]) -> None:
         """Write one frame; a controller that is gone ends the session."""
         data = frames.encode(message)
         try:
@@ -74,7 +74,7 @@ class Loop:
                 os._exit(1)  # the main thread waits for input that may never come
             self.send({"beat": 1})
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: dict[str, object]) -> None:
         if "beat" in message:
             return
         number = message.get("id")
@@ -92,7 +92,7 @@ class Loop:
         elif (running := self.calls.get(number)) is not None:
             running.take(message)
 
-    def _serve(self, call: Call, name: str, args: dict[str, Any]) -> None:
+    def _serve(self, call: Call, name: str, args: dict[str, object]) -> None:
         message = answer(lambda: find(name)(call, args))
         try:
             self.send({"id": call.id, **message})

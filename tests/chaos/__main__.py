@@ -22,7 +22,7 @@ from tests.lab.lab import Lab
 
 
 @contextmanager
-def cluster(lab: Lab, folder: Path, nodes: int) -> Iterator[Cluster]:
+def cluster(lab: Lab, folder: Path, nodes: int, *, serving: bool = False) -> Iterator[Cluster]:
     """Fresh nodes, a hub and an inventory in `folder`, gone at the end but for the folder."""
     (folder / "cluster").mkdir(parents=True)
     environment = {
@@ -34,7 +34,7 @@ def cluster(lab: Lab, folder: Path, nodes: int) -> Iterator[Cluster]:
     made = [lab.add_node() for _ in range(nodes)]
     try:
         with Hub(lab.address) as hub:
-            here = Cluster(lab, Shell(folder / "cluster", environment), hub, made)
+            here = Cluster(lab, Shell(folder / "cluster", environment), hub, made, serving)
             here.publish()
             yield here
     finally:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="sparkops-chaos-"))
     began = time.monotonic()
     outcomes = []
-    with Lab.session() as lab, cluster(lab, folder, given.nodes) as here:
+    with Lab.session() as lab, cluster(lab, folder, given.nodes, serving=given.more) as here:
         print(f"seed {given.seed}, {given.n} faults, {given.nodes} nodes", flush=True)
         chaos = Chaos(here, given.seed, folder / "logs", (*FAULTS, *MORE) if given.more else FAULTS)
         for outcome in chaos.run(given.first, given.first + given.n - 1):

@@ -36,6 +36,10 @@ BUILT = "local/chaos:built"
 REPOSITORY = "org/chaos"
 IMAGE = "tests/chaos"
 ROLES = ("settings", "weights", "picture")
+SERVICE_ROLES = ("image", "service", "health")
+ENGINE = "engine"
+PORT = 8000
+TINY = "/srv/tiny"
 PARTS = ("settings", "unit", "model", "images")
 RATE = 300_000
 """Bytes a second of a shard, so that fetching it takes about as long as the rest."""
@@ -78,12 +82,16 @@ def act(node: Node, verb: str, **order: Any) -> Any:
 
 @dataclass
 class Cluster:
-    """The inventory in `shell`'s folder, for these nodes; `hub` and the lab's registry serve what it declares."""
+    """The inventory in `shell`'s folder, for these nodes; `hub` and the lab's registry serve what it declares.
+
+    serving: it declares the service ENGINE, too.
+    """
 
     lab: Lab
     shell: Shell
     hub: Hub
     nodes: list[Node]
+    serving: bool = False
     references: list[str] = field(default_factory=list)
     trees: list[dict[str, str]] = field(default_factory=list)
 
@@ -98,6 +106,12 @@ class Cluster:
             self.hub.add_repo(REPOSITORY, folder, branch=f"g{generation}")
             self.trees.append({path.name: sha256(path.read_bytes()) for path in folder.iterdir()})
             self._push(generation)
+        for node in self.nodes if self.serving else ():
+            node.exec("docker", "pull", "-q", self.lab.engine_image.reference, timeout=300)
+            node.exec("mkdir", "-p", TINY)
+            node.write(f"{TINY}/config.json", b"{}")
+            header = b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+            node.write(f"{TINY}/model.safetensors", len(header).to_bytes(8, "little") + header + b"\0")
         self.heal()
 
     def heal(self) -> None:
@@ -147,12 +161,44 @@ class Cluster:
             "roles": list(ROLES),
             "nodes": {node.name: {"host": node.name} for node in self.nodes},
         }
+        if self.serving:
+            inventory["services"] = {ENGINE: self._service(generation)}
         self.shell.write("inventory.yml", json.dumps(inventory))
+
+    def _service(self, generation: int) -> dict[str, Any]:
+        return {
+            "nodes": [node.name for node in self.nodes],
+            "port": PORT,
+            "image": {"pull": self.lab.engine_image.reference},
+            "model": TINY,
+            "command": ["serve"],
+            "gpus": None,
+            "container": {"mounts": [{"source": TINY, "target": TINY}]},
+            "limits": {"shm_size_gib": None, "ulimits": {"memlock": None, "stack": None, "nofile": None}},
+            "environment": {"GREETING": f"generation {generation}"},
+            "timeouts": {
+                "first_boot_seconds": 60,
+                "cold_start_seconds": 60,
+                "probe_seconds": 5,
+                "stop_seconds": 5,
+                "watchdog_seconds": 30,
+                "restart_seconds": 1,
+            },
+            "health": {"limit_seconds": 3},
+        }
+
+    def serves(self, node: Node, generation: int) -> bool:
+        """Whether the declared engine, and no other, answers on the port, out of the one container of the service."""
+        told = node.exec("curl", "-sS", "--max-time", "5", f"http://127.0.0.1:{PORT}/lab/argv", check=False)
+        containers = node.exec("docker", "ps", "-q", "--filter", f"label=sparkops.service={ENGINE}", check=False)
+        answered = f"generation {generation}" in told.stdout.decode()
+        return answered and len(containers.stdout.split()) == 1
 
     @property
     def words(self) -> tuple[str, ...]:
         """The arguments that every command gets."""
-        return ("inventory.yml", *(word for role in ROLES for word in ("--role", role)), "--format", "json")
+        roles = (*ROLES, *(SERVICE_ROLES if self.serving else ()))
+        return ("inventory.yml", *(word for role in roles for word in ("--role", role)), "--format", "json")
 
     def wanted(self, generation: int) -> dict[str, str]:
         """The digests of the declared files."""

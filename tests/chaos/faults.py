@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.cluster import MODEL, ROOT, Cluster, act
+from tests.chaos.cluster import ENGINE, MODEL, ROOT, Cluster, act
+from tests.e2e.test_whose_answer import LISTEN
 from tests.lab.hub import Fault as HubFault
 from tests.lab.machine import wait_until
 from tests.lab.node import Node
@@ -158,6 +159,19 @@ def _cut(scene: Scene) -> None:
     scene.node.restore()
 
 
+def _stopped(_: Cluster, node: Node) -> None:
+    node.exec("systemctl", "stop", f"{ENGINE}.service", check=False)
+
+
+def _listen(scene: Scene) -> None:
+    scene.node.exec("systemd-run", "--unit", "foreign", "python3", "-c", LISTEN, check=False)
+
+
+def _silence(_: Cluster, node: Node) -> None:
+    node.exec("sh", "-c", "systemctl stop foreign; systemctl reset-failed foreign", check=False)
+
+
+FOREIGN = "foreign listener"
 SLEEP = 90.0
 CUT = 60.0
 _STOPPED = frozenset({0, 4, 130})
@@ -188,7 +202,9 @@ MORE = (
     Fault("hub trickles", 2, _hub(_TRICKLES, 3)),
     Fault("file unreadable", 2, _unreadable),
     Fault("run folder full", 2, _fill_run, before=_small_run, mend=_free_run, after=_large_run),
-    Fault("controller stopped for 90 s", 2, _sleep, lock_limit=45.0),
-    Fault("network cut for 60 s in a fetch", 2, _cut, mend=_sshd_answers, during="checkpoint", lock_limit=45.0),
+    Fault("docker rename", 3, _on_node("docker", "rename", f"sparkops-{ENGINE}", "mine")),
+    Fault(FOREIGN, 3, _listen, before=_stopped, mend=_silence),
+    Fault("controller stopped for 90 s", 1, _sleep, lock_limit=45.0),
+    Fault("network cut for 60 s in a fetch", 1, _cut, mend=_sshd_answers, during="checkpoint", lock_limit=45.0),
 )
-"""Those that only `make chaos` draws, since some of them take over a minute."""
+"""Those that only `make chaos` draws, since some take over a minute, and some hit the service that only it declares."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from sparkops.runs.database import reading
 from tests.chaos.cluster import GENERATIONS, HELPERS, MODEL, PARTS, Cluster, Seen
-from tests.chaos.faults import FAULTS, MORE, Fault, Scene
+from tests.chaos.faults import FAULTS, FOREIGN, MORE, Fault, Scene
 from tests.lab.machine import wait_until
 from tests.lab.node import Node
 
@@ -102,6 +102,7 @@ class Chaos:
             self._converge(choice, number, known)
         except Exception as error:
             known["problem"] = f"{type(error).__name__}: {error}"
+            fault.mend(self.cluster, node)
         finally:
             fault.after(self.cluster, node)
         return Outcome(**known)
@@ -142,6 +143,8 @@ class Chaos:
         known["status"] = process.returncode
         self._folder(known["number"], "apply.out").write_text(out)
         self._folder(known["number"], "apply.err").write_text(err)
+        if process.returncode == 0 and fault.name == FOREIGN and not self.cluster.serves(node, self._generation):
+            raise Broken("the apply said yes, and the declared engine does not answer")
         fault.mend(self.cluster, node)
         self.cluster.heal()
         if process.returncode not in fault.statuses | (UNPREPARED if known["phase"] == "starting" else frozenset()):
@@ -196,6 +199,8 @@ class Chaos:
         self._said("drift", "", 0, self._folder(number, "drift"))
         for each in self.cluster.nodes:
             self._hold_end(self.cluster.look(each))
+            if self.cluster.serving and not self.cluster.serves(each, self._generation):
+                raise Broken("converged, but the declared engine does not answer")
 
     def _hold_end(self, seen: Seen) -> None:
         if seen.files != self.cluster.wanted(self._generation):
@@ -212,7 +217,7 @@ class Chaos:
             raise Broken(f"{verb} ended with {found}: {words}")
 
     def _run(self, verb: str, more: str, log: Path) -> tuple[int, str]:
-        done = self.cluster.shell.run(verb, *self.cluster.words, *more.split(), status=None, timeout=120)
+        done = self.cluster.shell.run(verb, *self.cluster.words, *more.split(), status=None, timeout=END_LIMIT)
         log.with_suffix(".out").write_text(done.stdout)
         log.with_suffix(".err").write_text(done.stderr)
         return done.returncode, _reasons(done.stdout) or _last(done.stderr)

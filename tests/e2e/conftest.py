@@ -94,6 +94,11 @@ def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None,
 @pytest.fixture
 def shell(lab: Lab, tmp_path: Path) -> Shell:
     """An empty folder, and sparkops that finds the lab's nodes by their names."""
+    return shell_in(lab, tmp_path)
+
+
+def shell_in(lab: Lab, tmp_path: Path) -> Shell:
+    """The same below a given folder."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     return Shell(

@@ -66,4 +66,19 @@ def test_to_lock_what_runs_changes_nothing(lab: Lab, shell: Shell, node: Node) -
         "inventory.yml", SERVING.format(**fields, image_pin=f", digest: '{digest}'", commit=f", commit: {commit}")
     )
     assert shell.json("plan", *ROLES)["steps"] == []
+
+    pinned = {**fields, "image": lab.engine_image.reference.rpartition(":")[0] + "@" + digest}
+    shell.write("inventory.yml", SERVING.format(**pinned, image_pin="", commit=f", revision: {commit}"))
+    plan = shell.json("plan", *ROLES, status=2)
+    assert not [step["id"] for step in plan["steps"] if step["disruptive"]]
+    shell.run("apply", *ROLES)
+    assert shell.json("plan", *ROLES)["steps"] == []
     assert node.text("docker", "inspect", "-f", "{{.State.StartedAt}}", "sparkops-tiny") == started
+
+    shell.write("inventory.yml", SERVING.format(**pinned, image_pin="", commit=f", revision: {commit}, folder: /srv/m"))
+    shell.run("apply", *ROLES)
+    assert node.text("docker", "inspect", "-f", "{{.State.StartedAt}}", "sparkops-tiny") == started
+    node.exec("systemctl", "restart", "tiny.service")
+    shell.run("apply", *ROLES)
+    mounts = node.text("docker", "inspect", "-f", "{{range .Mounts}}{{.Source}} {{end}}", "sparkops-tiny")
+    assert "/srv/m" in mounts.split(), "the next start is from what is declared now"

@@ -297,6 +297,25 @@ def test_a_service_is_renamed_then_removed_and_its_image_and_model_stay(lab: Lab
     assert [key.partition(" ")[0] for key in left] == ["image"]
 
 
+def test_a_node_and_its_service_are_renamed_at_once(lab: Lab, shell: Shell, node: Node) -> None:
+    """P20: the old service holds the port under the node's old name; the one command that helps is named."""
+    service = Renaming(lab, shell, node)
+    service.declare()
+    service.apply()
+    service.declare(name="coder")
+    inventory = json.loads((shell.folder / "inventory.yml").read_text())
+    inventory["nodes"] = {"alpha": {"host": node.name}}
+    inventory["services"]["coder"]["nodes"] = ["alpha"]
+    shell.write("inventory.yml", json.dumps(inventory, indent=1))
+    (violation,) = service.apply(status=4)["violations"]
+    assert violation["id"] == "orphan-on-port"
+    assert "`sparkops apply --prune`" in violation["reason"]["fix"]
+    service.run("apply", "--prune", "--yes")
+    assert service.answers()
+    assert node.text("docker", "ps", "-a", "--format", "{{.Names}}") == "sparkops-coder"
+    service.run("drift")
+
+
 def test_a_removed_service_goes_with_a_prune(lab: Lab, shell: Shell, node: Node) -> None:
     service = Renaming(lab, shell, node)
     service.declare()

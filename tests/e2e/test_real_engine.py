@@ -14,6 +14,7 @@ import pytest
 from sparkops.models import engine_errors
 from tests.e2e.conftest import Shell
 from tests.e2e.test_service import CLEAR, UNIT, Service
+from tests.ecosystem.test_prometheus import asked
 from tests.lab import model
 from tests.lab.images import Image
 from tests.lab.lab import Lab
@@ -126,8 +127,28 @@ def test_the_real_engine_is_brought_to_serving_and_nothing_differs(real: Real) -
     assert json.loads(real.ask("/version"))["version"].startswith(VERSION)
     samples = {line.split("{")[0] for line in real.ask("/metrics").splitlines() if not line.startswith("#")}
     assert set(READ) <= samples
+    drafting = {name for name in asked() if name.startswith("vllm:spec_decode_")}
+    assert asked() - drafting <= samples, "what dashboard and alerts ask for; of drafting only with speculation"
     real.run("drift")
     assert real.run("apply")["steps"] == [], "a second apply changes nothing"
+
+
+@pytest.mark.slow
+def test_the_real_engine_is_measured_and_its_figures_are_read(real: Real) -> None:
+    real.serve()
+    real.apply()
+    words = ("--concurrency", "1,2", "--context", "128,512", "--tokens", "32")
+    found = real.shell.json("bench", "qwen", "inventory.yml", *words)
+    for cell in found["cells"]:
+        print(cell)
+        assert cell["reason"] is None
+        assert cell["decode_tokens_per_second"] > 0
+        assert cell["prompt_tokens"] == pytest.approx(cell["context"], rel=0.1)
+    status = real.shell.json("status", "inventory.yml")
+    figures = status["services"][0]["ranks"][0]["figures"]
+    assert all(figures[name]["value"] is not None for name in ("running", "waiting", "kv_cache_share")), figures
+    assert figures["generation_tokens_per_second"]["value"] is not None
+    assert figures["acceptance"]["reason"]["id"] == "metric-absent", "it drafts nothing"
 
 
 @pytest.mark.slow

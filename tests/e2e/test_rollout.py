@@ -13,6 +13,7 @@ from tests.lab.lab import Lab
 from tests.lab.node import Node
 
 UNIT = "qwen.service"
+ROLES = [word for role in ("image", "service", "health", "rollout") for word in ("--role", role)]
 
 
 class Cluster:
@@ -20,6 +21,7 @@ class Cluster:
 
     def __init__(self, lab: Lab, shell: Shell, nodes: list[Node]) -> None:
         self.lab, self.shell, self.nodes = lab, shell, nodes
+        self.service: dict[str, Any] = {}
         header = json.dumps({"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
         for node in nodes:
             node.exec("mkdir", "-p", "/srv/tiny")
@@ -27,6 +29,7 @@ class Cluster:
             node.write("/srv/tiny/model.safetensors", len(header).to_bytes(8, "little") + header + b"\0")
 
     def declare(self, mode: str = "", **rollout: Any) -> None:
+        """The lab's engine in that mode; `service` has what is declared of it beside."""
         service = {
             "replicas": [[node.name] for node in self.nodes],
             "image": {"pull": self.lab.engine_image.reference},
@@ -47,6 +50,7 @@ class Cluster:
                 "restart_seconds": 1,
             },
             "rollout": rollout,
+            **self.service,
         }
         inventory = {
             "version": 1,
@@ -57,9 +61,8 @@ class Cluster:
         }
         self.shell.write("inventory.yml", json.dumps(inventory))
 
-    def apply(self, *words: str, status: int = 0) -> dict[str, Any]:
-        roles = [word for role in ("image", "service", "health", "rollout") for word in ("--role", role)]
-        return self.shell.json("apply", "inventory.yml", *roles, "--yes", *words, status=status)
+    def apply(self, *words: str, status: int | None = 0) -> dict[str, Any]:
+        return self.shell.json("apply", "inventory.yml", *ROLES, "--yes", *words, status=status)
 
     def shown(self, name: str) -> list[str]:
         return [node.text("systemctl", "show", "-P", name, UNIT).strip() for node in self.nodes]

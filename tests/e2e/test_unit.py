@@ -158,7 +158,7 @@ def test_a_foreign_drop_in_is_said_and_left_alone(node: Node, road: Applying) ->
     road.settle(sleeper(node))
     node.write("/etc/systemd/system/lab-sleeper.service.d/mine.conf", b"[Service]\nNice=5\n")
     plan = road.plan(sleeper(node))
-    assert "unit-drop-in-foreign" in [notice.id for notice in plan.notices]
+    assert "unit-drop-in-foreign" in [each.id for each in plan.violations]
     road.settle(sleeper(node))
     assert node.exists("/etc/systemd/system/lab-sleeper.service.d/mine.conf")
 

@@ -11,6 +11,8 @@ tokens of a fixed text. How it behaves is said by the environment variable LAB_E
     empty            completions have no text             token-time=SECONDS   per generated token (default 0.002)
     deaf             ignores SIGTERM                      busy          completions are answered by 429
     ranks            with --nnodes: loads until all ranks are connected, takes no step without all of them
+    chat-only        has no /v1/completions               gibberish     says "!" for every token
+    tool-text        a tool call's number comes as text   no-tool       calls no tool
 
 `POST /lab/mode` with such words as body changes the behaviour of the running engine; `GET /lab/argv` tells how it
 was called. It exits on SIGTERM with 0, as vLLM does.
@@ -141,6 +143,25 @@ class Ranks:
             self.stopping.wait()
 
 
+class Histogram:
+    """Observed numbers, counted by their upper bounds as Prometheus has them."""
+
+    def __init__(self, *bounds: float) -> None:
+        self.counts = dict.fromkeys((*bounds, float("inf")), 0)
+        self.sum, self.count = 0.0, 0
+
+    def observe(self, number: float) -> None:
+        self.sum, self.count = self.sum + number, self.count + 1
+        for bound in self.counts:
+            self.counts[bound] += number <= bound
+
+    def text(self, name: str, labels: str) -> str:
+        bounds = [("+Inf" if bound == float("inf") else bound, count) for bound, count in self.counts.items()]
+        lines = [f'{name}_bucket{{{labels},le="{bound}"}} {float(count)}\n' for bound, count in bounds]
+        whole = f"{name}_sum{{{labels}}} {self.sum}\n{name}_count{{{labels}}} {float(self.count)}\n"
+        return f"# HELP {name} {name}.\n# TYPE {name} histogram\n{''.join(lines)}{whole}"
+
+
 class Engine:
     """The state that all requests share, and its counters."""
 
@@ -149,7 +170,9 @@ class Engine:
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.ranks = Ranks(arguments.flags, self.stopping)
-        self.running = self.completions = self.prompt_tokens = self.generation_tokens = 0
+        self.running = self.completions = self.ended = self.prompt_tokens = self.generation_tokens = 0
+        self.first, self.between, self.whole = (Histogram(0.001, 0.01, 0.1, 1.0, 10.0) for _ in range(3))
+        self.iterations = Histogram(1, 8, 64, 512)
 
     def generate(self, prompt_tokens: int, limit: int) -> Any:
         """Yield words, taking the time that the mode says; a hung engine never yields and counts as running."""
@@ -158,6 +181,7 @@ class Engine:
             self.completions += 1
             self.prompt_tokens += prompt_tokens
             number = self.completions
+        last = begun = time.monotonic()
         try:
             if "hang" in self.mode or ("hang-after" in self.mode and number >= self.mode.number("hang-after", 1)):
                 while "hang" in self.mode or "hang-after" in self.mode:
@@ -167,15 +191,22 @@ class Engine:
                 self.ranks.step()
                 if self.stopping.wait(self.mode.number("token-time", 0.002)):
                     return
+                now = time.monotonic()
                 with self.lock:
                     self.generation_tokens += 1
-                yield ("" if index == 0 else " ") + TEXT[index % len(TEXT)]
+                    self.iterations.observe(1 if index else prompt_tokens)
+                    (self.between if index else self.first).observe(now - last)
+                last = now
+                yield "!" if "gibberish" in self.mode else ("" if index == 0 else " ") + TEXT[index % len(TEXT)]
+            with self.lock:
+                self.ended += 1
+                self.whole.observe(time.monotonic() - begun)
         finally:
             with self.lock:
                 self.running -= 1
 
     def metrics(self) -> str:
-        labels = f'{{engine="0",model_name="{self.arguments.served_names[0]}"}}'
+        labels = f'engine="0",model_name="{self.arguments.served_names[0]}"'
         values = [
             ("gauge", "vllm:num_requests_running", self.running),
             ("gauge", "vllm:num_requests_waiting", 0),
@@ -183,12 +214,22 @@ class Engine:
             ("counter", "vllm:prompt_tokens_total", self.prompt_tokens),
             ("counter", "vllm:generation_tokens_total", self.generation_tokens),
             ("counter", "vllm:num_preemptions_total", 0),
+            ("counter", "vllm:prefix_cache_queries_total", self.prompt_tokens),
+            ("counter", "vllm:prefix_cache_hits_total", 0),
             ("counter", "vllm:spec_decode_num_drafts_total", self.generation_tokens // 2),
             ("counter", "vllm:spec_decode_num_draft_tokens_total", self.generation_tokens),
             ("counter", "vllm:spec_decode_num_accepted_tokens_total", self.generation_tokens // 2),
         ]
-        return "".join(
-            f"# HELP {name} {name}.\n# TYPE {name} {kind}\n{name}{labels} {float(value)}\n"
+        histograms = [
+            ("vllm:time_to_first_token_seconds", self.first),
+            ("vllm:inter_token_latency_seconds", self.between),
+            ("vllm:e2e_request_latency_seconds", self.whole),
+            ("vllm:iteration_tokens_total", self.iterations),
+        ]
+        ended = f'vllm:request_success_total{{{labels},finished_reason="length"}} {float(self.ended)}\n'
+        told = "".join(histogram.text(name, labels) for name, histogram in histograms)
+        return f"# TYPE vllm:request_success_total counter\n{ended}{told}" + "".join(
+            f"# HELP {name} {name}.\n# TYPE {name} {kind}\n{name}{{{labels}}} {float(value)}\n"
             for kind, name, value in values
         )
 
@@ -222,6 +263,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/lab/mode":
             self.engine.mode = Mode(body.decode())
             self.json({"mode": self.engine.mode.words})
+        elif self.path == "/v1/completions" and "chat-only" in self.engine.mode:
+            self.json({"detail": "Not Found"}, 404)
         elif self.path in ("/v1/completions", "/v1/chat/completions"):
             self.complete(body, chat="chat" in self.path)
         elif self.path == "/tokenize":
@@ -280,7 +323,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.engine.stopping.is_set():
             self.close_connection = True
             return None
-        return self.json(answer.whole("".join(words), usage(count, len(words))))
+        whole = answer.whole("".join(words), usage(count, len(words)))
+        if asked.get("tools") and "no-tool" not in self.engine.mode:
+            name = asked["tools"][0]["function"]["name"]
+            days = "3" if "tool-text" in self.engine.mode else 3
+            called = {"name": name, "arguments": json.dumps({"city": "Paris", "days": days})}
+            whole["choices"][0]["message"]["tool_calls"] = [{"id": "1", "type": "function", "function": called}]
+        return self.json(whole)
 
     def stream(self, answer: Answer, count: int, limit: int, *, with_usage: bool) -> None:
         self.send_response(200)
@@ -322,7 +371,7 @@ class Answer:
             "model": model,
         }
 
-    def whole(self, text: str, usage: dict[str, int]) -> dict[str, object]:
+    def whole(self, text: str, usage: dict[str, int]) -> dict[str, Any]:
         said: dict[str, object] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
         kind = "chat.completion" if self.chat else "text_completion"
         choice = {"index": 0, **said, "logprobs": None, "finish_reason": "length"}

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from sparkops.inventory.load import load
 from sparkops.lint.check import refusing
 from sparkops.lint.declared import lint_inventory
-from sparkops.operate.first_inventory import Engine, Found, cluster_name, inventory, node_names, propose, remarks
+from sparkops.operate.first_contact.first_inventory import (
+    Engine,
+    Found,
+    cluster_name,
+    inventory,
+    node_names,
+    propose,
+    remarks,
+)
 from sparkops.operate.recipes import every
 
 RECIPES = list(every(None))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.operate.init import ANY, _container, _unit
+from sparkops.operate.first_contact.look import ANY, _container, _unit
 from sparkops.worker.requests import adopt
 
 

@@ -12,7 +12,10 @@ import sparkops
 ROOT = Path(sparkops.__file__).parent
 
 MAY = {
+    "watching": {"compile", "library", "reconcile", "reports"},
     "cli": {
+        "library",
+        "watching",
         "checkpoints",
         "compile",
         "core",
@@ -32,8 +35,10 @@ MAY = {
     "operate": {
         "checkpoints",
         "compile",
+        "fit",
         "importing",
         "inventory",
+        "lint",
         "models",
         "nodes",
         "programs",

@@ -4,11 +4,9 @@ import datetime
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Plan, Violation
 from sparkops.core.states import FromFact, Observed, Pending, State, Unknown
 from sparkops.core.wording import Message
@@ -17,6 +15,7 @@ from sparkops.reconcile.diff import Difference, diff
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.resources.require import Require
 from sparkops.resources.resource import Peers, Resource
+from tests.errors import fails
 
 TODAY = datetime.date(2026, 11, 24)
 STATES = st.none() | st.dictionaries(st.sampled_from("abc"), st.integers(0, 2), max_size=3)
@@ -106,7 +105,7 @@ def test_a_step_needs_the_nearest_steps_that_it_stands_on() -> None:
 def test_a_cycle_is_told_with_its_members() -> None:
     one = Thing(name="1", after=("thing 2 @n1",))
     two = Thing(name="2", after=("thing 1 @n1",))
-    with pytest.raises(InventoryError, match="dependency cycle") as caught:
+    with fails("plan-order-cycle") as caught:
         plan(one, two, found={})
     assert one.id in caught.value.what
     assert two.id in caught.value.what

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import datetime
 
-import pytest
-
-from sparkops.core.errors import InventoryError
 from sparkops.core.states import Unknown
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.reconcile.plan import Observations, compare
@@ -14,6 +11,7 @@ from sparkops.reconcile.replace import replaced
 from sparkops.resources.directory import Directory
 from sparkops.resources.file import File
 from sparkops.resources.unit import Unit
+from tests.errors import fails
 
 FILE = File(node="n", name="/etc/x", content="x")
 UNITS = tuple(Unit(node=node, name="q.service", running=True) for node in ("n", "m"))
@@ -29,12 +27,12 @@ def test_an_id_means_one_thing_and_one_without_its_node_those_of_all_nodes() -> 
 
 
 def test_a_word_that_names_nothing_tells_the_nearest_id() -> None:
-    with pytest.raises(InventoryError, match="did you mean unit q.service @n"):
+    with fails("replace-not-found"):
         replaced(ALL, ["unit q.servic @n"])
 
 
 def test_what_can_not_be_done_again_is_refused() -> None:
-    with pytest.raises(InventoryError, match="can't be done again"):
+    with fails("replace-not-possible"):
         replaced(ALL, ["directory /srv"])
 
 

@@ -18,8 +18,8 @@ from sparkops.operate.history import runs
 from sparkops.operate.services import Rank, selected
 from sparkops.operate.start_stop import things
 from sparkops.operate.status import NodeStatus, RankStatus, Status, _rank
+from sparkops.reports.printer import Printer
 from sparkops.reports.status import as_json, render
-from sparkops.reports.text import Printer
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
 from tests.unit.inventory.project import Project
@@ -92,7 +92,8 @@ def told(unit: dict[str, Any], probe: Any) -> RankStatus:
     declared = rank("n")
     assert declared.probe is not None
     found = {"exists": True, "restarts": 0, **unit}
-    return _rank(declared, {declared.unit.id: {"found": found}, declared.probe.id: probe}, 0.0)
+    serving = {"found": {"health": probe, "counted": {UNKNOWN: {"id": "metrics-refused", "args": {}}}}}
+    return _rank(declared, {declared.unit.id: {"found": found}, declared.probe.id: serving}, 0.0)
 
 
 def test_a_service_that_was_stopped_is_said_to_be_stopped() -> None:
@@ -145,15 +146,16 @@ def test_exec_fails_with_4_before_3() -> None:
 
 WORDS = {"--limit", "--role", "-e", "--jobs"}
 SENSE = {
-    **dict.fromkeys(("plan", "apply", "drift"), WORDS),
+    **dict.fromkeys(("plan", "apply", "drift", "watch"), WORDS),
     **dict.fromkeys(("status", "start", "stop", "restart"), {"--limit", "-e", "--jobs"}),
-    "logs": {"--limit", "-e"},  # all nodes of a service are listened to at once
+    **dict.fromkeys(("logs", "bench"), {"--limit", "-e"}),  # all nodes of a service are listened to at once
     **dict.fromkeys(("exec", "facts", "history", "cancel", "gc"), {"--limit", "--jobs"}),  # these read no variables
     "generations": {"--limit", "-e", "--jobs"},
     **dict.fromkeys(("remove", "diagnose", "rollback"), {"-e", "--jobs"}),  # their arguments are the nodes and services
     "discover": {"--jobs"},  # its arguments are the hosts
     "trust": {"--limit"},  # a person is asked, node by node
     "render": {"-e"},
+    "endpoints": {"--limit", "-e"},  # no node is asked
 }
 
 

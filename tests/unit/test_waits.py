@@ -77,16 +77,22 @@ WITHOUT = {
     "programs/transfer/served_image.py answer read": OURS,
     "programs/transfer/served_image.py answer recv_fds": OURS,
     "programs/transfer/server.py _handshake recv": "the socket has a limit, and the server one for all",
+    "reconcile/schedule.py run wait": "a step runs then, and its end or loss is told",
     "resources/images/registry.py _json read": ASKED,
     "resources/images/registry.py _manifest_digest read": ASKED,
     "resources/images/registry.py _token read": ASKED,
+    "watching/receivers.py _work wait_for": "the thread of a receiver waits for what changes, and `stop` ends it",
     "worker/images/load.py _arriving read": OURS,
     "worker/images/load.py _arriving result": OURS,
     "worker/main.py run read": "the worker leaves where the controller does not answer its beats",
+    "worker/requests/bench.py cell result": "each completion has a deadline",
     "worker/requests/exec.py _pump read": "select said that there is something",
     "worker/requests/facts.py gather result": "who observes is given up after the limit of the look",
     "worker/requests/transfer.py _answer_all recv": OURS,
     "worker/system/jobs.py main read": OURS,
+    "worker/system/speed.py _lines read1": SILENCE,
+    "worker/system/speed.py streamed getresponse": "the socket has a limit",
+    "worker/system/speed.py streamed read1": "the socket has a limit",
 }
 """By module, function and call: why a wait that has no limit in sight ends all the same."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.operate.init import ANY
+from sparkops.operate.first_contact.look import ANY
 from sparkops.programs import docker
 from sparkops.programs.checkpoints.index import Index
 from sparkops.worker.requests import adopt

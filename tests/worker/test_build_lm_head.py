@@ -15,6 +15,7 @@ from sparkops.programs.build import step_lm_head
 from sparkops.programs.build.step_hybrid import values
 from sparkops.programs.build.step_lm_head import QuantizedRows, RowScales
 from sparkops.programs.build.tensor_plan import BLOCK, PlannedTensor, Stored, TensorPlan
+from tests.errors import fails
 
 
 def head(dtype: str, rows: int, columns: int) -> PlannedTensor:
@@ -69,7 +70,7 @@ def test_a_row_of_zeros_has_the_scale_zero() -> None:
 @pytest.mark.parametrize(("dtype", "bits"), [("BF16", 0x7F80), ("BF16", 0x7FC0), ("F16", 0xFC00)])
 def test_infinity_and_no_number_are_refused(dtype: str, bits: int) -> None:
     data = array("H", [0x1234, bits]).tobytes()
-    with pytest.raises(Refused, match="lm-head-not-finite"):
+    with fails("lm-head-not-finite", Refused):
         made(QuantizedRows, head(dtype, 1, 2), data)
 
 

@@ -1,8 +1,10 @@
 """The node half of `checkpoint` on a temporary folder, against a hub on this machine: fetch, proof, adoption."""
 
 import contextlib
+import errno
 import json
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -17,6 +19,7 @@ import pytest
 from sparkops.checkpoints.hub import HubUnreachable
 from sparkops.core.plan import Action, Step
 from sparkops.core.secrets import Secret
+from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index, identity
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker.calls import Call, Refused
@@ -24,6 +27,7 @@ from sparkops.worker.kinds import checkpoint
 from sparkops.worker.reclaiming.checkpoints import folder_items
 from sparkops.worker.record import uses
 from sparkops.worker.system import jobs
+from tests.errors import fails
 from tests.lab.hub import Fault, Hub
 from tests.worker.nodes import apply, call, differing
 
@@ -238,6 +242,46 @@ def test_a_moved_branch_brings_the_new_files_and_keeps_what_is_equal(declare: De
     assert {"commit", "manifest"} <= set(apply(one))
     assert content(Path(one.name)) == {**content(model), "mine.jinja": b"somebody's own"}
     assert hub.bytes_sent("*.safetensors") == 0
+
+
+def test_a_folder_that_the_file_system_does_not_move_is_told_and_nothing_is_left_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P22: a folder of an overlay's lower layer; the file system says that it is on another device."""
+    place = CheckpointFolder(str(tmp_path / "m"))
+    staging = place.stage(pwd.getpwuid(os.getuid()))
+
+    def refuse(one: str, other: str) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), one)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with fails("folder-cannot-be-moved", Refused):
+        place.publish(staging)
+    os.close(staging)
+    assert os.listdir(tmp_path) == []
+
+
+def test_another_folder_of_the_same_commit_is_linked_unread_and_not_fetched(
+    declare: Declare, hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    """A branch that is pinned by hand has another folder; a content that was changed since it was read is fetched."""
+    one = declare()
+    apply(one)
+    (Path(one.name) / "config.json").write_text("rotten")
+    hub.forget()
+    pinned = declare(revision=one.manifest.commit, name=str(tmp_path / "models" / "pinned"))  # type: ignore[union-attr]
+    assert apply(pinned) == ["existence"]
+    assert content(Path(pinned.name)) == content(model)
+    assert hub.bytes_sent() == hub.bytes_sent("config*") > 0
+    shards = [Path(each.name) / "model-1.safetensors" for each in (one, pinned)]
+    assert shards[0].samefile(shards[1])
+    assert (found(one)["unverified"], found(one)["wrong"]) == ([], ["config.json"]), (
+        "what is linked stays verified there"
+    )
+    assert apply(pinned) == []
+    assert (
+        checkpoint.verify(call(), {"folder": pinned.name, "state_dir": pinned.state_dir, "again": True})["wrong"] == []
+    )
 
 
 def test_a_pinned_commit_with_a_known_manifest_needs_no_hub(declare: Declare, hub: Hub) -> None:

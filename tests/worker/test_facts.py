@@ -6,19 +6,20 @@ nvidia-ctk writes, shortened.
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from sparkops.worker.calls import Refused, Unknown
-from sparkops.worker.facts import engine, gpu, network, packages, system
+from sparkops.worker.facts import engine, gpu, gpu_users, keys, network, packages, pci, system
 from sparkops.worker.kinds import require
 from sparkops.worker.requests import facts
 from tests.errors import fails
 
 GB10 = (
     "NVIDIA GB10, 580.142, 12.1, GPU-5b2c7f0e-9a14-4c3d-8e6f-1d2a3b4c5d6e, "
-    "0000000F:01:00.0, Enabled, 208, 3003, 3.12, 36\n"
+    "0000000F:01:00.0, Enabled, 208, 3003, 3.12, 36, 0\n"
 )
 TABLE = """\
 +-----------------------------------------------------------------------------------------+
@@ -358,3 +359,70 @@ def test_all_addresses_of_a_node_stand_together_without_their_prefix(tmp_path: P
     found = network.network(str(tmp_path))
     assert found["addresses"] == ["192.168.100.1"]
     assert found["interfaces"]["enp1s0f0np0"]["speed_mbps"] == 200000
+
+
+@pytest.mark.parametrize(
+    ("clock", "used", "told"),
+    [
+        (799, 96, "799 MHz and 3.12 W at 96 % utilisation"),
+        (2281, 96, None),
+        (208, 0, None),
+        ("[N/A]", 96, None),
+        (799, "[N/A]", None),
+    ],
+)
+def test_a_gpu_at_work_that_stays_at_its_low_clock_is_stuck(clock: object, used: object, told: str | None) -> None:
+    line = GB10.replace("Enabled, 208,", f"Enabled, {clock},").replace("36, 0", f"36, {used}")
+    assert gpu.stuck(gpu.parse_query(line)[0]) == told
+
+
+def test_memory_that_stands_in_no_counter_is_what_a_driver_keeps() -> None:
+    counters = {"MemTotal": 100, "MemFree": 10, "Buffers": 1, "Cached": 20, "AnonPages": 5, "Slab": 4, "Shmem": 9}
+    assert gpu_users.unaccounted(counters) == 60
+    assert gpu_users.unaccounted({"MemTotal": 100}) is None
+
+
+def test_who_computes_is_told_by_process_ids() -> None:
+    assert gpu_users.parse_pids("412, python\n7, [N/A]\n412, python\nNo running processes\n") == [7, 412]
+
+
+def test_who_computes_on_the_gpu_and_is_no_service_is_foreign(tmp_path: Path, programs: Path) -> None:
+    smi(programs, f"{os.getpid()}, python\n")
+    put(tmp_path, "/proc/meminfo", "MemTotal: 100 kB\nMemFree: 1 kB\n")
+    found = facts.Node(str(tmp_path)).group("gpu_users")
+    assert found["count"] == 1
+    assert f"process {os.getpid()} (" in found["foreign"][0]
+    assert found["unaccounted_bytes"] is None, "somebody computes"
+
+
+def test_errors_of_pcie_devices_are_told_by_their_counters(tmp_path: Path) -> None:
+    folder = "/sys/bus/pci/devices/0000:01:00.0"
+    for name, content in {
+        "vendor": "0x15b3",
+        "device": "0x1021",
+        "aer_dev_fatal": "Undefined 0\nDLP 2\nTOTAL_ERR_FATAL 2",
+        "aer_dev_nonfatal": "TOTAL_ERR_NONFATAL 0",
+    }.items():
+        put(tmp_path, f"{folder}/{name}", content)
+    put(tmp_path, "/sys/bus/pci/devices/0000:02:00.0/aer_dev_fatal", "TOTAL_ERR_FATAL 0")
+    assert pci.pci(str(tmp_path)) == {"errors": ["0000:01:00.0 (15b3:1021): 2 fatal"], "devices": 2}
+    assert pci.pci(str(tmp_path / "nowhere")) == {"errors": [], "devices": 0}
+
+
+@pytest.mark.parametrize("sort", [("-t", "ed25519"), ("-t", "rsa", "-b", "2048"), ("-t", "ed25519", "-N", "a phrase")])
+def test_a_private_key_is_known_by_its_public_half(tmp_path: Path, sort: tuple[str, ...]) -> None:
+    folder = tmp_path / "home/ada/.ssh"
+    folder.mkdir(parents=True)
+    phrase = () if "-N" in sort else ("-N", "")
+    subprocess.run(["ssh-keygen", "-q", *sort, *phrase, "-f", str(folder / "id_x")], check=True)
+    said = subprocess.run(["ssh-keygen", "-l", "-f", str(folder / "id_x.pub")], check=True, capture_output=True)
+    found = keys.keys(str(tmp_path))
+    assert found == {"host": [], "private": [said.stdout.decode().split()[1]]}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "x", *(f"{keys.BEGIN}\n{each}\n-" for each in ("", "!!", "b3BlbnNzaC1rZXktdjEA"))]
+)
+def test_what_is_no_key_has_no_fingerprint(content: str) -> None:
+    assert keys.of_private(content) == ""
+    assert keys.fingerprint(content) == ""

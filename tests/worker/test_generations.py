@@ -159,7 +159,7 @@ def test_a_state_whose_gate_was_not_asked_has_not_passed_however_it_came_there(n
     node.render("1", "sha256:a")
     assert not passed()
     now = generations.present(FILES, root=str(node.root))
-    generations.note_passed(node.folder, now["fingerprint"], None)
+    generations.note_passed(node.folder, now["fingerprint"], {})
     assert passed()
     node.render("2", "sha256:a")
     assert not passed(), "a run that was cut off here is made up for by the next one"

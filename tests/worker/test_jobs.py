@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,17 @@ def run(caller: Call, attach: str = "", **args: Any) -> Any:
     return jobs.run(caller, "thing", "sparkops.worker.counting", "count", args, attach)
 
 
+def once_at_work(act: Callable[[], Any]) -> None:
+    """Do it when the job has counted, however late that is."""
+
+    def wait() -> None:
+        while not jobs.last_progress(jobs.folder_of("thing")).get("done"):
+            time.sleep(0.02)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def test_a_job_tells_its_progress_and_its_result() -> None:
     caller, sent = call()
     assert run(caller, to=15)["counted"] == 15
@@ -77,7 +90,7 @@ def test_a_job_that_fails_says_why(fail: str, id: str) -> None:
 
 def test_a_session_that_goes_leaves_the_job_and_the_next_one_attaches() -> None:
     first, _ = call()
-    threading.Timer(0.5, first.session_over.set).start()
+    once_at_work(first.session_over.set)
     with pytest.raises(Refused) as left:
         run(first, to=60)
     assert (left.value.id, left.value.type) == ("session-over", "gone")
@@ -89,7 +102,7 @@ def test_a_session_that_goes_leaves_the_job_and_the_next_one_attaches() -> None:
 
 def test_a_job_with_other_inputs_is_not_attached_to() -> None:
     first, _ = call()
-    threading.Timer(0.3, first.session_over.set).start()
+    once_at_work(first.session_over.set)
     with pytest.raises(Refused) as left:
         run(first, attach="commit a", to=60)
     assert left.value.id == "session-over"
@@ -98,19 +111,73 @@ def test_a_job_with_other_inputs_is_not_attached_to() -> None:
     assert (busy.value.id, busy.value.type) == ("job-busy", "busy")
 
 
+@contextlib.contextmanager
+def looked_at(folder: str, seconds: float, how: int) -> Iterator[None]:
+    """Somebody else holds the job's lock, as one does who looks whether it lives or is beginning it."""
+    os.makedirs(folder, exist_ok=True)
+    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(handle, how)
+    timer = threading.Timer(seconds, lambda: fcntl.flock(handle, fcntl.LOCK_UN))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        os.close(handle)
+
+
+@pytest.mark.parametrize("how", [fcntl.LOCK_SH, fcntl.LOCK_EX], ids=["looks", "begins"])
+@pytest.mark.parametrize("seconds", [0.1, 1.0])
+def test_a_job_whose_lock_somebody_holds_for_a_moment_is_begun_then(how: int, seconds: float) -> None:
+    with looked_at(jobs.folder_of("thing"), seconds, how):
+        assert run(call()[0], to=1)["counted"] == 1
+
+
+@pytest.mark.parametrize("how", [fcntl.LOCK_SH, fcntl.LOCK_EX], ids=["looks", "begins"])
+def test_a_job_whose_lock_is_not_let_go_is_busy_and_no_failed_system_call(how: int) -> None:
+    with looked_at(jobs.folder_of("thing"), 8.0, how), fails("job-busy", Refused):
+        run(call()[0], to=1)
+
+
+def test_many_who_begin_one_job_at_once_all_follow_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looks whether it lives, which takes the lock for a moment; one begins it, the others attach."""
+    counted: list[Any] = []
+    looking = threading.Event()
+
+    def look() -> None:
+        while not looking.is_set():
+            jobs.alive(jobs.folder_of("thing"))
+
+    starting = [threading.Thread(target=lambda: counted.append(run(call()[0], to=40))) for _ in range(8)]
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for each in (*lookers, *starting):
+        each.start()
+    for each in starting:
+        each.join(60)
+    looking.set()
+    assert len(counted) == 8 and len({each["pid"] for each in counted}) == 1
+
+
 def test_a_cancelled_job_stops_between_its_steps() -> None:
     first, _ = call()
-    threading.Timer(0.5, lambda: jobs.cancel_folder(jobs.folder_of("thing"))).start()
-    started = time.monotonic()
+    once_at_work(lambda: jobs.cancel_folder(jobs.folder_of("thing")))
     with pytest.raises(Refused) as cancelled:
         run(first, to=200)
     assert cancelled.value.type == "cancelled"
-    assert time.monotonic() - started < 5
+    assert jobs.last_progress(jobs.folder_of("thing"))["done"] < 199
+
+
+def test_a_job_that_is_cancelled_before_it_can_hear_it_is_cancelled_all_the_same() -> None:
+    folder = jobs.begin("thing", "sparkops.worker.counting", "count", {"to": 200})
+    assert jobs.cancel_folder(folder)
+    with pytest.raises(Refused) as cancelled:
+        jobs.follow(call()[0], folder)
+    assert cancelled.value.type == "cancelled"
 
 
 def test_a_killed_job_is_told_and_can_be_begun_again() -> None:
     first, _ = call()
-    threading.Timer(0.5, lambda: os.killpg(jobs.running()[0]["pid"], signal.SIGKILL)).start()
+    once_at_work(lambda: os.killpg(jobs.running()[0]["pid"], signal.SIGKILL))
     with pytest.raises(Refused) as killed:
         run(first, to=200)
     assert killed.value.id == "job-killed"

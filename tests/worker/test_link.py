@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from sparkops.core.errors import InventoryError
 from sparkops.resources.link import Link
 from sparkops.worker.calls import Refused
 from tests.errors import fails
@@ -45,5 +44,5 @@ def test_a_real_file_is_never_replaced_nor_removed(tmp_path: Path, state: str) -
 
 
 def test_a_link_without_target_is_refused() -> None:
-    with pytest.raises(InventoryError, match="target"):
+    with fails("link-target-invalid"):
         declared(Path("/l"))

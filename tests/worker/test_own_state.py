@@ -27,8 +27,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def ask(folder: Path, *going: str) -> dict[str, Any]:
-    return {"state_dir": str(folder), "cluster": "attic", "going": list(going)}
+def ask(folder: Path, *going: str, former: str = "") -> dict[str, Any]:
+    return {"state_dir": str(folder), "cluster": "attic", "former": former, "going": list(going)}
 
 
 def stays(folder: Path, *going: str) -> str | None:
@@ -54,6 +54,8 @@ def test_another_cluster_a_checkpoint_or_a_persons_file_keeps_it(folder: Path) -
     assert stays(folder) == "own-state-of-cluster"
     with fails("own-state-needed", Refused):
         remove(folder)
+    found = own_state.observe(ask(folder, former="cellar"), run=str(folder.parent / "run"))
+    assert found is not None and found["stays"] is None, "the cluster's own former name is no other"
     (folder / "claims" / "cellar.json").unlink()
 
     checkpoint = folder / "models" / "org--x" / "main"

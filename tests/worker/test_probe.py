@@ -18,31 +18,21 @@ from sparkops.programs.launch import listening
 from sparkops.resources.probe import Probe
 from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import probe
+from sparkops.worker.system import serving
 from tests.errors import fails
-from tests.lab import engine
+from tests.worker import small_engine
+from tests.worker.small_engine import mode
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """The lab's small engine in this process; `tests.lab.engine.Mode` changes what it does by POST /lab/mode."""
-    served = engine.Engine(engine.Arguments(["serve", "m", "--port", "0"]), engine.Mode(""))
-    handler = type("Handler", (engine.Handler,), {"engine": served, "log_message": lambda *_: None})
-    server = engine.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield int(server.server_address[1])
-    served.stopping.set()
-    server.shutdown()
+    """The lab's small engine in this process."""
+    with small_engine.served() as number:
+        yield number
 
 
 def ask(port: int, **given: Any) -> dict[str, Any]:
     return Probe(node="n", name="qwen", port=port, **{"limit_seconds": 2.0, **given}).ask()
-
-
-def mode(port: int, words: str) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as link:
-        link.sendall(f"POST /lab/mode HTTP/1.0\r\nContent-Length: {len(words)}\r\n\r\n{words}".encode())
-        link.recv(999)
 
 
 def test_an_engine_that_completes_answers(port: int) -> None:
@@ -52,6 +42,11 @@ def test_an_engine_that_completes_answers(port: int) -> None:
 def test_what_is_expected_must_be_in_the_answer(port: int) -> None:
     assert probe.completion(ask(port, expect="Paris")).why == ""
     assert "nothing matches 'Berlin'" in probe.completion(ask(port, expect="Berlin")).why
+
+
+def test_an_engine_with_chat_alone_answers_by_it(port: int) -> None:
+    mode(port, "chat-only")
+    assert probe.observe(ask(port, expect="Paris"))["answers"] is True
 
 
 def test_a_hang_is_told_with_what_health_says_meanwhile(port: int) -> None:
@@ -121,8 +116,8 @@ def test_the_key_comes_out_of_the_services_secrets(tmp_path: Path) -> None:
     secrets, spec = tmp_path / "q.env", tmp_path / "q.json"
     secrets.write_text(json.dumps({"VLLM_API_KEY": "k"}))
     spec.write_text(json.dumps({"environment": {"VLLM_API_KEY": "weaker"}, "secrets": str(secrets)}))
-    assert probe.api_key(str(spec)) == "k"
-    assert probe.api_key(str(tmp_path / "none")) == ""
+    assert serving.api_key(str(spec)) == "k"
+    assert serving.api_key(str(tmp_path / "none")) == ""
 
 
 def test_a_unit_that_loads_explains_the_silence() -> None:

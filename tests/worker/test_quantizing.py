@@ -17,6 +17,7 @@ from sparkops.programs import docker
 from sparkops.programs.build.base import Base
 from sparkops.programs.protocol import Output
 from sparkops.programs.quantize import auto_round, auto_round_resume, container, folder, main
+from tests.errors import fails
 from tests.lab import model as tiny
 
 LOG = (
@@ -136,7 +137,7 @@ def test_a_container_that_can_not_be_removed_is_an_error(
         raise docker.EngineError(status, "in use")
 
     monkeypatch.setattr(docker, "act", act)
-    with pytest.raises(Refused, match="quantize-container-not-removed") if raised else contextlib.nullcontext():
+    with fails("quantize-container-not-removed", Refused) if raised else contextlib.nullcontext():
         container.remove("sparkops-quantize-1")
 
 
@@ -186,7 +187,7 @@ def test_a_quantised_base_is_refused(base: Path, nested: bool) -> None:
     config = json.loads((base / "config.json").read_text())
     (config["text_config"] if nested else config)["quantization_config"] = {"quant_method": "gptq"}
     (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Refused, match="quantize-base-quantized"):
+    with fails("quantize-base-quantized", Refused):
         folder.survey(opened(base), options(network=True))
 
 
@@ -249,7 +250,7 @@ def test_an_output_that_lost_layers_is_refused_and_kept(base: Path, output: Path
     index = json.loads((made / "model.safetensors.index.json").read_text())
     kept = {name: file for name, file in index["weight_map"].items() if not file.startswith("model-00004")}
     (made / "model.safetensors.index.json").write_text(json.dumps({**index, "weight_map": kept}))
-    with pytest.raises(Refused, match="quantize-output-lacks-tensors"):
+    with fails("quantize-output-lacks-tensors", Refused):
         folder.take(opened(output), opened(base), "quantize:1")
     assert made.exists()
 
@@ -257,7 +258,7 @@ def test_an_output_that_lost_layers_is_refused_and_kept(base: Path, output: Path
 def test_an_output_that_is_cut_short_is_refused(base: Path, output: Path) -> None:
     made = written(output, base)
     os.truncate(made / "model-00002-of-00004.safetensors", 1000)
-    with pytest.raises(Refused, match="safetensors-invalid: checkpoint=.*, path='model-00002"):
+    with fails("safetensors-invalid", Refused):
         folder.take(opened(output), opened(base), "quantize:1")
 
 
@@ -292,13 +293,13 @@ def test_what_a_resumed_run_leaves_twice_is_taken_out(tmp_path: Path) -> None:
 def test_a_tensor_that_stands_twice_with_other_content_is_refused(tmp_path: Path) -> None:
     shard(tmp_path / "model-00001-of-00002.safetensors", {"norm.weight": ("BF16", b"nn")})
     shard(tmp_path / "model-00002-of-00002.safetensors", {"norm.weight": ("BF16", b"mm")})
-    with pytest.raises(Refused, match="quantize-output-contradicts"):
+    with fails("quantize-output-contradicts", Refused):
         auto_round_resume.remove_duplicate_tensors(str(tmp_path))
 
 
 def test_an_output_that_is_not_quantised_is_refused(base: Path, output: Path) -> None:
     written(output, base, quantization_config=None)
-    with pytest.raises(Refused, match="quantize-output-not-quantized"):
+    with fails("quantize-output-not-quantized", Refused):
         folder.take(opened(output), opened(base), "quantize:1")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 
 from sparkops.operate.gc import Item, Reclaimable
 from sparkops.programs import docker
+from sparkops.worker.calls import Call
 from sparkops.worker.reclaiming.checkpoints import folder_items, folders
 from sparkops.worker.reclaiming.items import DECLARED
-from sparkops.worker.record import uses
+from sparkops.worker.record import claim_records, claims, uses
 from sparkops.worker.record.uses import Uses
+from sparkops.worker.requests import gc
 
 
 def unused(**more: Any) -> Uses:
@@ -67,6 +70,42 @@ def test_a_generation_keeps_its_image_by_id_until_it_goes_itself() -> None:
     assert found.image([], "sha256:1") and found.image(["reg:5000/x:1"], "sha256:2")
     assert not found.without({"/var/lib/sparkops/generations/q"}).image([], "sha256:1")
     assert found.without({"/var/lib/sparkops/generations/other"}).image([], "sha256:1")
+
+
+def claimed(state_dir: Path, cluster: str, *keys: str) -> None:
+    for key in keys:
+        kept = {"path": key.partition(" ")[2], "type": "directory"}
+        claims.note(str(state_dir), cluster, {key: kept}, [])
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["before", "after"])
+def test_what_the_clusters_former_name_claims_is_its_own_before_the_first_apply_under_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, applied: bool
+) -> None:
+    """Nothing of it is another cluster's, and nothing of another cluster is its own; claims are filed as it acts."""
+    monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    state = tmp_path / "state"
+    mine, theirs = (published(state / "models/o--n" / name) for name in ("mine", "theirs"))
+    claimed(state, "attic", f"checkpoint {mine}")
+    claimed(state, "cellar", f"checkpoint {theirs}")
+    about = {"state_dir": str(state), "cluster": "rack", "former": "attic", "kinds": ["checkpoint"], "foreign": False}
+    args = {**about, "declared": {}}
+    if applied:
+        claims.take_over(str(state), "rack", "attic")
+    kept = {each["name"]: each["kept"] and each["kept"]["id"] for each in gc.look(None, args)}  # type: ignore[arg-type]
+    assert kept == {str(mine): None, str(theirs): "gc-used-by-cluster"}
+    needed = {**args, "declared": {"folders": [str(mine)]}}
+    assert all(each["kept"] for each in gc.look(None, needed)), "what the inventory needs stays"  # type: ignore[arg-type]
+    strange = {**args, "former": ""}
+    assert all(each["kept"] for each in gc.look(None, strange)) is not applied  # type: ignore[arg-type]
+
+    items = [["checkpoint", str(each)] for each in (mine, theirs)]
+    answers = gc.remove(Call(1, lambda _: None, threading.Event()), {**args, "items": items})
+    assert [bool(each["left"]) for each in answers] == [False, True]
+    assert not mine.exists() and theirs.exists()
+    records = claim_records.records(str(state))
+    assert records == {"rack": {}, "cellar": records["cellar"]} and records["cellar"]
 
 
 def published(folder: Path, *extra: str) -> Path:
@@ -134,7 +173,7 @@ def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
     (root / "proc").mkdir(parents=True)
     socket.parent.mkdir(parents=True)
     socket.touch()
-    found = uses.look(str(tmp_path / "state"), "attic", root=str(root))
+    found = uses.look(str(tmp_path / "state"), {}, root=str(root))
     (item,) = folder_items(str(folder), [], found, claims=["checkpoint"])
     assert item["unknown"]
     assert (item["kept"]["id"], item["kept"]["args"]["reason"]["id"]) == ("gc-use-unknown", "docker-not-running")
@@ -142,7 +181,7 @@ def test_a_folder_stays_where_docker_is_there_and_does_not_tell_who_uses_it(
     assert (declared["kept"], declared["unknown"]) == (DECLARED, False)
     socket.unlink()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    found = uses.look(str(tmp_path / "state"), "attic", root=str(root))
+    found = uses.look(str(tmp_path / "state"), {}, root=str(root))
     (item,) = folder_items(str(folder), [], found, claims=["checkpoint"])
     assert (item["kept"], item["unknown"]) == (None, False)
 

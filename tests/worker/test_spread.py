@@ -145,7 +145,7 @@ def content(one: Checkpoint) -> dict[str, bytes]:
 
 def killed(work: Callable[[], object]) -> None:
     """A piece of work whose job is killed."""
-    with pytest.raises(Refused, match="job-killed"):
+    with fails("job-killed", Refused):
         work()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from sparkops.programs import docker
 from sparkops.programs.launch import listening
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import unit
 from sparkops.worker.system import processes
 from tests.errors import fails
+from tests.worker.engines import running, say
 
 UNITS, STAMPS = "etc/systemd/system", "run/sparkops/units"
 SAYS = Callable[[str], None]
@@ -174,10 +177,56 @@ def test_the_main_process_is_told_by_its_argument_list(says: SAYS, tmp_path: Pat
 def test_what_the_launcher_kept_is_read(says: SAYS, tmp_path: Path) -> None:
     says(PRESENT)
     (tmp_path / "var/lib/sparkops/services/q").mkdir(parents=True)
-    (tmp_path / "var/lib/sparkops/services/q/last-start.json").write_text('{"token_seconds": 21.4}')
+    (tmp_path / "var/lib/sparkops/services/q/last-start.json").write_text(
+        '{"port_seconds": 9, "token_seconds": 21.4, "at": 7}'
+    )
+    (tmp_path / "var/lib/sparkops/services/q/last-token.json").write_text('{"at": 8}')
     (tmp_path / "var/lib/sparkops/services/q/last-hang.txt").write_text("x")
     (found,) = look(tmp_path, declared(service="q"))
-    assert found["last_start_seconds"] == 21.4
+    assert found["last_start"] == {"port_seconds": 9.0, "token_seconds": 21.4, "at": 7.0}
+    assert found["last_token"] == 8.0
     assert found["last_hang"]["path"].endswith("/var/lib/sparkops/services/q/last-hang.txt")
     (tmp_path / "var/lib/sparkops/services/q/last-start.json").write_text("[]")
-    assert "last_start_seconds" not in look(tmp_path, declared(service="q"))[0]
+    assert "last_start" not in look(tmp_path, declared(service="q"))[0]
+
+
+SPEC = json.dumps({"secrets": "/etc/sparkops/services/q.env", "cache": "", "environment": {"A": "1"}})
+VARIABLES = ["PATH=/bin", "PYTHONFAULTHANDLER=1", "A=1", "TOKEN=geheim=x"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "spec", "told"),
+    [
+        (VARIABLES, SPEC, "declared"),
+        ([*VARIABLES, "EDITED=1"], SPEC, "other"),
+        ([each.replace("A=1", "A=2") for each in VARIABLES], SPEC, "other"),
+        ([each.replace("geheim", "anders") for each in VARIABLES], SPEC, "other"),
+        (VARIABLES[:-2], SPEC, "other"),
+        (VARIABLES, SPEC + " ", None),
+    ],
+)
+def test_a_container_has_the_variables_of_its_spec_its_secrets_and_its_image(
+    says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: list[str], spec: str, told: str | None
+) -> None:
+    folder = tmp_path / "etc/sparkops/services"
+    folder.mkdir(parents=True)
+    (folder / "q.json").write_text(spec)
+    (folder / "q.env").write_text('{"TOKEN": "geheim=x"}')
+    labels = {"sparkops.service": "q", "sparkops.spec": hashlib.sha256(SPEC.encode()).hexdigest()}
+    container = {
+        "Id": "c",
+        "Image": "i",
+        "Config": {"Labels": labels, "Env": variables},
+        "HostConfig": {"RestartPolicy": {"Name": "always"}},
+    }
+    says(PRESENT)
+    path = str(tmp_path / "docker.sock")
+    monkeypatch.setattr(docker, "SOCKET", path)
+    with running(path) as engine:
+        engine.answers = {
+            "/containers/json": say(json.dumps([{"Id": "c"}])),
+            "/containers/c/json": say(json.dumps(container)),
+            "/images/i/json": say(json.dumps({"Id": "i", "Config": {"Env": ["PATH=/bin", "A=image"]}})),
+        }
+        (found,) = look(tmp_path, declared(running=True, container="c", service="q"))
+    assert (found["container_environment"], found["restart_policy"]) == (told, "always")

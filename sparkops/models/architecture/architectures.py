@@ -85,7 +85,7 @@ class Shape:
 
 
 def tower(
-    config: Mapping[str, Any], around: Mapping[str, Any], of: Description | None = None
+    config: Mapping[str, object], around: Mapping[str, Any], of: Description | None = None
 ) -> tuple[Shape | None, str]:
     """The shape of an encoder of images, or why it is not known ("" where it is). `around` is the whole configuration,
     its text part flat."""
@@ -104,16 +104,18 @@ class _Missing(LookupError):
     """A name that an expression needs and the configuration lacks, or a value that it can't be computed with."""
 
 
-class _Scope(Mapping[str, Any]):
+class _Scope(Mapping[str, object]):
     """The names of one layer: sizes over keys, each computed once; a key that is not there is None."""
 
-    def __init__(self, sizes: Mapping[str, str | int], config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    def __init__(
+        self, sizes: Mapping[str, str | int], config: Mapping[str, object], known: Mapping[str, object]
+    ) -> None:
         self.sizes = sizes
         self.config = config
-        self.found: dict[str, Any] = dict(known)
+        self.found: dict[str, object] = dict(known)
         self.missing: list[str] = []
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> object:
         if name in expressions.FUNCTIONS:
             raise KeyError(name)
         if name not in self.found:
@@ -131,7 +133,7 @@ class _Scope(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.found)
 
-    def value(self, text: str | int) -> Any:
+    def value(self, text: str | int) -> object:
         """The value of an expression. Raises _Missing with the reason where it has none."""
         try:
             return expressions.value(text, self)
@@ -161,7 +163,7 @@ class _Scope(Mapping[str, Any]):
         return int(found)
 
 
-def shape(description: Description, config: Mapping[str, Any]) -> Shape:
+def shape(description: Description, config: Mapping[str, object]) -> Shape:
     """The layers and tensors of a configuration, its text part flat."""
     return _Reader(description, {**description.defaults, **{k: v for k, v in config.items() if v is not None}}).read()
 
@@ -169,7 +171,7 @@ def shape(description: Description, config: Mapping[str, Any]) -> Shape:
 class _Reader:
     """Reads one configuration by one description, and collects what it lacks."""
 
-    def __init__(self, description: Description, config: Mapping[str, Any]) -> None:
+    def __init__(self, description: Description, config: Mapping[str, object]) -> None:
         self.description = description
         self.config = config
         self.gaps: dict[str, None] = {}

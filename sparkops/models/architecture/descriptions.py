@@ -20,7 +20,7 @@ INERT = "_inert.yml"
 TOWERS = "_towers.yml"
 WRAPPERS = "_wrappers.yml"
 TIED = "tie_word_embeddings"
-NOTHING: tuple[Any, ...] = (None, "", [], {})
+NOTHING: tuple[object, ...] = (None, "", [], {})
 """Values of a key that say nothing."""
 PROFILE = "profile"
 """What the largest input of an encoder is: its patches, bytes of each while it runs, and tokens that it gives."""
@@ -58,10 +58,10 @@ def _texts() -> Mapping[Path, str]:
 
 
 @cache
-def _described_in(path: Path) -> Mapping[str, Mapping[str, Any]]:
+def _described_in(path: Path) -> Mapping[str, Mapping[str, object]]:
     """The descriptions of one file, by the architecture's name."""
     content = knowledge_file.read(path)
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Mapping[str, object]] = {}
     for each in content["describes"]:
         own = {**each, "parts": {**_shared()["parts"], **content.get("parts", {})}}
         found.update(dict.fromkeys(each["architectures"], own))
@@ -80,7 +80,7 @@ def _towers() -> Mapping[str, Description]:
     return found
 
 
-def encoder(config: Mapping[str, Any], of: Description | None = None) -> Description | None:
+def encoder(config: Mapping[str, object], of: Description | None = None) -> Description | None:
     """The description of an encoder of images, found by its `model_type`, else as its model's own description says;
     None where there is none."""
     return _towers().get(str(config.get("model_type") or (of.content.get("encoder") if of else "")))
@@ -91,7 +91,7 @@ def _wrappers() -> Mapping[str, Any]:
     return knowledge_file.read(bundled("knowledge") / "architectures" / WRAPPERS)
 
 
-def unwrapped(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def unwrapped(config: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
     """The name of the architecture that describes a configuration ("" where it has none), and its keys with the text
     part flat. One that only puts encoders before a text model is described by that model's own name or type."""
     wrappers = _wrappers()
@@ -137,12 +137,12 @@ class Description:
         self.defaults: Mapping[str, Any] = content.get("defaults", {})
 
     @cached_property
-    def layer(self) -> tuple[Mapping[str, Any], ...]:
+    def layer(self) -> tuple[Mapping[str, object], ...]:
         """The parts of a layer, each with its condition."""
         return tuple(self._parts(self.content["layer"]))
 
     @cached_property
-    def around(self) -> tuple[Mapping[str, Any], ...]:
+    def around(self) -> tuple[Mapping[str, object], ...]:
         """The parts that stand once: ends, and what else there is."""
         ends = () if self.content.get("tower") else ("ends",)
         return tuple(self._parts((*ends, *self.content.get("around", ()))))
@@ -167,7 +167,7 @@ class Description:
                 found.setdefault(name, set()).add(entry)
         return {name: frozenset(each) for name, each in found.items()}
 
-    def unread(self, config: Mapping[str, Any]) -> list[str]:
+    def unread(self, config: Mapping[str, object]) -> list[str]:
         """The keys of a configuration that nobody described and that hold something."""
         found = [
             key
@@ -188,7 +188,7 @@ class Description:
     def _of(self, name: str) -> str:
         return str(self.content["parts"][name].get("part", "other"))
 
-    def _written(self) -> Iterator[Any]:
+    def _written(self) -> Iterator[object]:
         drafting = self.content.get("drafting") or {}
         yield from self.content.get(PROFILE, {}).values()
         yield from ("layer_count", self.content.get("kind"), drafting.get("layers"))

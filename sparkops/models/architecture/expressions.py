@@ -10,15 +10,14 @@ import ast
 from collections.abc import Mapping
 from functools import cache
 from types import CodeType
-from typing import Any
 
 
-def _get(mapping: Any, key: str) -> Any:
+def _get(mapping: object, key: str) -> object:
     """The entry of a mapping; None where it is none or lacks it."""
     return mapping.get(key) if isinstance(mapping, Mapping) else None
 
 
-FUNCTIONS: Mapping[str, Any] = {
+FUNCTIONS: Mapping[str, object] = {
     "get": _get,
     "int": int,
     "len": len,
@@ -89,7 +88,7 @@ def entries(text: str) -> frozenset[tuple[str, str]]:
     )
 
 
-def value(text: str | int, scope: Mapping[str, Any]) -> Any:
+def value(text: str | int, scope: Mapping[str, object]) -> object:
     """The value of an expression, its names looked up in `scope` (KeyError where one is not there)."""
     if not isinstance(text, str):
         return text

@@ -257,7 +257,7 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
     )
 
 
-def _check(config: Mapping[str, Any], where: str) -> None:
+def _check(config: Mapping[str, object], where: str) -> None:
     for key in LISTS:
         if config.get(key) is not None and not isinstance(config[key], list):
             raise InventoryError.of("model-list-invalid", where=where, key=key, value=config[key])

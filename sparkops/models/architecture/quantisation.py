@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
 
 from sparkops.models.architecture.architectures import Tensor
 from sparkops.models.architecture.geometry import Geometry
@@ -106,7 +105,7 @@ def _padded(tensor: Tensor, word: str, ranks: int) -> float:
     return tensor.count * ranks * (ceil(shard / 128) * 128) * (ceil(outer / 256) * 256)
 
 
-def of_config(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> Quantisation:
+def of_config(config: Mapping[str, object], beside: Mapping[str, object] | None = None) -> Quantisation:
     """The quantisation that a config.json declares, or else the `hf_quant_config.json` beside it; none without."""
     text = config.get("text_config")
     content = config.get("quantization_config") or (
@@ -119,7 +118,7 @@ def of_config(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None
         return Quantisation()
     rules = Rules(content, str(config.get("expert_dtype") or ""))
     groups = content.get("config_groups")
-    first: Any = next(iter(groups.values()), {}) if isinstance(groups, Mapping) else {}
+    first: object = next(iter(groups.values()), {}) if isinstance(groups, Mapping) else {}
     weights = first.get("weights") if isinstance(first, Mapping) else None
     weights = weights if isinstance(weights, Mapping) else {}
     return Quantisation(
@@ -135,7 +134,7 @@ def of_config(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None
     )
 
 
-def _kv_dtype(content: Mapping[str, Any]) -> str:
+def _kv_dtype(content: Mapping[str, object]) -> str:
     """The type of the cache that a ModelOpt checkpoint declares, which the engine takes under `auto`."""
     if not str(content.get("quant_method", "")).startswith("modelopt"):
         return "auto"
@@ -146,5 +145,5 @@ def _kv_dtype(content: Mapping[str, Any]) -> str:
     return {"FP8": "fp8", "NVFP4": "nvfp4"}.get(str(asked).upper(), "auto")
 
 
-def _whole(value: Any, otherwise: int) -> int:
+def _whole(value: object, otherwise: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
-from typing import Any
 
 PREFIXES = ("model.language_model.", "language_model.model.", "model.", "backbone.", "language_model.")
 """What stands before a layer's name in one checkpoint or another."""
@@ -86,7 +85,7 @@ def _joined(patterns: list[str]) -> re.Pattern[str] | None:
 class Rules:
     """The rules of one `quantization_config` (`content`); `expert_dtype` is what config.json says of the experts."""
 
-    content: Mapping[str, Any]
+    content: Mapping[str, object]
     expert_dtype: str = ""
 
     @property
@@ -190,7 +189,7 @@ class Rules:
         if self.groups:
             return self.groups[-1][1]
         groups = content.get("config_groups")
-        first: Any = next(iter(groups.values()), {}) if isinstance(groups, Mapping) else {}
+        first: object = next(iter(groups.values()), {}) if isinstance(groups, Mapping) else {}
         weights = first.get("weights") if isinstance(first, Mapping) else None
         return _of_weights(weights, "") if isinstance(weights, Mapping) else _of_weights(content, "")
 
@@ -239,7 +238,7 @@ def algorithm(name: str) -> str:
     return "int4-g128" if upper.startswith(("W4A16", "W4A8", "INT4")) else ("int8" if upper.startswith("INT8") else "")
 
 
-def _of_weights(weights: Mapping[str, Any], form: str) -> str:
+def _of_weights(weights: Mapping[str, object], form: str) -> str:
     bits = _whole(weights.get("num_bits", weights.get("bits")), 0)
     group = _whole(weights.get("group_size"), 0)
     if bits == 4 and (weights.get("type") == "float" or "nvfp4" in form or "mxfp4" in form):
@@ -255,5 +254,5 @@ def _bits(word: str, bits: int) -> str:
     return "int8" if bits == 8 and "-g" not in word else f"int{bits}-g128"
 
 
-def _whole(value: Any, otherwise: int) -> int:
+def _whole(value: object, otherwise: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from sparkops.safetensors.header import LENGTH, Broken, header_length, parse_header
 from sparkops.safetensors.parts import finest_part_of, second_layout
@@ -46,7 +45,7 @@ def of_folder(folder: Path) -> Weights | None:
     return Weights({"all": float(total)}, 0) if isinstance(total, (int, float)) and 0 < total < inf else None
 
 
-def counted(files: Collection[str], index: Mapping[str, Any]) -> list[str]:
+def counted(files: Collection[str], index: Mapping[str, object]) -> list[str]:
     """The tensor files of a checkpoint that count, sorted; none where one that the index names is lacking.
 
     Of two layouts of the same weights, what the index names counts, and else what is not a `second_layout`.
@@ -75,7 +74,7 @@ def part_of(name: str) -> str:
     return "norms" if part == "attention_norms" else part
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,17 @@ class SSHConfigs:
                 config = self._parsed[files] = _parse(files)
             return Route(_route(config, target))
 
+    def listed(self, file: Path) -> Mapping[str, Mapping[str, Any]]:
+        """What one file says of each name in its `Host` lines that is no pattern, in the file's order, by options in
+        small letters. Raises InventoryError."""
+        names: list[str] = []
+        for line in _lines(file, file.parent, ["Host *"], 0):
+            word, _, rest = line.strip().replace("=", " ", 1).partition(" ")
+            if word.lower() == "host":
+                names += [name for name in shlex.split(rest, comments=True) if not re.search(r"[*?!]", name)]
+        config = _parse((file,))
+        return {name: _lookup(config, name, name) for name in dict.fromkeys(names)}
+
 
 def _files(target: Target) -> tuple[Path, ...]:
     if target.ssh_config is not None:
@@ -154,7 +166,7 @@ def _route(config: SSHConfig, target: Target) -> tuple[Hop, ...]:
     return (*_jumps(config, jump, target, (target.address,)), end)
 
 
-def _jump_of(options: dict[str, Any]) -> str:
+def _jump_of(options: dict[str, object]) -> str:
     """ProxyJump's value, or "" where there is none or where a ProxyCommand was given first (as in OpenSSH)."""
     first = next((key for key in options if key in ("proxyjump", "proxycommand")), "")
     return str(options["proxyjump"]) if first == "proxyjump" else ""
@@ -191,7 +203,7 @@ def _place(word: str, node: str) -> tuple[str, str, int]:
     return user, host, int(port or 0)
 
 
-def _lookup(config: SSHConfig, host: str, node: str) -> dict[str, Any]:
+def _lookup(config: SSHConfig, host: str, node: str) -> dict[str, object]:
     from paramiko.ssh_exception import SSHException
 
     try:

@@ -50,7 +50,7 @@ class _Agent(AgentSSH):
             peer.close()
             raise
 
-    def _send_message(self, message: Any) -> Any:
+    def _send_message(self, message: object) -> object:
         with self._turn:
             return super()._send_message(message)  # type: ignore[misc]
 

@@ -5,7 +5,6 @@ Source: vLLM's INCConfig.get_layer_config (0.19 to 0.33): an exact name in `extr
 """
 
 import re
-from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs.build.tensor_plan import TensorPlan
@@ -15,7 +14,7 @@ _SPECIAL = set(r"*+?^$()[]{}|\\")
 UNQUANTISED = {"bits": 16, "data_type": "fp"}
 
 
-def config_of(plan: TensorPlan) -> dict[str, Any]:
+def config_of(plan: TensorPlan) -> dict[str, object]:
     """The plan's quantization_config, {} where there is none."""
     for place in (plan.config, plan.text_config):
         found = place.get("quantization_config")
@@ -24,12 +23,12 @@ def config_of(plan: TensorPlan) -> dict[str, Any]:
     return {}
 
 
-def is_autoround(config: dict[str, Any]) -> bool:
+def is_autoround(config: dict[str, object]) -> bool:
     """Whether AutoRound wrote it."""
     return config.get("quant_method") in METHODS
 
 
-def bits(config: dict[str, Any], module: str) -> int:
+def bits(config: dict[str, object], module: str) -> int:
     """Bits of a module's weights as the engine takes them to be. Raises Refused."""
     extra = config.get("extra_config")
     extra = extra if isinstance(extra, dict) else {}
@@ -46,7 +45,7 @@ def bits(config: dict[str, Any], module: str) -> int:
     return 16 if module.endswith("lm_head") else declared
 
 
-def _bits(value: Any, default: int) -> int:
+def _bits(value: object, default: int) -> int:
     if value is None:
         return default
     if type(value) is not int:
@@ -54,7 +53,7 @@ def _bits(value: Any, default: int) -> int:
     return value
 
 
-def _matches(pattern: Any, module: str) -> bool:
+def _matches(pattern: object, module: str) -> bool:
     if not isinstance(pattern, str) or not any(each in _SPECIAL for each in pattern):
         return False
     try:
@@ -63,6 +62,6 @@ def _matches(pattern: Any, module: str) -> bool:
         return False
 
 
-def note_step(plan: TensorPlan, step: str, what: dict[str, Any]) -> None:
+def note_step(plan: TensorPlan, step: str, what: dict[str, object]) -> None:
     """Write into config.json, under `sparkops`, what a step did; engines ignore keys that they don't know."""
     plan.config.setdefault("sparkops", {})[step] = what

@@ -169,7 +169,7 @@ def require_unique(files: dict[str, list[PlannedTensor]], checkpoint: str) -> No
             seen[entry.name] = path
 
 
-def parsed(data: bytes, path: str, checkpoint: str) -> dict[str, Any]:
+def parsed(data: bytes, path: str, checkpoint: str) -> dict[str, object]:
     """A JSON object. Raises Refused."""
     try:
         value = json.loads(data) if len(data) <= LARGEST_JSON else None

@@ -61,7 +61,7 @@ class Build:
         self._donors = [
             DonorRepository(number, each, spec["fetch"], output) for number, each in enumerate(spec["donors"])
         ]
-        self._finished: dict[str, list[Any]] = {}
+        self._finished: dict[str, list[object]] = {}
         """By path: oid, bytes and lasting identity of what is complete in staging."""
         self._metadata: dict[str, dict[str, str]] = {}
 
@@ -231,7 +231,7 @@ class Build:
 
         writer.run(done, tracker.add, self.output.check)
 
-    def _write_texts(self, plan: TensorPlan, config: dict[str, Any]) -> None:
+    def _write_texts(self, plan: TensorPlan, config: dict[str, object]) -> None:
         """The index, config.json, and AutoRound's copy of a part of it, where they are not the base's own."""
         listed = {entry.name: path for path, entries in plan.files.items() for entry in entries}
         same = plan.files.keys() == self._original.keys() and all(
@@ -300,7 +300,7 @@ class Build:
         return files
 
 
-def _apply(step: dict[str, Any], plan: TensorPlan) -> None:
+def _apply(step: dict[str, object], plan: TensorPlan) -> None:
     (name, options), *more = step.items()
     if more or name not in STEPS:
         raise Refused.of("step-unknown", step=name, known=", ".join(STEPS))
@@ -343,7 +343,7 @@ def _read_made(content: Computed, start: int, count: int, read: Callable[[Planne
     return found
 
 
-def _index(before: dict[str, Any], listed: dict[str, str], total: int) -> Iterator[str]:
+def _index(before: dict[str, object], listed: dict[str, str], total: int) -> Iterator[str]:
     """The index's text, bit by bit: it can have 300,000 lines."""
     metadata = before.get("metadata")
     metadata = {**(metadata if isinstance(metadata, dict) else {}), "total_size": total}
@@ -353,5 +353,5 @@ def _index(before: dict[str, Any], listed: dict[str, str], total: int) -> Iterat
     yield "\n}}\n"
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -119,7 +119,7 @@ class DonorRepository:
         for path in filter(self._files.__contains__, paths):
             yield path, self._whole(path), self._files[path][0]
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self) -> dict[str, object]:
         with open(self._whole(CONFIG), "rb") as file:
             return parsed(file.read(), CONFIG, self._name)
 

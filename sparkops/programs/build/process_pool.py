@@ -23,7 +23,7 @@ class ProcessPool:
     Forked when it is made: from a process without other threads, and all that `do` needs has to exist by then.
     """
 
-    def __init__(self, size: int, do: Callable[[int, OnProgress], Any]) -> None:
+    def __init__(self, size: int, do: Callable[[int, OnProgress], object]) -> None:
         self._processes: dict[int, tuple[int, int]] = {}
         """By the descriptor that its messages are read from: that for tasks, and its process id."""
         gc.collect()
@@ -31,7 +31,7 @@ class ProcessPool:
         for _ in range(size):
             self._start(do)
 
-    def _start(self, do: Callable[[int, OnProgress], Any]) -> None:
+    def _start(self, do: Callable[[int, OnProgress], object]) -> None:
         tasks, writing_tasks = os.pipe()
         reading, messages = os.pipe()
         parent = os.getpid()
@@ -52,7 +52,7 @@ class ProcessPool:
     def run(
         self,
         take: Callable[[], int | None],
-        done: Callable[[int, Any], None],
+        done: Callable[[int, object], None],
         on_progress: OnProgress,
         check: Callable[[], None],
     ) -> None:
@@ -100,7 +100,7 @@ def _close(*descriptors: int) -> None:
         os.close(descriptor)
 
 
-def _is_end(message: dict[str, Any], done: Callable[[int, Any], None], on_progress: OnProgress) -> bool:
+def _is_end(message: dict[str, Any], done: Callable[[int, object], None], on_progress: OnProgress) -> bool:
     """Pass a message on; True where the task is finished."""
     if "progress" in message:
         on_progress(message["progress"]["done"])
@@ -111,8 +111,8 @@ def _is_end(message: dict[str, Any], done: Callable[[int, Any], None], on_progre
     return True
 
 
-def _serve(tasks: int, messages: int, do: Callable[[int, OnProgress], Any]) -> None:
-    def send(**message: Any) -> None:
+def _serve(tasks: int, messages: int, do: Callable[[int, OnProgress], object]) -> None:
+    def send(**message: object) -> None:
         os.write(messages, json.dumps(message).encode() + b"\n")
 
     with os.fdopen(tasks, encoding="ascii") as lines:

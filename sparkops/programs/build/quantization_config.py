@@ -7,7 +7,7 @@ compressed-tensors 0.17.0 and 0.20.0 (`quant_config.py`, `quant_scheme.py`). It 
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparkops.core.messages import Refused
 from sparkops.programs.build.autoround_config import METHODS
@@ -53,9 +53,9 @@ class Scheme(NamedTuple):
             return f"FP{self.bits} in blocks of {self.group}"
         return f"INT{self.bits} " + ("by rows" if self.group == -1 else f"in groups of {self.group}")
 
-    def as_group(self, targets: list[str]) -> dict[str, Any]:
+    def as_group(self, targets: list[str]) -> dict[str, object]:
         """A member of `config_groups`."""
-        weights: dict[str, Any] = {"num_bits": self.bits, "type": self.kind, "symmetric": True, "dynamic": False}
+        weights: dict[str, object] = {"num_bits": self.bits, "type": self.kind, "symmetric": True, "dynamic": False}
         inputs = None
         if not self.packed:
             weights |= {"strategy": "block", "block_structure": [self.group, self.group]}
@@ -77,9 +77,13 @@ class Scheme(NamedTuple):
 class LayerSettings:
     """What the configuration sets for integer layers: bits and groups, per layer, and how zeros are stored."""
 
-    def __init__(self, common: Mapping[str, Any], overrides: Mapping[str, Any], *, less_one: bool, gptq: bool) -> None:
+    def __init__(
+        self, common: Mapping[str, object], overrides: Mapping[str, object], *, less_one: bool, gptq: bool
+    ) -> None:
         self.common, self.less_one = common, less_one
-        own: dict[str, dict[str, Any]] = {name: value for name, value in overrides.items() if isinstance(value, dict)}
+        own: dict[str, dict[str, object]] = {
+            name: value for name, value in overrides.items() if isinstance(value, dict)
+        }
         self.exact = {} if gptq else own
         if gptq:
             own = {"^(?:" + name.removeprefix("+:") + ")": value for name, value in own.items() if name[:2] != "-:"}
@@ -101,7 +105,7 @@ class LayerSettings:
             raise Refused.of("repack-data-type-unsupported", layer=name, data_type=values["data_type"])
         return int(bits), group
 
-    def _override(self, name: str) -> Mapping[str, Any]:
+    def _override(self, name: str) -> Mapping[str, object]:
         """What is set for a layer alone: by its name, by the end of it, or by a pattern, in this order."""
         ends = [name] + [name[dot + 1 :] for dot, sign in enumerate(name) if sign == "."] if self.exact else []
         for end in ends:
@@ -114,7 +118,7 @@ class LayerSettings:
         return (1 << (bits - 1)) - self.less_one
 
 
-def layer_settings(config: Mapping[str, Any]) -> LayerSettings:
+def layer_settings(config: Mapping[str, object]) -> LayerSettings:
     """Out of a quantization_config. Raises Refused where it tells of something that can't be repacked."""
     if not config:
         raise Refused.of("repack-not-quantized")
@@ -143,7 +147,7 @@ def _compiled(pattern: str) -> "re.Pattern[str]":
         raise Refused.of("repack-pattern-invalid", pattern=pattern[:120], text=str(error)) from None
 
 
-def quantization_config(schemes: Mapping[str, Scheme | None]) -> dict[str, Any]:
+def quantization_config(schemes: Mapping[str, Scheme | None]) -> dict[str, object]:
     """The compressed-tensors one of a model whose layers are quantized so; None: left in 16 bits."""
     targets = patterns(schemes)
     ignore = targets.pop(None, [])

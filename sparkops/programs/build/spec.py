@@ -42,10 +42,10 @@ class Spec(TypedDict, total=False):
     published_known: dict[str, str]
     folder: str
     identity: str
-    record: dict[str, Any]
+    record: dict[str, object]
     donors: list[Repository]
-    steps: list[dict[str, Any]]
-    fetch: dict[str, Any]
+    steps: list[dict[str, object]]
+    fetch: dict[str, object]
 
 
 class Built(TypedDict):
@@ -67,7 +67,7 @@ class StepCheck(TypedDict, total=False):
     removed: int
     from_donors: int
     notices: list[list[Any]]
-    error: dict[str, Any]
+    error: dict[str, object]
 
 
 class Checked(TypedDict):
@@ -84,6 +84,6 @@ class Checked(TypedDict):
     free: int
 
 
-def record_text(record: dict[str, Any], files: Files) -> str:
+def record_text(record: dict[str, object], files: Files) -> str:
     """The record of a built folder: `.sparkops/manifest.json`."""
     return json.dumps({**record, "files": files}, sort_keys=True, separators=(",", ":"))

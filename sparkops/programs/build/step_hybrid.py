@@ -137,7 +137,7 @@ def _check_pairs(plan: TensorPlan, donor: DonorTensors, modules: list[str]) -> N
 
 def _mismatch(
     entry: PlannedTensor, weight: PlannedTensor | None, scale: PlannedTensor | None
-) -> tuple[str, dict[str, Any]] | None:
+) -> tuple[str, dict[str, object]] | None:
     """Why a layer cannot be taken from the donor: the error's id and arguments."""
     shape = list(entry.shape)
     if entry.dtype not in SIXTEEN or len(shape) != 2:
@@ -167,7 +167,7 @@ def _check_fused(plan: TensorPlan, modules: list[str]) -> None:
                 raise Refused.of("hybrid-fused-layers-split", layer=module, other=left[0], fused=list(group))
 
 
-def _check_declared(quantization: dict[str, Any], modules: list[str]) -> None:
+def _check_declared(quantization: dict[str, object], modules: list[str]) -> None:
     """The engine expects FP8 only in layers that are declared as not quantized."""
     covered = [each for each in modules if bits(quantization, each) < 16]
     if covered:

@@ -7,7 +7,6 @@ has the scale 0 and zeros, so that q times s is 0 and never NaN.
 from array import array
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs.build.autoround_config import bits, config_of, is_autoround, note_step
@@ -21,7 +20,7 @@ INFINITE = {"BF16": 0x7F80, "F16": 0x7C00}
 """From here on the bits of a magnitude are infinities and NaN."""
 
 
-def apply(plan: TensorPlan, options: Any) -> None:
+def apply(plan: TensorPlan, options: object) -> None:
     """Change the plan. `options` is `int8`."""
     if options != "int8":
         raise Refused.of("lm-head-format-unknown", format=str(options))

@@ -66,7 +66,7 @@ class PlannedTensor:
 class DonorTensors:
     """Another checkpoint that tensors are taken from: its tensors by name and its config.json."""
 
-    def __init__(self, label: str, tensors: dict[str, PlannedTensor], config: dict[str, Any]) -> None:
+    def __init__(self, label: str, tensors: dict[str, PlannedTensor], config: dict[str, object]) -> None:
         self.label, self.tensors, self.config = label, tensors, config
 
 
@@ -92,9 +92,9 @@ class TensorPlan:
     ) -> None:
         self.files, self.config, self.donors = files, config, tuple(donors)
         self.checks: list[Check] = []
-        self.notices: list[tuple[str, dict[str, Any]]] = []
+        self.notices: list[tuple[str, dict[str, object]]] = []
 
-    def notice(self, id: str, **args: Any) -> None:
+    def notice(self, id: str, **args: object) -> None:
         self.notices.append((id, args))
 
     def tensors(self) -> dict[str, tuple[str, int]]:

@@ -88,7 +88,7 @@ class Index:
         """Write it; with `keep`, only these identities."""
         if keep is not None:
             self.entries = {mark: self.entries[mark] for mark in keep if mark in self.entries}
-        content: dict[str, Any] = {"folder": self.folder, "files": self.entries}
+        content: dict[str, object] = {"folder": self.folder, "files": self.entries}
         _write(self.path, {**content, "record": self.record} if self.record else content)
 
     def prefixes(self) -> dict[str, list[str]]:
@@ -100,7 +100,7 @@ class Index:
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return {}
 
-    def note_prefixes(self, oid: str, digests: list[Any]) -> None:
+    def note_prefixes(self, oid: str, digests: list[object]) -> None:
         """Store a content's prefix digests at once: who hashed it may end before all is done."""
         stored = self.prefixes()
         if stored.get(oid) == digests or sum(map(len, stored.values())) + len(digests) > MOST_PREFIXES:
@@ -121,7 +121,7 @@ class Index:
         atomic.remove(self._prefixes)
 
 
-def _write(path: str, content: Mapping[str, Any]) -> None:
+def _write(path: str, content: Mapping[str, object]) -> None:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     atomic.write(path, json.dumps(content).encode(), 0o600)
 
@@ -206,10 +206,10 @@ class IndexListener:
         text, rate = str(message.get("text") or ""), message.get("rate")
         self._job.progress(text, message.get("done"), message.get("total"), rate=rate)
 
-    def notice(self, id: str, args: Mapping[str, Any]) -> None:
+    def notice(self, id: str, args: Mapping[str, object]) -> None:
         self.notices.append((id, dict(args)))
 
-    def record(self, value: Any) -> None:
+    def record(self, value: object) -> None:
         """`{"hashed": [identity, oid]}` or `{"prefixes": [oid, digests]}`."""
         match value:
             case {"hashed": [mark, oid]}:

@@ -11,7 +11,6 @@ import re
 import shlex
 import stat
 from collections.abc import Collection
-from typing import Any
 
 from sparkops.core.messages import Unknown
 
@@ -40,7 +39,7 @@ def foreign(folder: int, path: str, known: Collection[str]) -> list[str]:
     return sorted(set(found) - set(known))[:MOST]
 
 
-def notice(folder: str, files: list[str]) -> tuple[str, dict[str, Any]]:
+def notice(folder: str, files: list[str]) -> tuple[str, dict[str, object]]:
     """What to say of them."""
     return "checkpoint-foreign-files", {"folder": folder, "files": files}
 

@@ -19,7 +19,7 @@ from sparkops.programs.checkpoints.index import (
     preserved,
 )
 
-State = dict[str, Any]
+State = dict[str, object]
 
 
 def hand_over(existing: int, paths: Iterable[str], user: pwd.struct_passwd, index: Index) -> None:

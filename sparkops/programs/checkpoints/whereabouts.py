@@ -20,7 +20,7 @@ _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 def fault(folder: str, state_dir: str) -> tuple[str, dict[str, Any]] | None:
     """The id and arguments of the error that forbids to replace this folder as a whole; None where nothing does."""
     real = os.path.realpath(folder)
-    args: dict[str, Any] = {"folder": folder if real == folder else f"{folder} (which is {real})"}
+    args: dict[str, object] = {"folder": folder if real == folder else f"{folder} (which is {real})"}
     if id := fault_of_folder(real, os.path.realpath(state_dir)):
         return id, args
     if real in (found := _mounts(real)):

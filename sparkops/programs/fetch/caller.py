@@ -26,6 +26,7 @@ from sparkops.programs.checkpoints.index import (
     identity,
     preserved,
 )
+from sparkops.programs.fetch import elsewhere
 from sparkops.programs.fetch.main import Spec
 
 PROGRAM = "sparkops.programs.fetch.main"
@@ -77,9 +78,24 @@ def fetch(query: State, request: State, job: Job) -> State:
     index = Index(query["state_dir"], place.path)
     if existing is not None:
         publish.hand_over(existing, previous(existing), owner, index)
-    spec = _spec(place, existing, request, index, bool(query.get("deep")))
-    with preserved(query["state_dir"], *([] if existing is None else [existing])):
-        return bring(place, existing, owner, spec, index, job)
+    wanted = {str(oid) for _, _, oid in json.loads(request["manifest"])["files"]} - set(index.known().values())
+    own = [] if existing is None else [existing]
+    with (
+        elsewhere.holders(wanted, index, query["state_dir"]) as holders,
+        preserved(query["state_dir"], *own, *(folder for _, folder in holders)),
+    ):
+        linked = 0
+        if holders:
+            staging = place.stage(owner)
+            linked = elsewhere.link(holders, staging, owner, wanted, index)
+            os.close(staging)
+        done = bring(
+            place, existing, owner, _spec(place, existing, request, index, bool(query.get("deep"))), index, job
+        )
+    if linked:
+        args = {"folder": place.path, "count": linked, "ways": [f"{linked} by link"]}
+        done["notices"].append(("files-adopted", args))
+    return done
 
 
 def _spec(place: CheckpointFolder, existing: int | None, request: State, index: Index, deep: bool) -> Spec:

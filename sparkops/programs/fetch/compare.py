@@ -11,7 +11,9 @@ from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
 
 
-def compare(folder: str, sources: Sources, files: list[File], known: dict[str, str], output: Output) -> dict[str, Any]:
+def compare(
+    folder: str, sources: Sources, files: list[File], known: dict[str, str], output: Output
+) -> dict[str, object]:
     """Paths that are `right`, `wrong` and `missing`, the bytes of the first (`right_bytes`) and of the rest.
 
     Files that were read before and are unchanged (`known`) are not read again.

@@ -57,11 +57,11 @@ class Spec(TypedDict, total=False):
     repository: str
     commit: str
     hub: dict[str, str]
-    peer: dict[str, Any] | None
+    peer: dict[str, object] | None
     options: dict[str, Any]
 
 
-def work(spec: Spec, output: Output) -> dict[str, Any]:
+def work(spec: Spec, output: Output) -> dict[str, object]:
     """Do what `mode` says. Raises Refused."""
     existing = ExistingFolder(spec.get("existing"), output)
     existing.require(spec["folder"])
@@ -95,7 +95,7 @@ class FetchJob:
         self._spec, self._files, self._existing, self._peer, self._output = spec, files, existing, peer, output
         self._staging = Staging(spec["folder"], spec["known"], output)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, object]:
         """All of it, up to the layout."""
         mode, existing = self._spec["mode"], self._existing
         existing.verify(self._files, self._spec["known"])
@@ -136,16 +136,16 @@ class FetchJob:
         gone = set(self._spec["previous"]) - {path for path, _, _ in self._files}
         return any(self._existing.status(path) is not None for path in gone)
 
-    def _in_place(self) -> dict[str, Any]:
+    def _in_place(self) -> dict[str, object]:
         """The published folder holds everything: only its record is written."""
         assert self._existing.handle is not None
         os.fchdir(self._existing.handle)
         write_record(self._spec["record"])
         return {"in_place": True}
 
-    def _missing(self, wanted: Wanted) -> list[list[Any]]:
+    def _missing(self, wanted: Wanted) -> list[list[object]]:
         """`[[path, size, oid, bytes pushed]]` of what is missing. Raises Refused where it can't fit on the disk."""
-        missing: list[list[Any]] = []
+        missing: list[list[object]] = []
         need = 0
         first = {oid: path for path, _, oid in reversed(self._files)}
         for oid, size in wanted.items():

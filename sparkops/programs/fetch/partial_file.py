@@ -10,7 +10,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from sparkops.core import atomic
 from sparkops.core.messages import Refused
@@ -268,7 +267,7 @@ class Content:
             os.close(handle)
 
 
-def _pairs(value: Any) -> Ranges:
+def _pairs(value: object) -> Ranges:
     if not isinstance(value, list):
         return []
     return [(each[0], each[1]) for each in value if isinstance(each, list) and [type(n) for n in each] == [int, int]]

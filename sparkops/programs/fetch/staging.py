@@ -40,7 +40,7 @@ class Staging:
         missing = dict(wanted)
         for oid, size in wanted.items():
             content = Content(oid, size)
-            if content.proven():
+            if content.proven() or self._read_already(content):
                 del missing[oid]
                 continue
             for path in (content.place, content.place + PUSHED):
@@ -55,6 +55,11 @@ class Staging:
 
         on_all_cores(verify, unsure)
         return missing
+
+    def _read_already(self, content: Content) -> bool:
+        """Whether it was linked from where its content was read, and is unchanged since."""
+        status = status_of(content.place)
+        return status is not None and self._known.get(identity(status)) == content.oid
 
     def _verify(self, content: Content, path: str, tracker: Tracker) -> bool:
         """Hash a file of the staging folder; the right one gets its name, the wrong one is removed."""

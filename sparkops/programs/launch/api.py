@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from sparkops.programs.launch.listening import Unseen
@@ -63,7 +64,7 @@ class Api:
         self.link: http.client.HTTPConnection | None = None
         self.abandoned = False
 
-    def request(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, bytes]:
+    def request(self, method: str, path: str, body: object, seconds: float) -> tuple[int, bytes]:
         """Status and body. Raises TimeoutError past the deadline, however slowly bytes may trickle; else OSError or
         HTTPException."""
         if self.abandoned:
@@ -114,11 +115,10 @@ class Api:
     def _completion(self, seconds: float) -> Asked:
         deadline = time.monotonic() + seconds
         try:
-            route, status, data = self._ask(deadline)
+            route, status, data = self.ask(self.question, deadline)
             if status != 200:
                 why = f"{route} answers {status}: {data[:300].decode(errors='replace').strip()}"
-                busy = status == 429 or (status == 503 and self._health() == "200")
-                return Asked(why, refused=status in REFUSED, busy=busy)
+                return Asked(why, refused=status in REFUSED, busy=self.busy(status))
             return Asked(_judge(json.loads(data), self.question.expect))
         except TimeoutError:
             return Asked(f"no completion within {seconds:g} s{self._aside()}")
@@ -131,23 +131,33 @@ class Api:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return Asked("what came is no completion")
 
-    def _ask(self, deadline: float) -> tuple[str, int, bytes]:
-        """Path, status and body of the first route that it has; those of /v1/models where the model is not known."""
+    def ask(
+        self, question: Question, deadline: float, routes: Sequence[str] = ROUTES, **more: Any
+    ) -> tuple[str, int, bytes]:
+        """Path, status and body of the first of `routes` that it has; of /v1/models where the model is not known.
+
+        `deadline` as of time.monotonic(); `more` are further fields of the request. Raises as `request`, and
+        ValueError and the like for a /v1/models that is none.
+        """
 
         def left() -> float:
             return max(0.01, deadline - time.monotonic())
 
-        model = self.question.model
+        model = question.model
         if not model:
             status, data = self.request("GET", "/v1/models", None, left())
             if status != 200:
                 return "/v1/models", status, data
             model = str(json.loads(data)["data"][0]["id"])
-        for path in ROUTES:
-            status, data = self.request("POST", path, _body(self.question, model, path), left())
+        for path in routes:
+            status, data = self.request("POST", path, {**_body(question, model, path), **more}, left())
             if status not in (404, 405):
                 break
         return path, status, data
+
+    def busy(self, status: int) -> bool:
+        """Whether it sent a request away because it has enough to do."""
+        return status == 429 or (status == 503 and self._health() == "200")
 
     def _health(self) -> str:
         """The status of /health, "" for none. vLLM answers by 503 once its engine is dead."""
@@ -168,22 +178,35 @@ class Api:
         return counters(data.decode(errors="replace"))
 
 
-def _body(question: Question, model: str, route: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": model, "max_tokens": question.max_tokens, "temperature": 0}
+def _body(question: Question, model: str, route: str) -> dict[str, object]:
+    body: dict[str, object] = {"model": model, "max_tokens": question.max_tokens, "temperature": 0}
     if route.endswith("/chat/completions"):
         return {**body, "messages": [{"role": "user", "content": question.prompt}]}
     return {**body, "prompt": question.prompt}
 
 
-def _judge(answer: Any, expect: str) -> str:
-    """ "" for a good completion. Raises KeyError, TypeError and the like for what is none."""
+def said(answer: Any) -> tuple[str, int]:
+    """The text of a completion by either route, with what it thought before, and its tokens; 1 where it tells none.
+
+    Raises KeyError, TypeError and the like for what is none.
+    """
     choice = answer["choices"][0]
-    if (answer.get("usage") or {}).get("completion_tokens", 1) == 0:
+    tokens = int((answer.get("usage") or {}).get("completion_tokens", 1))
+    if "text" in choice:
+        return "" + choice["text"], tokens
+    message = choice["message"]
+    thought = message.get("reasoning") or message.get("reasoning_content") or ""
+    return thought + (message.get("content") or ""), tokens
+
+
+def _judge(answer: Any, expect: str) -> str:
+    """ "" for a good completion. Raises as `said`."""
+    text, tokens = said(answer)
+    if tokens == 0:
         return "the completion has no token"
-    text = choice["text"] if "text" in choice else choice["message"].get("content")
-    if not expect or (isinstance(text, str) and re.search(expect, text)):
+    if not expect or re.search(expect, text):
         return ""
-    return f"it answers {str(text)[:200]!r}, in which nothing matches {expect!r}"
+    return f"it answers {text[:200]!r}, in which nothing matches {expect!r}"
 
 
 def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
@@ -194,6 +217,7 @@ def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
 
 _SAMPLE = re.compile(r"(vllm:[A-Za-z0-9_:]+)(?:\{[^}]*\})?\s+([0-9.eE+-]+|NaN|[+-]?Inf)")
 BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+DRAFTS, ACCEPTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_accepted_tokens_total"
 MOVING = (
     "vllm:generation_tokens_total",
     "vllm:prompt_tokens_total",
@@ -203,12 +227,13 @@ MOVING = (
 
 
 def counters(text: str) -> dict[str, float]:
-    """The `vllm:` samples of Prometheus' text format, summed over their labels."""
+    """The `vllm:` samples of Prometheus' text format, summed over their labels; of a share (`_perc`) the greatest."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         sample = _SAMPLE.match(line)
         if sample:
-            found[sample[1]] = found.get(sample[1], 0.0) + float(sample[2])
+            before, value = found.get(sample[1], 0.0), float(sample[2])
+            found[sample[1]] = max(before, value) if sample[1].endswith("_perc") else before + value
     return found
 
 
@@ -229,6 +254,8 @@ class TokenActivity:
         self.interval = min(max(1.0, patience / 6), LOOK_SECONDS)
         self.idle_seconds = patience / 3
         self.last: dict[str, float] = {}
+        self.generated = 0.0
+        """When tokens were last seen to be generated, by time.time(); 0.0 for not yet."""
         self.proved = time.monotonic()
         self.failures = 0
         self.why = ""
@@ -264,6 +291,8 @@ class TokenActivity:
             return False
         now = {key: found.get(key, 0.0) for key in MOVING}
         moved = bool(self.last) and now != self.last
+        if self.last and now[MOVING[0]] > self.last[MOVING[0]]:
+            self.generated = time.time()
         asked = sum(found.get(key, 0.0) for key in BUSY) if self.last else 0.0
         self.last = now
         self.why = "" if moved or not asked else f"{asked:g} requests are open and no token moves"
@@ -275,6 +304,8 @@ class TokenActivity:
         if asked.why and not asked.refused and not asked.busy:
             self.why = "; ".join(filter(None, (stuck, asked.why)))
             return False
+        if not asked.why:
+            self.generated = time.time()
         with contextlib.suppress(OSError, http.client.HTTPException):
             self._moved(self.api.metrics(self.interval) or {})  # what this completion moved is no later sign of life
         self.why = ""

@@ -9,17 +9,27 @@ from typing import Any
 from sparkops.programs.launch.docker import LABEL
 
 
-def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: str, cache: str) -> dict[str, Any]:
+def digest_of(spec: dict[str, Any]) -> str:
+    """SHA-256 of what the process is started from, as `ServiceSpec.inputs` has it: image and checkpoint by no name."""
+    mounts = [dict(each) for each in spec["mounts"]]
+    if spec["manifest"] is not None:
+        mounts[0]["source"] = ""
+    nameless = {**spec, "image": "", "mounts": mounts}
+    text = json.dumps(nameless, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: str, cache: str) -> dict[str, object]:
     """What POST /containers/create takes. `cache` is a folder of the node, or "" for none."""
     limits, port = spec["limits"], f"{spec['port']}/tcp"
-    environment = {"PYTHONFAULTHANDLER": "1", **(CACHES if cache else {}), **spec["environment"], **secret}
+    environment = environment_of(spec, secret, cached=bool(cache))
     mounts = [
         {"Type": "bind", "Source": each["source"], "Target": each["target"], "ReadOnly": each["read_only"]}
         for each in spec["mounts"]
     ]
     if cache:
         mounts.append({"Type": "bind", "Source": cache, "Target": CACHE_TARGET, "ReadOnly": False})
-    host: dict[str, Any] = {
+    host: dict[str, object] = {
         "Init": True,
         "NetworkMode": spec["network"],
         "Mounts": mounts,
@@ -38,7 +48,7 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
     if spec["ipc"]:
         host["IpcMode"] = spec["ipc"]
     if spec["gpus"]:
-        chosen: dict[str, Any] = {"Count": -1} if spec["gpus"] == "all" else {"DeviceIDs": spec["gpus"]}
+        chosen: dict[str, object] = {"Count": -1} if spec["gpus"] == "all" else {"DeviceIDs": spec["gpus"]}
         host["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **chosen}]
     labels = {LABEL: spec["name"], "sparkops.spec": digest}
     if spec["manifest"] is not None:
@@ -56,6 +66,11 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
     if spec["entrypoint"] is not None:
         body["Entrypoint"] = spec["entrypoint"]
     return body
+
+
+def environment_of(spec: dict[str, Any], secret: dict[str, str], *, cached: bool) -> dict[str, str]:
+    """The variables that the container gets beside those of its image."""
+    return {"PYTHONFAULTHANDLER": "1", **(CACHES if cached else {}), **spec["environment"], **secret}
 
 
 def record_digest(folder: str) -> str:

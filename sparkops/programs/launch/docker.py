@@ -43,14 +43,16 @@ class Docker:
         self.path = path or DOCKER
         self.prefix = ""
 
-    def open(self, method: str, path: str, body: Any = None, timeout: float | None = 60.0) -> http.client.HTTPResponse:
+    def open(
+        self, method: str, path: str, body: object = None, timeout: float | None = 60.0
+    ) -> http.client.HTTPResponse:
         """The head of an answer; its body is still to be read."""
         link = _UnixConnection(self.path, timeout)
         data = None if body is None else json.dumps(body).encode()
         link.request(method, self.prefix + path, body=data, headers={"Content-Type": "application/json"})
         return link.getresponse()
 
-    def ask(self, method: str, path: str, body: Any = None, timeout: float | None = 60.0) -> tuple[int, Any]:
+    def ask(self, method: str, path: str, body: object = None, timeout: float | None = 60.0) -> tuple[int, Any]:
         """Status and JSON (None where there is none) of an answer."""
         answer = self.open(method, path, body, timeout)
         data = answer.read()
@@ -132,7 +134,7 @@ class Container:
             what = f"a container named {self.name} exists that sparkops did not make; sparkops adopt moves it aside"
             raise Failed(WRONG_SPEC, what)
 
-    def start(self, body: dict[str, Any]) -> None:
+    def start(self, body: dict[str, object]) -> None:
         """Create and start it. Raises Failed with Docker's own words."""
         status, told = self.docker.ask("POST", f"/containers/create?name={self.name}", body)
         if status != 201:
@@ -146,7 +148,7 @@ class Container:
         for work in (self._follow_log, self._follow_end):
             threading.Thread(target=work, daemon=True).start()
 
-    def _refused(self, verb: str, status: int, told: Any) -> Failed:
+    def _refused(self, verb: str, status: int, told: object) -> Failed:
         why = _message(status, told)
         for_good = self.permanent is not None and self.permanent.search(why)
         return Failed(WRONG_SPEC if for_good else START_REFUSED, f"Docker would not {verb} the container: {why}")
@@ -222,5 +224,5 @@ class Container:
         return Failed(status, f"{reason}; its last line: {self.last_line or '(none)'}")
 
 
-def _message(status: int, told: Any) -> str:
+def _message(status: int, told: object) -> str:
     return str(told.get("message") or status) if isinstance(told, dict) else str(status)

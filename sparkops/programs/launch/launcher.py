@@ -4,7 +4,7 @@
     launcher.py --remove SPEC   what ExecStopPost calls: no container of this service is left
 
 SPEC is the canonical JSON of a ServiceSpec (`sparkops/models/service_spec.py` describes its keys). The container
-carries the SHA-256 of that file as label `sparkops.spec`, and an HMAC of the secret environment by the node's key as
+carries its digest (`digest_of`) as label `sparkops.spec`, and an HMAC of the secret environment by the node's key as
 `sparkops.secret`. systemd's watchdog is fed only while tokens move or nothing is asked of the engine.
 
 Standard library and Python 3.10 only: the modules of this folder are copied to the node as one file
@@ -14,7 +14,6 @@ Exit status: the container's own when it ends by itself; else one of the constan
 """
 
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -26,7 +25,7 @@ import urllib.parse
 from typing import Any
 
 from sparkops.programs.launch.api import Api, Asked, Question, TokenActivity
-from sparkops.programs.launch.container_body import body_of, cache_folder
+from sparkops.programs.launch.container_body import body_of, cache_folder, digest_of
 from sparkops.programs.launch.docker import LABEL, TICK, Container, Docker
 from sparkops.programs.launch.ending import (
     ENGINE_UNAVAILABLE,
@@ -48,6 +47,7 @@ from sparkops.programs.launch.systemd import Systemd
 GIB = 1 << 30
 STAMP = ".served"
 START_FILE = "last-start.json"
+TOKEN_FILE = "last-token.json"
 HANG_FILE = "last-hang.txt"
 PORT_SECONDS = 5.0
 """For a process that may be ending to let go of the port."""
@@ -63,12 +63,11 @@ class Launcher:
     """One run, from the spec to the exit status."""
 
     def __init__(self, path: str, environ: dict[str, str], docker: Docker) -> None:
-        with open(path, "rb") as file:
-            data = file.read()
-        self.spec: dict[str, Any] = json.loads(data)
+        with open(path, encoding="utf-8") as file:
+            self.spec: dict[str, Any] = json.load(file)
         self.systemd = Systemd(environ)
         self.docker = docker
-        self.digest = hashlib.sha256(data).hexdigest()
+        self.digest = digest_of(self.spec)
         self.container = self._container()
         self.stopping = threading.Event()
         self.asked = 0.0
@@ -275,8 +274,13 @@ class Launcher:
                 pass
         times = {"port_seconds": round(listened, 1), "token_seconds": round(seconds, 1), "at": round(time.time())}
         keep(self.spec["kept"], START_FILE, json.dumps(times))
+        self._generated(time.time())
         say(f"the first completion came after {seconds:.0f} s")
         self._ready(f"serving on port {self.spec['port']}")
+
+    def _generated(self, at: float) -> None:
+        """Keep when the engine was last seen to generate a token, seconds since the epoch."""
+        keep(self.spec["kept"], TOKEN_FILE, json.dumps({"at": round(at)}))
 
     def _end_of_load(self) -> Failed:
         """How the container ended before it answered; what would end alike again has a status that systemd minds."""
@@ -293,7 +297,7 @@ class Launcher:
         assert self.api is not None
         activity = TokenActivity(self.api, self.spec["probe"]["seconds"], self.systemd.watchdog)
         progress = Progress()
-        serving, due = self.systemd.status, 0.0
+        serving, due, noted = self.systemd.status, 0.0, 0.0
         while not self.stopping.is_set():
             if self.ranks is not None:
                 self.ranks.check()
@@ -304,6 +308,9 @@ class Launcher:
             if self.systemd.watchdog and time.monotonic() >= due:
                 alive = self.headless or activity.found()
                 due = time.monotonic() + activity.interval
+                if activity.generated > noted:
+                    noted = activity.generated
+                    self._generated(noted)
                 if self.ranks is not None:
                     self.ranks.looked(alive, activity.failures, *progress.look(self.container.id))
                 elif alive:

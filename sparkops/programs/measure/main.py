@@ -45,7 +45,7 @@ class Spec(TypedDict):
     bytes: int
 
 
-def work(request: dict[str, Any], output: Output) -> dict[str, Any]:
+def work(request: dict[str, object], output: Output) -> dict[str, object]:
     """`rates` by link, and `busy`: processors that this side took on average, which bound TCP near one."""
     spec = cast(Spec, request)
     if spec["method"] == "rdma":

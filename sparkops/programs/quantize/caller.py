@@ -22,8 +22,8 @@ class _Listener:
     def progress(self, message: Mapping[str, Any]) -> None:
         self._job.progress(**message)
 
-    def notice(self, id: str, args: Mapping[str, Any]) -> None: ...
-    def record(self, value: Any) -> None: ...
+    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
+    def record(self, value: object) -> None: ...
 
 
 def quantize(spec: main.Spec, job: Job, pull: Callable[[str], None]) -> str:
@@ -36,7 +36,7 @@ def quantize(spec: main.Spec, job: Job, pull: Callable[[str], None]) -> str:
     return spec["output"]
 
 
-def spec_of(options: dict[str, Any], base: str, output: str, owner: pwd.struct_passwd) -> main.Spec:
+def spec_of(options: dict[str, object], base: str, output: str, owner: pwd.struct_passwd) -> main.Spec:
     """What the program is given."""
     return {"options": options, "base": base, "output": output, "user": owner.pw_uid}
 

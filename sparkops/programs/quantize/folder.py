@@ -29,7 +29,7 @@ _APART = ("embed_tokens", "lm_head", "conv1d", "visual", "norm", "mlp.gate.", "s
 _OURS = (auto_round.OUT, auto_round.HOME, auto_round.SPACE, auto_round.RESUME)
 
 
-def survey(base: int, options: dict[str, Any]) -> dict[str, Any]:
+def survey(base: int, options: dict[str, object]) -> dict[str, object]:
     """Of the base behind the descriptor: `identity` of what is made of it, `bytes` of its tensors, `weights` to round.
 
     Raises Refused for a base that is not at 16 bit, and for calibration data that can't be read.
@@ -55,7 +55,7 @@ def survey(base: int, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _quantized(config: dict[str, Any]) -> bool:
+def _quantized(config: dict[str, object]) -> bool:
     text = config.get("text_config")
     return bool(config.get("quantization_config") or (isinstance(text, dict) and text.get("quantization_config")))
 
@@ -67,7 +67,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return product
 
 
-def _check_data(options: dict[str, Any]) -> None:
+def _check_data(options: dict[str, object]) -> None:
     path = str(options["dataset"])
     if auto_round.plain(options):
         return

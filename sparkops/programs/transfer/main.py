@@ -37,7 +37,7 @@ class Spec(TypedDict, total=False):
     size: int
 
 
-def work(request: dict[str, Any], output: Output) -> dict[str, Any]:
+def work(request: dict[str, object], output: Output) -> dict[str, object]:
     spec = cast(Spec, request)
     channel = socket.socket(fileno=spec["channel"])
     content: Served

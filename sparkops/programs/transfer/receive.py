@@ -19,7 +19,7 @@ from sparkops.programs.transfer.served_image import SILENCE
 class Spec(TypedDict):
     """What the program is given. peer: as `client.Peer` takes it; pipe: the descriptor to write to, or None."""
 
-    peer: dict[str, Any]
+    peer: dict[str, object]
     pipe: int | None
 
 

@@ -48,7 +48,7 @@ class ServedFiles:
         self._asked = 0.0
         self._busy = time.monotonic()
         self._text = ""
-        self._error: Any = None
+        self._error: object = None
 
     def answer(self, request: Request, number: int) -> None:
         """The range of a file, or why it can't be had."""
@@ -138,7 +138,7 @@ def _open_file(folder: int, path: str, size: int) -> int | None:
     return None
 
 
-def _proven_mark(staging: int, stored: str) -> Any:
+def _proven_mark(staging: int, stored: str) -> object:
     """The identity at which a content of the store was proven, as it is noted beside it."""
     try:
         with open(os.open(stored + ".json", _FILE, dir_fd=staging), "rb") as file:

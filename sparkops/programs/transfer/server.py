@@ -76,7 +76,7 @@ class Request(BaseHTTPRequestHandler):
         """Count bytes that went out. Raises Refused `cancelled` when the server has to stop."""
         self.server.sent(size)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing: what is refused is a notice."""
 
     def _refuse(self) -> None:
@@ -125,7 +125,7 @@ class Server(ThreadingHTTPServer):
         text = f"sending to {', '.join(sorted(receivers))}"
         self._tracker = Tracker(output, text, content.size * len(receivers))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, object]:
         """Serve until it is over; the program's result."""
         while not self.over:
             self.output.check()
@@ -157,7 +157,7 @@ class Server(ThreadingHTTPServer):
             self._sent += size
         self._tracker.add(size)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: Any, client_address: object) -> None:
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
@@ -180,7 +180,7 @@ class Server(ThreadingHTTPServer):
             text = str(getattr(error, "reason", None) or error)
             self.output.notice("transfer-connection-failed", address=client_address[0], text=text)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """What ends a connection otherwise (`cancelled`) ends the program by itself."""
 
 

@@ -1,14 +1,19 @@
-"""A report out of its JSON, as kept runs hold it. Text differences are content and are not kept."""
+"""A report out of its JSON, as kept runs and files hold it. Text differences are content and are not kept."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from sparkops.core.errors import SparkopsError
 from sparkops.core.plan import Between, Declared, Occupied, Orphan, Plan, Step, Violation
-from sparkops.core.report import Past, Report, Result
+from sparkops.core.report import Past, Report, Result, Rollout, Seen, Shards
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
+from sparkops.reports import schemas
+from sparkops.reports.run.findings import Finding
 
 
 def from_json(told: Mapping[str, Any], **more: Any) -> Report:
@@ -23,8 +28,34 @@ def from_json(told: Mapping[str, Any], **more: Any) -> Report:
         interrupted=told["interrupted"],
         declined=told["declined"],
         whole=told["whole"],
+        rollouts=tuple(map(_rollout, told["rollouts"])),
+        shards=Shards(tuple(told["shards"]["numbers"]), told["shards"]["of"]) if told.get("shards") else None,
         **{"past": Past(origins=told.get("origins", {})), **more},
     )
+
+
+def of_file(path: Path) -> Report:
+    """The report in a file that `--report json=…` or `-o` wrote, with what earlier runs added to it.
+
+    Raises SparkopsError for anything else, OSError where it can't be read.
+    """
+    try:
+        told = json.loads(path.read_bytes())
+        if told["schema"] != schemas.REPORT:
+            raise ValueError(f"its schema is {told['schema']!r}")
+        found = told["findings"]
+        past = Past(
+            since={_sign(each): Seen(**each["since"]) for each in found if each["since"]},
+            origins={each["resource"]: each["origin"] for each in found if each["origin"]},
+        )
+        return from_json(told, run=told["run"], time=told["time"], seconds=told["seconds"], past=past)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise SparkopsError.of("report-file-invalid", where=str(path), schema=schemas.REPORT, reason=error) from None
+
+
+def _sign(told: Mapping[str, Any]) -> str:
+    fields = {key: told[key] for key in ("id", "severity", "node", "resource")}
+    return Finding(**fields, standing=told["state"], text=told["message"]).sign
 
 
 def _plan(told: Mapping[str, Any]) -> Plan:
@@ -57,6 +88,11 @@ def _violation(told: Mapping[str, Any]) -> Violation:
 
 def _result(told: Mapping[str, Any]) -> Result:
     return Result(**{**told, "reason": Message.from_json(told["reason"]) if told["reason"] else None})
+
+
+def _rollout(told: Mapping[str, Any]) -> Rollout:
+    reason = Message.from_json(told["reason"]) if told["reason"] else None
+    return Rollout(service=told["service"], nodes=tuple(told["nodes"]), state=told["state"], reason=reason)
 
 
 def _declared(told: Mapping[str, Any]) -> Declared:

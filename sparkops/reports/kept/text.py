@@ -9,9 +9,9 @@ from typing import Any
 
 from sparkops.core.report import KeptRun, Report
 from sparkops.reports.formatting import count
+from sparkops.reports.printer import Printer, table
 from sparkops.reports.run.findings import Finding, findings, standings
-from sparkops.reports.table import table
-from sparkops.reports.text import SEVERITY, Printer
+from sparkops.reports.text import SEVERITY
 from sparkops.runs.store import Span
 
 

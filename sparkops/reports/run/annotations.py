@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sparkops.core.report import Report
+from sparkops.reports.findings.github import annotation
 from sparkops.reports.formatting import safe
-from sparkops.reports.github import annotation
 from sparkops.reports.run.findings import findings
 
 

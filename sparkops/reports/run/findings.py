@@ -76,6 +76,14 @@ def standings(report: Report, found: Iterable[Finding]) -> Mapping[str, Standing
     return states
 
 
+def looked_at(report: Report, states: Mapping[str, Standing], node: str, resource: str) -> bool:
+    """Whether the run saw what a finding is about ("": the whole node). What it could not observe may stand still."""
+    if resource in states:
+        return states[resource] != "unknown"
+    plan = report.plan
+    return node in plan.nodes and node not in plan.unreachable and f"claims @{node}" not in plan.unknown
+
+
 def counts(states: Mapping[str, Standing]) -> dict[Standing, int]:
     """How many declared resources are in each state."""
     counted = Counter(states.values())

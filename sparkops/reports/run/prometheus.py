@@ -55,12 +55,11 @@ def render(report: Report) -> str:
             [({"service": each}, 1) for each in interrupted],
         ),
     ]
-    return "".join(
-        line for name, help, samples in metrics for line in _metric(f"sparkops_{name}", help, about, samples)
-    )
+    return "".join(line for name, help, samples in metrics for line in metric(f"sparkops_{name}", help, about, samples))
 
 
-def _metric(name: str, help: str, about: Mapping[str, str], samples: Iterable[Sample]) -> Iterable[str]:
+def metric(name: str, help: str, about: Mapping[str, str], samples: Iterable[Sample]) -> Iterable[str]:
+    """The lines of a gauge; `about` are the labels that all its samples have."""
     yield f"# HELP {name} {help}\n# TYPE {name} gauge\n"
     for labels, number in samples:
         told = ",".join(f'{key}="{_label(each)}"' for key, each in {**about, **labels}.items())

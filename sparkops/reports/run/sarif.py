@@ -7,7 +7,7 @@ import json
 import sparkops
 from sparkops.core import wording
 from sparkops.core.report import Report
-from sparkops.reports import sarif
+from sparkops.reports.findings import sarif
 from sparkops.reports.formatting import safe
 from sparkops.reports.run.findings import Finding, findings
 

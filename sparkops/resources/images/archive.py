@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.errors import InventoryError
 
@@ -26,7 +25,7 @@ class Archive:
     path: Path
     size: int
     layers: tuple[str, ...]
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     platform: str
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Content, Secret
@@ -51,9 +51,9 @@ class BuiltImage:
         name: str,
         content: str | Content | Secret,
         *,
-        files: Mapping[str, Any],
-        args: Mapping[str, Any],
-        labels: Mapping[str, Any],
+        files: Mapping[str, object],
+        args: Mapping[str, object],
+        labels: Mapping[str, object],
         checks: Sequence[Sequence[str]],
         platform: str | None,
         folder: Path,
@@ -94,13 +94,13 @@ class BuiltImage:
     def repositories(self) -> tuple[str, ...]:
         return tuple(each.repository for each in self.bases)
 
-    def query(self) -> dict[str, Any]:
+    def query(self) -> dict[str, object]:
         return {}
 
-    def desired(self) -> dict[str, Any]:
+    def desired(self) -> dict[str, object]:
         return {"build": self.build}
 
-    def arguments(self, logins: Logins) -> dict[str, Any]:
+    def arguments(self, logins: Logins) -> dict[str, object]:
         bases = []
         for each in self.bases:
             login = logins(each.repository)
@@ -146,7 +146,7 @@ def _bases(dockerfile: str, where: str) -> tuple[Reference, ...]:
     return tuple(found)
 
 
-def _texts(value: Mapping[str, Any], name: str, where: str) -> dict[str, str]:
+def _texts(value: Mapping[str, object], name: str, where: str) -> dict[str, str]:
     found = {}
     for key, each in value.items():
         if isinstance(each, Secret):
@@ -155,7 +155,7 @@ def _texts(value: Mapping[str, Any], name: str, where: str) -> dict[str, str]:
     return found
 
 
-def _context(value: Mapping[str, Any], folder: Path, where: str) -> dict[str, bytes]:
+def _context(value: Mapping[str, object], folder: Path, where: str) -> dict[str, bytes]:
     """The build context by path. Raises InventoryError."""
     found: dict[str, bytes] = {}
     for path, each in value.items():

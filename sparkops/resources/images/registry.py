@@ -194,7 +194,7 @@ def _token(challenge: str, login: Login | None) -> str:
     else:
         answer = _open(f"{realm}?{urllib.parse.urlencode(query)}", login.basic if login else "", "GET")
     with answer:
-        found: Any = json.loads(answer.read(LIMIT))
+        found: object = json.loads(answer.read(LIMIT))
     token = (found.get("token") or found.get("access_token")) if isinstance(found, dict) else None
     if not isinstance(token, str):
         raise ValueError("its token service gave no token")  # noqa: TRY004
@@ -213,7 +213,7 @@ def _manifest_digest(url: str, authorization: str) -> str:
     return "sha256:" + hashlib.sha256(body).hexdigest()
 
 
-def _json(url: str, authorization: str) -> Any:
+def _json(url: str, authorization: str) -> object:
     with _open(url, authorization, "GET", timeout=SUGGESTION_TIMEOUT) as answer:
         return json.loads(answer.read(LIMIT))
 

@@ -10,7 +10,7 @@ from sparkops.worker.calls import Unknown
 SOCKET = "/var/run/docker.sock"
 
 
-def docker(socket: str = SOCKET) -> dict[str, Any]:
+def docker(socket: str = SOCKET) -> dict[str, object]:
     """Version, storage, cgroups and runtimes; `present` is false where no engine serves, with the `reason`.
 
     Raises Unknown when the engine can't be asked, or answers something else than its information.
@@ -30,7 +30,7 @@ def docker(socket: str = SOCKET) -> dict[str, Any]:
         raise Unknown.of("docker-answer-invalid", answer=f"{body[:200]!r}") from None
 
 
-def parse_info(info: dict[str, Any], version: dict[str, Any]) -> dict[str, Any]:
+def parse_info(info: dict[str, Any], version: dict[str, Any]) -> dict[str, object]:
     """The facts out of `GET /info` and `GET /version`. `gpu_access` names the ways to hand a GPU to a container."""
     runtimes = sorted(info.get("Runtimes") or {})
     devices = sorted(each.get("ID", "") for each in info.get("DiscoveredDevices") or [])

@@ -33,7 +33,7 @@ ERRORS = (
 """The `hw_counters` of mlx5 that move where packets are lost or refused (mlx5 counters; MiaAI-Lab pull request 115)."""
 
 
-def fabric(root: str, interfaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def fabric(root: str, interfaces: dict[str, dict[str, object]]) -> dict[str, Any]:
     """The ConnectX-7 interfaces of a node, out of the facts of its interfaces.
 
     rails: by interface name; see `_rail`. ports: `p0`, `p1` to their interfaces, the twins of a port in the order of
@@ -137,7 +137,7 @@ def _speed(said: str | None) -> float | None:
     return float(found.group(1)) if found else None
 
 
-def _gids(root: str, port: str) -> list[dict[str, Any]]:
+def _gids(root: str, port: str) -> list[dict[str, object]]:
     """The GID table without its empty entries: index, type (`RoCE v2`), and the IPv4 address of a mapped one."""
     found = []
     for index in range(GIDS):

@@ -6,7 +6,7 @@ A locked clock can't be read back, so there is no fact for it.
 
 import os
 import re
-from typing import Any
+from collections.abc import Mapping
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.system import text
@@ -24,56 +24,78 @@ FIELDS = {
     "clocks.max.sm": "sm_clock_max_mhz",
     "power.draw": "power_watts",
     "temperature.gpu": "temperature_celsius",
+    "utilization.gpu": "utilization_percent",
 }
 QUERY = f"--query-gpu={','.join(FIELDS)}"
-NUMBERS = frozenset({"sm_clock_mhz", "sm_clock_max_mhz", "power_watts", "temperature_celsius"})
+NUMBERS = frozenset({"sm_clock_mhz", "sm_clock_max_mhz", "power_watts", "temperature_celsius", "utilization_percent"})
 CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 PATIENCE = 8.0
 """Seconds for one call of nvidia-smi: with the groups that wait for it, all stays within one look's limit."""
+BUSY_PERCENT = 90.0
+STUCK_MHZ = 850.0
+"""A little above the 799 MHz at which GPUs were seen stuck."""
 MISMATCH = "Driver/library version mismatch"
 
 
-def gpu(root: str) -> dict[str, Any]:
+def gpu(root: str) -> dict[str, object]:
     """All that is the same for each GPU of the node, of the first one; `count` says how many there are.
 
     Where no GPU answers, `present` is false and `error` says why. Raises Unknown when nvidia-smi hangs.
     """
     module = running_module(text(root, "/proc/driver/nvidia/version") or "")
-    missing: dict[str, Any] = {"present": False, "count": 0, "driver_version": module, "module_version": module}
-    try:
-        status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
-    except Unknown as error:
-        if error.id == "program-missing":
-            return {**missing, "error": "nvidia-smi is not installed"}
-        raise
-    if status != 0:
-        return {**missing, "error": " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"}
-    cards = parse_query(said)
-    if not cards:
-        return {**missing, "error": "nvidia-smi lists no GPU"}
+    found, why = cards()
+    if not found:
+        missing = {"present": False, "count": 0, "driver_version": module, "module_version": module}
+        return {**missing, "error": why}
     _, header, _ = processes.ask(["nvidia-smi"], timeout=PATIENCE)
-    first = cards[0]
+    first = found[0]
     return {
         **first,
         "present": True,
-        "count": len(cards),
+        "count": len(found),
         "module_version": module or first["driver_version"],
         "cuda_version": parse_cuda(header),
+        "stuck": stuck(first),
         "error": None,
     }
 
 
-def parse_query(said: str) -> list[dict[str, Any]]:
+def stuck(card: Mapping[str, object]) -> str | None:
+    """A GPU that is at work and does not leave its low clock, in words; None where it is idle, or that is not told.
+
+    Seen: 799 MHz and 19.5 W against 2281 MHz and 92.5 W, until the power was taken away (minefield PR 55). Power alone
+    says nothing: a stalled rank has 96 % and 21 W, too (facts of GLM-5.3 PR 115).
+    """
+    clock, used, power = card["sm_clock_mhz"], card["utilization_percent"], card["power_watts"]
+    if not isinstance(clock, float) or not isinstance(used, float) or used < BUSY_PERCENT or clock > STUCK_MHZ:
+        return None
+    return f"{clock:g} MHz" + (f" and {power:g} W" if isinstance(power, float) else "") + f" at {used:g} % utilisation"
+
+
+def cards() -> tuple[list[dict[str, object]], str]:
+    """What nvidia-smi tells of each GPU now, or why it tells of none. Raises Unknown when it hangs."""
+    try:
+        status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
+    except Unknown as error:
+        if error.id == "program-missing":
+            return [], "nvidia-smi is not installed"
+        raise
+    if status != 0:
+        return [], " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"
+    return parse_query(said), "nvidia-smi lists no GPU"
+
+
+def parse_query(said: str) -> list[dict[str, object]]:
     """The cards of a csv answer without header and units; `[N/A]` and its like are None."""
-    cards = []
+    found = []
     for line in said.splitlines():
         values = [value.strip() for value in line.split(",")]
         if len(values) == len(FIELDS):
-            cards.append({key: _value(key, value) for key, value in zip(FIELDS.values(), values, strict=True)})
-    return cards
+            found.append({key: _value(key, value) for key, value in zip(FIELDS.values(), values, strict=True)})
+    return found
 
 
-def _value(key: str, value: str) -> Any:
+def _value(key: str, value: str) -> object:
     if value.strip("[]").lower() in ("n/a", "not supported", "unknown error", "gpu requires reset", ""):
         return None
     if key == "persistence":
@@ -98,7 +120,7 @@ def running_module(version: str) -> str | None:
     return found.group(1) if found else None
 
 
-def cdi(root: str, driver: str | None) -> dict[str, Any]:
+def cdi(root: str, driver: str | None) -> dict[str, object]:
     """The CDI specifications of NVIDIA devices and whether they name the libraries of the running `driver`.
 
     `state` is none, fresh, stale, or unproven where a specification names no driver version (or no driver runs);

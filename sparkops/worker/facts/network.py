@@ -55,7 +55,7 @@ def in_time(look: Callable[[], _Answer]) -> _Answer:
         raise Unknown.of("network-state-late", seconds=LIMIT) from None
 
 
-def _links(root: str, interfaces: dict[str, dict[str, Any]]) -> None:
+def _links(root: str, interfaces: dict[str, dict[str, object]]) -> None:
     for name, each in interfaces.items():
         each["speed_mbps"] = number(root, f"/sys/class/net/{name}/speed")
         each["carrier"] = number(root, f"/sys/class/net/{name}/carrier") == 1
@@ -127,7 +127,7 @@ def interface_of(interfaces: dict[str, dict[str, Any]], address: str | None) -> 
 
 def management_of(
     interfaces: dict[str, dict[str, Any]], session: str | None, address: str | None, default: str | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The interface of the session, unless that is a tunnel or unknown, else that of the default route; its address."""
     if session is not None and interfaces[session]["type"] == "ether":
         return {"interface": session, "address": address}

@@ -33,7 +33,10 @@ PLATFORM = (
 FORMAT = "${Package}\\t${Version}\\t${db:Status-Want}\\t${db:Status-Status}\\n"
 
 
-def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, Any]:
+ASKED = "asked for it"
+
+
+def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, object]:
     """The installed packages of these globs with their versions, and which of them are held."""
     argv = ["dpkg-query", f"--admindir={at(root, '/var/lib/dpkg')}", "-W", "-f", FORMAT]
     status, said, wrong = processes.ask(argv, timeout=10)
@@ -42,7 +45,7 @@ def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, Any]:
     return parse_packages(said, tuple(patterns))
 
 
-def parse_packages(said: str, patterns: tuple[str, ...]) -> dict[str, Any]:
+def parse_packages(said: str, patterns: tuple[str, ...]) -> dict[str, object]:
     """`installed` maps names to versions; `held` and `unheld` share them out."""
     installed, held = {}, []
     for line in said.splitlines():
@@ -56,12 +59,12 @@ def parse_packages(said: str, patterns: tuple[str, ...]) -> dict[str, Any]:
     return {"installed": installed, "held": sorted(held), "unheld": sorted(installed.keys() - set(held))}
 
 
-def reboot(root: str, gpu: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+def reboot(root: str, gpu: dict[str, object], found: dict[str, Any]) -> dict[str, Any]:
     """Whether a reboot is due, and each reason in words."""
     reasons = []
     if os.path.exists(at(root, "/run/reboot-required")):
         names = sorted(set((text(root, "/run/reboot-required.pkgs") or "").split()))
-        reasons.append(f"{', '.join(names) or 'an upgrade'} asked for it")
+        reasons.append(f"{', '.join(names) or 'an upgrade'} {ASKED}")
     running = text(root, "/proc/sys/kernel/osrelease") or os.uname().release
     newest = newest_kernel(_kernels(root), running)
     if newest is not None and newest != running:
@@ -100,7 +103,7 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
-def driver_reasons(gpu: dict[str, Any], installed: dict[str, str]) -> list[str]:
+def driver_reasons(gpu: dict[str, object], installed: dict[str, str]) -> list[str]:
     """Why the loaded driver module is not the installed one."""
     if MISMATCH in str(gpu.get("error") or ""):
         return ["the driver's libraries are not those of the loaded kernel module (nvidia-smi: version mismatch)"]

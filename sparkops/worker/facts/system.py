@@ -10,7 +10,6 @@ import platform
 import re
 import shlex
 import sys
-from typing import Any
 
 from sparkops.worker.calls import Unknown
 from sparkops.worker.system import processes
@@ -40,7 +39,7 @@ def parse_assignments(content: str) -> dict[str, str]:
     return found
 
 
-def system(root: str) -> dict[str, Any]:
+def system(root: str) -> dict[str, object]:
     """Distribution, kernel, architecture, systemd, names. `machine` tells machines apart without their machine-id."""
     release = parse_assignments(text(root, "/etc/os-release") or text(root, "/usr/lib/os-release") or "")
     dgx = parse_assignments(text(root, "/etc/dgx-release") or "")
@@ -85,7 +84,7 @@ def parse_systemd(said: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def memory(root: str) -> dict[str, Any]:
+def memory(root: str) -> dict[str, object]:
     """Bytes out of /proc/meminfo: on GB10 the only truth, because nvidia-smi and NVML give no memory (facts b.2)."""
     content = text(root, "/proc/meminfo")
     if content is None:
@@ -93,13 +92,15 @@ def memory(root: str) -> dict[str, Any]:
     return parse_meminfo(content)
 
 
-def parse_meminfo(content: str) -> dict[str, Any]:
+def parse_counters(content: str) -> dict[str, int]:
+    """All counters of /proc/meminfo that are amounts of memory, in bytes."""
+    found = (re.match(r"(\w+):\s+(\d+) kB$", line) for line in content.splitlines())
+    return {each.group(1): int(each.group(2)) * KIB for each in found if each}
+
+
+def parse_meminfo(content: str) -> dict[str, object]:
     """The counters that matter, in bytes; None for those that the kernel does not have. See proc_meminfo(5)."""
-    counters = {}
-    for line in content.splitlines():
-        found = re.match(r"(\w+):\s+(\d+) kB$", line)
-        if found:
-            counters[found.group(1)] = int(found.group(2)) * KIB
+    counters = parse_counters(content)
     if "MemTotal" not in counters:
         raise Unknown.of("meminfo-field-missing", field="MemTotal")
     return {
@@ -112,7 +113,7 @@ def parse_meminfo(content: str) -> dict[str, Any]:
     }
 
 
-def cpu(root: str) -> dict[str, Any]:
+def cpu(root: str) -> dict[str, object]:
     """How many processors, and which: model names on x86, part numbers on Arm (0xd85 Cortex-X925, 0xd87 A725).
 
     `load` is the number of runnable tasks, averaged over 1, 5 and 15 minutes (proc_loadavg(5)).
@@ -121,7 +122,7 @@ def cpu(root: str) -> dict[str, Any]:
     return {**parse_cpuinfo(text(root, "/proc/cpuinfo") or ""), "load": load or None}
 
 
-def parse_cpuinfo(content: str) -> dict[str, Any]:
+def parse_cpuinfo(content: str) -> dict[str, object]:
     """`count` and the distinct `models` with how many there are of each."""
     pairs = [line.partition(":") for line in content.splitlines()]
     keys = [(key.strip(), value.strip()) for key, _, value in pairs]
@@ -133,7 +134,7 @@ def parse_cpuinfo(content: str) -> dict[str, Any]:
     return {"count": count or os.cpu_count(), "models": models}
 
 
-def disk(root: str, path: str) -> dict[str, Any]:
+def disk(root: str, path: str) -> dict[str, object]:
     """Space, in bytes, where `path` is or would be created; `free_bytes` is what an ordinary user can still use."""
     here = at(root, path)
     while not os.path.exists(here) and len(here) > 1:
@@ -167,7 +168,7 @@ def mount_of(mountinfo: str, path: str) -> tuple[str, str] | None:
     return best
 
 
-def uptime(root: str) -> dict[str, Any]:
+def uptime(root: str) -> dict[str, object]:
     """When the kernel booted and when PID 1 started, seconds since the epoch.
 
     The two differ in a container. A reboot is told by PID 1: a container's kernel and boot_id don't change with it.
@@ -182,7 +183,7 @@ def uptime(root: str) -> dict[str, Any]:
     return {"booted": booted, "pid1_started": started, "boot_id": text(root, "/proc/sys/kernel/random/boot_id")}
 
 
-def desktop(root: str) -> dict[str, Any]:
+def desktop(root: str) -> dict[str, object]:
     """What systemd starts by default, and whether a display manager is enabled there."""
     target = None
     for folder in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"):
@@ -195,10 +196,10 @@ def desktop(root: str) -> dict[str, Any]:
     return {"default_target": target, "graphical": target == "graphical.target", "display_manager": manager}
 
 
-def firmware(root: str, devices: bool = False) -> dict[str, Any]:
+def firmware(root: str, devices: bool = False) -> dict[str, object]:
     """Machine and firmware as DMI has them; with `devices` also what fwupd knows, which takes about a second."""
     names = ("sys_vendor", "product_name", "product_version", "board_name", "bios_vendor", "bios_version", "bios_date")
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name in names:
         with contextlib.suppress(PermissionError):
             found[name] = (text(root, f"/sys/class/dmi/id/{name}") or "").strip() or None

@@ -67,7 +67,7 @@ def auth_header(auth: Mapping[str, str] | None) -> dict[str, str]:
     return {"X-Registry-Auth": encoded(auth)} if auth else {}
 
 
-def encoded(value: Mapping[str, Any]) -> str:
+def encoded(value: Mapping[str, object]) -> str:
     """A value as the engine takes it in a header."""
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
 
@@ -162,7 +162,7 @@ def tag(source: str, args: dict[str, Any]) -> None:
         docker.tag_image(source, args["repository"], args["tag"], at=args.get("at"))
 
 
-def native_platform(args: dict[str, Any]) -> str:
+def native_platform(args: dict[str, object]) -> str:
     """The platform of the node's engine, as `linux/arm64`."""
     engine = docker.versions(args.get("at") or docker.SOCKET)
     return f"{engine.get('Os')}/{engine.get('Arch')}"

@@ -92,7 +92,7 @@ def running(call: Call, args: State) -> bool:
     return jobs.attachable(_key(args["ask"]), _attach(args["act"]))
 
 
-def missing(call: Call, args: State) -> list[list[Any]]:
+def missing(call: Call, args: State) -> list[list[object]]:
     """What has to be pushed: `[[path, size, oid, bytes pushed]]`; adopts and verifies what is there."""
     return list(_bring(call, args["ask"], {**args["act"], "mode": "list"})["missing"])
 

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-from typing import Any
 
 from sparkops.core import process_group
 from sparkops.core.kind_messages import CommandAct, CommandAsk
@@ -17,7 +16,7 @@ READ = 1 << 20
 """Bytes of a check's output that are compared."""
 
 
-def observe(ask: CommandAsk) -> dict[str, Any]:
+def observe(ask: CommandAsk) -> dict[str, object]:
     """`{"ok": bool}`, with `why` (a Reason) where it is not. Raises Unknown when the check hangs.
 
     `ask`: `creates` path or None; `check` argv or empty; `stdout` and `matches` or None; `timeout` seconds.
@@ -61,7 +60,7 @@ def _run(argv: list[str], timeout: float) -> tuple[int, str]:
         return status, os.pread(output.fileno(), READ, 0).decode(errors="replace")
 
 
-def _failing(id: str, **args: object) -> dict[str, Any]:
+def _failing(id: str, **args: object) -> dict[str, object]:
     return {"ok": False, "why": {"id": id, "args": args}}
 
 

@@ -12,7 +12,7 @@ from sparkops.worker.calls import Call
 from sparkops.worker.system import safe_path
 
 
-def observe(ask: DirectoryAsk) -> dict[str, Any] | None:
+def observe(ask: DirectoryAsk) -> dict[str, object] | None:
     """Type, owner, group and mode of `path`; owner and group in the form in which they were declared."""
     try:
         with safe_path.place(ask["path"]) as place:

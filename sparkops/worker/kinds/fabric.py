@@ -39,7 +39,7 @@ SPEC = "/etc/sparkops/services/"
 Ask = dict[str, Any]
 
 
-def observe(ask: Ask, root: str = "/") -> dict[str, Any]:
+def observe(ask: Ask, root: str = "/") -> dict[str, object]:
     """For each link (`p0/0`) the IPv4 addresses of its interface, with `.mtu` its MTU.
 
     `lasting`: netplan's files say the same; `names` maps links to interfaces, `rails` to what their hardware says.
@@ -57,7 +57,7 @@ def observe(ask: Ask, root: str = "/") -> dict[str, Any]:
         faults += _stacked(name, interfaces)
         faults += netplan.faults(files, name, interfaces[name].get("mac"))
     aside = _aside(files, wanted, faults, bool(ask["adopt"]))
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "names": names,
         "rails": {slot: _rail(name, card, interfaces) for slot, name in names.items()},
         "faults": faults,
@@ -126,7 +126,7 @@ def _aside(files: netplan.Files, wanted: Mapping[str, str], faults: list[Reason]
     return found
 
 
-def _rail(name: str, card: Mapping[str, Any], interfaces: Mapping[str, Any]) -> dict[str, Any]:
+def _rail(name: str, card: Mapping[str, Any], interfaces: Mapping[str, Any]) -> dict[str, object]:
     kept = ("pcie_gts", "pcie_lanes", "rdma", "rdma_state")
     rail = card["rails"].get(name, {})
     return {
@@ -137,7 +137,7 @@ def _rail(name: str, card: Mapping[str, Any], interfaces: Mapping[str, Any]) -> 
 
 
 def _twins_share(
-    ask: Ask, card: Mapping[str, Any], names: Mapping[str, str], interfaces: Mapping[str, dict[str, Any]]
+    ask: Ask, card: Mapping[str, Any], names: Mapping[str, str], interfaces: Mapping[str, dict[str, object]]
 ) -> list[str]:
     ports = ask["interfaces"] or card["ports"]
     chosen = set(names.values())
@@ -155,8 +155,8 @@ def converge(
     call: Call,
     ask: Ask,
     found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
-    act: dict[str, Any],
+    want: dict[str, object] | None,
+    act: dict[str, object],
     root: str = "/",
 ) -> None:
     """Try the wanted addresses; lasting once a fresh session has confirmed. Raises Refused where it was taken back."""
@@ -266,7 +266,7 @@ def undo(root: str = "/") -> None:
         processes.run(["systemctl", "stop", f"{UNDO}.timer"])
 
 
-def confirm(call: Call, args: Mapping[str, Any], root: str = "/") -> None:
+def confirm(call: Call, args: Mapping[str, object], root: str = "/") -> None:
     """Make a trial lasting: the call of a session that was opened after `netplan apply`. Raises Refused."""
     state = at(root, STATE)
     trial = atomic.mapping(os.path.join(state, "trial.json"))

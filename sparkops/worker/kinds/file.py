@@ -21,7 +21,7 @@ ALWAYS_HASHED = 1 << 20
 """Bytes up to which a file of another size than the declared content is hashed all the same, to be told apart."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+def observe(ask: dict[str, Any]) -> dict[str, object] | None:
     """Type, owner, group, mode and, where content was declared, its digest; with `text` where it differs and is small.
 
     Of a file that not everyone may read, neither digest nor text of another content is told.
@@ -43,7 +43,7 @@ def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _metadata(found: os.stat_result, ask: dict[str, Any]) -> dict[str, Any]:
+def _metadata(found: os.stat_result, ask: dict[str, Any]) -> dict[str, object]:
     return {
         "type": safe_path.sort_of(found.st_mode),
         "owner": safe_path.owner_name(found.st_uid, ask.get("owner")),
@@ -52,7 +52,7 @@ def _metadata(found: os.stat_result, ask: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _content(file: Any, found: os.stat_result, ask: dict[str, Any]) -> dict[str, Any]:
+def _content(file: Any, found: os.stat_result, ask: dict[str, Any]) -> dict[str, object]:
     if "secret" in ask:
         equal = found.st_size == len(ask["secret"]) and hmac.compare_digest(file.read(), ask["secret"])
         return {"content": "declared" if equal else "other"}
@@ -65,7 +65,7 @@ def _content(file: Any, found: os.stat_result, ask: dict[str, Any]) -> dict[str,
         kept = kept + part if len(kept) <= SHOWN else kept
     if digest.hexdigest() != ask["sha256"] and not found.st_mode & stat.S_IROTH:
         return {"content": f"other (not readable by all, modified at {found.st_mtime_ns})"}
-    state: dict[str, Any] = {"content": "sha256:" + digest.hexdigest(), "size": found.st_size}
+    state: dict[str, object] = {"content": "sha256:" + digest.hexdigest(), "size": found.st_size}
     if digest.hexdigest() != ask["sha256"] and len(kept) <= SHOWN:
         text = _text(kept)
         if text is not None:
@@ -83,7 +83,11 @@ def _text(data: bytes) -> str | None:
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, object],
 ) -> None:
     """Bring the file from `found` to `want`. `act`: `content` bytes where not secret, `validate` argv or empty."""
     with safe_path.explained(ask["path"]), safe_path.place(ask["path"]) as place:

@@ -4,21 +4,28 @@ Four ends: it passed; it failed (`Refused`); it could not be asked or the answer
 `unknown`: only what failed is brought back); the run was left.
 """
 
+import contextlib
 import http.client
 import json
 import re
 import time
-from typing import Any
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
-from sparkops.programs.launch.api import Api, Question
+from sparkops.programs.launch.api import ROUTES, Question, said
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.kinds import probe
+from sparkops.worker.facts import gpu
 from sparkops.worker.record import generations
+from sparkops.worker.system import serving
+from sparkops.worker.system.speed import acceptance, hardware
 
 EVERY = 5.0
 """Seconds between two completions while an engine has to stay healthy."""
-COULD_NOT_ASK = (401, 403, 404, 429, 503)
-"""Answers that say nothing about the engine's health: no access, no such name, too busy. Source: vLLM's API server."""
+COULD_NOT_ASK = (401, 403, 404)
+"""Answers that say nothing about the engine's health: no access, no such name. Source: vLLM's API server."""
+LANGUAGE_TOKENS = 8
+"""Of an answer of so many tokens at least one letter or digit is expected: broken numerics give "!!!!!!!!"."""
 TOOL = {
     "type": "function",
     "function": {
@@ -38,18 +45,24 @@ SPEED_TOKENS = (16, 80)
 SPEED_TRIES = 3
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any]:
-    """`passed`: whether the present state of the service is the one that passed last."""
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object]:
+    """`passed`: whether the present state of the service is the one that passed last; and what was measured then.
+
+    speed: tokens a second of one request; sm_clock_mhz and power_watts: of the GPU meanwhile; acceptance_length: tokens
+    that one step of the engine gave with speculation, over all requests of that time. Where one is None, speed_why,
+    hardware_why or acceptance_why says why.
+    """
     now = generations.present(ask["files"], root=root)
-    noted = generations.passed(ask["folder"]).get("fingerprint")
-    return {"passed": noted == now["fingerprint"]}
+    noted = generations.passed(ask["folder"])
+    passed = noted.get("fingerprint") == now["fingerprint"]
+    return {"passed": passed, **(noted.get("measured") or {} if passed else {})}
 
 
 def converge(
     call: Call,
     ask: dict[str, Any],
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
     act: dict[str, Any],
     *,
     root: str = "/",
@@ -57,19 +70,21 @@ def converge(
     """Ask everything that is declared; note what passed. Raises Refused."""
     before = generations.present(ask["files"], root=root)
     engine = _Engine(ask)
+    counted = engine.counters()
     _stays_healthy(call, engine, act["min_healthy_seconds"])
     for canary in act["canaries"]:
         engine.canary(canary["prompt"], canary["expect"])
     if act["tool_call"]:
         engine.tool_call()
-    speed = None
+    measured: dict[str, Any] = {"speed": None, "speed_why": "rollout.min_speed_ratio is not set"}
     if act["min_speed_ratio"] is not None:
         call.progress("measuring the decode speed")
-        speed = engine.speed()
-        _fast_enough(speed, _baseline(ask), act["min_speed_ratio"])
+        measured = {**engine.speed(), "speed_why": None}
+        fast_enough(measured, _baseline(ask), act["min_speed_ratio"])
+    measured |= acceptance(counted, engine.counters())
     if generations.present(ask["files"], root=root)["fingerprint"] != before["fingerprint"]:
         raise Refused.of("gate-changed-meanwhile", service=ask["service"], type="unknown")
-    generations.note_passed(ask["folder"], before["fingerprint"], speed)
+    generations.note_passed(ask["folder"], before["fingerprint"], measured)
     _wait(call, act["pause_seconds"], "passed; waiting before the next engine")
 
 
@@ -90,15 +105,32 @@ def _wait(call: Call, seconds: float, text: str) -> None:
             raise Refused.of("probe-wait-cancelled", type="cancelled")
 
 
-def _baseline(ask: dict[str, Any]) -> float | None:
-    """The speed of the newest stable generation that has one."""
-    speeds = [each.get("speed") for each in generations.kept(ask["folder"])]
-    return next((each for each in reversed(speeds) if each), None)
+def _baseline(ask: dict[str, Any]) -> dict[str, Any]:
+    """What was measured of the newest stable generation that has a speed; {} for none."""
+    measured = [each.get("measured") or {} for each in generations.kept(ask["folder"])]
+    return next((each for each in reversed(measured) if each.get("speed")), {})
 
 
-def _fast_enough(speed: float, baseline: float | None, ratio: float) -> None:
-    if baseline is not None and speed < ratio * baseline:
-        raise Refused.of("gate-too-slow", speed=round(speed, 1), before=round(baseline, 1), ratio=ratio)
+def fast_enough(now: dict[str, Any], before: dict[str, Any], ratio: float) -> None:
+    """Raises Refused for a speed below `ratio` of that before.
+
+    Where the GPU's clock fell as far, the node is slow and not the change (a GB10 can be stuck at 799 MHz until its
+    power cord is drawn; minefield PR 55), so that proves nothing.
+    """
+    if not before or now["speed"] >= ratio * before["speed"]:
+        return
+    speeds = {"speed": round(now["speed"], 1), "before": round(before["speed"], 1), "ratio": ratio}
+    clock, earlier = now.get("sm_clock_mhz"), before.get("sm_clock_mhz")
+    if clock and earlier and clock < ratio * earlier:
+        raise Refused.of("gate-clock-low", type="unknown", **speeds, clock=clock, clock_before=earlier)
+    raise Refused.of("gate-too-slow", **speeds)
+
+
+class _Answer(NamedTuple):
+    """Which route answered, and what."""
+
+    route: str
+    body: Any
 
 
 class _Engine:
@@ -106,54 +138,50 @@ class _Engine:
 
     def __init__(self, ask: dict[str, Any]) -> None:
         self.ask = ask
-        self.model = ""
-        self.api = Api(probe.Service(ask), probe.api_key(ask.get("spec")), Question("", ask["prompt"]))
+        self.api = serving.api(ask, Question(ask["model"] or "", ask["prompt"]))
 
-    def _post(self, route: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """The answer to a request that has to be 200. Raises Refused."""
-        if not self.model:
-            self.model = self.ask["model"] or self._name()
-        return self._request("POST", route, {"model": self.model, "temperature": 0, **body}, seconds)
-
-    def _name(self) -> str:
-        try:
-            return str(self._request("GET", "/v1/models", None, self.ask["limit_seconds"])["data"][0]["id"])
-        except (KeyError, IndexError, TypeError):
-            raise Refused.of("gate-answer-malformed", route="/v1/models") from None
-
-    def _request(self, method: str, route: str, body: Any, seconds: float) -> dict[str, Any]:
+    def _answer(self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: Any) -> _Answer:
+        """The route and the answer to a question that has to be 200. Raises Refused."""
         if foreign := self.api.foreign():
             raise Refused.of("gate-foreign-answer", text=foreign)
         try:
-            status, data = self.api.request(method, route, body, seconds)
+            route, status, data = self.api.ask(question, time.monotonic() + seconds, routes, **more)
+            busy = self.api.busy(status)
         except TimeoutError:
-            raise Refused.of("gate-no-answer", route=route, seconds=seconds) from None
+            raise Refused.of("gate-no-answer", route=" or ".join(routes), seconds=seconds) from None
         except (OSError, http.client.HTTPException) as error:
-            raise Refused.of("gate-connection-failed", route=route, text=str(error) or type(error).__name__) from None
-        if status in COULD_NOT_ASK:
+            text = str(error) or type(error).__name__
+            raise Refused.of("gate-connection-failed", route=" or ".join(routes), text=text) from None
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise Refused.of("gate-answer-malformed", route="/v1/models") from None
+        if busy or status in COULD_NOT_ASK:
             raise Refused.of("gate-could-not-ask", route=route, status=status, type="unknown")
         if status != 200:
             text = data[:300].decode(errors="replace").strip()
             raise Refused.of("gate-answer-status", route=route, status=status, text=text)
-        try:
-            answer = json.loads(data)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise Refused.of("gate-answer-malformed", route=route)
-        return answer
+        with contextlib.suppress(ValueError):
+            return _Answer(route, json.loads(data))
+        raise Refused.of("gate-answer-malformed", route=route)
 
     def complete(self, prompt: str | None = None, tokens: int = 16, **more: Any) -> tuple[str, int]:
         """The text of a completion and its number of tokens. Raises Refused."""
-        route, body = "/v1/completions", {"prompt": prompt or self.ask["prompt"], "max_tokens": tokens, **more}
-        answer = self._post(route, body, self.ask["limit_seconds"] + tokens)
+        question = self.api.question._replace(max_tokens=tokens, prompt=prompt or self.ask["prompt"])
+        route, answer = self._answer(question, self.ask["limit_seconds"] + tokens, **more)
         try:
-            text, count = answer["choices"][0]["text"], answer["usage"]["completion_tokens"]
-        except (KeyError, IndexError, TypeError):
+            text, count = said(answer)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise Refused.of("gate-answer-malformed", route=route) from None
-        if not isinstance(text, str) or not isinstance(count, int) or count < 1:
+        if count < 1:
             raise Refused.of("gate-answer-malformed", route=route)
+        if count >= LANGUAGE_TOKENS and not any(each.isalnum() for each in text):
+            raise Refused.of("gate-answer-garbage", prompt=question.prompt, tokens=count, text=text[:200])
         return text, count
+
+    def counters(self) -> dict[str, float]:
+        """The engine's counters, {} where it tells none."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.api.metrics(self.ask["limit_seconds"]) or {}
+        return {}
 
     def canary(self, prompt: str, expect: str) -> None:
         """Raises Refused where the answer does not match."""
@@ -163,10 +191,9 @@ class _Engine:
 
     def tool_call(self) -> None:
         """A tool call whose arguments have the declared types. Raises Refused."""
-        route = "/v1/chat/completions"
-        messages = [{"role": "user", "content": TOOL_PROMPT}]
-        body = {"messages": messages, "tools": [TOOL], "tool_choice": "auto", "max_tokens": TOOL_TOKENS}
-        answer = self._post(route, body, self.ask["limit_seconds"] + TOOL_TOKENS / 4)
+        question = self.api.question._replace(prompt=TOOL_PROMPT, max_tokens=TOOL_TOKENS)
+        seconds = self.ask["limit_seconds"] + TOOL_TOKENS / 4
+        route, answer = self._answer(question, seconds, ROUTES[1:], tools=[TOOL], tool_choice="auto")
         try:
             message = answer["choices"][0]["message"]
             calls, content = message.get("tool_calls") or [], str(message.get("content") or "")
@@ -175,21 +202,26 @@ class _Engine:
             raise Refused.of("gate-answer-malformed", route=route) from None
         judge_tool_call(made, content)
 
-    def speed(self) -> float:
-        """Tokens a second of one request, without its prefill: the median of a few tries. Raises Refused."""
-        speeds = []
-        for _ in range(SPEED_TRIES):
-            points = []
-            for tokens in SPEED_TOKENS:
-                started = time.monotonic()
-                _, count = self.complete(SPEED_PROMPT, tokens, ignore_eos=True)
-                points.append((count, time.monotonic() - started))
-            (few, short), (many, long) = points
-            if many > few and long > short:
-                speeds.append((many - few) / (long - short))
-        if not speeds:
+    def speed(self) -> dict[str, Any]:
+        """Tokens a second of one request without its prefill, and clock and power of the GPU meanwhile: of the try with
+        the median speed. Raises Refused."""
+        tries: list[tuple[float, dict[str, Any]]] = []
+        with ThreadPoolExecutor(1) as beside:
+            for _ in range(SPEED_TRIES):
+                few, short = self._timed(SPEED_TOKENS[0])
+                meanwhile = beside.submit(hardware)
+                many, long = self._timed(SPEED_TOKENS[1])
+                if many > few and long > short:
+                    tries.append(((many - few) / (long - short), meanwhile.result(2 * gpu.PATIENCE)))
+        if not tries:
             raise Refused.of("gate-speed-unmeasured", type="unknown")
-        return sorted(speeds)[len(speeds) // 2]
+        speed, hardware_then = sorted(tries, key=lambda each: each[0])[len(tries) // 2]
+        return {"speed": round(speed, 3), **hardware_then}
+
+    def _timed(self, tokens: int) -> tuple[int, float]:
+        started = time.monotonic()
+        _, count = self.complete(SPEED_PROMPT, tokens, ignore_eos=True)
+        return count, time.monotonic() - started
 
 
 def judge_tool_call(made: list[tuple[str, str]], content: str) -> None:

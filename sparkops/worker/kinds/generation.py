@@ -8,10 +8,11 @@ from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import generations
 from sparkops.worker.record.generations import Generation
-from sparkops.worker.system import processes
+from sparkops.worker.system import processes, serving
+from sparkops.worker.system.root import at
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object] | None:
     """`stable`: the present state is the newest kept one; `at`: its number; `generations` and `rejected` as kept.
 
     With `restore` (a number, or "newest"): `target` is the one to bring back, `restored` whether it is there.
@@ -22,7 +23,7 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any] | None:
     there = generations.kept(folder)
     now = generations.present(ask["files"], root=root)
     same = [each["number"] for each in there if each["fingerprint"] == now["fingerprint"]]
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "stable": bool(there) and there[-1]["fingerprint"] == now["fingerprint"],
         "at": same[-1] if same else None,
         "inputs": now["inputs"],
@@ -46,8 +47,8 @@ def _target(there: list[Generation], wanted: int | str) -> Generation | None:
 def converge(
     call: Call,
     ask: dict[str, Any],
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
     act: dict[str, Any],
     *,
     root: str = "/",
@@ -62,7 +63,7 @@ def converge(
         return
     now = generations.present(ask["files"], root=root)
     if not ask.get("restore"):
-        now["speed"] = generations.passed(folder).get("speed")
+        now["measured"] = generations.passed(folder).get("measured") or {}
         generations.add(folder, now, act["keep"])
         generations.release(folder, now["inputs"])
         return
@@ -71,6 +72,9 @@ def converge(
         raise Refused.of("generation-missing", service=os.path.basename(folder), wanted=ask["restore"])
     if now["inputs"] != target["inputs"]:
         generations.reject(folder, now["inputs"])
+    if act.get("drain_seconds"):
+        for path in ask["files"]:
+            serving.drain_spec(call, at(root, path), act["drain_seconds"])
     generations.bring_back(target, root=root)
     processes.run([*unit.SYSTEMCTL, "daemon-reload"])
     unit.change(call, "restart", ask["unit"])

@@ -38,7 +38,7 @@ CONFIG = (
 """The part of an image's configuration that says how it runs; engines of several versions tell the rest differently."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
+def observe(ask: dict[str, Any]) -> dict[str, object] | None:
     """The image under `ask["name"]`, or None.
 
     Keys: `reference`; `digest` (of the registry's index: the pinned one where the image has it, else any, else "");
@@ -52,7 +52,7 @@ def observe(ask: dict[str, Any]) -> dict[str, Any] | None:
     return None if found is None else state(found, ask, docker.versions(at))
 
 
-def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]:
+def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, object]) -> dict[str, object]:
     """The state out of `GET /images/NAME/json` and, for the node's own platform, `GET /version`."""
     digests = index_digests(found, ask["repository"])
     layers = list((found.get("RootFS") or {}).get("Layers") or [])
@@ -93,7 +93,7 @@ def manifest(found: dict[str, Any], platform: str, digests: list[str], pinned: s
     return pinned if pinned in digests else None
 
 
-def content(layers: list[str], config: dict[str, Any]) -> str:
+def content(layers: list[str], config: dict[str, object]) -> str:
     """A digest of the ordered layers and of how the image runs; equal on every engine that has the same image."""
     kept = {key: config[key] for key in CONFIG if config.get(key)}
     text = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))
@@ -101,7 +101,11 @@ def content(layers: list[str], config: dict[str, Any]) -> str:
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, object],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, Any],
 ) -> None:
     """Bring the image here as `act["how"]` says; load: out of what the controller sends, the others as jobs."""
     if want is None:

@@ -29,7 +29,7 @@ OPPOSITES = {
 """Options that the kernel shows: "" where by the same word, else the word that contradicts them."""
 
 
-def observe(ask: MountAsk, *, root: str = "/") -> dict[str, Any] | None:
+def observe(ask: MountAsk, *, root: str = "/") -> dict[str, object] | None:
     """The entry (source, fstype, options, passno) and `mounted`: True, False, or words for another thing there.
 
     `without` names the declared options that the running mount lacks. Raises Unknown for an ambiguous fstab.
@@ -105,9 +105,9 @@ def lacking(options: list[str], present: fstab.Entry) -> list[str]:
 def converge(
     call: Call,
     ask: MountAsk,
-    found: dict[str, Any] | None,
+    found: dict[str, object] | None,
     want: dict[str, Any] | None,
-    act: dict[str, Any],
+    act: dict[str, object],
     *,
     root: str = "/",
 ) -> None:

@@ -57,7 +57,7 @@ class Package(NamedTuple):
     status: str
 
 
-def observe_many(asks: dict[str, PackageAsk]) -> dict[str, Any]:
+def observe_many(asks: dict[str, PackageAsk]) -> dict[str, object]:
     """status, version and hold of each named package; held and unheld names for each pattern."""
     code, out, err = processes.ask(["dpkg-query", "--show", "--showformat=" + FORMAT])
     if code != 0:
@@ -77,7 +77,7 @@ def parse(text: str) -> list[Package]:
     return found
 
 
-def _state(ask: PackageAsk, packages: list[Package]) -> dict[str, Any] | None:
+def _state(ask: PackageAsk, packages: list[Package]) -> dict[str, object] | None:
     name: str = ask["name"]
     if ask["pattern"]:
         matching = [each for each in packages if fnmatch.fnmatchcase(each.name, name)]

@@ -1,16 +1,15 @@
 """The node half of `probe`: one completion within a deadline, and the wait for an engine that loads."""
 
 import contextlib
-import json
 import re
 import time
 from typing import Any
 
 from sparkops.programs import docker
-from sparkops.programs.launch.api import Api, Asked, Question
+from sparkops.programs.launch.api import Asked, Question
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.kinds import unit
-from sparkops.worker.system import ports
+from sparkops.worker.system import serving
 
 POLL = 1.0
 TRIES = 3
@@ -22,7 +21,7 @@ START = re.compile(r"Starting .*\(sparkops\)\.\.\.$")
 """systemd's own words; units of the role `service` are described so."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any]:
+def observe(ask: dict[str, Any]) -> dict[str, object]:
     """`answers`; and where it doesn't, `why` in words that name what does answer.
 
     Raises Unknown where it can't be told: the question was refused or sent away, or whose answer it is is not known.
@@ -56,59 +55,15 @@ def _of_unit(shown: dict[str, str]) -> str:
 def completion(ask: dict[str, Any]) -> Asked:
     """Ask for a completion, of nobody but the declared service. Raises Unknown where it is not known who listens."""
     question = Question(ask["model"] or "", ask["prompt"], ask["max_tokens"], ask["expect"] or "")
-    return Api(Service(ask), api_key(ask.get("spec")), question).completion(ask["limit_seconds"])
-
-
-class Service:
-    """Where the declared container or unit answers. A probe that declares neither believes whoever listens."""
-
-    def __init__(self, ask: dict[str, Any]) -> None:
-        self.host, self.port, self.ask = ask["host"], ask["port"], ask
-
-    def fault(self) -> str:
-        """Why an answer would not be its own. Raises Unknown."""
-        if not self.ask.get("container") and not self.ask.get("unit"):
-            return ""
-        unit_name = "" if self.ask.get("container") else self.ask["unit"]
-        held = ports.held(self.port, self.host, self._container, unit_name)
-        if held.foreign is not None:
-            return f"{ports.words(held.foreign)} listens on port {self.port}, and not {self._name()}"
-        return "" if held.own else f"nothing listens on {self.host}:{self.port}"
-
-    def _container(self) -> dict[str, Any] | None:
-        """The launcher's is known by its label: a name can be changed while it runs."""
-        if not self.ask.get("container"):
-            return None
-        if self.ask.get("service") and self.ask.get("spec"):
-            return docker.service_container(self.ask["service"])
-        return docker.inspect_container(self.ask["container"])
-
-    def _name(self) -> str:
-        return (
-            f"the service {self.ask['service']}"
-            if self.ask.get("service")
-            else str(self.ask.get("unit") or self.ask["container"])
-        )
-
-
-def api_key(path: str | None) -> str:
-    """The key that the engine was started with, out of the launcher's spec; "" where it has none."""
-    if not path:
-        return ""
-    try:
-        with open(path, encoding="utf-8") as file:
-            spec = json.load(file)
-        environment = dict(spec["environment"])
-        if spec["secrets"]:
-            with open(spec["secrets"], encoding="utf-8") as file:
-                environment.update(json.load(file))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return ""
-    return str(environment.get("VLLM_API_KEY", ""))
+    return serving.api(ask, question).completion(ask["limit_seconds"])
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, Any],
 ) -> None:
     """Wait until it answers. Raises Refused, with the log, when it has failed for good or the time is over."""
     if want is None:
@@ -153,7 +108,7 @@ def _for_good(shown: dict[str, str]) -> bool:
     return shown.get("ActiveState") in ("failed", "inactive") and not shown.get("Job")
 
 
-def _refused(ask: dict[str, Any], why: str) -> Refused:
+def _refused(ask: dict[str, object], why: str) -> Refused:
     log = engine_log(ask)
     last = log[-LOG_LINES:]
     telling = [line for line in log[:-LOG_LINES] if WORDS.search(line)][-LOG_LINES:]

@@ -35,14 +35,14 @@ def observe(ask: dict[str, Any], root: str = "/") -> dict[str, Any]:
     return {**state, **{name: _known(look, root, running) for name, look in INSIDE.items()}}
 
 
-def _known(look: Callable[..., Any], *given: Any) -> Any:
+def _known(look: Callable[..., object], *given: object) -> object:
     try:
         return look(*given)
     except Exception as error:  # noqa: BLE001 - one value that cannot be told does not take the others
         return {UNKNOWN: reason_of(error)}
 
 
-def _gids(node: facts.Node) -> Any:
+def _gids(node: facts.Node) -> object:
     rails = node.group("fabric")["rails"].values()
     found = {
         each["rdma"]: [gid["index"] for gid in each.get("gids", ()) if gid["type"] == "RoCE v2" and gid["address"]]
@@ -52,12 +52,12 @@ def _gids(node: facts.Node) -> Any:
     return "; ".join(f"{name} {', '.join(map(str, found[name]))}" for name in sorted(found)) or None
 
 
-def _card(node: facts.Node) -> Any:
+def _card(node: facts.Node) -> object:
     rails = node.group("fabric")["rails"].values()
     return ", ".join(sorted({f"{each['firmware']} ({each['psid']})" for each in rails if each.get("firmware")})) or None
 
 
-HOST: Mapping[str, Callable[[facts.Node], Any]] = {
+HOST: Mapping[str, Callable[[facts.Node], object]] = {
     "driver": lambda node: node.group("gpu")["driver_version"],
     "gpu_clock_max_mhz": lambda node: node.group("gpu").get("sm_clock_max_mhz"),
     "kernel": lambda node: node.group("os")["kernel"],
@@ -69,7 +69,7 @@ HOST: Mapping[str, Callable[[facts.Node], Any]] = {
 }
 
 
-def _image(root: str, container: Mapping[str, Any] | None) -> Any:
+def _image(root: str, container: Mapping[str, object] | None) -> object:
     found = docker.inspect_image(str(container["Image"])) if container else None
     if found is None:
         return None
@@ -85,7 +85,7 @@ def _pid(container: Mapping[str, Any]) -> int:
     return int((container.get("State") or {}).get("Pid") or 0)
 
 
-def _nccl(root: str, container: Mapping[str, Any] | None) -> Any:
+def _nccl(root: str, container: Mapping[str, object] | None) -> object:
     return loaded_nccl(root, _pid(container)) if container else None
 
 
@@ -125,7 +125,7 @@ def _build_id(path: str) -> str:
     return "build " + head[note.end() : note.end() + head[note.start() + 4]].hex()
 
 
-def _nccl_conf(root: str, container: Mapping[str, Any] | None) -> Any:
+def _nccl_conf(root: str, container: Mapping[str, object] | None) -> object:
     if container is None:
         return None
     try:
@@ -136,7 +136,7 @@ def _nccl_conf(root: str, container: Mapping[str, Any] | None) -> Any:
         return None
 
 
-INSIDE: Mapping[str, Callable[[str, Mapping[str, Any] | None], Any]] = {
+INSIDE: Mapping[str, Callable[[str, Mapping[str, object] | None], object]] = {
     "image": _image,
     "checkpoint": _checkpoint,
     "nccl": _nccl,
@@ -144,6 +144,6 @@ INSIDE: Mapping[str, Callable[[str, Mapping[str, Any] | None], Any]] = {
 }
 
 
-def converge(call: Call, ask: dict[str, Any], found: Any, want: Any, act: dict[str, Any]) -> None:
+def converge(call: Call, ask: dict[str, object], found: object, want: object, act: dict[str, object]) -> None:
     """There is nothing to bring about."""
     raise Refused.of("kind-unknown", kind="rank")

@@ -14,7 +14,7 @@ ABSENCE = ("present", "error", "reason")
 """The keys by which a group tells that the node has no such thing."""
 
 
-def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any] | Unknown]:
+def observe_many(asks: dict[str, dict[str, object]]) -> dict[str, dict[str, object] | Unknown]:
     """For each `{group, args, keys}` the values at the dotted `keys`.
 
     Unknown as soon as one of the keys is unknown: half a judgement would pass for a whole one. A key that the group
@@ -24,14 +24,14 @@ def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any] | 
     return look(node, asks)
 
 
-def look(node: facts.Node, asks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any] | Unknown]:
+def look(node: facts.Node, asks: dict[str, dict[str, Any]]) -> dict[str, dict[str, object] | Unknown]:
     """`observe_many` on a given node."""
     wanted = {each: (str(ask["group"]), ask.get("args") or {}) for each, ask in asks.items() if ask["keys"]}
     found = facts.gather(node, wanted)
     return {each: _chosen(found.get(each, {}), [str(key) for key in ask["keys"]]) for each, ask in asks.items()}
 
 
-def _chosen(group: dict[str, Any] | Unknown, keys: list[str]) -> dict[str, Any] | Unknown:
+def _chosen(group: dict[str, object] | Unknown, keys: list[str]) -> dict[str, object] | Unknown:
     if isinstance(group, Unknown):
         return group
     chosen = {key: _value(group, key) for key in [*keys, *(key for key in ABSENCE if key in group)]}
@@ -41,8 +41,8 @@ def _chosen(group: dict[str, Any] | Unknown, keys: list[str]) -> dict[str, Any] 
     return chosen
 
 
-def _value(group: Mapping[str, Any], key: str) -> Any:
-    here: Any = group
+def _value(group: Mapping[str, object], key: str) -> object:
+    here: object = group
     for part in key.split("."):
         if isinstance(here, Mapping) and UNKNOWN in here:
             return here

@@ -7,7 +7,6 @@ names the one in the first folder, of equal keys the last line.
 import contextlib
 import errno
 import os
-from typing import Any
 
 from sparkops.core.kind_messages import SysctlAsk
 from sparkops.core.messages import unknown_of
@@ -19,13 +18,13 @@ PROC = "/proc/sys"
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 
 
-def observe_many(asks: dict[str, SysctlAsk], *, root: str = "/") -> dict[str, Any]:
+def observe_many(asks: dict[str, SysctlAsk], *, root: str = "/") -> dict[str, object]:
     """For each `key`: value, persisted (in our own file) and overridden_by (a later file that sets another value).
 
     With `absent` only our own file counts: without it the answer is None.
     """
     files = read_files([at(root, folder) for folder in FOLDERS])
-    states: dict[str, Any] = {}
+    states: dict[str, object] = {}
     for identity, ask in asks.items():
         try:
             states[identity] = _state(ask, files, root)
@@ -34,7 +33,7 @@ def observe_many(asks: dict[str, SysctlAsk], *, root: str = "/") -> dict[str, An
     return states
 
 
-def _state(ask: SysctlAsk, files: list[tuple[str, dict[str, str]]], root: str) -> dict[str, Any] | None:
+def _state(ask: SysctlAsk, files: list[tuple[str, dict[str, str]]], root: str) -> dict[str, object] | None:
     key = path_of(ask["key"])
     own = os.path.join(at(root, FOLDERS[0]), ask["file"])
     persisted = None
@@ -101,9 +100,9 @@ def overriding(key: str, own: str, files: list[tuple[str, dict[str, str]]]) -> d
 def converge(
     call: Call,
     ask: SysctlAsk,
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
-    act: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, object],
     *,
     root: str = "/",
 ) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import hmac
 import json
 import os
 import time
@@ -12,8 +11,8 @@ from typing import Any
 from sparkops.core.messages import unknown_of
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.record import claim_records, claims, generations
-from sparkops.worker.system import ports, processes, safe_path
+from sparkops.worker.record import claims, started_from
+from sparkops.worker.system import ports, processes, safe_path, serving
 from sparkops.worker.system.root import UNITS, at
 
 STAMPS = "/run/sparkops/units"
@@ -33,11 +32,11 @@ STARTING = frozenset({"systemd", "systemd-executor"})
 """Names of programs that a forked process still is before it becomes the unit's own."""
 
 
-def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, Any]:
+def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, object]:
     """The states of all units, from one process; one unit's trouble leaves the others known."""
     more = sorted({name for ask in asks.values() for name in ask.get("properties", ())})
     shown = show([ask["name"] for ask in asks.values()], more)
-    states: dict[str, Any] = {}
+    states: dict[str, object] = {}
     for identity, ask in asks.items():
         try:
             states[identity] = _state(ask, shown[ask["name"]], root)
@@ -67,7 +66,7 @@ def _pair(line: str) -> tuple[str, str]:
     return key, value
 
 
-def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, Any] | None:
+def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, object] | None:
     path = os.path.join(at(root, UNITS), ask["name"])
     text = _text(path)
     there = text is not None or shown.get("LoadState") != "not-found" or os.path.islink(path)
@@ -75,7 +74,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     if not there and active == "inactive" and (ask["content"] or not ask["present"]):
         taken = _port_taken(ask, None)
         return {"exists": False, "port_taken": taken} if taken and not taken["service"] else None
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "exists": there,
         "enabled": shown.get("UnitFileState") == "enabled",
         "masked": shown.get("LoadState") == "masked" or shown.get("UnitFileState", "").startswith("masked"),
@@ -101,7 +100,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     if ask.get("container") and state["running"]:
         own = docker.service_container(ask["service"] or "")
     if ask.get("container"):
-        state.update(_container(ask, own, shown))
+        state.update(started_from.inputs(ask, own, shown, running(shown), root))
     if ask.get("port"):
         state["port_taken"] = _port_taken(ask, own)
     if ask.get("service"):
@@ -111,13 +110,13 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, A
     return state
 
 
-def _port_taken(ask: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any] | None:
+def _port_taken(ask: dict[str, Any], own: dict[str, object] | None) -> dict[str, object] | None:
     """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
     foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask.get("port") else None
     return None if foreign is None or _displaced(foreign, ask.get("displaces") or []) else foreign
 
 
-def _displaced(foreign: dict[str, Any], units: list[str]) -> bool:
+def _displaced(foreign: dict[str, object], units: list[str]) -> bool:
     """Whether what listens goes by itself when the unit starts. A container's own unit can't be told: any may be it,
     and the launcher looks again once they are stopped."""
     if foreign["unit"]:
@@ -212,16 +211,15 @@ def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
     return None
 
 
-def _kept(ask: dict[str, Any], root: str) -> dict[str, Any]:
-    """What the launcher keeps of the service: the seconds of its last start, where a hang is described, how its group
-    of ranks stands."""
+def _kept(ask: dict[str, Any], root: str) -> dict[str, object]:
+    """What the launcher keeps of the service: its last start, token and hang, and its group of ranks."""
     folder = os.path.join(at(root, ask["state_dir"]), "services", ask["service"])
     kept: dict[str, Any] = {}
-    with (
-        contextlib.suppress(OSError, ValueError, TypeError, KeyError),
-        open(os.path.join(folder, "last-start.json"), encoding="utf-8") as file,
-    ):
-        kept["last_start_seconds"] = float(json.load(file)["token_seconds"])
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        start = _json(os.path.join(folder, "last-start.json"))
+        kept["last_start"] = {key: float(start[key]) for key in ("port_seconds", "token_seconds", "at")}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept["last_token"] = float(_json(os.path.join(folder, "last-token.json"))["at"])
     with contextlib.suppress(OSError):
         path = os.path.join(folder, "last-hang.txt")
         kept["last_hang"] = {"path": path, "at": round(os.stat(path).st_mtime)}
@@ -233,35 +231,23 @@ def _kept(ask: dict[str, Any], root: str) -> dict[str, Any]:
     return kept
 
 
-def _container(ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[str, str]) -> dict[str, Any]:
-    """What the unit's running container was made from; None where none runs yet. Raises Unknown.
-
-    A unit that says that it serves has one; else `container_inputs` is "", which is like no declared one.
-    """
-    if found is None or not running(shown):
-        state = dict.fromkeys(("container_inputs", "container_image", "container_checkpoint", "secret_inputs"))
-        return {**state, **({"container_inputs": ""} if shown.get("ActiveState") == "active" else {})}
-    labels = (found.get("Config") or {}).get("Labels") or {}
-    state = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
-    if ask.get("image"):
-        image = docker.inspect_image(ask["image"]) or {}
-        state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
-    if ask.get("model"):
-        loaded = labels.get("sparkops.checkpoint")
-        state["container_checkpoint"] = "current" if loaded == generations.manifest_digest(ask["model"]) else "other"
-    if ask.get("secret") is not None:
-        key = claim_records.node_key(ask["state_dir"])
-        label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
-        equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
-        state["secret_inputs"] = "declared" if equal else "other"
-    return state
+def _json(path: str) -> Any:
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
-RUNS = ("inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs")
+RUNS = (
+    *("inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"),
+    "container_environment",
+)
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, Any],
 ) -> None:
     """Bring the unit to `want`; None stops, disables and removes it."""
     name = ask["name"]
@@ -288,8 +274,16 @@ def converge(
         change(call, "stop", name)
     if want.get("masked") and not found.get("masked"):
         processes.run([*SYSTEMCTL, "mask", "--", name])
+    if found.get("restart_policy") not in (None, want.get("restart_policy")):
+        _without_restarts(ask["service"])
     if want.get("running"):
-        _run(call, name, found, want, act)
+        _run(call, ask, found, want, act)
+
+
+def _without_restarts(service: str) -> None:
+    """Leave the restarts of a container to its unit; what runs is not interrupted."""
+    if (container := docker.service_container(service)) is not None:
+        docker.act("POST", f"/containers/{container['Id']}/update", {"RestartPolicy": {"Name": "no"}})
 
 
 def _refuse_vendor(name: str) -> None:
@@ -297,12 +291,18 @@ def _refuse_vendor(name: str) -> None:
         raise Refused.of("unit-of-system", unit=name, path=path)
 
 
-def _run(call: Call, name: str, found: dict[str, Any], want: dict[str, Any], act: dict[str, Any]) -> None:
-    now, wait = show([name])[name], bool(act.get("wait", True))
+def _run(
+    call: Call, ask: dict[str, Any], found: dict[str, object], want: dict[str, object], act: dict[str, Any]
+) -> None:
+    name, wait = ask["name"], bool(act.get("wait", True))
+    now = show([name])[name]
     other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)
     if not running(now):
         change(call, "start", name, wait)
     elif other or act.get("again"):
+        if act.get("drain_seconds") and ask.get("port"):
+            host = "127.0.0.1" if ask["host"] in ("0.0.0.0", "::") else ask["host"]
+            serving.drain(call, {**ask, "host": host, "unit": name, "spec": ask.get("container")}, act["drain_seconds"])
         change(call, "restart", name, wait)
 
 

@@ -21,7 +21,7 @@ NOW = 8
 """userdel's and usermod's exit status for a user who is logged in."""
 
 
-def observe(ask: UserAsk) -> dict[str, Any] | None:
+def observe(ask: UserAsk) -> dict[str, object] | None:
     """uid, group, groups (further ones), home, shell, linger, and which of the asked `keys` may log in."""
     name = ask["name"]
     try:

@@ -1,7 +1,7 @@
 """An item that can be given back, and what a kind looks at to find its own."""
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from sparkops.core.messages import Reason, reason
 from sparkops.worker.record.uses import Uses
@@ -36,7 +36,7 @@ class Look:
 
     state_dir: str
     found: Uses
-    mine: dict[str, dict[str, Any]]
+    mine: dict[str, dict[str, object]]
     declared: dict[str, list[str]]
     foreign: bool = False
 

@@ -26,7 +26,17 @@ def records(state_dir: str) -> dict[str, dict[str, Any]]:
     return {name[:-5]: load(os.path.join(folder, name)) for name in names if name.endswith(".json")}
 
 
-def load(path: str) -> dict[str, dict[str, Any]]:
+def own(state_dir: str, cluster: str, former: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The claims of a cluster, with those of its `former` name ("" for none), and the records of all others.
+
+    Raises as `records` does.
+    """
+    others = records(state_dir)
+    mine = others.pop(cluster, {})
+    return {**others.pop(former, {}), **mine}, others
+
+
+def load(path: str) -> dict[str, dict[str, object]]:
     """One record; empty where there is none. Raises Unknown for what is no record."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -40,7 +50,7 @@ def load(path: str) -> dict[str, dict[str, Any]]:
     return {key: entry for key, entry in found.items() if isinstance(entry, dict)}
 
 
-def state(state_dir: str, entry: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+def state(state_dir: str, entry: dict[str, Any], others: dict[str, object]) -> dict[str, object]:
     """What there is `now` of a claim, in a word, and of a directory the `entries`.
 
     gone, ours, edited, other (another type of file), unrecorded (no content of ours), shared with `others`, or "" where

@@ -62,7 +62,7 @@ def acting(claim: Claim | None, identity: str, action: str) -> Iterator[Callable
             originals.forget(state_dir, old)
 
 
-def note(state_dir: str, cluster: str, claims: Mapping[str, Mapping[str, Any]], drop: Iterable[str]) -> None:
+def note(state_dir: str, cluster: str, claims: Mapping[str, Mapping[str, object]], drop: Iterable[str]) -> None:
     """Claim what stands there as it is declared, and let go of `drop`, in one write. Raises Refused."""
     with _writing:
         kept = {key: _kept(state_dir, key, each) for key, each in claims.items()}
@@ -99,7 +99,7 @@ def take_over(state_dir: str, cluster: str, former: str) -> None:
 
 def _original(
     state_dir: str, key: str, old: dict[str, Any], kept: dict[str, Any], first: str
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """`original` of the claim: what stood there before the first act that changes what sparkops did not create."""
     if "original" in old:
         return {"original": old["original"]}
@@ -109,7 +109,7 @@ def _original(
     return {"original": originals.keep(state_dir, key, kept["path"])}
 
 
-def _first(state_dir: str, key: str, entry: dict[str, Any], action: str) -> str:
+def _first(state_dir: str, key: str, entry: dict[str, object], action: str) -> str:
     """What sparkops did to a thing first: `create` brought it; with `update` or `found` it was there before.
 
     What another cluster shares with this one came as that says.
@@ -126,7 +126,7 @@ def _clear(entry: dict[str, Any]) -> None:
         safe_path.clear(entry["path"])
 
 
-def _kept(state_dir: str, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _kept(state_dir: str, key: str, given: Mapping[str, object]) -> dict[str, Any]:
     """What the record holds: in the place of a secret its HMAC."""
     kept = {name: value for name, value in given.items() if name != "secret"}
     if "secret" in given:
@@ -138,7 +138,7 @@ def _kept(state_dir: str, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mine(
-    state_dir: str, cluster: str, kept: dict[str, dict[str, Any]], *, removing: bool
+    state_dir: str, cluster: str, kept: dict[str, dict[str, object]], *, removing: bool
 ) -> dict[str, dict[str, Any]]:
     """This cluster's record. Raises Refused where another claims one that not both share, or that is to go."""
     records = claim_records.records(state_dir)
@@ -150,7 +150,7 @@ def _mine(
     return mine
 
 
-def _refuse_not_ours(state_dir: str, entry: dict[str, Any]) -> None:
+def _refuse_not_ours(state_dir: str, entry: dict[str, object]) -> None:
     now = claim_records.state(state_dir, entry, {})["now"]
     if not entry or now not in ("ours", "gone", ""):
         raise Refused.of("claim-changed", type="stale")

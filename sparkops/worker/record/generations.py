@@ -37,7 +37,7 @@ class Generation(TypedDict):
     """One stable state. `time` is seconds since the epoch; `inputs` the SHA-256 of the spec; `files` by path.
 
     image: the reference and the engine's id of it; checkpoints: the digest of the manifest of each mounted folder.
-    speed: tokens a second that one request reached then, if it was measured.
+    measured: what its gate measured of it, as `gate` observes it; {} for nothing.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Generation(TypedDict):
     files: dict[str, Kept | None]
     image: tuple[str, str]
     checkpoints: dict[str, str]
-    speed: float | None
+    measured: dict[str, Any]
 
 
 def kept(folder: str) -> list[Generation]:
@@ -88,7 +88,7 @@ def present(files: list[str], *, root: str = "/") -> Generation:
         "files": contents,
         "image": (reference, identity),
         "checkpoints": checkpoints,
-        "speed": None,
+        "measured": {},
     }
 
 
@@ -140,13 +140,13 @@ def add(folder: str, now: Generation, keep: int) -> None:
 
 
 def passed(folder: str) -> dict[str, Any]:
-    """What passed the gate last: its `fingerprint` and the `speed` measured; {} for nothing."""
+    """What passed the gate last: its `fingerprint` and what was `measured`; {} for nothing."""
     return _mapping(os.path.join(folder, "gate.json"))
 
 
-def note_passed(folder: str, fingerprint: str, speed: float | None) -> None:
+def note_passed(folder: str, fingerprint: str, measured: dict[str, Any]) -> None:
     """Note that this state passed the gate."""
-    _write(folder, "gate.json", {"fingerprint": fingerprint, "speed": speed, "time": time.time()})
+    _write(folder, "gate.json", {"fingerprint": fingerprint, "measured": measured, "time": time.time()})
 
 
 def rejected(folder: str) -> list[str]:

@@ -16,7 +16,7 @@ LIMIT = 1 << 20
 """Bytes of a file that are kept; a larger one is not."""
 
 
-def keep(state_dir: str, key: str, path: str) -> dict[str, Any]:
+def keep(state_dir: str, key: str, path: str) -> dict[str, object]:
     """Keep what stands at the path; what the claim notes of it, empty where it is no link and no small file."""
     try:
         found = os.lstat(path)

@@ -12,7 +12,7 @@ from sparkops.core.messages import Refused, os_error
 from sparkops.worker.system import fstab
 
 FOLDERS = ("claims", "originals", "verified", "compiled", "services", "generations", "adopted", "models")
-FILES = ("key", "lock", "history.jsonl", "history.jsonl.lock")
+FILES = ("key", "lock", "reboot.json", "history.jsonl", "history.jsonl.lock")
 NAMES = (*FOLDERS, *FILES)
 """All names in the state folder that are sparkops' own."""
 

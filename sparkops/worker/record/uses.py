@@ -14,7 +14,7 @@ from typing import Any
 from sparkops.core.messages import Reason, reason
 from sparkops.programs import docker
 from sparkops.worker.calls import Unknown
-from sparkops.worker.record import claim_records, generations
+from sparkops.worker.record import generations
 from sparkops.worker.system import jobs
 from sparkops.worker.system.root import UNITS, at
 
@@ -135,12 +135,12 @@ def _container(each: dict[str, Any]) -> Reason:
     return reason("gc-used-by-container", container=names[0], state=each.get("State") or "unknown")
 
 
-def look(state_dir: str, cluster: str, *, root: str = "/") -> Uses:
-    """Look at the whole node. Raises OSError."""
+def look(state_dir: str, records: dict[str, dict[str, Any]], *, root: str = "/") -> Uses:
+    """Look at the whole node; `records` are the claims of other clusters by their names. Raises OSError."""
     containers, blind = _containers(at(root, docker.SOCKET))
     others: dict[str, list[str]] = {}
-    for name, record in claim_records.records(state_dir).items():
-        for key in record if name != cluster else ():
+    for name, record in records.items():
+        for key in record:
             others.setdefault(key, []).append(name)
     return Uses(
         containers,
@@ -152,7 +152,7 @@ def look(state_dir: str, cluster: str, *, root: str = "/") -> Uses:
     )
 
 
-def _containers(socket: str) -> tuple[list[dict[str, Any]], Reason | None]:
+def _containers(socket: str) -> tuple[list[dict[str, object]], Reason | None]:
     """The engine's containers, none where no engine is installed; and why they are not known."""
     try:
         return docker.containers(at=socket), None

@@ -27,7 +27,7 @@ LABEL = "sparkops.service"
 TEXT_LIMIT = 64 << 10
 
 
-def look(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+def look(call: Call, args: dict[str, Any]) -> dict[str, object]:
     """The `containers` and `units` that stand for the service or in its way, and `listening`, the ports that are taken.
 
     `args`: what is declared (`image`, `container`, `port`, `unit`; each may be empty); `chosen` and `chosen_unit` name
@@ -53,7 +53,7 @@ def _listening() -> list[int]:
     return sorted(ports)
 
 
-def stands_for(found: dict[str, Any], args: dict[str, Any], declared: "str | None") -> bool:
+def stands_for(found: dict[str, Any], args: dict[str, object], declared: "str | None") -> bool:
     """Whether an inspected container is what the service would replace: chosen, of its name, or a running engine."""
     config, name = found.get("Config") or {}, str(found.get("Name")).lstrip("/")
     if (config.get("Labels") or {}).get(LABEL):
@@ -89,7 +89,7 @@ def _described(found: dict[str, Any], declared: "str | None") -> dict[str, Any]:
     }
 
 
-def _units(args: dict[str, Any], containers: list[str]) -> list[dict[str, Any]]:
+def _units(args: dict[str, object], containers: list[str]) -> list[dict[str, object]]:
     """Units that start one of these containers or an engine, or have the declared unit's name, and are not ours."""
     texts = {
         os.path.basename(path): text
@@ -108,7 +108,7 @@ def _units(args: dict[str, Any], containers: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _starts(name: str, text: str, args: dict[str, Any], containers: list[str]) -> bool:
+def _starts(name: str, text: str, args: dict[str, object], containers: list[str]) -> bool:
     if args["chosen_unit"]:
         return bool(name == args["chosen_unit"])
     words = re.sub(r"\\\n", " ", text).split()
@@ -125,7 +125,7 @@ def _named(container: str, text: str) -> bool:
     return re.search(rf"(?<![\w.-]){re.escape(container)}(?![\w./-])", text) is not None
 
 
-def compare(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+def compare(call: Call, args: dict[str, object]) -> dict[str, object]:
     """Prove what a folder or cache holds of a manifest; nothing is changed but the verification index.
 
     `args`: `path`, `folder` (the declared one, whose index learns what was proven), state_dir, `manifest` (its text).
@@ -134,7 +134,7 @@ def compare(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     return dict(jobs.run(call, f"checkpoint {args['path']}", __name__, "compare", args, attach="compare"))
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any]:
+def observe(ask: dict[str, Any]) -> dict[str, object]:
     """What of what was found is still `in_place`, under which name its `container` is now ("" for none), and `copies`.
 
     `ask`: `container` ({id, name} or None), `units` (names), `unit` (the declared one's name), state_dir.
@@ -152,7 +152,7 @@ def observe(ask: dict[str, Any]) -> dict[str, Any]:
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any], want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call, ask: dict[str, Any], found: dict[str, Any], want: dict[str, object] | None, act: dict[str, object]
 ) -> None:
     """Stop the units and the container, and move it aside; a foreign unit of the declared name is copied first."""
     wanted = ask["container"] if found["container"] else None
@@ -216,7 +216,7 @@ def _copy(state_dir: str, name: str) -> None:
         atomic.write([*_copies(state_dir, name)][-1], file.read(), 0o600)
 
 
-def _compare_job(job: jobs.Job, args: dict[str, Any]) -> dict[str, Any]:
+def _compare_job(job: jobs.Job, args: dict[str, Any]) -> dict[str, object]:
     from sparkops.programs.fetch import caller
 
     return caller.compare(args["path"], args["folder"], args["state_dir"], args["manifest"], job)

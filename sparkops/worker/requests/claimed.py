@@ -18,12 +18,12 @@ def observe(ask: ClaimsRequest) -> ClaimsAnswer:
     ({key: {cluster: shared}}), `claims`, and `renamed` where there are claims of the former name.
     """
     declared = set(ask["declared"])
-    strays: dict[str, dict[str, Any]] = {}
-    claims: dict[str, dict[str, Any]] = {}
+    strays: dict[str, dict[str, object]] = {}
+    claims: dict[str, dict[str, object]] = {}
     others: dict[str, dict[str, Any]] = {}
     records = claim_records.records(ask["state_dir"])
-    former = records.pop(ask["former"], None) if ask["former"] != ask["cluster"] else None
-    mine: dict[str, Any] = {**(former or {}), **records.pop(ask["cluster"], {})}
+    renamed = ask["former"] != ask["cluster"] and ask["former"] in records
+    mine, records = claim_records.own(ask["state_dir"], ask["cluster"], ask["former"])
     for cluster, record in records.items():
         for key in record:
             others.setdefault(key, {})[cluster] = bool(record[key].get("shared"))
@@ -34,7 +34,7 @@ def observe(ask: ClaimsRequest) -> ClaimsAnswer:
         elif ask.get("strays"):
             strays[key] = {**entry, **claim_records.state(ask["state_dir"], entry, others.get(key, {}))}
     foreign = {key: others[key] for key in others if key in declared}
-    return {"strays": strays, "foreign": foreign, "claims": claims, "renamed": former is not None}
+    return {"strays": strays, "foreign": foreign, "claims": claims, "renamed": renamed}
 
 
 def note(call: Call, args: ClaimsNote) -> None:

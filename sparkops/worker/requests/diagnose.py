@@ -66,7 +66,7 @@ FILES = {
     "docker/daemon.json": "/etc/docker/daemon.json",
 }
 
-Look = Callable[[], Any]
+Look = Callable[[], object]
 
 
 def collect(call: Call, args: DiagnoseRequest) -> list[DiagnosePart]:
@@ -142,7 +142,7 @@ def _claimed(args: DiagnoseRequest) -> Iterator[DiagnoseService]:
         return
     known = {each["unit"] for each in args["services"]}
     with contextlib.suppress(Unknown, OSError):
-        record = claim_records.records(args["state_dir"]).get(args["cluster"], {})
+        record, _ = claim_records.own(args["state_dir"], args["cluster"], args["former"])
         for key, entry in record.items():
             kind, _, unit = key.partition(" ")
             service = str(entry.get("service") or "")
@@ -235,7 +235,7 @@ def _end_of(file: Any) -> str:
     return data.decode(errors="replace")
 
 
-def _json(path: str) -> Any:
+def _json(path: str) -> object:
     text = _read(path)
     try:
         return json.loads(text)

@@ -19,7 +19,7 @@ PATIENCE = 3.0
 """Seconds from SIGTERM to SIGKILL."""
 
 
-def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, Any]:
+def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, object]:
     """How it ended: `status` (128 + the signal's number, as in a shell) and `timed_out`. Raises Refused."""
     try:
         child = subprocess.Popen(
@@ -77,15 +77,18 @@ def _pump(call: Call, child: "subprocess.Popen[bytes]", deadline: float | None) 
     return False
 
 
-def program(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """The call `streaming.program`: run `argv`, for at most `timeout` seconds where that is given."""
+def program(call: Call, args: dict[str, Any]) -> dict[str, object]:
+    """The call `exec.program`: run `argv`, for at most `timeout` seconds where that is given."""
     timeout = args.get("timeout")
     return run(call, [str(word) for word in args["argv"]], None if timeout is None else float(timeout))
 
 
-def journal(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """The call `streaming.journal`: the last `lines` entries of `unit` as JSON lines, and with `follow` what comes."""
-    argv = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", f"--lines={int(args['lines'])}"]
+def journal(call: Call, args: dict[str, Any]) -> dict[str, object]:
+    """The call `exec.journal`: the last `lines` entries of `unit` as JSON lines, or all those `after` a cursor, and
+    with `follow` what comes."""
+    after = args.get("after")
+    where = [f"--after-cursor={after}", "--no-tail"] if after else [f"--lines={int(args['lines'])}"]
+    argv = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", *where]
     argv += ["--output-fields=MESSAGE,PRIORITY,SYSLOG_IDENTIFIER"]
     return run(call, [*argv, *(["--follow"] if args.get("follow") else []), f"--unit={args['unit']}"])
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from sparkops.core.messages import UNKNOWN, Reason, unknown_of
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.facts import engine, fabric, gpu, group_keys, network, packages, system
+from sparkops.worker.facts import engine, fabric, gpu, gpu_users, group_keys, keys, network, packages, pci, system
 
 THREADS = 12
 
-_Group = Callable[["Node", Mapping[str, Any]], "dict[str, Any]"]
+_Group = Callable[["Node", Mapping[str, object]], "dict[str, Any]"]
 
 
 class Node:
@@ -27,11 +27,11 @@ class Node:
 
     def __init__(self, root: str = "/") -> None:
         self.root = root
-        self._answers: dict[str, dict[str, Any] | Unknown] = {}
+        self._answers: dict[str, dict[str, object] | Unknown] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def group(self, name: str, args: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def group(self, name: str, args: Mapping[str, object] | None = None) -> dict[str, Any]:
         """A group's mapping. Raises Unknown when it could not be found out, Refused for a name that is no group."""
         if name not in GROUPS:
             raise Refused.of("facts-group-unknown", group=name, groups=", ".join(sorted(GROUPS)))
@@ -46,18 +46,18 @@ class Node:
             raise answer
         return answer
 
-    def _look(self, name: str, args: Mapping[str, Any]) -> dict[str, Any] | Unknown:
+    def _look(self, name: str, args: Mapping[str, object]) -> dict[str, object] | Unknown:
         try:
             return GROUPS[name](self, args)
         except Exception as error:  # noqa: BLE001 - a defect of one group makes that group unknown, not the others
             return unknown_of(error)
 
 
-def _cdi(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+def _cdi(node: Node, args: Mapping[str, object]) -> dict[str, object]:
     return gpu.cdi(node.root, node.group("gpu").get("driver_version"))
 
 
-def _fabric(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+def _fabric(node: Node, args: Mapping[str, object]) -> dict[str, object]:
     found = fabric.fabric(node.root, node.group("network")["interfaces"])
     learnt = network.neighbours() if found["rails"] else {}
     for name, rail in found["rails"].items():
@@ -65,12 +65,12 @@ def _fabric(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _packages(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+def _packages(node: Node, args: Mapping[str, Any]) -> dict[str, object]:
     patterns = [str(each) for each in args.get("patterns") or packages.PLATFORM]
     return packages.packages(node.root, patterns)
 
 
-def _reboot(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+def _reboot(node: Node, args: Mapping[str, object]) -> dict[str, object]:
     return packages.reboot(node.root, node.group("gpu"), node.group("packages"))
 
 
@@ -85,6 +85,9 @@ GROUPS: dict[str, _Group] = {
     "network": lambda node, args: network.network(node.root),
     "fabric": _fabric,
     "gpu": lambda node, args: gpu.gpu(node.root),
+    "gpu_users": lambda node, args: gpu_users.gpu_users(node.root),
+    "pci": lambda node, args: pci.pci(node.root),
+    "keys": lambda node, args: keys.keys(node.root),
     "cdi": _cdi,
     "docker": lambda node, args: engine.docker(str(args.get("socket") or engine.SOCKET)),
     "packages": _packages,
@@ -98,10 +101,12 @@ def mark(why: Unknown) -> dict[str, Reason]:
     return {UNKNOWN: why.reason}
 
 
-def gather(node: Node, wanted: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any] | Unknown]:
+def gather(
+    node: Node, wanted: Mapping[str, tuple[str, Mapping[str, object]]]
+) -> dict[str, dict[str, object] | Unknown]:
     """Several groups side by side: `wanted` maps a key of the caller's to (group, args)."""
 
-    def one(group: str, args: Mapping[str, Any]) -> dict[str, Any] | Unknown:
+    def one(group: str, args: Mapping[str, object]) -> dict[str, object] | Unknown:
         try:
             return node.group(group, args)
         except (Unknown, Refused) as error:
@@ -114,7 +119,7 @@ def gather(node: Node, wanted: Mapping[str, tuple[str, Mapping[str, Any]]]) -> d
         return {key: each.result() for key, each in running.items()}
 
 
-def observe(ask: dict[str, Any]) -> dict[str, Any]:
+def observe(ask: dict[str, Any]) -> dict[str, object]:
     """Facts for `{"groups": [...], "args": {group: {...}}}` as `{group: {...}}`; no groups means all of them."""
     args = ask.get("args") or {}
     names = [str(name) for name in ask.get("groups") or GROUPS]
@@ -122,7 +127,7 @@ def observe(ask: dict[str, Any]) -> dict[str, Any]:
     return {name: mark(each) if isinstance(each, Unknown) else each for name, each in found.items()}
 
 
-def whole(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+def whole(call: Call, args: dict[str, object]) -> dict[str, object]:
     """The call `facts.all`: what `sparkops facts` prints. The arguments are those of `observe`."""
     return observe(args)
 

@@ -16,18 +16,18 @@ from sparkops.worker.reclaiming.items import GONE, Item, Look
 from sparkops.worker.record import claim_records, claims, uses
 
 
-def look(call: Call, args: dict[str, Any]) -> list[Item]:
+def look(call: Call, args: dict[str, object]) -> list[Item]:
     """The items of all `kinds` that have such. Raises Unknown where a kind cannot find out.
 
-    `args`: state_dir, cluster, `kinds`, `declared` (what the inventory needs, by the words of `Resource.uses`), and
-    `foreign` to list what sparkops did not bring.
+    `args`: state_dir, cluster, its `former` name ("" for none), `kinds`, `declared` (what the inventory needs, by the
+    words of `Resource.uses`), and `foreign` to list what sparkops did not bring.
     """
     return _found(args, _at(args))
 
 
 def _at(args: dict[str, Any]) -> Look:
-    mine = claim_records.records(args["state_dir"]).get(args["cluster"], {})
-    found = uses.look(args["state_dir"], args["cluster"])
+    mine, others = claim_records.own(args["state_dir"], args["cluster"], args["former"])
+    found = uses.look(args["state_dir"], others)
     return Look(args["state_dir"], found, mine, args["declared"], bool(args["foreign"]))
 
 
@@ -36,11 +36,12 @@ def _found(args: dict[str, Any], at: Look) -> list[Item]:
     return [each for module in modules if hasattr(module, "reclaimable") for each in module.reclaimable(at)]
 
 
-def remove(call: Call, args: dict[str, Any]) -> list[dict[str, Any]]:
+def remove(call: Call, args: dict[str, Any]) -> list[dict[str, object]]:
     """Remove the `items` ([kind, name]) that `look` still finds unused, and let go of their claims.
 
     Answers `{kind, name, left}`: why it was left, None where it was removed.
     """
+    claims.take_over(args["state_dir"], args["cluster"], args["former"])
     answers = []
     now = {(item["kind"], item["name"]): item for item in look(call, args)}
     for number, (sort, name) in enumerate(args["items"]):
@@ -74,13 +75,13 @@ def _remove(args: dict[str, Any], item: Item) -> Reason | None:
     return None
 
 
-def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, object]:
     """Of each thing the bytes that become free, and why it `stays` (a Reason or None); None where it is gone.
 
     An `ask` is what `look` takes, with `what` and `name` of the claim, and `leaving`: the paths of units and specs that
     go before it. What only those use is not used, nor is it by a program, which may be theirs: `converge` asks again.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for identity, ask in asks.items():
         at = _at(ask)
         item = _claimed(ask, _found(ask, replace(at, found=at.found.without(set(ask["leaving"])))))
@@ -88,12 +89,16 @@ def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _claimed(ask: dict[str, Any], items: list[Item]) -> Item | None:
+def _claimed(ask: dict[str, object], items: list[Item]) -> Item | None:
     return next((each for each in items if each["name"] == ask["name"] and ask["what"] in each["claims"]), None)
 
 
 def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any] | None, want: dict[str, Any] | None, act: dict[str, Any]
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, object],
 ) -> None:
     """Remove that thing, and what was left beside it. Raises Refused where somebody uses it."""
     items = look(call, ask)

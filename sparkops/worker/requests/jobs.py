@@ -6,7 +6,7 @@ from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
 
 
-def _list(call: Call, args: dict[str, Any]) -> list[dict[str, Any]]:
+def _list(call: Call, args: dict[str, object]) -> list[dict[str, object]]:
     return jobs.running()
 
 

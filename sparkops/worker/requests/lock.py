@@ -38,7 +38,7 @@ def acquire(call: Call, args: dict[str, Any]) -> dict[str, Any]:
     return {"since": holder["since"]}
 
 
-def holder(call: Call, args: dict[str, Any]) -> dict[str, Any] | None:
+def holder(call: Call, args: dict[str, Any]) -> dict[str, object] | None:
     """Who holds the lock of `state_dir` now: what `acquire` was told, `{}` where that is not written yet, else None.
 
     The kernel's list of locks is read; trying the lock would make a run that begins meanwhile see it busy.

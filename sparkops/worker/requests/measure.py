@@ -17,7 +17,7 @@ HEADERS = 28
 """Bytes of the IPv4 and ICMP headers, which an MTU counts."""
 
 
-def look(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+def look(call: Call, args: dict[str, Any]) -> dict[str, object]:
     """What a measurement goes by: for each of the `addresses` interface, MTU, speed and RDMA device.
 
     `perftest`: whether `ib_write_bw` is there; `units`: the engines that use the links.
@@ -44,7 +44,7 @@ def counters(call: Call, args: dict[str, Any]) -> dict[str, dict[str, int]]:
     return {each: {name: value for name, value in own.items() if value is not None} for each, own in found.items()}
 
 
-def path(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+def path(call: Call, args: dict[str, Any]) -> dict[str, object]:
     """Whether `peer` answers whole packets of `mtu` bytes from `address`: `{whole, small}`."""
 
     def answers(size: int) -> bool:
@@ -62,17 +62,17 @@ class _Listener:
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    def progress(self, message: Mapping[str, Any]) -> None:
+    def progress(self, message: Mapping[str, object]) -> None:
         """There is none."""
 
-    def notice(self, id: str, args: Mapping[str, Any]) -> None:
+    def notice(self, id: str, args: Mapping[str, object]) -> None:
         """There are none."""
 
-    def record(self, value: Any) -> None:
+    def record(self, value: object) -> None:
         self._call.progress("listening", ports=value)
 
 
-def measure(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+def measure(call: Call, args: dict[str, object]) -> dict[str, object]:
     """`rates` in Gb/s by link, and `busy`, processors. `args` is the program's spec; by TCP it has no rights."""
     plain = args["method"] == "tcp" and os.getuid() == 0
     return dict(

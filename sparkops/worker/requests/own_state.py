@@ -21,20 +21,20 @@ ADOPTED = "adopted"
 RUN_OURS = ("jobs", "units", "apt-updated")
 
 
-def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, Any] | None:
+def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, object] | None:
     """The folder, and why it `stays` (a Reason or None); None where neither it nor anything below /run is there.
 
-    `ask`: state_dir, cluster, and `going`: the names of checkpoints that go before it.
+    `ask`: state_dir, cluster, its `former` name, and `going`: the names of checkpoints that go before it.
     """
     folder = ask["state_dir"]
     if not os.path.isdir(folder) and not os.path.isdir(run):
         return None
-    return {"folder": folder, "stays": _others(folder, ask["cluster"]) or _held(folder, ask["going"])}
+    _, records = claim_records.own(folder, ask["cluster"], ask["former"])
+    return {"folder": folder, "stays": _others(records) or _held(folder, ask["going"])}
 
 
-def _others(folder: str, cluster: str) -> Reason | None:
-    records = claim_records.records(folder)
-    names = sorted(name for name, record in records.items() if record and name != cluster)
+def _others(records: dict[str, dict[str, Any]]) -> Reason | None:
+    names = sorted(name for name, record in records.items() if record)
     return reason("own-state-of-cluster", clusters=names) if names else None
 
 
@@ -72,9 +72,9 @@ def _names(folder: str) -> list[str]:
 def converge(
     call: Call,
     ask: dict[str, Any],
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
-    act: dict[str, Any],
+    found: dict[str, object] | None,
+    want: dict[str, object] | None,
+    act: dict[str, object],
     *,
     run: str = RUN,
 ) -> None:

@@ -129,10 +129,10 @@ class _Listener:
         text, rate = str(message.get("text")), message.get("rate")
         self._job.progress(text, message.get("done"), message.get("total"), rate=rate, port=self._port)
 
-    def notice(self, id: str, args: Mapping[str, Any]) -> None:
+    def notice(self, id: str, args: Mapping[str, object]) -> None:
         print(id, " ".join(f"{key}={value}" for key, value in args.items()), file=sys.stderr, flush=True)
 
-    def record(self, value: Any) -> None:
+    def record(self, value: object) -> None:
         """There are none."""
 
 

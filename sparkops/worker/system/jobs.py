@@ -51,7 +51,7 @@ class Job:
         total: float | None = None,
         unit: str = "",
         rate: float | None = None,
-        **more: Any,
+        **more: object,
     ) -> None:
         """How far it is; under the same text written at most five times a second."""
         now = time.monotonic()
@@ -97,7 +97,7 @@ def run(
     return follow(call, begin(key, module, function, args, attach, source))
 
 
-def begin(key: str, module: str, function: str, args: dict[str, Any], attach: str = "", source: str = "") -> str:
+def begin(key: str, module: str, function: str, args: dict[str, object], attach: str = "", source: str = "") -> str:
     """`run` without following; returns the job's folder. Raises Refused `job-busy`."""
     folder = folder_of(key)
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -138,15 +138,15 @@ def last_progress(folder: str) -> dict[str, Any]:
     return _read(folder, "progress.json")
 
 
-def failure(folder: str) -> dict[str, Any] | None:
+def failure(folder: str) -> dict[str, object] | None:
     """The error (`messages.ErrorMessage`) of a job that is over; None where it did not fail, or never ran."""
     error = _read(folder, "result.json").get("error")
     return error if isinstance(error, dict) else None
 
 
-def follow(call: Call, folder: str) -> Any:
+def follow(call: Call, folder: str) -> object:
     """Pass a job's progress on until it ends; a session that goes away leaves the job running."""
-    last: Any = None
+    last: object = None
     while True:
         over = not alive(folder)
         state = _read(folder, "progress.json")
@@ -178,7 +178,7 @@ def alive(folder: str) -> bool:
     return False
 
 
-def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> None:
+def _start(folder: str, description: dict[str, Any], args: dict[str, object]) -> None:
     for name in ("progress.json", "result.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, name))
@@ -186,15 +186,19 @@ def _start(folder: str, description: dict[str, Any], args: dict[str, Any]) -> No
     log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         _lock(handle)
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            pass_fds=[handle],
-            cwd="/",
-        )
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the child can hear it
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[handle],
+                cwd="/",
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         atomic.write(
             os.path.join(folder, "job.json"),
             json.dumps({**description, "pid": child.pid, "since": time.time()}).encode(),
@@ -227,6 +231,7 @@ def main() -> None:
         return
     job = Job(order["folder"])
     signal.signal(signal.SIGTERM, lambda *_: job.stopping.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
     result = answer(lambda: import_module(order["module"]).JOBS[order["function"]](job, order["args"]))
@@ -234,7 +239,7 @@ def main() -> None:
     os._exit(0)
 
 
-def outcome(folder: str) -> Any:
+def outcome(folder: str) -> object:
     """The result of a job that is over. Raises Refused with its reason."""
     result = _read(folder, "result.json")
     if not result:
@@ -251,7 +256,7 @@ def _read(folder: str, name: str) -> dict[str, Any]:
     return atomic.mapping(os.path.join(folder, name))
 
 
-def running() -> list[dict[str, Any]]:
+def running() -> list[dict[str, object]]:
     """The jobs that run on this node: their descriptions with the latest progress."""
     if not os.path.isdir(RUN):
         return []

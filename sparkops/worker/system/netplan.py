@@ -91,7 +91,7 @@ def faults(found: Files, interface: str, mac: str | None) -> Iterator[Reason]:
                 yield reason("fabric-interface-stacked", interface=interface, upper=name)
 
 
-def _may_mean(name: str, entry: Mapping[str, Any], interface: str, mac: str | None) -> bool:
+def _may_mean(name: str, entry: Mapping[str, object], interface: str, mac: str | None) -> bool:
     match = entry.get("match")
     if not isinstance(match, Mapping):
         return name == interface or entry.get("set-name") == interface
@@ -129,7 +129,7 @@ def text(addresses: Mapping[str, str], mtu: int | None, first: str = "# Made by 
     return "\n".join(lines) + "\n"
 
 
-def _plain(address: Any) -> str:
+def _plain(address: object) -> str:
     """An address as `192.168.1.2/24`; netplan also takes it as a mapping with options."""
     text = str(next(iter(address)) if isinstance(address, Mapping) else address)
     try:

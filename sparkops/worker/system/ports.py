@@ -24,10 +24,10 @@ class Held(NamedTuple):
     """
 
     own: bool
-    foreign: dict[str, Any] | None
+    foreign: dict[str, object] | None
 
 
-def held(port: int, host: str, find: Callable[[], Mapping[str, Any] | None], unit: str = "") -> Held:
+def held(port: int, host: str, find: Callable[[], Mapping[str, object] | None], unit: str = "") -> Held:
     """Who listens on `host`:`port`: the container that `find` inspects, the `unit`, or something foreign.
 
     Raises Unknown where that can't be told (only root sees whose a socket is). Docker is asked only where something
@@ -39,7 +39,7 @@ def held(port: int, host: str, find: Callable[[], Mapping[str, Any] | None], uni
     own = find()
     for each in owners:
         if not any(_is(one, own, unit) for one in each):
-            return Held(False, _described(each[0]))
+            return Held(False, described(each[0]))
     return Held(True, None)
 
 
@@ -54,7 +54,7 @@ def _owners(port: int, host: str) -> list[list[Owner]]:
     return []
 
 
-def _is(owner: Owner, own: Mapping[str, Any] | None, unit: str) -> bool:
+def _is(owner: Owner, own: Mapping[str, object] | None, unit: str) -> bool:
     if own is None:
         return bool(unit) and owner.unit == unit
     return own.get("Id") == owner.container or (bool(owner.relayed) and owner.relayed in _addresses(own))
@@ -65,8 +65,9 @@ def _addresses(found: Mapping[str, Any]) -> list[str]:
     return [str(each["IPAddress"]) for each in networks.values() if each.get("IPAddress")]
 
 
-def _described(owner: Owner) -> dict[str, Any]:
-    found: Mapping[str, Any] | None = None
+def described(owner: Owner) -> dict[str, object]:
+    """A process with its container or unit, and the service of sparkops that it belongs to."""
+    found: Mapping[str, object] | None = None
     with contextlib.suppress(Unknown):  # its id is known all the same
         if owner.relayed:
             found = next((each for each in docker.containers() if owner.relayed in _addresses(each)), None)
@@ -76,7 +77,7 @@ def _described(owner: Owner) -> dict[str, Any]:
     return {**_names(found, owner.container), "pid": owner.pid, "process": owner.process, "unit": unit}
 
 
-def _published(port: int, find: Callable[[], Mapping[str, Any] | None]) -> Held:
+def _published(port: int, find: Callable[[], Mapping[str, object] | None]) -> Held:
     """A container whose port Docker publishes without a proxy that listens."""
     try:
         there = docker.containers(every=False)
@@ -90,7 +91,7 @@ def _published(port: int, find: Callable[[], Mapping[str, Any] | None]) -> Held:
     return Held(bool(holding), None)
 
 
-def _ports(listed: Mapping[str, Any]) -> set[tuple[Any, Any]]:
+def _ports(listed: Mapping[str, Any]) -> set[tuple[object, object]]:
     return {(pair.get("PublicPort"), pair.get("Type")) for pair in listed.get("Ports") or ()}
 
 
@@ -103,7 +104,7 @@ def _names(found: Mapping[str, Any] | None, identity: str) -> dict[str, str]:
     return {"container": name, "service": str(labels.get(LABEL, ""))}
 
 
-def words(owner: Mapping[str, Any]) -> str:
+def words(owner: Mapping[str, object]) -> str:
     """Who it is: `process 412 (vllm) of container foreign`."""
     told = f"process {owner['pid']} ({owner['process']})" if owner["pid"] else ""
     place = f"container {owner['container']}" if owner["container"] else str(owner["unit"])

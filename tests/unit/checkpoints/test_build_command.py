@@ -20,7 +20,7 @@ from sparkops.operate.checkpoint.build import Checked, Order, StepCheck, build
 from sparkops.operate.checkpoint.verify import Verified
 from sparkops.programs.disk import free
 from sparkops.reports.checkpoint import render_build_check, render_verified
-from sparkops.reports.text import Plain, Printer
+from sparkops.reports.printer import Plain, Printer
 from tests.lab.hub import Fault, Hub
 from tests.worker import checkpoints_made as made
 

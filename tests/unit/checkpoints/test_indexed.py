@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from sparkops.checkpoints.hub import Hub, HubError
+from sparkops.checkpoints.hub import Hub
 from sparkops.checkpoints.indexed import INDEX, LARGEST, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile
 from sparkops.core.wording import Message
 from sparkops.resources.checkpoint import Checkpoint
+from tests.errors import fails
 from tests.lab.hub import Fault
 from tests.lab.hub import Hub as LabHub
 
@@ -120,5 +121,5 @@ def test_an_index_that_is_served_damaged_is_not_believed(hub: LabHub, tmp_path: 
     hub.fail(INDEX, Fault(corrupt_at=3))
     asked = Hub(hub.endpoint, None, tmp_path / "other")
     commit = asked.resolve("org/tiny", "main").commit
-    with pytest.raises(HubError, match="other content"):
+    with fails("hub-index-wrong"):
         asked.indexed(asked.manifest("org/tiny", commit))

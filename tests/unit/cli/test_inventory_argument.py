@@ -40,13 +40,30 @@ READERS = [
 @pytest.mark.parametrize(("name", "command"), READERS, ids=[name for name, _ in READERS])
 def test_every_command_takes_the_inventory_by_option_and_by_argument(name: str, command: click.Command) -> None:
     assert isinstance(command, WithInventory)
-    needed = {"logs": ["q"], "render": ["a"], "inventory show": ["a"], "remove": ["q"], "rollback": ["q"]}.get(name, [])
+    needed = {
+        "logs": ["q"],
+        "bench": ["q"],
+        "render": ["a"],
+        "inventory show": ["a"],
+        "inventory export": ["--format", "ansible"],
+        "remove": ["q"],
+        "rollback": ["q"],
+    }.get(name, [])
     by_option = command.make_context(name, ["-i", "c.yml", *needed]).params
     by_argument = command.make_context(name, [*needed, "c.yml"]).params
     assert by_option == by_argument
     assert by_argument["inventory"] == Path("c.yml")
     with pytest.raises(click.UsageError, match="two inventories"):
         command.make_context(name, ["-i", "c.yml", *needed, "d.yml"])
+
+
+ONE = {"lock", "adopt", "render", "inventory show", "inventory export", "remove", "rollback", "init", "discover"}
+"""Commands that name their node or service, and those whose file is one for all: `lock`, `inventory export`."""
+
+
+@pytest.mark.parametrize(("name", "command"), READERS, ids=[name for name, _ in READERS])
+def test_every_command_that_works_on_many_nodes_takes_a_shard(name: str, command: click.Command) -> None:
+    assert ("shard" in {each.name for each in command.params}) == (name not in ONE)
 
 
 @given(st.lists(st.sampled_from(["--limit", "-e", "--jobs", "-v", "--no-color"]), max_size=4), st.integers(0, 8))

@@ -84,6 +84,15 @@ def test_since_tells_what_stood_and_what_went(run: Run) -> None:
     assert (status, found["id"], found["closed"] is None) == (2, "drift-differs", False)
 
 
+@pytest.mark.parametrize("words", [["--limit", "b"], ["--shard", "2/2"]])
+def test_since_tells_of_the_chosen_nodes_only(run: Run, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "inventory.yml").write_text("version: 1\ncluster: attic\nnodes: {a: , b: }\n")
+    kept(MOVED)
+    assert "/etc/motd" in run("drift", "--since", "7d", "--shard", "1/2")[1]
+    status, out, _ = run("drift", "--since", "7d", *words)
+    assert (status, "/etc/motd" in out) == (0, False)
+
+
 @pytest.mark.parametrize("words", [["--since", "7"], ["--since", "7w"], ["--since", "7d", "--format", "html"]])
 def test_since_refuses_what_it_can_not_tell(run: Run, words: list[str]) -> None:
     assert run("drift", *words)[0] == 1

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from docs.published import Point, points
 from sparkops.cli.app import run
-from sparkops.core.errors import LintError
 from sparkops.fit.fit import Fit, Question, Solve, fit_invocation
 from sparkops.fit.services import fit_services, refuse
 from sparkops.fit.verdict import verdict
 from sparkops.inventory.load import load
 from sparkops.models.invocation import of_text
 from sparkops.reports.fit import as_json
+from tests.errors import fails
 
 MODELS = ("Intel/Qwen3.5-122B-A10B-int4-AutoRound", "Qwen/Qwen3.5-35B-A3B-FP8", "Qwen/Qwen3.5-122B-A10B-GPTQ-Int4")
 EXACT = ("parameters", "block size", "page, bytes", "keys and values, KiB a token", "recurrent state, MiB a request")
@@ -251,7 +251,7 @@ def test_weights_beyond_the_machine_are_told_by_what_is_lacking(capsys: pytest.C
     line = "vllm serve Qwen/Qwen3.5-397B-A17B"
     assert run(["fit", "--serve", line, "--engine", "0.26.0", "--no-color"]) == 0
     text = capsys.readouterr().out
-    assert "the weights need 6" in text.splitlines()[-1] and "GiB more than the " in text
+    assert "the weights need 6" in text.splitlines()[-1] and " GB more than the " in text
     assert " -" not in text
     memory = as_json(fit_invocation(of_text(line, "0.26.0")))["memory"]
     assert memory["pool"] == memory["host"] == 0
@@ -326,7 +326,7 @@ services:
 def test_a_service_has_the_figures_of_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "inventory.yml"
     path.write_text(INVENTORY.format(repository=MODELS[0]))
-    declared = fit_services(path)["qwen"]
+    declared = fit_services(load(path))["qwen"]
     assert isinstance(declared, Fit)
     pasted = fit("--max-model-len 131072 --max-num-seqs 4")
     assert declared.pool_tokens == pasted.pool_tokens
@@ -361,7 +361,7 @@ def test_weights_that_do_not_fit_stop_a_plan_unless_accepted(tmp_path: Path) -> 
     path = tmp_path / "inventory.yml"
     text = INVENTORY.format(repository="Intel/Qwen3.5-397B-A17B-int4-AutoRound")
     path.write_text(text)
-    with pytest.raises(LintError, match="weights-do-not-fit"):
+    with fails("lint-rule-violated"):
         refuse(load(path), date(2026, 3, 1))
     assert run(["plan", str(path)]) == 1  # before any node is asked
     path.write_text(text + "accept: [{id: weights-do-not-fit, reason: another machine}]\n")

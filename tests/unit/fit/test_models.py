@@ -19,6 +19,7 @@ from sparkops.models.architecture.quantisation import of_config as quantisation_
 from sparkops.models.catalogue import find, names
 from sparkops.models.invocation import of_text
 from sparkops.models.model_file import check
+from tests.errors import fails
 
 FILES = sorted((bundled("knowledge") / "models").glob("*.yml"))
 CONFIGS = json.loads((Path(__file__).parents[1] / "lint" / "verdicts.json").read_text())["models"]
@@ -257,7 +258,7 @@ def test_without_the_files_the_index_s_total_is_taken(tmp_path: Path) -> None:
 
 def test_a_folder_with_a_broken_config_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InventoryError, match=r"config\.json"):
+    with fails("model-config-unreadable"):
         find(str(tmp_path))
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from sparkops.compile.compiler import compile_inventory
-from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
 from sparkops.resources.image import Image
 from sparkops.resources.images.build import BuiltImage
 from sparkops.resources.images.origin import PulledImage
+from tests.errors import fails
 
 A = "sha256:" + "a" * 64
 
@@ -54,12 +54,12 @@ def test_a_tag_for_a_build_asks_for_a_build(tmp_path: Path) -> None:
 
 
 def test_a_build_without_a_base_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="'None' is not a valid image name"):
+    with fails("image-name-invalid"):
         declared(tmp_path, "{build: {tag: 'local/x:1'}}")
 
 
 def test_a_service_without_an_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="name of this image is None"):
+    with fails("resource-name-not-text"):
         declared(tmp_path, "{platform: linux/arm64}")
 
 

@@ -7,6 +7,7 @@ import pytest
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.limit import named, select
+from tests.errors import fails
 from tests.unit.inventory.project import Project
 
 
@@ -48,17 +49,17 @@ def test_limit_takes_names_globs_services_and_exclusions(fleet: Inventory, patte
 
 
 def test_an_exclusion_that_would_cut_a_service_in_two_is_refused(fleet: Inventory) -> None:
-    with pytest.raises(InventoryError, match=r"excludes n2, but the service one spans n1, n2"):
+    with fails("limit-splits-service"):
         select(fleet, "n1,!n2")
 
 
 def test_a_pattern_that_matches_nothing_tells_the_nearest_name(fleet: Inventory) -> None:
-    with pytest.raises(InventoryError, match="did you mean rack"):
+    with fails("limit-pattern-unknown"):
         select(fleet, "rak")
 
 
 def test_a_limit_that_leaves_no_node_is_refused(fleet: Inventory) -> None:
-    with pytest.raises(InventoryError, match="leaves no node"):
+    with fails("limit-empty"):
         select(fleet, "n5,!rack")
 
 

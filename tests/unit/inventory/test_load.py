@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.core.wording import Message
 from sparkops.inventory.declarations import BUILT_IN
 from sparkops.inventory.show import show, values
+from tests.errors import fails
 from tests.unit.inventory.project import Project
 
 HEAD = "version: 1\ncluster: attic\n"
@@ -243,7 +243,7 @@ def test_a_role_file_with_a_fault_is_told_by_line(project: Project) -> None:
 
 
 def test_an_unknown_node_to_show_is_told_with_the_nearest(project: Project) -> None:
-    with pytest.raises(InventoryError, match="did you mean spark"):
+    with fails("node-not-found"):
         show(project.load(HEAD + "nodes: {spark: }\n"), "spork")
 
 

@@ -145,7 +145,22 @@ def test_other_arguments_or_another_rank_get_another_cache(tmp_path: Path, chang
 
 def test_counters_are_summed_over_their_labels() -> None:
     text = '# TYPE x\nvllm:a{engine="0",m="q"} 1.5\nvllm:a{engine="1",m="q"} 2e1\nother 3\nvllm:b 4\n'
-    assert launcher.counters(text) == {"vllm:a": 21.5, "vllm:b": 4.0}
+    shares = 'vllm:k_perc{engine="0"} 0.2\nvllm:k_perc{engine="1"} 0.9\n'
+    assert launcher.counters(text + shares) == {"vllm:a": 21.5, "vllm:b": 4.0, "vllm:k_perc": 0.9}
+
+
+def test_when_tokens_were_last_generated_is_seen(serve: Callable[[Answer], int]) -> None:
+    said = {"tokens": 5}
+    port = serve(lambda method, path: (200, metrics(1, said["tokens"]) if path == "/metrics" else b""))
+    activity = launcher.TokenActivity(api(port), 1.0, 600.0)
+    activity.found()
+    assert activity.generated == 0.0, "what was generated before it looked has no known time"
+    said["tokens"] = 6
+    activity.found()
+    seen = activity.generated
+    assert seen > 0
+    activity.found()
+    assert activity.generated == seen
 
 
 def test_an_idle_engine_is_asked_for_a_token_now_and_then_and_a_frozen_one_does_not_live(

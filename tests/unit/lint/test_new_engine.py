@@ -10,11 +10,11 @@ import yaml
 
 from sparkops.cli.app import run
 from sparkops.core.data import bundled
-from sparkops.core.errors import InventoryError
 from sparkops.lint.case import case_of
 from sparkops.lint.check import check
 from sparkops.models.engine import engine, versions
 from sparkops.models.invocation import of_text
+from tests.errors import fails
 
 MODEL = "Qwen/Qwen3.5-122B-A10B"
 
@@ -80,5 +80,5 @@ def test_the_command_finds_it_in_the_current_folder(
 def test_a_file_that_lacks_a_law_is_named(beside: Path) -> None:
     file = beside / "knowledge" / "engines" / "9.0.0.yml"
     file.write_text(file.read_text().replace("  align_block_limit: true\n", ""))
-    with pytest.raises(InventoryError, match="align_block_limit"):
+    with fails("engine-law-missing"):
         ids("", beside)

@@ -24,6 +24,7 @@ from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.image import Image
 from sparkops.resources.images import registry
 from sparkops.resources.images.registry import Login
+from tests.errors import fails
 from tests.lab.hub import Hub
 
 REPO = "lab/tiny"
@@ -158,7 +159,7 @@ def test_apply_adds_what_is_lacking_and_never_moves_an_entry(world: World) -> No
     assert complete(load(world.path), Secrets(), add=True)[1] == ()
     assert world.written() == before
     world.declare(image=f"{{pull: {world.registry.name}:2}}")
-    with pytest.raises(InventoryError, match="not in the lock file"):
+    with fails("lock-file-lacks"):
         complete(load(world.path), Secrets(), add=False)
     inventory, told = complete(load(world.path), Secrets(), add=True)
     assert told == (Message.of("lock-added", key=f"{world.registry.name}:2", value=of(b"three")),)

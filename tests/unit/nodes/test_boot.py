@@ -13,9 +13,9 @@ from sparkops.core.errors import BecomeFailed, ConnectionFailed, SparkopsError, 
 from sparkops.core.secrets import Secret
 from sparkops.nodes import boot
 from sparkops.nodes.connect import Connections
-from sparkops.nodes.passwords import SudoRefused
 from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Stream, Transport
+from tests.errors import fails
 
 PYTHON = f'exec "{sys.executable}" "$@"'
 FORCED = 'ForceCommand exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"'
@@ -84,7 +84,7 @@ def test_what_a_login_shell_prints_first_is_passed_over(way: Way) -> None:
 
 
 def test_endless_noise_is_an_error(way: Way) -> None:
-    with pytest.raises(WorkerFailed, match="more than 64 KiB"):
+    with fails("login-shell-too-noisy"):
         _start(way("while :; do echo welcome, dear user, to this machine; done"), "")
 
 
@@ -97,7 +97,7 @@ def test_a_machine_without_python_is_told_so(way: Way) -> None:
 def test_a_python_that_is_too_old_is_named(way: Way) -> None:
     old = boot.BOOT.replace("(3, 10)", "(99, 0)")
     script = f"""shift 3; shift; exec "{sys.executable}" -I -S -c '{old}' "$@" """
-    with pytest.raises(WorkerFailed, match=r"python3 is 3\.\d+\.\d+"):
+    with fails("python-too-old"):
         _start(way(script), "")
 
 
@@ -109,7 +109,7 @@ def test_a_command_of_sshds_own_is_told_as_that(way: Way, says: str) -> None:
 
 
 def test_a_shell_that_refuses_is_quoted(way: Way) -> None:
-    with pytest.raises(WorkerFailed, match="This account is currently not available") as caught:
+    with fails("ssh-runs-something-else") as caught:
         _start(way("echo 'This account is currently not available.'; exit 1"), "")
     assert caught.value.id == "ssh-runs-something-else"
 
@@ -196,7 +196,7 @@ def test_a_right_password_opens_and_its_line_is_all_that_sudo_reads(way: Way, tm
 def test_a_wrong_password_is_noticed_and_the_program_never_sent(way: Way, tmp_path: Path) -> None:
     transport = way(PYTHON)
     _sudo(tmp_path, ASKS.replace("$HOME", str(tmp_path)))
-    with pytest.raises(SudoRefused, match="refused the password"):
+    with fails("sudo-password-refused"):
         boot.start(transport, "here", b"pass\npass\n", become=True, password=Secret("wrong"))
     time.sleep(0.2)
     assert not (tmp_path / "eaten").exists()

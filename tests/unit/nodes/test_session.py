@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sparkops.core.errors import LockBusy, WorkerFailed
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import connect, start_worker
 from sparkops.nodes.passwords import Passwords
@@ -74,7 +73,7 @@ def test_calls_run_side_by_side(session: Session, tmp_path: Path) -> None:
 
 
 def test_a_call_that_nobody_knows_is_refused(session: Session) -> None:
-    with pytest.raises(CallFailed, match="no call"):
+    with fails("call-unknown"):
         session.call("file.explode", timeout=20)
 
 
@@ -99,7 +98,7 @@ def test_a_lock_names_its_holder_and_goes_with_its_process(session: Session, tmp
     other = begin()
     holder = {"who": "ada", "from": "laptop", "command": "apply x.yml"}
     other.call("lock.acquire", {"state_dir": str(tmp_path), "holder": holder}, timeout=20)
-    with pytest.raises(LockBusy, match="ada from laptop"):
+    with fails("node-locked"):
         session.call("lock.acquire", {"state_dir": str(tmp_path), "holder": holder}, timeout=20)
     other.close()
     session.call("lock.acquire", {"state_dir": str(tmp_path), "holder": holder}, timeout=20)
@@ -107,7 +106,7 @@ def test_a_lock_names_its_holder_and_goes_with_its_process(session: Session, tmp
 
 def test_a_worker_that_dies_ends_every_call_with_a_reason(session: Session) -> None:
     os.kill(_worker(), signal.SIGKILL)
-    with pytest.raises(WorkerFailed, match="the worker ended"):
+    with fails("worker-ended"):
         session.call("observe", {"asks": []}, timeout=20)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.ssh.host_keys import pinned
-from sparkops.operate.trust import Shown, compare
+from sparkops.operate.first_contact.trust import Shown, compare
 
 from .conftest import Servers
 from .sshd import Sshd, keygen

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sparkops.core.plan import Plan
 from sparkops.core.report import Past, Report, Result, Seen
-from sparkops.reports import sarif
+from sparkops.reports.findings import sarif
 from sparkops.reports.formats import FORMATS, rendered
 from sparkops.reports.run.findings import Standing, counts, findings, standings
 from tests.unit.reports.made import HOSTILE, applied, declared, report, step, texts

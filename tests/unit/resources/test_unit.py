@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.plan import Step
 from sparkops.core.secrets import Content, Secret
-from sparkops.core.states import Unknown
+from sparkops.core.states import Pending, Unknown
 from sparkops.reconcile.diff import Difference, diff
 from sparkops.resources.unit import Unit, inputs_lines
+from tests.errors import fails
 
 TEXT = "[Service]\nExecStart=/bin/true\n"
 
@@ -33,6 +35,12 @@ def changes(declared: Unit, **found: Any) -> tuple[str, ...]:
 def service() -> Unit:
     return unit(
         content=TEXT, enabled=True, running=True, inputs="abc", container="qwen", image="repo:tag", secret="A=1\n"
+    )
+
+
+def step(kind: str, name: str, **after: Any) -> Step:
+    return Step(
+        id=f"{kind} {name} @spark-01", kind=kind, node="spark-01", action="create", before=None, after=after, changes=()
     )
 
 
@@ -59,6 +67,8 @@ def test_where_nothing_runs_only_that_is_said() -> None:
         "inputs": None,
         "container_inputs": None,
         "container_image": None,
+        "container_environment": None,
+        "restart_policy": None,
         "secret_inputs": None,
     }
     assert changes(service(), **stopped) == ("running",)
@@ -86,7 +96,7 @@ def test_the_diff_of_the_text_is_unified() -> None:
 
 
 def test_a_secret_in_a_unit_is_refused_and_not_shown() -> None:
-    with pytest.raises(InventoryError, match="secret") as refused:
+    with fails("unit-holds-secret") as refused:
         unit(content=Content(Secret("hf_token")))
     assert "hf_token" not in str(refused.value)
 
@@ -98,14 +108,16 @@ def test_what_is_no_name_of_a_unit_is_refused(name: str) -> None:
 
 
 def test_masked_and_running_contradict_each_other() -> None:
-    with pytest.raises(InventoryError, match="masked and running"):
+    with fails("unit-masked-and-active"):
         unit(masked=True, running=True)
 
 
 def test_foreign_drop_ins_are_said_and_declared_ones_are_not() -> None:
     found = {"drop_ins": ["/etc/systemd/system/qwen.service.d/a.conf", "/etc/systemd/system/qwen.service.d/b.conf"]}
-    (notice,) = unit(content=TEXT, drop_ins=("/etc/systemd/system/qwen.service.d/b.conf",)).notices(found)
-    assert notice.args["path"].endswith("a.conf")
+    declared = unit(content=TEXT, drop_ins=("/etc/systemd/system/qwen.service.d/b.conf",))
+    (said,) = declared.violations(found, lambda _: None)
+    assert (said.id, said.severity) == ("unit-drop-in-foreign", "warning")
+    assert said.message.args["path"].endswith("a.conf")
 
 
 def test_a_crash_loop_is_told_with_systemds_result() -> None:
@@ -122,9 +134,20 @@ def test_the_lines_for_a_unit_without_a_process_leave_a_stamp() -> None:
 
 def test_what_runs_is_pending_while_the_plan_brings_its_image_or_checkpoint() -> None:
     declared = unit(running=True, container="c", image="a/b:1", model="/models/x")
-    assert set(declared.pending({f"checkpoint /models/x @{declared.node}"})) == {"container_checkpoint"}
-    assert set(declared.pending({f"image a/b:1 @{declared.node}"})) == {"container_image"}
-    assert declared.pending({"checkpoint /models/other @x"}) == {}
+    model, image = step("checkpoint", "/models/x", manifest="sha256:1"), step("image", "a/b:1")
+    assert declared.pending({model.id: model}, {"loaded": "sha256:2"}) == {"container_checkpoint": Pending(model.id)}
+    assert declared.pending({model.id: model}, None) == {"container_checkpoint": Pending(model.id)}
+    assert declared.pending({image.id: image}, {"loaded": ""}) == {"container_image": Pending(image.id)}
+    assert declared.pending({"checkpoint /models/other @x": step("checkpoint", "/models/other")}, None) == {}
+
+
+def test_a_checkpoint_that_comes_to_another_folder_interrupts_nothing_where_the_same_runs() -> None:
+    declared = unit(running=True, container="c", image="a/b:1", model="/models/x", inputs="abc")
+    found = {**as_declared(declared), "container_checkpoint": "other", "loaded": "sha256:1"}
+    same, other = (step("checkpoint", "/models/x", manifest=f"sha256:{number}") for number in (1, 2))
+    assert diff(declared, found, {}, declared.pending({same.id: same}, found)) is None
+    assert diff(declared, found, {}, declared.pending({other.id: other}, found)) is not None
+    assert diff(declared, found, {}) is not None, "without that step it is not known what lies there"
 
 
 FOREIGN = {"process": "vllm", "pid": 41, "container": "", "unit": "", "service": ""}
@@ -167,6 +190,6 @@ def test_a_main_process_that_is_not_the_declared_program_is_a_difference_that_in
 
 
 def test_an_interruption_costs_what_the_last_start_took() -> None:
-    assert unit(running=True).outage_seconds({"last_start_seconds": 21.4}) == 21.4
+    assert unit(running=True).outage_seconds({"last_start": {"token_seconds": 21.4}}) == 21.4
     assert unit(running=True).outage_seconds({}) is None
     assert unit(running=True).outage_seconds(Unknown.of("not-answered")) is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sparkops.core.errors import InventoryError
 from sparkops.models.argv import serve_argv
+from tests.errors import fails
 
 FLAGS = st.from_regex(r"[a-z]{1,6}(-[a-z]{1,5}){0,2}", fullmatch=True)
 SIMPLE = st.none() | st.booleans() | st.integers() | st.text(alphabet="abc -{}\"'", max_size=5)
@@ -38,12 +39,12 @@ def test_each_sort_of_value_makes_its_words(value: Any, words: list[str]) -> Non
 
 @pytest.mark.parametrize("key", ["--x", "-x", "max model len", "", "x=1", "x;y", "é"])
 def test_a_key_that_is_no_flag_name_is_refused(key: str) -> None:
-    with pytest.raises(InventoryError, match="not a flag name"):
+    with fails("serve-key-invalid"):
         serve_argv([], "m", {key: 1})
 
 
 def test_dashes_in_front_are_told_to_be_left_out() -> None:
-    with pytest.raises(InventoryError, match="without dashes in front") as error:
+    with fails("serve-key-invalid") as error:
         serve_argv([], "m", {"--max-model-len": 1})
     assert error.value.id == "serve-key-invalid"
 

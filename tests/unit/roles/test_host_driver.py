@@ -31,6 +31,9 @@ SPARK: Mapping[str, Mapping[str, Any]] = {
     "docker": {"present": True, "version": "29.2.1", "gpu_access": ["runtime"]},
     "cdi": {"stale": [], "toolkit": "1.19.0"},
     "reboot": {"reasons": []},
+    "gpu_users": {"present": True, "foreign": [], "unaccounted_bytes": GIB},
+    "pci": {"errors": []},
+    "keys": {"host": [], "private": []},
 }
 
 
@@ -77,6 +80,10 @@ def test_a_dgx_spark_as_it_comes_has_nothing_against_it(tmp_path: Path) -> None:
         ("os", {"release": "debian 12"}, "os.release-unlisted", "error"),
         ("docker", {"gpu_access": []}, "docker.gpu-access-lacks", "error"),
         ("cdi", {"stale": ["/etc/cdi/nvidia.yaml names 1, 2 runs"]}, "cdi.stale-present", "warning"),
+        ("gpu", {"stuck": "799 MHz at 96 % utilisation"}, "gpu.stuck-present", "warning"),
+        ("gpu_users", {"foreign": ["process 4 (ollama)"]}, "gpu.foreign-present", "warning"),
+        ("gpu_users", {"unaccounted_bytes": 60 * GIB}, "gpu.memory-high", "warning"),
+        ("pci", {"errors": ["0000:01:00.0 (15b3:1021): 2 fatal"]}, "pci.errors-present", "warning"),
         ("reboot", {"reasons": ["kernel x runs, y is installed"]}, "reboot.reason-present", "warning"),
         ("memory", {"total_bytes": 23 * GIB}, "memory.total-bytes-low", "error"),
         ("disk", {"free_bytes": GIB}, "disk/.free-bytes-low", "error"),
@@ -196,6 +203,14 @@ def test_nodes_of_one_service_that_differ_are_both_named(
     assert list(found) == [f"{id} @a", f"{id} @b"]
     assert {each.severity for each in found.values()} == {severity}
     assert all("a " in each.message.text and "b " in each.message.text for each in found.values())
+
+
+@pytest.mark.parametrize(("key", "id"), [("host", "alike.host-key"), ("private", "alike.private-key")])
+def test_a_key_that_lies_on_two_nodes_is_told_on_both(tmp_path: Path, key: str, id: str) -> None:
+    made = declared(tmp_path, SERVICE, roles=("uniform",))
+    shared = {"a": {"keys": {key: ["SHA256:1", "SHA256:2"]}}, "b": {"keys": {key: ["SHA256:3", "SHA256:2"]}}}
+    found = judged(made, {"a": shared["a"], "b": {**shared["b"], "os": {"machine": "b"}}})
+    assert list(found) == [f"{id}-shared @a", f"{id}-shared @b"]
 
 
 def test_makers_may_leave_a_little_less_memory(tmp_path: Path) -> None:

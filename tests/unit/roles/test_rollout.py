@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import datetime
 import textwrap
+import threading
+import time
+import types
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparkops.compile.compiler import compile_inventory
+from sparkops.core.errors import ConvergeFailed
 from sparkops.core.plan import Plan
 from sparkops.core.report import Result, Rollout
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
-from sparkops.reconcile import rollout
+from sparkops.reconcile import rollout, schedule
 from sparkops.reconcile.plan import Observations, compare
-from sparkops.reconcile.rollout import edges, engines, holds, outcomes, returned
+from sparkops.reconcile.rollout import Limits, edges, engines, holds, outcomes, returned
+from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.generation import Generation
+from sparkops.resources.reboot import Reboot
+from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds.gate import judge_tool_call
@@ -64,7 +72,7 @@ def planned(inventory: Inventory, batch: int = 1) -> Plan:
     resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
     replicas = {"q": inventory.replicas("q")}
     found: dict[str, Observed] = {each.id: None for each in resources}
-    added = edges(resources, replicas, {"q": batch})
+    added = edges(resources, replicas, {"q": Limits(batch=batch)})
     today = datetime.date(2026, 1, 1)
     return compare(resources, Observations(found=found), today=today, edges=added).plan()
 
@@ -103,9 +111,65 @@ def test_the_head_is_asked_when_all_ranks_of_its_engine_are_changed(project: Pro
     ranks = {"unit q.service @a", "unit q.service @b"}
     assert ranks <= reached(plan, "probe q @a")
     assert ranks <= reached(plan, "unit q.service @d"), "the second engine comes after the first"
-    assert not {"unit q.service @a"} & reached(plan, "unit q.service @b"), "ranks of one engine start together"
+    assert "unit q.service @a" in reached(plan, "unit q.service @b"), "the head waits for its requests first"
     specs = {each.node: each for each in compile_inventory(inventory).resources if each.name.endswith("/q.json")}
     assert '"--node-rank","1"' in str(getattr(specs["d"], "content", "")).replace(" ", "")
+
+
+def rebooting(project: Project, more: str = "") -> Plan:
+    """The plan where all is as declared, but for a due reboot of a and b."""
+    text = (FOUR % ("[[a], [b]]", "{}")).replace(
+        "    nodes: {", "    vars: {reboot: {when: when-needed}}\n    nodes: {"
+    )
+    inventory = project.load(text + more)
+    resources = compile_inventory(inventory).resources
+    found: dict[str, Observed] = {each.id: each.desired() for each in resources}
+    due = {each.id: {"due": True, "reasons": ["x"], "boot": "1"} for each in resources if each.kind == "reboot"}
+    replicas = {name: inventory.replicas(name) for name in inventory.services}
+    today = datetime.date(2026, 1, 1)
+    added = edges(resources, replicas, {})
+    return compare(resources, Observations(found={**found, **due}), today=today, edges=added).plan()
+
+
+def test_machines_reboot_engine_by_engine_each_with_its_proofs(project: Project) -> None:
+    plan = rebooting(project)
+    before = reached(plan, "reboot when-needed @b")
+    assert {"reboot when-needed @a", "probe q @a", "gate q @a"} <= before
+    steps = {step.id: step for step in plan.steps}
+    assert not any(step.startswith("unit") for step in steps), "a unit comes back by itself"
+    assert steps["reboot when-needed @a"].disruptive
+    inventory = project.load(FOUR % ("[[a], [b]]", "{}"))
+    assert not any(each.kind == "reboot" for each in compile_inventory(inventory).resources), "never by default"
+
+
+def test_two_services_with_opposite_orders_reboot_each_machine_once(project: Project) -> None:
+    other = """
+      r:
+        replicas: [[b], [a]]
+        port: 8001
+        image: {pull: "x/y:1"}
+        model: m
+"""
+    plan = rebooting(project, textwrap.dedent(textwrap.indent(other, "")).replace("\n", "\n      "))
+    assert [step.id for step in plan.steps if step.kind == "reboot" and step.node in "ab"] == [
+        "reboot when-needed @a",
+        "reboot when-needed @b",
+    ]
+    assert {"probe r @a", "probe r @b", "probe q @b"} <= {step.id for step in plan.steps}
+
+
+def test_a_machine_that_does_not_come_back_pauses_and_no_generation_is_brought_back(project: Project) -> None:
+    plan = rebooting(project)
+    inventory = project.load(FOUR % ("[[a], [b]]", "{}"))
+    resources = [
+        *compile_inventory(inventory).resources,
+        *(Reboot(node=node, name="when-needed", role="reboot") for node in "ab"),
+    ]
+    results = [
+        result(step.id, "unknown" if step.id == "reboot when-needed @a" else "not-attempted") for step in plan.steps
+    ]
+    states = [each.state for each in outcomes(resources, plan, results, {"q": inventory.replicas("q")})]
+    assert states == ["paused", "not started"]
 
 
 def test_nodes_without_parallel_arguments_are_engines_of_their_own(project: Project) -> None:
@@ -164,6 +228,105 @@ def test_only_what_failed_is_failed(project: Project, ends: dict[str, Any], stat
     results = [result(step.id, ends.get(step.kind, "done")) for step in plan.steps]
     (found,) = outcomes(resources, plan, results, {"q": inventory.replicas("q")})
     assert found == Rollout(service="q", nodes=("a",), state=state)  # type: ignore[arg-type]
+
+
+def progress(project: Project, **limits: Any) -> tuple[RolloutProgress, list[float]]:
+    """The rollout of engines on a, b and c, and a clock that a test sets."""
+    inventory = declared(project, "[[a], [b], [c]]")
+    resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
+    now = [0.0]
+    replicas = {"q": inventory.replicas("q")}
+    made = RolloutProgress(planned(inventory), resources, replicas, {"q": Limits(**limits)}, lambda: now[0])
+    return made, now
+
+
+GENERATION = "generation /var/lib/sparkops/generations/q @"
+
+
+def ends(*each: tuple[str, Any]) -> dict[str, Result]:
+    return {id: result(id, outcome) for id, outcome in each}
+
+
+def test_so_many_engines_may_fail_and_no_more(project: Project) -> None:
+    made, _ = progress(project, max_failures=1)
+    first = ends(("unit q.service @a", "done"), ("gate q @a", "failed"), (GENERATION + "a", "not-attempted"))
+    assert made.goes_on("unit q.service @b", GENERATION + "a", first)
+    assert not made.goes_on(GENERATION + "a", "gate q @a", first), "within the engine nothing goes on"
+    other = ends(("unit q.service @b", "done"), ("probe q @b", "failed"), (GENERATION + "b", "not-attempted"))
+    second = {**first, **other}
+    assert not made.goes_on("unit q.service @c", GENERATION + "b", second)
+    assert not progress(project)[0].goes_on("unit q.service @b", GENERATION + "a", first), "none by default"
+
+
+@pytest.mark.parametrize("outcome", ["unknown", "interrupted", "not-attempted"])
+def test_what_could_not_be_asked_pauses_in_any_case(project: Project, outcome: str) -> None:
+    made, _ = progress(project, max_failures=3)
+    ended = ends(("unit q.service @a", "done"), ("gate q @a", outcome), (GENERATION + "a", "not-attempted"))
+    assert not made.goes_on("unit q.service @b", GENERATION + "a", ended)
+
+
+def test_a_rollout_that_stands_still_is_late_and_each_stable_engine_gives_it_new_time(project: Project) -> None:
+    made, now = progress(project, progress_seconds=10.0, max_failures=1)
+    assert made.late("probe q @a") is None, "nothing was changed yet"
+    made.begun("unit q.service @a")
+    now[0] = 9.0
+    made.begun("probe q @a")
+    assert made.late("probe q @a") is None
+    made.ended(result(GENERATION + "a", "done"))
+    now[0] = 18.0
+    assert made.late("probe q @b") is None
+    now[0] = 19.5
+    assert made.late("probe q @b") == 10.0
+    assert made.late("image x/y:1 @b") is None, "what brings content has its own time"
+    first = ends(("unit q.service @b", "done"), ("probe q @b", "failed"), (GENERATION + "b", "not-attempted"))
+    assert not made.goes_on("unit q.service @c", GENERATION + "b", first)
+
+
+def carried_out(project: Project, ends: dict[str, str], **limits: Any) -> list[str]:
+    """How the engines on a, b and c end where every step works but those in `ends`: stuck, or failing by that id."""
+    inventory = declared(project, "[[a], [b], [c]]")
+    resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
+    replicas, plan = {"q": inventory.replicas("q")}, planned(inventory)
+
+    def converge(resource: Resource) -> Generator[dict[str, Any], None, Observed]:
+        while ends.get(resource.id) == "stuck":
+            yield {}
+            time.sleep(0.01)
+        if resource.id in ends:
+            raise ConvergeFailed.of(ends[resource.id], service="q", wanted=1)
+        return resource.desired()
+
+    for each in resources:
+        object.__setattr__(each, "converge", lambda session, step, each=each: converge(each))
+    fleet: Any = types.SimpleNamespace(session=lambda node: None)
+    progress = RolloutProgress(plan, resources, replicas, {"q": Limits(**limits)})
+    results = schedule.run(plan, resources, fleet, facts={}, stop=threading.Event(), rollouts=progress)
+    return [each.state for each in outcomes(resources, plan, results, replicas)]
+
+
+@pytest.mark.parametrize(
+    ("ends", "limits", "states"),
+    [
+        ({}, {}, ["done", "done", "done"]),
+        ({"gate q @a": "generation-missing"}, {}, ["failed", "not started", "not started"]),
+        ({"gate q @a": "generation-missing"}, {"max_failures": 1}, ["failed", "done", "done"]),
+        (
+            {"gate q @a": "generation-missing", "probe q @b": "generation-missing"},
+            {"max_failures": 1},
+            ["failed", "failed", "not started"],
+        ),
+        ({"probe q @b": "stuck"}, {"progress_seconds": 0.3}, ["done", "failed", "not started"]),
+        (
+            {"probe q @a": "stuck"},
+            {"progress_seconds": 0.3, "max_failures": 2},
+            ["failed", "not started", "not started"],
+        ),
+    ],
+)
+def test_a_run_keeps_to_the_limits_of_a_rollout(
+    project: Project, ends: dict[str, str], limits: dict[str, Any], states: list[str]
+) -> None:
+    assert carried_out(project, ends, **limits) == states
 
 
 def test_an_engine_that_no_step_interrupts_has_no_rollout(project: Project) -> None:

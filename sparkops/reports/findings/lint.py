@@ -11,8 +11,9 @@ from typing import Any
 
 from sparkops.lint.check import Finding
 from sparkops.lint.rules import rules
-from sparkops.reports import sarif, schemas
-from sparkops.reports.github import annotation
+from sparkops.reports import schemas
+from sparkops.reports.findings import sarif
+from sparkops.reports.findings.github import annotation
 
 
 def text(findings: Sequence[Finding]) -> Iterable[tuple[str, str]]:

@@ -13,7 +13,7 @@ from sparkops.nodes.session import Session
 from sparkops.nodes.ssh.config import SSHConfigs
 from sparkops.nodes.target import Target
 from sparkops.operate import adopt, adopt_diff
-from sparkops.operate.first_inventory import Engine, Found
+from sparkops.operate.first_contact.first_inventory import Engine, Found
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.informing import FACTS
 from sparkops.resources.resource import unpack

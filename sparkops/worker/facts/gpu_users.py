@@ -1,0 +1,67 @@
+"""Who computes on the GPU, by nvidia-smi and the kernel; and memory that nobody accounts for while nobody does.
+
+Per-process memory is told on the host only, never inside a container (sparkDash PR 10), so only who it is counts here.
+"""
+
+import os
+
+from sparkops.programs import docker
+from sparkops.programs.launch import listening
+from sparkops.worker.calls import Unknown
+from sparkops.worker.facts.gpu import PATIENCE
+from sparkops.worker.facts.system import parse_counters, text
+from sparkops.worker.system import ports, processes
+
+QUERY = ("--query-compute-apps=pid,process_name", "--format=csv,noheader")
+ACCOUNTED = (
+    *("MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab", "KernelStack", "PageTables", "SecPageTables"),
+    *("Percpu", "Hugetlb", "Bounce", "Zswap"),
+)
+"""Counters of proc_meminfo(5) that do not overlap; what a driver takes for itself stands in none of them."""
+
+
+def gpu_users(root: str) -> dict[str, object]:
+    """`foreign`: the processes that compute on the GPU and belong to no service of sparkops, in words; `count` of all.
+
+    `unaccounted_bytes`: memory that is neither free nor in a counter of the kernel's, None while anybody computes: a
+    driver that did not give the memory of an engine back (eugr/spark-vllm-docker #257). Raises Unknown.
+    """
+    try:
+        status, said, wrong = processes.ask(["nvidia-smi", *QUERY], timeout=PATIENCE)
+    except Unknown as error:
+        if error.id != "program-missing":
+            raise
+        return {"present": False, "error": "nvidia-smi is not installed"}
+    if status != 0:
+        return {"present": False, "error": " ".join((said + " " + wrong).split())}
+    here = [pid for pid in parse_pids(said) if os.path.exists(f"{listening.PROC}/{pid}")]  # others have ended
+    users = [ports.described(listening.owner(pid)) for pid in here]
+    counters = parse_counters(text(root, "/proc/meminfo") or "")
+    return {
+        "present": True,
+        "error": None,
+        "count": len(users),
+        "foreign": sorted(ports.words(each) for each in users if not _ours(each)),
+        "unaccounted_bytes": unaccounted(counters) if not users else None,
+    }
+
+
+def _ours(user: dict[str, object]) -> bool:
+    """Whether it belongs to a service, or to another container that sparkops has labelled."""
+    if user["service"] or not user["container"]:
+        return bool(user["service"])
+    found = docker.inspect_container(str(user["container"])) or {}
+    return any(str(label).startswith("sparkops.") for label in (found.get("Config") or {}).get("Labels") or {})
+
+
+def parse_pids(said: str) -> list[int]:
+    """The process ids out of csv lines without a header."""
+    first = (line.partition(",")[0].strip() for line in said.splitlines())
+    return sorted({int(each) for each in first if each.isdigit()})
+
+
+def unaccounted(counters: dict[str, int]) -> int | None:
+    """Bytes of MemTotal that stand in no other counter; None where the kernel tells too little."""
+    if not {"MemTotal", "MemFree", "Cached", "AnonPages", "Slab"} <= counters.keys():
+        return None
+    return max(0, counters["MemTotal"] - sum(counters.get(name, 0) for name in ACCOUNTED))

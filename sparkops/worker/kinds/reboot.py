@@ -1,0 +1,74 @@
+"""The node half of `reboot`: whether one is due, and the reboot itself, once for the same reasons."""
+
+import contextlib
+import glob
+import json
+import os
+from typing import Any
+
+from sparkops.worker.calls import Call, Refused
+from sparkops.worker.facts.packages import ASKED
+from sparkops.worker.requests import facts
+from sparkops.worker.system import processes, safe_path, serving
+from sparkops.worker.system.root import at
+
+SPECS = "/etc/sparkops/services/*.json"
+STAMP = "reboot.json"
+DOWN_SECONDS = 300.0
+"""For the machine to end this very process."""
+
+
+def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any]:
+    """`due` and its `reasons` in words; `boot` names the present run of the machine."""
+    found = facts.Node(root).group("reboot")
+    return {"due": found["due"], "reasons": found["reasons"], "boot": boot(root)}
+
+
+def boot(root: str = "/") -> str:
+    """The kernel's boot_id and the start of PID 1: a container has the first of its machine, and restarts alone."""
+    with open(at(root, "/proc/sys/kernel/random/boot_id"), encoding="ascii") as file:
+        kernel = file.read().strip()
+    with open(at(root, "/proc/1/stat"), encoding="utf-8", errors="replace") as file:
+        started = file.read().rpartition(")")[2].split()[19]
+    return f"{kernel} {started}"
+
+
+def converge(
+    call: Call,
+    ask: dict[str, Any],
+    found: dict[str, Any] | None,
+    want: dict[str, Any] | None,
+    act: dict[str, Any],
+    *,
+    root: str = "/",
+) -> None:
+    """Reboot, which ends this process. Raises Refused where the last one for these reasons did not help."""
+    if not found or not found["due"]:
+        return
+    path = os.path.join(at(root, ask["state_dir"]), STAMP)
+    refuse_again(path, found)
+    for spec in sorted(glob.glob(at(root, SPECS))):
+        serving.drain_spec(call, spec, act["drain_seconds"])
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with safe_path.explained(path), safe_path.place(path) as place:
+        content = {"reasons": lasting(found), "boot": found["boot"]}
+        safe_path.write(place, json.dumps(content).encode(), mode=0o600, owner=(-1, -1))
+    _, _, wrong = processes.ask(["systemctl", "--no-block", "reboot"])  # refused while it goes down already
+    call.progress(wrong.strip() or "the machine goes down")
+    call.stopping.wait(DOWN_SECONDS)
+    raise Refused.of("reboot-not-begun", type="unknown", seconds=DOWN_SECONDS)
+
+
+def lasting(found: dict[str, Any]) -> list[str]:
+    """The reasons that a reboot has to end; what an upgrade asks for is forgotten by the reboot itself."""
+    return [each for each in found["reasons"] if not each.endswith(ASKED)]
+
+
+def refuse_again(path: str, found: dict[str, Any]) -> None:
+    """Raises Refused where the machine was rebooted for the same reasons before this boot."""
+    last: Any = None
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+        last = json.load(file)
+    reasons = lasting(found)
+    if isinstance(last, dict) and reasons and last.get("reasons") == reasons and last.get("boot") != found["boot"]:
+        raise Refused.of("reboot-did-not-help", type="unknown", reasons=reasons)

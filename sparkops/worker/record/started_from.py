@@ -1,0 +1,70 @@
+"""From what the running container of a service was made: spec, secrets, image, checkpoint, environment."""
+
+import hashlib
+import hmac
+import json
+import os
+from typing import Any
+
+from sparkops.core import atomic
+from sparkops.programs import docker
+from sparkops.programs.launch.container_body import environment_of
+from sparkops.worker.record import claim_records, generations
+from sparkops.worker.system.root import at
+
+SPECS = "/etc/sparkops/services"
+CONTAINER = (
+    *("container_inputs", "container_image", "container_checkpoint", "secret_inputs"),
+    *("container_environment", "restart_policy"),
+)
+
+
+def inputs(
+    ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[str, str], running: bool, root: str
+) -> dict[str, object]:
+    """What the unit's running container was made from; None where none runs yet. Raises Unknown.
+
+    A unit that says that it serves has one; else `container_inputs` is "", which is like no declared one.
+    """
+    if found is None or not running:
+        state = dict.fromkeys(CONTAINER)
+        return {**state, **({"container_inputs": ""} if shown.get("ActiveState") == "active" else {})}
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    state = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
+    if ask.get("image"):
+        image = docker.inspect_image(ask["image"]) or {}
+        state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
+    if ask.get("model"):
+        loaded = labels.get("sparkops.checkpoint") or ""
+        state["loaded"] = f"sha256:{loaded}" if loaded else ""
+        state["container_checkpoint"] = "current" if loaded == generations.manifest_digest(ask["model"]) else "other"
+    if ask.get("secret") is not None:
+        key = claim_records.node_key(ask["state_dir"])
+        label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
+        equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
+        state["secret_inputs"] = "declared" if equal else "other"
+    state["container_environment"] = _environment(ask, found, labels.get("sparkops.spec", ""), root)
+    state["restart_policy"] = (found.get("HostConfig") or {}).get("RestartPolicy", {}).get("Name") or "no"
+    return state
+
+
+def _environment(ask: dict[str, Any], found: dict[str, Any], digest: str, root: str) -> str | None:
+    """Whether the container has the variables that its spec, its secrets and its image give, and no others.
+
+    None where it was not started from the spec that is there now: that is told already.
+    """
+    try:
+        with open(os.path.join(at(root, SPECS), f"{ask['service']}.json"), "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(data).hexdigest() != digest:
+        return None
+    spec, image = json.loads(data), docker.inspect_image(str(found.get("Image"))) or {}
+    secrets = atomic.mapping(at(root, spec["secrets"])) if spec["secrets"] else {}
+    wanted = {**_variables(image), **environment_of(spec, secrets, cached=bool(spec["cache"]))}
+    return "declared" if _variables(found) == wanted else "other"
+
+
+def _variables(found: dict[str, Any]) -> dict[str, str]:
+    return dict(each.partition("=")[::2] for each in (found.get("Config") or {}).get("Env") or ())

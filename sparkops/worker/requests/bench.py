@@ -1,0 +1,110 @@
+"""Measuring a service's own engine on its node: so many streamed completions at once, of so many tokens of prompt."""
+
+import http.client
+import json
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sparkops.programs import docker
+from sparkops.programs.launch.api import Api, Question
+from sparkops.programs.launch.listening import container_of
+from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.facts import gpu
+from sparkops.worker.system import processes, serving
+from sparkops.worker.system.speed import Sample, hardware, streamed
+
+TRIES = 3
+"""Times that one request alone is measured; the median counts."""
+WORDS = ("river", "stone", "light", "paper", "green", "seven", "market", "winter", "engine", "letter")
+METRICS_SECONDS = 5.0
+
+
+def cell(call: Call, args: dict[str, Any]) -> dict[str, object]:
+    """One measurement of the service of `ask`: `concurrency` completions of `tokens` tokens after `context` of prompt.
+
+    `samples` are [seconds to the first token, seconds from there to the last, tokens, tokens of prompt], `seconds` is
+    how long all took, `tries` how often it was done. `before` and `after` are the engine's counters, None where it
+    shows none; `others` are processes on the GPU that are not the engine's, None where that is not known.
+
+    Raises Refused.
+    """
+    api = serving.api(args["ask"], Question(args["ask"]["model"] or "", ""))
+    limit, count, tokens = float(args["seconds"]), int(args["concurrency"]), int(args["tokens"])
+    _own(api)
+    model = api.question.model or _model(api)
+    call.progress("warming up")
+    words = _words(api, model, int(args["context"]), limit)
+    before = _counters(api)
+    call.progress(f"{count} at once, {args['context']} tokens of context")
+    tries = TRIES if count == 1 else 1
+    samples: list[Sample] = []
+    seconds = 0.0
+    with ThreadPoolExecutor(count + 1) as pool:
+        for _ in range(tries):
+            if call.stopping.is_set() or call.session_over.is_set():
+                raise Refused.of("bench-cancelled", type="cancelled")
+            started = time.monotonic()
+            asked = [pool.submit(streamed, api, model, _prompt(words), tokens, limit) for _ in range(count)]
+            meanwhile = pool.submit(hardware)
+            samples += [each.result() for each in asked]
+            seconds += time.monotonic() - started
+            known = meanwhile.result(2 * gpu.PATIENCE)
+    after = _counters(api)
+    _own(api)
+    told = {"before": before, "after": after, "hardware": known, "others": _others(args["ask"])}
+    return {"samples": [list(each) for each in samples], "seconds": seconds, "tries": tries, **told}
+
+
+def _own(api: Api) -> None:
+    if foreign := api.foreign():
+        raise Refused.of("bench-foreign", text=foreign)
+
+
+def _model(api: Api) -> str:
+    try:
+        status, data = api.request("GET", "/v1/models", None, METRICS_SECONDS)
+        if status != 200:
+            raise Refused.of("bench-answer-status", status=status, text=data[:300].decode(errors="replace"))
+        return str(json.loads(data)["data"][0]["id"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError):
+        raise Refused.of("bench-answer-malformed") from None
+
+
+def _words(api: Api, model: str, context: int, limit: float) -> int:
+    """How many words make so many tokens, by what the engine counts of a prompt of as many words."""
+    guess = max(1, context // 2)
+    found = streamed(api, model, _prompt(guess), 1, limit).prompt_tokens
+    return max(1, round(guess * context / max(1, found)))
+
+
+def _prompt(words: int) -> str:
+    """So many words, whose first ones are those of no other prompt: a cached prefix would be no prefill."""
+    source = random.Random()
+    return " ".join(source.choice(WORDS) for _ in range(words))
+
+
+def _counters(api: Api) -> "dict[str, float] | None":
+    try:
+        return api.metrics(METRICS_SECONDS)
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def _others(ask: dict[str, Any]) -> "list[str] | None":
+    """The processes that compute on the GPU outside of the service's container; None where that is not known."""
+    try:
+        own = docker.service_container(ask["service"]) if ask.get("container") else None
+        status, said, _ = processes.ask(
+            ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"], timeout=gpu.PATIENCE
+        )
+    except Unknown:
+        return None
+    if status != 0 or own is None:
+        return None
+    rows = [line.partition(",") for line in said.splitlines() if line.strip()]
+    return [f"{name.strip()} ({pid.strip()})" for pid, _, name in rows if container_of(pid.strip()) != own["Id"]]
+
+
+CALLS = {"cell": cell}

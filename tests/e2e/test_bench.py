@@ -1,0 +1,42 @@
+"""A service measured on its own node: by the command line, kept, and compared with the last time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import Shell
+from tests.e2e.test_service import CLEAR, Service
+from tests.lab.lab import Lab
+from tests.lab.node import Node
+
+
+@pytest.fixture
+def service(lab: Lab, shell: Shell, machine: Node) -> Iterator[Service]:
+    yield Service(lab, shell, machine)
+    machine.exec("sh", "-c", CLEAR, check=False)
+
+
+def test_a_service_is_measured_and_the_slower_engine_is_found(service: Service) -> None:
+    service.declare("token-time=0.01")
+    service.apply()
+    words = ("bench", "qwen", "inventory.yml", "--concurrency", "1,4", "--context", "64,256", "--tokens", "32")
+    found = service.shell.json(*words)
+    assert [(each["concurrency"], each["context"]) for each in found["cells"]] == [(1, 64), (1, 256), (4, 64), (4, 256)]
+    for cell in found["cells"]:
+        assert cell["reason"] is None
+        assert 20 < cell["decode_tokens_per_second"] <= 100
+        assert cell["prompt_tokens"] == pytest.approx(cell["context"], rel=0.1)
+        assert cell["hardware"]["sm_clock_mhz"] or cell["hardware"]["hardware_why"]
+    assert found["findings"] == []
+
+    service.ask("/lab/mode", "token-time=0.05")
+    found = service.shell.json(*words, status=2)
+    assert {each["id"] for each in found["findings"]} == {"bench-slower-than-before"}
+    shown = service.shell.run(*words[:3], "--concurrency", "1", "--context", "64", "--tokens", "16", status=None)
+    assert "DECODE/S" in shown.stdout and "kept as" in shown.stderr
+
+    service.node.exec("systemctl", "stop", "qwen.service")
+    found = service.shell.json(*words[:3], "--context", "64", status=3)
+    assert {each["reason"]["id"] for each in found["cells"]} == {"bench-foreign"}

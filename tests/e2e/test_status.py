@@ -1,0 +1,65 @@
+"""What status says of a service on a real node: by the engine's own counters, and of nobody else's."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Shell, until
+from tests.e2e.test_service import CLEAR, Service
+from tests.lab.lab import Lab
+from tests.lab.node import Node
+
+
+@pytest.fixture
+def service(lab: Lab, shell: Shell, machine: Node) -> Iterator[Service]:
+    yield Service(lab, shell, machine)
+    machine.exec("sh", "-c", CLEAR, check=False)
+
+
+def rank(found: dict[str, Any]) -> dict[str, Any]:
+    (only,) = found["services"][0]["ranks"]
+    assert isinstance(only, dict)
+    return only
+
+
+def test_status_shows_what_the_engine_counts_and_what_the_launcher_kept(service: Service) -> None:
+    service.declare("token-time=0.02")
+    service.apply()
+    body = json.dumps({"model": "/srv/tiny", "prompt": "x", "max_tokens": 1000})
+    service.node.exec("sh", "-c", f"curl -s -d '{body}' http://127.0.0.1:8000/v1/completions > /dev/null 2>&1 &")
+    found = rank(service.shell.json("status", "inventory.yml"))
+    figures = {name: each["value"] for name, each in found["figures"].items()}
+    assert 20 < figures["generation_tokens_per_second"] < 55, figures
+    assert figures["running"] == 1
+    assert figures["waiting"] == 0
+    assert figures["acceptance"] == pytest.approx(0.5, abs=0.1)
+    assert figures["kv_cache_share"] == 0.01
+    assert found["rank"] == 0
+    assert 0 <= found["last_start"]["port_seconds"] <= found["last_start"]["token_seconds"] < 60
+    assert time.time() - found["last_token"] < 60
+    assert found["answers"] is True
+    shown = service.shell.run("status", "inventory.yml").stdout
+    assert "TOKENS/S" in shown and "50.0%" in shown
+
+    service.node.exec("systemctl", "stop", "qwen.service")
+    found = rank(service.shell.json("status", "inventory.yml", status=2))
+    assert found["figures"]["running"]["value"] is None
+    assert found["figures"]["running"]["reason"]["id"] == "metrics-not-own"
+
+
+def test_status_is_asked_again_until_it_is_interrupted(service: Service) -> None:
+    service.declare()
+    service.apply()
+    process = service.shell.start("status", "inventory.yml", "--watch", "--interval", "1", "--format", "json")
+    assert process.stdout is not None
+    times = [json.loads(process.stdout.readline())["time"] for _ in range(3)]
+    assert times == sorted(times) and times[2] - times[0] < 30
+    process.send_signal(2)
+    until(lambda: process.poll() is not None, seconds=10)
+    process.communicate()
+    assert process.returncode == 130

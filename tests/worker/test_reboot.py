@@ -1,0 +1,97 @@
+"""Whether a reboot is due, and that a machine is not rebooted twice for one reason; on a folder as the node's root."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkops.worker.calls import Refused
+from sparkops.worker.kinds import reboot
+from sparkops.worker.requests import facts
+from sparkops.worker.system import processes, serving
+from tests.worker.nodes import call
+
+KERNEL = "kernel 6.17.0-1008-nvidia runs, 6.17.0-1014-nvidia is installed"
+ASKED = "linux-base asked for it"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root whose `boot` file says which run of the machine it is."""
+    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "proc/1").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("one\n")
+    booted(tmp_path, 1)
+    monkeypatch.setattr(reboot, "DOWN_SECONDS", 0.0)
+    return tmp_path
+
+
+def booted(root: Path, number: int) -> None:
+    (root / "proc/1/stat").write_text(f"1 (a) b) S {' '.join('0' for _ in range(18))} {number} 0")
+
+
+def asked(root: Path, monkeypatch: pytest.MonkeyPatch, *reasons: str) -> list[list[str]]:
+    """What the machine was told by a reboot for these reasons. Raises Refused where it is not told."""
+    told: list[list[str]] = []
+    monkeypatch.setattr(facts.Node, "group", lambda self, name: {"due": bool(reasons), "reasons": list(reasons)})
+
+    def tell(argv: list[str]) -> tuple[int, str, str]:
+        told.append(argv)
+        return 0, "", ""
+
+    monkeypatch.setattr(processes, "ask", tell)
+    found = reboot.observe({}, root=str(root))
+    with pytest.raises(Refused) as caught:
+        reboot.converge(call(), {"state_dir": "/state"}, found, {"due": False}, {"drain_seconds": 1.0}, root=str(root))
+    if caught.value.id != "reboot-not-begun":
+        raise caught.value
+    return told
+
+
+def test_a_machine_is_rebooted_once_for_a_reason(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(machine, monkeypatch, KERNEL) == [["systemctl", "--no-block", "reboot"]]
+    assert asked(machine, monkeypatch, KERNEL), "it did not go down yet: the same boot"
+    booted(machine, 2)
+    with pytest.raises(Refused) as caught:
+        asked(machine, monkeypatch, KERNEL)
+    assert (caught.value.id, caught.value.type) == ("reboot-did-not-help", "unknown")
+    assert asked(machine, monkeypatch, KERNEL.replace("1014", "1015")), "another reason"
+
+
+def test_what_an_upgrade_asks_for_anew_is_a_new_reason(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(machine, monkeypatch, ASKED)
+    booted(machine, 2)
+    assert asked(machine, monkeypatch, ASKED)
+
+
+def test_nothing_is_due_nothing_is_done(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts.Node, "group", lambda self, name: {"due": False, "reasons": []})
+    found = reboot.observe({}, root=str(machine))
+    assert found == {"due": False, "reasons": [], "boot": "one 1"}
+    reboot.converge(call(), {"state_dir": "/s"}, found, {"due": False}, {"drain_seconds": 1.0}, root=str(machine))
+    assert not (machine / "s").exists()
+
+
+def test_the_engines_on_the_machine_are_waited_for(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = machine / "etc/sparkops/services"
+    folder.mkdir(parents=True)
+    spec = {"name": "q", "argv": ["serve"], "host": "0.0.0.0", "port": 8000, "container": "sparkops-q"}
+    (folder / "q.json").write_text(json.dumps(spec))
+    (folder / "r.json").write_text(json.dumps({**spec, "name": "r", "argv": ["serve", "--headless"]}))
+    (folder / "s.json").write_text("{")
+    waited: list[Any] = []
+    monkeypatch.setattr(
+        serving, "drain", lambda call, ask, seconds: waited.append((ask["service"], ask["host"], seconds))
+    )
+    assert asked(machine, monkeypatch, ASKED)
+    assert waited == [("q", "127.0.0.1", 1.0)]
+
+
+def test_this_machine_tells_its_boot() -> None:
+    assert reboot.boot() == reboot.boot()
+    started = subprocess.run(["cat", "/proc/1/stat"], capture_output=True, text=True, check=True).stdout
+    assert reboot.boot().split()[1] == started.rpartition(")")[2].split()[19]
