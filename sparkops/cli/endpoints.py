@@ -63,7 +63,7 @@ def command(common: CommonOptions, services: tuple[str, ...], output: Path | Non
         click.echo(safe(f"warning: {message.full}"), err=True)
     found = tuple(each for each in found if each not in unsaid)
     if not found:
-        raise InventoryError.of("endpoints-none", where=str(common.inventory))
+        raise InventoryError.of("endpoints-none", inventory=str(common.inventory))
     if common.form == "env" and len(found) > 1:
         raise InventoryError.of("endpoints-several", names=[each.endpoint.name for each in found])
     if show_keys:
