@@ -14,19 +14,16 @@ from dataclasses import asdict, dataclass, field
 from secrets import token_hex
 from typing import Any
 
-from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
-from sparkops.core.fact_text import FactOf
-from sparkops.core.group_keys import FOLDER, SUFFIX
 from sparkops.core.secrets import Secret
 from sparkops.models import build_steps
 from sparkops.models.argv import canonical, serve_argv
+from sparkops.models.group_spec import GroupSpec, address, declared_of, group_key_path, group_keys, group_of
 from sparkops.models.parallel import grouped, world
-from sparkops.models.rank_environment import rank_address, rank_environment
+from sparkops.models.rank_environment import rank_environment
 
 GIB = 1 << 30
 STATE_DIR = "/var/lib/sparkops"
-NO_KEY = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +66,6 @@ class Timeouts:
     first_boot_seconds: float
     cold_start_seconds: float
     stop_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupSpec:
-    """What a rank has to know of its group: seconds, the file of its key, and where the launcher notes how it stands.
-
-    `digest` is of what is declared for all ranks: only ranks of one declaration start together. `ranks` has for each,
-    the head first, its `node` and its address on each of the `roads`, the one that the engine needs first.
-    """
-
-    digest: str
-    key: str
-    record: str
-    ranks: tuple[Mapping[str, Any], ...]
-    heartbeat_seconds: float
-    minimum_uptime_seconds: float
-    hang_cooldown_seconds: float
-    restarts_per_boot: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +143,7 @@ def functions(holds: Callable[[object], bool], seal: Callable[[object], Any]) ->
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
         secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
-        service = {**service, "ranks": [_plain(each, holds) for each in service.get("ranks") or ()]}
+        service = {**service, "ranks": [declared_of(each, holds) for each in service.get("ranks") or ()]}
         return spec_of(service, image, checkpoint, node, secret)
 
     def secrets(service: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,7 +221,7 @@ def spec_of(
         key=f"{state_dir}/key",
         cache=f"{state_dir}/compiled" if container["cache"] else None,
         kept=f"{state_dir}/services/{service['name']}",
-        group=_group(service) if service.get("ranks") and grouped(service["nodes"], service["serve"]) else None,
+        group=group_of(service) if service.get("ranks") and grouped(service["nodes"], service["serve"]) else None,
     )
 
 
@@ -302,7 +281,7 @@ def ranks_flags(service: Mapping[str, Any]) -> dict[str, object]:
         return {}
     if ranks % len(nodes):
         raise InventoryError.of("nodes-do-not-divide-ranks", service=service["name"], nodes=len(nodes), ranks=ranks)
-    flags = {"nnodes": len(nodes), "node-rank": service["rank"], "master-addr": _address(service, 0)}
+    flags = {"nnodes": len(nodes), "node-rank": service["rank"], "master-addr": address(service, 0)}
     return {**flags, "headless": True} if service["rank"] else flags
 
 
@@ -311,61 +290,11 @@ def headless(service: Mapping[str, Any]) -> bool:
     return bool({**ranks_flags(service), **service["serve"]}.get("headless"))
 
 
-def _address(service: Mapping[str, Any], rank: int) -> str:
-    """Where the others find a rank."""
-    return rank_address(service["addresses"][rank], service.get("fabric") or {}, service["nodes"][rank])
-
-
 def _rank(service: Mapping[str, Any]) -> dict[str, str]:
     """What a rank's environment says of its host."""
     rank = service["rank"]
     environment = rank_environment(service, service.get("fabric") or {}, service["nodes"][rank])
-    return {"VLLM_HOST_IP": _address(service, rank), **environment}
-
-
-def group_key_path(service: Mapping[str, Any]) -> str:
-    """The file of the key by which the ranks of a service know each other's messages."""
-    return f"{FOLDER}/{service['name']}{SUFFIX}"
-
-
-def group_keys(service: Mapping[str, Any]) -> str:
-    """The fingerprints of the keys that the ranks have now, NO_KEY for none: facts of all their nodes."""
-    path = ("group_keys", service["name"])
-    return " ".join(str(FactOf(node, path, missing=NO_KEY)) for node in service["nodes"])
-
-
-def _group(service: Mapping[str, Any]) -> GroupSpec:
-    """The group of a rank; `service["ranks"]` has what is declared for each rank, without secrets."""
-    settings = service["group"]
-    return GroupSpec(
-        digest=fact_text.digest(canonical([service["nodes"], service["ranks"]])),
-        key=group_key_path(service),
-        record=f"/run/sparkops/groups/{service['name']}.json",
-        ranks=tuple({"node": node, "roads": _roads(service, rank, node)} for rank, node in enumerate(service["nodes"])),
-        heartbeat_seconds=settings["heartbeat_seconds"],
-        minimum_uptime_seconds=settings["minimum_uptime_seconds"],
-        hang_cooldown_seconds=settings["hang_cooldown_seconds"],
-        restarts_per_boot=settings["restarts_per_boot"],
-    )
-
-
-def _roads(service: Mapping[str, Any], rank: int, node: str) -> dict[str, str]:
-    """A node's address on each network that connects all ranks: the fabric, where all have one, and management."""
-    management = str(FactOf(node, ("network", "management", "address")))
-    fabric = {each: _address(service, each) for each in range(len(service["nodes"]))}
-    if any("@fact:" in address for address in fabric.values()):
-        return {"management": management}
-    return {"fabric": fabric[rank], "management": management}
-
-
-def _plain(declared: Mapping[str, Any], holds: Callable[[Any], bool]) -> dict[str, Any]:
-    """What an engine is started from, out of a rank's variables."""
-    service = declared["service"]
-    environment = {key: value for key, value in service["environment"].items() if not holds(value)}
-    kept = {key: service[key] for key in ("command", "model", "serve", "port")}
-    image = {key: declared["image"][key] for key in ("pull", "build")}
-    checkpoint = {key: declared["checkpoint"].get(key) for key in ("repository", "steps")}
-    return {**kept, "environment": environment, "image": image, "checkpoint": checkpoint}
+    return {"VLLM_HOST_IP": address(service, rank), **environment}
 
 
 def served_names(service: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
