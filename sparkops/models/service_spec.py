@@ -137,7 +137,7 @@ def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object
         secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
         return spec_of(service, image, checkpoint, node, secret)
 
-    def secrets(service: Mapping[str, Any]) -> dict[str, Any]:
+    def secrets(service: Mapping[str, Any]) -> dict[str, object]:
         environment = service.get("environment") or {}
         return {key: value for key, value in environment.items() if value is not None and holds(value)}
 
@@ -295,7 +295,7 @@ def _given_names(service: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(each) for each in names if each is not None)
 
 
-def _served_name(service: Mapping[str, Any]) -> str | None:
+def _served_name(service: Mapping[str, object]) -> str | None:
     return next(iter(_given_names(service)), None)
 
 

@@ -63,7 +63,7 @@ class Cell:
     tokens_per_step: float | None = None
     ceiling: float | None = None
     speculative: bool = False
-    hardware: Mapping[str, Any] = field(default_factory=dict)
+    hardware: Mapping[str, object] = field(default_factory=dict)
     others: tuple[str, ...] | None = None
     reason: Message | None = None
 
@@ -130,7 +130,7 @@ def bench(
     )
 
 
-def _ask(probe: Probe, streams: int, length: int, tokens: int, seconds: float) -> dict[str, Any]:
+def _ask(probe: Probe, streams: int, length: int, tokens: int, seconds: float) -> dict[str, object]:
     return {"ask": probe.ask(), "concurrency": streams, "context": length, "tokens": tokens, "seconds": seconds}
 
 
@@ -193,7 +193,7 @@ def with_ceiling(inventory: Inventory, service: str, cell: Cell) -> Cell:
     return replace(cell, ceiling=step.tokens_per_second, speculative=step.tokens != 1)
 
 
-def judged(found: Bench, inventory: Inventory, last: Mapping[str, Any] | None) -> Bench:
+def judged(found: Bench, inventory: Inventory, last: Mapping[str, object] | None) -> Bench:
     """The measurement with what is wrong with it, and with the causes that can be seen where something is."""
     recipe = inventory.services[found.service].recipe
     speeds = recipe.speeds if recipe is not None else ()
@@ -250,7 +250,7 @@ def folder(cluster: str, service: str) -> Path:
     return folders.state() / "bench" / cluster / service
 
 
-def last_kept(cluster: str, service: str) -> Mapping[str, Any] | None:
+def last_kept(cluster: str, service: str) -> Mapping[str, object] | None:
     """The newest kept measurement that can be read; None for none."""
     place = folder(cluster, service)
     for path in sorted(place.glob("*.json"), reverse=True) if place.is_dir() else ():
@@ -263,7 +263,7 @@ def last_kept(cluster: str, service: str) -> Mapping[str, Any] | None:
     return None
 
 
-def keep(found: Bench, content: Mapping[str, Any]) -> Path:
+def keep(found: Bench, content: Mapping[str, object]) -> Path:
     """Write a measurement beside the earlier ones. Raises SparkopsError."""
     place = folder(found.cluster, found.service)
     path = place / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(found.time))}.json"
