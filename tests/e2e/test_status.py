@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell, until
+from tests.e2e.test_rollout_faults import working
 from tests.e2e.test_service import CLEAR, Service
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -33,8 +33,7 @@ def test_status_shows_what_the_engine_counts_and_what_the_launcher_kept(service:
     service.apply()
     body = json.dumps({"model": "/srv/tiny", "prompt": "x", "max_tokens": 1000})
     service.node.exec("sh", "-c", f"curl -s -d '{body}' http://127.0.0.1:8000/v1/completions > /dev/null 2>&1 &")
-    metrics = ("curl", "-sS", "http://127.0.0.1:8000/metrics")
-    until(lambda: re.search(r"^vllm:num_requests_running\{.*\} 1\.0$", service.node.text(*metrics), re.M))
+    until(working(service.node))
     found = rank(service.shell.json("status", "inventory.yml"))
     figures = {name: each["value"] for name, each in found["figures"].items()}
     assert 10 < figures["generation_tokens_per_second"] < 55, figures
