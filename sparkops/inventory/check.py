@@ -18,7 +18,6 @@ from sparkops.inventory.validate import dotted, validate
 from sparkops.models import role_variables
 
 Scope = Literal["node", "service", "any"]
-OPEN: Mapping[str, object] = {"type": ["object", "null"]}
 
 
 class Checker:

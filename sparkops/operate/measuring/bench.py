@@ -27,12 +27,11 @@ from sparkops.models.engine import Engine
 from sparkops.nodes.session import CallFailed, Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.follow import follow
-from sparkops.operate.measuring.figures import TOTAL, acceptance, number
+from sparkops.operate.measuring.figures import acceptance, number
 from sparkops.operate.services import Rank, chosen
 from sparkops.resources.probe import Probe
 
 SCHEMA = "sparkops.bench/1"
-DRAFTS, ACCEPTED = "vllm:spec_decode_num_drafts", "vllm:spec_decode_num_accepted_tokens"
 HEALTHY = 0.70
 """Of the ceiling of one stream, without speculation: albond README, Entrpi FINDINGS."""
 LESS = 0.90
@@ -158,6 +157,7 @@ def cell_of(told: Mapping[str, Any], empty: Cell, engine: Engine | None) -> Cell
     before, after = told.get("before"), told.get("after")
     counted = (before, after) if isinstance(before, Mapping) and isinstance(after, Mapping) else None
     hardware, others = told.get("hardware"), told.get("others")
+    length = number(told.get("acceptance_length"))
     return replace(
         empty,
         prompt_tokens=round(statistics.median(each[3] for each in samples)),
@@ -165,19 +165,10 @@ def cell_of(told: Mapping[str, Any], empty: Cell, engine: Engine | None) -> Cell
         decode=statistics.median(speeds) if speeds else None,
         together=sum(each[2] for each in samples) / seconds,
         acceptance=acceptance(counted[1], engine, counted[0]) if counted else Unknown.of("metrics-refused"),
-        tokens_per_step=_per_step(*counted) if counted else None,
+        tokens_per_step=length if length and length >= 1 else None,
         hardware=hardware if isinstance(hardware, Mapping) else {},
         others=tuple(map(str, others)) if isinstance(others, list) else None,
     )
-
-
-def _per_step(before: Mapping[str, object], after: Mapping[str, object]) -> float | None:
-    """Tokens of one step with speculation; None where nothing was drafted, or the engine was started anew."""
-    steps, taken = (
-        (number(after.get(name + TOTAL)) or 0.0) - (number(before.get(name + TOTAL)) or 0.0)
-        for name in (DRAFTS, ACCEPTED)
-    )
-    return 1 + taken / steps if steps > 0 and taken >= 0 else None
 
 
 def with_ceiling(inventory: Inventory, service: str, cell: Cell) -> Cell:
