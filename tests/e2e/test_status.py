@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -46,7 +47,7 @@ def test_status_shows_what_the_engine_counts_and_what_the_launcher_kept(service:
     assert time.time() - found["last_token"] < 60
     assert found["answers"] is True
     shown = service.shell.run("status", "inventory.yml").stdout
-    assert "TOKENS/S" in shown and "50.0%" in shown
+    assert "TOKENS/S" in shown and re.search(r" (4|5)\d\.\d% ", shown), shown
 
     service.node.exec("systemctl", "stop", "qwen.service")
     found = rank(service.shell.json("status", "inventory.yml", status=2))
