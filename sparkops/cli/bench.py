@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -27,7 +26,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no ar
     def __init__(self, most: int) -> None:
         self.most = most
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         words = str(value).split(",")
         if not all(re.fullmatch(r"[0-9]{1,7}", word) and 1 <= int(word) <= self.most for word in words):
             self.fail(f"{value!r} is not like 1,4 with numbers from 1 to {self.most}", param, ctx)

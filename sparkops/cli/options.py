@@ -13,7 +13,7 @@ import click
 
 from sparkops.reports.formats import FORMATS
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
 class ReportFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
@@ -21,7 +21,7 @@ class ReportFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no
 
     name = "format=path"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
         form, sign, path = str(value).partition("=")
         if not sign or not path or path == "-" or form not in FORMATS:
             self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(FORMATS)}", param, ctx)
@@ -36,7 +36,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no a
 
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found = re.fullmatch(r"(\d{1,6})([dhms])", str(value))
         if found is None:
             self.fail(
@@ -50,7 +50,7 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no argum
 
     name = "key=value"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         key, sign, text = str(value).partition("=")
         if not sign or not key:
             self.fail(f"{value!r} is not of the form key=value", param, ctx)
@@ -62,7 +62,7 @@ class Part(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no argum
 
     name = "i/n"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         found = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", str(value))
         if found is None or int(found[1]) > int(found[2]):
             self.fail(f"{value!r} is not I/N with whole numbers, I from 1 to N, like 2/4", param, ctx)
@@ -91,7 +91,7 @@ class CommonOptions:
         return (*self.nodes, *self.limit)
 
 
-def common(function: Callable[..., Any]) -> Callable[..., Any]:
+def common(function: Callable[..., object]) -> Callable[..., object]:
     """Hand the shared options to a command as one `CommonOptions`; its own options stay parameters."""
     shared = {field.name for field in fields(CommonOptions)}
 

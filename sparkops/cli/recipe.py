@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -162,5 +161,5 @@ def _difference(each: Difference) -> str:
     return safe(f"~ {each.path}: {_word(each.first)} → {_word(each.second)}")
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

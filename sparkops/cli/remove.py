@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -31,7 +30,7 @@ HELP = {
 }
 
 
-def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
+def _asking(function: Callable[..., object]) -> Callable[..., object]:
     """An option for each of what stays unless it is asked for."""
     for option, text in reversed(HELP.items()):
         function = click.option(option, is_flag=True, help=text)(function)

@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -32,7 +31,7 @@ OPTIONS = (
 )
 
 
-def serve_line(function: Callable[..., Any]) -> Callable[..., Any]:
+def serve_line(function: Callable[..., object]) -> Callable[..., object]:
     """-i, the options of a pasted line as `line` (an Invocation, or None without --serve), and `ask` for models that
     are in no knowledge."""
 
@@ -44,8 +43,8 @@ def serve_line(function: Callable[..., Any]) -> Callable[..., Any]:
         gpus: int,
         env: tuple[tuple[str, str], ...],
         offline: bool,
-        **rest: Any,
-    ) -> Any:
+        **rest: object,
+    ) -> object:
         ask = repositories(offline).model
         return function(line=_invocation(serve, engine, gpus, dict(env), ask), ask=ask, **rest)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
@@ -72,7 +71,7 @@ Examples:
     def run(common: CommonOptions, services: tuple[str, ...], no_wait: bool = False) -> int:
         return _run(verb, common, services, wait=not no_wait)
 
-    function: Callable[..., Any] = options.services(options.common(run))
+    function: Callable[..., object] = options.services(options.common(run))
     return click.command(verb, cls=WithInventory, help=texts.help, epilog=epilog)(
         function if verb == "stop" else NO_WAIT(function)
     )

@@ -18,7 +18,6 @@ from sparkops.inventory.validate import dotted, validate
 from sparkops.models import role_variables
 
 Scope = Literal["node", "service", "any"]
-OPEN: Mapping[str, object] = {"type": ["object", "null"]}
 
 
 class Checker:
@@ -99,7 +98,7 @@ class Checker:
             if key not in shape["properties"] and key in self.roles:
                 self.variables(self.roles[key], value, (*path, key))
 
-    def _service(self, service: Mapping[str, Any], path: Where) -> None:
+    def _service(self, service: Mapping[str, object], path: Where) -> None:
         self._roles(service, path)
         known = {**self.nodes, **self.groups}
         self._names(service, (*path, "nodes"), known, "node or group")

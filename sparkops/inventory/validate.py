@@ -85,7 +85,7 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
 
         return passes
 
-    known: dict[str, Any] = {**Draft202012Validator.VALIDATORS, "required": required}
+    known: dict[str, object] = {**Draft202012Validator.VALIDATORS, "required": required}
     if fragment:
         known["required"] = lambda validator, names, instance, schema: ()
     for keyword in ("type", "pattern", "enum", "const", "format", "minLength", "maxLength", "anyOf", "oneOf"):

@@ -146,7 +146,7 @@ def functions(holds: Callable[[object], bool], seal: Callable[[object], Any]) ->
         service = {**service, "ranks": [declared_of(each, holds) for each in service.get("ranks") or ()]}
         return spec_of(service, image, checkpoint, node, secret)
 
-    def secrets(service: Mapping[str, Any]) -> dict[str, Any]:
+    def secrets(service: Mapping[str, Any]) -> dict[str, object]:
         environment = service.get("environment") or {}
         return {key: value for key, value in environment.items() if value is not None and holds(value)}
 
@@ -309,7 +309,7 @@ def _given_names(service: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(each) for each in names if each is not None)
 
 
-def _served_name(service: Mapping[str, Any]) -> str | None:
+def _served_name(service: Mapping[str, object]) -> str | None:
     return next(iter(_given_names(service)), None)
 
 

@@ -44,7 +44,7 @@ class Declared:
     """A rank as it is declared: the launcher's spec, the names of its secret environment, its checkpoint if any."""
 
     rank: Rank
-    spec: Mapping[str, Any]
+    spec: Mapping[str, object]
     secret: tuple[str, ...]
     checkpoint: Checkpoint | None
 
@@ -159,7 +159,7 @@ def find(
     )
 
 
-def _only(found: Sequence[Mapping[str, Any]], chosen: str, node: str) -> Mapping[str, Any] | None:
+def _only(found: Sequence[Mapping[str, object]], chosen: str, node: str) -> Mapping[str, object] | None:
     if len(found) > 1:
         names = ", ".join(str(each["name"]) for each in found)
         raise InventoryError.of("container-ambiguous", where=node, names=names)
@@ -168,7 +168,7 @@ def _only(found: Sequence[Mapping[str, Any]], chosen: str, node: str) -> Mapping
     return found[0] if found else None
 
 
-def _unit(found: Mapping[str, Any], declared: Declared) -> FoundUnit:
+def _unit(found: Mapping[str, object], declared: Declared) -> FoundUnit:
     name, text = str(found["name"]), str(found["text"])
     diff = ""
     if name == declared.rank.unit.name:
@@ -222,7 +222,7 @@ class Takeover(Resource):
     state_dir: str
     checkpoint: Checkpoint | None = None
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {
             "container": self.container,
             "units": list(self.units),
@@ -233,7 +233,7 @@ class Takeover(Resource):
     def desired(self) -> State:
         return {"in_place": []}
 
-    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, Any], None, Observed]:
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
         if self.checkpoint is not None:
             request = {"ask": self.checkpoint.ask(), "act": self.checkpoint.act(step)}
             yield from session.stream("checkpoint.missing", request)

@@ -33,7 +33,9 @@ class Difference:
     declared: str
 
 
-def container(found: Mapping[str, Any], spec: Mapping[str, Any], secret: Sequence[str] = ()) -> tuple[Difference, ...]:
+def container(
+    found: Mapping[str, object], spec: Mapping[str, object], secret: Sequence[str] = ()
+) -> tuple[Difference, ...]:
     """All differences. `found` is what the worker's `adopting.look` tells of one; `secret` names secret environment."""
     return (
         *_image(found, spec),
@@ -44,12 +46,12 @@ def container(found: Mapping[str, Any], spec: Mapping[str, Any], secret: Sequenc
     )
 
 
-def _differ(what: str, found: Any, declared: Any) -> Iterator[Difference]:
+def _differ(what: str, found: object, declared: object) -> Iterator[Difference]:
     if found != declared:
         yield Difference(what, _words(what, found), _words(what, declared))
 
 
-def _words(what: str, value: Any) -> str:
+def _words(what: str, value: object) -> str:
     last = what.rpartition(".")[2]
     if value is None or value == [] or value == "":
         return NOTHING
@@ -137,7 +139,7 @@ def _mounts(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[Diffe
         yield from _differ(f"service.container.mounts {target}", there.get(target), wanted.get(target))
 
 
-def _mount(each: Mapping[str, Any]) -> str:
+def _mount(each: Mapping[str, object]) -> str:
     source = f"volume {each.get('Name')}" if each.get("Type") == "volume" else str(each.get("Source"))
     return source + ("" if each.get("RW", True) else " (read-only)")
 

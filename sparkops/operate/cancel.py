@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
@@ -27,7 +26,7 @@ class NodeJob:
     node: str
     key: str
     since: float
-    progress: Mapping[str, Any] = field(compare=False)
+    progress: Mapping[str, object] = field(compare=False)
 
 
 def running(fleet: Fleet, nodes: Iterable[str]) -> tuple[list[NodeJob], dict[str, SparkopsError]]:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import SecretError, SparkopsError
@@ -112,7 +111,7 @@ def _references(inventory: Inventory) -> Iterator[SecretRef]:
             yield from _below(inventory.variables(node.name, service.name))
 
 
-def _below(value: Any) -> Iterator[SecretRef]:
+def _below(value: object) -> Iterator[SecretRef]:
     if isinstance(value, SecretRef):
         yield value
     elif isinstance(value, Mapping):
@@ -183,7 +182,7 @@ def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> t
             container = rank.unit.container or f"sparkops-{rank.service}"
             declared[rank.node].append({"name": rank.service, "unit": rank.unit.name, "container": container})
 
-    def ask(node: str, session: Session) -> Any:
+    def ask(node: str, session: Session) -> object:
         about = {"state_dir": fleet.targets[node].state_dir, "cluster": context.inventory.cluster}
         about |= {"former": context.inventory.renamed_from}
         order = {**about, "services": declared[node], "claimed": not services}
@@ -200,11 +199,11 @@ def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> t
     return parts, silent
 
 
-def _list(answer: Any) -> list[Mapping[str, Any]]:
+def _list(answer: object) -> list[Mapping[str, object]]:
     return [each for each in answer if isinstance(each, Mapping)][:PARTS] if isinstance(answer, list) else []
 
 
-def _told(node: str, part: Mapping[str, Any]) -> Part:
+def _told(node: str, part: Mapping[str, object]) -> Part:
     """A node's part, whose name becomes a path in the archive: it is not trusted."""
     words = [re.sub(r"[^\w.@-]", "_", word) for word in str(part.get("name")).split("/")]
     name = "/".join(word for word in words if word.strip("."))

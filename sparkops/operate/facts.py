@@ -44,7 +44,7 @@ def facts(
     """The facts of every node, by node; an error or the reason where they could not be had."""
     program = bundle.kinds_bundle(["facts"])
 
-    def ask(node: str, session: Session) -> Mapping[str, Any] | Unknown:
+    def ask(node: str, session: Session) -> Mapping[str, object] | Unknown:
         asks = [["facts", "facts", {"groups": list(groups)}]]
         answer = session.call("observe", {"asks": asks, "limit": 30.0}, timeout=45.0)
         found = unpack(answer["answers"]["facts"])

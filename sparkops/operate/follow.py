@@ -9,7 +9,7 @@ from sparkops.core import events
 
 
 def follow(
-    asking: Generator[Mapping[str, Any], None, Any], node: str, name: str, listener: events.Listener
+    asking: Generator[Mapping[str, object], None, object], node: str, name: str, listener: events.Listener
 ) -> Mapping[str, Any]:
     """The answer of a call that `Session.stream` began. Raises what the call raises."""
     while True:

@@ -19,12 +19,12 @@ class Run:
     entries: Mapping[str, Mapping[str, Any]]
 
     @property
-    def about(self) -> Mapping[str, Any]:
+    def about(self) -> Mapping[str, object]:
         """What is the same on every node: who, from, command, reason, …"""
         return next(iter(self.entries.values()))
 
     @property
-    def steps(self) -> tuple[Mapping[str, Any], ...]:
+    def steps(self) -> tuple[Mapping[str, object], ...]:
         return tuple(
             step for entry in self.entries.values() for step in entry.get("steps") or () if isinstance(step, Mapping)
         )
@@ -32,7 +32,7 @@ class Run:
 
 def history(
     context: Context, nodes: Sequence[str], *, last: int
-) -> tuple[dict[str, Sequence[Mapping[str, Any]]], dict[str, SparkopsError]]:
+) -> tuple[dict[str, Sequence[Mapping[str, object]]], dict[str, SparkopsError]]:
     """The newest `last` entries of each node, oldest first; and what kept the others from answering."""
     with reach(context, nodes, [KIND]) as fleet:
         answers = fleet.each(
@@ -45,9 +45,9 @@ def history(
     return {node: each for node, each in answers.items() if not isinstance(each, SparkopsError)}, bad
 
 
-def runs(entries_by_node: Mapping[str, Sequence[Mapping[str, Any]]], last: int) -> tuple[Run, ...]:
+def runs(entries_by_node: Mapping[str, Sequence[Mapping[str, object]]], last: int) -> tuple[Run, ...]:
     """The newest `last` runs over all nodes, oldest first. Pure."""
-    grouped: dict[str, dict[str, Mapping[str, Any]]] = {}
+    grouped: dict[str, dict[str, Mapping[str, object]]] = {}
     for node, entries in entries_by_node.items():
         for number, entry in enumerate(entries):
             grouped.setdefault(str(entry.get("run") or f"{node} {number}"), {})[node] = entry
@@ -55,6 +55,6 @@ def runs(entries_by_node: Mapping[str, Sequence[Mapping[str, Any]]], last: int) 
     return tuple(sorted(found, key=lambda run: run.time)[-last:])
 
 
-def _time(entry: Mapping[str, Any]) -> float:
+def _time(entry: Mapping[str, object]) -> float:
     time = entry.get("time")
     return float(time) if isinstance(time, (int, float)) else 0.0

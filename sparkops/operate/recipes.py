@@ -20,8 +20,8 @@ class Difference:
     """One leaf, by its dotted path, that differs; None where a recipe does not say it."""
 
     path: str
-    first: Any
-    second: Any
+    first: object
+    second: object
 
 
 def every(beside: Path | None) -> Iterator[Recipe]:
@@ -43,7 +43,7 @@ def text(recipe: Recipe) -> str:
     return recipe.file.read_text(encoding="utf-8")
 
 
-def as_json(recipe: Recipe) -> dict[str, Any]:
+def as_json(recipe: Recipe) -> dict[str, object]:
     """All that the file says, as plain values; references to secrets as text."""
     content = plain(recipe.document.data)
     return {"name": recipe.name, "file": str(recipe.file), "own": recipe.own, "nodes": recipe.nodes, **content}

@@ -88,7 +88,7 @@ def _earlier(found: Mapping[str, Any] | Unknown | None) -> int | str:
     return max(numbers, default=0) or "newest"
 
 
-def kept(context: Context, compiled: Compiled, services: Iterable[str]) -> dict[str, Mapping[str, Any] | Unknown]:
+def kept(context: Context, compiled: Compiled, services: Iterable[str]) -> dict[str, Mapping[str, object] | Unknown]:
     """What each node of these services keeps (the observation of `generation`), or why that is unknown, by its id."""
     wanted = set(services)
     things = [each for each in compiled.resources if isinstance(each, Generation) and each.service in wanted]
@@ -102,7 +102,7 @@ def kept(context: Context, compiled: Compiled, services: Iterable[str]) -> dict[
                 timeout=60,
             ),
         )
-    found: dict[str, Mapping[str, Any] | Unknown] = {}
+    found: dict[str, Mapping[str, object] | Unknown] = {}
     for each in things:
         answer = answers[each.node]
         if isinstance(answer, SparkopsError):

@@ -61,8 +61,8 @@ class NodeStatus:
     driver: str | None = None
     load: float | None = None
     booted: float | None = None
-    jobs: tuple[Mapping[str, Any], ...] = ()
-    holder: Mapping[str, Any] | None = None
+    jobs: tuple[Mapping[str, object], ...] = ()
+    holder: Mapping[str, object] | None = None
     readings: Mapping[str, float | Unknown] = field(default_factory=dict)
 
 
@@ -187,8 +187,8 @@ def _end(stream: Any) -> Any:
             return done.value
 
 
-def _asks(mine: Sequence[Rank]) -> list[list[Any]]:
-    asks: list[list[Any]] = [[FACTS, FACTS, {"groups": list(GROUPS)}]]
+def _asks(mine: Sequence[Rank]) -> list[list[object]]:
+    asks: list[list[object]] = [[FACTS, FACTS, {"groups": list(GROUPS)}]]
     for rank in mine:
         properties = dict.fromkeys(["StatusText", *SINCE.values()], "")
         bare = Unit(
@@ -204,7 +204,7 @@ def _asks(mine: Sequence[Rank]) -> list[list[Any]]:
     return asks
 
 
-def _node(node: str, answers: Mapping[str, Any], running: Any, holder: Any) -> NodeStatus:
+def _node(node: str, answers: Mapping[str, object], running: Any, holder: Any) -> NodeStatus:
     facts = unpack(answers.get(FACTS) or {UNKNOWN: as_reason("not-answered")}) or {}
 
     def fact(path: str) -> Any:

@@ -40,7 +40,7 @@ class Ended:
     error: SparkopsError | None = None
 
 
-def lines(fleet: Fleet, call: str, asks: Mapping[str, Mapping[str, Any]], jobs: int) -> Iterator[Block | Ended]:
+def lines(fleet: Fleet, call: str, asks: Mapping[str, Mapping[str, object]], jobs: int) -> Iterator[Block | Ended]:
     """`call` on each node of `asks` with its arguments, at most `jobs` at once; one Ended for each node."""
     inbox: queue.Queue[Block | Ended] = queue.Queue(AHEAD)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -72,7 +72,7 @@ def _one(
     fleet: Fleet,
     node: str,
     call: str,
-    args: Mapping[str, Any],
+    args: Mapping[str, object],
     channels: list[Channel],
     inbox: queue.Queue[Block | Ended],
 ) -> Ended:

@@ -21,7 +21,7 @@ def compare(resources: Iterable[Resource], found: Mapping[str, Observed]) -> tup
     A value that is not there (nothing runs) is compared with nothing. One that is unknown is no difference by itself;
     it is told where the others differ.
     """
-    by_service: dict[str, dict[str, Mapping[str, Any]]] = {}
+    by_service: dict[str, dict[str, Mapping[str, object]]] = {}
     for each in resources:
         seen = found.get(each.id) if isinstance(each, Rank) else None
         if isinstance(seen, Mapping) and each.service:
@@ -29,7 +29,7 @@ def compare(resources: Iterable[Resource], found: Mapping[str, Observed]) -> tup
     return tuple(each for service, ranks in by_service.items() for each in _of(service, ranks))
 
 
-def _of(service: str, ranks: Mapping[str, Mapping[str, Any]]) -> Iterator[Between]:
+def _of(service: str, ranks: Mapping[str, Mapping[str, object]]) -> Iterator[Between]:
     for fact in dict.fromkeys(key for seen in ranks.values() for key in seen):
         values = {node: _value(seen.get(fact)) for node, seen in ranks.items()}
         known = [each for each in values.values() if each is not None and not isinstance(each, Unknown)]
@@ -37,7 +37,7 @@ def _of(service: str, ranks: Mapping[str, Mapping[str, Any]]) -> Iterator[Betwee
             yield Between(service=service, fact=fact, values=values)
 
 
-def _value(told: object) -> Any:
+def _value(told: object) -> object:
     """A value as it stands in the section; a node may tell anything, so that what is not plain is text."""
     if isinstance(told, Mapping):
         return Unknown.from_json(told[UNKNOWN]) if UNKNOWN in told else str(dict(told))

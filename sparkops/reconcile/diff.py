@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from sparkops.core.plan import Action
 from sparkops.core.states import Observed, Pending, State, Unknown, resolve
@@ -29,7 +28,7 @@ class Difference:
 def diff(
     resource: Resource,
     found: Observed,
-    facts: Mapping[str, Any] | Unknown,
+    facts: Mapping[str, object] | Unknown,
     pending: Mapping[str, Pending | None] = MappingProxyType({}),
     *,
     replace: bool = False,
@@ -60,5 +59,5 @@ def diff(
     return Difference("update", found, wanted, changes) if changes else None
 
 
-def _differs(resource: Resource, key: str, wanted: Any, found: Any) -> bool:
+def _differs(resource: Resource, key: str, wanted: object, found: object) -> bool:
     return isinstance(wanted, Pending) or not resource.same(key, wanted, found)

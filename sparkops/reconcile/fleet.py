@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sparkops.core import events
 from sparkops.core.errors import AuthenticationFailed, ConnectionFailed, HostKeyError, LockBusy, SparkopsError
@@ -65,7 +65,7 @@ class Fleet:
         self._sessions: dict[str, Session] = {}
         self._transports: dict[str, Transport] = {}
         self._locked: list[str] = []
-        self._holder: Mapping[str, Any] = {}
+        self._holder: Mapping[str, object] = {}
         self._returning: dict[str, threading.Lock] = {}
         self._returns: Counter[str] = Counter()
         self._guard = threading.Lock()
@@ -193,7 +193,7 @@ class Fleet:
         with ThreadPoolExecutor(min(self._jobs, len(names)), thread_name_prefix="node") as pool:
             return dict(zip(names, pool.map(one, names), strict=True))
 
-    def lock(self, nodes: Iterable[str], holder: Mapping[str, Any]) -> None:
+    def lock(self, nodes: Iterable[str], holder: Mapping[str, object]) -> None:
         """Take the locks of all these nodes or of none. Raises LockBusy naming each busy node and its holder.
 
         The first node's is taken before the others': of two runs that begin at once, one gets them all.

@@ -10,7 +10,6 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import sparkops
 from sparkops.core import events
@@ -25,7 +24,7 @@ KIND = "history"
 """The worker's module that keeps the record."""
 
 
-def actor(command: str) -> dict[str, Any]:
+def actor(command: str) -> dict[str, object]:
     """Who does it, from where, and what: as locks name their holder and a node's record its runs."""
     return {"who": getpass.getuser(), "from": socket.gethostname(), "pid": os.getpid(), "command": command}
 

@@ -70,8 +70,8 @@ def _texts(resource: Resource) -> dict[str, str]:
     return found
 
 
-def _asked(fleet: Fleet, groups: Mapping[str, set[str]]) -> dict[str, Mapping[str, Any] | Unknown]:
-    def ask(node: str, session: Session) -> Mapping[str, Any] | Unknown:
+def _asked(fleet: Fleet, groups: Mapping[str, set[str]]) -> dict[str, Mapping[str, object] | Unknown]:
+    def ask(node: str, session: Session) -> Mapping[str, object] | Unknown:
         request: ObserveRequest = {"asks": [(FACTS, FACTS, {"groups": sorted(groups[node])})], "limit": LIMIT}
         answer = session.call("observe", request, timeout=LIMIT + MARGIN)
         answers = answer.get("answers") if isinstance(answer, Mapping) else None
@@ -79,7 +79,7 @@ def _asked(fleet: Fleet, groups: Mapping[str, set[str]]) -> dict[str, Mapping[st
         return found if found is not None else {}
 
     known = [node for node in groups if node in fleet.targets]
-    facts: dict[str, Mapping[str, Any] | Unknown] = {
+    facts: dict[str, Mapping[str, object] | Unknown] = {
         node: Unknown.of("node-not-in-run") for node in groups if node not in fleet.targets
     }
     for node, found in fleet.each(known, ask).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
@@ -19,7 +19,7 @@ from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource, unpack
 
 CLAIMS = "claimed"
-Ask: TypeAlias = tuple[str, str, Mapping[str, Any]]
+Ask: TypeAlias = tuple[str, str, Mapping[str, object]]
 
 
 def prepare(resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
@@ -70,11 +70,11 @@ def observe(
         if resource.id not in unprepared:
             asked.append(resource)
     found: dict[str, Observed] = dict(unprepared)
-    facts: dict[str, Mapping[str, Any] | Unknown] = {}
+    facts: dict[str, Mapping[str, object] | Unknown] = {}
     records: dict[str, Observed] = {}
     machines: dict[str, str] = {}
 
-    def ask(node: str, session: Session) -> Mapping[str, Any]:
+    def ask(node: str, session: Session) -> Mapping[str, object]:
         started = time.monotonic()
         more: list[Ask] = []
         if claims is not None:
@@ -104,7 +104,7 @@ def observe(
     return Observations(found=found, facts=facts, unreachable=unreachable, claims=records, machines=machines)
 
 
-def claims_of(answer: Any) -> Observed:
+def claims_of(answer: object) -> Observed:
     """What the worker's `claimed` answered; unknown where it has not its shape."""
     found = unpack(answer)
     if isinstance(found, Mapping):
@@ -116,7 +116,7 @@ def claims_of(answer: Any) -> Observed:
     return found
 
 
-def _is_stray(entry: Mapping[str, Any]) -> bool:
+def _is_stray(entry: Mapping[str, object]) -> bool:
     """Whether what a node answers of a claim has the types that are read."""
     lists = [entry.get("others", ()), entry.get("entries") or ()]
     return (
@@ -126,7 +126,7 @@ def _is_stray(entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _ask(session: Session, resources: Sequence[Resource], more: Sequence[Ask] = ()) -> tuple[Mapping[str, Any], str]:
+def _ask(session: Session, resources: Sequence[Resource], more: Sequence[Ask] = ()) -> tuple[Mapping[str, object], str]:
     """The answers by id, and which machine it is that answers."""
     asks: list[Ask] = [*((each.id, each.kind, each.ask()) for each in resources), *more]
     groups = sorted({path.partition(".")[0] for each in resources for path in fact_paths(each.desired())})
@@ -139,7 +139,7 @@ def _ask(session: Session, resources: Sequence[Resource], more: Sequence[Ask] = 
     return answers if isinstance(answers, Mapping) else {}, str(answer.get("machine") or "")
 
 
-def fact_paths(value: Any) -> Iterable[str]:
+def fact_paths(value: object) -> Iterable[str]:
     """The paths of all `FromFact` in a desired state, at any depth."""
     if isinstance(value, FromFact):
         yield value.path

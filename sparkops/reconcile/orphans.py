@@ -284,7 +284,7 @@ def notes(
     *,
     prune: bool,
     claimed: Callable[[Orphan], bool] = lambda orphan: False,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """What the record of each node lacks or has too much: `claims` and `drop` of the worker's `claimed.note`.
 
     What is already as it is declared is claimed too; what is gone is let go, and with `prune` what is left but for what
@@ -293,7 +293,7 @@ def notes(
     stay = {each.id for each in plan.orphans if claimed(each)}
     wrong = {violation.resource for violation in plan.violations if violation.blocks}
     busy = {step.id for step in plan.steps} | plan.unknown.keys() | wrong
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for node, answer in seen.claims.items():
         if answer is None or isinstance(answer, Unknown) or node in plan.held:
             continue
@@ -327,7 +327,7 @@ def _strays_to_drop(
             yield key
 
 
-def _as_kept(entry: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
+def _as_kept(entry: Mapping[str, object], kept: Mapping[str, object]) -> bool:
     """Whether a record's entry says what it should. Which secret it is of can't be told here; the act has told it."""
     names = ["role", "service", "shared", "path", "type", "unit", "port", "content"]
     if "secret" in kept:

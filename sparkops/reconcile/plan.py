@@ -6,7 +6,6 @@ import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
 
 from sparkops.core import graph
 from sparkops.core.errors import InventoryError
@@ -27,7 +26,7 @@ class Observations:
     """
 
     found: Mapping[str, Observed]
-    facts: Mapping[str, Mapping[str, Any] | Unknown] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, object] | Unknown] = field(default_factory=dict)
     unreachable: Mapping[str, Message] = field(default_factory=dict)
     claims: Mapping[str, Observed] = field(default_factory=dict)
     machines: Mapping[str, str] = field(default_factory=dict)

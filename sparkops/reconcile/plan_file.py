@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sparkops import resources
 from sparkops.core.errors import PlanError, Stale
@@ -25,7 +24,7 @@ SHOWN = 90
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _STATE = {"type": ["object", "null"]}
 _DIGEST = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
-_STEP: Mapping[str, Any] = {
+_STEP: Mapping[str, object] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["id", "node", "kind", "service", "action", "changes", "disruptive", "blocked", "before", "after"],
@@ -42,7 +41,7 @@ _STEP: Mapping[str, Any] = {
         "after": {**_STATE, "description": "what is declared; null is absence"},
     },
 }
-SCHEMA: Mapping[str, Any] = {
+SCHEMA: Mapping[str, object] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "A saved plan of sparkops",
     "type": "object",
@@ -92,8 +91,8 @@ class SavedStep:
     changes: list[str]
     disruptive: bool
     blocked: bool
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
+    before: dict[str, object] | None
+    after: dict[str, object] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +240,9 @@ def _step(planned: SavedStep, present: SavedStep, now: Plan) -> list[str]:
     return told
 
 
-def _state(identity: str, verb: str, planned: Mapping[str, Any] | None, present: Mapping[str, Any] | None) -> list[str]:
+def _state(
+    identity: str, verb: str, planned: Mapping[str, object] | None, present: Mapping[str, object] | None
+) -> list[str]:
     if planned is None or present is None:
         return [] if planned is present else [f"{identity}: {'came' if planned is None else 'went'} since"]
     keys = [key for key in dict.fromkeys([*planned, *present]) if _words(planned, key) != _words(present, key)]
@@ -250,7 +251,7 @@ def _state(identity: str, verb: str, planned: Mapping[str, Any] | None, present:
     ]
 
 
-def _words(state: Mapping[str, Any], key: str) -> str:
+def _words(state: Mapping[str, object], key: str) -> str:
     return json.dumps(state[key], ensure_ascii=False, sort_keys=True) if key in state else "nothing"
 
 
@@ -298,7 +299,7 @@ def _steps(plan: Plan) -> tuple[SavedStep, ...]:
     )
 
 
-def _kept(step: Step, state: State) -> dict[str, Any] | None:
+def _kept(step: Step, state: State) -> dict[str, object] | None:
     """A state as it is compared: without what may differ between two looks, and without text."""
     if state is None:
         return None
@@ -317,12 +318,12 @@ def _ignored(step: Step) -> frozenset[str]:
     return volatile - frozenset(step.after or ()) | {"text"}
 
 
-def _digest(told: Mapping[str, Any]) -> str:
+def _digest(told: Mapping[str, object]) -> str:
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _validate(told: Mapping[str, Any], where: str) -> None:
+def _validate(told: Mapping[str, object], where: str) -> None:
     from jsonschema import Draft202012Validator  # late: it takes longer to load than a plan to read
     from jsonschema.exceptions import best_match
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 from sparkops.core.plan import Orphan, Step
 from sparkops.core.report import Result
@@ -49,7 +48,7 @@ class Removal:
     services: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
     staying: tuple[Resource, ...] = ()
-    needed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    needed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     state_dirs: Mapping[str, str] = field(default_factory=dict)
 
     @property

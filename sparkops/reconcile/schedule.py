@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 from sparkops.core import events
 from sparkops.core.errors import Changed, ConnectionFailed, ConvergeFailed, Interrupted, NodeError, SparkopsError
@@ -48,7 +47,7 @@ class Schedule:
         resources: Mapping[str, Resource],
         fleet: Fleet,
         *,
-        facts: Mapping[str, Mapping[str, Any] | Unknown],
+        facts: Mapping[str, Mapping[str, object] | Unknown],
         stop: threading.Event,
         listener: events.Listener = events.silent,
         saved: bool = False,
@@ -264,7 +263,7 @@ class Schedule:
         earlier = reachable({each.id: each.needs for each in self.plan.steps}, step.id)
         return bool(earlier) and not all(self.resources[each].contained for each in (step.id, *earlier))
 
-    def _facts(self, resource: Resource) -> Mapping[str, Any] | Unknown:
+    def _facts(self, resource: Resource) -> Mapping[str, object] | Unknown:
         return self.facts.get(resource.node, {})
 
     def _proof(self, resource: Resource, found: Observed) -> Message | None:
@@ -277,7 +276,7 @@ class Schedule:
         pairs = [f"{key} is {after.get(key)!r}, declared {wanted.get(key)!r}" for key in left.changes]
         return resource.explain(found) or Message.of("still-differs", keys=pairs or [left.action])
 
-    def _tell(self, step: Step, progress: Mapping[str, Any]) -> None:
+    def _tell(self, step: Step, progress: Mapping[str, object]) -> None:
         if notice := progress.get("notice"):
             message = Message.from_json(notice)
             self._told.setdefault(step.id, []).append(message)
@@ -295,7 +294,7 @@ class Schedule:
         )
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
@@ -304,7 +303,7 @@ def run(
     resources: Sequence[Resource],
     fleet: Fleet,
     *,
-    facts: Mapping[str, Mapping[str, Any] | Unknown],
+    facts: Mapping[str, Mapping[str, object] | Unknown],
     stop: threading.Event,
     listener: events.Listener = events.silent,
     saved: bool = False,

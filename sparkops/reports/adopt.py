@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.wording import size
 from sparkops.operate.adopt import Adoption, FoundFolder
@@ -14,7 +13,7 @@ from sparkops.reports.formatting import count, names
 from sparkops.reports.printer import Printer
 
 
-def as_json(found: Adoption) -> dict[str, Any]:
+def as_json(found: Adoption) -> dict[str, object]:
     """`sparkops.adopt/1`; documented in docs/formats.md."""
     container = found.container
     return {

@@ -15,7 +15,7 @@ from sparkops.reports.printer import Printer, table
 BAR = 24
 
 
-def as_json(found: Bench) -> dict[str, Any]:
+def as_json(found: Bench) -> dict[str, object]:
     """`sparkops.bench/1`; documented in docs/formats.md."""
     return {
         "schema": SCHEMA,
@@ -31,7 +31,7 @@ def as_json(found: Bench) -> dict[str, Any]:
     }
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
+def _cell(cell: Cell) -> dict[str, object]:
     unknown = isinstance(cell.acceptance, Unknown)
     return {
         "concurrency": cell.concurrency,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from sparkops.checkpoints.inspect import Inspection
 from sparkops.checkpoints.repositories import Record
@@ -19,7 +18,7 @@ from sparkops.reports.printer import Printer, table
 FRONT_END: FrontEnd = "command"
 
 
-def inspection_as_json(found: Inspection, record: Record | None) -> dict[str, Any]:
+def inspection_as_json(found: Inspection, record: Record | None) -> dict[str, object]:
     """`sparkops.checkpoint/1`."""
     value = dataclasses.asdict(found)
     del value["config"], value["weights"]
@@ -30,7 +29,7 @@ def inspection_as_json(found: Inspection, record: Record | None) -> dict[str, An
     }
 
 
-def build_check_as_json(found: Checked) -> dict[str, Any]:
+def build_check_as_json(found: Checked) -> dict[str, object]:
     """`sparkops.build-check/2`."""
     return {
         "schema": schemas.CHECKPOINT_BUILD_CHECK,
@@ -39,7 +38,7 @@ def build_check_as_json(found: Checked) -> dict[str, Any]:
     }
 
 
-def _step_check(step: StepCheck) -> dict[str, Any]:
+def _step_check(step: StepCheck) -> dict[str, object]:
     return {
         **dataclasses.asdict(step),
         "notices": [each.as_json(FRONT_END) for each in step.notices],
@@ -47,7 +46,7 @@ def _step_check(step: StepCheck) -> dict[str, Any]:
     }
 
 
-def build_as_json(built: Built) -> dict[str, Any]:
+def build_as_json(built: Built) -> dict[str, object]:
     """`sparkops.build/2` of a build that ended well."""
     return {
         "schema": schemas.CHECKPOINT_BUILD,
@@ -57,19 +56,19 @@ def build_as_json(built: Built) -> dict[str, Any]:
     }
 
 
-def failed_build_as_json(order: Order, error: SparkopsError) -> dict[str, Any]:
+def failed_build_as_json(order: Order, error: SparkopsError) -> dict[str, object]:
     """`sparkops.build/2` of any other."""
     status = "interrupted" if isinstance(error, Interrupted) else "failed"
     about = {**error.message.as_json(), "message": error.what, "fix": error.hint}
     return {"schema": schemas.CHECKPOINT_BUILD, "output": str(order.folder), "status": status, "error": about}
 
 
-def verified_as_json(found: Sequence[Verified]) -> dict[str, Any]:
+def verified_as_json(found: Sequence[Verified]) -> dict[str, object]:
     """`sparkops.verify/2`."""
     return {"schema": schemas.CHECKPOINT_VERIFY, "checkpoints": [_verified(each) for each in found]}
 
 
-def _verified(each: Verified) -> dict[str, Any]:
+def _verified(each: Verified) -> dict[str, object]:
     return {**dataclasses.asdict(each), "reason": each.reason.as_json() if each.reason else None}
 
 

@@ -11,7 +11,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -55,7 +54,7 @@ def as_json(cluster: str, found: Sequence[Access], keys: bool) -> str:
     entries = []
     for each in found:
         place = each.endpoint
-        entry: dict[str, Any] = {
+        entry: dict[str, object] = {
             "name": place.name,
             "service": place.service,
             "node": place.node,

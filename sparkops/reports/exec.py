@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sparkops.operate.exec import Execution, exit_status
 from sparkops.reports import schemas
 
 
-def as_json(ends: Mapping[str, Execution]) -> dict[str, Any]:
+def as_json(ends: Mapping[str, Execution]) -> dict[str, object]:
     """Each node's exit status and output."""
     nodes = {node: _node(end) for node, end in ends.items()}
     return {"schema": schemas.EXEC, "exit_status": exit_status(ends), "nodes": nodes}
 
 
-def _node(end: Execution) -> dict[str, Any]:
+def _node(end: Execution) -> dict[str, object]:
     return {
         "status": end.status,
         "timed_out": end.timed_out,

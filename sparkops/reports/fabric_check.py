@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from sparkops.operate.fabric.check import Checked, Figure
 from sparkops.reports import schemas
 
 
-def as_json(checked: Checked) -> dict[str, Any]:
+def as_json(checked: Checked) -> dict[str, object]:
     """The figures, and the silent nodes with their reasons."""
     return {
         "schema": schemas.FABRIC_CHECK,
@@ -19,7 +18,7 @@ def as_json(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _figure(figure: Figure) -> dict[str, Any]:
+def _figure(figure: Figure) -> dict[str, object]:
     line = figure.line
     return {
         "sender": figure.sender,

@@ -50,7 +50,7 @@ def dumped(found: Mapping[str, Fit | NotEvaluated], *, one: bool) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def as_json(fit: Fit | NotEvaluated) -> dict[str, Any]:
+def as_json(fit: Fit | NotEvaluated) -> dict[str, object]:
     """The contract: bytes of one rank, tokens and counts as whole numbers; null where `unknown` says why."""
     content = _figures(fit) if isinstance(fit, Fit) else _nulls(fit)
     gaps = dict(content["unknown"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparkops.core.wording import duration, size
 
@@ -51,7 +51,7 @@ def names(each: Sequence[str]) -> str:
     return f"{', '.join(each[:NAMED])} and {len(each) - NAMED} more"
 
 
-def value(key: str, found: Any) -> str:
+def value(key: str, found: object) -> str:
     """A value of a state: yes and no, lists with commas, bytes as such where the key says so."""
     if isinstance(found, bool):
         return "yes" if found else "no"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sparkops.core.wording import size
 from sparkops.operate.gc import Item, Reclaimable
 from sparkops.reports import schemas
 from sparkops.reports.printer import Cell, Printer, table
 
 
-def as_json(found: Reclaimable) -> dict[str, Any]:
+def as_json(found: Reclaimable) -> dict[str, object]:
     """`sparkops.gc/2`; documented in docs/formats.md."""
     return {
         "schema": schemas.GC,
@@ -35,7 +33,7 @@ def as_json(found: Reclaimable) -> dict[str, Any]:
     }
 
 
-def _outcome(found: Reclaimable, item: Item) -> dict[str, Any]:
+def _outcome(found: Reclaimable, item: Item) -> dict[str, object]:
     if item not in found.outcomes:
         return {"outcome": None, "reason": None}
     left = found.outcomes[item]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.events import StepProgress
@@ -17,7 +16,7 @@ from sparkops.reports.printer import Printer
 
 def as_json(
     found: Sequence[NodeJob], outcomes: Mapping[NodeJob, Message | None], unreachable: Mapping[str, SparkopsError]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """`sparkops.jobs/2`."""
     rows = [
         {"node": job.node, "key": job.key, "since": job.since, "progress": job.progress, **_outcome(job, outcomes)}
@@ -27,7 +26,7 @@ def as_json(
     return {"schema": schemas.JOBS, "jobs": rows, "unreachable": faults}
 
 
-def _outcome(job: NodeJob, outcomes: Mapping[NodeJob, Message | None]) -> dict[str, Any]:
+def _outcome(job: NodeJob, outcomes: Mapping[NodeJob, Message | None]) -> dict[str, object]:
     reason = outcomes.get(job)
     outcome = None if job not in outcomes else "failed" if reason else "done"
     return {"outcome": outcome, "reason": reason.as_json() if reason else None}

@@ -51,7 +51,7 @@ def _declared(each: Declared) -> dict[str, Any]:
     return {"id": each.id, "node": each.node, "service": each.service, "where": each.where}
 
 
-def finding_as_json(each: Finding) -> dict[str, Any]:
+def finding_as_json(each: Finding) -> dict[str, object]:
     """A finding, as in `findings[]` of a report."""
     return {
         "id": each.id,
@@ -67,7 +67,7 @@ def finding_as_json(each: Finding) -> dict[str, Any]:
     }
 
 
-def _step(step: Step, blocked: Message | None) -> dict[str, Any]:
+def _step(step: Step, blocked: Message | None) -> dict[str, object]:
     return {
         "id": step.id,
         "kind": step.kind,
@@ -85,13 +85,13 @@ def _step(step: Step, blocked: Message | None) -> dict[str, Any]:
     }
 
 
-def _violation(each: Violation) -> dict[str, Any]:
+def _violation(each: Violation) -> dict[str, object]:
     place = {"resource": each.resource, "node": each.node, "severity": each.severity}
     about = {"source": each.source, "accepted": each.accepted}
     return {"id": each.id, **place, "reason": each.message.as_json(), **about}
 
 
-def _result(each: Result) -> dict[str, Any]:
+def _result(each: Result) -> dict[str, object]:
     return {
         "id": each.id,
         "node": each.node,
@@ -104,7 +104,7 @@ def _result(each: Result) -> dict[str, Any]:
     }
 
 
-def _rollout(each: Rollout) -> dict[str, Any]:
+def _rollout(each: Rollout) -> dict[str, object]:
     reason = each.reason.as_json() if each.reason else None
     return {"service": each.service, "nodes": list(each.nodes), "state": each.state, "reason": reason}
 

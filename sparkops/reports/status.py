@@ -14,7 +14,7 @@ from sparkops.reports.plain_progress import amount
 from sparkops.reports.printer import Cell, Printer, table
 
 
-def as_json(status: Status) -> dict[str, Any]:
+def as_json(status: Status) -> dict[str, object]:
     """`sparkops.status/3`; documented in docs/formats.md."""
     return {
         "schema": schemas.STATUS,
@@ -34,7 +34,7 @@ def as_json(status: Status) -> dict[str, Any]:
     }
 
 
-def _node_json(node: NodeStatus) -> dict[str, Any]:
+def _node_json(node: NodeStatus) -> dict[str, object]:
     holder = node.holder and {key: node.holder.get(key) for key in ("who", "from", "command", "since")}
     return {
         "name": node.name,
@@ -54,7 +54,7 @@ def _node_json(node: NodeStatus) -> dict[str, Any]:
     }
 
 
-def _rank_json(rank: RankStatus) -> dict[str, Any]:
+def _rank_json(rank: RankStatus) -> dict[str, object]:
     return {
         "node": rank.node,
         "unit": rank.unit,
@@ -74,7 +74,7 @@ def _rank_json(rank: RankStatus) -> dict[str, Any]:
     }
 
 
-def _values_json(values: Mapping[str, float | Unknown]) -> dict[str, Any]:
+def _values_json(values: Mapping[str, float | Unknown]) -> dict[str, object]:
     return {
         name: {"value": None, "reason": value.as_json()}
         if isinstance(value, Unknown)
@@ -177,11 +177,11 @@ def _job(job: Mapping[str, Any], now: float) -> str:
     return f"{job.get('key')}: {text} (for {_ago(job.get('since'), now)})"
 
 
-def _holder(holder: Mapping[str, Any], now: float) -> str:
+def _holder(holder: Mapping[str, object], now: float) -> str:
     if "who" not in holder:
         return "an unknown process (no holder recorded)"
     return f"{holder['who']} from {holder.get('from')} for {_ago(holder.get('since'), now)} ({holder.get('command')})"
 
 
-def _ago(since: Any, now: float) -> str:
+def _ago(since: object, now: float) -> str:
     return duration(now - since) if isinstance(since, (int, float)) else ""

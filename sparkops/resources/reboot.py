@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
@@ -39,7 +39,7 @@ class Reboot(Resource):
     def away_seconds(self) -> float:
         return float(self.seconds)
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> dict[str, object]:
         return {"state_dir": self.state_dir}
 
     def desired(self) -> State:
@@ -51,5 +51,5 @@ class Reboot(Resource):
         changed = next((id for id in steps if id.startswith(f"{Package.kind} ") and id.endswith(end)), None)
         return {"due": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, Any]:
+    def act(self, step: Step) -> dict[str, object]:
         return {"drain_seconds": float(self.drain_seconds)}

@@ -72,10 +72,10 @@ class Ended:
     seconds: float
     exit_status: int
     counts: Mapping[str, int]
-    body: Mapping[str, Any]
-    declared: Sequence[Any]
+    body: Mapping[str, object]
+    declared: Sequence[object]
     things: Mapping[str, Thing] = field(default_factory=dict)
-    spans: Mapping[str, tuple[str, str, Mapping[str, Any]]] = field(default_factory=dict)
+    spans: Mapping[str, tuple[str, str, Mapping[str, object]]] = field(default_factory=dict)
     gone: frozenset[str] = frozenset()
 
 
@@ -93,7 +93,7 @@ class Kept:
     """One kept run with its report; `body` is None where it did not come to its end."""
 
     run: KeptRun
-    body: dict[str, Any] | None
+    body: dict[str, object] | None
 
 
 def path() -> Path:
@@ -160,7 +160,7 @@ def _begun(connection: sqlite3.Connection, name: str, cluster: str, command: str
     )
 
 
-def _put(connection: sqlite3.Connection, part: Any) -> str:
+def _put(connection: sqlite3.Connection, part: object) -> str:
     text = json.dumps(part, sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.sha256(text).hexdigest()[:32]
     if not connection.execute("SELECT 1 FROM body WHERE digest = ?", (digest,)).fetchone():

@@ -20,16 +20,16 @@ class Edges:
     since the epoch) one that is coming was first seen, or one that was told was first seen gone.
     """
 
-    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    coming: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    told: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    coming: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     since: Mapping[str, float] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """For `from_json` of a later process."""
         return {"told": dict(self.told), "coming": dict(self.coming), "since": dict(self.since)}
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> Edges:
+    def from_json(cls, kept: Mapping[str, object]) -> Edges:
         """What `as_json` made; nothing told where that is not whole."""
         told, coming, since = (kept.get(name) for name in ("told", "coming", "since"))
         if not (isinstance(told, dict) and isinstance(coming, dict) and isinstance(since, dict)):
@@ -45,7 +45,7 @@ def _is_finding(each: object) -> bool:
     return isinstance(each, dict) and all(isinstance(each.get(key), str) for key in ("node", "resource", "state"))
 
 
-def advanced(before: Edges, report: Report, hold: float) -> tuple[Edges, list[dict[str, Any]]]:
+def advanced(before: Edges, report: Report, hold: float) -> tuple[Edges, list[dict[str, object]]]:
     """Where the watcher stands after one more report, and the changes to tell.
 
     A finding is told once it is `hold` seconds old and was never seen gone meanwhile; its end likewise. A look that
@@ -54,10 +54,10 @@ def advanced(before: Edges, report: Report, hold: float) -> tuple[Edges, list[di
     every = findings(report)
     states = standings(report, every)
     there = {_about(each): finding_as_json(each) for each in every if each.severity != "info"}
-    told: dict[str, Mapping[str, Any]] = {}
-    coming: dict[str, Mapping[str, Any]] = {}
+    told: dict[str, Mapping[str, object]] = {}
+    coming: dict[str, Mapping[str, object]] = {}
     since: dict[str, float] = {}
-    changes: list[dict[str, Any]] = []
+    changes: list[dict[str, object]] = []
     for about, finding in {**before.told, **before.coming, **there}.items():
         was, is_there = about in before.told, about in there
         is_gone = not is_there and _gone(finding, report, states)
@@ -93,7 +93,7 @@ def _gone(finding: Mapping[str, Any], report: Report, states: Mapping[str, Stand
     return looked_at(report, states, node, resource)
 
 
-def message(report: Report, changes: list[dict[str, Any]]) -> dict[str, Any]:
+def message(report: Report, changes: list[dict[str, object]]) -> dict[str, object]:
     """What is told of the changes of one look."""
     return {
         "schema": schemas.CHANGES,

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.errors import ConnectionFailed, SparkopsError
 from sparkops.core.report import Report
@@ -90,7 +89,7 @@ class Audience:
     """Who hears of a watcher: `show` gets each report and the message of its changes, if there are any; `say` what
     goes wrong; `receivers` are given the messages, by their names. `metrics` is a file."""
 
-    show: Callable[[Report, dict[str, Any] | None], None]
+    show: Callable[[Report, dict[str, object] | None], None]
     say: Callable[[Message], None]
     receivers: Mapping[str, Deliver] = field(default_factory=dict)
     metrics: Path | None = None

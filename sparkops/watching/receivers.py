@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from sparkops.core import process_group
@@ -49,7 +49,7 @@ class TryAgain(SparkopsError):
 class Receiver:
     """One receiver of messages, with those that wait for it."""
 
-    def __init__(self, name: str, deliver: Deliver, say: Say, waiting: Iterable[dict[str, Any]] = ()) -> None:
+    def __init__(self, name: str, deliver: Deliver, say: Say, waiting: Iterable[dict[str, object]] = ()) -> None:
         self.name = name
         self._deliver, self._say = deliver, say
         self._waiting = collections.deque(waiting)
@@ -58,7 +58,7 @@ class Receiver:
         self._thread = threading.Thread(target=self._work, name=f"to {name}", daemon=True)
         self._thread.start()
 
-    def put(self, message: dict[str, Any]) -> None:
+    def put(self, message: dict[str, object]) -> None:
         """Have one more message delivered; returns at once."""
         with self._changed:
             if len(self._waiting) >= MOST:
@@ -67,7 +67,7 @@ class Receiver:
             self._waiting.append(message)
             self._changed.notify()
 
-    def waiting(self) -> list[dict[str, Any]]:
+    def waiting(self) -> list[dict[str, object]]:
         """What is not delivered yet, the one that is being delivered first."""
         with self._changed:
             return list(self._waiting)
@@ -92,7 +92,7 @@ class Receiver:
                 if self._waiting and self._waiting[0] is message:
                     self._waiting.popleft()
 
-    def _given(self, message: dict[str, Any]) -> bool:
+    def _given(self, message: dict[str, object]) -> bool:
         """Try until it is taken, refused or given up; False where the process ends before that."""
         body = json.dumps(message, sort_keys=True).encode()
         pause, began = FIRST, time.monotonic()
@@ -165,5 +165,5 @@ def webhook(url: str, key: Secret) -> Deliver:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: object) -> None:
         """Leave the answer as it is: an error with its status."""

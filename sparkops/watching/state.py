@@ -104,7 +104,7 @@ class StateFile:
         self._lock = None
 
 
-def _messages(found: object) -> list[dict[str, Any]]:
+def _messages(found: object) -> list[dict[str, object]]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 

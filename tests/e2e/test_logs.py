@@ -56,9 +56,10 @@ def test_two_ranks_are_merged_followed_and_taken_up_again(
     mine = [(each["text"], each["node"]) for each in entries if each["text"].startswith(mark)]
     assert mine == [(f"{mark} {number}", node.name) for number, node in enumerate((first, second, first, second))]
 
-    process = shell.start("logs", "qwen", "inventory.yml", "-f", "--format", "json", "-n", "2")
+    process = shell.start("logs", "qwen", "inventory.yml", "-f", "--format", "json", "-n", "40")
     try:
         found = lines(process)
+        said(found, f"{mark} 3")
         write(second, f"{mark} live")
         assert said(found, f"{mark} live")["node"] == second.name
         second.exec("pkill", "-f", "sshd.*root", check=False)

@@ -158,7 +158,7 @@ def test_a_plan_that_is_none_or_of_elsewhere_is_wrong_input(shell: Shell, node: 
     declare(shell, node)
     plan(shell)
     text = (shell.folder / "plan.json").read_text()
-    assert "--limit and --role cannot be used with --plan" in refused(shell, "--limit", node.name, status=1)
+    assert "--limit, --role and --shard cannot be used with --plan" in refused(shell, "--limit", node.name, status=1)
     shell.write("plan.json", text.replace('"update"', '"delete"').replace('"create"', '"delete"'))
     assert "changed after it was saved" in refused(shell, status=1)
     shell.write("plan.json", text)

@@ -167,7 +167,9 @@ def test_a_hang_is_seen_by_the_watchdog_and_ended(service: Service) -> None:
 
     service.ask("/lab/mode", "hang")
     service.node.exec(
-        "sh", "-c", f'curl -s -d \'{{"model":"/srv/tiny","prompt":"x"}}\' 127.0.0.1:{PORT}/v1/completions &'
+        "sh",
+        "-c",
+        f'curl -s -d \'{{"model":"/srv/tiny","prompt":"x"}}\' 127.0.0.1:{PORT}/v1/completions >/dev/null 2>&1 &',
     )
     report = service.run("drift", status=2)
     assert "no completion within 3 s, though /health answers 200" in json.dumps(report)

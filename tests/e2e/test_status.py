@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell, until
+from tests.e2e.test_rollout_faults import working
 from tests.e2e.test_service import CLEAR, Service
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -32,9 +34,10 @@ def test_status_shows_what_the_engine_counts_and_what_the_launcher_kept(service:
     service.apply()
     body = json.dumps({"model": "/srv/tiny", "prompt": "x", "max_tokens": 1000})
     service.node.exec("sh", "-c", f"curl -s -d '{body}' http://127.0.0.1:8000/v1/completions > /dev/null 2>&1 &")
+    until(working(service.node))
     found = rank(service.shell.json("status", "inventory.yml"))
     figures = {name: each["value"] for name, each in found["figures"].items()}
-    assert 20 < figures["generation_tokens_per_second"] < 55, figures
+    assert 10 < figures["generation_tokens_per_second"] < 55, figures
     assert figures["running"] == 1
     assert figures["waiting"] == 0
     assert figures["acceptance"] == pytest.approx(0.5, abs=0.1)
@@ -44,7 +47,7 @@ def test_status_shows_what_the_engine_counts_and_what_the_launcher_kept(service:
     assert time.time() - found["last_token"] < 60
     assert found["answers"] is True
     shown = service.shell.run("status", "inventory.yml").stdout
-    assert "TOKENS/S" in shown and "50.0%" in shown
+    assert "TOKENS/S" in shown and re.search(r" (4|5)\d\.\d% ", shown), shown
 
     service.node.exec("systemctl", "stop", "qwen.service")
     found = rank(service.shell.json("status", "inventory.yml", status=2))

@@ -17,6 +17,17 @@ from pathlib import Path
 from .dockerd import Engine
 from .machine import LabError, run, wait_until
 
+ENVIRONMENT = ("env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")
+_PROCESSES: dict[str, tuple[int, str]] = {}
+"""By container the process id of its PID 1 and when that started."""
+
+
+def _started(pid: int) -> str:
+    """The start time of a process in clock ticks; "" without it."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -38,8 +49,12 @@ class Node:
     def exec(
         self, *argv: str, input: bytes | None = None, check: bool = True, timeout: float = 120
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a program in the node as root, beside SSH; with `check`, failure raises LabError."""
-        return self.engine("exec", "-i", self.container, *argv, input=input, check=check, timeout=timeout)
+        """Run a program in the node as root, beside SSH; with `check`, failure raises LabError.
+
+        What it leaves running must not hold its output. Entering the namespaces costs a tenth of `docker exec`.
+        """
+        enter = ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "--", *ENVIRONMENT]
+        return run([*enter, *argv], root=True, input=input, check=check, timeout=timeout)
 
     def text(self, *argv: str) -> str:
         """What a program run in the node prints, stripped."""
@@ -70,8 +85,12 @@ class Node:
 
     @property
     def pid(self) -> int:
-        """The machine's process id of the node's PID 1."""
-        return int(self.engine.text("inspect", "-f", "{{.State.Pid}}", self.container))
+        """The machine's process id of the node's PID 1; 0 while it has none."""
+        known = _PROCESSES.get(self.container)
+        if known is None or _started(known[0]) != known[1]:
+            found = self.engine("inspect", "-f", "{{.State.Pid}}", self.container, check=False).stdout.decode().strip()
+            known = _PROCESSES[self.container] = (int(found or 0), _started(int(found or 0)))
+        return known[0]
 
     def wait(self, patience: float = 60) -> None:
         """Until systemd has started everything, Docker and sshd answer."""

@@ -109,7 +109,10 @@ JSON = st.recursive(
 
 @given(
     st.fixed_dictionaries(
-        {}, optional=dict.fromkeys(("samples", "seconds", "before", "after", "hardware", "others"), JSON)
+        {},
+        optional=dict.fromkeys(
+            ("samples", "seconds", "before", "after", "acceptance_length", "hardware", "others"), JSON
+        ),
     )
 )
 def test_whatever_a_node_answers_is_a_cell_or_a_reason(told: dict[str, Any]) -> None:

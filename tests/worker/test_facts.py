@@ -383,7 +383,10 @@ def test_memory_that_stands_in_no_counter_is_what_a_driver_keeps() -> None:
 
 
 def test_who_computes_is_told_by_process_ids() -> None:
-    assert gpu_users.parse_pids("412, python\n7, [N/A]\n412, python\nNo running processes\n") == [7, 412]
+    assert list(gpu_users.parse_processes("412, python\n7, [N/A]\n412, python\nNo running processes\n").items()) == [
+        (7, "[N/A]"),
+        (412, "python"),
+    ]
 
 
 def test_who_computes_on_the_gpu_and_is_no_service_is_foreign(tmp_path: Path, programs: Path) -> None:

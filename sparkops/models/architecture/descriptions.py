@@ -134,7 +134,7 @@ class Description:
         self.content = content
         self.sizes: Mapping[str, str | int] = {**shared["sizes"], **content.get("sizes", {})}
         self.inert: frozenset[str] = shared["inert"] | frozenset(content.get("ignores", ()))
-        self.defaults: Mapping[str, Any] = content.get("defaults", {})
+        self.defaults: Mapping[str, object] = content.get("defaults", {})
 
     @cached_property
     def layer(self) -> tuple[Mapping[str, object], ...]:

@@ -161,11 +161,6 @@ class Geometry:
         return tuple(each for layer in self.shape.drafting or () for each in layer)
 
     @property
-    def attention_layers(self) -> int:
-        """How many layers keep keys and values."""
-        return sum(any(each.kind not in (STATE, "index") for each in layer) for layer in self.layers)
-
-    @property
     def linear_layers(self) -> int:
         """How many layers keep a recurrent state instead."""
         return sum(each.kind == STATE for each in self.cached)

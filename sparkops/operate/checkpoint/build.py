@@ -45,7 +45,7 @@ class Order:
 
     base: str
     output: Path
-    steps: Sequence[Mapping[str, Any]]
+    steps: Sequence[Mapping[str, object]]
     revision: str = "main"
     endpoint: str = ""
     token: Secret | None = None
@@ -166,8 +166,8 @@ class _Listener:
     def progress(self, message: Mapping[str, Any]) -> None:
         self.job.progress(**message)
 
-    def notice(self, id: str, args: Mapping[str, Any]) -> None: ...
-    def record(self, value: Any) -> None: ...
+    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
+    def record(self, value: object) -> None: ...
 
 
 def build(order: Order, *, listener: events.Listener = events.silent, stop: threading.Event | None = None) -> Built:
@@ -218,7 +218,7 @@ def check(order: Order, *, listener: events.Listener = events.silent, stop: thre
     return Checked(output=str(order.folder), **{**done, "steps": steps})
 
 
-def steps_of(declared: Sequence[str], layers: str, recipe: str) -> list[dict[str, Any]]:
+def steps_of(declared: Sequence[str], layers: str, recipe: str) -> list[dict[str, object]]:
     """The steps of the command line, or of a recipe. Raises InventoryError for none, or for an order that can't be."""
     if bool(declared) == bool(recipe):
         raise InventoryError.of("build-steps-twice" if declared else "build-steps-missing", front_end="command")
@@ -280,7 +280,7 @@ def _manifest(order: Order) -> Manifest:
     return hub.manifest(order.base, revision if is_commit(revision) else hub.resolve(order.base, revision).commit)
 
 
-def _is_built(state: Mapping[str, Any] | None, identity: str) -> bool:
+def _is_built(state: Mapping[str, object] | None, identity: str) -> bool:
     faults = ("missing", "wrong", "unverified", "leftover")
     return state is not None and state["identity"] == identity and not any(state[key] for key in faults)
 

@@ -246,11 +246,11 @@ class _Cable:
         return found
 
     def _end(self, line: Line) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.here["addresses"][line.address]
+        found: Mapping[str, object] = self.here["addresses"][line.address]
         return found
 
-    def _far_end(self, line: Line) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.there["addresses"][line.peer]
+    def _far_end(self, line: Line) -> Mapping[str, object]:
+        found: Mapping[str, object] = self.there["addresses"][line.peer]
         return found
 
     def _measured(self, lines: Sequence[Line], method: str) -> tuple[dict[str, float], float]:

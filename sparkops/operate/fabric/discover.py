@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN
@@ -28,18 +27,18 @@ class Discovered:
     proposal: Proposal
     silent: Mapping[str, Message] = field(default_factory=dict)
 
-    def inventory(self) -> dict[str, Any]:
+    def inventory(self) -> dict[str, object]:
         """The part of an inventory that declares this."""
-        fabric: dict[str, Any] = {}
+        fabric: dict[str, object] = {}
         if self.proposal.topology:
             fabric["topology"] = self.proposal.topology
             if self.proposal.subnet:
                 fabric["subnet"] = self.proposal.subnet
             if self.proposal.topology == "ring" or set(self.proposal.members) != set(self.hosts):
                 fabric["members"] = list(self.proposal.members)
-        nodes: dict[str, Any] = {}
+        nodes: dict[str, object] = {}
         for name, host in self.hosts.items():
-            own: dict[str, Any] = {}
+            own: dict[str, object] = {}
             if name in self.proposal.ports:
                 own["port"] = self.proposal.ports[name]
             if name in self.proposal.addresses:
@@ -52,7 +51,7 @@ def discover(targets: Mapping[str, Target], connections: Connections, *, jobs: i
     """Ask these nodes and no other. A machine that answers by two names is told of, not counted twice."""
     answers = facts(targets, connections, groups=GROUPS, jobs=jobs)
     silent: dict[str, Message] = {}
-    fabrics: dict[str, Mapping[str, Any]] = {}
+    fabrics: dict[str, Mapping[str, object]] = {}
     networks: set[str] = set()
     machines: dict[str, str] = {}
     for name, answer in answers.items():

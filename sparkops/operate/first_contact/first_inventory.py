@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
@@ -42,7 +41,7 @@ class Found:
     user: str | None = None
     port: int | None = None
     host_key: str = ""
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     engines: tuple[Engine, ...] = ()
     listening: tuple[int, ...] = ()
     unseen: str = ""
@@ -261,7 +260,7 @@ def _scalar(text: str) -> str:
     return yaml.safe_dump(text, default_flow_style=True, allow_unicode=True, width=1000).partition("\n")[0]
 
 
-def _group(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _group(facts: Mapping[str, object], name: str) -> Mapping[str, object]:
     group = facts.get(name)
     return group if isinstance(group, Mapping) else {}
 

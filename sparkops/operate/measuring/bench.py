@@ -27,12 +27,11 @@ from sparkops.models.engine import Engine
 from sparkops.nodes.session import CallFailed, Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.follow import follow
-from sparkops.operate.measuring.figures import TOTAL, acceptance, number
+from sparkops.operate.measuring.figures import acceptance, number
 from sparkops.operate.services import Rank, chosen
 from sparkops.resources.probe import Probe
 
 SCHEMA = "sparkops.bench/1"
-DRAFTS, ACCEPTED = "vllm:spec_decode_num_drafts", "vllm:spec_decode_num_accepted_tokens"
 HEALTHY = 0.70
 """Of the ceiling of one stream, without speculation: albond README, Entrpi FINDINGS."""
 LESS = 0.90
@@ -63,7 +62,7 @@ class Cell:
     tokens_per_step: float | None = None
     ceiling: float | None = None
     speculative: bool = False
-    hardware: Mapping[str, Any] = field(default_factory=dict)
+    hardware: Mapping[str, object] = field(default_factory=dict)
     others: tuple[str, ...] | None = None
     reason: Message | None = None
 
@@ -130,7 +129,7 @@ def bench(
     )
 
 
-def _ask(probe: Probe, streams: int, length: int, tokens: int, seconds: float) -> dict[str, Any]:
+def _ask(probe: Probe, streams: int, length: int, tokens: int, seconds: float) -> dict[str, object]:
     return {"ask": probe.ask(), "concurrency": streams, "context": length, "tokens": tokens, "seconds": seconds}
 
 
@@ -158,6 +157,7 @@ def cell_of(told: Mapping[str, Any], empty: Cell, engine: Engine | None) -> Cell
     before, after = told.get("before"), told.get("after")
     counted = (before, after) if isinstance(before, Mapping) and isinstance(after, Mapping) else None
     hardware, others = told.get("hardware"), told.get("others")
+    length = number(told.get("acceptance_length"))
     return replace(
         empty,
         prompt_tokens=round(statistics.median(each[3] for each in samples)),
@@ -165,19 +165,10 @@ def cell_of(told: Mapping[str, Any], empty: Cell, engine: Engine | None) -> Cell
         decode=statistics.median(speeds) if speeds else None,
         together=sum(each[2] for each in samples) / seconds,
         acceptance=acceptance(counted[1], engine, counted[0]) if counted else Unknown.of("metrics-refused"),
-        tokens_per_step=_per_step(*counted) if counted else None,
+        tokens_per_step=length if length and length >= 1 else None,
         hardware=hardware if isinstance(hardware, Mapping) else {},
         others=tuple(map(str, others)) if isinstance(others, list) else None,
     )
-
-
-def _per_step(before: Mapping[str, object], after: Mapping[str, object]) -> float | None:
-    """Tokens of one step with speculation; None where nothing was drafted, or the engine was started anew."""
-    steps, taken = (
-        (number(after.get(name + TOTAL)) or 0.0) - (number(before.get(name + TOTAL)) or 0.0)
-        for name in (DRAFTS, ACCEPTED)
-    )
-    return 1 + taken / steps if steps > 0 and taken >= 0 else None
 
 
 def with_ceiling(inventory: Inventory, service: str, cell: Cell) -> Cell:
@@ -193,7 +184,7 @@ def with_ceiling(inventory: Inventory, service: str, cell: Cell) -> Cell:
     return replace(cell, ceiling=step.tokens_per_second, speculative=step.tokens != 1)
 
 
-def judged(found: Bench, inventory: Inventory, last: Mapping[str, Any] | None) -> Bench:
+def judged(found: Bench, inventory: Inventory, last: Mapping[str, object] | None) -> Bench:
     """The measurement with what is wrong with it, and with the causes that can be seen where something is."""
     recipe = inventory.services[found.service].recipe
     speeds = recipe.speeds if recipe is not None else ()
@@ -250,7 +241,7 @@ def folder(cluster: str, service: str) -> Path:
     return folders.state() / "bench" / cluster / service
 
 
-def last_kept(cluster: str, service: str) -> Mapping[str, Any] | None:
+def last_kept(cluster: str, service: str) -> Mapping[str, object] | None:
     """The newest kept measurement that can be read; None for none."""
     place = folder(cluster, service)
     for path in sorted(place.glob("*.json"), reverse=True) if place.is_dir() else ():
@@ -263,7 +254,7 @@ def last_kept(cluster: str, service: str) -> Mapping[str, Any] | None:
     return None
 
 
-def keep(found: Bench, content: Mapping[str, Any]) -> Path:
+def keep(found: Bench, content: Mapping[str, object]) -> Path:
     """Write a measurement beside the earlier ones. Raises SparkopsError."""
     place = folder(found.cluster, found.service)
     path = place / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(found.time))}.json"

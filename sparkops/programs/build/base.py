@@ -63,10 +63,6 @@ class Base:
             raise self._error("checkpoint-file-changed", path)
         return data
 
-    def contains(self, path: str, status: os.stat_result) -> bool:
-        """Whether it has this very file (by its inode) under that path."""
-        return path in self.sizes and os.path.samestat(os.fstat(self.open(path)), status)
-
     def verify(self, known: dict[str, str], output: Output) -> None:
         """Hash what `known` (oid by identity) does not have. Raises Refused for other content."""
         unknown = []

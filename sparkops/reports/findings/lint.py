@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from sparkops.lint.check import Finding
 from sparkops.lint.rules import rules
@@ -25,12 +24,12 @@ def text(findings: Sequence[Finding]) -> Iterable[tuple[str, str]]:
         yield "", f"  → {f'accepted: {each.accepted}' if each.accepted else each.remedy}"
 
 
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+def as_json(findings: Sequence[Finding]) -> dict[str, object]:
     """The contract `sparkops.lint/1`."""
     return {"schema": schemas.LINT, "findings": [_plain(each) for each in findings]}
 
 
-def as_sarif(findings: Sequence[Finding], version: str) -> dict[str, Any]:
+def as_sarif(findings: Sequence[Finding], version: str) -> dict[str, object]:
     """One SARIF run: rules with their words, results with their places and suppressions."""
     used = {each.id: rules()[each.id] for each in findings}
     described = [
@@ -55,7 +54,7 @@ def as_sarif(findings: Sequence[Finding], version: str) -> dict[str, Any]:
         )
         for each in findings
     ]
-    made: dict[str, Any] = sarif.log("sparkops lint", version, "lint.md", described, results)
+    made: dict[str, object] = sarif.log("sparkops lint", version, "lint.md", described, results)
     return made
 
 
@@ -67,12 +66,12 @@ def workflow_commands(findings: Sequence[Finding]) -> Iterable[str]:
             yield annotation(each.severity, each.where, each.id, message)
 
 
-def dumped(content: dict[str, Any]) -> str:
+def dumped(content: dict[str, object]) -> str:
     """As every JSON of ours: indented by one, characters as they are."""
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def _plain(finding: Finding) -> dict[str, Any]:
+def _plain(finding: Finding) -> dict[str, object]:
     names = ("id", "severity", "message", "subject", "remedy", "source", "engine")
     content = {name: getattr(finding, name) for name in names}
     return content | {name: getattr(finding, name) for name in ("where", "accepted") if getattr(finding, name)}

@@ -14,13 +14,15 @@ LEVELS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "
 PAGES = "https://github.com/sparkops/sparkops/blob/main/docs"
 
 
-def log(tool: str, version: str, page: str, rules: Sequence[dict[str, Any]], results: Iterable[dict[str, Any]]) -> Any:
+def log(
+    tool: str, version: str, page: str, rules: Sequence[dict[str, object]], results: Iterable[dict[str, object]]
+) -> Any:
     """One run. `page` is the tool's own of the documentation; results name their rule by its place in `rules`."""
     driver = {"name": tool, "version": version, "informationUri": f"{PAGES}/{page}", "rules": [*rules]}
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": [*results]}]}
 
 
-def rule(id: str, *, short: str, full: str, help: str, level: str) -> dict[str, Any]:
+def rule(id: str, *, short: str, full: str, help: str, level: str) -> dict[str, object]:
     """A rule with its words. Texts must not be empty."""
     return {
         "id": id,

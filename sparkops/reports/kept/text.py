@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.core.report import KeptRun, Report
 from sparkops.reports.formatting import count
@@ -23,7 +22,7 @@ class Difference:
     went: tuple[Finding, ...]
     unseen: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Keys in the documented order."""
         return {
             "came": [_finding(each) for each in self.came],
@@ -63,7 +62,7 @@ def _finding(each: Finding) -> dict[str, str]:
     }
 
 
-def run_as_json(run: KeptRun) -> dict[str, Any]:
+def run_as_json(run: KeptRun) -> dict[str, object]:
     """One kept run, keys in the documented order; `exit_status` is null where it did not come to its end."""
     return {
         "run": run.run,
@@ -76,7 +75,7 @@ def run_as_json(run: KeptRun) -> dict[str, Any]:
     }
 
 
-def span_as_json(span: Span) -> dict[str, Any]:
+def span_as_json(span: Span) -> dict[str, object]:
     """One finding over several runs; `closed` is null while it stands."""
     return {
         **span.about,

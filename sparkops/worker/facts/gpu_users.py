@@ -26,15 +26,10 @@ def gpu_users(root: str) -> dict[str, object]:
     `unaccounted_bytes`: memory that is neither free nor in a counter of the kernel's, None while anybody computes: a
     driver that did not give the memory of an engine back (eugr/spark-vllm-docker #257). Raises Unknown.
     """
-    try:
-        status, said, wrong = processes.ask(["nvidia-smi", *QUERY], timeout=PATIENCE)
-    except Unknown as error:
-        if error.id != "program-missing":
-            raise
-        return {"present": False, "error": "nvidia-smi is not installed"}
-    if status != 0:
-        return {"present": False, "error": " ".join((said + " " + wrong).split())}
-    here = [pid for pid in parse_pids(said) if os.path.exists(f"{listening.PROC}/{pid}")]  # others have ended
+    found, why = computing()
+    if why:
+        return {"present": False, "error": why}
+    here = [pid for pid in found if os.path.exists(f"{listening.PROC}/{pid}")]  # others have ended
     users = [ports.described(listening.owner(pid)) for pid in here]
     counters = parse_counters(text(root, "/proc/meminfo") or "")
     return {
@@ -54,10 +49,22 @@ def _ours(user: dict[str, object]) -> bool:
     return any(str(label).startswith("sparkops.") for label in (found.get("Config") or {}).get("Labels") or {})
 
 
-def parse_pids(said: str) -> list[int]:
-    """The process ids out of csv lines without a header."""
-    first = (line.partition(",")[0].strip() for line in said.splitlines())
-    return sorted({int(each) for each in first if each.isdigit()})
+def computing() -> tuple[dict[int, str], str]:
+    """The programs that compute on the GPU by their process ids; or why nvidia-smi tells of none. Raises Unknown when
+    it hangs."""
+    try:
+        status, said, wrong = processes.ask(["nvidia-smi", *QUERY], timeout=PATIENCE)
+    except Unknown as error:
+        if error.id != "program-missing":
+            raise
+        return {}, "nvidia-smi is not installed"
+    return (parse_processes(said), "") if status == 0 else ({}, " ".join((said + " " + wrong).split()))
+
+
+def parse_processes(said: str) -> dict[int, str]:
+    """Programs by process id, the lowest first, out of csv lines without a header."""
+    rows = (line.partition(",")[::2] for line in said.splitlines())
+    return dict(sorted((int(pid), name.strip()) for pid, name in rows if pid.strip().isdigit()))
 
 
 def unaccounted(counters: dict[str, int]) -> int | None:

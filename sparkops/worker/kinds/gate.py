@@ -143,7 +143,7 @@ class _Engine:
     def _answer(self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: Any) -> _Answer:
         """The route and the answer to a question that has to be 200. Raises Refused."""
         if foreign := self.api.foreign():
-            raise Refused.of("gate-foreign-answer", text=foreign)
+            raise Refused.of("gate-not-served", text=foreign)
         try:
             route, status, data = self.api.ask(question, time.monotonic() + seconds, routes, **more)
             busy = self.api.busy(status)

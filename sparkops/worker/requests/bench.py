@@ -11,9 +11,9 @@ from sparkops.programs import docker
 from sparkops.programs.launch.api import Api, Question
 from sparkops.programs.launch.listening import container_of
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.facts import gpu
-from sparkops.worker.system import processes, serving
-from sparkops.worker.system.speed import Sample, hardware, streamed
+from sparkops.worker.facts import gpu, gpu_users
+from sparkops.worker.system import serving
+from sparkops.worker.system.speed import Sample, acceptance, hardware, streamed
 
 TRIES = 3
 """Times that one request alone is measured; the median counts."""
@@ -26,7 +26,8 @@ def cell(call: Call, args: dict[str, Any]) -> dict[str, object]:
 
     `samples` are [seconds to the first token, seconds from there to the last, tokens, tokens of prompt], `seconds` is
     how long all took, `tries` how often it was done. `before` and `after` are the engine's counters, None where it
-    shows none; `others` are processes on the GPU that are not the engine's, None where that is not known.
+    shows none, and `acceptance_length` the tokens of one step between them, None where nothing was drafted; `others`
+    are processes on the GPU that are not the engine's, None where that is not known.
 
     Raises Refused.
     """
@@ -53,8 +54,15 @@ def cell(call: Call, args: dict[str, Any]) -> dict[str, object]:
             known = meanwhile.result(2 * gpu.PATIENCE)
     after = _counters(api)
     _own(api)
+    length = acceptance(before or {}, after or {})["acceptance_length"]
     told = {"before": before, "after": after, "hardware": known, "others": _others(args["ask"])}
-    return {"samples": [list(each) for each in samples], "seconds": seconds, "tries": tries, **told}
+    return {
+        "samples": [list(each) for each in samples],
+        "seconds": seconds,
+        "tries": tries,
+        "acceptance_length": length,
+        **told,
+    }
 
 
 def _own(api: Api) -> None:
@@ -96,15 +104,12 @@ def _others(ask: dict[str, Any]) -> "list[str] | None":
     """The processes that compute on the GPU outside of the service's container; None where that is not known."""
     try:
         own = docker.service_container(ask["service"]) if ask.get("container") else None
-        status, said, _ = processes.ask(
-            ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"], timeout=gpu.PATIENCE
-        )
+        found, why = gpu_users.computing()
     except Unknown:
         return None
-    if status != 0 or own is None:
+    if why or own is None:
         return None
-    rows = [line.partition(",") for line in said.splitlines() if line.strip()]
-    return [f"{name.strip()} ({pid.strip()})" for pid, _, name in rows if container_of(pid.strip()) != own["Id"]]
+    return [f"{name} ({pid})" for pid, name in found.items() if container_of(str(pid)) != own["Id"]]
 
 
 CALLS = {"cell": cell}

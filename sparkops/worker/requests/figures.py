@@ -6,7 +6,6 @@ The readings come first, so that the completion that is asked for here is none o
 import http.client
 import time
 from collections.abc import Callable
-from typing import Any
 
 from sparkops.core.messages import UNKNOWN, reason_of
 from sparkops.programs.launch.api import Api, Question
@@ -20,7 +19,7 @@ LIMIT = 3.0
 """Seconds for one reading: with the completion's own limit all stays within one look's."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, object]:
+def observe(ask: dict[str, object]) -> dict[str, object]:
     """`counted`: two readings, see `counted`; `health`: what the kind `probe` observes. Each or why it is unknown."""
     return {"counted": _answer(lambda: counted(ask)), "health": _answer(lambda: probe.observe(ask))}
 
@@ -32,7 +31,7 @@ def _answer(look: Callable[[], object]) -> dict[str, object]:
         return {UNKNOWN: reason_of(error)}
 
 
-def counted(ask: dict[str, Any]) -> dict[str, object]:
+def counted(ask: dict[str, object]) -> dict[str, object]:
     """`first` and `second`, the engine's samples, and the `seconds` between them. Raises Unknown."""
     api = serving.api(ask, Question("", ""))
     first, began = reading(api), time.monotonic()

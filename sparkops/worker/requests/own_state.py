@@ -33,7 +33,7 @@ def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, object] | None:
     return {"folder": folder, "stays": _others(records) or _held(folder, ask["going"])}
 
 
-def _others(records: dict[str, dict[str, Any]]) -> Reason | None:
+def _others(records: dict[str, dict[str, object]]) -> Reason | None:
     names = sorted(name for name, record in records.items() if record)
     return reason("own-state-of-cluster", clusters=names) if names else None
 

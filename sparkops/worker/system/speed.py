@@ -77,7 +77,7 @@ def _lines(answer: http.client.HTTPResponse, deadline: float) -> Iterator[bytes]
     yield begun
 
 
-def acceptance(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+def acceptance(before: dict[str, float], after: dict[str, float]) -> dict[str, object]:
     """Tokens of one step of the engine, the drafter's that it took included: a difference of its counters."""
     steps, taken = (after.get(name, 0.0) - before.get(name, 0.0) for name in (DRAFTS, ACCEPTED))
     if DRAFTS not in before or DRAFTS not in after:
@@ -88,7 +88,7 @@ def acceptance(before: dict[str, float], after: dict[str, float]) -> dict[str, A
     return {"acceptance_length": round(1 + taken / steps, 3), "acceptance_why": None}
 
 
-def hardware() -> dict[str, Any]:
+def hardware() -> dict[str, object]:
     """Clock (MHz) and power (watts) of the first GPU now; where one is None, `hardware_why` says why."""
     try:
         cards, why = gpu.cards()
