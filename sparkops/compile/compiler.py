@@ -28,8 +28,8 @@ from sparkops.inventory.secrets import Masked
 from sparkops.inventory.validate import missing
 from sparkops.resources.resource import Resource
 
-ENGINE_ROLES = ("service", "image", "checkpoint")
-"""The roles by whose variables an engine is started."""
+ENGINE_ROLES = ("service", "checkpoint")
+"""The roles by whose variables an engine is started; an image is known by its content alone."""
 _EDGES = frozenset({"after", "role", "service", "peer_nodes", "engine_nodes", "where"})
 """What two declarations of the same thing may differ in."""
 SPECS = "/etc/sparkops/services/"

@@ -22,8 +22,9 @@ NO_KEY = "none"
 class GroupSpec:
     """What a rank has to know of its group: seconds, the file of its key, and where the launcher notes how it stands.
 
-    `digest` is of what is declared for all ranks: only ranks of one declaration start together. `ranks` has for each,
-    the head first, its `node` and its address on each of the `roads`, the one that the engine needs first.
+    `digest` is of what is declared for all ranks: only ranks of one declaration start together, and only on one
+    content of image and checkpoint, which their launchers tell each other. `ranks` has for each, the head first, its
+    `node` and its address on each of the `roads`, the one that the engine needs first.
     """
 
     digest: str
@@ -77,10 +78,9 @@ def _roads(service: Mapping[str, Any], rank: int, node: str) -> dict[str, str]:
 
 
 def declared_of(declared: Mapping[str, Any], holds: Callable[[Any], bool]) -> dict[str, Any]:
-    """What an engine is started from, out of a rank's variables."""
+    """What an engine is started from, out of a rank's variables; not its image, of which the name says nothing."""
     service = declared["service"]
     environment = {key: value for key, value in service["environment"].items() if not holds(value)}
     kept = {key: service[key] for key in ("command", "model", "serve", "port")}
-    image = {key: declared["image"][key] for key in ("pull", "build")}
     checkpoint = {key: declared["checkpoint"].get(key) for key in ("repository", "steps")}
-    return {**kept, "environment": environment, "image": image, "checkpoint": checkpoint}
+    return {**kept, "environment": environment, "checkpoint": checkpoint}

@@ -82,6 +82,30 @@ def record_digest(folder: str) -> str:
         return ""
 
 
+CONFIG = (
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Labels",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "User",
+    "Volumes",
+    "WorkingDir",
+)
+"""The part of an image's configuration that says how it runs; engines of several versions tell the rest differently."""
+
+
+def image_content(layers: list[str], config: dict[str, object]) -> str:
+    """A digest of the ordered layers and of how the image runs; equal on every engine that has the same image."""
+    kept = {key: config[key] for key in CONFIG if config.get(key)}
+    text = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
 CACHE_TARGET = "/var/cache/sparkops"
 CACHES = {
     "VLLM_CACHE_ROOT": f"{CACHE_TARGET}/vllm",

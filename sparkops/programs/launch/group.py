@@ -17,6 +17,8 @@ anew; somebody asked for it."""
 FAILURES = 2
 """Questions without an answer that a hang needs."""
 DIGEST = 32
+LONGEST = 300
+"""Characters of a reason in a message, of which two fit into one packet."""
 
 
 def sealed(key: bytes, fields: "dict[str, Any]") -> bytes:
@@ -45,6 +47,14 @@ class Limits(NamedTuple):
     longest: float
     cooldown: float
     restarts: int
+
+
+class End(NamedTuple):
+    """The last run's end: which run, its cause, and why in words. Told until the next one, as a message can be lost."""
+
+    epoch: str = ""
+    cause: str = ""
+    why: str = ""
 
 
 class Peer:
@@ -88,25 +98,24 @@ class Peer:
 class Group:
     """One rank's view. `roads` are the networks that connect the ranks; without the first no engine can run.
 
-    phase, cause and why say where it stands; `epoch` names the run of all ranks, "" for none. `faults` are this
-    rank's own roads that can't be used. `restarts` are those that nobody asked for: their time (seconds of this boot)
-    and cause.
+    phase and why say where it stands and what it waits for; `epoch` names the run of all ranks, "" for none, and `end`
+    is how the last one ended. `stands_on` is what all ranks must have alike to start, by name. `faults` are this rank's
+    own roads that can't be used. `restarts` are those that nobody asked for: when (seconds of this boot) and why.
     """
 
     def __init__(
         self, rank: int, nodes: "list[str]", roads: "list[str]", digest: str, run: str, limits: Limits
     ) -> None:
-        self.rank, self.roads, self.digest, self.run, self.limits = rank, roads, digest, run, limits
+        self.rank, self.roads, self.run, self.limits = rank, roads, run, limits
+        self.stands_on = {"declaration": digest}
         others = range(1, len(nodes)) if rank == 0 else [0]
         self.peers = {number: Peer(number, nodes[number]) for number in others}
         self.me = f"rank {rank} ({nodes[rank]})"
-        self.phase, self.cause, self.why, self.epoch = PREPARING, "", "", ""
+        self.phase, self.why, self.epoch, self.end = PREPARING, "", "", End()
         self.faults: dict[str, str] = {}
         self.restarts: list[tuple[float, str]] = []
         self.number, self.count, self.since = 0, 0, 0.0
-        self.joined: set[int] = set()
         self.runs: dict[int, str] = {}
-        self.closed = self.last = ""
         self.served = self.alive = 0.0
         self.failures = 0
         self.still: float | None = None
@@ -114,9 +123,10 @@ class Group:
 
     # What this rank's launcher tells.
 
-    def prepared(self) -> None:
-        """Its engine could be started now."""
-        self._turn(WAITING, self.cause, self.why)
+    def prepared(self, **stands_on: str) -> None:
+        """Its engine could be started now, on what is named."""
+        self.phase = WAITING
+        self.stands_on.update(stands_on)
 
     def serving(self, now: float) -> None:
         """The head's engine completed what it was asked for the first time."""
@@ -140,11 +150,13 @@ class Group:
     def ended(self) -> None:
         """No container of this rank is left."""
         if self.phase != LEFT:
-            self._turn(PREPARING, self.cause, self.why)
+            self.phase = PREPARING
 
     def leave(self, cause: str, why: str) -> None:
         """This launcher ends."""
-        self._turn(LEFT, cause, f"{self.me}: {why}")
+        self.phase, self.why = LEFT, f"{self.me}: {why}"
+        self.end = End(self.epoch, cause, self.why)
+        self.epoch, self.served = "", 0.0
 
     # What comes from others, and the time.
 
@@ -177,11 +189,11 @@ class Group:
             "run": self.run,
             "number": self.number,
             "road": road,
-            "digest": self.digest,
+            "stands_on": self.stands_on,
             "phase": self.phase,
             "epoch": self.epoch,
-            "cause": self.cause,
-            "why": self.why[:300],
+            "end": [*self.end[:2], self.end.why[:LONGEST]],
+            "why": self.why[:LONGEST],
             "hears": peer.hears(self.roads, now, self.limits.silence),
             "served": bool(self.served),
             "still": self.still,
@@ -196,12 +208,9 @@ class Group:
             return ""
         causes = ", ".join(cause for _, cause in self.restarts)
         told = f"{self.limits.restarts} restarts since this node was booted are enough"
-        return f"{told} (ends: {causes}); the last: {self.last}"
+        return f"{told} (ends: {causes}); the last: {self.end.why}"
 
     # How it decides.
-
-    def _turn(self, phase: str, cause: str, why: str) -> None:
-        self.phase, self.cause, self.why = phase, cause, why
 
     def _open(self, now: float) -> None:
         if self.rank == 0:
@@ -210,15 +219,14 @@ class Group:
         else:
             self.epoch = self.peers[0].said["epoch"]
         self.runs = {number: peer.run for number, peer in self.peers.items()}
-        self.joined = set()
         self.since, self.served, self.still = now, 0.0, None
-        self._turn(RUNNING, "", "")
+        self.phase, self.why = RUNNING, ""
 
     def _end(self, cause: str, why: str, now: float) -> None:
-        self.closed, self.epoch, self.served, self.last = self.epoch, "", 0.0, why
+        self.end, self.epoch, self.served = End(self.epoch, cause, why), "", 0.0
         if self.rank == 0 and cause != STOP:
             self.restarts.append((now, cause))
-        self._turn(ENDING, cause, why)
+        self.phase, self.why = ENDING, why
 
     def _missing(self, now: float) -> str:
         """What keeps the ranks from starting, in words."""
@@ -239,23 +247,25 @@ class Group:
             return f"{peer.name} is not there"
         if deaf := [road for road in self.roads if road not in here or road not in peer.said["hears"]]:
             return f"{peer.name} is there, but not over {' and '.join(deaf)}"
-        said = peer.said
-        if said["digest"] != self.digest:
-            return f"{peer.name} is there with another declaration"
-        if said["phase"] == LEFT:
+        said, phase = peer.said, peer.said["phase"]
+        if phase == LEFT:
             return f"{peer.name} has left: {said['why']}"
+        if phase in (PREPARING, ENDING):
+            return f"{peer.name} is {phase}"
+        if other := [name for name, digest in self.stands_on.items() if said["stands_on"].get(name) != digest]:
+            return f"{peer.name} is there with another {' and '.join(other)}"
         if self.rank == 0:
-            return "" if said["phase"] == WAITING else f"{peer.name} is {said['phase']}"
-        if said["phase"] == RUNNING and said["epoch"] not in ("", self.closed):
+            return "" if phase == WAITING else f"{peer.name} is {phase}"
+        if phase == RUNNING and said["epoch"] != self.end.epoch:
             return ""
-        return str(said["why"]) or f"{peer.name} is {said['phase']}"
+        return str(said["why"]) or f"{peer.name} is {phase}"
 
     def _broken(self, now: float) -> "tuple[str, str] | None":
         """Cause and words of what ends this run."""
         for number, peer in self.peers.items():
             if peer.run != self.runs[number]:
                 return ANEW, f"{peer.name}: its launcher was started anew"
-            found = self._gone(peer, now) or self._other(number, peer, now)
+            found = self._gone(peer, now) or self._other(peer, now)
             if found is not None:
                 return found
         return None
@@ -274,14 +284,12 @@ class Group:
             return LOST, f"{peer.name} is lost: silent over {' and '.join(self.roads)} for {limit:g} s"
         return None
 
-    def _other(self, number: int, peer: Peer, now: float) -> "tuple[str, str] | None":
-        """What a rank that is heard says by its phase and epoch."""
-        said = peer.said
-        if said and said["phase"] == RUNNING and said["epoch"] == self.epoch:
-            self.joined.add(number)
-        elif said and (number in self.joined or said["phase"] in (ENDING, LEFT)):
-            return said["cause"] or ANEW, said["why"] or f"{peer.name} is {said['phase']}"
-        elif now - self.since > self.limits.silence:
+    def _other(self, peer: Peer, now: float) -> "tuple[str, str] | None":
+        """What a rank that is heard says of this run: it has ended, or left before; or it did not begin in time."""
+        end = End(*peer.said["end"])
+        if end.epoch == self.epoch or peer.said["phase"] == LEFT:
+            return end.cause, end.why
+        if peer.said["epoch"] != self.epoch and now - self.since > self.limits.silence:
             return ANEW, f"{peer.name} did not start within {self.limits.silence:g} s"
         return None
 

@@ -25,7 +25,7 @@ import urllib.parse
 from typing import Any
 
 from sparkops.programs.launch.api import Api, Asked, Question, TokenActivity
-from sparkops.programs.launch.container_body import body_of, cache_folder, digest_of
+from sparkops.programs.launch.container_body import body_of, cache_folder, digest_of, image_content, record_digest
 from sparkops.programs.launch.docker import LABEL, TICK, Container, Docker
 from sparkops.programs.launch.ending import (
     ENGINE_UNAVAILABLE,
@@ -118,16 +118,18 @@ class Launcher:
         self.systemd.phase("waiting for Docker")
         self.docker.wait_for(timeouts["docker_seconds"], self.stopping)
         self.container.remove_stale(timeouts["stop_seconds"])
-        cache = cache_folder(self.spec, self._image())
+        image = self._image()
         if limits["memory_free_bytes"]:
             self._wait_for_memory(limits["memory_free_bytes"], timeouts["memory_seconds"])
         if not self.headless:
             self._wait_for_port()
         if self.ranks is not None:
             self._watch_memory(self.ranks)
-            self.ranks.hold(self.stopping)
+            self.ranks.hold(self.stopping, self._stands_on)
+            image = self._image()
         if self.stopping.is_set():
             return 0
+        cache = cache_folder(self.spec, str(image["Id"]))
         if limits["drop_caches"]:
             drop_caches()
         self.container.start(body_of(self.spec, self.container.digest, self.secret, self.label, cache))
@@ -137,7 +139,7 @@ class Launcher:
             self._watch()
             return self._stop()
         except GroupEnded as end:
-            if self.ranks is not None and self.ranks.group.cause == HANG:
+            if self.ranks is not None and self.ranks.group.end.cause == HANG:
                 self._keep_hang(str(end))
             self.container.stop(self.container.id, min(LOST_SECONDS, timeouts["stop_seconds"]))
             raise
@@ -153,14 +155,21 @@ class Launcher:
         key = {**self.spec["environment"], **self.secret}.get("VLLM_API_KEY", "")
         self.api = Api(self.listener, key, Question(self.spec["probe"]["model"] or "", self.spec["probe"]["prompt"]))
 
-    def _image(self) -> str:
+    def _stands_on(self) -> dict[str, str]:
+        """What all ranks must have alike beside their declaration, by content."""
+        found, manifest = self._image(), self.spec["manifest"]
+        layers = list((found.get("RootFS") or {}).get("Layers") or [])
+        checkpoint = "" if manifest is None else record_digest(self.spec["mounts"][0]["source"])
+        return {"image": image_content(layers, found.get("Config") or {}), "checkpoint": checkpoint}
+
+    def _image(self) -> dict[str, Any]:
         reference = self.spec["image"]
         status, told = self.docker.ask("GET", f"/images/{urllib.parse.quote(reference, safe='/:@')}/json")
         if status == 404:
             raise Failed(ENGINE_UNAVAILABLE, f"the image {reference} is not on this node; sparkops apply brings it")
         if status != 200:
             raise Failed(ENGINE_UNAVAILABLE, f"Docker answered {status} for the image {reference}")
-        return str(told["Id"])
+        return dict(told)
 
     def _wait_for_memory(self, needed: int, seconds: float) -> None:
         """Until MemAvailable is `needed` bytes: memory of a killed engine comes back slowly."""
@@ -181,9 +190,7 @@ class Launcher:
                 break
             self.systemd.phase(f"waiting for {missing / GIB:.1f} GiB of memory that the last engine had")
             self.stopping.wait(TICK)
-        told = (
-            f"{missing / GIB:.1f} GiB of memory did not come back after the engine's end; only a reboot gives them back"
-        )
+        told = f"{missing / GIB:.1f} GiB less memory is available than before the first engine; a reboot may be needed"
         ranks.memory = told if missing > KEPT_BACK else ""
         if ranks.memory:
             say(ranks.memory)

@@ -17,13 +17,26 @@ from collections.abc import Callable
 from typing import Any
 
 from sparkops.programs.launch.ending import WRONG_SPEC, Failed, say
-from sparkops.programs.launch.group import ENDING, LEFT, RUNNING, STOP, WAITING, Group, Limits, opened, sealed
+from sparkops.programs.launch.group import (
+    ENDING,
+    LEFT,
+    PREPARING,
+    RUNNING,
+    STOP,
+    WAITING,
+    Group,
+    Limits,
+    opened,
+    sealed,
+)
 from sparkops.programs.launch.systemd import Systemd
 
 BEAT = 1.0
 """Seconds between two messages."""
 EXTENSION = 30
 """Seconds that systemd waits for the next message of a launcher that waits for others."""
+LOOK = 5.0
+"""Seconds between two looks at what a waiting rank would start from."""
 PACKET = 4096
 COMPLAINT = 60.0
 """Seconds between two lines about foreign messages."""
@@ -70,11 +83,20 @@ class Ranks:
             raise Failed(WRONG_SPEC, f"the group's key can't be read: {error}") from None
         threading.Thread(target=self._run, daemon=True).start()
 
-    def hold(self, stopping: threading.Event) -> None:
-        """Wait until all ranks start, without end. Raises Failed where there have been restarts enough."""
-        with self.lock:
-            self.group.prepared()
-        while not stopping.is_set() and self.group.phase == WAITING:
+    def hold(self, stopping: threading.Event, stands_on: "Callable[[], dict[str, str]]") -> None:
+        """Wait until all ranks start, without end. Raises Failed where there have been restarts enough.
+
+        `stands_on` finds out what is there to start from, which may change meanwhile.
+        """
+        due = 0.0
+        while not stopping.is_set():
+            if time.monotonic() >= due:
+                found, due = stands_on(), time.monotonic() + LOOK
+                with self.lock:
+                    if self.group.phase in (PREPARING, WAITING):
+                        self.group.prepared(**found)
+            if self.group.phase != WAITING:
+                return
             if self.group.spent:
                 raise Failed(WRONG_SPEC, self.group.spent)
             if self.group.why:
@@ -191,7 +213,7 @@ class Ranks:
                 for road in self.group.roads
                 for fields in self.group.messages(rank, road, now)
             ]
-            told = (self.group.phase, self.group.cause, self.group.why, self.group.epoch)
+            told = (self.group.phase, self.group.why, self.group.epoch)
             news, self.told = told != self.told, told
         for road, address, packet in packets:
             with contextlib.suppress(OSError, KeyError):
@@ -202,7 +224,7 @@ class Ranks:
             self._tell()
 
     def _tell(self) -> None:
-        phase, _, why, epoch = self.told
+        phase, why, epoch = self.told
         say(f"group: {phase}" + (f", run {epoch}" if epoch else "") + (f": {why}" if why else ""))
         self.keep()
         if phase == ENDING:
@@ -211,9 +233,9 @@ class Ranks:
     def keep(self) -> None:
         """Write down how it stands, for whoever asks and for the next launcher of this boot."""
         group = self.group
-        asked = group.phase == LEFT and group.cause == STOP
-        restarts = [] if asked else group.restarts
-        told = {"phase": group.phase, "cause": group.cause, "why": group.why, "epoch": group.epoch}
+        begins_anew = group.phase == LEFT and (group.end.cause == STOP or group.spent)
+        restarts = [] if begins_anew else group.restarts
+        told = {"phase": group.phase, "cause": group.end.cause, "why": group.why, "epoch": group.epoch}
         text = json.dumps({**told, "at": round(time.time()), "memory": self.memory, "restarts": restarts})
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self.record), mode=0o755, exist_ok=True)

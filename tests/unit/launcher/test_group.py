@@ -43,7 +43,7 @@ class Cluster:
 
     def __init__(self, count: int = 3, limits: Limits = LIMITS, digests: dict[int, str] | None = None) -> None:
         self.now, self.limits, self.count, self.started = 1000.0, limits, count, 0
-        self.digests = digests or {}
+        self.digests, self.images = digests or {}, dict[int, str]()
         self.cut: set[tuple[int, str]] = set()
         self.dead: set[int] = set()
         self.slow: set[int] = set()
@@ -67,10 +67,10 @@ class Cluster:
         for each in living:
             before = each.phase
             if each.phase == PREPARING and each.rank not in self.slow:
-                each.prepared()
+                each.prepared(image=self.images.get(each.rank, "i"))
             each.tick(self.now)
             if each.phase != before:
-                self.log.append((self.now, each.rank, each.phase, each.cause))
+                self.log.append((self.now, each.rank, each.phase, each.end.cause))
         for each in living:
             for peer in each.peers:
                 for road in ROADS:
@@ -145,6 +145,29 @@ def test_ranks_of_another_declaration_do_not_start_together() -> None:
     assert cluster.ranks[2].why == cluster.ranks[0].why
 
 
+def test_ranks_of_another_image_wait_until_all_have_the_same() -> None:
+    cluster = Cluster()
+    cluster.images = {2: "other"}
+    cluster.seconds(100)
+    assert not any(each.phase == RUNNING for each in cluster.ranks)
+    assert cluster.ranks[0].why == "rank 2 (spark-2) is there with another image"
+    cluster.ranks[2].prepared(image="i")
+    assert cluster.run() <= 4
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("missed", range(4))
+def test_why_a_run_ended_is_told_also_where_messages_are_lost(rank: int, missed: int) -> None:
+    cluster = Cluster()
+    cluster.run()
+    cluster.ranks[rank].failed("the container ended with 137", cluster.now)
+    cluster.cut = {(rank, road) for road in ROADS}
+    cluster.seconds(missed)
+    cluster.cut = set()
+    cluster.until(lambda: all(each.phase != RUNNING for each in cluster.ranks), most=4)
+    assert {each.end.why for each in cluster.ranks} == {f"rank {rank} (spark-{rank}): the container ended with 137"}
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_lost_node_ends_all_within_the_heartbeats_limit_and_all_start_together_when_it_is_back(lost: int) -> None:
     cluster = Cluster()
@@ -153,7 +176,7 @@ def test_a_lost_node_ends_all_within_the_heartbeats_limit_and_all_start_together
     others = [each for each in cluster.ranks if each.rank != lost]
     assert cluster.until(lambda: all(each.phase != RUNNING for each in others)) <= LIMITS.silence + 4
     assert cluster.causes() == {LOST}
-    assert f"rank {lost} (spark-{lost}) is lost: silent over fabric and management for 30 s" in others[0].last
+    assert f"rank {lost} (spark-{lost}) is lost: silent over fabric and management for 30 s" in others[0].end.why
     cluster.seconds(200)
     assert all(each.phase in (WAITING, PREPARING) for each in others)
     cluster.restart(lost)
@@ -210,7 +233,7 @@ def test_an_engine_that_ends_ends_all_at_once(rank: int) -> None:
     assert cluster.run() <= 6
     assert cluster.ranks[0].epoch != epoch
     assert [cause for _, cause in cluster.ranks[0].restarts] == [ENGINE]
-    assert f"rank {rank} (spark-{rank}): the container ended with 137" in cluster.ranks[0].last
+    assert f"rank {rank} (spark-{rank}): the container ended with 137" in cluster.ranks[0].end.why
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
@@ -267,11 +290,11 @@ def test_a_hang_ends_all_ranks_and_names_what_each_one_did() -> None:
     cluster = hanging()
     cluster.ranks[2].looked(700.0, "T3")
     cluster.until(lambda: cluster.causes() == {HANG}, most=4)
-    why = cluster.ranks[0].last
+    why = cluster.ranks[0].end.why
     assert "2 questions without an answer" in why
     assert "rank 1 (spark-1) still for 700 s, processes S3; rank 2 (spark-2) still for 700 s, processes T3" in why
     cluster.seconds(3)
-    assert [each.last for each in cluster.ranks] == [why] * 3, "all ranks keep their stacks for the same reason"
+    assert [each.end.why for each in cluster.ranks] == [why] * 3, "all ranks keep their stacks for the same reason"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sparkops.programs.launch.ending import Failed
-from sparkops.programs.launch.group import ENDING, HANG, LEFT, RUNNING, WAITING
+from sparkops.programs.launch.group import ENDING, ENGINE, HANG, LEFT, RUNNING, WAITING
 from sparkops.programs.launch.ranks import Ranks
 from sparkops.programs.launch.systemd import Systemd
 
@@ -61,7 +61,7 @@ def begin(*ranks: Ranks) -> threading.Event:
     stopping = threading.Event()
     for each in ranks:
         each.start()
-        threading.Thread(target=each.hold, args=(stopping,), daemon=True).start()
+        threading.Thread(target=each.hold, args=(stopping, dict), daemon=True).start()
     return stopping
 
 
@@ -81,13 +81,15 @@ def test_ranks_meet_run_and_end_together_over_real_sockets(tmp_path: Path, port:
         others[1].check()
     assert others[1].ended(Failed(0, "")) and head.ended(Failed(0, ""))
     with pytest.raises(Failed, match="0 restarts since this node was booted are enough"):
-        head.hold(threading.Event())
+        head.hold(threading.Event(), dict)
     noted = json.loads((tmp_path / "groups-0" / "qwen.json").read_text())
     assert [cause for _, cause in noted["restarts"]] == ["engine"]
     again = rank_of(tmp_path, 0, port)
     assert [cause for _, cause in again.group.restarts] == ["engine"], "the next launcher of this boot knows them"
-    head.leave()
-    assert rank_of(tmp_path, 0, port).group.restarts == [], "who stops it by hand begins anew"
+    head.leave(ENGINE, head.group.spent)
+    assert rank_of(tmp_path, 0, port).group.restarts == [], (
+        "systemd starts it no more; who starts it by hand begins anew"
+    )
     until(lambda: others[0].group.peers[0].said["phase"] == LEFT)
 
 
@@ -124,4 +126,4 @@ def test_every_cause_is_told_in_a_message(tmp_path: Path, port: int) -> None:
     with head.lock:
         head.group._end(HANG, "no sign of life", time.monotonic())
     until(lambda: other.group.phase == ENDING)
-    assert (other.group.cause, other.group.why) == (HANG, "no sign of life")
+    assert other.group.end[1:] == (HANG, "no sign of life")
