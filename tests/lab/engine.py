@@ -170,18 +170,21 @@ class Engine:
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.ranks = Ranks(arguments.flags, self.stopping)
-        self.running = self.completions = self.ended = self.prompt_tokens = self.generation_tokens = 0
+        self.running = self.cached = self.completions = self.ended = self.prompt_tokens = self.generation_tokens = 0
         self.first, self.between, self.whole = (Histogram(0.001, 0.01, 0.1, 1.0, 10.0) for _ in range(3))
         self.iterations = Histogram(1, 8, 64, 512)
 
     def generate(self, prompt_tokens: int, limit: int) -> Any:
-        """Yield words, taking the time that the mode says; a hung engine never yields and counts as running."""
+        """Yield words, taking the time that the mode says; a hung engine never yields and counts as running.
+
+        What is read and cached is counted with the first step, as vLLM does.
+        """
         with self.lock:
             self.running += 1
             self.completions += 1
-            self.prompt_tokens += prompt_tokens
             number = self.completions
         last = begun = time.monotonic()
+        cached = 0
         try:
             if "hang" in self.mode or ("hang-after" in self.mode and number >= self.mode.number("hang-after", 1)):
                 while "hang" in self.mode or "hang-after" in self.mode:
@@ -193,6 +196,10 @@ class Engine:
                     return
                 now = time.monotonic()
                 with self.lock:
+                    if not cached:
+                        cached = 1
+                        self.cached += 1
+                        self.prompt_tokens += prompt_tokens
                     self.generation_tokens += 1
                     self.iterations.observe(1 if index else prompt_tokens)
                     (self.between if index else self.first).observe(now - last)
@@ -204,13 +211,14 @@ class Engine:
         finally:
             with self.lock:
                 self.running -= 1
+                self.cached -= cached
 
     def metrics(self) -> str:
         labels = f'engine="0",model_name="{self.arguments.served_names[0]}"'
         values = [
             ("gauge", "vllm:num_requests_running", self.running),
             ("gauge", "vllm:num_requests_waiting", 0),
-            ("gauge", "vllm:kv_cache_usage_perc", 0.01 * self.running),
+            ("gauge", "vllm:kv_cache_usage_perc", 0.01 * self.cached),
             ("counter", "vllm:prompt_tokens_total", self.prompt_tokens),
             ("counter", "vllm:generation_tokens_total", self.generation_tokens),
             ("counter", "vllm:num_preemptions_total", 0),
