@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+from sparkops.programs.checkpoints.proof import record_digest, standing
 from sparkops.programs.launch.docker import LABEL
 
 
@@ -52,7 +53,9 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
         host["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **chosen}]
     labels = {LABEL: spec["name"], "sparkops.spec": digest}
     if spec["manifest"] is not None:
-        labels["sparkops.checkpoint"] = record_digest(spec["mounts"][0]["source"])
+        folder = spec["mounts"][0]["source"]
+        labels["sparkops.checkpoint"] = record_digest(folder)
+        labels["sparkops.files"] = standing(folder, os.path.dirname(spec["key"]))
     if label:
         labels["sparkops.secret"] = label
     body = {
@@ -71,15 +74,6 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
 def environment_of(spec: dict[str, Any], secret: dict[str, str], *, cached: bool) -> dict[str, str]:
     """The variables that the container gets beside those of its image."""
     return {"PYTHONFAULTHANDLER": "1", **(CACHES if cached else {}), **spec["environment"], **secret}
-
-
-def record_digest(folder: str) -> str:
-    """SHA-256 of the record that says what a checkpoint's folder holds; "" without one."""
-    try:
-        with open(os.path.join(folder, ".sparkops", "manifest.json"), "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except OSError:
-        return ""
 
 
 CONFIG = (

@@ -154,8 +154,8 @@ class Group:
 
     def leave(self, cause: str, why: str) -> None:
         """This launcher ends."""
-        self.phase, self.why = LEFT, f"{self.me}: {why}"
-        self.end = End(self.epoch, cause, self.why)
+        self.phase, self.why = LEFT, why
+        self.end = End(self.epoch, cause, f"{self.me}: {why}")
         self.epoch, self.served = "", 0.0
 
     # What comes from others, and the time.

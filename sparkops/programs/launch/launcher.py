@@ -24,8 +24,9 @@ import time
 import urllib.parse
 from typing import Any
 
+from sparkops.programs.checkpoints.proof import record_digest
 from sparkops.programs.launch.api import Api, Asked, Question, TokenActivity
-from sparkops.programs.launch.container_body import body_of, cache_folder, digest_of, image_content, record_digest
+from sparkops.programs.launch.container_body import body_of, cache_folder, digest_of, image_content
 from sparkops.programs.launch.docker import LABEL, TICK, Container, Docker
 from sparkops.programs.launch.ending import (
     ENGINE_UNAVAILABLE,
