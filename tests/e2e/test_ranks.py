@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,12 +19,54 @@ from tests.lab.machine import run
 from tests.lab.node import Node
 
 UNIT = "qwen.service"
+LAUNCHER = "/usr/local/lib/sparkops/launcher.py"
 HEARTBEAT = 6.0
 """Seconds of silence after which a rank of these tests is lost."""
 START = 15.0
 """Seconds within which all ranks run again after that."""
 COOLDOWN = 45
 """Seconds between two restarts after hangs."""
+
+
+def fabric_address(node: Node) -> str:
+    return f"{FABRIC_SUBNET}.{node.address.rpartition('.')[2]}"
+
+
+def inventory(
+    image: str, nodes: Sequence[Node], mode: str = "ranks", *, watchdog: float = 12, per_node: Any = None, **group: Any
+) -> dict[str, Any]:
+    """The service `qwen`, one engine over all nodes."""
+    timeouts = {
+        "first_boot_seconds": 60,
+        "cold_start_seconds": 60,
+        "memory_seconds": 5,
+        "stop_seconds": 5,
+        "probe_seconds": 4,
+        "watchdog_seconds": watchdog,
+        "restart_seconds": 1,
+    }
+    service = {
+        "nodes": [node.name for node in nodes],
+        "per_node": per_node or {},
+        "image": {"pull": image},
+        "health": {"limit_seconds": 3},
+        "model": "/srv/tiny",
+        "command": ["serve"],
+        "serve": {"tensor-parallel-size": len(nodes)},
+        "environment": {"LAB_ENGINE": mode},
+        "gpus": None,
+        "container": {"mounts": [{"source": "/srv/tiny", "target": "/srv/tiny"}]},
+        "limits": {"shm_size_gib": None, "ulimits": {"memlock": None, "stack": None, "nofile": None}},
+        "group": {"heartbeat_seconds": HEARTBEAT, "minimum_uptime_seconds": 5, **group},
+        "timeouts": timeouts,
+    }
+    return {
+        "version": 1,
+        "cluster": "tests",
+        "connection": {"user": "root"},
+        "nodes": {node.name: {"fabric": {"address": fabric_address(node)}} for node in nodes},
+        "services": {"qwen": service},
+    }
 
 
 class Cluster:
@@ -39,46 +81,10 @@ class Cluster:
             node.exec("mkdir", "-p", "/srv/tiny")
             node.write("/srv/tiny/config.json", b"{}")
             node.write("/srv/tiny/model.safetensors", len(header).to_bytes(8, "little") + header + b"\0")
-            node.plug(lab.fabric(), self.fabric(node))
+            node.plug(lab.fabric(), fabric_address(node))
 
-    @staticmethod
-    def fabric(node: Node) -> str:
-        return f"{FABRIC_SUBNET}.{node.address.rpartition('.')[2]}"
-
-    def declare(
-        self, mode: str = "ranks", *, watchdog: float = 12, per_node: dict[str, Any] | None = None, **group: Any
-    ) -> None:
-        service = {
-            "nodes": [node.name for node in self.nodes],
-            "per_node": per_node or {},
-            "image": {"pull": self.image},
-            "health": {"limit_seconds": 3},
-            "model": "/srv/tiny",
-            "command": ["serve"],
-            "serve": {"tensor-parallel-size": len(self.nodes)},
-            "environment": {"LAB_ENGINE": mode},
-            "gpus": None,
-            "container": {"mounts": [{"source": "/srv/tiny", "target": "/srv/tiny"}]},
-            "limits": {"shm_size_gib": None, "ulimits": {"memlock": None, "stack": None, "nofile": None}},
-            "group": {"heartbeat_seconds": HEARTBEAT, "minimum_uptime_seconds": 5, **group},
-            "timeouts": {
-                "first_boot_seconds": 60,
-                "cold_start_seconds": 60,
-                "memory_seconds": 5,
-                "stop_seconds": 5,
-                "probe_seconds": 4,
-                "watchdog_seconds": watchdog,
-                "restart_seconds": 1,
-            },
-        }
-        inventory = {
-            "version": 1,
-            "cluster": "tests",
-            "connection": {"user": "root"},
-            "nodes": {node.name: {"fabric": {"address": self.fabric(node)}} for node in self.nodes},
-            "services": {"qwen": service},
-        }
-        self.shell.write("inventory.yml", json.dumps(inventory))
+    def declare(self, mode: str = "ranks", **more: Any) -> None:
+        self.shell.write("inventory.yml", json.dumps(inventory(self.image, self.nodes, mode, **more)))
 
     def apply(self, *words: str, status: int = 0) -> dict[str, Any]:
         roles = [word for role in ("image", "service", "health") for word in ("--role", role)]
@@ -153,8 +159,8 @@ def test_ranks_wait_for_each_other_and_a_second_apply_changes_nothing(cluster: C
     until(cluster.serves)
     argv = json.loads(head.text("curl", "-sS", "http://127.0.0.1:8000/lab/argv"))
     words = " ".join(argv["argv"])
-    assert f"--master-addr {cluster.fabric(head)} --nnodes 3 --node-rank 0" in words and "--headless" not in words
-    assert argv["environment"]["VLLM_HOST_IP"] == cluster.fabric(head)
+    assert f"--master-addr {fabric_address(head)} --nnodes 3 --node-rank 0" in words and "--headless" not in words
+    assert argv["environment"]["VLLM_HOST_IP"] == fabric_address(head)
     assert "rank 1 of an engine" in cluster.shown("StatusText")[1]
     started = cluster.shown("ExecMainStartTimestampMonotonic")
     assert cluster.apply()["steps"] == [], "a second apply changes nothing, the key of the group neither"
@@ -219,6 +225,15 @@ def test_what_is_lost_ends_and_starts_all_ranks_together(cluster: Cluster) -> No
     assert "is lost: silent over fabric and management" in last_end(cluster, second)
     assert [cause for _, cause in cluster.group(head)["restarts"]] == ["lost"]
 
+    with cluster.starts_again("launchers of another version, and one of them started", within=HEARTBEAT + START):
+        for node in cluster.nodes:
+            other = node.read(LAUNCHER).replace(b'PROTOCOL = b"1"', b'PROTOCOL = b"2"')
+            node.write(LAUNCHER + ".new", other)
+            node.exec("mv", LAUNCHER + ".new", LAUNCHER)
+        second.exec("systemctl", "kill", "--kill-whom=main", "-s", "KILL", UNIT)
+    assert "there is another launcher now; it takes over" in cluster.journal(head)
+    assert cluster.shown("NRestarts")[0] == cluster.shown("NRestarts")[2] == "0"
+
 
 def test_a_rank_that_somebody_stopped_is_waited_for_and_costs_nothing(cluster: Cluster) -> None:
     head, second, third = cluster.nodes
@@ -254,7 +269,7 @@ def test_a_fabric_that_is_cut_is_told_and_heals(cluster: Cluster) -> None:
         report = cluster.shell.json("drift", "inventory.yml", status=None)
         notices = [each["message"] for each in report["notices"] if each["id"] == "group-not-running"]
         assert any("not over fabric" in each for each in notices), report["notices"]
-        second.plug(cluster.lab.fabric(), cluster.fabric(second))
+        second.plug(cluster.lab.fabric(), fabric_address(second))
     assert [cause for _, cause in cluster.group(head)["restarts"]] == ["cut"]
     assert cluster.shown("NRestarts") == ["0", "0", "0"]
 

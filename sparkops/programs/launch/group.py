@@ -16,6 +16,8 @@ LOST, CUT, ENGINE, HANG, ANEW, STOP = "lost", "cut", "engine", "hang", "anew", "
 anew; somebody asked for it."""
 FAILURES = 2
 """Questions without an answer that a hang needs."""
+PROTOCOL = b"1"
+"""Of the fields of a message: launchers that do not understand each other are not there for each other."""
 DIGEST = 32
 LONGEST = 300
 """Characters of a reason in a message, of which two fit into one packet."""
@@ -24,13 +26,13 @@ LONGEST = 300
 def sealed(key: bytes, fields: "dict[str, Any]") -> bytes:
     """A message on its way: its HMAC-SHA256 by the group's key, and JSON."""
     data = json.dumps(fields, separators=(",", ":")).encode()
-    return hmac.new(key, data, hashlib.sha256).digest() + data
+    return hmac.new(key, PROTOCOL + data, hashlib.sha256).digest() + data
 
 
 def opened(key: bytes, packet: bytes) -> "dict[str, Any] | None":
-    """What was sealed by the same key; None for anything else."""
+    """What was sealed by the same key and protocol; None for anything else."""
     code, data = packet[:DIGEST], packet[DIGEST:]
-    if not hmac.compare_digest(code, hmac.new(key, data, hashlib.sha256).digest()):
+    if not hmac.compare_digest(code, hmac.new(key, PROTOCOL + data, hashlib.sha256).digest()):
         return None
     fields = json.loads(data)
     return fields if isinstance(fields, dict) else None

@@ -11,6 +11,7 @@ import os
 import secrets
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +47,14 @@ class GroupEnded(Failed):
     """The run of all ranks is over; the launcher ends its container and waits for the next one."""
 
 
+def _file() -> str:
+    """Which file of this program is there, "" for none; another one comes by a rename."""
+    with contextlib.suppress(OSError):
+        status = os.stat(__file__)
+        return f"{status.st_ino} {status.st_mtime_ns}"
+    return ""
+
+
 class Ranks:
     """One rank's group, in a thread of its own. `on_end` is called once a run is over."""
 
@@ -74,6 +83,7 @@ class Ranks:
         self.memory = ""
         self.ready = False
         self.foreign, self.complained = 0, -COMPLAINT
+        self.file = _file()
 
     def start(self) -> None:
         """Begin to speak and to listen. Raises Failed where there is no key."""
@@ -86,11 +96,15 @@ class Ranks:
     def hold(self, stopping: threading.Event, stands_on: "Callable[[], dict[str, str]]") -> None:
         """Wait until all ranks start, without end. Raises Failed where there have been restarts enough.
 
-        `stands_on` finds out what is there to start from, which may change meanwhile.
+        `stands_on` finds out what is there to start from, which may change meanwhile. So may the launcher: the one that
+        is there now takes over, as it has to understand those of the others.
         """
         due = 0.0
         while not stopping.is_set():
             if time.monotonic() >= due:
+                if _file() not in ("", self.file):
+                    say("there is another launcher now; it takes over")
+                    os.execv(sys.executable, sys.orig_argv)
                 found, due = stands_on(), time.monotonic() + LOOK
                 with self.lock:
                     if self.group.phase in (PREPARING, WAITING):
@@ -200,7 +214,8 @@ class Ranks:
         self.foreign += 1
         if time.monotonic() - self.complained >= COMPLAINT:
             self.complained = time.monotonic()
-            say(f"a message that is not of this group's key came from {sender[0]} ({self.foreign} so far); ignored")
+            what = "a message of another key, or of a launcher of another version,"
+            say(f"{what} came from {sender[0]} ({self.foreign} so far); ignored")
 
     def _beat(self) -> None:
         """Let time pass, tell the peers and systemd, and say what is new."""
