@@ -10,7 +10,7 @@ from functools import cache
 
 from sparkops.core import data
 
-MODULES = ("ending", "systemd", "docker", "container_body", "listening", "hang", "api", "node", "launcher")
+MODULES = ("ending", "systemd", "docker", "container_body", "listening", "hang", "api", "node", "rdma", "launcher")
 """In the order in which their names are needed; the last one is the program."""
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -45,15 +45,33 @@ def inventory(lab: Lab, head: Node, other: Node) -> dict[str, Any]:
     }
 
 
-def test_a_rank_on_each_node_and_the_head_answers(lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]) -> None:
-    head, other = nodes(2)
+RDMA = """
+cp -a /sys/class /run/class 2>/dev/null || true  # some attributes can only be written
+mkdir -p /run/class/infiniband/rocep1s0f0/ports/1/gids /run/class/infiniband/rocep1s0f0/ports/1/hw_counters
+mkdir -p /run/class/infiniband/rocep1s0f0/ports/1/gid_attrs/types
+cd /run/class/infiniband/rocep1s0f0/ports/1
+echo 0000:0000:0000:0000:0000:ffff:c0a8:6401 > gids/0
+echo RoCE v2 > gid_attrs/types/0
+echo 17 > hw_counters/out_of_sequence
+mount --bind /run/class /sys/class
+"""
+"""An RDMA device where the lab's machine has none: its class folder with one more entry."""
+
+
+def declared(lab: Lab, shell: Shell, head: Node, other: Node) -> list[str]:
+    """The service's inventory and model, and the roles that make it run."""
     header = json.dumps({"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
     for node in (head, other):
         node.exec("mkdir", "-p", "/srv/tiny")
         node.write("/srv/tiny/config.json", b"{}")
         node.write("/srv/tiny/model.safetensors", len(header).to_bytes(8, "little") + header + b"\0")
     shell.write("inventory.yml", json.dumps(inventory(lab, head, other)))
-    roles = [word for role in ("image", "service", "health") for word in ("--role", role)]
+    return [word for role in ("image", "service", "health") for word in ("--role", role)]
+
+
+def test_a_rank_on_each_node_and_the_head_answers(lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]) -> None:
+    head, other = nodes(2)
+    roles = declared(lab, shell, head, other)
 
     shell.json("apply", "inventory.yml", *roles, "--yes")
 
@@ -73,3 +91,29 @@ def test_a_rank_on_each_node_and_the_head_answers(lab: Lab, shell: Shell, nodes:
     assert [rank["unit"] for rank in told["services"][0]["ranks"]] == [UNIT, UNIT]
     assert told["services"][0]["serving"]
     assert other.text("systemctl", "show", "-P", "ExecMainStartTimestampMonotonic", UNIT) == started
+
+
+def test_what_moves_on_the_links_below_a_running_engine_is_drift(
+    lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
+) -> None:
+    head, other = nodes(2)
+    roles = declared(lab, shell, head, other)
+    for node in (head, other):
+        node.exec("sh", "-ec", RDMA)
+    shell.json("apply", "inventory.yml", *roles, "--yes")
+    for node in (head, other):
+        until(lambda node=node: node.exists("/var/lib/sparkops/services/qwen/rdma-at-start.json"))
+
+    assert moved(shell) == set(), "as it was when the engine started"
+
+    port = "/sys/class/infiniband/rocep1s0f0/ports/1"
+    head.exec("sh", "-ec", f"echo 22 > {port}/hw_counters/out_of_sequence")
+    other.exec("sh", "-ec", f"echo 0 > {port}/hw_counters/out_of_sequence; mv {port}/gids/0 {port}/gids/1")
+    other.exec("sh", "-ec", f"echo 0 > {port}/gids/0; mv {port}/gid_attrs/types/0 {port}/gid_attrs/types/1")
+
+    assert moved(shell) == {("rank-packets-lost", head.name), ("rank-gid-moved", other.name)}
+
+
+def moved(shell: Shell) -> set[tuple[str, str]]:
+    found = shell.json("drift", "--role", "uniform", status=None)["findings"]
+    return {(each["id"], each["node"]) for each in found if each["resource"].startswith("rank qwen")}
