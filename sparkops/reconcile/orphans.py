@@ -243,7 +243,9 @@ def judged(
         if others and all(others.values()) and each.common and each.desired() is None:
             left.add(each.id)
         elif strange := sorted(name for name, shared in others.items() if not (shared and each.common)):
-            against[each.id] = (_claimed_twice(each, strange[0]),)
+            key = f"{each.kind} {each.name}"
+            message = Message.of("claim-of-other-cluster", cluster=strange[0], key=key)
+            against[each.id] = (each.violation(message),)
         for orphan in orphans:
             if _in_the_way(orphan, each) and not each.in_place(seen.found.get(each.id)):
                 against[each.id] = (*against.get(each.id, ()), _in_its_way(each, orphan))
@@ -257,15 +259,6 @@ def _others(resource: Resource, answer: Observed) -> Mapping[str, bool]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _claimed_twice(resource: Resource, other: str) -> Violation:
-    return Violation(
-        message=Message.of("claim-of-other-cluster", cluster=other, key=f"{resource.kind} {resource.name}"),
-        resource=resource.id,
-        node=resource.node,
-        severity="error",
-    )
-
-
 def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
     args = {"kind": orphan.kind, "name": orphan.name}
     if orphan.kept:
@@ -274,7 +267,7 @@ def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
         message = Message.of("orphan-on-port", **args, port=orphan.occupied.port)
     else:
         message = Message.of("orphan-in-the-way", **args)
-    return Violation(message=message, resource=resource.id, node=resource.node, severity="error")
+    return resource.violation(message)
 
 
 def notes(

@@ -54,16 +54,5 @@ class Rank(Resource):
                 certainty = "" if verdict.certainty == "verified" else f" ({verdict.certainty})"
                 words = f"{component.title} {version}: {verdict.reason}{certainty}"
                 id = "fact-denied-version" if verdict.word == "deny" else "fact-doubtful-version"
-                args = {
-                    "fact": f"{self.name} on {self.node}",
-                    "verdict": words,
-                    "reason": "",
-                    "remedy": component.remedy,
-                }
-                yield Violation(
-                    message=Message.of(id, **args),
-                    resource=self.id,
-                    node=self.node,
-                    severity="warning",
-                    source=verdict.source,
-                )
+                args = {"fact": f"{self.name} on {self.node}", "verdict": words, "remedy": component.remedy}
+                yield self.violation(Message.of(id, **args, reason=""), "warning", source=verdict.source)
