@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import listener_for, printer_for
+from sparkops.cli.printing import answer, listener_for
 from sparkops.inventory.limit import named
 from sparkops.operate.measuring.bench import bench, judged, keep, last_kept
 from sparkops.reports.bench import as_json, plot, render
@@ -73,7 +72,7 @@ def command(
 ) -> int:
     """Measure a service: seconds to the first token, tokens per second, acceptance, share of fit's ceiling, and what
     seems wrong. It loads the service while it runs. Exit status 2: too slow, 3: not all could be measured."""
-    made = context(common, listener_for(common.form, common.no_color))
+    made = context(common, listener_for(common))
     last = last_kept(made.inventory.cluster, service)
     found = bench(
         made,
@@ -86,10 +85,8 @@ def command(
     )
     found = judged(found, made.inventory, last)
     path = keep(found, as_json(found))
-    if common.form == "json":
-        click.echo(json.dumps(as_json(found), indent=1))
-    else:
-        render(found, printer_for(common.no_color))
+    answer(common, as_json(found), lambda printer: render(found, printer))
+    if common.form == "text":
         click.echo(f"kept as {path}", err=True)
     if picture is not None:
         plot(found, picture)

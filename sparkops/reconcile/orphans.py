@@ -86,7 +86,7 @@ class _Stray:
     type: type[Resource] | None
 
     @classmethod
-    def of(cls, key: str, entry: Mapping[str, Any]) -> _Stray:
+    def of(cls, key: str, entry: Mapping[str, object]) -> _Stray:
         kind, _, name = key.partition(" ")
         try:
             return cls(kind=kind, name=name, entry=entry, type=kinds.kind(kind))
