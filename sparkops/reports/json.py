@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkops.core.plan import Step, Violation, plain
+from sparkops.core.plan import Orphan, Step, Violation, plain
 from sparkops.core.report import Report, Result
 from sparkops.core.states import State
 from sparkops.core.wording import Message, encoded
@@ -38,7 +38,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "unknown": encoded(plan.unknown),
         "unreachable": encoded(plan.unreachable),
         "notices": encoded(plan.notices),
-        "orphans": encoded(plan.orphans),
+        "orphans": [_orphan(each) for each in plan.orphans],
         "between_nodes": [
             {"service": each.service, "fact": each.fact, "values": plain(each.values)} for each in plan.between
         ],
@@ -76,6 +76,11 @@ def _picked(value: object, *names: str) -> dict[str, object]:
 def _step(step: Step, blocked: Message | None) -> dict[str, object]:
     states = {"before": plain(_shown(step.before)), "after": plain(_shown(step.after))}
     return {**_picked(step, *STEP), **states, "blocked": encoded(blocked)}
+
+
+def _orphan(each: Orphan) -> dict[str, object]:
+    kept, remedy = each.kept.words() if each.kept else ("", "")
+    return {**encoded(each), "kept": kept, "remedy": remedy, "reason": encoded(each.kept)}
 
 
 def _violation(each: Violation) -> dict[str, object]:
