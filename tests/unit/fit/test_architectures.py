@@ -1,4 +1,4 @@
-"""Architectures beside the families, against vLLM 0.32.0's own classes or transformers' (tests/data/architectures.json)."""
+"""Architectures beside the families, against classes of vLLM 0.32.0 or transformers (tests/data/architectures.json)."""
 
 import json
 from collections import Counter
