@@ -67,6 +67,8 @@ class Api:
     def request(self, method: str, path: str, body: object, seconds: float) -> tuple[int, bytes]:
         """Status and body. Raises TimeoutError past the deadline, however slowly bytes may trickle; else OSError or
         HTTPException."""
+        if self.abandoned:
+            raise ConnectionAbortedError("no more is asked")
         self.link = link = http.client.HTTPConnection(self.place.host, self.place.port, timeout=seconds)
         late = threading.Event()
         timer = threading.Timer(seconds, _cut, (link, late))
@@ -253,10 +255,20 @@ class TokenActivity:
         self.generated = 0.0
         """When tokens were last seen to be generated, by time.time(); 0.0 for not yet."""
         self.proved = time.monotonic()
+        self.failures = 0
         self.why = ""
 
     def found(self) -> bool:
-        """Whether a sign of life was found now. `why` says what was found instead; "" where nothing was to be asked."""
+        """Whether a sign of life was found now. `why` says what was found instead; "" where nothing was to be asked.
+
+        `failures` counts the looks that found none after it was due.
+        """
+        due = time.monotonic() - self.proved >= self.idle_seconds
+        found = self._found()
+        self.failures = 0 if found else self.failures + due
+        return found
+
+    def _found(self) -> bool:
         self.why = self.api.foreign()
         if self.why:
             return False

@@ -12,10 +12,10 @@ from typing import Any
 from sparkops.core import atomic
 from sparkops.core.messages import UNKNOWN, reason_of
 from sparkops.programs import docker
+from sparkops.programs.launch.container_body import image_content
 from sparkops.programs.launch.rdma import rdma_devices
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts.network import in_time
-from sparkops.worker.kinds.image import content
 from sparkops.worker.requests import facts
 from sparkops.worker.system.root import at
 
@@ -77,7 +77,7 @@ def _image(root: str, container: Mapping[str, object] | None) -> object:
     found = docker.inspect_image(str(container["Image"])) if container else None
     if found is None:
         return None
-    return content(list((found.get("RootFS") or {}).get("Layers") or []), found.get("Config") or {})
+    return image_content(list((found.get("RootFS") or {}).get("Layers") or []), found.get("Config") or {})
 
 
 def _checkpoint(root: str, container: Mapping[str, Any] | None) -> Any:
