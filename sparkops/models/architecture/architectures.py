@@ -190,6 +190,8 @@ class _Reader:
         drafting = self._drafting(count)
         unread = self.description.unread(self.config)
         self.gaps.update(dict.fromkeys(f"{key} is a key that is not described" for key in unread))
+        if rotary := self.description.unread_rotary(self.config):
+            self.part_gaps["rotary"] = f"{rotary[0]} is a key that is not described"
         values, words = self._named()
         states = [each for layer in layers for each in layer if each.kind == "state"]
         values |= {"linear_value_heads": states[0].heads, "linear_key_dim": states[0].key_dim} if states else {}
