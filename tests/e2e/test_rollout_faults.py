@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell, until
-from tests.e2e.test_rollout import ROLES, UNIT, Cluster, states
+from tests.e2e.test_rollout import ROLES, Cluster, states
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -86,6 +86,15 @@ def working(node: Node) -> Callable[[], bool]:
     return asked
 
 
+def asking(node: Node, mode: str) -> None:
+    """A request for 60 tokens is under way in that mode; its answer goes to /tmp/answer."""
+    body = json.dumps({"prompt": "x", "max_tokens": 60})
+    asking = f"curl -sS -d '{body}' http://127.0.0.1:8000/v1/completions > /tmp/answer"
+    node.exec("curl", "-sS", "-d", mode, "http://127.0.0.1:8000/lab/mode")
+    node.exec("sh", "-c", f"rm -f /tmp/answer; ({asking}) > /dev/null 2>&1 &")
+    until(working(node))
+
+
 def test_an_image_that_nobody_has_touches_no_engine(cluster: Cluster) -> None:
     before = cluster.shown("ExecMainPID")
     cluster.service = {"image": {"pull": f"{cluster.lab.registry.host}/lab/engin:7"}}
@@ -140,26 +149,22 @@ def test_a_return_that_fails_is_told_and_the_next_apply_heals(cluster: Cluster) 
     cluster.declare("slow=0.9")
     report = cluster.apply(status=4)
     assert states(report) == ["return failed", "not started"]
-    assert report["rollouts"][0]["reason"]["id"] == "unit-verb-failed"
+    assert report["rollouts"][0]["reason"]["id"] == "unit-not-serving"
     first.write("/srv/tiny/config.json", config)
     cluster.declare("slow=0.5")
     assert states(cluster.apply()) == ["done", "done"]
 
 
 def test_requests_come_to_their_end_and_what_does_not_is_told(cluster: Cluster) -> None:
-    body = json.dumps({"prompt": "x", "max_tokens": 60})
-    asking = f"curl -sS -d '{body}' http://127.0.0.1:8000/v1/completions > /tmp/answer"
     for node, mode in zip(cluster.nodes, ("token-time=0.1", "token-time=1"), strict=True):
-        node.exec("curl", "-sS", "-d", mode, "http://127.0.0.1:8000/lab/mode")
-        node.exec("sh", "-c", f"rm -f /tmp/answer; ({asking}; echo $? > /tmp/status) > /dev/null 2>&1 &")
-        until(working(node))
+        asking(node, mode)
     cluster.declare("slow=0.8", drain_seconds=8)
     report = cluster.apply()
     assert states(report) == ["done", "done"]
     assert json.loads(cluster.nodes[0].read("/tmp/answer"))["usage"]["completion_tokens"] == 60
     told = {each["id"]: each["notices"] for each in report["results"] if each["notices"]}
     ((id, (notice,)),) = told.items()
-    assert id == f"unit {UNIT} @{cluster.nodes[1].name}"
+    assert id == f"drain qwen @{cluster.nodes[1].name}"
     assert (notice["id"], notice["args"]["running"]) == ("drain-ended", 1)
 
 
