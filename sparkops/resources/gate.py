@@ -36,6 +36,7 @@ class Gate(Resource):
     leavable: ClassVar[bool] = True
     volatile: ClassVar[frozenset[str]] = frozenset(
         {
+            "passed",  # a gate that is planned is asked, though the same state passed before
             *("speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "before"),
             *("acceptance_length", "acceptance_why", "canaries", "tool_call"),
         }

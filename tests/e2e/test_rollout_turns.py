@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import until
 from tests.e2e.test_rollout import ROLES, Cluster, states
-from tests.e2e.test_rollout_faults import OLD, asking, cluster, locked, reasons, two
+from tests.e2e.test_rollout_faults import OLD, answered, asking, cluster, locked, reasons, two
 
 __all__ = ["cluster", "two"]
 TUNED = """\
@@ -61,7 +61,7 @@ def test_a_restart_waits_for_requests_and_goes_engine_by_engine_through_the_gate
     report = cluster.shell.json("restart", "qwen")
     assert states(report) == ["done", "done"]
     order(report, f"drain qwen @{first.name}", f"gate qwen @{first.name}", f"drain qwen @{second.name}")
-    assert json.loads(first.read("/tmp/answer"))["usage"]["completion_tokens"] == 60
+    assert answered(first) == 60
     told = {each["id"]: [one["id"] for one in each["notices"]] for each in report["results"] if each["notices"]}
     assert told == {f"drain qwen @{second.name}": ["drain-ended"]}
     after = cluster.shown("ExecMainPID")
@@ -83,7 +83,7 @@ def test_a_change_of_the_machines_goes_node_by_node_with_the_gate(cluster: Clust
     tune(cluster, seconds=1234, packages=["tree"])
     report = cluster.apply(*WITH_TUNED)
     assert states(report) == ["done", "done"]
-    assert json.loads(first.read("/tmp/answer"))["usage"]["completion_tokens"] == 60
+    assert answered(first) == 60
     for node in (first, second):
         order(report, f"drain qwen @{node.name}", f"package tree @{node.name}", f"gate qwen @{node.name}")
     order(report, f"gate qwen @{first.name}", f"drain qwen @{second.name}")

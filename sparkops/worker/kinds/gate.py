@@ -14,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from sparkops.programs.launch.api import ROUTES, Question, said
-from sparkops.worker.calls import Call, Refused
+from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import gpu
+from sparkops.worker.kinds import unit
 from sparkops.worker.record import generations
 from sparkops.worker.system import serving
 from sparkops.worker.system.speed import acceptance, hardware
 
+POLL = 1.0
 EVERY = 5.0
 """Seconds between two completions while an engine has to stay healthy."""
 COULD_NOT_ASK = (401, 403, 404)
@@ -75,6 +77,7 @@ def converge(
     before = generations.present(ask["files"], root=root)
     if act["restored"]:
         act = {**act, **_asked_then(ask, before["fingerprint"])}
+    _booted(call, ask["unit"])
     engine = _Engine(ask)
     counted = engine.counters()
     _stays_healthy(call, engine, act["min_healthy_seconds"])
@@ -96,6 +99,23 @@ def converge(
     asked = {key: act[key] for key in ASKED}
     generations.note_passed(ask["folder"], before["fingerprint"], measured, asked)
     _wait(call, act["pause_seconds"], "passed; waiting before the next engine")
+
+
+def _booted(call: Call, name: str) -> None:
+    """Wait while the unit loads for the first time since it was started: its machine came back meanwhile.
+
+    One that systemd restarted has failed and is not waited for. The unit's own limit of its start ends the wait.
+    """
+    while True:
+        shown: dict[str, str] = {}
+        with contextlib.suppress(Unknown):
+            shown = unit.show([name])[name]
+        loads = shown.get("ActiveState") == "activating" or (
+            shown.get("ActiveState") == "inactive" and shown.get("Job")
+        )
+        if not loads or shown.get("NRestarts") not in ("0", None):
+            return
+        _wait(call, POLL, shown.get("StatusText") or "the unit starts")
 
 
 def _stays_healthy(call: Call, engine: "_Engine", seconds: float) -> None:

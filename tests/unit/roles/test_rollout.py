@@ -29,11 +29,13 @@ from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.rollout import Limits, engines, holds, outcomes, returned
 from sparkops.reconcile.rollout_order import order
 from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
 from sparkops.resources.reboot import Reboot
 from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Refused
+from sparkops.worker.dispatch import differing
 from sparkops.worker.kinds.gate import judge_tool_call
 from tests.errors import fails
 
@@ -480,6 +482,11 @@ def test_a_tool_call_is_judged_by_its_types(made: list[tuple[str, str]], content
         judge_tool_call(made, content)
     assert caught.value.id == id
     assert (caught.value.type == "unknown") == (id == "gate-tool-not-called"), "only what failed is brought back"
+
+
+@pytest.mark.parametrize("before", [{}, {"passed": True}, {"passed": False}])
+def test_a_planned_gate_is_asked_though_the_same_state_passed_before(before: dict[str, Any]) -> None:
+    assert differing(before, {"passed": True, "speed": 1.0}, Gate.volatile) == []
 
 
 def test_a_right_tool_call_passes() -> None:
