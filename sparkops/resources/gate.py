@@ -12,12 +12,11 @@ from typing import ClassVar
 
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
-from sparkops.resources.probe import check_expected, endpoint
-from sparkops.resources.resource import Resource
+from sparkops.resources.probe import AskedEngine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate(Resource):
+class Gate(AskedEngine):
     """The gate of a service's engine, asked on its head. `name` is the service's.
 
     port, host, model, prompt, limit_seconds, unit, container, spec: as of the kind `probe`.
@@ -32,8 +31,6 @@ class Gate(Resource):
     """
 
     kind: ClassVar[str] = "gate"
-    claimed: ClassVar[bool] = False
-    leavable: ClassVar[bool] = True
     volatile: ClassVar[frozenset[str]] = frozenset(
         {
             "passed",  # a gate that is planned is asked, though the same state passed before
@@ -43,14 +40,8 @@ class Gate(Resource):
     )
     reads: ClassVar[Mapping[str, str]] = {"before": "mapping"}
 
-    port: int
-    host: str = "127.0.0.1"
-    model: str | list[str] | None = None
     prompt: str = "Hello"
-    limit_seconds: float = 20.0
     unit: str
-    container: str | None = None
-    spec: str | None = None
     min_healthy_seconds: float = 0.0
     pause_seconds: float = 0.0
     tool_call: bool = False
@@ -62,10 +53,10 @@ class Gate(Resource):
 
     def __post_init__(self) -> None:
         for each in self.canaries:
-            check_expected(self, each["expect"])
+            self.check_expected(each["expect"])
 
     def ask(self) -> dict[str, object]:
-        return {**endpoint(self), "service": self.name, "files": list(self.files), "folder": self.folder}
+        return {**self.endpoint(), "service": self.name, "files": list(self.files), "folder": self.folder}
 
     def desired(self) -> State:
         return {"passed": True}
