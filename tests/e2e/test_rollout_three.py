@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.conftest import Shell, until
 from tests.e2e.test_rollout import ROLES, Cluster, states
 from tests.e2e.test_rollout_faults import OLD, ended, locked, reasons, serving, started
+from tests.e2e.test_rollout_turns import order
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -74,6 +75,22 @@ def test_an_engine_that_fails_in_the_middle_comes_back_between_one_that_stays_an
     assert reasons(report) == {"gate-answer-garbage"}
     assert modes(cluster) == ["slow=0.2", OLD, OLD]
     assert cluster.shown("ExecMainPID")[2] == third
+
+
+def test_another_image_is_on_all_nodes_before_the_first_engine_stops(cluster: Cluster) -> None:
+    first = cluster.nodes[0]
+    other = f"{cluster.lab.registry.host}/lab/engine:other"
+    made = f"$(docker create {cluster.lab.engine_image.reference})"
+    first.exec("sh", "-c", f"docker commit -c 'LABEL other=1' {made} {other} && docker push -q {other}")
+    cluster.service = {"image": {"pull": other}}
+    cluster.declare("slow=0.1")
+    report = cluster.apply()
+    assert states(report) == ["done", "done", "done"]
+    images = [f"image {other} @{node.name}" for node in cluster.nodes]
+    for id in {step["id"] for step in report["steps"]} & {*images}:
+        order(report, id, f"drain qwen @{first.name}")
+    seen = [node.text("docker", "inspect", "-f", "{{.Config.Image}}", "sparkops-qwen") for node in cluster.nodes]
+    assert seen == [other] * 3
 
 
 @pytest.mark.slow
