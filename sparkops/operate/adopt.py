@@ -264,6 +264,7 @@ def take(
         agree=lambda report: True,
         replace=frozenset({thing.id}),
         declared=False,
+        rolled=False,
         modules=frozenset({Checkpoint.kind} if thing.checkpoint is not None else ()),
         listener=listener,
     )
