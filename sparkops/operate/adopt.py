@@ -11,11 +11,12 @@ import difflib
 import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core import events, fact_text
 from sparkops.core.errors import ConvergeFailed, InventoryError
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.core.states import Observed, State
@@ -78,7 +79,7 @@ class Adoption:
 
     node: str
     service: str
-    container: Mapping[str, Any] | None = None
+    container: Fields | None = None
     differences: tuple[Difference, ...] = ()
     units: tuple[FoundUnit, ...] = ()
     folder: FoundFolder | None = None
@@ -295,7 +296,7 @@ def _takeover(inventory: Inventory, declared: Declared, found: Adoption) -> Take
     )
 
 
-def back(found: Adoption, unit: str, after: Mapping[str, Any]) -> tuple[str, ...]:
+def back(found: Adoption, unit: str, after: Fields) -> tuple[str, ...]:
     """The commands, to be given on the node as root, by which all is as it was before. Pure."""
     lines = [f"systemctl disable --now {unit}"]
     for each in found.units:
