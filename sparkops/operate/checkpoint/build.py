@@ -20,7 +20,7 @@ from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest, ManifestFile, is_commit, is_repository
 from sparkops.core import events, folders
 from sparkops.core.errors import ConvergeFailed, Interrupted, InventoryError, LockBusy, SparkopsError
-from sparkops.core.messages import Refused, Unknown, error_of
+from sparkops.core.messages import Fields, Refused, Unknown, error_of
 from sparkops.core.secrets import Secret
 from sparkops.core.wording import Message, words
 from sparkops.inventory.recipes import read_recipe
@@ -163,7 +163,7 @@ class _Listener:
 
     job: _Job
 
-    def progress(self, message: Mapping[str, Any]) -> None:
+    def progress(self, message: Fields) -> None:
         self.job.progress(**message)
 
     def notice(self, id: str, args: Mapping[str, object]) -> None: ...
@@ -285,7 +285,7 @@ def _is_built(state: Mapping[str, object] | None, identity: str) -> bool:
     return state is not None and state["identity"] == identity and not any(state[key] for key in faults)
 
 
-def _step_check(step: Mapping[str, Any]) -> StepCheck:
+def _step_check(step: Fields) -> StepCheck:
     if "error" in step:
         return StepCheck(name=step["name"], refused=Message.from_json(step["error"]))
     numbers = {key: step[key] for key in ("name", "changed", "added", "removed", "from_donors")}
