@@ -13,7 +13,7 @@ from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import echo_unreachable, printer_for
+from sparkops.cli.printing import echo_unreachable, printer_for, show_json
 from sparkops.core.errors import SparkopsError
 from sparkops.core.states import Unknown, lookup
 from sparkops.inventory.faults import suggest
@@ -73,7 +73,7 @@ def command(common: CommonOptions, groups: tuple[str, ...], columns: tuple[str, 
     good = {node: each for node, each in found.items() if node not in bad}
     if common.form == "json":
         faults = {node: (each if isinstance(each, Unknown) else each.message).as_json() for node, each in bad.items()}
-        click.echo(json.dumps({"schema": schemas.FACTS, "nodes": good, "unreachable": faults}, indent=1))
+        show_json({"schema": schemas.FACTS, "nodes": good, "unreachable": faults})
     elif common.form == "table":
         _table(good, columns, common.no_color)
         echo_unreachable(bad)
@@ -93,7 +93,7 @@ def _table(found: Mapping[str, Any], columns: Sequence[str], no_color: bool) -> 
     table(printer_for(no_color), ("NODE", *columns), rows)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return (

@@ -80,7 +80,7 @@ Examples:
 def _run(verb: Verb, common: CommonOptions, services: tuple[str, ...], *, wait: bool) -> int:
     """Bring the services there and print the report; returns the exit status."""
     stop = threading.Event()
-    with listener_for(common.form, common.no_color) as listener, interrupts(stop):
+    with listener_for(common) as listener, interrupts(stop):
         made = context(common, listener)
         names = selected(made.inventory, services, common.limit)
         report = switch(
@@ -94,7 +94,7 @@ def _run(verb: Verb, common: CommonOptions, services: tuple[str, ...], *, wait: 
             jobs=common.jobs,
             stop=stop,
         )
-    emit(report, common.form, None, no_color=common.no_color, verbose=0)
+    emit(report, common)
     if common.form == "text":
         _remarks(report, names)
     return report.exit_status

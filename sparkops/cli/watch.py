@@ -160,7 +160,7 @@ def _show(common: CommonOptions, report: Report, changes: dict[str, Any] | None)
     from sparkops.reports.formatting import moment, safe
 
     told_of(report)
-    write_reports(report, common.reports)
+    write_reports(report, common)
     if changes is None:
         return
     if common.form == "json":

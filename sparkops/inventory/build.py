@@ -137,7 +137,7 @@ class _Builder:
         return (*layers, self._direct(f"service {name}", direct, path)) if direct else layers
 
     def _spaces(
-        self, name: str, content: Mapping[str, Any], path: Where, direct: Mapping[str, Any]
+        self, name: str, content: Mapping[str, Any], path: Where, direct: Mapping[str, object]
     ) -> tuple[Layer, ...]:
         """The layers of a part: first what stands under `vars`, then the namespaces that stand in it directly."""
         found = []

@@ -91,7 +91,7 @@ class Session:
 
     def send(
         self, name: str, args: Mapping[str, object] | None, chunks: Iterable[bytes]
-    ) -> Generator[Mapping[str, Any], None, Any]:
+    ) -> Generator[Mapping[str, Any], None, object]:
         """A call that is fed with `chunks` (each well under the frame limit); yields progress, returns its answer."""
         channel = Channel(self, *self._start(name, args))
         for chunk in chunks:

@@ -67,7 +67,7 @@ def masked(text: str) -> str:
     return INLINE.sub(rf"\1{MASK}", text)
 
 
-def _image(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[Difference]:
+def _image(found: Mapping[str, Any], spec: Mapping[str, object]) -> Iterator[Difference]:
     if found["same_image"] is not True:
         yield from _differ("image", str(found["config"].get("Image")), spec["image"])
 
@@ -109,7 +109,7 @@ def flags(words: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _value(word: str) -> Any:
+def _value(word: str) -> object:
     if word[:1] in "{[":
         try:
             return json.loads(word)
@@ -177,7 +177,7 @@ def ports(host: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _gpus(host: Mapping[str, Any]) -> Any:
+def _gpus(host: Mapping[str, Any]) -> object:
     for each in host.get("DeviceRequests") or []:
         if any("gpu" in names for names in each.get("Capabilities") or []):
             return "all" if each.get("Count") == -1 else list(each.get("DeviceIDs") or [each.get("Count")])

@@ -112,7 +112,7 @@ def _item(node: str, each: Mapping[str, Any]) -> Item:
 
 def _asks(
     fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str], foreign: bool
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     compiled = compile_inventory(inventory)
     about = {"cluster": inventory.cluster, "former": inventory.renamed_from, "kinds": list(kinds), "foreign": foreign}
     return {

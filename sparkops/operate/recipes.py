@@ -70,6 +70,6 @@ def fastest(speeds: Sequence[Mapping[str, Any]]) -> str:
     return "" if not rates else f"{least:g}" if least == most else f"{least:g}–{most:g}"
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
+def _flat(recipe: Recipe) -> dict[str, object]:
     content = {key: each for key, each in {"nodes": recipe.nodes, **recipe.document.data}.items() if key in COMPARED}
     return {".".join(path).removeprefix("variables."): each for path, each in leaves(plain(content))}

@@ -123,24 +123,18 @@ class _Compared:
     step: Step | Unknown | None
 
 
+@dataclass(eq=False)
 class _Builder:
     """Walks the resources in order, so that everything that one stands on is known before it."""
 
-    def __init__(
-        self,
-        seen: Observations,
-        accept: Mapping[str, Accept],
-        today: datetime.date,
-        replace: Collection[str],
-        violations_by_id: Mapping[str, Sequence[Violation]],
-        left: Collection[str],
-    ) -> None:
-        self.seen = seen
-        self.replace = replace
-        self.violations_by_id = violations_by_id
-        self.left = left
-        self.accept = accept
-        self.today = today
+    seen: Observations
+    accept: Mapping[str, Accept]
+    today: datetime.date
+    replace: Collection[str]
+    violations_by_id: Mapping[str, Sequence[Violation]]
+    left: Collection[str]
+
+    def __post_init__(self) -> None:
         self.steps: dict[str, Step] = {}
         self.violations: list[Violation] = []
         self.unknown: dict[str, Unknown] = {}
@@ -242,13 +236,8 @@ class _Builder:
 
 
 def _one_machine(node: str, others: Sequence[str]) -> Violation:
-    return Violation(
-        message=Message.of("machine-with-two-names", nodes=[node, *others]),
-        resource="",
-        node=node,
-        severity="error",
-        source="machine-id(5)",
-    )
+    message = Message.of("machine-with-two-names", nodes=[node, *others])
+    return Violation(message=message, resource="", node=node, severity="error", source="machine-id(5)")
 
 
 def step_for(resource: Resource, difference: Difference | None, found: Observed, needs: tuple[str, ...]) -> Step:

@@ -16,7 +16,7 @@ from sparkops.core.plan import Plan
 from sparkops.core.report import Report, Shards
 from sparkops.core.wording import Message
 from sparkops.nodes import bundle
-from sparkops.reconcile import rollout, schedule
+from sparkops.reconcile import rollout
 from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
@@ -25,6 +25,7 @@ from sparkops.reconcile.observe import CLAIMS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.removal import bare
 from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.reconcile.schedule import Schedule
 from sparkops.reconcile.targets import targets
 from sparkops.resources import removable
 from sparkops.resources.resource import Resource
@@ -80,7 +81,7 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
 def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str, Any]:
     """Claim, converge and record, under the nodes' locks; what the report says of it."""
     write_claims(fleet, planned, options.listener)
-    results = schedule.run(
+    results = Schedule(
         planned.plan,
         planned.resources,
         fleet,
@@ -90,7 +91,7 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         saved=options.saved is not None,
         upstreams=planned.upstreams,
         rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
-    )
+    ).run()
     steps = by_node(planned.plan.steps, results)
     for node in bare(planned.plan.steps, results):
         del steps[node]

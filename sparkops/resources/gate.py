@@ -12,13 +12,12 @@ from typing import ClassVar
 
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
-from sparkops.resources.probe import check_expected, endpoint
+from sparkops.resources.probe import AskedEngine
 from sparkops.resources.reboot import NAME, Reboot
-from sparkops.resources.resource import Resource
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate(Resource):
+class Gate(AskedEngine):
     """The gate of a service's engine, asked on its head. `name` is the service's.
 
     port, host, model, prompt, limit_seconds, unit, container, spec: as of the kind `probe`.
@@ -32,20 +31,12 @@ class Gate(Resource):
     """
 
     kind: ClassVar[str] = "gate"
-    claimed: ClassVar[bool] = False
-    leavable: ClassVar[bool] = True
     volatile: ClassVar[frozenset[str]] = frozenset(
         {"speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "acceptance_length", "acceptance_why"}
     )
 
-    port: int
-    host: str = "127.0.0.1"
-    model: str | list[str] | None = None
     prompt: str = "Hello"
-    limit_seconds: float = 20.0
     unit: str
-    container: str | None = None
-    spec: str | None = None
     min_healthy_seconds: float = 0.0
     pause_seconds: float = 0.0
     tool_call: bool = False
@@ -56,10 +47,10 @@ class Gate(Resource):
 
     def __post_init__(self) -> None:
         for each in self.canaries:
-            check_expected(self, each["expect"])
+            self.check_expected(each["expect"])
 
     def ask(self) -> dict[str, object]:
-        return {**endpoint(self), "service": self.name, "files": list(self.files), "folder": self.folder}
+        return {**self.endpoint(), "service": self.name, "files": list(self.files), "folder": self.folder}
 
     def desired(self) -> State:
         return {"passed": True}

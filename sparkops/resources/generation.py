@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from sparkops.core.plan import Occupied, Step, Violation
+from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, Pending, State
 from sparkops.core.wording import Message
 from sparkops.resources import validators
@@ -33,6 +33,7 @@ class Generation(Resource):
 
     kind: ClassVar[str] = "generation"
     prune: ClassVar[Literal["remove"]] = "remove"
+    at_path: ClassVar[bool] = True
     volatile: ClassVar[frozenset[str]] = frozenset({"at", "inputs", "rejected", "generations"})
     reads: ClassVar[Mapping[str, str]] = {"rejected": "list of text", "generations": "list of mapping"}
     interrupts: ClassVar[frozenset[str]] = frozenset({"restored"})
@@ -47,10 +48,6 @@ class Generation(Resource):
 
     def __post_init__(self) -> None:
         validators.path(self.name, "the folder of generations", self.where)
-
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
 
     def claim(self) -> dict[str, object]:
         """A folder that goes with what is in it: all of it is sparkops' own."""
@@ -87,5 +84,4 @@ class Generation(Resource):
             return None
         if found.get("inputs") == self.inputs:
             return None
-        message = Message.of("generation-held", service=self.service)
-        return Violation(message=message, resource=self.id, node=self.node, severity="error")
+        return self.violation(Message.of("generation-held", service=self.service))

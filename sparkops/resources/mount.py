@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import MountAsk
-from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
@@ -30,6 +29,7 @@ class Mount(Resource):
     """
 
     kind: ClassVar[str] = "mount"
+    at_path: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, str]] = {"options": "list of text"}
     removal_hint: ClassVar[str] = "`umount {name}` and its line in /etc/fstab, on the node"
     exclusive: ClassVar[str] = "fstab"
@@ -61,10 +61,6 @@ class Mount(Resource):
                 raise InventoryError.of("mount-option-invalid", where=self.where, name=self.name, option=option)
         if isinstance(self.passno, bool) or not isinstance(self.passno, int) or not 0 <= self.passno <= 9:
             raise InventoryError.of("mount-passno-invalid", where=self.where, name=self.name, passno=self.passno)
-
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
 
     @property
     def interrupting(self) -> frozenset[str]:

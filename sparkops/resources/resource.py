@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkops.core.errors import Changed
 from sparkops.core.messages import UNKNOWN, ConvergeRequest
-from sparkops.core.plan import Occupied, Step, Violation
+from sparkops.core.plan import Occupied, Severity, Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
 from sparkops.core.wording import Message
 
@@ -65,6 +65,8 @@ class Resource:
     """How a person removes what is left; `{name}` stands for its name."""
     release_hint: ClassVar[str] = ""
     """How a person takes back what sparkops did to a thing that was there before."""
+    at_path: ClassVar[bool] = False
+    """True where the name is the path of what it has for itself."""
     file_type: ClassVar[str] = ""
     """file, link or directory: what stands at the path that it occupies, where that tells whether it is still ours."""
 
@@ -106,7 +108,7 @@ class Resource:
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         """What a thing of this name has for itself, by what is (or was) claimed of it."""
-        return Occupied()
+        return Occupied(path=name if cls.at_path else "")
 
     @classmethod
     def absent(cls, **about: Any) -> Resource:
@@ -214,8 +216,13 @@ class Resource:
         type = found.get("type") if isinstance(found, Mapping) and self.file_type else None
         if not type or type == self.file_type or self.desired() is None:
             return ()
-        message = Message.of("path-occupied", path=self.name, found=type, declared=self.file_type)
-        return (Violation(message=message, resource=self.id, node=self.node, severity="error"),)
+        return (self.violation(Message.of("path-occupied", path=self.name, found=type, declared=self.file_type)),)
+
+    def violation(
+        self, message: Message, severity: Severity = "error", *, key: str = "", source: str = ""
+    ) -> Violation:
+        """A violation of this resource."""
+        return Violation(message=message, resource=self.id, node=self.node, severity=severity, key=key, source=source)
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
         """What is seen and left alone, to be said."""

@@ -77,18 +77,8 @@ class Sysctl(Resource):
         other = found.get("overridden_by") if isinstance(found, dict) else None
         if not isinstance(other, dict) or self.same("value", self.value, other.get("value")):
             return ()
-        return (
-            Violation(
-                message=Message.of(
-                    "sysctl-overridden", path=other.get("path"), key=self.name, value=other.get("value")
-                ),
-                key=f"sysctl-overridden:{self.name}",
-                resource=self.id,
-                node=self.node,
-                severity="warning",
-                source="sysctl.d(5)",
-            ),
-        )
+        message = Message.of("sysctl-overridden", path=other.get("path"), key=self.name, value=other.get("value"))
+        return (self.violation(message, "warning", key=f"sysctl-overridden:{self.name}", source="sysctl.d(5)"),)
 
     def explain(self, found: Observed) -> Message | None:
         return Message.of("sysctl-value-changed", key=self.name) if isinstance(found, dict) else None

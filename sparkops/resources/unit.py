@@ -286,10 +286,7 @@ class Unit(Resource):
             path for path in found.get("drop_ins") or () if path not in self.drop_ins and self.content is not None
         ]
         drop_ins = [Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign]
-        return (
-            *(Violation(message=each, resource=self.id, node=self.node, severity="error") for each in messages),
-            *(Violation(message=each, resource=self.id, node=self.node, severity="warning") for each in drop_ins),
-        )
+        return (*map(self.violation, messages), *(self.violation(each, "warning") for each in drop_ins))
 
     def _port_taken(self, owner: Mapping[str, object]) -> Message:
         """What another service of sparkops holds is no violation: its own steps settle that."""

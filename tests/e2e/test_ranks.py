@@ -370,3 +370,38 @@ def test_a_slow_rank_and_a_fabric_that_loses_packets_end_nothing(cluster: Cluste
         assert cluster.epochs() == epochs and cluster.containers() == containers
     print(f"{answers} answers within a minute in which the fabric lost 1 % of all packets")
     assert answers > 5
+
+
+RDMA = """
+cp -a /sys/class /run/class 2>/dev/null || true  # some attributes can only be written
+mkdir -p /run/class/infiniband/rocep1s0f0/ports/1/gids /run/class/infiniband/rocep1s0f0/ports/1/hw_counters
+mkdir -p /run/class/infiniband/rocep1s0f0/ports/1/gid_attrs/types
+cd /run/class/infiniband/rocep1s0f0/ports/1
+echo 0000:0000:0000:0000:0000:ffff:c0a8:6401 > gids/0
+echo RoCE v2 > gid_attrs/types/0
+echo 17 > hw_counters/out_of_sequence
+mount --bind /run/class /sys/class
+"""
+"""An RDMA device where the lab's machine has none: its class folder with one more entry."""
+PORT = "/sys/class/infiniband/rocep1s0f0/ports/1"
+
+
+def moved(shell: Shell) -> set[tuple[str, str]]:
+    found = shell.json("drift", "--role", "uniform", status=None)["findings"]
+    return {(each["id"], each["node"]) for each in found if each["resource"].startswith("rank qwen")}
+
+
+def test_what_moves_on_the_links_below_a_running_engine_is_drift(cluster: Cluster) -> None:
+    head, other, _ = cluster.nodes
+    for node in cluster.nodes:
+        node.exec("sh", "-ec", RDMA)
+    cluster.declare()
+    cluster.apply()
+    for node in cluster.nodes:
+        until(lambda node=node: node.exists("/var/lib/sparkops/services/qwen/rdma-at-start.json"))
+    assert moved(cluster.shell) == set(), "as it was when the engine started"
+
+    head.exec("sh", "-ec", f"echo 22 > {PORT}/hw_counters/out_of_sequence")
+    other.exec("sh", "-ec", f"echo 0 > {PORT}/hw_counters/out_of_sequence; mv {PORT}/gids/0 {PORT}/gids/1")
+    other.exec("sh", "-ec", f"echo 0 > {PORT}/gids/0; mv {PORT}/gid_attrs/types/0 {PORT}/gid_attrs/types/1")
+    assert moved(cluster.shell) == {("rank-packets-lost", head.name), ("rank-gid-moved", other.name)}

@@ -49,7 +49,8 @@ class Cached:
     `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
     `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
     convolution over `channels` (`groups` of `value` twice among them), and `checkpoints` more while a prompt is read.
-    `block` is how many tokens a block has where the kernel takes no other (0: any).
+    `block` is how many tokens a block has where the kernel takes no other (0: any); each rank keeps all
+    of a `whole` state.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class Cached:
     checkpoints: int = 0
     groups: int = 0
     block: int = 0
+    whole: int = 0
     dtype: str = ""
 
 
@@ -188,6 +190,8 @@ class _Reader:
         drafting = self._drafting(count)
         unread = self.description.unread(self.config)
         self.gaps.update(dict.fromkeys(f"{key} is a key that is not described" for key in unread))
+        if rotary := self.description.unread_rotary(self.config):
+            self.part_gaps["rotary"] = f"{rotary[0]} is a key that is not described"
         values, words = self._named()
         states = [each for layer in layers for each in layer if each.kind == "state"]
         values |= {"linear_value_heads": states[0].heads, "linear_key_dim": states[0].key_dim} if states else {}
@@ -273,7 +277,7 @@ class _Reader:
                 continue
             if elements and count:
                 names = tuple(f"{module}{each}" for each in (name, *tensor.get("as", ())))
-                quantised, split = tensor.get("quantised", True), tensor.get("split", True)
+                quantised, split = tensor.get("quantised", part.get("quantised", True)), tensor.get("split", True)
                 self.tensors.append(Tensor(where, names, elements, count, quantised, split, width, dtype, index))
 
     def _table(self, given: Mapping[str, Any], scope: _Scope) -> None:

@@ -216,14 +216,12 @@ def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
 
 
 _SAMPLE = re.compile(r"(vllm:[A-Za-z0-9_:]+)(?:\{[^}]*\})?\s+([0-9.eE+-]+|NaN|[+-]?Inf)")
-BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
-DRAFTS, ACCEPTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_accepted_tokens_total"
-MOVING = (
-    "vllm:generation_tokens_total",
-    "vllm:prompt_tokens_total",
-    "vllm:iteration_tokens_total_sum",
-    "vllm:kv_cache_usage_perc",
-)
+RUNNING, WAITING, CACHE_SHARE = "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"
+GENERATED, READ = "vllm:generation_tokens_total", "vllm:prompt_tokens_total"
+DRAFTS, DRAFTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_draft_tokens_total"
+ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"
+BUSY = (RUNNING, WAITING)
+MOVING = (GENERATED, READ, "vllm:iteration_tokens_total_sum", CACHE_SHARE)
 
 
 def counters(text: str) -> dict[str, float]:

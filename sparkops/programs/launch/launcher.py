@@ -43,12 +43,14 @@ from sparkops.programs.launch.hang import Progress, describe, dump_python_stacks
 from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
 from sparkops.programs.launch.node import MEMINFO, PERMANENT, available, drop_caches, keep, permanent_errors, secrets_of
 from sparkops.programs.launch.ranks import GroupEnded, Ranks
+from sparkops.programs.launch.rdma import rdma_devices
 from sparkops.programs.launch.systemd import Systemd
 
 GIB = 1 << 30
 STAMP = ".served"
 START_FILE = "last-start.json"
 TOKEN_FILE = "last-token.json"
+RDMA_FILE = "rdma-at-start.json"
 HANG_FILE = "last-hang.txt"
 PORT_SECONDS = 5.0
 """For a process that may be ending to let go of the port."""
@@ -137,6 +139,8 @@ class Launcher:
         try:
             self._meet()
             self._wait_for_completion(cache)
+            if "--nnodes" in self.spec["argv"]:  # apart: a driver that hangs must not hold up the unit
+                threading.Thread(target=self._keep_rdma, daemon=True).start()
             self._watch()
             return self._stop()
         except GroupEnded as end:
@@ -289,6 +293,12 @@ class Launcher:
     def _generated(self, at: float) -> None:
         """Keep when the engine was last seen to generate a token, seconds since the epoch."""
         keep(self.spec["kept"], TOKEN_FILE, json.dumps({"at": round(at)}))
+
+    def _keep_rdma(self) -> None:
+        """Keep GID tables and error counters as they are while this container's engine starts to serve."""
+        with contextlib.suppress(OSError, ValueError):
+            kept = {"container": self.container.id, "at": round(time.time()), "devices": rdma_devices()}
+            keep(self.spec["kept"], RDMA_FILE, json.dumps(kept))
 
     def _end_of_load(self) -> Failed:
         """How the container ended before it answered; what would end alike again has a status that systemd minds."""

@@ -69,7 +69,7 @@ def _plan(told: Mapping[str, Any]) -> Plan:
         notices=tuple(map(Message.from_json, told["notices"])),
         nodes=tuple(told["nodes"]),
         total=told["resources"],
-        orphans=tuple(Orphan(**{**each, "occupied": Occupied(**each["occupied"])}) for each in told["orphans"]),
+        orphans=tuple(map(_orphan, told["orphans"])),
         declared=tuple(map(_declared, told["declared"])),
         between=tuple(Between(**each) for each in told["between_nodes"]),
     )
@@ -78,6 +78,12 @@ def _plan(told: Mapping[str, Any]) -> Plan:
 def _step(told: Mapping[str, Any]) -> Step:
     fields = {key: value for key, value in told.items() if key != "blocked"}
     return Step(**{**fields, "changes": tuple(told["changes"]), "needs": tuple(told["needs"])})
+
+
+def _orphan(told: Mapping[str, Any]) -> Orphan:
+    plain = {key: value for key, value in told.items() if key not in ("remedy", "reason")}
+    kept = Message.from_json(told["reason"]) if told["reason"] else None
+    return Orphan(**{**plain, "kept": kept, "occupied": Occupied(**told["occupied"])})
 
 
 def _violation(told: Mapping[str, Any]) -> Violation:

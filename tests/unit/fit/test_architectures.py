@@ -1,4 +1,4 @@
-"""Architectures beside the families, against vLLM 0.32.0's own classes (tests/data/architectures.json)."""
+"""Architectures beside the families, against classes of vLLM 0.32.0 or transformers (tests/data/architectures.json)."""
 
 import json
 from collections import Counter
@@ -19,7 +19,8 @@ def ours(found: Geometry) -> Counter[Any]:
     for each in found.cached:
         if each.kind == "state":
             shapes = [(each.kernel - 1, each.channels)]
-            kept[tuple(shapes + ([(each.heads, each.key, each.value)] if each.heads else []))] += 1
+            matrix = tuple(size for size in (each.heads, each.key, each.value) if size > 1)
+            kept[(*shapes, *([matrix] if matrix else []))] += 1
         else:
             kept[each.heads, each.key, each.window] += 1
     return kept

@@ -21,10 +21,11 @@ from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
-from sparkops.reconcile import rollout, schedule
+from sparkops.reconcile import rollout
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.rollout import Limits, edges, engines, holds, outcomes, returned
 from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.reconcile.schedule import Schedule
 from sparkops.resources.generation import Generation
 from sparkops.resources.reboot import Reboot
 from sparkops.resources.resource import Resource
@@ -300,7 +301,7 @@ def carried_out(project: Project, ends: dict[str, str], **limits: Any) -> list[s
         object.__setattr__(each, "converge", lambda session, step, each=each: converge(each))
     fleet: Any = types.SimpleNamespace(session=lambda node: None)
     progress = RolloutProgress(plan, resources, replicas, {"q": Limits(**limits)})
-    results = schedule.run(plan, resources, fleet, facts={}, stop=threading.Event(), rollouts=progress)
+    results = Schedule(plan, resources, fleet, facts={}, stop=threading.Event(), rollouts=progress).run()
     return [each.state for each in outcomes(resources, plan, results, replicas)]
 
 
