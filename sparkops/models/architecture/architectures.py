@@ -49,7 +49,8 @@ class Cached:
     `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
     `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
     convolution over `channels` (`groups` of `value` twice among them), and `checkpoints` more while a prompt is read.
-    `block` is how many tokens a block has where the kernel takes no other (0: any); of a `whole` state each rank keeps all.
+    `block` is how many tokens a block has where the kernel takes no other (0: any); each rank keeps all
+    of a `whole` state.
     """
 
     kind: str
@@ -189,6 +190,8 @@ class _Reader:
         drafting = self._drafting(count)
         unread = self.description.unread(self.config)
         self.gaps.update(dict.fromkeys(f"{key} is a key that is not described" for key in unread))
+        if rotary := self.description.unread_rotary(self.config):
+            self.part_gaps["rotary"] = f"{rotary[0]} is a key that is not described"
         values, words = self._named()
         states = [each for layer in layers for each in layer if each.kind == "state"]
         values |= {"linear_value_heads": states[0].heads, "linear_key_dim": states[0].key_dim} if states else {}

@@ -20,6 +20,7 @@ INERT = "_inert.yml"
 TOWERS = "_towers.yml"
 WRAPPERS = "_wrappers.yml"
 TIED = "tie_word_embeddings"
+ROTARY = ("rope_parameters", "rope_scaling")
 NOTHING: tuple[object, ...] = (None, "", [], {})
 """Values of a key that say nothing."""
 PROFILE = "profile"
@@ -47,7 +48,12 @@ WORDS = {"ssm_dtype": "ssm_dtype"}
 def _shared() -> Mapping[str, Any]:
     """What all descriptions share."""
     folder = bundled("knowledge") / "architectures"
-    return {**knowledge_file.read(folder / SIZES), "inert": frozenset(knowledge_file.read(folder / INERT)["keys"])}
+    inert = knowledge_file.read(folder / INERT)
+    return {
+        **knowledge_file.read(folder / SIZES),
+        "inert": frozenset(inert["keys"]),
+        "rotary": frozenset(inert["rotary"]),
+    }
 
 
 @cache
@@ -134,6 +140,7 @@ class Description:
         self.content = content
         self.sizes: Mapping[str, str | int] = {**shared["sizes"], **content.get("sizes", {})}
         self.inert: frozenset[str] = shared["inert"] | frozenset(content.get("ignores", ()))
+        self.rotary: frozenset[str] = shared["rotary"]
         self.defaults: Mapping[str, object] = content.get("defaults", {})
 
     @cached_property
@@ -179,6 +186,16 @@ class Description:
             inner = value if isinstance(value, Mapping) else {}
             found += [f"{key}.{each}" for each in inner if each not in entries and each not in self.inert]
         return found
+
+    def unread_rotary(self, config: Mapping[str, object]) -> list[str]:
+        """The entries of the settings of positions that nobody described, at any depth."""
+        return [each for key in ROTARY for each in self._unread_rotary(config.get(key), key)]
+
+    def _unread_rotary(self, settings: object, where: str) -> Iterator[str]:
+        for key, value in settings.items() if isinstance(settings, Mapping) else ():
+            if key not in self.rotary and value not in NOTHING:
+                yield f"{where}.{key}"
+            yield from self._unread_rotary(value, f"{where}.{key}")
 
     def _parts(self, entries: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
         for entry in entries:

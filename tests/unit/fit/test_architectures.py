@@ -1,4 +1,4 @@
-"""Architectures beside the families, against vLLM 0.32.0's own classes or transformers' (tests/data/architectures.json)."""
+"""Architectures beside the families, against classes of vLLM 0.32.0 or transformers (tests/data/architectures.json)."""
 
 import json
 from collections import Counter
@@ -72,3 +72,25 @@ def test_every_description_has_the_sizes_that_all_models_have() -> None:
         description = described(name)
         assert description is not None
         assert "hidden_size" in description.reads and "vocab_size" in description.reads, name
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: str(model["architecture"]))
+def test_no_part_of_a_configuration_takes_a_key_that_nobody_described_silently(model: dict[str, Any]) -> None:
+    for path in mappings(model["config"]):
+        found = of_config(changed(model["config"], path))
+        told = any("wren_width" in each for each in (*found.gaps, *found.part_gaps.values()))
+        undescribed = path[:1] == ["vision_config"] and "vision" in found.part_gaps
+        assert told or undescribed or path[-1:] in (["auto_map"], ["id2label"], ["label2id"]), path
+
+
+def mappings(content: Any, path: tuple[str, ...] = ()) -> list[list[str]]:
+    """The path of a configuration and of each mapping in it."""
+    if not isinstance(content, dict):
+        return []
+    return [list(path), *(each for key, value in content.items() for each in mappings(value, (*path, key)))]
+
+
+def changed(content: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    if not path:
+        return {**content, "wren_width": 7}
+    return {**content, path[0]: changed(content[path[0]], path[1:])}
