@@ -28,6 +28,8 @@ from sparkops.inventory.secrets import Masked
 from sparkops.inventory.validate import missing
 from sparkops.resources.resource import Resource
 
+ENGINE_ROLES = ("service", "checkpoint")
+"""The roles by whose variables an engine is started; an image is known by its content alone."""
 _EDGES = frozenset({"after", "role", "service", "peer_nodes", "engine_nodes", "where"})
 """What two declarations of the same thing may differ in."""
 SPECS = "/etc/sparkops/services/"
@@ -162,6 +164,7 @@ class _Compiler:
                 "addresses": self.inventory.addresses(service.name, target.node),
                 "rank": replica.index(target.node),
                 "fabric": spaces.get("fabric"),
+                "ranks": self._ranks(service.name, replica),
                 "recipe": service.recipe.name if service.recipe else None,
                 "state": "retired" if target.retired else service.state,
             }
@@ -172,6 +175,11 @@ class _Compiler:
             "cluster": self.inventory.cluster,
             "folder": str(self.inventory.folder),
         }
+
+    def _ranks(self, service: str, replica: Sequence[str]) -> list[Any]:
+        """What is declared for each rank of an engine with several."""
+        ranks = [self.inventory.variables(node, service) for node in replica] if len(replica) > 1 else []
+        return [self.placeholders.seal({name: each[name] for name in ENGINE_ROLES if name in each}) for each in ranks]
 
     def _node(self, node: Node) -> Mapping[str, object]:
         """A node as expressions of any node see it: who it is, and its variables."""

@@ -259,7 +259,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.globals["render"] = _render
     env.globals["launcher"] = launcher_file
     env.globals["permanent_errors"] = engine_errors.permanent
-    env.globals.update(service_spec.functions(placeholders.holds))
+    env.globals.update(service_spec.functions(placeholders.holds, placeholders.seal))
     env.globals["fabric_links"] = _fabric_links
     return env
 

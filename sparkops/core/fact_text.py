@@ -23,11 +23,15 @@ PLAIN = re.compile(r"[A-Za-z0-9_.,:=^/%-]+")
 
 @dataclass(frozen=True, slots=True)
 class FactOf:
-    """A fact of a node by its path, the group first. Of a list the items stand side by side, each with `suffix`."""
+    """A fact of a node by its path, the group first. Of a list the items stand side by side, each with `suffix`.
+
+    `missing` stands in the place of one that is not there; without it that is unknown.
+    """
 
     node: str
     path: tuple[str, ...]
     suffix: str = ""
+    missing: str = ""
 
     @property
     def words(self) -> str:
@@ -35,7 +39,7 @@ class FactOf:
 
     def __str__(self) -> str:
         """The mark."""
-        return f"@fact:{json.dumps([self.node, self.path, self.suffix]).encode().hex()}@"
+        return f"@fact:{json.dumps([self.node, self.path, self.suffix, self.missing]).encode().hex()}@"
 
     def value(self, facts: Mapping[str, object]) -> str | Unknown:
         """What stands in its place. `facts` are those of its node, by group."""
@@ -47,7 +51,7 @@ class FactOf:
             if isinstance(here, Mapping) and UNKNOWN in here:
                 return Unknown.of("fact-unknown", fact=self.words, reason=here[UNKNOWN])
         items = here if isinstance(here, (list, tuple)) else [here]
-        text = ",".join(f"{each}{self.suffix}" for each in items if each is not None)
+        text = ",".join(f"{each}{self.suffix}" for each in items if each is not None) or self.missing
         if not text:
             return Unknown.of("fact-empty", fact=self.words)
         if not PLAIN.fullmatch(text):
@@ -72,8 +76,8 @@ def facts_in(text: str) -> Iterator[FactOf]:
         if sort == "sha256":
             yield from facts_in(content)
         else:
-            node, path, suffix = json.loads(content)
-            yield FactOf(node, tuple(path), suffix)
+            node, path, *more = json.loads(content)
+            yield FactOf(node, tuple(path), *more)
 
 
 def filled(text: str, facts: Mapping[str, Mapping[str, object] | Unknown]) -> str | Unknown:

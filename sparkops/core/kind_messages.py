@@ -13,6 +13,18 @@ class PathAsk(TypedDict):
     path: str
 
 
+class GroupKeyAsk(PathAsk):
+    """The key of a group of ranks, by the fingerprint that it has to have."""
+
+    fingerprint: str
+
+
+class GroupKeyAct(TypedDict):
+    """The key itself."""
+
+    content: bytes
+
+
 class DirectoryAsk(PathAsk, total=False):
     """A directory; owner and group as they are declared, so that the answer is in the same form."""
 

@@ -66,12 +66,10 @@ class Checker:
 
     def variables(self, role: Role, value: object, path: Where, also: Iterable[str] = ()) -> None:
         """One layer of a role's variables; what goes beyond their schema is checked where they are of its types."""
-        if not isinstance(value, dict):
-            return
-        sound = True
-        if role.document is not None:
-            sound = validate(self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also)
-        if sound:
+        sound = role.document is None or validate(
+            self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also
+        )
+        if sound and isinstance(value, dict):
             for key, id, args in role_variables.faults(role.name, value):
                 self.faults.add(id, where=self.document.where_key((*path, *key)), **args)
 

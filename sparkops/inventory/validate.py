@@ -87,7 +87,14 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
 
     known: dict[str, object] = {**Draft202012Validator.VALIDATORS, "required": required}
     if fragment:
+        whole: Any = _validator(False)
+
+        def items(_: object, wanted: object, instance: object, schema: Mapping[str, object]) -> Iterator[Any]:
+            """A list replaces that of another layer: nothing in it waits for one, and null unsets nothing."""
+            return iter(whole.VALIDATORS["items"](whole(schema), wanted, instance, schema) or ())
+
         known["required"] = lambda validator, names, instance, schema: ()
+        known["items"] = items
     for keyword in ("type", "pattern", "enum", "const", "format", "minLength", "maxLength", "anyOf", "oneOf"):
         known[keyword] = guarded(known[keyword])
     extend: Callable[..., Any] = validators.extend

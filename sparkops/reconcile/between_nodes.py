@@ -30,7 +30,7 @@ def compare(resources: Iterable[Resource], found: Mapping[str, Observed]) -> tup
 
 
 def _of(service: str, ranks: Mapping[str, Mapping[str, object]]) -> Iterator[Between]:
-    for fact in dict.fromkeys(key for seen in ranks.values() for key in seen):
+    for fact in dict.fromkeys(key for seen in ranks.values() for key in seen if key not in Rank.reads):
         values = {node: _value(seen.get(fact)) for node, seen in ranks.items()}
         known = [each for each in values.values() if each is not None and not isinstance(each, Unknown)]
         if _differ(fact, known):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -94,9 +94,21 @@ class Unit(Resource):
         "vendor": "text",
         "drop_ins": "list of text",
         "port_taken": "mapping",
+        "group": "mapping",
     }
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"state", "result", "restarts", "text", "port_taken", "last_start", "last_token", "last_hang", "loaded"}
+        {
+            "state",
+            "result",
+            "restarts",
+            "text",
+            "port_taken",
+            "last_start",
+            "last_token",
+            "last_hang",
+            "loaded",
+            "group",
+        }
     )
     guarded: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed", "restart_policy"}
@@ -288,6 +300,19 @@ class Unit(Resource):
         adoptable = names["container"] or place.endswith(".service")
         id = "port-taken" if adoptable else "port-taken-by-process"
         return Message.of(id, port=self.port, who=who, service=self.service or self.name, node=self.node)
+
+    def notices(self, found: Observed) -> tuple[Message, ...]:
+        if self.content is None or found is None or isinstance(found, Unknown):
+            return ()
+        return tuple(self._of_group((found.get("group") or {}) if found.get("running") else {}))
+
+    def _of_group(self, group: Mapping[str, object]) -> Iterator[Message]:
+        """Why the ranks of the service do not run, and what the last engine left behind; of its launcher alone."""
+        about = {"node": self.node, "service": self.service or self.name}
+        if group.get("why") and group.get("phase") in ("preparing", "waiting", "ending"):
+            yield Message.of("group-not-running", **about, reason=str(group["why"]))
+        if group.get("memory"):
+            yield Message.of("group-memory-missing", **about, reason=str(group["memory"]))
 
     def explain(self, found: Observed) -> Message | None:
         if found is None or isinstance(found, Unknown):

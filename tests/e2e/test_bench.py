@@ -23,20 +23,25 @@ def test_a_service_is_measured_and_the_slower_engine_is_found(service: Service) 
     service.apply()
     words = ("bench", "qwen", "inventory.yml", "--concurrency", "1,4", "--context", "64,256", "--tokens", "32")
     found = service.shell.json(*words)
-    assert [(each["concurrency"], each["context"]) for each in found["cells"]] == [(1, 64), (1, 256), (4, 64), (4, 256)]
-    for cell in found["cells"]:
+    assert [(each["concurrency"], each["context"]) for each in found["engines"][0]["cells"]] == [
+        (1, 64),
+        (1, 256),
+        (4, 64),
+        (4, 256),
+    ]
+    for cell in found["engines"][0]["cells"]:
         assert cell["reason"] is None
         assert 20 < cell["decode_tokens_per_second"] <= 100
         assert cell["prompt_tokens"] == pytest.approx(cell["context"], rel=0.1)
         assert cell["hardware"]["sm_clock_mhz"] or cell["hardware"]["hardware_why"]
-    assert found["findings"] == []
+    assert found["engines"][0]["findings"] == []
 
     service.ask("/lab/mode", "token-time=0.05")
     found = service.shell.json(*words, status=2)
-    assert {each["id"] for each in found["findings"]} == {"bench-slower-than-before"}
+    assert {each["id"] for each in found["engines"][0]["findings"]} == {"bench-slower-than-before"}
     shown = service.shell.run(*words[:3], "--concurrency", "1", "--context", "64", "--tokens", "16", status=None)
     assert "DECODE/S" in shown.stdout and "kept as" in shown.stderr
 
     service.node.exec("systemctl", "stop", "qwen.service")
     found = service.shell.json(*words[:3], "--context", "64", status=3)
-    assert {each["reason"]["id"] for each in found["cells"]} == {"bench-foreign"}
+    assert {each["reason"]["id"] for each in found["engines"][0]["cells"]} == {"bench-foreign"}

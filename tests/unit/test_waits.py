@@ -66,6 +66,7 @@ WITHOUT = {
     "programs/launch/docker.py ask read": LAUNCHER,
     "programs/launch/docker.py connect connect": LAUNCHER,
     "programs/launch/docker.py open getresponse": LAUNCHER,
+    "programs/launch/ranks.py _take recvfrom": "select said that there is something",
     "programs/measure/main.py _drained accept": "the listener has a limit",
     "programs/measure/main.py _side_by_side join": THREADS,
     "programs/measure/main.py drain recv_into": "the socket has a limit of silence, and who sends is our own program",

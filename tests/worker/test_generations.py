@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.programs.checkpoints import RECORD
+from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import gate, generation
 from sparkops.worker.record import generations

@@ -28,7 +28,7 @@ from sparkops.models import build_steps
 from sparkops.programs import runner
 from sparkops.programs.build import caller as build_program
 from sparkops.programs.build.state import observe
-from sparkops.programs.checkpoints import RECORD
+from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.programs.fetch import caller as fetch_program
 
 NAMELESS = "local"

@@ -14,7 +14,7 @@ from typing import Any
 from sparkops.core.messages import Refused
 from sparkops.programs.build.tensor_plan import PlannedTensor, Stored
 from sparkops.programs.checkpoints import hashes
-from sparkops.programs.checkpoints.index import identity
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output

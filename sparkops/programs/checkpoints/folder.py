@@ -25,7 +25,7 @@ from typing import Any
 from sparkops.core import atomic
 from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
-from sparkops.programs.checkpoints import RECORD as RECORD
+from sparkops.programs.checkpoints.proof import RECORD
 
 RECORD_LIMIT = 64 << 20
 """Bytes of a record that are read."""

@@ -15,7 +15,7 @@ from typing import Any
 from sparkops.core.messages import Refused
 from sparkops.programs import runner, users
 from sparkops.programs.checkpoints import loaded_files, publish, verify, whereabouts
-from sparkops.programs.checkpoints.folder import RECORD, CheckpointFolder, record_of
+from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import (
     Index,
     IndexListener,
@@ -23,9 +23,9 @@ from sparkops.programs.checkpoints.index import (
     Notice,
     files_below,
     identities_below,
-    identity,
     preserved,
 )
+from sparkops.programs.checkpoints.proof import RECORD, identity
 from sparkops.programs.fetch import elsewhere
 from sparkops.programs.fetch.main import Spec
 

@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import Sources
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch.existing import File, hash_unchanged
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker

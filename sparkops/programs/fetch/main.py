@@ -18,8 +18,8 @@ from sparkops.core import atomic
 from sparkops.core.messages import Refused
 from sparkops.programs import disk, protocol
 from sparkops.programs.checkpoints.folder import status_of, write_record
-from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch import download
 from sparkops.programs.fetch.compare import compare
 from sparkops.programs.fetch.existing import ExistingFolder, File, record_prefixes

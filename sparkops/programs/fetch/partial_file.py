@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sparkops.core import atomic
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints import hashes, local_sources
-from sparkops.programs.checkpoints.index import lasting
+from sparkops.programs.checkpoints.proof import lasting
 
 STORE = ".sparkops/content"
 BLOCK = 1 << 20

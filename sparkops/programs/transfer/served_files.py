@@ -23,7 +23,7 @@ from typing import Any
 
 from sparkops.core import frames
 from sparkops.programs.checkpoints.hashes import drop_cache
-from sparkops.programs.checkpoints.index import identity, lasting
+from sparkops.programs.checkpoints.proof import identity, lasting
 from sparkops.programs.fetch.partial_file import STORE
 from sparkops.programs.transfer.server import Request
 

@@ -281,9 +281,9 @@ def _details(found: Sequence[Finding]) -> tuple[tuple[Detail, ...], dict[tuple[s
     links: dict[tuple[str, str], str] = {}
     room, hidden = DETAILS, 0
     for number, group in enumerate(groups.values()):
-        detail = _detail(group, f"f{number}")
-        room -= detail.size
-        if room < 0:
+        detail = _detail(group, f"f{number}") if room > 0 else None
+        room -= detail.size if detail is not None else 0
+        if detail is None or room < 0:
             hidden += len(group)
             continue
         made.append(detail)

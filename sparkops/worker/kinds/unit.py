@@ -18,6 +18,7 @@ from sparkops.worker.system.root import UNITS, at
 STAMPS = "/run/sparkops/units"
 VENDOR = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system")
 """Where packages put their units. Source: systemd.unit(5)."""
+GROUPS = "/run/sparkops/groups"
 PROC = "/proc"
 TEXT_LIMIT = 64 << 10
 SYSTEMCTL = ["systemctl", "--no-pager", "--no-ask-password"]
@@ -211,7 +212,7 @@ def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
 
 
 def _kept(ask: dict[str, Any], root: str) -> dict[str, object]:
-    """What the launcher keeps of the service: the times of its last start and token, and its last hang."""
+    """What the launcher keeps of the service: its last start, token and hang, and its group of ranks."""
     folder = os.path.join(at(root, ask["state_dir"]), "services", ask["service"])
     kept: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
@@ -222,6 +223,11 @@ def _kept(ask: dict[str, Any], root: str) -> dict[str, object]:
     with contextlib.suppress(OSError):
         path = os.path.join(folder, "last-hang.txt")
         kept["last_hang"] = {"path": path, "at": round(os.stat(path).st_mtime)}
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(os.path.join(at(root, GROUPS), ask["service"] + ".json"), encoding="utf-8") as file,
+    ):
+        kept["group"] = json.load(file)
     return kept
 
 

@@ -16,7 +16,7 @@ import time
 from typing import Any, TypedDict, cast
 
 from sparkops.programs import docker
-from sparkops.programs.checkpoints import RECORD
+from sparkops.programs.checkpoints.proof import record_digest
 from sparkops.worker.calls import Refused
 from sparkops.worker.system import safe_path
 from sparkops.worker.system.root import at
@@ -76,7 +76,7 @@ def present(files: list[str], *, root: str = "/") -> Generation:
     reference = str(spec.get("image") or "")
     image = docker.inspect_image(reference, at=at(root, docker.SOCKET)) if reference else None
     sources = [str(each.get("source")) for each in spec.get("mounts") or [] if isinstance(each, dict)]
-    checkpoints = {each: digest for each in sources if (digest := manifest_digest(at(root, each)))}
+    checkpoints = {each: digest for each in sources if (digest := record_digest(at(root, each)))}
     inputs = next((_digest(each) for path, each in contents.items() if path.endswith(".json") and each), "")
     identity = str((image or {}).get("Id") or "")
     about = json.dumps([contents, identity, checkpoints], sort_keys=True)
@@ -117,16 +117,6 @@ def _spec(contents: dict[str, Kept | None]) -> dict[str, Any]:
                 value = json.loads(base64.b64decode(each["content"]))
                 return value if isinstance(value, dict) else {}
     return {}
-
-
-def manifest_digest(checkpoint: str) -> str:
-    """SHA-256 of the record that says what a checkpoint's folder holds now; "" for a folder without one."""
-    with (
-        contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        open(os.path.join(checkpoint, RECORD), "rb") as file,
-    ):
-        return hashlib.sha256(file.read()).hexdigest()
-    return ""
 
 
 def add(folder: str, now: Generation, keep: int) -> None:
@@ -192,7 +182,7 @@ def bring_back(chosen: Generation, *, root: str = "/") -> None:
     if identity and docker.inspect_image(identity, at=socket) is None:
         raise Refused.of("generation-image-gone", number=chosen["number"], image=reference)
     for path, digest in chosen["checkpoints"].items():
-        if manifest_digest(at(root, path)) != digest:
+        if record_digest(at(root, path)) != digest:
             raise Refused.of("generation-checkpoint-changed", number=chosen["number"], folder=path)
     if identity and "@" not in reference:
         repository, tag = reference, "latest"

@@ -18,7 +18,8 @@ from typing import Any
 from sparkops.core import frames
 from sparkops.programs import docker, runner, users
 from sparkops.programs.checkpoints.folder import CheckpointFolder
-from sparkops.programs.checkpoints.index import Index, identity
+from sparkops.programs.checkpoints.index import Index
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.transfer import main as program
 from sparkops.programs.transfer.served_image import SILENCE
 from sparkops.worker.calls import Call, Refused
