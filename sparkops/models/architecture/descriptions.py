@@ -19,7 +19,10 @@ SIZES = "_parts.yml"
 INERT = "_inert.yml"
 TOWERS = "_towers.yml"
 WRAPPERS = "_wrappers.yml"
+DEFAULTS = "_defaults.yml"
 TIED = "tie_word_embeddings"
+ORDINARY = ("full_attention", "sliding_attention", "chunked_attention")
+"""The types of layers that a description without kinds of its own means."""
 ROTARY = ("rope_parameters", "rope_scaling")
 NOTHING: tuple[object, ...] = (None, "", [], {})
 """Values of a key that say nothing."""
@@ -53,6 +56,7 @@ def _shared() -> Mapping[str, Any]:
         **knowledge_file.read(folder / SIZES),
         "inert": frozenset(inert["keys"]),
         "rotary": frozenset(inert["rotary"]),
+        "defaults": knowledge_file.read(folder / DEFAULTS)["defaults"],
     }
 
 
@@ -64,10 +68,10 @@ def _texts() -> Mapping[Path, str]:
 
 
 @cache
-def _described_in(path: Path) -> Mapping[str, Mapping[str, object]]:
+def _described_in(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """The descriptions of one file, by the architecture's name."""
     content = knowledge_file.read(path)
-    found: dict[str, Mapping[str, object]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for each in content["describes"]:
         own = {**each, "parts": {**_shared()["parts"], **content.get("parts", {})}}
         found.update(dict.fromkeys(each["architectures"], own))
@@ -130,7 +134,10 @@ def described(name: str) -> Description | None:
     """The description of an architecture; None where there is none."""
     found = (_described_in(path).get(name) for path, text in _texts().items() if name in text)
     content = next((each for each in found if each is not None), None)
-    return None if content is None else Description(content, _shared())
+    if content is None:
+        return None
+    defaults = {**_shared()["defaults"].get(name, {}), **content.get("defaults", {})}
+    return Description({**content, "defaults": defaults}, _shared())
 
 
 class Description:
@@ -186,6 +193,11 @@ class Description:
             inner = value if isinstance(value, Mapping) else {}
             found += [f"{key}.{each}" for each in inner if each not in entries and each not in self.inert]
         return found
+
+    def strange_layers(self, config: Mapping[str, object]) -> list[str]:
+        """The entries of `layer_types` that a description without kinds of its own does not mean."""
+        listed = () if "kind" in self.content else config.get("layer_types")
+        return sorted({str(each) for each in listed if each not in ORDINARY}) if isinstance(listed, list) else []
 
     def unread_rotary(self, config: Mapping[str, object]) -> list[str]:
         """The entries of the settings of positions that nobody described, at any depth."""
