@@ -69,7 +69,9 @@ MAY = {
 ON_NODES = ("worker", "programs", "safetensors")
 ON_NODES_FROM_CORE = {
     f"sparkops.core.{name}"
-    for name in ("atomic", "deadline", "frames", "kind_messages", "messages", "process_group", "system_places")
+    for name in (
+        *("atomic", "deadline", "descriptors", "frames", "kind_messages", "messages", "process_group", "system_places"),
+    )
 }
 
 
