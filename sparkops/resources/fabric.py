@@ -6,11 +6,12 @@ touched. A change is tried first, and taken back by the node itself unless a fre
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -51,7 +52,7 @@ class Fabric(Resource):
     }
     removal_hint: ClassVar[str] = "`rm {name} && netplan apply`, on the node"
 
-    links: Sequence[Mapping[str, Any]] = ()
+    links: Sequence[Fields] = ()
     interfaces: Mapping[str, Sequence[str]] = field(default_factory=dict)
     port: str | None = None
     mtu: int | None = None
@@ -86,6 +87,9 @@ class Fabric(Resource):
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Whatever is tried here may cut what runs over the links."""
+        return True
+
+    def felt(self, changes: Collection[str]) -> bool:
         return True
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
