@@ -69,7 +69,7 @@ def command(
             question = f"Take it over for {found.service}{stops}?"
             agreed = not found.empty and (yes or (as_text and confirm(question, yes)))
         if agreed:
-            found = take(made.inventory, declared, found, made.connections, reason=common.reason, listener=listener)
+            found = take(made, declared, found)
     if not as_text:
         show_json(as_json(found))
         return found.exit_status

@@ -99,8 +99,7 @@ def verify(common: CommonOptions, deep: bool) -> int:
     """
     with listener_for(common) as listener:
         made = context(common, listener)
-        nodes = named(made.inventory, common.nodes)
-        found = verify_nodes(made.inventory, nodes, made.connections, deep=deep, jobs=common.jobs, listener=listener)
+        found = verify_nodes(made, named(made.inventory, common.nodes), deep=deep)
     answer(common, renderers.verified_as_json(found), lambda printer: renderers.render_verified(found, printer))
     if any(not each.good and not each.silent for each in found):
         return 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import click
 import yaml
@@ -15,6 +14,7 @@ from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, printer_for, show_json
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.states import Unknown, lookup
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.limit import named
@@ -83,7 +83,7 @@ def command(common: CommonOptions, groups: tuple[str, ...], columns: tuple[str, 
     return 3 if bad else 0
 
 
-def _table(found: Mapping[str, Any], columns: Sequence[str], no_color: bool) -> None:
+def _table(found: Fields, columns: Sequence[str], no_color: bool) -> None:
     """A line for each node; what could not be found out is `-`, and what does not exist is empty."""
     rows: list[list[Cell] | str] = []
     for node, facts_of_node in found.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 
@@ -69,21 +70,12 @@ def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: boo
     """
     kinds = frozenset(kind for kind, option in OPTIONS.items() if asked[option.removeprefix("--")])
     stop = threading.Event()
-    made = context(common)
+    made = context(common, stop=stop)
     record = None if check else Record.begin(made.inventory.cluster, "remove")
     with listener_for(common, *([record.write] if record else [])) as listener, interrupts(stop):
         agree = asking(common, listener, verbose, lambda report: _agree(report, yes))
-        report = remove(
-            made.inventory,
-            names,
-            made.connections,
-            kinds=kinds,
-            agree=None if check else agree,
-            reason=common.reason,
-            listener=listener,
-            jobs=common.jobs,
-            stop=stop,
-        )
+        made = dataclasses.replace(made, listener=listener)
+        report = remove(made, names, kinds=kinds, agree=None if check else agree)
     if record is not None:
         report = record.finish(report)
         told_of(report)

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from sparkops.core.messages import Fields
 from sparkops.core.wording import Message, encoded
 
 
@@ -69,7 +70,7 @@ class StepProgress(Event):
     rate: float | None = None
 
     @classmethod
-    def from_mapping(cls, node: str, id: str, progress: Mapping[str, Any]) -> StepProgress:
+    def from_mapping(cls, node: str, id: str, progress: Fields) -> StepProgress:
         """From a worker's mapping, which may lack or add keys."""
         known = {
             key: progress[key] for key in ("text", "done", "total", "unit", "rate") if progress.get(key) is not None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from sparkops.core.messages import reason_from
+from sparkops.core.messages import Fields, reason_from
 
 _Message = TypeVar("_Message", bound="Message")
 FrontEnd = Literal["inventory", "command"]
@@ -76,7 +76,7 @@ class Message:
     """An id with its arguments: why a step failed, what is unknown, a notice. The words are made where it is shown."""
 
     id: str
-    args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    args: Fields = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls: type[_Message], id: str, /, **args: object) -> _Message:

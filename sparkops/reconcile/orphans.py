@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sparkops import resources as kinds
+from sparkops.core.messages import Fields
 from sparkops.core.plan import FOR_GC, Occupied, Orphan, Plan, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
@@ -79,7 +79,7 @@ class _Stray:
 
     kind: str
     name: str
-    entry: Mapping[str, Any]
+    entry: Fields
     type: type[Resource] | None
 
     @classmethod
@@ -301,9 +301,7 @@ def notes(
     return found
 
 
-def _strays_to_drop(
-    node: str, strays: Mapping[str, Any], here: Sequence[Resource], plan: Plan, prune: bool
-) -> Iterator[str]:
+def _strays_to_drop(node: str, strays: Fields, here: Sequence[Resource], plan: Plan, prune: bool) -> Iterator[str]:
     kept = {f"{each.kind} {each.name}" for each in plan.orphans if each.node == node and each.kept}
     for key, entry in strays.items():
         stray = _Stray.of(key, entry)

@@ -13,7 +13,7 @@ from typing import Any
 from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
-from sparkops.core.report import Report, Shards
+from sparkops.core.report import Report, Result, Shards
 from sparkops.core.wording import Message
 from sparkops.nodes import bundle
 from sparkops.reconcile import rollout
@@ -75,12 +75,16 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
             options.saved.refuse_other_steps(again.plan)
         else:
             _refuse_interruptions(planned.plan, again.plan)
-        done = _carry_out(fleet, again, options)
-        rollouts = rollout.outcomes(again.resources, again.plan, done["results"], options.replicas)
-        return report(again.plan, rollouts=rollouts, **done)
+        results = _carry_out(fleet, again, options)
+        return report(
+            again.plan,
+            results=results,
+            interrupted=any(result.outcome == "interrupted" for result in results),
+            rollouts=rollout.outcomes(again.resources, again.plan, results, options.replicas),
+        )
 
 
-def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str, Any]:
+def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Result, ...]:
     """Claim, converge and record, under the nodes' locks; what the report says of it."""
     write_claims(fleet, planned, options.listener)
     results = Schedule(
@@ -99,7 +103,7 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         del steps[node]
     record(fleet, options.inventory, options.title, steps, reason=options.reason, listener=options.listener)
     fleet.unlock()
-    return {"results": results, "interrupted": any(result.outcome == "interrupted" for result in results)}
+    return results
 
 
 def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from sparkops.core.plan import FOR_GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Past, Report, Result, Rollout
 from sparkops.core.states import Pending, State
-from sparkops.reports.alike import Line, anywhere, kind_of, shared_by
+from sparkops.reports.alike import Line, anywhere, grouped, kind_of, shared_by
 from sparkops.reports.formatting import brief, count, moment, names, value, with_cost
-from sparkops.reports.notices import grouped
 from sparkops.reports.printer import Plain, Printer
 from sparkops.reports.run.gates import figures
 

@@ -10,11 +10,12 @@ import dataclasses
 from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparkops.checkpoints.hub import Hub, is_address
 from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
 from sparkops.core.errors import ConvergeFailed, InventoryError
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Step, Violation
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
@@ -171,7 +172,7 @@ class OfRepository(Transferable):
     def proven(self, found: Mapping[str, object]) -> bool:
         return not any(found.get(key) for key in ("missing", "wrong", "unverified"))
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, object] | None) -> dict[str, object]:
+    def received(self, act: Fields, peer: Mapping[str, object] | None) -> dict[str, object]:
         return {**super().received(act, peer), "manner": {**act["manner"], **MANNER}}
 
 
@@ -268,7 +269,7 @@ class Checkpoint(OfRepository):
             yield from self._push(session, self.act(step))
         return (yield from super().converge(session, step))
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, object] | None) -> dict[str, object]:
+    def received(self, act: Fields, peer: Mapping[str, object] | None) -> dict[str, object]:
         return {**super().received(act, peer), "mode": "fetch", "hub": {**act["hub"], "token": ""}}
 
     def _push(self, session: Session, act: Mapping[str, object]) -> Generator[Mapping[str, object], None, None]:

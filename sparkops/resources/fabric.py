@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -51,7 +52,7 @@ class Fabric(Resource):
     }
     removal_hint: ClassVar[str] = "`rm {name} && netplan apply`, on the node"
 
-    links: Sequence[Mapping[str, Any]] = ()
+    links: Sequence[Fields] = ()
     interfaces: Mapping[str, Sequence[str]] = field(default_factory=dict)
     port: str | None = None
     mtu: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import MountAsk
@@ -84,7 +84,7 @@ class Mount(Resource):
         }
         return {**wanted, "without": []} if self.mounted else wanted
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
-        if key == "options":
-            return found is not None and sorted(wanted) == sorted(found)
+    def same(self, key: str, wanted: object, found: object) -> bool:
+        if key == "options" and isinstance(wanted, list) and isinstance(found, (list, tuple)):
+            return sorted(wanted) == sorted(found)
         return bool(wanted == found and type(wanted) is type(found))

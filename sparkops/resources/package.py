@@ -96,9 +96,9 @@ class Package(Resource):
             wanted["hold"] = self.hold
         return wanted
 
-    def same(self, key: str, wanted: Any, found: object) -> bool:
+    def same(self, key: str, wanted: object, found: object) -> bool:
         if key == "version":
-            return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, wanted))
+            return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, str(wanted)))
         return bool(wanted == found)
 
     def felt(self, changes: Collection[str]) -> bool:

@@ -20,8 +20,8 @@ from sparkops.core.plan import FOR_GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message, duration, size
+from sparkops.reports.alike import grouped
 from sparkops.reports.json import as_json
-from sparkops.reports.notices import grouped
 from sparkops.reports.plain_progress import Lines, amount
 from sparkops.reports.text import render
 
