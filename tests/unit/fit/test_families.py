@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ LINES = {
 }
 NOT_KNOWN = {
     "gemma-3-27b": {"parameters", "weights", "active"},  # its config.json has no vocab_size
-    "deepseek-v4-flash": {"kv", "blocks_per_request", "active"},  # its compressed cache is not described
 }
 """The figures that may be null, by family."""
 
@@ -76,11 +76,11 @@ def compared(root: Path, family: str) -> Iterator[tuple[str, str, float | None, 
         wide = figures(folder, LINES["tp2"], 2)["weight_bytes_per_rank"]
         yield "weights", f"{variant} tp2", wide, published["tp2"], 0.01
         yield "block", f"{variant} block", content["block_size"], published["block"], 0
-        yield "kv", f"{variant} kv", content["kv_bytes_per_token"], published["kv"], 0
+        yield "kv", f"{variant} kv", content["kv_bytes_per_token"], ceil(published["kv"]), 0
     for name, arguments in LINES.items():
         content, theirs = figures(bf16, arguments, 2 if "tp2" in name else 1), engine["cache"][name]
         yield "block", f"{name} block", content["block_size"], theirs["block"], 0
-        yield "kv", f"{name} kv", content["kv_bytes_per_token"], theirs["kv"], 0
+        yield "kv", f"{name} kv", content["kv_bytes_per_token"], theirs["kv"] and ceil(theirs["kv"]), 0
         yield "state", f"{name} state", content["state_bytes_per_request"], theirs["state"], 0
         asked = content["blocks_per_request"]
         yield "blocks_per_request", f"{name} blocks", asked, theirs["blocks_per_request"], 0.01
