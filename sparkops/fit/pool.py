@@ -101,7 +101,7 @@ def shape(cache: CacheLayout, effective: Effective, drafter: Geometry | None) ->
         Group(
             kind=each.kind,
             count=ceil(each.layers / size),
-            tokens=each.tokens * max(1, page // each.page if each.kind != "state" else 1),
+            tokens=each.tokens * (page // each.page if each.kind != "state" and page % each.page == 0 else 1),
             fixed=each.fixed,
         )
         for each in kinds
