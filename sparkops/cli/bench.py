@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import listener_for, printer_for
+from sparkops.cli.printing import answer, listener_for
 from sparkops.inventory.limit import named
 from sparkops.operate.measuring import spark_arena
 from sparkops.operate.measuring.bench import bench, judged, keep, last_kept
@@ -97,7 +96,7 @@ def command(
     measured."""
     if export is not None and (tool not in (None, "llama-benchy") or picture is not None):
         raise click.UsageError("--export measures by llama-benchy, and has neither another tool nor a plot")
-    made = context(common, listener_for(common.form, common.no_color))
+    made = context(common, listener_for(common))
     if export is not None:
         paths = spark_arena.export(made, service, common.limit, export[1])
         for path in paths:
@@ -113,10 +112,8 @@ def command(
         found = bench(made, service, nodes, tokens=tokens, seconds=seconds, **given)
     found = judged(found, made.inventory, last)
     path = keep(found, as_json(found))
-    if common.form == "json":
-        click.echo(json.dumps(as_json(found), indent=1))
-    else:
-        render(found, printer_for(common.no_color))
+    answer(common, as_json(found), lambda printer: render(found, printer))
+    if common.form == "text":
         click.echo(f"kept as {path}", err=True)
     if picture is not None:
         plot(found, picture)

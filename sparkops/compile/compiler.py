@@ -18,6 +18,7 @@ from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.graph import Cycle, ordered, reachable
+from sparkops.core.messages import Fields
 from sparkops.core.secrets import Content, Secret, SecretRef
 from sparkops.core.wording import Message
 from sparkops.inventory.declarations import Role
@@ -105,7 +106,7 @@ def compile_inventory(
     )
 
 
-def spec_of(resource: Resource) -> Mapping[str, Any] | None:
+def spec_of(resource: Resource) -> Fields | None:
     """The launcher's spec that a resource puts on its node, if it is one; facts that it waits for as words."""
     content = getattr(resource, "content", None)
     if not isinstance(content, Content) or not resource.name.startswith(SPECS) or not resource.name.endswith(".json"):

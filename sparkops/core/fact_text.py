@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.core.messages import UNKNOWN
 from sparkops.core.states import Unknown
@@ -41,8 +40,10 @@ class FactOf:
         """The mark."""
         return f"@fact:{json.dumps([self.node, self.path, self.suffix, self.missing]).encode().hex()}@"
 
-    def value(self, facts: Mapping[str, object]) -> str | Unknown:
+    def value(self, facts: Mapping[str, object] | Unknown) -> str | Unknown:
         """What stands in its place. `facts` are those of its node, by group."""
+        if isinstance(facts, Unknown):
+            return facts
         here: object = facts
         for part in self.path:
             here = here.get(part) if isinstance(here, Mapping) else None
@@ -83,10 +84,8 @@ def facts_in(text: str) -> Iterator[FactOf]:
 def filled(text: str, facts: Mapping[str, Mapping[str, object] | Unknown]) -> str | Unknown:
     """The text with its facts, `facts` by node; Unknown with the reason of the first that is not known."""
     for each in facts_in(text):
-        known = facts.get(each.node, Unknown.of("fact-not-there", fact=each.words))
-        if isinstance(known, Unknown):
-            return known
-        if isinstance(value := each.value(known), Unknown):
+        value = each.value(facts.get(each.node, Unknown.of("fact-not-there", fact=each.words)))
+        if isinstance(value, Unknown):
             return value
     return _replaced(text, lambda fact: str(fact.value(facts[fact.node])))
 
@@ -96,7 +95,7 @@ def shown(text: str) -> str:
     return _replaced(text, lambda fact: f"({fact.words})")
 
 
-def _replaced(text: str, word: Any) -> str:
+def _replaced(text: str, word: Callable[[FactOf], object]) -> str:
     def one(mark: re.Match[str]) -> str:
         content = bytes.fromhex(mark.group(2)).decode()
         if mark.group(1) == "sha256":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sparkops.core.messages import UNKNOWN
 from sparkops.core.plan import Between
@@ -44,7 +43,8 @@ def _value(told: object) -> object:
     return told if told is None or isinstance(told, (str, int, float)) else str(told)
 
 
-def _differ(fact: str, known: list[Any]) -> bool:
-    if fact == "memory_bytes" and all(isinstance(each, (int, float)) for each in known):
-        return bool(known) and max(known) - min(known) > MEMORY_TOLERANCE * max(known)
+def _differ(fact: str, known: Sequence[object]) -> bool:
+    sizes = [each for each in known if isinstance(each, (int, float))]
+    if fact == "memory_bytes" and len(sizes) == len(known):
+        return bool(sizes) and max(sizes) - min(sizes) > MEMORY_TOLERANCE * max(sizes)
     return len({str(each) for each in known}) > 1

@@ -76,7 +76,7 @@ class Rank(Resource):
         for id, what in (("rank-gid-moved", sorted(gids)), ("rank-packets-lost", lost)):
             if what:
                 message = Message.of(id, what=what, **args)
-                yield Violation(message=message, resource=self.id, node=self.node, severity="warning")
+                yield self.violation(message, "warning")
 
     def _doubts(self, found: Mapping[str, object]) -> Iterator[Violation]:
         for fact, (name, pattern) in VERSIONS.items():
@@ -88,19 +88,8 @@ class Rank(Resource):
                 certainty = "" if verdict.certainty == "verified" else f" ({verdict.certainty})"
                 words = f"{component.title} {version}: {verdict.reason}{certainty}"
                 id = "fact-denied-version" if verdict.word == "deny" else "fact-doubtful-version"
-                args = {
-                    "fact": f"{self.name} on {self.node}",
-                    "verdict": words,
-                    "reason": "",
-                    "remedy": component.remedy,
-                }
-                yield Violation(
-                    message=Message.of(id, **args),
-                    resource=self.id,
-                    node=self.node,
-                    severity="warning",
-                    source=verdict.source,
-                )
+                args = {"fact": f"{self.name} on {self.node}", "verdict": words, "remedy": component.remedy}
+                yield self.violation(Message.of(id, **args, reason=""), "warning", source=verdict.source)
 
 
 @dataclass(frozen=True)

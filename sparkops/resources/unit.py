@@ -82,7 +82,7 @@ class Unit(Resource):
     port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first. A foreign
         process that listens there is the violation `port-taken`.
     host: the node's address that the port belongs to; 0.0.0.0 for all.
-    drain_seconds: how long a restart waits until the engine that listens on `port` works on no request; 0 for no wait.
+    drain_seconds: for how long what interrupts its engine waits until that works on no request; 0 for no wait.
     displaces: units that systemd stops when this one starts (`Conflicts=`); the port may be theirs until then.
     """
 
@@ -253,7 +253,6 @@ class Unit(Resource):
 
     def act(self, step: Step) -> dict[str, object]:
         material: dict[str, object] = {"wait": self.wait, "again": step.action == "replace"}
-        material["drain_seconds"] = float(self.drain_seconds)
         if self.content is not None:
             material["content"] = _bytes(self.content)
         return material
@@ -286,10 +285,7 @@ class Unit(Resource):
             path for path in found.get("drop_ins") or () if path not in self.drop_ins and self.content is not None
         ]
         drop_ins = [Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign]
-        return (
-            *(Violation(message=each, resource=self.id, node=self.node, severity="error") for each in messages),
-            *(Violation(message=each, resource=self.id, node=self.node, severity="warning") for each in drop_ins),
-        )
+        return (*map(self.violation, messages), *(self.violation(each, "warning") for each in drop_ins))
 
     def _port_taken(self, owner: Mapping[str, object]) -> Message:
         """What another service of sparkops holds is no violation: its own steps settle that."""

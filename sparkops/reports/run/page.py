@@ -176,7 +176,7 @@ def page(report: Report) -> Page:
         unlike=unlike(report, services, states),
         coverage=_coverage(report, states),
         unmanaged=tuple(
-            _cut(f"{each.id}{f': {each.kept}' if each.kept else ''}", VALUE) for each in plan.orphans[:LISTED]
+            _cut(f"{each.id}{f': {each.kept.text}' if each.kept else ''}", VALUE) for each in plan.orphans[:LISTED]
         ),
         notices=tuple(dict.fromkeys(_cut(each.full, VALUE) for each in plan.notices))[:LISTED],
         history=plot([*report.past.runs, _this(report, told)], moment) if report.past.runs else None,

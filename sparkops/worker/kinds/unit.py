@@ -4,15 +4,17 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from sparkops.core.descriptors import FILE
 from sparkops.core.messages import unknown_of
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claims, started_from
-from sparkops.worker.system import ports, processes, safe_path, serving
+from sparkops.worker.system import ports, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
 STAMPS = "/run/sparkops/units"
@@ -145,7 +147,7 @@ def _text(path: str) -> bytes | None:
     if os.path.islink(path):
         return None
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(path, FILE)
     except FileNotFoundError:
         return None
     with os.fdopen(handle, "rb") as file:
@@ -170,6 +172,14 @@ def inputs_of(name: str, shown: dict[str, str], root: str) -> str:
             return file.read(4096).strip()
     except FileNotFoundError:
         return ""
+
+
+def outdated(name: str, root: str) -> bool:
+    """Whether a unit runs that was started from other inputs than its text names now. Raises Unknown, OSError."""
+    text = _text(os.path.join(at(root, UNITS), name)) or b""
+    declared = re.search(rb"(?m)^Environment=" + VARIABLE + rb"(\S*)$", text)
+    shown = show([name])[name] if declared else {}
+    return bool(declared and running(shown) and inputs_of(name, shown, root) != declared[1].decode(errors="replace"))
 
 
 def _from_process(folder: str) -> str:
@@ -300,9 +310,6 @@ def _run(
     if not running(now):
         change(call, "start", name, wait)
     elif other or act.get("again"):
-        if act.get("drain_seconds") and ask.get("port"):
-            host = "127.0.0.1" if ask["host"] in ("0.0.0.0", "::") else ask["host"]
-            serving.drain(call, {**ask, "host": host, "unit": name, "spec": ask.get("container")}, act["drain_seconds"])
         change(call, "restart", name, wait)
 
 

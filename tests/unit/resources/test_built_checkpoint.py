@@ -112,7 +112,7 @@ def test_quantize_stands_first_and_repack_last_or_it_is_a_fault(order: list[str]
         (["lm_head: int8", "quantize: {image: i, network: true}"], 12, "quantize can only be the first"),
         (["hybrid: {donor: fp8}"], 11, "the donor fp8 is not a repository"),
         (["hybrid: {donor: org/fp8, layers: '('}"], 11, "not a regular expression"),
-        (["hybrid: {}"], 11, "lacks its donor"),
+        (["hybrid: {}"], 11, "lacks donor"),
         (["hybrid: {donor: org/fp8, force: true}"], 11, "unknown key 'force'"),
         (["lm_head: int4"], 11, "expected int8"),
         (["merge: {}"], 11, "unknown key 'merge'"),
