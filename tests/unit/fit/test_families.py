@@ -22,6 +22,7 @@ from sparkops.lint.case import case_of
 from sparkops.lint.check import check
 from sparkops.models.architecture.descriptions import described, known
 from sparkops.models.architecture.geometry import of_config
+from sparkops.models.architecture.quantisation import of_config as quantisation_of
 from sparkops.models.architecture.quantisation_rules import Rules
 from sparkops.models.invocation import of_text
 from sparkops.reports.fit import as_json
@@ -171,7 +172,10 @@ def test_a_quantisation_that_nobody_described_leaves_the_bytes_unknown(name: str
     assert not rules_of(config).unknown
     assert "wren_rank" in rules_of(config, wren_rank=32).unknown
     assert "sparsity_config" in rules_of(config, sparsity_config={"format": "sparse-24"}).unknown
-    assert not rules_of(config, sparsity_config={}).unknown
+    assert not rules_of(config, sparsity_config={}, transform_config={}).unknown
+    assert not rules_of(config, sparsity_config={"format": "dense", "global_sparsity": 0.1}).unknown
+    older = {"compression_config" if key == "quantization_config" else key: value for key, value in config.items()}
+    assert quantisation_of(older) == quantisation_of(config)
     groups = config["quantization_config"].get("config_groups", {})
     for group, content in groups.items() if rules_of(config).method == "compressed-tensors" else ():
         for weights in (
