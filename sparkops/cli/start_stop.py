@@ -1,4 +1,4 @@
-"""`sparkops start`, `stop` and `restart`: whole services at once."""
+"""`sparkops start`, `stop` and `restart`: whole services."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ TEXTS: dict[Verb, Texts] = {
         example="To keep it down, declare `state: retired` in the inventory and apply.",
     ),
     "restart": Texts(
-        f"""Restart services and wait until a real completion is answered. All nodes of a service are restarted at once.
+        f"""Restart services engine by engine, as `apply` changes them: running requests come to their end, within
+        `rollout.drain_seconds`; the engine has to answer and to pass its gate; then the next.
 
         Exit status 0: they answer; {OUTCOMES}""",
         reason="after the memory was changed",

@@ -252,6 +252,7 @@ def take(context: Context, declared: Declared, found: Adoption) -> Adoption:
         agree=lambda report: True,
         replace=frozenset({thing.id}),
         declared=False,
+        rolled=False,
         modules=frozenset({Checkpoint.kind} if thing.checkpoint is not None else ()),
     )
     report = run([thing], options)

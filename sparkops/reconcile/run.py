@@ -28,7 +28,9 @@ from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.reconcile.schedule import Schedule
 from sparkops.reconcile.targets import targets
 from sparkops.resources import removable
+from sparkops.resources.drain import Drain
 from sparkops.resources.resource import Resource
+from sparkops.resources.unit import Unit
 
 
 def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None = None) -> Report:
@@ -121,6 +123,7 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
 def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
     """The nodes of these resources with the worker's modules that a run over them needs; nothing is opened yet."""
     kinds = {*options.modules, *(resource.kind for resource in resources)}
+    kinds |= {Drain.kind} if options.rolled and Unit.kind in kinds else frozenset()
     if options.declared:
         states = [each.state for each in options.inventory.nodes.values()]
         states += [each.state for each in options.inventory.services.values()]

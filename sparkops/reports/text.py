@@ -15,6 +15,7 @@ from sparkops.core.states import Pending, State
 from sparkops.reports.alike import Line, anywhere, grouped, kind_of, shared_by
 from sparkops.reports.formatting import brief, count, moment, names, value, with_cost
 from sparkops.reports.printer import Plain, Printer
+from sparkops.reports.run.gates import figures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +38,8 @@ OUTCOMES = {
 ROLLOUTS = {
     "not started": "it runs as before",
     "paused": "its gate could not be asked; it was left as it is",
-    "failed": "rollout.automatic_return is false; `sparkops rollback` brings it back",
-    "returned": "it failed its gate, and its last stable generation is ready again; what failed is held",
+    "failed": "it was left as it is; `sparkops rollback` brings an earlier state back",
+    "returned": "it failed its gate, and its last stable generation passed its own; what failed is held",
     "return failed": "it is not ready; look at it by hand",
     "nothing to return to": "no generation of it was stable yet",
 }
@@ -189,9 +190,10 @@ class ReportPrinter(Printer):
             (_short(step.id, step.node), "bold" if step.disruptive else ""),
         ]
         if step.action == "verify":
-            parts.append(("  will be re-verified", "dim"))
+            words = "waits for running requests" if step.kind == "drain" else "will be re-verified"
+            parts.append((f"  {words}", "dim"))
         if step.action == "replace":
-            parts.append(("  forced by --replace", "dim"))
+            parts.append(("  will be done again", "dim"))
         if step.action == "create" and details and (made := self._made(step)):
             parts.append((f"  {made}", "dim"))
         if step.disruptive:
@@ -305,6 +307,9 @@ class ReportPrinter(Printer):
             lost = len(report.plan.unreachable)
             words += f", {count(lost, 'node')} unreachable" if lost else ""
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
+        for result in report.results:
+            if result.outcome == "done" and (told := figures(result)):
+                self.line((result.id.removeprefix("gate "), "bold"), f"  gate: {told}")
         for rollout in report.rollouts:
             self._rollout(rollout)
         if report.interrupted:

@@ -6,7 +6,7 @@ touched. A change is tried first, and taken back by the node itself unless a fre
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -87,6 +87,9 @@ class Fabric(Resource):
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Whatever is tried here may cut what runs over the links."""
+        return True
+
+    def felt(self, changes: Collection[str]) -> bool:
         return True
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:

@@ -13,7 +13,6 @@ from typing import ClassVar
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.probe import AskedEngine
-from sparkops.resources.reboot import NAME, Reboot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +27,18 @@ class Gate(AskedEngine):
     min_speed_ratio: the least decode speed, as a share of that of the last stable generation; None measures nothing.
     files: what the service is rendered to on the node.
     folder: where its generations are kept there.
+    restored: whether a generation was brought back: it is asked what it passed then, not what is declared now.
     """
 
     kind: ClassVar[str] = "gate"
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "acceptance_length", "acceptance_why"}
+        {
+            "passed",  # a gate that is planned is asked, though the same state passed before
+            *("speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "before"),
+            *("acceptance_length", "acceptance_why", "canaries", "tool_call"),
+        }
     )
+    reads: ClassVar[Mapping[str, str]] = {"before": "mapping"}
 
     prompt: str = "Hello"
     unit: str
@@ -44,6 +49,7 @@ class Gate(AskedEngine):
     min_speed_ratio: float | None = None
     files: Sequence[str] = ()
     folder: str
+    restored: bool = False
 
     def __post_init__(self) -> None:
         for each in self.canaries:
@@ -56,8 +62,9 @@ class Gate(AskedEngine):
         return {"passed": True}
 
     def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
-        booted = (f"{Reboot.kind} {NAME} @{node}" for node in self.engine_nodes or (self.node,))
-        changed = changing(self.node, self.unit, self.files, steps) or next((id for id in booted if id in steps), None)
+        nodes = self.engine_nodes or (self.node,)
+        again = (changing(node, self.unit, (*self.files, self.folder), steps) for node in nodes)
+        changed = next(filter(None, again), None)
         return {"passed": Pending(changed)} if changed else {}
 
     def act(self, step: Step) -> dict[str, object]:
@@ -67,10 +74,11 @@ class Gate(AskedEngine):
             "tool_call": self.tool_call,
             "canaries": [dict(each) for each in self.canaries],
             "min_speed_ratio": self.min_speed_ratio,
+            "restored": self.restored,
         }
 
 
-def changing(node: str, unit: str, files: Sequence[str], steps: Collection[str]) -> str | None:
-    """The id of a planned step that changes a service on its node: its unit, or one of its files."""
-    ids = [f"unit {unit} @{node}", *(f"file {path} @{node}" for path in files)]
+def changing(node: str, unit: str, paths: Sequence[str], steps: Collection[str]) -> str | None:
+    """The id of a planned step that changes a service on its node: its unit, one of its files, or a return of it."""
+    ids = [f"unit {unit} @{node}", *(f"{kind} {path} @{node}" for path in paths for kind in ("file", "generation"))]
     return next((each for each in ids if each in steps), None)

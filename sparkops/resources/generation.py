@@ -1,8 +1,8 @@
 """The kind `generation`: the state of a service that was stable is kept on its node, to return to.
 
 What passed its gate (the role puts this after it) becomes the newest generation. The same kind brings one back: with
-`restore` its act writes the kept files, gives the image its name again and restarts the unit. A spec that was taken
-back is held: it is not brought again until it changes, or until a person asks for it.
+`restore` its act writes the kept files and gives the image its name again; the unit is restarted behind it. A spec that
+was taken back is held: it is not brought again until it changes, or until a person asks for it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,19 @@ class Generation(Resource):
     inputs: the SHA-256 of the declared spec; None for one that is only to be brought back.
     keep: how many stable generations are kept.
     restore: the number of the one to bring back, or "newest" for the last one that was stable.
-    drain_seconds: how long bringing one back waits until the engine works on no request.
     """
 
     kind: ClassVar[str] = "generation"
     prune: ClassVar[Literal["remove"]] = "remove"
     at_path: ClassVar[bool] = True
-    volatile: ClassVar[frozenset[str]] = frozenset({"at", "inputs", "rejected", "generations"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"at", "inputs", "rejected", "generations", "outdated"})
     reads: ClassVar[Mapping[str, str]] = {"rejected": "list of text", "generations": "list of mapping"}
-    interrupts: ClassVar[frozenset[str]] = frozenset({"restored"})
 
     unit: str = ""
     files: Sequence[str] = ()
     inputs: str | None = None
     keep: int = 3
     restore: int | str | None = None
-    drain_seconds: float = 0.0
     state: str = "present"
 
     def __post_init__(self) -> None:
@@ -76,7 +73,7 @@ class Generation(Resource):
         return {"stable": Pending(changed)} if changed else {}
 
     def act(self, step: Step) -> dict[str, object]:
-        return {"keep": self.keep, "drain_seconds": float(self.drain_seconds)}
+        return {"keep": self.keep}
 
     def held(self, found: Observed) -> Violation | None:
         """Whether the declared spec was taken back here, and is not what is there now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -99,6 +100,9 @@ class Package(Resource):
         if key == "version":
             return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, str(wanted)))
         return bool(wanted == found)
+
+    def felt(self, changes: Collection[str]) -> bool:
+        return bool({"status", "version"} & set(changes))
 
     def act(self, step: Step) -> PackageAct:
         return {"update": self.update_cache, "holds": self.hold is not None}

@@ -33,7 +33,8 @@ class Resource:
     while one of them is silent, nothing of the service is touched; `engine_nodes` are those of its engine, the head
     first, where a service has several. `where` is the place of the declaration
     (`file:line:column`), for messages. `pruned` marks what no inventory declares any longer: it is removed, and only
-    while it is what was put there.
+    while it is what was put there. `turn` is the service in whose rollout a thing of the whole node is changed
+    (`reconcile/rollout_order.py`), "" for none.
     """
 
     kind: ClassVar[str]
@@ -79,6 +80,7 @@ class Resource:
     engine_nodes: tuple[str, ...] = ()
     where: str = ""
     pruned: bool = False
+    turn: str = ""
 
     @property
     def essential(self) -> bool:
@@ -199,6 +201,10 @@ class Resource:
         if before is None:
             return False
         return bool(self.interrupting) if after is None else bool(self.interrupting & set(changes))
+
+    def felt(self, changes: Collection[str]) -> bool:
+        """Whether the engines on its node may feel these keys changed: nodes are changed one by one then."""
+        return False
 
     def outage_seconds(self, found: Observed) -> float | None:
         """How long the service that this one runs took at its last start, where that is known."""

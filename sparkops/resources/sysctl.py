@@ -7,7 +7,7 @@ something else is not touched: it is said.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -71,6 +71,9 @@ class Sysctl(Resource):
 
     def same(self, key: str, wanted: object, found: object) -> bool:
         return found is not None and str(wanted).split() == str(found).split()
+
+    def felt(self, changes: Collection[str]) -> bool:
+        return "value" in changes
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         """A warning where another file undoes ours at the next start."""

@@ -82,7 +82,7 @@ class Unit(Resource):
     port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first. A foreign
         process that listens there is the violation `port-taken`.
     host: the node's address that the port belongs to; 0.0.0.0 for all.
-    drain_seconds: how long a restart waits until the engine that listens on `port` works on no request; 0 for no wait.
+    drain_seconds: for how long what interrupts its engine waits until that works on no request; 0 for no wait.
     displaces: units that systemd stops when this one starts (`Conflicts=`); the port may be theirs until then.
     """
 
@@ -253,7 +253,6 @@ class Unit(Resource):
 
     def act(self, step: Step) -> dict[str, object]:
         material: dict[str, object] = {"wait": self.wait, "again": step.action == "replace"}
-        material["drain_seconds"] = float(self.drain_seconds)
         if self.content is not None:
             material["content"] = _bytes(self.content)
         return material

@@ -118,7 +118,8 @@ class Cluster:
         if self.shown("ActiveState") != ["active"] * len(self.nodes) or len(self.epochs() - {""}) != 1:
             return False
         ask = ("curl", "-sS", "-m", "3", "-H", "Content-Type: application/json", "http://127.0.0.1:8000/v1/completions")
-        return b'"text"' in self.nodes[0].exec(*ask, "-d", '{"prompt": "x", "max_tokens": 2}', check=False).stdout
+        body = json.dumps({"model": "/srv/tiny", "prompt": "The capital of France is", "max_tokens": 2})
+        return b'"text"' in self.nodes[0].exec(*ask, "-d", body, check=False).stdout
 
     def stand_still(self, node: Node, signal: str = "STOP") -> None:
         """A signal to each process of the engine, which its first one would not pass on."""

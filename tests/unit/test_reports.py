@@ -309,3 +309,34 @@ def test_what_an_interruption_costs_stands_where_it_is_announced() -> None:
     assert "interrupts q (its last start took 9 s)" in shown
     assert as_json(report(steps=(slow,)))["steps"][0]["outage_seconds"] == 21.2
     assert "last start" not in text(report(steps=(STEP,)))
+
+
+# The gate's figures
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"speed": None, "canaries": 0, "tool_call": False, "acceptance_length": None}, ""),
+        (
+            {"speed": 38.26, "sm_clock_mhz": 2281.0, "power_watts": 60.5, "before": None, "canaries": 1},
+            "38.3 tokens/s at 2281 MHz, 60.5 W, the first that was measured; 1 canary right",
+        ),
+        (
+            {
+                "speed": 38.0,
+                "hardware_why": "nvidia-smi gives no power_watts",
+                "before": {"speed": 40.0, "sm_clock_mhz": 2281.0, "power_watts": None},
+                "acceptance_length": 2.314,
+                "canaries": 2,
+                "tool_call": True,
+            },
+            "38.0 tokens/s, 95% of 40.0 at 2281 MHz before; nvidia-smi gives no power_watts; 2.31 tokens per step; "
+            "2 canaries right; tool call right",
+        ),
+    ],
+)
+def test_what_a_gate_measured_is_told_in_a_line(found: dict[str, Any], told: str) -> None:
+    one = Result(id="gate q @a", node="a", outcome="done", found={"passed": True, **found})
+    lines = text(report("apply", results=(one,)), verbose=0).splitlines()
+    assert [each for each in lines if "gate: " in each] == ([f"q @a  gate: {told}"] if told else [])

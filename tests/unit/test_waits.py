@@ -48,6 +48,7 @@ WITHOUT = {
     "nodes/ssh/identities.py __init__ connect": "the socket has a limit",
     "nodes/ssh/wire.py dial connect": "the socket has a limit",
     "nodes/ssh/wire.py recv recv": "paramiko sets a limit of a tenth of a second",
+    "operate/measuring/tools.py call run": "a person sees what the tool prints while it measures, and Ctrl-C ends it",
     "operate/streams.py lines get": BEATS,
     "operate/streams.py split read": BEATS,
     "programs/build/process_pool.py close waitpid": OURS,

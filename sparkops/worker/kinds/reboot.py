@@ -1,7 +1,6 @@
 """The node half of `reboot`: whether one is due, and the reboot itself, once for the same reasons."""
 
 import contextlib
-import glob
 import json
 import os
 from typing import Any
@@ -9,10 +8,9 @@ from typing import Any
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts.packages import ASKED
 from sparkops.worker.requests import facts
-from sparkops.worker.system import processes, safe_path, serving
+from sparkops.worker.system import processes, safe_path
 from sparkops.worker.system.root import at
 
-SPECS = "/etc/sparkops/services/*.json"
 STAMP = "reboot.json"
 DOWN_SECONDS = 300.0
 """For the machine to end this very process."""
@@ -47,8 +45,6 @@ def converge(
         return
     path = os.path.join(at(root, ask["state_dir"]), STAMP)
     refuse_again(path, found)
-    for spec in sorted(glob.glob(at(root, SPECS))):
-        serving.drain_spec(call, spec, act["drain_seconds"])
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with safe_path.explained(path), safe_path.place(path) as place:
         content = {"reasons": lasting(found), "boot": found["boot"]}

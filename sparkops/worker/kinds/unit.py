@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +13,7 @@ from sparkops.core.messages import unknown_of
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claims, started_from
-from sparkops.worker.system import ports, processes, safe_path, serving
+from sparkops.worker.system import ports, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
 STAMPS = "/run/sparkops/units"
@@ -172,6 +173,14 @@ def inputs_of(name: str, shown: dict[str, str], root: str) -> str:
         return ""
 
 
+def outdated(name: str, root: str) -> bool:
+    """Whether a unit runs that was started from other inputs than its text names now. Raises Unknown, OSError."""
+    text = _text(os.path.join(at(root, UNITS), name)) or b""
+    declared = re.search(rb"(?m)^Environment=" + VARIABLE + rb"(\S*)$", text)
+    shown = show([name])[name] if declared else {}
+    return bool(declared and running(shown) and inputs_of(name, shown, root) != declared[1].decode(errors="replace"))
+
+
 def _from_process(folder: str) -> str:
     """From a process's environment (`folder` is its /proc/PID), once it has become its own program.
 
@@ -300,9 +309,6 @@ def _run(
     if not running(now):
         change(call, "start", name, wait)
     elif other or act.get("again"):
-        if act.get("drain_seconds") and ask.get("port"):
-            host = "127.0.0.1" if ask["host"] in ("0.0.0.0", "::") else ask["host"]
-            serving.drain(call, {**ask, "host": host, "unit": name, "spec": ask.get("container")}, act["drain_seconds"])
         change(call, "restart", name, wait)
 
 

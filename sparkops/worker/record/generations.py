@@ -37,7 +37,7 @@ class Generation(TypedDict):
     """One stable state. `time` is seconds since the epoch; `inputs` the SHA-256 of the spec; `files` by path.
 
     image: the reference and the engine's id of it; checkpoints: the digest of the manifest of each mounted folder.
-    measured: what its gate measured of it, as `gate` observes it; {} for nothing.
+    measured: what its gate measured of it, as `gate` observes it; asked: what that asked; {} for nothing.
     """
 
     number: int
@@ -48,6 +48,7 @@ class Generation(TypedDict):
     image: tuple[str, str]
     checkpoints: dict[str, str]
     measured: dict[str, Any]
+    asked: dict[str, Any]
 
 
 def kept(folder: str) -> list[Generation]:
@@ -89,6 +90,7 @@ def present(files: list[str], *, root: str = "/") -> Generation:
         "image": (reference, identity),
         "checkpoints": checkpoints,
         "measured": {},
+        "asked": {},
     }
 
 
@@ -130,13 +132,14 @@ def add(folder: str, now: Generation, keep: int) -> None:
 
 
 def passed(folder: str) -> dict[str, Any]:
-    """What passed the gate last: its `fingerprint` and what was `measured`; {} for nothing."""
+    """What passed the gate last: its `fingerprint`, what was `measured` and `asked`; {} for nothing."""
     return _mapping(os.path.join(folder, "gate.json"))
 
 
-def note_passed(folder: str, fingerprint: str, measured: dict[str, Any]) -> None:
+def note_passed(folder: str, fingerprint: str, measured: dict[str, Any], asked: dict[str, Any]) -> None:
     """Note that this state passed the gate."""
-    _write(folder, "gate.json", {"fingerprint": fingerprint, "measured": measured, "time": time.time()})
+    note = {"fingerprint": fingerprint, "measured": measured, "asked": asked, "time": time.time()}
+    _write(folder, "gate.json", note)
 
 
 def rejected(folder: str) -> list[str]:
