@@ -29,7 +29,7 @@ sparkops.programs.bundle.SOURCES.update(S)
 """
 
 
-def program(module: str, function: str) -> bytes:
+def program(module: str, function: str, *args: str) -> bytes:
     """A self-contained Python program: the loader, the sources, and a call of `module.function`.
 
     A program of `sparkops.programs` gets no source of the worker.
@@ -37,13 +37,14 @@ def program(module: str, function: str) -> bytes:
     sources = SOURCES or _from_files()
     if module.startswith("sparkops.programs."):
         sources = {name: text for name, text in sources.items() if not name.startswith("sparkops.worker")}
-    return build(sources, module, function)
+    return build(sources, module, function, *args)
 
 
-def build(sources: dict[str, str], module: str, function: str) -> bytes:
+def build(sources: dict[str, str], module: str, function: str, *args: str) -> bytes:
     """The program for these sources; `sources` maps module names to texts, packages included."""
     packed = binascii.b2a_base64(zlib.compress(json.dumps(sources).encode(), 6), newline=False)
-    return f"P = {packed!r}\n{_LOADER}\nimport {module}\nsys.modules[{module!r}].{function}()\n".encode()
+    call = f"sys.modules[{module!r}].{function}({', '.join(map(repr, args))})"
+    return f"P = {packed!r}\n{_LOADER}\nimport {module}\n{call}\n".encode()
 
 
 def _from_files() -> dict[str, str]:

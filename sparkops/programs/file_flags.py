@@ -4,6 +4,7 @@ import fcntl
 import os
 import struct
 
+from sparkops.core.descriptors import FILE
 from sparkops.core.messages import Refused
 
 _GET_FLAGS = 0x80086601
@@ -13,7 +14,7 @@ _IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
 def attribute(path: str, folder: int | None = None) -> str:
     """`immutable` or `append-only` where the file system says so of a path below an open folder; else ""."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        handle = os.open(path, FILE | os.O_NONBLOCK, dir_fd=folder)
     except OSError:
         return ""
     try:

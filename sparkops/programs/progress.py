@@ -1,8 +1,11 @@
-"""How far a phase of a program's work is, with the rate of the last seconds."""
+"""How far a program's work is, with the rate of the last seconds, who is told, and who hears a program."""
 
 import threading
 import time
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparkops.core.messages import Refused
 
 RATE_OVER = 10.0
 """Seconds over which the shown rate is an average."""
@@ -28,8 +31,15 @@ class Rate:
         return max(0.0, done - before) / max(now - since, INTERVAL)
 
 
-class Reporter(Protocol):
-    """Who is told, and tells when to stop: `protocol.Output` is one."""
+class Reporter:
+    """Work that tells how far it is and may be asked to stop: a program, a node's job, a command.
+
+    `tell` gets the fields of `messages.Progress`.
+    """
+
+    def __init__(self, tell: Callable[[dict[str, object]], None], stopping: threading.Event | None = None) -> None:
+        self.stopping = stopping or threading.Event()
+        self._tell, self._last = tell, ("", 0.0)
 
     def progress(
         self,
@@ -38,11 +48,41 @@ class Reporter(Protocol):
         total: float | None = None,
         unit: str = "",
         rate: float | None = None,
-    ) -> None: ...
+        **more: object,
+    ) -> None:
+        """How far the work is; under the same text it is told at most five times a second."""
+        now = time.monotonic()
+        if text == self._last[0] and now - self._last[1] < INTERVAL and done != total:
+            return
+        self._last = (text, now)
+        more = {key: value for key, value in {"unit": unit or None, "rate": rate, **more}.items() if value is not None}
+        self._tell({"text": text, "done": done, "total": total, **more})
 
     def check(self) -> None:
-        """Raise Refused `cancelled` once the work has to stop."""
-        ...
+        """Raise Refused `cancelled` once it was asked to stop; called between atomic steps."""
+        if self.stopping.is_set():
+            raise Refused.of("cancelled", type="cancelled")
+
+
+class Listener:
+    """Who hears a program: its progress goes on to `job`, if there is one; notices and records are not heeded."""
+
+    job: Reporter | None = None
+
+    def __init__(self, job: Reporter | None = None) -> None:
+        self.job = job
+
+    def progress(self, message: Mapping[str, Any]) -> None:
+        if self.job is not None:
+            text, unit = str(message.get("text") or ""), str(message.get("unit") or "")
+            self.job.progress(text, message.get("done"), message.get("total"), unit, message.get("rate"))
+
+    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
+    def record(self, value: object) -> None: ...
+
+    def stopped(self) -> bool:
+        """Whether the program is to stop."""
+        return self.job is not None and self.job.stopping.is_set()
 
 
 class Tracker:

@@ -3,7 +3,7 @@
 Standard input holds one line, the spec. Standard output gets a line per message: `{"progress": …}`, `{"notice":
 {id, args}}`, `{"record": …}` (a fact that the caller keeps, such as a proven hash), and as the last one `{"result": …}`
 or `{"error": …}`. SIGTERM asks the program to stop between two atomic steps. A program knows neither worker nor
-controller: it is run by `runner.run`, or by hand with a spec.
+controller: it is run by `runner.run`, or by hand (`main("sparkops.programs.fetch.main")`) with a spec.
 """
 
 import ctypes
@@ -12,46 +12,26 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from importlib import import_module
 
-from sparkops.core.messages import Refused, answer
+from sparkops.core.messages import answer
+from sparkops.programs.progress import Reporter
 
 SPEC_PARENT = "$parent"
 """The key of the spec that holds the caller's process id: the program ends with that process."""
 SPEC_RIGHTS = "$rights"
 """The key of the spec that holds the user, group and groups that the program takes before it does anything."""
-PROGRESS_INTERVAL = 0.2
-"""Seconds between two lines of progress under one text."""
 _PR_SET_PDEATHSIG = 1
 
 
-class Output:
+class Output(Reporter):
     """A program's way to its caller. Safe for several threads."""
 
     def __init__(self, descriptor: int) -> None:
-        self.stopping = threading.Event()
+        super().__init__(lambda message: self.send({"progress": message}))
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        self._last = ("", 0.0)
-
-    def progress(
-        self,
-        text: str = "",
-        done: float | None = None,
-        total: float | None = None,
-        unit: str = "",
-        rate: float | None = None,
-    ) -> None:
-        """How far the work is; under the same text at most five lines a second are written."""
-        now = time.monotonic()
-        if text == self._last[0] and now - self._last[1] < PROGRESS_INTERVAL and done != total:
-            return
-        self._last = (text, now)
-        message: dict[str, object] = {"text": text, "done": done, "total": total}
-        more = {"unit": unit or None, "rate": rate}
-        self.send({"progress": {**message, **{key: value for key, value in more.items() if value is not None}}})
 
     def notice(self, id: str, /, **args: object) -> None:
         """Something that a person has to know, by its id in `knowledge/errors/`."""
@@ -68,14 +48,10 @@ class Output:
             while data:
                 data = data[os.write(self._descriptor, data) :]
 
-    def check(self) -> None:
-        """Raise Refused `cancelled` once the caller has asked to stop; called between atomic steps."""
-        if self.stopping.is_set():
-            raise Refused.of("cancelled", type="cancelled")
 
-
-def main(work: Callable[[dict[str, object], Output], object]) -> None:
-    """Run `work(spec, output)` on the spec of standard input, answer, and end the process."""
+def main(module: str) -> None:
+    """Run `work(spec, output)` of a module on the spec of standard input, answer, and end the process."""
+    work = import_module(module).work  # with the caller's rights: the user need not be able to read the library
     descriptor = os.dup(1)
     os.dup2(2, 1)
     output = Output(descriptor)
@@ -89,7 +65,7 @@ def main(work: Callable[[dict[str, object], Output], object]) -> None:
     os._exit(0)
 
 
-def _take_rights(rights: "list[Any] | None") -> None:
+def _take_rights(rights: tuple[int, int, list[int]] | None) -> None:
     """Give up root for good. Not by `subprocess`: the user need not be able to read the interpreter's files."""
     if rights is not None:
         user, group, groups = rights

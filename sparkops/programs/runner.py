@@ -14,10 +14,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from sparkops.core.messages import Refused
-from sparkops.programs import bundle
+from sparkops.programs import bundle, protocol
+from sparkops.programs.progress import Listener
 from sparkops.programs.protocol import SPEC_PARENT, SPEC_RIGHTS
 
 POLL = 0.2
@@ -33,14 +34,6 @@ def boot(name: str) -> str:
     return f"import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),{name!r},'exec'))"
 
 
-class Listener(Protocol):
-    """Who hears a program: its progress, its notices (id, args) and what it wants kept."""
-
-    def progress(self, message: Mapping[str, object]) -> None: ...
-    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
-    def record(self, value: object) -> None: ...
-
-
 def run(
     module: str,
     spec: Mapping[str, object],
@@ -48,13 +41,12 @@ def run(
     *,
     user: pwd.struct_passwd | None = None,
     descriptors: Sequence[int] = (),
-    stop: Callable[[], bool] = lambda: False,
     grace: float = GRACE,
 ) -> Any:
-    """The result of `module.main` on `spec`. `descriptors` stay open in it under the same numbers.
+    """The result of `module.work` on `spec`. `descriptors` stay open in it under the same numbers.
 
     `user` is whose rights it gets (None: the caller's), `grace` the seconds that it has to stop. Raises Refused with
-    the program's reason, `cancelled` when `stop` became true, `program-ended` when it ended without a word.
+    the program's reason, `cancelled` when the listener has `stopped`, `program-ended` when it ended without a word.
     """
     rights = _rights(user)
     process = _start(user, descriptors)
@@ -65,11 +57,11 @@ def run(
     drain = threading.Thread(target=_drain, args=(process.stderr, errors), daemon=True)
     drain.start()
     asked = threading.Event()
-    watch = threading.Thread(target=_watch, args=(process, stop, grace, asked), daemon=True)
+    watch = threading.Thread(target=_watch, args=(process, listener.stopped, grace, asked), daemon=True)
     end: dict[str, object] | None = None
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-            program = bundle.program(module, "run")
+            program = bundle.program(protocol.__name__, "main", module)
             stdin.write(b"%d\n" % len(program) + program)
             stdin.write(json.dumps({**spec, SPEC_PARENT: os.getpid(), SPEC_RIGHTS: rights}).encode() + b"\n")
         watch.start()
@@ -84,9 +76,8 @@ def run(
         raise Refused.of("cancelled", type="cancelled")
     if end is None:
         detail = b"".join(errors)[-KEPT:].decode(errors="replace")
-        raise Refused.of(
-            "program-ended", program=module.rpartition(".")[0].rpartition(".")[2], ending=_ending(status), detail=detail
-        )
+        ending = f"signal {-status}" if status < 0 else f"exit status {status}"
+        raise Refused.of("program-ended", program=module.split(".")[-2], ending=ending, detail=detail)
     if "error" in end:
         raise Refused.from_json(end["error"])
     return end["result"]
@@ -170,7 +161,3 @@ def _gone(process: "subprocess.Popen[bytes]") -> int:
             if last:
                 break
     return -signal.SIGKILL
-
-
-def _ending(status: int) -> str:
-    return f"signal {-status}" if status < 0 else f"exit status {status}"

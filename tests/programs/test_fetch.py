@@ -19,7 +19,9 @@ from sparkops.programs import runner
 from sparkops.programs.checkpoints import publish
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import Index, IndexListener
+from sparkops.programs.checkpoints.target import Target
 from sparkops.programs.fetch import caller
+from sparkops.programs.progress import Listener
 from tests.lab.hub import Fault, Hub
 
 REPO, COMMIT = "org/tiny", "0" * 40
@@ -27,13 +29,13 @@ CONTENTS = {"config.json": b"{}", "sub/model.safetensors": b"weights" * 1000}
 
 
 @dataclass
-class Heard:
+class Heard(Listener):
     notices: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     records: list[Any] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def progress(self, message: Any = "", done: Any = None, total: Any = None, **more: Any) -> None:
+    def progress(self, message: Any = "", *more: Any) -> None:
         self.texts.append(str(message.get("text")) if isinstance(message, Mapping) else str(message))
 
     def notice(self, id: str, args: Mapping[str, Any]) -> None:
@@ -42,7 +44,7 @@ class Heard:
     def record(self, value: Any) -> None:
         self.records.append(value)
 
-    def cancelled(self) -> bool:
+    def stopped(self) -> bool:
         return self.stopping.is_set()
 
 
@@ -77,7 +79,7 @@ class Ground:
         heard = heard or Heard()
         try:
             spec = self.spec(mode, staging=staging, **more)
-            return dict(runner.run(caller.PROGRAM, spec, heard, descriptors=handles, stop=heard.cancelled))
+            return dict(runner.run(caller.PROGRAM, spec, heard, descriptors=handles))
         finally:
             os.close(staging)
 
@@ -158,9 +160,9 @@ def test_a_stopped_fetch_ends_soon_and_is_resumed(ground: Ground) -> None:
 def test_the_caller_publishes_what_was_staged_with_its_proof(ground: Ground) -> None:
     place, state = CheckpointFolder(str(ground.folder / "tiny")), str(ground.folder / "state")
     record = json.dumps({"repository": REPO, "commit": COMMIT, "files": []})
-    spec = ground.spec("fetch", record=record)
     index = Index(state, place.path)
-    done = caller.bring(place, None, pwd.getpwuid(os.getuid()), spec, index, Heard())  # type: ignore[arg-type]
+    target = Target(place, None, pwd.getpwuid(os.getuid()), index, Heard())  # type: ignore[arg-type]
+    done = target.bring(caller.PROGRAM, ground.spec("fetch", record=record), lambda _: "")
     assert done["notices"] == []
     handle = place.open()
     assert handle is not None and record_of(handle)[1]["commit"] == COMMIT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from queue import SimpleQueue
 from typing import Any
 
@@ -12,20 +11,16 @@ import pytest
 from sparkops.core.messages import Refused
 from sparkops.programs import runner
 from sparkops.programs.measure import main
+from sparkops.programs.progress import Listener
 from tests.errors import fails
 
 
-class Listening:
+class Listening(Listener):
     """Hands the ports of the receiving side on."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.ports: SimpleQueue[Any] = SimpleQueue()
-
-    def progress(self, message: Mapping[str, Any]) -> None:
-        """There is none."""
-
-    def notice(self, id: str, args: Mapping[str, Any]) -> None:
-        """There are none."""
 
     def record(self, value: Any) -> None:
         self.ports.put(value)

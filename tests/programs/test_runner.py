@@ -15,11 +15,11 @@ import pytest
 
 from sparkops.core.messages import Refused
 from sparkops.programs import bundle, runner
+from sparkops.programs.progress import Listener
 
 PROGRAM = """
 import os, time
 from sparkops.core.messages import Refused
-from sparkops.programs import protocol
 
 def work(spec, output):
     output.progress("counting", 1, spec["to"])
@@ -45,15 +45,14 @@ def work(spec, output):
         return os.read(spec["descriptor"], 5).decode()
     return {"home": os.environ["HOME"], "uid": os.getuid()}
 
-def run():
-    protocol.main(work)
 """
 NAME = "sparkops.programs.counting.main"
 
 
 @dataclass
-class Heard:
+class Heard(Listener):
     lines: list[Any] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     def progress(self, message: Mapping[str, Any]) -> None:
         self.lines.append(("progress", dict(message)))
@@ -63,6 +62,9 @@ class Heard:
 
     def record(self, value: Any) -> None:
         self.lines.append(("record", value))
+
+    def stopped(self) -> bool:
+        return self.stopping.is_set()
 
 
 @pytest.fixture(autouse=True)
@@ -111,16 +113,18 @@ def test_what_a_killed_program_printed_last_is_the_detail_of_its_error() -> None
 
 
 def test_a_program_that_is_asked_to_stop_ends_between_its_steps() -> None:
-    stop = threading.Event()
-    threading.Timer(0.5, stop.set).start()
+    heard = Heard()
+    threading.Timer(0.5, heard.stopping.set).start()
     with pytest.raises(Refused) as caught:
-        run("never", stop=stop.is_set)
+        run("never", heard)
     assert caught.value.type == "cancelled"
 
 
 def test_a_program_that_is_asked_to_stop_while_it_starts_is_cancelled() -> None:
+    heard = Heard()
+    heard.stopping.set()
     with pytest.raises(Refused) as caught:
-        run("never", stop=lambda: True)
+        run("never", heard)
     assert (caught.value.id, caught.value.type) == ("cancelled", "cancelled")
 
 
@@ -170,5 +174,5 @@ def _with_environment(mark: str) -> list[str]:
 
 
 def test_a_program_gets_no_source_of_the_worker() -> None:
-    program = bundle.program("sparkops.programs.counting.main", "run")
+    program = bundle.program("sparkops.programs.counting.main", "work")
     assert len(program) < len(bundle.program("sparkops.worker.main", "main"))

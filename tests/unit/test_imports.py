@@ -70,13 +70,7 @@ ON_NODES = ("worker", "programs", "safetensors")
 ON_NODES_FROM_CORE = {
     f"sparkops.core.{name}"
     for name in (
-        "atomic",
-        "deadline",
-        "frames",
-        "group_keys",
-        "kind_messages",
-        "messages",
-        "process_group",
+        *("atomic", "deadline", "descriptors", "frames", "group_keys", "kind_messages", "messages", "process_group"),
         "system_places",
     )
 }

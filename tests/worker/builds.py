@@ -12,6 +12,7 @@ from sparkops.programs import runner
 from sparkops.programs.build import main
 from sparkops.programs.build.build import Build as Program
 from sparkops.programs.build.spec import Spec
+from sparkops.programs.progress import Listener
 from sparkops.programs.protocol import Output
 from tests.lab.hub import Hub
 from tests.worker import checkpoints_made as made
@@ -39,7 +40,7 @@ class Donor:
 
 
 @dataclass
-class Build:
+class Build(Listener):
     """A base and what is to come of it. `notices` are those of the last run."""
 
     base: Path
@@ -98,5 +99,3 @@ class Build:
 
     def notice(self, id: str, args: Mapping[str, Any]) -> None:
         self.notices.append((id, dict(args)))
-
-    def record(self, value: Any) -> None: ...

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from sparkops.programs.build import caller as build_program
 from sparkops.programs.build.state import observe
 from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.programs.fetch import caller as fetch_program
+from sparkops.programs.progress import Listener, Reporter
 
 NAMELESS = "local"
 """The repository that a record names where the base is a folder of unknown origin."""
@@ -117,27 +118,12 @@ class Checked:
         return any(step.refused for step in self.steps) or self.needed > self.free
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(Reporter):
     """One piece of work, `name`, as the programs' callers report it: progress, and whether the user wants to stop."""
 
-    name: str
-    listener: events.Listener
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def progress(
-        self,
-        text: str = "",
-        done: float | None = None,
-        total: float | None = None,
-        unit: str = "",
-        rate: float | None = None,
-    ) -> None:
-        told = {"text": text, "done": done, "total": total, "unit": unit or None, "rate": rate}
-        self.listener(events.StepProgress.from_mapping("", self.name, told))
-
-    def cancelled(self) -> bool:
-        return self.stop.is_set()
+    def __init__(self, name: str, listener: events.Listener, stop: threading.Event) -> None:
+        super().__init__(lambda told: listener(events.StepProgress.from_mapping("", name, told)), stop)
+        self.name, self.listener = name, listener
 
     @contextlib.contextmanager
     def step(self) -> Generator[None, None, None]:
@@ -155,19 +141,6 @@ class _Job:
         finally:
             seconds = time.monotonic() - started
             self.listener(events.StepFinished(node="", id=self.name, outcome=outcome, seconds=seconds, reason=reason))
-
-
-@dataclass(frozen=True, slots=True)
-class _Listener:
-    """What a check reports: its notices are in its result, and it records nothing."""
-
-    job: _Job
-
-    def progress(self, message: Fields) -> None:
-        self.job.progress(**message)
-
-    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
-    def record(self, value: object) -> None: ...
 
 
 def build(order: Order, *, listener: events.Listener = events.silent, stop: threading.Event | None = None) -> Built:
@@ -213,7 +186,7 @@ def check(order: Order, *, listener: events.Listener = events.silent, stop: thre
         request = of_donors(donors, order.steps, order.access, DOWNLOAD)
         spec |= {"donors": request["donors"], "steps": request["steps"], "fetch": request["manner"]}
         descriptors = [spec[key] for key in ("staging", "base") if key in spec]
-        done = runner.run(build_program.PROGRAM, spec, _Listener(job), descriptors=descriptors, stop=job.cancelled)
+        done = runner.run(build_program.PROGRAM, spec, Listener(job), descriptors=descriptors)
     steps = tuple(_step_check(each) for each in done["steps"])
     return Checked(output=str(order.folder), **{**done, "steps": steps})
 

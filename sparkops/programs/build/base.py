@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from sparkops.core.descriptors import FILE
 from sparkops.core.messages import Refused
 from sparkops.programs.build.tensor_plan import PlannedTensor, Stored
 from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints.index import files_below
 from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
@@ -39,14 +41,18 @@ class Base:
         self.oids: dict[str, str] = {str(path): str(oid) for path, _, oid in files}
         self.sizes: dict[str, int] = {str(path): int(size) for path, size, _ in files}
         if not self.sizes:
-            self.sizes = dict(_listed(folder))
+            self.sizes = {
+                path: status.st_size
+                for path, status in files_below(folder)
+                if stat.S_ISREG(status.st_mode) and not path.startswith(".sparkops/")
+            }
         self._open: dict[str, int] = {}
 
     def open(self, path: str) -> int:
         """A descriptor for reading. Raises Refused where it is not the file that it has to be."""
         if path not in self._open:
             try:
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
+                handle = os.open(path, FILE, dir_fd=self.folder)
             except OSError as error:
                 raise self._error("checkpoint-file-unreadable", path, text=error.strerror or str(error)) from None
             status = os.fstat(handle)
@@ -174,13 +180,3 @@ def parsed(data: bytes, path: str, checkpoint: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise Refused.of("checkpoint-json-invalid", checkpoint=checkpoint, path=path)
     return value
-
-
-def _listed(folder: int) -> "Iterator[tuple[str, int]]":
-    for where, folders, files, at in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
-        if where == "." and ".sparkops" in folders:
-            folders.remove(".sparkops")
-        for name in files:
-            status = os.stat(name, dir_fd=at, follow_symlinks=False)
-            if stat.S_ISREG(status.st_mode):
-                yield os.path.normpath(os.path.join(where, name)), status.st_size

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import FILE, closing
 from sparkops.core.messages import Refused
 from sparkops.programs import disk
 from sparkops.programs.build import step_hybrid, step_lm_head, step_mtp, step_repack
@@ -279,12 +280,9 @@ class Build:
         self._finish(path, oid)
 
     def _hash(self, path: str, algorithm: str) -> str:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with closing(os.open(path, FILE)) as handle:
             size = os.fstat(handle).st_size
             return hashes.read_oid(handle, algorithm, size, Tracker(self.output, f"hashing {path}", size).read)
-        finally:
-            os.close(handle)
 
     def _complete(self, wanted: Wanted) -> Files:
         """Write the record, after which only fetched content is left to be removed; returns the files."""

@@ -6,68 +6,45 @@ On a node that is a job of the worker as root, elsewhere a command as its user.
 again, manner}`.
 """
 
-import hashlib
 import os
-import pwd
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from sparkops.core.descriptors import FOLDER
 from sparkops.core.messages import Refused
-from sparkops.programs import runner, users
 from sparkops.programs.build import main
 from sparkops.programs.build.spec import Files, Spec, record_text
-from sparkops.programs.checkpoints import publish, whereabouts
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
-from sparkops.programs.checkpoints.index import Index, IndexListener, Job, Notice, preserved
+from sparkops.programs.checkpoints.index import Index, Notice, preserved
+from sparkops.programs.checkpoints.target import Target, digest
 from sparkops.programs.fetch import caller as fetch
+from sparkops.programs.progress import Reporter
 
 PROGRAM = main.__name__
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 State = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The folder to be built: its names, what is published now (an open folder), its owner and its index."""
-
-    place: CheckpointFolder
-    existing: int | None
-    owner: pwd.struct_passwd
-    index: Index
-    job: Job
-
-    def published(self, identity: str) -> Files:
-        """The files of the published folder, where it was built from the same inputs; else none."""
-        digest, record = record_of(self.existing) if self.existing is not None else ("", {})
-        same = digest and digest == self.index.record and record.get("built", {}).get("identity") == identity
-        return [list(each) for each in record["files"]] if same else []
-
 
 Quantize = Callable[[Target, State], str]
 """`quantize(target, options)`: the folder with the quantized base."""
 
 
-def build(query: State, request: State, job: Job, quantize: Quantize | None = None) -> list[Notice]:
+def build(query: State, request: State, job: Reporter, quantize: Quantize | None = None) -> list[Notice]:
     """Build the folder of `query`, or receive it from `request["peer"]`, and publish it. Raises Refused.
 
     `quantize` does a first step of that name.
     """
-    if request.get("attached"):
-        raise Refused.of("transfer-just-ended", type="stale", folder=query["folder"])
-    whereabouts.require(query["folder"], query["state_dir"])
-    place = CheckpointFolder(query["folder"])
-    existing = place.open()
-    owner = users.owner_of(query["owner"], existing)
     base = _open_base(query)
-    os.makedirs(query["state_dir"], mode=0o700, exist_ok=True)
-    target = Target(place, existing, owner, Index(query["state_dir"], place.path), job)
-    if existing is not None:
-        publish.hand_over(existing, fetch.previous(existing), owner, target.index)
-    with preserved(query["state_dir"], base, *([existing] if existing is not None else [])):
+    target = Target.of(query, request, job)
+    with preserved(query["state_dir"], base, *target.folders):
         if request.get("peer"):
             return _receive(target, query, request)
         return _build(target, query, request, base, quantize)
+
+
+def _published(target: Target, identity: str) -> Files:
+    """The files of the published folder, where it was built from the same inputs; else none."""
+    digest, record = record_of(target.existing) if target.existing is not None else ("", {})
+    same = digest and digest == target.index.record and record.get("built", {}).get("identity") == identity
+    return [list(each) for each in record["files"]] if same else []
 
 
 def _open_base(query: State) -> int:
@@ -83,83 +60,39 @@ def _open_base(query: State) -> int:
 def _build(target: Target, query: State, request: State, base: int, quantize: Quantize | None) -> list[Notice]:
     steps, files = list(request["steps"]), request["base"]["files"]
     known = Index(query["state_dir"], query["base"]).known()
-    published, trusted = target.published(request["identity"]), _trusted(target, query, request)
+    published, trusted = _published(target, request["identity"]), _trusted(target, query, request)
     if quantize is not None and "quantize" in steps[0] and not _undamaged(target, published, trusted):
         output = quantize(target, steps.pop(0)["quantize"])
-        base, files, known, published = os.open(output, _FOLDER), [], {}, []
-    return _run(
-        target,
-        {
-            "mode": "build",
-            "base": base,
-            "files": files,
-            "known": known,
-            "existing": target.existing,
-            "previous": fetch.previous(target.existing),
-            "published": published,
-            "published_known": trusted,
-            "folder": target.place.path,
-            "identity": request["identity"],
-            "record": request["record"],
-            "donors": request["donors"],
-            "steps": steps,
-            "fetch": request["manner"],
-        },
-    )
+        base, files, known, published = os.open(output, FOLDER), [], {}, []
+    spec: Spec = {
+        "mode": "build",
+        "base": base,
+        "files": files,
+        "known": known,
+        "published": published,
+        "published_known": trusted,
+        "identity": request["identity"],
+        "record": request["record"],
+        "donors": request["donors"],
+        "steps": steps,
+        "fetch": request["manner"],
+    }
 
+    def record(done: State) -> str:
+        new = done["staged"] is not None
+        return digest(record_text(request["record"], done["files"])) if new else target.index.record
 
-def _run(target: Target, spec: Spec) -> list[Notice]:
-    """Run the program in the staging folder, and publish that."""
-    place, existing, index, job = target.place, target.existing, target.index, target.job
-    staging = place.stage(target.owner)
-    listener = IndexListener(job, index)
-    folders = [spec["base"], staging, *([existing] if existing is not None else [])]
-    try:
-        done = runner.run(
-            PROGRAM,
-            {**spec, "staging": staging},
-            listener,
-            user=target.owner,
-            descriptors=folders,
-            stop=job.cancelled,
-        )
-    finally:
-        if index.entries:
-            index.save()
-    if done["staged"] is not None:
-        index.record = _digest(record_text(spec["record"], done["files"]))
-        publish.finish(place, staging, existing, done["staged"], done["files"], index, listener)
-    elif existing is not None:
-        publish.finish_in_place(place, existing, done["files"], target.owner, index)
-    os.close(staging)
-    return listener.notices
+    return list(target.bring(PROGRAM, spec, record)["notices"])
 
 
 def _receive(target: Target, query: State, request: State) -> list[Notice]:
     """Fetch the files that another node built; those that it took over from the base are taken from the base here."""
-    done = fetch.bring(
-        target.place,
-        target.existing,
-        target.owner,
-        {
-            "mode": "fetch",
-            "folder": target.place.path,
-            "files": request["files"],
-            "previous": fetch.previous(target.existing),
-            "known": {**Index(query["state_dir"], query["base"]).known(), **_trusted(target, query, request)},
-            "prefixes": target.index.prefixes(),
-            "record": record_text(request["record"], request["files"]),
-            "adopt": [query["base"]],
-            "repository": request["record"]["repository"],
-            "commit": request["record"]["commit"],
-            "peer": request["peer"],
-            "options": request["manner"],
-        },
-        target.index,
-        target.job,
-        built=True,
-    )
-    return list(done["notices"])
+    record, files = request["record"], request["files"]
+    text = record_text(record, files)
+    known = {**Index(query["state_dir"], query["base"]).known(), **_trusted(target, query, request)}
+    wanted = {**request, "manifest": text, "adopt": [query["base"]]}
+    spec = fetch.spec_of(target, wanted, {**record, "files": files}, known)
+    return list(target.bring(fetch.PROGRAM, spec, lambda _: digest(text))["notices"])
 
 
 def _undamaged(target: Target, files: Files, known: dict[str, str]) -> bool:
@@ -176,7 +109,3 @@ def _undamaged(target: Target, files: Files, known: dict[str, str]) -> bool:
 def _trusted(target: Target, query: State, request: State) -> dict[str, str]:
     """What of the target's index needs no second hashing."""
     return target.index.known(fetch.trusted_since(bool(request.get("again")), bool(query.get("deep"))))
-
-
-def _digest(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from sparkops.core.descriptors import FILE
 from sparkops.core.messages import Refused
 from sparkops.programs.build.base import CONFIG, entries, head_of, parsed, require_unique
 from sparkops.programs.build.spec import Repository
@@ -70,7 +71,7 @@ class Mirror(Content):
         if within(gaps(self.done, self.size), [(start, start + count)]):
             return b""
         if self._reading < 0:
-            self._reading = os.open(self.part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._reading = os.open(self.part, FILE)
         return os.pread(self._reading, count, start)
 
     def descriptor(self) -> int:

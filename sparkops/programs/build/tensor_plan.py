@@ -4,6 +4,7 @@ The steps of a build (`step_hybrid`, `step_mtp`, …) each change a plan and mov
 does not know what a step means. Pure values; `sparkops.safetensors` has checked the headers.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,10 +54,7 @@ class PlannedTensor:
     @property
     def size(self) -> int:
         """Bytes."""
-        values = 1
-        for each in self.shape:
-            values *= each
-        return values * BITS[self.dtype] // 8
+        return math.prod(self.shape) * BITS[self.dtype] // 8
 
     def renamed(self, name: str) -> "PlannedTensor":
         """The same tensor by another name."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sparkops.core.descriptors import closing, write
 from sparkops.core.messages import Refused
 from sparkops.programs.build.process_pool import OnProgress, ProcessPool
 from sparkops.programs.build.tensor_plan import Computed, PlannedTensor, Read, Stored
@@ -137,15 +138,12 @@ class FileWriter:
     def _do(self, task: int, on_progress: OnProgress) -> str:
         number, *block = self._tasks[task]
         output = self._outputs[number]
-        handle = os.open(output.part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with closing(os.open(output.part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)) as handle:
             if block:
                 self._make(handle, *block)
                 on_progress(block[3] - block[2])
                 return ""
             return self._finish(handle, output, on_progress)
-        finally:
-            os.close(handle)
 
     def _make(self, handle: int, position: int, entry: PlannedTensor, start: int, end: int) -> None:
         content = entry.content
@@ -199,11 +197,3 @@ def _give_back(handle: int, start: int, end: int) -> int:
     os.fdatasync(handle)
     hashes.drop_cache(handle, start, end - start)
     return end
-
-
-def write(handle: int, data: "bytes | memoryview", position: int) -> None:
-    """All of `data` at its position."""
-    view = memoryview(data)
-    while view:
-        wrote = os.pwrite(handle, view, position)
-        view, position = view[wrote:], position + wrote

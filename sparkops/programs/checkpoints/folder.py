@@ -23,6 +23,7 @@ from collections.abc import Collection
 from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import FILE, FOLDER
 from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
 from sparkops.programs.checkpoints.proof import RECORD
@@ -30,7 +31,6 @@ from sparkops.programs.checkpoints.proof import RECORD
 RECORD_LIMIT = 64 << 20
 """Bytes of a record that are read."""
 ASIDE = ".before-sparkops"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -64,7 +64,7 @@ class CheckpointFolder:
         Raises Refused `checkpoint-not-a-folder`.
         """
         try:
-            return os.open(self.path, _FOLDER)
+            return os.open(self.path, FOLDER)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -83,7 +83,7 @@ class CheckpointFolder:
         except OSError as error:
             file_flags.refuse(self.parent, self.parent)
             raise OSError(error.errno, error.strerror, self.parent) from None
-        handle = os.open(path, _FOLDER)
+        handle = os.open(path, FOLDER)
         give(handle, user)
         return handle
 
@@ -212,11 +212,11 @@ def _parents(path: str) -> list[str]:
 def record_of(handle: int) -> tuple[str, dict[str, Any]]:
     """The digest and content of the record in an open folder; ("", {}) without a usable one."""
     try:
-        folder = os.open(os.path.dirname(RECORD), _FOLDER, dir_fd=handle)
+        folder = os.open(os.path.dirname(RECORD), FOLDER, dir_fd=handle)
     except OSError:
         return "", {}
     try:
-        name, flags = os.path.basename(RECORD), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        name, flags = os.path.basename(RECORD), FILE | os.O_NONBLOCK
         file = os.open(name, flags, dir_fd=folder)
     except OSError:
         return "", {}

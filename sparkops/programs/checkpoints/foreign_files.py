@@ -9,9 +9,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from sparkops.core.descriptors import FOLDER, closing
 from sparkops.programs.checkpoints.folder import status_of
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 Known = Callable[[os.stat_result], str]
 """The hash of a file that was read, or ""."""
 
@@ -44,8 +44,7 @@ class _Carrier:
 
     def _below(self, name: str, source: int, target: int, path: str, status: os.stat_result) -> Iterator[str]:
         """A folder with what is in it. One of another file system stays where it is."""
-        inside = os.open(name, _FOLDER, dir_fd=source)
-        try:
+        with closing(os.open(name, FOLDER, dir_fd=source)) as inside:
             if status.st_dev != self._device:
                 yield path
                 return
@@ -55,18 +54,14 @@ class _Carrier:
             if new:
                 os.mkdir(name, 0o700, dir_fd=target)
             try:
-                twin = os.open(name, _FOLDER, dir_fd=target)
+                twin = os.open(name, FOLDER, dir_fd=target)
             except NotADirectoryError:
                 yield path
                 return
-            try:
+            with closing(twin):
                 yield from self.folder(inside, twin, path)
                 if not copy_attributes(inside, twin):
                     yield path
-            finally:
-                os.close(twin)
-        finally:
-            os.close(inside)
 
     def _only_ours(self, inside: int, path: str) -> bool:
         """Whether a folder was only there for files that are left behind."""

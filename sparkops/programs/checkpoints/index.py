@@ -11,12 +11,14 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import closing
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.hashes import SPAN
 from sparkops.programs.checkpoints.proof import identity, index_path, lasting
+from sparkops.programs.progress import Listener, Reporter
 
 MOST_PREFIXES = 1 << 16
 """Prefix digests that are stored of one folder, 4 TiB of spans."""
@@ -127,9 +129,9 @@ def indexes(state_dir: str) -> Iterator[Index]:
 
 
 def files_below(handle: int) -> list[tuple[str, os.stat_result]]:
-    """Every file below an open folder, with its status."""
+    """Every file below an open folder, by its path in it, with its status."""
     return [
-        (os.path.join(folder, name), os.stat(name, dir_fd=at, follow_symlinks=False))
+        (os.path.normpath(os.path.join(folder, name)), os.stat(name, dir_fd=at, follow_symlinks=False))
         for folder, _, files, at in os.fwalk(".", dir_fd=handle, follow_symlinks=False)
         for name in files
     ]
@@ -158,10 +160,8 @@ def _follow(index: Index, marks: dict[int, str], before: dict[str, os.stat_resul
     handle = CheckpointFolder(index.folder).open() if marks else None
     if handle is None:
         return
-    try:
+    with closing(handle):
         now = [status for _, status in files_below(handle) if status.st_ino in marks]
-    finally:
-        os.close(handle)
     for status in now:
         mark = marks[status.st_ino]
         if lasting(status) == lasting(before[mark]) and identity(status) != mark:
@@ -169,31 +169,13 @@ def _follow(index: Index, marks: dict[int, str], before: dict[str, os.stat_resul
     index.save()
 
 
-class Job(Protocol):
-    """Who runs a program and is told how far it is: a node's job, or a command."""
-
-    def progress(
-        self,
-        text: str = "",
-        done: float | None = None,
-        total: float | None = None,
-        unit: str = "",
-        rate: float | None = None,
-    ) -> None: ...
-
-    def cancelled(self) -> bool: ...
-
-
-class IndexListener:
+class IndexListener(Listener):
     """Hears a program that hashes: what it read goes into the index, its notices are collected for the result."""
 
-    def __init__(self, job: Job, index: Index) -> None:
-        self._job, self._index = job, index
+    def __init__(self, job: Reporter, index: Index) -> None:
+        super().__init__(job)
+        self._index = index
         self.notices: list[Notice] = list(index.notices)
-
-    def progress(self, message: Mapping[str, Any]) -> None:
-        text, rate = str(message.get("text") or ""), message.get("rate")
-        self._job.progress(text, message.get("done"), message.get("total"), rate=rate)
 
     def notice(self, id: str, args: Mapping[str, object]) -> None:
         self.notices.append((id, dict(args)))

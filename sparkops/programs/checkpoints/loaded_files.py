@@ -12,6 +12,7 @@ import shlex
 import stat
 from collections.abc import Collection
 
+from sparkops.core.descriptors import closing
 from sparkops.core.messages import Unknown
 
 NAMES = re.compile(
@@ -49,10 +50,8 @@ def _inside(folder: int, name: str) -> list[str]:
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return []
-    try:
+    with closing(handle):
         return _loadable(handle, name) or []
-    finally:
-        os.close(handle)
 
 
 def _loadable(folder: int, above: str) -> list[str] | None:

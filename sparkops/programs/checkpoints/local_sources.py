@@ -10,6 +10,8 @@ import json
 import os
 from collections.abc import Callable, Iterator
 
+from sparkops.core.descriptors import closing
+
 _FICLONE = 0x40049409
 _PIECE = 64 << 20
 _TREE = 64 << 20
@@ -105,17 +107,13 @@ def take_over(source: str, target: str) -> str:
             raise
     else:
         return "link"
-    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            way = copy(reading, writing, os.fstat(reading).st_size, lambda _: None)
-            os.fsync(writing)
-            return way
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
+    with (
+        closing(os.open(source, os.O_RDONLY | os.O_CLOEXEC)) as reading,
+        closing(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)) as writing,
+    ):
+        way = copy(reading, writing, os.fstat(reading).st_size, lambda _: None)
+        os.fsync(writing)
+        return way
 
 
 def copy(reading: int, writing: int, count: int, report: Callable[[int], None]) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused, Unknown
 from sparkops.programs.checkpoints import loaded_files, whereabouts
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of, status_of
@@ -37,7 +38,7 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
     barred = {"id": fault[0], "args": fault[1]} if fault else None
     if handle is None:
         return {"barred": barred, "missing": [], "wrong": [], "unverified": []} if barred else None
-    try:
+    with closing(handle):
         digest, record = record_of(handle)
         index = Index(query["state_dir"], place.path)
         files = record.get("files", [])
@@ -50,8 +51,6 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
             "barred": barred,
             **file_lists(handle, files, index, bool(query.get("deep"))),
         }
-    finally:
-        os.close(handle)
 
 
 def sources_of(record: State) -> State:

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from sparkops.core.descriptors import FILE, closing
 from sparkops.programs.checkpoints.local_sources import Sources
 from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch.existing import File, hash_unchanged
@@ -37,11 +38,8 @@ def compare(
 
 
 def _holds(place: str, size: int, oid: str, known: dict[str, str], tracker: Tracker, output: Output) -> bool:
-    handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with closing(os.open(place, FILE)) as handle:
         if known.get(identity(os.fstat(handle))) == oid:
             tracker.add(size)
             return True
         return hash_unchanged(handle, oid, size, tracker, output) == oid
-    finally:
-        os.close(handle)

@@ -9,13 +9,13 @@ import pwd
 import stat
 from collections.abc import Iterator, Sequence
 
+from sparkops.core.descriptors import FOLDER
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index, files_below, indexes
 from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch.partial_file import STORE, Content
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 Holder = tuple[Index, int]
 """The index of a folder, and the folder, open."""
 
@@ -63,7 +63,7 @@ def _store(staging: int, owner: pwd.struct_passwd) -> int:
     for part in STORE.split("/"):
         with contextlib.suppress(FileExistsError):
             os.mkdir(part, 0o755, dir_fd=at)
-        inner = os.open(part, _FOLDER, dir_fd=at)
+        inner = os.open(part, FOLDER, dir_fd=at)
         os.close(at)
         at = inner
         if os.getuid() == 0:

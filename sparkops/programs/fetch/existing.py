@@ -6,6 +6,7 @@ import shlex
 import stat
 from typing import Any
 
+from sparkops.core.descriptors import FILE, closing
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints.folder import status_of
 from sparkops.programs.checkpoints.hashes import read_oid
@@ -69,7 +70,7 @@ class ExistingFolder:
 
     def open(self, path: str) -> int:
         """A descriptor for reading."""
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.handle)
+        return os.open(path, FILE, dir_fd=self.handle)
 
     def verify(self, files: list[File], known: dict[str, str]) -> None:
         """Find out which of the files hold what they should; reads those whose identity is not in `known`."""
@@ -95,12 +96,10 @@ class ExistingFolder:
         except PermissionError:
             self._deny(path)
             return
-        try:
+        with closing(handle):
             before = identity(os.fstat(handle))
             if hash_unchanged(handle, oid, size, tracker, self._output) == oid:
                 self.verified[path] = before
-        finally:
-            os.close(handle)
 
     def summary(self, files: list[File]) -> dict[str, object]:
         """After `verify`: `files`, `size` and `hashed` bytes in all, `missing` and `wrong` paths."""
@@ -116,16 +115,13 @@ class ExistingFolder:
 
     def link(self, path: str, target: str) -> None:
         """Have a verified file in the working directory too. Raises Refused `file-being-written`."""
-        handle = self.open(path)
-        try:
+        with closing(self.open(path)) as handle:
             status = os.fstat(handle)
             same = identity(status) == self.verified[path]
             if same and take_over(f"/proc/self/fd/{self.handle}/{path}", target) == "link":
                 same = os.lstat(target).st_ino == status.st_ino
             if not same:
                 raise Refused.of("file-being-written", file=path)
-        finally:
-            os.close(handle)
 
 
 def _user() -> str:

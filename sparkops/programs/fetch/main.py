@@ -12,11 +12,12 @@ Records are `{"hashed": [identity, oid]}` for each file that was read and `{"pre
 
 import os
 import stat
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused
-from sparkops.programs import disk, protocol
+from sparkops.programs import disk
 from sparkops.programs.checkpoints.folder import status_of, write_record
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
 from sparkops.programs.checkpoints.proof import identity
@@ -186,12 +187,9 @@ class FetchJob:
         if path in self._existing.unreadable:
             return False
         if not os.path.exists(content.place + ".json"):
-            handle = self._existing.open(path)
-            try:
+            with closing(self._existing.open(path)) as handle:
                 size = min(content.size, status.st_size)
                 content.copy_from(handle, Tracker(self._output, f"copying {path}", size).read)
-            finally:
-                os.close(handle)
         return True
 
     def _lay_out(self) -> None:
@@ -214,8 +212,3 @@ class FetchJob:
         write_record(self._spec["record"])
         for folder, _, _ in os.walk("."):
             atomic.sync(folder)
-
-
-def run() -> None:
-    """The program's entry."""
-    protocol.main(lambda spec, output: work(cast(Spec, spec), output))

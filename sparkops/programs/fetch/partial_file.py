@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import closing, write
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints import hashes, local_sources
 from sparkops.programs.checkpoints.proof import lasting
@@ -119,12 +120,9 @@ class Content:
         They are copied, so that the file itself stays as it is. `report` gets the bytes copied, may raise to stop.
         """
         count = min(self.size, os.fstat(handle).st_size)
-        writing = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
+        with closing(os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)) as writing:
             local_sources.copy(handle, writing, count, report)
             os.fdatasync(writing)
-        finally:
-            os.close(writing)
         self._journal([(0, count)] if count else [])
 
     @contextlib.contextmanager
@@ -143,11 +141,8 @@ class Content:
 
     def write(self, position: int, data: bytes | memoryview) -> None:
         """Put bytes at their position; they count once `mark` says so. Raises Closed where it is finished already."""
-        view = memoryview(data)
         with self._using() as handle:
-            while view:
-                wrote = os.pwrite(handle, view, position)
-                view, position = view[wrote:], position + wrote
+            write(handle, data, position)
 
     def mark(self, start: int, end: int) -> bool:
         """Bytes from `start` to `end` are there; noted on disk where more is to come. True for who completes it."""

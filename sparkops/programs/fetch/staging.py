@@ -6,6 +6,7 @@ It opens nothing above its working directory but the declared places to adopt fr
 import os
 import stat
 
+from sparkops.core.descriptors import closing
 from sparkops.programs.checkpoints.folder import status_of
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
 from sparkops.programs.checkpoints.proof import identity, lasting
@@ -64,13 +65,10 @@ class Staging:
     def _verify(self, content: Content, path: str, tracker: Tracker) -> bool:
         """Hash a file of the staging folder; the right one gets its name, the wrong one is removed."""
         pushed = path.endswith(PUSHED)
-        handle = os.open(path, (os.O_RDWR if pushed else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with closing(os.open(path, (os.O_RDWR if pushed else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)) as handle:
             found = hash_recorded(handle, content.oid, content.size, tracker, self._output)
             if pushed:
                 os.fsync(handle)
-        finally:
-            os.close(handle)
         if found != content.oid:
             os.unlink(path)
             self._output.notice("content-removed", folder=self._folder, file=os.path.basename(path), found=found)

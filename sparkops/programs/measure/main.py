@@ -11,10 +11,9 @@ import socket
 import subprocess
 import threading
 import time
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict
 
 from sparkops.core.messages import Refused
-from sparkops.programs import protocol
 from sparkops.programs.protocol import Output
 
 STREAMS = 4
@@ -45,9 +44,8 @@ class Spec(TypedDict):
     bytes: int
 
 
-def work(request: dict[str, object], output: Output) -> dict[str, object]:
+def work(spec: Spec, output: Output) -> dict[str, object]:
     """`rates` by link, and `busy`: processors that this side took on average, which bound TCP near one."""
-    spec = cast(Spec, request)
     if spec["method"] == "rdma":
         return {"rates": _rdma(spec, output), "busy": 0.0}
     before = time.process_time()
@@ -183,7 +181,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
-
-
-def run() -> None:
-    protocol.main(work)

@@ -2,36 +2,22 @@
 
 import os
 import pwd
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from sparkops.programs import runner
-from sparkops.programs.checkpoints.index import Job
+from sparkops.programs.progress import Listener, Reporter
 from sparkops.programs.quantize import main
 from sparkops.programs.quantize.container import GRACE, name_of, remove
 
 PROGRAM = main.__name__
 
 
-class _Listener:
-    """Passes the program's progress to the job."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def progress(self, message: Mapping[str, Any]) -> None:
-        self._job.progress(**message)
-
-    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
-    def record(self, value: object) -> None: ...
-
-
-def quantize(spec: main.Spec, job: Job, pull: Callable[[str], None]) -> str:
+def quantize(spec: main.Spec, job: Reporter, pull: Callable[[str], None]) -> str:
     """Run the program; `pull` pulls an image by its name where it is missing. Returns the output folder.
 
     Raises Refused. A cancelled run leaves what the container wrote, for the next one.
     """
-    while image := runner.run(PROGRAM, spec, _Listener(job), stop=job.cancelled, grace=2.0 * GRACE):
+    while image := runner.run(PROGRAM, spec, Listener(job), grace=2.0 * GRACE):
         pull(image)
     return spec["output"]
 

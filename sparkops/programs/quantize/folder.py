@@ -7,13 +7,14 @@ are checked, the files moved up, and a mark is written last.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import stat
 from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import FILE, FOLDER, closing
 from sparkops.core.messages import Refused
-from sparkops.programs import protocol
 from sparkops.programs.build.base import CONFIG, NAMED, Base
 from sparkops.programs.checkpoints.folder import record_of
 from sparkops.programs.protocol import Output
@@ -44,7 +45,7 @@ def survey(base: int, options: dict[str, object]) -> dict[str, object]:
                 raise Refused.of("quantize-base-not-16-bit", tensor=entry.name, path=path, dtype=entry.dtype)
             size += entry.size
             if len(entry.shape) > 1 and not any(part in entry.name for part in _APART):
-                weights += 0 if auto_round.is_kept(entry.name, options) else _product(entry.shape)
+                weights += 0 if auto_round.is_kept(entry.name, options) else math.prod(entry.shape)
     matter = {key: value for key, value in options.items() if key not in auto_round.WITHOUT_EFFECT}
     text = json.dumps({"base": record_of(base)[0], "options": matter}, sort_keys=True, separators=(",", ":"))
     _check_data(options)
@@ -58,13 +59,6 @@ def survey(base: int, options: dict[str, object]) -> dict[str, object]:
 def _quantized(config: dict[str, object]) -> bool:
     text = config.get("text_config")
     return bool(config.get("quantization_config") or (isinstance(text, dict) and text.get("quantization_config")))
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for each in shape:
-        product *= each
-    return product
 
 
 def _check_data(options: dict[str, object]) -> None:
@@ -88,7 +82,7 @@ def is_complete(output: int, identity: str) -> bool:
 
 def _identity(folder: int, path: str) -> str:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        handle = os.open(path, FILE, dir_fd=folder)
         with os.fdopen(handle, encoding="utf-8") as file:
             return str(json.load(file).get("identity", ""))
     except (OSError, ValueError, AttributeError):
@@ -123,12 +117,9 @@ def take(output: int, base: int, identity: str) -> None:
     if not os.path.exists(CHECKED):
         made = _made()
         auto_round_resume.remove_duplicate_tensors(made)
-        folder = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with closing(os.open(made, FOLDER)) as folder:
             _check(folder, base)
             _settle(made, folder, base)
-        finally:
-            os.close(folder)
         atomic.write(CHECKED, json.dumps({"folder": made}).encode(), 0o600)
     with open(CHECKED, encoding="utf-8") as file:
         made = json.load(file)["folder"]
@@ -205,8 +196,3 @@ def work(spec: dict[str, Any], output: Output) -> Any:
     if mode == "prepare":
         return prepare(spec["output"], identity)
     return take(spec["output"], spec["base"], identity)
-
-
-def run() -> None:
-    """The program's entry."""
-    protocol.main(work)

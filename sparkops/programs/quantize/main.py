@@ -6,16 +6,15 @@ What reads the base and what the container wrote is `folder`, a program that thi
 import contextlib
 import os
 import pwd
-from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
-from sparkops.programs import docker, protocol, runner
+from sparkops.core.descriptors import FOLDER
+from sparkops.programs import docker, runner
 from sparkops.programs.checkpoints.folder import give
+from sparkops.programs.progress import Listener
 from sparkops.programs.protocol import Output
 from sparkops.programs.quantize import folder
 from sparkops.programs.quantize.container import Container, remove
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Spec(TypedDict):
@@ -28,26 +27,18 @@ class Spec(TypedDict):
     user: int
 
 
-class _Silent:
-    """The folder program takes moments; its progress is not shown."""
-
-    def progress(self, message: Mapping[str, object]) -> None: ...
-    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
-    def record(self, value: object) -> None: ...
-
-
 def work(spec: Spec, output: Output) -> str:
     """Fill the output folder with the quantized base. Returns "", or the image that has to be pulled first.
 
     If it is complete already, nothing is done. Raises Refused.
     """
     owner, options = pwd.getpwuid(spec["user"]), spec["options"]
-    base = os.open(spec["base"], _FOLDER)
+    base = os.open(spec["base"], FOLDER)
 
     def as_owner(mode: str, **more: Any) -> Any:
         given = {"mode": mode, "base": base, **more}
         descriptors = [each for each in (base, more.get("output")) if each is not None]
-        return runner.run(folder.__name__, given, _Silent(), user=owner, descriptors=descriptors)
+        return runner.run(folder.__name__, given, Listener(), user=owner, descriptors=descriptors)
 
     sizes = as_owner("survey", options=options)
     container = Container(options, sizes, spec["output"], f"{owner.pw_uid}:{owner.pw_gid}", output)
@@ -71,11 +62,6 @@ def _stage(path: str, owner: pwd.struct_passwd) -> int:
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
-    handle = os.open(path, _FOLDER)
+    handle = os.open(path, FOLDER)
     give(handle, owner)
     return handle
-
-
-def run() -> None:
-    """The program's entry."""
-    protocol.main(lambda spec, output: work(cast(Spec, spec), output))

@@ -7,9 +7,8 @@ receivers that are done. Notices: `transfer-connection-failed`, `transfer-reques
 """
 
 import socket
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict
 
-from sparkops.programs import protocol
 from sparkops.programs.protocol import Output
 from sparkops.programs.transfer import tls
 from sparkops.programs.transfer.served_files import ServedFiles
@@ -37,8 +36,7 @@ class Spec(TypedDict, total=False):
     size: int
 
 
-def work(request: dict[str, object], output: Output) -> dict[str, object]:
-    spec = cast(Spec, request)
+def work(spec: Spec, output: Output) -> dict[str, object]:
     channel = socket.socket(fileno=spec["channel"])
     content: Served
     if spec["content"] == "files":
@@ -55,7 +53,3 @@ def work(request: dict[str, object], output: Output) -> dict[str, object]:
         seconds=spec["seconds"],
     )
     return server.run()
-
-
-def run() -> None:
-    protocol.main(work)

@@ -6,10 +6,9 @@ try may succeed.
 
 import os
 import signal
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from sparkops.core.messages import Refused
-from sparkops.programs import protocol
 from sparkops.programs.fetch.http import Retry
 from sparkops.programs.protocol import Output
 from sparkops.programs.transfer.client import Peer
@@ -23,7 +22,7 @@ class Spec(TypedDict):
     pipe: int | None
 
 
-def work(spec: dict[str, Any], output: Output) -> None:
+def work(spec: Spec, output: Output) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a read can take SILENCE, and nothing is left half done here
     peer = Peer(spec["peer"], [])
     if spec["pipe"] is None:
@@ -35,7 +34,3 @@ def work(spec: dict[str, Any], output: Output) -> None:
                 view = view[os.write(spec["pipe"], view) :]
     except Retry as error:
         raise Refused.of("transfer-interrupted", source=peer.node, address=peer.address, text=error.why) from None
-
-
-def run() -> None:
-    protocol.main(work)

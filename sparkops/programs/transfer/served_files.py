@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparkops.core import frames
+from sparkops.core.descriptors import FILE, FOLDER, closing
 from sparkops.programs.checkpoints.hashes import drop_cache
 from sparkops.programs.checkpoints.proof import identity, lasting
 from sparkops.programs.fetch.partial_file import STORE
@@ -30,8 +31,7 @@ from sparkops.programs.transfer.server import Request
 BLOCK = 1 << 20
 LOOK = 1.0
 """Seconds between two questions to the caller."""
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = FILE | os.O_NONBLOCK
 
 
 class ServedFiles:
@@ -61,10 +61,8 @@ class ServedFiles:
             return request.reply(410, json.dumps(self._error), "application/json")
         if handle is None:
             return request.reply(425, self._text or "not proven yet")
-        try:
+        with closing(handle):
             return _send(request, handle, span, size)
-        finally:
-            os.close(handle)
 
     def _descriptor(self, number: int) -> int | None:
         """A descriptor of a file that is proven; None where it is not, or not yet."""
@@ -113,13 +111,9 @@ class ServedFiles:
         if self._staging < 0:
             return False
         newest = 0.0
-        with contextlib.suppress(OSError):
-            store = os.open(STORE, _FOLDER, dir_fd=self._staging)
-            try:
-                pushed = [name for name in os.listdir(store) if name.endswith(".pushed")]
-                newest = max((os.stat(name, dir_fd=store).st_mtime for name in pushed), default=0.0)
-            finally:
-                os.close(store)
+        with contextlib.suppress(OSError), closing(os.open(STORE, FOLDER, dir_fd=self._staging)) as store:
+            pushed = [name for name in os.listdir(store) if name.endswith(".pushed")]
+            newest = max((os.stat(name, dir_fd=store).st_mtime for name in pushed), default=0.0)
         return time.time() - newest < self._quiet
 
 

@@ -7,6 +7,8 @@ import os
 import ssl
 from typing import Any, TypedDict
 
+from sparkops.core.descriptors import closing
+
 
 class Credentials(TypedDict):
     """PEM texts."""
@@ -24,12 +26,9 @@ def context(credentials: Credentials, *, serving: bool) -> ssl.SSLContext:
         settings.num_tickets = 0
     settings.verify_mode = ssl.CERT_REQUIRED
     settings.load_verify_locations(cadata=credentials["authority"])
-    handle = os.memfd_create("sparkops-credentials", os.MFD_CLOEXEC)
-    try:
+    with closing(os.memfd_create("sparkops-credentials", os.MFD_CLOEXEC)) as handle:
         os.write(handle, (credentials["key"] + credentials["certificate"]).encode())
         settings.load_cert_chain(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
     return settings
 
 

@@ -5,11 +5,13 @@ An archive is loaded whole or not at all, so what breaks off is begun again.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from sparkops.core.descriptors import closing
 from sparkops.programs import docker, runner, users
+from sparkops.programs.progress import Listener
 from sparkops.programs.transfer import receive
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import pull
@@ -23,14 +25,6 @@ MOST = 2
 """How much larger an archive may be than what the engine calls the image's size: each of its files has a header."""
 
 State = dict[str, Any]
-
-
-class _Silent:
-    """Listens to a program that has nothing to report."""
-
-    def progress(self, message: Mapping[str, object]) -> None: ...
-    def notice(self, id: str, args: Mapping[str, object]) -> None: ...
-    def record(self, value: object) -> None: ...
 
 
 def load_sent(call: Call, ask: State, act: State) -> str:
@@ -56,7 +50,7 @@ def load_served(job: Job, args: State) -> str:
 def notify_done(args: State) -> None:
     """Tell the serving node that this one needs no more."""
     spec = {"peer": args["peer"], "pipe": None}
-    runner.run(receive.__name__, spec, _Silent(), user=users.find(""))
+    runner.run(receive.__name__, spec, Listener(), user=users.find(""))
 
 
 def _receive(job: Job, args: State) -> str:
@@ -64,20 +58,11 @@ def _receive(job: Job, args: State) -> str:
     reading, writing = os.pipe()
     spec = {"peer": args["peer"], "pipe": writing}
     with ThreadPoolExecutor(1) as pool:
-        program = pool.submit(
-            runner.run,
-            receive.__name__,
-            spec,
-            _Silent(),
-            user=users.find(""),
-            descriptors=[writing],
-            stop=job.stopping.is_set,
-        )
+        owner = users.find("")
+        program = pool.submit(runner.run, receive.__name__, spec, Listener(job), user=owner, descriptors=[writing])
         program.add_done_callback(lambda _: os.close(writing))
-        try:
+        with closing(reading):
             return _load(_arriving(job, reading, program, args), args, job.stopping, {})
-        finally:
-            os.close(reading)
 
 
 def _arriving(job: Job, reading: int, program: "Future[Any]", args: State) -> Iterator[bytes]:

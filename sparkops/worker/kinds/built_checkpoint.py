@@ -8,13 +8,16 @@ again, manner}`; with `peer` and `files` it is received from a node that has bui
 again: the steps make the same bytes, and what is right is linked.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs.build.state import observe as observe
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
+
+if TYPE_CHECKING:
+    from sparkops.programs.checkpoints.target import Target
 
 State = dict[str, Any]
 
@@ -77,7 +80,7 @@ def build(job: jobs.Job, args: State) -> list[Any]:
     place = CheckpointFolder(ask["folder"])
     output = place.beside(place.quantized)
 
-    def quantized(target: caller.Target, options: State) -> str:
+    def quantized(target: "Target", options: State) -> str:
         spec = quantize.spec_of(options, ask["base"], output, target.owner)
         return quantize.quantize(spec, job, lambda image: pull.pull(job, _image(image)))
 

@@ -13,6 +13,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
+from sparkops.core.descriptors import FOLDER, closing, write
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints import verify as verification
 from sparkops.programs.checkpoints.folder import CheckpointFolder
@@ -107,8 +108,7 @@ def put(call: Call, args: State) -> int:
     name = oid.replace(":", "-") + ".pushed"
     if not name.replace("-", "").replace(".", "").isalnum():
         raise Refused.of("content-name-invalid", oid=oid)
-    handle = _pushed(place, name)
-    try:
+    with closing(_pushed(place, name)) as handle:
         if os.fstat(handle).st_size < offset:
             raise Refused.of("pushed-part-shorter", type="stale", folder=place.path)
         os.ftruncate(handle, offset)
@@ -117,33 +117,29 @@ def put(call: Call, args: State) -> int:
             if position + len(chunk) > size:
                 raise Refused.of("pushed-part-too-long", folder=place.path, oid=oid, size=size)
             try:
-                position += _write(handle, chunk, position)
+                write(handle, chunk, position)
             except OSError as error:
                 raise disk.full(error, place.path) from None
+            position += len(chunk)
             call.progress(done=position, total=size)
             if position % (64 << 20) < len(chunk):
                 os.fdatasync(handle)
                 drop_cache(handle, 0, position)
         return position
-    finally:
-        os.close(handle)
 
 
 def _pushed(place: CheckpointFolder, name: str) -> int:
     """The file for a pushed content, as the staging folder's owner; no link is followed on the way."""
     from sparkops.programs.fetch.partial_file import STORE  # acts only: an observation does not load it
 
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    at = os.open(place.beside(place.partial), flags)
+    at = os.open(place.beside(place.partial), FOLDER)
     owner = os.fstat(at)
     for part in STORE.split("/"):
-        inner = os.open(part, flags, dir_fd=at)
+        inner = os.open(part, FOLDER, dir_fd=at)
         os.close(at)
         at = inner
-    try:
+    with closing(at):
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=at)
-    finally:
-        os.close(at)
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         os.close(handle)
@@ -151,14 +147,6 @@ def _pushed(place: CheckpointFolder, name: str) -> int:
     if os.getuid() == 0:
         os.fchown(handle, owner.st_uid, owner.st_gid)
     return handle
-
-
-def _write(handle: int, data: bytes, position: int) -> int:
-    view = memoryview(data)
-    while view:
-        wrote = os.pwrite(handle, view, position)
-        view, position = view[wrote:], position + wrote
-    return len(data)
 
 
 def verify(call: Call, args: State) -> State:

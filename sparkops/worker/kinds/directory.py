@@ -6,6 +6,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+from sparkops.core.descriptors import closing
 from sparkops.core.kind_messages import DirectoryAct, DirectoryAsk
 from sparkops.core.messages import State
 from sparkops.worker.calls import Call
@@ -60,8 +61,7 @@ def _set(place: safe_path.Place, want: Mapping[str, Any], *, new: bool) -> None:
     uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
     if new:
         os.mkdir(place.name, 0o700, dir_fd=place.folder)
-    handle = place.open(os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with closing(place.open(os.O_RDONLY | os.O_DIRECTORY)) as handle:
         if not stat.S_ISDIR(os.fstat(handle).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place.path)
         os.fchown(handle, uid, gid)
@@ -69,5 +69,3 @@ def _set(place: safe_path.Place, want: Mapping[str, Any], *, new: bool) -> None:
         if mode is not None:
             os.fchmod(handle, mode)
         os.fsync(handle)
-    finally:
-        os.close(handle)

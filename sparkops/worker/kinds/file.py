@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+from sparkops.core.descriptors import closing
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import processes, safe_path
 from sparkops.worker.system.root import UNITS
@@ -148,8 +149,7 @@ def _check(argv: list[str] | None, secret: bool) -> Callable[[str], None] | None
 
 def _set(place: safe_path.Place, want: dict[str, Any]) -> None:
     uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
-    handle = place.open()
-    try:
+    with closing(place.open()) as handle:
         present = os.fstat(handle)
         if present.st_nlink > 1 and safe_path.others_write(place.folder):
             raise Refused.of("file-hard-linked", path=place.path, count=present.st_nlink)
@@ -157,5 +157,3 @@ def _set(place: safe_path.Place, want: dict[str, Any]) -> None:
         if "mode" in want:
             os.fchmod(handle, int(want["mode"], 8))
         os.fsync(handle)
-    finally:
-        os.close(handle)

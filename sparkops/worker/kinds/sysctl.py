@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 
+from sparkops.core.descriptors import closing
 from sparkops.core.kind_messages import SysctlAsk
 from sparkops.core.messages import unknown_of
 from sparkops.worker.calls import Call, Refused
@@ -124,11 +125,8 @@ def converge(
 
 def _set(key: str, path: str, value: str) -> None:
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-        try:
+        with closing(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)) as handle:
             os.write(handle, (value + "\n").encode())
-        finally:
-            os.close(handle)
     except OSError as error:
         if not os.path.exists(path):
             raise Refused.of("sysctl-missing", key=key) from None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from sparkops.core.descriptors import FILE
 from sparkops.core.messages import unknown_of
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
@@ -146,7 +147,7 @@ def _text(path: str) -> bytes | None:
     if os.path.islink(path):
         return None
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(path, FILE)
     except FileNotFoundError:
         return None
     with os.fdopen(handle, "rb") as file:

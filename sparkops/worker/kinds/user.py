@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+from sparkops.core.descriptors import closing
 from sparkops.core.kind_messages import UserAct, UserAsk
 from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused, Unknown
@@ -151,11 +152,8 @@ def _write_keys(entry: pwd.struct_passwd, keys: list[str]) -> None:
         with safe_path.place(os.path.dirname(path)) as place:
             if place.stat() is None:
                 os.mkdir(place.name, 0o700, dir_fd=place.folder)
-                handle = place.open(os.O_RDONLY | os.O_DIRECTORY)
-                try:
+                with closing(place.open(os.O_RDONLY | os.O_DIRECTORY)) as handle:
                     os.fchown(handle, *owner)
-                finally:
-                    os.close(handle)
         with safe_path.place(path) as place:
             status = place.stat()
             if status is not None and not stat.S_ISREG(status.st_mode):

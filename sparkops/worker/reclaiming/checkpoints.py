@@ -6,13 +6,13 @@ verification index there.
 
 import contextlib
 import os
-from collections.abc import Iterator
 from typing import Any
 
+from sparkops.core.descriptors import closing, names
 from sparkops.core.messages import Reason, reason
 from sparkops.programs.checkpoints import publish
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
-from sparkops.programs.checkpoints.index import indexes
+from sparkops.programs.checkpoints.index import files_below, indexes
 from sparkops.worker.calls import Refused
 from sparkops.worker.reclaiming.items import DECLARED, GONE, Item, Look, item
 from sparkops.worker.record import uses
@@ -51,19 +51,14 @@ def folders(state_dir: str, mine: dict[str, Any]) -> set[str]:
     """The folders of checkpoints that sparkops brought here, whether something is left of them or not."""
     found = {key.partition(" ")[2] for key in mine if key.partition(" ")[0] in KINDS}
     found |= {index.folder for index in indexes(state_dir)}
-    for model in _inside(os.path.join(state_dir, "models")):
-        for path in _inside(model):
-            parent, name = os.path.split(path)
+    models = os.path.join(state_dir, "models")
+    for parent in (os.path.join(models, model) for model in names(models)):
+        for name in names(parent):
             name = CheckpointFolder.original_name(name) or name
             if name.startswith(".") and (ending := name.rpartition(".sparkops-"))[2] in HELPERS:
                 name = ending[0][1:]
             found.add(os.path.join(parent, name))
     return {each for each in found if os.path.isabs(each) and each != "/"}
-
-
-def _inside(folder: str) -> Iterator[str]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        yield from (os.path.join(folder, name) for name in os.listdir(folder))
 
 
 def folder_items(folder: str, declared: list[str], found: uses.Uses, *, claims: list[str]) -> list[Item]:
@@ -102,17 +97,10 @@ def _strange(place: CheckpointFolder) -> Reason | None:
         return error.reason
     if handle is None:
         return None
-    try:
+    with closing(handle):
         digest, record = record_of(handle)
         ours = {path for path, _, _ in record.get("files", [])}
-        extra = [
-            path
-            for folder, _, names, _ in os.fwalk(".", dir_fd=handle, follow_symlinks=False)
-            for path in (os.path.normpath(os.path.join(folder, name)) for name in names)
-            if path not in ours and not path.startswith(".sparkops/")
-        ]
-    finally:
-        os.close(handle)
+        extra = [path for path, _ in files_below(handle) if path not in ours and not path.startswith(".sparkops/")]
     if not digest:
         return reason("gc-without-record")
     if extra:
@@ -123,8 +111,8 @@ def _strange(place: CheckpointFolder) -> Reason | None:
 def _size(path: str) -> int:
     """Bytes that become free with a tree: a file that has another name elsewhere (a cache's) frees nothing."""
     blocks: dict[tuple[int, int], list[int]] = {}
-    for folder, _, names in os.walk(path):
-        for name in names:
+    for folder, _, inside in os.walk(path):
+        for name in inside:
             with contextlib.suppress(FileNotFoundError):
                 status = os.lstat(os.path.join(folder, name))
                 entry = blocks.setdefault((status.st_dev, status.st_ino), [status.st_blocks, status.st_nlink, 0])

@@ -8,6 +8,7 @@ import json
 import os
 from typing import Any
 
+from sparkops.core.descriptors import FILE
 from sparkops.worker.calls import Unknown
 
 RUNNING = ("/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/systemd/system.slice")
@@ -84,7 +85,7 @@ def _contents(state_dir: str, path: str, recorded: list[str]) -> list[str]:
     """The names that the content has in records: its digest, and its HMAC where a record has one."""
     digest = hashlib.sha256()
     sealed = sealer(state_dir, path) if any(each.startswith("hmac:") for each in recorded) else None
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(path, FILE | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         while part := file.read(1 << 20):
             digest.update(part)

@@ -10,6 +10,7 @@ import stat
 from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import FILE
 
 FOLDER = "originals"
 LIMIT = 1 << 20
@@ -26,7 +27,7 @@ def keep(state_dir: str, key: str, path: str) -> dict[str, object]:
         return {"target": os.readlink(path)}
     if not stat.S_ISREG(found.st_mode) or found.st_size > LIMIT:
         return {}
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(path, FILE | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         data = file.read(LIMIT + 1)
     name = hashlib.sha256(key.encode()).hexdigest()[:16]

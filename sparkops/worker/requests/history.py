@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import FILE, closing
 from sparkops.worker.calls import Call, Refused
 
 LIMIT = 1 << 20
@@ -47,8 +48,7 @@ def append(call: Call, args: dict[str, Any]) -> float:
 @contextlib.contextmanager
 def _alone(path: str) -> Iterator[None]:
     """Two who write at once, on a lock beside the record: the record itself is replaced now and then."""
-    handle = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with closing(os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)) as handle:
         for _ in range(100):
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,14 +57,12 @@ def _alone(path: str) -> Iterator[None]:
         else:
             raise Refused.of("history-busy", type="busy")
         yield
-    finally:
-        os.close(handle)
 
 
 def read(call: Call, args: dict[str, Any]) -> list[dict[str, Any]]:
     """The newest `last` entries of the record in `state_dir`, oldest first. A line that is torn is left out."""
     try:
-        handle = os.open(os.path.join(args["state_dir"], "history.jsonl"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(os.path.join(args["state_dir"], "history.jsonl"), FILE)
     except FileNotFoundError:
         return []
     with os.fdopen(handle, "rb") as file:

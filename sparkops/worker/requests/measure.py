@@ -3,11 +3,11 @@
 import os
 import pwd
 import shutil
-from collections.abc import Mapping
 from typing import Any
 
 from sparkops.programs import runner
 from sparkops.programs.measure import main as program
+from sparkops.programs.progress import Listener
 from sparkops.worker.calls import Call
 from sparkops.worker.facts import fabric, network
 from sparkops.worker.kinds.fabric import units_on_rails
@@ -56,35 +56,25 @@ def path(call: Call, args: dict[str, Any]) -> dict[str, object]:
     return {"whole": whole, "small": whole or answers(56)}
 
 
-class _Listener:
+class _Listener(Listener):
     """The program's ports go on as progress; it has nothing else to say."""
 
     def __init__(self, call: Call) -> None:
+        super().__init__()
         self._call = call
-
-    def progress(self, message: Mapping[str, object]) -> None:
-        """There is none."""
-
-    def notice(self, id: str, args: Mapping[str, object]) -> None:
-        """There are none."""
 
     def record(self, value: object) -> None:
         self._call.progress("listening", ports=value)
+
+    def stopped(self) -> bool:
+        return self._call.stopping.is_set() or self._call.session_over.is_set()
 
 
 def measure(call: Call, args: dict[str, object]) -> dict[str, object]:
     """`rates` in Gb/s by link, and `busy`, processors. `args` is the program's spec; by TCP it has no rights."""
     plain = args["method"] == "tcp" and os.getuid() == 0
-    return dict(
-        runner.run(
-            program.__name__,
-            args,
-            _Listener(call),
-            user=pwd.getpwnam("nobody") if plain else None,
-            stop=lambda: call.stopping.is_set() or call.session_over.is_set(),
-            grace=1.0,
-        )
-    )
+    user = pwd.getpwnam("nobody") if plain else None
+    return dict(runner.run(program.__name__, args, _Listener(call), user=user, grace=1.0))
 
 
 CALLS = {"look": look, "counters": counters, "path": path, "run": measure}

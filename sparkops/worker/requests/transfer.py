@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparkops.core import frames
+from sparkops.core.descriptors import FOLDER, closing
 from sparkops.programs import docker, runner, users
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index
 from sparkops.programs.checkpoints.proof import identity
+from sparkops.programs.progress import Listener
 from sparkops.programs.transfer import main as program
 from sparkops.programs.transfer.served_image import SILENCE
 from sparkops.worker.calls import Call, Refused
@@ -29,7 +31,6 @@ REACH = 5.0
 """Seconds in which a server has to answer when it is tried."""
 START = 20.0
 BACKLOG = 64
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 State = dict[str, Any]
 
@@ -100,7 +101,8 @@ def _serve(
     ours, theirs = socket.socketpair()
     with _listen(args["address"]) as listener, ours, theirs:
         port = listener.getsockname()[1]
-        job.progress(text="waiting for receivers", port=port)
+        job.always["port"] = port
+        job.progress("waiting for receivers")
         threading.Thread(target=_answer_all, args=(ours, answer), daemon=True).start()
         spec = {
             **content,
@@ -108,33 +110,15 @@ def _serve(
             "listener": listener.fileno(),
             "channel": theirs.fileno(),
         }
-        return dict(
-            runner.run(
-                program.__name__,
-                spec,
-                _Listener(job, port),
-                user=owner,
-                descriptors=[listener.fileno(), theirs.fileno()],
-                stop=job.stopping.is_set,
-            )
-        )
+        descriptors = [listener.fileno(), theirs.fileno()]
+        return dict(runner.run(program.__name__, spec, _Listener(job), user=owner, descriptors=descriptors))
 
 
-class _Listener:
-    """The program's progress with the port; its notices go to the job's log, which is root's."""
-
-    def __init__(self, job: jobs.Job, port: int) -> None:
-        self._job, self._port = job, port
-
-    def progress(self, message: Mapping[str, Any]) -> None:
-        text, rate = str(message.get("text")), message.get("rate")
-        self._job.progress(text, message.get("done"), message.get("total"), rate=rate, port=self._port)
+class _Listener(Listener):
+    """The program's notices go to the job's log, which is root's."""
 
     def notice(self, id: str, args: Mapping[str, object]) -> None:
         print(id, " ".join(f"{key}={value}" for key, value in args.items()), file=sys.stderr, flush=True)
-
-    def record(self, value: object) -> None:
-        """There are none."""
 
 
 def _listen(address: str) -> socket.socket:
@@ -189,7 +173,7 @@ def _send_folders(channel: socket.socket, place: CheckpointFolder, args: State, 
 
 def _open_or_none(path: str) -> int | None:
     try:
-        return os.open(path, _FOLDER)
+        return os.open(path, FOLDER)
     except OSError:
         return None
 
@@ -198,10 +182,8 @@ def _send_pipe(channel: socket.socket, args: State) -> None:
     """What `ServedImage` asks for: a save begins, and its archive comes out of the pipe."""
     reading, writing = os.pipe()
     threading.Thread(target=_save, args=(writing, args), daemon=True).start()
-    try:
+    with closing(reading):
         socket.send_fds(channel, [b"\n"], [reading])
-    finally:
-        os.close(reading)
 
 
 def _save(handle: int, args: State) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from sparkops.core import atomic, frames
 from sparkops.core.messages import Refused, answer
 from sparkops.programs import bundle
+from sparkops.programs.progress import Reporter
 from sparkops.programs.runner import boot
 from sparkops.worker.calls import Call
 
@@ -35,33 +36,19 @@ REPLACING = 15.0
 """Seconds for a job to end that another one takes the place of."""
 
 
-class Job:
+class Job(Reporter):
     """What a job's function gets: reports progress, and is told when to stop."""
 
     def __init__(self, folder: str) -> None:
+        super().__init__(self._write)
         self.folder = folder
-        self.stopping = threading.Event()
-        self._last = 0.0
-        self._text = ""
+        self.always: dict[str, object] = {}
+        """What each progress tells besides, such as the port of a server."""
 
-    def progress(
-        self,
-        text: str = "",
-        done: float | None = None,
-        total: float | None = None,
-        unit: str = "",
-        rate: float | None = None,
-        **more: object,
-    ) -> None:
-        """How far it is; under the same text written at most five times a second."""
-        now = time.monotonic()
-        if now - self._last < POLL and done != total and text == self._text:
-            return
-        self._last, self._text = now, text
-        more = {key: value for key, value in {"unit": unit or None, "rate": rate, **more}.items() if value is not None}
-        state = {"text": text, "done": done, "total": total, **more}
+    def _write(self, state: dict[str, object]) -> None:
+        data = json.dumps({**state, **self.always}).encode()
         try:
-            atomic.write(os.path.join(self.folder, "progress.json"), json.dumps(state).encode(), 0o600)
+            atomic.write(os.path.join(self.folder, "progress.json"), data, 0o600)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise  # a full /run only hides how far the work is
@@ -69,15 +56,6 @@ class Job:
     def beside(self, key: str) -> str:
         """The folder of another key's job."""
         return os.path.join(os.path.dirname(self.folder), os.path.basename(folder_of(key)))
-
-    def cancelled(self) -> bool:
-        """Whether it was asked to stop."""
-        return self.stopping.is_set()
-
-    def check(self) -> None:
-        """Raise Refused `cancelled` once it was asked to stop; called between atomic steps."""
-        if self.stopping.is_set():
-            raise Refused.of("cancelled", type="cancelled")
 
 
 def folder_of(key: str) -> str:

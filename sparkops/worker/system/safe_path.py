@@ -14,6 +14,7 @@ import pwd
 import stat
 from collections.abc import Callable, Iterator
 
+from sparkops.core.descriptors import closing
 from sparkops.core.messages import os_error
 from sparkops.programs.file_flags import attribute
 from sparkops.worker.calls import Refused
@@ -50,11 +51,8 @@ class Place:
 @contextlib.contextmanager
 def place(path: str) -> Iterator[Place]:
     """The place of an absolute `path`. Raises FileNotFoundError or NotADirectoryError where its folder is missing."""
-    folder = open_folder(os.path.dirname(path))
-    try:
+    with closing(open_folder(os.path.dirname(path))) as folder:
         yield Place(folder, path)
-    finally:
-        os.close(folder)
 
 
 def open_folder(path: str) -> int:
