@@ -365,7 +365,7 @@ def _reports(found: Figures) -> Iterable[str]:
         f"30 days of kept runs, one every five minutes ({kept['runs']} runs of {kept['nodes']} nodes with "
         f"{kept['resources']} resources; what is found differs in each run, and others differ every hour): "
         f"{kept['mb']} MB (aim {limits['kept_mb']}); keeping one takes {kept['keep_ms']} ms. Milliseconds of a "
-        f"question (aim {limits['question_ms']}):\n"
+        f"processor for a question (aim {limits['question_ms']}):\n"
     )
     yield _table(["question", "ms"], list(kept["questions_ms"].items()))
 

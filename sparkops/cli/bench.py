@@ -16,7 +16,7 @@ from sparkops.inventory.limit import named
 from sparkops.operate.measuring import spark_arena
 from sparkops.operate.measuring.bench import bench, judged, keep, last_kept
 from sparkops.operate.measuring.tools import TOOLS, Load, measured
-from sparkops.reports.bench import as_json, plot, render
+from sparkops.reports.bench import as_json, canvas, plot, render
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
@@ -60,9 +60,7 @@ Examples:
 @click.option(
     "--seconds", type=click.FloatRange(1, 3600), default=300.0, show_default=True, help="Limit of a completion"
 )
-@click.option(
-    "--plot", "picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw it into this PNG file"
-)
+@click.option("--plot", "picture", type=options.NewFile(), metavar="FILE", help="Also draw it into this PNG file")
 @click.option(
     "--with",
     "tool",
@@ -94,6 +92,8 @@ def command(
     """Measure every engine of a service: seconds to the first token, tokens per second, acceptance, share of fit's
     ceiling, and what seems wrong. It loads the service while it runs. Exit status 2: too slow, 3: not all could be
     measured."""
+    if picture is not None:
+        canvas()
     if export is not None and (tool not in (None, "llama-benchy") or picture is not None):
         raise click.UsageError("--export measures by llama-benchy, and has neither another tool nor a plot")
     made = context(common, listener_for(common))
@@ -111,10 +111,10 @@ def command(
         given = {"concurrency": concurrency, "contexts": contexts}
         found = bench(made, service, nodes, tokens=tokens, seconds=seconds, **given)
     found = judged(found, made.inventory, last)
-    path = keep(found, as_json(found))
+    kept = keep(found, as_json(found)) if found.figures else None
     answer(common, as_json(found), lambda printer: render(found, printer))
-    if common.form == "text":
-        click.echo(f"kept as {path}", err=True)
+    if common.form == "text" and kept is not None:
+        click.echo(f"kept as {kept}", err=True)
     if picture is not None:
         plot(found, picture)
     return found.exit_status

@@ -50,7 +50,8 @@ def command(common: CommonOptions, yes: bool, only: bool) -> int:
         if found and not only and confirm(f"End {number}?", yes, "cancel-unconfirmed", jobs=number):
             outcomes = cancel(fleet, made.inventory, found, reason=common.reason, listener=lines())
     document = jobs.as_json(found, outcomes, unreachable)
-    answer(common, document, lambda printer: jobs.render_outcomes(outcomes, printer), unreachable)
+    silent = {node: each.message for node, each in unreachable.items()}
+    answer(common, document, lambda printer: jobs.render_outcomes(outcomes, printer), silent)
     if any(outcomes.values()):
         return 4
     return 3 if unreachable else 0

@@ -16,6 +16,7 @@ from sparkops.cli.printing import echo_unreachable, printer_for, show_json
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
 from sparkops.core.states import Unknown, lookup
+from sparkops.core.wording import Message
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.limit import named
 from sparkops.inventory.secrets import Secrets
@@ -69,16 +70,21 @@ def command(common: CommonOptions, groups: tuple[str, ...], columns: tuple[str, 
     chosen = named(made.inventory, common.selected)
     reachable = {name: target for name, target in targets(made.inventory, Secrets()).items() if name in chosen}
     found = facts(reachable, made.connections, groups=groups or GROUPS, jobs=common.jobs)
-    bad = {node: each for node, each in found.items() if isinstance(each, (SparkopsError, Unknown))}
+    bad: dict[str, Message] = {
+        node: each if isinstance(each, Unknown) else each.message
+        for node, each in found.items()
+        if isinstance(each, (SparkopsError, Unknown))
+    }
     good = {node: each for node, each in found.items() if node not in bad}
     if common.form == "json":
-        faults = {node: (each if isinstance(each, Unknown) else each.message).as_json() for node, each in bad.items()}
+        faults = {node: why.as_json() for node, why in bad.items()}
         show_json({"schema": schemas.FACTS, "nodes": good, "unreachable": faults})
     elif common.form == "table":
         _table(good, columns, common.no_color)
         echo_unreachable(bad)
     else:
-        click.echo(safe(yaml.safe_dump(good, sort_keys=False, allow_unicode=True)).rstrip() if good else "")
+        if good:
+            click.echo(safe(yaml.safe_dump(good, sort_keys=False, allow_unicode=True)).rstrip())
         echo_unreachable(bad)
     return 3 if bad else 0
 

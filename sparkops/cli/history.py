@@ -51,5 +51,5 @@ def command(common: CommonOptions, last: int, verbose: bool, kept: bool) -> int:
         return 3 if unreachable else 0
     for run in runs(entries, last):
         render(run, printer_for(common.no_color), verbose=verbose)
-    echo_unreachable(unreachable)
+    echo_unreachable({node: each.message for node, each in unreachable.items()})
     return 3 if unreachable else 0

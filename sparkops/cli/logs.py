@@ -91,7 +91,7 @@ class _Told:
             known = what.node in self.silent
             self.silent.add(what.node)
             if what.over or not known:
-                self._say(what.node, f"{what.error}{'' if what.over else '; it is tried again'}")
+                self._say(what.node, f"{what.error.message.full}{'' if what.over else '; it is tried again'}")
             return
         if what.node in self.silent:
             self.silent.discard(what.node)

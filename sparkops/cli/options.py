@@ -16,6 +16,18 @@ from sparkops.reports.formats import FORMATS
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
+class NewFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
+    """A file in a folder that is there: that is known before a node is touched."""
+
+    name = "file"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        made = Path(str(value))
+        if made.is_dir() or not made.parent.is_dir():
+            self.fail(f"{str(value)!r} is not a file in a folder that is there", param, ctx)
+        return made
+
+
 class ReportFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here
     """`FORMAT=PATH`: one of FORMATS, and a file in a folder that is there: that is known before a node is touched."""
 
@@ -25,10 +37,7 @@ class ReportFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no
         form, sign, path = str(value).partition("=")
         if not sign or not path or path == "-" or form not in FORMATS:
             self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(FORMATS)}", param, ctx)
-        made = Path(path)
-        if made.is_dir() or not made.parent.is_dir():
-            self.fail(f"{path!r} is not a file in a folder that is there", param, ctx)
-        return form, made
+        return form, NewFile().convert(path, param, ctx)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments here

@@ -76,10 +76,10 @@ def listener_for(common: CommonOptions, *others: events.Listener) -> Silent:
     return lines(*others)
 
 
-def echo_unreachable(reasons: Mapping[str, object]) -> None:
+def echo_unreachable(reasons: Mapping[str, Message]) -> None:
     """Why nodes did not answer, on standard error."""
     for node, reason in reasons.items():
-        click.echo(safe(f"{node}: {reason.full if isinstance(reason, Message) else reason}"), err=True)
+        click.echo(safe(f"{node}: {reason.full}"), err=True)
 
 
 def show_json(document: object) -> None:
@@ -91,7 +91,7 @@ def answer(
     common: CommonOptions,
     document: object,
     render: Callable[[Printer], None],
-    unreachable: Mapping[str, object] = MappingProxyType({}),
+    unreachable: Mapping[str, Message] = MappingProxyType({}),
 ) -> None:
     """The answer of a command: the document as JSON; as text what `render` prints, and which nodes are silent."""
     if common.form == "json":

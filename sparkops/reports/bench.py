@@ -70,7 +70,7 @@ def render(found: Bench, printer: Printer) -> None:
         if engine.cells:
             _table(engine.cells, most, printer)
         if engine.reason is not None:
-            printer.line((f"✗ {engine.reason.full}", "red"))
+            printer.line((f"✗ {engine.node}: {engine.reason.full}", "red"))
         for each in engine.findings:
             printer.line((f"✗ {each.full}", "red"))
         for each in engine.causes:
@@ -117,12 +117,17 @@ def _reading(cell: Cell, name: str, unit: str) -> str:
     return f"{value:.0f} {unit}" if isinstance(value, (int, float)) else "-"
 
 
-def plot(found: Bench, path: Path) -> None:
-    """Decode speed of all streams over the context, a line for each engine and concurrency. Raises SparkopsError."""
+def canvas() -> Any:
+    """An empty plot. Raises SparkopsError without matplotlib."""
     try:
-        figure: Any = import_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
+        return import_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
     except ImportError:
         raise SparkopsError.of("bench-plot-missing") from None
+
+
+def plot(found: Bench, path: Path) -> None:
+    """Decode speed of all streams over the context, a line for each engine and concurrency. Raises SparkopsError."""
+    figure = canvas()
     axes = figure.subplots()
     for engine in found.engines:
         for streams in dict.fromkeys(cell.concurrency for cell in engine.cells):

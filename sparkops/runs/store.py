@@ -264,7 +264,7 @@ def _latest(
 def find(name: str) -> Kept:
     """The run of this name, or the only one whose name begins so; the newest for an empty name.
 
-    Raises SparkopsError `run-not-kept`, `run-name-ambiguous`.
+    Raises SparkopsError `run-not-kept`, `runs-none`, `run-name-ambiguous`.
     """
 
     def ask(connection: sqlite3.Connection) -> Kept | None:
@@ -285,7 +285,7 @@ def find(name: str) -> Kept:
 
     found = reading(path(), ask, None)
     if found is None:
-        raise SparkopsError.of("run-not-kept", name=name or "(the newest)")
+        raise SparkopsError.of("run-not-kept", name=name) if name else SparkopsError.of("runs-none")
     return found
 
 

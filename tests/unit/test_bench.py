@@ -95,6 +95,12 @@ def test_the_screen_shows_what_is_not_known_as_a_dash() -> None:
     json.dumps(as_json(measured(empty)))
 
 
+def test_what_measured_nothing_is_nothing_to_compare_with() -> None:
+    assert measured(cell()).figures
+    assert not measured(cell(reason=Message.of("bench-late", seconds=1))).figures
+    assert not replace(measured(), engines=(Measured(node="b", reason=Message.of("node-silent", seconds=45)),)).figures
+
+
 def test_an_engine_that_was_not_measured_is_told_beside_the_others() -> None:
     lost = Measured(node="b", reason=Message.of("node-silent", seconds=45))
     found = replace(measured(cell()), engines=(Measured(node="a", cells=(cell(),)), lost))

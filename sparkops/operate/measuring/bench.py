@@ -101,6 +101,11 @@ class Bench:
     tool: str = ""
 
     @property
+    def figures(self) -> bool:
+        """Whether anything was measured: what was not is nothing to compare a later measurement with."""
+        return any(each.told or any(not cell.reason for cell in each.cells) for each in self.engines)
+
+    @property
     def exit_status(self) -> int:
         """3 where an engine or a cell could not be measured, else 2 where something was found, else 0."""
         if any(each.reason or any(cell.reason for cell in each.cells) for each in self.engines):
@@ -240,7 +245,7 @@ def _findings(cell: Cell, speeds: Sequence[Mapping[str, Any]], last: Mapping[str
 def _causes(cell: Cell) -> Iterator[Message]:
     clock, most = number(cell.hardware.get("sm_clock_mhz")), number(cell.hardware.get("sm_clock_max_mhz"))
     if clock and most and clock < STUCK * most:
-        yield Message.of("bench-clock-low", clock=clock, most=most)
+        yield Message.of("bench-clock-low", clock=round(clock), most=round(most))
     if cell.others:
         yield Message.of("bench-gpu-shared", others=sorted(cell.others))
 

@@ -54,7 +54,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One engine. `model` is its name there, `repository` the model's on the hub, by which tokens are counted."""
+    """One engine. `model` is its name there, `repository` the model's on the hub (in the
+    engine's container: its folder), by which tokens are counted."""
 
     service: str
     node: str
@@ -142,7 +143,8 @@ def _aiperf_cells(told: Mapping[str, Any], run: Run) -> Iterator[Cell]:
 
 def _vllm(target: Target, load: Load, folder: Path) -> Iterator[Run]:
     for cell in _each(load):
-        words = ["--backend", "openai", "--base-url", target.root, "--model", target.model, "--dataset-name", "random"]
+        words = ["--backend", "openai", "--base-url", target.root, "--dataset-name", "random"]
+        words += ["--model", target.repository, "--served-model-name", target.model]
         words += ["--random-input-len", str(cell.context), "--random-output-len", str(load.tokens), "--ignore-eos"]
         words += ["--num-prompts", str(3 * cell.concurrency), "--max-concurrency", str(cell.concurrency)]
         yield Run(words, "", cell)
@@ -214,8 +216,10 @@ def target_of(context: Context, access: Access, tool: Tool) -> Target:
     endpoint = access.endpoint
     if not access.models:
         raise SparkopsError.of("bench-model-unnamed", service=endpoint.service)
-    checkpoint = context.inventory.variables(endpoint.node, endpoint.service).get("checkpoint")
-    repository = (checkpoint or {}).get("repository") if isinstance(checkpoint, Mapping) else None
+    variables = context.inventory.variables(endpoint.node, endpoint.service)
+    service, repository = variables["service"], (variables.get("checkpoint") or {}).get("repository")
+    if tool.on_node:
+        repository = service["model"] or service["container"]["model_path"]
     url = f"http://127.0.0.1:{endpoint.port}/v1" if tool.on_node else endpoint.url
     if not tool.on_node:
         if endpoint.near:
