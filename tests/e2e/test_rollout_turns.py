@@ -120,8 +120,9 @@ def test_a_machine_that_is_lost_at_its_change_ends_the_rollout_and_is_named(clus
         out, err = process.communicate(timeout=240)
     assert process.returncode == 4, out + err
     report = json.loads(out)
-    assert states(report) in (["paused", "not started"], ["not started", "not started"])
-    assert {each["node"] for each in report["results"] if each["outcome"] == "unknown"} == {first.name}
+    assert {*states(report)} <= {"paused", "not started"}
+    lost = {each["node"] for each in report["results"] if each["outcome"] == "unknown"}
+    assert lost | {*report["unreachable"]} == {first.name}, "as it was lost before its turn, or in it"
     assert second.text("cat", KEEPALIVE) == "7200"
     until(lambda: states(cluster.apply(*WITH_TUNED, status=None))[-1:] == ["done"])
     assert tuned(cluster) == ["2345", "2345"]
