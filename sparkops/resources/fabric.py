@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.kind_messages import FabricAsk, FabricLink
 from sparkops.core.plan import Occupied, Severity, Step, Violation
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -67,9 +68,9 @@ class Fabric(Resource):
     def in_place(self, found: Observed) -> bool:
         return True
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> FabricAsk:
         return {
-            "links": [dict(each) for each in self.links],
+            "links": [cast("FabricLink", dict(each)) for each in self.links],
             "interfaces": {port: list(names) for port, names in (self.interfaces or {}).items()},
             "port": self.port,
             "mtu": self.mtu,

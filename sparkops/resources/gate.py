@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sparkops.core.kind_messages import GateAct, GateAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.probe import check_expected, endpoint
@@ -58,7 +59,7 @@ class Gate(Resource):
         for each in self.canaries:
             check_expected(self, each["expect"])
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> GateAsk:
         return {**endpoint(self), "service": self.name, "files": list(self.files), "folder": self.folder}
 
     def desired(self) -> State:
@@ -69,7 +70,7 @@ class Gate(Resource):
         changed = changing(self.node, self.unit, self.files, steps) or next((id for id in booted if id in steps), None)
         return {"passed": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, object]:
+    def act(self, step: Step) -> GateAct:
         return {
             "min_healthy_seconds": float(self.min_healthy_seconds),
             "pause_seconds": float(self.pause_seconds),

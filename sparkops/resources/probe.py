@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from sparkops.core import wording
 from sparkops.core.errors import ConvergeFailed, InventoryError
+from sparkops.core.kind_messages import EngineAsk, ProbeAct, ProbeAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -61,14 +62,14 @@ class Probe(Resource):
     def __post_init__(self) -> None:
         check_expected(self, self.expect or "")
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> ProbeAsk:
         tokens = max(self.max_tokens, 16) if self.expect else self.max_tokens
         return {**endpoint(self), "service": self.service, "expect": self.expect, "max_tokens": tokens}
 
     def desired(self) -> State:
         return {"answers": True}
 
-    def act(self, step: Step) -> dict[str, object]:
+    def act(self, step: Step) -> ProbeAct:
         return {"wait_seconds": float(self.wait_seconds)}
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
@@ -109,9 +110,9 @@ class Endpoint(Protocol):
     def spec(self) -> str | None: ...
 
 
-def endpoint(of: Endpoint) -> dict[str, object]:
+def endpoint(of: Endpoint) -> EngineAsk:
     """What the worker needs to ask the service's own engine."""
-    model = of.model[0] if isinstance(of.model, list) and of.model else of.model
+    model = next(iter(of.model), None) if isinstance(of.model, list) else of.model
     return {
         "host": of.host,
         "port": of.port,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sparkops.core.kind_messages import DrainAct, StateAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.package import Package
@@ -39,7 +40,7 @@ class Reboot(Resource):
     def away_seconds(self) -> float:
         return float(self.seconds)
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> StateAsk:
         return {"state_dir": self.state_dir}
 
     def desired(self) -> State:
@@ -51,5 +52,5 @@ class Reboot(Resource):
         changed = next((id for id in steps if id.startswith(f"{Package.kind} ") and id.endswith(end)), None)
         return {"due": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, object]:
+    def act(self, step: Step) -> DrainAct:
         return {"drain_seconds": float(self.drain_seconds)}

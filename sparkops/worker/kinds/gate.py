@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from sparkops.core.kind_messages import GateAct, GateAsk
+from sparkops.core.messages import State
 from sparkops.programs.launch.api import ROUTES, Question, said
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts import gpu
@@ -45,7 +47,7 @@ SPEED_TOKENS = (16, 80)
 SPEED_TRIES = 3
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object]:
+def observe(ask: GateAsk, *, root: str = "/") -> dict[str, object]:
     """`passed`: whether the present state of the service is the one that passed last; and what was measured then.
 
     speed: tokens a second of one request; sm_clock_mhz and power_watts: of the GPU meanwhile; acceptance_length: tokens
@@ -58,15 +60,7 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object]:
     return {"passed": passed, **(noted.get("measured") or {} if passed else {})}
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-    *,
-    root: str = "/",
-) -> None:
+def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, *, root: str = "/") -> None:
     """Ask everything that is declared; note what passed. Raises Refused."""
     before = generations.present(ask["files"], root=root)
     engine = _Engine(ask)
@@ -105,7 +99,7 @@ def _wait(call: Call, seconds: float, text: str) -> None:
             raise Refused.of("probe-wait-cancelled", type="cancelled")
 
 
-def _baseline(ask: dict[str, Any]) -> dict[str, Any]:
+def _baseline(ask: GateAsk) -> dict[str, Any]:
     """What was measured of the newest stable generation that has a speed; {} for none."""
     measured = [each.get("measured") or {} for each in generations.kept(ask["folder"])]
     return next((each for each in reversed(measured) if each.get("speed")), {})
@@ -136,7 +130,7 @@ class _Answer(NamedTuple):
 class _Engine:
     """The engine of the service on this node, asked as a client asks it."""
 
-    def __init__(self, ask: dict[str, Any]) -> None:
+    def __init__(self, ask: GateAsk) -> None:
         self.ask = ask
         self.api = serving.api(ask, Question(ask["model"] or "", ask["prompt"]))
 

@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from typing import Any
 
+from sparkops.core.kind_messages import GenerationAct, GenerationAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import generations
@@ -12,7 +13,7 @@ from sparkops.worker.system import processes, serving
 from sparkops.worker.system.root import at
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object] | None:
+def observe(ask: GenerationAsk, *, root: str = "/") -> dict[str, object] | None:
     """`stable`: the present state is the newest kept one; `at`: its number; `generations` and `rejected` as kept.
 
     With `restore` (a number, or "newest"): `target` is the one to bring back, `restored` whether it is there.
@@ -37,22 +38,14 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object] | None
     return state
 
 
-def _target(there: list[Generation], wanted: int | str) -> Generation | None:
+def _target(there: list[Generation], wanted: int | str | None) -> Generation | None:
     """The generation of that number, or the newest one."""
     if wanted == "newest":
         return there[-1] if there else None
     return next((each for each in there if each["number"] == wanted), None)
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-    *,
-    root: str = "/",
-) -> None:
+def converge(call: Call, ask: GenerationAsk, found: State, want: State, act: GenerationAct, *, root: str = "/") -> None:
     """Keep the present state, or with `restore` hold it, bring the other back and wait until systemd calls it ready.
 
     systemd does so at the launcher's READY, which follows the engine's first completion.

@@ -6,12 +6,13 @@ the registry's digests and, for an image that came by file, the ordered layers a
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sparkops.core.messages import State
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import build, load, pull
-from sparkops.worker.images.labels import LABEL
 from sparkops.worker.images.pull import fits
 from sparkops.worker.requests import transfer
 from sparkops.worker.system import jobs
@@ -52,7 +53,7 @@ def observe(ask: dict[str, Any]) -> dict[str, object] | None:
     return None if found is None else state(found, ask, docker.versions(at))
 
 
-def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, object]) -> dict[str, object]:
+def state(found: docker.Answer, ask: dict[str, Any], engine: dict[str, object]) -> dict[str, object]:
     """The state out of `GET /images/NAME/json` and, for the node's own platform, `GET /version`."""
     digests = index_digests(found, ask["repository"])
     layers = list((found.get("RootFS") or {}).get("Layers") or [])
@@ -66,7 +67,7 @@ def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, object])
         "platform": platform,
         "fits": fits(platform, wanted),
         "content": content(layers, config),
-        "build": str((config.get("Labels") or {}).get(LABEL, "")),
+        "build": str((config.get("Labels") or {}).get(docker.BUILD_LABEL, "")),
         "size": found.get("Size"),
     }
     if (like := ask.get("like")) is not None:
@@ -75,7 +76,7 @@ def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, object])
     return seen
 
 
-def index_digests(found: dict[str, Any], repository: str) -> list[str]:
+def index_digests(found: docker.Answer, repository: str) -> list[str]:
     """The digests under which this repository's image is known; the last word of a containerd store comes first."""
     own = [str(each).rpartition("@") for each in found.get("RepoDigests") or []]
     target = (found.get("Descriptor") or {}).get("digest")
@@ -83,7 +84,7 @@ def index_digests(found: dict[str, Any], repository: str) -> list[str]:
     return sorted(digests, key=lambda digest: digest != target)
 
 
-def manifest(found: dict[str, Any], platform: str, digests: list[str], pinned: str | None) -> str | None:
+def manifest(found: docker.Answer, platform: str, digests: list[str], pinned: str | None) -> str | None:
     """The digest of the platform's manifest; None for an engine that keeps only what it pulled by."""
     for each in found.get("Manifests") or []:
         parts = (each.get("ImageData") or {}).get("Platform") or {}
@@ -100,13 +101,7 @@ def content(layers: list[str], config: dict[str, object]) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def converge(
-    call: Call,
-    ask: dict[str, object],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-) -> None:
+def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Mapping[str, Any]) -> None:
     """Bring the image here as `act["how"]` says; load: out of what the controller sends, the others as jobs."""
     if want is None:
         remove(ask)
