@@ -358,7 +358,8 @@ def _reports(found: Figures) -> Iterable[str]:
         f"(medians of {found['rounds']}; aim for the HTML page {limits['html_seconds']} s and {limits['html_mb']} MB)."
     )
     yield _table(
-        ["format", "seconds", "MB"], [[form, each["seconds"], each["mb"]] for form, each in found["formats"].items()]
+        ["format", "seconds of a processor", "MB"],
+        [[form, each["seconds"], each["mb"]] for form, each in found["formats"].items()],
     )
     yield (
         f"30 days of kept runs, one every five minutes ({kept['runs']} runs of {kept['nodes']} nodes with "

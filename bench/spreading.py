@@ -22,9 +22,10 @@ from sparkops.nodes.bundle import kinds_bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.target import Target
-from sparkops.reconcile import plan, schedule, transfers
+from sparkops.reconcile import plan, transfers
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import observe
+from sparkops.reconcile.schedule import Schedule
 from sparkops.reconcile.targets import Address
 from sparkops.resources.checkpoint import Checkpoint
 from tests.lab.hub import Hub
@@ -96,7 +97,9 @@ class Ground:
         made = plan.compare(wanted, seen, today=datetime.date(2026, 1, 1)).plan()
         by_name = {node.name: Address(fabric=node.address) for node in self.nodes}
         upstreams, _ = transfers.arrange(made, wanted, seen, by_name.__getitem__)
-        results = schedule.run(made, wanted, self.fleet, facts=seen.facts, stop=threading.Event(), upstreams=upstreams)
+        results = Schedule(
+            made, wanted, self.fleet, facts=seen.facts, stop=threading.Event(), upstreams=upstreams
+        ).run()
         wrong = [each for each in results if each.outcome != "done"]
         if wrong:
             raise RuntimeError(str(wrong))

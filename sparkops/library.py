@@ -192,7 +192,7 @@ class Cluster:
             stop=stop or threading.Event(),
         )
         resources = cluster.compiled.resources
-        return record.finish(return_failed(run(resources, options), resources, options))
+        return record.finish(return_failed(run(resources, options), options))
 
     def _options(self, command: Literal["plan", "drift", "apply"], **more: Any) -> RunOptions:
         from sparkops.reconcile.planning import RunOptions

@@ -39,11 +39,6 @@ def names(wheel: Wheel) -> dict[str, str]:
     found = {key: _registered(wheel, variable, modules) for key, (variable, modules) in REGISTRIES.items()}
     found["environment"] = alphabetical(_environment(wheel))
     found["metrics"] = alphabetical(_metrics(wheel))
-    plugins = wheel.module("vllm.plugins")
-    groups = plugins.names if plugins is not None else {}
-    found["plugin_groups"] = alphabetical(
-        {str(plugins.named(name)) for name in groups if plugins is not None and name.endswith("_GROUP")}
-    )
     return found
 
 

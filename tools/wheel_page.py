@@ -36,7 +36,6 @@ WORDS_OF = {
     "attention_backends": "AttentionBackendEnum",
     "kv_cache_dtypes": "CacheDType",
     "speculative_methods": "SpeculativeMethod",
-    "rejection_sample_methods": "RejectionSampleMethod",
 }
 """Lists of the page that are types of fields."""
 

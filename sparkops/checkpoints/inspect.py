@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest
 from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.wording import words
 from sparkops.models.architecture import tensors as model_tensors
 from sparkops.models.architecture.geometry import Geometry, of_config
@@ -244,7 +245,7 @@ def _unread(index: Mapping[str, object] | None, heads: Mapping[str, Header]) -> 
 
 
 def _index_faults(
-    index: Mapping[str, Any] | None, sizes: Mapping[str, int], heads: Mapping[str, Header], broken: set[str]
+    index: Fields | None, sizes: Mapping[str, int], heads: Mapping[str, Header], broken: set[str]
 ) -> list[Fault]:
     """What is wrong with the index; None stands for none, {} for one that can't be read, which is a fault already."""
     name = INDEX
@@ -288,7 +289,7 @@ def _mtp_faults(names: list[str], text_config: Mapping[str, object]) -> list[Fau
     return [Fault.of("mtp-weights-incomplete", "", tensors=_some(missing))]
 
 
-def _some(names: Any) -> str:
+def _some(names: Iterable[object]) -> str:
     listed = list(names)
     more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
     return ", ".join(str(each)[:160] for each in listed[:NAMED]) + more
@@ -346,7 +347,7 @@ def _read_per_token(shares: tuple[Share, ...], geometry: Geometry | None) -> int
     return round(sum(each.size * share[each.part] for each in shares))
 
 
-def _quantization(config: Mapping[str, Any]) -> str:
+def _quantization(config: Fields) -> str:
     """The checkpoint's own word for how it is quantised; "" for not at all."""
     found = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
     if not isinstance(found, Mapping):

@@ -10,17 +10,18 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparkops.checkpoints.hub import Hub, HubError, HubUnreachable, Resolved, keep
 from sparkops.checkpoints.manifest import is_commit, is_repository
 from sparkops.core import folders
 from sparkops.core.deadline import DeadlineExceeded, within
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.secrets import Secret
 from sparkops.models.architecture.tensors import Weights
 from sparkops.models.catalogue import FromHub, Model, of_files
@@ -28,6 +29,7 @@ from sparkops.models.catalogue import FromHub, Model, of_files
 if TYPE_CHECKING:
     from sparkops.checkpoints.inspect import Inspection
 
+Answer = TypeVar("Answer")
 FRESH = 86_400.0
 """Seconds for which a hub's answer about a branch or tag is taken for true without asking again."""
 WHOLE = 180.0
@@ -47,7 +49,7 @@ class Record:
     config: Mapping[str, object]
     quantisation: Mapping[str, object] | None
     weights: Weights | None
-    inspection: Mapping[str, Any] | None = field(repr=False)
+    inspection: Fields | None = field(repr=False)
 
     @cached_property
     def model(self) -> Model:
@@ -153,7 +155,7 @@ class Repositories:
             where = f"{repository}@{revision}"
             raise HubUnreachable.of("hub-offline-not-cached", where=where, front_end="command", cache=str(self._cache))
 
-    def _ask(self, hub: Hub, repository: str, revision: str, question: Any) -> Any:
+    def _ask(self, hub: Hub, repository: str, revision: str, question: Callable[[], Answer]) -> Answer:
         """What a hub answers, within the limit, its refusals in the words for a command."""
         try:
             return within(self._whole, question)
@@ -183,7 +185,7 @@ def inspection_of(record: Record) -> Inspection:
     )
 
 
-def _read(hub: Hub, repository: str, commit: str) -> dict[str, object]:
+def _read(hub: Hub, repository: str, commit: str) -> dict[str, Any]:
     """Everything of a commit that is kept. Raises HubError, ManifestError."""
     import dataclasses
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import listener_for, printer_for
+from sparkops.cli.printing import listener_for, printer_for, show_json
 from sparkops.cli.prompts import confirm, is_terminal
 from sparkops.operate.adopt import KIND, find, pick, take
 from sparkops.operate.connect import reach
@@ -59,7 +57,7 @@ def command(
     """
     printer = printer_for(common.no_color)
     as_text = common.form == "text"
-    with listener_for(common.form, common.no_color) as listener:
+    with listener_for(common) as listener:
         made = context(common, listener)
         declared = pick(made.inventory, node, service)
         with reach(made, [declared.rank.node], [KIND]) as fleet:
@@ -71,9 +69,9 @@ def command(
             question = f"Take it over for {found.service}{stops}?"
             agreed = not found.empty and (yes or (as_text and confirm(question, yes)))
         if agreed:
-            found = take(made.inventory, declared, found, made.connections, reason=common.reason, listener=listener)
+            found = take(made, declared, found)
     if not as_text:
-        click.echo(json.dumps(as_json(found), indent=1))
+        show_json(as_json(found))
         return found.exit_status
     render_outcome(found, printer, common.inventory)
     if not found.taken and not found.empty and not is_terminal():

@@ -38,7 +38,7 @@ COMMANDS: dict[str, str] = {
     "endpoints": "Print where services answer: for people, LiteLLM, OpenAI clients, Prometheus",
     "start": "Start services and wait until they answer",
     "stop": "Stop services; the next apply starts them again",
-    "restart": "Restart services, all nodes of each at once, and wait until they answer",
+    "restart": "Restart services engine by engine, each through its gate",
     "rollback": "Bring a service back to an earlier state that was stable",
     "generations": "Show the states of services that nodes keep to return to",
     "logs": "Print the logs of a service, and with -f follow them",

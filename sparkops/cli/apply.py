@@ -13,7 +13,7 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, show_plan, told_of, write_reports
+from sparkops.cli.printing import asking, finish, listener_for
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
 from sparkops.operate import plans
@@ -85,16 +85,9 @@ def command(
         common = dataclasses.replace(common, limit=saved.limit, roles=saved.roles, shard=saved.shard)
     cluster = load(common)
     stop = threading.Event()
-    with listener_for(common.form, common.no_color) as listener, interrupts(stop):
-
-        def agree(report: Report) -> bool:
-            with listener.paused():
-                if common.form == "text":
-                    show_plan(report, no_color=common.no_color, verbose=verbose)
-                return _agree(report, yes or plan is not None)
-
+    with listener_for(common) as listener, interrupts(stop):
         report = cluster.apply(
-            agree,
+            asking(common, listener, verbose, lambda report: _agree(report, yes or plan is not None)),
             saved=saved,
             replace=replace,
             prune=prune,
@@ -104,9 +97,7 @@ def command(
             listener=listener,
             stop=stop,
         )
-    told_of(report)
-    emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
-    return write_reports(report, common.reports)
+    return finish(report, common, output, verbose)
 
 
 def _agree(report: Report, yes: bool) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import echo_unreachable, lines, printer_for
+from sparkops.cli.printing import answer, lines, printer_for
 from sparkops.cli.prompts import confirm
 from sparkops.core.wording import Message
 from sparkops.inventory.limit import named
@@ -44,19 +42,15 @@ def command(common: CommonOptions, yes: bool, only: bool) -> int:
     made = context(common)
     chosen = named(made.inventory, common.selected)
     outcomes: dict[NodeJob, Message | None] = {}
-    printer = printer_for(common.no_color)
     with reach(made, chosen, [KIND]) as fleet:
         found, unreachable = running(fleet, chosen)
         if common.form == "text":
-            jobs.render(found, printer)
+            jobs.render(found, printer_for(common.no_color))
         number = count(len(found), "job")
         if found and not only and confirm(f"End {number}?", yes, "cancel-unconfirmed", jobs=number):
             outcomes = cancel(fleet, made.inventory, found, reason=common.reason, listener=lines())
-    if common.form == "json":
-        click.echo(json.dumps(jobs.as_json(found, outcomes, unreachable), indent=1))
-    else:
-        jobs.render_outcomes(outcomes, printer)
-        echo_unreachable(unreachable)
+    document = jobs.as_json(found, outcomes, unreachable)
+    answer(common, document, lambda printer: jobs.render_outcomes(outcomes, printer), unreachable)
     if any(outcomes.values()):
         return 4
     return 3 if unreachable else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import listener_for, printer_for
+from sparkops.cli.printing import answer, listener_for, show_json
 from sparkops.cli.repositories import offline_option, repositories, token
 from sparkops.core.errors import SparkopsError
 from sparkops.inventory.limit import named
@@ -70,10 +69,8 @@ def inspect(
     A token for the hub is taken from HF_TOKEN, with -i from the inventory.
     """
     found, record = _inspected(what, revision, endpoint, offline, declared)
-    if common.form == "json":
-        click.echo(json.dumps(renderers.inspection_as_json(found, record), indent=1))
-    else:
-        renderers.render_inspection(found, record, printer_for(common.no_color))
+    document = renderers.inspection_as_json(found, record)
+    answer(common, document, lambda printer: renderers.render_inspection(found, record, printer))
     return 2 if found.faults else 0
 
 
@@ -100,14 +97,10 @@ def verify(common: CommonOptions, deep: bool) -> int:
 
     What was hashed and has not changed since is not read again.
     """
-    with listener_for(common.form, common.no_color) as listener:
+    with listener_for(common) as listener:
         made = context(common, listener)
-        nodes = named(made.inventory, common.nodes)
-        found = verify_nodes(made.inventory, nodes, made.connections, deep=deep, jobs=common.jobs, listener=listener)
-    if common.form == "json":
-        click.echo(json.dumps(renderers.verified_as_json(found), indent=1))
-    else:
-        renderers.render_verified(found, printer_for(common.no_color))
+        found = verify_nodes(made, named(made.inventory, common.nodes), deep=deep)
+    answer(common, renderers.verified_as_json(found), lambda printer: renderers.render_verified(found, printer))
     if any(not each.good and not each.silent for each in found):
         return 2
     return 3 if any(each.silent for each in found) else 0
@@ -176,28 +169,22 @@ def build(
 def _build(order: checkpoint_build.Order, common: CommonOptions) -> int:
     stop = threading.Event()
     try:
-        with listener_for(common.form, common.no_color) as listener, interrupts(stop):
+        with listener_for(common) as listener, interrupts(stop):
             built = checkpoint_build.build(order, listener=listener, stop=stop)
     except SparkopsError as error:
         if common.form != "json":
             raise
-        click.echo(json.dumps(renderers.failed_build_as_json(order, error), indent=1))
+        show_json(renderers.failed_build_as_json(order, error))
         return error.exit_status
-    if common.form == "json":
-        click.echo(json.dumps(renderers.build_as_json(built), indent=1))
-    else:
-        renderers.render_build(built, printer_for(common.no_color))
+    answer(common, renderers.build_as_json(built), lambda printer: renderers.render_build(built, printer))
     return 0
 
 
 def _check(order: checkpoint_build.Order, common: CommonOptions) -> int:
     stop = threading.Event()
-    with listener_for(common.form, common.no_color) as listener, interrupts(stop):
+    with listener_for(common) as listener, interrupts(stop):
         found = checkpoint_build.check(order, listener=listener, stop=stop)
-    if common.form == "json":
-        click.echo(json.dumps(renderers.build_check_as_json(found), indent=1))
-    else:
-        renderers.render_build_check(found, printer_for(common.no_color))
+    answer(common, renderers.build_check_as_json(found), lambda printer: renderers.render_build_check(found, printer))
     return 2 if found.refused else 0
 
 

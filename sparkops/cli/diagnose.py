@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import echo_unreachable, listener_for
+from sparkops.cli.printing import echo_unreachable, listener_for, show_json
 from sparkops.core.wording import size
 from sparkops.inventory.limit import named
 from sparkops.operate.diagnose import diagnose
@@ -50,7 +49,7 @@ def command(common: CommonOptions, names: tuple[str, ...], output: Path | None) 
 
     Exit status 0: it is written; 3: it is written, and a node did not answer.
     """
-    with listener_for(common.form, common.no_color) as listener:
+    with listener_for(common) as listener:
         made = context(common, listener)
         services = [name for name in names if name in made.inventory.services]
         found = diagnose(made, named(made.inventory, names), services)
@@ -58,11 +57,11 @@ def command(common: CommonOptions, names: tuple[str, ...], output: Path | None) 
     when = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
     index = write(found, output or Path(f"sparkops-diagnose-{cluster}-{when}.tar.gz"))
     if common.form == "json":
-        click.echo(json.dumps(index, indent=1))
+        show_json(index)
     else:
         click.echo(f"{index['archive']}: {count(len(index['files']), 'file')}, {size(index['bytes'])}, mode 0600")
         click.echo(f"{count(index['removed'], 'value')} removed; read it before you give it away")
         for ref in index["unread_secrets"]:
             click.echo(f"warning: the secret {ref} cannot be read here, so its value was not looked for", err=True)
-        echo_unreachable({node: why.full for node, why in found.silent.items()})
+        echo_unreachable(found.silent)
     return 3 if found.silent else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 
@@ -13,8 +12,9 @@ from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import echo_unreachable
+from sparkops.cli.printing import echo_unreachable, show_json
 from sparkops.core.errors import InventoryError
+from sparkops.core.wording import encoded
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords, terminal
@@ -58,18 +58,13 @@ def command(common: CommonOptions, hosts: tuple[str, ...]) -> int:
         made = context(common)
         told = discover(targets(made.inventory, Secrets()), made.connections, jobs=common.jobs)
     if common.form == "json":
-        answer = {
-            "schema": schemas.DISCOVER,
-            "inventory": told.inventory(),
-            "notes": [each.as_json() for each in told.proposal.notes],
-            "unreachable": {name: why.as_json() for name, why in told.silent.items()},
-        }
-        click.echo(json.dumps(answer, indent=1))
+        found_out = {"inventory": told.inventory(), "notes": told.proposal.notes, "unreachable": told.silent}
+        show_json({"schema": schemas.DISCOVER, **encoded(found_out)})
     else:
         for note in told.proposal.notes:
             click.echo(safe(f"# {note.full}"))
         click.echo(safe(yaml.safe_dump(told.inventory(), sort_keys=False, allow_unicode=True)).rstrip())
-        echo_unreachable({name: why.full for name, why in told.silent.items()})
+        echo_unreachable(told.silent)
     return 3 if told.silent else 0
 
 

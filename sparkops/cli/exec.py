@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
@@ -11,6 +10,7 @@ from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
+from sparkops.cli.printing import show_json
 from sparkops.inventory.limit import named
 from sparkops.nodes.transport import harmless
 from sparkops.operate.exec import Execution, execute, exit_status
@@ -72,7 +72,7 @@ def command(common: CommonOptions, timeout: float | None) -> int:
             shown = harmless(block.data).replace("\n", f"\n{prefix}")
             file.write(f"{prefix}{shown}\n")
     if common.form == "json":
-        click.echo(json.dumps(as_json(ends), indent=1))
+        show_json(as_json(ends))
         return exit_status(ends)
     for node, end in ends.items():
         if end.reason:

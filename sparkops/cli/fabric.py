@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import echo_unreachable, listener_for
+from sparkops.cli.printing import echo_unreachable, listener_for, show_json
 from sparkops.inventory.limit import named
 from sparkops.operate.fabric.check import SECONDS, check
 from sparkops.reports.fabric_check import as_json, lines
@@ -57,13 +55,13 @@ def check_command(common: CommonOptions, seconds: float, while_serving: bool) ->
 
     Exit status 0: all is good, 2: something is wrong, 3: something could not be measured.
     """
-    with listener_for(common.form, common.no_color) as listener:
+    with listener_for(common) as listener:
         made = context(common, listener)
         checked = check(made, named(made.inventory, common.selected), seconds=seconds, serving=while_serving)
     if common.form == "json":
-        click.echo(json.dumps(as_json(checked), indent=1))
+        show_json(as_json(checked))
     else:
         for line in lines(checked):
             click.echo(safe(line))
-        echo_unreachable({node: why.full for node, why in checked.silent.items()})
+        echo_unreachable(checked.silent)
     return checked.exit_status

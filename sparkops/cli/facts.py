@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import click
 import yaml
@@ -13,8 +12,9 @@ from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import echo_unreachable, printer_for
+from sparkops.cli.printing import echo_unreachable, printer_for, show_json
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.states import Unknown, lookup
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.limit import named
@@ -73,7 +73,7 @@ def command(common: CommonOptions, groups: tuple[str, ...], columns: tuple[str, 
     good = {node: each for node, each in found.items() if node not in bad}
     if common.form == "json":
         faults = {node: (each if isinstance(each, Unknown) else each.message).as_json() for node, each in bad.items()}
-        click.echo(json.dumps({"schema": schemas.FACTS, "nodes": good, "unreachable": faults}, indent=1))
+        show_json({"schema": schemas.FACTS, "nodes": good, "unreachable": faults})
     elif common.form == "table":
         _table(good, columns, common.no_color)
         echo_unreachable(bad)
@@ -83,7 +83,7 @@ def command(common: CommonOptions, groups: tuple[str, ...], columns: tuple[str, 
     return 3 if bad else 0
 
 
-def _table(found: Mapping[str, Any], columns: Sequence[str], no_color: bool) -> None:
+def _table(found: Fields, columns: Sequence[str], no_color: bool) -> None:
     """A line for each node; what could not be found out is `-`, and what does not exist is empty."""
     rows: list[list[Cell] | str] = []
     for node, facts_of_node in found.items():
@@ -93,7 +93,7 @@ def _table(found: Mapping[str, Any], columns: Sequence[str], no_color: bool) -> 
     table(printer_for(no_color), ("NODE", *columns), rows)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return (

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import echo_unreachable, lines, printer_for
+from sparkops.cli.printing import echo_unreachable, lines, printer_for, show_json
 from sparkops.cli.prompts import confirm, is_terminal
 from sparkops.core.wording import size
 from sparkops.inventory.limit import named
@@ -63,7 +61,7 @@ def command(common: CommonOptions, images: bool, checkpoints: bool, foreign: boo
         if found.going and (yes or (as_text and confirm(question, yes))):
             found = remove(fleet, made.inventory, found, reason=common.reason, listener=lines())
     if not as_text:
-        click.echo(json.dumps(as_json(found), indent=1))
+        show_json(as_json(found))
         return found.exit_status
     render_outcome(found, printer)
     if found.going and not found.outcomes and not is_terminal():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 
@@ -12,6 +11,7 @@ from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
+from sparkops.cli.printing import show_json
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.states import Unknown
 from sparkops.operate.rollback import kept
@@ -48,7 +48,7 @@ def command(common: CommonOptions, services: tuple[str, ...]) -> int:
     found = kept(made, compile_inventory(made.inventory), names)
     if common.form == "json":
         shown = {id: each.as_json() if isinstance(each, Unknown) else dict(each) for id, each in found.items()}
-        click.echo(json.dumps({"schema": schemas.GENERATIONS, "generations": shown}, indent=1))
+        show_json({"schema": schemas.GENERATIONS, "generations": shown})
     else:
         for id, each in found.items():
             service, node = id.partition(" @")[0].rpartition("/")[2], id.partition(" @")[2]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import echo_unreachable, printer_for
+from sparkops.cli.printing import echo_unreachable, printer_for, show_json
 from sparkops.inventory.limit import named
 from sparkops.operate.history import history, runs
 from sparkops.reports import schemas
@@ -49,7 +47,7 @@ def command(common: CommonOptions, last: int, verbose: bool, kept: bool) -> int:
     entries, unreachable = history(made, named(made.inventory, common.selected), last=last)
     if common.form == "json":
         faults = {node: each.message.as_json() for node, each in unreachable.items()}
-        click.echo(json.dumps({"schema": schemas.HISTORY, "nodes": entries, "unreachable": faults}, indent=1))
+        show_json({"schema": schemas.HISTORY, "nodes": entries, "unreachable": faults})
         return 3 if unreachable else 0
     for run in runs(entries, last):
         render(run, printer_for(common.no_color), verbose=verbose)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
-import sys
 import threading
 from collections.abc import Generator
 
@@ -16,11 +16,10 @@ def interrupts(stop: threading.Event) -> Generator[None, None, None]:
 
     def handle(number: int, _: object) -> None:
         if stop.is_set():
-            sys.stderr.write("\nleft at once; the same command resumes\n")
-            sys.stderr.flush()
+            _say("left at once; the same command resumes")
             os._exit(130)
         stop.set()
-        sys.stderr.write("\nstopping after the running steps; again to leave at once\n")
+        _say("stopping after the running steps; again to leave at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -28,3 +27,10 @@ def interrupts(stop: threading.Event) -> Generator[None, None, None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    """To standard error past its buffer, in which the signal may have interrupted a write; not where it would wait."""
+    with contextlib.suppress(OSError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f"\n{text}\n".encode())

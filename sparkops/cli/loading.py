@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import click
 
 from sparkops import library
@@ -25,9 +27,18 @@ def load(common: CommonOptions) -> Cluster:
     )
 
 
-def context(common: CommonOptions, listener: events.Listener = events.silent) -> Context:
+def context(
+    common: CommonOptions, listener: events.Listener = events.silent, stop: threading.Event | None = None
+) -> Context:
     """The inventory and the way to its nodes, for commands that are no run. Raises InventoryError."""
     cluster = load(common)
     if cluster.inventory.shard is not None:
         click.echo(cluster.inventory.notices[-1].text, err=True)  # reports tell it among their notices
-    return Context(inventory=cluster.inventory, connections=cluster.connections, listener=listener, jobs=cluster.jobs)
+    return Context(
+        inventory=cluster.inventory,
+        connections=cluster.connections,
+        listener=listener,
+        jobs=cluster.jobs,
+        reason=common.reason,
+        stop=stop or threading.Event(),
+    )

@@ -96,7 +96,7 @@ def common(function: Callable[..., object]) -> Callable[..., object]:
     shared = {field.name for field in fields(CommonOptions)}
 
     @functools.wraps(function)
-    def command(**values: Any) -> Any:
+    def command(**values: Any) -> object:
         own = {name: value for name, value in values.items() if name not in shared}
         return function(CommonOptions(**{name: values[name] for name in values.keys() & shared}), **own)
 

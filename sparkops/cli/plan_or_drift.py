@@ -44,13 +44,12 @@ def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:
     if save == Path("-"):
         raise click.UsageError("a saved plan is a file; the report is printed without -o")
     from sparkops.cli.loading import load
-    from sparkops.cli.printing import emit, listener_for, write_reports
+    from sparkops.cli.printing import finish, listener_for
 
     cluster = load(common)
-    with listener_for(common.form, common.no_color) as listener:
+    with listener_for(common) as listener:
         report = cluster.plan(listener=listener)
-    emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
-    status = write_reports(report, common.reports)
+    status = finish(report, common, verbose=verbose)
     if save is not None:
         from sparkops.operate import plans
 
@@ -109,11 +108,9 @@ def drift(
 
         return show_since(common, since)
     from sparkops.cli.loading import load
-    from sparkops.cli.printing import emit, listener_for, told_of, write_reports
+    from sparkops.cli.printing import finish, listener_for
 
     cluster = load(common)
-    with listener_for(common.form, common.no_color) as listener:
+    with listener_for(common) as listener:
         report = cluster.drift(upstream=upstream, listener=listener)
-    told_of(report)
-    emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
-    return write_reports(report, common.reports)
+    return finish(report, common, output, verbose)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -13,12 +15,14 @@ import click
 from sparkops.cli.process import MACHINE
 from sparkops.core import atomic
 from sparkops.core.errors import SparkopsError
+from sparkops.core.wording import Message
 from sparkops.reports.formatting import safe
 from sparkops.reports.printer import Plain, Printer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sparkops.cli.options import CommonOptions
     from sparkops.core import events
     from sparkops.core.report import Report
     from sparkops.reports.plain_progress import Lines, Silent
@@ -58,13 +62,13 @@ def lines(*others: events.Listener) -> Lines:
     return Lines(lambda line: print(line, file=sys.stderr, flush=True), others)
 
 
-def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
+def listener_for(common: CommonOptions, *others: events.Listener) -> Silent:
     """Bars on a terminal, lines without one, silence for JSON."""
     from sparkops.reports.plain_progress import Silent
 
-    if form != "text":
+    if common.form != "text":
         return Silent(others)
-    shown = console(no_color, error=True)
+    shown = console(common.no_color, error=True)
     if not isinstance(shown, Plain) and shown.is_terminal and sys.stderr.isatty():
         from sparkops.reports.progress import Live  # it imports rich
 
@@ -75,15 +79,48 @@ def listener_for(form: str, no_color: bool, *others: events.Listener) -> Silent:
 def echo_unreachable(reasons: Mapping[str, object]) -> None:
     """Why nodes did not answer, on standard error."""
     for node, reason in reasons.items():
-        click.echo(safe(f"{node}: {reason}"), err=True)
+        click.echo(safe(f"{node}: {reason.full if isinstance(reason, Message) else reason}"), err=True)
 
 
-def show_plan(report: Report, *, no_color: bool, verbose: int) -> None:
+def show_json(document: object) -> None:
+    """One document on standard output."""
+    click.echo(json.dumps(document, indent=1))
+
+
+def answer(
+    common: CommonOptions,
+    document: object,
+    render: Callable[[Printer], None],
+    unreachable: Mapping[str, object] = MappingProxyType({}),
+) -> None:
+    """The answer of a command: the document as JSON; as text what `render` prints, and which nodes are silent."""
+    if common.form == "json":
+        show_json(document)
+    else:
+        render(printer_for(common.no_color))
+        echo_unreachable(unreachable)
+
+
+def show_plan(report: Report, common: CommonOptions, verbose: int) -> None:
     """The plan of an apply, before the question."""
     from sparkops.reports.text import ReportPrinter
 
-    ReportPrinter(console(no_color), verbose=verbose).plan(report)
+    ReportPrinter(console(common.no_color), verbose=verbose).plan(report)
     sys.stdout.flush()
+
+
+def asking(
+    common: CommonOptions, listener: Silent, verbose: int, agree: Callable[[Report], bool]
+) -> Callable[[Report], bool]:
+    """`agree`, with the plan shown before it."""
+
+    def asked(report: Report) -> bool:
+        with listener.paused():
+            if common.form == "text":
+                show_plan(report, common, verbose)
+            return agree(report)
+
+    return asked
 
 
 def told_of(report: Report) -> None:
@@ -92,31 +129,38 @@ def told_of(report: Report) -> None:
         click.echo(safe(f"warning: {each.full}"), err=True)
 
 
-def emit(report: Report, form: str, output: Path | None, *, no_color: bool, verbose: int) -> None:
+def emit(report: Report, common: CommonOptions, output: Path | None = None, verbose: int = 0) -> None:
     """Print the report, or write it to a file."""
     from sparkops.reports.formats import rendered  # what prints a short answer needs none of the formats
 
     if output is not None and output != Path("-"):
-        write(output, rendered(report, form))
-    elif form == "text":
+        write(output, rendered(report, common.form))
+    elif common.form == "text":
         from sparkops.reports.text import render
 
-        render(report, console(no_color), verbose=verbose)
+        render(report, console(common.no_color), verbose=verbose)
         sys.stdout.flush()
     else:
-        sys.stdout.write(rendered(report, form))
+        sys.stdout.write(rendered(report, common.form))
         sys.stdout.flush()
 
 
-def write_reports(report: Report, wanted: Sequence[tuple[str, Path]]) -> int:
-    """Write the report in each format to its file, all that can be; what can't is told.
+def finish(report: Report, common: CommonOptions, output: Path | None = None, verbose: int = 0) -> int:
+    """Print the report, and write the files of --report; returns the exit status."""
+    told_of(report)
+    emit(report, common, output, verbose)
+    return write_reports(report, common)
+
+
+def write_reports(report: Report, common: CommonOptions) -> int:
+    """Write the report in each format of --report to its file, all that can be; what can't is told.
 
     The exit status: the report's, or 74 where that is 0 and a file is missing.
     """
     from sparkops.reports.formats import rendered
 
     lost = False
-    for form, path in wanted:
+    for form, path in common.reports:
         try:
             write(path, rendered(report, form))
         except OSError as error:

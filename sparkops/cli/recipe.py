@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sparkops.cli import options
-from sparkops.cli.printing import printer_for
+from sparkops.cli.printing import printer_for, show_json
 from sparkops.cli.repositories import offline_option, repositories, token
 from sparkops.core.errors import InventoryError
 from sparkops.importing import Choice, convert
@@ -40,7 +40,7 @@ def list_(inventory: Path, form: str, no_color: bool) -> None:
     """List the recipes beside the inventory and the bundled ones. Tokens a second: one stream, as published."""
     found = list(every(inventory.parent))
     if form == "json":
-        click.echo(json.dumps({"schema": schemas.RECIPES, "recipes": [as_json(each) for each in found]}, indent=1))
+        show_json({"schema": schemas.RECIPES, "recipes": [as_json(each) for each in found]})
         return
     rows = [
         [each.name, str(each.nodes), each.engine or "", fastest(each.speeds), " ".join(each.summary.split())]
@@ -57,7 +57,7 @@ def show(recipe: str, inventory: Path, form: str, no_color: bool) -> None:
     """Print a recipe (a name, or a file) with its sources, published speeds and what is unverified."""
     found = find(recipe, inventory.parent)
     if form == "json":
-        click.echo(json.dumps({"schema": schemas.RECIPE, **as_json(found)}, indent=1))
+        show_json({"schema": schemas.RECIPE, **as_json(found)})
     else:
         click.echo(f"# {safe(found.file)}\n{safe(text(found)).rstrip()}")
 
@@ -73,7 +73,7 @@ def diff(first: str, second: str, inventory: Path, form: str, no_color: bool) ->
     found = differences(one, two)
     if form == "json":
         rows = [{"path": each.path, "first": each.first, "second": each.second} for each in found]
-        click.echo(json.dumps({"schema": schemas.RECIPE_DIFF, "differences": rows}, indent=1))
+        show_json({"schema": schemas.RECIPE_DIFF, "differences": rows})
         return
     for each in found:
         click.echo(_difference(each))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, show_plan, told_of, write_reports
+from sparkops.cli.printing import asking, emit, listener_for, show_plan, told_of, write_reports
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
 from sparkops.operate.remove import remove
@@ -69,35 +70,20 @@ def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: boo
     """
     kinds = frozenset(kind for kind, option in OPTIONS.items() if asked[option.removeprefix("--")])
     stop = threading.Event()
-    made = context(common)
+    made = context(common, stop=stop)
     record = None if check else Record.begin(made.inventory.cluster, "remove")
-    with listener_for(common.form, common.no_color, *([record.write] if record else [])) as listener, interrupts(stop):
-
-        def agree(report: Report) -> bool:
-            with listener.paused():
-                if common.form == "text":
-                    show_plan(report, no_color=common.no_color, verbose=verbose)
-                return _agree(report, yes)
-
-        report = remove(
-            made.inventory,
-            names,
-            made.connections,
-            kinds=kinds,
-            agree=None if check else agree,
-            reason=common.reason,
-            listener=listener,
-            jobs=common.jobs,
-            stop=stop,
-        )
+    with listener_for(common, *([record.write] if record else [])) as listener, interrupts(stop):
+        agree = asking(common, listener, verbose, lambda report: _agree(report, yes))
+        made = dataclasses.replace(made, listener=listener)
+        report = remove(made, names, kinds=kinds, agree=None if check else agree)
     if record is not None:
         report = record.finish(report)
         told_of(report)
     if check and common.form == "text":
-        show_plan(report, no_color=common.no_color, verbose=verbose)
+        show_plan(report, common, verbose)
     elif common.form != "text" or report.results or report.declined:
-        emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
-    return write_reports(report, common.reports)
+        emit(report, common, None, verbose)
+    return write_reports(report, common)
 
 
 def _agree(report: Report, yes: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import click
 
 from sparkops.cli import options
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, printer_for, write_reports
+from sparkops.cli.printing import answer, finish
 from sparkops.core.joined import joined
 from sparkops.core.report import KeptRun
+from sparkops.core.wording import encoded
 from sparkops.inventory.limit import select
 from sparkops.inventory.load import load
 from sparkops.reports import schemas
@@ -49,9 +49,7 @@ def command(common: CommonOptions, words: tuple[str, ...], events: bool, output:
     The exit status is that of the run, or of what was joined; of diff 0 where both found the same, else 2.
     """
     if words[:1] == ("merge",) and len(words) > 1 and not events:
-        report = joined([of_file(Path(word)) for word in words[1:]])
-        emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
-        return write_reports(report, common.reports)
+        return finish(joined([of_file(Path(word)) for word in words[1:]]), common, output, verbose)
     if words[:1] == ("diff",) and len(words) == 3:
         return _diff(common, words[1], words[2])
     if len(words) > 1 or words in (("diff",), ("merge",)):
@@ -61,22 +59,17 @@ def command(common: CommonOptions, words: tuple[str, ...], events: bool, output:
         for line in store.events(store.find(name).run.run):
             click.echo(line)
         return 0
-    report = shown_again(store.find(name))
-    emit(report, common.form, output, no_color=common.no_color, verbose=verbose)
-    return write_reports(report, common.reports)
+    return finish(shown_again(store.find(name)), common, output, verbose)
 
 
 def _diff(common: CommonOptions, first: str, second: str) -> int:
     """What one run found and the other did not."""
     before, after = shown_again(store.find(first)), shown_again(store.find(second))
     found = kept_runs.between(before, after)
-    if common.form == "json":
-        told = {"schema": schemas.REPORT_DIFF, "first": before.run, "second": after.run, **found.as_json()}
-        click.echo(json.dumps(told, indent=1))
-    elif common.form == "text":
-        kept_runs.show_difference(found, before, after, printer_for(common.no_color))
-    else:
+    if common.form not in ("text", "json"):
         raise click.UsageError("report diff has the formats text and json")
+    told = {"schema": schemas.REPORT_DIFF, "first": before.run, "second": after.run, **found.as_json()}
+    answer(common, told, lambda printer: kept_runs.show_difference(found, before, after, printer))
     return 2 if found.came or found.went else 0
 
 
@@ -90,11 +83,9 @@ def show_since(common: CommonOptions, seconds: float) -> int:
     if common.limit or common.shard:
         chosen = select(inventory, common.limit)
         spans = tuple(each for each in spans if each.node in chosen)
-    if common.form == "json":
-        told = [kept_runs.span_as_json(each) for each in spans]
-        click.echo(json.dumps({"schema": schemas.SINCE, "runs": len(runs), "findings": told}, indent=1))
-    else:
-        kept_runs.show_spans(spans, runs, printer_for(common.no_color))
+    told = [kept_runs.span_as_json(each) for each in spans]
+    document = {"schema": schemas.SINCE, "runs": len(runs), "findings": told}
+    answer(common, document, lambda printer: kept_runs.show_spans(spans, runs, printer))
     if not runs:
         return 3
     return 2 if any(each.about["severity"] != "info" for each in spans) else 0
@@ -103,9 +94,6 @@ def show_since(common: CommonOptions, seconds: float) -> int:
 def show_runs(common: CommonOptions, last: int) -> int:
     """`history --runs`: the newest kept runs of the inventory's cluster."""
     found: tuple[KeptRun, ...] = store.latest(load(common.inventory, extra=common.extra).cluster, last=last)
-    if common.form == "json":
-        told = [kept_runs.run_as_json(each) for each in found]
-        click.echo(json.dumps({"schema": schemas.RUNS, "runs": told}, indent=1))
-    else:
-        kept_runs.show_runs(found, printer_for(common.no_color))
+    document = {"schema": schemas.RUNS, "runs": encoded(found)}
+    answer(common, document, lambda printer: kept_runs.show_runs(found, printer))
     return 0

@@ -11,7 +11,7 @@ from sparkops.cli.interrupts import interrupts
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.loading import load
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import emit, listener_for, show_plan, told_of
+from sparkops.cli.printing import asking, finish, listener_for
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
 from sparkops.operate.rollback import roll_back
@@ -50,14 +50,11 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
     selected(cluster.inventory, (service,), ())
     record = Record.begin(cluster.inventory.cluster, "rollback")
     stop = threading.Event()
-    with listener_for(common.form, common.no_color, record.write) as listener, interrupts(stop):
+    with listener_for(common, record.write) as listener, interrupts(stop):
 
         def agree(report: Report) -> bool:
-            with listener.paused():
-                if common.form == "text":
-                    show_plan(report, no_color=common.no_color, verbose=verbose)
-                question = f"This interrupts {service}. Continue?"
-                return not report.plan.steps or confirm(question, yes, "interruption-unconfirmed", services=service)
+            question = f"This interrupts {service}. Continue?"
+            return not report.plan.steps or confirm(question, yes, "interruption-unconfirmed", services=service)
 
         chosen = RunOptions(
             command="rollback",
@@ -66,12 +63,10 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
             secrets=cluster.secrets,
             title=f"rollback {service}" + (f" --to {number}" if number else ""),
             reason=common.reason,
-            agree=agree,
+            agree=asking(common, listener, verbose, agree),
             listener=listener,
             jobs=common.jobs,
             stop=stop,
         )
         report = record.finish(roll_back(cluster.inventory, cluster.compiled, service, number, chosen))
-    told_of(report)
-    emit(report, common.form, None, no_color=common.no_color, verbose=verbose)
-    return report.exit_status
+    return finish(report, common, verbose=verbose)

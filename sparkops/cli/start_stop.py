@@ -1,4 +1,4 @@
-"""`sparkops start`, `stop` and `restart`: whole services at once."""
+"""`sparkops start`, `stop` and `restart`: whole services."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ TEXTS: dict[Verb, Texts] = {
         example="To keep it down, declare `state: retired` in the inventory and apply.",
     ),
     "restart": Texts(
-        f"""Restart services and wait until a real completion is answered. All nodes of a service are restarted at once.
+        f"""Restart services engine by engine, as `apply` changes them: running requests come to their end, within
+        `rollout.drain_seconds`; the engine has to answer and to pass its gate; then the next.
 
         Exit status 0: they answer; {OUTCOMES}""",
         reason="after the memory was changed",
@@ -80,7 +81,7 @@ Examples:
 def _run(verb: Verb, common: CommonOptions, services: tuple[str, ...], *, wait: bool) -> int:
     """Bring the services there and print the report; returns the exit status."""
     stop = threading.Event()
-    with listener_for(common.form, common.no_color) as listener, interrupts(stop):
+    with listener_for(common) as listener, interrupts(stop):
         made = context(common, listener)
         names = selected(made.inventory, services, common.limit)
         report = switch(
@@ -94,7 +95,7 @@ def _run(verb: Verb, common: CommonOptions, services: tuple[str, ...], *, wait: 
             jobs=common.jobs,
             stop=stop,
         )
-    emit(report, common.form, None, no_color=common.no_color, verbose=0)
+    emit(report, common)
     if common.form == "text":
         _remarks(report, names)
     return report.exit_status

@@ -20,6 +20,7 @@ from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.options import CommonOptions
 
 if TYPE_CHECKING:
+    from sparkops.core.messages import Fields
     from sparkops.core.report import Report
     from sparkops.watching.receivers import Deliver
 
@@ -154,13 +155,13 @@ def _receivers(on_change: str | None, url: str | None, key_file: Path | None, *,
     return found
 
 
-def _show(common: CommonOptions, report: Report, changes: dict[str, Any] | None) -> None:
+def _show(common: CommonOptions, report: Report, changes: Fields | None) -> None:
     """Write the files of a round, and print what came and went."""
     from sparkops.cli.printing import told_of, write_reports
     from sparkops.reports.formatting import moment, safe
 
     told_of(report)
-    write_reports(report, common.reports)
+    write_reports(report, common)
     if changes is None:
         return
     if common.form == "json":

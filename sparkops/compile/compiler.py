@@ -18,6 +18,7 @@ from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.graph import Cycle, ordered, reachable
+from sparkops.core.messages import Fields
 from sparkops.core.secrets import Content, Secret, SecretRef
 from sparkops.core.wording import Message
 from sparkops.inventory.declarations import Role
@@ -28,6 +29,8 @@ from sparkops.inventory.secrets import Masked
 from sparkops.inventory.validate import missing
 from sparkops.resources.resource import Resource
 
+ENGINE_ROLES = ("service", "checkpoint")
+"""The roles by whose variables an engine is started; an image is known by its content alone."""
 _EDGES = frozenset({"after", "role", "service", "peer_nodes", "engine_nodes", "where"})
 """What two declarations of the same thing may differ in."""
 SPECS = "/etc/sparkops/services/"
@@ -103,7 +106,7 @@ def compile_inventory(
     )
 
 
-def spec_of(resource: Resource) -> Mapping[str, Any] | None:
+def spec_of(resource: Resource) -> Fields | None:
     """The launcher's spec that a resource puts on its node, if it is one; facts that it waits for as words."""
     content = getattr(resource, "content", None)
     if not isinstance(content, Content) or not resource.name.startswith(SPECS) or not resource.name.endswith(".json"):
@@ -162,6 +165,7 @@ class _Compiler:
                 "addresses": self.inventory.addresses(service.name, target.node),
                 "rank": replica.index(target.node),
                 "fabric": spaces.get("fabric"),
+                "ranks": self._ranks(service.name, replica),
                 "recipe": service.recipe.name if service.recipe else None,
                 "state": "retired" if target.retired else service.state,
             }
@@ -172,6 +176,11 @@ class _Compiler:
             "cluster": self.inventory.cluster,
             "folder": str(self.inventory.folder),
         }
+
+    def _ranks(self, service: str, replica: Sequence[str]) -> list[Any]:
+        """What is declared for each rank of an engine with several."""
+        ranks = [self.inventory.variables(node, service) for node in replica] if len(replica) > 1 else []
+        return [self.placeholders.seal({name: each[name] for name in ENGINE_ROLES if name in each}) for each in ranks]
 
     def _node(self, node: Node) -> Mapping[str, object]:
         """A node as expressions of any node see it: who it is, and its variables."""

@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -25,10 +25,11 @@ from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
+from sparkops.inventory.merge import Variables
 from sparkops.models import engine_errors, fabric_plan, service_spec
 from sparkops.models.argv import canonical, serve_argv
 
-Context: TypeAlias = Mapping[str, Any]
+Context: TypeAlias = Variables
 Value: TypeAlias = Callable[[Context], object]
 
 FAULTS = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
@@ -217,7 +218,7 @@ def _render(context: jinja2.runtime.Context, name: str) -> str:
     return context.environment.get_template(name).render(context.get_all())
 
 
-def _fabric_links(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
+def _fabric_links(node: Variables, nodes: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
     """The global `fabric_links(node, nodes)`: the links of a node that its topology and subnet give."""
     found = fabric_plan.links_of(node["name"], nodes)
     return [{"slot": each.slot, "port": each.port, "twin": each.twin, "address": each.address} for each in found]
@@ -259,7 +260,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.globals["render"] = _render
     env.globals["launcher"] = launcher_file
     env.globals["permanent_errors"] = engine_errors.permanent
-    env.globals.update(service_spec.functions(placeholders.holds))
+    env.globals.update(service_spec.functions(placeholders.holds, placeholders.seal))
     env.globals["fabric_links"] = _fabric_links
     return env
 

@@ -10,7 +10,11 @@ from functools import cache
 
 from sparkops.core import data
 
-MODULES = ("ending", "systemd", "docker", "container_body", "listening", "hang", "api", "node", "launcher")
+MODULES = (
+    "checkpoints/proof",
+    *(f"launch/{name}" for name in ("ending", "systemd", "docker", "container_body", "listening", "hang", "api")),
+    *("launch/node", "launch/rdma", "launch/group", "launch/ranks", "launch/launcher"),
+)
 """In the order in which their names are needed; the last one is the program."""
 
 
@@ -21,7 +25,7 @@ def launcher_file() -> str:
     bodies: list[str] = []
     docstring = ""
     for name in MODULES:
-        path = f"programs/launch/{name}.py"
+        path = f"programs/{name}.py"
         text = data.module_text(path)
         module = ast.parse(text)
         docstring = ast.get_docstring(module, clean=False) or ""

@@ -165,7 +165,7 @@ class _Reader:
         self.faults.raise_any()
         return tuple(found)
 
-    def _entry(self, content: Mapping[str, Any], path: Where) -> Entry:
+    def _entry(self, content: Mapping[str, object], path: Where) -> Entry:
         word = next(iter(content))
         where = self.document.where_key((*path, word))
         kind = self._kind(word, content, where)

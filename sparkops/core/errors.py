@@ -24,9 +24,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from sparkops.core.wording import FrontEnd, Message, words
+
+if TYPE_CHECKING:
+    from sparkops.core.states import Observed
 
 _Error = TypeVar("_Error", bound="SparkopsError")
 _Fault = TypeVar("_Fault", bound="InventoryError")
@@ -153,7 +156,7 @@ class Stale(ConvergeFailed):
 class Changed(Stale):
     """A thing is no longer as it was compared; `found` is what is there now."""
 
-    found: Any = None
+    found: Observed = None
 
 
 class LockBusy(SparkopsError):

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from sparkops.core.wording import Message
+from sparkops.core.messages import Fields
+from sparkops.core.wording import Message, encoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +22,7 @@ class Event:
 
     def as_json(self) -> dict[str, object]:
         """A line of the event log: the fields, and `event` = the class's name."""
-        line: dict[str, object] = {"event": type(self).__name__}
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            line[each.name] = value.as_json() if isinstance(value, Message) else value
-        return line
+        return {"event": type(self).__name__, **encoded(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +70,7 @@ class StepProgress(Event):
     rate: float | None = None
 
     @classmethod
-    def from_mapping(cls, node: str, id: str, progress: Mapping[str, Any]) -> StepProgress:
+    def from_mapping(cls, node: str, id: str, progress: Fields) -> StepProgress:
         """From a worker's mapping, which may lack or add keys."""
         known = {
             key: progress[key] for key in ("text", "done", "total", "unit", "rate") if progress.get(key) is not None

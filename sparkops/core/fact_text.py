@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.core.messages import UNKNOWN
 from sparkops.core.states import Unknown
@@ -23,11 +22,15 @@ PLAIN = re.compile(r"[A-Za-z0-9_.,:=^/%-]+")
 
 @dataclass(frozen=True, slots=True)
 class FactOf:
-    """A fact of a node by its path, the group first. Of a list the items stand side by side, each with `suffix`."""
+    """A fact of a node by its path, the group first. Of a list the items stand side by side, each with `suffix`.
+
+    `missing` stands in the place of one that is not there; without it that is unknown.
+    """
 
     node: str
     path: tuple[str, ...]
     suffix: str = ""
+    missing: str = ""
 
     @property
     def words(self) -> str:
@@ -35,10 +38,12 @@ class FactOf:
 
     def __str__(self) -> str:
         """The mark."""
-        return f"@fact:{json.dumps([self.node, self.path, self.suffix]).encode().hex()}@"
+        return f"@fact:{json.dumps([self.node, self.path, self.suffix, self.missing]).encode().hex()}@"
 
-    def value(self, facts: Mapping[str, object]) -> str | Unknown:
+    def value(self, facts: Mapping[str, object] | Unknown) -> str | Unknown:
         """What stands in its place. `facts` are those of its node, by group."""
+        if isinstance(facts, Unknown):
+            return facts
         here: object = facts
         for part in self.path:
             here = here.get(part) if isinstance(here, Mapping) else None
@@ -47,7 +52,7 @@ class FactOf:
             if isinstance(here, Mapping) and UNKNOWN in here:
                 return Unknown.of("fact-unknown", fact=self.words, reason=here[UNKNOWN])
         items = here if isinstance(here, (list, tuple)) else [here]
-        text = ",".join(f"{each}{self.suffix}" for each in items if each is not None)
+        text = ",".join(f"{each}{self.suffix}" for each in items if each is not None) or self.missing
         if not text:
             return Unknown.of("fact-empty", fact=self.words)
         if not PLAIN.fullmatch(text):
@@ -72,17 +77,15 @@ def facts_in(text: str) -> Iterator[FactOf]:
         if sort == "sha256":
             yield from facts_in(content)
         else:
-            node, path, suffix = json.loads(content)
-            yield FactOf(node, tuple(path), suffix)
+            node, path, *more = json.loads(content)
+            yield FactOf(node, tuple(path), *more)
 
 
 def filled(text: str, facts: Mapping[str, Mapping[str, object] | Unknown]) -> str | Unknown:
     """The text with its facts, `facts` by node; Unknown with the reason of the first that is not known."""
     for each in facts_in(text):
-        known = facts.get(each.node, Unknown.of("fact-not-there", fact=each.words))
-        if isinstance(known, Unknown):
-            return known
-        if isinstance(value := each.value(known), Unknown):
+        value = each.value(facts.get(each.node, Unknown.of("fact-not-there", fact=each.words)))
+        if isinstance(value, Unknown):
             return value
     return _replaced(text, lambda fact: str(fact.value(facts[fact.node])))
 
@@ -92,7 +95,7 @@ def shown(text: str) -> str:
     return _replaced(text, lambda fact: f"({fact.words})")
 
 
-def _replaced(text: str, word: Any) -> str:
+def _replaced(text: str, word: Callable[[FactOf], object]) -> str:
     def one(mark: re.Match[str]) -> str:
         content = bytes.fromhex(mark.group(2)).decode()
         if mark.group(1) == "sha256":

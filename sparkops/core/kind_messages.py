@@ -17,6 +17,18 @@ class PathAsk(TypedDict):
     path: str
 
 
+class GroupKeyAsk(PathAsk):
+    """The key of a group of ranks, by the fingerprint that it has to have."""
+
+    fingerprint: str
+
+
+class GroupKeyAct(TypedDict):
+    """The key itself."""
+
+    content: bytes
+
+
 class DirectoryAsk(PathAsk, total=False):
     """A directory; owner and group as they are declared, so that the answer is in the same form."""
 
@@ -161,6 +173,13 @@ class GateAct(TypedDict):
     tool_call: bool
     canaries: list[dict[str, str]]
     min_speed_ratio: float | None
+    restored: bool
+
+
+class DrainAct(TypedDict):
+    """For how many seconds an engine's requests are waited for."""
+
+    seconds: float
 
 
 class GenerationAsk(TypedDict):
@@ -174,22 +193,15 @@ class GenerationAsk(TypedDict):
 
 
 class GenerationAct(TypedDict):
-    """`keep` so many; before another one is brought back, `drain_seconds` for running requests."""
+    """`keep` so many."""
 
     keep: int
-    drain_seconds: float
 
 
 class StateAsk(TypedDict):
     """The folder of sparkops' own state."""
 
     state_dir: str
-
-
-class DrainAct(TypedDict):
-    """Seconds for running requests."""
-
-    drain_seconds: float
 
 
 class FabricLink(TypedDict):

@@ -44,7 +44,9 @@ class Progress(TypedDict, total=False):
     rate: float
 
 
-State = Mapping[str, Any] | None
+Fields = Mapping[str, Any]
+"""What another process, a node or a file says, by key; its shape is that of the call or format, and checked at use."""
+State = Fields | None
 """What there is of a thing: a flat mapping of plain values; None is absence."""
 
 Observation = TypedDict("Observation", {"found": State, "$unknown": Reason}, total=False)

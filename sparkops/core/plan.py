@@ -14,8 +14,8 @@ from sparkops.core.wording import Message
 
 Action: TypeAlias = Literal["create", "update", "delete", "replace", "verify"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
-GC = "`sparkops gc` removes it, once nothing on the node uses it"
-"""The remedy of an orphan that is left for gc."""
+FOR_GC = "orphan-left-for-gc"
+"""Why an orphan is left that `sparkops gc` removes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +97,10 @@ class Occupied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    """What this cluster put on a node and no longer declares. `kept` says why `--prune` would leave it, or is empty.
+    """What this cluster put on a node and no longer declares. `kept` says why `--prune` would leave it, if it would.
 
-    `remedy` is how it goes by hand; `retired`: its service or node is declared retired, so that it goes unasked;
-    `restores`: what stood there before sparkops is put back in its place.
+    `retired`: its service or node is declared retired, so that it goes unasked; `restores`: what stood there before
+    sparkops is put back in its place.
     """
 
     id: str
@@ -110,8 +110,7 @@ class Orphan:
     role: str = ""
     service: str | None = None
     occupied: Occupied = Occupied()
-    kept: str = ""
-    remedy: str = ""
+    kept: Message | None = None
     retired: bool = False
     restores: bool = False
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NoReturn
 
 MASK = "***"
 
@@ -40,7 +40,7 @@ class Secret:
     def __hash__(self) -> int:
         return hash((Secret, self.origin))
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
 
 

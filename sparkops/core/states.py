@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sparkops.core.messages import UNKNOWN, State
+from sparkops.core.messages import UNKNOWN, Fields, State
 from sparkops.core.wording import Message
 
 __all__ = ["Facts", "FromFact", "Observed", "Pending", "State", "Unknown", "lookup", "resolve"]
@@ -43,8 +43,8 @@ class FromFact:
         return f"(fact {self.path})"
 
 
-Observed: TypeAlias = "Mapping[str, Any] | Unknown | None"
-Facts: TypeAlias = "Mapping[str, Any] | Unknown"
+Observed: TypeAlias = "Fields | Unknown | None"
+Facts: TypeAlias = "Fields | Unknown"
 
 
 def lookup(facts: Mapping[str, object] | Unknown, path: str) -> object:

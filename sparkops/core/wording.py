@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from sparkops.core.messages import reason_from
+from sparkops.core.messages import Fields, reason_from
 
 _Message = TypeVar("_Message", bound="Message")
 FrontEnd = Literal["inventory", "command"]
@@ -42,10 +42,10 @@ def entries() -> Mapping[str, Entry]:
 
     found: dict[str, Entry] = {}
     for path in sorted((data.bundled("knowledge") / "errors").glob("*.yml")):
-        for identity, fields in (data.parsed(path) or {}).items():
+        for identity, texts in (data.parsed(path) or {}).items():
             if identity in found:
                 raise ValueError(f"{path.name}: the id {identity} stands in another file too")
-            found[identity] = Entry(id=identity, **{key: str(value).strip() for key, value in fields.items()})
+            found[identity] = Entry(id=identity, **{key: str(value).strip() for key, value in texts.items()})
     return found
 
 
@@ -76,7 +76,7 @@ class Message:
     """An id with its arguments: why a step failed, what is unknown, a notice. The words are made where it is shown."""
 
     id: str
-    args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    args: Fields = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls: type[_Message], id: str, /, **args: object) -> _Message:
@@ -111,6 +111,17 @@ class Message:
         """`id` and `args` for programs, `message` and `fix` for people."""
         message, fix = self.words(front_end)
         return {"id": self.id, "args": _plain(self.args), "message": message, "fix": fix}
+
+
+def encoded(value: object, front_end: FrontEnd = "inventory") -> Any:
+    """A value for programs: a message with its words, a dataclass by its fields, all else as it is."""
+    if isinstance(value, Message):
+        return value.as_json(front_end)
+    if is_dataclass(value):
+        return {each.name: encoded(getattr(value, each.name), front_end) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: encoded(each, front_end) for key, each in value.items()}
+    return [encoded(each, front_end) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: object) -> object:

@@ -121,6 +121,8 @@ class NotEvaluated:
     hint: str
 
 
+NOT_DESCRIBED = ("undescribed", "compressed")
+"""What layers keep whose bytes no description has."""
 FIGURES = (
     "block_size",
     "mamba_page_bytes",
@@ -256,6 +258,8 @@ def _missing(run: Invocation, model: Model, cache: CacheLayout) -> str:
     unseen = [model.geometry.part_gaps[part] for part in ("vision", "audio") if part in model.geometry.part_gaps]
     if sees(run.line, model.geometry) and (unseen or not model.geometry.encoder.get("patches")):
         return next(iter(unseen), "the largest input of its encoder of images is not described")
+    if any(each.cached.kind in NOT_DESCRIBED for each in cache.kept):
+        return f"what {model.geometry.architectures[0]} keeps of a token is not described"
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)

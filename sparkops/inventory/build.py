@@ -12,9 +12,9 @@ from sparkops.inventory.declarations import BUILT_IN, Role
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.inventory import Accept, Connection, Inventory, Layers, Node, Service
 from sparkops.inventory.lockfile import read_lock
-from sparkops.inventory.merge import Layer, merge
+from sparkops.inventory.merge import Layer, Variables, merge
 from sparkops.inventory.recipes import PLACE, Recipe
-from sparkops.inventory.schema import GROUP, NODE, SERVICE
+from sparkops.inventory.schema import GROUP, NODE, SERVICE, Schema
 
 
 def build(
@@ -48,9 +48,9 @@ class _Builder:
         self.top: Mapping[str, object] = document.data
         self.roles = roles
         self.recipes = recipes
-        self.groups: Mapping[str, Any] = self.top.get("groups", {})
-        self.nodes: Mapping[str, Any] = {name: node or {} for name, node in self.top["nodes"].items()}
-        self.services: Mapping[str, Any] = self.top.get("services", {})
+        self.groups: Variables = self.top.get("groups", {})
+        self.nodes: Variables = {name: node or {} for name, node in self.top["nodes"].items()}
+        self.services: Variables = self.top.get("services", {})
         self.members = {name: tuple(group["nodes"]) for name, group in self.groups.items()}
         self.of_node: dict[str, list[str]] = {name: [] for name in self.nodes}
         for group, members in self.members.items():
@@ -124,7 +124,7 @@ class _Builder:
         built_in = [name for name, of in BUILT_IN.items() if of == scope]
         return tuple(dict.fromkeys([*built_in, *(name for name in wanted if self.roles[name].scope == scope)]))
 
-    def _part(self, kind: str, shape: Mapping[str, Any], table: str, name: str) -> tuple[Layer, ...]:
+    def _part(self, kind: str, shape: Schema, table: str, name: str) -> tuple[Layer, ...]:
         content = (self.nodes if table == "nodes" else self.groups)[name]
         direct = {key: value for key, value in content.items() if key not in shape["properties"]}
         return self._spaces(f"{kind} {name}", content, (table, name), direct)
@@ -136,9 +136,7 @@ class _Builder:
         layers = self._spaces(f"service {name}", content, path, direct={})
         return (*layers, self._direct(f"service {name}", direct, path)) if direct else layers
 
-    def _spaces(
-        self, name: str, content: Mapping[str, Any], path: Where, direct: Mapping[str, Any]
-    ) -> tuple[Layer, ...]:
+    def _spaces(self, name: str, content: Variables, path: Where, direct: Mapping[str, object]) -> tuple[Layer, ...]:
         """The layers of a part: first what stands under `vars`, then the namespaces that stand in it directly."""
         found = []
         for values, place in ((content.get("vars") or {}, (*path, "vars")), (direct, path)):

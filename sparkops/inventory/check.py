@@ -6,14 +6,14 @@ It reads a document whose shape may still be wrong in places (those faults are k
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from sparkops.core import host_address
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
-from sparkops.inventory.schema import GROUP, NODE, SERVICE
+from sparkops.inventory.schema import GROUP, NODE, SERVICE, Schema
 from sparkops.inventory.validate import dotted, validate
 from sparkops.models import role_variables
 
@@ -66,12 +66,10 @@ class Checker:
 
     def variables(self, role: Role, value: object, path: Where, also: Iterable[str] = ()) -> None:
         """One layer of a role's variables; what goes beyond their schema is checked where they are of its types."""
-        if not isinstance(value, dict):
-            return
-        sound = True
-        if role.document is not None:
-            sound = validate(self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also)
-        if sound:
+        sound = role.document is None or validate(
+            self.document, path, role.variables, self.faults, fragment=True, instance=value, also=also
+        )
+        if sound and isinstance(value, dict):
             for key, id, args in role_variables.faults(role.name, value):
                 self.faults.add(id, where=self.document.where_key((*path, *key)), **args)
 
@@ -86,7 +84,7 @@ class Checker:
             where = self.document.where((*path, "host"))
             self.faults.add("host-with-user-or-port", where=where, text=host, lines=lines)
 
-    def _part(self, part: object, path: Where, shape: Mapping[str, Any]) -> None:
+    def _part(self, part: object, path: Where, shape: Schema) -> None:
         """A group or a node: its roles, its connection, its namespaces."""
         if not isinstance(part, dict):
             return
@@ -149,7 +147,7 @@ class Checker:
                     "service-on-retired-node", where=self.document.where((*path, "nodes")), path=dotted(path), node=node
                 )
 
-    def _direct(self, values: Mapping[str, object], path: Where, shape: Mapping[str, Any]) -> None:
+    def _direct(self, values: Mapping[str, object], path: Where, shape: Schema) -> None:
         """What stands directly in a service: namespaces of service roles, and the variables of the role `service`."""
         spaces, direct = split(values, self.roles)
         self.namespaces(spaces, path, scope="service")

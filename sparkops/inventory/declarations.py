@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sparkops.core import data
 from sparkops.core.errors import InventoryError
@@ -16,7 +16,7 @@ from sparkops.core.wording import Message
 from sparkops.inventory.document import Document, read
 from sparkops.inventory.faults import Faults
 from sparkops.inventory.merge import merge
-from sparkops.inventory.schema import RESERVED
+from sparkops.inventory.schema import RESERVED, Schema
 from sparkops.inventory.validate import check_schema, validate
 
 READ = frozenset({"image", "checkpoint", "service", "rollout"})
@@ -80,7 +80,7 @@ class Role:
     document: Document | None
     summary: str = ""
     after: tuple[str, ...] = ()
-    variables: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"}, repr=False)
+    variables: Schema = field(default_factory=lambda: {"type": "object"}, repr=False)
     defaults: Mapping[str, object] = field(default_factory=dict, repr=False)
     own: bool = False
     replaced: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -164,7 +164,7 @@ def _in_place_of(built_in: Role, own: Role, faults: Faults) -> Role:
     return replace(own, variables=variables, defaults=defaults(variables), replaced=built_in.variables)
 
 
-def _widened(own: Mapping[str, Any], built_in: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _widened(own: Schema, built_in: Schema) -> Iterator[tuple[str, ...]]:
     """The paths of the own properties that take types which the built-in ones of the same names do not."""
     for name, part in own.get("properties", {}).items():
         known = built_in.get("properties", {}).get(name)
@@ -180,7 +180,7 @@ def _typed(part: Mapping[str, object]) -> bool:
     return any(word in part for word in ("type", "enum", "const", "anyOf", "oneOf"))
 
 
-def types_of(part: Mapping[str, Any]) -> frozenset[str]:
+def types_of(part: Schema) -> frozenset[str]:
     """The JSON types that a schema's values may have; all of them where it does not say."""
     if "type" in part:
         given = part["type"]
@@ -197,7 +197,7 @@ def closed(schema: Mapping[str, object]) -> Mapping[str, object]:
     return {"type": "object", "additionalProperties": False, **schema}
 
 
-def defaults(schema: Mapping[str, Any]) -> dict[str, object]:
+def defaults(schema: Schema) -> dict[str, object]:
     """The defaults of an object's schema, those of nested objects included; variables without one are `None`."""
     found: dict[str, object] = {}
     for name, part in schema.get("properties", {}).items():
@@ -211,7 +211,7 @@ def defaults(schema: Mapping[str, Any]) -> dict[str, object]:
     return found
 
 
-def complete(schema: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, object]:
+def complete(schema: Schema, values: Schema) -> dict[str, object]:
     """`values` with every variable that the schema declares, never undefined.
 
     One that nothing sets is `None` where its schema takes null, else its default: a null unsets, and what reads a list

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sparkops.core.secrets import SecretRef
 from sparkops.core.wording import Message
 from sparkops.inventory.declarations import Role, complete
 from sparkops.inventory.lockfile import Lock
-from sparkops.inventory.merge import Layer, fold
+from sparkops.inventory.merge import Layer, Variables, fold
 from sparkops.inventory.recipes import Recipe
 from sparkops.models import fabric_plan
 from sparkops.models.parallel import spans_nodes
@@ -168,7 +168,7 @@ class Inventory:
                 found.append(parts.per_node[service, node])
         return (*found, *parts.extra)
 
-    def variables(self, node: str, service: str | None = None) -> Mapping[str, Any]:
+    def variables(self, node: str, service: str | None = None) -> Variables:
         """The merged variables, in a namespace per role; secrets are references. Raises KeyError for unknown names.
 
         A variable that its role declares and nothing sets is None, or its default where it takes no null.

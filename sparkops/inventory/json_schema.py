@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkops.inventory.declarations import Role, find_roles
-from sparkops.inventory.schema import CORE, GROUP, NODE, SERVICE, VARS
+from sparkops.inventory.schema import CORE, GROUP, NODE, SERVICE, VARS, Schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -63,7 +63,7 @@ def _compose(
     service: Mapping[str, object],
     namespaces: Mapping[str, object],
 ) -> dict[str, object]:
-    def with_namespaces(part: Mapping[str, Any]) -> dict[str, Any]:
+    def with_namespaces(part: Schema) -> dict[str, Any]:
         return {**part, "properties": {**part["properties"], "vars": namespaces}}
 
     top = CORE["properties"]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sparkops.inventory.document import Document, Where
+
+Variables: TypeAlias = Mapping[str, Any]
+"""Values by name, of the types that the roles' schemas give them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sparkops.core import data
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.document import Document, Where, read
 from sparkops.inventory.faults import Faults, suggest
+from sparkops.inventory.merge import Variables
 from sparkops.inventory.validate import validate
 
 
@@ -76,13 +76,13 @@ class Recipe:
     name: str
     file: Path
     summary: str
-    variables: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    variables: Mapping[str, Variables] = field(repr=False)
     document: Document = field(repr=False)
     own: bool = False
     model: str | None = None
     engine: str | None = None
     nodes: int = 1
-    speeds: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    speeds: Sequence[Variables] = field(default=(), repr=False)
 
 
 def recipe_files(beside: Path | None) -> dict[str, Path]:

@@ -6,7 +6,10 @@ It must not know which roles there are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+Schema: TypeAlias = Mapping[str, Any]
+"""A JSON Schema."""
 
 NAME = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
@@ -62,7 +65,7 @@ VARS = {
     "description": "variables, in a namespace per role: {driver: {accept: [...]}}",
 }
 
-GROUP: Mapping[str, Any] = {
+GROUP: Schema = {
     "type": "object",
     "additionalProperties": False,
     "required": ["nodes"],
@@ -74,7 +77,7 @@ GROUP: Mapping[str, Any] = {
     },
 }
 
-NODE: Mapping[str, Any] = {
+NODE: Schema = {
     "type": ["object", "null"],
     "additionalProperties": False,
     "properties": {
@@ -93,7 +96,7 @@ NODE: Mapping[str, Any] = {
     },
 }
 
-SERVICE: Mapping[str, Any] = {
+SERVICE: Schema = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
@@ -134,7 +137,7 @@ ACCEPT: Mapping[str, object] = {
     },
 }
 
-CORE: Mapping[str, Any] = {
+CORE: Schema = {
     "type": "object",
     "additionalProperties": False,
     "patternProperties": {

@@ -5,16 +5,16 @@ A service's words are made as the unit's are (`service_spec`). It must not check
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.inventory import Inventory, Service
+from sparkops.inventory.merge import Variables
 from sparkops.models.engine import Engine, engine, version_of_image
 from sparkops.models.invocation import Ask, Invocation
 from sparkops.models.serve_line import parse
@@ -32,7 +32,7 @@ class Placed:
     service: Service
     node: str
     replica: tuple[str, ...]
-    variables: Mapping[str, Any]
+    variables: Variables
     engine: Engine | None
     addresses: tuple[str | None, ...] = ()
     folder: Path | None = None
@@ -127,7 +127,7 @@ def places(inventory: Inventory, ask: Ask | None = None) -> Iterator[Placed]:
                     )
 
 
-def _engine(inventory: Inventory, service: Service, variables: Mapping[str, Any]) -> Engine | None:
+def _engine(inventory: Inventory, service: Service, variables: Variables) -> Engine | None:
     """The engine of a service: as declared, as in the image's tag, or as in the recipe."""
     image = variables["image"]
     reference = str(image["pull"] or "") if not (image["build"] or {}).get("tag") else ""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
+from sparkops.inventory.schema import Schema
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -47,7 +48,7 @@ def validate(
     return sound
 
 
-def missing(schema: Mapping[str, Any], values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def missing(schema: Schema, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """The required variables that no layer sets, with their schemas."""
     properties = schema.get("properties", {})
     for name in schema.get("required", ()):
@@ -78,7 +79,7 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
                     yield ValidationError(name)
 
     def guarded(check: Any) -> Any:
-        def passes(validator: object, wanted: object, instance: object, schema: Any) -> Iterator[ValidationError]:
+        def passes(validator: object, wanted: object, instance: object, schema: Schema) -> Iterator[ValidationError]:
             if (fragment and instance is None) or (isinstance(instance, SecretRef) and schema.get("secret")):
                 return iter(())
             return iter(check(validator, wanted, instance, schema) or ())
@@ -87,7 +88,14 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
 
     known: dict[str, object] = {**Draft202012Validator.VALIDATORS, "required": required}
     if fragment:
+        whole: Any = _validator(False)
+
+        def items(_: object, wanted: object, instance: object, schema: Mapping[str, object]) -> Iterator[Any]:
+            """A list replaces that of another layer: nothing in it waits for one, and null unsets nothing."""
+            return iter(whole.VALIDATORS["items"](whole(schema), wanted, instance, schema) or ())
+
         known["required"] = lambda validator, names, instance, schema: ()
+        known["items"] = items
     for keyword in ("type", "pattern", "enum", "const", "format", "minLength", "maxLength", "anyOf", "oneOf"):
         known[keyword] = guarded(known[keyword])
     extend: Callable[..., Any] = validators.extend

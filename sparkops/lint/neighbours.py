@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sparkops.inventory.served import Placed
 from sparkops.lint.case import Found
 from sparkops.models.effective import effective
+from sparkops.models.parallel import grouped
 from sparkops.models.serve_line import parse
 
 MOST_MEMORY = 0.90
@@ -27,6 +28,22 @@ def port_taken_twice(here: Neighbours) -> Iterable[Found]:
     for other in here.others:
         if not place.rank and not other.rank and other.variables["service"]["port"] == port:
             yield Found(f"port {port} on {place.node} is {other.service.name}'s as well", path=("service", "port"))
+
+
+def group_port_taken_twice(here: Neighbours) -> Iterable[Found]:
+    place = here.place
+    port = place.variables["service"]["port"]
+    for other in here.others:
+        one_is_no_head = place.rank or other.rank  # of two heads the port for requests is taken twice, too
+        if _grouped(place) and _grouped(other) and one_is_no_head and other.variables["service"]["port"] == port:
+            yield Found(
+                f"ranks of {place.service.name} and {other.service.name} on {place.node} both take UDP port {port}",
+                path=("service", "port"),
+            )
+
+
+def _grouped(place: Placed) -> bool:
+    return grouped(place.replica, place.variables["service"]["serve"])
 
 
 def memory_of_services(here: Neighbours) -> Iterable[Found]:

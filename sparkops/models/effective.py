@@ -68,10 +68,8 @@ class Effective:
     ssm_dtype: str
     conv_dtype: str
     block_size: int | None
-    mamba_block_size: int | None
     cudagraph_mode: str
     max_capture_size: int
-    async_scheduling: bool
     batches_in_flight: int
     state_checkpoints: bool
     model_runner_v2: bool | None
@@ -111,7 +109,7 @@ def effective(
     cache = stored_cache if cache == "auto" else cache
     asynchronous = _async(line, engine, speculation)
     capture, mode = _capture(line, tokens, seqs, speculation)
-    block, aligned = _block(line, geometry, engine, caching, speculation, numbers["tensor-parallel-size"], cache)
+    block = _block(line, geometry, engine, caching, speculation, numbers["tensor-parallel-size"], cache)
     hybrid = geometry is not None and geometry.hybrid
     return Effective(
         chunked_prefill=chunked,
@@ -138,10 +136,8 @@ def effective(
         ssm_dtype=line.get("mamba-ssm-cache-dtype") or "auto",
         conv_dtype=line.get("mamba-cache-dtype") or "auto",
         block_size=block,
-        mamba_block_size=block if aligned else length,
         cudagraph_mode=mode,
         max_capture_size=capture,
-        async_scheduling=asynchronous,
         batches_in_flight=2 if asynchronous and engine.behaviour.get("in_flight_counted", True) else 1,
         state_checkpoints=bool(engine.behaviour.get("state_checkpoints", True)),
         model_runner_v2=_runner(engine, variables, speculation),
@@ -262,11 +258,11 @@ def _block(
     speculation: Speculative | None,
     tensor_parallel: int,
     cache: str,
-) -> tuple[int | None, bool]:
-    """Tokens in a block, and whether the recurrent state is saved at its ends (align mode)."""
+) -> int | None:
+    """Tokens in a block."""
     wanted = line.get("block-size")
     if geometry is None or tensor_parallel < 1 or (wanted is not None and wanted < 1):
-        return None, False
+        return None
     dtype = line.get("dtype") or "auto"
     if dtype != "auto":
         geometry = replace(geometry, dtype=dtype)
@@ -279,7 +275,7 @@ def _block(
         speculative_tokens=(speculation.tokens or 0) if speculation else 0,
     )
     multiple = _multiple(line, geometry, engine) if aligned else KERNEL_BLOCK
-    return layout(geometry, options, BlockRule(wanted, engine.law("user_block"), multiple)).block_size, aligned
+    return layout(geometry, options, BlockRule(wanted, engine.law("user_block"), multiple)).block_size
 
 
 def _multiple(line: ServeLine, geometry: Geometry, engine: Engine) -> int:

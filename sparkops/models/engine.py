@@ -61,14 +61,12 @@ class Engine:
     attention_backends: tuple[str, ...]
     kv_cache_dtypes: tuple[str, ...]
     speculative_methods: tuple[str, ...]
-    rejection_sample_methods: tuple[str, ...]
     quantization_methods: tuple[str, ...]
     deprecated_quantization_methods: tuple[str, ...]
     load_formats: tuple[str, ...]
     load_formats_missing: tuple[str, ...]
     environment: frozenset[str]
     metrics: tuple[str, ...]
-    plugin_groups: tuple[str, ...]
     attention: Mapping[str, tuple[str, ...]]
     attention_refused: Mapping[str, str]
     quantization: Mapping[str, str]
@@ -181,11 +179,9 @@ _WORDS: Iterable[str] = (
     "attention_backends",
     "kv_cache_dtypes",
     "speculative_methods",
-    "rejection_sample_methods",
     "quantization_methods",
     "deprecated_quantization_methods",
     "load_formats",
     "load_formats_missing",
     "metrics",
-    "plugin_groups",
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def world(serve: Mapping[str, object]) -> int:
     """The ranks of one engine: tensor × pipeline parallel size."""
     return _size(serve, "tensor-parallel-size") * _size(serve, "pipeline-parallel-size")
+
+
+def grouped(nodes: Sequence[str], serve: Mapping[str, object]) -> bool:
+    """Whether these nodes are the ranks of one engine that sparkops gives its ranks; `nnodes` says it all itself."""
+    return len(nodes) > 1 and world(serve) > 1 and "nnodes" not in serve
 
 
 def spans_nodes(serve: Mapping[str, object]) -> bool:

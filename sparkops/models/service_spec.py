@@ -11,13 +11,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from secrets import token_hex
 from typing import Any
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.secrets import Secret
 from sparkops.models import build_steps
 from sparkops.models.argv import canonical, serve_argv
-from sparkops.models.parallel import world
-from sparkops.models.rank_environment import rank_address, rank_environment
+from sparkops.models.group_spec import GroupSpec, address, declared_of, group_key_path, group_keys, group_of
+from sparkops.models.parallel import grouped, world
+from sparkops.models.rank_environment import rank_environment
 
 GIB = 1 << 30
 STATE_DIR = "/var/lib/sparkops"
@@ -96,11 +99,12 @@ class ServiceSpec:
     key: str = "/var/lib/sparkops/key"
     cache: str | None = None
     kept: str | None = None
+    group: GroupSpec | None = None
 
     @property
     def text(self) -> str:
-        """Canonical JSON: one form for one meaning."""
-        return canonical(asdict(self))
+        """Canonical JSON: one form for one meaning. An engine without other ranks has no group in it."""
+        return canonical(self._mapping())
 
     @property
     def inputs(self) -> str:
@@ -111,7 +115,10 @@ class ServiceSpec:
         mounts = [asdict(each) for each in self.mounts]
         if self.manifest is not None:
             mounts[0]["source"] = ""
-        return canonical({**asdict(self), "image": "", "mounts": mounts})
+        return canonical({**self._mapping(), "image": "", "mounts": mounts})
+
+    def _mapping(self) -> dict[str, object]:
+        return {key: value for key, value in asdict(self).items() if key != "group" or value}
 
     @property
     def digest(self) -> str:
@@ -119,12 +126,13 @@ class ServiceSpec:
         return hashlib.sha256(self.inputs.encode()).hexdigest()
 
 
-def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object]]:
+def functions(holds: Callable[[object], bool], seal: Callable[[object], Any]) -> dict[str, Callable[..., object]]:
     """The functions that role files see: `service_spec` and `service_inputs` (texts), `secret_environment`, `headless`,
-    `model_folder` and `base_folder`.
+    `model_folder`, `base_folder`, `grouped`, `group_key_path`, `group_keys` and `new_group_key`.
 
-    `holds` tells what holds a secret.
+    `holds` tells what holds a secret, `seal` makes one that expressions may pass on.
     """
+    made: dict[str, Any] = {}
 
     def make(
         service: Mapping[str, Any],
@@ -135,6 +143,7 @@ def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
         secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
+        service = {**service, "ranks": [declared_of(each, holds) for each in service.get("ranks") or ()]}
         return spec_of(service, image, checkpoint, node, secret)
 
     def secrets(service: Mapping[str, Any]) -> dict[str, object]:
@@ -147,6 +156,11 @@ def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object
     def base(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
         return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
 
+    def new_group_key(service: Mapping[str, Any]) -> Any:
+        """The same for all ranks of an engine; another one at each compilation."""
+        engine = f"{service['name']} {service['nodes'][0]}"
+        return made.setdefault(engine, seal(Secret(token_hex(32), "the group's key")))
+
     return {
         "service_spec": lambda *given: make(*given).text,
         "service_inputs": lambda *given: make(*given).inputs,
@@ -154,6 +168,10 @@ def functions(holds: Callable[[object], bool]) -> dict[str, Callable[..., object
         "headless": headless,
         "model_folder": folder,
         "base_folder": base,
+        "grouped": lambda service: grouped(service["nodes"], service["serve"]),
+        "group_key_path": group_key_path,
+        "group_keys": group_keys,
+        "new_group_key": new_group_key,
     }
 
 
@@ -203,6 +221,7 @@ def spec_of(
         key=f"{state_dir}/key",
         cache=f"{state_dir}/compiled" if container["cache"] else None,
         kept=f"{state_dir}/services/{service['name']}",
+        group=group_of(service) if service.get("ranks") and grouped(service["nodes"], service["serve"]) else None,
     )
 
 
@@ -258,11 +277,11 @@ def ranks_flags(service: Mapping[str, Any]) -> dict[str, object]:
     """
     nodes, serve = service.get("nodes") or [], service["serve"]
     ranks = world(serve)
-    if len(nodes) < 2 or ranks < 2 or "nnodes" in serve:
+    if not grouped(nodes, serve):
         return {}
     if ranks % len(nodes):
         raise InventoryError.of("nodes-do-not-divide-ranks", service=service["name"], nodes=len(nodes), ranks=ranks)
-    flags = {"nnodes": len(nodes), "node-rank": service["rank"], "master-addr": _address(service, 0)}
+    flags = {"nnodes": len(nodes), "node-rank": service["rank"], "master-addr": address(service, 0)}
     return {**flags, "headless": True} if service["rank"] else flags
 
 
@@ -271,16 +290,11 @@ def headless(service: Mapping[str, Any]) -> bool:
     return bool({**ranks_flags(service), **service["serve"]}.get("headless"))
 
 
-def _address(service: Mapping[str, Any], rank: int) -> str:
-    """Where the others find a rank."""
-    return rank_address(service["addresses"][rank], service.get("fabric") or {}, service["nodes"][rank])
-
-
 def _rank(service: Mapping[str, Any]) -> dict[str, str]:
     """What a rank's environment says of its host."""
     rank = service["rank"]
     environment = rank_environment(service, service.get("fabric") or {}, service["nodes"][rank])
-    return {"VLLM_HOST_IP": _address(service, rank), **environment}
+    return {"VLLM_HOST_IP": address(service, rank), **environment}
 
 
 def served_names(service: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> tuple[str, ...]:

@@ -186,7 +186,6 @@ class _Resumed:
         self.exit_status = stream.exit_status
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
-        """See Stream."""
         if not self._early:
             return self._stream.read(size, timeout)
         data, self._early = self._early[:size], self._early[size:]

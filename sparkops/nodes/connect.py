@@ -35,8 +35,20 @@ class Connections:
         return self._of_ssh().connect(target)
 
     def start_worker(self, transport: Transport, target: Target, program: bytes) -> Stream:
-        """`program` (Python text) running on the node, as root where the target says `become`."""
-        return start_worker(transport, target, program, self.passwords)
+        """`program` running on the node by its Python, as root where the target says `become`.
+
+        A declared or already asked sudo password is used at once; without one sudo is tried without, and a person is
+        asked only where sudo says that it needs one. Raises BecomeFailed, WorkerFailed, ConnectionFailed.
+        """
+        become = target.become and not transport.root
+        if not become or self.passwords.known("sudo", target) is None:
+            try:
+                return boot.start(transport, target.name, program, become=become)
+            except boot.PasswordNeeded:
+                if not self.passwords.can_ask:
+                    raise
+        with self.passwords.attempt("sudo", target) as secret:
+            return boot.start(transport, target.name, program, become=True, password=secret)
 
     def scan(self, target: Target) -> list[HostKey]:
         """The host keys that a node shows now, without trust in any (jump hosts on the way are checked)."""
@@ -57,25 +69,3 @@ class Connections:
 
                 self._ssh = SSH(self.passwords)
             return self._ssh
-
-
-def connect(target: Target, passwords: Passwords) -> Transport:
-    """A way to one node that shares nothing with others. See Connections.connect."""
-    return Connections(passwords).connect(target)
-
-
-def start_worker(transport: Transport, target: Target, program: bytes, passwords: Passwords) -> Stream:
-    """`program` running on the node by its Python, as root where the target says `become`.
-
-    A declared or already asked sudo password is used at once; without one sudo is tried without, and a person is asked
-    only where sudo says that it needs one. Raises BecomeFailed, WorkerFailed, ConnectionFailed.
-    """
-    become = target.become and not transport.root
-    if not become or passwords.known("sudo", target) is None:
-        try:
-            return boot.start(transport, target.name, program, become=become)
-        except boot.PasswordNeeded:
-            if not passwords.can_ask:
-                raise
-    with passwords.attempt("sudo", target) as secret:
-        return boot.start(transport, target.name, program, become=True, password=secret)

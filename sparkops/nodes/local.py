@@ -24,7 +24,6 @@ class LocalTransport:
 
     @property
     def root(self) -> bool:
-        """See Transport."""
         return os.geteuid() == 0
 
     def execute(self, argv: Sequence[str]) -> LocalStream:
@@ -47,7 +46,6 @@ class LocalTransport:
         return stream
 
     def close(self) -> None:
-        """See Transport."""
         for stream in self._streams:
             stream.close()
 
@@ -97,7 +95,6 @@ class LocalStream:
         return out in ready or (file is None and err in ready)
 
     def write(self, data: bytes) -> None:
-        """See Stream."""
         view = memoryview(data)
         try:
             while view:
@@ -106,7 +103,6 @@ class LocalStream:
             raise ConnectionFailed.of("local-program-ended", where=self._node) from None
 
     def close_input(self) -> None:
-        """See Stream."""
         with contextlib.suppress(OSError):
             self._in.close()
 
@@ -122,14 +118,12 @@ class LocalStream:
             threading.Thread(target=self._process.wait, name="collect", daemon=True).start()
 
     def stderr(self) -> str:
-        """See Stream."""
         with contextlib.suppress(ValueError):
             while not self._deaf and self._readable(None, 0):
                 pass
         return harmless(self._said)
 
     def exit_status(self, timeout: float) -> int | None:
-        """See Stream."""
         try:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:

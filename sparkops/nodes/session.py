@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from sparkops.core import frames
 from sparkops.core.errors import ConnectionFailed, ConvergeFailed, LockBusy, SparkopsError, Stale, WorkerFailed
-from sparkops.core.messages import Refused
+from sparkops.core.messages import Fields, Refused
 from sparkops.nodes.transport import Stream
 
 POLL = 0.5
@@ -84,14 +84,14 @@ class Session:
 
     def stream(
         self, name: str, args: Mapping[str, object] | None = None, *, timeout: float | None = None
-    ) -> Generator[Mapping[str, Any], None, Any]:
+    ) -> Generator[Fields, None, Any]:
         """Start a call now; yields its progress and returns its answer. Closing the generator cancels the call."""
         number, inbox = self._start(name, args)
         return self._follow(number, inbox, timeout)
 
     def send(
         self, name: str, args: Mapping[str, object] | None, chunks: Iterable[bytes]
-    ) -> Generator[Mapping[str, Any], None, Any]:
+    ) -> Generator[Fields, None, object]:
         """A call that is fed with `chunks` (each well under the frame limit); yields progress, returns its answer."""
         channel = Channel(self, *self._start(name, args))
         for chunk in chunks:

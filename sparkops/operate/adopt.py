@@ -11,11 +11,12 @@ import difflib
 import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core import events, fact_text
 from sparkops.core.errors import ConvergeFailed, InventoryError
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.core.states import Observed, State
@@ -23,16 +24,15 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.operate import adopt_diff
 from sparkops.operate.adopt_diff import Difference
+from sparkops.operate.connect import Context
 from sparkops.operate.follow import follow
 from sparkops.operate.services import Rank, ranks
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.run import run
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.resource import Resource
 
 if TYPE_CHECKING:
-    from sparkops.nodes.connect import Connections
     from sparkops.nodes.session import Session
 
 KIND = "adopt"
@@ -78,7 +78,7 @@ class Adoption:
 
     node: str
     service: str
-    container: Mapping[str, Any] | None = None
+    container: Fields | None = None
     differences: tuple[Difference, ...] = ()
     units: tuple[FoundUnit, ...] = ()
     folder: FoundFolder | None = None
@@ -240,32 +240,20 @@ class Takeover(Resource):
         return (yield from super().converge(session, step))
 
 
-def take(
-    inventory: Inventory,
-    declared: Declared,
-    found: Adoption,
-    connections: Connections,
-    *,
-    reason: str = "",
-    listener: events.Listener = events.silent,
-) -> Adoption:
+def take(context: Context, declared: Declared, found: Adoption) -> Adoption:
     """Take over what was found, under the node's lock.
 
     Raises LockBusy with nothing touched; ConvergeFailed where the node refuses.
     """
-    thing = _takeover(inventory, declared, found)
-    options = RunOptions(
-        command="adopt",
-        inventory=inventory,
-        connections=connections,
-        secrets=Secrets(),
-        title=f"adopt {found.node} {found.service}",
-        reason=reason,
+    thing = _takeover(context.inventory, declared, found)
+    options = context.options(
+        "adopt",
+        f"adopt {found.node} {found.service}",
         agree=lambda report: True,
         replace=frozenset({thing.id}),
         declared=False,
+        rolled=False,
         modules=frozenset({Checkpoint.kind} if thing.checkpoint is not None else ()),
-        listener=listener,
     )
     report = run([thing], options)
     for why in (*report.plan.unreachable.values(), *report.plan.unknown.values()):
@@ -295,7 +283,7 @@ def _takeover(inventory: Inventory, declared: Declared, found: Adoption) -> Take
     )
 
 
-def back(found: Adoption, unit: str, after: Mapping[str, Any]) -> tuple[str, ...]:
+def back(found: Adoption, unit: str, after: Fields) -> tuple[str, ...]:
     """The commands, to be given on the node as root, by which all is as it was before. Pure."""
     lines = [f"systemctl disable --now {unit}"]
     for each in found.units:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparkops.core.messages import Fields
+
 MASK = "***"
 SECRET = re.compile(r"token|key|secret|passw|credential", re.IGNORECASE)
 INLINE = re.compile(r"((?:token|key|secret|passw\w*|credentials?)[\"']?(?:=|:?\s+))[^\s\"',}]+", re.IGNORECASE)
@@ -67,12 +69,12 @@ def masked(text: str) -> str:
     return INLINE.sub(rf"\1{MASK}", text)
 
 
-def _image(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[Difference]:
+def _image(found: Fields, spec: Mapping[str, object]) -> Iterator[Difference]:
     if found["same_image"] is not True:
         yield from _differ("image", str(found["config"].get("Image")), spec["image"])
 
 
-def _command(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[Difference]:
+def _command(found: Fields, spec: Fields) -> Iterator[Difference]:
     config = found["config"]
     entrypoint = spec["entrypoint"]
     own = found["image_config"].get("Entrypoint") or []
@@ -109,7 +111,7 @@ def flags(words: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _value(word: str) -> Any:
+def _value(word: str) -> object:
     if word[:1] in "{[":
         try:
             return json.loads(word)
@@ -118,7 +120,7 @@ def _value(word: str) -> Any:
     return word
 
 
-def _environment(found: Mapping[str, Any], spec: Mapping[str, Any], secret: Sequence[str]) -> Iterator[Difference]:
+def _environment(found: Fields, spec: Fields, secret: Sequence[str]) -> Iterator[Difference]:
     """What was given beside the image's own; a secret is only told by name, for its value is not compared here."""
     own = set(found["image_config"].get("Env") or [])
     there = dict(str(each).partition("=")[::2] for each in found["config"].get("Env") or [] if each not in own)
@@ -130,7 +132,7 @@ def _environment(found: Mapping[str, Any], spec: Mapping[str, Any], secret: Sequ
         yield Difference(f"service.environment.{name}", NOTHING, MASK)
 
 
-def _mounts(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[Difference]:
+def _mounts(found: Fields, spec: Fields) -> Iterator[Difference]:
     there = {str(each["Destination"]): _mount(each) for each in found["mounts"] if each.get("Destination")}
     wanted = {
         each["target"]: f"{each['source']}{' (read-only)' if each['read_only'] else ''}" for each in spec["mounts"]
@@ -144,7 +146,7 @@ def _mount(each: Mapping[str, object]) -> str:
     return source + ("" if each.get("RW", True) else " (read-only)")
 
 
-def _host(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[Difference]:
+def _host(found: Fields, spec: Fields) -> Iterator[Difference]:
     host, limits = found["host"], spec["limits"]
     network = host.get("NetworkMode") or "default"
     yield from _differ("service.container.network", "bridge" if network == "default" else network, spec["network"])
@@ -169,7 +171,7 @@ def _host(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[Differe
         yield from _differ(f"service.limits.ulimits.{name}", soft.get(name), limits["ulimits"].get(name))
 
 
-def ports(host: Mapping[str, Any]) -> list[str]:
+def ports(host: Fields) -> list[str]:
     """What a container publishes, as `address:port` of the node."""
     bindings = (host.get("PortBindings") or {}).values()
     return sorted(
@@ -177,14 +179,14 @@ def ports(host: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _gpus(host: Mapping[str, Any]) -> Any:
+def _gpus(host: Fields) -> object:
     for each in host.get("DeviceRequests") or []:
         if any("gpu" in names for names in each.get("Capabilities") or []):
             return "all" if each.get("Count") == -1 else list(each.get("DeviceIDs") or [each.get("Count")])
     return "all" if host.get("Runtime") == "nvidia" else None
 
 
-def unit(text: str, spec: Mapping[str, Any]) -> tuple[Difference, ...]:
+def unit(text: str, spec: Fields) -> tuple[Difference, ...]:
     """The differences of the engine's argument list in a unit that runs it without a container; empty for others."""
     for line in re.sub(r"\\\n", " ", text).splitlines():
         if not line.strip().startswith("ExecStart="):
@@ -199,7 +201,7 @@ def unit(text: str, spec: Mapping[str, Any]) -> tuple[Difference, ...]:
     return ()
 
 
-def model_source(found: Mapping[str, Any]) -> str:
+def model_source(found: Fields) -> str:
     """The folder of the node that a container has its model from: the mount of its model's path, or its hub cache."""
     config = found["config"]
     words = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.states import Unknown
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
@@ -40,7 +40,7 @@ def facts(
     groups: Sequence[str] = GROUPS,
     jobs: int = THREADS,
     listener: events.Listener = events.silent,
-) -> dict[str, Mapping[str, Any] | SparkopsError | Unknown]:
+) -> dict[str, Fields | SparkopsError | Unknown]:
     """The facts of every node, by node; an error or the reason where they could not be had."""
     program = bundle.kinds_bundle(["facts"])
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any
 
 from sparkops.core import events
+from sparkops.core.messages import Fields
 
 
 def follow(
     asking: Generator[Mapping[str, object], None, object], node: str, name: str, listener: events.Listener
-) -> Mapping[str, Any]:
+) -> Fields:
     """The answer of a call that `Session.stream` began. Raises what the call raises."""
     while True:
         try:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from sparkops import resources
 from sparkops.compile.compiler import compile_inventory, spec_of
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.messages import reason as as_reason
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
@@ -104,7 +104,7 @@ def look(
     )
 
 
-def _item(node: str, each: Mapping[str, Any]) -> Item:
+def _item(node: str, each: Fields) -> Item:
     kept, note = (Message.from_json(each[key]) if each[key] else None for key in ("kept", "note"))
     plain = {key: each[key] for key in ("kind", "name", "bytes", "unknown")}
     return Item(node=node, kept=kept, note=note, **plain)
@@ -112,7 +112,7 @@ def _item(node: str, each: Mapping[str, Any]) -> Item:
 
 def _asks(
     fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str], foreign: bool
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     compiled = compile_inventory(inventory)
     about = {"cluster": inventory.cluster, "former": inventory.renamed_from, "kinds": list(kinds), "foreign": foreign}
     return {

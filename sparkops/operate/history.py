@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.operate.connect import Context, reach
 from sparkops.reconcile.history import KIND
 
@@ -16,7 +16,7 @@ class Run:
     """One run as its nodes recorded it. `time` is the first node's, seconds since the epoch; `steps` are all nodes'."""
 
     time: float
-    entries: Mapping[str, Mapping[str, Any]]
+    entries: Mapping[str, Fields]
 
     @property
     def about(self) -> Mapping[str, object]:

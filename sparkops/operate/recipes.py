@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sparkops.core.messages import Fields
 from sparkops.inventory.merge import leaves
 from sparkops.inventory.recipes import Recipe, read_recipe, read_recipe_file, recipe_files
 from sparkops.inventory.show import plain
@@ -59,17 +59,23 @@ def differences(first: Recipe, second: Recipe) -> tuple[Difference, ...]:
     )
 
 
-def fastest(speeds: Sequence[Mapping[str, Any]]) -> str:
-    """The published speeds of one stream by this recipe as one word: `24–28.6`; empty where there is none."""
-    rates: list[float] = []
+def rates(speeds: Sequence[Fields]) -> list[float]:
+    """The published tokens per second of one stream, by the recipe itself."""
+    found: list[float] = []
     for speed in speeds:
         if speed.get("streams", 1) == 1 and not speed.get("other"):
             rate = speed["tokens_per_second"]
-            rates += rate if isinstance(rate, list) else [rate]
-    least, most = min(rates, default=0.0), max(rates, default=0.0)
-    return "" if not rates else f"{least:g}" if least == most else f"{least:g}–{most:g}"
+            found += rate if isinstance(rate, list) else [rate]
+    return found
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
+def fastest(speeds: Sequence[Fields]) -> str:
+    """The published speeds of one stream by this recipe as one word: `24–28.6`; empty where there is none."""
+    found = rates(speeds)
+    least, most = min(found, default=0.0), max(found, default=0.0)
+    return "" if not found else f"{least:g}" if least == most else f"{least:g}–{most:g}"
+
+
+def _flat(recipe: Recipe) -> dict[str, object]:
     content = {key: each for key, each in {"nodes": recipe.nodes, **recipe.document.data}.items() if key in COMPARED}
     return {".".join(path).removeprefix("variables."): each for path, each in leaves(plain(content))}

@@ -6,41 +6,32 @@ The acts are those of a run whose plan has nothing but removals.
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from sparkops.compile.compiler import compile_inventory
-from sparkops.core import events
 from sparkops.core.errors import InventoryError
 from sparkops.core.report import Report
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
-from sparkops.inventory.secrets import Secrets
-from sparkops.nodes.connect import Connections
 from sparkops.operate import gc
-from sparkops.reconcile.fleet import THREADS
-from sparkops.reconcile.planning import RunOptions
+from sparkops.operate.connect import Context
 from sparkops.reconcile.removal import Removal
 from sparkops.reconcile.run import run
 
 
 def remove(
-    inventory: Inventory,
+    context: Context,
     names: Sequence[str],
-    connections: Connections,
     *,
     kinds: frozenset[str] = frozenset(),
     agree: Callable[[Report], bool] | None = None,
-    reason: str = "",
-    listener: events.Listener = events.silent,
-    jobs: int = THREADS,
-    stop: threading.Event | None = None,
 ) -> Report:
     """Take back what is on the named nodes, or of the named services; a plan only where `agree` is None.
 
     `kinds` go beside those that a prune removes. A service need not be declared any longer: the claims of all nodes
     are asked then. Raises InventoryError for a name that neither the inventory nor a claim knows, LockBusy.
     """
+    inventory = context.inventory
     nodes = tuple(name for name in inventory.nodes if name in names)
     services = tuple(name for name in dict.fromkeys(names) if name not in nodes)
     unknown = [name for name in services if name not in inventory.services]
@@ -54,20 +45,13 @@ def remove(
             raise InventoryError.of("removal-of-unknown", name=lost[0], silent=silent)
         return report
 
-    chosen = RunOptions(
-        command="remove",
-        inventory=inventory,
-        connections=connections,
-        secrets=Secrets(),
-        title=f"remove {' '.join(names)}",
-        reason=reason,
+    chosen = context.options(
+        "remove",
+        f"remove {' '.join(names)}",
         agree=(lambda report: agree(known(report))) if agree is not None else None,
         removal=_removal(inventory, nodes, services, whole, kinds),
         whole=whole,
         notices=tuple(_notices(inventory, nodes, services)),
-        listener=listener,
-        jobs=jobs,
-        stop=stop or threading.Event(),
     )
     return dataclasses.replace(known(run((), chosen)), endpoints={})
 

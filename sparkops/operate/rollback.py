@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sparkops.compile.compiler import Compiled
@@ -12,28 +12,44 @@ from sparkops.core.report import Report
 from sparkops.core.states import Unknown
 from sparkops.inventory.inventory import Inventory
 from sparkops.operate.connect import Context, reach
+from sparkops.operate.services import Rank, chosen
+from sparkops.operate.start_stop import things
 from sparkops.reconcile import rollout
 from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.run import run
+from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
 from sparkops.resources.resource import Resource, unpack
+from sparkops.resources.unit import Unit
 
 
-def return_failed(report: Report, resources: Sequence[Resource], options: RunOptions) -> Report:
+def return_failed(report: Report, options: RunOptions) -> Report:
     """The report of an apply with its failed engines brought back, where their service declares that.
 
-    Each is brought back once. What keeps a return from being tried is the reason of its state.
+    Each is brought back once, without a wait for its requests. What keeps a return from being tried is the reason of
+    its state.
     """
     failed = [each for each in report.rollouts if each.state == "failed" and _returns(options.inventory, each.service)]
-    things = rollout.returning(resources, failed, options.replicas)
-    if not things or report.interrupted:
+    if not failed or report.interrupted:
+        return report
+    nodes = {(each.service, node) for each in failed for node in each.nodes}
+    names = list(dict.fromkeys(each.service for each in failed))
+    bringing = _bringing(
+        [
+            dataclasses.replace(rank, unit=dataclasses.replace(rank.unit, drain_seconds=0.0))
+            for rank in chosen(options.inventory, names)
+            if (rank.service, rank.node) in nodes
+        ],
+        lambda generation: "newest",
+    )
+    if not bringing:
         return report
     try:
-        results = run(things, _return_options(options)).results
+        done = run(bringing, _return_options(options))
     except SparkopsError as error:
         ends = [dataclasses.replace(each, state="return failed", reason=error.message) for each in failed]
     else:
-        ends = [rollout.returned(each, results) for each in failed]
+        ends = [rollout.returned(each, done) for each in failed]
     by_engine = {(each.service, each.nodes): each for each in ends}
     after = tuple(by_engine.get((each.service, each.nodes), each) for each in report.rollouts)
     return dataclasses.replace(report, rollouts=after)
@@ -54,9 +70,33 @@ def _return_options(options: RunOptions) -> RunOptions:
         replace=frozenset(),
         prune=False,
         declared=False,
+        together=True,
         whole=(),
         notices=(),
     )
+
+
+def _bringing(ranks: Sequence[Rank], number: Callable[[Generation], int | str]) -> tuple[Resource, ...]:
+    """What brings these back: the kept files on all nodes of an engine, then its restart with its own gate."""
+    backs = {
+        (rank.service, rank.node): _back(rank.generation, number(rank.generation))
+        for rank in ranks
+        if rank.generation is not None
+    }
+    found: list[Resource] = list(backs.values())
+    for each in things("restart", [rank for rank in ranks if (rank.service, rank.node) in backs], True):
+        if isinstance(each, Unit):
+            engine = next(rank.unit.engine_nodes for rank in ranks if rank.unit.id == each.id) or (each.node,)
+            own = [backs[(each.service or "", node)].id for node in engine if (each.service, node) in backs]
+            found.append(dataclasses.replace(each, after=tuple(own)))
+        else:
+            found.append(dataclasses.replace(each, restored=True) if isinstance(each, Gate) else each)
+    return tuple(found)
+
+
+def _back(declared: Generation, number: int | str) -> Generation:
+    """The return of a service's files on one node."""
+    return dataclasses.replace(declared, after=(), inputs=None, keep=Generation.keep, restore=number)
 
 
 def roll_back(
@@ -68,16 +108,10 @@ def roll_back(
     """
     context = Context(inventory=inventory, connections=options.connections, listener=options.listener)
     there = kept(context, compiled, [service]) if number is None else {}
-    replicas = {service: inventory.replicas(service)}
-    things: list[Generation] = []
-    before: tuple[str, ...] = ()
-    for engine in rollout.engines(compiled.resources, replicas).get(service, ()):
-        own = [rollout.back(each, number or _earlier(there.get(each.id)), before) for each in engine.generations]
-        things += own
-        before = tuple(each.id for each in own)
-    if not things:
+    wanted = _bringing(chosen(inventory, [service]), lambda each: number or _earlier(there.get(each.id)))
+    if not wanted:
         raise InventoryError.of("service-without-unit", name=service)
-    return run(things, dataclasses.replace(options, declared=False))
+    return run(wanted, dataclasses.replace(options, declared=False))
 
 
 def _earlier(found: Mapping[str, Any] | Unknown | None) -> int | str:

@@ -10,19 +10,25 @@ from sparkops.core.errors import InventoryError
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.limit import select
+from sparkops.resources.gate import Gate
+from sparkops.resources.generation import Generation
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """A service on one of its nodes. `model` is the repository or name that is declared, "" for none; `number` its
-    place in its engine, 0 for the head."""
+    """A service on one of its nodes: its unit, and what proves its engine, where that is asked.
+
+    `model` is the repository or name that is declared, "" for none; `number` its place in its engine, 0 for the head.
+    """
 
     service: str
     node: str
     unit: Unit
     probe: Probe | None
+    gate: Gate | None = None
+    generation: Generation | None = None
     model: str = ""
     number: int = 0
 
@@ -37,13 +43,17 @@ def ranks(inventory: Inventory) -> Iterator[Rank]:
             things = compiled.of(node, service.name)
             units = [each for each in things if isinstance(each, Unit) and each.state == "present"]
             main = [each for each in units if each.role == "service"] or units
-            probes = [each for each in things if isinstance(each, Probe)]
+            probe = next((each for each in things if isinstance(each, Probe)), None)
+            gate = next((each for each in things if isinstance(each, Gate)), None)
+            generation = next((each for each in things if isinstance(each, Generation)), None)
             if main:
                 yield Rank(
                     service=service.name,
                     node=node,
                     unit=main[0],
-                    probe=probes[0] if probes else None,
+                    probe=probe,
+                    gate=gate,
+                    generation=generation,
                     model=_model(inventory, node, service.name),
                     number=inventory.replica(service.name, node).index(node),
                 )

@@ -1,6 +1,7 @@
-"""Starting, stopping and restarting services: whole replica groups at once, under the nodes' locks.
+"""Starting, stopping and restarting services, under the nodes' locks: all at once, but restarts engine by engine.
 
-A run of two resources per node: the unit, which shall run or not, and the probe, which shall answer.
+A run of few resources per node: the unit, which shall run or not, the probe, which shall answer, and of a restart the
+gate.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def switch(
             agree=agree,
             replace=frozenset(each.id for each in resources if isinstance(each, Unit) and verb == "restart"),
             declared=False,
+            rolled=verb == "restart",
             listener=listener,
             jobs=jobs,
             stop=stop or threading.Event(),
@@ -69,7 +71,8 @@ def switch(
 
 
 def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ...]:
-    """What shall be: each unit as the verb says and, of what is to run, the probes after all units of their engine.
+    """What shall be: each unit as the verb says and, of what is to run, the probes after all units of their engine; of
+    a restart the gates after the probes.
 
     A service with a silent node is not started or restarted on the others; it is stopped there.
     """
@@ -87,6 +90,9 @@ def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ..
             after = tuple(unit.id for unit in units)
             probes = [rank.probe for rank in ranks if rank.probe is not None]
             found += [dataclasses.replace(probe, after=after, peer_nodes=peers) for probe in probes]
+            after = (*after, *(probe.id for probe in probes))
+            gates = [rank.gate for rank in ranks if rank.gate is not None and verb == "restart"]
+            found += [dataclasses.replace(gate, after=after, peer_nodes=peers) for gate in gates]
     return tuple(found)
 
 
@@ -104,7 +110,13 @@ def _unit(verb: Verb, rank: Rank, wait: bool, peers: tuple[str, ...]) -> Unit:
     if verb == "stop":
         return bare
     return dataclasses.replace(
-        bare, container=rank.unit.container, port=rank.unit.port, host=rank.unit.host, displaces=rank.unit.displaces
+        bare,
+        role=rank.unit.role,
+        container=rank.unit.container,
+        port=rank.unit.port,
+        host=rank.unit.host,
+        displaces=rank.unit.displaces,
+        drain_seconds=rank.unit.drain_seconds,
     )
 
 

@@ -10,9 +10,9 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.nodes.session import Channel
 from sparkops.reconcile.fleet import Fleet
 
@@ -36,7 +36,7 @@ class Ended:
     """A node's program has ended: the worker's answer, or the error that kept it from one."""
 
     node: str
-    answer: Mapping[str, Any] | None = None
+    answer: Fields | None = None
     error: SparkopsError | None = None
 
 

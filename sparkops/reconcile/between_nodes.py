@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sparkops.core.messages import UNKNOWN
 from sparkops.core.plan import Between
@@ -30,7 +29,7 @@ def compare(resources: Iterable[Resource], found: Mapping[str, Observed]) -> tup
 
 
 def _of(service: str, ranks: Mapping[str, Mapping[str, object]]) -> Iterator[Between]:
-    for fact in dict.fromkeys(key for seen in ranks.values() for key in seen):
+    for fact in dict.fromkeys(key for seen in ranks.values() for key in seen if key not in Rank.reads):
         values = {node: _value(seen.get(fact)) for node, seen in ranks.items()}
         known = [each for each in values.values() if each is not None and not isinstance(each, Unknown)]
         if _differ(fact, known):
@@ -44,7 +43,8 @@ def _value(told: object) -> object:
     return told if told is None or isinstance(told, (str, int, float)) else str(told)
 
 
-def _differ(fact: str, known: list[Any]) -> bool:
-    if fact == "memory_bytes" and all(isinstance(each, (int, float)) for each in known):
-        return bool(known) and max(known) - min(known) > MEMORY_TOLERANCE * max(known)
+def _differ(fact: str, known: Sequence[object]) -> bool:
+    sizes = [each for each in known if isinstance(each, (int, float))]
+    if fact == "memory_bytes" and len(sizes) == len(known):
+        return bool(sizes) and max(sizes) - min(sizes) > MEMORY_TOLERANCE * max(sizes)
     return len({str(each) for each in known}) > 1

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sparkops import resources as kinds
-from sparkops.core.plan import GC, Occupied, Orphan, Plan, Violation
+from sparkops.core.messages import Fields
+from sparkops.core.plan import FOR_GC, Occupied, Orphan, Plan, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
 
-BEFORE = "it was there before sparkops"
-NOT_OURS = {
-    "edited": "it was edited since sparkops wrote it",
-    "other": "something else stands there now",
-    "unrecorded": "what it holds was never sparkops'",
-}
+NOT_OURS = {"edited": "orphan-edited", "other": "orphan-replaced", "unrecorded": "orphan-content-not-ours"}
+"""The ids of why a file is left, by what the node says of it."""
+UNASKED = frozenset({FOR_GC, "orphan-kind-kept", "orphan-kind-unasked"})
+"""The ids of things that are left only because nobody asked for their kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +51,9 @@ def find(
         ]
         leaving = {each.occupies.path for each in here if each.desired() is None}
         for stray in sorted(strays, key=_Stray.turn):
-            kept, remedy = stray.kept(leaving, asked)
-            restores = not kept and bool(stray.entry.get("original"))
-            if not kept and not restores:
+            kept = stray.kept(leaving, asked)
+            restores = kept is None and bool(stray.entry.get("original"))
+            if kept is None and not restores:
                 leaving.add(stray.occupied.path)
             service = stray.entry.get("service")
             found.append(
@@ -68,7 +66,6 @@ def find(
                     service=service if isinstance(service, str) else None,
                     occupied=stray.occupied,
                     kept=kept,
-                    remedy=remedy,
                     retired=retired(node, service),
                     restores=restores,
                 )
@@ -82,11 +79,11 @@ class _Stray:
 
     kind: str
     name: str
-    entry: Mapping[str, Any]
+    entry: Fields
     type: type[Resource] | None
 
     @classmethod
-    def of(cls, key: str, entry: Mapping[str, Any]) -> _Stray:
+    def of(cls, key: str, entry: Mapping[str, object]) -> _Stray:
         kind, _, name = key.partition(" ")
         try:
             return cls(kind=kind, name=name, entry=entry, type=kinds.kind(kind))
@@ -111,40 +108,36 @@ class _Stray:
         directory = self.file_type == "directory"
         return (not self.removable, not self.occupied.unit, directory, -path.count("/"), self.kind, self.name)
 
-    def kept(self, leaving: set[str], asked: Asked) -> tuple[str, str]:
-        """Why it would be left, and how it goes by hand; two empty words for what can be removed."""
+    def kept(self, leaving: set[str], asked: Asked) -> Message | None:
+        """Why it would be left, and how it goes by hand; None for what can be removed."""
         now = self.entry["now"]
         if now == "shared":
-            return f"the cluster {', '.join(self.entry['others'])} uses it too", ""
+            return Message.of("orphan-shared", clusters=self.entry["others"])
         if self.type is None:
-            return f"the kind {self.kind} is not installed here", "install the package that provides it"
-        if self.type.prune != "collect" and not self.type.brought(self.name, self.entry):
-            return BEFORE, self.type.release_hint.format(name=self.name)
-        if self.type.prune != "remove" and self.kind not in asked.kinds:
-            if self.entry.get("action") == "found" and not self.type.brought(self.name, self.entry):
-                return BEFORE, ""
-            hint = GC if self.type.prune == "collect" else self.type.removal_hint.format(name=self.name)
-            if option := asked.options.get(self.kind):
-                hint = f"{option} removes it"
-            return _unasked(self.kind), hint
+            return Message.of("orphan-kind-not-installed", kind=self.kind)
+        ours = self.type.brought(self.name, self.entry)
+        unasked = self.type.prune != "remove" and self.kind not in asked.kinds
+        if not ours and (self.type.prune != "collect" or (unasked and self.entry.get("action") == "found")):
+            return Message.of("orphan-there-before", hint=self.type.release_hint.format(name=self.name))
+        if unasked:
+            return _unasked(self.kind.replace("_", " "), self.name, self.type, asked.options.get(self.kind))
         if now == "unrecorded" and self.occupied.unit:
-            return "sparkops did not bring it", ""
+            return Message.of("orphan-unit-not-ours")
         if now in NOT_OURS or (not now and self.file_type):
-            return NOT_OURS.get(now, NOT_OURS["unrecorded"]), "remove it by hand, or declare it again"
+            return Message.of(NOT_OURS.get(now, NOT_OURS["unrecorded"]))
         if self.file_type == "directory":
             names = self.entry.get("entries")
             if names is None or any(f"{self.name.rstrip('/')}/{each}" not in leaving for each in names):
-                return "it is not empty", "remove by hand what nobody needs in it"
-        return "", ""
+                return Message.of("orphan-not-empty")
+        return None
 
 
-def _unasked(kind: str) -> str:
-    return f"sparkops never removes {kind.replace('_', ' ')}s unasked"
-
-
-def unasked(orphan: Orphan) -> bool:
-    """Whether it is left only because nobody asked for its kind."""
-    return orphan.kept == _unasked(orphan.kind)
+def _unasked(kind: str, name: str, type: type[Resource], option: str | None) -> Message:
+    if option:
+        return Message.of("orphan-kind-unasked", kind=kind, option=option)
+    if type.prune == "collect":
+        return Message.of(FOR_GC, kind=kind)
+    return Message.of("orphan-kind-kept", kind=kind, hint=type.removal_hint.format(name=name))
 
 
 def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
@@ -243,7 +236,9 @@ def judged(
         if others and all(others.values()) and each.common and each.desired() is None:
             left.add(each.id)
         elif strange := sorted(name for name, shared in others.items() if not (shared and each.common)):
-            against[each.id] = (_claimed_twice(each, strange[0]),)
+            key = f"{each.kind} {each.name}"
+            message = Message.of("claim-of-other-cluster", cluster=strange[0], key=key)
+            against[each.id] = (each.violation(message),)
         for orphan in orphans:
             if _in_the_way(orphan, each) and not each.in_place(seen.found.get(each.id)):
                 against[each.id] = (*against.get(each.id, ()), _in_its_way(each, orphan))
@@ -257,24 +252,15 @@ def _others(resource: Resource, answer: Observed) -> Mapping[str, bool]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _claimed_twice(resource: Resource, other: str) -> Violation:
-    return Violation(
-        message=Message.of("claim-of-other-cluster", cluster=other, key=f"{resource.kind} {resource.name}"),
-        resource=resource.id,
-        node=resource.node,
-        severity="error",
-    )
-
-
 def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
     args = {"kind": orphan.kind, "name": orphan.name}
     if orphan.kept:
-        message = Message.of("orphan-in-the-way-kept", **args, kept=orphan.kept, remedy=orphan.remedy)
+        message = Message.of("orphan-in-the-way-kept", **args, kept=orphan.kept)
     elif orphan.occupied.unit:
         message = Message.of("orphan-on-port", **args, port=orphan.occupied.port)
     else:
         message = Message.of("orphan-in-the-way", **args)
-    return Violation(message=message, resource=resource.id, node=resource.node, severity="error")
+    return resource.violation(message)
 
 
 def notes(
@@ -315,9 +301,7 @@ def notes(
     return found
 
 
-def _strays_to_drop(
-    node: str, strays: Mapping[str, Any], here: Sequence[Resource], plan: Plan, prune: bool
-) -> Iterator[str]:
+def _strays_to_drop(node: str, strays: Fields, here: Sequence[Resource], plan: Plan, prune: bool) -> Iterator[str]:
     kept = {f"{each.kind} {each.name}" for each in plan.orphans if each.node == node and each.kept}
     for key, entry in strays.items():
         stray = _Stray.of(key, entry)

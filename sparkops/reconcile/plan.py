@@ -89,17 +89,18 @@ def compare(
     accept: Sequence[Accept] = (),
     today: datetime.date,
     replace: Collection[str] = (),
+    prove: Collection[str] = (),
     violations: Mapping[str, Sequence[Violation]] = MappingProxyType({}),
     left: Collection[str] = (),
     edges: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Comparison:
     """Compare these resources with what was seen. `today` decides which `accept` entries have run out.
 
-    The things with the ids in `replace` are made anew, whether they differ or not. `violations` holds those that no
-    kind knows of, by resource id: they block that resource too. `left` holds the ids of what is not to be removed.
-    `edges` maps ids to those that they come after beside their own `after`.
+    The things with the ids in `replace` are made anew, whether they differ or not, those in `prove` proven again.
+    `violations` holds those that no kind knows of, by resource id: they block that resource too. `left` holds the ids
+    of what is not to be removed. `edges` maps ids to those that they come after beside their own `after`.
     """
-    builder = _Builder(seen, {each.id: each for each in accept}, today, replace, violations, left)
+    builder = _Builder(seen, {each.id: each for each in accept}, today, replace, prove, violations, left)
     builder.judge_nodes()
     for resource, after in ordered(resources, edges):
         builder.add(resource, after)
@@ -123,24 +124,19 @@ class _Compared:
     step: Step | Unknown | None
 
 
+@dataclass(eq=False)
 class _Builder:
     """Walks the resources in order, so that everything that one stands on is known before it."""
 
-    def __init__(
-        self,
-        seen: Observations,
-        accept: Mapping[str, Accept],
-        today: datetime.date,
-        replace: Collection[str],
-        violations_by_id: Mapping[str, Sequence[Violation]],
-        left: Collection[str],
-    ) -> None:
-        self.seen = seen
-        self.replace = replace
-        self.violations_by_id = violations_by_id
-        self.left = left
-        self.accept = accept
-        self.today = today
+    seen: Observations
+    accept: Mapping[str, Accept]
+    today: datetime.date
+    replace: Collection[str]
+    prove: Collection[str]
+    violations_by_id: Mapping[str, Sequence[Violation]]
+    left: Collection[str]
+
+    def __post_init__(self) -> None:
         self.steps: dict[str, Step] = {}
         self.violations: list[Violation] = []
         self.unknown: dict[str, Unknown] = {}
@@ -185,7 +181,9 @@ class _Builder:
         violations = tuple(resource.violations(found, lambda each: lookup(each, Unknown.of("not-asked"))))
         notices = tuple(resource.notices(found))
         if isinstance(found, Unknown):
-            again = self._needs_proof(resource, needs) and resource.node not in self.seen.unreachable
+            again = (
+                resource.reproved and self._needs_proof(resource, needs) and resource.node not in self.seen.unreachable
+            )
             return _Compared(violations, notices, step_for(resource, None, found, needs) if again else found)
         difference = self._difference(resource, found)
         if isinstance(difference, Unknown):
@@ -212,10 +210,11 @@ class _Builder:
     def _needs_proof(self, resource: Resource, needs: tuple[str, ...]) -> bool:
         nodes = resource.engine_nodes or resource.peer_nodes or (resource.node,)
         changed = [self.steps[each] for each in needs]
-        return resource.reproved and any(
+        again = resource.reproved and any(
             step.node in nodes and (step.service == resource.service or (step.service is None and step.disruptive))
             for step in changed
         )
+        return again or resource.id in self.prove
 
     def _silent_peer(self, resource: Resource) -> Message | None:
         silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]
@@ -242,13 +241,8 @@ class _Builder:
 
 
 def _one_machine(node: str, others: Sequence[str]) -> Violation:
-    return Violation(
-        message=Message.of("machine-with-two-names", nodes=[node, *others]),
-        resource="",
-        node=node,
-        severity="error",
-        source="machine-id(5)",
-    )
+    message = Message.of("machine-with-two-names", nodes=[node, *others])
+    return Violation(message=message, resource="", node=node, severity="error", source="machine-id(5)")
 
 
 def step_for(resource: Resource, difference: Difference | None, found: Observed, needs: tuple[str, ...]) -> Step:

@@ -33,7 +33,7 @@ _STEP: Mapping[str, object] = {
         "node": {"type": "string"},
         "kind": {"type": "string"},
         "service": {"type": ["string", "null"]},
-        "action": {"enum": ["create", "update", "delete", "verify"]},
+        "action": {"enum": ["create", "update", "delete", "replace", "verify"]},
         "changes": {**_TEXTS, "description": "the keys that differ"},
         "disruptive": {"type": "boolean", "description": "it interrupts a service"},
         "blocked": {"type": "boolean", "description": "it will not be attempted, because of what it stands on"},

@@ -9,6 +9,7 @@ import datetime
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from sparkops.core import events
@@ -21,7 +22,7 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
-from sparkops.reconcile import orphans, rollout, transfers
+from sparkops.reconcile import orphans, rollout, rollout_order, transfers
 from sparkops.reconcile.declared import declared
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.informing import informed
@@ -45,6 +46,7 @@ class RunOptions:
     retry: bring what was taken back once more.
     removal: what of the nodes' claims is taken back, instead of what is an orphan.
     declared: whether the resources are what the inventory declares: then they are claimed on the nodes.
+    rolled: whether engines are changed in the order of their services' rollouts; together: all at once.
     modules: worker modules beside those of the kinds.
     whole: all nodes of the inventory where nothing of it was left out: they are asked even where they have nothing
         to declare, and what else this cluster claims there is an orphan.
@@ -64,6 +66,8 @@ class RunOptions:
     retry: bool = False
     removal: Removal | None = None
     declared: bool = True
+    rolled: bool = True
+    together: bool = False
     modules: frozenset[str] = frozenset()
     whole: tuple[str, ...] = ()
     notices: tuple[Message, ...] = ()
@@ -73,8 +77,8 @@ class RunOptions:
 
     @property
     def replicas(self) -> rollout.Engines:
-        """The engines of each declared service; none where a command goes by resources of its own."""
-        services = self.inventory.services.values() if self.declared else ()
+        """The engines of each declared service; none where a command does not roll."""
+        services = self.inventory.services.values() if self.rolled else ()
         return {each.name: self.inventory.replicas(each.name) for each in services if each.state != "retired"}
 
     @property
@@ -84,7 +88,7 @@ class RunOptions:
         for service, each in self.replicas.items():
             variables = self.inventory.variables(each[0][0], service).get("rollout") or {}
             found[service] = rollout.Limits(
-                batch=int(variables.get("batch") or 1),
+                batch=None if self.together else int(variables.get("batch") or 1),
                 max_failures=int(variables.get("max_failures") or 0),
                 progress_seconds=variables.get("progress_deadline"),
             )
@@ -135,18 +139,20 @@ def observe_and_plan(
     replicas = options.replicas
     held = {} if options.retry else rollout.holds(resources, seen.found, replicas)
     left = options.removal.left(removed, seen.found, staying) if options.removal is not None else {}
-    compared = compare(
-        (*resources, *removed),
-        seen,
+    beside = partial(
+        compare,
         accept=options.inventory.accept,
         today=datetime.datetime.now(datetime.timezone.utc).date(),
-        replace=options.replace,
         violations=_joined_by_id(judged, held),
         left=shared | left.keys(),
-        edges=_joined_by_id(
-            orphans.edges(resources, removed, found), rollout.edges(resources, replicas, options.limits)
-        ),
     )
+    way = orphans.edges(resources, removed, found)
+    compared = beside((*resources, *removed), seen, replace=options.replace, edges=way)
+    if replicas and (compared.steps or not options.declared):
+        order = rollout_order.order(resources, compared.steps, seen.found, replicas, options.limits)
+        resources, seen = order.resources, replace(seen, found={**seen.found, **order.found})
+        again, added = options.replace | order.again, _joined_by_id(way, order.edges)
+        compared = beside((*resources, *removed), seen, replace=again, prove=order.prove, edges=added)
     upstreams, sources = transfers.arrange(
         compared, (*resources, *removed), seen, lambda node: address(options.inventory, fleet.targets[node])
     )

@@ -132,7 +132,7 @@ def stays_claimed(orphan: Orphan) -> bool:
         data = kind(orphan.kind).prune == "collect"
     except KeyError:
         return True
-    return bool(orphan.kept) and (data or (orphan.kind in OPTIONS and orphans.unasked(orphan)))
+    return orphan.kept is not None and (data or (orphan.kind in OPTIONS and orphan.kept.id in orphans.UNASKED))
 
 
 def bare(steps: Iterable[Step], results: Iterable[Result]) -> frozenset[str]:

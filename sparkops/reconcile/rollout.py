@@ -6,12 +6,15 @@ engines are changed batch by batch; the next batch comes after what the last one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sparkops.core import graph
 from sparkops.core.plan import Plan, Violation
-from sparkops.core.report import Result, Rollout, RolloutState
+from sparkops.core.report import Report, Result, Rollout, RolloutState
 from sparkops.core.states import Observed
+from sparkops.core.wording import Message
+from sparkops.resources.drain import Drain
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
 from sparkops.resources.probe import Probe
@@ -23,7 +26,7 @@ Engines = Mapping[str, tuple[tuple[str, ...], ...]]
 """The nodes of each engine of a service, the head first, in the order in which they are changed."""
 
 
-CUTOVER = (Reboot, Unit, Probe, Gate, Generation)
+CUTOVER = (Unit, Probe, Gate, Generation)
 """The kinds whose roles are carried out while an engine is interrupted."""
 
 
@@ -31,11 +34,12 @@ CUTOVER = (Reboot, Unit, Probe, Gate, Generation)
 class Limits:
     """How a service is rolled out.
 
-    batch: engines that are changed at once. max_failures: how many may fail before no further one is changed.
+    batch: engines that are changed at once, None for all.
+    max_failures: how many may fail before no further one is changed.
     progress_seconds: within which another engine has to become stable; None for no limit.
     """
 
-    batch: int = 1
+    batch: int | None = 1
     max_failures: int = 0
     progress_seconds: float | None = None
 
@@ -67,30 +71,26 @@ class Engine:
 
 
 def engines(resources: Sequence[Resource], replicas: Engines) -> dict[str, tuple[Engine, ...]]:
-    """The engines of each service that has a unit among these resources.
-
-    The reboot of a node is part of the engine there of the first service: two orders of one thing could contradict.
-    """
+    """The engines of each service that has something among these resources, with what is changed in their turn."""
     by_service: dict[str, list[Resource]] = {}
     for each in resources:
-        if each.service in replicas and not each.pruned:
-            by_service.setdefault(str(each.service), []).append(each)
-    reboots = {each.node: each for each in resources if isinstance(each, Reboot)}
-    found = {}
-    for service, own in by_service.items():
-        there = [reboots.pop(node) for nodes in replicas[service] for node in nodes if node in reboots]
-        found[service] = tuple(_engine(service, nodes, (*there, *own)) for nodes in replicas[service])
-    return found
+        service = each.turn or each.service
+        if service in replicas and not each.pruned:
+            by_service.setdefault(str(service), []).append(each)
+    return {
+        service: tuple(_engine(service, nodes, own) for nodes in replicas[service])
+        for service, own in by_service.items()
+    }
 
 
 def _engine(service: str, nodes: tuple[str, ...], resources: Sequence[Resource]) -> Engine:
-    roles = {each.role for each in resources if isinstance(each, CUTOVER)}
+    roles = {each.role for each in resources if isinstance(each, CUTOVER) and not each.turn}
     own = [each for each in resources if each.node in nodes]
     return Engine(
         service=service,
         nodes=nodes,
-        staging=tuple(each for each in own if each.role not in roles),
-        cutover=tuple(each for each in own if each.role in roles),
+        staging=tuple(each for each in own if not each.turn and each.role not in roles),
+        cutover=tuple(each for each in own if each.turn or each.role in roles),
     )
 
 
@@ -99,20 +99,38 @@ def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str,
     found: dict[str, tuple[str, ...]] = {}
     for service, each in engines(resources, replicas).items():
         staged = [id for engine in each for id in _last(engine.staging)]
-        size = limits.get(service, Limits()).batch
+        size = limits.get(service, Limits()).batch or len(each)
         for number, engine in enumerate(each):
             first = number // size * size
             before = [id for other in each[max(0, first - size) : first] for id in other.ends]
+            drains = tuple(one.id for one in engine.cutover if isinstance(one, Drain))
             for id in engine.entries:
-                found[id] = (*staged, *before)
-            units = {one.node: one.id for one in engine.cutover if isinstance(one, Unit)}
-            head = [units[node] for node in engine.nodes[:1] if node in units]
+                found[id] = drains if drains and id not in drains else (*staged, *before)
+            units = tuple(one.id for one in engine.cutover if isinstance(one, Unit) and one.service == service)
             for one in engine.cutover if len(engine.nodes) > 1 else ():
-                if isinstance(one, (Probe, Gate)):
-                    found[one.id] = (*found.get(one.id, ()), *units.values())
-                elif isinstance(one, Unit) and one.id not in head:
-                    found[one.id] = (*found.get(one.id, ()), *head)  # which waits for its running requests
+                if isinstance(one, (Probe, Gate)) and one.service == service:
+                    found[one.id] = (*found.get(one.id, ()), *units)
+    for id, earlier in _after_turns(resources, replicas):
+        found[id] = (*found.get(id, ()), earlier)
     return {id: after for id, after in found.items() if after}
+
+
+def _after_turns(resources: Sequence[Resource], replicas: Engines) -> Iterator[tuple[str, str]]:
+    """Pairs of ids: on a node on which something is changed in turns the reboot and the engines come after that.
+
+    What is declared to come after an engine stays so.
+    """
+    after = {each.id: each.after for each in resources}
+    every = [engine for each in engines(resources, replicas).values() for engine in each]
+    for each in resources:
+        if not each.turn or isinstance(each, Drain):
+            continue
+        before = graph.reachable(after, each.id)
+        for engine in every:
+            for one in engine.cutover if each.node in engine.nodes else ():
+                rebooted = isinstance(one, Reboot) and one.node == each.node and not isinstance(each, Reboot)
+                if (rebooted or not one.turn) and one.id not in before:
+                    yield one.id, each.id
 
 
 def _last(resources: Sequence[Resource]) -> list[str]:
@@ -139,7 +157,7 @@ def outcomes(
 ) -> tuple[Rollout, ...]:
     """How each engine ended that this run was to interrupt."""
     by_id = {result.id: result for result in results}
-    stopped = interrupted(plan)
+    stopped = interrupted(plan, resources)
     found = []
     for each in engines(resources, replicas).values():
         for engine in each:
@@ -150,9 +168,10 @@ def outcomes(
     return tuple(found)
 
 
-def interrupted(plan: Plan) -> frozenset[str]:
-    """The ids of the steps that stop engines."""
-    return frozenset(step.id for step in plan.steps if step.kind in (Unit.kind, Reboot.kind))
+def interrupted(plan: Plan, resources: Sequence[Resource]) -> frozenset[str]:
+    """The ids of the steps that stop engines, or are made in the turn of one since it may feel them."""
+    turns = {each.id for each in resources if each.turn and not isinstance(each, Drain)}
+    return frozenset(step.id for step in plan.steps if step.kind == Unit.kind or step.id in turns)
 
 
 def state_of(results: Sequence[Result], units: Collection[str]) -> RolloutState:
@@ -167,44 +186,20 @@ def state_of(results: Sequence[Result], units: Collection[str]) -> RolloutState:
     return "paused"
 
 
-def returning(resources: Sequence[Resource], failed: Collection[Rollout], replicas: Engines) -> tuple[Generation, ...]:
-    """What brings the failed engines back to their last stable generation: all nodes of each, without a wait."""
-    nodes = {(each.service, each.nodes) for each in failed}
-    return tuple(
-        replace(back(one, "newest"), drain_seconds=0.0)
-        for each in engines(resources, replicas).values()
-        for engine in each
-        if (engine.service, engine.nodes) in nodes
-        for one in engine.generations
-    )
-
-
-def back(declared: Generation, number: int | str, after: tuple[str, ...] = ()) -> Generation:
-    """The return of a service on one node, as a resource; after the ids in `after`.
-
-    Ranks restart side by side, since the head is ready with the others only: none waits for requests.
-    """
-    return Generation(
-        node=declared.node,
-        name=declared.name,
-        role=declared.role,
-        service=declared.service,
-        peer_nodes=declared.peer_nodes,
-        where=declared.where,
-        after=after,
-        unit=declared.unit,
-        files=declared.files,
-        restore=number,
-        drain_seconds=declared.drain_seconds if len(declared.engine_nodes) < 2 else 0.0,
-    )
-
-
-def returned(failed: Rollout, results: Sequence[Result]) -> Rollout:
-    """How a failed engine is after its return."""
-    own = [result for result in results if result.node in failed.nodes]
-    reasons = [result.reason for result in own if result.outcome != "done"]
+def returned(failed: Rollout, report: Report) -> Rollout:
+    """How a failed engine is after the run that was to bring it back; as before where nothing else is kept."""
+    own = [result for result in report.results if result.node in failed.nodes]
+    reasons = [result.reason for result in own if result.outcome not in ("done", "not-attempted")]
     if any(reason is not None and reason.id == "generation-missing" for reason in reasons):
         return replace(failed, state="nothing to return to")
-    if reasons or not own:
-        return replace(failed, state="return failed", reason=reasons[0] if reasons else None)
-    return replace(failed, state="returned")
+    silent = [why for node, why in report.plan.unreachable.items() if node in failed.nodes]
+    unknown = [
+        Message.of(each.id, **each.args)
+        for id, each in report.plan.unknown.items()
+        if id.rpartition(" @")[2] in failed.nodes
+    ]
+    if not own and not silent and not unknown:
+        return failed
+    if all(result.outcome == "done" for result in own) and not silent and not unknown:
+        return replace(failed, state="returned")
+    return replace(failed, state="return failed", reason=next(iter((*reasons, *silent, *unknown)), None))

@@ -33,7 +33,7 @@ class RolloutProgress:
             for engine in each
             for one in engine.cutover
         }
-        self._interrupted = interrupted(plan)
+        self._interrupted = interrupted(plan, resources)
         self._since: dict[str, float] = {}
 
     def begun(self, id: str) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 from sparkops.core import events
 from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.plan import Plan
-from sparkops.core.report import Report, Shards
+from sparkops.core.report import Report, Result, Shards
 from sparkops.core.wording import Message
 from sparkops.nodes import bundle
-from sparkops.reconcile import rollout, schedule
+from sparkops.reconcile import rollout
 from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
@@ -25,9 +25,12 @@ from sparkops.reconcile.observe import CLAIMS, needs_facts, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.removal import bare
 from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.reconcile.schedule import Schedule
 from sparkops.reconcile.targets import targets
 from sparkops.resources import removable
+from sparkops.resources.drain import Drain
 from sparkops.resources.resource import Resource
+from sparkops.resources.unit import Unit
 
 
 def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None = None) -> Report:
@@ -72,15 +75,19 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
             options.saved.refuse_other_steps(again.plan)
         else:
             _refuse_interruptions(planned.plan, again.plan)
-        done = _carry_out(fleet, again, options)
-        rollouts = rollout.outcomes(again.resources, again.plan, done["results"], options.replicas)
-        return report(again.plan, rollouts=rollouts, **done)
+        results = _carry_out(fleet, again, options)
+        return report(
+            again.plan,
+            results=results,
+            interrupted=any(result.outcome == "interrupted" for result in results),
+            rollouts=rollout.outcomes(again.resources, again.plan, results, options.replicas),
+        )
 
 
-def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str, Any]:
+def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Result, ...]:
     """Claim, converge and record, under the nodes' locks; what the report says of it."""
     write_claims(fleet, planned, options.listener)
-    results = schedule.run(
+    results = Schedule(
         planned.plan,
         planned.resources,
         fleet,
@@ -90,13 +97,13 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> dict[str,
         saved=options.saved is not None,
         upstreams=planned.upstreams,
         rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
-    )
+    ).run()
     steps = by_node(planned.plan.steps, results)
     for node in bare(planned.plan.steps, results):
         del steps[node]
     record(fleet, options.inventory, options.title, steps, reason=options.reason, listener=options.listener)
     fleet.unlock()
-    return {"results": results, "interrupted": any(result.outcome == "interrupted" for result in results)}
+    return results
 
 
 def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
@@ -116,6 +123,7 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
 def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
     """The nodes of these resources with the worker's modules that a run over them needs; nothing is opened yet."""
     kinds = {*options.modules, *(resource.kind for resource in resources)}
+    kinds |= {Drain.kind} if options.rolled and Unit.kind in kinds else frozenset()
     if options.declared:
         states = [each.state for each in options.inventory.nodes.values()]
         states += [each.state for each in options.inventory.services.values()]

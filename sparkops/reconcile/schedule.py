@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
 
 from sparkops.core import events
 from sparkops.core.errors import Changed, ConnectionFailed, ConvergeFailed, Interrupted, NodeError, SparkopsError
@@ -34,6 +34,7 @@ PER_NODE = 4
 """Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""
 
 
+@dataclass(eq=False)
 class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
@@ -41,31 +42,22 @@ class Schedule:
     `upstreams` says by id which resources get their content from another node, `rollouts` what a rollout goes by.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        resources: Mapping[str, Resource],
-        fleet: Fleet,
-        *,
-        facts: Mapping[str, Mapping[str, object] | Unknown],
-        stop: threading.Event,
-        listener: events.Listener = events.silent,
-        saved: bool = False,
-        upstreams: Mapping[str, Upstream],
-        rollouts: RolloutProgress,
-    ) -> None:
-        self.plan = plan
-        self.resources = resources
-        self.fleet = fleet
-        self.facts = facts
-        self.stop = stop
-        self.listener = listener
-        self.saved = saved
-        self.upstreams = upstreams
-        self.rollouts = rollouts
+    plan: Plan
+    planned: InitVar[Sequence[Resource]]
+    fleet: Fleet
+    _: KW_ONLY
+    facts: Mapping[str, Mapping[str, object] | Unknown]
+    stop: threading.Event
+    listener: events.Listener = events.silent
+    saved: bool = False
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+    rollouts: RolloutProgress | None = None
+
+    def __post_init__(self, planned: Sequence[Resource]) -> None:
+        self.resources = {resource.id: resource for resource in planned}
         self.results: dict[str, Result] = {}
-        self._planned = {step.id for step in plan.steps}
-        self._order = {step.id: number for number, step in enumerate(plan.steps)}
+        self._rollouts = self.rollouts or RolloutProgress(self.plan, planned, {}, {})
+        self._order = {step.id: number for number, step in enumerate(self.plan.steps)}
         self._changed = threading.Condition()
         self._stirred: list[Step] = []
         self._watching: dict[str, list[Step]] = defaultdict(list)
@@ -101,11 +93,11 @@ class Schedule:
             if need not in self.results:
                 return self._watching[need].append(step)
             below = self.results[need]
-            if below.outcome != "done" and not self.rollouts.goes_on(step.id, need, self.results):
+            if below.outcome != "done" and not self._rollouts.goes_on(step.id, need, self.results):
                 root = below.reason if below.outcome == "not-attempted" else None
                 return self._settle(step, "not-attempted", root or Message.of("blocked-by-step", step=need))
         source = self.upstreams[step.id].source if step.id in self.upstreams else None
-        if source and source.id in self._planned and not (source.streamed and source.id in self._running[source.node]):
+        if source and source.id in self._order and not (source.streamed and source.id in self._running[source.node]):
             if source.id not in self.results:
                 return self._watching[source.id].append(step)
             if self.results[source.id].outcome != "done":
@@ -113,9 +105,9 @@ class Schedule:
         if not self._room(step):
             return self._queued[step.node].append(step)
         self._running[step.node][step.id] = step
-        self.rollouts.begun(step.id)
+        self._rollouts.begun(step.id)
         self._stirred += self._watching.pop(step.id, [])
-        self.rollouts.begun(step.id)
+        self._rollouts.begun(step.id)
         pool.submit(self._work, step)
         return None
 
@@ -132,7 +124,7 @@ class Schedule:
 
     def _end(self, result: Result) -> None:
         self.results[result.id] = result
-        self.rollouts.ended(result)
+        self._rollouts.ended(result)
         self._stirred += self._watching.pop(result.id, [])
 
     def _tell_end(self, result: Result) -> None:
@@ -220,7 +212,7 @@ class Schedule:
                 found: Observed = done.value
                 return found
             self._tell(step, progress)
-            if resource.leavable and (seconds := self.rollouts.late(step.id)):
+            if resource.leavable and (seconds := self._rollouts.late(step.id)):
                 work.close()
                 raise ConvergeFailed.of("rollout-stands-still", where=step.node, seconds=seconds)
             if self.stop.is_set() and resource.leavable:
@@ -296,30 +288,3 @@ class Schedule:
 
 def _number(value: object) -> float | None:
     return value if isinstance(value, (int, float)) else None
-
-
-def run(
-    plan: Plan,
-    resources: Sequence[Resource],
-    fleet: Fleet,
-    *,
-    facts: Mapping[str, Mapping[str, object] | Unknown],
-    stop: threading.Event,
-    listener: events.Listener = events.silent,
-    saved: bool = False,
-    upstreams: Mapping[str, Upstream] | None = None,
-    rollouts: RolloutProgress | None = None,
-) -> tuple[Result, ...]:
-    """Carry out `plan`; see Schedule."""
-    by_id = {resource.id: resource for resource in resources}
-    return Schedule(
-        plan,
-        by_id,
-        fleet,
-        facts=facts,
-        stop=stop,
-        listener=listener,
-        saved=saved,
-        upstreams=upstreams or {},
-        rollouts=rollouts or RolloutProgress(plan, resources, {}, {}),
-    ).run()

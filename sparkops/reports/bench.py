@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,21 @@ def as_json(found: Bench) -> dict[str, object]:
         "schema": SCHEMA,
         "cluster": found.cluster,
         "service": found.service,
-        "node": found.node,
+        "tool": found.tool or None,
         "time": found.time,
         "tokens": found.tokens,
         "exit_status": found.exit_status,
-        "cells": [_cell(cell) for cell in found.cells],
-        "findings": [each.as_json() for each in found.findings],
-        "causes": [each.as_json() for each in found.causes],
+        "engines": [
+            {
+                "node": engine.node,
+                "cells": [_cell(cell) for cell in engine.cells],
+                "findings": [each.as_json() for each in engine.findings],
+                "causes": [each.as_json() for each in engine.causes],
+                "reason": engine.reason.as_json() if engine.reason else None,
+                "told": list(engine.told),
+            }
+            for engine in found.engines
+        ],
     }
 
 
@@ -52,10 +61,26 @@ def _cell(cell: Cell) -> dict[str, object]:
 
 
 def render(found: Bench, printer: Printer) -> None:
-    """A line for each cell, then what was found."""
-    most = max((cell.concurrency * cell.decode for cell in found.cells if cell.decode), default=0.0)
+    """A line for each cell and then what was found, engine by engine."""
+    cells = [cell for engine in found.engines for cell in engine.cells]
+    most = max((cell.concurrency * cell.decode for cell in cells if cell.decode), default=0.0)
+    for engine in found.engines:
+        if len(found.engines) > 1:
+            printer.line(f"{found.service} @{engine.node}")
+        if engine.cells:
+            _table(engine.cells, most, printer)
+        if engine.reason is not None:
+            printer.line((f"✗ {engine.reason.full}", "red"))
+        for each in engine.findings:
+            printer.line((f"✗ {each.full}", "red"))
+        for each in engine.causes:
+            printer.line((f"  likely: {each.full}", "yellow"))
+
+
+def _table(cells: Sequence[Cell], most: float, printer: Printer) -> None:
+    """The bars are shares of `most` tokens a second."""
     rows: list[list[Column] | str] = []
-    for cell in found.cells:
+    for cell in cells:
         speed = cell.concurrency * cell.decode if cell.decode else 0.0
         rows.append(
             [
@@ -85,10 +110,6 @@ def render(found: Bench, printer: Printer) -> None:
         "",
     )
     table(printer, head, rows)
-    for each in found.findings:
-        printer.line((f"✗ {each.full}", "red"))
-    for each in found.causes:
-        printer.line((f"  likely: {each.full}", "yellow"))
 
 
 def _reading(cell: Cell, name: str, unit: str) -> str:
@@ -97,21 +118,23 @@ def _reading(cell: Cell, name: str, unit: str) -> str:
 
 
 def plot(found: Bench, path: Path) -> None:
-    """Decode speed of all streams over the context, a line for each concurrency. Raises SparkopsError."""
+    """Decode speed of all streams over the context, a line for each engine and concurrency. Raises SparkopsError."""
     try:
         figure: Any = import_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
     except ImportError:
         raise SparkopsError.of("bench-plot-missing") from None
     axes = figure.subplots()
-    for streams in dict.fromkeys(cell.concurrency for cell in found.cells):
-        cells = [cell for cell in found.cells if cell.concurrency == streams and cell.decode]
-        speeds = [streams * (cell.decode or 0.0) for cell in cells]
-        axes.plot([cell.context for cell in cells], speeds, marker="o", label=f"{streams} at once")
-    axes.set(
-        xlabel="tokens of context", ylabel="tokens per second, all streams", title=f"{found.service} on {found.node}"
-    )
+    for engine in found.engines:
+        for streams in dict.fromkeys(cell.concurrency for cell in engine.cells):
+            cells = [cell for cell in engine.cells if cell.concurrency == streams and cell.decode]
+            speeds = [streams * (cell.decode or 0.0) for cell in cells]
+            label = f"{streams} at once" + (f", {engine.node}" if len(found.engines) > 1 else "")
+            axes.plot([cell.context for cell in cells], speeds, marker="o", label=label)
+    nodes = ", ".join(engine.node for engine in found.engines)
+    axes.set(xlabel="tokens of context", ylabel="tokens per second, all streams", title=f"{found.service} on {nodes}")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from sparkops.checkpoints.inspect import Inspection
 from sparkops.checkpoints.repositories import Record
 from sparkops.core.errors import Interrupted, SparkopsError
-from sparkops.core.wording import FrontEnd, duration, size
-from sparkops.operate.checkpoint.build import Built, Checked, Order, StepCheck
+from sparkops.core.wording import FrontEnd, duration, encoded, size
+from sparkops.operate.checkpoint.build import Built, Checked, Order
 from sparkops.operate.checkpoint.verify import Verified
 from sparkops.reports import schemas
 from sparkops.reports.formatting import count, names
@@ -31,29 +31,12 @@ def inspection_as_json(found: Inspection, record: Record | None) -> dict[str, ob
 
 def build_check_as_json(found: Checked) -> dict[str, object]:
     """`sparkops.build-check/2`."""
-    return {
-        "schema": schemas.CHECKPOINT_BUILD_CHECK,
-        **dataclasses.asdict(found),
-        "steps": [_step_check(each) for each in found.steps],
-    }
-
-
-def _step_check(step: StepCheck) -> dict[str, object]:
-    return {
-        **dataclasses.asdict(step),
-        "notices": [each.as_json(FRONT_END) for each in step.notices],
-        "refused": step.refused.as_json(FRONT_END) if step.refused else None,
-    }
+    return {"schema": schemas.CHECKPOINT_BUILD_CHECK, **encoded(found, FRONT_END)}
 
 
 def build_as_json(built: Built) -> dict[str, object]:
     """`sparkops.build/2` of a build that ended well."""
-    return {
-        "schema": schemas.CHECKPOINT_BUILD,
-        **dataclasses.asdict(built),
-        "notices": [each.as_json(FRONT_END) for each in built.notices],
-        "error": None,
-    }
+    return {"schema": schemas.CHECKPOINT_BUILD, **encoded(built, FRONT_END), "error": None}
 
 
 def failed_build_as_json(order: Order, error: SparkopsError) -> dict[str, object]:
@@ -65,11 +48,7 @@ def failed_build_as_json(order: Order, error: SparkopsError) -> dict[str, object
 
 def verified_as_json(found: Sequence[Verified]) -> dict[str, object]:
     """`sparkops.verify/2`."""
-    return {"schema": schemas.CHECKPOINT_VERIFY, "checkpoints": [_verified(each) for each in found]}
-
-
-def _verified(each: Verified) -> dict[str, object]:
-    return {**dataclasses.asdict(each), "reason": each.reason.as_json() if each.reason else None}
+    return {"schema": schemas.CHECKPOINT_VERIFY, "checkpoints": encoded(found)}
 
 
 def render_inspection(found: Inspection, record: Record | None, printer: Printer) -> None:

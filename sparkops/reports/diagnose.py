@@ -50,7 +50,7 @@ def _plan(found: Diagnosis) -> Iterable[Part]:
         yield Part(file="plan.txt", text="\n".join(lines(found.plan)) + "\n")
 
 
-def _index(found: Diagnosis, parts: Sequence[Part]) -> dict[str, Any]:
+def _index(found: Diagnosis, parts: Sequence[Part]) -> dict[str, object]:
     """`sparkops.diagnose/1`; documented in docs/formats.md."""
     clean = found.redaction
     there = [each for each in parts if each.why is None]

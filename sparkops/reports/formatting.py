@@ -19,6 +19,8 @@ BEGINNING = 100
 
 def safe(text: object) -> str:
     """Without control characters: node answers must not drive a terminal."""
+    if isinstance(text, str) and text.isprintable():
+        return text
     return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in str(text))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sparkops.core.wording import size
-from sparkops.operate.gc import Item, Reclaimable
+from sparkops.core.wording import encoded, size
+from sparkops.operate.gc import Reclaimable
 from sparkops.reports import schemas
+from sparkops.reports.jobs import outcome_of
 from sparkops.reports.printer import Cell, Printer, table
 
 
@@ -16,28 +17,9 @@ def as_json(found: Reclaimable) -> dict[str, object]:
         "exit_status": found.exit_status,
         "bytes": sum(item.bytes for item in found.going),
         "freed_bytes": sum(item.bytes for item, outcome in found.outcomes.items() if not outcome),
-        "items": [
-            {
-                "node": item.node,
-                "kind": item.kind,
-                "name": item.name,
-                "bytes": item.bytes,
-                "kept": item.kept.as_json() if item.kept else None,
-                "unknown": item.unknown,
-                "note": item.note.as_json() if item.note else None,
-                **_outcome(found, item),
-            }
-            for item in found.items
-        ],
-        "unreachable": {node: each.as_json() for node, each in found.silent.items()},
+        "items": [{**encoded(item), **outcome_of(item, found.outcomes)} for item in found.items],
+        "unreachable": encoded(found.silent),
     }
-
-
-def _outcome(found: Reclaimable, item: Item) -> dict[str, object]:
-    if item not in found.outcomes:
-        return {"outcome": None, "reason": None}
-    left = found.outcomes[item]
-    return {"outcome": "failed" if left else "done", "reason": left.as_json() if left else None}
 
 
 def render(found: Reclaimable, printer: Printer) -> None:

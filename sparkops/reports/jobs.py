@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.events import StepProgress
-from sparkops.core.wording import Message, duration
+from sparkops.core.wording import Message, duration, encoded
 from sparkops.operate.cancel import NodeJob
 from sparkops.reports import schemas
 from sparkops.reports.plain_progress import amount
 from sparkops.reports.printer import Printer
+
+Thing = TypeVar("Thing")
 
 
 def as_json(
     found: Sequence[NodeJob], outcomes: Mapping[NodeJob, Message | None], unreachable: Mapping[str, SparkopsError]
 ) -> dict[str, object]:
     """`sparkops.jobs/2`."""
-    rows = [
-        {"node": job.node, "key": job.key, "since": job.since, "progress": job.progress, **_outcome(job, outcomes)}
-        for job in found
-    ]
+    rows = [{**encoded(job), **outcome_of(job, outcomes)} for job in found]
     faults = {node: each.message.as_json() for node, each in unreachable.items()}
     return {"schema": schemas.JOBS, "jobs": rows, "unreachable": faults}
 
 
-def _outcome(job: NodeJob, outcomes: Mapping[NodeJob, Message | None]) -> dict[str, object]:
-    reason = outcomes.get(job)
-    outcome = None if job not in outcomes else "failed" if reason else "done"
-    return {"outcome": outcome, "reason": reason.as_json() if reason else None}
+def outcome_of(thing: Thing, outcomes: Mapping[Thing, Message | None]) -> dict[str, object]:
+    """How it ended, and why not well; null for what was not begun."""
+    reason = outcomes.get(thing)
+    return {"outcome": None if thing not in outcomes else "failed" if reason else "done", "reason": encoded(reason)}
 
 
 def render(found: Sequence[NodeJob], printer: Printer) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from sparkops.core.plan import Declared, Step, Violation, plain
-from sparkops.core.report import Report, Result, Rollout
-from sparkops.core.wording import Message
+from sparkops.core.plan import Orphan, Step, Violation, plain
+from sparkops.core.report import Report, Result
+from sparkops.core.states import State
+from sparkops.core.wording import Message, encoded
 from sparkops.reports import schemas
 from sparkops.reports.run.findings import Finding, findings
+
+STEP = (
+    *("id", "kind", "node", "service", "role", "action", "changes", "before", "after", "disruptive", "outage_seconds"),
+    "needs",
+)
+RESULT = ("id", "node", "outcome", "seconds", "reason", "detail", "found", "notices")
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -25,30 +31,26 @@ def as_json(report: Report) -> dict[str, Any]:
         "time": round(report.time, 3),
         "nodes": list(plan.nodes),
         "resources": plan.total,
-        "declared": [_declared(each) for each in plan.declared],
+        "declared": [_picked(each, "id", "node", "service", "where") for each in plan.declared],
         "findings": [finding_as_json(each) for each in findings(report)],
         "steps": [_step(step, plan.blocked.get(step.id)) for step in plan.steps],
         "violations": [_violation(violation) for violation in plan.violations],
-        "unknown": {identity: why.as_json() for identity, why in plan.unknown.items()},
-        "unreachable": {node: why.as_json() for node, why in plan.unreachable.items()},
-        "notices": [each.as_json() for each in plan.notices],
-        "orphans": [dataclasses.asdict(orphan) for orphan in plan.orphans],
+        "unknown": encoded(plan.unknown),
+        "unreachable": encoded(plan.unreachable),
+        "notices": encoded(plan.notices),
+        "orphans": [_orphan(each) for each in plan.orphans],
         "between_nodes": [
             {"service": each.service, "fact": each.fact, "values": plain(each.values)} for each in plan.between
         ],
         "results": [_result(result) for result in report.results],
         "endpoints": dict(report.endpoints),
-        "rollouts": [_rollout(each) for each in report.rollouts],
+        "rollouts": encoded(report.rollouts),
         "interrupted": report.interrupted,
         "declined": report.declined,
         "run": report.run,
         "whole": report.whole,
-        "shards": None if report.shards is None else dataclasses.asdict(report.shards),
+        "shards": encoded(report.shards),
     }
-
-
-def _declared(each: Declared) -> dict[str, Any]:
-    return {"id": each.id, "node": each.node, "service": each.service, "where": each.where}
 
 
 def finding_as_json(each: Finding) -> dict[str, object]:
@@ -63,52 +65,33 @@ def finding_as_json(each: Finding) -> dict[str, object]:
         "fix": each.fix,
         "accepted": each.accepted,
         "origin": each.origin,
-        "since": None if each.since is None else {"run": each.since.run, "time": each.since.time},
+        "since": encoded(each.since),
     }
+
+
+def _picked(value: object, *names: str) -> dict[str, object]:
+    return {name: encoded(getattr(value, name)) for name in names}
 
 
 def _step(step: Step, blocked: Message | None) -> dict[str, object]:
-    return {
-        "id": step.id,
-        "kind": step.kind,
-        "node": step.node,
-        "service": step.service,
-        "role": step.role,
-        "action": step.action,
-        "changes": list(step.changes),
-        "before": plain(_shown(step.before)),
-        "after": plain(_shown(step.after)),
-        "disruptive": step.disruptive,
-        "outage_seconds": step.outage_seconds,
-        "needs": list(step.needs),
-        "blocked": blocked.as_json() if blocked else None,
-    }
+    states = {"before": plain(_shown(step.before)), "after": plain(_shown(step.after))}
+    return {**_picked(step, *STEP), **states, "blocked": encoded(blocked)}
+
+
+def _orphan(each: Orphan) -> dict[str, object]:
+    kept, remedy = each.kept.words() if each.kept else ("", "")
+    return {**encoded(each), "kept": kept, "remedy": remedy, "reason": encoded(each.kept)}
 
 
 def _violation(each: Violation) -> dict[str, object]:
-    place = {"resource": each.resource, "node": each.node, "severity": each.severity}
-    about = {"source": each.source, "accepted": each.accepted}
-    return {"id": each.id, **place, "reason": each.message.as_json(), **about}
+    place = _picked(each, "id", "resource", "node", "severity")
+    return {**place, "reason": each.message.as_json(), "source": each.source, "accepted": each.accepted}
 
 
 def _result(each: Result) -> dict[str, object]:
-    return {
-        "id": each.id,
-        "node": each.node,
-        "outcome": each.outcome,
-        "seconds": each.seconds,
-        "reason": each.reason.as_json() if each.reason else None,
-        "detail": each.detail,
-        "found": plain(_shown(each.found)),
-        "notices": [notice.as_json() for notice in each.notices],
-    }
+    return {**_picked(each, *RESULT), "found": plain(_shown(each.found))}
 
 
-def _rollout(each: Rollout) -> dict[str, object]:
-    reason = each.reason.as_json() if each.reason else None
-    return {"service": each.service, "nodes": list(each.nodes), "state": each.state, "reason": reason}
-
-
-def _shown(state: Any) -> Any:
+def _shown(state: State) -> State:
     """A state without the text that kinds carry for diffs only."""
     return None if state is None else {key: value for key, value in state.items() if key != "text"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sparkops.core.events import StepProgress
+from sparkops.core.messages import Fields
 from sparkops.core.states import Unknown
 from sparkops.core.wording import duration, size
 from sparkops.operate.status import NodeStatus, RankStatus, Status
@@ -172,7 +172,7 @@ def _rank(rank: RankStatus, found: Status) -> list[Cell]:
     ]
 
 
-def _job(job: Mapping[str, Any], now: float) -> str:
+def _job(job: Fields, now: float) -> str:
     text = amount(StepProgress.from_mapping("", "", job.get("progress") or {})) or "running"
     return f"{job.get('key')}: {text} (for {_ago(job.get('since'), now)})"
 

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
+from sparkops.core.plan import FOR_GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Past, Report, Result, Rollout
 from sparkops.core.states import Pending, State
-from sparkops.reports.alike import Line, anywhere, kind_of, shared_by
+from sparkops.reports.alike import Line, anywhere, grouped, kind_of, shared_by
 from sparkops.reports.formatting import brief, count, moment, names, value, with_cost
-from sparkops.reports.notices import grouped
 from sparkops.reports.printer import Plain, Printer
+from sparkops.reports.run.gates import figures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,8 +38,8 @@ OUTCOMES = {
 ROLLOUTS = {
     "not started": "it runs as before",
     "paused": "its gate could not be asked; it was left as it is",
-    "failed": "rollout.automatic_return is false; `sparkops rollback` brings it back",
-    "returned": "it failed its gate, and its last stable generation is ready again; what failed is held",
+    "failed": "it was left as it is; `sparkops rollback` brings an earlier state back",
+    "returned": "it failed its gate, and its last stable generation passed its own; what failed is held",
     "return failed": "it is not ready; look at it by hand",
     "nothing to return to": "no generation of it was stable yet",
 }
@@ -119,7 +119,7 @@ class ReportPrinter(Printer):
         unknown = {identity: why for identity, why in plan.unknown.items() if identity.endswith(f"@{node}")}
         silent = plan.unreachable.get(node)
         orphans = [each for each in plan.orphans if each.node == node]
-        orphans = [each for each in orphans if removal or self.verbose or not each.kept or each.remedy]
+        orphans = [each for each in orphans if removal or self.verbose or not each.kept or each.kept.fix]
         if not (steps or judged or unknown or silent or orphans or self.verbose):
             return
         if silent:
@@ -132,7 +132,7 @@ class ReportPrinter(Printer):
             if step.id not in plan.blocked:
                 self._step(step, indent=2)
         self._blocked(plan, steps)
-        collected = [each for each in orphans if each.remedy == GC and not (removal or self.verbose)]
+        collected = [each for each in orphans if each.kept and each.kept.id == FOR_GC and not (removal or self.verbose)]
         for orphan in orphans:
             if orphan not in collected:
                 self._orphan(orphan, indent=2, removal=removal)
@@ -149,16 +149,18 @@ class ReportPrinter(Printer):
         whose = f" of {orphan.service}" if orphan.service else ""
         name = f"{orphan.kind} {orphan.name}"
         if removal:
-            self.line(("i ", "blue"), name, (f"  stays: {orphan.kept}", "dim"), indent=indent)
-        elif not orphan.kept:
+            self.line(
+                ("i ", "blue"), name, (f"  stays: {orphan.kept.text if orphan.kept else ''}", "dim"), indent=indent
+            )
+        elif orphan.kept is None:
             self.line(
                 ("○ ", "yellow"), name, (f"  no longer declared{whose}; apply --prune removes it", "dim"), indent=indent
             )
         else:
-            words = f"  no longer declared{whose}, and left: {orphan.kept}"
+            words = f"  no longer declared{whose}, and left: {orphan.kept.text}"
             self.line(("i ", "blue"), name, (words, "dim"), indent=indent)
-        if orphan.remedy:
-            self.line(f"→ {orphan.remedy}", indent=indent + 4)
+        if orphan.kept and orphan.kept.fix:
+            self.line(f"→ {orphan.kept.fix}", indent=indent + 4)
 
     def _blocked(self, plan: Plan, steps: Sequence[Step]) -> None:
         """The steps that will not be attempted, below their reason."""
@@ -188,9 +190,10 @@ class ReportPrinter(Printer):
             (_short(step.id, step.node), "bold" if step.disruptive else ""),
         ]
         if step.action == "verify":
-            parts.append(("  will be re-verified", "dim"))
+            words = "waits for running requests" if step.kind == "drain" else "will be re-verified"
+            parts.append((f"  {words}", "dim"))
         if step.action == "replace":
-            parts.append(("  forced by --replace", "dim"))
+            parts.append(("  will be done again", "dim"))
         if step.action == "create" and details and (made := self._made(step)):
             parts.append((f"  {made}", "dim"))
         if step.disruptive:
@@ -304,6 +307,9 @@ class ReportPrinter(Printer):
             lost = len(report.plan.unreachable)
             words += f", {count(lost, 'node')} unreachable" if lost else ""
             self.line((report.cluster, "bold"), f": {words} in {report.seconds:.1f} s")
+        for result in report.results:
+            if result.outcome == "done" and (told := figures(result)):
+                self.line((result.id.removeprefix("gate "), "bold"), f"  gate: {told}")
         for rollout in report.rollouts:
             self._rollout(rollout)
         if report.interrupted:

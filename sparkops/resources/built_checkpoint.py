@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from sparkops.checkpoints.build_inputs import BuildInputs, file_list, resolve_donors
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit
 from sparkops.core.errors import InventoryError
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.core.wording import Message
@@ -112,7 +113,7 @@ class BuiltCheckpoint(OfRepository):
             return {}
         return self.inputs.request(self.asking(), self.manner, again=step.action == "replace")
 
-    def received(self, act: Mapping[str, object], peer: Mapping[str, Any] | None) -> dict[str, object]:
+    def received(self, act: Mapping[str, object], peer: Fields | None) -> dict[str, object]:
         """With the files that the source lists; like any list from outside, it is checked."""
         act = {**act, "donors": []}
         if peer is None:

@@ -10,12 +10,13 @@ import dataclasses
 from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparkops.checkpoints.hub import Hub, is_address
 from sparkops.checkpoints.manifest import Manifest, is_commit, is_repository
 from sparkops.core.errors import ConvergeFailed, InventoryError
-from sparkops.core.plan import Occupied, Step, Violation
+from sparkops.core.messages import Fields
+from sparkops.core.plan import Step, Violation
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Observed, State, Unknown
 from sparkops.core.system_places import fault_of_folder
@@ -57,6 +58,7 @@ class OfRepository(Transferable):
     """
 
     prune: ClassVar[Literal["collect"]] = "collect"
+    at_path: ClassVar[bool] = True
     volatile: ClassVar[frozenset[str]] = frozenset({"hashed", "extra"})
     reads: ClassVar[Mapping[str, str]] = {"barred": "mapping", "extra": "list of text"}
     contained: ClassVar[bool] = True
@@ -96,10 +98,6 @@ class OfRepository(Transferable):
         put(self, "owner", validators.account(self.owner or None, "owner", self.where) or "")
         token = Secret(self.token, "token") if isinstance(self.token, str) and self.token else self.token or None
         put(self, "token", token)
-
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
 
     def uses(self) -> Mapping[str, Collection[str]]:
         return {"folders": [self.name]}
@@ -169,14 +167,12 @@ class OfRepository(Transferable):
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         """A place that only the node knows to be taken."""
         barred = found.get("barred") if isinstance(found, Mapping) else None
-        if not barred:
-            return ()
-        return (Violation(message=Message.from_json(barred), resource=self.id, node=self.node, severity="error"),)
+        return (self.violation(Message.from_json(barred)),) if barred else ()
 
     def proven(self, found: Mapping[str, object]) -> bool:
         return not any(found.get(key) for key in ("missing", "wrong", "unverified"))
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, object] | None) -> dict[str, object]:
+    def received(self, act: Fields, peer: Mapping[str, object] | None) -> dict[str, object]:
         return {**super().received(act, peer), "manner": {**act["manner"], **MANNER}}
 
 
@@ -273,7 +269,7 @@ class Checkpoint(OfRepository):
             yield from self._push(session, self.act(step))
         return (yield from super().converge(session, step))
 
-    def received(self, act: Mapping[str, Any], peer: Mapping[str, object] | None) -> dict[str, object]:
+    def received(self, act: Fields, peer: Mapping[str, object] | None) -> dict[str, object]:
         return {**super().received(act, peer), "mode": "fetch", "hub": {**act["hub"], "token": ""}}
 
     def _push(self, session: Session, act: Mapping[str, object]) -> Generator[Mapping[str, object], None, None]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from sparkops.core.kind_messages import DirectoryAct, DirectoryAsk
-from sparkops.core.plan import Occupied, Step
+from sparkops.core.plan import Step
 from sparkops.core.states import State
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
@@ -26,6 +25,7 @@ class Directory(Resource):
     kind: ClassVar[str] = "directory"
     contained: ClassVar[bool] = True
     prune: ClassVar[Literal["remove"]] = "remove"
+    at_path: ClassVar[bool] = True
     file_type: ClassVar[str] = "directory"
 
     owner: str | int | None = None
@@ -41,10 +41,6 @@ class Directory(Resource):
         put(self, "owner", validators.account(self.owner, "owner", self.where))
         put(self, "group", validators.account(self.group, "group", self.where))
         put(self, "mode", validators.mode(self.mode, self.where))
-
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
 
     @property
     def common(self) -> bool:

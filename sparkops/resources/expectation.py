@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, cast
 
 from sparkops.core.errors import InventoryError
@@ -18,28 +18,6 @@ Fault: TypeAlias = Literal[
 ]
 
 GIB = 1 << 30
-WORDS = {
-    "equals",
-    "one_of",
-    "matches",
-    "deny",
-    "accept",
-    "verdicts",
-    "at_least",
-    "at_most",
-    "includes",
-    "empty",
-    "equal_on_service",
-    "distinct_on_service",
-    "tolerance",
-    "optional",
-    "severity",
-    "remedy",
-    "reason",
-    "source",
-    "id",
-    "title",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +68,9 @@ class Expectation:
     remedy: str = ""
     source: str = ""
     id: str = ""
+
+
+WORDS = frozenset(each.name for each in fields(Expectation))
 
 
 def parse(declared: object, where: str = "") -> Expectation:

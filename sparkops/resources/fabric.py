@@ -6,13 +6,14 @@ touched. A change is tried first, and taken back by the node itself unless a fre
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.kind_messages import FabricAsk, FabricLink
-from sparkops.core.plan import Occupied, Severity, Step, Violation
+from sparkops.core.messages import Fields
+from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
 from sparkops.resources import validators
@@ -42,6 +43,7 @@ class Fabric(Resource):
 
     kind: ClassVar[str] = "fabric"
     exclusive: ClassVar[str] = "netplan"
+    at_path: ClassVar[bool] = True
     file_type: ClassVar[str] = "file"
     volatile: ClassVar[frozenset[str]] = frozenset({"rails", "faults", "twins_share", "session"})
     reads: ClassVar[Mapping[str, str]] = {
@@ -51,7 +53,7 @@ class Fabric(Resource):
     }
     removal_hint: ClassVar[str] = "`rm {name} && netplan apply`, on the node"
 
-    links: Sequence[Mapping[str, Any]] = ()
+    links: Sequence[Fields] = ()
     interfaces: Mapping[str, Sequence[str]] = field(default_factory=dict)
     port: str | None = None
     mtu: int | None = None
@@ -60,10 +62,6 @@ class Fabric(Resource):
 
     def __post_init__(self) -> None:
         validators.path(self.name, "the name of a fabric", self.where)
-
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
 
     def in_place(self, found: Observed) -> bool:
         return True
@@ -92,32 +90,32 @@ class Fabric(Resource):
         """Whatever is tried here may cut what runs over the links."""
         return True
 
+    def felt(self, changes: Collection[str]) -> bool:
+        return True
+
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         if not isinstance(found, Mapping):
             return ()
         differs = any(not self.same(key, value, found.get(key)) for key, value in (self.desired() or {}).items())
-        wrong = [self._violation(Message.from_json(each), "error") for each in found.get("faults", ())]
+        wrong = [self.violation(Message.from_json(each), "error") for each in found.get("faults", ())]
         if found.get("session") and differs and not wrong:
-            wrong.append(self._violation(Message.of("fabric-session-interface"), "error"))
+            wrong.append(self.violation(Message.of("fabric-session-interface"), "error"))
         twins = (Message.of("fabric-twins-share-subnet", twins=pair) for pair in found.get("twins_share", ()))
-        wrong += [self._violation(each, "warning") for each in twins]
+        wrong += [self.violation(each, "warning") for each in twins]
         rails = [each for each in found.get("rails", {}).values() if isinstance(each, Mapping)]
         return (*wrong, *(each for rail in rails for each in self._judged(rail)))
 
     def _judged(self, rail: Mapping[str, object]) -> Generator[Violation, None, None]:
         name, speed = rail.get("interface"), rail.get("speed_mbps")
         if not rail.get("carrier"):
-            yield self._violation(Message.of("fabric-link-down", interface=name), "warning")
+            yield self.violation(Message.of("fabric-link-down", interface=name), "warning")
         elif isinstance(speed, int) and speed < (self.speed or FULL_SPEED):
             message = Message.of("fabric-link-slow", interface=name, speed=speed, expected=self.speed or FULL_SPEED)
-            yield self._violation(message, "error" if self.speed else "warning")
+            yield self.violation(message, "error" if self.speed else "warning")
         lanes, gts = rail.get("pcie_lanes"), rail.get("pcie_gts")
         if isinstance(lanes, int) and isinstance(gts, (int, float)) and (lanes < LANES or gts < GTS):
             message = Message.of("fabric-pcie-narrow", interface=name, lanes=lanes, gts=gts, expected=LANES)
-            yield self._violation(message, "warning")
-
-    def _violation(self, message: Message, severity: Severity) -> Violation:
-        return Violation(message=message, resource=self.id, node=self.node, severity=severity)
+            yield self.violation(message, "warning")
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
         """Like every kind; where the node asks for it, what is tried is confirmed over a connection of its own.

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import FileAct, FileAsk
-from sparkops.core.plan import Occupied, Step
+from sparkops.core.plan import Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import State
 from sparkops.core.wording import size
@@ -47,6 +47,7 @@ class File(Resource):
     volatile: ClassVar[frozenset[str]] = frozenset({"text", "size"})
     contained: ClassVar[bool] = True
     prune: ClassVar[Literal["remove"]] = "remove"
+    at_path: ClassVar[bool] = True
     file_type: ClassVar[str] = "file"
     reads: ClassVar[Mapping[str, str]] = {"text": "text"}
 
@@ -75,10 +76,6 @@ class File(Resource):
         ):
             raise InventoryError.of("secret-file-world-readable", where=self.where, name=self.name, mode=self.mode)
         put(self, "validate", validators.words(self.validate, "validate", self.where))
-
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
 
     @classmethod
     def retires(cls, parameters: Collection[str]) -> bool:

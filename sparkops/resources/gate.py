@@ -13,13 +13,11 @@ from typing import ClassVar
 from sparkops.core.kind_messages import GateAct, GateAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
-from sparkops.resources.probe import check_expected, endpoint
-from sparkops.resources.reboot import NAME, Reboot
-from sparkops.resources.resource import Resource
+from sparkops.resources.probe import AskedEngine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate(Resource):
+class Gate(AskedEngine):
     """The gate of a service's engine, asked on its head. `name` is the service's.
 
     port, host, model, prompt, limit_seconds, unit, container, spec: as of the kind `probe`.
@@ -30,23 +28,21 @@ class Gate(Resource):
     min_speed_ratio: the least decode speed, as a share of that of the last stable generation; None measures nothing.
     files: what the service is rendered to on the node.
     folder: where its generations are kept there.
+    restored: whether a generation was brought back: it is asked what it passed then, not what is declared now.
     """
 
     kind: ClassVar[str] = "gate"
-    claimed: ClassVar[bool] = False
-    leavable: ClassVar[bool] = True
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "acceptance_length", "acceptance_why"}
+        {
+            "passed",  # a gate that is planned is asked, though the same state passed before
+            *("speed", "speed_why", "sm_clock_mhz", "power_watts", "hardware_why", "before"),
+            *("acceptance_length", "acceptance_why", "canaries", "tool_call"),
+        }
     )
+    reads: ClassVar[Mapping[str, str]] = {"before": "mapping"}
 
-    port: int
-    host: str = "127.0.0.1"
-    model: str | list[str] | None = None
     prompt: str = "Hello"
-    limit_seconds: float = 20.0
     unit: str
-    container: str | None = None
-    spec: str | None = None
     min_healthy_seconds: float = 0.0
     pause_seconds: float = 0.0
     tool_call: bool = False
@@ -54,20 +50,22 @@ class Gate(Resource):
     min_speed_ratio: float | None = None
     files: Sequence[str] = ()
     folder: str
+    restored: bool = False
 
     def __post_init__(self) -> None:
         for each in self.canaries:
-            check_expected(self, each["expect"])
+            self.check_expected(each["expect"])
 
     def ask(self) -> GateAsk:
-        return {**endpoint(self), "service": self.name, "files": list(self.files), "folder": self.folder}
+        return {**self.endpoint(), "service": self.name, "files": list(self.files), "folder": self.folder}
 
     def desired(self) -> State:
         return {"passed": True}
 
     def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
-        booted = (f"{Reboot.kind} {NAME} @{node}" for node in self.engine_nodes or (self.node,))
-        changed = changing(self.node, self.unit, self.files, steps) or next((id for id in booted if id in steps), None)
+        nodes = self.engine_nodes or (self.node,)
+        again = (changing(node, self.unit, (*self.files, self.folder), steps) for node in nodes)
+        changed = next(filter(None, again), None)
         return {"passed": Pending(changed)} if changed else {}
 
     def act(self, step: Step) -> GateAct:
@@ -77,10 +75,11 @@ class Gate(Resource):
             "tool_call": self.tool_call,
             "canaries": [dict(each) for each in self.canaries],
             "min_speed_ratio": self.min_speed_ratio,
+            "restored": self.restored,
         }
 
 
-def changing(node: str, unit: str, files: Sequence[str], steps: Collection[str]) -> str | None:
-    """The id of a planned step that changes a service on its node: its unit, or one of its files."""
-    ids = [f"unit {unit} @{node}", *(f"file {path} @{node}" for path in files)]
+def changing(node: str, unit: str, paths: Sequence[str], steps: Collection[str]) -> str | None:
+    """The id of a planned step that changes a service on its node: its unit, one of its files, or a return of it."""
+    ids = [f"unit {unit} @{node}", *(f"{kind} {path} @{node}" for path in paths for kind in ("file", "generation"))]
     return next((each for each in ids if each in steps), None)

@@ -1,8 +1,8 @@
 """The kind `generation`: the state of a service that was stable is kept on its node, to return to.
 
 What passed its gate (the role puts this after it) becomes the newest generation. The same kind brings one back: with
-`restore` its act writes the kept files, gives the image its name again and restarts the unit. A spec that was taken
-back is held: it is not brought again until it changes, or until a person asks for it.
+`restore` its act writes the kept files and gives the image its name again; the unit is restarted behind it. A spec that
+was taken back is held: it is not brought again until it changes, or until a person asks for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from sparkops.core.kind_messages import GenerationAct, GenerationAsk
-from sparkops.core.plan import Occupied, Step, Violation
+from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, Pending, State
 from sparkops.core.wording import Message
 from sparkops.resources import validators
@@ -29,29 +29,23 @@ class Generation(Resource):
     inputs: the SHA-256 of the declared spec; None for one that is only to be brought back.
     keep: how many stable generations are kept.
     restore: the number of the one to bring back, or "newest" for the last one that was stable.
-    drain_seconds: how long bringing one back waits until the engine works on no request.
     """
 
     kind: ClassVar[str] = "generation"
     prune: ClassVar[Literal["remove"]] = "remove"
-    volatile: ClassVar[frozenset[str]] = frozenset({"at", "inputs", "rejected", "generations"})
+    at_path: ClassVar[bool] = True
+    volatile: ClassVar[frozenset[str]] = frozenset({"at", "inputs", "rejected", "generations", "outdated"})
     reads: ClassVar[Mapping[str, str]] = {"rejected": "list of text", "generations": "list of mapping"}
-    interrupts: ClassVar[frozenset[str]] = frozenset({"restored"})
 
     unit: str = ""
     files: Sequence[str] = ()
     inputs: str | None = None
     keep: int = 3
     restore: int | str | None = None
-    drain_seconds: float = 0.0
     state: str = "present"
 
     def __post_init__(self) -> None:
         validators.path(self.name, "the folder of generations", self.where)
-
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
 
     def claim(self) -> dict[str, object]:
         """A folder that goes with what is in it: all of it is sparkops' own."""
@@ -80,7 +74,7 @@ class Generation(Resource):
         return {"stable": Pending(changed)} if changed else {}
 
     def act(self, step: Step) -> GenerationAct:
-        return {"keep": self.keep, "drain_seconds": float(self.drain_seconds)}
+        return {"keep": self.keep}
 
     def held(self, found: Observed) -> Violation | None:
         """Whether the declared spec was taken back here, and is not what is there now."""
@@ -88,5 +82,4 @@ class Generation(Resource):
             return None
         if found.get("inputs") == self.inputs:
             return None
-        message = Message.of("generation-held", service=self.service)
-        return Violation(message=message, resource=self.id, node=self.node, severity="error")
+        return self.violation(Message.of("generation-held", service=self.service))

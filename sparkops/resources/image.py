@@ -236,16 +236,7 @@ class Image(Transferable):
             for node, other in others.items()
             if isinstance(other, Mapping) and other.get("content") != found.get("content")
         ]
-        if not differ:
-            return ()
-        return (
-            Violation(
-                message=Message.of("image-differs", name=self.name, nodes=differ),
-                resource=self.id,
-                node=self.node,
-                severity="error",
-            ),
-        )
+        return (self.violation(Message.of("image-differs", name=self.name, nodes=differ)),) if differ else ()
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
         return self.origin.notices(found)

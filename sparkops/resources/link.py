@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import PathAsk
-from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
@@ -25,6 +24,7 @@ class Link(Resource):
     kind: ClassVar[str] = "link"
     contained: ClassVar[bool] = True
     prune: ClassVar[Literal["remove"]] = "remove"
+    at_path: ClassVar[bool] = True
     file_type: ClassVar[str] = "link"
 
     target: str = ""
@@ -35,10 +35,6 @@ class Link(Resource):
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
         if self.state == "present" and (not isinstance(self.target, str) or not self.target or "\0" in self.target):
             raise InventoryError.of("link-target-invalid", where=self.where, name=self.name, target=self.target)
-
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
 
     @classmethod
     def retires(cls, parameters: Collection[str]) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import MountAsk
-from sparkops.core.plan import Occupied
 from sparkops.core.states import State
 from sparkops.resources import validators
 from sparkops.resources.resource import Resource
@@ -30,6 +29,7 @@ class Mount(Resource):
     """
 
     kind: ClassVar[str] = "mount"
+    at_path: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, str]] = {"options": "list of text"}
     removal_hint: ClassVar[str] = "`umount {name}` and its line in /etc/fstab, on the node"
     exclusive: ClassVar[str] = "fstab"
@@ -62,10 +62,6 @@ class Mount(Resource):
         if isinstance(self.passno, bool) or not isinstance(self.passno, int) or not 0 <= self.passno <= 9:
             raise InventoryError.of("mount-passno-invalid", where=self.where, name=self.name, passno=self.passno)
 
-    @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
-        return Occupied(path=name)
-
     @property
     def interrupting(self) -> frozenset[str]:
         return self.interrupts if self.mounted else self.interrupts | {"mounted"}
@@ -88,7 +84,7 @@ class Mount(Resource):
         }
         return {**wanted, "without": []} if self.mounted else wanted
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
-        if key == "options":
-            return found is not None and sorted(wanted) == sorted(found)
+    def same(self, key: str, wanted: object, found: object) -> bool:
+        if key == "options" and isinstance(wanted, list) and isinstance(found, (list, tuple)):
+            return sorted(wanted) == sorted(found)
         return bool(wanted == found and type(wanted) is type(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -95,10 +96,13 @@ class Package(Resource):
             wanted["hold"] = self.hold
         return wanted
 
-    def same(self, key: str, wanted: Any, found: object) -> bool:
+    def same(self, key: str, wanted: object, found: object) -> bool:
         if key == "version":
-            return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, wanted))
+            return isinstance(found, str) and (found == wanted or fnmatch.fnmatchcase(found, str(wanted)))
         return bool(wanted == found)
+
+    def felt(self, changes: Collection[str]) -> bool:
+        return bool({"status", "version"} & set(changes))
 
     def act(self, step: Step) -> PackageAct:
         return {"update": self.update_cache, "holds": self.hold is not None}

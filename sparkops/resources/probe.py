@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from sparkops.core import wording
 from sparkops.core.errors import ConvergeFailed, InventoryError
@@ -25,7 +25,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(Resource):
+class AskedEngine(Resource):
+    """What proves an engine by asking it on its own node: where it answers, and what runs it."""
+
+    claimed: ClassVar[bool] = False
+    leavable: ClassVar[bool] = True
+
+    port: int
+    host: str = "127.0.0.1"
+    model: str | list[str] | None = None
+    prompt: str
+    limit_seconds: float = 20.0
+    unit: str | None
+    container: str | None = None
+    spec: str | None = None
+
+    def endpoint(self) -> EngineAsk:
+        """What the worker needs to ask the service's own engine."""
+        model = next(iter(self.model), None) if isinstance(self.model, list) else self.model
+        return {
+            "host": self.host,
+            "port": self.port,
+            "model": model or None,
+            "prompt": self.prompt,
+            "limit_seconds": float(self.limit_seconds),
+            "unit": self.unit,
+            "container": self.container,
+            "spec": self.spec,
+        }
+
+    def check_expected(self, expression: str) -> None:
+        """Raises InventoryError for what is no regular expression."""
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise InventoryError.of(
+                "probe-expect-invalid", where=self.where, name=self.name, reason=str(error)
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(AskedEngine):
     """A completion, asked from http://HOST:PORT on the node. `name` is the service's.
 
     port, host: the engine's address on the node.
@@ -41,30 +81,22 @@ class Probe(Resource):
     """
 
     kind: ClassVar[str] = "probe"
-    claimed: ClassVar[bool] = False
     volatile: ClassVar[frozenset[str]] = frozenset({"answers", "why", "seconds"})
-    leavable: ClassVar[bool] = True
     reproved: ClassVar[bool] = True
 
-    port: int
-    host: str = "127.0.0.1"
-    model: str | list[str] | None = None
     prompt: str = "The capital of France is"
     expect: str | None = None
     max_tokens: int = 1
-    limit_seconds: float = 20.0
     wait_seconds: float = 3600.0
     unit: str | None = None
-    container: str | None = None
-    spec: str | None = None
     state: str = "present"
 
     def __post_init__(self) -> None:
-        check_expected(self, self.expect or "")
+        self.check_expected(self.expect or "")
 
     def ask(self) -> ProbeAsk:
         tokens = max(self.max_tokens, 16) if self.expect else self.max_tokens
-        return {**endpoint(self), "service": self.service, "expect": self.expect, "max_tokens": tokens}
+        return {**self.endpoint(), "service": self.service, "expect": self.expect, "max_tokens": tokens}
 
     def desired(self) -> State:
         return {"answers": True}
@@ -87,47 +119,3 @@ class Probe(Resource):
     def explain(self, found: Observed) -> Message | None:
         why = found.get("why") if isinstance(found, Mapping) else None
         return Message.of("endpoint-not-serving", text=str(why)) if why else None
-
-
-class Endpoint(Protocol):
-    """What a probe and a gate say alike of where a service answers."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def model(self) -> str | list[str] | None: ...
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def limit_seconds(self) -> float: ...
-    @property
-    def unit(self) -> str | None: ...
-    @property
-    def container(self) -> str | None: ...
-    @property
-    def spec(self) -> str | None: ...
-
-
-def endpoint(of: Endpoint) -> EngineAsk:
-    """What the worker needs to ask the service's own engine."""
-    model = next(iter(of.model), None) if isinstance(of.model, list) else of.model
-    return {
-        "host": of.host,
-        "port": of.port,
-        "model": model or None,
-        "prompt": of.prompt,
-        "limit_seconds": float(of.limit_seconds),
-        "unit": of.unit,
-        "container": of.container,
-        "spec": of.spec,
-    }
-
-
-def check_expected(of: Resource, expression: str) -> None:
-    """Raises InventoryError for what is no regular expression."""
-    try:
-        re.compile(expression)
-    except re.error as error:
-        raise InventoryError.of("probe-expect-invalid", where=of.where, name=of.name, reason=str(error)) from None

@@ -87,15 +87,8 @@ class Require(Resource):
             return ()
         why = found.get("reason")
         absent = Message.of("fact-absent", group=self.name, text=found.get("error") or "", remedy=self.remedy)
-        return (
-            Violation(
-                message=absent if why is None else Message.from_json(why),
-                key=f"{self.label or self.name}.absent",
-                resource=self.id,
-                node=self.node,
-                severity=self.severity,
-            ),
-        )
+        message = absent if why is None else Message.from_json(why)
+        return (self.violation(message, self.severity, key=f"{self.label or self.name}.absent"),)
 
     def _compared(
         self, key: str, expected: Expectation, found: Mapping[str, object], peers: Peers
@@ -118,11 +111,6 @@ class Require(Resource):
             remedy=expected.remedy or judgement.remedy or self.remedy,
             **judgement.args,
         )
-        return Violation(
-            message=message,
-            key=f"{name}-{judgement.fault}",
-            resource=self.id,
-            node=self.node,
-            severity=judgement.severity or expected.severity or self.severity,
-            source=expected.source or judgement.source,
-        )
+        severity = judgement.severity or expected.severity or self.severity
+        source = expected.source or judgement.source
+        return self.violation(message, severity, key=f"{name}-{judgement.fault}", source=source)

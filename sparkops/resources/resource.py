@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkops.core.errors import Changed
 from sparkops.core.messages import UNKNOWN, ConvergeRequest
-from sparkops.core.plan import Occupied, Step, Violation
+from sparkops.core.plan import Occupied, Severity, Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
 from sparkops.core.wording import Message
 
@@ -33,7 +33,8 @@ class Resource:
     while one of them is silent, nothing of the service is touched; `engine_nodes` are those of its engine, the head
     first, where a service has several. `where` is the place of the declaration
     (`file:line:column`), for messages. `pruned` marks what no inventory declares any longer: it is removed, and only
-    while it is what was put there.
+    while it is what was put there. `turn` is the service in whose rollout a thing of the whole node is changed
+    (`reconcile/rollout_order.py`), "" for none.
     """
 
     kind: ClassVar[str]
@@ -65,6 +66,8 @@ class Resource:
     """How a person removes what is left; `{name}` stands for its name."""
     release_hint: ClassVar[str] = ""
     """How a person takes back what sparkops did to a thing that was there before."""
+    at_path: ClassVar[bool] = False
+    """True where the name is the path of what it has for itself."""
     file_type: ClassVar[str] = ""
     """file, link or directory: what stands at the path that it occupies, where that tells whether it is still ours."""
 
@@ -77,6 +80,7 @@ class Resource:
     engine_nodes: tuple[str, ...] = ()
     where: str = ""
     pruned: bool = False
+    turn: str = ""
 
     @property
     def essential(self) -> bool:
@@ -106,7 +110,7 @@ class Resource:
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         """What a thing of this name has for itself, by what is (or was) claimed of it."""
-        return Occupied()
+        return Occupied(path=name if cls.at_path else "")
 
     @classmethod
     def absent(cls, **about: Any) -> Resource:
@@ -198,6 +202,10 @@ class Resource:
             return False
         return bool(self.interrupting) if after is None else bool(self.interrupting & set(changes))
 
+    def felt(self, changes: Collection[str]) -> bool:
+        """Whether the engines on its node may feel these keys changed: nodes are changed one by one then."""
+        return False
+
     def outage_seconds(self, found: Observed) -> float | None:
         """How long the service that this one runs took at its last start, where that is known."""
         return None
@@ -214,8 +222,13 @@ class Resource:
         type = found.get("type") if isinstance(found, Mapping) and self.file_type else None
         if not type or type == self.file_type or self.desired() is None:
             return ()
-        message = Message.of("path-occupied", path=self.name, found=type, declared=self.file_type)
-        return (Violation(message=message, resource=self.id, node=self.node, severity="error"),)
+        return (self.violation(Message.of("path-occupied", path=self.name, found=type, declared=self.file_type)),)
+
+    def violation(
+        self, message: Message, severity: Severity = "error", *, key: str = "", source: str = ""
+    ) -> Violation:
+        """A violation of this resource."""
+        return Violation(message=message, resource=self.id, node=self.node, severity=severity, key=key, source=source)
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
         """What is seen and left alone, to be said."""

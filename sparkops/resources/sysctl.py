@@ -7,7 +7,7 @@ something else is not touched: it is said.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -72,23 +72,16 @@ class Sysctl(Resource):
     def same(self, key: str, wanted: object, found: object) -> bool:
         return found is not None and str(wanted).split() == str(found).split()
 
+    def felt(self, changes: Collection[str]) -> bool:
+        return "value" in changes
+
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         """A warning where another file undoes ours at the next start."""
         other = found.get("overridden_by") if isinstance(found, dict) else None
         if not isinstance(other, dict) or self.same("value", self.value, other.get("value")):
             return ()
-        return (
-            Violation(
-                message=Message.of(
-                    "sysctl-overridden", path=other.get("path"), key=self.name, value=other.get("value")
-                ),
-                key=f"sysctl-overridden:{self.name}",
-                resource=self.id,
-                node=self.node,
-                severity="warning",
-                source="sysctl.d(5)",
-            ),
-        )
+        message = Message.of("sysctl-overridden", path=other.get("path"), key=self.name, value=other.get("value"))
+        return (self.violation(message, "warning", key=f"sysctl-overridden:{self.name}", source="sysctl.d(5)"),)
 
     def explain(self, found: Observed) -> Message | None:
         return Message.of("sysctl-value-changed", key=self.name) if isinstance(found, dict) else None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed
 from sparkops.resources.resource import Resource
@@ -17,7 +18,7 @@ from sparkops.resources.resource import Resource
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
 
-Opening: TypeAlias = "Callable[[Session], Generator[Mapping[str, Any], None, dict[str, Any]]]"
+Opening: TypeAlias = "Callable[[Session], Generator[Fields, None, dict[str, Any]]]"
 """Has the source serve to a receiver's session; returns the worker's `peer`, yields notices."""
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -82,7 +82,7 @@ class Unit(Resource):
     port: the port that it listens on; a unit that is no longer declared and uses it has to be removed first. A foreign
         process that listens there is the violation `port-taken`.
     host: the node's address that the port belongs to; 0.0.0.0 for all.
-    drain_seconds: how long a restart waits until the engine that listens on `port` works on no request; 0 for no wait.
+    drain_seconds: for how long what interrupts its engine waits until that works on no request; 0 for no wait.
     displaces: units that systemd stops when this one starts (`Conflicts=`); the port may be theirs until then.
     """
 
@@ -94,9 +94,21 @@ class Unit(Resource):
         "vendor": "text",
         "drop_ins": "list of text",
         "port_taken": "mapping",
+        "group": "mapping",
     }
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"state", "result", "restarts", "text", "port_taken", "last_start", "last_token", "last_hang", "loaded"}
+        {
+            "state",
+            "result",
+            "restarts",
+            "text",
+            "port_taken",
+            "last_start",
+            "last_token",
+            "last_hang",
+            "loaded",
+            "group",
+        }
     )
     guarded: ClassVar[bool] = True
     implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed", "restart_policy"}
@@ -241,7 +253,6 @@ class Unit(Resource):
 
     def act(self, step: Step) -> dict[str, object]:
         material: dict[str, object] = {"wait": self.wait, "again": step.action == "replace"}
-        material["drain_seconds"] = float(self.drain_seconds)
         if self.content is not None:
             material["content"] = _bytes(self.content)
         return material
@@ -274,10 +285,7 @@ class Unit(Resource):
             path for path in found.get("drop_ins") or () if path not in self.drop_ins and self.content is not None
         ]
         drop_ins = [Message.of("unit-drop-in-foreign", node=self.node, path=path, unit=self.name) for path in foreign]
-        return (
-            *(Violation(message=each, resource=self.id, node=self.node, severity="error") for each in messages),
-            *(Violation(message=each, resource=self.id, node=self.node, severity="warning") for each in drop_ins),
-        )
+        return (*map(self.violation, messages), *(self.violation(each, "warning") for each in drop_ins))
 
     def _port_taken(self, owner: Mapping[str, object]) -> Message:
         """What another service of sparkops holds is no violation: its own steps settle that."""
@@ -288,6 +296,19 @@ class Unit(Resource):
         adoptable = names["container"] or place.endswith(".service")
         id = "port-taken" if adoptable else "port-taken-by-process"
         return Message.of(id, port=self.port, who=who, service=self.service or self.name, node=self.node)
+
+    def notices(self, found: Observed) -> tuple[Message, ...]:
+        if self.content is None or found is None or isinstance(found, Unknown):
+            return ()
+        return tuple(self._of_group((found.get("group") or {}) if found.get("running") else {}))
+
+    def _of_group(self, group: Mapping[str, object]) -> Iterator[Message]:
+        """Why the ranks of the service do not run, and what the last engine left behind; of its launcher alone."""
+        about = {"node": self.node, "service": self.service or self.name}
+        if group.get("why") and group.get("phase") in ("preparing", "waiting", "ending"):
+            yield Message.of("group-not-running", **about, reason=str(group["why"]))
+        if group.get("memory"):
+            yield Message.of("group-memory-missing", **about, reason=str(group["memory"]))
 
     def explain(self, found: Observed) -> Message | None:
         if found is None or isinstance(found, Unknown):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import UserAct, UserAsk
@@ -86,9 +86,9 @@ class User(Resource):
             wanted["authorized_keys"] = list(self.authorized_keys)
         return wanted
 
-    def same(self, key: str, wanted: Any, found: Any) -> bool:
-        if key == "groups" and not self.exact_groups:
-            return set(wanted) <= set(found or ())
+    def same(self, key: str, wanted: object, found: object) -> bool:
+        if key == "groups" and not self.exact_groups and isinstance(wanted, list):
+            return set(wanted) <= set(found if isinstance(found, (list, tuple)) else ())
         return bool(wanted == found)
 
     def act(self, step: Step) -> UserAct:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from sparkops.core.messages import Fields
 from sparkops.core.report import Report
 from sparkops.reports import schemas
 from sparkops.reports.json import finding_as_json
@@ -83,7 +83,7 @@ def _about(each: Finding) -> str:
     return f"unknown {each.resource or '@' + each.node}" if each.standing == "unknown" else each.sign
 
 
-def _gone(finding: Mapping[str, Any], report: Report, states: Mapping[str, Standing]) -> bool:
+def _gone(finding: Fields, report: Report, states: Mapping[str, Standing]) -> bool:
     """Whether the look saw that a finding which it does not have is there no more."""
     node, resource = finding["node"], finding["resource"]
     if node not in report.plan.nodes:

@@ -13,9 +13,10 @@ from sparkops.nodes.bundle import kinds_bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.target import Target
-from sparkops.reconcile import plan, schedule
+from sparkops.reconcile import plan
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import observe
+from sparkops.reconcile.schedule import Schedule
 from sparkops.resources.resource import Resource
 from tests.lab.lab import Lab
 
@@ -35,7 +36,7 @@ class Applying:
         made = self.plan(*resources)
         assert not made.unknown, made.unknown
         assert not made.unreachable, made.unreachable
-        return schedule.run(made, resources, self.fleet, facts=self.facts, stop=threading.Event())
+        return Schedule(made, resources, self.fleet, facts=self.facts, stop=threading.Event()).run()
 
     def settle(self, *resources: Resource) -> tuple[Result, ...]:
         """Apply, and see that all went well and that nothing is left to do."""

@@ -225,7 +225,9 @@ ELSEWHERE = {
     "nccl.conf in the image": "tests/worker/test_rank.py::test_the_image_s_nccl_conf_is_read",
     "a GID table that differs between ranks": "tests/unit/test_between_nodes.py::"
     "test_what_is_another_on_one_node_is_told_with_every_value",
-    "RDMA counters that move": "tests/unit/test_fabric_check.py::test_only_counters_that_went_up_tell_of_loss",
+    "RDMA counters that move": "tests/e2e/test_ranks.py::test_what_moves_on_the_links_below_a_running_engine_is_drift",
+    "a GID table that moved under a running service": "tests/e2e/test_ranks.py::"
+    "test_what_moves_on_the_links_below_a_running_engine_is_drift",
     "PCIe width": "tests/worker/test_fabric.py::test_two_lanes_are_told",
     "twins in one subnet": "tests/worker/test_fabric.py::test_twins_in_one_subnet_are_a_named_fault",
     "foreign netplan": "tests/worker/test_fabric.py::"

@@ -18,7 +18,7 @@ def test_a_rank_has_the_interface_and_address_that_were_found_on_its_node(
     lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
 ) -> None:
     head, other = nodes(2)
-    declared = inventory(lab, head, other)
+    declared = inventory(lab.engine_image.reference, [head, other])
     declared["nodes"] = {head.name: {}, other.name: {}}
     declared["services"]["qwen"]["container"]["devices"] = []
     shell.write("inventory.yml", json.dumps(declared))
@@ -57,7 +57,7 @@ def test_an_ip_that_hangs_makes_the_service_unknown_and_changes_nothing(
 ) -> None:
     """What a wedged network lock of the kernel looks like (MiaAI-Lab pull request 157)."""
     head, other = nodes(2)
-    declared = inventory(lab, head, other)
+    declared = inventory(lab.engine_image.reference, [head, other])
     shell.write("inventory.yml", json.dumps(declared))
     other.write("/usr/local/sbin/ip", b"#!/bin/sh\nexec sleep 300\n", mode=0o755)
     try:

@@ -46,7 +46,7 @@ def test_two_ranks_are_merged_followed_and_taken_up_again(
     lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
 ) -> None:
     first, second = nodes(2)
-    shell.write("inventory.yml", json.dumps(inventory(lab, first, second)))
+    shell.write("inventory.yml", json.dumps(inventory(lab.engine_image.reference, [first, second])))
     mark = str(time.time())
     for number, node in enumerate((first, second, first, second)):
         write(node, f"{mark} {number}")

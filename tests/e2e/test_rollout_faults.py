@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell, until
-from tests.e2e.test_rollout import ROLES, UNIT, Cluster, states
+from tests.e2e.test_rollout import ROLES, Cluster, states
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -76,14 +76,28 @@ def locked(cluster: Cluster) -> bool:
     )
 
 
-def working(node: Node) -> Callable[[], bool]:
+def working(node: Node, port: int = 8000) -> Callable[[], bool]:
     """Whether the engine works on a request."""
 
     def asked() -> bool:
-        said = node.text("curl", "-sS", "http://127.0.0.1:8000/metrics").splitlines()
+        said = node.text("curl", "-sS", f"http://127.0.0.1:{port}/metrics").splitlines()
         return any(line.startswith("vllm:num_requests_running{") and line.endswith(" 1.0") for line in said)
 
     return asked
+
+
+def asking(node: Node, mode: str, port: int = 8000) -> None:
+    """A request for 60 tokens is under way in that mode; its answer goes to /tmp/answer."""
+    body = json.dumps({"prompt": "x", "max_tokens": 60})
+    asking = f"curl -sS -d '{body}' http://127.0.0.1:{port}/v1/completions > /tmp/answer"
+    node.exec("curl", "-sS", "-d", mode, f"http://127.0.0.1:{port}/lab/mode")
+    node.exec("sh", "-c", f"rm -f /tmp/answer; ({asking}) > /dev/null 2>&1 &")
+    until(working(node, port))
+
+
+def answered(node: Node) -> int:
+    """The tokens of the answer that `asking` waited for."""
+    return int(json.loads(node.read("/tmp/answer"))["usage"]["completion_tokens"])
 
 
 def test_an_image_that_nobody_has_touches_no_engine(cluster: Cluster) -> None:
@@ -140,26 +154,22 @@ def test_a_return_that_fails_is_told_and_the_next_apply_heals(cluster: Cluster) 
     cluster.declare("slow=0.9")
     report = cluster.apply(status=4)
     assert states(report) == ["return failed", "not started"]
-    assert report["rollouts"][0]["reason"]["id"] == "unit-verb-failed"
+    assert report["rollouts"][0]["reason"]["id"] == "unit-not-serving"
     first.write("/srv/tiny/config.json", config)
     cluster.declare("slow=0.5")
     assert states(cluster.apply()) == ["done", "done"]
 
 
 def test_requests_come_to_their_end_and_what_does_not_is_told(cluster: Cluster) -> None:
-    body = json.dumps({"prompt": "x", "max_tokens": 60})
-    asking = f"curl -sS -d '{body}' http://127.0.0.1:8000/v1/completions > /tmp/answer"
     for node, mode in zip(cluster.nodes, ("token-time=0.1", "token-time=1"), strict=True):
-        node.exec("curl", "-sS", "-d", mode, "http://127.0.0.1:8000/lab/mode")
-        node.exec("sh", "-c", f"rm -f /tmp/answer; ({asking}; echo $? > /tmp/status) > /dev/null 2>&1 &")
-        until(working(node))
+        asking(node, mode)
     cluster.declare("slow=0.8", drain_seconds=8)
     report = cluster.apply()
     assert states(report) == ["done", "done"]
-    assert json.loads(cluster.nodes[0].read("/tmp/answer"))["usage"]["completion_tokens"] == 60
+    assert answered(cluster.nodes[0]) == 60
     told = {each["id"]: each["notices"] for each in report["results"] if each["notices"]}
     ((id, (notice,)),) = told.items()
-    assert id == f"unit {UNIT} @{cluster.nodes[1].name}"
+    assert id == f"drain qwen @{cluster.nodes[1].name}"
     assert (notice["id"], notice["args"]["running"]) == ("drain-ended", 1)
 
 
@@ -264,8 +274,22 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
     pair["serve"] = {"tensor-parallel-size": 2, "max-num-seqs": 4}
     declare("slow=1")
     assert states(cluster.apply()) == ["done"]
-    cluster.shell.json("rollback", "pair", "--yes")
-    assert specs() == first
+    asking(head, "token-time=0.1", 8001)
+    assert states(cluster.shell.json("rollback", "pair", "--yes")) == ["done"]
+    assert specs() == first and answered(head) == 60, "it was waited for"
+    asking(head, "token-time=0.1", 8001)
+    report = cluster.shell.json("restart", "pair")
+    assert states(report) == ["done"] and answered(head) == 60
+    assert {step["action"] for step in report["steps"] if step["kind"] == "unit"} == {"replace"}
+
+    asking(head, "token-time=0.1", 8001)
+    pair["per_node"] = {other.name: {"environment": {"LAB_ENGINE": "never-ready", "ANOTHER": "1"}}}
+    declare("slow=1")
+    report = cluster.apply()
+    assert states(report) == ["done"] and answered(head) == 60
+    steps = {step["id"]: step["action"] for step in report["steps"]}
+    assert steps[f"unit pair.service @{head.name}"] == "replace", "no rank works without the others"
+    assert steps[f"gate pair @{head.name}"]
     for node in (head, other):
         node.exec("systemctl", "disable", "--now", "pair.service")
 

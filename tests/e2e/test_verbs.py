@@ -242,7 +242,8 @@ def test_apply_replaces_what_is_as_declared_when_asked(serving: Service, shell: 
     name = serving.node.name
     before = serving.show("MainPID")
     report = serving.run("apply", "--replace", f"unit {UNIT}", "--yes", "-m", "it hung")
-    assert [(step["action"], step["kind"]) for step in report["steps"]] == [("replace", "unit"), ("verify", "probe")]
+    kinds = [("verify", "drain"), ("replace", "unit"), ("verify", "probe")]
+    assert [(step["action"], step["kind"]) for step in report["steps"]] == kinds
     assert serving.show("MainPID") not in ("0", before)
 
     path = "/etc/sparkops/services/qwen.json"

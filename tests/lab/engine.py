@@ -10,6 +10,7 @@ tokens of a fixed text. How it behaves is said by the environment variable LAB_E
     unhealthy        /health answers 503                  garbage       completions are not JSON
     empty            completions have no text             token-time=SECONDS   per generated token (default 0.002)
     deaf             ignores SIGTERM                      busy          completions are answered by 429
+    ranks            with --nnodes: loads until all ranks are connected, takes no step without all of them
     chat-only        has no /v1/completions               gibberish     says "!" for every token
     tool-text        a tool call's number comes as text   no-tool       calls no tool
 
@@ -19,9 +20,11 @@ was called. It exits on SIGTERM with 0, as vLLM does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import struct
 import sys
 import threading
@@ -87,6 +90,59 @@ class Arguments:
         return self.flags.get("served-model-name", "").split() or [self.model]
 
 
+class Ranks:
+    """The ranks of one engine over several nodes. Whoever is lost is waited for, for ever, as in NCCL."""
+
+    def __init__(self, flags: dict[str, str], stopping: threading.Event) -> None:
+        self.count, self.rank = int(flags.get("nnodes") or 1), int(flags.get("node-rank") or 0)
+        self.place = (flags.get("master-addr", ""), int(flags.get("master-port") or 29501))
+        self.stopping = stopping
+        self.links: list[socket.socket] = []
+        self.lock = threading.Lock()
+
+    def meet(self) -> None:
+        """Until all are connected, the head at its port."""
+        if self.rank == 0:
+            with socket.create_server(self.place) as server:
+                server.settimeout(0.2)
+                while len(self.links) < self.count - 1 and not self.stopping.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        self.links.append(server.accept()[0])
+        while self.rank and not self.links and not self.stopping.wait(0.2):
+            with contextlib.suppress(OSError):
+                self.links.append(socket.create_connection(self.place, timeout=2))
+        for link in self.links:
+            link.settimeout(0.2)
+
+    def step(self) -> None:
+        """One step of all ranks."""
+        with self.lock:
+            for link in self.links:
+                with contextlib.suppress(OSError):
+                    link.sendall(b".")
+            for link in self.links:
+                self.next_byte(link)
+
+    def follow(self) -> int:
+        """What a rank without an API does."""
+        while not self.stopping.is_set():
+            self.next_byte(self.links[0])
+            with contextlib.suppress(OSError):
+                self.links[0].sendall(b".")
+        return 0
+
+    def next_byte(self, link: socket.socket) -> None:
+        while not self.stopping.is_set():
+            try:
+                if link.recv(1):
+                    return
+            except TimeoutError:
+                continue
+            except OSError:
+                pass
+            self.stopping.wait()
+
+
 class Histogram:
     """Observed numbers, counted by their upper bounds as Prometheus has them."""
 
@@ -113,28 +169,37 @@ class Engine:
         self.arguments, self.mode = arguments, mode
         self.lock = threading.Lock()
         self.stopping = threading.Event()
-        self.running = self.completions = self.ended = self.prompt_tokens = self.generation_tokens = 0
+        self.ranks = Ranks(arguments.flags, self.stopping)
+        self.running = self.cached = self.completions = self.ended = self.prompt_tokens = self.generation_tokens = 0
         self.first, self.between, self.whole = (Histogram(0.001, 0.01, 0.1, 1.0, 10.0) for _ in range(3))
         self.iterations = Histogram(1, 8, 64, 512)
 
     def generate(self, prompt_tokens: int, limit: int) -> Any:
-        """Yield words, taking the time that the mode says; a hung engine never yields and counts as running."""
+        """Yield words, taking the time that the mode says; a hung engine never yields and counts as running.
+
+        What is read and cached is counted with the first step, as vLLM does.
+        """
         with self.lock:
             self.running += 1
             self.completions += 1
-            self.prompt_tokens += prompt_tokens
             number = self.completions
         last = begun = time.monotonic()
+        cached = 0
         try:
             if "hang" in self.mode or ("hang-after" in self.mode and number >= self.mode.number("hang-after", 1)):
                 while "hang" in self.mode or "hang-after" in self.mode:
                     if self.stopping.wait(0.05):
                         return
             for index in range(0 if "empty" in self.mode else limit):
+                self.ranks.step()
                 if self.stopping.wait(self.mode.number("token-time", 0.002)):
                     return
                 now = time.monotonic()
                 with self.lock:
+                    if not cached:
+                        cached = 1
+                        self.cached += 1
+                        self.prompt_tokens += prompt_tokens
                     self.generation_tokens += 1
                     self.iterations.observe(1 if index else prompt_tokens)
                     (self.between if index else self.first).observe(now - last)
@@ -146,13 +211,14 @@ class Engine:
         finally:
             with self.lock:
                 self.running -= 1
+                self.cached -= cached
 
     def metrics(self) -> str:
         labels = f'engine="0",model_name="{self.arguments.served_names[0]}"'
         values = [
             ("gauge", "vllm:num_requests_running", self.running),
             ("gauge", "vllm:num_requests_waiting", 0),
-            ("gauge", "vllm:kv_cache_usage_perc", 0.01 * self.running),
+            ("gauge", "vllm:kv_cache_usage_perc", 0.01 * self.cached),
             ("counter", "vllm:prompt_tokens_total", self.prompt_tokens),
             ("counter", "vllm:generation_tokens_total", self.generation_tokens),
             ("counter", "vllm:num_preemptions_total", 0),
@@ -367,6 +433,8 @@ def load(engine: Engine) -> None:
     if "never-ready" in engine.mode:
         engine.stopping.wait()
     engine.stopping.wait(engine.mode.number("slow", 0))
+    if "ranks" in engine.mode:
+        engine.ranks.meet()
     print(f"{log}[default_loader.py:268] Loading weights took {engine.mode.number('slow', 0):.2f} seconds", flush=True)
 
 
@@ -401,6 +469,8 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN if "deaf" in engine.mode else lambda *_: engine.stopping.set())
     load(engine)
+    if engine.ranks.rank and engine.ranks.links:
+        return engine.ranks.follow()
     return 0 if engine.stopping.is_set() else serve(engine)
 
 

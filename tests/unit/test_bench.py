@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sparkops.core.errors import SparkopsError
-from sparkops.operate.measuring.bench import Bench, Cell, _causes, _findings, cell_of, keep, last_kept
+from sparkops.core.wording import Message
+from sparkops.operate.measuring.bench import Bench, Cell, Measured, _causes, _findings, cell_of, keep, last_kept
 from sparkops.reports.bench import as_json, plot, render
 from sparkops.reports.printer import Printer
 
@@ -22,8 +24,8 @@ def cell(**given: Any) -> Cell:
     return Cell(**{"concurrency": 1, "context": 512, "decode": 30.0, "first": 0.5, "together": 25.0, **given})
 
 
-def measured(*cells: Cell) -> Bench:
-    return Bench(cluster="c", service="q", node="n", time=1e9, tokens=128, cells=cells)
+def measured(*cells: Cell, tool: str = "") -> Bench:
+    return Bench(cluster="c", service="q", time=1e9, tokens=128, engines=(Measured(node="n", cells=cells),), tool=tool)
 
 
 def ids(found: Any) -> list[str]:
@@ -57,7 +59,8 @@ def test_published_figures_count_for_as_many_streams_of_the_same_recipe() -> Non
 
 
 def test_the_same_cell_of_the_last_measurement_is_compared() -> None:
-    last = as_json(measured(cell(decode=40.0), cell(context=8192, decode=10.0)))
+    last: Any = as_json(measured(cell(decode=40.0), cell(context=8192, decode=10.0)))
+    last = last["engines"][0]
     assert ids(_findings(cell(), (), last)) == ["bench-slower-than-before"]
     assert ids(_findings(cell(decode=37.0), (), last)) == []
     assert ids(_findings(cell(context=1024, decode=1.0), (), last)) == []
@@ -77,7 +80,9 @@ def test_what_was_measured_is_kept_and_found_again(monkeypatch: pytest.MonkeyPat
     (path.parent / "99999999T000000Z.json").write_text("{")
     found = last_kept("c", "q")
     assert found is not None
-    assert found["cells"][0]["decode_tokens_per_second"] == 30.0
+    told: Any = found["engines"]
+    assert told[0]["cells"][0]["decode_tokens_per_second"] == 30.0
+    assert last_kept("c", "q", "aiperf") is None, "measurements by different tools are not compared"
 
 
 def test_the_screen_shows_what_is_not_known_as_a_dash() -> None:
@@ -88,6 +93,15 @@ def test_the_screen_shows_what_is_not_known_as_a_dash() -> None:
     assert "50%" in first and "█" * 24 in first
     assert second.split() == ["4", "512", *["-"] * 7]
     json.dumps(as_json(measured(empty)))
+
+
+def test_an_engine_that_was_not_measured_is_told_beside_the_others() -> None:
+    lost = Measured(node="b", reason=Message.of("node-silent", seconds=45))
+    found = replace(measured(cell()), engines=(Measured(node="a", cells=(cell(),)), lost))
+    out = io.StringIO()
+    render(found, Printer(Console(file=out, width=200, highlight=False, markup=False)))
+    assert "q @a" in out.getvalue() and "✗" in out.getvalue().split("q @b")[1]
+    assert found.exit_status == 3
 
 
 def test_without_matplotlib_the_plot_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

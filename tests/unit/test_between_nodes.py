@@ -62,3 +62,7 @@ def test_services_are_compared_apart_and_no_exit_status_changes() -> None:
     both = [Rank(node=node, name="one", service="one", container="c") for node in "ab"]
     between = compare(both, {both[0].id: {"kernel": "1"}, both[1].id: {"kernel": "2"}})
     assert Plan(between=between).exit_status == 0
+
+
+def test_what_each_rank_is_judged_by_alone_is_not_compared() -> None:
+    assert differ(a={"rdma": {"at": 1}}, b={"rdma": {"at": 2}}) == {}

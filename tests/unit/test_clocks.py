@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from sparkops.core.wording import duration
-from sparkops.programs.checkpoints.index import Index, identity
+from sparkops.programs.checkpoints.index import Index
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.reports.record import Record
 from sparkops.runs import store
 from sparkops.worker.calls import Call, Refused

@@ -70,7 +70,8 @@ ON_NODES = ("worker", "programs", "safetensors")
 ON_NODES_FROM_CORE = {
     f"sparkops.core.{name}"
     for name in (
-        *("atomic", "deadline", "descriptors", "frames", "kind_messages", "messages", "process_group", "system_places"),
+        *("atomic", "deadline", "descriptors", "frames", "group_keys", "kind_messages", "messages", "process_group"),
+        "system_places",
     )
 }
 

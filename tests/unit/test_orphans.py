@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from sparkops.core.plan import GC, Orphan, Plan
+from sparkops.core.plan import FOR_GC, Orphan, Plan
 from sparkops.core.states import Unknown
 from sparkops.reconcile import orphans
 from sparkops.reconcile.plan import Observations, compare
@@ -29,6 +29,10 @@ def find(declared: tuple[Resource, ...], strays: dict[str, dict[str, Any]], *ret
     return {f"{each.kind} {each.name}": each for each in found}
 
 
+def why(orphan: Orphan) -> str:
+    return orphan.kept.id if orphan.kept else ""
+
+
 OURS = {"now": "ours"}
 
 
@@ -39,18 +43,16 @@ def test_what_is_there_and_not_declared_is_an_orphan_and_what_is_gone_is_none() 
 
 
 def test_what_is_edited_replaced_shared_or_never_ours_is_kept_with_the_reason() -> None:
-    words = {"edited": "edited", "other": "something else", "unrecorded": "never"}
-    for now, word in words.items():
-        assert word in find((), {"file /a": {"now": now}})["file /a"].kept
-    assert "'cellar'" not in find((), {"file /a": OURS})["file /a"].kept
-    assert "cellar" in find((), {"file /a": {"now": "shared", "others": ["cellar"]}})["file /a"].kept
+    for now, id in {**orphans.NOT_OURS, "shared": "orphan-shared"}.items():
+        assert why(find((), {"file /a": {"now": now, "others": ["cellar"]}})["file /a"]) == id
+    assert find((), {"file /a": OURS})["file /a"].kept is None
 
 
 def test_packages_images_and_checkpoints_are_never_removed_and_the_way_by_hand_is_told() -> None:
     found = find(
         (), {f"{kind} x": {"now": ""} for kind in ("package", "image", "checkpoint", "user", "mount", "sysctl")}
     )
-    assert all(each.kept and each.remedy for each in found.values())
+    assert all(each.kept and each.kept.fix for each in found.values())
     assert len(found) == 6
 
 
@@ -63,7 +65,7 @@ def test_a_directory_goes_when_all_in_it_goes() -> None:
     }
     assert all(not each.kept for each in find((), strays).values())
     found = find((), {**strays, "link /d/deep/y": {"now": "edited"}})
-    assert found["directory /d/deep"].kept == found["directory /d"].kept == "it is not empty"
+    assert why(found["directory /d/deep"]) == why(found["directory /d"]) == "orphan-not-empty"
     declared = File(node="n", name="/d/x", state="absent")
     del strays["file /d/x"]
     assert not find((declared,), strays)["directory /d"].kept
@@ -178,9 +180,9 @@ def test_claims_that_can_not_be_read_make_no_orphans() -> None:
 
 def test_an_image_that_was_there_before_is_left_without_an_advice_that_gc_would_refuse() -> None:
     strays = {f"image {name}": {"now": "", "action": action} for name, action in (("a:1", "found"), ("b:1", "create"))}
-    found = {each.name: (each.kept, each.remedy) for each in find((), strays).values()}
-    assert found["a:1"] == (orphans.BEFORE, "")
-    assert found["b:1"][1] == GC
+    found = {each.name: each for each in find((), strays).values()}
+    assert (why(found["a:1"]), why(found["b:1"])) == ("orphan-there-before", FOR_GC)
+    assert found["a:1"].kept and not found["a:1"].kept.fix
 
 
 def test_a_rename_is_told_until_it_is_done_and_then_that_it_is_done() -> None:

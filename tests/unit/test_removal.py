@@ -27,7 +27,7 @@ def orphaned(of: Removal, strays: dict[str, dict[str, Any]]) -> tuple[Orphan, ..
 
 
 def kept(of: Removal, strays: dict[str, dict[str, Any]]) -> dict[str, str]:
-    return {f"{each.kind} {each.name}": each.kept for each in orphaned(of, strays)}
+    return {f"{each.kind} {each.name}": each.kept.id if each.kept else "" for each in orphaned(of, strays)}
 
 
 NODE = removal(nodes=frozenset({"n"}))
@@ -42,14 +42,14 @@ def test_of_a_service_only_what_its_claims_name_is_taken() -> None:
 def test_what_was_there_before_stays_but_for_what_bears_our_name() -> None:
     before = {"now": "ours", "action": "update"}
     assert kept(NODE, {"file /etc/x": before, "file /etc/y": {**before, "action": "found"}}) == {
-        "file /etc/x": orphans.BEFORE,
-        "file /etc/y": orphans.BEFORE,
+        "file /etc/x": "orphan-there-before",
+        "file /etc/y": "orphan-there-before",
     }
     assert kept(NODE, {"file /etc/sparkops/services/q.json": before}) == {"file /etc/sparkops/services/q.json": ""}
     assert kept(NODE, {"unit q.service": before}) == {"unit q.service": ""}
     (found,) = orphaned(NODE, {"package nvidia-*": {"now": "", "action": "update"}})
-    assert found.kept == orphans.BEFORE
-    assert "unhold 'nvidia-*'" in found.remedy
+    assert found.kept and found.kept.id == "orphan-there-before"
+    assert "unhold 'nvidia-*'" in found.kept.fix
 
 
 def test_what_is_put_back_leaves_its_directory_in_place() -> None:
@@ -64,16 +64,14 @@ def test_what_is_put_back_leaves_its_directory_in_place() -> None:
 
 def test_a_unit_that_sparkops_did_not_bring_is_not_told_to_be_removed() -> None:
     (found,) = orphaned(NODE, {"unit ssh.service": {"now": "unrecorded", "action": "update"}})
-    assert found.kept
-    assert not found.remedy
+    assert found.kept and not found.kept.fix
 
 
 def test_what_a_prune_leaves_goes_only_where_it_is_asked_for() -> None:
     names = {"mount": "/x", "sysctl": "vm.x"}
     strays = {f"{name} {names.get(name, 'name')}": WITHOUT_FILE for name in OPTIONS}
     for each in orphaned(NODE, strays):
-        assert each.kept
-        assert each.remedy.startswith(OPTIONS[each.kind])
+        assert each.kept and each.kept.id == "orphan-kind-unasked" and each.kept.args["option"] == OPTIONS[each.kind]
     asked = removal(nodes=frozenset({"n"}), kinds=frozenset(OPTIONS))
     assert all(not each.kept for each in orphaned(asked, strays))
     gone = {each.id: each for each in asked.gone(orphaned(asked, strays))}

@@ -16,12 +16,12 @@ from rich.console import Console
 
 from docs.generate import DOCS
 from sparkops.core.events import StepFinished, StepProgress
-from sparkops.core.plan import GC, Orphan, Plan, Step, Violation
+from sparkops.core.plan import FOR_GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message, duration, size
+from sparkops.reports.alike import grouped
 from sparkops.reports.json import as_json
-from sparkops.reports.notices import grouped
 from sparkops.reports.plain_progress import Lines, amount
 from sparkops.reports.text import render
 
@@ -261,9 +261,9 @@ def orphan(kind: str, name: str, **more: Any) -> Orphan:
 
 
 def test_what_gc_is_for_is_one_line_a_node_and_what_nobody_can_act_on_is_none() -> None:
-    left = [orphan("image", f"x:{number}", kept="sparkops never removes images unasked", remedy=GC) for number in "123"]
-    left += [orphan("checkpoint", "/m", kept="sparkops never removes checkpoints unasked", remedy=GC)]
-    left += [orphan("image", "mine", kept="it was there before sparkops")]
+    left = [orphan("image", f"x:{number}", kept=Message.of(FOR_GC, kind="image")) for number in "123"]
+    left += [orphan("checkpoint", "/m", kept=Message.of(FOR_GC, kind="checkpoint"))]
+    left += [orphan("image", "mine", kept=Message.of("orphan-there-before", hint=""))]
     shown = text(report(plan=Plan(nodes=("a",), orphans=tuple(left))))
     assert "1 checkpoint, 3 images  no longer declared; `sparkops gc` shows which of them can go" in shown
     assert shown.count("no longer declared") == 1 and "mine" not in shown
@@ -309,3 +309,34 @@ def test_what_an_interruption_costs_stands_where_it_is_announced() -> None:
     assert "interrupts q (its last start took 9 s)" in shown
     assert as_json(report(steps=(slow,)))["steps"][0]["outage_seconds"] == 21.2
     assert "last start" not in text(report(steps=(STEP,)))
+
+
+# The gate's figures
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"speed": None, "canaries": 0, "tool_call": False, "acceptance_length": None}, ""),
+        (
+            {"speed": 38.26, "sm_clock_mhz": 2281.0, "power_watts": 60.5, "before": None, "canaries": 1},
+            "38.3 tokens/s at 2281 MHz, 60.5 W, the first that was measured; 1 canary right",
+        ),
+        (
+            {
+                "speed": 38.0,
+                "hardware_why": "nvidia-smi gives no power_watts",
+                "before": {"speed": 40.0, "sm_clock_mhz": 2281.0, "power_watts": None},
+                "acceptance_length": 2.314,
+                "canaries": 2,
+                "tool_call": True,
+            },
+            "38.0 tokens/s, 95% of 40.0 at 2281 MHz before; nvidia-smi gives no power_watts; 2.31 tokens per step; "
+            "2 canaries right; tool call right",
+        ),
+    ],
+)
+def test_what_a_gate_measured_is_told_in_a_line(found: dict[str, Any], told: str) -> None:
+    one = Result(id="gate q @a", node="a", outcome="done", found={"passed": True, **found})
+    lines = text(report("apply", results=(one,)), verbose=0).splitlines()
+    assert [each for each in lines if "gate: " in each] == ([f"q @a  gate: {told}"] if told else [])

@@ -20,7 +20,8 @@ from sparkops.checkpoints.hub import HubUnreachable
 from sparkops.core.plan import Action, Step
 from sparkops.core.secrets import Secret
 from sparkops.programs.checkpoints.folder import CheckpointFolder
-from sparkops.programs.checkpoints.index import Index, identity
+from sparkops.programs.checkpoints.index import Index
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import checkpoint

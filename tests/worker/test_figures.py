@@ -17,13 +17,16 @@ from sparkops.worker.requests import figures
 class Engine(BaseHTTPRequestHandler):
     tokens = 0
     shows = True
+    open = 1
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def do_GET(self) -> None:
         Engine.tokens += 10
-        self.answer(200 if Engine.shows else 404, f"vllm:generation_tokens_total {Engine.tokens}\n".encode())
+        gauges = f"vllm:num_requests_running {Engine.open}\nvllm:num_requests_waiting 0\n"
+        text = f"{gauges}vllm:generation_tokens_total {Engine.tokens}\n"
+        self.answer(200 if Engine.shows else 404, text.encode())
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -40,7 +43,7 @@ class Engine(BaseHTTPRequestHandler):
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(figures, "BETWEEN", 0.01)
-    Engine.tokens, Engine.shows = 0, True
+    Engine.tokens, Engine.shows, Engine.open = 0, True, 1
     with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield {"host": "127.0.0.1", "port": server.server_port, "model": "m", "prompt": "x", "max_tokens": 1,
@@ -51,10 +54,15 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 def test_the_completion_that_is_asked_for_is_none_of_what_is_counted(ask: dict[str, Any]) -> None:
     found = figures.observe(ask)
     counted = found["counted"]["found"]
-    assert counted["first"] == {"vllm:generation_tokens_total": 10.0}
-    assert counted["second"] == {"vllm:generation_tokens_total": 20.0}
+    assert [counted[each]["vllm:generation_tokens_total"] for each in ("first", "second")] == [10.0, 20.0]
     assert counted["seconds"] >= 0.01
     assert found["health"]["found"]["answers"] is True
+
+
+def test_of_an_engine_that_nobody_asks_one_reading_is_enough(ask: dict[str, Any]) -> None:
+    Engine.open = 0
+    counted = figures.counted(ask)
+    assert (counted["seconds"], Engine.tokens) == (None, 10)
 
 
 def test_an_engine_without_metrics_is_healthy_and_its_figures_are_not_known(ask: dict[str, Any]) -> None:

@@ -43,14 +43,8 @@ def asked(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     def ask(**given: Any) -> dict[str, Any]:
         place: dict[str, Any] = {"port": port, "unit": "q.service", "folder": str(tmp_path / "g")}
         of = Gate(node="n", name="q", **place, **{"limit_seconds": 2.0, **given})
-        act: dict[str, Any] = {
-            "min_healthy_seconds": 0.0,
-            "pause_seconds": 0.0,
-            "tool_call": of.tool_call,
-            "canaries": of.canaries,
-            "min_speed_ratio": of.min_speed_ratio,
-        }
-        gate.converge(call(), of.ask(), {"passed": False}, {"passed": True}, act)
+        step: Any = None
+        gate.converge(call(), of.ask(), {"passed": False}, {"passed": True}, of.act(step))
         return gate.observe(of.ask())
 
     return ask
@@ -154,6 +148,17 @@ def test_a_measured_speed_is_the_next_ones_measure(asked: Ask, port: int, tmp_pa
     with pytest.raises(Refused) as caught:
         asked(min_speed_ratio=0.9)
     assert caught.value.id == "gate-too-slow"
+
+
+def test_a_generation_that_came_back_is_asked_what_it_passed_then(asked: Ask, tmp_path: Path) -> None:
+    asked(canaries=PARIS)
+    then = generations.passed(str(tmp_path / "g"))
+    generations.add(str(tmp_path / "g"), {**generations.present([]), "asked": then["asked"]}, 3)
+    berlin = ({"prompt": "The capital of France is", "expect": "Berlin"},)
+    assert asked(canaries=berlin, restored=True)["passed"]
+    with pytest.raises(Refused) as caught:
+        asked(canaries=berlin)
+    assert caught.value.id == "gate-canary-wrong"
 
 
 DRAFTS, ACCEPTED = api.DRAFTS, api.ACCEPTED

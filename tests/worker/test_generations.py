@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sparkops.programs.checkpoints import RECORD
+from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.worker.calls import Refused
-from sparkops.worker.kinds import gate, generation
+from sparkops.worker.kinds import gate, generation, unit
 from sparkops.worker.record import generations
 from tests.worker.engines import Engine, say
 from tests.worker.nodes import call
@@ -142,6 +142,23 @@ def test_what_is_to_be_brought_back_is_named_and_stays_so_when_it_is_there(node:
     assert node.look(restore=9)["target"] is None
 
 
+def test_a_unit_that_still_runs_from_other_files_than_those_that_are_back_is_told(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.render("1", "sha256:a")
+    node.path(UNIT).write_text("[Service]\nEnvironment=SPARKOPS_INPUTS=one\n")
+    node.keep()
+    shown = {"ActiveState": "active", "SubState": "running", "MainPID": "7"}
+    monkeypatch.setattr(unit, "show", lambda names, more=(): dict.fromkeys(names, shown))
+    process = node.root / "proc/7"
+    process.mkdir(parents=True)
+    (process / "exe").symlink_to("/usr/bin/python3")
+    for inputs, outdated in (("two", True), ("one", False)):
+        (process / "environ").write_text(f"A=1\0SPARKOPS_INPUTS={inputs}\0")
+        found = node.look(restore="newest")
+        assert (found["restored"], found["outdated"]) == (True, outdated)
+
+
 def test_what_is_rejected_is_held_until_it_is_stable(node: Node) -> None:
     node.render("1", "sha256:a")
     inputs = node.look()["inputs"]
@@ -159,7 +176,7 @@ def test_a_state_whose_gate_was_not_asked_has_not_passed_however_it_came_there(n
     node.render("1", "sha256:a")
     assert not passed()
     now = generations.present(FILES, root=str(node.root))
-    generations.note_passed(node.folder, now["fingerprint"], {})
+    generations.note_passed(node.folder, now["fingerprint"], {}, {})
     assert passed()
     node.render("2", "sha256:a")
     assert not passed(), "a run that was cut off here is made up for by the next one"

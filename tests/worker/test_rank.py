@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sparkops.programs.launch.rdma import rdma_devices
 from sparkops.worker.kinds import rank
+from tests.worker import sparks
 
 NOTE = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
 ELF = b"\x7fELF" + bytes(600)
@@ -70,3 +74,36 @@ def test_the_image_s_nccl_conf_is_read(tmp_path: Path, text: str | None, told: s
     if text is not None:
         library(tmp_path, "pid-1", "/etc/nccl.conf", text.encode())
     assert rank._nccl_conf(str(tmp_path), {"State": {"Pid": 10}}) == told
+
+
+def test_rdma_now_is_told_beside_what_the_launcher_kept_of_this_container(tmp_path: Path) -> None:
+    sparks.spark(tmp_path)
+    kept = tmp_path / "var/lib/sparkops/services/q"
+    kept.mkdir(parents=True)
+    then = rdma_devices(str(tmp_path))
+    (kept / "rdma-at-start.json").write_text(json.dumps({"container": "c1", "at": 7, "devices": then}))
+    sparks.put(tmp_path, "sys/class/infiniband/rocep1s0f0/ports/1/hw_counters/out_of_sequence", "20")
+
+    found: Any = rank._rdma(str(tmp_path), "/var/lib/sparkops/services/q", {"Id": "c1"})
+
+    assert found["at"] == 7
+    counters = [found[when]["rocep1s0f0"]["counters"]["out_of_sequence"] for when in ("then", "now")]
+    assert counters == [17, 20]
+    assert found["now"]["rocep1s0f0"]["gids"] == found["then"]["rocep1s0f0"]["gids"]
+
+
+@pytest.mark.parametrize(
+    ("text", "container"),
+    [
+        (None, {"Id": "c1"}),
+        ('{"container": "c1", "at": 7, "devices": {}}', {"Id": "c1"}),  # no device when it started
+        ('{"container": "other", "at": 7, "devices": {"r": {}}}', {"Id": "c1"}),  # of an earlier start
+        ('{"container": "c1", "at": 7, "devices": {"r": {}}}', None),  # nothing runs
+    ],
+)
+def test_without_what_was_at_start_nothing_is_told_of_rdma(
+    tmp_path: Path, text: str | None, container: dict[str, object] | None
+) -> None:
+    if text is not None:
+        (tmp_path / "rdma-at-start.json").write_text(text)
+    assert rank._rdma(str(tmp_path), "/", container) is None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import reboot
 from sparkops.worker.requests import facts
-from sparkops.worker.system import processes, serving
+from sparkops.worker.system import processes
 from tests.worker.nodes import call
 
 KERNEL = "kernel 6.17.0-1008-nvidia runs, 6.17.0-1014-nvidia is installed"
@@ -46,7 +44,7 @@ def asked(root: Path, monkeypatch: pytest.MonkeyPatch, *reasons: str) -> list[li
     monkeypatch.setattr(processes, "ask", tell)
     found = reboot.observe({}, root=str(root))
     with pytest.raises(Refused) as caught:
-        reboot.converge(call(), {"state_dir": "/state"}, found, {"due": False}, {"drain_seconds": 1.0}, root=str(root))
+        reboot.converge(call(), {"state_dir": "/state"}, found, {"due": False}, {}, root=str(root))
     if caught.value.id != "reboot-not-begun":
         raise caught.value
     return told
@@ -72,23 +70,8 @@ def test_nothing_is_due_nothing_is_done(machine: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(facts.Node, "group", lambda self, name: {"due": False, "reasons": []})
     found = reboot.observe({}, root=str(machine))
     assert found == {"due": False, "reasons": [], "boot": "one 1"}
-    reboot.converge(call(), {"state_dir": "/s"}, found, {"due": False}, {"drain_seconds": 1.0}, root=str(machine))
+    reboot.converge(call(), {"state_dir": "/s"}, found, {"due": False}, {}, root=str(machine))
     assert not (machine / "s").exists()
-
-
-def test_the_engines_on_the_machine_are_waited_for(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = machine / "etc/sparkops/services"
-    folder.mkdir(parents=True)
-    spec = {"name": "q", "argv": ["serve"], "host": "0.0.0.0", "port": 8000, "container": "sparkops-q"}
-    (folder / "q.json").write_text(json.dumps(spec))
-    (folder / "r.json").write_text(json.dumps({**spec, "name": "r", "argv": ["serve", "--headless"]}))
-    (folder / "s.json").write_text("{")
-    waited: list[Any] = []
-    monkeypatch.setattr(
-        serving, "drain", lambda call, ask, seconds: waited.append((ask["service"], ask["host"], seconds))
-    )
-    assert asked(machine, monkeypatch, ASKED)
-    assert waited == [("q", "127.0.0.1", 1.0)]
 
 
 def test_this_machine_tells_its_boot() -> None:

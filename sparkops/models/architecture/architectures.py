@@ -49,7 +49,8 @@ class Cached:
     `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
     `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
     convolution over `channels` (`groups` of `value` twice among them), and `checkpoints` more while a prompt is read.
-    `block` is how many tokens a block has where the kernel takes no other (0: any).
+    `block` is how many tokens a block has where the kernel takes no other (0: any); each rank keeps all
+    of a `whole` state.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class Cached:
     checkpoints: int = 0
     groups: int = 0
     block: int = 0
+    whole: int = 0
     dtype: str = ""
 
 
@@ -165,7 +167,7 @@ class _Scope(Mapping[str, object]):
 
 def shape(description: Description, config: Mapping[str, object]) -> Shape:
     """The layers and tensors of a configuration, its text part flat."""
-    return _Reader(description, {**description.defaults, **{k: v for k, v in config.items() if v is not None}}).read()
+    return _Reader(description, {**description.defaults, **config}).read()
 
 
 class _Reader:
@@ -186,14 +188,25 @@ class _Reader:
             self._tensors(part, scope, None, "")
         layers = tuple(self._layer(index) for index in range(count))
         drafting = self._drafting(count)
-        unread = self.description.unread(self.config)
-        self.gaps.update(dict.fromkeys(f"{key} is a key that is not described" for key in unread))
+        self._unread(count)
         values, words = self._named()
         states = [each for layer in layers for each in layer if each.kind == "state"]
         values |= {"linear_value_heads": states[0].heads, "linear_key_dim": states[0].key_dim} if states else {}
         tables = {} if self.description.content.get("tower") else self.tables
         values |= {kind: sum(found.values()) for kind, found in tables.items()}
         return Shape(True, layers, tuple(self.tensors), drafting, values, words, tuple(self.gaps), dict(self.part_gaps))
+
+    def _unread(self, count: int) -> None:
+        """Adds what nobody described: keys, types of layers, entries of the settings of positions."""
+        reasons = [f"{key} is a key that is not described" for key in self.description.unread(self.config)]
+        strange = self.description.strange_layers(self.config)
+        reasons += [f"layers of the type {each!r} are not described" for each in strange]
+        listed = self.config.get("layer_types")
+        if isinstance(listed, list) and len(listed) < count:
+            reasons.append(f"layer_types has {len(listed)} of {count} layers")
+        self.gaps.update(dict.fromkeys(reasons))
+        if rotary := self.description.unread_rotary(self.config):
+            self.part_gaps["rotary"] = f"{rotary[0]} is a key that is not described"
 
     def _named(self) -> tuple[dict[str, int], dict[str, str]]:
         values: dict[str, int] = {}
@@ -273,7 +286,7 @@ class _Reader:
                 continue
             if elements and count:
                 names = tuple(f"{module}{each}" for each in (name, *tensor.get("as", ())))
-                quantised, split = tensor.get("quantised", True), tensor.get("split", True)
+                quantised, split = tensor.get("quantised", part.get("quantised", True)), tensor.get("split", True)
                 self.tensors.append(Tensor(where, names, elements, count, quantised, split, width, dtype, index))
 
     def _table(self, given: Mapping[str, Any], scope: _Scope) -> None:

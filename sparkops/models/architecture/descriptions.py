@@ -19,7 +19,11 @@ SIZES = "_parts.yml"
 INERT = "_inert.yml"
 TOWERS = "_towers.yml"
 WRAPPERS = "_wrappers.yml"
+DEFAULTS = "_defaults.yml"
 TIED = "tie_word_embeddings"
+ORDINARY = ("full_attention", "sliding_attention", "chunked_attention")
+"""The types of layers that a description without kinds of its own means."""
+ROTARY = ("rope_parameters", "rope_scaling")
 NOTHING: tuple[object, ...] = (None, "", [], {})
 """Values of a key that say nothing."""
 PROFILE = "profile"
@@ -47,7 +51,13 @@ WORDS = {"ssm_dtype": "ssm_dtype"}
 def _shared() -> Mapping[str, Any]:
     """What all descriptions share."""
     folder = bundled("knowledge") / "architectures"
-    return {**knowledge_file.read(folder / SIZES), "inert": frozenset(knowledge_file.read(folder / INERT)["keys"])}
+    inert = knowledge_file.read(folder / INERT)
+    return {
+        **knowledge_file.read(folder / SIZES),
+        "inert": frozenset(inert["keys"]),
+        "rotary": frozenset(inert["rotary"]),
+        "defaults": knowledge_file.read(folder / DEFAULTS)["defaults"],
+    }
 
 
 @cache
@@ -58,10 +68,10 @@ def _texts() -> Mapping[Path, str]:
 
 
 @cache
-def _described_in(path: Path) -> Mapping[str, Mapping[str, object]]:
+def _described_in(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """The descriptions of one file, by the architecture's name."""
     content = knowledge_file.read(path)
-    found: dict[str, Mapping[str, object]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for each in content["describes"]:
         own = {**each, "parts": {**_shared()["parts"], **content.get("parts", {})}}
         found.update(dict.fromkeys(each["architectures"], own))
@@ -124,7 +134,10 @@ def described(name: str) -> Description | None:
     """The description of an architecture; None where there is none."""
     found = (_described_in(path).get(name) for path, text in _texts().items() if name in text)
     content = next((each for each in found if each is not None), None)
-    return None if content is None else Description(content, _shared())
+    if content is None:
+        return None
+    defaults = {**_shared()["defaults"].get(name, {}), **content.get("defaults", {})}
+    return Description({**content, "defaults": defaults}, _shared())
 
 
 class Description:
@@ -134,6 +147,7 @@ class Description:
         self.content = content
         self.sizes: Mapping[str, str | int] = {**shared["sizes"], **content.get("sizes", {})}
         self.inert: frozenset[str] = shared["inert"] | frozenset(content.get("ignores", ()))
+        self.rotary: frozenset[str] = shared["rotary"]
         self.defaults: Mapping[str, object] = content.get("defaults", {})
 
     @cached_property
@@ -179,6 +193,21 @@ class Description:
             inner = value if isinstance(value, Mapping) else {}
             found += [f"{key}.{each}" for each in inner if each not in entries and each not in self.inert]
         return found
+
+    def strange_layers(self, config: Mapping[str, object]) -> list[str]:
+        """The entries of `layer_types` that a description without kinds of its own does not mean."""
+        listed = () if "kind" in self.content else config.get("layer_types")
+        return sorted({str(each) for each in listed if each not in ORDINARY}) if isinstance(listed, list) else []
+
+    def unread_rotary(self, config: Mapping[str, object]) -> list[str]:
+        """The entries of the settings of positions that nobody described, at any depth."""
+        return [each for key in ROTARY for each in self._unread_rotary(config.get(key), key)]
+
+    def _unread_rotary(self, settings: object, where: str) -> Iterator[str]:
+        for key, value in settings.items() if isinstance(settings, Mapping) else ():
+            if key not in self.rotary and value not in NOTHING:
+                yield f"{where}.{key}"
+            yield from self._unread_rotary(value, f"{where}.{key}")
 
     def _parts(self, entries: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
         for entry in entries:

@@ -205,8 +205,8 @@ class Geometry:
 
     @property
     def text_parameters(self) -> int | None:
-        """Parameters without the vision tower and the prediction head: the total that model cards give."""
-        if self.unsized("vision", "mtp"):
+        """Parameters without encoders and the prediction head: the total that model cards give."""
+        if self.unsized("vision", "audio", "rotary", "mtp"):
             return None
         return sum(count for part, count in self.parameters.items() if part != "vision" and not part.startswith("mtp"))
 

@@ -158,10 +158,11 @@ def state_bytes(cached: Cached, geometry: Geometry, options: CacheOptions = PLAI
     own = geometry.dtype if cached.dtype in ("", "auto") else cached.dtype
     ssm = DTYPE_BYTES.get(own if options.ssm_dtype == "auto" else options.ssm_dtype, 4)
     window = cached.kernel - 1 + options.speculative_tokens
-    matrix = cached.heads // options.tensor_parallel * cached.key * cached.value
-    more = (options.tensor_parallel - cached.groups) if cached.groups % options.tensor_parallel else 0
+    ranks = 1 if cached.whole else options.tensor_parallel
+    matrix = cached.heads // ranks * cached.key * cached.value
+    more = (ranks - cached.groups) if cached.groups % ranks else 0
     channels = cached.channels + 2 * more * cached.value
-    return channels // options.tensor_parallel * window * conv + matrix * ssm
+    return channels // ranks * window * conv + matrix * ssm
 
 
 def layout(geometry: Geometry, options: CacheOptions = PLAIN, block: BlockRule = BlockRule()) -> CacheLayout:

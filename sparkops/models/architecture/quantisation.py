@@ -18,9 +18,17 @@ from sparkops.models.architecture.architectures import Tensor
 from sparkops.models.architecture.geometry import Geometry
 from sparkops.models.architecture.quantisation_rules import Rules
 
-PLAIN: Mapping[str, float] = {"bf16": 2, "fp32": 4, "fp8": 1, "int8": 1, "nvfp4": 4.5 / 8, "mxfp4": 4.25 / 8}
+PLAIN: Mapping[str, float] = {
+    "bf16": 2,
+    "fp32": 4,
+    "fp8": 1,
+    "mxfp8": 8.25 / 8,
+    "int8": 1,
+    "nvfp4": 4.5 / 8,
+    "mxfp4": 4.25 / 8,
+}
 """Bytes per parameter, block scales included; `intB-gG`: B bits and 16 bits of scale for each G; `-zN`: and N bits for
-its zero point."""
+its zero point; `intB-channel`: B bits, and a scale for each output, which does not count."""
 ZERO_POINTS = ("gptq", "gptq_marlin", "awq", "awq_marlin", "auto-round", "inc")
 """The methods whose zero points stay in memory, symmetric ones too (vLLM auto_gptq, auto_awq, inc)."""
 MODULES: Mapping[str, str] = {
@@ -75,6 +83,8 @@ def bytes_per_parameter(word: str) -> float:
     """Bytes that one parameter of a format takes, its scale included. Raises ValueError for another word."""
     if word in PLAIN:
         return PLAIN[word]
+    if channel := re.fullmatch(r"int([2-8])-channel", word):
+        return int(channel[1]) / 8
     match = re.fullmatch(r"int([2-8])-g(\d+)(?:-z(\d))?", word)
     if match is None or int(match[2]) == 0:
         raise ValueError(f"{word!r} is no format; known: {', '.join(PLAIN)}, int4-g128")

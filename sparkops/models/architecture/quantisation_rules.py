@@ -7,10 +7,14 @@ auto_gptq, auto_awq, inc, mxfp4) and their `is_layer_skipped`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
+
+from sparkops.core.data import bundled
+from sparkops.models import knowledge_file
 
 PREFIXES = ("model.language_model.", "language_model.model.", "model.", "backbone.", "language_model.")
 """What stands before a layer's name in one checkpoint or another."""
@@ -30,6 +34,16 @@ EXPERT = (
 METHODS = ("fp8", "fbgemm_fp8", "modelopt", "modelopt_fp4", "compressed-tensors", "gptq", "gptq_marlin", "awq",
            "awq_marlin", "auto-round", "inc", "mxfp4", "gpt_oss_mxfp4", "deepseek_v4_fp8")  # fmt: skip
 """The methods whose formats are known."""
+REGULAR = frozenset("*+?^$()[]{}|\\")
+"""What makes a name of AutoRound's exceptions a regular expression."""
+SCALED = 4096
+"""Elements for each FP8 scale from which on its bytes don't count."""
+
+
+@cache
+def _described() -> Mapping[str, Any]:
+    """What of a quantization_config is described."""
+    return knowledge_file.read(bundled("knowledge") / "architectures" / "_quantisation.yml")
 
 
 def canonical(name: str) -> str:
@@ -98,17 +112,56 @@ class Rules:
         """Why nothing is known of the bytes; "" where they are."""
         if self.method not in METHODS:
             return f"how many bytes quant_method {self.method!r} stores is not known"
+        if fault := next(self._faults(), None):
+            return f"{fault} in the quantization_config is not described"
         if not self.groups and not self.word and not self.by_layer:
             return f"the quantization_config of {self.method} names no bits"
         return ""
 
+    def _faults(self) -> Iterator[str]:
+        """What nobody described: keys, kinds of weights, algorithms."""
+        content, known = self.content, _described()
+        yield from (
+            key
+            for key, value in content.items()
+            if key not in known["keys"] and not (key in known["empty"] and not value) and value is not None
+        )
+        block = content.get("weight_block_size")
+        if isinstance(block, list) and len(block) == 2 and _whole(block[0], 0) * _whole(block[1], 0) < SCALED:
+            yield f"weight_block_size {block}"
+        yield from self._algorithms()
+        form = str(content.get("format") or "")
+        for name, group in self._config_groups.items():
+            yield from (f"config_groups.{name}.{key}" for key in group if key not in known["group"])
+            weights = group.get("weights")
+            if not isinstance(weights, Mapping):
+                continue
+            yield from (f"config_groups.{name}.weights.{key}" for key in weights if key not in known["weights"])
+            if _of_weights(weights, str(group.get("format") or form)) is None:
+                yield f"config_groups.{name}.weights ({weights.get('num_bits')} bits {weights.get('type', 'int')})"
+        for name, own in {**self.own, **self.dynamic}.items():
+            if _of_weights({**content, **own}, form) is None:
+                yield f"what it says of {name}"
+        plain = not self.groups and not content.get("quant_algo") and (content.get("bits") or content.get("w_bit"))
+        if plain and _of_weights(content, form) is None:
+            yield f"{plain} bits {content.get('data_type', 'int')}"
+
+    def _algorithms(self) -> Iterator[str]:
+        known = _described()["algorithms"]
+        listed = self.content.get("quantized_layers")
+        entries = [("", self.content), *(listed.items() if isinstance(listed, Mapping) else ())]
+        for name, entry in entries if self.method.startswith("modelopt") else ():
+            algo = str(entry.get("quant_algo") or "").upper() if isinstance(entry, Mapping) else "?"
+            group = _whole(entry.get("group_size"), 16) if isinstance(entry, Mapping) else 16
+            if algo and (algo not in known or (known[algo] == "nvfp4" and group != 16)):
+                yield f"{name} {algo} in groups of {group}".strip()
+
     def format(self, names: Iterable[str], part: str) -> str:
         """The format of a module of that part under its names; "" for the model's own type."""
         tried = [canonical(each) for name in names for each in ([name] if part != "experts" else _expert(name))]
-        if self.own:
-            found = next((self.own[each] for each in self.own if any(Names([each]).mean(name) for name in tried)), None)
-            if found is not None:
-                return _bits(self.word, found) if 2 <= found <= 8 else ""
+        overridden = self._overridden(tried)
+        if overridden is not None:
+            return _of_weights({**self.content, **overridden}, "") or ""
         if any(self.ignored.mean(name) for name in tried) or not self._inside(tried):
             return ""
         if self.by_layer:
@@ -142,11 +195,31 @@ class Rules:
         return tuple(names)
 
     @cached_property
-    def own(self) -> Mapping[str, int]:
-        """AutoRound's exceptions: a module's name and its bits."""
+    def own(self) -> Mapping[str, Mapping[str, object]]:
+        """AutoRound's exceptions: a module's name or a regular expression, and what is other there."""
         extra = self.content.get("extra_config")
         entries = extra.items() if isinstance(extra, Mapping) else ()
-        return {str(name): _whole(each.get("bits"), 16) for name, each in entries if isinstance(each, Mapping)}
+        return {str(name): each for name, each in entries if isinstance(each, Mapping)}
+
+    @cached_property
+    def dynamic(self) -> Mapping[str, Mapping[str, object]]:
+        """GPTQ's exceptions that are quantised otherwise: a regular expression, and what is other there."""
+        dynamic = self.content.get("dynamic")
+        entries = dynamic.items() if isinstance(dynamic, Mapping) else ()
+        return {
+            f"re:{str(pattern).removeprefix('+:')}": each
+            for pattern, each in entries
+            if isinstance(each, Mapping) and not str(pattern).startswith("-:")
+        }
+
+    @cached_property
+    def _exceptions(self) -> tuple[tuple[Names, Mapping[str, object]], ...]:
+        written = [(f"re:.*(?:{name})" if set(name) & REGULAR else name, each) for name, each in self.own.items()]
+        return tuple((Names([name]), each) for name, each in (*written, *self.dynamic.items()))
+
+    def _overridden(self, tried: list[str]) -> Mapping[str, object] | None:
+        """What is other for a module; None where nothing is."""
+        return next((each for names, each in self._exceptions if any(map(names.mean, tried))), None)
 
     @cached_property
     def by_layer(self) -> Mapping[str, str]:
@@ -159,18 +232,25 @@ class Rules:
             if isinstance(each, Mapping)
         }
 
+    @property
+    def _config_groups(self) -> Mapping[str, Mapping[str, object]]:
+        groups = self.content.get("config_groups")
+        entries = groups.items() if isinstance(groups, Mapping) else ()
+        return {str(name): group for name, group in entries if isinstance(group, Mapping)}
+
     @cached_property
     def groups(self) -> tuple[tuple[Names, str, bool], ...]:
         """compressed-tensors' groups: targets, format, whether they mean every linear layer; the named ones first."""
         if self.method != "compressed-tensors":
             return ()
-        groups, found = self.content.get("config_groups"), []
-        for group in groups.values() if isinstance(groups, Mapping) else ():
-            weights = group.get("weights") if isinstance(group, Mapping) else None
+        found = []
+        for group in self._config_groups.values():
+            weights = group.get("weights")
             if not isinstance(weights, Mapping):
                 continue
-            targets = [str(each) for each in group.get("targets") or ()]
-            word = _of_weights(weights, str(group.get("format") or self.content.get("format") or ""))
+            listed = group.get("targets")
+            targets = [str(each) for each in listed] if isinstance(listed, list) else []
+            word = _of_weights(weights, str(group.get("format") or self.content.get("format") or "")) or ""
             found.append(
                 (Names(each for each in targets if each not in CLASSES), word, any(each in CLASSES for each in targets))
             )
@@ -188,10 +268,8 @@ class Rules:
             return "fp8"
         if self.groups:
             return self.groups[-1][1]
-        groups = content.get("config_groups")
-        first: object = next(iter(groups.values()), {}) if isinstance(groups, Mapping) else {}
-        weights = first.get("weights") if isinstance(first, Mapping) else None
-        return _of_weights(weights, "") if isinstance(weights, Mapping) else _of_weights(content, "")
+        weights = next((group.get("weights") for group in self._config_groups.values()), None)
+        return _of_weights(weights if isinstance(weights, Mapping) else content, "") or ""
 
     def _head(self, tried: list[str]) -> bool:
         if self.content.get("lm_head") or self.content.get("quant_lm_head") or self.method.startswith("modelopt"):
@@ -228,30 +306,24 @@ def _expert(name: str) -> list[str]:
 
 def algorithm(name: str) -> str:
     """The format that ModelOpt means by `quant_algo`; "" for another."""
-    upper = name.upper()
-    if "NVFP4" in upper:
-        return "nvfp4"
-    if upper.startswith("MXFP4"):
-        return "mxfp4"
-    if upper.startswith(("FP8", "MXFP8")):
-        return "fp8"
-    return "int4-g128" if upper.startswith(("W4A16", "W4A8", "INT4")) else ("int8" if upper.startswith("INT8") else "")
+    return str(_described()["algorithms"].get(name.upper(), ""))
 
 
-def _of_weights(weights: Mapping[str, object], form: str) -> str:
-    bits = _whole(weights.get("num_bits", weights.get("bits")), 0)
-    group = _whole(weights.get("group_size"), 0)
-    if bits == 4 and (weights.get("type") == "float" or "nvfp4" in form or "mxfp4" in form):
-        return "mxfp4" if group == 32 or "mxfp4" in form else "nvfp4"
-    if bits == 8 and weights.get("type") == "float":
-        return "fp8"
-    return _bits(f"int{bits}-g{group}" if group > 0 else "", bits) if 2 <= bits <= 8 else ""
-
-
-def _bits(word: str, bits: int) -> str:
-    if word.startswith(f"int{bits}"):
-        return word
-    return "int8" if bits == 8 and "-g" not in word else f"int{bits}-g128"
+def _of_weights(weights: Mapping[str, object], form: str) -> str | None:
+    """The format of weights as a group, or a whole configuration, describes them; "" for the model's own type, None for
+    what is not known."""
+    bits = _whole(weights.get("num_bits", weights.get("bits", weights.get("w_bit"))), 0)
+    group = _whole(weights.get("group_size", weights.get("q_group_size")), 0)
+    kind = str(weights.get("type") or weights.get("data_type") or "int")
+    if bits == 4 and (kind == "float" or "nvfp4" in form or "mxfp4" in form):
+        return {0: "nvfp4", 16: "nvfp4", 32: "mxfp4"}.get(group)
+    if bits == 8 and kind == "float":
+        return {32: "mxfp8"}.get(group) if 0 < group < 128 else "fp8"
+    if kind != "int" or not (2 <= bits <= 8 or bits >= 16):
+        return None
+    if bits >= 16:
+        return ""
+    return f"int{bits}-g{group}" if group > 0 else "int8" if bits == 8 else f"int{bits}-channel"
 
 
 def _whole(value: object, otherwise: int) -> int:

@@ -231,11 +231,9 @@ class SSHTransport:
 
     @property
     def root(self) -> bool:
-        """See Transport."""
         return self._link.hop.user == "root"
 
     def execute(self, argv: Sequence[str]) -> SSHStream:
-        """See Transport."""
         try:
             channel = self._link.transport.open_session(timeout=self._link.hop.timeout)
             within(self._link.hop.timeout, lambda: channel.exec_command(shlex.join(argv)))
@@ -245,7 +243,6 @@ class SSHTransport:
         return SSHStream(self._node, self._link, channel)
 
     def close(self) -> None:
-        """See Transport."""
         if not self._closed:
             self._closed = True
             self._link.transport.close()
@@ -266,7 +263,6 @@ class SSHStream:
         channel.settimeout(GLANCE)
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
-        """See Stream."""
         self._look_every(GLANCE if timeout is None else min(timeout, GLANCE))
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -301,7 +297,6 @@ class SSHStream:
         return ConnectionFailed.of("connection-lost", where=self._node, error=reason)
 
     def write(self, data: bytes) -> None:
-        """See Stream."""
         start = 0
         try:
             while start < len(data):
@@ -315,12 +310,10 @@ class SSHStream:
             raise ConnectionFailed.of("remote-program-ended", where=self._node) from None
 
     def close_input(self) -> None:
-        """See Stream."""
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.shutdown_write()
 
     def close(self) -> None:
-        """See Stream."""
         self._ours = True
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.close()
@@ -331,12 +324,10 @@ class SSHStream:
                 self._said = (self._said + self._channel.recv_stderr(65536))[-STDERR_KEPT:]
 
     def stderr(self) -> str:
-        """See Stream."""
         self._hear()
         return harmless(self._said)
 
     def exit_status(self, timeout: float) -> int | None:
-        """See Stream."""
         self._channel.status_event.wait(timeout)
         status = self._channel.exit_status
         return None if status < 0 else status

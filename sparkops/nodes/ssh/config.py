@@ -14,9 +14,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.messages import Fields
 from sparkops.nodes.target import Target
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class SSHConfigs:
                 config = self._parsed[files] = _parse(files)
             return Route(_route(config, target))
 
-    def listed(self, file: Path) -> Mapping[str, Mapping[str, Any]]:
+    def listed(self, file: Path) -> Mapping[str, Fields]:
         """What one file says of each name in its `Host` lines that is no pattern, in the file's order, by options in
         small letters. Raises InventoryError."""
         names: list[str] = []
@@ -166,7 +167,7 @@ def _route(config: SSHConfig, target: Target) -> tuple[Hop, ...]:
     return (*_jumps(config, jump, target, (target.address,)), end)
 
 
-def _jump_of(options: dict[str, object]) -> str:
+def _jump_of(options: Fields) -> str:
     """ProxyJump's value, or "" where there is none or where a ProxyCommand was given first (as in OpenSSH)."""
     first = next((key for key in options if key in ("proxyjump", "proxycommand")), "")
     return str(options["proxyjump"]) if first == "proxyjump" else ""
@@ -225,7 +226,7 @@ def _declared(hop: Hop, target: Target) -> Hop:
     return hop
 
 
-def _hop(options: dict[str, Any], host: str, target: Target) -> Hop:
+def _hop(options: Fields, host: str, target: Target) -> Hop:
     named = [Path(each).expanduser() for each in options.get("identityfile") or [] if each.lower() != "none"]
     default = [Path("~/.ssh", each).expanduser() for each in DEFAULT_KEYS]
     jump_decides = bool(_jump_of(options))
@@ -244,7 +245,7 @@ def _hop(options: dict[str, Any], host: str, target: Target) -> Hop:
     )
 
 
-def _known_hosts(options: dict[str, Any]) -> Iterator[Path]:
+def _known_hosts(options: Fields) -> Iterator[Path]:
     users = options.get("userknownhostsfile") or "~/.ssh/known_hosts ~/.ssh/known_hosts2"
     systems = options.get("globalknownhostsfile") or "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
     for word in [*shlex.split(users), *shlex.split(systems)]:
@@ -252,7 +253,7 @@ def _known_hosts(options: dict[str, Any]) -> Iterator[Path]:
             yield Path(word.replace("%d", str(Path.home()))).expanduser()
 
 
-def _number(options: dict[str, Any], key: str, default: float, target: Target) -> int:
+def _number(options: Fields, key: str, default: float, target: Target) -> int:
     text = options.get(key)
     if text is None or text.lower() == "none":
         return int(default)

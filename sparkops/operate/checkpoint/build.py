@@ -20,7 +20,7 @@ from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest, ManifestFile, is_commit, is_repository
 from sparkops.core import events, folders
 from sparkops.core.errors import ConvergeFailed, Interrupted, InventoryError, LockBusy, SparkopsError
-from sparkops.core.messages import Refused, Unknown, error_of
+from sparkops.core.messages import Fields, Refused, Unknown, error_of
 from sparkops.core.secrets import Secret
 from sparkops.core.wording import Message, words
 from sparkops.inventory.recipes import read_recipe
@@ -28,7 +28,7 @@ from sparkops.models import build_steps
 from sparkops.programs import runner
 from sparkops.programs.build import caller as build_program
 from sparkops.programs.build.state import observe
-from sparkops.programs.checkpoints import RECORD
+from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.programs.fetch import caller as fetch_program
 from sparkops.programs.progress import Listener, Reporter
 
@@ -258,7 +258,7 @@ def _is_built(state: Mapping[str, object] | None, identity: str) -> bool:
     return state is not None and state["identity"] == identity and not any(state[key] for key in faults)
 
 
-def _step_check(step: Mapping[str, Any]) -> StepCheck:
+def _step_check(step: Fields) -> StepCheck:
     if "error" in step:
         return StepCheck(name=step["name"], refused=Message.from_json(step["error"]))
     numbers = {key: step[key] for key in ("name", "changed", "added", "removed", "from_donors")}

@@ -11,12 +11,9 @@ from sparkops.compile.compiler import compile_inventory
 from sparkops.core import events
 from sparkops.core.errors import ConnectionFailed, InventoryError, SparkopsError
 from sparkops.core.wording import Message
-from sparkops.inventory.inventory import Inventory
-from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.follow import follow
-from sparkops.reconcile.fleet import THREADS
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import OfRepository
 
@@ -53,17 +50,9 @@ class Verified:
         return not (self.reason or self.missing or self.wrong)
 
 
-def verify(
-    inventory: Inventory,
-    nodes: tuple[str, ...],
-    connections: Connections,
-    *,
-    deep: bool = False,
-    jobs: int = THREADS,
-    listener: events.Listener = events.silent,
-) -> tuple[Verified, ...]:
+def verify(context: Context, nodes: tuple[str, ...], *, deep: bool = False) -> tuple[Verified, ...]:
     """Prove the declared checkpoints of these nodes; with `deep` all is read again. Raises InventoryError for none."""
-    compiled = compile_inventory(inventory)
+    compiled = compile_inventory(context.inventory)
     declared: dict[str, dict[str, OfRepository]] = {
         node: {each.name: each for each in compiled.of(node) if isinstance(each, OfRepository)} for node in nodes
     }
@@ -71,10 +60,9 @@ def verify(
         raise InventoryError.of("no-checkpoint-declared")
 
     def prove(node: str, session: Session) -> list[Verified]:
-        return [_one(node, session, each, deep, listener) for each in declared[node].values()]
+        return [_one(node, session, each, deep, context.listener) for each in declared[node].values()]
 
     wanted = [node for node in nodes if declared[node]]
-    context = Context(inventory=inventory, connections=connections, listener=listener, jobs=jobs)
     with reach(context, wanted, ["checkpoint"]) as fleet:
         answers = fleet.each(wanted, prove)
     found: list[Verified] = []

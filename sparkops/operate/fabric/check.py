@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sparkops.core import events
 from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.models import fabric_plan
@@ -86,7 +86,7 @@ def cables(inventory: Inventory, nodes: Sequence[str]) -> tuple[Cable, ...]:
 
     Raises InventoryError where the inventory does not declare the links.
     """
-    variables: dict[str, Mapping[str, Any]] = {
+    variables: dict[str, Fields] = {
         name: {"fabric": inventory.variables(name).get("fabric"), "state": node.state}
         for name, node in inventory.nodes.items()
     }
@@ -128,7 +128,7 @@ def check(context: Context, nodes: Sequence[str], *, seconds: float = SECONDS, s
     checked = Checked()
     with reach(context, taking_part, ["measure"]) as fleet:
         looks = fleet.each(taking_part, lambda node, session: session.call("measure.look", _addresses(node, whole)))
-        known: dict[str, Mapping[str, Any]] = {}
+        known: dict[str, Fields] = {}
         for node, found in looks.items():
             if isinstance(found, SparkopsError):
                 checked.silent[node] = found.message
@@ -163,7 +163,7 @@ def _lossy(lost: Mapping[str, Mapping[str, int]]) -> Message | None:
 class _Cable:
     """The measurements of one cable."""
 
-    def __init__(self, fleet: Fleet, cable: Cable, known: Mapping[str, Mapping[str, Any]], seconds: float) -> None:
+    def __init__(self, fleet: Fleet, cable: Cable, known: Mapping[str, Fields], seconds: float) -> None:
         self.fleet, self.cable, self.seconds = fleet, cable, seconds
         self.here, self.there = known[cable.sender], known[cable.receiver]
 
@@ -245,7 +245,7 @@ class _Cable:
                 }
         return found
 
-    def _end(self, line: Line) -> Mapping[str, Any]:
+    def _end(self, line: Line) -> Fields:
         found: Mapping[str, object] = self.here["addresses"][line.address]
         return found
 

@@ -12,6 +12,7 @@ from sparkops.core.wording import size
 from sparkops.inventory.recipes import Recipe
 from sparkops.inventory.schema import NAME
 from sparkops.models import catalogue, platform
+from sparkops.operate.recipes import rates
 
 EDITOR_LINE = "# yaml-language-server: $schema=./inventory.schema.json"
 GIB = 1 << 30
@@ -138,13 +139,8 @@ def _needed(recipe: Recipe) -> float:
 def _rank(recipe: Recipe) -> tuple[float, float, str]:
     """The order of preference: the larger model, then the faster of its own published speeds, then the name."""
     model = catalogue.find(recipe.model) if recipe.model else None
-    rates: list[float] = [0.0]
-    for speed in recipe.speeds:
-        if speed.get("streams", 1) == 1 and not speed.get("other"):
-            rate = speed["tokens_per_second"]
-            rates += rate if isinstance(rate, list) else [rate]
     parameters = model.geometry.text_parameters if model is not None else None
-    return (-float(parameters or 0), -max(rates), recipe.name)
+    return (-float(parameters or 0), -max(rates(recipe.speeds), default=0.0), recipe.name)
 
 
 def _repository(recipe: Recipe) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sparkops.core.errors import BecomeFailed, SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
@@ -65,7 +65,7 @@ def _running(session: Session) -> tuple[tuple[Engine, ...], tuple[int, ...], str
     return tuple(engines), tuple(there["listening"]), ""
 
 
-def _container(found: Mapping[str, Any]) -> Engine:
+def _container(found: Fields) -> Engine:
     config = found["config"]
     words = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
     bindings = (found["host"].get("PortBindings") or {}).values()
@@ -75,7 +75,7 @@ def _container(found: Mapping[str, Any]) -> Engine:
     return Engine("container", found["name"], published[0] if published else _port(words), text)
 
 
-def _unit(found: Mapping[str, Any]) -> Engine:
+def _unit(found: Fields) -> Engine:
     return Engine("unit", found["name"], _port(found["text"].split()), found["text"])
 
 

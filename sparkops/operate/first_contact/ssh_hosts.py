@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.messages import Fields
 from sparkops.core.wording import Message
 from sparkops.importing.hosts import Host, Hosts, declared
 from sparkops.inventory.inventory import Inventory
@@ -36,7 +35,7 @@ def read(path: Path) -> Hosts:
     )
 
 
-def _host(name: str, options: Mapping[str, Any]) -> Host:
+def _host(name: str, options: Fields) -> Host:
     address, port = options.get("hostname") or name, str(options.get("port") or "")
     return Host(
         name=name,

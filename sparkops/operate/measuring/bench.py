@@ -6,6 +6,7 @@ It must not know how a completion is asked for: that is the worker's half.
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import statistics
 import time
@@ -75,22 +76,36 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The cells of one engine, at its head `node`. `reason` says why there is none; `told` is what a tool of others
+    wrote."""
+
+    node: str
+    cells: tuple[Cell, ...] = ()
+    findings: tuple[Message, ...] = ()
+    causes: tuple[Message, ...] = ()
+    reason: Message | None = None
+    told: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """All cells of a service, taken at `time` (seconds since the epoch) on `node`."""
+    """All engines of a service, one after the other from `time` on (seconds since the epoch), by `tool`; "" is our own
+    probe."""
 
     cluster: str
     service: str
-    node: str
     time: float
     tokens: int
-    cells: tuple[Cell, ...]
-    findings: tuple[Message, ...] = ()
-    causes: tuple[Message, ...] = ()
+    engines: tuple[Measured, ...]
+    tool: str = ""
 
     @property
     def exit_status(self) -> int:
-        """3 where a cell could not be measured, else 2 where something was found, else 0."""
-        return 3 if any(cell.reason for cell in self.cells) else 2 if self.findings else 0
+        """3 where an engine or a cell could not be measured, else 2 where something was found, else 0."""
+        if any(each.reason or any(cell.reason for cell in each.cells) for each in self.engines):
+            return 3
+        return 2 if any(each.findings for each in self.engines) else 0
 
 
 def bench(
@@ -103,30 +118,30 @@ def bench(
     tokens: int,
     seconds: float,
 ) -> Bench:
-    """Measure each combination, one after the other, at the first engine of the service on these nodes. Raises
-    SparkopsError where it is not reached at all."""
-    heads = [each for each in chosen(context.inventory, [service]) if each.probe is not None and each.node in nodes]
+    """Measure each combination at each engine of the service whose head is on these nodes, one after the other.
+
+    Raises InventoryError where there is none.
+    """
+    inventory = context.inventory
+    heads = [each for each in chosen(inventory, [service]) if each.probe is not None and each.node in nodes]
     if not heads:
         raise InventoryError.of("bench-without-head", service=service)
-    rank = heads[0]
-    assert rank.probe is not None
-    place = next(each for each in places(context.inventory) if (each.service.name, each.node) == (service, rank.node))
-    found = []
-    with reach(context, [rank.node], ["bench"]) as fleet:
-        session = fleet.session(rank.node)
-        for streams in concurrency:
-            for length in contexts:
-                ask = _ask(rank.probe, streams, length, tokens, seconds)
-                cell = _measured(context, session, rank, ask, place.engine)
-                found.append(with_ceiling(context.inventory, service, cell))
-    return Bench(
-        cluster=context.inventory.cluster,
-        service=service,
-        node=rank.node,
-        time=time.time(),
-        tokens=tokens,
-        cells=tuple(found),
-    )
+    engines = {each.node: each.engine for each in places(inventory) if each.service.name == service}
+    began, found = time.time(), []
+    with reach(context, [each.node for each in heads], ["bench"]) as fleet:
+        for rank in heads:
+            cells: list[Cell] = []
+            try:
+                for streams, length in itertools.product(concurrency, contexts):
+                    assert rank.probe is not None
+                    ask = _ask(rank.probe, streams, length, tokens, seconds)
+                    cell = _measured(context, fleet.session(rank.node), rank, ask, engines[rank.node])
+                    cells.append(with_ceiling(inventory, service, cell))
+            except SparkopsError as error:  # the node is away: the other engines are measured all the same
+                found.append(Measured(node=rank.node, cells=tuple(cells), reason=error.message))
+            else:
+                found.append(Measured(node=rank.node, cells=tuple(cells)))
+    return Bench(cluster=inventory.cluster, service=service, time=began, tokens=tokens, engines=tuple(found))
 
 
 def _ask(probe: Probe, streams: int, length: int, tokens: int, seconds: float) -> dict[str, object]:
@@ -188,11 +203,16 @@ def judged(found: Bench, inventory: Inventory, last: Mapping[str, object] | None
     """The measurement with what is wrong with it, and with the causes that can be seen where something is."""
     recipe = inventory.services[found.service].recipe
     speeds = recipe.speeds if recipe is not None else ()
-    findings = [each for cell in found.cells if cell.reason is None for each in _findings(cell, speeds, last or {})]
-    causes = list(dict.fromkeys(each for cell in found.cells for each in _causes(cell))) if findings else []
-    if findings:
-        causes += _not_captured(inventory, found)
-    return replace(found, findings=tuple(findings), causes=tuple(causes))
+    told = (last or {}).get("engines")
+    kept = {each.get("node"): each for each in told if isinstance(each, Mapping)} if isinstance(told, list) else {}
+    engines = []
+    for engine in found.engines:
+        before = kept.get(engine.node, {})
+        findings = [each for cell in engine.cells if not cell.reason for each in _findings(cell, speeds, before)]
+        causes = list(dict.fromkeys(each for cell in engine.cells for each in _causes(cell))) if findings else []
+        causes += _not_captured(inventory, found, engine.node) if findings else []
+        engines.append(replace(engine, findings=tuple(findings), causes=tuple(causes)))
+    return replace(found, engines=tuple(engines))
 
 
 def _findings(cell: Cell, speeds: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> Iterator[Message]:
@@ -225,13 +245,13 @@ def _causes(cell: Cell) -> Iterator[Message]:
         yield Message.of("bench-gpu-shared", others=sorted(cell.others))
 
 
-def _not_captured(inventory: Inventory, found: Bench) -> Iterator[Message]:
+def _not_captured(inventory: Inventory, found: Bench, node: str) -> Iterator[Message]:
     """Steps that run without a CUDA graph, as the line says and as lint finds."""
-    place = next(each for each in places(inventory) if (each.service.name, each.node) == (found.service, found.node))
+    place = next(each for each in places(inventory) if (each.service.name, each.node) == (found.service, node))
     if "--enforce-eager" in (place.words or ()):
         yield Message.of("bench-eager")
     today = datetime.datetime.fromtimestamp(found.time, datetime.timezone.utc).date()
-    for each in lint_inventory(inventory, today, [found.node]):
+    for each in lint_inventory(inventory, today, [node]):
         if each.id in NOT_CAPTURED and each.subject == f"services.{found.service}":
             yield Message.of("bench-not-captured", rule=each.id, text=each.message)
 
@@ -241,15 +261,15 @@ def folder(cluster: str, service: str) -> Path:
     return folders.state() / "bench" / cluster / service
 
 
-def last_kept(cluster: str, service: str) -> Mapping[str, object] | None:
-    """The newest kept measurement that can be read; None for none."""
+def last_kept(cluster: str, service: str, tool: str = "") -> Mapping[str, object] | None:
+    """The newest kept measurement by that tool that can be read; None for none."""
     place = folder(cluster, service)
     for path in sorted(place.glob("*.json"), reverse=True) if place.is_dir() else ():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(found, dict) and found.get("schema") == SCHEMA:
+        if isinstance(found, dict) and (found.get("schema"), found.get("tool")) == (SCHEMA, tool or None):
             return found
     return None
 

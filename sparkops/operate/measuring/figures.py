@@ -11,26 +11,18 @@ from collections.abc import Mapping
 
 from sparkops.core.states import Unknown
 from sparkops.models.engine import Engine
+from sparkops.programs.launch import api
 
-GAUGES = {
-    "running": "vllm:num_requests_running",
-    "waiting": "vllm:num_requests_waiting",
-    "kv_cache_share": "vllm:kv_cache_usage_perc",
-}
-RATES = {
-    "generation_tokens_per_second": "vllm:generation_tokens",
-    "prompt_tokens_per_second": "vllm:prompt_tokens",
-}
-ACCEPTED, DRAFTED = "vllm:spec_decode_num_accepted_tokens", "vllm:spec_decode_num_draft_tokens"
-TOTAL = "_total"
-"""The end of a counter's name in the text form, which the engine's own name of it has not."""
+GAUGES = {"running": api.RUNNING, "waiting": api.WAITING, "kv_cache_share": api.CACHE_SHARE}
+RATES = {"generation_tokens_per_second": api.GENERATED, "prompt_tokens_per_second": api.READ}
 
 
 def figures(counted: object, engine: Engine | None) -> dict[str, float | Unknown]:
     """Requests, share of the KV cache, tokens per second; `acceptance` is the share of the drafted tokens that were
     accepted since the engine was started.
 
-    `counted` is `{first, second, seconds}` as a node read it, or why it could not. `engine` is None where the version
+    `counted` is `{first, second, seconds}` as a node read it, or why it could not; `seconds` is None where nobody asked
+    the engine for anything, so that one reading is enough. `engine` is None where the version
     is not known; then the names are tried.
     """
     names = (*GAUGES, *RATES, "acceptance")
@@ -40,8 +32,8 @@ def figures(counted: object, engine: Engine | None) -> dict[str, float | Unknown
     first, second = found.get("first"), found.get("second")
     if not isinstance(first, Mapping) or not isinstance(second, Mapping):
         return dict.fromkeys(names, Unknown.of("not-answered"))
-    rates = {name: _rate(first, second, found.get("seconds"), metric, engine) for name, metric in RATES.items()}
-    gauges = {name: _value(second, metric, metric, engine) for name, metric in GAUGES.items()}
+    rates = {name: _rate(first, second, found.get("seconds"), sample, engine) for name, sample in RATES.items()}
+    gauges = {name: _value(second, sample, engine) for name, sample in GAUGES.items()}
     return {**gauges, **rates, "acceptance": acceptance(second, engine)}
 
 
@@ -50,28 +42,36 @@ def acceptance(
 ) -> float | Unknown:
     """The share of the drafted tokens that were accepted, since the engine's start or `before`."""
     shares = []
-    for metric in (ACCEPTED, DRAFTED):
-        value = _value(now, metric + TOTAL, metric, engine)
+    for sample in (api.ACCEPTED, api.DRAFTED):
+        value = _value(now, sample, engine)
         if isinstance(value, Unknown):
             return value
-        shares.append(value - (number((before or {}).get(metric + TOTAL)) or 0.0))
+        shares.append(value - (number((before or {}).get(sample)) or 0.0))
     accepted, drafted = shares
     return accepted / drafted if drafted > 0 and accepted >= 0 else Unknown.of("nothing-drafted")
 
 
 def _rate(
-    first: Mapping[str, object], second: Mapping[str, object], seconds: object, metric: str, engine: Engine | None
+    first: Mapping[str, object], second: Mapping[str, object], seconds: object, sample: str, engine: Engine | None
 ) -> float | Unknown:
-    began, ended = (_value(each, metric + TOTAL, metric, engine) for each in (first, second))
+    began, ended = (_value(each, sample, engine) for each in (first, second))
     if isinstance(began, Unknown) or isinstance(ended, Unknown):
         return ended if isinstance(ended, Unknown) else began
+    if seconds is None and all(second.get(each) == 0 for each in api.BUSY):
+        return 0.0
     passed = number(seconds)
     if not passed or passed < 0:
         return Unknown.of("not-answered")
-    return Unknown.of("counter-went-back", metric=metric) if ended < began else (ended - began) / passed
+    return Unknown.of("counter-went-back", metric=_metric(sample)) if ended < began else (ended - began) / passed
 
 
-def _value(samples: Mapping[str, object], sample: str, metric: str, engine: Engine | None) -> float | Unknown:
+def _metric(sample: str) -> str:
+    """The engine's own name: that of a counter in the text form ends in `_total`."""
+    return sample.removesuffix("_total")
+
+
+def _value(samples: Mapping[str, object], sample: str, engine: Engine | None) -> float | Unknown:
+    metric = _metric(sample)
     if engine is not None and engine.exact and metric not in engine.metrics:
         return Unknown.of("metric-not-in-version", metric=metric, version=engine.version)
     value = number(samples.get(sample))

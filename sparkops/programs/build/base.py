@@ -16,7 +16,8 @@ from sparkops.core.messages import Refused
 from sparkops.programs.build.tensor_plan import PlannedTensor, Stored
 from sparkops.programs.checkpoints import hashes
 from sparkops.programs.checkpoints.folder import Files
-from sparkops.programs.checkpoints.index import files_below, identity
+from sparkops.programs.checkpoints.index import files_below
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output

@@ -26,8 +26,8 @@ from sparkops.programs.build.tensor_plan import Check, Computed, PlannedTensor, 
 from sparkops.programs.build.write import FileWriter, OutputFile
 from sparkops.programs.checkpoints import hashes
 from sparkops.programs.checkpoints.folder import write_record
-from sparkops.programs.checkpoints.index import identity, lasting
 from sparkops.programs.checkpoints.local_sources import take_over
+from sparkops.programs.checkpoints.proof import identity, lasting
 from sparkops.programs.fetch.existing import ExistingFolder
 from sparkops.programs.fetch.partial_file import STORE, Ranges, make_store
 from sparkops.programs.progress import Tracker

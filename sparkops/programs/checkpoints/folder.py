@@ -26,7 +26,7 @@ from sparkops.core import atomic
 from sparkops.core.descriptors import FILE, FOLDER
 from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
-from sparkops.programs.checkpoints import RECORD as RECORD
+from sparkops.programs.checkpoints.proof import RECORD
 
 Files = Sequence[Sequence[Any]]
 """Path, bytes and oid of each file of a manifest or record."""

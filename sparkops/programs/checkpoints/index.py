@@ -6,7 +6,6 @@ folder's owner.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from sparkops.core import atomic
 from sparkops.core.descriptors import closing
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.hashes import SPAN
+from sparkops.programs.checkpoints.proof import identity, index_path, lasting
 from sparkops.programs.progress import Listener, Reporter
 
 MOST_PREFIXES = 1 << 16
@@ -30,16 +30,6 @@ Notice = tuple[str, dict[str, Any]]
 """The id and arguments of a notice."""
 
 
-def identity(status: os.stat_result) -> str:
-    """What changes with every change of a file's content or attributes."""
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}:{status.st_dev}"
-
-
-def lasting(status: os.stat_result) -> str:
-    """The identity without ctime, which links and renames change: for our own staging only."""
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}:{status.st_dev}"
-
-
 class Index:
     """The index of one folder, a file below the state folder.
 
@@ -49,9 +39,8 @@ class Index:
     """
 
     def __init__(self, state_dir: str, folder: str) -> None:
-        name = hashlib.sha256(folder.encode()).hexdigest()[:16]
-        self.path = os.path.join(state_dir, "verified", f"{name}.json")
-        self._prefixes = os.path.join(state_dir, "verified", f"{name}{PREFIXES}")
+        self.path = index_path(state_dir, folder)
+        self._prefixes = self.path.removesuffix(".json") + PREFIXES
         self.folder = folder
         self.entries: dict[str, tuple[str, float]] = {}
         self.record = ""

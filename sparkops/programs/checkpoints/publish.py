@@ -7,16 +7,10 @@ from collections.abc import Iterable
 from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
 from sparkops.programs.checkpoints import folder as folders
-from sparkops.programs.checkpoints.folder import RECORD, CheckpointFolder, Files, record_of, status_of
+from sparkops.programs.checkpoints.folder import CheckpointFolder, Files, record_of, status_of
 from sparkops.programs.checkpoints.foreign_files import carry_over, copy_attributes
-from sparkops.programs.checkpoints.index import (
-    Index,
-    IndexListener,
-    identities_below,
-    identity,
-    lasting,
-    preserved,
-)
+from sparkops.programs.checkpoints.index import Index, IndexListener, identities_below, preserved
+from sparkops.programs.checkpoints.proof import RECORD, identity, lasting
 
 State = dict[str, object]
 

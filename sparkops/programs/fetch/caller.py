@@ -15,7 +15,7 @@ from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused
 from sparkops.programs import runner, users
 from sparkops.programs.checkpoints import loaded_files, verify
-from sparkops.programs.checkpoints.folder import RECORD, CheckpointFolder, Files, record_of
+from sparkops.programs.checkpoints.folder import CheckpointFolder, Files, record_of
 from sparkops.programs.checkpoints.index import (
     Index,
     IndexListener,
@@ -24,6 +24,7 @@ from sparkops.programs.checkpoints.index import (
     identities_below,
     preserved,
 )
+from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.programs.checkpoints.target import Target
 from sparkops.programs.checkpoints.verify import State
 from sparkops.programs.fetch import elsewhere

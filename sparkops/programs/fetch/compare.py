@@ -4,8 +4,8 @@ import os
 from typing import Any
 
 from sparkops.core.descriptors import FILE, closing
-from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import Sources
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch.existing import File, hash_unchanged
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from sparkops.core.descriptors import FOLDER
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints.folder import CheckpointFolder
-from sparkops.programs.checkpoints.index import Index, files_below, identity, indexes
+from sparkops.programs.checkpoints.index import Index, files_below, indexes
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch.partial_file import STORE, Content
 
 Holder = tuple[Index, int]

@@ -8,10 +8,10 @@ from typing import Any
 from sparkops.core.descriptors import FILE, closing
 from sparkops.core.messages import Refused
 from sparkops.programs import users
-from sparkops.programs.checkpoints.folder import RECORD, status_of
+from sparkops.programs.checkpoints.folder import status_of
 from sparkops.programs.checkpoints.hashes import read_oid
-from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import take_over
+from sparkops.programs.checkpoints.proof import RECORD, identity
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output

@@ -19,8 +19,8 @@ from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused
 from sparkops.programs import disk
 from sparkops.programs.checkpoints.folder import Files, status_of, write_record
-from sparkops.programs.checkpoints.index import identity
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch import download
 from sparkops.programs.fetch.compare import compare
 from sparkops.programs.fetch.existing import ExistingFolder, File, record_prefixes

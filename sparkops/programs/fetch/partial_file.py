@@ -15,7 +15,7 @@ from sparkops.core import atomic
 from sparkops.core.descriptors import closing, write
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints import hashes, local_sources
-from sparkops.programs.checkpoints.index import lasting
+from sparkops.programs.checkpoints.proof import lasting
 
 STORE = ".sparkops/content"
 BLOCK = 1 << 20

@@ -8,8 +8,8 @@ import stat
 
 from sparkops.core.descriptors import closing
 from sparkops.programs.checkpoints.folder import status_of
-from sparkops.programs.checkpoints.index import identity, lasting
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
+from sparkops.programs.checkpoints.proof import identity, lasting
 from sparkops.programs.fetch.existing import File, hash_recorded
 from sparkops.programs.fetch.partial_file import Content
 from sparkops.programs.parallel import on_all_cores

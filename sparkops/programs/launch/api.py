@@ -67,6 +67,8 @@ class Api:
     def request(self, method: str, path: str, body: object, seconds: float) -> tuple[int, bytes]:
         """Status and body. Raises TimeoutError past the deadline, however slowly bytes may trickle; else OSError or
         HTTPException."""
+        if self.abandoned:
+            raise ConnectionAbortedError("no more is asked")
         self.link = link = http.client.HTTPConnection(self.place.host, self.place.port, timeout=seconds)
         late = threading.Event()
         timer = threading.Timer(seconds, _cut, (link, late))
@@ -214,14 +216,12 @@ def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
 
 
 _SAMPLE = re.compile(r"(vllm:[A-Za-z0-9_:]+)(?:\{[^}]*\})?\s+([0-9.eE+-]+|NaN|[+-]?Inf)")
-BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
-DRAFTS, ACCEPTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_accepted_tokens_total"
-MOVING = (
-    "vllm:generation_tokens_total",
-    "vllm:prompt_tokens_total",
-    "vllm:iteration_tokens_total_sum",
-    "vllm:kv_cache_usage_perc",
-)
+RUNNING, WAITING, CACHE_SHARE = "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"
+GENERATED, READ = "vllm:generation_tokens_total", "vllm:prompt_tokens_total"
+DRAFTS, DRAFTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_draft_tokens_total"
+ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"
+BUSY = (RUNNING, WAITING)
+MOVING = (GENERATED, READ, "vllm:iteration_tokens_total_sum", CACHE_SHARE)
 
 
 def counters(text: str) -> dict[str, float]:
@@ -255,10 +255,20 @@ class TokenActivity:
         self.generated = 0.0
         """When tokens were last seen to be generated, by time.time(); 0.0 for not yet."""
         self.proved = time.monotonic()
+        self.failures = 0
         self.why = ""
 
     def found(self) -> bool:
-        """Whether a sign of life was found now. `why` says what was found instead; "" where nothing was to be asked."""
+        """Whether a sign of life was found now. `why` says what was found instead; "" where nothing was to be asked.
+
+        `failures` counts the looks that found none after it was due.
+        """
+        due = time.monotonic() - self.proved >= self.idle_seconds
+        found = self._found()
+        self.failures = 0 if found else self.failures + due
+        return found
+
+    def _found(self) -> bool:
         self.why = self.api.foreign()
         if self.why:
             return False

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+from sparkops.programs.checkpoints.proof import record_digest, standing
 from sparkops.programs.launch.docker import LABEL
 
 
@@ -52,7 +53,9 @@ def body_of(spec: dict[str, Any], digest: str, secret: dict[str, str], label: st
         host["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **chosen}]
     labels = {LABEL: spec["name"], "sparkops.spec": digest}
     if spec["manifest"] is not None:
-        labels["sparkops.checkpoint"] = record_digest(spec["mounts"][0]["source"])
+        folder = spec["mounts"][0]["source"]
+        labels["sparkops.checkpoint"] = record_digest(folder)
+        labels["sparkops.files"] = standing(folder, os.path.dirname(spec["key"]))
     if label:
         labels["sparkops.secret"] = label
     body = {
@@ -73,13 +76,28 @@ def environment_of(spec: dict[str, Any], secret: dict[str, str], *, cached: bool
     return {"PYTHONFAULTHANDLER": "1", **(CACHES if cached else {}), **spec["environment"], **secret}
 
 
-def record_digest(folder: str) -> str:
-    """SHA-256 of the record that says what a checkpoint's folder holds; "" without one."""
-    try:
-        with open(os.path.join(folder, ".sparkops", "manifest.json"), "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except OSError:
-        return ""
+CONFIG = (
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Labels",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "User",
+    "Volumes",
+    "WorkingDir",
+)
+"""The part of an image's configuration that says how it runs; engines of several versions tell the rest differently."""
+
+
+def image_content(layers: list[str], config: dict[str, object]) -> str:
+    """A digest of the ordered layers and of how the image runs; equal on every engine that has the same image."""
+    kept = {key: config[key] for key in CONFIG if config.get(key)}
+    text = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 CACHE_TARGET = "/var/cache/sparkops"

@@ -1,5 +1,6 @@
 """What is kept of an engine that hangs, before it is killed: its processes, their Python stacks, its last lines."""
 
+import collections
 import contextlib
 import os
 import resource
@@ -17,6 +18,35 @@ STATUS = ("Name:", "State:", "PPid:", "VmRSS:", "Threads:", "SigBlk:", "SigCgt:"
 def processes_of(container: str, proc: str = PROC) -> "list[int]":
     """All processes in a container's control group."""
     return [pid for pid in pids(proc) if container_of(pid, proc) == container]
+
+
+class Progress:
+    """For how long nothing has moved in a container: no process came or went, nothing was read or written on a disk.
+
+    Weights that are read and kernels that are compiled move something; a rank that waits for another one in NCCL keeps
+    processor and GPU busy and moves nothing. Less than GRAIN is what a log or a statistic writes.
+    """
+
+    GRAIN = 1 << 20
+
+    def __init__(self, proc: str = PROC) -> None:
+        self.proc = proc
+        self.processes: list[int] = []
+        self.bytes = 0
+        self.moved = time.monotonic()
+
+    def look(self, container: str) -> "tuple[float | None, str]":
+        """Seconds since something moved, None where it can't be seen, and the processes by state, as `S3 R1`."""
+        processes = processes_of(container, self.proc)
+        count, states = 0, collections.Counter[str]()
+        for pid in processes:
+            lines = _text(os.path.join(self.proc, str(pid), "io")).splitlines()
+            count += sum(int(line.split()[1]) for line in lines if line.startswith(("read_bytes:", "write_bytes:")))
+            states[_text(os.path.join(self.proc, str(pid), "stat")).rpartition(")")[2].strip()[:1]] += 1
+        if processes != self.processes or abs(count - self.bytes) >= self.GRAIN:
+            self.processes, self.bytes, self.moved = processes, count, time.monotonic()
+        told = " ".join(f"{state}{number}" for state, number in sorted(states.items()) if state)
+        return (time.monotonic() - self.moved if processes else None), told
 
 
 def describe(pid: int, proc: str = PROC) -> str:

@@ -23,7 +23,7 @@ from sparkops.core import frames
 from sparkops.core.descriptors import FILE, FOLDER, closing
 from sparkops.programs.checkpoints.folder import Files
 from sparkops.programs.checkpoints.hashes import drop_cache
-from sparkops.programs.checkpoints.index import identity, lasting
+from sparkops.programs.checkpoints.proof import identity, lasting
 from sparkops.programs.fetch.partial_file import STORE
 from sparkops.programs.transfer.server import Request
 

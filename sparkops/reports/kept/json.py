@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Between, Declared, Occupied, Orphan, Plan, Step, Violation
 from sparkops.core.report import Past, Report, Result, Rollout, Seen, Shards
 from sparkops.core.states import Unknown
@@ -16,7 +16,7 @@ from sparkops.reports import schemas
 from sparkops.reports.run.findings import Finding
 
 
-def from_json(told: Mapping[str, Any], **more: Any) -> Report:
+def from_json(told: Fields, **more: Any) -> Report:
     """The report; `more` are fields that are kept beside it. Raises KeyError, TypeError for other JSON."""
     return Report(
         command=told["command"],
@@ -53,12 +53,12 @@ def of_file(path: Path) -> Report:
         raise SparkopsError.of("report-file-invalid", where=str(path), schema=schemas.REPORT, reason=error) from None
 
 
-def _sign(told: Mapping[str, Any]) -> str:
+def _sign(told: Fields) -> str:
     fields = {key: told[key] for key in ("id", "severity", "node", "resource")}
     return Finding(**fields, standing=told["state"], text=told["message"]).sign
 
 
-def _plan(told: Mapping[str, Any]) -> Plan:
+def _plan(told: Fields) -> Plan:
     steps = told["steps"]
     return Plan(
         steps=tuple(map(_step, steps)),
@@ -69,32 +69,38 @@ def _plan(told: Mapping[str, Any]) -> Plan:
         notices=tuple(map(Message.from_json, told["notices"])),
         nodes=tuple(told["nodes"]),
         total=told["resources"],
-        orphans=tuple(Orphan(**{**each, "occupied": Occupied(**each["occupied"])}) for each in told["orphans"]),
+        orphans=tuple(map(_orphan, told["orphans"])),
         declared=tuple(map(_declared, told["declared"])),
         between=tuple(Between(**each) for each in told["between_nodes"]),
     )
 
 
-def _step(told: Mapping[str, Any]) -> Step:
+def _step(told: Fields) -> Step:
     fields = {key: value for key, value in told.items() if key != "blocked"}
     return Step(**{**fields, "changes": tuple(told["changes"]), "needs": tuple(told["needs"])})
 
 
-def _violation(told: Mapping[str, Any]) -> Violation:
+def _orphan(told: Fields) -> Orphan:
+    plain = {key: value for key, value in told.items() if key not in ("remedy", "reason")}
+    kept = Message.from_json(told["reason"]) if told["reason"] else None
+    return Orphan(**{**plain, "kept": kept, "occupied": Occupied(**told["occupied"])})
+
+
+def _violation(told: Fields) -> Violation:
     message = Message.from_json(told["reason"])
     fields = {key: told[key] for key in ("resource", "node", "severity", "source", "accepted")}
     return Violation(message=message, key=told["id"] if told["id"] != message.id else "", **fields)
 
 
-def _result(told: Mapping[str, Any]) -> Result:
+def _result(told: Fields) -> Result:
     return Result(**{**told, "reason": Message.from_json(told["reason"]) if told["reason"] else None})
 
 
-def _rollout(told: Mapping[str, Any]) -> Rollout:
+def _rollout(told: Fields) -> Rollout:
     reason = Message.from_json(told["reason"]) if told["reason"] else None
     return Rollout(service=told["service"], nodes=tuple(told["nodes"]), state=told["state"], reason=reason)
 
 
-def _declared(told: Mapping[str, Any]) -> Declared:
+def _declared(told: Fields) -> Declared:
     kind, _, name = told["id"].partition(" ")
     return Declared(kind=kind, name=name.removesuffix(f" @{told['node']}"), **told)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sparkops.core.report import KeptRun, Report
+from sparkops.core.wording import encoded
 from sparkops.reports.formatting import count
 from sparkops.reports.printer import Printer, table
 from sparkops.reports.run.findings import Finding, findings, standings
@@ -62,29 +63,10 @@ def _finding(each: Finding) -> dict[str, str]:
     }
 
 
-def run_as_json(run: KeptRun) -> dict[str, object]:
-    """One kept run, keys in the documented order; `exit_status` is null where it did not come to its end."""
-    return {
-        "run": run.run,
-        "cluster": run.cluster,
-        "command": run.command,
-        "time": run.time,
-        "seconds": run.seconds,
-        "exit_status": run.exit_status,
-        "counts": dict(run.counts),
-    }
-
-
 def span_as_json(span: Span) -> dict[str, object]:
     """One finding over several runs; `closed` is null while it stands."""
-    return {
-        **span.about,
-        "resource": span.resource,
-        "node": span.node,
-        "first": {"run": span.first.run, "time": span.first.time},
-        "last": {"run": span.last.run, "time": span.last.time},
-        "closed": span.closed,
-    }
+    place = {"resource": span.resource, "node": span.node}
+    return {**span.about, **place, "first": encoded(span.first), "last": encoded(span.last), "closed": span.closed}
 
 
 def show_runs(runs: Sequence[KeptRun], printer: Printer) -> None:

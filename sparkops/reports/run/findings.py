@@ -215,7 +215,7 @@ def _orphans(report: Report) -> Iterator[Finding]:
 def _orphan(orphan: Orphan, report: Report) -> Finding:
     said = Message.of("drift-orphan", resource=orphan.id)
     if orphan.kept:
-        said = Message.of("drift-orphan-kept", resource=orphan.id, reason=orphan.kept, remedy=orphan.remedy)
+        said = Message.of("drift-orphan-kept", resource=orphan.id, reason=orphan.kept)
     return Finding(
         id=said.id,
         standing="as-declared" if orphan.kept else "drifted",

@@ -176,7 +176,7 @@ def page(report: Report) -> Page:
         unlike=unlike(report, services, states),
         coverage=_coverage(report, states),
         unmanaged=tuple(
-            _cut(f"{each.id}{f': {each.kept}' if each.kept else ''}", VALUE) for each in plan.orphans[:LISTED]
+            _cut(f"{each.id}{f': {each.kept.text}' if each.kept else ''}", VALUE) for each in plan.orphans[:LISTED]
         ),
         notices=tuple(dict.fromkeys(_cut(each.full, VALUE) for each in plan.notices))[:LISTED],
         history=plot([*report.past.runs, _this(report, told)], moment) if report.past.runs else None,
@@ -281,9 +281,9 @@ def _details(found: Sequence[Finding]) -> tuple[tuple[Detail, ...], dict[tuple[s
     links: dict[tuple[str, str], str] = {}
     room, hidden = DETAILS, 0
     for number, group in enumerate(groups.values()):
-        detail = _detail(group, f"f{number}")
-        room -= detail.size
-        if room < 0:
+        detail = _detail(group, f"f{number}") if room > 0 else None
+        room -= detail.size if detail is not None else 0
+        if detail is None or room < 0:
             hidden += len(group)
             continue
         made.append(detail)

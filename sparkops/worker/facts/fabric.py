@@ -10,27 +10,13 @@ import os
 import re
 from typing import Any
 
+from sparkops.programs.launch.rdma import port_of
 from sparkops.worker.facts.network import in_time, number
 from sparkops.worker.facts.system import text
 from sparkops.worker.system.root import at
 
 VENDOR, DEVICES = "0x15b3", ("0x1021",)
 """PCI ids of a ConnectX-7 function (pci.ids)."""
-GIDS = 256
-ERRORS = (
-    "duplicate_request",
-    "implied_nak_seq_err",
-    "local_ack_timeout_err",
-    "out_of_buffer",
-    "out_of_sequence",
-    "packet_seq_err",
-    "req_transport_retries_exceeded",
-    "rnr_nak_retry_err",
-    "roce_adp_retrans",
-    "roce_adp_retrans_to",
-    "rx_icrc_encapsulated",
-)
-"""The `hw_counters` of mlx5 that move where packets are lost or refused (mlx5 counters; MiaAI-Lab pull request 115)."""
 
 
 def fabric(root: str, interfaces: dict[str, dict[str, object]]) -> dict[str, Any]:
@@ -107,8 +93,7 @@ def _rail(root: str, name: str) -> dict[str, Any]:
         "rate": _quiet(root, f"{here}/ports/1/rate"),
         "firmware": _quiet(root, f"{here}/fw_ver"),
         "psid": _quiet(root, f"{here}/board_id"),
-        "gids": _gids(root, f"{here}/ports/1"),
-        "counters": {each: number(root, f"{here}/ports/1/hw_counters/{each}") for each in ERRORS},
+        **port_of(at(root, f"{here}/ports/1")),
     }
 
 
@@ -135,17 +120,3 @@ def _speed(said: str | None) -> float | None:
     """32.0 out of `32.0 GT/s PCIe`."""
     found = re.match(r"([\d.]+) GT/s", said or "")
     return float(found.group(1)) if found else None
-
-
-def _gids(root: str, port: str) -> list[dict[str, object]]:
-    """The GID table without its empty entries: index, type (`RoCE v2`), and the IPv4 address of a mapped one."""
-    found = []
-    for index in range(GIDS):
-        gid = _quiet(root, f"{port}/gids/{index}")
-        if gid is None:
-            break
-        if gid.replace(":", "").strip("0"):
-            mapped = ipaddress.IPv6Address(gid).ipv4_mapped
-            kind = _quiet(root, f"{port}/gid_attrs/types/{index}")
-            found.append({"index": index, "gid": gid, "type": kind, "address": str(mapped) if mapped else None})
-    return found

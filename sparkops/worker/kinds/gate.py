@@ -11,17 +11,19 @@ import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sparkops.core.kind_messages import GateAct, GateAsk
 from sparkops.core.messages import State
 from sparkops.programs.launch.api import ROUTES, Question, said
-from sparkops.worker.calls import Call, Refused
+from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import gpu
+from sparkops.worker.kinds import unit
 from sparkops.worker.record import generations
 from sparkops.worker.system import serving
 from sparkops.worker.system.speed import acceptance, hardware
 
+POLL = 1.0
 EVERY = 5.0
 """Seconds between two completions while an engine has to stay healthy."""
 COULD_NOT_ASK = (401, 403, 404)
@@ -45,6 +47,9 @@ TOOL_TOKENS = 1024
 SPEED_PROMPT = "Count from one to one hundred in words, separated by commas."
 SPEED_TOKENS = (16, 80)
 SPEED_TRIES = 3
+BASELINE = ("speed", "sm_clock_mhz", "power_watts")
+ASKED = ("canaries", "tool_call", "min_speed_ratio")
+"""What of a gate belongs to the state that it is asked of."""
 
 
 def observe(ask: GateAsk, *, root: str = "/") -> dict[str, object]:
@@ -52,7 +57,8 @@ def observe(ask: GateAsk, *, root: str = "/") -> dict[str, object]:
 
     speed: tokens a second of one request; sm_clock_mhz and power_watts: of the GPU meanwhile; acceptance_length: tokens
     that one step of the engine gave with speculation, over all requests of that time. Where one is None, speed_why,
-    hardware_why or acceptance_why says why.
+    hardware_why or acceptance_why says why. before: what the speed was held against, with clock and power, None for
+    nothing. canaries: how many were answered as expected; tool_call: whether one came back with the right types.
     """
     now = generations.present(ask["files"], root=root)
     noted = generations.passed(ask["folder"])
@@ -63,6 +69,9 @@ def observe(ask: GateAsk, *, root: str = "/") -> dict[str, object]:
 def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, *, root: str = "/") -> None:
     """Ask everything that is declared; note what passed. Raises Refused."""
     before = generations.present(ask["files"], root=root)
+    if act["restored"]:
+        act = cast("GateAct", {**dict(act), **_asked_then(ask, before["fingerprint"])})
+    _booted(call, str(ask["unit"]))
     engine = _Engine(ask)
     counted = engine.counters()
     _stays_healthy(call, engine, act["min_healthy_seconds"])
@@ -70,16 +79,37 @@ def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, 
         engine.canary(canary["prompt"], canary["expect"])
     if act["tool_call"]:
         engine.tool_call()
-    measured: dict[str, Any] = {"speed": None, "speed_why": "rollout.min_speed_ratio is not set"}
+    measured: dict[str, Any] = {"speed": None, "speed_why": "rollout.min_speed_ratio is not set", "before": None}
+    measured |= {"canaries": len(act["canaries"]), "tool_call": bool(act["tool_call"])}
     if act["min_speed_ratio"] is not None:
         call.progress("measuring the decode speed")
-        measured = {**engine.speed(), "speed_why": None}
-        fast_enough(measured, _baseline(ask), act["min_speed_ratio"])
+        before_it = _baseline(ask)
+        measured |= {**engine.speed(), "speed_why": None}
+        measured["before"] = {key: before_it.get(key) for key in BASELINE} if before_it else None
+        fast_enough(measured, before_it, act["min_speed_ratio"])
     measured |= acceptance(counted, engine.counters())
     if generations.present(ask["files"], root=root)["fingerprint"] != before["fingerprint"]:
         raise Refused.of("gate-changed-meanwhile", service=ask["service"], type="unknown")
-    generations.note_passed(ask["folder"], before["fingerprint"], measured)
+    asked = {key: value for key, value in act.items() if key in ASKED}
+    generations.note_passed(ask["folder"], before["fingerprint"], measured, asked)
     _wait(call, act["pause_seconds"], "passed; waiting before the next engine")
+
+
+def _booted(call: Call, name: str) -> None:
+    """Wait while the unit loads for the first time since it was started: its machine came back meanwhile.
+
+    One that systemd restarted has failed and is not waited for. The unit's own limit of its start ends the wait.
+    """
+    while True:
+        shown: dict[str, str] = {}
+        with contextlib.suppress(Unknown):
+            shown = unit.show([name])[name]
+        loads = shown.get("ActiveState") == "activating" or (
+            shown.get("ActiveState") == "inactive" and shown.get("Job")
+        )
+        if not loads or shown.get("NRestarts") not in ("0", None):
+            return
+        _wait(call, POLL, shown.get("StatusText") or "the unit starts")
 
 
 def _stays_healthy(call: Call, engine: "_Engine", seconds: float) -> None:
@@ -97,6 +127,12 @@ def _wait(call: Call, seconds: float, text: str) -> None:
         call.progress(text)
         if call.stopping.wait(seconds) or call.session_over.is_set():
             raise Refused.of("probe-wait-cancelled", type="cancelled")
+
+
+def _asked_then(ask: GateAsk, fingerprint: str) -> dict[str, Any]:
+    """What the kept generation of this state was asked; {} where there is none."""
+    same = [each.get("asked") or {} for each in generations.kept(ask["folder"]) if each["fingerprint"] == fingerprint]
+    return {key: value for key, value in (same[-1] if same else {}).items() if key in ASKED}
 
 
 def _baseline(ask: GateAsk) -> dict[str, Any]:

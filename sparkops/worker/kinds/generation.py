@@ -9,14 +9,14 @@ from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import generations
 from sparkops.worker.record.generations import Generation
-from sparkops.worker.system import processes, serving
-from sparkops.worker.system.root import at
+from sparkops.worker.system import processes
 
 
 def observe(ask: GenerationAsk, *, root: str = "/") -> dict[str, object] | None:
     """`stable`: the present state is the newest kept one; `at`: its number; `generations` and `rejected` as kept.
 
-    With `restore` (a number, or "newest"): `target` is the one to bring back, `restored` whether it is there.
+    With `restore` (a number, or "newest"): `target` is the one to bring back, `restored` whether it is there;
+    `outdated`: the unit runs from another.
     """
     folder = ask["folder"]
     if not ask["present"]:
@@ -35,6 +35,7 @@ def observe(ask: GenerationAsk, *, root: str = "/") -> dict[str, object] | None:
         target = _target(there, ask["restore"])
         state["target"] = target["number"] if target else None
         state["restored"] = target is not None and target["fingerprint"] == now["fingerprint"]
+        state["outdated"] = unit.outdated(ask["unit"], root)
     return state
 
 
@@ -46,17 +47,15 @@ def _target(there: list[Generation], wanted: int | str | None) -> Generation | N
 
 
 def converge(call: Call, ask: GenerationAsk, found: State, want: State, act: GenerationAct, *, root: str = "/") -> None:
-    """Keep the present state, or with `restore` hold it, bring the other back and wait until systemd calls it ready.
-
-    systemd does so at the launcher's READY, which follows the engine's first completion.
-    """
+    """Keep the present state, or with `restore` hold it and bring the files and the image of the other back."""
     folder = ask["folder"]
     if want is None:
         shutil.rmtree(folder)
         return
     now = generations.present(ask["files"], root=root)
     if not ask.get("restore"):
-        now["measured"] = generations.passed(folder).get("measured") or {}
+        passed = generations.passed(folder)
+        now["measured"], now["asked"] = passed.get("measured") or {}, passed.get("asked") or {}
         generations.add(folder, now, act["keep"])
         generations.release(folder, now["inputs"])
         return
@@ -65,9 +64,5 @@ def converge(call: Call, ask: GenerationAsk, found: State, want: State, act: Gen
         raise Refused.of("generation-missing", service=os.path.basename(folder), wanted=ask["restore"])
     if now["inputs"] != target["inputs"]:
         generations.reject(folder, now["inputs"])
-    if act.get("drain_seconds"):
-        for path in ask["files"]:
-            serving.drain_spec(call, at(root, path), act["drain_seconds"])
     generations.bring_back(target, root=root)
     processes.run([*unit.SYSTEMCTL, "daemon-reload"])
-    unit.change(call, "restart", ask["unit"])

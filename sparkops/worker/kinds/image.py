@@ -4,13 +4,12 @@ The id of an image is the storage driver's business: two engines give one image 
 the registry's digests and, for an image that came by file, the ordered layers and the configuration.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sparkops.core.messages import State
 from sparkops.programs import docker
+from sparkops.programs.launch.container_body import image_content
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import build, load, pull
 from sparkops.worker.images.pull import fits
@@ -22,21 +21,6 @@ if TYPE_CHECKING:
 
 WORKS = {"pull": pull.__name__, "build": build.__name__, "receive": __name__}
 """The module that has the job of each way to get an image."""
-CONFIG = (
-    "Cmd",
-    "Entrypoint",
-    "Env",
-    "ExposedPorts",
-    "Healthcheck",
-    "Labels",
-    "OnBuild",
-    "Shell",
-    "StopSignal",
-    "User",
-    "Volumes",
-    "WorkingDir",
-)
-"""The part of an image's configuration that says how it runs; engines of several versions tell the rest differently."""
 
 
 def observe(ask: dict[str, Any]) -> dict[str, object] | None:
@@ -66,12 +50,12 @@ def state(found: docker.Answer, ask: dict[str, Any], engine: dict[str, object]) 
         "manifest": manifest(found, wanted, digests, ask.get("manifest")),
         "platform": platform,
         "fits": fits(platform, wanted),
-        "content": content(layers, config),
+        "content": image_content(layers, config),
         "build": str((config.get("Labels") or {}).get(docker.BUILD_LABEL, "")),
         "size": found.get("Size"),
     }
     if (like := ask.get("like")) is not None:
-        equal = content(like["layers"], like["config"]) == seen["content"]
+        equal = image_content(like["layers"], like["config"]) == seen["content"]
         seen["archive"] = "declared" if equal else "other"
     return seen
 
@@ -92,13 +76,6 @@ def manifest(found: docker.Answer, platform: str, digests: list[str], pinned: st
         if each.get("Kind") == "image" and each.get("Available") and fits(name, platform):
             return str(each.get("ID"))
     return pinned if pinned in digests else None
-
-
-def content(layers: list[str], config: dict[str, object]) -> str:
-    """A digest of the ordered layers and of how the image runs; equal on every engine that has the same image."""
-    kept = {key: config[key] for key in CONFIG if config.get(key)}
-    text = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Mapping[str, Any]) -> None:

@@ -9,10 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.messages import UNKNOWN, reason_of
 from sparkops.programs import docker
+from sparkops.programs.launch.container_body import image_content
+from sparkops.programs.launch.rdma import rdma_devices
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.kinds.image import content
+from sparkops.worker.facts.network import in_time
 from sparkops.worker.requests import facts
 from sparkops.worker.system.root import at
 
@@ -30,9 +33,10 @@ def observe(ask: dict[str, Any], root: str = "/") -> dict[str, object]:
     try:
         container = docker.inspect_container(ask["container"])
     except Exception as error:  # noqa: BLE001 - without Docker's answer only what is in the container is unknown
-        return {**state, **dict.fromkeys(INSIDE, {UNKNOWN: reason_of(error)})}
+        return {**state, **dict.fromkeys((*INSIDE, "rdma"), {UNKNOWN: reason_of(error)})}
     running = container if container and (container.get("State") or {}).get("Running") else None
-    return {**state, **{name: _known(look, root, running) for name, look in INSIDE.items()}}
+    inside = {name: _known(look, root, running) for name, look in INSIDE.items()}
+    return {**state, **inside, "rdma": _known(_rdma, root, ask["kept"], running)}
 
 
 def _known(look: Callable[..., object], *given: object) -> object:
@@ -73,7 +77,7 @@ def _image(root: str, container: docker.Answer | None) -> object:
     found = docker.inspect_image(str(container["Image"])) if container else None
     if found is None:
         return None
-    return content(list((found.get("RootFS") or {}).get("Layers") or []), found.get("Config") or {})
+    return image_content(list((found.get("RootFS") or {}).get("Layers") or []), found.get("Config") or {})
 
 
 def _checkpoint(root: str, container: docker.Answer | None) -> object:
@@ -134,6 +138,15 @@ def _nccl_conf(root: str, container: docker.Answer | None) -> object:
             return "; ".join(line for line in lines if line and not line.startswith("#")) or "empty"
     except FileNotFoundError:
         return None
+
+
+def _rdma(root: str, kept: str, container: docker.Answer | None) -> object:
+    """The RDMA devices `then`, when this very container's engine began to serve (`at`), and `now`; None where that is
+    not kept, or there was none."""
+    then = atomic.mapping(at(root, f"{kept}/rdma-at-start.json")) if container else {}
+    if not container or then.get("container") != container["Id"] or not then.get("devices"):
+        return None
+    return {"at": then.get("at"), "then": then["devices"], "now": in_time(lambda: rdma_devices(root))}
 
 
 INSIDE: Mapping[str, Callable[[str, docker.Answer | None], object]] = {

@@ -1,22 +1,20 @@
 """The node half of `reboot`: whether one is due, and the reboot itself, once for the same reasons."""
 
 import contextlib
-import glob
 import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from sparkops.core import atomic
-from sparkops.core.kind_messages import DrainAct, StateAsk
+from sparkops.core.kind_messages import Nothing, StateAsk
 from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts.packages import ASKED
 from sparkops.worker.requests import facts
-from sparkops.worker.system import processes, safe_path, serving
+from sparkops.worker.system import processes, safe_path
 from sparkops.worker.system.root import at
 
-SPECS = "/etc/sparkops/services/*.json"
 STAMP = "reboot.json"
 DOWN_SECONDS = 300.0
 """For the machine to end this very process."""
@@ -37,14 +35,12 @@ def boot(root: str = "/") -> str:
     return f"{kernel} {started}"
 
 
-def converge(call: Call, ask: StateAsk, found: State, want: State, act: DrainAct, *, root: str = "/") -> None:
+def converge(call: Call, ask: StateAsk, found: State, want: State, act: Nothing, *, root: str = "/") -> None:
     """Reboot, which ends this process. Raises Refused where the last one for these reasons did not help."""
     if not found or not found["due"]:
         return
     path = os.path.join(at(root, ask["state_dir"]), STAMP)
     refuse_again(path, found)
-    for spec in sorted(glob.glob(at(root, SPECS))):
-        serving.drain_spec(call, spec, act["drain_seconds"])
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with safe_path.explained(path), safe_path.place(path) as place:
         content = {"reasons": lasting(found), "boot": found["boot"]}

@@ -4,22 +4,23 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sparkops.core.descriptors import FILE
-from sparkops.core.kind_messages import EnginePlace
 from sparkops.core.messages import State, unknown_of
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claims, started_from
-from sparkops.worker.system import ports, processes, safe_path, serving
+from sparkops.worker.system import ports, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
 STAMPS = "/run/sparkops/units"
 VENDOR = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system")
 """Where packages put their units. Source: systemd.unit(5)."""
+GROUPS = "/run/sparkops/groups"
 PROC = "/proc"
 TEXT_LIMIT = 64 << 10
 SYSTEMCTL = ["systemctl", "--no-pager", "--no-ask-password"]
@@ -173,6 +174,14 @@ def inputs_of(name: str, shown: dict[str, str], root: str) -> str:
         return ""
 
 
+def outdated(name: str, root: str) -> bool:
+    """Whether a unit runs that was started from other inputs than its text names now. Raises Unknown, OSError."""
+    text = _text(os.path.join(at(root, UNITS), name)) or b""
+    declared = re.search(rb"(?m)^Environment=" + VARIABLE + rb"(\S*)$", text)
+    shown = show([name])[name] if declared else {}
+    return bool(declared and running(shown) and inputs_of(name, shown, root) != declared[1].decode(errors="replace"))
+
+
 def _from_process(folder: str) -> str:
     """From a process's environment (`folder` is its /proc/PID), once it has become its own program.
 
@@ -213,7 +222,7 @@ def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
 
 
 def _kept(ask: dict[str, Any], root: str) -> dict[str, object]:
-    """What the launcher keeps of the service: the times of its last start and token, and its last hang."""
+    """What the launcher keeps of the service: its last start, token and hang, and its group of ranks."""
     folder = os.path.join(at(root, ask["state_dir"]), "services", ask["service"])
     kept: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
@@ -224,6 +233,11 @@ def _kept(ask: dict[str, Any], root: str) -> dict[str, object]:
     with contextlib.suppress(OSError):
         path = os.path.join(folder, "last-hang.txt")
         kept["last_hang"] = {"path": path, "at": round(os.stat(path).st_mtime)}
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(os.path.join(at(root, GROUPS), ask["service"] + ".json"), encoding="utf-8") as file,
+    ):
+        kept["group"] = json.load(file)
     return kept
 
 
@@ -290,11 +304,6 @@ def _run(
     if not running(now):
         change(call, "start", name, wait)
     elif other or act.get("again"):
-        if act.get("drain_seconds") and ask.get("port"):
-            host = "127.0.0.1" if ask["host"] in ("0.0.0.0", "::") else ask["host"]
-            engine: EnginePlace = {"host": host, "port": ask["port"], "service": ask["service"], "unit": name}
-            engine["container"] = engine["spec"] = ask.get("container")
-            serving.drain(call, engine, act["drain_seconds"])
         change(call, "restart", name, wait)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypedDict, cast
 
 from sparkops.core import atomic
 from sparkops.programs import docker
-from sparkops.programs.checkpoints import RECORD
+from sparkops.programs.checkpoints.proof import record_digest
 from sparkops.worker.calls import Refused
 from sparkops.worker.system import safe_path
 from sparkops.worker.system.root import at
@@ -38,7 +38,7 @@ class Generation(TypedDict):
     """One stable state. `time` is seconds since the epoch; `inputs` the SHA-256 of the spec; `files` by path.
 
     image: the reference and the engine's id of it; checkpoints: the digest of the manifest of each mounted folder.
-    measured: what its gate measured of it, as `gate` observes it; {} for nothing.
+    measured: what its gate measured of it, as `gate` observes it; asked: what that asked; {} for nothing.
     """
 
     number: int
@@ -49,6 +49,7 @@ class Generation(TypedDict):
     image: tuple[str, str]
     checkpoints: dict[str, str]
     measured: dict[str, Any]
+    asked: dict[str, Any]
 
 
 def kept(folder: str) -> list[Generation]:
@@ -74,7 +75,7 @@ def present(files: list[str], *, root: str = "/") -> Generation:
     reference = str(spec.get("image") or "")
     image = docker.inspect_image(reference, at=at(root, docker.SOCKET)) if reference else None
     sources = [str(each.get("source")) for each in spec.get("mounts") or [] if isinstance(each, dict)]
-    checkpoints = {each: digest for each in sources if (digest := manifest_digest(at(root, each)))}
+    checkpoints = {each: digest for each in sources if (digest := record_digest(at(root, each)))}
     inputs = next((_digest(each) for path, each in contents.items() if path.endswith(".json") and each), "")
     identity = str((image or {}).get("Id") or "")
     about = json.dumps([contents, identity, checkpoints], sort_keys=True)
@@ -87,6 +88,7 @@ def present(files: list[str], *, root: str = "/") -> Generation:
         "image": (reference, identity),
         "checkpoints": checkpoints,
         "measured": {},
+        "asked": {},
     }
 
 
@@ -117,16 +119,6 @@ def _spec(contents: dict[str, Kept | None]) -> dict[str, Any]:
     return {}
 
 
-def manifest_digest(checkpoint: str) -> str:
-    """SHA-256 of the record that says what a checkpoint's folder holds now; "" for a folder without one."""
-    with (
-        contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        open(os.path.join(checkpoint, RECORD), "rb") as file,
-    ):
-        return hashlib.sha256(file.read()).hexdigest()
-    return ""
-
-
 def add(folder: str, now: Generation, keep: int) -> None:
     """Keep the present state as the newest stable one, and no more than `keep`."""
     there = kept(folder)
@@ -138,13 +130,14 @@ def add(folder: str, now: Generation, keep: int) -> None:
 
 
 def passed(folder: str) -> dict[str, Any]:
-    """What passed the gate last: its `fingerprint` and what was `measured`; {} for nothing."""
+    """What passed the gate last: its `fingerprint`, what was `measured` and `asked`; {} for nothing."""
     return _mapping(os.path.join(folder, "gate.json"))
 
 
-def note_passed(folder: str, fingerprint: str, measured: dict[str, Any]) -> None:
+def note_passed(folder: str, fingerprint: str, measured: dict[str, Any], asked: dict[str, Any]) -> None:
     """Note that this state passed the gate."""
-    _write(folder, "gate.json", {"fingerprint": fingerprint, "measured": measured, "time": time.time()})
+    note = {"fingerprint": fingerprint, "measured": measured, "asked": asked, "time": time.time()}
+    _write(folder, "gate.json", note)
 
 
 def rejected(folder: str) -> list[str]:
@@ -189,7 +182,7 @@ def bring_back(chosen: Generation, *, root: str = "/") -> None:
     if identity and docker.inspect_image(identity, at=socket) is None:
         raise Refused.of("generation-image-gone", number=chosen["number"], image=reference)
     for path, digest in chosen["checkpoints"].items():
-        if manifest_digest(at(root, path)) != digest:
+        if record_digest(at(root, path)) != digest:
             raise Refused.of("generation-checkpoint-changed", number=chosen["number"], folder=path)
     if identity and "@" not in reference:
         repository, tag = reference, "latest"

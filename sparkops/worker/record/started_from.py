@@ -8,8 +8,9 @@ from typing import Any
 
 from sparkops.core import atomic
 from sparkops.programs import docker
+from sparkops.programs.checkpoints import proof
 from sparkops.programs.launch.container_body import environment_of
-from sparkops.worker.record import claim_records, generations
+from sparkops.worker.record import claim_records
 from sparkops.worker.system.root import at
 
 SPECS = "/etc/sparkops/services"
@@ -35,9 +36,10 @@ def inputs(
         image = docker.inspect_image(ask["image"]) or {}
         state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
     if ask.get("model"):
-        loaded = labels.get("sparkops.checkpoint") or ""
-        state["loaded"] = f"sha256:{loaded}" if loaded else ""
-        state["container_checkpoint"] = "current" if loaded == generations.manifest_digest(ask["model"]) else "other"
+        loaded, files = labels.get("sparkops.checkpoint") or "", labels.get("sparkops.files") or ""
+        state["loaded"] = f"sha256:{loaded}" if loaded and files == proof.PROVEN else ""
+        same = loaded == proof.record_digest(ask["model"]) and files in (proof.PROVEN, proof.seen(ask["model"]) or None)
+        state["container_checkpoint"] = "current" if same else "other"
     if ask.get("secret") is not None:
         key = claim_records.node_key(ask["state_dir"])
         label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""

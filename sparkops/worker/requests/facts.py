@@ -12,7 +12,7 @@ from typing import Any
 
 from sparkops.core.messages import UNKNOWN, Reason, unknown_of
 from sparkops.worker.calls import Call, Refused, Unknown
-from sparkops.worker.facts import engine, fabric, gpu, gpu_users, keys, network, packages, pci, system
+from sparkops.worker.facts import engine, fabric, gpu, gpu_users, group_keys, keys, network, packages, pci, system
 
 THREADS = 12
 
@@ -91,6 +91,7 @@ GROUPS: dict[str, _Group] = {
     "cdi": _cdi,
     "docker": lambda node, args: engine.docker(str(args.get("socket") or engine.SOCKET)),
     "packages": _packages,
+    "group_keys": lambda node, args: group_keys.fingerprints(node.root),
     "reboot": _reboot,
 }
 

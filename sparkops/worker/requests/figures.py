@@ -1,4 +1,4 @@
-"""What a service's own engine counts, and whether it answers: two readings of its /metrics, then a completion.
+"""What a service's own engine counts, and whether it answers: one or two readings of its /metrics, then a completion.
 
 The readings come first, so that the completion that is asked for here is none of what they count.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sparkops.core.kind_messages import ProbeAsk
 from sparkops.core.messages import UNKNOWN, reason_of
-from sparkops.programs.launch.api import Api, Question
+from sparkops.programs.launch.api import BUSY, Api, Question
 from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import probe
 from sparkops.worker.system import serving
@@ -32,10 +32,13 @@ def _answer(look: Callable[[], object]) -> dict[str, object]:
         return {UNKNOWN: reason_of(error)}
 
 
-def counted(ask: ProbeAsk) -> dict[str, object]:
-    """`first` and `second`, the engine's samples, and the `seconds` between them. Raises Unknown."""
+def counted(ask: ProbeAsk) -> dict[str, object] | None:
+    """`first` and `second`, the engine's samples, and the `seconds` between them; None where no request is open or
+    waits: then nothing moves, and no second reading is waited for. Raises Unknown."""
     api = serving.api(ask, Question("", ""))
     first, began = reading(api), time.monotonic()
+    if all(first.get(each) == 0 for each in BUSY):
+        return {"first": first, "second": first, "seconds": None}
     time.sleep(BETWEEN)
     second, ended = reading(api), time.monotonic()
     return {"first": first, "second": second, "seconds": ended - began}

@@ -19,7 +19,8 @@ from sparkops.core import frames
 from sparkops.core.descriptors import FOLDER, closing
 from sparkops.programs import docker, runner, users
 from sparkops.programs.checkpoints.folder import CheckpointFolder
-from sparkops.programs.checkpoints.index import Index, identity
+from sparkops.programs.checkpoints.index import Index
+from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.progress import Listener
 from sparkops.programs.transfer import main as program
 from sparkops.programs.transfer.served_image import SILENCE

@@ -82,28 +82,13 @@ def drain(call: Call, ask: EnginePlace, seconds: float) -> None:
         if not open_now or left <= 0:
             break
         call.progress(f"waiting for {open_now:g} running requests", done=round(seconds - left), total=seconds, unit="s")
-        if call.stopping.wait(min(POLL, left)):
+        if call.stopping.wait(min(POLL, left)) or call.session_over.is_set():
             raise Refused.of("unit-wait-cancelled", type="cancelled", unit=ask["unit"], verb="stop")
     if open_now is None:
         call.progress(notice={"id": "drain-unknown", "args": {"service": ask["service"]}})
     elif open_now:
         args = {"service": ask["service"], "running": round(open_now), "seconds": seconds}
         call.progress(notice={"id": "drain-ended", "args": args})
-
-
-def drain_spec(call: Call, path: str, seconds: float) -> None:
-    """`drain` of the service whose launcher reads this spec; nothing for a rank without an interface, or no spec."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            spec = json.load(file)
-        host = "127.0.0.1" if spec["host"] in ("0.0.0.0", "::", "") else spec["host"]
-        place: EnginePlace = {"host": host, "port": spec["port"], "service": spec["name"], "spec": path}
-        place["unit"], place["container"] = f"{spec['name']}.service", spec["container"]
-        headless = "--headless" in spec["argv"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if not headless:
-        drain(call, place, seconds)
 
 
 def _open(engine: Api) -> float | None:

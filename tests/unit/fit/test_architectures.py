@@ -1,4 +1,4 @@
-"""Architectures beside the families, against vLLM 0.32.0's own classes (tests/data/architectures.json)."""
+"""Architectures beside the families, against classes of vLLM 0.32.0 or transformers (tests/data/architectures.json)."""
 
 import json
 from collections import Counter
@@ -19,7 +19,8 @@ def ours(found: Geometry) -> Counter[Any]:
     for each in found.cached:
         if each.kind == "state":
             shapes = [(each.kernel - 1, each.channels)]
-            kept[tuple(shapes + ([(each.heads, each.key, each.value)] if each.heads else []))] += 1
+            matrix = tuple(size for size in (each.heads, each.key, each.value) if size > 1)
+            kept[(*shapes, *([matrix] if matrix else []))] += 1
         else:
             kept[each.heads, each.key, each.window] += 1
     return kept
@@ -71,3 +72,43 @@ def test_every_description_has_the_sizes_that_all_models_have() -> None:
         description = described(name)
         assert description is not None
         assert "hidden_size" in description.reads and "vocab_size" in description.reads, name
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: str(model["architecture"]))
+def test_no_part_of_a_configuration_takes_a_key_that_nobody_described_silently(model: dict[str, Any]) -> None:
+    for path in mappings(model["config"]):
+        found = of_config(changed(model["config"], path))
+        told = any("wren_width" in each for each in (*found.gaps, *found.part_gaps.values()))
+        undescribed = path[:1] == ["vision_config"] and "vision" in found.part_gaps
+        assert told or undescribed or path[-1:] in (["auto_map"], ["id2label"], ["label2id"]), path
+
+
+@pytest.mark.parametrize(
+    "model", [each for each in MODELS if "layer_types" in each["config"]], ids=lambda model: str(model["architecture"])
+)
+def test_a_layer_of_a_type_that_nobody_described_or_that_is_not_listed_is_a_gap(model: dict[str, Any]) -> None:
+    config = model["config"]
+    types = config["layer_types"][: config["num_hidden_layers"]]
+    assert any("wren" in each for each in of_config({**config, "layer_types": [*types[:-1], "wren_attention"]}).gaps)
+    assert of_config({**config, "layer_types": types[:-1]}).gaps
+
+
+def test_a_key_that_the_file_lacks_is_the_engine_s_own_default_and_null_is_nothing() -> None:
+    config: dict[str, Any] = next(each["config"] for each in MODELS if each["architecture"] == "Ernie4_5ForCausalLM")
+    without = {key: value for key, value in config.items() if key not in ("tie_word_embeddings", "head_dim")}
+    assert of_config(without).parameters == of_config(config).parameters
+    narrow = of_config({**config, "head_dim": None})
+    assert narrow.head_dim == config["hidden_size"] // config["num_attention_heads"]
+
+
+def mappings(content: Any, path: tuple[str, ...] = ()) -> list[list[str]]:
+    """The path of a configuration and of each mapping in it."""
+    if not isinstance(content, dict):
+        return []
+    return [list(path), *(each for key, value in content.items() for each in mappings(value, (*path, key)))]
+
+
+def changed(content: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    if not path:
+        return {**content, "wren_width": 7}
+    return {**content, path[0]: changed(content[path[0]], path[1:])}

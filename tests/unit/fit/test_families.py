@@ -153,6 +153,72 @@ def test_each_group_of_a_mixed_checkpoint_keeps_its_own_format() -> None:
     assert rules.format(["lm_head"], "head") == ""
 
 
+PUBLISHED = {
+    f"{family} {variant}": files["config.json"]
+    for family, content in FAMILIES.items()
+    for variant, files in content["configs"].items()
+    if "quantization_config" in files["config.json"]
+}
+
+
+def rules_of(config: dict[str, Any], **changes: Any) -> Rules:
+    return Rules({**config["quantization_config"], **changes}, str(config.get("expert_dtype") or ""))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_quantisation_that_nobody_described_leaves_the_bytes_unknown(name: str) -> None:
+    config = PUBLISHED[name]
+    assert not rules_of(config).unknown
+    assert "wren_rank" in rules_of(config, wren_rank=32).unknown
+    assert "sparsity_config" in rules_of(config, sparsity_config={"format": "sparse-24"}).unknown
+    assert not rules_of(config, sparsity_config={}).unknown
+    groups = config["quantization_config"].get("config_groups", {})
+    for group, content in groups.items() if rules_of(config).method == "compressed-tensors" else ():
+        for weights in (
+            {"num_bits": 6, "type": "float"},
+            {"num_bits": 4, "type": "codebook"},
+            {**content["weights"], "rank": 8},
+        ):
+            wrong = {**groups, group: {**content, "weights": weights}}
+            assert f"config_groups.{group}.weights" in rules_of(config, config_groups=wrong).unknown
+    if str(config["quantization_config"].get("quant_method")).startswith("modelopt"):
+        assert "NVFP6" in rules_of(config, quant_algo="NVFP6").unknown
+        layers = {"model.layers.0.mlp": {"quant_algo": "W2A16_LUT"}}
+        assert "W2A16_LUT" in rules_of(config, quant_algo="MIXED_PRECISION", quantized_layers=layers).unknown
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (
+            {"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"+:.*down_proj": {"bits": 8}}},
+            "int8-g128",
+        ),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"-:.*down_proj": {}}}, ""),
+        ({"quant_method": "gptq", "bits": 4, "group_size": -1}, "int4-channel"),
+        ({"quant_method": "awq", "w_bit": 4, "q_group_size": 64}, "int4-g64"),
+        (
+            {"quant_method": "auto-round", "bits": 4, "group_size": 128, "extra_config": {".*down_proj": {"bits": 16}}},
+            "",
+        ),
+        (
+            {
+                "quant_method": "auto-round",
+                "bits": 4,
+                "group_size": 128,
+                "extra_config": {"model.layers.3.mlp.down_proj": {"bits": 8, "group_size": 32}},
+            },
+            "int8-g32",
+        ),
+        ({"quant_method": "modelopt", "quant_algo": "MXFP8"}, "mxfp8"),
+    ],
+)
+def test_an_exception_of_one_module_has_its_own_format(content: dict[str, Any], word: str) -> None:
+    rules = Rules(content)
+    assert not rules.unknown
+    assert rules.format(["layers.3.mlp.down_proj"], "dense") == word
+
+
 WORDS = ("future_heads", "latent_rank_2", "swa_extra", "ngram_tables", "moe_hidden", "per_layer_width")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import pytest
 
 from sparkops.compile.launcher_file import launcher_file
 from sparkops.models import engine_errors
+from sparkops.programs.checkpoints.index import Index
+from sparkops.programs.checkpoints.proof import PROVEN, RECORD, identity, seen, standing
 
 Answer = Callable[[str, str], tuple[int, bytes]]
 launcher: Any = types.ModuleType("launcher")
@@ -327,6 +330,27 @@ def test_the_container_says_which_checkpoint_it_was_started_from(tmp_path: Path)
     mounts = [{"source": str(tmp_path), "target": "/model", "read_only": True}]
     body = launcher.body_of(spec(manifest={"repository": "a/b"}, mounts=mounts), "d", {}, "", "")
     assert body["Labels"]["sparkops.checkpoint"] == hashlib.sha256(b"{}").hexdigest()
+
+
+def test_the_files_that_an_engine_starts_on_are_proven_or_told_apart_by_their_statuses(tmp_path: Path) -> None:
+    folder, state = tmp_path / "model", str(tmp_path / "state")
+    (folder / ".sparkops").mkdir(parents=True)
+    (folder / "a").write_bytes(b"right")
+    (folder / RECORD).write_text(json.dumps({"files": [["a", 5, "sha256:1"], ["b", 5, "sha256:2"]]}))
+    missing = standing(str(folder), state)
+    (folder / "b").write_bytes(b"other")
+    unproven = standing(str(folder), state)
+    index = Index(state, str(folder))
+    for name, oid in (("a", "sha256:1"), ("b", "sha256:2")):
+        index.note(identity(os.stat(folder / name)), oid)
+    index.save()
+    assert standing(str(folder), state) == PROVEN
+    assert seen(str(folder)) == unproven and unproven != missing
+    os.link(folder / "a", tmp_path / "link")
+    assert seen(str(folder)) == unproven, "a link writes nothing"
+    (folder / "b").unlink()
+    (folder / "b").write_bytes(b"other")
+    assert standing(str(folder), state) == seen(str(folder)) not in (unproven, missing, PROVEN)
 
 
 def test_a_rank_without_an_api_is_ready_when_its_container_runs(tmp_path: Path) -> None:

@@ -43,6 +43,17 @@ def test_two_engines_of_one_head_take_one_port(tmp_path: Path) -> None:
     assert "master-port-taken-twice" not in ids(found(tmp_path, *exclusive))
 
 
+def test_ranks_of_two_engines_take_one_udp_port(tmp_path: Path) -> None:
+    turned = "spark-02, spark-01"
+    assert "group-port-taken-twice" in ids(found(tmp_path, engine("one"), engine("two", nodes=turned)))
+    own = engine("two", "    port: 8001\n", nodes=turned)
+    assert "group-port-taken-twice" not in ids(found(tmp_path, engine("one"), own))
+    alone = service("two", nodes="spark-02")
+    assert "group-port-taken-twice" not in ids(found(tmp_path, engine("one"), alone))
+    exclusive = engine("two", "    conflicts: [one.service]\n", nodes=turned)
+    assert "group-port-taken-twice" not in ids(found(tmp_path, engine("one"), exclusive))
+
+
 def test_more_than_two_nodes_say_how_they_are_connected(tmp_path: Path) -> None:
     def of_three(more: str = "") -> list[str]:
         path = tmp_path / "inventory.yml"

@@ -607,6 +607,7 @@ OF_INVENTORY = {
     "unit-of-system",
     "checkpoint-not-pinned",
     "port-taken-twice",
+    "group-port-taken-twice",
     "memory-of-services",
     "cold-start-limit",
     "engine-ready-limit",

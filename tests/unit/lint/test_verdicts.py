@@ -20,7 +20,6 @@ from sparkops.models.serve_line import parse
 RIGHT = 0.98
 FIELDS = {
     "block_size": "block_size",
-    "mamba_block_size": "mamba_block_size",
     "mamba_cache_mode": "mamba_cache_mode",
     "enable_prefix_caching": "enable_prefix_caching",
     "max_num_batched_tokens": "max_num_batched_tokens",
@@ -30,7 +29,6 @@ FIELDS = {
     "cache_dtype": "kv_cache_dtype",
     "attention_backend": "attention_backend",
     "executor": "executor",
-    "async_scheduling": "async_scheduling",
     "cudagraph_mode": "cudagraph_mode",
     "max_cudagraph_capture_size": "max_capture_size",
     "v2_model_runner": "model_runner_v2",

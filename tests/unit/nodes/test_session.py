@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sparkops.nodes import bundle
-from sparkops.nodes.connect import connect, start_worker
+from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.session import CallFailed, Session
 from sparkops.nodes.target import Target
@@ -22,8 +22,8 @@ TARGET = Target(name="here", type="local")
 
 
 def begin() -> Session:
-    transport = connect(TARGET, Passwords())
-    return Session("here", start_worker(transport, TARGET, bundle.kinds_bundle(["file"]), Passwords()))
+    connections = Connections(Passwords())
+    return Session("here", connections.start_worker(connections.connect(TARGET), TARGET, bundle.kinds_bundle(["file"])))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sparkops.core.errors import AuthenticationFailed, ConnectionFailed, HostKeyError, SparkopsError
-from sparkops.nodes.connect import Connections, connect, start_worker
+from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.ssh import host_keys
 from sparkops.nodes.target import Target
@@ -42,8 +42,9 @@ def test_arguments_arrive_as_they_were_given(server: Sshd, connections: Connecti
 
 
 def test_one_node_can_be_had_without_shared_connections(server: Sshd) -> None:
-    transport = connect(server.target(), Passwords())
-    stream = start_worker(transport, server.target(), b"import os\nos.write(1, b'ok')", Passwords())
+    alone = Connections(Passwords())
+    transport = alone.connect(server.target())
+    stream = alone.start_worker(transport, server.target(), b"import os\nos.write(1, b'ok')")
     assert stream.read(10) == b"ok"
 
 
@@ -165,7 +166,7 @@ def test_an_encrypted_key_that_the_agent_holds_asks_for_nothing(server: Sshd, ag
     helper.chmod(0o755)
     told = {**os.environ, "SSH_ASKPASS": str(helper), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": "none"}
     subprocess.run(["ssh-add", "-q", str(key)], check=True, env=told)
-    assert _said(connect(server.target(identity_file=str(key)), Passwords()))
+    assert _said(Connections(Passwords()).connect(server.target(identity_file=str(key))))
 
 
 def test_the_passphrase_of_a_key_is_asked_for_once(server: Sshd, tmp_path: Path) -> None:
@@ -421,7 +422,7 @@ def test_errors_never_hold_a_secret(server: Sshd) -> None:
         return "hunter2"
 
     with pytest.raises(SparkopsError) as caught:
-        connect(
-            Target(name="x", host="127.0.0.1", port=server.port, ssh_config=server.folder / "none"), Passwords(person)
+        Connections(Passwords(person)).connect(
+            Target(name="x", host="127.0.0.1", port=server.port, ssh_config=server.folder / "none")
         )
     assert "hunter2" not in str(caught.value)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from sparkops.cli.options import ReportFile
+from sparkops.cli.options import CommonOptions, ReportFile
 from sparkops.cli.printing import write_reports
 from tests.unit.reports.made import report
 
@@ -25,7 +25,7 @@ def test_several_reports_are_written_at_once_and_whole(tmp_path: Path) -> None:
     kept.chmod(0o600)
     (tmp_path / "link.json").symlink_to(kept)
     wanted = [("json", tmp_path / "link.json"), ("junit", tmp_path / "a.xml"), ("markdown", tmp_path / "a=b.md")]
-    assert write_reports(report(), wanted) == 2
+    assert write_reports(report(), CommonOptions(reports=tuple(wanted))) == 2
     assert (tmp_path / "link.json").is_symlink()
     assert kept.read_text().startswith("{")
     assert kept.stat().st_mode & 0o777 == 0o600
@@ -34,7 +34,7 @@ def test_several_reports_are_written_at_once_and_whole(tmp_path: Path) -> None:
 
 def test_a_report_that_can_not_be_written_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = [("json", Path("/proc/sparkops.json")), ("junit", tmp_path / "a.xml")]
-    assert write_reports(report(), wanted) == 2, "the run's own status says more"
+    assert write_reports(report(), CommonOptions(reports=tuple(wanted))) == 2, "the run's own status says more"
     assert (tmp_path / "a.xml").exists()
     assert "error[report-not-written]" in capsys.readouterr().err
 
@@ -43,7 +43,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    write_reports(report(), [("github", path)])
+    write_reports(report(), CommonOptions(reports=(("github", path),)))
     assert os.read(reader, 10).startswith(b"::")
     assert path.is_fifo()
     os.close(reader)

@@ -7,7 +7,7 @@ import textwrap
 import threading
 import time
 import types
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,26 @@ import pytest
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import ConvergeFailed
 from sparkops.core.plan import Plan
-from sparkops.core.report import Result, Rollout
+from sparkops.core.report import Report, Result, Rollout
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
-from sparkops.reconcile import rollout, schedule
+from sparkops.operate.rollback import _bringing
+from sparkops.operate.services import chosen
+from sparkops.operate.start_stop import things
 from sparkops.reconcile.plan import Observations, compare
-from sparkops.reconcile.rollout import Limits, edges, engines, holds, outcomes, returned
+from sparkops.reconcile.rollout import Limits, engines, holds, outcomes, returned
+from sparkops.reconcile.rollout_order import order
 from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.reconcile.schedule import Schedule
+from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
 from sparkops.resources.reboot import Reboot
 from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Refused
+from sparkops.worker.dispatch import differing
 from sparkops.worker.kinds.gate import judge_tool_call
 from tests.errors import fails
 
@@ -70,11 +76,20 @@ def declared(project: Project, replicas: str, serve: str = "{}") -> Inventory:
 def planned(inventory: Inventory, batch: int = 1) -> Plan:
     """The plan where every thing is missing."""
     resources = compile_inventory(inventory, roles=["image", "service", "health", "rollout"]).resources
-    replicas = {"q": inventory.replicas("q")}
-    found: dict[str, Observed] = {each.id: None for each in resources}
-    added = edges(resources, replicas, {"q": Limits(batch=batch)})
+    return rolled(inventory, resources, {each.id: None for each in resources}, batch)
+
+
+def rolled(
+    inventory: Inventory, resources: Sequence[Resource], found: Mapping[str, Observed], batch: int = 1, **more: Any
+) -> Plan:
+    """The plan as a run makes it: compared, ordered by the rollouts, compared again."""
+    replicas = {name: inventory.replicas(name) for name in inventory.services}
     today = datetime.date(2026, 1, 1)
-    return compare(resources, Observations(found=found), today=today, edges=added).plan()
+    first = compare(resources, Observations(found=found), today=today, **more)
+    made = order(resources, first.steps, found, replicas, dict.fromkeys(replicas, Limits(batch=batch)))
+    seen = Observations(found={**found, **made.found})
+    again = {"replace": {*more.get("replace", ()), *made.again}}
+    return compare(made.resources, seen, today=today, prove=made.prove, edges=made.edges, **again).plan()
 
 
 def reached(plan: Plan, id: str) -> set[str]:
@@ -111,7 +126,6 @@ def test_the_head_is_asked_when_all_ranks_of_its_engine_are_changed(project: Pro
     ranks = {"unit q.service @a", "unit q.service @b"}
     assert ranks <= reached(plan, "probe q @a")
     assert ranks <= reached(plan, "unit q.service @d"), "the second engine comes after the first"
-    assert "unit q.service @a" in reached(plan, "unit q.service @b"), "the head waits for its requests first"
     specs = {each.node: each for each in compile_inventory(inventory).resources if each.name.endswith("/q.json")}
     assert '"--node-rank","1"' in str(getattr(specs["d"], "content", "")).replace(" ", "")
 
@@ -125,10 +139,7 @@ def rebooting(project: Project, more: str = "") -> Plan:
     resources = compile_inventory(inventory).resources
     found: dict[str, Observed] = {each.id: each.desired() for each in resources}
     due = {each.id: {"due": True, "reasons": ["x"], "boot": "1"} for each in resources if each.kind == "reboot"}
-    replicas = {name: inventory.replicas(name) for name in inventory.services}
-    today = datetime.date(2026, 1, 1)
-    added = edges(resources, replicas, {})
-    return compare(resources, Observations(found={**found, **due}), today=today, edges=added).plan()
+    return rolled(inventory, resources, {**found, **due})
 
 
 def test_machines_reboot_engine_by_engine_each_with_its_proofs(project: Project) -> None:
@@ -138,6 +149,8 @@ def test_machines_reboot_engine_by_engine_each_with_its_proofs(project: Project)
     steps = {step.id: step for step in plan.steps}
     assert not any(step.startswith("unit") for step in steps), "a unit comes back by itself"
     assert steps["reboot when-needed @a"].disruptive
+    assert "drain q @a" in before and "drain q @b" in reached(plan, "reboot when-needed @b")
+    assert "generation /var/lib/sparkops/generations/q @a" not in steps, "what was stable is"
     inventory = project.load(FOUR % ("[[a], [b]]", "{}"))
     assert not any(each.kind == "reboot" for each in compile_inventory(inventory).resources), "never by default"
 
@@ -163,7 +176,7 @@ def test_a_machine_that_does_not_come_back_pauses_and_no_generation_is_brought_b
     inventory = project.load(FOUR % ("[[a], [b]]", "{}"))
     resources = [
         *compile_inventory(inventory).resources,
-        *(Reboot(node=node, name="when-needed", role="reboot") for node in "ab"),
+        *(Reboot(node=node, name="when-needed", role="reboot", turn="q") for node in "ab"),
     ]
     results = [
         result(step.id, "unknown" if step.id == "reboot when-needed @a" else "not-attempted") for step in plan.steps
@@ -300,7 +313,7 @@ def carried_out(project: Project, ends: dict[str, str], **limits: Any) -> list[s
         object.__setattr__(each, "converge", lambda session, step, each=each: converge(each))
     fleet: Any = types.SimpleNamespace(session=lambda node: None)
     progress = RolloutProgress(plan, resources, replicas, {"q": Limits(**limits)})
-    results = schedule.run(plan, resources, fleet, facts={}, stop=threading.Event(), rollouts=progress)
+    results = Schedule(plan, resources, fleet, facts={}, stop=threading.Event(), rollouts=progress).run()
     return [each.state for each in outcomes(resources, plan, results, replicas)]
 
 
@@ -341,12 +354,116 @@ def test_the_ends_of_a_return_are_different_words() -> None:
     failed = Rollout(service="q", nodes=("a", "b"), state="failed")
     missing = Message.of("generation-missing", service="q", wanted="newest")
     gone = Message.of("generation-image-gone", number=1, image="x")
-    assert returned(failed, [result("generation x@a", "done"), result("generation x@b", "done")]).state == "returned"
-    assert returned(failed, [result("generation x@a", "failed", missing)]).state == "nothing to return to"
-    bad = returned(failed, [result("generation x@a", "done"), result("generation x@b", "failed", gone)])
+
+    def after(*results: Result, **plan: Any) -> Rollout:
+        return returned(
+            failed, Report(command="rollback", cluster="c", inventory="i", plan=Plan(**plan), results=results)
+        )
+
+    assert after(result("generation x@a", "done"), result("gate q@a", "done")).state == "returned"
+    assert after(result("generation x@a", "failed", missing)).state == "nothing to return to"
+    bad = after(result("generation x@a", "done"), result("generation x@b", "failed", gone))
     assert (bad.state, bad.reason) == ("return failed", gone)
-    assert returned(failed, []).state == "return failed", "no proof is no return"
-    assert rollout.returned(failed, []).reason is None
+    assert after(result("generation x@a", "done"), result("gate q@a", "not-attempted")).state == "return failed"
+    silent = after(unreachable={"b": gone})
+    assert (silent.state, silent.reason) == ("return failed", gone), "no proof is no return"
+    assert after() == failed, "the stable state is there, and fails"
+
+
+def settled(project: Project, text: str) -> tuple[Inventory, tuple[Resource, ...], dict[str, Observed]]:
+    """An inventory, its resources, and observations by which all is as declared and runs."""
+    inventory = project.load(text)
+    resources = compile_inventory(inventory).resources
+    return inventory, resources, {each.id: each.desired() for each in resources}
+
+
+TURNS = (FOUR % ("[[a], [b]]", "{}")).replace(
+    "    nodes: {", "    vars: {host: {sysctl: {net.core.x: 1}}}\n    nodes: {"
+)
+OLD: dict[str, Observed] = {f"sysctl net.core.x @{node}": {"value": "0", "persisted": "0"} for node in "abcd"}
+
+
+def test_what_the_engines_of_a_node_may_feel_is_changed_in_their_turn(project: Project) -> None:
+    inventory, resources, found = settled(project, TURNS)
+    images: dict[str, Observed] = {f"image x/y:1 @{node}": None for node in "ab"}
+    plan = rolled(inventory, resources, {**found, **OLD, **images})
+    before = reached(plan, "sysctl net.core.x @b")
+    assert {"drain q @a", "sysctl net.core.x @a", "probe q @a", "gate q @a", "drain q @b"} <= before
+    assert {f"image x/y:1 @{node}" for node in "ab"} <= reached(plan, "drain q @a"), "it is all there before"
+    assert reached(plan, "sysctl net.core.x @c") == set(), "nothing serves there"
+
+
+def test_a_role_that_no_other_names_is_changed_before_the_reboot_and_proven(project: Project) -> None:
+    role = project.file.parent / "roles/tuned/role.yml"
+    role.parent.mkdir(parents=True)
+    role.write_text("summary: x\nscope: node\nresources: [{package: tool, version: '2'}]\n")
+    text = (FOUR % ("[[a], [b]]", "{}")).replace(
+        "    nodes: {", "    roles: [tuned]\n    vars: {reboot: {when: when-needed}}\n    nodes: {"
+    )
+    inventory, resources, found = settled(project, text)
+    packages: dict[str, Observed] = {f"package tool @{node}": {"status": "installed", "version": "1"} for node in "ab"}
+    plan = rolled(inventory, resources, {**found, **packages})
+    assert "package tool @a" in reached(plan, "reboot when-needed @a") & reached(plan, "gate q @a")
+    assert {"gate q @a", "drain q @b"} <= reached(plan, "package tool @b")
+
+
+def test_a_node_on_which_nothing_serves_yet_is_prepared_at_once(project: Project) -> None:
+    inventory, resources, found = settled(project, TURNS)
+    down: dict[str, Observed] = {f"unit q.service @{node}": None for node in "ab"}
+    plan = rolled(inventory, resources, {**found, **OLD, **down})
+    assert reached(plan, "sysctl net.core.x @b") == set()
+    assert "sysctl net.core.x @b" in reached(plan, "unit q.service @b")
+    assert not any(step.kind == "drain" for step in plan.steps)
+
+
+def pair(project: Project) -> tuple[Inventory, tuple[Resource, ...], dict[str, Observed]]:
+    fabric = str({node: {"fabric": {"address": f"10.0.0.{number}"}} for number, node in enumerate("abcd", 1)})
+    text = FOUR % ("[[a, b], [c, d]]", "{tensor-parallel-size: 2}")
+    return settled(project, text.replace("{a: , b: , c: , d: }", fabric))
+
+
+def test_a_changed_rank_restarts_its_head_after_the_requests_and_asks_the_gate(project: Project) -> None:
+    inventory, resources, found = pair(project)
+    other = found["unit q.service @b"]
+    assert isinstance(other, Mapping)
+    plan = rolled(inventory, resources, {**found, "unit q.service @b": {**other, "inputs": "other"}})
+    steps = {step.id: step.action for step in plan.steps}
+    assert (steps["unit q.service @a"], steps["unit q.service @b"]) == ("replace", "update")
+    assert "drain q @a" in reached(plan, "unit q.service @a") & reached(plan, "unit q.service @b")
+    assert {"unit q.service @a", "unit q.service @b"} <= reached(plan, "gate q @a")
+    assert not any(id.endswith(("@c", "@d")) for id in steps)
+
+
+def test_a_rank_that_is_not_stable_has_the_gate_asked_again(project: Project) -> None:
+    inventory, resources, found = pair(project)
+    plan = rolled(inventory, resources, {**found, GENERATION + "b": {"stable": False, "generations": []}})
+    assert {step.id: step.action for step in plan.steps} == {"gate q @a": "verify", GENERATION + "b": "update"}
+
+
+def test_a_restart_goes_engine_by_engine_and_each_passes_its_gate(project: Project) -> None:
+    inventory, *_ = pair(project)
+    made = things("restart", chosen(inventory, ["q"]), True)
+    found: dict[str, Observed] = {each.id: each.desired() for each in made}
+    units = [each.id for each in made if isinstance(each, Unit)]
+    plan = rolled(inventory, made, found, replace=units)
+    assert {"drain q @a", "unit q.service @a", "unit q.service @b", "probe q @a", "gate q @a"} <= reached(
+        plan, "drain q @c"
+    )
+    assert {step.id for step in plan.steps if step.action == "replace"} == set(units)
+
+
+def test_what_comes_back_is_restarted_behind_all_its_files(project: Project) -> None:
+    inventory, *_ = pair(project)
+    made = _bringing(chosen(inventory, ["q"]), lambda generation: "newest")
+    found: dict[str, Observed] = {each.id: each.desired() for each in made}
+    assert rolled(inventory, made, found).steps == (), "it is there"
+    cut = rolled(inventory, made, {**found, GENERATION + "b": {"restored": True, "outdated": True}})
+    assert {"unit q.service @a", "unit q.service @b"} <= {step.id for step in cut.steps}, "a run ended before"
+    found[GENERATION + "b"] = {"restored": False, "target": 1}
+    plan = rolled(inventory, made, found)
+    assert GENERATION + "b" in reached(plan, "unit q.service @a") & reached(plan, "unit q.service @b")
+    assert {"drain q @a", "probe q @a"} <= reached(plan, "gate q @a")
+    assert not any(step.node in "cd" for step in plan.steps)
 
 
 @pytest.mark.parametrize(
@@ -365,6 +482,11 @@ def test_a_tool_call_is_judged_by_its_types(made: list[tuple[str, str]], content
         judge_tool_call(made, content)
     assert caught.value.id == id
     assert (caught.value.type == "unknown") == (id == "gate-tool-not-called"), "only what failed is brought back"
+
+
+@pytest.mark.parametrize("before", [{}, {"passed": True}, {"passed": False}])
+def test_a_planned_gate_is_asked_though_the_same_state_passed_before(before: dict[str, Any]) -> None:
+    assert differing(before, {"passed": True, "speed": 1.0}, Gate.volatile) == []
 
 
 def test_a_right_tool_call_passes() -> None:

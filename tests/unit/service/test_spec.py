@@ -155,7 +155,7 @@ def test_ranks_that_nodes_cannot_share_are_refused() -> None:
 
 
 def test_a_secret_in_the_arguments_is_refused() -> None:
-    make = functions(lambda value: "SEALED" in str(value))["service_spec"]
+    make = functions(lambda value: "SEALED" in str(value), lambda value: value)["service_spec"]
     with fails("serve-secret"):
         make(service(serve={"api-key": "SEALED"}), IMAGE, CHECKPOINT, NODE)
 
