@@ -78,7 +78,7 @@ def _forward(run: Effective, geometry: Geometry, compiling: bool) -> float:
     streams = (COMPILED_STREAMS if compiling else STREAMS) * geometry.hidden
     plain = tokens * WIDE * (_widest(geometry, run.tensor_parallel) + streams)
     kinds = {each.kind for each in geometry.cached}
-    if kinds & {"sparse", "compressed"}:
+    if kinds & {"sparse", "packed"}:
         return max(plain, SPARSE[0] + SPARSE[1] * tokens)
     if "latent" in kinds:
         length = run.max_model_len or LATENT_TOKENS

@@ -87,7 +87,7 @@ class Decoder:
             experts=self._routed("experts", positions) / self.tensor_parallel,
             head=head,
             state=streams * 2.0 * self.cache.state_bytes_per_request,
-            cache=streams * CONTEXT * float(self.cache.kv_bytes_per_token or 0),
+            cache=streams * self.cache.read(CONTEXT),
             drafting=drafting,
             tokens=tokens,
             bandwidth=self.bandwidth,

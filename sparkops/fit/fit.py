@@ -17,8 +17,9 @@ from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
 from sparkops.fit.refused import no_size, refusal
 from sparkops.fit.weights import RankWeights
-from sparkops.models.architecture.hybrid_cache import BlockRule, CacheLayout, CacheOptions, layout
+from sparkops.models.architecture.hybrid_cache import PACKED, BlockRule, CacheLayout, CacheOptions, layout
 from sparkops.models.catalogue import Model
+from sparkops.models.engine_pages import version_key
 from sparkops.models.invocation import Invocation
 from sparkops.models.platform import Device
 from sparkops.models.platform import load as platform
@@ -121,8 +122,10 @@ class NotEvaluated:
     hint: str
 
 
-NOT_DESCRIBED = ("undescribed", "compressed")
-"""What layers keep whose bytes no description has."""
+UNDESCRIBED = "undescribed"
+"""The kind of what layers keep whose bytes no description has."""
+PACKED_SINCE = "0.32.0"
+"""The first engine whose packing of unlike pages is known."""
 FIGURES = (
     "block_size",
     "mamba_page_bytes",
@@ -258,11 +261,23 @@ def _missing(run: Invocation, model: Model, cache: CacheLayout) -> str:
     unseen = [model.geometry.part_gaps[part] for part in ("vision", "audio") if part in model.geometry.part_gaps]
     if sees(run.line, model.geometry) and (unseen or not model.geometry.encoder.get("patches")):
         return next(iter(unseen), "the largest input of its encoder of images is not described")
-    if any(each.cached.kind in NOT_DESCRIBED for each in cache.kept):
+    kinds = {each.cached.kind for each in cache.kept}
+    if UNDESCRIBED in kinds:
         return f"what {model.geometry.architectures[0]} keeps of a token is not described"
+    if PACKED in kinds and (why := _unpacked(run)):
+        return f"how the cache of {model.geometry.architectures[0]} is packed {why} is not described"
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)
+
+
+def _unpacked(run: Invocation) -> str:
+    """Where nothing is known of the pages of a cache of unlike layers; "" where it is."""
+    if version_key(run.engine.version) < version_key(PACKED_SINCE):
+        return f"before engine {PACKED_SINCE}"
+    if run.effective.pipeline_parallel > 1 or run.effective.decode_context_parallel > 1:
+        return "over ranks of pipeline or context parallelism"
+    return "beside a drafter's" if run.drafter is not None else ""
 
 
 def _not_described(model: Model) -> str:

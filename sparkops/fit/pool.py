@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from sparkops.models.architecture.architectures import Cached
 from sparkops.models.architecture.geometry import Geometry
-from sparkops.models.architecture.hybrid_cache import CacheLayout, CacheOptions, token_bytes
+from sparkops.models.architecture.hybrid_cache import PACKED, CacheLayout, CacheOptions, token_bytes
 from sparkops.models.effective import Effective
 
 Kind: TypeAlias = Literal["full", "sliding", "state"]
@@ -88,6 +88,8 @@ class _Layers:
 
 def shape(cache: CacheLayout, effective: Effective, drafter: Geometry | None) -> tuple[tuple[Group, ...], int]:
     """The groups and the bytes of a block. The cache's sizes must be known (`cache.page_bytes`)."""
+    if any(each.cached.kind == PACKED for each in cache.kept):
+        return _packed(cache, effective)
     kinds = _kinds(cache, effective, drafter)
     if all(each.kind == "full" for each in kinds):
         bytes_of_all = sum(each.page * ceil(each.layers / effective.pipeline_parallel) for each in kinds)
@@ -99,12 +101,32 @@ def shape(cache: CacheLayout, effective: Effective, drafter: Geometry | None) ->
         Group(
             kind=each.kind,
             count=ceil(each.layers / size),
-            tokens=each.tokens * max(1, page // each.page if each.kind != "state" else 1),
+            tokens=each.tokens * (page // each.page if each.kind != "state" and page % each.page == 0 else 1),
             fixed=each.fixed,
         )
         for each in kinds
     )
     return groups, page * ceil(size / effective.pipeline_parallel)
+
+
+def _packed(cache: CacheLayout, effective: Effective) -> tuple[tuple[Group, ...], int]:
+    """Groups of layers of unlike pages, which lie one after the other in a block: those of one block and window are
+    together, split where they have as many of each page, so that the least is empty (vLLM 0.32 kv_cache_utils.py)."""
+    alike: dict[tuple[int, int], dict[int, int]] = {}
+    for each in cache.kept:
+        pages = alike.setdefault((each.cached.block, each.cached.window), {})
+        pages[each.cached.value] = pages.get(each.cached.value, 0) + each.layers
+    repeats = {key: max(pages.values()) for key, pages in alike.items() if len(set(pages.values())) == 1}
+    least = max((count for key, count in repeats.items() if len(alike[key]) > 1), default=0)
+    sizes = range(least, max(repeats.values(), default=0) + 1) if least else ()
+    size = min(sizes, key=lambda each: (sum(-count % each for count in repeats.values()), -each), default=0)
+    groups, block_bytes = [], 0
+    for (block, window), pages in alike.items():
+        count = ceil(repeats[block, window] / size) if size and (block, window) in repeats else 1
+        block_bytes = max(block_bytes, sum(page * ceil(layers / count) for page, layers in pages.items()))
+        fixed = _window(window, effective, block) if window else 0
+        groups.append(Group("sliding" if window else "full", count, block, fixed))
+    return tuple(groups), block_bytes
 
 
 def _kinds(cache: CacheLayout, effective: Effective, drafter: Geometry | None) -> list[_Layers]:

@@ -53,14 +53,9 @@ class Checker:
             here = (*path, name)
             role = self.roles.get(name)
             if role is None:
-                self.faults.add(
-                    "variables-of-unknown-role",
-                    where=self.document.where_key(here),
-                    name=name,
-                    suggestion=suggest(name, self.roles),
-                )
+                self._at_key("variables-of-unknown-role", here, name=name, suggestion=suggest(name, self.roles))
             elif scope == "service" and role.scope == "node":
-                self.faults.add("node-role-in-service", where=self.document.where_key(here), name=name)
+                self._at_key("node-role-in-service", here, name=name)
             else:
                 self.variables(role, value, here)
 
@@ -73,6 +68,14 @@ class Checker:
             for key, id, args in role_variables.faults(role.name, value):
                 self.faults.add(id, where=self.document.where_key((*path, *key)), **args)
 
+    def _at(self, id: str, place: Where, /, **args: object) -> None:
+        """A fault of the value at a place."""
+        self.faults.add(id, where=self.document.where(place), **args)
+
+    def _at_key(self, id: str, place: Where, /, **args: object) -> None:
+        """A fault of the key at a place."""
+        self.faults.add(id, where=self.document.where_key(place), **args)
+
     def _host(self, node: Mapping[str, object], path: Where) -> None:
         """A host is an address or a name; who logs in and at which port stands under `connection`."""
         host = node.get("host")
@@ -81,8 +84,7 @@ class Checker:
             given = {"user": address.user, "port": address.port}
             listed = ", ".join(f"{key}: {value}" for key, value in given.items() if value is not None)
             lines = f"`host: {address.host}`" + (f" and `connection: {{{listed}}}`" if listed else "")
-            where = self.document.where((*path, "host"))
-            self.faults.add("host-with-user-or-port", where=where, text=host, lines=lines)
+            self._at("host-with-user-or-port", (*path, "host"), text=host, lines=lines)
 
     def _part(self, part: object, path: Where, shape: Schema) -> None:
         """A group or a node: its roles, its connection, its namespaces."""
@@ -110,12 +112,8 @@ class Checker:
         for node, values in self._mapping(service, "per_node").items():
             here = (*path, "per_node", node)
             if node not in members:
-                self.faults.add(
-                    "per-node-not-a-member",
-                    where=self.document.where_key(here),
-                    path=dotted(path),
-                    node=node,
-                    suggestion=suggest(node, members),
+                self._at_key(
+                    "per-node-not-a-member", here, path=dotted(path), node=node, suggestion=suggest(node, members)
                 )
             elif isinstance(values, dict):
                 self._direct(values, here, {})
@@ -123,19 +121,14 @@ class Checker:
     def _placed(self, service: Mapping[str, object], path: Where) -> None:
         """A service says where it runs, once; a node runs one of its engines."""
         if ("nodes" in service) == ("replicas" in service):
-            self.faults.add(
-                "service-nodes-or-replicas",
-                where=self.document.where_key(path),
-                service=path[-1],
-                both="both" if "nodes" in service else "none",
+            self._at_key(
+                "service-nodes-or-replicas", path, service=path[-1], both="both" if "nodes" in service else "none"
             )
         seen: dict[str, int] = {}
         for index, replica in enumerate(replicas_of(service, self.groups)):
             for node in replica:
                 if seen.setdefault(node, index) != index:
-                    self.faults.add(
-                        "node-in-two-replicas", where=self.document.where((*path, "replicas", index)), node=node
-                    )
+                    self._at("node-in-two-replicas", (*path, "replicas", index), node=node)
 
     def _retired(self, service: Mapping[str, object], path: Where) -> None:
         """A service that stays can't stand on a node that goes."""
@@ -143,9 +136,7 @@ class Checker:
             return
         for node in members_of(service, self.groups):
             if self._mapping(self.nodes, node).get("state") == "retired":
-                self.faults.add(
-                    "service-on-retired-node", where=self.document.where((*path, "nodes")), path=dotted(path), node=node
-                )
+                self._at("service-on-retired-node", (*path, "nodes"), path=dotted(path), node=node)
 
     def _direct(self, values: Mapping[str, object], path: Where, shape: Schema) -> None:
         """What stands directly in a service: namespaces of service roles, and the variables of the role `service`."""
@@ -160,23 +151,15 @@ class Checker:
     def _names(self, part: object, path: Where, known: Mapping[str, object], kind: str) -> None:
         for index, name in enumerate(_strings(part.get(path[-1]) if isinstance(part, dict) else None)):
             if name not in known:
-                self.faults.add(
-                    "name-in-list-unknown",
-                    where=self.document.where((*path, index)),
-                    kind=kind,
-                    name=name,
-                    suggestion=suggest(name, known),
-                )
+                self._at("name-in-list-unknown", (*path, index), kind=kind, name=name, suggestion=suggest(name, known))
 
     def _passwords(self, part: Mapping[str, object], path: Where) -> None:
         connection = self._mapping(part, "connection")
         if isinstance(part.get("connection"), SecretRef):
-            self.faults.add("connection-is-secret", where=self.document.where((*path, "connection")))
+            self._at("connection-is-secret", (*path, "connection"))
         for key in ("ssh_password", "become_password"):
             if isinstance(connection.get(key), str):
-                self.faults.add(
-                    "password-in-plain-text", where=self.document.where((*path, "connection", key)), key=key
-                )
+                self._at("password-in-plain-text", (*path, "connection", key), key=key)
 
     def _one_meaning(self) -> None:
         """`--limit` takes nodes, groups and services by name, so a name has one meaning."""
@@ -184,13 +167,7 @@ class Checker:
         for kind, names in (("node", self.nodes), ("group", self.groups), ("service", self.services)):
             for name in names:
                 if name in seen:
-                    self.faults.add(
-                        "name-used-twice",
-                        where=self.document.where_key((f"{kind}s", name)),
-                        name=name,
-                        seen=seen[name],
-                        kind=kind,
-                    )
+                    self._at_key("name-used-twice", (f"{kind}s", name), name=name, seen=seen[name], kind=kind)
                 seen.setdefault(name, kind)
 
     @staticmethod

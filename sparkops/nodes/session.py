@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sparkops.core import frames
 from sparkops.core.errors import ConnectionFailed, ConvergeFailed, LockBusy, SparkopsError, Stale, WorkerFailed
 from sparkops.core.messages import Fields, Refused
 from sparkops.nodes.transport import Stream
 
+Each = TypeVar("Each")
+Value = TypeVar("Value")
 POLL = 0.5
 SLEPT = 5.0
 """Seconds beyond a limit of a second or less after which this process was stopped, not the node slow."""
@@ -39,6 +41,17 @@ class CallFailed(ConvergeFailed):
 
     detail: str = ""
     type: str = "failed"
+
+
+def returned(work: Generator[Each, None, Value], take: Callable[[Each], object] = lambda _: None) -> Value:
+    """What a generator returns, after `take` was given all that it yields."""
+    while True:
+        try:
+            each = next(work)
+        except StopIteration as done:
+            value: Value = done.value
+            return value
+        take(each)
 
 
 class Session:
@@ -75,12 +88,7 @@ class Session:
 
     def call(self, name: str, args: Mapping[str, object] | None = None, *, timeout: float | None = None) -> Any:
         """The answer of a call; progress is dropped. Raises ConnectionFailed after `timeout` seconds."""
-        stream = self.stream(name, args, timeout=timeout)
-        while True:
-            try:
-                next(stream)
-            except StopIteration as done:
-                return done.value
+        return returned(self.stream(name, args, timeout=timeout))
 
     def stream(
         self, name: str, args: Mapping[str, object] | None = None, *, timeout: float | None = None

@@ -31,15 +31,13 @@ class NodeJob:
 
 def running(fleet: Fleet, nodes: Iterable[str]) -> tuple[list[NodeJob], dict[str, SparkopsError]]:
     """The jobs of these nodes; and what kept nodes from answering."""
-    answers = fleet.each(nodes, lambda node, session: session.call("jobs.list", timeout=30))
-    bad = {node: each for node, each in answers.items() if isinstance(each, SparkopsError)}
+    answers, silent = fleet.answers(nodes, lambda node, session: session.call("jobs.list", timeout=30))
     found = [
         NodeJob(node=node, key=str(job["key"]), since=float(job.get("since") or 0), progress=job.get("progress") or {})
         for node, told in answers.items()
-        if not isinstance(told, SparkopsError)
         for job in told
     ]
-    return found, bad
+    return found, silent
 
 
 def cancel(

@@ -188,15 +188,10 @@ def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> t
         order = {**about, "services": declared[node], "claimed": not services}
         return session.call(f"{KIND}.collect", order, timeout=PATIENCE)
 
-    parts: list[Part] = []
-    silent: dict[str, Message] = {}
     with reach(context, nodes, [KIND]) as fleet:
-        for node, answer in fleet.each(nodes, ask).items():
-            if isinstance(answer, SparkopsError):
-                silent[node] = answer.message
-            else:
-                parts += [_told(node, each) for each in _list(answer)]
-    return parts, silent
+        answers, silent = fleet.answers(nodes, ask)
+    parts = [_told(node, each) for node, answer in answers.items() for each in _list(answer)]
+    return parts, {node: error.message for node, error in silent.items()}
 
 
 def _list(answer: object) -> list[Mapping[str, object]]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 
 from sparkops.core import events
 from sparkops.core.messages import Fields
+from sparkops.nodes.session import returned
 
 
-def follow(
-    asking: Generator[Mapping[str, object], None, object], node: str, name: str, listener: events.Listener
-) -> Fields:
+def follow(asking: Generator[Fields, None, Fields], node: str, name: str, listener: events.Listener) -> Fields:
     """The answer of a call that `Session.stream` began. Raises what the call raises."""
-    while True:
-        try:
-            progress = next(asking)
-        except StopIteration as done:
-            return dict(done.value)
-        listener(events.StepProgress.from_mapping(node, name, progress))
+    answer = returned(asking, lambda progress: listener(events.StepProgress.from_mapping(node, name, progress)))
+    return dict(answer)

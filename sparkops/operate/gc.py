@@ -94,13 +94,14 @@ def look(
     """Ask these nodes, of all kinds or `only` some; nothing is touched. Raises InventoryError."""
     asked = tuple(only) or kinds()
     asks = _asks(fleet, inventory, nodes, asked, foreign)
-    answers = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE))
-    told = {node: each for node, each in answers.items() if not isinstance(each, SparkopsError)}
+    told, silent = fleet.answers(
+        nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE)
+    )
     return Reclaimable(
         cluster=inventory.cluster,
         kinds=asked,
         items=tuple(_item(node, each) for node, found in told.items() for each in found),
-        silent={node: each.message for node, each in answers.items() if isinstance(each, SparkopsError)},
+        silent={node: each.message for node, each in silent.items()},
     )
 
 

@@ -35,14 +35,12 @@ def history(
 ) -> tuple[dict[str, Sequence[Mapping[str, object]]], dict[str, SparkopsError]]:
     """The newest `last` entries of each node, oldest first; and what kept the others from answering."""
     with reach(context, nodes, [KIND]) as fleet:
-        answers = fleet.each(
+        return fleet.answers(
             nodes,
             lambda node, session: session.call(
                 f"{KIND}.read", {"state_dir": fleet.targets[node].state_dir, "last": last}, timeout=30
             ),
         )
-    bad = {node: each for node, each in answers.items() if isinstance(each, SparkopsError)}
-    return {node: each for node, each in answers.items() if not isinstance(each, SparkopsError)}, bad
 
 
 def runs(entries_by_node: Mapping[str, Sequence[Mapping[str, object]]], last: int) -> tuple[Run, ...]:

@@ -193,6 +193,14 @@ class Fleet:
         with ThreadPoolExecutor(min(self._jobs, len(names)), thread_name_prefix="node") as pool:
             return dict(zip(names, pool.map(one, names), strict=True))
 
+    def answers(
+        self, nodes: Iterable[str], work: Callable[[str, Session], Result]
+    ) -> tuple[dict[str, Result], dict[str, SparkopsError]]:
+        """As `each`: what nodes answered, and what kept the others from it."""
+        every = self.each(nodes, work)
+        silent = {node: answer for node, answer in every.items() if isinstance(answer, SparkopsError)}
+        return {node: answer for node, answer in every.items() if not isinstance(answer, SparkopsError)}, silent
+
     def lock(self, nodes: Iterable[str], holder: Mapping[str, object]) -> None:
         """Take the locks of all these nodes or of none. Raises LockBusy naming each busy node and its holder.
 

@@ -149,12 +149,13 @@ def observe_and_plan(
     way = orphans.edges(resources, removed, found)
     compared = beside((*resources, *removed), seen, replace=options.replace, edges=way)
     if replicas and (compared.steps or not options.declared):
-        order = rollout_order.order(resources, compared.steps, seen.found, replicas, options.limits)
-        resources, seen = order.resources, replace(seen, found={**seen.found, **order.found})
+        begun = [step for step in compared.steps if step.id not in compared.blocked]
+        order = rollout_order.order(resources, begun, seen.found, replicas, options.limits)
         again, added = options.replace | order.again, _joined_by_id(way, order.edges)
-        compared = beside((*resources, *removed), seen, replace=again, prove=order.prove, edges=added)
+        more = replace(seen, found={**seen.found, **order.found})
+        compared = beside((*order.resources, *removed), more, replace=again, prove=order.prove, edges=added)
     upstreams, sources = transfers.arrange(
-        compared, (*resources, *removed), seen, lambda node: address(options.inventory, fleet.targets[node])
+        compared, compared.resources, compared.seen, lambda node: address(options.inventory, fleet.targets[node])
     )
     plan = compared.plan(
         nodes=options.whole,
@@ -176,7 +177,7 @@ def observe_and_plan(
     if acting:
         claimed = stays_claimed if options.removal is not None else lambda orphan: False
         claims = orphans.notes(resources, seen, plan, prune=options.prunes, claimed=claimed)
-    return Planned(plan=plan, resources=(*resources, *removed), upstreams=upstreams, facts=seen.facts, claims=claims)
+    return Planned(plan=plan, resources=compared.resources, upstreams=upstreams, facts=seen.facts, claims=claims)
 
 
 def _orphans(

@@ -38,7 +38,7 @@ OUTCOMES = {
 ROLLOUTS = {
     "not started": "it runs as before",
     "paused": "its gate could not be asked; it was left as it is",
-    "failed": "it was left as it is; `sparkops rollback` brings an earlier state back",
+    "failed": "it was left as it is; `sparkops generations` shows what `sparkops rollback` could bring back",
     "returned": "it failed its gate, and its last stable generation passed its own; what failed is held",
     "return failed": "it is not ready; look at it by hand",
     "nothing to return to": "no generation of it was stable yet",

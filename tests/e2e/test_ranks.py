@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.conftest import Shell, until
 from tests.lab import images
 from tests.lab.lab import FABRIC_SUBNET, Lab
-from tests.lab.machine import run
+from tests.lab.machine import LabError, run
 from tests.lab.node import Node
 
 UNIT = "qwen.service"
@@ -129,11 +129,11 @@ class Cluster:
     def starts_again(self, what: str, *, within: float, since: str = "") -> Iterator[None]:
         """All ranks run another run of other containers, `within` seconds after what is done here."""
         epoch, before = self.epochs(), self.containers()
-        yield
-        began = time.monotonic()
         try:
+            yield
+            began = time.monotonic()
             until(lambda: self.serves() and not self.epochs() & epoch, seconds=within)
-        except AssertionError:
+        except (AssertionError, LabError):
             print(*(f"--- {node.name}\n{self.journal(node)}" for node in self.nodes), sep="\n")
             raise
         print(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell, until
+from tests.e2e.test_ranks import fabric_address
 from tests.e2e.test_rollout import ROLES, Cluster, states
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -244,6 +245,8 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
         "per_node": {other.name: {"environment": {"LAB_ENGINE": "never-ready"}}},
     }
     write = cluster.shell.write
+    for node in (head, other):
+        node.plug(cluster.lab.fabric(), fabric_address(node))
 
     def declare(mode: str) -> None:
         """The service `pair` beside the engines of the other one."""
@@ -251,8 +254,8 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
         text = json.loads((cluster.shell.folder / "inventory.yml").read_text())
         text["services"]["pair"] = {**text["services"].pop("qwen"), **pair}
         del text["services"]["pair"]["replicas"]
-        for number, node in enumerate((head, other), 1):
-            text["nodes"][node.name] = {"fabric": {"address": f"10.9.9.{number}"}}
+        for node in (head, other):
+            text["nodes"][node.name] = {"fabric": {"address": fabric_address(node)}}
         write("inventory.yml", json.dumps(text))
 
     def specs() -> list[str]:
@@ -292,6 +295,7 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
     assert steps[f"gate pair @{head.name}"]
     for node in (head, other):
         node.exec("systemctl", "disable", "--now", "pair.service")
+        node.unplug(cluster.lab.fabric())
 
 
 def rebooted(cluster: Cluster, *due: Node) -> list[int]:

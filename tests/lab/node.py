@@ -87,7 +87,7 @@ class Node:
     def pid(self) -> int:
         """The machine's process id of the node's PID 1; 0 while it has none."""
         known = _PROCESSES.get(self.container)
-        if known is None or _started(known[0]) != known[1]:
+        if known is None or not known[1] or _started(known[0]) != known[1]:
             found = self.engine("inspect", "-f", "{{.State.Pid}}", self.container, check=False).stdout.decode().strip()
             known = _PROCESSES[self.container] = (int(found or 0), _started(int(found or 0)))
         return known[0]

@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from sparkops.cli.app import COMMANDS, cli
-from sparkops.core.errors import InventoryError
 from sparkops.core.messages import UNKNOWN
 from sparkops.core.wording import Message
 from sparkops.operate.exec import Execution, exit_status
@@ -22,6 +21,7 @@ from sparkops.reports.printer import Printer
 from sparkops.reports.status import as_json, render
 from sparkops.resources.probe import Probe
 from sparkops.resources.unit import Unit
+from tests.errors import fails
 from tests.unit.inventory.project import Project
 
 
@@ -201,8 +201,8 @@ def test_limit_means_the_services_on_the_selected_nodes(
     assert " ".join(selected(found, services, limit)) == meant
 
 
-@pytest.mark.parametrize(("limit", "told"), [([], "no service given"), (["n4"], "no service is on n4")])
-def test_no_service_is_never_taken_for_all(project: Project, limit: list[str], told: str) -> None:
+@pytest.mark.parametrize(("limit", "id"), [([], "services-not-given"), (["n4"], "no-service-on-nodes")])
+def test_no_service_is_never_taken_for_all(project: Project, limit: list[str], id: str) -> None:
     found = project.load("version: 1\ncluster: x\nnodes: {n1: , n4: }\nservices: {a: {nodes: [n1]}}")
-    with pytest.raises(InventoryError, match=told):
+    with fails(id):
         selected(found, [], limit)

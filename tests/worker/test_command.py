@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Secret
 from sparkops.resources.command import Command
 from sparkops.worker import dispatch
@@ -100,11 +99,16 @@ def test_only_a_disruptive_command_interrupts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
-    [({}, "check nor creates"), ({"check": "true"}, "check"), ({"check": ["a", Secret("x")]}, "secret.*check"),
-     ({"check": ["true"], "matches": "("}, "matches"), ({"creates": "rel"}, "creates"),
-     ({"check": ["true"], "timeout": 0}, "timeout")],
-)  # fmt: skip
-def test_declarations_that_cannot_work_are_refused(given: dict[str, Any], named: str) -> None:
-    with pytest.raises(InventoryError, match=named):
+    ("given", "id"),
+    [
+        ({}, "command-without-check"),
+        ({"check": "true"}, "not-a-list"),
+        ({"check": ["a", Secret("x")]}, "secret-on-command-line"),
+        ({"check": ["true"], "matches": "("}, "matches-not-regular-expression"),
+        ({"creates": "rel"}, "path-not-absolute"),
+        ({"check": ["true"], "timeout": 0}, "seconds-invalid"),
+    ],
+)
+def test_declarations_that_cannot_work_are_refused(given: dict[str, Any], id: str) -> None:
+    with fails(id):
         declared(**given)

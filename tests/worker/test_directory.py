@@ -45,7 +45,7 @@ def test_an_empty_directory_is_removed(tmp_path: Path) -> None:
 def test_a_directory_with_content_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "f").write_text("precious")
-    with pytest.raises(Refused, match="not empty"):
+    with fails("directory-not-empty", Refused):
         apply(declared(tmp_path / "d", state="absent"))
     assert (tmp_path / "d" / "f").read_text() == "precious"
 

@@ -14,7 +14,7 @@ import pytest
 from sparkops.programs import mounts
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.facts import engine, gpu, gpu_users, keys, network, packages, pci, system
-from sparkops.worker.kinds import require
+from sparkops.worker.kinds import rank, require
 from sparkops.worker.requests import facts
 from tests.errors import fails
 
@@ -157,6 +157,14 @@ def test_a_gpu_is_asked_for_once_however_many_groups_need_it(tmp_path: Path, pro
     asks = {name: {"group": name, "keys": ["driver_version"]} for name in ("gpu", "cdi")}
     require.look(node, {**asks, "again": asks["gpu"]})
     assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_rank_asks_for_its_gpu_once(tmp_path: Path, programs: Path) -> None:
+    log = tmp_path / "asked"
+    program(programs, "nvidia-smi", f"echo \"$1\" >> {log}\nprintf '%s' '{GB10}'\n")
+    found = rank.observe({"container": "qwen", "kept": None}, str(tmp_path))
+    assert found["driver"] == "580.142"
+    assert len(log.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_a_missing_folder_is_named_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_an_owner_that_the_node_lacks_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="nobody-of-that-name"):
+    with fails("user-missing", Refused):
         apply(declared(tmp_path / "f", content="hello", owner="nobody-of-that-name"))
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.core.errors import InventoryError
 from sparkops.resources.user import User
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import user
@@ -67,11 +66,17 @@ def test_whom_we_work_as_is_not_removed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
-    [({"name": "Bad Name"}, "'Bad Name'"), ({"name": "-x"}, "'-x'"), ({"uid": 0}, "uid"), ({"uid": "1000"}, "uid"),
-     ({"home": "home"}, "home"), ({"groups": "docker"}, "groups"),
-     ({"authorized_keys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}, "authorized_keys")],
-)  # fmt: skip
-def test_declarations_that_no_account_can_have_are_refused(given: dict[str, Any], named: str) -> None:
-    with pytest.raises(InventoryError, match=named):
+    ("given", "id"),
+    [
+        ({"name": "Bad Name"}, "user-name-invalid"),
+        ({"name": "-x"}, "user-name-invalid"),
+        ({"uid": 0}, "user-id-invalid"),
+        ({"uid": "1000"}, "user-id-invalid"),
+        ({"home": "home"}, "path-not-absolute"),
+        ({"groups": "docker"}, "not-a-list"),
+        ({"authorized_keys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}, "public-key-invalid"),
+    ],
+)
+def test_declarations_that_no_account_can_have_are_refused(given: dict[str, Any], id: str) -> None:
+    with fails(id):
         declared(**given)

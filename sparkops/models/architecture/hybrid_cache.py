@@ -9,7 +9,7 @@ Sources: vLLM platforms/interface.py (_align_hybrid_block_size) and model_execut
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, lcm
 from typing import Literal, TypeAlias
@@ -83,7 +83,14 @@ class CacheLayout:
     @property
     def windows(self) -> tuple[int, ...]:
         """Tokens of the sliding layers' windows, the shortest first."""
-        return tuple(sorted({each.cached.window for each in self.kept if each.cached.kind == "sliding"}))
+        return tuple(sorted({each.cached.window for each in self.kept if each.cached.window}))
+
+    def read(self, context: int) -> float:
+        """Bytes of keys and values that a token of a request of that length reads."""
+        packed = [each for each in self.kept if each.cached.kind == PACKED]
+        if not packed:
+            return context * float(self.kv_bytes_per_token or 0)
+        return sum(each.layers * _exact(each) * min(each.cached.window or context, context) for each in packed)
 
 
 def head_bytes(kv_dtype: str, head_dim: int, dtype: str = "bfloat16") -> int | None:
@@ -119,6 +126,7 @@ def _types(dtype: str) -> Mapping[str, tuple[int, int, int, int]]:
     }
 
 
+PACKED = "packed"
 SPARSE_ENTRY = 656
 """Bytes of a token in a sparse latent cache: 512 of FP8, 16 of scales, 64 rotary elements of 16 bits. The engine takes
 this form on a GB10 under `auto` as under `fp8` (vLLM 0.32 v1/attention/backends/mla/flashinfer_mla_sparse_sm120)."""
@@ -139,6 +147,8 @@ def token_bytes(cached: Cached, options: CacheOptions, dtype: str) -> int | None
     if cached.kind == "latent":
         wide = {"auto": DTYPE_BYTES.get(dtype, 2), "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e4m3": 1}.get(word)
         return None if wide is None else cached.key * wide
+    if cached.kind == PACKED:
+        return ceil(cached.key / cached.block) if word in ("auto", "fp8", "fp8_e4m3", "fp8_ds_mla") else None
     if cached.kind not in ("full", "sliding"):
         return None
     if cached.key == cached.value:
@@ -178,12 +188,12 @@ def layout(geometry: Geometry, options: CacheOptions = PLAIN, block: BlockRule =
     total = None if geometry.gaps or not known else _total(known)
     return CacheLayout(
         block_size=size,
-        page_bytes=None if size is None or attention is None or total is None else size * attention,
+        page_bytes=_page(known, size, attention, total),
         mamba_page_bytes=page,
         attention_bytes_per_token=attention,
         state_bytes_per_request=sum(each.layers * each.state_bytes for each in kept),
         kv_bytes_per_token=total,
-        sliding_bytes_per_token=_total([each for each in known if each.cached.kind == "sliding"]) or 0,
+        sliding_bytes_per_token=_total([each for each in known if each.cached.window]) or 0,
         kept=kept,
     )
 
@@ -200,13 +210,27 @@ def _kept(geometry: Geometry, options: CacheOptions) -> tuple[Kept, ...]:
     )
 
 
+def _page(known: Sequence[Kept], size: int | None, attention: int | None, total: int | None) -> int | None:
+    if size is None or total is None:
+        return None
+    packed = [each.cached.value for each in known if each.cached.kind == PACKED]
+    if packed:
+        return max(packed)
+    return None if attention is None else size * attention
+
+
 def _total(kept: Iterable[Kept]) -> int | None:
-    total = 0
+    total = 0.0
     for each in kept:
         if each.token_bytes is None:
             return None
-        total += each.layers * each.token_bytes
-    return total
+        total += each.layers * _exact(each)
+    return ceil(total)
+
+
+def _exact(kept: Kept) -> float:
+    """Bytes of a token, of which a group of tokens may share one."""
+    return kept.cached.key / kept.cached.block if kept.cached.kind == PACKED else float(kept.token_bytes or 0)
 
 
 def _block(geometry: Geometry, page: int, attention: int | None, rule: BlockRule) -> int | None:

@@ -44,6 +44,10 @@ MODULES: Mapping[str, str] = {
 """The parts that methods quantise, each with the name of one of its tensors, against which exclusions are matched."""
 
 
+DECLARED = ("quantization_config", "compression_config")
+"""The keys of a config.json that declare it, the first that is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quantisation:
     """How a checkpoint is quantised: `quant_method` of its config.json ("" for none), its algorithm, bits, group size.
@@ -118,9 +122,8 @@ def _padded(tensor: Tensor, word: str, ranks: int) -> float:
 def of_config(config: Mapping[str, object], beside: Mapping[str, object] | None = None) -> Quantisation:
     """The quantisation that a config.json declares, or else the `hf_quant_config.json` beside it; none without."""
     text = config.get("text_config")
-    content = config.get("quantization_config") or (
-        text.get("quantization_config") if isinstance(text, Mapping) else None
-    )
+    places = (config, text if isinstance(text, Mapping) else {})
+    content = next((each[key] for key in DECLARED for each in places if each.get(key)), None)
     inner = (beside or {}).get("quantization")
     if not content and isinstance(inner, Mapping):
         content = {"quant_method": "modelopt", **inner}

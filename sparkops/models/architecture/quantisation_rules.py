@@ -124,7 +124,7 @@ class Rules:
         yield from (
             key
             for key, value in content.items()
-            if key not in known["keys"] and not (key in known["empty"] and not value) and value is not None
+            if key not in known["keys"] and value is not None and not (key in known["empty"] and _says_nothing(value))
         )
         block = content.get("weight_block_size")
         if isinstance(block, list) and len(block) == 2 and _whole(block[0], 0) * _whole(block[1], 0) < SCALED:
@@ -302,6 +302,10 @@ def _expert(name: str) -> list[str]:
     """The names under which the experts of a module can be meant."""
     start, _, _ = name.rpartition("experts.")
     return [start + each for each in EXPERT]
+
+
+def _says_nothing(value: object) -> bool:
+    return not value or (isinstance(value, Mapping) and value.get("format") == "dense")
 
 
 def algorithm(name: str) -> str:

@@ -15,6 +15,7 @@ from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.models import fabric_plan
 from sparkops.models.fabric_figures import Verdict, expected, moved, verdict
+from sparkops.nodes.session import returned
 from sparkops.operate.connect import Context, reach
 from sparkops.reconcile.fleet import Fleet
 
@@ -127,13 +128,10 @@ def check(context: Context, nodes: Sequence[str], *, seconds: float = SECONDS, s
     taking_part = sorted({name for each in whole for name in (each.sender, each.receiver)})
     checked = Checked()
     with reach(context, taking_part, ["measure"]) as fleet:
-        looks = fleet.each(taking_part, lambda node, session: session.call("measure.look", _addresses(node, whole)))
-        known: dict[str, Fields] = {}
-        for node, found in looks.items():
-            if isinstance(found, SparkopsError):
-                checked.silent[node] = found.message
-            else:
-                known[node] = found
+        known, silent = fleet.answers(
+            taking_part, lambda node, session: session.call("measure.look", _addresses(node, whole))
+        )
+        checked.silent = {node: error.message for node, error in silent.items()}
         busy = {node: found["units"] for node, found in known.items() if found["units"]}
         if busy and not serving:
             units = [f"{unit} on {node}" for node, each in busy.items() for unit in each]
@@ -267,10 +265,6 @@ class _Cable:
         ]
         order = {**common, "mode": "send", "links": sent}
         told = self.fleet.session(self.cable.sender).call("measure.run", order, timeout=limit)
-        while True:
-            try:
-                next(receiving)
-            except StopIteration as done:
-                rates: Mapping[str, float] = (told if method == "rdma" else done.value)["rates"]
-                busy = max(float(told["busy"]), float(done.value["busy"]))
-                return {slot: float(rate) for slot, rate in rates.items()}, busy
+        received = returned(receiving)
+        rates: Mapping[str, float] = (told if method == "rdma" else received)["rates"]
+        return {slot: float(rate) for slot, rate in rates.items()}, max(float(told["busy"]), float(received["busy"]))

@@ -15,7 +15,9 @@ from sparkops.programs import docker
 from sparkops.programs.launch.container_body import image_content
 from sparkops.programs.launch.rdma import rdma_devices
 from sparkops.worker.calls import Call, Refused
+from sparkops.worker.facts import gpu
 from sparkops.worker.facts.network import in_time
+from sparkops.worker.facts.system import text
 from sparkops.worker.requests import facts
 from sparkops.worker.system.root import at
 
@@ -29,7 +31,7 @@ HEAD = 1 << 20
 def observe(ask: dict[str, Any], root: str = "/") -> dict[str, object]:
     """Plain values of the rank in `ask["container"]`; None for what there is none of, such as while nothing runs."""
     node = facts.Node(root)
-    state = {name: _known(look, node) for name, look in HOST.items()}
+    state = {**_gpu(root), **{name: _known(look, node) for name, look in HOST.items()}}
     try:
         container = docker.inspect_container(ask["container"])
     except Exception as error:  # noqa: BLE001 - without Docker's answer only what is in the container is unknown
@@ -44,6 +46,17 @@ def _known(look: Callable[..., object], *given: object) -> object:
         return look(*given)
     except Exception as error:  # noqa: BLE001 - one value that cannot be told does not take the others
         return {UNKNOWN: reason_of(error)}
+
+
+def _gpu(root: str) -> dict[str, Any]:
+    """Driver and highest clock, in one question to nvidia-smi."""
+    try:
+        found, _ = gpu.cards()
+    except Exception as error:  # noqa: BLE001 - a GPU that can't be asked does not take the other values
+        return dict.fromkeys(("driver", "gpu_clock_max_mhz"), {UNKNOWN: reason_of(error)})
+    first = found[0] if found else {}
+    driver = first.get("driver_version") or gpu.running_module(text(root, "/proc/driver/nvidia/version") or "")
+    return {"driver": driver, "gpu_clock_max_mhz": first.get("sm_clock_max_mhz")}
 
 
 def _gids(node: facts.Node) -> object:
@@ -62,8 +75,6 @@ def _card(node: facts.Node) -> object:
 
 
 HOST: Mapping[str, Callable[[facts.Node], object]] = {
-    "driver": lambda node: node.group("gpu")["driver_version"],
-    "gpu_clock_max_mhz": lambda node: node.group("gpu").get("sm_clock_max_mhz"),
     "kernel": lambda node: node.group("os")["kernel"],
     "firmware": lambda node: node.group("firmware").get("bios_version"),
     "connectx_firmware": _card,

@@ -1,7 +1,6 @@
 """Manifests are values: canonical, identified by content, and hostile ones are refused."""
 
 import random
-import re
 import string
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, parse
+from tests.errors import fails
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OID = "sha256:" + "a" * 64
@@ -60,7 +60,7 @@ def test_any_other_content_is_another_identity() -> None:
      ".sparkops/manifest.json"],
 )  # fmt: skip
 def test_a_hostile_path_is_refused(path: str) -> None:
-    with pytest.raises(ManifestError, match=re.escape(repr(path)[:100])):
+    with fails("manifest-file-invalid"):
         manifest(a_file(path))
 
 

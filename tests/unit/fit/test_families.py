@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sparkops.lint.case import case_of
 from sparkops.lint.check import check
 from sparkops.models.architecture.descriptions import described, known
 from sparkops.models.architecture.geometry import of_config
+from sparkops.models.architecture.quantisation import of_config as quantisation_of
 from sparkops.models.architecture.quantisation_rules import Rules
 from sparkops.models.invocation import of_text
 from sparkops.reports.fit import as_json
@@ -38,7 +40,6 @@ LINES = {
 }
 NOT_KNOWN = {
     "gemma-3-27b": {"parameters", "weights", "active"},  # its config.json has no vocab_size
-    "deepseek-v4-flash": {"kv", "blocks_per_request", "active"},  # its compressed cache is not described
 }
 """The figures that may be null, by family."""
 
@@ -76,11 +77,11 @@ def compared(root: Path, family: str) -> Iterator[tuple[str, str, float | None, 
         wide = figures(folder, LINES["tp2"], 2)["weight_bytes_per_rank"]
         yield "weights", f"{variant} tp2", wide, published["tp2"], 0.01
         yield "block", f"{variant} block", content["block_size"], published["block"], 0
-        yield "kv", f"{variant} kv", content["kv_bytes_per_token"], published["kv"], 0
+        yield "kv", f"{variant} kv", content["kv_bytes_per_token"], ceil(published["kv"]), 0
     for name, arguments in LINES.items():
         content, theirs = figures(bf16, arguments, 2 if "tp2" in name else 1), engine["cache"][name]
         yield "block", f"{name} block", content["block_size"], theirs["block"], 0
-        yield "kv", f"{name} kv", content["kv_bytes_per_token"], theirs["kv"], 0
+        yield "kv", f"{name} kv", content["kv_bytes_per_token"], theirs["kv"] and ceil(theirs["kv"]), 0
         yield "state", f"{name} state", content["state_bytes_per_request"], theirs["state"], 0
         asked = content["blocks_per_request"]
         yield "blocks_per_request", f"{name} blocks", asked, theirs["blocks_per_request"], 0.01
@@ -171,7 +172,10 @@ def test_a_quantisation_that_nobody_described_leaves_the_bytes_unknown(name: str
     assert not rules_of(config).unknown
     assert "wren_rank" in rules_of(config, wren_rank=32).unknown
     assert "sparsity_config" in rules_of(config, sparsity_config={"format": "sparse-24"}).unknown
-    assert not rules_of(config, sparsity_config={}).unknown
+    assert not rules_of(config, sparsity_config={}, transform_config={}).unknown
+    assert not rules_of(config, sparsity_config={"format": "dense", "global_sparsity": 0.1}).unknown
+    older = {"compression_config" if key == "quantization_config" else key: value for key, value in config.items()}
+    assert quantisation_of(older) == quantisation_of(config)
     groups = config["quantization_config"].get("config_groups", {})
     for group, content in groups.items() if rules_of(config).method == "compressed-tensors" else ():
         for weights in (

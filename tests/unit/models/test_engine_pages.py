@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sparkops.core.errors import InventoryError
 from sparkops.models.engine import engine, versions
 from sparkops.models.engine_pages import composed, engine_content
+from tests.errors import fails
 from tools.engine_page import difference, page, written
 
 BASE = {"flags": {"pair": "a b", "text": "x"}, "defaults": {"a": 1}, "words": "auto fp8 None", "list": [1]}
@@ -63,18 +63,18 @@ def test_a_change_that_does_not_fit_the_base_is_refused(changes: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "id"),
     [
-        ("based_on: '0.33.0'\nversion: '0.20.0'\n", "not a listed version before 0.20.0"),
-        ("based_on: '0.19.0'\nversion: '0.20.0'\n", "not a listed version before 0.20.0"),
-        ("based_on: '0.19.1'\nshort: {zz: null}\n", "short.zz is removed"),
-        ("- x\n", "not a mapping"),
-        ("a: [\n", "not valid YAML"),
+        ("based_on: '0.33.0'\nversion: '0.20.0'\n", "engine-base-invalid"),
+        ("based_on: '0.19.0'\nversion: '0.20.0'\n", "engine-base-invalid"),
+        ("based_on: '0.19.1'\nshort: {zz: null}\n", "engine-page-invalid"),
+        ("- x\n", "knowledge-file-not-mapping"),
+        ("a: [\n", "knowledge-file-invalid"),
     ],
 )
-def test_a_page_that_cannot_be_composed_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_a_page_that_cannot_be_composed_is_named(tmp_path: Path, text: str, id: str) -> None:
     (tmp_path / "knowledge" / "engines").mkdir(parents=True)
     (tmp_path / "knowledge" / "engines" / "0.20.0.yml").write_text(text)
-    with pytest.raises(InventoryError, match=message) as error:
+    with fails(id) as error:
         engine("0.20.0", tmp_path)
     assert "0.20.0.yml" in str(error.value.where)

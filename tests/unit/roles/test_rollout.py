@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import textwrap
 import threading
@@ -32,6 +33,7 @@ from sparkops.reconcile.schedule import Schedule
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
 from sparkops.resources.reboot import Reboot
+from sparkops.resources.require import Require
 from sparkops.resources.resource import Resource
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Refused
@@ -86,10 +88,11 @@ def rolled(
     replicas = {name: inventory.replicas(name) for name in inventory.services}
     today = datetime.date(2026, 1, 1)
     first = compare(resources, Observations(found=found), today=today, **more)
-    made = order(resources, first.steps, found, replicas, dict.fromkeys(replicas, Limits(batch=batch)))
+    begun = [step for step in first.steps if step.id not in first.blocked]
+    made = order(resources, begun, found, replicas, dict.fromkeys(replicas, Limits(batch=batch)))
     seen = Observations(found={**found, **made.found})
-    again = {"replace": {*more.get("replace", ()), *made.again}}
-    return compare(made.resources, seen, today=today, prove=made.prove, edges=made.edges, **again).plan()
+    more["replace"] = {*more.get("replace", ()), *made.again}
+    return compare(made.resources, seen, today=today, prove=made.prove, edges=made.edges, **more).plan()
 
 
 def reached(plan: Plan, id: str) -> set[str]:
@@ -135,9 +138,7 @@ def rebooting(project: Project, more: str = "") -> Plan:
     text = (FOUR % ("[[a], [b]]", "{}")).replace(
         "    nodes: {", "    vars: {reboot: {when: when-needed}}\n    nodes: {"
     )
-    inventory = project.load(text + more)
-    resources = compile_inventory(inventory).resources
-    found: dict[str, Observed] = {each.id: each.desired() for each in resources}
+    inventory, resources, found = settled(project, text + more)
     due = {each.id: {"due": True, "reasons": ["x"], "boot": "1"} for each in resources if each.kind == "reboot"}
     return rolled(inventory, resources, {**found, **due})
 
@@ -371,9 +372,12 @@ def test_the_ends_of_a_return_are_different_words() -> None:
 
 
 def settled(project: Project, text: str) -> tuple[Inventory, tuple[Resource, ...], dict[str, Observed]]:
-    """An inventory, its resources, and observations by which all is as declared and runs."""
+    """An inventory, its resources, and observations by which all is as declared and runs; no facts are required."""
     inventory = project.load(text)
-    resources = compile_inventory(inventory).resources
+    resources = tuple(
+        dataclasses.replace(each, expect={}) if isinstance(each, Require) else each
+        for each in compile_inventory(inventory).resources
+    )
     return inventory, resources, {each.id: each.desired() for each in resources}
 
 
@@ -432,6 +436,17 @@ def test_a_changed_rank_restarts_its_head_after_the_requests_and_asks_the_gate(p
     assert "drain q @a" in reached(plan, "unit q.service @a") & reached(plan, "unit q.service @b")
     assert {"unit q.service @a", "unit q.service @b"} <= reached(plan, "gate q @a")
     assert not any(id.endswith(("@c", "@d")) for id in steps)
+
+
+def test_what_is_held_is_not_waited_for(project: Project) -> None:
+    inventory, resources, found = pair(project)
+    other = found["unit q.service @b"]
+    (own,) = (each for each in resources if isinstance(each, Generation) and each.node == "a")
+    found[own.id] = {"stable": True, "rejected": [own.inputs], "inputs": "other", "generations": []}
+    assert isinstance(other, Mapping)
+    held = holds(resources, found, {"q": inventory.replicas("q")})
+    changed = {**found, "unit q.service @b": {**other, "inputs": "other"}}
+    assert not any(step.kind == "drain" for step in rolled(inventory, resources, changed, violations=held).steps)
 
 
 def test_a_rank_that_is_not_stable_has_the_gate_asked_again(project: Project) -> None:
