@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 
+class Nothing(TypedDict):
+    """What an act needs that goes by the states alone."""
+
+
 class PathAsk(TypedDict):
     """A link."""
 
@@ -101,3 +105,119 @@ class UserAct(TypedDict):
 
     system: bool
     exact_groups: bool
+
+
+class FileAsk(DirectoryAsk, total=False):
+    """A file with what is declared of its content: digest and bytes, or a `secret` itself."""
+
+    sha256: str
+    size: int
+    secret: bytes
+
+
+class FileAct(TypedDict, total=False):
+    """`validate` is an argument list or empty; `again`: write it although it is as declared."""
+
+    validate: list[str]
+    again: bool
+    content: bytes
+
+
+class _Place(TypedDict):
+    host: str
+    port: int
+
+
+class EnginePlace(_Place, total=False):
+    """Where a service's engine answers, and what runs it; `spec` is the path of the launcher's spec."""
+
+    service: str | None
+    unit: str | None
+    container: str | None
+    spec: str | None
+
+
+class EngineAsk(EnginePlace):
+    """The place, and what is asked there within `limit_seconds`; `model` None is the first one that it serves."""
+
+    model: str | None
+    prompt: str
+    limit_seconds: float
+
+
+class ProbeAsk(EngineAsk):
+    """A completion; `expect` is a regular expression that the answer must contain."""
+
+    max_tokens: int
+    expect: str | None
+
+
+class ProbeAct(TypedDict):
+    """How long an engine that loads is waited for."""
+
+    wait_seconds: float
+
+
+class GateAsk(EngineAsk):
+    """The files that the service is rendered to, and the folder of its generations."""
+
+    files: list[str]
+    folder: str
+
+
+class GateAct(TypedDict):
+    """What has to be proven, see `resources.gate.Gate`."""
+
+    min_healthy_seconds: float
+    pause_seconds: float
+    tool_call: bool
+    canaries: list[dict[str, str]]
+    min_speed_ratio: float | None
+    restored: bool
+
+
+class DrainAct(TypedDict):
+    """For how many seconds an engine's requests are waited for."""
+
+    seconds: float
+
+
+class GenerationAsk(TypedDict):
+    """The folder of a service's generations, its files and unit; `restore` a number, "newest", or None to keep."""
+
+    folder: str
+    present: bool
+    unit: str
+    files: list[str]
+    restore: int | str | None
+
+
+class GenerationAct(TypedDict):
+    """`keep` so many."""
+
+    keep: int
+
+
+class StateAsk(TypedDict):
+    """The folder of sparkops' own state."""
+
+    state_dir: str
+
+
+class FabricLink(TypedDict):
+    """One link: its slot (`p0/0`), port (or `cable`), twin and declared address."""
+
+    slot: str
+    port: str
+    twin: int
+    address: str
+
+
+class FabricAsk(TypedDict):
+    """The links; `interfaces` by port, empty for what is found; `adopt`: other netplan files may be set aside."""
+
+    links: list[FabricLink]
+    interfaces: dict[str, list[str]]
+    port: str | None
+    mtu: int | None
+    adopt: bool

@@ -25,11 +25,15 @@ SOCKET = "/var/run/docker.sock"
 KNOWN = (1, 48)
 """The newest API version that this module was written for; image inspection knows platform manifests since then."""
 OLDEST = (1, 41)
+BUILD_LABEL = "sparkops.build"
+"""The label by which a build of sparkops is known."""
 CHUNK = 256 << 10
 WHOLE = 12 * 3600.0
 """Seconds for a pull, build, load or save: an engine that says something now and then is never silent."""
 Body = bytes | Iterable[bytes] | Mapping[str, object] | None
 Query = Mapping[str, object]
+Answer = Mapping[str, Any]
+"""An object of the engine's, as it answered it."""
 
 
 class EngineError(Refused):
@@ -338,7 +342,7 @@ def _pair(text: object) -> tuple[int, int]:
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
 
-def inspect_image(reference: str, *, at: str | None = None, query: Query | None = None) -> dict[str, Any] | None:
+def inspect_image(reference: str, *, at: str | None = None, query: Query | None = None) -> Answer | None:
     """What the engine knows of an image by name, digest or id; None where it has none. Raises Unknown."""
     found = ask(f"/images/{quoted(reference)}/json", query=query, at=at)
     return found if isinstance(found, dict) else None
@@ -349,7 +353,7 @@ def tag_image(source: str, repository: str, tag: str, *, at: str | None = None) 
     act("POST", f"/images/{quoted(source)}/tag", query={"repo": repository, "tag": tag}, at=at)
 
 
-def inspect_container(name: str, *, at: str | None = None) -> dict[str, Any] | None:
+def inspect_container(name: str, *, at: str | None = None) -> Answer | None:
     """What the engine knows of a container by name or id; None where it has none. Raises Unknown."""
     found = ask(f"/containers/{quoted(name)}/json", at=at)
     return found if isinstance(found, dict) else None
@@ -357,14 +361,14 @@ def inspect_container(name: str, *, at: str | None = None) -> dict[str, Any] | N
 
 def containers(
     filters: Mapping[str, list[str]] | None = None, *, every: bool = True, at: str | None = None
-) -> list[dict[str, object]]:
+) -> list[Answer]:
     """The containers that pass `filters` (`{"label": ["a=b"]}`), stopped ones too if `every`. Raises Unknown."""
     query = {"all": "1" if every else "0", "filters": dict(filters or {})}
     found = ask("/containers/json", query=query, at=at)
     return [each for each in found or [] if isinstance(each, dict)]
 
 
-def service_container(service: str) -> dict[str, object] | None:
+def service_container(service: str) -> Answer | None:
     """The running container of a service of ours, whatever its name is now; None where none runs. Raises Unknown."""
     for each in containers({"label": [f"sparkops.service={service}"], "status": ["running", "paused"]}):
         if (found := inspect_container(str(each.get("Id")))) is not None:

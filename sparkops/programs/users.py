@@ -16,6 +16,14 @@ def find(name: str) -> pwd.struct_passwd:
         raise Refused.of("user-missing", user=name or str(os.getuid())) from None
 
 
+def name_of(uid: int) -> str:
+    """The user of this id; the id itself where it is nobody's."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def owner_of(declared: str, folder: int | None) -> pwd.struct_passwd:
     """The declared user, else whose the open folder is, else who connected. Raises Refused `user-missing`."""
     if declared or folder is None:

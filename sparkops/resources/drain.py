@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sparkops.core.kind_messages import DrainAct, EnginePlace
 from sparkops.core.plan import Step
 from sparkops.core.states import State
 from sparkops.resources.resource import Resource
@@ -31,14 +32,14 @@ class Drain(Resource):
     unit: str
     container: str | None = None
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> EnginePlace:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        where = {"host": host, "port": self.port, "unit": self.unit, "container": self.container}
+        where: EnginePlace = {"host": host, "port": self.port, "unit": self.unit, "container": self.container}
         return {**where, "spec": self.container, "service": self.name}
 
     def desired(self) -> State:
         """Nothing that could differ: whether it has to be waited is known from the other steps."""
         return {}
 
-    def act(self, step: Step) -> dict[str, object]:
+    def act(self, step: Step) -> DrainAct:
         return {"seconds": float(self.seconds)}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.kind_messages import FabricAsk, FabricLink
 from sparkops.core.messages import Fields
 from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, State
@@ -65,9 +66,9 @@ class Fabric(Resource):
     def in_place(self, found: Observed) -> bool:
         return True
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> FabricAsk:
         return {
-            "links": [dict(each) for each in self.links],
+            "links": [cast("FabricLink", dict(each)) for each in self.links],
             "interfaces": {port: list(names) for port, names in (self.interfaces or {}).items()},
             "port": self.port,
             "mtu": self.mtu,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import FileAct, FileAsk
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import State
@@ -97,17 +98,18 @@ class File(Resource):
             return {**kept, "secret": self.content.encode()}
         return {**kept, "content": [_digest(self.content)]}
 
-    def ask(self) -> dict[str, object]:
-        asked: dict[str, object] = {"path": self.name}
-        for key in ("owner", "group"):
-            if isinstance(value := getattr(self, key), str):
-                asked[key] = value
+    def ask(self) -> FileAsk:
+        asked: FileAsk = {"path": self.name}
+        if isinstance(self.owner, str):
+            asked["owner"] = self.owner
+        if isinstance(self.group, str):
+            asked["group"] = self.group
         if isinstance(self.content, Content) and self.state == "present":
             data = self.content.encode()
             if self.content.secret:
                 asked["secret"] = data
             else:
-                asked.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+                asked["sha256"], asked["size"] = hashlib.sha256(data).hexdigest(), len(data)
         return asked
 
     def desired(self) -> State:
@@ -124,8 +126,8 @@ class File(Resource):
                 wanted[key] = value
         return wanted
 
-    def act(self, step: Step) -> dict[str, object]:
-        given: dict[str, object] = {"validate": list(self.validate), "again": step.action == "replace"}
+    def act(self, step: Step) -> FileAct:
+        given: FileAct = {"validate": list(self.validate), "again": step.action == "replace"}
         if isinstance(self.content, Content) and not self.content.secret:
             given["content"] = self.content.encode()
         return given

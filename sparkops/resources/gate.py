@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sparkops.core.kind_messages import GateAct, GateAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.probe import AskedEngine
@@ -55,7 +56,7 @@ class Gate(AskedEngine):
         for each in self.canaries:
             self.check_expected(each["expect"])
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> GateAsk:
         return {**self.endpoint(), "service": self.name, "files": list(self.files), "folder": self.folder}
 
     def desired(self) -> State:
@@ -67,7 +68,7 @@ class Gate(AskedEngine):
         changed = next(filter(None, again), None)
         return {"passed": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, object]:
+    def act(self, step: Step) -> GateAct:
         return {
             "min_healthy_seconds": float(self.min_healthy_seconds),
             "pause_seconds": float(self.pause_seconds),

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from sparkops.core.kind_messages import GenerationAct, GenerationAsk
 from sparkops.core.plan import Step, Violation
 from sparkops.core.states import Observed, Pending, State
 from sparkops.core.wording import Message
@@ -54,7 +55,7 @@ class Generation(Resource):
     def retires(cls, parameters: Collection[str]) -> bool:
         return True
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> GenerationAsk:
         return {
             "folder": self.name,
             "present": self.state == "present",
@@ -72,7 +73,7 @@ class Generation(Resource):
         changed = changing(self.node, self.unit, self.files, steps) if self.restore is None else None
         return {"stable": Pending(changed)} if changed else {}
 
-    def act(self, step: Step) -> dict[str, object]:
+    def act(self, step: Step) -> GenerationAct:
         return {"keep": self.keep}
 
     def held(self, found: Observed) -> Violation | None:

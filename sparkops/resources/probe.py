@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sparkops.core import wording
 from sparkops.core.errors import ConvergeFailed, InventoryError
+from sparkops.core.kind_messages import EngineAsk, ProbeAct, ProbeAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -39,9 +40,9 @@ class AskedEngine(Resource):
     container: str | None = None
     spec: str | None = None
 
-    def endpoint(self) -> dict[str, object]:
+    def endpoint(self) -> EngineAsk:
         """What the worker needs to ask the service's own engine."""
-        model = self.model[0] if isinstance(self.model, list) and self.model else self.model
+        model = next(iter(self.model), None) if isinstance(self.model, list) else self.model
         return {
             "host": self.host,
             "port": self.port,
@@ -93,14 +94,14 @@ class Probe(AskedEngine):
     def __post_init__(self) -> None:
         self.check_expected(self.expect or "")
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> ProbeAsk:
         tokens = max(self.max_tokens, 16) if self.expect else self.max_tokens
         return {**self.endpoint(), "service": self.service, "expect": self.expect, "max_tokens": tokens}
 
     def desired(self) -> State:
         return {"answers": True}
 
-    def act(self, step: Step) -> dict[str, object]:
+    def act(self, step: Step) -> ProbeAct:
         return {"wait_seconds": float(self.wait_seconds)}
 
     def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sparkops.core.kind_messages import StateAsk
 from sparkops.core.plan import Step
 from sparkops.core.states import Observed, Pending, State
 from sparkops.resources.package import Package
@@ -37,7 +38,7 @@ class Reboot(Resource):
     def away_seconds(self) -> float:
         return float(self.seconds)
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> StateAsk:
         return {"state_dir": self.state_dir}
 
     def desired(self) -> State:

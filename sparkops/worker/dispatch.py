@@ -4,12 +4,9 @@ A kind's module offers `observe(ask) -> dict | None` (or `observe_many(asks) -> 
 observation answers for all), and `converge(call, ask, found, want, act)`. Observing never changes the node.
 """
 
-import contextlib
-import threading
 import time
 from collections.abc import Iterable, Mapping
-from queue import Empty, SimpleQueue
-from typing import Any
+from functools import partial
 
 from sparkops.core.messages import (
     UNKNOWN,
@@ -18,10 +15,14 @@ from sparkops.core.messages import (
     Observation,
     ObserveAnswer,
     ObserveRequest,
+    State,
     reason_of,
 )
 from sparkops.worker.calls import Call, Refused, Unknown, kind
+from sparkops.worker.system.side_by_side import side_by_side
 
+Asks = dict[str, Mapping[str, object]]
+"""What is asked of one kind, by the ids of its resources."""
 THREADS = 16
 """Observers that run at the same time."""
 
@@ -33,8 +34,8 @@ def observe(call: Call, args: ObserveRequest) -> ObserveAnswer:
     `machine` is the same for two names of one machine, "" where it can't be told.
     """
     limit = float(args.get("limit", 30.0))
-    many: dict[str, dict[str, Mapping[str, object]]] = {}
-    jobs: list[tuple[list[str], object]] = []
+    many: dict[str, Asks] = {}
+    looks: list[tuple[str, Asks]] = []
     answers: dict[str, Observation] = {}
     for identity, name, ask in args["asks"]:
         try:
@@ -45,11 +46,12 @@ def observe(call: Call, args: ObserveRequest) -> ObserveAnswer:
         if hasattr(module, "observe_many"):
             many.setdefault(name, {})[identity] = ask
         else:
-            jobs.append(([identity], lambda module=module, ask=ask, i=identity: {i: module.observe(ask)}))
-    for name, asks in many.items():
-        module = kind(name)
-        jobs.append((list(asks), lambda module=module, asks=asks: module.observe_many(asks)))
-    answers.update(_side_by_side(jobs, limit))
+            looks.append((name, {identity: ask}))
+    looks += many.items()
+    late: Observation = {UNKNOWN: {"id": "observation-late", "args": {"seconds": limit}}}
+    answers.update({identity: late for _, asks in looks for identity in asks})
+    for found in side_by_side([partial(_observed, *each) for each in looks], THREADS, limit):
+        answers.update(found)
     return {"answers": answers, "machine": _machine(), "clock": time.time(), "monotonic": time.monotonic()}
 
 
@@ -61,39 +63,15 @@ def _machine() -> str:
         return ""
 
 
-def _side_by_side(jobs: list[tuple[list[str], object]], limit: float) -> dict[str, Observation]:
-    """Up to THREADS observers at a time; what has no answer after `limit` seconds is unknown.
-
-    The threads are daemons, so that an observer that hangs does not delay the worker's exit.
-    """
-    pending: SimpleQueue[tuple[list[str], object]] = SimpleQueue()
-    finished: SimpleQueue[dict[str, Observation]] = SimpleQueue()
-    over = threading.Event()
-    for job in jobs:
-        pending.put(job)
-
-    def work() -> None:
-        with contextlib.suppress(Empty):
-            while not over.is_set():
-                finished.put(_guarded(*pending.get_nowait()))
-
-    for _ in range(min(THREADS, len(jobs))):
-        threading.Thread(target=work, daemon=True).start()
-    late: Observation = {UNKNOWN: {"id": "observation-late", "args": {"seconds": limit}}}
-    answers = {identity: late for ids, _ in jobs for identity in ids}
-    deadline = time.monotonic() + limit
-    with contextlib.suppress(Empty):
-        for _ in jobs:
-            answers.update(finished.get(timeout=max(0.0, deadline - time.monotonic())))
-    over.set()
-    return answers
-
-
-def _guarded(ids: list[str], look: Any) -> dict[str, Observation]:
+def _observed(name: str, asks: Asks) -> dict[str, Observation]:
+    module = kind(name)
     try:
-        found = look()
+        if hasattr(module, "observe_many"):
+            found = module.observe_many(asks)
+        else:
+            found = {identity: module.observe(ask) for identity, ask in asks.items()}
     except Exception as error:  # noqa: BLE001 - a defect of an observer makes its answer unknown, never the run's end
-        return dict.fromkeys(ids, {UNKNOWN: reason_of(error)})
+        return dict.fromkeys(asks, {UNKNOWN: reason_of(error)})
     return {
         identity: {UNKNOWN: each.reason} if isinstance(each, Unknown) else {"found": each}
         for identity, each in found.items()
@@ -102,10 +80,7 @@ def _guarded(ids: list[str], look: Any) -> dict[str, Observation]:
 
 def look(name: str, identity: str, ask: Mapping[str, object]) -> Observation:
     """The observation of one resource, as `observe` gives it."""
-    module = kind(name)
-    if hasattr(module, "observe_many"):
-        return _guarded([identity], lambda: module.observe_many({identity: ask}))[identity]
-    return _guarded([identity], lambda: {identity: module.observe(ask)})[identity]
+    return _observed(name, {identity: ask})[identity]
 
 
 def converge(call: Call, args: ConvergeRequest) -> ConvergeAnswer:
@@ -134,7 +109,7 @@ def converge(call: Call, args: ConvergeRequest) -> ConvergeAnswer:
     return {UNKNOWN: after[UNKNOWN]} if UNKNOWN in after else {"found": after["found"]}
 
 
-def differing(before: Any, found: Any, volatile: Iterable[str]) -> list[str]:
+def differing(before: State, found: State, volatile: Iterable[str]) -> list[str]:
     """The keys in which two looks at one thing differ; ["existence"] where it came or went."""
     if before is None or found is None:
         return [] if before is found else ["existence"]

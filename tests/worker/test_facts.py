@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sparkops.programs import mounts
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.facts import engine, gpu, gpu_users, keys, network, packages, pci, system
 from sparkops.worker.kinds import rank, require
@@ -221,14 +222,19 @@ def test_free_space_is_told_for_a_folder_that_does_not_exist_yet(tmp_path: Path)
     assert found["filesystem"]
 
 
+def _mount(table: str, path: str) -> tuple[str, str] | None:
+    found = mounts.holding(table, path)
+    return (found.point, found.fstype) if found else None
+
+
 def test_the_longest_mount_point_holds_a_path() -> None:
     table = (
         "1 0 8:1 / / rw - ext4 /dev/a rw\n"
         "2 1 8:2 / /mnt/my\\040disk rw shared:1 - xfs /dev/b rw\n"
         "3 1 8:3 / /mnt/my rw - tmpfs tmpfs rw\n"
     )
-    assert system.mount_of(table, "/mnt/my disk/x") == ("/mnt/my disk", "xfs")
-    assert system.mount_of(table, "/mnt/mydisk") == ("/", "ext4")
+    assert _mount(table, "/mnt/my disk/x") == ("/mnt/my disk", "xfs")
+    assert _mount(table, "/mnt/mydisk") == ("/", "ext4")
 
 
 def test_pid_1_started_later_than_the_kernel_booted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparkops.programs import mounts
 from sparkops.resources.mount import Mount
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.kinds import mount
@@ -32,7 +33,7 @@ lines = st.one_of(
 )
 tables = st.lists(lines, max_size=8).map(b"\n".join)
 entries = st.builds(
-    fstab.Entry,
+    mounts.Entry,
     source=fields,
     point=st.just("/data"),
     fstype=st.just("tmpfs"),
@@ -47,7 +48,7 @@ def others(table: bytes) -> list[bytes]:
 
 
 @given(tables, entries)
-def test_an_edit_keeps_every_other_line_byte_for_byte(table: bytes, wanted: fstab.Entry) -> None:
+def test_an_edit_keeps_every_other_line_byte_for_byte(table: bytes, wanted: mounts.Entry) -> None:
     after = fstab.edited(table, "/data", wanted)
     assert fstab.entries(after, "/data") == [wanted]
     kept = others(after)
@@ -55,26 +56,26 @@ def test_an_edit_keeps_every_other_line_byte_for_byte(table: bytes, wanted: fsta
 
 
 @given(tables, entries)
-def test_taking_out_what_was_put_in_gives_the_table_back(table: bytes, wanted: fstab.Entry) -> None:
+def test_taking_out_what_was_put_in_gives_the_table_back(table: bytes, wanted: mounts.Entry) -> None:
     bare = fstab.edited(table, "/data", None)
     again = fstab.edited(fstab.edited(bare, "/data", wanted), "/data", None)
     assert again in (bare, bare + b"\n")
 
 
 @given(tables, entries)
-def test_an_edit_twice_is_an_edit_once(table: bytes, wanted: fstab.Entry) -> None:
+def test_an_edit_twice_is_an_edit_once(table: bytes, wanted: mounts.Entry) -> None:
     once = fstab.edited(table, "/data", wanted)
     assert fstab.edited(once, "/data", wanted) == once
 
 
 def test_the_entry_takes_the_place_of_the_old_one() -> None:
     table = b"a / ext4 defaults 0 1\nb /data ext4 defaults 0 2\nc /x ext4 defaults 0 2\n"
-    after = fstab.edited(table, "/data", fstab.Entry("z", "/data", "xfs", ("ro",), 0))
+    after = fstab.edited(table, "/data", mounts.Entry("z", "/data", "xfs", ("ro",), 0))
     assert after == b"a / ext4 defaults 0 1\nz /data xfs ro 0 0\nc /x ext4 defaults 0 2\n"
 
 
 def test_mounts_are_read_with_their_escapes() -> None:
-    found = {each.point: each for each in fstab.mounts(INFO)}
+    found = {each.point: each for each in mounts.mounts(INFO)}
     assert found["/with blank"].source == "host:/export"
     assert found["/data"].options == ("rw", "nosuid", "noatime")
 
@@ -85,7 +86,7 @@ def test_mounts_are_read_with_their_escapes() -> None:
      (["size=9m", "nofail"], [])],
 )  # fmt: skip
 def test_declared_options_that_are_not_in_effect_are_named(options: list[str], missing: list[str]) -> None:
-    (present,) = [each for each in fstab.mounts(INFO) if each.point == "/data"]
+    (present,) = [each for each in mounts.mounts(INFO) if each.point == "/data"]
     assert mount.lacking(options, present) == missing
 
 

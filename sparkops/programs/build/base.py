@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from sparkops.core.descriptors import FILE
 from sparkops.core.messages import Refused
 from sparkops.programs.build.tensor_plan import PlannedTensor, Stored
 from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints.folder import Files
 from sparkops.programs.checkpoints.index import files_below
 from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.parallel import on_all_cores
@@ -36,7 +37,7 @@ class Base:
     `sizes` and `oids` by path (no oid where there is no manifest). `label` is what errors call it.
     """
 
-    def __init__(self, folder: int, files: Iterable[Any], label: str = "base") -> None:
+    def __init__(self, folder: int, files: Files, label: str = "base") -> None:
         self.folder, self.label = folder, label
         self.oids: dict[str, str] = {str(path): str(oid) for path, _, oid in files}
         self.sizes: dict[str, int] = {str(path): int(size) for path, size, _ in files}

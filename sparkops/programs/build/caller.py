@@ -8,7 +8,6 @@ again, manner}`.
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from sparkops.core.descriptors import FOLDER
 from sparkops.core.messages import Refused
@@ -17,11 +16,11 @@ from sparkops.programs.build.spec import Files, Spec, record_text
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import Index, Notice, preserved
 from sparkops.programs.checkpoints.target import Target, digest
+from sparkops.programs.checkpoints.verify import State
 from sparkops.programs.fetch import caller as fetch
 from sparkops.programs.progress import Reporter
 
 PROGRAM = main.__name__
-State = dict[str, Any]
 
 Quantize = Callable[[Target, State], str]
 """`quantize(target, options)`: the folder with the quantized base."""

@@ -3,8 +3,7 @@
 import json
 from typing import Any, Literal, TypedDict
 
-Files = list[list[Any]]
-"""[path, bytes, oid] of each file."""
+from sparkops.programs.checkpoints.folder import Files as Files
 
 
 class Repository(TypedDict):

@@ -1,11 +1,8 @@
 """What a built folder is verified to hold, and what it was built from, by file statuses alone."""
 
-from typing import Any
-
 from sparkops.programs.checkpoints import verify
 from sparkops.programs.checkpoints.index import Index
-
-State = dict[str, Any]
+from sparkops.programs.checkpoints.verify import State
 
 
 def observe(query: State) -> State | None:

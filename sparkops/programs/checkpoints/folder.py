@@ -19,7 +19,7 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sparkops.core import atomic
@@ -28,6 +28,8 @@ from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
 from sparkops.programs.checkpoints.proof import RECORD
 
+Files = Sequence[Sequence[Any]]
+"""Path, bytes and oid of each file of a manifest or record."""
 RECORD_LIMIT = 64 << 20
 """Bytes of a record that are read."""
 ASIDE = ".before-sparkops"

@@ -3,12 +3,11 @@
 import os
 import pwd
 from collections.abc import Iterable
-from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
 from sparkops.programs.checkpoints import folder as folders
-from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of, status_of
+from sparkops.programs.checkpoints.folder import CheckpointFolder, Files, record_of, status_of
 from sparkops.programs.checkpoints.foreign_files import carry_over, copy_attributes
 from sparkops.programs.checkpoints.index import Index, IndexListener, identities_below, preserved
 from sparkops.programs.checkpoints.proof import RECORD, identity, lasting
@@ -42,7 +41,7 @@ def retire(place: CheckpointFolder, state_dir: str) -> None:
 
 
 def finish(
-    place: CheckpointFolder, staging: int, existing: int | None, staged: dict[str, str], files: list[Any],
+    place: CheckpointFolder, staging: int, existing: int | None, staged: dict[str, str], files: Files,
     index: Index, listener: IndexListener,
 ) -> None:  # fmt: skip
     """Note what was verified, publish, sweep. The note comes first: a crash in between costs no second hashing.
@@ -69,7 +68,7 @@ def finish(
 
 
 def finish_in_place(
-    place: CheckpointFolder, existing: int, files: list[Any], user: pwd.struct_passwd, index: Index
+    place: CheckpointFolder, existing: int, files: Files, user: pwd.struct_passwd, index: Index
 ) -> None:
     """Sweep, and note what the published folder was verified to hold, which is the owner's from now on."""
     index.drop_other_prefixes({oid for _, _, oid in files})
@@ -78,7 +77,7 @@ def finish_in_place(
     index.save(identities_below(existing))
 
 
-def _carry_over(existing: int, staging: int, files: list[Any], index: Index) -> list[str]:
+def _carry_over(existing: int, staging: int, files: Files, index: Index) -> list[str]:
     """Have what the published folder's record does not explain in the staged one too; what could not be."""
     ours = {path for path, _, _ in record_of(existing)[1].get("files", [])}
     oids = {path: oid for path, _, oid in files}
@@ -99,7 +98,7 @@ def _refuse_locked(existing: int, path: str, *, deep: bool) -> None:
             return
 
 
-def _note_again(folder: int, files: list[Any], verified: dict[str, str], read: dict[str, float], index: Index) -> None:
+def _note_again(folder: int, files: Files, verified: dict[str, str], read: dict[str, float], index: Index) -> None:
     """Removing a file's other name with the old folder changed its ctime; our own act invalidates no proof."""
     marks = set()
     for path, _, oid in files:

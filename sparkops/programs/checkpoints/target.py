@@ -15,9 +15,8 @@ from sparkops.programs import runner, users
 from sparkops.programs.checkpoints import publish, whereabouts
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import Index, IndexListener
+from sparkops.programs.checkpoints.verify import State
 from sparkops.programs.progress import Reporter
-
-State = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

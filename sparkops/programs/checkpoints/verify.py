@@ -4,7 +4,6 @@ Shared by the kinds whose thing is a folder with a record: `checkpoint` and `bui
 """
 
 import os
-import pwd
 import stat
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused, Unknown
+from sparkops.programs import users
 from sparkops.programs.checkpoints import loaded_files, whereabouts
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of, status_of
 from sparkops.programs.checkpoints.index import Index
@@ -45,7 +45,7 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
         return {
             **describe(digest, record, index),
             "extra": loaded_files.foreign(handle, place.path, {path for path, _, _ in files}),
-            "owner": _owner(os.fstat(handle).st_uid),
+            "owner": users.name_of(os.fstat(handle).st_uid),
             "leftover": place.leftover(),
             "strange": not digest and bool(os.listdir(handle)),
             "barred": barred,
@@ -88,10 +88,3 @@ def file_lists(handle: int, files: list[tuple[str, int, str]], index: Index, dee
 def _short(paths: list[str]) -> list[str]:
     more = len(paths) - SHOWN
     return [*paths[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
-
-
-def _owner(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)

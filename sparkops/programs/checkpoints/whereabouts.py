@@ -11,10 +11,10 @@ from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.core.system_places import fault_of_folder
+from sparkops.programs import mounts
 
 MOUNTS = "/proc/self/mountinfo"
 DOCKER = "/etc/docker/daemon.json"
-_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
 def fault(folder: str, state_dir: str) -> tuple[str, dict[str, Any]] | None:
@@ -51,12 +51,9 @@ def _mounts(folder: str) -> list[str]:
     """The mount points at a folder and below it."""
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            points = [line.split(" ")[4] for line in file]
+            return sorted(each.point for each in mounts.mounts(file.read()) if _holds(folder, each.point))
     except OSError:
         return []
-    for escape, character in _ESCAPES.items():
-        points = [point.replace(escape, character) for point in points]
-    return sorted(point for point in points if _holds(folder, point))
 
 
 def _homes() -> list[tuple[str, str]]:

@@ -10,13 +10,12 @@ import pwd
 import stat
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused
 from sparkops.programs import runner, users
 from sparkops.programs.checkpoints import loaded_files, verify
-from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
+from sparkops.programs.checkpoints.folder import CheckpointFolder, Files, record_of
 from sparkops.programs.checkpoints.index import (
     Index,
     IndexListener,
@@ -27,12 +26,12 @@ from sparkops.programs.checkpoints.index import (
 )
 from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.programs.checkpoints.target import Target
+from sparkops.programs.checkpoints.verify import State
 from sparkops.programs.fetch import elsewhere
 from sparkops.programs.fetch.main import Spec
 from sparkops.programs.progress import Reporter
 
 PROGRAM = "sparkops.programs.fetch.main"
-State = dict[str, Any]
 
 
 def fetch(query: State, request: State, job: Reporter) -> State:
@@ -83,7 +82,7 @@ def trusted_since(again: bool, deep: bool) -> float:
 
 
 def verify_files(
-    place: CheckpointFolder, existing: int, files: list[Any], known: dict[str, str], index: Index, job: Reporter
+    place: CheckpointFolder, existing: int, files: Files, known: dict[str, str], index: Index, job: Reporter
 ) -> State:
     """Hash the files of an open folder that `known` lacks: what `ExistingFolder.summary` returns, and `notices`."""
     listener = IndexListener(job, index)
@@ -139,7 +138,7 @@ def unchanged(folder: str, state_dir: str) -> State | None:
     return {**sums, "missing": [], "wrong": [], "notices": notices, **_described(digest, record), "hashed_at": hashed}
 
 
-def _extra(existing: int, folder: str, files: list[Any]) -> list[Notice]:
+def _extra(existing: int, folder: str, files: Files) -> list[Notice]:
     """The notice of what an engine may load beside the `files` of the record."""
     found = loaded_files.foreign(existing, folder, {path for path, _, _ in files})
     return [loaded_files.notice(folder, found)] if found else []

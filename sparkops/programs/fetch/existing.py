@@ -1,13 +1,13 @@
 """The published folder as the fetch program sees it: read through an open descriptor, hashed, linked from."""
 
 import os
-import pwd
 import shlex
 import stat
 from typing import Any
 
 from sparkops.core.descriptors import FILE, closing
 from sparkops.core.messages import Refused
+from sparkops.programs import users
 from sparkops.programs.checkpoints.folder import status_of
 from sparkops.programs.checkpoints.hashes import read_oid
 from sparkops.programs.checkpoints.local_sources import take_over
@@ -57,12 +57,17 @@ class ExistingFolder:
     def denied(self, folder: str) -> dict[str, Any]:
         """The arguments of `files-unreadable`; `folder` is the path that people know."""
         paths = sorted(os.path.join(folder, path) for path in self.unreadable)
-        return {"user": _user(), "files": paths, "quoted": shlex.join(paths)}
+        return {"user": users.name_of(os.getuid()), "files": paths, "quoted": shlex.join(paths)}
 
     def require(self, folder: str) -> None:
         """Raises Refused `checkpoint-folder-unreadable` where this process may not look into it."""
         if self.handle is not None and not os.access(".", os.R_OK | os.X_OK, dir_fd=self.handle):
-            raise Refused.of("checkpoint-folder-unreadable", user=_user(), folder=folder, quoted=shlex.quote(folder))
+            raise Refused.of(
+                "checkpoint-folder-unreadable",
+                user=users.name_of(os.getuid()),
+                folder=folder,
+                quoted=shlex.quote(folder),
+            )
 
     def _deny(self, path: str) -> None:
         if path not in self.unreadable:
@@ -122,13 +127,6 @@ class ExistingFolder:
                 same = os.lstat(target).st_ino == status.st_ino
             if not same:
                 raise Refused.of("file-being-written", file=path)
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def hash_recorded(handle: int, oid: str, size: int, tracker: Tracker, output: Output) -> str:

@@ -49,16 +49,6 @@ class Remote:
     located: str = ""
 
 
-class Body(Gathered):
-    """The bytes `start` to `end` of a file; `ranged` False where it is the whole."""
-
-    def __init__(
-        self, response: http.client.HTTPResponse, buffer: memoryview, start: int, end: int, *, ranged: bool
-    ) -> None:
-        super().__init__(response, buffer, end - start)
-        self.start, self.end, self.ranged = start, end, ranged
-
-
 class ChunkedBody:
     """The same of an answer that is sent in HTTP's chunks, which only its own `read1` can read."""
 
@@ -117,7 +107,7 @@ class Client:
             hang_up(connection)
         self._open.clear()
 
-    def get(self, remote: Remote, start: int, end: int) -> Body | ChunkedBody:
+    def get(self, remote: Remote, start: int, end: int) -> Gathered | ChunkedBody:
         """The bytes `start` to `end` (exclusive) of a file, or all of it from a server that ignores ranges.
 
         Raises Retry, and Refused for what another try won't change.
@@ -203,7 +193,7 @@ class Client:
             raise Refused.of("hub-redirect-not-encrypted", file=remote.label, scheme=scheme or "nameless")
         return found
 
-    def _body(self, remote: Remote, response: http.client.HTTPResponse, start: int, end: int) -> Body | ChunkedBody:
+    def _body(self, remote: Remote, response: http.client.HTTPResponse, start: int, end: int) -> Gathered | ChunkedBody:
         if response.status == 206:
             match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", (response.headers.get("Content-Range") or "").strip())
             if match is None or int(match[1]) != start:
@@ -218,10 +208,12 @@ class Client:
             raise wrong_size(remote, int(length))
         return self._read(response, 0, remote.size, ranged=start == 0 and end == remote.size)
 
-    def _read(self, response: http.client.HTTPResponse, start: int, end: int, *, ranged: bool) -> Body | ChunkedBody:
+    def _read(
+        self, response: http.client.HTTPResponse, start: int, end: int, *, ranged: bool
+    ) -> Gathered | ChunkedBody:
         if response.chunked:
             return ChunkedBody(response, start, end, ranged=ranged)
-        return Body(response, self._buffer, start, end, ranged=ranged)
+        return Gathered(response, self._buffer, start, end, ranged=ranged)
 
     def _fault(self, remote: Remote, response: http.client.HTTPResponse) -> Exception:
         status = response.status

@@ -18,7 +18,7 @@ from sparkops.core import atomic
 from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused
 from sparkops.programs import disk
-from sparkops.programs.checkpoints.folder import status_of, write_record
+from sparkops.programs.checkpoints.folder import Files, status_of, write_record
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
 from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch import download
@@ -29,7 +29,7 @@ from sparkops.programs.fetch.partial_file import Content, make_store
 from sparkops.programs.fetch.staging import PUSHED, Staging, Wanted
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
-from sparkops.programs.transfer.client import Peer
+from sparkops.programs.transfer.client import Peer, PeerOrder
 
 
 class Spec(TypedDict, total=False):
@@ -49,7 +49,7 @@ class Spec(TypedDict, total=False):
     folder: str
     existing: int | None
     staging: int
-    files: list[Any]
+    files: Files
     previous: list[str]
     known: dict[str, str]
     prefixes: dict[str, list[str]]
@@ -58,7 +58,7 @@ class Spec(TypedDict, total=False):
     repository: str
     commit: str
     hub: dict[str, str]
-    peer: dict[str, object] | None
+    peer: PeerOrder | None
     options: dict[str, Any]
 
 

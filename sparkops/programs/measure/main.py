@@ -11,7 +11,8 @@ import socket
 import subprocess
 import threading
 import time
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Iterable
+from typing import Literal, TypedDict, TypeVar
 
 from sparkops.core.messages import Refused
 from sparkops.programs.protocol import Output
@@ -23,6 +24,7 @@ CONNECT = 10.0
 QUIET = 5.0
 """Seconds beyond the measurement that a side waits for the other one."""
 MESSAGE = 65536
+_Thing = TypeVar("_Thing")
 
 
 class Link(TypedDict, total=False):
@@ -65,7 +67,7 @@ def _receive(spec: Spec, output: Output) -> dict[str, float]:
             listeners[link["slot"]] = listener
         output.record({slot: listener.getsockname()[1] for slot, listener in listeners.items()})
         rates: dict[str, float] = {}
-        _side_by_side([lambda s=s, each=each: rates.update({s: _drained(each, spec)}) for s, each in listeners.items()])
+        _side_by_side(lambda slot: rates.update({slot: _drained(listeners[slot], spec)}), listeners)
     return rates
 
 
@@ -84,13 +86,13 @@ def _drained(listener: socket.socket, spec: Spec) -> float:
             while count := stream.recv_into(buffer):
                 counts[number] += count
 
-    _side_by_side([lambda number=number: drain(number) for number in range(STREAMS)])
+    _side_by_side(drain, range(STREAMS))
     return sum(counts) * 8 / 1e9 / max(time.monotonic() - started, 1e-6)
 
 
 def _send(spec: Spec) -> dict[str, float]:
     rates: dict[str, float] = {}
-    _side_by_side([lambda link=link: rates.update({link["slot"]: _poured(link, spec)}) for link in spec["links"]])
+    _side_by_side(lambda link: rates.update({link["slot"]: _poured(link, spec)}), spec["links"])
     return rates
 
 
@@ -114,23 +116,23 @@ def _poured(link: Link, spec: Spec) -> float:
             while time.monotonic() < end and counts[number] < most:
                 counts[number] += stream.send(block)
 
-    _side_by_side([lambda number=number: pour(number) for number in range(STREAMS)])
+    _side_by_side(pour, range(STREAMS))
     return sum(counts) * 8 / 1e9 / max(time.monotonic() - started, 1e-6)
 
 
-def _side_by_side(works: list[Any]) -> None:
-    """All at once; raises the first failure as Refused."""
+def _side_by_side(work: Callable[[_Thing], None], things: Iterable[_Thing]) -> None:
+    """Each of the things at once; raises the first failure as Refused."""
     failures: list[Exception] = []
 
-    def one(work: Any) -> None:
+    def one(thing: _Thing) -> None:
         try:
-            work()
+            work(thing)
         except OSError as error:
             failures.append(Refused.of("measure-broken-off", text=str(error)))
         except Refused as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=one, args=(each,)) for each in works]
+    threads = [threading.Thread(target=one, args=(each,)) for each in things]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -145,8 +147,7 @@ def _rdma(spec: Spec, output: Output) -> dict[str, float]:
     if spec["mode"] == "receive":
         output.record(ports)
     found: dict[str, float] = {}
-    works = [lambda link=link: found.update({link["slot"]: _perftest(link, ports, spec)}) for link in spec["links"]]
-    _side_by_side(works)
+    _side_by_side(lambda link: found.update({link["slot"]: _perftest(link, ports, spec)}), spec["links"])
     return found
 
 

@@ -154,7 +154,7 @@ def remove(name: str) -> None:
                 raise Refused.of("quantize-container-not-removed", container=name, text=error.message) from None
 
 
-def _ended(state: State) -> bool:
+def _ended(state: docker.Answer) -> bool:
     return not state["State"]["Running"] and state["State"]["Status"] in ("exited", "dead")
 
 

@@ -11,7 +11,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 from sparkops.core.deadline import within
 from sparkops.core.messages import Refused
@@ -30,8 +30,17 @@ _CERTIFICATE = re.compile(r"CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED", re.IGNORECASE
 _LOST = (OSError, http.client.HTTPException)
 
 
+class PeerOrder(TypedDict):
+    """A node that serves content, and by which credentials it is asked."""
+
+    node: str
+    address: str
+    port: int
+    credentials: tls.Credentials
+
+
 class Peer:
-    """The node of `{node, address, port, credentials}`; `files` are the manifest's.
+    """That node; `files` are the manifest's.
 
     `way` says how it is reached (`spark-01 over 192.168.100.1`).
     """
@@ -39,8 +48,8 @@ class Peer:
     unavailable = "peer-not-answering"
     wrong_content = "peer-content-wrong"
 
-    def __init__(self, order: dict[str, Any], files: list[tuple[str, int, str]]) -> None:
-        self.node, self.address, self.port = str(order["node"]), str(order["address"]), int(order["port"])
+    def __init__(self, order: PeerOrder, files: list[tuple[str, int, str]]) -> None:
+        self.node, self.address, self.port = order["node"], order["address"], order["port"]
         self.way = f"{self.node} over {self.address}"
         self._numbers = {path: number for number, (path, _, _) in enumerate(files)}
         self._context = tls.context(order["credentials"], serving=False)
@@ -82,16 +91,6 @@ class Peer:
         return Refused.of(id, source=self.node, address=self.address, text=text)
 
 
-class Body(Gathered):
-    """The bytes `start` to `end` of a file."""
-
-    ranged = True
-
-    def __init__(self, response: http.client.HTTPResponse, buffer: memoryview, start: int, end: int) -> None:
-        super().__init__(response, buffer, end - start)
-        self.start, self.end = start, end
-
-
 class Client:
     """A connection to a server of content, kept open."""
 
@@ -103,7 +102,7 @@ class Client:
         """Close the connection."""
         hang_up(self._connection)
 
-    def get(self, remote: Remote, start: int, end: int) -> Body:
+    def get(self, remote: Remote, start: int, end: int) -> Gathered:
         """The bytes `start` to `end` (exclusive) of a file.
 
         Raises Retry, and Refused for what another try won't change.
@@ -114,7 +113,7 @@ class Client:
             if response.headers.get("Content-Range") != f"bytes {start}-{end - 1}/{remote.size}":
                 self.close()
                 raise self._refused("transfer-range-wrong", path=path)
-            return Body(response, self._buffer, start, end)
+            return Gathered(response, self._buffer, start, end)
         text = self._text(response)
         if response.status == 425:
             raise Retry(f"{self._peer.node} does not have it yet ({text})", NOT_YET, waiting=True)
@@ -183,7 +182,7 @@ class Client:
         return Refused.of(id, source=self._peer.node, address=self._peer.address, **args)
 
 
-def _error(text: str) -> Any:
+def _error(text: str) -> object:
     """The error of the source that an answer carries, if it does."""
     with contextlib.suppress(ValueError):
         if isinstance(found := json.loads(text), dict):

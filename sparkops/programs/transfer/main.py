@@ -7,8 +7,9 @@ receivers that are done. Notices: `transfer-connection-failed`, `transfer-reques
 """
 
 import socket
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
+from sparkops.programs.checkpoints.folder import Files
 from sparkops.programs.protocol import Output
 from sparkops.programs.transfer import tls
 from sparkops.programs.transfer.served_files import ServedFiles
@@ -31,7 +32,7 @@ class Spec(TypedDict, total=False):
     receivers: list[str]
     idle: float
     seconds: float
-    files: list[Any]
+    files: Files
     quiet: float
     size: int
 

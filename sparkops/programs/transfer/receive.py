@@ -11,14 +11,14 @@ from typing import TypedDict
 from sparkops.core.messages import Refused
 from sparkops.programs.fetch.http import Retry
 from sparkops.programs.protocol import Output
-from sparkops.programs.transfer.client import Peer
+from sparkops.programs.transfer.client import Peer, PeerOrder
 from sparkops.programs.transfer.served_image import SILENCE
 
 
 class Spec(TypedDict):
     """What the program is given. peer: as `client.Peer` takes it; pipe: the descriptor to write to, or None."""
 
-    peer: dict[str, object]
+    peer: PeerOrder
     pipe: int | None
 
 

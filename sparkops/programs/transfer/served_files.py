@@ -18,11 +18,10 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
 
 from sparkops.core import frames
 from sparkops.core.descriptors import FILE, FOLDER, closing
+from sparkops.programs.checkpoints.folder import Files
 from sparkops.programs.checkpoints.hashes import drop_cache
 from sparkops.programs.checkpoints.proof import identity, lasting
 from sparkops.programs.fetch.partial_file import STORE
@@ -37,7 +36,7 @@ _FILE = FILE | os.O_NONBLOCK
 class ServedFiles:
     """`files` are `[path, bytes, oid]`; after `quiet` seconds without a job or a push the rest is not coming."""
 
-    def __init__(self, files: Sequence[Sequence[Any]], quiet: float, channel: socket.socket) -> None:
+    def __init__(self, files: Files, quiet: float, channel: socket.socket) -> None:
         self._files = [(str(path), int(size), str(oid)) for path, size, oid in files]
         self.count, self.size = len(self._files), sum(size for _, size, _ in self._files)
         self._quiet = quiet

@@ -1,7 +1,6 @@
 """Facts of the Docker engine, asked over its socket. It must not know images or containers."""
 
 import json
-from typing import Any
 
 from sparkops.programs import docker as engine
 from sparkops.programs import docker_absence
@@ -30,7 +29,7 @@ def docker(socket: str = SOCKET) -> dict[str, object]:
         raise Unknown.of("docker-answer-invalid", answer=f"{body[:200]!r}") from None
 
 
-def parse_info(info: dict[str, Any], version: dict[str, Any]) -> dict[str, object]:
+def parse_info(info: engine.Answer, version: engine.Answer) -> dict[str, object]:
     """The facts out of `GET /info` and `GET /version`. `gpu_access` names the ways to hand a GPU to a container."""
     runtimes = sorted(info.get("Runtimes") or {})
     devices = sorted(each.get("ID", "") for each in info.get("DiscoveredDevices") or [])

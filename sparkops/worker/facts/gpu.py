@@ -4,10 +4,10 @@ On GB10 nvidia-smi prints `[N/A]` for all memory and names the chip "NVIDIA GB10
 A locked clock can't be read back, so there is no fact for it.
 """
 
-import os
 import re
 from collections.abc import Mapping
 
+from sparkops.core.descriptors import names
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.system import text
 from sparkops.worker.system import processes
@@ -128,8 +128,9 @@ def cdi(root: str, driver: str | None) -> dict[str, object]:
     """
     specs = {}
     for folder in CDI_FOLDERS:
-        for path in _specifications(root, folder):
-            content = text(root, path)
+        for name in names(at(root, folder)):
+            path = f"{folder}/{name}"
+            content = text(root, path) if name.endswith((".yaml", ".yml", ".json")) else None
             if content is not None and "nvidia.com/" in content:
                 specs[path] = driver_versions(content)
     return {
@@ -143,14 +144,6 @@ def cdi(root: str, driver: str | None) -> dict[str, object]:
         "driver_version": driver,
         "toolkit": _toolkit(),
     }
-
-
-def _specifications(root: str, folder: str) -> list[str]:
-    try:
-        names = sorted(os.listdir(at(root, folder)))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [f"{folder}/{name}" for name in names if name.endswith((".yaml", ".yml", ".json"))]
 
 
 def driver_versions(content: str) -> list[str]:

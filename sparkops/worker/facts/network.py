@@ -29,10 +29,7 @@ def network(root: str) -> dict[str, Any]:
     `default_interface` is that of the IPv4 default route, `session_interface` that of this session, `management`
     interface and address over which the node is managed; None each where there is none.
     """
-    status, said, wrong = processes.ask(["ip", "-j", "-d", "address"], timeout=LIMIT)
-    if status != 0:
-        raise Unknown.of("program-failed", program="ip", status=status, text=wrong.strip()[-200:])
-    interfaces = parse_addresses(said)
+    interfaces = parse_addresses(processes.output(["ip", "-j", "-d", "address"], timeout=LIMIT))
     in_time(lambda: _links(root, interfaces))
     addresses = sorted(each.partition("/")[0] for found in interfaces.values() for each in found["addresses"])
     default = default_of(text(root, "/proc/net/route") or "")
@@ -138,9 +135,7 @@ def management_of(
 
 def neighbours() -> dict[str, list[str]]:
     """The MAC addresses that the kernel has learnt, by interface. Raises Unknown."""
-    status, said, wrong = processes.ask(["ip", "-j", "neigh"], timeout=LIMIT)
-    if status != 0:
-        raise Unknown.of("program-failed", program="ip", status=status, text=wrong.strip()[-200:])
+    said = processes.output(["ip", "-j", "neigh"], timeout=LIMIT)
     try:
         found = json.loads(said or "[]")
     except ValueError:

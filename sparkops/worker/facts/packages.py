@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sparkops.worker.calls import Unknown
+from sparkops.core.descriptors import names
 from sparkops.worker.facts.gpu import MISMATCH
 from sparkops.worker.facts.system import text
 from sparkops.worker.system import processes
@@ -31,18 +31,14 @@ PLATFORM = (
 """The names on DGX OS 7, from public listings of such machines (unverified beyond them)."""
 
 FORMAT = "${Package}\\t${Version}\\t${db:Status-Want}\\t${db:Status-Status}\\n"
-
-
+KERNEL = "vmlinuz-"
 ASKED = "asked for it"
 
 
 def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, object]:
     """The installed packages of these globs with their versions, and which of them are held."""
     argv = ["dpkg-query", f"--admindir={at(root, '/var/lib/dpkg')}", "-W", "-f", FORMAT]
-    status, said, wrong = processes.ask(argv, timeout=10)
-    if status != 0:
-        raise Unknown.of("program-failed", program="dpkg-query", status=status, text=wrong.strip()[-200:])
-    return parse_packages(said, tuple(patterns))
+    return parse_packages(processes.output(argv, timeout=10), tuple(patterns))
 
 
 def parse_packages(said: str, patterns: tuple[str, ...]) -> dict[str, object]:
@@ -63,22 +59,15 @@ def reboot(root: str, gpu: dict[str, object], found: dict[str, Any]) -> dict[str
     """Whether a reboot is due, and each reason in words."""
     reasons = []
     if os.path.exists(at(root, "/run/reboot-required")):
-        names = sorted(set((text(root, "/run/reboot-required.pkgs") or "").split()))
-        reasons.append(f"{', '.join(names) or 'an upgrade'} {ASKED}")
+        wanting = sorted(set((text(root, "/run/reboot-required.pkgs") or "").split()))
+        reasons.append(f"{', '.join(wanting) or 'an upgrade'} {ASKED}")
     running = text(root, "/proc/sys/kernel/osrelease") or os.uname().release
-    newest = newest_kernel(_kernels(root), running)
+    boot = names(at(root, "/boot"))
+    newest = newest_kernel((name[len(KERNEL) :] for name in boot if name.startswith(KERNEL)), running)
     if newest is not None and newest != running:
         reasons.append(f"kernel {running} runs, {newest} is installed")
     reasons += driver_reasons(gpu, found["installed"])
     return {"due": bool(reasons), "reasons": reasons, "kernel": running, "newest_kernel": newest}
-
-
-def _kernels(root: str) -> list[str]:
-    try:
-        names = os.listdir(at(root, "/boot"))
-    except FileNotFoundError:
-        return []
-    return [name.removeprefix("vmlinuz-") for name in names if name.startswith("vmlinuz-")]
 
 
 def newest_kernel(installed: Iterable[str], running: str) -> str | None:
@@ -86,10 +75,10 @@ def newest_kernel(installed: Iterable[str], running: str) -> str | None:
 
     A node in a container runs the machine's kernel and has none of its own; that says nothing about a reboot.
     """
-    names = set(installed)
-    if running not in names:
+    known = set(installed)
+    if running not in known:
         return None
-    same = [name for name in names if flavour(name) == flavour(running)]
+    same = [name for name in known if flavour(name) == flavour(running)]
     return max(same, key=version_key)
 
 

@@ -3,8 +3,7 @@
 Source: the kernel's Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats. Unlike its log, counters do not rotate.
 """
 
-import os
-
+from sparkops.core.descriptors import names
 from sparkops.worker.facts.system import text
 from sparkops.worker.system.root import at
 
@@ -16,7 +15,7 @@ SORTS = {"aer_dev_fatal": "fatal", "aer_dev_nonfatal": "non-fatal"}
 def pci(root: str) -> dict[str, object]:
     """`errors`: each device with fatal or non-fatal errors, and how many; `devices`: how many are counted at all."""
     errors, counted = [], 0
-    for name in _names(root):
+    for name in names(at(root, DEVICES)):
         totals = {sort: parse_total(text(root, f"{DEVICES}/{name}/{file}")) for file, sort in SORTS.items()}
         counted += any(total is not None for total in totals.values())
         told = [f"{total} {sort}" for sort, total in totals.items() if total]
@@ -32,13 +31,6 @@ def parse_total(content: str | None) -> int | None:
         if name.startswith("TOTAL_ERR_") and number.strip().isdigit():
             return int(number)
     return None
-
-
-def _names(root: str) -> list[str]:
-    try:
-        return sorted(os.listdir(at(root, DEVICES)))
-    except FileNotFoundError:
-        return []
 
 
 def _ids(root: str, name: str) -> str:

@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 
+from sparkops.programs import mounts
 from sparkops.worker.calls import Unknown
 from sparkops.worker.system import processes
 from sparkops.worker.system.root import at
@@ -140,7 +141,7 @@ def disk(root: str, path: str) -> dict[str, object]:
     while not os.path.exists(here) and len(here) > 1:
         here = os.path.dirname(here)
     space = os.statvfs(here)
-    mounted = mount_of(text("/", "/proc/self/mountinfo") or "", os.path.realpath(here))
+    mounted = mounts.holding(text("/", "/proc/self/mountinfo") or "", os.path.realpath(here))
     return {
         "path": path,
         "exists": os.path.exists(at(root, path)),
@@ -148,24 +149,9 @@ def disk(root: str, path: str) -> dict[str, object]:
         "total_bytes": space.f_blocks * space.f_frsize,
         "free_inodes": space.f_favail,
         "read_only": bool(space.f_flag & os.ST_RDONLY),
-        "filesystem": mounted[1] if mounted else None,
-        "mount": mounted[0] if mounted else None,
+        "filesystem": mounted.fstype if mounted else None,
+        "mount": mounted.point if mounted else None,
     }
-
-
-def mount_of(mountinfo: str, path: str) -> tuple[str, str] | None:
-    """(mount point, filesystem type) of what holds `path`; the last line of the longest mount point counts."""
-    best: tuple[str, str] | None = None
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        fields = left.split()
-        if len(fields) < 5 or not right:
-            continue
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), fields[4])
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and (best is None or len(point) >= len(best[0])):
-            best = (point, right.split()[0])
-    return best
 
 
 def uptime(root: str) -> dict[str, object]:
@@ -204,10 +190,7 @@ def firmware(root: str, devices: bool = False) -> dict[str, object]:
         with contextlib.suppress(PermissionError):
             found[name] = (text(root, f"/sys/class/dmi/id/{name}") or "").strip() or None
     if devices:
-        status, said, wrong = processes.ask(["fwupdmgr", "get-devices", "--json"], timeout=20)
-        if status != 0:
-            raise Unknown.of("program-failed", program="fwupdmgr", status=status, text=wrong.strip()[-200:])
-        found["devices"] = parse_fwupd(said)
+        found["devices"] = parse_fwupd(processes.output(["fwupdmgr", "get-devices", "--json"]))
     return found
 
 

@@ -59,7 +59,7 @@ class BuildLog:
         self.lines: list[str] = []
         self.image = ""
 
-    def take(self, line: dict[str, Any]) -> None:
+    def take(self, line: docker.Answer) -> None:
         """One line of the engine's answer."""
         if isinstance(line.get("aux"), dict):
             self.image = str(line["aux"].get("ID") or self.image)

@@ -5,7 +5,7 @@ An archive is loaded whole or not at all, so what breaks off is begun again.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -27,7 +27,7 @@ MOST = 2
 State = dict[str, Any]
 
 
-def load_sent(call: Call, ask: State, act: State) -> str:
+def load_sent(call: Call, ask: State, act: Mapping[str, Any]) -> str:
     """Load the archive that the controller sends; what the engine calls it. `act["size"]` in bytes."""
     pull.room(act["size"], at=ask.get("at"))
     return _load(_counted(call, act["size"]), ask, call.stopping, {"Content-Length": str(act["size"])})

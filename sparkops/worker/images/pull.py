@@ -86,7 +86,7 @@ class PullProgress:
         self.layers: set[str] = set()
         self.ready: set[str] = set()
 
-    def take(self, line: dict[str, Any]) -> None:
+    def take(self, line: docker.Answer) -> None:
         """One line of the engine's answer."""
         layer, status = str(line.get("id") or ""), str(line.get("status") or "")
         if not layer or status.startswith(("Pulling from", "Digest:", "Status:")):

@@ -1,22 +1,16 @@
 """The node half of `drain`: the wait until an engine works on no request."""
 
-from typing import Any
-
+from sparkops.core.kind_messages import DrainAct, EnginePlace
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call
 from sparkops.worker.system import serving
 
 
-def observe(ask: dict[str, Any]) -> dict[str, object]:
+def observe(ask: EnginePlace) -> dict[str, object]:
     """Nothing: requests come and go."""
     return {}
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-) -> None:
+def converge(call: Call, ask: EnginePlace, found: State, want: State, act: DrainAct) -> None:
     """Wait; what is open at the end is told by a notice. Raises Refused where the run is stopped meanwhile."""
     serving.drain(call, ask, act["seconds"])

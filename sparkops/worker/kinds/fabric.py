@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparkops.core import atomic
-from sparkops.core.messages import Reason, reason
+from sparkops.core.kind_messages import FabricAsk
+from sparkops.core.messages import Reason, State, reason
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import fabric, network
 from sparkops.worker.system import netplan, processes
@@ -36,10 +37,8 @@ UNDO = "sparkops-fabric-undo"
 ASIDE = ".before-sparkops"
 SPEC = "/etc/sparkops/services/"
 
-Ask = dict[str, Any]
 
-
-def observe(ask: Ask, root: str = "/") -> dict[str, object]:
+def observe(ask: FabricAsk, root: str = "/") -> dict[str, object]:
     """For each link (`p0/0`) the IPv4 addresses of its interface, with `.mtu` its MTU.
 
     `lasting`: netplan's files say the same; `names` maps links to interfaces, `rails` to what their hardware says.
@@ -77,7 +76,9 @@ def observe(ask: Ask, root: str = "/") -> dict[str, object]:
     return state
 
 
-def _names(ask: Ask, card: Mapping[str, Any], interfaces: Mapping[str, Any]) -> tuple[dict[str, str], list[Reason]]:
+def _names(
+    ask: FabricAsk, card: Mapping[str, Any], interfaces: Mapping[str, Any]
+) -> tuple[dict[str, str], list[Reason]]:
     """The interface of each link, or why it can't be told."""
     ports = ask["interfaces"] or card["ports"]
     missing = sorted(name for names in ports.values() for name in names if name not in interfaces)
@@ -137,7 +138,7 @@ def _rail(name: str, card: Mapping[str, Any], interfaces: Mapping[str, Any]) -> 
 
 
 def _twins_share(
-    ask: Ask, card: Mapping[str, Any], names: Mapping[str, str], interfaces: Mapping[str, dict[str, object]]
+    ask: FabricAsk, card: Mapping[str, Any], names: Mapping[str, str], interfaces: Mapping[str, dict[str, object]]
 ) -> list[str]:
     ports = ask["interfaces"] or card["ports"]
     chosen = set(names.values())
@@ -151,14 +152,7 @@ def _lasts(files: netplan.Files, name: str, address: str, mtu: int | None) -> bo
     return plain == [address] and not whole.get("dhcp4") and (mtu is None or whole.get("mtu") == mtu)
 
 
-def converge(
-    call: Call,
-    ask: Ask,
-    found: dict[str, Any] | None,
-    want: dict[str, object] | None,
-    act: dict[str, object],
-    root: str = "/",
-) -> None:
+def converge(call: Call, ask: FabricAsk, found: State, want: State, act: Mapping[str, object], root: str = "/") -> None:
     """Try the wanted addresses; lasting once a fresh session has confirmed. Raises Refused where it was taken back."""
     assert found is not None
     names = found["names"]

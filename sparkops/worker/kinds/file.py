@@ -8,21 +8,24 @@ import hashlib
 import hmac
 import os
 import stat
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 from sparkops.core.descriptors import closing
+from sparkops.core.kind_messages import FileAct, FileAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import processes, safe_path
 from sparkops.worker.system.root import UNITS
 
+Want = Mapping[str, Any]
 SHOWN = 64 << 10
 """Bytes of present text that travel back for a diff."""
 ALWAYS_HASHED = 1 << 20
 """Bytes up to which a file of another size than the declared content is hashed all the same, to be told apart."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, object] | None:
+def observe(ask: FileAsk) -> dict[str, object] | None:
     """Type, owner, group, mode and, where content was declared, its digest; with `text` where it differs and is small.
 
     Of a file that not everyone may read, neither digest nor text of another content is told.
@@ -44,7 +47,7 @@ def observe(ask: dict[str, Any]) -> dict[str, object] | None:
         return None
 
 
-def _metadata(found: os.stat_result, ask: dict[str, Any]) -> dict[str, object]:
+def _metadata(found: os.stat_result, ask: FileAsk) -> dict[str, object]:
     return {
         "type": safe_path.sort_of(found.st_mode),
         "owner": safe_path.owner_name(found.st_uid, ask.get("owner")),
@@ -53,7 +56,7 @@ def _metadata(found: os.stat_result, ask: dict[str, Any]) -> dict[str, object]:
     }
 
 
-def _content(file: Any, found: os.stat_result, ask: dict[str, Any]) -> dict[str, object]:
+def _content(file: BinaryIO, found: os.stat_result, ask: FileAsk) -> dict[str, object]:
     if "secret" in ask:
         equal = found.st_size == len(ask["secret"]) and hmac.compare_digest(file.read(), ask["secret"])
         return {"content": "declared" if equal else "other"}
@@ -83,13 +86,7 @@ def _text(data: bytes) -> str | None:
         return None
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, object],
-) -> None:
+def converge(call: Call, ask: FileAsk, found: State, want: State, act: FileAct) -> None:
     """Bring the file from `found` to `want`. `act`: `content` bytes where not secret, `validate` argv or empty."""
     with safe_path.explained(ask["path"]), safe_path.place(ask["path"]) as place:
         if want is None:
@@ -115,13 +112,7 @@ def _remove(place: safe_path.Place) -> None:
         processes.run(["systemctl", "daemon-reload"])  # a drop-in that is gone is in effect until then
 
 
-def _replace(
-    place: safe_path.Place,
-    present: os.stat_result | None,
-    ask: dict[str, Any],
-    want: dict[str, Any],
-    act: dict[str, Any],
-) -> None:
+def _replace(place: safe_path.Place, present: os.stat_result | None, ask: FileAsk, want: Want, act: FileAct) -> None:
     data: bytes = ask["secret"] if "secret" in ask else act.get("content", b"")
     uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
     mode = 0o600 if "secret" in ask else 0o644
@@ -147,7 +138,7 @@ def _check(argv: list[str] | None, secret: bool) -> Callable[[str], None] | None
     return run
 
 
-def _set(place: safe_path.Place, want: dict[str, Any]) -> None:
+def _set(place: safe_path.Place, want: Want) -> None:
     uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
     with closing(place.open()) as handle:
         present = os.fstat(handle)

@@ -11,8 +11,10 @@ import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from sparkops.core.kind_messages import GateAct, GateAsk
+from sparkops.core.messages import State
 from sparkops.programs.launch.api import ROUTES, Question, said
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import gpu
@@ -50,7 +52,7 @@ ASKED = ("canaries", "tool_call", "min_speed_ratio")
 """What of a gate belongs to the state that it is asked of."""
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object]:
+def observe(ask: GateAsk, *, root: str = "/") -> dict[str, object]:
     """`passed`: whether the present state of the service is the one that passed last; and what was measured then.
 
     speed: tokens a second of one request; sm_clock_mhz and power_watts: of the GPU meanwhile; acceptance_length: tokens
@@ -64,20 +66,12 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object]:
     return {"passed": passed, **(noted.get("measured") or {} if passed else {})}
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-    *,
-    root: str = "/",
-) -> None:
+def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, *, root: str = "/") -> None:
     """Ask everything that is declared; note what passed. Raises Refused."""
     before = generations.present(ask["files"], root=root)
     if act["restored"]:
-        act = {**act, **_asked_then(ask, before["fingerprint"])}
-    _booted(call, ask["unit"])
+        act = cast("GateAct", {**dict(act), **_asked_then(ask, before["fingerprint"])})
+    _booted(call, str(ask["unit"]))
     engine = _Engine(ask)
     counted = engine.counters()
     _stays_healthy(call, engine, act["min_healthy_seconds"])
@@ -96,7 +90,7 @@ def converge(
     measured |= acceptance(counted, engine.counters())
     if generations.present(ask["files"], root=root)["fingerprint"] != before["fingerprint"]:
         raise Refused.of("gate-changed-meanwhile", service=ask["service"], type="unknown")
-    asked = {key: act[key] for key in ASKED}
+    asked = {key: value for key, value in act.items() if key in ASKED}
     generations.note_passed(ask["folder"], before["fingerprint"], measured, asked)
     _wait(call, act["pause_seconds"], "passed; waiting before the next engine")
 
@@ -135,13 +129,13 @@ def _wait(call: Call, seconds: float, text: str) -> None:
             raise Refused.of("probe-wait-cancelled", type="cancelled")
 
 
-def _asked_then(ask: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+def _asked_then(ask: GateAsk, fingerprint: str) -> dict[str, Any]:
     """What the kept generation of this state was asked; {} where there is none."""
     same = [each.get("asked") or {} for each in generations.kept(ask["folder"]) if each["fingerprint"] == fingerprint]
     return {key: value for key, value in (same[-1] if same else {}).items() if key in ASKED}
 
 
-def _baseline(ask: dict[str, Any]) -> dict[str, Any]:
+def _baseline(ask: GateAsk) -> dict[str, Any]:
     """What was measured of the newest stable generation that has a speed; {} for none."""
     measured = [each.get("measured") or {} for each in generations.kept(ask["folder"])]
     return next((each for each in reversed(measured) if each.get("speed")), {})
@@ -172,7 +166,7 @@ class _Answer(NamedTuple):
 class _Engine:
     """The engine of the service on this node, asked as a client asks it."""
 
-    def __init__(self, ask: dict[str, Any]) -> None:
+    def __init__(self, ask: GateAsk) -> None:
         self.ask = ask
         self.api = serving.api(ask, Question(ask["model"] or "", ask["prompt"]))
 

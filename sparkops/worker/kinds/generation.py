@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from typing import Any
 
+from sparkops.core.kind_messages import GenerationAct, GenerationAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import generations
@@ -11,7 +12,7 @@ from sparkops.worker.record.generations import Generation
 from sparkops.worker.system import processes
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object] | None:
+def observe(ask: GenerationAsk, *, root: str = "/") -> dict[str, object] | None:
     """`stable`: the present state is the newest kept one; `at`: its number; `generations` and `rejected` as kept.
 
     With `restore` (a number, or "newest"): `target` is the one to bring back, `restored` whether it is there;
@@ -38,22 +39,14 @@ def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, object] | None
     return state
 
 
-def _target(there: list[Generation], wanted: int | str) -> Generation | None:
+def _target(there: list[Generation], wanted: int | str | None) -> Generation | None:
     """The generation of that number, or the newest one."""
     if wanted == "newest":
         return there[-1] if there else None
     return next((each for each in there if each["number"] == wanted), None)
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-    *,
-    root: str = "/",
-) -> None:
+def converge(call: Call, ask: GenerationAsk, found: State, want: State, act: GenerationAct, *, root: str = "/") -> None:
     """Keep the present state, or with `restore` hold it and bring the files and the image of the other back."""
     folder = ask["folder"]
     if want is None:

@@ -4,13 +4,14 @@ The id of an image is the storage driver's business: two engines give one image 
 the registry's digests and, for an image that came by file, the ordered layers and the configuration.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sparkops.core.messages import State
 from sparkops.programs import docker
 from sparkops.programs.launch.container_body import image_content
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.images import build, load, pull
-from sparkops.worker.images.labels import LABEL
 from sparkops.worker.images.pull import fits
 from sparkops.worker.requests import transfer
 from sparkops.worker.system import jobs
@@ -36,7 +37,7 @@ def observe(ask: dict[str, Any]) -> dict[str, object] | None:
     return None if found is None else state(found, ask, docker.versions(at))
 
 
-def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, object]) -> dict[str, object]:
+def state(found: docker.Answer, ask: dict[str, Any], engine: dict[str, object]) -> dict[str, object]:
     """The state out of `GET /images/NAME/json` and, for the node's own platform, `GET /version`."""
     digests = index_digests(found, ask["repository"])
     layers = list((found.get("RootFS") or {}).get("Layers") or [])
@@ -50,7 +51,7 @@ def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, object])
         "platform": platform,
         "fits": fits(platform, wanted),
         "content": image_content(layers, config),
-        "build": str((config.get("Labels") or {}).get(LABEL, "")),
+        "build": str((config.get("Labels") or {}).get(docker.BUILD_LABEL, "")),
         "size": found.get("Size"),
     }
     if (like := ask.get("like")) is not None:
@@ -59,7 +60,7 @@ def state(found: dict[str, Any], ask: dict[str, Any], engine: dict[str, object])
     return seen
 
 
-def index_digests(found: dict[str, Any], repository: str) -> list[str]:
+def index_digests(found: docker.Answer, repository: str) -> list[str]:
     """The digests under which this repository's image is known; the last word of a containerd store comes first."""
     own = [str(each).rpartition("@") for each in found.get("RepoDigests") or []]
     target = (found.get("Descriptor") or {}).get("digest")
@@ -67,7 +68,7 @@ def index_digests(found: dict[str, Any], repository: str) -> list[str]:
     return sorted(digests, key=lambda digest: digest != target)
 
 
-def manifest(found: dict[str, Any], platform: str, digests: list[str], pinned: str | None) -> str | None:
+def manifest(found: docker.Answer, platform: str, digests: list[str], pinned: str | None) -> str | None:
     """The digest of the platform's manifest; None for an engine that keeps only what it pulled by."""
     for each in found.get("Manifests") or []:
         parts = (each.get("ImageData") or {}).get("Platform") or {}
@@ -77,13 +78,7 @@ def manifest(found: dict[str, Any], platform: str, digests: list[str], pinned: s
     return pinned if pinned in digests else None
 
 
-def converge(
-    call: Call,
-    ask: dict[str, object],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-) -> None:
+def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Mapping[str, Any]) -> None:
     """Bring the image here as `act["how"]` says; load: out of what the controller sends, the others as jobs."""
     if want is None:
         remove(ask)

@@ -2,9 +2,10 @@
 
 import os
 import stat
-from typing import Any
 
-from sparkops.core.kind_messages import MountAsk
+from sparkops.core.kind_messages import MountAsk, Nothing
+from sparkops.core.messages import State
+from sparkops.programs import mounts
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import fstab, processes, safe_path
 from sparkops.worker.system.root import at
@@ -60,16 +61,16 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def _mounted(point: str, root: str) -> fstab.Entry | None:
+def _mounted(point: str, root: str) -> mounts.Entry | None:
     """What is seen at the point. The point itself is not touched: an export whose server is silent would hold us."""
     folder, name = os.path.split(point)
     real = os.path.join(os.path.realpath(folder), name)
     table = _read(at(root, MOUNTINFO)).decode("utf-8", "surrogateescape")
-    found = [each for each in fstab.mounts(table) if each.point == real]
+    found = [each for each in mounts.mounts(table) if each.point == real]
     return found[-1] if found else None
 
 
-def _is(ask: MountAsk, present: fstab.Entry) -> bool:
+def _is(ask: MountAsk, present: mounts.Entry) -> bool:
     """Whether what is mounted is what was declared: the same device, export or, for a bind, the same directory."""
     if "source" not in ask:
         return True
@@ -90,7 +91,7 @@ def device(source: str) -> str:
     return source.rstrip("/") or source
 
 
-def lacking(options: list[str], present: fstab.Entry) -> list[str]:
+def lacking(options: list[str], present: mounts.Entry) -> list[str]:
     """The declared options that the kernel shows by a word of its own and that are not in effect."""
     shown = set(present.options) | ({"ro"} & set(present.wide))
     missing = []
@@ -102,15 +103,7 @@ def lacking(options: list[str], present: fstab.Entry) -> list[str]:
     return missing
 
 
-def converge(
-    call: Call,
-    ask: MountAsk,
-    found: dict[str, object] | None,
-    want: dict[str, Any] | None,
-    act: dict[str, object],
-    *,
-    root: str = "/",
-) -> None:
+def converge(call: Call, ask: MountAsk, found: State, want: State, act: Nothing, *, root: str = "/") -> None:
     """Bring the entry and the mount from `found` to `want`. What is in use, or another thing, is not unmounted."""
     point, present = ask["path"], (found or {}).get("mounted", False)
     if want is None:
@@ -122,7 +115,7 @@ def converge(
         raise Refused.of("mount-occupied", path=point, found=present.removeprefix("another: "), source=want["source"])
     if want["mounted"] and not present and not os.path.isdir(point):
         raise Refused.of("mount-point-missing", path=point)
-    entry = fstab.Entry(want["source"], point, want["fstype"], tuple(want["options"]), want["passno"])
+    entry = mounts.Entry(want["source"], point, want["fstype"], tuple(want["options"]), want["passno"])
     _edit(point, entry, root)
     if not want["mounted"]:
         if present:
@@ -142,7 +135,7 @@ def _unmount(point: str) -> None:
         raise
 
 
-def _edit(point: str, wanted: fstab.Entry | None, root: str) -> None:
+def _edit(point: str, wanted: mounts.Entry | None, root: str) -> None:
     table = at(root, FSTAB)
     before = _read(table)
     after = fstab.edited(before, point, wanted)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sparkops.core.kind_messages import PackageAct, PackageAsk
 from sparkops.core.messages import State
-from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import long_process, processes
 from sparkops.worker.system.root import at
 
@@ -59,10 +59,7 @@ class Package(NamedTuple):
 
 def observe_many(asks: dict[str, PackageAsk]) -> dict[str, object]:
     """status, version and hold of each named package; held and unheld names for each pattern."""
-    code, out, err = processes.ask(["dpkg-query", "--show", "--showformat=" + FORMAT])
-    if code != 0:
-        raise Unknown.of("program-failed", program="dpkg-query", status=code, text=err.strip())
-    packages = parse(out)
+    packages = parse(processes.output(["dpkg-query", "--show", "--showformat=" + FORMAT]))
     return {identity: _state(ask, packages) for identity, ask in asks.items()}
 
 

@@ -3,8 +3,9 @@
 import contextlib
 import re
 import time
-from typing import Any
 
+from sparkops.core.kind_messages import ProbeAct, ProbeAsk
+from sparkops.core.messages import State
 from sparkops.programs import docker
 from sparkops.programs.launch.api import Asked, Question
 from sparkops.worker.calls import Call, Refused, Unknown
@@ -21,7 +22,7 @@ START = re.compile(r"Starting .*\(sparkops\)\.\.\.$")
 """systemd's own words; units of the role `service` are described so."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, object]:
+def observe(ask: ProbeAsk) -> dict[str, object]:
     """`answers`; and where it doesn't, `why` in words that name what does answer.
 
     Raises Unknown where it can't be told: the question was refused or sent away, or whose answer it is is not known.
@@ -33,9 +34,9 @@ def observe(ask: dict[str, Any]) -> dict[str, object]:
     if asked.refused or asked.busy:
         raise Unknown.of("completion-refused" if asked.refused else "completion-sent-away", text=asked.why)
     why = asked.why
-    if ask.get("unit"):
+    if name := ask.get("unit"):
         with contextlib.suppress(Unknown):
-            why = _of_unit(unit.show([ask["unit"]])[ask["unit"]]) or why
+            why = _of_unit(unit.show([name])[name]) or why
     return {"answers": False, "why": why}
 
 
@@ -52,26 +53,20 @@ def _of_unit(shown: dict[str, str]) -> str:
     return f"the unit is {active} ({shown.get('SubState')}{failed})" + (f": {status}" if status else "")
 
 
-def completion(ask: dict[str, Any]) -> Asked:
+def completion(ask: ProbeAsk) -> Asked:
     """Ask for a completion, of nobody but the declared service. Raises Unknown where it is not known who listens."""
     question = Question(ask["model"] or "", ask["prompt"], ask["max_tokens"], ask["expect"] or "")
     return serving.api(ask, question).completion(ask["limit_seconds"])
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-) -> None:
+def converge(call: Call, ask: ProbeAsk, found: State, want: State, act: ProbeAct) -> None:
     """Wait until it answers. Raises Refused, with the log, when it has failed for good or the time is over."""
     if want is None:
         return
     started = time.monotonic()
     limit, failures = act["wait_seconds"], 0
     while True:
-        shown = unit.show([ask["unit"]])[ask["unit"]] if ask.get("unit") else {}
+        shown = unit.show([name])[name] if (name := ask.get("unit")) else {}
         loading = _loading(shown)
         if not loading:
             asked = completion(ask)
@@ -108,7 +103,7 @@ def _for_good(shown: dict[str, str]) -> bool:
     return shown.get("ActiveState") in ("failed", "inactive") and not shown.get("Job")
 
 
-def _refused(ask: dict[str, object], why: str) -> Refused:
+def _refused(ask: ProbeAsk, why: str) -> Refused:
     log = engine_log(ask)
     last = log[-LOG_LINES:]
     telling = [line for line in log[:-LOG_LINES] if WORDS.search(line)][-LOG_LINES:]
@@ -124,11 +119,11 @@ def newest_run(lines: list[str]) -> list[str]:
     return lines[starts[-1] :] if starts else lines
 
 
-def engine_log(ask: dict[str, Any]) -> list[str]:
+def engine_log(ask: ProbeAsk) -> list[str]:
     """The engine's last lines: out of the journal, to which the launcher copies them, else out of Docker."""
     lines: list[str] = []
-    if ask.get("unit"):
-        lines = newest_run(unit.journal(ask["unit"], READ_LINES).splitlines())
+    if name := ask.get("unit"):
+        lines = newest_run(unit.journal(name, READ_LINES).splitlines())
     if not lines and ask.get("container"):
         path, query = f"/containers/{ask['container']}/logs", {"stdout": "1", "stderr": "1", "tail": str(READ_LINES)}
         with contextlib.suppress(Unknown, Refused, OSError):

@@ -28,7 +28,7 @@ HEAD = 1 << 20
 """Bytes of a library in which the linker's build id stands."""
 
 
-def observe(ask: dict[str, Any], root: str = "/") -> dict[str, Any]:
+def observe(ask: dict[str, Any], root: str = "/") -> dict[str, object]:
     """Plain values of the rank in `ask["container"]`; None for what there is none of, such as while nothing runs."""
     node = facts.Node(root)
     state = {**_gpu(root), **{name: _known(look, node) for name, look in HOST.items()}}
@@ -84,23 +84,23 @@ HOST: Mapping[str, Callable[[facts.Node], object]] = {
 }
 
 
-def _image(root: str, container: Mapping[str, object] | None) -> object:
+def _image(root: str, container: docker.Answer | None) -> object:
     found = docker.inspect_image(str(container["Image"])) if container else None
     if found is None:
         return None
     return image_content(list((found.get("RootFS") or {}).get("Layers") or []), found.get("Config") or {})
 
 
-def _checkpoint(root: str, container: Mapping[str, Any] | None) -> Any:
+def _checkpoint(root: str, container: docker.Answer | None) -> object:
     labels = ((container or {}).get("Config") or {}).get("Labels") or {}
     return labels.get("sparkops.checkpoint") or None
 
 
-def _pid(container: Mapping[str, Any]) -> int:
+def _pid(container: docker.Answer) -> int:
     return int((container.get("State") or {}).get("Pid") or 0)
 
 
-def _nccl(root: str, container: Mapping[str, object] | None) -> object:
+def _nccl(root: str, container: docker.Answer | None) -> object:
     return loaded_nccl(root, _pid(container)) if container else None
 
 
@@ -140,7 +140,7 @@ def _build_id(path: str) -> str:
     return "build " + head[note.end() : note.end() + head[note.start() + 4]].hex()
 
 
-def _nccl_conf(root: str, container: Mapping[str, object] | None) -> object:
+def _nccl_conf(root: str, container: docker.Answer | None) -> object:
     if container is None:
         return None
     try:
@@ -151,7 +151,7 @@ def _nccl_conf(root: str, container: Mapping[str, object] | None) -> object:
         return None
 
 
-def _rdma(root: str, kept: str, container: Mapping[str, object] | None) -> object:
+def _rdma(root: str, kept: str, container: docker.Answer | None) -> object:
     """The RDMA devices `then`, when this very container's engine began to serve (`at`), and `now`; None where that is
     not kept, or there was none."""
     then = atomic.mapping(at(root, f"{kept}/rdma-at-start.json")) if container else {}
@@ -160,7 +160,7 @@ def _rdma(root: str, kept: str, container: Mapping[str, object] | None) -> objec
     return {"at": then.get("at"), "then": then["devices"], "now": in_time(lambda: rdma_devices(root))}
 
 
-INSIDE: Mapping[str, Callable[[str, Mapping[str, object] | None], object]] = {
+INSIDE: Mapping[str, Callable[[str, docker.Answer | None], object]] = {
     "image": _image,
     "checkpoint": _checkpoint,
     "nccl": _nccl,

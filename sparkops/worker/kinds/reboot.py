@@ -3,8 +3,12 @@
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from sparkops.core import atomic
+from sparkops.core.kind_messages import Nothing, StateAsk
+from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts.packages import ASKED
 from sparkops.worker.requests import facts
@@ -16,7 +20,7 @@ DOWN_SECONDS = 300.0
 """For the machine to end this very process."""
 
 
-def observe(ask: dict[str, Any], *, root: str = "/") -> dict[str, Any]:
+def observe(ask: StateAsk, *, root: str = "/") -> dict[str, object]:
     """`due` and its `reasons` in words; `boot` names the present run of the machine."""
     found = facts.Node(root).group("reboot")
     return {"due": found["due"], "reasons": found["reasons"], "boot": boot(root)}
@@ -31,15 +35,7 @@ def boot(root: str = "/") -> str:
     return f"{kernel} {started}"
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, Any] | None,
-    want: dict[str, Any] | None,
-    act: dict[str, Any],
-    *,
-    root: str = "/",
-) -> None:
+def converge(call: Call, ask: StateAsk, found: State, want: State, act: Nothing, *, root: str = "/") -> None:
     """Reboot, which ends this process. Raises Refused where the last one for these reasons did not help."""
     if not found or not found["due"]:
         return
@@ -55,16 +51,16 @@ def converge(
     raise Refused.of("reboot-not-begun", type="unknown", seconds=DOWN_SECONDS)
 
 
-def lasting(found: dict[str, Any]) -> list[str]:
+def lasting(found: Mapping[str, Any]) -> list[str]:
     """The reasons that a reboot has to end; what an upgrade asks for is forgotten by the reboot itself."""
     return [each for each in found["reasons"] if not each.endswith(ASKED)]
 
 
-def refuse_again(path: str, found: dict[str, Any]) -> None:
+def refuse_again(path: str, found: Mapping[str, Any]) -> None:
     """Raises Refused where the machine was rebooted for the same reasons before this boot."""
-    last: Any = None
-    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
-        last = json.load(file)
+    last: dict[str, object] = {}
+    with contextlib.suppress(OSError):
+        last = atomic.mapping(path)
     reasons = lasting(found)
-    if isinstance(last, dict) and reasons and last.get("reasons") == reasons and last.get("boot") != found["boot"]:
+    if reasons and last.get("reasons") == reasons and last.get("boot") != found["boot"]:
         raise Refused.of("reboot-did-not-help", type="unknown", reasons=reasons)

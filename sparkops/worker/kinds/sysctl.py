@@ -9,8 +9,8 @@ import errno
 import os
 
 from sparkops.core.descriptors import closing
-from sparkops.core.kind_messages import SysctlAsk
-from sparkops.core.messages import unknown_of
+from sparkops.core.kind_messages import Nothing, SysctlAsk
+from sparkops.core.messages import State, unknown_of
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import safe_path
 from sparkops.worker.system.root import at
@@ -98,15 +98,7 @@ def overriding(key: str, own: str, files: list[tuple[str, dict[str, str]]]) -> d
     return {"path": later[-1][0], "value": later[-1][1]} if later else None
 
 
-def converge(
-    call: Call,
-    ask: SysctlAsk,
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, object],
-    *,
-    root: str = "/",
-) -> None:
+def converge(call: Call, ask: SysctlAsk, found: State, want: State, act: Nothing, *, root: str = "/") -> None:
     """Set the value now, then for the next start: a value that the kernel refuses is not left in a file."""
     own = os.path.join(at(root, FOLDERS[0]), ask["file"])
     if want is None:

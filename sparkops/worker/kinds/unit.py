@@ -6,11 +6,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sparkops.core.descriptors import FILE
-from sparkops.core.messages import unknown_of
+from sparkops.core.messages import State, unknown_of
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.record import claims, started_from
@@ -112,7 +112,7 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, o
     return state
 
 
-def _port_taken(ask: dict[str, Any], own: dict[str, object] | None) -> dict[str, object] | None:
+def _port_taken(ask: dict[str, Any], own: docker.Answer | None) -> dict[str, object] | None:
     """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
     foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask.get("port") else None
     return None if foreign is None or _displaced(foreign, ask.get("displaces") or []) else foreign
@@ -252,13 +252,7 @@ RUNS = (
 )
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, Any],
-) -> None:
+def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Mapping[str, Any]) -> None:
     """Bring the unit to `want`; None stops, disables and removes it."""
     name = ask["name"]
     if want is None:
@@ -302,7 +296,7 @@ def _refuse_vendor(name: str) -> None:
 
 
 def _run(
-    call: Call, ask: dict[str, Any], found: dict[str, object], want: dict[str, object], act: dict[str, Any]
+    call: Call, ask: dict[str, Any], found: Mapping[str, object], want: Mapping[str, object], act: Mapping[str, Any]
 ) -> None:
     name, wait = ask["name"], bool(act.get("wait", True))
     now = show([name])[name]

@@ -6,7 +6,6 @@ verification index there.
 
 import contextlib
 import os
-from typing import Any
 
 from sparkops.core.descriptors import closing, names
 from sparkops.core.messages import Reason, reason
@@ -16,6 +15,7 @@ from sparkops.programs.checkpoints.index import files_below, indexes
 from sparkops.worker.calls import Refused
 from sparkops.worker.reclaiming.items import DECLARED, GONE, Item, Look, item
 from sparkops.worker.record import uses
+from sparkops.worker.record.claim_records import Record
 
 BLOCK = 512
 KIND = "checkpoint"
@@ -47,7 +47,7 @@ def reclaim(state_dir: str, given: Item) -> None:
             os.rmdir(parent)
 
 
-def folders(state_dir: str, mine: dict[str, Any]) -> set[str]:
+def folders(state_dir: str, mine: Record) -> set[str]:
     """The folders of checkpoints that sparkops brought here, whether something is left of them or not."""
     found = {key.partition(" ")[2] for key in mine if key.partition(" ")[0] in KINDS}
     found |= {index.folder for index in indexes(state_dir)}

@@ -1,10 +1,8 @@
 """Images that can be given back: those that this cluster claims, and builds of ours that lost their name."""
 
-from typing import Any
-
 from sparkops.core.messages import reason
 from sparkops.programs import docker
-from sparkops.worker.images.labels import LABEL
+from sparkops.programs.docker import BUILD_LABEL
 from sparkops.worker.reclaiming.items import DECLARED, GONE, Item, Look, item
 
 KIND = "image"
@@ -32,7 +30,7 @@ def reclaimable(look: Look) -> list[Item]:
             held = reason("gc-there-before")
         items.append(item("image", name, _image_size(there.get(identity, seen), name), held, by=KIND, claims=[KIND]))
     for identity, each in there.items():
-        label = (each.get("Labels") or {}).get(LABEL)
+        label = (each.get("Labels") or {}).get(BUILD_LABEL)
         if identity in known:
             continue
         if label and not _names(each):
@@ -49,18 +47,18 @@ def reclaimable(look: Look) -> list[Item]:
     return items
 
 
-def _listed() -> list[dict[str, Any]]:
+def _listed() -> list[docker.Answer]:
     """The engine's images; where it can tell, with the bytes that they share with others."""
     query = {"shared-size": "1"} if docker.speaks((1, 42)) else None
     return [each for each in docker.ask("/images/json", timeout=120.0, query=query) or [] if isinstance(each, dict)]
 
 
-def _names(image: dict[str, Any]) -> list[str]:
+def _names(image: docker.Answer) -> list[str]:
     told = [*(image.get("RepoTags") or []), *(image.get("RepoDigests") or [])]
     return [str(name) for name in told if "<none>" not in str(name)]
 
 
-def _image_size(image: dict[str, Any], name: str) -> int:
+def _image_size(image: docker.Answer, name: str) -> int:
     """Bytes of its own, where the engine tells what is shared; none while it keeps another tag."""
     if any(not name.endswith(each) for each in _tags(image)):
         return 0
@@ -68,5 +66,5 @@ def _image_size(image: dict[str, Any], name: str) -> int:
     return max(0, int(image.get("Size") or 0) - max(0, shared))
 
 
-def _tags(image: dict[str, Any]) -> list[str]:
+def _tags(image: docker.Answer) -> list[str]:
     return [str(each) for each in image.get("RepoTags") or [] if "<none>" not in str(each)]

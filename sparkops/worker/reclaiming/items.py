@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from sparkops.core.messages import Reason, reason
+from sparkops.worker.record.claim_records import Record
 from sparkops.worker.record.uses import Uses
 
 DECLARED = reason("gc-declared")
@@ -36,7 +37,7 @@ class Look:
 
     state_dir: str
     found: Uses
-    mine: dict[str, dict[str, object]]
+    mine: Record
     declared: dict[str, list[str]]
     foreign: bool = False
 

@@ -6,18 +6,23 @@ It must not know any kind: a claim says itself at which path, as which file type
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from typing import Any
 
 from sparkops.core.descriptors import FILE
 from sparkops.worker.calls import Unknown
 
+Entry = dict[str, Any]
+"""A claim as it is recorded; what it holds besides path, type, unit and content is for its kind."""
+Record = dict[str, Entry]
+"""The claims of one cluster, by key (`KIND NAME`)."""
 RUNNING = ("/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/systemd/system.slice")
 TYPES = {0o100000: "file", 0o120000: "link", 0o040000: "directory"}
 ENTRIES = 256
 """Names in a directory that are told at most; one with more is not about to become empty."""
 
 
-def records(state_dir: str) -> dict[str, dict[str, Any]]:
+def records(state_dir: str) -> dict[str, Record]:
     """The records of all clusters, by their names. Raises Unknown for one that can't be read as such, OSError."""
     folder = os.path.join(state_dir, "claims")
     try:
@@ -27,7 +32,7 @@ def records(state_dir: str) -> dict[str, dict[str, Any]]:
     return {name[:-5]: load(os.path.join(folder, name)) for name in names if name.endswith(".json")}
 
 
-def own(state_dir: str, cluster: str, former: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def own(state_dir: str, cluster: str, former: str) -> tuple[Record, dict[str, Record]]:
     """The claims of a cluster, with those of its `former` name ("" for none), and the records of all others.
 
     Raises as `records` does.
@@ -37,7 +42,7 @@ def own(state_dir: str, cluster: str, former: str) -> tuple[dict[str, Any], dict
     return {**others.pop(former, {}), **mine}, others
 
 
-def load(path: str) -> dict[str, dict[str, object]]:
+def load(path: str) -> Record:
     """One record; empty where there is none. Raises Unknown for what is no record."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -51,7 +56,7 @@ def load(path: str) -> dict[str, dict[str, object]]:
     return {key: entry for key, entry in found.items() if isinstance(entry, dict)}
 
 
-def state(state_dir: str, entry: dict[str, Any], others: dict[str, object]) -> dict[str, object]:
+def state(state_dir: str, entry: Entry, others: Collection[str]) -> dict[str, object]:
     """What there is `now` of a claim, in a word, and of a directory the `entries`.
 
     gone, ours, edited, other (another type of file), unrecorded (no content of ours), shared with `others`, or "" where

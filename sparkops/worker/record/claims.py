@@ -12,12 +12,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from sparkops.core import atomic
 from sparkops.core.messages import Claim
 from sparkops.worker.calls import Refused
 from sparkops.worker.record import claim_records, originals
+from sparkops.worker.record.claim_records import Entry, Record
 
 _writing = threading.Lock()
 
@@ -97,9 +97,7 @@ def take_over(state_dir: str, cluster: str, former: str) -> None:
         os.unlink(_path(state_dir, former))
 
 
-def _original(
-    state_dir: str, key: str, old: dict[str, Any], kept: dict[str, Any], first: str
-) -> dict[str, dict[str, object]]:
+def _original(state_dir: str, key: str, old: Entry, kept: Entry, first: str) -> dict[str, dict[str, object]]:
     """`original` of the claim: what stood there before the first act that changes what sparkops did not create."""
     if "original" in old:
         return {"original": old["original"]}
@@ -109,7 +107,7 @@ def _original(
     return {"original": originals.keep(state_dir, key, kept["path"])}
 
 
-def _first(state_dir: str, key: str, entry: dict[str, object], action: str) -> str:
+def _first(state_dir: str, key: str, entry: Entry, action: str) -> str:
     """What sparkops did to a thing first: `create` brought it; with `update` or `found` it was there before.
 
     What another cluster shares with this one came as that says.
@@ -118,7 +116,7 @@ def _first(state_dir: str, key: str, entry: dict[str, object], action: str) -> s
     return str(entry.get("action") or next((each["action"] for each in others if each.get("action")), action))
 
 
-def _clear(entry: dict[str, Any]) -> None:
+def _clear(entry: Entry) -> None:
     """An act that never was confirmed may have been cut off, and what it had prepared is beside the thing."""
     if entry.get("phase") == "acting" and entry.get("path") and entry.get("type") != "directory":
         from sparkops.worker.system import safe_path  # a job, which writes by this module too, does without
@@ -126,7 +124,7 @@ def _clear(entry: dict[str, Any]) -> None:
         safe_path.clear(entry["path"])
 
 
-def _kept(state_dir: str, key: str, given: Mapping[str, object]) -> dict[str, Any]:
+def _kept(state_dir: str, key: str, given: Mapping[str, object]) -> Entry:
     """What the record holds: in the place of a secret its HMAC."""
     kept = {name: value for name, value in given.items() if name != "secret"}
     if "secret" in given:
@@ -137,9 +135,7 @@ def _kept(state_dir: str, key: str, given: Mapping[str, object]) -> dict[str, An
     return kept
 
 
-def _mine(
-    state_dir: str, cluster: str, kept: dict[str, dict[str, object]], *, removing: bool
-) -> dict[str, dict[str, Any]]:
+def _mine(state_dir: str, cluster: str, kept: Record, *, removing: bool) -> Record:
     """This cluster's record. Raises Refused where another claims one that not both share, or that is to go."""
     records = claim_records.records(state_dir)
     mine = records.pop(cluster, {})
@@ -150,7 +146,7 @@ def _mine(
     return mine
 
 
-def _refuse_not_ours(state_dir: str, entry: dict[str, object]) -> None:
+def _refuse_not_ours(state_dir: str, entry: Entry) -> None:
     now = claim_records.state(state_dir, entry, {})["now"]
     if not entry or now not in ("ours", "gone", ""):
         raise Refused.of("claim-changed", type="stale")
@@ -160,7 +156,7 @@ def _path(state_dir: str, cluster: str) -> str:
     return os.path.join(state_dir, "claims", cluster + ".json")
 
 
-def _write(state_dir: str, cluster: str, record: dict[str, Any]) -> None:
+def _write(state_dir: str, cluster: str, record: Record) -> None:
     for each in (state_dir, os.path.join(state_dir, "claims")):
         os.makedirs(each, mode=0o700, exist_ok=True)
     atomic.write(_path(state_dir, cluster), json.dumps(record, indent=1, sort_keys=True).encode(), 0o600)

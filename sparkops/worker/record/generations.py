@@ -15,6 +15,7 @@ import re
 import time
 from typing import Any, TypedDict, cast
 
+from sparkops.core import atomic
 from sparkops.programs import docker
 from sparkops.programs.checkpoints.proof import record_digest
 from sparkops.worker.calls import Refused
@@ -61,11 +62,8 @@ def kept(folder: str) -> list[Generation]:
 
 
 def _read(path: str) -> Generation | None:
-    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
-        value = json.load(file)
-        if isinstance(value, dict) and {"number", "inputs", "fingerprint", "files"} <= value.keys():
-            return cast(Generation, value)
-    return None
+    value = _mapping(path)
+    return cast(Generation, value) if {"number", "inputs", "fingerprint", "files"} <= value.keys() else None
 
 
 def present(files: list[str], *, root: str = "/") -> Generation:
@@ -162,9 +160,8 @@ def release(folder: str, inputs: str) -> None:
 
 
 def _mapping(path: str) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
-        value = json.load(file)
-        return value if isinstance(value, dict) else {}
+    with contextlib.suppress(OSError):
+        return atomic.mapping(path)
     return {}
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 
 from sparkops.core.messages import Refused, os_error
-from sparkops.worker.system import fstab
+from sparkops.programs import mounts
 
 FOLDERS = ("claims", "originals", "verified", "compiled", "services", "generations", "adopted", "models")
 FILES = ("key", "lock", "reboot.json", "history.jsonl", "history.jsonl.lock")
@@ -46,9 +46,8 @@ def explained(folder: str) -> Iterator[None]:
 def _mount_of(path: str) -> str:
     real = os.path.realpath(path)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = [each.point for each in fstab.mounts(file.read())]
-    holding = [point for point in points if point == "/" or f"{real}/".startswith(point + "/")]
-    return max(holding, key=len, default="/")
+        found = mounts.holding(file.read(), real)
+    return found.point if found else "/"
 
 
 def _in_the_way(path: str) -> str:

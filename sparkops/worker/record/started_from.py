@@ -21,7 +21,7 @@ CONTAINER = (
 
 
 def inputs(
-    ask: dict[str, Any], found: dict[str, Any] | None, shown: dict[str, str], running: bool, root: str
+    ask: dict[str, Any], found: docker.Answer | None, shown: dict[str, str], running: bool, root: str
 ) -> dict[str, object]:
     """What the unit's running container was made from; None where none runs yet. Raises Unknown.
 
@@ -50,7 +50,7 @@ def inputs(
     return state
 
 
-def _environment(ask: dict[str, Any], found: dict[str, Any], digest: str, root: str) -> str | None:
+def _environment(ask: dict[str, Any], found: docker.Answer, digest: str, root: str) -> str | None:
     """Whether the container has the variables that its spec, its secrets and its image give, and no others.
 
     None where it was not started from the spec that is there now: that is told already.
@@ -68,5 +68,5 @@ def _environment(ask: dict[str, Any], found: dict[str, Any], digest: str, root: 
     return "declared" if _variables(found) == wanted else "other"
 
 
-def _variables(found: dict[str, Any]) -> dict[str, str]:
+def _variables(found: docker.Answer) -> dict[str, str]:
     return dict(each.partition("=")[::2] for each in (found.get("Config") or {}).get("Env") or ())

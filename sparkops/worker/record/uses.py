@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, replace
 
+from sparkops.core.descriptors import names
 from sparkops.core.messages import Reason, reason
 from sparkops.programs import docker
 from sparkops.worker.calls import Unknown
 from sparkops.worker.record import generations
+from sparkops.worker.record.claim_records import Record
 from sparkops.worker.system import jobs
 from sparkops.worker.system.root import UNITS, at
 
@@ -24,6 +26,7 @@ TEXT_LIMIT = 1 << 20
 """Bytes of a unit or a spec that are read."""
 
 
+@dataclass(frozen=True)
 class Uses:
     """What was found at one look. Each question is answered by the first reason found.
 
@@ -32,22 +35,17 @@ class Uses:
     containers could not be looked at.
     """
 
-    def __init__(
-        self,
-        containers: list[dict[str, Any]],
-        texts: dict[str, str],
-        programs: dict[int, list[str]],
-        others: dict[str, list[str]],
-        working: list[str],
-        blind: Reason | None = None,
-    ) -> None:
-        self.containers = containers
-        self.texts = texts
-        self.programs = programs
-        self.others = others
-        self.working = working
-        self.blind = blind
-        self.unknown = reason("gc-use-unknown", reason=blind) if blind else None
+    containers: list[docker.Answer]
+    texts: dict[str, str]
+    programs: dict[int, list[str]]
+    others: dict[str, list[str]]
+    working: list[str]
+    blind: Reason | None = None
+
+    @property
+    def unknown(self) -> Reason | None:
+        """Why it is not known who uses an image or folder that nothing else here names."""
+        return reason("gc-use-unknown", reason=self.blind) if self.blind else None
 
     def without(self, leaving: set[str]) -> "Uses":
         """What is left when the units, specs and folders of generations at these paths are gone, with the containers
@@ -58,7 +56,7 @@ class Uses:
         gone = {_spec_container(text) for path, text in self.texts.items() if path in leaving}
         containers = [each for each in self.containers if not gone & {*map(_bare, each.get("Names") or [])}]
         texts = {path: text for path, text in self.texts.items() if not leaving & {path, os.path.dirname(path)}}
-        return Uses(containers, texts, {}, self.others, self.working, self.blind)
+        return replace(self, containers=containers, texts=texts, programs={})
 
     def job(self, key: str) -> Reason | None:
         """A job that works on it (`checkpoint /models/x`)."""
@@ -66,8 +64,8 @@ class Uses:
 
     def cluster(self, key: str) -> Reason | None:
         """Another cluster that claims it."""
-        names = self.others.get(key)
-        return reason("gc-used-by-cluster", clusters=names) if names else None
+        clusters = self.others.get(key)
+        return reason("gc-used-by-cluster", clusters=clusters) if clusters else None
 
     def folder(self, path: str) -> Reason | None:
         """Who uses a folder, something in it, or a folder around it."""
@@ -83,14 +81,16 @@ class Uses:
                 return reason("gc-used-by-process", pid=number, program=os.path.basename(argv[0]))
         return self.unknown
 
-    def image(self, names: list[str], identity: str) -> Reason | None:
+    def image(self, called: list[str], identity: str) -> Reason | None:
         """Who uses an image, by one of its names or by the engine's id."""
         for each in self.containers:
-            if each.get("ImageID") == identity or each.get("Image") in (*names, identity):
+            if each.get("ImageID") == identity or each.get("Image") in (*called, identity):
                 return _container(each)
         for place, text in self.texts.items():
             if any(
-                re.search(rf"(?<![\w.:/@-]){re.escape(name)}(?![\w.:/@-])", text) for name in (*names, identity) if name
+                re.search(rf"(?<![\w.:/@-]){re.escape(name)}(?![\w.:/@-])", text)
+                for name in (*called, identity)
+                if name
             ):
                 return reason("gc-named-in", path=place)
         return self.unknown
@@ -130,12 +130,12 @@ def _mounted(path: str, text: str) -> bool:
     return False
 
 
-def _container(each: dict[str, Any]) -> Reason:
-    names = [str(name).lstrip("/") for name in each.get("Names") or []] or [str(each.get("Id"))[:12]]
-    return reason("gc-used-by-container", container=names[0], state=each.get("State") or "unknown")
+def _container(each: docker.Answer) -> Reason:
+    called = [*map(_bare, each.get("Names") or []), str(each.get("Id"))[:12]]
+    return reason("gc-used-by-container", container=called[0], state=each.get("State") or "unknown")
 
 
-def look(state_dir: str, records: dict[str, dict[str, Any]], *, root: str = "/") -> Uses:
+def look(state_dir: str, records: dict[str, Record], *, root: str = "/") -> Uses:
     """Look at the whole node; `records` are the claims of other clusters by their names. Raises OSError."""
     containers, blind = _containers(at(root, docker.SOCKET))
     others: dict[str, list[str]] = {}
@@ -146,13 +146,13 @@ def look(state_dir: str, records: dict[str, dict[str, Any]], *, root: str = "/")
         containers,
         {**dict(texts(root)), **dict(_generations(state_dir))},
         dict(_programs(at(root, PROC))),
-        {key: sorted(names) for key, names in others.items()},
+        {key: sorted(clusters) for key, clusters in others.items()},
         [str(job["key"]) for job in jobs.running()],
         blind,
     )
 
 
-def _containers(socket: str) -> tuple[list[dict[str, object]], Reason | None]:
+def _containers(socket: str) -> tuple[list[docker.Answer], Reason | None]:
     """The engine's containers, none where no engine is installed; and why they are not known."""
     try:
         return docker.containers(at=socket), None
@@ -164,27 +164,21 @@ def _containers(socket: str) -> tuple[list[dict[str, object]], Reason | None]:
 def texts(root: str = "/") -> Iterator[tuple[str, str]]:
     """The units that somebody wrote on this node, their drop-ins, and the specs of services: path and text."""
     for folder, ending in ((at(root, UNITS), ".service"), (at(root, SPECS), ".json")):
-        for name in _names(folder):
+        for name in names(folder):
             path = os.path.join(folder, name)
             if name.endswith(ending):
                 yield from _text(path)
             elif name.endswith(ending + ".d"):
-                for inner in _names(path):
+                for inner in names(path):
                     yield from _text(os.path.join(path, inner))
 
 
 def _generations(state_dir: str) -> Iterator[tuple[str, str]]:
     """The records of what services can return to: they need their image and checkpoint."""
     folder = os.path.join(state_dir, generations.FOLDER)
-    for service in _names(folder):
-        for name in _names(os.path.join(folder, service)):
+    for service in names(folder):
+        for name in names(os.path.join(folder, service)):
             yield from _text(os.path.join(folder, service, name))
-
-
-def _names(folder: str) -> list[str]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return sorted(os.listdir(folder))
-    return []
 
 
 def _text(path: str) -> Iterator[tuple[str, str]]:

@@ -9,10 +9,12 @@ import contextlib
 import filecmp
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.kind_messages import Nothing
+from sparkops.core.messages import State
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
@@ -53,7 +55,7 @@ def _listening() -> list[int]:
     return sorted(ports)
 
 
-def stands_for(found: dict[str, Any], args: dict[str, object], declared: "str | None") -> bool:
+def stands_for(found: docker.Answer, args: dict[str, object], declared: "str | None") -> bool:
     """Whether an inspected container is what the service would replace: chosen, of its name, or a running engine."""
     config, name = found.get("Config") or {}, str(found.get("Name")).lstrip("/")
     if (config.get("Labels") or {}).get(LABEL):
@@ -75,7 +77,7 @@ def stands_for(found: dict[str, Any], args: dict[str, object], declared: "str | 
     return same or str(args["port"]) in ports or any(ENGINE.match(str(word)) for word in (repository, *words[:4]))
 
 
-def _described(found: dict[str, Any], declared: "str | None") -> dict[str, Any]:
+def _described(found: docker.Answer, declared: "str | None") -> dict[str, Any]:
     image = docker.inspect_image(str(found.get("Image"))) or {}
     return {
         "id": found["Id"],
@@ -151,9 +153,7 @@ def observe(ask: dict[str, Any]) -> dict[str, object]:
     return {"in_place": in_place, "container": name, "copies": {ask["unit"]: copy} if copy else {}}
 
 
-def converge(
-    call: Call, ask: dict[str, Any], found: dict[str, Any], want: dict[str, object] | None, act: dict[str, object]
-) -> None:
+def converge(call: Call, ask: dict[str, Any], found: Mapping[str, Any], want: State, act: Nothing) -> None:
     """Stop the units and the container, and move it aside; a foreign unit of the declared name is copied first."""
     wanted = ask["container"] if found["container"] else None
     if wanted is not None:

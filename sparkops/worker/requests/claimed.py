@@ -3,8 +3,6 @@
 It must not know which claims a cluster still means: the controller names those.
 """
 
-from typing import Any
-
 from sparkops.core.messages import ClaimsAnswer, ClaimsNote, ClaimsRequest
 from sparkops.worker.calls import Call
 from sparkops.worker.record import claim_records
@@ -20,7 +18,7 @@ def observe(ask: ClaimsRequest) -> ClaimsAnswer:
     declared = set(ask["declared"])
     strays: dict[str, dict[str, object]] = {}
     claims: dict[str, dict[str, object]] = {}
-    others: dict[str, dict[str, Any]] = {}
+    others: dict[str, dict[str, bool]] = {}
     records = claim_records.records(ask["state_dir"])
     renamed = ask["former"] != ask["cluster"] and ask["former"] in records
     mine, records = claim_records.own(ask["state_dir"], ask["cluster"], ask["former"])

@@ -9,10 +9,8 @@ import json
 import os
 import platform
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
+from functools import partial
 from typing import Any
 
 from sparkops.core import process_group
@@ -24,6 +22,7 @@ from sparkops.worker.record import claim_records
 from sparkops.worker.record.uses import SPECS
 from sparkops.worker.requests import facts
 from sparkops.worker.system import jobs, processes
+from sparkops.worker.system.side_by_side import side_by_side
 
 PART = 512 << 10
 """Bytes of a part; what is longer is cut at the beginning, for the end tells more."""
@@ -77,27 +76,12 @@ def collect(call: Call, args: DiagnoseRequest) -> list[DiagnosePart]:
 
 def gather(call: Call, looks: dict[str, Look], redaction: Redaction) -> list[DiagnosePart]:
     """The parts of these looks, THREADS of them at a time; each redacted, and all within the limits."""
-    waiting: SimpleQueue[tuple[str, Look]] = SimpleQueue()
-    finished: SimpleQueue[DiagnosePart] = SimpleQueue()
-    for each in looks.items():
-        waiting.put(each)
-
-    def work() -> None:
-        with contextlib.suppress(Empty):
-            while not call.stopping.is_set():
-                name, look = waiting.get_nowait()
-                finished.put(_part(name, look, redaction))
-
-    for _ in range(THREADS):
-        threading.Thread(target=work, daemon=True).start()  # a program that can't be ended holds no exit up
     late = reason("diagnose-late", seconds=WHOLE)
     done: dict[str, DiagnosePart] = {name: {"name": name, "text": b"", "why": late, "cut": False} for name in looks}
-    deadline = time.monotonic() + WHOLE
-    with contextlib.suppress(Empty):
-        for number in range(len(looks)):
-            part = finished.get(timeout=max(0.0, deadline - time.monotonic()))
-            done[part["name"]] = part
-            call.progress("collecting", done=number + 1, total=len(looks), unit="parts")
+    parts = [partial(_part, name, look, redaction) for name, look in looks.items()]
+    for number, part in enumerate(side_by_side(parts, THREADS, WHOLE, call.stopping), 1):
+        done[part["name"]] = part
+        call.progress("collecting", done=number, total=len(looks), unit="parts")
     size = PART if sum(len(each["text"]) for each in done.values()) <= TOTAL else TOTAL // len(done)
     return [_cut(done[name], size) for name in sorted(done)]
 
@@ -198,17 +182,13 @@ def _faults(argv: list[str]) -> str:
 
 
 def _said(argv: list[str]) -> str:
-    """What a program says, its complaints behind it. Raises Unknown where it is missing, hangs or says too much."""
+    """What a program says, its complaints behind it. Raises Refused where it is missing, Unknown where it hangs."""
     import subprocess
 
     with open(os.memfd_create("sparkops-diagnose"), "w+b") as output:
+        child = processes.started(argv, stdout=output, stderr=output, cwd="/")
         try:
-            child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True
-            )
             status = child.wait(SECONDS)
-        except FileNotFoundError:
-            raise Unknown.of("program-missing", program=argv[0]) from None
         except subprocess.TimeoutExpired:
             process_group.end(child, processes.PATIENCE)
             raise Unknown.of("program-timeout", program=" ".join(argv[:3]), seconds=SECONDS) from None

@@ -11,6 +11,7 @@ from typing import Any
 
 from sparkops.core import process_group
 from sparkops.worker.calls import Call, Refused
+from sparkops.worker.system import processes
 
 POLL = 0.2
 CHUNK = 512 << 10
@@ -21,20 +22,7 @@ PATIENCE = 3.0
 
 def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, object]:
     """How it ended: `status` (128 + the signal's number, as in a shell) and `timed_out`. Raises Refused."""
-    try:
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pipesize=CHUNK,
-            start_new_session=True,
-            cwd="/",
-        )
-    except FileNotFoundError:
-        raise Refused.of("program-missing", program=argv[0]) from None
-    except PermissionError:
-        raise Refused.of("program-not-executable", program=argv[0]) from None
+    child = processes.started(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=CHUNK, cwd="/")
     over = False
     try:
         over = _pump(call, child, None if timeout is None else time.monotonic() + timeout)

@@ -7,6 +7,7 @@ import http.client
 import time
 from collections.abc import Callable
 
+from sparkops.core.kind_messages import ProbeAsk
 from sparkops.core.messages import UNKNOWN, reason_of
 from sparkops.programs.launch.api import BUSY, Api, Question
 from sparkops.worker.calls import Unknown
@@ -19,7 +20,7 @@ LIMIT = 3.0
 """Seconds for one reading: with the completion's own limit all stays within one look's."""
 
 
-def observe(ask: dict[str, object]) -> dict[str, object]:
+def observe(ask: ProbeAsk) -> dict[str, object]:
     """`counted`: two readings, see `counted`; `health`: what the kind `probe` observes. Each or why it is unknown."""
     return {"counted": _answer(lambda: counted(ask)), "health": _answer(lambda: probe.observe(ask))}
 
@@ -31,7 +32,7 @@ def _answer(look: Callable[[], object]) -> dict[str, object]:
         return {UNKNOWN: reason_of(error)}
 
 
-def counted(ask: dict[str, object]) -> dict[str, object]:
+def counted(ask: ProbeAsk) -> dict[str, object] | None:
     """`first` and `second`, the engine's samples, and the `seconds` between them; None where no request is open or
     waits: then nothing moves, and no second reading is waited for. Raises Unknown."""
     api = serving.api(ask, Question("", ""))

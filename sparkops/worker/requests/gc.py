@@ -7,10 +7,11 @@ asked for and is still unused. It must not know kinds: a kind with data that is 
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sparkops.core.messages import Claim, Reason, reason, reason_of
+from sparkops.core.messages import Claim, Reason, State, reason, reason_of
 from sparkops.worker.calls import Call, Refused, kind
 from sparkops.worker.reclaiming.items import GONE, Item, Look
 from sparkops.worker.record import claim_records, claims, uses
@@ -93,13 +94,7 @@ def _claimed(ask: dict[str, object], items: list[Item]) -> Item | None:
     return next((each for each in items if each["name"] == ask["name"] and ask["what"] in each["claims"]), None)
 
 
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, object],
-) -> None:
+def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Mapping[str, object]) -> None:
     """Remove that thing, and what was left beside it. Raises Refused where somebody uses it."""
     items = look(call, ask)
     item = _claimed(ask, items)

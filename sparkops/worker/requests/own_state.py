@@ -5,13 +5,16 @@ Only what sparkops itself puts there is removed; anything else in the folder kee
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from sparkops.core.messages import Reason, reason
+from sparkops.core import atomic
+from sparkops.core.descriptors import names
+from sparkops.core.kind_messages import Nothing, StateAsk
+from sparkops.core.messages import Reason, State, reason
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.record import claim_records, own_folder
+from sparkops.worker.record.claim_records import Record
 from sparkops.worker.system import jobs
 
 RUN = "/run/sparkops"
@@ -33,16 +36,16 @@ def observe(ask: dict[str, Any], *, run: str = RUN) -> dict[str, object] | None:
     return {"folder": folder, "stays": _others(records) or _held(folder, ask["going"])}
 
 
-def _others(records: dict[str, dict[str, object]]) -> Reason | None:
-    names = sorted(name for name, record in records.items() if record)
-    return reason("own-state-of-cluster", clusters=names) if names else None
+def _others(records: dict[str, Record]) -> Reason | None:
+    clusters = sorted(name for name, record in records.items() if record)
+    return reason("own-state-of-cluster", clusters=clusters) if clusters else None
 
 
 def _held(folder: str, going: list[str]) -> Reason | None:
-    if strange := sorted(set(_names(folder)) - set(own_folder.NAMES)):
+    if strange := sorted(set(names(folder)) - set(own_folder.NAMES)):
         return reason("own-state-foreign", files=strange)
-    if aside := _names(os.path.join(folder, ADOPTED)):
-        return reason("own-state-adopted", files=sorted(aside))
+    if aside := names(os.path.join(folder, ADOPTED)):
+        return reason("own-state-adopted", files=aside)
     if working := [str(job["key"]) for job in jobs.running()]:
         return reason("own-state-job", key=working[0])
     kept = sorted(path for path in _checkpoints(folder) if not any(_of(path, each) for each in going))
@@ -52,9 +55,9 @@ def _held(folder: str, going: list[str]) -> Reason | None:
 def _checkpoints(folder: str) -> Iterator[str]:
     """What lies below `models/`, each `models/REPOSITORY/NAME`, and what is no folder there."""
     models = os.path.join(folder, MODELS)
-    for model in _names(models):
+    for model in names(models):
         path = os.path.join(models, model)
-        yield from ([os.path.join(path, name) for name in _names(path)] if os.path.isdir(path) else [path])
+        yield from ([os.path.join(path, name) for name in names(path)] if os.path.isdir(path) else [path])
 
 
 def _of(path: str, checkpoint: str) -> bool:
@@ -63,37 +66,15 @@ def _of(path: str, checkpoint: str) -> bool:
     return path == checkpoint or path.startswith(os.path.join(parent, f".{name}.sparkops-"))
 
 
-def _names(folder: str) -> list[str]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return os.listdir(folder)
-    return []
-
-
-def converge(
-    call: Call,
-    ask: dict[str, Any],
-    found: dict[str, object] | None,
-    want: dict[str, object] | None,
-    act: dict[str, object],
-    *,
-    run: str = RUN,
-) -> None:
+def converge(call: Call, ask: StateAsk, found: State, want: State, act: Nothing, *, run: str = RUN) -> None:
     """Remove it. Raises Refused where something is left that it belongs to."""
     folder = ask["state_dir"]
     left = [key for record in claim_records.records(folder).values() for key in record]
     why = reason("own-state-claims", things=sorted(left)) if left else None
     if why := why or _held(folder, []):
         raise Refused.of("own-state-needed", folder=folder, reason=why)
-    for place, names in ((folder, own_folder.NAMES), (run, RUN_OURS)):
-        for name in names:
-            _remove(os.path.join(place, name))
+    for place, ours in ((folder, own_folder.NAMES), (run, RUN_OURS)):
+        for name in ours:
+            atomic.remove(os.path.join(place, name))
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(place)
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)

@@ -1,29 +1,13 @@
-"""Reading and editing `/etc/fstab`, and reading `/proc/self/mountinfo`: pure functions over their bytes.
+"""Reading and editing `/etc/fstab`: pure functions over its bytes.
 
 An edit changes the line of one mount point and keeps every other byte. It must not know files or programs.
 """
 
 import re
-from typing import NamedTuple
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
+from sparkops.programs.mounts import Entry, unescaped
+
 _ESCAPED = {ord(char): f"\\{ord(char):03o}" for char in " \t\n\\#"}
-
-
-class Entry(NamedTuple):
-    """One line of fstab(5), or of mountinfo with `options` of the mount and `wide` of the whole file system."""
-
-    source: str
-    point: str
-    fstype: str
-    options: tuple[str, ...]
-    passno: int = 0
-    wide: tuple[str, ...] = ()
-
-
-def unescaped(text: str) -> str:
-    """A field with its octal escapes (`\\040` for a blank) resolved."""
-    return _OCTAL.sub(lambda found: chr(int(found.group(1), 8)), text)
 
 
 def escaped(text: str) -> str:
@@ -75,16 +59,3 @@ def edited(table: bytes, point: str, wanted: Entry | None) -> bytes:
         else:
             kept += [text(wanted), b""]
     return b"\n".join(kept)
-
-
-def mounts(mountinfo: str) -> list[Entry]:
-    """The mounts of a mountinfo text (proc_pid_mountinfo(5)), in its order: of one point the last is seen."""
-    found = []
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        left, right = before.split(" "), after.split(" ")
-        if len(left) < 6 or len(right) < 2:
-            continue
-        wide = tuple(right[2].split(",")) if len(right) > 2 else ()
-        found.append(Entry(unescaped(right[1]), unescaped(left[4]), right[0], tuple(left[5].split(",")), wide=wide))
-    return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from sparkops.core import process_group
 from sparkops.worker.calls import Call, Refused
-from sparkops.worker.system.processes import TAIL, failed
+from sparkops.worker.system.processes import TAIL, failed, started
 
 POLL = 0.1
 PATIENCE = 5.0
@@ -32,20 +32,7 @@ def run(
     is then ended), and Refused `cancelled` when the call is no longer wanted: the program goes on to its end.
     """
     with open(os.memfd_create("sparkops-run"), "w+b") as output:
-        try:
-            child = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **(env or {})},
-                start_new_session=True,
-                cwd="/",
-            )
-        except FileNotFoundError:
-            raise Refused.of("program-missing", program=argv[0]) from None
-        except PermissionError:
-            raise Refused.of("program-not-executable", program=argv[0]) from None
+        child = started(argv, stdout=output, stderr=output, env={**os.environ, **(env or {})}, cwd="/")
         said = _follow(call, child, output.fileno(), argv, timeout, line)
     if child.returncode != 0:
         raise failed(argv, child.returncode, said)

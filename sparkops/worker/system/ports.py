@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparkops.programs import docker
 from sparkops.programs.launch import listening
@@ -60,7 +60,7 @@ def _is(owner: Owner, own: Mapping[str, object] | None, unit: str) -> bool:
     return own.get("Id") == owner.container or (bool(owner.relayed) and owner.relayed in _addresses(own))
 
 
-def _addresses(found: Mapping[str, Any]) -> list[str]:
+def _addresses(found: docker.Answer) -> list[str]:
     networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
     return [str(each["IPAddress"]) for each in networks.values() if each.get("IPAddress")]
 
@@ -91,11 +91,11 @@ def _published(port: int, find: Callable[[], Mapping[str, object] | None]) -> He
     return Held(bool(holding), None)
 
 
-def _ports(listed: Mapping[str, Any]) -> set[tuple[object, object]]:
+def _ports(listed: docker.Answer) -> set[tuple[object, object]]:
     return {(pair.get("PublicPort"), pair.get("Type")) for pair in listed.get("Ports") or ()}
 
 
-def _names(found: Mapping[str, Any] | None, identity: str) -> dict[str, str]:
+def _names(found: docker.Answer | None, identity: str) -> dict[str, str]:
     """Name and service of a container, inspected or listed."""
     if found is None:
         return {"container": identity[:12], "service": ""}

@@ -6,9 +6,12 @@ resources (105 ms instead of 117 ms, of 200 alternating runs), and that of a che
 """
 
 import os
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sparkops.worker.calls import Refused, Unknown
+
+if TYPE_CHECKING:
+    import subprocess
 
 TAIL = 4000
 """Characters of a program's output that an error carries."""
@@ -23,6 +26,14 @@ def ask(argv: list[str], timeout: float = 20.0) -> tuple[int, str, str]:
     except Refused as error:
         raise Unknown(error.id, error.values) from None
     return status, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def output(argv: list[str], timeout: float = 20.0) -> str:
+    """Standard output of a program that only looks and has to succeed. Raises Unknown."""
+    status, out, err = ask(argv, timeout)
+    if status != 0:
+        raise Unknown.of("program-failed", program=argv[0], status=status, text=err.strip()[-200:])
+    return out
 
 
 def run(argv: list[str], timeout: float = 120.0, data: bytes = b"") -> str:
@@ -45,12 +56,7 @@ def _ended(argv: list[str], timeout: float, data: bytes = b"") -> tuple[int, byt
     with _nameless() as given, _nameless() as out, _nameless() as err:
         given.write(data)
         given.seek(0)
-        try:
-            child = subprocess.Popen(argv, stdin=given, stdout=out, stderr=err, start_new_session=True)
-        except FileNotFoundError:
-            raise Refused.of("program-missing", program=argv[0]) from None
-        except PermissionError:
-            raise Refused.of("program-not-executable", program=argv[0]) from None
+        child = started(argv, stdin=given, stdout=out, stderr=err)
         try:
             child.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -59,6 +65,18 @@ def _ended(argv: list[str], timeout: float, data: bytes = b"") -> tuple[int, byt
         for each in (out, err):
             each.seek(0)
         return child.returncode, out.read(), err.read()
+
+
+def started(argv: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """A program, begun in a session of its own; nothing on its standard input. Raises Refused."""
+    import subprocess
+
+    try:
+        return subprocess.Popen(argv, **{"stdin": subprocess.DEVNULL, "start_new_session": True, **options})
+    except FileNotFoundError:
+        raise Refused.of("program-missing", program=argv[0]) from None
+    except PermissionError:
+        raise Refused.of("program-not-executable", program=argv[0]) from None
 
 
 def _nameless() -> BinaryIO:

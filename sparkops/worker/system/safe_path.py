@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 from sparkops.core.descriptors import closing
 from sparkops.core.messages import os_error
+from sparkops.programs import users
 from sparkops.programs.file_flags import attribute
 from sparkops.worker.calls import Refused
 
@@ -189,12 +190,7 @@ def _denied(path: str, folder: str) -> Refused:
 
 def owner_name(uid: int, declared: str | None) -> str:
     """A user id in the form in which it was declared: a number for a number, else the name where it has one."""
-    if declared is not None and declared.isdigit():
-        return str(uid)
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    return str(uid) if declared is not None and declared.isdigit() else users.name_of(uid)
 
 
 def group_name(gid: int, declared: str | None) -> str:

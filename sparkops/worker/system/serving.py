@@ -3,8 +3,9 @@
 import http.client
 import json
 import time
-from typing import Any
+from collections.abc import Mapping
 
+from sparkops.core.kind_messages import EnginePlace
 from sparkops.programs import docker
 from sparkops.programs.launch.api import BUSY, Api, Question
 from sparkops.worker.calls import Call, Refused, Unknown
@@ -17,26 +18,26 @@ POLL = 0.5
 class Service:
     """Where the declared container or unit answers. A probe that declares neither believes whoever listens."""
 
-    def __init__(self, ask: dict[str, Any]) -> None:
+    def __init__(self, ask: EnginePlace) -> None:
         self.host, self.port, self.ask = ask["host"], ask["port"], ask
 
     def fault(self) -> str:
         """Why an answer would not be its own. Raises Unknown."""
         if not self.ask.get("container") and not self.ask.get("unit"):
             return ""
-        unit_name = "" if self.ask.get("container") else self.ask["unit"]
+        unit_name = "" if self.ask.get("container") else str(self.ask["unit"])
         held = ports.held(self.port, self.host, self._container, unit_name)
         if held.foreign is not None:
             return f"{ports.words(held.foreign)} listens on port {self.port}, and not {self._name()}"
         return "" if held.own else f"nothing listens on {self.host}:{self.port}"
 
-    def _container(self) -> dict[str, Any] | None:
+    def _container(self) -> Mapping[str, object] | None:
         """The launcher's is known by its label: a name can be changed while it runs."""
-        if not self.ask.get("container"):
+        if not (container := self.ask.get("container")):
             return None
-        if self.ask.get("service") and self.ask.get("spec"):
-            return docker.service_container(self.ask["service"])
-        return docker.inspect_container(self.ask["container"])
+        if (service := self.ask.get("service")) and self.ask.get("spec"):
+            return docker.service_container(service)
+        return docker.inspect_container(container)
 
     def _name(self) -> str:
         return (
@@ -46,7 +47,7 @@ class Service:
         )
 
 
-def api(ask: dict[str, Any], question: Question) -> Api:
+def api(ask: EnginePlace, question: Question) -> Api:
     """The interface of the service that `ask` tells of (`host`, `port`, `container`, `unit`, `service`, `spec`)."""
     return Api(Service(ask), api_key(ask.get("spec")), question)
 
@@ -67,7 +68,7 @@ def api_key(path: str | None) -> str:
     return str(environment.get("VLLM_API_KEY", ""))
 
 
-def drain(call: Call, ask: dict[str, Any], seconds: float) -> None:
+def drain(call: Call, ask: EnginePlace, seconds: float) -> None:
     """Wait until the engine works on no request, for at most `seconds`; what is left is told by a notice.
 
     `ask` as of `api`; /metrics needs no key. An engine that does not answer has nobody to wait for; for one that does
