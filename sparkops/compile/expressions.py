@@ -26,8 +26,9 @@ from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
 from sparkops.inventory.merge import Variables
-from sparkops.models import engine_errors, fabric_plan, service_spec
+from sparkops.models import engine_errors, service_spec
 from sparkops.models.argv import canonical, serve_argv
+from sparkops.models.fabric import plan as fabric_plan
 
 Context: TypeAlias = Variables
 Value: TypeAlias = Callable[[Context], object]

@@ -17,7 +17,7 @@ from sparkops.inventory.declarations import Role, complete
 from sparkops.inventory.lockfile import Lock
 from sparkops.inventory.merge import Layer, Variables, fold
 from sparkops.inventory.recipes import Recipe
-from sparkops.models import fabric_plan
+from sparkops.models.fabric import plan as fabric_plan
 from sparkops.models.parallel import spans_nodes
 
 State = Literal["present", "retired"]

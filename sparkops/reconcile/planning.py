@@ -32,7 +32,7 @@ from sparkops.reconcile.plan_file import SavedPlan
 from sparkops.reconcile.removal import Removal, stays_claimed
 from sparkops.reconcile.targets import address
 from sparkops.resources.resource import Resource
-from sparkops.resources.transfer_source import Upstream
+from sparkops.resources.transfers.source import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from sparkops.reconcile.fleet import RETURNING, Fleet
 from sparkops.reconcile.plan import step_for
 from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.resource import Resource
-from sparkops.resources.transfer_source import Upstream
+from sparkops.resources.transfers.source import Upstream
 
 PER_NODE = 4
 """Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""

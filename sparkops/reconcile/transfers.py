@@ -15,8 +15,8 @@ from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Comparison, Observations
 from sparkops.reconcile.targets import Address
 from sparkops.resources.resource import Resource
-from sparkops.resources.transfer_source import Upstream
-from sparkops.resources.transferable import Transferable
+from sparkops.resources.transfers.source import Upstream
+from sparkops.resources.transfers.transferable import Transferable
 
 
 def arrange(

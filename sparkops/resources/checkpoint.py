@@ -23,7 +23,7 @@ from sparkops.core.system_places import fault_of_folder
 from sparkops.core.wording import Message
 from sparkops.resources import validators
 from sparkops.resources.resource import Peers
-from sparkops.resources.transferable import Transferable
+from sparkops.resources.transfers.transferable import Transferable
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session

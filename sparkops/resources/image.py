@@ -24,7 +24,7 @@ from sparkops.resources.images.build import BuiltImage
 from sparkops.resources.images.origin import LoadedImage, PulledImage
 from sparkops.resources.images.reference import Reference, is_digest
 from sparkops.resources.resource import Peers, Resource
-from sparkops.resources.transferable import Transferable
+from sparkops.resources.transfers.transferable import Transferable
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session

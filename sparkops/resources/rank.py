@@ -12,7 +12,7 @@ from sparkops.core.plan import Violation
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
 from sparkops.models import platform
-from sparkops.models.fabric_figures import moved
+from sparkops.models.fabric.figures import moved
 from sparkops.resources.resource import Peers, Resource
 
 VERSIONS = {"nccl": ("nccl", r"libnccl\.so\.(\d+\.\d+\.\d+)"), "connectx_firmware": ("connectx", r"(\d[\d.]+) \(")}

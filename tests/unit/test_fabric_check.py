@@ -8,7 +8,7 @@ import pytest
 
 from sparkops.core.wording import Message
 from sparkops.inventory.load import load
-from sparkops.models.fabric_figures import expected, moved, verdict
+from sparkops.models.fabric.figures import expected, moved, verdict
 from sparkops.operate.fabric.check import Checked, Figure, Line, cables
 from sparkops.reports.fabric_check import as_json, lines
 from tests.errors import fails

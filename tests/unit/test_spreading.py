@@ -17,8 +17,8 @@ from sparkops.reconcile.transfers import arrange
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.image import Image
-from sparkops.resources.transfer_source import Upstream
-from sparkops.resources.transferable import Transferable
+from sparkops.resources.transfers.source import Upstream
+from sparkops.resources.transfers.transferable import Transferable
 
 CONTENT = Manifest("org/tiny", "a" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "1" * 64),))
 OTHER = Manifest("org/tiny", "b" * 40, (ManifestFile("model.safetensors", 10, "sha256:" + "2" * 64),))

@@ -16,7 +16,7 @@ from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Step
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.resources.transfer_source import Upstream
+from sparkops.resources.transfers.source import Upstream
 from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import built_checkpoint, checkpoint

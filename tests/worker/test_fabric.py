@@ -14,7 +14,7 @@ import pytest
 
 from sparkops.core.plan import Violation
 from sparkops.core.states import Unknown
-from sparkops.models.fabric_plan import links
+from sparkops.models.fabric.plan import links
 from sparkops.resources.fabric import Fabric
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.calls import Unknown as Unknown_

@@ -20,7 +20,7 @@ from sparkops.core.plan import Step
 from sparkops.programs.transfer import tls
 from sparkops.programs.transfer.client import Peer
 from sparkops.resources.checkpoint import Checkpoint
-from sparkops.resources.transfer_source import Upstream
+from sparkops.resources.transfers.source import Upstream
 from sparkops.worker import dispatch
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import checkpoint

@@ -18,7 +18,7 @@ from sparkops.core.plan import Step
 from sparkops.programs import docker
 from sparkops.resources.image import Image
 from sparkops.resources.images.build import LABEL
-from sparkops.resources.transfer_source import Upstream
+from sparkops.resources.transfers.source import Upstream
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import image
 from sparkops.worker.system import jobs

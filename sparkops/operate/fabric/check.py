@@ -13,8 +13,8 @@ from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.messages import Fields
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
-from sparkops.models import fabric_plan
-from sparkops.models.fabric_figures import Verdict, expected, moved, verdict
+from sparkops.models.fabric import plan as fabric_plan
+from sparkops.models.fabric.figures import Verdict, expected, moved, verdict
 from sparkops.nodes.session import returned
 from sparkops.operate.connect import Context, reach
 from sparkops.reconcile.fleet import Fleet

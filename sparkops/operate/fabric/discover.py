@@ -10,7 +10,7 @@ from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
-from sparkops.models.fabric_proposal import Proposal, propose
+from sparkops.models.fabric.proposal import Proposal, propose
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.target import Target
 from sparkops.operate.facts import facts

@@ -43,14 +43,13 @@ from sparkops.programs.launch.hang import Progress, describe, dump_python_stacks
 from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
 from sparkops.programs.launch.node import MEMINFO, PERMANENT, available, drop_caches, keep, permanent_errors, secrets_of
 from sparkops.programs.launch.ranks import GroupEnded, Ranks
-from sparkops.programs.launch.rdma import rdma_devices
-from sparkops.programs.launch.systemd import Systemd
+from sparkops.programs.launch.rdma import keep_devices
+from sparkops.programs.launch.systemd import Systemd, take_signals
 
 GIB = 1 << 30
 STAMP = ".served"
 START_FILE = "last-start.json"
 TOKEN_FILE = "last-token.json"
-RDMA_FILE = "rdma-at-start.json"
 HANG_FILE = "last-hang.txt"
 PORT_SECONDS = 5.0
 """For a process that may be ending to let go of the port."""
@@ -140,7 +139,7 @@ class Launcher:
             self._meet()
             self._wait_for_completion(cache)
             if "--nnodes" in self.spec["argv"]:  # apart: a driver that hangs must not hold up the unit
-                threading.Thread(target=self._keep_rdma, daemon=True).start()
+                threading.Thread(target=keep_devices, args=(self.spec["kept"], self.container.id), daemon=True).start()
             self._watch()
             return self._stop()
         except GroupEnded as end:
@@ -294,12 +293,6 @@ class Launcher:
         """Keep when the engine was last seen to generate a token, seconds since the epoch."""
         keep(self.spec["kept"], TOKEN_FILE, json.dumps({"at": round(at)}))
 
-    def _keep_rdma(self) -> None:
-        """Keep GID tables and error counters as they are while this container's engine starts to serve."""
-        with contextlib.suppress(OSError, ValueError):
-            kept = {"container": self.container.id, "at": round(time.time()), "devices": rdma_devices()}
-            keep(self.spec["kept"], RDMA_FILE, json.dumps(kept))
-
     def _end_of_load(self) -> Failed:
         """How the container ended before it answered; what would end alike again has a status that systemd minds."""
         end = self.container.verdict()
@@ -367,18 +360,6 @@ class Launcher:
         self.container.stop(self.container.id, max(0.0, self.spec["timeouts"]["stop_seconds"] - passed))
 
 
-def _take_signals(launcher: Launcher) -> None:
-    """In a thread of their own: a handler in the main thread could need a lock that this thread holds."""
-    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGABRT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-
-    def take() -> None:
-        while True:
-            launcher.on_signal(signal.sigwait(numbers))
-
-    threading.Thread(target=take, daemon=True).start()
-
-
 def main(argv: list[str]) -> int:
     """Run or remove; prints why it ends."""
     remove = argv[:1] == ["--remove"]
@@ -388,7 +369,7 @@ def main(argv: list[str]) -> int:
         say(f"the spec can't be used: {type(error).__name__}: {error}")
         return WRONG_SPEC
     if not remove:
-        _take_signals(launcher)
+        take_signals(launcher.on_signal)
     try:
         if remove:
             launcher.docker.wait_for(10.0, launcher.stopping)

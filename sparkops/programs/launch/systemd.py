@@ -1,7 +1,10 @@
-"""What systemd is told."""
+"""What systemd is told, and what it tells by signals."""
 
 import contextlib
+import signal
 import socket
+import threading
+from collections.abc import Callable
 
 
 class Systemd:
@@ -27,3 +30,15 @@ class Systemd:
         if text != self.status:
             self.status = text
             self.tell(STATUS=text)
+
+
+def take_signals(handle: "Callable[[int], None]") -> None:
+    """In a thread of their own: a handler in the main thread could need a lock that this thread holds."""
+    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGABRT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def take() -> None:
+        while True:
+            handle(signal.sigwait(numbers))
+
+    threading.Thread(target=take, daemon=True).start()

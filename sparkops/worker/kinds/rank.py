@@ -13,7 +13,7 @@ from sparkops.core import atomic
 from sparkops.core.messages import UNKNOWN, reason_of
 from sparkops.programs import docker
 from sparkops.programs.launch.container_body import image_content
-from sparkops.programs.launch.rdma import rdma_devices
+from sparkops.programs.launch.rdma import AT_START, rdma_devices
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts import gpu
 from sparkops.worker.facts.network import in_time
@@ -154,7 +154,7 @@ def _nccl_conf(root: str, container: docker.Answer | None) -> object:
 def _rdma(root: str, kept: str, container: docker.Answer | None) -> object:
     """The RDMA devices `then`, when this very container's engine began to serve (`at`), and `now`; None where that is
     not kept, or there was none."""
-    then = atomic.mapping(at(root, f"{kept}/rdma-at-start.json")) if container else {}
+    then = atomic.mapping(at(root, f"{kept}/{AT_START}")) if container else {}
     if not container or then.get("container") != container["Id"] or not then.get("devices"):
         return None
     return {"at": then.get("at"), "then": then["devices"], "now": in_time(lambda: rdma_devices(root))}

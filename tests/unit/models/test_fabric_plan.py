@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.models.fabric_plan import SIZES, Link, address_of, links, links_of
+from sparkops.models.fabric.plan import SIZES, Link, address_of, links, links_of
 from tests.errors import fails
 
 FIRST = "192.168.100.0/24"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkops.models.fabric_proposal import propose
+from sparkops.models.fabric.proposal import propose
 
 
 def node(

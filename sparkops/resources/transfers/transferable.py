@@ -1,7 +1,7 @@
 """What one node of a run can get from another: content whose identity is known before it is there.
 
 The kinds say what the content is and which nodes are proven to have it; `reconcile/transfers` assigns the sources, and
-`transfer_source` starts the transfer. It must not know the protocol between the nodes.
+`source` starts the transfer. It must not know the protocol between the nodes.
 """
 
 from __future__ import annotations

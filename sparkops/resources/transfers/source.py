@@ -14,7 +14,7 @@ from sparkops.checkpoints.authority import LIFETIME, Authority
 from sparkops.core.errors import ConvergeFailed, NodeError
 from sparkops.core.wording import Message
 from sparkops.nodes.session import CallFailed
-from sparkops.resources.transferable import Transferable
+from sparkops.resources.transfers.transferable import Transferable
 
 if TYPE_CHECKING:
     from sparkops.core.plan import Step

@@ -1,0 +1,1 @@
+"""What kinds share whose content one node hands to another."""
