@@ -13,7 +13,7 @@ from sparkops.core import data
 MODULES = (
     "checkpoints/proof",
     *(f"launch/{name}" for name in ("ending", "systemd", "docker", "container_body", "listening", "hang", "api")),
-    *("launch/node", "launch/rdma", "launch/group", "launch/ranks", "launch/launcher"),
+    *("launch/rdma", "launch/node", "launch/group", "launch/ranks", "launch/launcher"),
 )
 """In the order in which their names are needed; the last one is the program."""
 

@@ -275,6 +275,7 @@ def test_a_fabric_that_is_cut_is_told_and_heals(cluster: Cluster) -> None:
     assert cluster.shown("NRestarts") == ["0", "0", "0"]
 
 
+@pytest.mark.slow
 def test_a_rank_that_stands_still_for_a_minute_ends_nothing(cluster: Cluster) -> None:
     cluster.declare(watchdog=120)
     cluster.apply()
@@ -342,6 +343,7 @@ def test_ranks_survive_boots_of_one_node_of_the_head_and_of_all(cluster: Cluster
     assert cluster.group(cluster.nodes[0])["restarts"] == []
 
 
+@pytest.mark.slow
 def test_a_slow_rank_and_a_fabric_that_loses_packets_end_nothing(cluster: Cluster) -> None:
     head, second, _ = cluster.nodes
     cluster.declare(per_node={second.name: {"environment": {"LAB_ENGINE": "ranks,slow=20"}}})

@@ -41,9 +41,17 @@ from sparkops.programs.launch.ending import (
 from sparkops.programs.launch.group import ENGINE, HANG
 from sparkops.programs.launch.hang import Progress, describe, dump_python_stacks, processes_of, report
 from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
-from sparkops.programs.launch.node import MEMINFO, PERMANENT, available, drop_caches, keep, permanent_errors, secrets_of
+from sparkops.programs.launch.node import (
+    MEMINFO,
+    PERMANENT,
+    available,
+    drop_caches,
+    keep,
+    keep_devices,
+    permanent_errors,
+    secrets_of,
+)
 from sparkops.programs.launch.ranks import GroupEnded, Ranks
-from sparkops.programs.launch.rdma import keep_devices
 from sparkops.programs.launch.systemd import Systemd, take_signals
 
 GIB = 1 << 30

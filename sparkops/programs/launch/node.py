@@ -6,9 +6,11 @@ import hmac
 import json
 import os
 import re
+import time
 from typing import Any
 
 from sparkops.programs.launch.ending import LAUNCHER_DEFECT, Failed
+from sparkops.programs.launch.rdma import AT_START, rdma_devices
 
 MEMINFO = "/proc/meminfo"
 PERMANENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "permanent-errors.json")
@@ -69,3 +71,11 @@ def secrets_of(spec: dict[str, Any]) -> tuple[dict[str, str], str]:
     with contextlib.suppress(FileNotFoundError), open(spec["key"], "rb") as file:
         label = hmac.new(file.read(), data, hashlib.sha256).hexdigest()
     return json.loads(data), label
+
+
+def keep_devices(folder: "str | None", container: str) -> None:
+    """Keep the RDMA devices as they are while a container's engine starts to serve."""
+    with contextlib.suppress(OSError, ValueError):
+        keep(
+            folder, AT_START, json.dumps({"container": container, "at": round(time.time()), "devices": rdma_devices()})
+        )

@@ -5,12 +5,8 @@ The facts and the launcher read them here. Standard library only; it must not kn
 
 import contextlib
 import ipaddress
-import json
 import os
-import time
 from typing import Any
-
-from sparkops.programs.launch.node import keep
 
 AT_START = "rdma-at-start.json"
 INFINIBAND = "/sys/class/infiniband"
@@ -60,11 +56,3 @@ def _attribute(path: str) -> str:
     with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
         return file.read().strip()
     return ""
-
-
-def keep_devices(folder: "str | None", container: str) -> None:
-    """Keep the devices as they are while a container's engine starts to serve."""
-    with contextlib.suppress(OSError, ValueError):
-        keep(
-            folder, AT_START, json.dumps({"container": container, "at": round(time.time()), "devices": rdma_devices()})
-        )
