@@ -38,7 +38,9 @@ def inputs(
     if ask.get("model"):
         loaded, files = labels.get("sparkops.checkpoint") or "", labels.get("sparkops.files") or ""
         state["loaded"] = f"sha256:{loaded}" if loaded and files == proof.PROVEN else ""
-        same = loaded == proof.record_digest(ask["model"]) and files in (proof.PROVEN, proof.seen(ask["model"]) or None)
+        same = loaded == proof.record_digest(ask["model"]) and (
+            files == proof.PROVEN or (bool(files) and files == proof.seen(ask["model"]))
+        )
         state["container_checkpoint"] = "current" if same else "other"
     if ask.get("secret") is not None:
         key = claim_records.node_key(ask["state_dir"])
