@@ -10,9 +10,10 @@ from sparkops.cli.loading import context
 from sparkops.cli.options import CommonOptions
 from sparkops.cli.printing import echo_unreachable, listener_for, show_json
 from sparkops.inventory.limit import named
-from sparkops.operate.fabric.check import SECONDS, check
+from sparkops.operate.fabric.check import check
 from sparkops.reports.fabric_check import as_json, lines
 from sparkops.reports.formatting import safe
+from sparkops.resources.measuring.cable import SECONDS
 
 
 @click.group(

@@ -11,6 +11,7 @@ import contextlib
 import re
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeAlias
 
@@ -225,6 +226,14 @@ def _fabric_links(node: Variables, nodes: Mapping[str, Mapping[str, object]]) ->
     return [{"slot": each.slot, "port": each.port, "twin": each.twin, "address": each.address} for each in found]
 
 
+def _fabric_paths(node: Variables, nodes: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
+    """The global `fabric_paths(node, nodes)`: what a node measures where `fabric.measure` is declared."""
+    return [
+        {"peer": each.receiver, "lines": [asdict(line) for line in each.lines]}
+        for each in fabric_plan.cables_of(node["name"], nodes)
+    ]
+
+
 def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _Environment:
     env = _Environment(
         undefined=_Undefined,
@@ -263,6 +272,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.globals["permanent_errors"] = engine_errors.permanent
     env.globals.update(service_spec.functions(placeholders.holds, placeholders.seal))
     env.globals["fabric_links"] = _fabric_links
+    env.globals["fabric_paths"] = _fabric_paths
     return env
 
 

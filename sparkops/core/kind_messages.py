@@ -221,3 +221,27 @@ class FabricAsk(TypedDict):
     port: str | None
     mtu: int | None
     adopt: bool
+
+
+class FabricLine(TypedDict):
+    """One link of a cable: the twin's number, and the address at either end."""
+
+    twin: int
+    address: str
+    peer: str
+
+
+class FabricPathAsk(TypedDict):
+    """The peer's name, the lines to it, and the folder of what was measured."""
+
+    peer: str
+    lines: list[FabricLine]
+    folder: str
+
+
+class FabricPathAct(TypedDict):
+    """What was measured: the worst figure as a reason, None where all is good; `gbits` of all lines together."""
+
+    why: Mapping[str, object] | None
+    gbits: float | None
+    method: str

@@ -15,9 +15,9 @@ from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
 from sparkops.reconcile.orphans import Asked
+from sparkops.reconcile.taken_back import OwnState, Reclaimed
 from sparkops.resources import kind, names, removable
 from sparkops.resources.resource import Resource
-from sparkops.resources.taken_back import OwnState, Reclaimed
 
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {

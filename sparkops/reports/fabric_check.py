@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparkops.operate.fabric.check import Checked, Figure
+from sparkops.operate.fabric.check import Checked
 from sparkops.reports import schemas
+from sparkops.resources.measuring.cable import Figure
 
 
 def as_json(checked: Checked) -> dict[str, object]:

@@ -166,6 +166,50 @@ def test_a_pair_is_measured_and_another_mtu_is_found(
     assert told["figures"][1]["reason"]["id"] == "fabric-mtu-differs"
 
 
+def test_an_apply_measures_the_cable_where_that_is_declared(
+    lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
+) -> None:
+    one, other = nodes(2)
+    cabled(one, other)
+    lose = "-i cx0 -p tcp -m statistic --mode random --probability 0.2 -j DROP"
+    one.exec("sh", "-c", f"iptables -I INPUT {lose}")
+    shell.write("inventory.yml", pair(one, other, measure=True))
+    path = f"fabric_path {one.name} @{other.name}"
+
+    report = shell.json("apply", "inventory.yml", "--role", "fabric", "--yes", status=4)
+
+    results = {each["id"]: each for each in report["results"]}
+    assert results[path]["outcome"] == "failed"
+    assert results[path]["reason"]["id"] == "fabric-path-broken"
+    assert results[path]["reason"]["args"]["reason"]["id"] == "fabric-link-degraded"
+    assert shell.json("plan", "inventory.yml", "--role", "fabric", status=2)["steps"][0]["id"] == path
+
+    one.exec("sh", "-c", f"iptables -D INPUT {lose}")
+    shell.json("apply", "inventory.yml", "--role", "fabric", "--yes")
+    kept = json.loads(other.read(f"/var/lib/sparkops/fabric/{one.name}.json"))
+    assert kept["gbits"] > 0 and kept["method"] == "tcp"
+    assert shell.json("plan", "inventory.yml", "--role", "fabric")["steps"] == []
+
+    # Other links than those that were measured are unproven, and are not measured below an engine.
+    argv = b'{"argv": ["serve", "--nnodes", "2"]}'
+    one.write("/etc/sparkops/services/large.json", argv)
+    unit = b"[Service]\nExecStart=/bin/sh -c 'sleep 600' /etc/sparkops/services/large.json\n"
+    one.write("/etc/systemd/system/large.service", unit)
+    one.exec("sh", "-c", "systemctl daemon-reload; systemctl start large")
+    other.exec("sh", "-c", "ip link set cx0 mtu 1400; ip link set cx1 mtu 1400")
+    (step,) = shell.json("apply", "inventory.yml", "--role", "fabric", "--yes")["steps"]
+    assert step["id"] == path
+    told = shell.json("plan", "inventory.yml", "--role", "fabric")
+    assert told["steps"] == []
+    (notice,) = [each for each in told["notices"] if each["id"] == "fabric-path-unproven"]
+    assert notice["args"]["reason"]["id"] == "fabric-in-use"
+
+    one.exec("systemctl", "stop", "large")
+    again = ("apply", "inventory.yml", "--role", "fabric", "--replace", path, "--yes")
+    (result,) = shell.json(*again, status=4)["results"]
+    assert result["reason"]["args"]["reason"]["id"] == "fabric-mtu-differs"
+
+
 def test_discover_reads_only_and_guesses_nothing(lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]) -> None:
     """The lab's nodes have no ConnectX-7: there is nothing to propose but the nodes themselves."""
     one, other = nodes(2)

@@ -1,8 +1,8 @@
 """A model hub that behaves as the public one does, on this machine, with faults on demand.
 
 It serves folders as repositories with commits and branches, to the real `huggingface_hub` client and to anything
-that speaks the same HTTP (the surface is in `Hub`). Weights are answered, as there, by a redirect to another origin
-(the *store*, a second port) with a signed, short-lived address; small files by the hub itself. A request log says
+that speaks the same HTTP (the surface is in `Hub`). Weights are answered, as there, by a redirect to another host
+(the *store*, at the next address) with a signed, short-lived address; small files by the hub itself. A request log says
 who asked for what, with which range, and how many bytes went out.
 
 As a program (`python -m tests.lab.hub`) it serves until it is ended.
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import fnmatch
 import hashlib
+import ipaddress
 import json
 import re
 import secrets
@@ -104,6 +105,11 @@ class _Planned:
     left: int | None
 
 
+def store_address(address: str) -> str:
+    """The address of the store: the real client follows a redirect to the same host as one within the hub."""
+    return str(ipaddress.ip_address(address) + 1)
+
+
 class Hub:
     """A running hub; use as a context manager, or `start` and `stop`.
 
@@ -123,10 +129,10 @@ class Hub:
         self.page_size = 1000
         self._servers = [
             _Server((address, port), _HubHandler, self),
-            _Server((address, store_port), _StoreHandler, self),
+            _Server((store_address(address), store_port), _StoreHandler, self),
         ]
         self.endpoint = f"http://{address}:{self._servers[0].server_address[1]}"
-        self.store = f"http://{address}:{self._servers[1].server_address[1]}"
+        self.store = f"http://{store_address(address)}:{self._servers[1].server_address[1]}"
 
     def start(self) -> Hub:
         for server in self._servers:

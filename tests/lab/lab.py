@@ -20,6 +20,7 @@ from pathlib import Path
 
 from . import dockerd, images, machine, model, real_engine, registry, rootfs
 from .dockerd import Engine
+from .hub import store_address
 from .images import Image
 from .machine import Daemon, LabError, run
 from .node import Node, container_name
@@ -28,6 +29,7 @@ from .registry import Registry
 NETWORK = "sparkops-lab"
 SUBNET = "10.213.77"
 GATEWAY = f"{SUBNET}.1"
+BRIDGE = "sparkops-lab0"
 FABRIC = "sparkops-lab-fabric"
 FABRIC_SUBNET = "10.213.78"
 FABRIC_MTU = 9000
@@ -240,8 +242,9 @@ class Lab:
         if self.engine("network", "inspect", NETWORK, check=False).returncode != 0:
             self.engine(
                 *("network", "create", "--label", LABEL, "--subnet", f"{SUBNET}.0/24", "--gateway", GATEWAY),
-                *("-o", "com.docker.network.bridge.name=sparkops-lab0", NETWORK),
+                *("-o", f"com.docker.network.bridge.name={BRIDGE}", NETWORK),
             )
+        run(["ip", "address", "replace", f"{store_address(GATEWAY)}/24", "dev", BRIDGE], root=True)
 
     def _start_hub(self) -> None:
         """The standing hub, a process of its own, so that it outlives whoever brought the lab up."""

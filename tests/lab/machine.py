@@ -25,6 +25,7 @@ PROGRAMS: Mapping[str, str] = {
     "debootstrap": "debootstrap",
     "dockerd": "docker.io",
     "docker": "docker.io",
+    "ip": "iproute2",
     "iptables": "iptables",
     "docker-registry": "docker-registry",
     "ssh": "openssh-client",

@@ -9,8 +9,10 @@ import pytest
 from sparkops.core.wording import Message
 from sparkops.inventory.load import load
 from sparkops.models.fabric.figures import expected, moved, verdict
-from sparkops.operate.fabric.check import Checked, Figure, Line, cables
+from sparkops.models.fabric.plan import Line, cables_of
+from sparkops.operate.fabric.check import Checked, cables
 from sparkops.reports.fabric_check import as_json, lines
+from sparkops.resources.measuring.cable import Figure
 from tests.errors import fails
 
 
@@ -40,6 +42,24 @@ def test_at_a_switch_each_node_is_measured_with_the_next(tmp_path: Path) -> None
 def test_only_the_chosen_nodes_take_part(tmp_path: Path) -> None:
     ring = "topology: ring, subnet: 192.168.0.0/24"
     assert [each.partition(" ")[0] for each in found(tmp_path, ring, chosen="bc")] == ["bc"]
+
+
+def test_in_an_apply_the_later_end_of_each_cable_measures_it(tmp_path: Path) -> None:
+    """Where nodes are changed in turns, both ends have their addresses only then."""
+
+    def own(fabric: str, nodes: tuple[str, ...] = ("a", "b", "c")) -> list[str]:
+        declared = {"subnet": "192.168.0.0/24", "measure": True, "topology": fabric}
+        variables = {each: {"name": each, "fabric": declared} for each in nodes}
+        return [
+            f"{each.sender}{each.receiver} {each.lines[0].address}>{each.lines[0].peer}"
+            for node in nodes
+            for each in cables_of(node, variables)
+        ]
+
+    assert own("pair", ("a", "b")) == ["ba 192.168.0.11>192.168.0.10"]
+    assert own("ring") == ["ba 192.168.0.2>192.168.0.1", "ca 192.168.4.1>192.168.4.2", "cb 192.168.2.2>192.168.2.1"]
+    assert [each[:2] for each in own("switch")] == ["ba", "cb", "ca"]
+    assert cables_of("a", {"a": {"fabric": {"topology": "pair", "subnet": "192.168.0.0/24"}}}) == ()
 
 
 def test_declared_addresses_are_one_line(tmp_path: Path) -> None:

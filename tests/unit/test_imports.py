@@ -48,7 +48,7 @@ MAY = {
     },
     "importing": {"inventory", "models"},
     "proposing": {"fit", "importing", "lint", "models"},
-    "reports": {"checkpoints", "fit", "lint", "operate", "runs"},
+    "reports": {"checkpoints", "fit", "lint", "operate", "resources", "runs"},
     "runs": set(),
     "reconcile": {"checkpoints", "compile", "inventory", "models", "nodes", "resources"},
     "compile": {"inventory", "models", "resources"},

@@ -9,9 +9,9 @@ from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
 from sparkops.reconcile.plan import Observations
 from sparkops.reconcile.removal import OPTIONS, Removal, stays_claimed
+from sparkops.reconcile.taken_back import OwnState, Reclaimed
 from sparkops.resources import kind
 from sparkops.resources.package import Package
-from sparkops.resources.taken_back import OwnState, Reclaimed
 
 CREATED = {"now": "ours", "action": "create"}
 WITHOUT_FILE = {"now": "", "action": "create"}

@@ -41,6 +41,30 @@ class Link:
         return f"{self.port}/{self.twin}"
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One link between two nodes: the twin's number, and the address at either end."""
+
+    twin: int
+    address: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """The lines of one cable, or of two nodes at a switch; traffic goes from `sender` to `receiver`."""
+
+    sender: str
+    receiver: str
+    lines: tuple[Line, ...]
+
+    @property
+    def turned(self) -> Cable:
+        """The same with traffic in the other direction."""
+        lines = tuple(Line(each.twin, each.peer, each.address) for each in self.lines)
+        return Cable(self.receiver, self.sender, lines)
+
+
 def links(
     topology: Topology, members: Sequence[str], node: str, first: str, ports: Mapping[str, str | None] | None = None
 ) -> tuple[Link, ...]:
@@ -121,3 +145,48 @@ def address_of(name: str, nodes: Mapping[str, Mapping[str, Any]]) -> str | None:
         return str(own["address"]) if own.get("address") else None
     found = links_of(name, nodes)
     return found[0].address.partition("/")[0] if found else None
+
+
+def cables(nodes: Mapping[str, Mapping[str, Any]], chosen: Sequence[str]) -> tuple[Cable, ...]:
+    """What there is to measure between the chosen nodes: at a switch each with the next of them, else every cable.
+
+    One line between each and the next where only addresses are declared; nothing where not even these are.
+    """
+    found: dict[tuple[str, str], list[Line]] = {}
+    for node in chosen:
+        declared = nodes[node].get("fabric") or {}
+        for link in links_of(node, nodes):
+            for peer, address in link.peers:
+                wanted = declared.get("topology") != "switch" or _next(node, chosen) == peer
+                if wanted and peer in chosen and (peer, node) not in found:
+                    own = link.address.partition("/")[0]
+                    found.setdefault((node, peer), []).append(Line(link.twin, own, address))
+    found = found or _by_address(nodes, chosen)
+    return tuple(Cable(one, other, tuple(lines)) for (one, other), lines in found.items())
+
+
+def _next(node: str, nodes: Sequence[str]) -> str:
+    return nodes[(list(nodes).index(node) + 1) % len(nodes)]
+
+
+def _by_address(nodes: Mapping[str, Mapping[str, Any]], chosen: Sequence[str]) -> dict[tuple[str, str], list[Line]]:
+    found: dict[tuple[str, str], list[Line]] = {}
+    for node in chosen:
+        peer = _next(node, chosen)
+        own, other = address_of(node, nodes), address_of(peer, nodes)
+        if own and other and node != peer and (peer, node) not in found:
+            found[node, peer] = [Line(0, own.partition("/")[0], other.partition("/")[0])]
+    return found
+
+
+def cables_of(name: str, nodes: Mapping[str, Mapping[str, Any]]) -> tuple[Cable, ...]:
+    """The cables that a node measures in an apply: those to nodes before it, of all that declare `fabric.measure`.
+
+    The later one of two measures: where nodes are changed one after the other, both ends are there only then.
+    """
+    measured = [each for each in nodes if (nodes[each].get("fabric") or {}).get("measure")]
+    turned = (
+        each if measured.index(each.receiver) < measured.index(each.sender) else each.turned
+        for each in cables(nodes, measured)
+    )
+    return tuple(each for each in turned if each.sender == name)

@@ -202,6 +202,11 @@ GIVEN: dict[str, dict[str, Any]] = {
         "links": [{"slot": "a.0", "port": "a", "twin": 0, "address": "10.0.0.1/30"}],
         "mtu": 9000,
     },
+    "fabric_path": {
+        "name": "spark-02",
+        "lines": [{"twin": 0, "address": "10.0.0.1", "peer": "10.0.0.2"}],
+        "folder": "/var/lib/sparkops/fabric",
+    },
     "file": {"name": "/f", "content": "x", "mode": "0644"},
     "gate": {"name": "qwen", "port": 8000, "unit": "qwen.service", "folder": "/var/lib/sparkops/generations/qwen"},
     "generation": {"name": "/var/lib/sparkops/generations/qwen", "unit": "qwen.service", "inputs": "1"},

@@ -1,0 +1,127 @@
+"""The kind `fabric_path`: what a cable to another node carries, measured once, before engines use it.
+
+Which links there are, the inventory says; what they carried is noted on the node beside what they were. A measurement
+that can't be made (engines use the links, the other node is not there) proves nothing, and is told so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from sparkops.core.errors import ConvergeFailed, SparkopsError
+from sparkops.core.kind_messages import FabricLine, FabricPathAct, FabricPathAsk
+from sparkops.core.messages import Fields
+from sparkops.core.plan import Step, Violation
+from sparkops.core.states import Observed, Pending, State
+from sparkops.core.wording import Message
+from sparkops.models.fabric.plan import Cable, Line
+from sparkops.resources.measuring.cable import FAULTS, Figure, Measurement, addresses
+from sparkops.resources.resource import Peers, Resource
+
+if TYPE_CHECKING:
+    from sparkops.nodes.session import Session
+
+PATIENCE, POLL = 90.0, 1.0
+"""Seconds for which the other node's addresses are waited for: its own change of them runs at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FabricPath(Resource):
+    """The cable, or the way through a switch, to the node `name`.
+
+    lines: its links, mappings of twin, address (this node's) and peer (the other's address).
+    folder: where the node keeps what was measured.
+    """
+
+    kind: ClassVar[str] = "fabric_path"
+    claimed: ClassVar[bool] = False
+    exclusive: ClassVar[str] = "netplan"
+    volatile: ClassVar[frozenset[str]] = frozenset({"why", "gbits", "method"})
+    reads: ClassVar[Mapping[str, str]] = {"why": "mapping"}
+
+    lines: Sequence[Fields]
+    folder: str
+
+    @property
+    def replaceable(self) -> bool:
+        return True
+
+    def ask(self) -> FabricPathAsk:
+        return {
+            "peer": self.name,
+            "lines": [cast("FabricLine", dict(each)) for each in self.lines],
+            "folder": self.folder,
+        }
+
+    def desired(self) -> State:
+        return {"asked": True}
+
+    def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
+        changed = next(
+            (each for each in steps if each.startswith("fabric /") and each.endswith(f" @{self.node}")), None
+        )
+        return {"asked": Pending(changed)} if changed else {}
+
+    def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
+        why = found.get("why") if isinstance(found, Mapping) else None
+        if not why or why.get("id") != FAULTS["low"]:
+            return ()
+        return (self.violation(self._named(Message.from_json(why)), "warning"),)
+
+    def notices(self, found: Observed) -> tuple[Message, ...]:
+        why = found.get("why") if isinstance(found, Mapping) else None
+        return (self._named(Message.from_json(why)),) if why and why.get("id") != FAULTS["low"] else ()
+
+    def _named(self, why: Message) -> Message:
+        return Message.of("fabric-path-unproven", node=self.node, peer=self.name, reason=why, resource=self.id)
+
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
+        """Measure, and note it. Raises ConvergeFailed where the cable is broken or carries a fraction of its speed."""
+        act = yield from self._measured(session)
+        order = {**self.order(session, step), "act": act}
+        return self.converged_to((yield from session.stream("converge", order)))
+
+    def _measured(self, session: Session) -> Generator[Mapping[str, object], None, FabricPathAct]:
+        cable = Cable(
+            self.node, self.name, tuple(Line(each["twin"], each["address"], each["peer"]) for each in self.lines)
+        )
+        try:
+            known = {self.node: _look(session, cable), self.name: (yield from self._there(session, cable))}
+        except SparkopsError as error:
+            return {"why": error.message.as_json(), "gbits": None, "method": ""}
+        if units := [f"{unit} on {node}" for node, each in known.items() for unit in each["units"]]:
+            return {"why": Message.of("fabric-in-use", units=units).as_json(), "gbits": None, "method": ""}
+        figures: list[Figure] = []
+        for figure in Measurement(
+            lambda node: session if node == self.node else session.peer(node), cable, known
+        ).figures():
+            figures.append(figure)
+            yield {"text": "" if figure.gbits is None else f"{figure.gbits:.1f} Gb/s by {figure.method.upper()}"}
+        for each in figures:
+            if each.reason is not None and not each.unknown and each.reason.id != FAULTS["low"]:
+                raise ConvergeFailed.of("fabric-path-broken", where=self.node, peer=self.name, reason=each.reason)
+        wrong = [each for each in figures if each.reason is not None]
+        why = min(wrong, key=lambda each: each.unknown).reason if wrong else None
+        return {"why": why.as_json() if why else None, "gbits": figures[-1].gbits, "method": figures[-1].method}
+
+    def _there(self, session: Session, cable: Cable) -> Generator[Mapping[str, object], None, Fields]:
+        """What the other node says of its ends, once it has their addresses or PATIENCE has passed."""
+        other, until = session.peer(self.name), time.monotonic() + PATIENCE
+        while True:
+            told = _look(other, cable)
+            if (
+                told["units"]
+                or all(told["addresses"].get(each.peer) for each in cable.lines)
+                or time.monotonic() > until
+            ):
+                return told
+            yield {"text": f"waiting for the addresses of {self.name}"}
+            time.sleep(POLL)
+
+
+def _look(session: Session, cable: Cable) -> Fields:
+    told: Fields = session.call("measure.look", addresses(session.node, [cable]), timeout=60)
+    return told

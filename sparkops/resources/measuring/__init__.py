@@ -1,0 +1,1 @@
+"""The measurement of what connects two nodes, over the sessions of both."""

@@ -1,0 +1,52 @@
+"""Node half of `fabric_path`: what was measured of the links to another node, and whether they are still the same."""
+
+import json
+import os
+
+from sparkops.core import atomic
+from sparkops.core.kind_messages import FabricPathAct, FabricPathAsk
+from sparkops.core.messages import State
+from sparkops.worker.calls import Call
+from sparkops.worker.facts import network
+from sparkops.worker.requests import measure
+from sparkops.worker.system import safe_path
+
+CALLS = measure.CALLS
+"""Its measurement is the request `measure`, which the controller calls on both nodes."""
+
+
+def observe(ask: FabricPathAsk, *, root: str = "/") -> dict[str, object]:
+    """`asked`: whether these links were measured, or it was found that they could not be.
+
+    With that `why`, the reason for which they are not proven, None where they are, and what they carried.
+    """
+    kept = atomic.mapping(_path(ask))
+    if kept.get("links") != _links(ask, root):
+        return {"asked": False}
+    return {"asked": True, "why": kept.get("why"), "gbits": kept.get("gbits"), "method": kept.get("method")}
+
+
+def converge(call: Call, ask: FabricPathAsk, found: State, want: State, act: FabricPathAct, *, root: str = "/") -> None:
+    """Note what was measured."""
+    path = _path(ask)
+    os.makedirs(ask["folder"], mode=0o700, exist_ok=True)
+    text = json.dumps({"links": _links(ask, root), **act}).encode()
+    with safe_path.explained(path), safe_path.place(path) as there:
+        safe_path.write(there, text, mode=0o600, owner=(-1, -1))
+
+
+def _path(ask: FabricPathAsk) -> str:
+    return os.path.join(ask["folder"], f"{ask['peer']}.json")
+
+
+def _links(ask: FabricPathAsk, root: str) -> list[object]:
+    """What a measurement holds for: addresses, and the interface here with its MTU, speed and hardware address."""
+    told = network.network(root)
+    links: list[object] = []
+    for each in ask["lines"]:
+        name = told["owners"].get(each["address"])
+        interface = told["interfaces"].get(name) or {}
+        links.append(
+            [each["address"], each["peer"], name, *(interface.get(key) for key in ("mtu", "speed_mbps", "mac"))]
+        )
+    return links
