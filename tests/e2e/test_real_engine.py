@@ -139,7 +139,7 @@ def test_the_real_engine_is_measured_and_its_figures_are_read(real: Real) -> Non
     real.apply()
     words = ("--concurrency", "1,2", "--context", "128,512", "--tokens", "32")
     found = real.shell.json("bench", "qwen", "inventory.yml", *words)
-    for cell in found["cells"]:
+    for cell in found["engines"][0]["cells"]:
         print(cell)
         assert cell["reason"] is None
         assert cell["decode_tokens_per_second"] > 0
