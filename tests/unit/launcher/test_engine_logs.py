@@ -39,6 +39,7 @@ MEANT = {
     "memory-for-cache": """kv-space""",
     "unknown-load-format": """load-format""",
     "ranks-do-not-fit": """nnodes""",
+    "ranks-of-unlike-layers": """pipeline-stages""",
     "weights-of-another-shape": """parameter-shape""",
     "foreign-weights": """parameter-unknown""",
     "wrong-port": """port-high""",
