@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import fnmatch
 import hashlib
-import ipaddress
 import json
 import re
 import secrets
@@ -30,6 +29,8 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+
+from .machine import store_address
 
 LFS_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.onnx")
 LFS_SIZE = 10 << 20
@@ -103,11 +104,6 @@ class _Planned:
     pattern: str
     fault: Fault
     left: int | None
-
-
-def store_address(address: str) -> str:
-    """The address of the store: the real client follows a redirect to the same host as one within the hub."""
-    return str(ipaddress.ip_address(address) + 1)
 
 
 class Hub:

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from . import dockerd, images, machine, model, real_engine, registry, rootfs
 from .dockerd import Engine
-from .hub import store_address
 from .images import Image
-from .machine import Daemon, LabError, run
+from .machine import Daemon, LabError, run, store_address
 from .node import Node, container_name
 from .registry import Registry
 
