@@ -28,6 +28,8 @@ test: $(STAMP) $(SSHD) $(CHROMIUM)
 # The programs of others that read what sparkops writes: 770 MB of Python packages, and Debian's.
 ECOSYSTEM := $(VENV)/.ecosystem
 PROGRAMS := prometheus ansible-core bash-completion zsh fish mandoc
+# Benchmarks of others, with an environment of their own: they bring other versions of what sparkops needs.
+BENCHMARKS := aiperf==0.13.0 llama-benchy==0.4.0
 
 test-all: $(ECOSYSTEM) $(SSHD) $(CHROMIUM)
 	$(PYTEST) $(SIDE_BY_SIDE) tests
@@ -71,6 +73,7 @@ $(STAMP): pyproject.toml
 $(ECOSYSTEM): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,ecosystem]'
 	sh tests/lab/apt.sh $(PROGRAMS) || echo "without $(PROGRAMS): what needs them is not tested"
+	$(PYTHON) -m venv $(VENV)/benchmarks && $(VENV)/benchmarks/bin/pip install --quiet $(BENCHMARKS) || echo "without $(BENCHMARKS): what needs them is not tested"
 	touch $@
 
 $(SSHD):
