@@ -4,7 +4,9 @@ Both halves read these types, so that mypy checks what crosses between them. Sta
 """
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Literal, TypedDict
+
+from sparkops.core.transfer_messages import PeerOrder, ServeOrder
 
 
 class Nothing(TypedDict):
@@ -221,3 +223,135 @@ class FabricAsk(TypedDict):
     port: str | None
     mtu: int | None
     adopt: bool
+
+
+class UnitAsk(TypedDict):
+    """A unit with what is declared of it, see `resources.unit.Unit`; `content` is the digest of its text."""
+
+    name: str
+    present: bool
+    content: str | None
+    inputs: bool
+    properties: list[str]
+    container: str | None
+    image: str | None
+    model: str | None
+    secret: bytes | None
+    state_dir: str
+    service: str | None
+    port: int | None
+    host: str
+    displaces: list[str]
+    main_process: bool
+
+
+class UnitAct(TypedDict, total=False):
+    """Whether a start is waited for, whether what runs is started `again`, and the unit's text."""
+
+    wait: bool
+    again: bool
+    content: bytes
+
+
+class ImageArchive(TypedDict):
+    """What identifies the image of an archive: its ordered layers and its configuration."""
+
+    layers: list[str]
+    config: Mapping[str, object]
+
+
+class _ImageName(TypedDict):
+    """A reference in parts; `digest` is of the registry's index."""
+
+    name: str
+    repository: str
+    tag: str | None
+    digest: str | None
+
+
+class ImagePull(_ImageName, total=False):
+    """An image as a pull takes it; `auth` is Docker's form of a login, `at` the engine's socket, else the usual one."""
+
+    platform: str | None
+    auth: Mapping[str, str] | None
+    at: str | None
+
+
+class ImageAsk(ImagePull, total=False):
+    """An image as it is declared; with `like` it is told whether the one that is there is that of this archive."""
+
+    manifest: str | None
+    like: ImageArchive
+
+
+class PullAct(TypedDict):
+    """`attach` is what a running job of the same name must be for, to be followed."""
+
+    how: Literal["pull"]
+    attach: str
+    auth: Mapping[str, str] | None
+
+
+class BuildAct(TypedDict):
+    """A build: the context's `files` by path, the argument lists of `checks`, the images that it starts from."""
+
+    how: Literal["build"]
+    attach: str
+    dockerfile: str
+    files: dict[str, bytes]
+    args: dict[str, str]
+    labels: dict[str, str]
+    checks: list[list[str]]
+    bases: list[ImagePull]
+
+
+class LoadAct(TypedDict):
+    """An archive of `size` bytes that the controller sends."""
+
+    how: Literal["load"]
+    size: int
+
+
+class ImagePeer(PeerOrder):
+    """Who serves the image, by its `content` and its `size` in bytes."""
+
+    content: str
+    size: int
+
+
+class _ReceiveAct(TypedDict):
+    how: Literal["receive"]
+    attach: str
+    build: str
+
+
+class ReceiveAct(_ReceiveAct, total=False):
+    """What another node serves, with the label of a `build` or ""; `attached`: only a running job is followed."""
+
+    peer: ImagePeer
+    attached: bool
+
+
+ImageAct = PullAct | BuildAct | LoadAct | ReceiveAct
+
+
+class ImageBuild(ImageAsk, BuildAct):
+    """The job of a build."""
+
+
+class ImageReceive(ImageAsk, ReceiveAct):
+    """The job that loads what another node serves."""
+
+
+class ImageRelay(ImageAsk):
+    """The image that this node is to serve, with the label of its `build` or ""."""
+
+    build: str
+    serve: ServeOrder
+
+
+class ImageRunning(TypedDict):
+    """Which job of an image may run already."""
+
+    ask: ImageAsk
+    act: PullAct | BuildAct | ReceiveAct

@@ -77,7 +77,7 @@ def _roads(service: Mapping[str, Any], rank: int, node: str) -> dict[str, str]:
     return {"fabric": fabric[rank], "management": management}
 
 
-def declared_of(declared: Mapping[str, Any], holds: Callable[[Any], bool]) -> dict[str, Any]:
+def declared_of(declared: Mapping[str, Any], holds: Callable[[object], bool]) -> dict[str, object]:
     """What an engine is started from, out of a rank's variables; not its image, of which the name says nothing."""
     service = declared["service"]
     environment = {key: value for key, value in service["environment"].items() if not holds(value)}

@@ -126,7 +126,7 @@ class ServiceSpec:
         return hashlib.sha256(self.inputs.encode()).hexdigest()
 
 
-def functions(holds: Callable[[object], bool], seal: Callable[[object], Any]) -> dict[str, Callable[..., object]]:
+def functions(holds: Callable[[object], bool], seal: Callable[[object], object]) -> dict[str, Callable[..., object]]:
     """The functions that role files see: `service_spec` and `service_inputs` (texts), `secret_environment`, `headless`,
     `model_folder`, `base_folder`, `grouped`, `group_key_path`, `group_keys` and `new_group_key`.
 

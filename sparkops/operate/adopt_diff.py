@@ -102,7 +102,7 @@ def flags(words: Sequence[str]) -> dict[str, Any]:
             found[name] = [value] if sign else []
         else:
             found[name].append(word)
-    result: dict[str, Any] = {"": found.pop("")}
+    result: dict[str, object] = {"": found.pop("")}
     for name, values in found.items():
         if not values and name.startswith("no-"):
             result[name.removeprefix("no-")] = False

@@ -204,7 +204,7 @@ def _asks(mine: Sequence[Rank]) -> list[list[object]]:
     return asks
 
 
-def _node(node: str, answers: Mapping[str, object], running: Any, holder: Any) -> NodeStatus:
+def _node(node: str, answers: Mapping[str, object], running: Any, holder: object) -> NodeStatus:
     facts = unpack(answers.get(FACTS) or {UNKNOWN: as_reason("not-answered")}) or {}
 
     def fact(path: str) -> Any:
@@ -234,7 +234,7 @@ def _reading(facts: Any, path: str) -> float | Unknown:
     return Unknown.of("reading-not-available", fact=path) if value is None else value
 
 
-def _rank(rank: Rank, answers: Mapping[str, Any], offset: float, engine: Engine | None = None) -> RankStatus:
+def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engine | None = None) -> RankStatus:
     missing = {UNKNOWN: as_reason("not-answered")}
     state = unpack(answers.get(rank.unit.id) or missing)
     if isinstance(state, Unknown):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparkops.core.plan import Violation
 from sparkops.core.states import Observed, State
@@ -115,5 +115,5 @@ def _device(told: object) -> _Device:
     )
 
 
-def _mapping(told: object) -> Mapping[Any, object]:
+def _mapping(told: object) -> Mapping[object, object]:
     return told if isinstance(told, Mapping) else {}

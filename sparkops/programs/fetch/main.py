@@ -17,6 +17,7 @@ from typing import Any, Literal, TypedDict
 from sparkops.core import atomic
 from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused
+from sparkops.core.transfer_messages import PeerOrder
 from sparkops.programs import disk
 from sparkops.programs.checkpoints.folder import Files, status_of, write_record
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
@@ -29,7 +30,7 @@ from sparkops.programs.fetch.partial_file import Content, make_store
 from sparkops.programs.fetch.staging import PUSHED, Staging, Wanted
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
-from sparkops.programs.transfer.client import Peer, PeerOrder
+from sparkops.programs.transfer.client import Peer
 
 
 class Spec(TypedDict, total=False):

@@ -55,7 +55,7 @@ def parse_packages(said: str, patterns: tuple[str, ...]) -> dict[str, object]:
     return {"installed": installed, "held": sorted(held), "unheld": sorted(installed.keys() - set(held))}
 
 
-def reboot(root: str, gpu: dict[str, object], found: dict[str, Any]) -> dict[str, Any]:
+def reboot(root: str, gpu: dict[str, object], found: dict[str, Any]) -> dict[str, object]:
     """Whether a reboot is due, and each reason in words."""
     reasons = []
     if os.path.exists(at(root, "/run/reboot-required")):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkops.core.descriptors import FOLDER, closing, write
 from sparkops.core.messages import Refused
+from sparkops.core.transfer_messages import FilesServe, Served
 from sparkops.programs.checkpoints import verify as verification
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index
@@ -163,11 +164,11 @@ def verify(call: Call, args: State) -> State:
     return dict(jobs.run(call, _key(args), __name__, "verify", args, attach=attach))
 
 
-def relay(call: Call, args: State) -> State:
-    """Start the server of a checkpoint's files: what `transfer.serve_files` takes and returns."""
+def relay(call: Call, args: FilesServe) -> Served:
+    """Start the server of a checkpoint's files."""
     from sparkops.worker.requests import transfer  # acts only: an observation does not load it
 
-    return transfer.serve_files(args)
+    return transfer.serve_files(args, args["files"])
 
 
 def _bring_job(job: jobs.Job, args: State) -> State:

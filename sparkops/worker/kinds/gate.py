@@ -79,7 +79,7 @@ def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, 
         engine.canary(canary["prompt"], canary["expect"])
     if act["tool_call"]:
         engine.tool_call()
-    measured: dict[str, Any] = {"speed": None, "speed_why": "rollout.min_speed_ratio is not set", "before": None}
+    measured: dict[str, object] = {"speed": None, "speed_why": "rollout.min_speed_ratio is not set", "before": None}
     measured |= {"canaries": len(act["canaries"]), "tool_call": bool(act["tool_call"])}
     if act["min_speed_ratio"] is not None:
         call.progress("measuring the decode speed")
@@ -170,7 +170,7 @@ class _Engine:
         self.ask = ask
         self.api = serving.api(ask, Question(ask["model"] or "", ask["prompt"]))
 
-    def _answer(self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: Any) -> _Answer:
+    def _answer(self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: object) -> _Answer:
         """The route and the answer to a question that has to be 200. Raises Refused."""
         if foreign := self.api.foreign():
             raise Refused.of("gate-not-served", text=foreign)
@@ -232,10 +232,10 @@ class _Engine:
             raise Refused.of("gate-answer-malformed", route=route) from None
         judge_tool_call(made, content)
 
-    def speed(self) -> dict[str, Any]:
+    def speed(self) -> dict[str, object]:
         """Tokens a second of one request without its prefill, and clock and power of the GPU meanwhile: of the try with
         the median speed. Raises Refused."""
-        tries: list[tuple[float, dict[str, Any]]] = []
+        tries: list[tuple[float, dict[str, object]]] = []
         with ThreadPoolExecutor(1) as beside:
             for _ in range(SPEED_TRIES):
                 few, short = self._timed(SPEED_TOKENS[0])

@@ -48,7 +48,7 @@ def _known(look: Callable[..., object], *given: object) -> object:
         return {UNKNOWN: reason_of(error)}
 
 
-def _gpu(root: str) -> dict[str, Any]:
+def _gpu(root: str) -> dict[str, object]:
     """Driver and highest clock, in one question to nvidia-smi."""
     try:
         found, _ = gpu.cards()

@@ -56,7 +56,7 @@ def lasting(found: Mapping[str, Any]) -> list[str]:
     return [each for each in found["reasons"] if not each.endswith(ASKED)]
 
 
-def refuse_again(path: str, found: Mapping[str, Any]) -> None:
+def refuse_again(path: str, found: Mapping[str, object]) -> None:
     """Raises Refused where the machine was rebooted for the same reasons before this boot."""
     last: dict[str, object] = {}
     with contextlib.suppress(OSError):

@@ -48,7 +48,7 @@ class Generation(TypedDict):
     files: dict[str, Kept | None]
     image: tuple[str, str]
     checkpoints: dict[str, str]
-    measured: dict[str, Any]
+    measured: dict[str, object]
     asked: dict[str, Any]
 
 
@@ -134,7 +134,7 @@ def passed(folder: str) -> dict[str, Any]:
     return _mapping(os.path.join(folder, "gate.json"))
 
 
-def note_passed(folder: str, fingerprint: str, measured: dict[str, Any], asked: dict[str, Any]) -> None:
+def note_passed(folder: str, fingerprint: str, measured: dict[str, object], asked: dict[str, object]) -> None:
     """Note that this state passed the gate."""
     note = {"fingerprint": fingerprint, "measured": measured, "asked": asked, "time": time.time()}
     _write(folder, "gate.json", note)
@@ -159,7 +159,7 @@ def release(folder: str, inputs: str) -> None:
         _write(folder, "rejected.json", {"inputs": [each for each in there if each != inputs]})
 
 
-def _mapping(path: str) -> dict[str, Any]:
+def _mapping(path: str) -> dict[str, object]:
     with contextlib.suppress(OSError):
         return atomic.mapping(path)
     return {}

@@ -59,7 +59,7 @@ def _alone(path: str) -> Iterator[None]:
         yield
 
 
-def read(call: Call, args: dict[str, Any]) -> list[dict[str, Any]]:
+def read(call: Call, args: dict[str, Any]) -> list[dict[str, object]]:
     """The newest `last` entries of the record in `state_dir`, oldest first. A line that is torn is left out."""
     try:
         handle = os.open(os.path.join(args["state_dir"], "history.jsonl"), FILE)
