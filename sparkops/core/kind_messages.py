@@ -253,63 +253,25 @@ class UnitAct(TypedDict, total=False):
     content: bytes
 
 
-class ImageArchive(TypedDict):
-    """What identifies the image of an archive: its ordered layers and its configuration."""
-
-    layers: list[str]
-    config: Mapping[str, object]
-
-
 class _ImageName(TypedDict):
-    """A reference in parts; `digest` is of the registry's index."""
-
     name: str
     repository: str
     tag: str | None
     digest: str | None
 
 
-class ImagePull(_ImageName, total=False):
-    """An image as a pull takes it; `auth` is Docker's form of a login, `at` the engine's socket, else the usual one."""
+class ImageAsk(_ImageName, total=False):
+    """A reference in parts (`digest`: of the index), and what is declared of it; `auth` is Docker's form of a login.
+
+    With `like`, the layers and configuration of an archive, it is told whether that one is there. `at` is the engine's
+    socket where it is not the usual one.
+    """
 
     platform: str | None
-    auth: Mapping[str, str] | None
-    at: str | None
-
-
-class ImageAsk(ImagePull, total=False):
-    """An image as it is declared; with `like` it is told whether the one that is there is that of this archive."""
-
     manifest: str | None
-    like: ImageArchive
-
-
-class PullAct(TypedDict):
-    """`attach` is what a running job of the same name must be for, to be followed."""
-
-    how: Literal["pull"]
-    attach: str
     auth: Mapping[str, str] | None
-
-
-class BuildAct(TypedDict):
-    """A build: the context's `files` by path, the argument lists of `checks`, the images that it starts from."""
-
-    how: Literal["build"]
-    attach: str
-    dockerfile: str
-    files: dict[str, bytes]
-    args: dict[str, str]
-    labels: dict[str, str]
-    checks: list[list[str]]
-    bases: list[ImagePull]
-
-
-class LoadAct(TypedDict):
-    """An archive of `size` bytes that the controller sends."""
-
-    how: Literal["load"]
-    size: int
+    like: tuple[list[str], Mapping[str, object]]
+    at: str | None
 
 
 class ImagePeer(PeerOrder):
@@ -319,39 +281,28 @@ class ImagePeer(PeerOrder):
     size: int
 
 
-class _ReceiveAct(TypedDict):
-    how: Literal["receive"]
+class ImageAct(TypedDict, total=False):
+    """How it comes; `attach` is what a running job must be for, to be followed. `auth` is of a pull, `size` of what is
+    sent, `build` the label of what a `peer` serves; the others are the inputs of a build.
+    """
+
+    how: Literal["pull", "build", "load", "receive"]
     attach: str
-    build: str
-
-
-class ReceiveAct(_ReceiveAct, total=False):
-    """What another node serves, with the label of a `build` or ""; `attached`: only a running job is followed."""
-
-    peer: ImagePeer
     attached: bool
-
-
-ImageAct = PullAct | BuildAct | LoadAct | ReceiveAct
-
-
-class ImageBuild(ImageAsk, BuildAct):
-    """The job of a build."""
-
-
-class ImageReceive(ImageAsk, ReceiveAct):
-    """The job that loads what another node serves."""
-
-
-class ImageRelay(ImageAsk):
-    """The image that this node is to serve, with the label of its `build` or ""."""
-
+    auth: Mapping[str, str] | None
+    dockerfile: str
+    files: dict[str, bytes]
+    args: dict[str, str]
+    labels: dict[str, str]
+    checks: list[list[str]]
+    bases: list[ImageAsk]
+    size: int
     build: str
+    peer: ImagePeer
+
+
+class ImageOrder(ImageAsk, ImageAct, total=False):
+    """The image and how it comes: what a job gets, and the node that serves it, with the engine's id of the image."""
+
+    image: str
     serve: ServeOrder
-
-
-class ImageRunning(TypedDict):
-    """Which job of an image may run already."""
-
-    ask: ImageAsk
-    act: PullAct | BuildAct | ReceiveAct

@@ -3,7 +3,7 @@
 Standard library only: nodes run this module.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 
@@ -44,51 +44,21 @@ class ServeOrder(TypedDict):
     quiet: float
 
 
-class FolderServe(TypedDict):
-    """A checkpoint of this node, as `owner` of its files."""
+class FilesServe(TypedDict, total=False):
+    """A checkpoint of this node: path, bytes and oid of its files; or the identity of what it was built of, where only
+    this node knows the files.
+    """
 
     folder: str
     state_dir: str
     owner: str
-    serve: ServeOrder
-
-
-class FilesServe(FolderServe):
-    """Its files: path, bytes and oid of each."""
-
     files: Sequence[tuple[str, int, str]]
-
-
-class BuiltServe(FolderServe):
-    """It was built of the inputs of this identity; only its node knows its files."""
-
     identity: str
-
-
-class ImageServe(TypedDict):
-    """An image by the engine's id, which no other image can get; `size` in bytes, `at` the engine's socket."""
-
-    name: str
-    image: str
-    size: int
-    at: str | None
     serve: ServeOrder
 
 
-class Served(TypedDict):
-    """The port of a server that listens."""
+class RunningRequest(TypedDict):
+    """The job of a thing that is acted on so, which may run already."""
 
-    port: int
-
-
-class BuiltServed(Served):
-    """With the files."""
-
-    files: Sequence[tuple[str, int, str]]
-
-
-class ImageServed(Served):
-    """With what the source says of the image."""
-
-    content: str
-    size: int
+    ask: Mapping[str, object]
+    act: Mapping[str, object]

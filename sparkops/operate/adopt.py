@@ -18,6 +18,7 @@ from sparkops.core import events, fact_text
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.messages import Fields
 from sparkops.core.plan import Step
+from sparkops.core.request_messages import AdoptLook, AdoptTold, TakeoverAsk
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.core.states import Observed, State
 from sparkops.inventory.inventory import Inventory
@@ -135,15 +136,15 @@ def find(
     Raises InventoryError where several containers could be meant, or what was named is not there.
     """
     rank = declared.rank
-    question = {
-        "image": declared.spec["image"],
-        "container": declared.spec["container"],
-        "port": declared.spec["port"],
+    question: AdoptLook = {
+        "image": str(declared.spec["image"]),
+        "container": str(declared.spec["container"]),
+        "port": int(str(declared.spec["port"])),
         "unit": rank.unit.name,
         "chosen": container,
         "chosen_unit": unit,
     }
-    answer = fleet.session(rank.node).call(f"{KIND}.look", question, timeout=120)
+    answer: AdoptTold = fleet.session(rank.node).call(f"{KIND}.look", question, timeout=120)
     found = _only(answer["containers"], container, rank.node)
     told = {each["name"]: each for each in answer["units"]}
     if unit and unit not in told:
@@ -159,7 +160,7 @@ def find(
     )
 
 
-def _only(found: Sequence[Mapping[str, object]], chosen: str, node: str) -> Mapping[str, object] | None:
+def _only(found: Sequence[Fields], chosen: str, node: str) -> Fields | None:
     if len(found) > 1:
         names = ", ".join(str(each["name"]) for each in found)
         raise InventoryError.of("container-ambiguous", where=node, names=names)
@@ -168,8 +169,8 @@ def _only(found: Sequence[Mapping[str, object]], chosen: str, node: str) -> Mapp
     return found[0] if found else None
 
 
-def _unit(found: Mapping[str, object], declared: Declared) -> FoundUnit:
-    name, text = str(found["name"]), str(found["text"])
+def _unit(found: Fields, declared: Declared) -> FoundUnit:
+    name, text = found["name"], found["text"]
     diff = ""
     if name == declared.rank.unit.name:
         wanted = getattr(declared.rank.unit.content, "text", declared.rank.unit.content) or ""
@@ -179,8 +180,8 @@ def _unit(found: Mapping[str, object], declared: Declared) -> FoundUnit:
         diff = adopt_diff.masked("\n".join(lines))
     return FoundUnit(
         name=name,
-        active=bool(found["active"]),
-        enabled=bool(found["enabled"]),
+        active=found["active"],
+        enabled=found["enabled"],
         differences=() if found["containers"] else adopt_diff.unit(text, declared.spec),
         diff=diff,
     )
@@ -191,7 +192,12 @@ def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Lis
     assert declared.checkpoint is not None
     ready = declared.checkpoint.prepare()
     assert ready.manifest is not None
-    question = {"path": place, "folder": ready.name, "state_dir": ready.state_dir, "manifest": ready.manifest.canonical}
+    question = {
+        "path": place,
+        "folder": ready.name,
+        "state_dir": ready.state_dir,
+        "manifest": ready.manifest.canonical,
+    }
     asking = fleet.session(ready.node).stream(f"{KIND}.compare", question)
     told = follow(asking, ready.node, f"compare {place}", listener)
     return FoundFolder(
@@ -222,7 +228,7 @@ class Takeover(Resource):
     state_dir: str
     checkpoint: Checkpoint | None = None
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> TakeoverAsk:
         return {
             "container": self.container,
             "units": list(self.units),

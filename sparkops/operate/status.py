@@ -18,7 +18,7 @@ from sparkops.core.states import Unknown, lookup
 from sparkops.core.wording import Message
 from sparkops.inventory.served import places
 from sparkops.models.engine import Engine
-from sparkops.nodes.session import Session
+from sparkops.nodes.session import Session, returned
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.measuring.figures import figures, number
 from sparkops.operate.services import Rank, ranks
@@ -153,7 +153,7 @@ def _status(
         looking = session.stream("observe", {"asks": _asks(mine), "limit": LIMIT}, timeout=LIMIT + MARGIN)
         working = session.stream("jobs.list", timeout=LIMIT)
         holding = session.stream("lock.holder", {"state_dir": fleet.targets[node].state_dir}, timeout=LIMIT)
-        answer, running, holder = _end(looking), _end(working), _end(holding)
+        answer, running, holder = returned(looking), returned(working), returned(holding)
         answers = answer["answers"]
         offset = float(answer["clock"]) - float(answer["monotonic"])
         told = [_rank(rank, answers, offset, engines.get((rank.service, node))) for rank in mine]
@@ -178,15 +178,6 @@ def _status(
     )
 
 
-def _end(stream: Any) -> Any:
-    """The answer of a call that was begun earlier."""
-    while True:
-        try:
-            next(stream)
-        except StopIteration as done:
-            return done.value
-
-
 def _asks(mine: Sequence[Rank]) -> list[list[object]]:
     asks: list[list[object]] = [[FACTS, FACTS, {"groups": list(GROUPS)}]]
     for rank in mine:
@@ -204,7 +195,7 @@ def _asks(mine: Sequence[Rank]) -> list[list[object]]:
     return asks
 
 
-def _node(node: str, answers: Mapping[str, object], running: Any, holder: object) -> NodeStatus:
+def _node(node: str, answers: Mapping[str, object], running: Sequence[object] | None, holder: object) -> NodeStatus:
     facts = unpack(answers.get(FACTS) or {UNKNOWN: as_reason("not-answered")}) or {}
 
     def fact(path: str) -> Any:
@@ -226,7 +217,7 @@ def _node(node: str, answers: Mapping[str, object], running: Any, holder: object
     )
 
 
-def _reading(facts: Any, path: str) -> float | Unknown:
+def _reading(facts: Mapping[str, object] | Unknown, path: str) -> float | Unknown:
     found = facts if isinstance(facts, Unknown) else lookup(facts, path)
     if isinstance(found, Unknown):
         return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparkops.core.errors import ConvergeFailed, InventoryError
-from sparkops.core.kind_messages import ImageAct, ImageAsk, Nothing, ReceiveAct
+from sparkops.core.kind_messages import ImageAct, ImageAsk
 from sparkops.core.plan import Step, Violation
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, State
@@ -146,7 +146,7 @@ class Image(Transferable):
         return {**self.ask(), "build": self.origin.build}
 
     def received(self, act: Mapping[str, object], peer: Mapping[str, object] | None) -> dict[str, object]:
-        made: ReceiveAct = {"how": "receive", "attach": str(act["attach"]), "build": self.origin.build}
+        made: ImageAct = {"how": "receive", "attach": str(act["attach"]), "build": self.origin.build}
         return super().received(made, peer)
 
     def uses(self) -> Mapping[str, Collection[str]]:
@@ -190,8 +190,8 @@ class Image(Transferable):
         """Equality; a platform's manifest that the engine does not report is not compared."""
         return bool(wanted == found or (key == "manifest" and found is None))
 
-    def act(self, step: Step) -> ImageAct | Nothing:
-        return Nothing() if step.action == "delete" else self.origin.arguments(self.login)
+    def act(self, step: Step) -> ImageAct:
+        return {} if step.action == "delete" else self.origin.arguments(self.login)
 
     def login(self, repository: str) -> Login | None:
         """The declared credentials where they are for this repository's registry, else those of `docker login`."""

@@ -31,10 +31,10 @@ class Call:
         """Tell the controller how far it is; the fields of the `StepProgress` event."""
         self._send({"id": self.id, "progress": {"text": text, "done": done, "total": total, **more}})
 
-    def take(self, message: dict[str, Any]) -> None:
+    def take(self, message: dict[str, object]) -> None:
         """What the controller sends to a running call: data, the end of data, credit, cancel."""
-        if isinstance(message.get("data"), bytes):
-            self._data.put(message["data"])
+        if isinstance(data := message.get("data"), bytes):
+            self._data.put(data)
         if message.get("end"):
             self._data.put(None)
         credit = message.get("credit")

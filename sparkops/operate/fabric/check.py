@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sparkops.core import events
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.messages import Fields
+from sparkops.core.request_messages import LinksTold, PathRequest
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.models.fabric import plan as fabric_plan
@@ -161,7 +162,7 @@ def _lossy(lost: Mapping[str, Mapping[str, int]]) -> Message | None:
 class _Cable:
     """The measurements of one cable."""
 
-    def __init__(self, fleet: Fleet, cable: Cable, known: Mapping[str, Fields], seconds: float) -> None:
+    def __init__(self, fleet: Fleet, cable: Cable, known: Mapping[str, LinksTold], seconds: float) -> None:
         self.fleet, self.cable, self.seconds = fleet, cable, seconds
         self.here, self.there = known[cable.sender], known[cable.receiver]
 
@@ -183,9 +184,9 @@ class _Cable:
     def _path(self, line: Line) -> tuple[int | None, Message | None]:
         """The MTU that passes whole both ways, and why it does not."""
         here, there = self.here["addresses"].get(line.address), self.there["addresses"].get(line.peer)
-        for found, node, address in ((here, self.cable.sender, line.address), (there, self.cable.receiver, line.peer)):
-            if found is None:
-                return None, Message.of("fabric-address-absent", node=node, address=address)
+        if here is None or there is None:
+            node, address = (self.cable.receiver, line.peer) if here else (self.cable.sender, line.address)
+            return None, Message.of("fabric-address-absent", node=node, address=address)
         mtu = here["mtu"]
         if mtu != there["mtu"]:
             ends = {"here": f"{self.cable.sender} {mtu}", "there": f"{self.cable.receiver} {there['mtu']}"}
@@ -194,9 +195,8 @@ class _Cable:
             (self.cable.sender, line.address, line.peer),
             (self.cable.receiver, line.peer, line.address),
         ):
-            answer = self.fleet.session(node).call(
-                "measure.path", {"address": own, "peer": other, "mtu": mtu}, timeout=60
-            )
+            order: PathRequest = {"address": own, "peer": other, "mtu": mtu}
+            answer = self.fleet.session(node).call("measure.path", order, timeout=60)
             if not answer["small"]:
                 return None, Message.of("fabric-peer-silent", address=own, peer=other)
             if not answer["whole"]:
@@ -244,12 +244,10 @@ class _Cable:
         return found
 
     def _end(self, line: Line) -> Fields:
-        found: Mapping[str, object] = self.here["addresses"][line.address]
-        return found
+        return self.here["addresses"][line.address]
 
-    def _far_end(self, line: Line) -> Mapping[str, object]:
-        found: Mapping[str, object] = self.there["addresses"][line.peer]
-        return found
+    def _far_end(self, line: Line) -> Fields:
+        return self.there["addresses"][line.peer]
 
     def _measured(self, lines: Sequence[Line], method: str) -> tuple[dict[str, float], float]:
         """Gb/s by line and the busier side's processors: as the receiver counted; by RDMA only the sender counts."""

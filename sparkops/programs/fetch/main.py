@@ -74,8 +74,8 @@ def work(spec: Spec, output: Output) -> dict[str, object]:
             raise Refused.of("files-unreadable", **existing.denied(spec["folder"]))
         return existing.summary(files)
     if spec["mode"] == "compare":
-        return compare(spec["folder"], Sources([spec["folder"]], spec["repository"], spec["commit"]), files,
-                       spec["known"], output)  # fmt: skip
+        return {**compare(spec["folder"], Sources([spec["folder"]], spec["repository"], spec["commit"]), files,
+                          spec["known"], output)}  # fmt: skip
     os.fchdir(spec["staging"])
     order = spec.get("peer")
     peer = Peer(order, files) if order else None

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.kind_messages import BuildAct, ImagePull
+from sparkops.core.kind_messages import ImageAct, ImageAsk
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
@@ -99,13 +99,11 @@ class BuiltImage:
     def desired(self) -> dict[str, object]:
         return {"build": self.build}
 
-    def arguments(self, logins: Logins) -> BuildAct:
-        bases: list[ImagePull] = []
+    def arguments(self, logins: Logins) -> ImageAct:
+        bases: list[ImageAsk] = []
         for each in self.bases:
             login = logins(each.repository)
-            base: ImagePull = each.as_json()
-            base["auth"] = login.as_json() if login else None
-            bases.append(base)
+            bases.append({**each.as_json(), "auth": login.as_json() if login else None})
         return {
             "how": "build",
             "attach": self.build,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparkops.core.kind_messages import ImageArchive, LoadAct, PullAct
+from sparkops.core.kind_messages import ImageAct
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.resources.images.archive import Archive, read_archive
@@ -56,7 +56,7 @@ class PulledImage:
         wanted = {"digest": self.digest, "manifest": self.manifest}
         return {key: value for key, value in wanted.items() if value}
 
-    def arguments(self, logins: Logins) -> PullAct:
+    def arguments(self, logins: Logins) -> ImageAct:
         """What the worker's act needs."""
         login = logins(self.reference.repository)
         return {
@@ -96,13 +96,13 @@ class LoadedImage:
         return read_archive(self.path, self.where)
 
     @property
-    def like(self) -> ImageArchive:
-        return {"layers": list(self.archive.layers), "config": dict(self.archive.config)}
+    def like(self) -> tuple[list[str], Mapping[str, object]]:
+        return list(self.archive.layers), self.archive.config
 
     def desired(self) -> dict[str, object]:
         return {"archive": "declared"}
 
-    def arguments(self, logins: Logins) -> LoadAct:
+    def arguments(self, logins: Logins) -> ImageAct:
         return {"how": "load", "size": self.archive.size}
 
     def sources(self) -> Mapping[str, str]:

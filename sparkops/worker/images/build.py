@@ -7,7 +7,7 @@ import io
 import re
 import tarfile
 
-from sparkops.core.kind_messages import ImageBuild, ImagePull
+from sparkops.core.kind_messages import ImageAsk, ImageOrder
 from sparkops.programs import docker
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.images import pull
@@ -20,7 +20,7 @@ CHECK_LIMIT = 900.0
 _STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
 
 
-def build(job: Job, args: ImageBuild) -> None:
+def build(job: Job, args: ImageOrder) -> None:
     """The job: get the bases, build, run the checks in what was built, then give it the declared name."""
     for base in args["bases"]:
         if docker.inspect_image(base["name"], at=args.get("at")) is None:
@@ -97,7 +97,7 @@ class BuildLog:
         )
 
 
-def _built(job: Job, args: ImageBuild) -> str:
+def _built(job: Job, args: ImageOrder) -> str:
     log = BuildLog()
     query = {
         "dockerfile": "Dockerfile",
@@ -129,13 +129,13 @@ def _built(job: Job, args: ImageBuild) -> str:
     return log.image
 
 
-def _logins(bases: list[ImagePull]) -> dict[str, str]:
+def _logins(bases: list[ImageAsk]) -> dict[str, str]:
     """The header by which the builder logs in to registries."""
     by_server = {auth["serveraddress"]: auth for base in bases if (auth := base.get("auth"))}
     return {"X-Registry-Config": pull.encoded(by_server)} if by_server else {}
 
 
-def check(image: str, argv: list[str], args: ImageBuild) -> None:
+def check(image: str, argv: list[str], args: ImageOrder) -> None:
     """Run `argv` in the built image, without network and without a GPU. Raises Refused where it does not end with 0."""
     at = args.get("at")
     order = {

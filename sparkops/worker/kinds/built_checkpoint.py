@@ -10,9 +10,9 @@ again: the steps make the same bytes, and what is right is linked.
 
 from typing import TYPE_CHECKING, Any
 
-from sparkops.core.kind_messages import ImagePull
-from sparkops.core.messages import Refused
-from sparkops.core.transfer_messages import BuiltServe, BuiltServed
+from sparkops.core.kind_messages import ImageAsk
+from sparkops.core.messages import Fields, Refused
+from sparkops.core.transfer_messages import FilesServe, RunningRequest
 from sparkops.programs.build.state import observe as observe
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.worker.calls import Call
@@ -44,20 +44,20 @@ def _remove(ask: State, found: State | None) -> None:
         publish.retire(place, ask["state_dir"])
 
 
-def _key(ask: State) -> str:
+def _key(ask: Fields) -> str:
     return f"checkpoint {ask['folder']}"
 
 
-def _attach(act: State) -> str:
+def _attach(act: Fields) -> str:
     return f"build {act['identity']}{' again' if act.get('again') else ''}"
 
 
-def running(call: Call, args: State) -> bool:
-    """Whether a job that builds or receives this one runs already: `{ask, act}`."""
+def running(call: Call, args: RunningRequest) -> bool:
+    """Whether a job that builds or receives this one runs already."""
     return jobs.attachable(_key(args["ask"]), _attach(args["act"]))
 
 
-def relay(call: Call, args: BuiltServe) -> BuiltServed:
+def relay(call: Call, args: FilesServe) -> dict[str, object]:
     """Start the server of a built one. Raises Refused where it is not the one."""
     from sparkops.worker.requests import transfer  # acts only: an observation does not need it
 
@@ -66,7 +66,7 @@ def relay(call: Call, args: BuiltServe) -> BuiltServed:
         raise Refused.of("build-of-other-inputs", folder=args["folder"])
     existing = CheckpointFolder(args["folder"]).open()
     files = record_of(existing)[1]["files"] if existing is not None else []
-    return {**transfer.serve_files(args, files), "files": files}
+    return {**transfer.serve_files({**args, "files": files}), "files": files}
 
 
 def build(job: jobs.Job, args: State) -> list[object]:
@@ -88,7 +88,7 @@ def build(job: jobs.Job, args: State) -> list[object]:
     return list(caller.build(ask, act, job, quantized))
 
 
-def _image(name: str) -> ImagePull:
+def _image(name: str) -> ImageAsk:
     """An image by its name, as a pull takes it."""
     named, _, digest = name.partition("@")
     repository, colon, tag = named.rpartition(":")

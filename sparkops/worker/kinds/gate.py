@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, cast
 
 from sparkops.core.kind_messages import GateAct, GateAsk
-from sparkops.core.messages import State
+from sparkops.core.messages import Fields, State
 from sparkops.programs.launch.api import ROUTES, Question, said
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import gpu
@@ -129,19 +129,19 @@ def _wait(call: Call, seconds: float, text: str) -> None:
             raise Refused.of("probe-wait-cancelled", type="cancelled")
 
 
-def _asked_then(ask: GateAsk, fingerprint: str) -> dict[str, Any]:
+def _asked_then(ask: GateAsk, fingerprint: str) -> dict[str, object]:
     """What the kept generation of this state was asked; {} where there is none."""
     same = [each.get("asked") or {} for each in generations.kept(ask["folder"]) if each["fingerprint"] == fingerprint]
     return {key: value for key, value in (same[-1] if same else {}).items() if key in ASKED}
 
 
-def _baseline(ask: GateAsk) -> dict[str, Any]:
+def _baseline(ask: GateAsk) -> Fields:
     """What was measured of the newest stable generation that has a speed; {} for none."""
     measured = [each.get("measured") or {} for each in generations.kept(ask["folder"])]
     return next((each for each in reversed(measured) if each.get("speed")), {})
 
 
-def fast_enough(now: dict[str, Any], before: dict[str, Any], ratio: float) -> None:
+def fast_enough(now: Fields, before: Fields, ratio: float) -> None:
     """Raises Refused for a speed below `ratio` of that before.
 
     Where the GPU's clock fell as far, the node is slow and not the change (a GB10 can be stuck at 799 MHz until its

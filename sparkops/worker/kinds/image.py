@@ -6,9 +6,9 @@ the registry's digests and, for an image that came by file, the ordered layers a
 
 from typing import TYPE_CHECKING
 
-from sparkops.core.kind_messages import ImageAct, ImageAsk, ImageReceive, ImageRelay, ImageRunning
+from sparkops.core.kind_messages import ImageAct, ImageAsk, ImageOrder
 from sparkops.core.messages import State
-from sparkops.core.transfer_messages import ImageServe, ImageServed
+from sparkops.core.transfer_messages import RunningRequest
 from sparkops.programs import docker
 from sparkops.programs.launch.container_body import image_content
 from sparkops.worker.calls import Call, Refused
@@ -18,7 +18,8 @@ from sparkops.worker.requests import transfer
 from sparkops.worker.system import jobs
 
 if TYPE_CHECKING:
-    from sparkops.worker.reclaiming.items import Item, Look
+    from sparkops.core.request_messages import ItemTold
+    from sparkops.worker.reclaiming.items import Look
 
 WORKS = {"pull": pull.__name__, "build": build.__name__, "receive": __name__}
 """The module that has the job of each way to get an image."""
@@ -56,7 +57,7 @@ def state(found: docker.Answer, ask: ImageAsk, engine: dict[str, object]) -> dic
         "size": found.get("Size"),
     }
     if (like := ask.get("like")) is not None:
-        equal = image_content(like["layers"], like["config"]) == seen["content"]
+        equal = image_content(*like) == seen["content"]
         seen["archive"] = "declared" if equal else "other"
     return seen
 
@@ -90,14 +91,14 @@ def converge(call: Call, ask: ImageAsk, found: State, want: State, act: ImageAct
         jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
 
 
-def reclaimable(look: "Look") -> list["Item"]:
+def reclaimable(look: "Look") -> list["ItemTold"]:
     """Images that can be given back. Raises Unknown."""
     from sparkops.worker.reclaiming import images  # gc only: an observation does not load it
 
     return images.reclaimable(look)
 
 
-def reclaim(state_dir: str, given: "Item") -> None:
+def reclaim(state_dir: str, given: "ItemTold") -> None:
     """Remove an image that nothing needs. Raises Refused."""
     remove(given["name"])
 
@@ -112,7 +113,7 @@ def remove(name: str, at: str | None = None) -> None:
         raise
 
 
-def receive(job: jobs.Job, args: ImageReceive) -> None:
+def receive(job: jobs.Job, args: ImageOrder) -> None:
     """The job: load what another node serves, prove that it is what was asked for, then give it the name."""
     if args.get("attached"):
         raise Refused.of("transfer-job-ended", type="stale", name=args["name"])
@@ -133,7 +134,7 @@ def receive(job: jobs.Job, args: ImageReceive) -> None:
     raise Refused.of(id, name=args["name"], source=peer["node"], platform=seen["platform"])
 
 
-def relay(call: Call, args: ImageRelay) -> ImageServed:
+def relay(call: Call, args: ImageOrder) -> dict[str, object]:
     """Start the server of an image. Raises Refused where the image is not the one."""
     at = args.get("at") or docker.SOCKET
     found = docker.inspect_image(args["name"], at=at)
@@ -142,19 +143,13 @@ def relay(call: Call, args: ImageRelay) -> ImageServed:
         raise Refused.of("transfer-content-missing", name=args["name"])
     size = int(found.get("Size") or 0)
     pull.room(size, at=at)
-    order: ImageServe = {
-        "name": args["name"],
-        "image": str(found["Id"]),
-        "size": size,
-        "at": at,
-        "serve": args["serve"],
-    }
-    return {**transfer.serve_image(order), "content": str(seen["content"]), "size": size}
+    served = transfer.serve_image({**args, "image": str(found["Id"]), "size": size})
+    return {**served, "content": seen["content"], "size": size}
 
 
-def running(call: Call, args: ImageRunning) -> bool:
+def running(call: Call, args: RunningRequest) -> bool:
     """Whether a job that gets this image runs already."""
-    return jobs.attachable(f"image {args['ask']['name']}", args["act"]["attach"])
+    return jobs.attachable(f"image {args['ask']['name']}", str(args["act"]["attach"]))
 
 
 JOBS = {"receive": receive}

@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 
 from sparkops.core import frames
 from sparkops.core.descriptors import FOLDER, closing
-from sparkops.core.transfer_messages import FilesServe, FolderServe, ImageServe, Place, Served, ServeOrder
+from sparkops.core.kind_messages import ImageOrder
+from sparkops.core.transfer_messages import FilesServe, Place, ServeOrder
 from sparkops.programs import docker, runner, users
-from sparkops.programs.checkpoints.folder import CheckpointFolder, Files
+from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index
 from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.progress import Listener
@@ -33,18 +34,17 @@ START = 20.0
 BACKLOG = 64
 
 
-def serve_files(args: FolderServe, files: Files) -> Served:
+def serve_files(args: FilesServe) -> dict[str, int]:
     """Start the server of a checkpoint's files, or find it running. Raises `transfer-listen-failed`, `address`."""
-    order: FilesServe = {**args, "files": files}
-    return _begin(args["folder"], "files", order)
+    return _begin(args["folder"], "files", args)
 
 
-def serve_image(args: ImageServe) -> Served:
+def serve_image(args: ImageOrder) -> dict[str, int]:
     """The same for an image."""
     return _begin(f"image {args['name']}", "image", args)
 
 
-def _begin(key: str, content: str, args: "FilesServe | ImageServe") -> Served:
+def _begin(key: str, content: str, args: "FilesServe | ImageOrder") -> dict[str, int]:
     order = args["serve"]
     name = f"relay {key} at {order['address']} for {order['fingerprint']}"
     folder = jobs.begin(name, __name__, content, args)
@@ -80,7 +80,7 @@ def _files_job(job: jobs.Job, args: FilesServe) -> dict[str, object]:
     return _serve(job, args["serve"], owner, spec, lambda channel: _send_folders(channel, place, args, work))
 
 
-def _image_job(job: jobs.Job, args: ImageServe) -> dict[str, object]:
+def _image_job(job: jobs.Job, args: ImageOrder) -> dict[str, object]:
     spec: program.Spec = {"content": "image", "size": args["size"]}
     return _serve(job, args["serve"], users.find(""), spec, lambda channel: _send_pipe(channel, args))
 
@@ -176,7 +176,7 @@ def _open_or_none(path: str) -> int | None:
         return None
 
 
-def _send_pipe(channel: socket.socket, args: ImageServe) -> None:
+def _send_pipe(channel: socket.socket, args: ImageOrder) -> None:
     """What `ServedImage` asks for: a save begins, and its archive comes out of the pipe."""
     reading, writing = os.pipe()
     threading.Thread(target=_save, args=(writing, args), daemon=True).start()
@@ -184,11 +184,11 @@ def _send_pipe(channel: socket.socket, args: ImageServe) -> None:
         socket.send_fds(channel, [b"\n"], [reading])
 
 
-def _save(handle: int, args: ImageServe) -> None:
+def _save(handle: int, args: ImageOrder) -> None:
     """The archive in HTTP's chunks; the last one only where the engine came to its end."""
     try:
         with open(handle, "wb") as pipe:
-            for block in docker.content(f"/images/{docker.quoted(args['image'])}/get", SILENCE, at=args["at"]):
+            for block in docker.content(f"/images/{docker.quoted(args['image'])}/get", SILENCE, at=args.get("at")):
                 pipe.write(b"%x\r\n" % len(block) + block + b"\r\n")
             pipe.write(b"0\r\n\r\n")
     except (OSError, Refused) as error:
