@@ -12,7 +12,7 @@ import ipaddress
 import threading
 from typing import TYPE_CHECKING
 
-from sparkops.core.transfer_messages import Credentials
+from sparkops.core.kind_messages import Credentials
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey

@@ -3,10 +3,8 @@
 Both halves read these types, so that mypy checks what crosses between them. Standard library only: nodes run it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
-
-from sparkops.core.transfer_messages import PeerOrder, ServeOrder
 
 
 class Nothing(TypedDict):
@@ -225,6 +223,13 @@ class FabricAsk(TypedDict):
     adopt: bool
 
 
+class RankAsk(TypedDict):
+    """A rank by its container, and the folder in which its launcher keeps what it learns."""
+
+    container: str
+    kept: str
+
+
 class UnitAsk(TypedDict):
     """A unit with what is declared of it, see `resources.unit.Unit`; `content` is the digest of its text."""
 
@@ -251,6 +256,63 @@ class UnitAct(TypedDict, total=False):
     wait: bool
     again: bool
     content: bytes
+
+
+class Credentials(TypedDict):
+    """PEM texts."""
+
+    authority: str
+    certificate: str
+    key: str
+
+
+class Place(TypedDict):
+    """Where a node serves content."""
+
+    node: str
+    address: str
+    port: int
+
+
+class PeerOrder(Place):
+    """By which credentials it is asked."""
+
+    credentials: Credentials
+
+
+class ServeOrder(TypedDict):
+    """At which `address` and to whom content is served: `receivers` are names; `fingerprint` is the authority's.
+
+    It ends after `seconds`, or `idle` seconds without a request; `quiet` is that of `programs.transfer.ServedFiles`.
+    """
+
+    address: str
+    credentials: Credentials
+    fingerprint: str
+    receivers: list[str]
+    seconds: float
+    idle: float
+    quiet: float
+
+
+class FilesServe(TypedDict, total=False):
+    """A checkpoint of this node: path, bytes and oid of its files; or the identity of what it was built of, where only
+    this node knows the files.
+    """
+
+    folder: str
+    state_dir: str
+    owner: str
+    files: Sequence[tuple[str, int, str]]
+    identity: str
+    serve: ServeOrder
+
+
+class RunningRequest(TypedDict):
+    """The job of a thing that is acted on so, which may run already."""
+
+    ask: Mapping[str, object]
+    act: Mapping[str, object]
 
 
 class _ImageName(TypedDict):

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN
@@ -28,6 +28,7 @@ from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 
+Value = TypeVar("Value")
 GROUPS = ("memory", "gpu", "cpu", "uptime")
 READINGS = {
     "gpu_power_watts": "gpu.power_watts",
@@ -198,19 +199,19 @@ def _asks(mine: Sequence[Rank]) -> list[list[object]]:
 def _node(node: str, answers: Mapping[str, object], running: Sequence[object] | None, holder: object) -> NodeStatus:
     facts = unpack(answers.get(FACTS) or {UNKNOWN: as_reason("not-answered")}) or {}
 
-    def fact(path: str) -> Any:
+    def fact(path: str, type: type[Value]) -> Value | None:
         found = lookup(facts, path)
-        return None if isinstance(found, Unknown) else found
+        return found if isinstance(found, type) else None
 
-    load = fact("cpu.load")
+    load = fact("cpu.load", list)
     return NodeStatus(
         name=node,
-        memory_total=fact("memory.total_bytes"),
-        memory_available=fact("memory.available_bytes"),
-        gpu=fact("gpu.name"),
-        driver=fact("gpu.driver_version"),
-        load=load[0] if isinstance(load, Sequence) and load else None,
-        booted=fact("uptime.pid1_started"),
+        memory_total=fact("memory.total_bytes", int),
+        memory_available=fact("memory.available_bytes", int),
+        gpu=fact("gpu.name", str),
+        driver=fact("gpu.driver_version", str),
+        load=number(load[0]) if load else None,
+        booted=number(fact("uptime.pid1_started", float)),
         jobs=tuple(each for each in running or () if isinstance(each, Mapping)),
         holder=holder if isinstance(holder, Mapping) else None,
         readings={name: _reading(facts, path) for name, path in READINGS.items()},

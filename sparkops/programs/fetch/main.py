@@ -16,8 +16,8 @@ from typing import Any, Literal, TypedDict
 
 from sparkops.core import atomic
 from sparkops.core.descriptors import closing
+from sparkops.core.kind_messages import PeerOrder
 from sparkops.core.messages import Refused
-from sparkops.core.transfer_messages import PeerOrder
 from sparkops.programs import disk
 from sparkops.programs.checkpoints.folder import Files, status_of, write_record
 from sparkops.programs.checkpoints.local_sources import Sources, take_over
@@ -71,7 +71,7 @@ def work(spec: Spec, output: Output) -> dict[str, object]:
     if spec["mode"] == "verify":
         existing.verify(files, spec["known"])
         if existing.unreadable:
-            raise Refused.of("files-unreadable", **existing.denied(spec["folder"]))
+            raise Refused("files-unreadable", existing.denied(spec["folder"]))
         return existing.summary(files)
     if spec["mode"] == "compare":
         return {**compare(spec["folder"], Sources([spec["folder"]], spec["repository"], spec["commit"]), files,

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 
 from sparkops.core.deadline import within
+from sparkops.core.kind_messages import PeerOrder
 from sparkops.core.messages import Refused
-from sparkops.core.transfer_messages import PeerOrder
 from sparkops.programs.connections import hang_up
 from sparkops.programs.fetch.gathering import BLOCK, Gathered
 from sparkops.programs.fetch.http import Remote, Retry

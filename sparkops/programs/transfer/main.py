@@ -9,7 +9,7 @@ receivers that are done. Notices: `transfer-connection-failed`, `transfer-reques
 import socket
 from typing import Literal, TypedDict
 
-from sparkops.core.transfer_messages import Credentials
+from sparkops.core.kind_messages import Credentials
 from sparkops.programs.checkpoints.folder import Files
 from sparkops.programs.protocol import Output
 from sparkops.programs.transfer import tls

@@ -8,8 +8,8 @@ import os
 import signal
 from typing import TypedDict
 
+from sparkops.core.kind_messages import PeerOrder
 from sparkops.core.messages import Refused
-from sparkops.core.transfer_messages import PeerOrder
 from sparkops.programs.fetch.http import Retry
 from sparkops.programs.protocol import Output
 from sparkops.programs.transfer.client import Peer

@@ -8,7 +8,7 @@ import ssl
 from typing import Any
 
 from sparkops.core.descriptors import closing
-from sparkops.core.transfer_messages import Credentials
+from sparkops.core.kind_messages import Credentials
 
 
 def context(credentials: Credentials, *, serving: bool) -> ssl.SSLContext:

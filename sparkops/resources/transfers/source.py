@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sparkops.checkpoints.authority import LIFETIME, Authority
 from sparkops.core.errors import ConvergeFailed, NodeError
-from sparkops.core.transfer_messages import Place, ServeOrder
+from sparkops.core.kind_messages import Place, ServeOrder
 from sparkops.core.wording import Message
 from sparkops.nodes.session import CallFailed
 from sparkops.resources.transfers.transferable import Transferable

@@ -10,9 +10,8 @@ again: the steps make the same bytes, and what is right is linked.
 
 from typing import TYPE_CHECKING, Any
 
-from sparkops.core.kind_messages import ImageAsk
+from sparkops.core.kind_messages import FilesServe, ImageAsk, RunningRequest
 from sparkops.core.messages import Fields, Refused
-from sparkops.core.transfer_messages import FilesServe, RunningRequest
 from sparkops.programs.build.state import observe as observe
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.worker.calls import Call

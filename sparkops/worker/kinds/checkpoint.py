@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sparkops.core.descriptors import FOLDER, closing, write
+from sparkops.core.kind_messages import FilesServe, RunningRequest
 from sparkops.core.messages import Fields, Refused
-from sparkops.core.transfer_messages import FilesServe, RunningRequest
 from sparkops.programs.checkpoints import verify as verification
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index

@@ -6,9 +6,8 @@ the registry's digests and, for an image that came by file, the ordered layers a
 
 from typing import TYPE_CHECKING
 
-from sparkops.core.kind_messages import ImageAct, ImageAsk, ImageOrder
+from sparkops.core.kind_messages import ImageAct, ImageAsk, ImageOrder, RunningRequest
 from sparkops.core.messages import State
-from sparkops.core.transfer_messages import RunningRequest
 from sparkops.programs import docker
 from sparkops.programs.launch.container_body import image_content
 from sparkops.worker.calls import Call, Refused

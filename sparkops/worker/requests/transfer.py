@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 
 from sparkops.core import frames
 from sparkops.core.descriptors import FOLDER, closing
-from sparkops.core.kind_messages import ImageOrder
-from sparkops.core.transfer_messages import FilesServe, Place, ServeOrder
+from sparkops.core.kind_messages import FilesServe, ImageOrder, Place, ServeOrder
 from sparkops.programs import docker, runner, users
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index
