@@ -97,9 +97,8 @@ class Loop:
         try:
             self.send({"id": call.id, **message})
         except (frames.BadFrame, TypeError, ValueError, RecursionError) as error:
-            what = f"the answer to {name} can't be sent: {error}"
-            hint = "ask for less at once, with --limit or --role"
-            self.send({"id": call.id, "error": {"type": "failed", "what": what, "hint": hint, "detail": ""}})
+            refused = Refused.of("answer-not-sent", call=name, reason=str(error))
+            self.send({"id": call.id, "error": refused.as_json()})
         finally:
             self.calls.pop(call.id, None)
 
