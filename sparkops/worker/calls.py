@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from queue import Empty, SimpleQueue
-from typing import Any
+from types import ModuleType
 
 from sparkops.core.messages import Refused, Unknown
 
@@ -70,7 +70,7 @@ ROOMS = ("kinds", "requests")
 """The folders whose modules the controller names: kinds of things, and calls that are no kinds."""
 
 
-def kind(name: str) -> Any:
+def kind(name: str) -> ModuleType:
     """The worker's module of that name, of a kind or of requests. Raises Refused for one that was not sent."""
     for room in ROOMS if name.isidentifier() else ():
         with contextlib.suppress(ModuleNotFoundError):

@@ -13,9 +13,10 @@ import json
 import os
 import re
 import time
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from sparkops.core import atomic
+from sparkops.core.messages import Fields
 from sparkops.programs import docker
 from sparkops.programs.checkpoints.proof import record_digest
 from sparkops.worker.calls import Refused
@@ -49,7 +50,7 @@ class Generation(TypedDict):
     image: tuple[str, str]
     checkpoints: dict[str, str]
     measured: dict[str, object]
-    asked: dict[str, Any]
+    asked: Fields
 
 
 def kept(folder: str) -> list[Generation]:
@@ -110,7 +111,7 @@ def _digest(each: Kept) -> str:
     return hashlib.sha256(base64.b64decode(each["content"])).hexdigest()
 
 
-def _spec(contents: dict[str, Kept | None]) -> dict[str, Any]:
+def _spec(contents: dict[str, Kept | None]) -> Fields:
     for path, each in contents.items():
         if path.endswith(".json") and each is not None:
             with contextlib.suppress(ValueError):
@@ -129,7 +130,7 @@ def add(folder: str, now: Generation, keep: int) -> None:
             os.unlink(os.path.join(folder, f"{old['number']}.json"))
 
 
-def passed(folder: str) -> dict[str, Any]:
+def passed(folder: str) -> Fields:
     """What passed the gate last: its `fingerprint`, what was `measured` and `asked`; {} for nothing."""
     return _mapping(os.path.join(folder, "gate.json"))
 

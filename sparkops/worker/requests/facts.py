@@ -66,13 +66,13 @@ def _fabric(node: Node, args: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def _packages(node: Node, args: Mapping[str, Any]) -> dict[str, object]:
-    patterns = [str(each) for each in args.get("patterns") or packages.PLATFORM]
-    return packages.packages(node.root, patterns)
+def _packages(node: Node, args: Mapping[str, object]) -> dict[str, object]:
+    patterns = args.get("patterns")
+    return packages.packages(node.root, patterns if isinstance(patterns, list) else list(packages.PLATFORM))
 
 
 def _reboot(node: Node, args: Mapping[str, object]) -> dict[str, object]:
-    return packages.reboot(node.root, node.group("gpu"), node.group("packages"))
+    return packages.reboot(node.root, node.group("gpu"), node.group("packages")["installed"])
 
 
 GROUPS: dict[str, _Group] = {
