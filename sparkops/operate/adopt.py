@@ -45,7 +45,7 @@ class Declared:
     """A rank as it is declared: the launcher's spec, the names of its secret environment, its checkpoint if any."""
 
     rank: Rank
-    spec: Mapping[str, object]
+    spec: Fields
     secret: tuple[str, ...]
     checkpoint: Checkpoint | None
 
@@ -137,9 +137,9 @@ def find(
     """
     rank = declared.rank
     question: AdoptLook = {
-        "image": str(declared.spec["image"]),
-        "container": str(declared.spec["container"]),
-        "port": int(str(declared.spec["port"])),
+        "image": declared.spec["image"],
+        "container": declared.spec["container"],
+        "port": declared.spec["port"],
         "unit": rank.unit.name,
         "chosen": container,
         "chosen_unit": unit,
@@ -170,7 +170,7 @@ def _only(found: Sequence[Fields], chosen: str, node: str) -> Fields | None:
 
 
 def _unit(found: Fields, declared: Declared) -> FoundUnit:
-    name, text = found["name"], found["text"]
+    name, text = str(found["name"]), str(found["text"])
     diff = ""
     if name == declared.rank.unit.name:
         wanted = getattr(declared.rank.unit.content, "text", declared.rank.unit.content) or ""
@@ -180,8 +180,8 @@ def _unit(found: Fields, declared: Declared) -> FoundUnit:
         diff = adopt_diff.masked("\n".join(lines))
     return FoundUnit(
         name=name,
-        active=found["active"],
-        enabled=found["enabled"],
+        active=bool(found["active"]),
+        enabled=bool(found["enabled"]),
         differences=() if found["containers"] else adopt_diff.unit(text, declared.spec),
         diff=diff,
     )
@@ -192,12 +192,7 @@ def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Lis
     assert declared.checkpoint is not None
     ready = declared.checkpoint.prepare()
     assert ready.manifest is not None
-    question = {
-        "path": place,
-        "folder": ready.name,
-        "state_dir": ready.state_dir,
-        "manifest": ready.manifest.canonical,
-    }
+    question = {"path": place, "folder": ready.name, "state_dir": ready.state_dir, "manifest": ready.manifest.canonical}
     asking = fleet.session(ready.node).stream(f"{KIND}.compare", question)
     told = follow(asking, ready.node, f"compare {place}", listener)
     return FoundFolder(

@@ -185,7 +185,7 @@ class _Cable:
         """The MTU that passes whole both ways, and why it does not."""
         here, there = self.here["addresses"].get(line.address), self.there["addresses"].get(line.peer)
         if here is None or there is None:
-            node, address = (self.cable.receiver, line.peer) if here else (self.cable.sender, line.address)
+            node, address = (self.cable.sender, line.address) if here is None else (self.cable.receiver, line.peer)
             return None, Message.of("fabric-address-absent", node=node, address=address)
         mtu = here["mtu"]
         if mtu != there["mtu"]:
