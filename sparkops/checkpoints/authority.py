@@ -12,6 +12,8 @@ import ipaddress
 import threading
 from typing import TYPE_CHECKING
 
+from sparkops.core.kind_messages import Credentials
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.x509 import Certificate, CertificateBuilder, Name
@@ -36,11 +38,11 @@ class Authority:
 
         return hashlib.sha256(self._root()[1].public_bytes(Encoding.DER)).hexdigest()[:16]
 
-    def source(self, node: str, address: str) -> dict[str, str]:
-        """What a node needs to listen on `address` (an IP address): `{authority, certificate, key}` as PEM texts."""
+    def source(self, node: str, address: str) -> Credentials:
+        """What a node needs to listen on `address` (an IP address)."""
         return self._issue(node, address)
 
-    def receiver(self, node: str) -> dict[str, str]:
+    def receiver(self, node: str) -> Credentials:
         """What a node needs to ask others, who learn its name by it."""
         return self._issue(node, "")
 
@@ -63,7 +65,7 @@ class Authority:
                 self._own = key, _signed(made, key)
             return self._own
 
-    def _issue(self, node: str, address: str) -> dict[str, str]:
+    def _issue(self, node: str, address: str) -> Credentials:
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat

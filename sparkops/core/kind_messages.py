@@ -3,8 +3,8 @@
 Both halves read these types, so that mypy checks what crosses between them. Standard library only: nodes run it.
 """
 
-from collections.abc import Mapping
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
 
 
 class Nothing(TypedDict):
@@ -221,6 +221,153 @@ class FabricAsk(TypedDict):
     port: str | None
     mtu: int | None
     adopt: bool
+
+
+class RankAsk(TypedDict):
+    """A rank by its container, and the folder in which its launcher keeps what it learns."""
+
+    container: str
+    kept: str
+
+
+class UnitAsk(TypedDict):
+    """A unit with what is declared of it, see `resources.unit.Unit`; `content` is the digest of its text."""
+
+    name: str
+    present: bool
+    content: str | None
+    inputs: bool
+    properties: list[str]
+    container: str | None
+    image: str | None
+    model: str | None
+    secret: bytes | None
+    state_dir: str
+    service: str | None
+    port: int | None
+    host: str
+    displaces: list[str]
+    main_process: bool
+
+
+class UnitAct(TypedDict, total=False):
+    """Whether a start is waited for, whether what runs is started `again`, and the unit's text."""
+
+    wait: bool
+    again: bool
+    content: bytes
+
+
+class Credentials(TypedDict):
+    """PEM texts."""
+
+    authority: str
+    certificate: str
+    key: str
+
+
+class Place(TypedDict):
+    """Where a node serves content."""
+
+    node: str
+    address: str
+    port: int
+
+
+class PeerOrder(Place):
+    """By which credentials it is asked."""
+
+    credentials: Credentials
+
+
+class ServeOrder(TypedDict):
+    """At which `address` and to whom content is served: `receivers` are names; `fingerprint` is the authority's.
+
+    It ends after `seconds`, or `idle` seconds without a request; `quiet` is that of `programs.transfer.ServedFiles`.
+    """
+
+    address: str
+    credentials: Credentials
+    fingerprint: str
+    receivers: list[str]
+    seconds: float
+    idle: float
+    quiet: float
+
+
+class FilesServe(TypedDict, total=False):
+    """A checkpoint of this node: path, bytes and oid of its files; or the identity of what it was built of, where only
+    this node knows the files.
+    """
+
+    folder: str
+    state_dir: str
+    owner: str
+    files: Sequence[tuple[str, int, str]]
+    identity: str
+    serve: ServeOrder
+
+
+class RunningRequest(TypedDict):
+    """The job of a thing that is acted on so, which may run already."""
+
+    ask: Mapping[str, object]
+    act: Mapping[str, object]
+
+
+class _ImageName(TypedDict):
+    name: str
+    repository: str
+    tag: str | None
+    digest: str | None
+
+
+class ImageAsk(_ImageName, total=False):
+    """A reference in parts (`digest`: of the index), and what is declared of it; `auth` is Docker's form of a login.
+
+    With `like`, the layers and configuration of an archive, it is told whether that one is there. `at` is the engine's
+    socket where it is not the usual one.
+    """
+
+    platform: str | None
+    manifest: str | None
+    auth: Mapping[str, str] | None
+    like: tuple[list[str], Mapping[str, object]]
+    at: str | None
+
+
+class ImagePeer(PeerOrder):
+    """Who serves the image, by its `content` and its `size` in bytes."""
+
+    content: str
+    size: int
+
+
+class ImageAct(TypedDict, total=False):
+    """How it comes; `attach` is what a running job must be for, to be followed. `auth` is of a pull, `size` of what is
+    sent, `build` the label of what a `peer` serves; the others are the inputs of a build.
+    """
+
+    how: Literal["pull", "build", "load", "receive"]
+    attach: str
+    attached: bool
+    auth: Mapping[str, str] | None
+    dockerfile: str
+    files: dict[str, bytes]
+    args: dict[str, str]
+    labels: dict[str, str]
+    checks: list[list[str]]
+    bases: list[ImageAsk]
+    size: int
+    build: str
+    peer: ImagePeer
+
+
+class ImageOrder(ImageAsk, ImageAct, total=False):
+    """The image and how it comes: what a job gets, and the node that serves it, with the engine's id of the image."""
+
+    image: str
+    serve: ServeOrder
 
 
 class FabricLine(TypedDict):

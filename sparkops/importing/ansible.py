@@ -46,7 +46,7 @@ SECRET = (
 SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
 LOCAL = ("local", "ansible.builtin.local")
 WORDS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
-_UNSAID: Any = object()
+_UNSAID: object = object()
 
 
 def read(path: Path) -> Hosts:
@@ -74,14 +74,14 @@ def read(path: Path) -> Hosts:
 def write(hosts: Hosts) -> str:
     """The YAML form. What a host does not say is left to Ansible, as it is left to SSH here."""
     listed = {each.name: _variables(each) for each in hosts.hosts}
-    children: dict[str, Any] = {
+    children: dict[str, object] = {
         name: {"hosts": {each: {} for each in members}} for name, members in hosts.groups.items() if members
     }
     content = {"all": {"hosts": listed, **({"children": children} if children else {})}}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _variables(host: Host) -> dict[str, Any]:
+def _variables(host: Host) -> dict[str, object]:
     jump = host.proxy_jump
     found = {
         "ansible_connection": "local" if host.local else None,
@@ -122,7 +122,7 @@ def _yaml(path: Path, text: str) -> Groups:
     return groups
 
 
-def _group(groups: Groups, name: str, content: Any, where: str, depth: int) -> None:
+def _group(groups: Groups, name: str, content: object, where: str, depth: int) -> None:
     parts = content if content is not None else {}
     if not isinstance(parts, Mapping) or depth > 50 or {*parts} - {"hosts", "vars", "children"}:
         raise InventoryError.of(
@@ -149,7 +149,7 @@ class _Reading:
     left: list[Message] = field(default_factory=list)
     unread: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
-    def host(self, name: str, variables: Mapping[str, Any]) -> Host | None:
+    def host(self, name: str, variables: Mapping[str, object]) -> Host | None:
         """A host by its merged variables; None where it is not reached by SSH, which is told."""
         known = {each for names in VARIABLES.values() for each in names}
         for each, value in variables.items():
@@ -175,7 +175,7 @@ class _Reading:
 
     def _value(self, host: str, key: str, variables: Mapping[str, Any]) -> Any:
         given = {each: variables[each] for each in VARIABLES[key] if variables.get(each) is not None}
-        values: list[Any] = []
+        values: list[object] = []
         for name, value in given.items():
             taken = _typed(key, value)
             if taken is _UNSAID:
@@ -187,7 +187,7 @@ class _Reading:
         return values[0] if len(values) == 1 else None
 
 
-def _typed(key: str, value: Any) -> Any:
+def _typed(key: str, value: object) -> object:
     """A value as a Host has it; _UNSAID for what is not understood, which is never guessed at."""
     if isinstance(value, (_Computed, list, dict)) or (isinstance(value, str) and ("{{" in value or "{%" in value)):
         return _UNSAID
@@ -199,7 +199,7 @@ def _typed(key: str, value: Any) -> Any:
     return _jump(str(value)) if key == "proxy_jump" else str(value)
 
 
-def _jump(text: str) -> Any:
+def _jump(text: str) -> object:
     """The jump hosts, where the arguments for ssh say nothing else."""
     try:
         words = shlex.split(text)

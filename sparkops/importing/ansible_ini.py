@@ -8,7 +8,6 @@ import shlex
 import string
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sparkops.core.errors import InventoryError
 
@@ -24,20 +23,20 @@ class Groups:
     """Groups, their hosts, variables and children. The group `all` holds everything."""
 
     _hosts: dict[str, dict[str, None]] = field(default_factory=lambda: {ALL: {}})
-    _vars: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _vars: dict[str, dict[str, object]] = field(default_factory=dict)
     _children: dict[str, dict[str, None]] = field(default_factory=dict)
-    _own: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _own: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def add(self, group: str) -> None:
         self._hosts.setdefault(group, {})
 
-    def put(self, group: str, host: str, variables: Mapping[str, Any]) -> None:
+    def put(self, group: str, host: str, variables: Mapping[str, object]) -> None:
         """A host of a group, with variables of its own."""
         self.add(group)
         self._hosts[group][host] = None
         self._own.setdefault(host, {}).update(variables)
 
-    def set(self, group: str, variables: Mapping[str, Any]) -> None:
+    def set(self, group: str, variables: Mapping[str, object]) -> None:
         self.add(group)
         self._vars.setdefault(group, {}).update(variables)
 
@@ -54,7 +53,7 @@ class Groups:
         found = {host for name in self._below(group) for host in self._hosts[name]}
         return tuple(host for host in self._own if host in found)
 
-    def variables(self) -> dict[str, dict[str, Any]]:
+    def variables(self) -> dict[str, dict[str, object]]:
         """Each host's variables: those of `all`, of its groups (parents first, then by name), its own."""
         merged = {host: dict(self._vars.get(ALL, {})) for host in self._own}
         named = [name for name in self._vars if name != ALL]
@@ -115,7 +114,7 @@ def _host(groups: Groups, group: str, line: str, where: str) -> None:
         pattern, *words = shlex.split(line, comments=True)
     except ValueError as error:
         raise InventoryError.of("hosts-malformed", where=where, reason=str(error)) from None
-    variables: dict[str, Any] = {}
+    variables: dict[str, object] = {}
     for word in words:
         name, sign, value = word.partition("=")
         if not sign:
@@ -159,7 +158,7 @@ def expanded(pattern: str, where: str) -> list[str]:
     return names
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     """A value as Ansible reads it: what is a literal of Python is one, anything else is text."""
     try:
         return ast.literal_eval(text)

@@ -183,7 +183,7 @@ def _leave(draft: Draft, key: str, value: Any) -> None:
         draft.leave(key, "sparkops has no such setting of a container")
 
 
-def _port(each: Any) -> str:
+def _port(each: object) -> str:
     if isinstance(each, Mapping):
         host = f"{each['host_ip']}:" if each.get("host_ip") else ""
         return f"{host}{each.get('published', each.get('target', ''))}:{each.get('target', '')}"

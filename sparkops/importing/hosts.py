@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
@@ -85,7 +84,7 @@ def inventory_text(hosts: Hosts, cluster: str, source: str) -> str:
     """
     names = _named([each.name for each in hosts.hosts])
     groups = _named(hosts.groups)
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "version": 1,
         "cluster": cluster,
         "connection": {"become": True},
@@ -111,9 +110,9 @@ def _named(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _node(host: Host, name: str) -> dict[str, Any]:
+def _node(host: Host, name: str) -> dict[str, object]:
     address = host.address or (host.name if name != host.name else "")
-    node: dict[str, Any] = {"host": address} if address else {}
+    node: dict[str, object] = {"host": address} if address else {}
     connection = {
         "type": "local" if host.local else None,
         "user": host.user,

@@ -125,7 +125,7 @@ def _excludes(content: Mapping[str, Any], name: str) -> bool:
     return "mutually exclusive" in str((content.get("features") or {})[name].get("description", "")).lower()
 
 
-def _overrides(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _overrides(part: Mapping[str, Any]) -> Iterator[Mapping[str, object]]:
     """What a part changes for NVIDIA's and then for the Spark's hardware."""
     for key in HARDWARE:
         yield (part.get("hardware_overrides") or {}).get(key) or {}

@@ -63,7 +63,7 @@ def _compose(
     service: Mapping[str, object],
     namespaces: Mapping[str, object],
 ) -> dict[str, object]:
-    def with_namespaces(part: Schema) -> dict[str, Any]:
+    def with_namespaces(part: Schema) -> dict[str, object]:
         return {**part, "properties": {**part["properties"], "vars": namespaces}}
 
     top = CORE["properties"]

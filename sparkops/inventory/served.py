@@ -19,6 +19,7 @@ from sparkops.models.engine import Engine, engine, version_of_image
 from sparkops.models.invocation import Ask, Invocation
 from sparkops.models.serve_line import parse
 from sparkops.models.service_spec import spec_of
+from sparkops.models.service_variables import ServiceVariables
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ class Placed:
 
     @cached_property
     def _words(self) -> tuple[Sequence[str] | None, InventoryError | None]:
-        declared = self.variables["service"]
+        declared: ServiceVariables = self.variables["service"]
         command = declared["command"]
         if command and not any(word.rpartition("/")[2] in ("vllm", "serve") for word in command):
             return None, None
-        service = {
+        service: ServiceVariables = {
             **declared,
             "name": self.service.name,
             "rank": self.rank,

@@ -20,6 +20,8 @@ from sparkops.inventory.schema import Schema
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
+Check = Callable[..., "Iterable[ValidationError] | None"]
+"""A keyword of a schema, as jsonschema calls it."""
 SHOWN = 80
 
 
@@ -78,7 +80,7 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
                 if name not in instance:
                     yield ValidationError(name)
 
-    def guarded(check: Any) -> Any:
+    def guarded(check: Check) -> Check:
         def passes(validator: object, wanted: object, instance: object, schema: Schema) -> Iterator[ValidationError]:
             if (fragment and instance is None) or (isinstance(instance, SecretRef) and schema.get("secret")):
                 return iter(())
@@ -86,7 +88,7 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
 
         return passes
 
-    known: dict[str, object] = {**Draft202012Validator.VALIDATORS, "required": required}
+    known: dict[str, Check] = {**Draft202012Validator.VALIDATORS, "required": required}
     if fragment:
         whole: Any = _validator(False)
 
@@ -103,16 +105,20 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
     return made
 
 
-def _explain(error: Any, document: Document, prefix: Where, faults: Faults, label: str, also: tuple[str, ...]) -> None:
+def _explain(
+    error: ValidationError, document: Document, prefix: Where, faults: Faults, label: str, also: tuple[str, ...]
+) -> None:
     here = (*prefix, *error.absolute_path)
     name = dotted(here) or label or "the file"
     where = document.where(here)
     wanted = error.validator_value
     shown = _shown(error.instance, document.raw.get(here))
     if "propertyNames" in error.relative_schema_path:
-        faults.add("declared-name-invalid", where=document.where_key((*here, error.instance)), instance=error.instance)
+        faults.add(
+            "declared-name-invalid", where=document.where_key((*here, str(error.instance))), instance=error.instance
+        )
     elif error.validator == "additionalProperties" and wanted is False:
-        known = (*error.schema.get("properties", {}), *(also if not error.absolute_path else ()))
+        known = (*_named(error, "properties"), *(also if not error.absolute_path else ()))
         for key in _unknown_keys(error):
             inside = f" in {name}" if name else ""
             faults.add(
@@ -128,7 +134,7 @@ def _explain(error: Any, document: Document, prefix: Where, faults: Faults, labe
             where=document.where_key(here),
             name=name,
             key=error.message,
-            hint=_described(error.schema.get("properties", {}).get(error.message, {}), error.message),
+            hint=_described(_named(error, "properties").get(error.message), error.message),
         )
     elif error.validator == "type":
         faults.add(
@@ -140,7 +146,7 @@ def _explain(error: Any, document: Document, prefix: Where, faults: Faults, labe
             hint=_type_hint(error, document.raw.get(here)),
         )
     elif error.validator in ("enum", "const"):
-        choices = [wanted] if error.validator == "const" else list(wanted)
+        choices = [wanted] if error.validator == "const" else _as_list(wanted)
         listed = ", ".join(str(each) for each in choices)
         texts = [each for each in choices if isinstance(each, str)]
         hint = suggest(error.instance, texts) if isinstance(error.instance, str) else ""
@@ -166,7 +172,7 @@ def _explain(error: Any, document: Document, prefix: Where, faults: Faults, labe
 
 
 def _explain_choice(
-    error: Any, document: Document, prefix: Where, faults: Faults, label: str, also: tuple[str, ...]
+    error: ValidationError, document: Document, prefix: Where, faults: Faults, label: str, also: tuple[str, ...]
 ) -> None:
     """One fault for a choice of schemas: the types when none fits, else the fault of the choice that came furthest."""
     top = len(error.absolute_path)
@@ -195,25 +201,30 @@ def dotted(path: Iterable[str | int]) -> str:
     return text
 
 
-def _unknown_keys(error: Any) -> list[str]:
+def _unknown_keys(error: ValidationError) -> list[str]:
     import re
 
-    patterns = error.schema.get("patternProperties", {})
-    properties = error.schema.get("properties", {})
+    patterns, properties = _named(error, "patternProperties"), _named(error, "properties")
     return [
         key
-        for key in error.instance
+        for key in map(str, _as_list(error.instance))
         if key not in properties and not any(re.search(pattern, key) for pattern in patterns)
     ]
 
 
-def _type_hint(error: Any, raw: str | None) -> str:
+def _named(error: ValidationError, keyword: str) -> Mapping[str, object]:
+    """What a keyword of the schema says by name; {} where it is not there."""
+    found = error.schema.get(keyword) if isinstance(error.schema, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _type_hint(error: ValidationError, raw: str | None) -> str:
     if isinstance(error.instance, SecretRef):
         return "write the value itself; a secret may stand where the schema says `secret: true`, as in environment"
     return _trap(error.instance, _as_list(error.validator_value), raw) or _description(error.schema)
 
 
-def _trap(value: object, wanted: list[str], raw: str | None) -> str:
+def _trap(value: object, wanted: list[object], raw: str | None) -> str:
     """Words for what YAML 1.1 makes of an unquoted scalar, where that is likely the cause."""
     if raw and "string" in wanted and value is not None:
         read = json.dumps(value)
@@ -226,7 +237,7 @@ def _trap(value: object, wanted: list[str], raw: str | None) -> str:
     return ""
 
 
-def _limit(error: Any) -> str:
+def _limit(error: ValidationError) -> str:
     wanted = error.validator_value
     words = {
         "minimum": f"expected at least {wanted}",
@@ -240,7 +251,7 @@ def _limit(error: Any) -> str:
         "maxProperties": "expected only one entry" if wanted == 1 else f"expected at most {wanted} entries",
         "uniqueItems": "expected no item twice",
     }
-    return words.get(error.validator, f"which breaks its rule: {_clip(error.message)}")
+    return words.get(str(error.validator), f"which breaks its rule: {_clip(error.message)}")
 
 
 def _shown(value: object, raw: str | None = None) -> str:
@@ -258,7 +269,7 @@ def _shown(value: object, raw: str | None = None) -> str:
 
 
 def _types(wanted: object) -> str:
-    words = [_NAMES.get(each, each) for each in _as_list(wanted) if each != "null"]
+    words = [_NAMES.get(str(each), str(each)) for each in _as_list(wanted) if each != "null"]
     return " or ".join(dict.fromkeys(words))
 
 
@@ -271,8 +282,9 @@ def _description(part: object) -> str:
     return str(part["description"]) if isinstance(part, Mapping) and "description" in part else ""
 
 
-def _as_list(value: Any) -> list[str]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def _as_list(value: object) -> list[object]:
+    """The words of a keyword that takes one or several, or the keys of a mapping."""
+    return list(value) if isinstance(value, (list, tuple, dict)) else [value]
 
 
 def _clip(text: str) -> str:

@@ -182,7 +182,7 @@ def _plain(name: str, options: object) -> Any:
     return {"layers": LAYERS, **content} if name == "hybrid" else content
 
 
-def parsed(word: str) -> dict[str, Any]:
+def parsed(word: str) -> dict[str, object]:
     """A step as the command line has it: `hybrid=ORG/NAME@REVISION`, `mtp`, `lm_head=int8`. Raises InventoryError."""
     name, _, value = word.partition("=")
     if name == "quantize":

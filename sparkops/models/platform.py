@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
@@ -166,7 +166,11 @@ def _verdict(content: Mapping[str, object]) -> Verdict:
     )
 
 
-def _one_of(value: object, words: tuple[str, ...]) -> Any:
-    if value not in words:
-        raise ValueError(f"{value!r} is none of {', '.join(words)}")
-    return value
+Chosen = TypeVar("Chosen")
+
+
+def _one_of(value: object, words: tuple[Chosen, ...]) -> Chosen:
+    for each in words:
+        if each == value:
+            return each
+    raise ValueError(f"{value!r} is none of {', '.join(map(str, words))}")

@@ -7,9 +7,9 @@ Never one value for all hosts: names of interfaces and devices differ. It must n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sparkops.core.fact_text import FactOf
+from sparkops.models.service_variables import ServiceVariables
 
 SOCKETS = (
     "NCCL_SOCKET_IFNAME",
@@ -27,7 +27,7 @@ CLOSED_RING = {"NCCL_ALGO": "Ring"}
 """Four and more in a ring: nodes that are no neighbours cannot reach each other (eugr NETWORKING.md)."""
 
 
-def rank_environment(service: Mapping[str, Any], fabric: Mapping[str, Any], node: str) -> dict[str, str]:
+def rank_environment(service: ServiceVariables, fabric: Mapping[str, object], node: str) -> dict[str, str]:
     """The variables of a rank on `node`, with marks for what its facts give; `fabric` are the node's variables.
 
     Without RDMA devices in the container there are none for RDMA: NCCL takes TCP there.
@@ -37,7 +37,7 @@ def rank_environment(service: Mapping[str, Any], fabric: Mapping[str, Any], node
     devices = service["container"]["devices"]
     if any(device == "/dev/infiniband" or device.startswith("/dev/infiniband/") for device in devices):
         port = fabric.get("port")
-        path = ("fabric", "active_on", port) if port else ("fabric", "active")
+        path = ("fabric", "active_on", str(port)) if port else ("fabric", "active")
         found["NCCL_IB_HCA"] = str(FactOf(node, path))
         found["UCX_NET_DEVICES"] = str(FactOf(node, path, ":1"))
         found |= {"NCCL_CROSS_NIC": "1", "NCCL_IGNORE_CPU_AFFINITY": "1"}

@@ -14,7 +14,9 @@ Spaces = Mapping[str, Mapping[str, Any]]
 """Merged variables of a service on a node, by role."""
 
 
-def faults(role: str, variables: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, Mapping[str, Any]]]:
+def faults(
+    role: str, variables: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str | int, ...], str, Mapping[str, object]]]:
     """What a schema cannot express: the path of the key in the variables, the error's id and arguments."""
     if role == "checkpoint" and isinstance(variables.get("steps"), list):
         for fault in build_steps.faults(variables["steps"]):

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from secrets import token_hex
-from typing import Any
 
 from sparkops.core.errors import InventoryError
 from sparkops.core.secrets import Secret
@@ -21,6 +20,7 @@ from sparkops.models.argv import canonical, serve_argv
 from sparkops.models.group_spec import GroupSpec, address, declared_of, group_key_path, group_keys, group_of
 from sparkops.models.parallel import grouped, world
 from sparkops.models.rank_environment import rank_environment
+from sparkops.models.service_variables import CheckpointVariables, ImageVariables, LimitVariables, ServiceVariables
 
 GIB = 1 << 30
 STATE_DIR = "/var/lib/sparkops"
@@ -126,37 +126,37 @@ class ServiceSpec:
         return hashlib.sha256(self.inputs.encode()).hexdigest()
 
 
-def functions(holds: Callable[[object], bool], seal: Callable[[object], Any]) -> dict[str, Callable[..., object]]:
+def functions(holds: Callable[[object], bool], seal: Callable[[object], object]) -> dict[str, Callable[..., object]]:
     """The functions that role files see: `service_spec` and `service_inputs` (texts), `secret_environment`, `headless`,
     `model_folder`, `base_folder`, `grouped`, `group_key_path`, `group_keys` and `new_group_key`.
 
     `holds` tells what holds a secret, `seal` makes one that expressions may pass on.
     """
-    made: dict[str, Any] = {}
+    made: dict[str, object] = {}
 
     def make(
-        service: Mapping[str, Any],
-        image: Mapping[str, Any],
-        checkpoint: Mapping[str, object],
+        service: ServiceVariables,
+        image: ImageVariables,
+        checkpoint: CheckpointVariables,
         node: Mapping[str, object],
     ) -> ServiceSpec:
         if holds([service.get("serve"), service.get("command"), service.get("model")]):
             raise InventoryError.of("serve-secret")
         secret = {key for key, value in (service.get("environment") or {}).items() if holds(value)}
-        service = {**service, "ranks": [declared_of(each, holds) for each in service.get("ranks") or ()]}
-        return spec_of(service, image, checkpoint, node, secret)
+        ranks = [declared_of(each, holds) for each in service.get("ranks") or ()]
+        return spec_of(service, image, checkpoint, node, secret, ranks)
 
-    def secrets(service: Mapping[str, Any]) -> dict[str, object]:
+    def secrets(service: ServiceVariables) -> dict[str, object]:
         environment = service.get("environment") or {}
         return {key: value for key, value in environment.items() if value is not None and holds(value)}
 
-    def folder(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
-        return model_folder(checkpoint, node.get("state_dir") or STATE_DIR)
+    def folder(checkpoint: CheckpointVariables, node: Mapping[str, object]) -> str | None:
+        return model_folder(checkpoint, str(node.get("state_dir") or STATE_DIR))
 
-    def base(checkpoint: Mapping[str, object], node: Mapping[str, Any]) -> str | None:
-        return base_folder(checkpoint, node.get("state_dir") or STATE_DIR)
+    def base(checkpoint: CheckpointVariables, node: Mapping[str, object]) -> str | None:
+        return base_folder(checkpoint, str(node.get("state_dir") or STATE_DIR))
 
-    def new_group_key(service: Mapping[str, Any]) -> Any:
+    def new_group_key(service: ServiceVariables) -> object:
         """The same for all ranks of an engine; another one at each compilation."""
         engine = f"{service['name']} {service['nodes'][0]}"
         return made.setdefault(engine, seal(Secret(token_hex(32), "the group's key")))
@@ -176,17 +176,19 @@ def functions(holds: Callable[[object], bool], seal: Callable[[object], Any]) ->
 
 
 def spec_of(
-    service: Mapping[str, Any],
-    image: Mapping[str, object],
-    checkpoint: Mapping[str, object],
-    node: Mapping[str, Any],
+    service: ServiceVariables,
+    image: ImageVariables,
+    checkpoint: CheckpointVariables,
+    node: Mapping[str, object],
     secret: set[str],
+    ranks: Sequence[Mapping[str, object]] = (),
 ) -> ServiceSpec:
     """The spec of a service on a node, out of the variables of the roles `service`, `image` and `checkpoint`.
 
-    `secret` names the environment variables that are secret. Raises InventoryError.
+    `secret` names the environment variables that are secret; `ranks` is what is declared for each, without secrets.
+    Raises InventoryError.
     """
-    state_dir = node.get("state_dir") or STATE_DIR
+    state_dir = str(node.get("state_dir") or STATE_DIR)
     folder = model_folder(checkpoint, state_dir)
     model, mounts = _model(service, folder)
     plain = {
@@ -203,7 +205,7 @@ def spec_of(
         manifest=_manifest(checkpoint) if folder else None,
         argv=tuple(serve_argv(service["command"], model, _serve(service))),
         environment={**offline, **{name: text for name, text in own.items() if name not in secret}, **plain},
-        mounts=(*mounts, *(Mount(**each) for each in container["mounts"])),
+        mounts=(*mounts, *map(_mount, container["mounts"])),
         devices=tuple(container["devices"]),
         cap_add=tuple(container["cap_add"]),
         gpus=service["gpus"] if service["gpus"] in ("all", None) else tuple(map(str, service["gpus"])),
@@ -221,18 +223,23 @@ def spec_of(
         key=f"{state_dir}/key",
         cache=f"{state_dir}/compiled" if container["cache"] else None,
         kept=f"{state_dir}/services/{service['name']}",
-        group=group_of(service) if service.get("ranks") and grouped(service["nodes"], service["serve"]) else None,
+        group=group_of(service, ranks) if ranks and grouped(service["nodes"], service["serve"]) else None,
     )
 
 
-def _image(image: Mapping[str, Any]) -> str:
+def _mount(declared: Mapping[str, object]) -> Mount:
+    read_only = declared.get("read_only", True)
+    return Mount(source=str(declared["source"]), target=str(declared["target"]), read_only=bool(read_only))
+
+
+def _image(image: ImageVariables) -> str:
     reference = image["build"]["tag"] or image["pull"]
     if not reference:
         raise InventoryError.of("service-without-image")
     return str(reference)
 
 
-def model_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
+def model_folder(checkpoint: CheckpointVariables, state_dir: str) -> str | None:
     """Where the role `checkpoint` puts what is served, the built one where it has steps; None without a checkpoint."""
     base, steps = base_folder(checkpoint, state_dir), checkpoint.get("steps")
     if base is None or not steps:
@@ -240,7 +247,7 @@ def model_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
     return checkpoint["folder"] or f"{base}--built-{build_steps.digest(steps)}"
 
 
-def base_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
+def base_folder(checkpoint: CheckpointVariables, state_dir: str) -> str | None:
     """Where the repository's own files are put: beside what is built of them, which has the declared folder then."""
     repository = checkpoint["repository"]
     if not repository:
@@ -250,7 +257,7 @@ def base_folder(checkpoint: Mapping[str, Any], state_dir: str) -> str | None:
     return declared or f"{state_dir}/models/{name}/{revision}"
 
 
-def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[Mount, ...]]:
+def _model(service: ServiceVariables, folder: str | None) -> tuple[str, tuple[Mount, ...]]:
     """The engine's argument for the model, and what has to be mounted for it."""
     if folder:
         target = service["container"]["model_path"]
@@ -260,7 +267,7 @@ def _model(service: Mapping[str, Any], folder: str | None) -> tuple[str, tuple[M
     return str(service["model"]), ()
 
 
-def _serve(service: Mapping[str, Any]) -> Mapping[str, object]:
+def _serve(service: ServiceVariables) -> Mapping[str, object]:
     for key in ("host", "port", "model"):
         if service["serve"].get(key, service[key]) != service[key]:
             given, declared = service["serve"][key], service[key]
@@ -269,7 +276,7 @@ def _serve(service: Mapping[str, Any]) -> Mapping[str, object]:
     return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
 
 
-def ranks_flags(service: Mapping[str, Any]) -> dict[str, object]:
+def ranks_flags(service: ServiceVariables) -> dict[str, object]:
     """The flags by which one engine runs over all nodes of a service, a rank on each, without Ray; {} for others.
 
     Who writes `nnodes` has said it all himself. Source: vLLM's --nnodes, --node-rank, --master-addr and --headless,
@@ -285,54 +292,54 @@ def ranks_flags(service: Mapping[str, Any]) -> dict[str, object]:
     return {**flags, "headless": True} if service["rank"] else flags
 
 
-def headless(service: Mapping[str, Any]) -> bool:
+def headless(service: ServiceVariables) -> bool:
     """Whether this rank of a service has no API of its own, since the engine's head on another node answers for it."""
     return bool({**ranks_flags(service), **service["serve"]}.get("headless"))
 
 
-def _rank(service: Mapping[str, Any]) -> dict[str, str]:
+def _rank(service: ServiceVariables) -> dict[str, str]:
     """What a rank's environment says of its host."""
     rank = service["rank"]
     environment = rank_environment(service, service.get("fabric") or {}, service["nodes"][rank])
     return {"VLLM_HOST_IP": address(service, rank), **environment}
 
 
-def served_names(service: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+def served_names(service: ServiceVariables, checkpoint: CheckpointVariables) -> tuple[str, ...]:
     """The names by which vLLM serves a model: `served-model-name`, else the argument for the model; () without one."""
     path = service["container"]["model_path"] if checkpoint["repository"] else ""
     return _given_names(service) or tuple(filter(None, [service["model"] or path]))
 
 
-def _given_names(service: Mapping[str, Any]) -> tuple[str, ...]:
+def _given_names(service: ServiceVariables) -> tuple[str, ...]:
     name = service["serve"].get("served-model-name")
     names = name if isinstance(name, Sequence) and not isinstance(name, str) else [name]
     return tuple(str(each) for each in names if each is not None)
 
 
-def _served_name(service: Mapping[str, object]) -> str | None:
+def _served_name(service: ServiceVariables) -> str | None:
     return next(iter(_given_names(service)), None)
 
 
-def _manifest(checkpoint: Mapping[str, Any]) -> Mapping[str, str]:
+def _manifest(checkpoint: CheckpointVariables) -> Mapping[str, str]:
     named = {"repository": str(checkpoint["repository"])}
     steps = checkpoint.get("steps")
     return {**named, "steps": build_steps.digest(steps)} if steps else named
 
 
-def _limits(limits: Mapping[str, Any]) -> Limits:
-    def size(key: str) -> int:
-        return int((limits[key] or 0) * GIB)
+def _limits(limits: LimitVariables) -> Limits:
+    def size(gib: float | None) -> int:
+        return int((gib or 0) * GIB)
 
     return Limits(
-        memory_free_bytes=size("memory_free_gib"),
-        shm_size_bytes=size("shm_size_gib"),
-        memory_bytes=size("memory_gib"),
+        memory_free_bytes=size(limits["memory_free_gib"]),
+        shm_size_bytes=size(limits["shm_size_gib"]),
+        memory_bytes=size(limits["memory_gib"]),
         ulimits={key: value for key, value in limits["ulimits"].items() if value is not None},
         drop_caches=limits["drop_caches"],
     )
 
 
-def _timeouts(timeouts: Mapping[str, Any]) -> Timeouts:
+def _timeouts(timeouts: Mapping[str, float]) -> Timeouts:
     return Timeouts(**{key: timeouts[key] for key in Timeouts.__dataclass_fields__})
 
 

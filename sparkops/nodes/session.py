@@ -20,6 +20,8 @@ from sparkops.nodes.transport import Stream
 
 Each = TypeVar("Each")
 Value = TypeVar("Value")
+Message = dict[str, object]
+"""A frame's content, before its call is known."""
 POLL = 0.5
 SLEPT = 5.0
 """Seconds beyond a limit of a second or less after which this process was stopped, not the node slow."""
@@ -76,7 +78,7 @@ class Session:
         self.claims = claims
         self._stream = stream
         self._ids = itertools.count(1)
-        self._calls: dict[int, queue.SimpleQueue[dict[str, object]]] = {}
+        self._calls: dict[int, queue.SimpleQueue[Message]] = {}
         self._at_work: set[int] = set()
         self._writing = threading.Lock()
         self._over: SparkopsError | None = None
@@ -153,15 +155,15 @@ class Session:
         """From now on a call that is given up is not cancelled: what it does on the node goes on."""
         self._leaving = True
 
-    def _start(self, name: str, args: Mapping[str, object] | None) -> tuple[int, queue.SimpleQueue[dict[str, object]]]:
+    def _start(self, name: str, args: Mapping[str, object] | None) -> tuple[int, queue.SimpleQueue[Message]]:
         number = next(self._ids)
-        inbox: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
+        inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._calls[number] = inbox
         self._at_work.add(number)
         self.post({"id": number, "call": name, "args": dict(args or {})})
         return number, inbox
 
-    def post(self, message: dict[str, object]) -> None:
+    def post(self, message: Message) -> None:
         """Write one frame. Raises what ended the session."""
         if self._over is not None:
             raise self._over
@@ -172,9 +174,9 @@ class Session:
     def _follow(
         self,
         number: int,
-        inbox: queue.SimpleQueue[dict[str, object]],
+        inbox: queue.SimpleQueue[Message],
         timeout: float | None,
-        waiting: Iterable[dict[str, Any]] = (),
+        waiting: Iterable[Message] = (),
     ) -> Generator[Mapping[str, object], None, object]:
         deadline = None if timeout is None else time.monotonic() + timeout
         finished = False
@@ -182,8 +184,8 @@ class Session:
         try:
             while True:
                 message = early.pop(0) if early else self.take(inbox, deadline)
-                if isinstance(message.get("progress"), Mapping):
-                    yield message["progress"]
+                if isinstance(progress := message.get("progress"), Mapping):
+                    yield progress
                 elif "result" in message:
                     finished = True
                     return message["result"]
@@ -195,7 +197,7 @@ class Session:
             if not finished and self._over is None and not self._leaving:
                 self.post({"id": number, "cancel": True})
 
-    def take(self, inbox: queue.SimpleQueue[dict[str, object]], deadline: float | None = None) -> dict[str, Any]:
+    def take(self, inbox: queue.SimpleQueue[Message], deadline: float | None = None) -> Message:
         """The next message for a call. Raises ConnectionFailed when the worker is silent for too long."""
         while True:
             asked = time.monotonic()
@@ -221,7 +223,7 @@ class Session:
     def _slow(self) -> ConnectionFailed:
         return ConnectionFailed.of("node-answer-late", where=self.node)
 
-    def _error(self, error: Any) -> SparkopsError:
+    def _error(self, error: object) -> SparkopsError:
         refused = Refused.from_json(error)
         kinds: Mapping[str, type[SparkopsError]] = {"stale": Stale, "busy": LockBusy, "unknown": UnknownState}
         kind = kinds.get(refused.type, CallFailed)
@@ -277,12 +279,12 @@ class Session:
 class Channel:
     """A call as a two-way stream of bytes with credits, so that no channel starves another."""
 
-    def __init__(self, session: Session, number: int, inbox: queue.SimpleQueue[dict[str, object]]) -> None:
+    def __init__(self, session: Session, number: int, inbox: queue.SimpleQueue[Message]) -> None:
         self.session = session
         self.number = number
         self.inbox = inbox
-        self.waiting: list[dict[str, Any]] = []
-        self.result: Any = None
+        self.waiting: list[Message] = []
+        self.result: object = None
         self._credit = WINDOW
 
     def write(self, data: bytes) -> None:
@@ -312,13 +314,13 @@ class Channel:
         """The progress that has come in meanwhile."""
         while not self.inbox.empty():
             self._note(self.session.take(self.inbox))
-        found = [message["progress"] for message in self.waiting if "progress" in message]
+        found = [each for message in self.waiting if isinstance(each := message.get("progress"), Mapping)]
         self.waiting = [message for message in self.waiting if "progress" not in message]
         return found
 
-    def _note(self, message: dict[str, Any]) -> None:
-        if isinstance(message.get("credit"), int):
-            self._credit += message["credit"]
+    def _note(self, message: Message) -> None:
+        if isinstance(credit := message.get("credit"), int):
+            self._credit += credit
             return
         if "error" in message:
             raise self.session._error(message["error"])
@@ -328,9 +330,9 @@ class Channel:
         """The next chunk from the worker; b"" when the call is over, with its answer in `result`. Raises its error."""
         while True:
             message = self.waiting.pop(0) if self.waiting else self.session.take(self.inbox)
-            if isinstance(message.get("data"), bytes):
+            if isinstance(data := message.get("data"), bytes):
                 self.session.post({"id": self.number, "credit": 1})
-                return bytes(message["data"])
+                return data
             if "result" in message:
                 self.result = message["result"]
                 return b""

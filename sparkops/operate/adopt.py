@@ -18,6 +18,7 @@ from sparkops.core import events, fact_text
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.messages import Fields
 from sparkops.core.plan import Step
+from sparkops.core.request_messages import AdoptLook, AdoptTold, TakeoverAsk
 from sparkops.core.secrets import Secret, SecretRef
 from sparkops.core.states import Observed, State
 from sparkops.inventory.inventory import Inventory
@@ -44,7 +45,7 @@ class Declared:
     """A rank as it is declared: the launcher's spec, the names of its secret environment, its checkpoint if any."""
 
     rank: Rank
-    spec: Mapping[str, object]
+    spec: Fields
     secret: tuple[str, ...]
     checkpoint: Checkpoint | None
 
@@ -135,7 +136,7 @@ def find(
     Raises InventoryError where several containers could be meant, or what was named is not there.
     """
     rank = declared.rank
-    question = {
+    question: AdoptLook = {
         "image": declared.spec["image"],
         "container": declared.spec["container"],
         "port": declared.spec["port"],
@@ -143,7 +144,7 @@ def find(
         "chosen": container,
         "chosen_unit": unit,
     }
-    answer = fleet.session(rank.node).call(f"{KIND}.look", question, timeout=120)
+    answer: AdoptTold = fleet.session(rank.node).call(f"{KIND}.look", question, timeout=120)
     found = _only(answer["containers"], container, rank.node)
     told = {each["name"]: each for each in answer["units"]}
     if unit and unit not in told:
@@ -159,7 +160,7 @@ def find(
     )
 
 
-def _only(found: Sequence[Mapping[str, object]], chosen: str, node: str) -> Mapping[str, object] | None:
+def _only(found: Sequence[Fields], chosen: str, node: str) -> Fields | None:
     if len(found) > 1:
         names = ", ".join(str(each["name"]) for each in found)
         raise InventoryError.of("container-ambiguous", where=node, names=names)
@@ -168,7 +169,7 @@ def _only(found: Sequence[Mapping[str, object]], chosen: str, node: str) -> Mapp
     return found[0] if found else None
 
 
-def _unit(found: Mapping[str, object], declared: Declared) -> FoundUnit:
+def _unit(found: Fields, declared: Declared) -> FoundUnit:
     name, text = str(found["name"]), str(found["text"])
     diff = ""
     if name == declared.rank.unit.name:
@@ -222,7 +223,7 @@ class Takeover(Resource):
     state_dir: str
     checkpoint: Checkpoint | None = None
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> TakeoverAsk:
         return {
             "container": self.container,
             "units": list(self.units),

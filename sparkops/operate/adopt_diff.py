@@ -11,7 +11,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sparkops.core.messages import Fields
 
@@ -84,15 +83,15 @@ def _command(found: Fields, spec: Fields) -> Iterator[Difference]:
 
 def arguments(found: Sequence[str], declared: Sequence[str]) -> Iterator[Difference]:
     """The differences of two argument lists: the words before the first flag, then flag by flag."""
-    there, wanted = flags(found), flags(declared)
-    yield from _differ("service.command", shlex.join(there.pop("")), shlex.join(wanted.pop("")))
+    (first, there), (head, wanted) = flags(found), flags(declared)
+    yield from _differ("service.command", shlex.join(first), shlex.join(head))
     for name in sorted({*there, *wanted}):
         yield from _differ(f"service.serve.{name}", there.get(name), wanted.get(name))
 
 
-def flags(words: Sequence[str]) -> dict[str, Any]:
-    """Flags by name, without dashes: True and False (`--no-x`), a value (JSON parsed), or a list; "" holds the words
-    before them. `--a_b=1` is `--a-b 1`, as vLLM takes it."""
+def flags(words: Sequence[str]) -> tuple[list[str], dict[str, object]]:
+    """The words before the flags; these by name, without dashes: True and False (`--no-x`), a value (JSON parsed), or a
+    list. `--a_b=1` is `--a-b 1`, as vLLM takes it."""
     found: dict[str, list[str]] = {"": []}
     name = ""
     for word in words:
@@ -102,13 +101,13 @@ def flags(words: Sequence[str]) -> dict[str, Any]:
             found[name] = [value] if sign else []
         else:
             found[name].append(word)
-    result: dict[str, Any] = {"": found.pop("")}
+    first, result = found.pop(""), dict[str, object]()
     for name, values in found.items():
         if not values and name.startswith("no-"):
             result[name.removeprefix("no-")] = False
         else:
             result[name] = True if not values else _value(values[0]) if len(values) == 1 else values
-    return result
+    return first, result
 
 
 def _value(word: str) -> object:
@@ -205,8 +204,8 @@ def model_source(found: Fields) -> str:
     """The folder of the node that a container has its model from: the mount of its model's path, or its hub cache."""
     config = found["config"]
     words = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
-    given = flags(words)
-    models = [str(word) for word in (given.get("model"), *given[""][::-1]) if word]
+    first, given = flags(words)
+    models = [str(word) for word in (given.get("model"), *first[::-1]) if word]
     for each in found["mounts"]:
         target, source = str(each.get("Destination") or "").rstrip("/"), str(each.get("Source") or "")
         if each.get("Type") != "bind" or not target:

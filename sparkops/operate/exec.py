@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sparkops.core.errors import NodeError
+from sparkops.core.request_messages import ProgramRequest
 from sparkops.core.wording import Message
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.streams import Block, Ended, lines
@@ -45,7 +46,7 @@ def execute(
     ends: dict[str, Execution],
 ) -> Iterator[Block]:
     """Run `argv` on these nodes; yields the output in whole lines and fills `ends`, one entry for each node."""
-    asks = {node: {"argv": list(argv), "timeout": timeout} for node in nodes}
+    asks = {node: ProgramRequest(argv=list(argv), timeout=timeout) for node in nodes}
     ends.update({node: Execution() for node in nodes})
     with reach(context, nodes, ["exec"]) as fleet:
         for item in lines(fleet, "exec.program", asks, context.jobs):

@@ -13,8 +13,8 @@ from sparkops import resources
 from sparkops.compile.compiler import compile_inventory, spec_of
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
-from sparkops.core.messages import Fields
 from sparkops.core.messages import reason as as_reason
+from sparkops.core.request_messages import GcLook, GcRemove, ItemTold
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.reconcile.fleet import Fleet
@@ -105,19 +105,32 @@ def look(
     )
 
 
-def _item(node: str, each: Fields) -> Item:
-    kept, note = (Message.from_json(each[key]) if each[key] else None for key in ("kept", "note"))
-    plain = {key: each[key] for key in ("kind", "name", "bytes", "unknown")}
-    return Item(node=node, kept=kept, note=note, **plain)
+def _item(node: str, each: ItemTold) -> Item:
+    kept, note = (Message.from_json(why) if why else None for why in (each["kept"], each["note"]))
+    return Item(
+        node=node,
+        kind=each["kind"],
+        name=each["name"],
+        bytes=each["bytes"],
+        unknown=each["unknown"],
+        kept=kept,
+        note=note,
+    )
 
 
 def _asks(
     fleet: Fleet, inventory: Inventory, nodes: Sequence[str], kinds: Sequence[str], foreign: bool
-) -> dict[str, dict[str, object]]:
+) -> dict[str, GcLook]:
     compiled = compile_inventory(inventory)
-    about = {"cluster": inventory.cluster, "former": inventory.renamed_from, "kinds": list(kinds), "foreign": foreign}
     return {
-        node: {**about, "state_dir": fleet.targets[node].state_dir, "declared": declared(compiled.of(node))}
+        node: {
+            "state_dir": fleet.targets[node].state_dir,
+            "cluster": inventory.cluster,
+            "former": inventory.renamed_from,
+            "kinds": list(kinds),
+            "declared": declared(compiled.of(node)),
+            "foreign": foreign,
+        }
         for node in nodes
     }
 
@@ -135,13 +148,11 @@ def remove(
     nodes = list(dict.fromkeys(item.node for item in found.going))
     asks = _asks(fleet, inventory, nodes, found.kinds, False)
     fleet.lock(nodes, actor(command))
-    answers = fleet.each(
-        nodes,
-        lambda node, session: session.call(
-            f"{KIND}.remove",
-            {**asks[node], "items": [[item.kind, item.name] for item in found.going if item.node == node]},
-        ),
-    )
+    orders: dict[str, GcRemove] = {
+        node: {**asks[node], "items": [(item.kind, item.name) for item in found.going if item.node == node]}
+        for node in nodes
+    }
+    answers = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.remove", orders[node]))
     outcomes: dict[Item, Message | None] = {}
     for node, answer in answers.items():
         mine = [item for item in found.going if item.node == node]

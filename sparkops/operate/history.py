@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
+from sparkops.core.request_messages import HistoryRequest
 from sparkops.operate.connect import Context, reach
 from sparkops.reconcile.history import KIND
 
@@ -38,7 +39,7 @@ def history(
         return fleet.answers(
             nodes,
             lambda node, session: session.call(
-                f"{KIND}.read", {"state_dir": fleet.targets[node].state_dir, "last": last}, timeout=30
+                f"{KIND}.read", HistoryRequest(state_dir=fleet.targets[node].state_dir, last=last), timeout=30
             ),
         )
 

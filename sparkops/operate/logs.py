@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from sparkops.core.errors import AuthenticationFailed, ConnectionFailed, HostKeyError, SparkopsError
+from sparkops.core.request_messages import JournalRequest
 from sparkops.nodes.session import Channel, Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank
@@ -70,7 +71,7 @@ Told = Callable[["Attached | Lost"], None]
 
 def logs(context: Context, chosen: Sequence[Rank], *, lines: int, told: Told) -> Generator[Entry, None, None]:
     """The last `lines` entries of each rank in the order of their times."""
-    asks = {rank.node: {"unit": rank.unit.name, "lines": lines} for rank in chosen}
+    asks = {rank.node: JournalRequest(unit=rank.unit.name, lines=lines) for rank in chosen}
     entries: dict[str, list[Entry]] = {node: [] for node in asks}
     with reach(context, asks, ["exec"]) as fleet:
         if len(asks) > 1:
@@ -123,7 +124,7 @@ class _Listener:
 
     def __init__(self, context: Context, rank: Rank, lines: int, inbox: queue.Queue[Entry | Attached | Lost]) -> None:
         self.context, self.rank, self.inbox = context, rank, inbox
-        self.ask: dict[str, object] = {"unit": rank.unit.name, "lines": lines, "follow": True}
+        self.ask: JournalRequest = {"unit": rank.unit.name, "lines": lines, "follow": True}
         self.stop = threading.Event()
         self.channel: Channel | None = None
 
@@ -161,7 +162,7 @@ class _Listener:
                 for entry in filter(None, (parse(node, stream, line) for line in data.split(b"\n"))):
                     if self.stop.is_set():
                         return
-                    self.ask["after"] = entry.cursor or self.ask.get("after")
+                    self.ask["after"] = entry.cursor or self.ask.get("after", "")
                     self.inbox.put(entry)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from sparkops.compile.compiler import Compiled
 from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.messages import Fields
 from sparkops.core.report import Report
 from sparkops.core.states import Unknown
 from sparkops.inventory.inventory import Inventory
@@ -114,7 +114,7 @@ def roll_back(
     return run(wanted, dataclasses.replace(options, declared=False))
 
 
-def _earlier(found: Mapping[str, Any] | Unknown | None) -> int | str:
+def _earlier(found: Fields | Unknown | None) -> int | str:
     """The newest generation that is not there now, as its node tells; the newest one where it tells nothing."""
     if not isinstance(found, Mapping):
         return "newest"

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN
@@ -18,7 +18,7 @@ from sparkops.core.states import Unknown, lookup
 from sparkops.core.wording import Message
 from sparkops.inventory.served import places
 from sparkops.models.engine import Engine
-from sparkops.nodes.session import Session
+from sparkops.nodes.session import Session, returned
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.measuring.figures import figures, number
 from sparkops.operate.services import Rank, ranks
@@ -28,6 +28,7 @@ from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 
+Value = TypeVar("Value")
 GROUPS = ("memory", "gpu", "cpu", "uptime")
 READINGS = {
     "gpu_power_watts": "gpu.power_watts",
@@ -153,7 +154,7 @@ def _status(
         looking = session.stream("observe", {"asks": _asks(mine), "limit": LIMIT}, timeout=LIMIT + MARGIN)
         working = session.stream("jobs.list", timeout=LIMIT)
         holding = session.stream("lock.holder", {"state_dir": fleet.targets[node].state_dir}, timeout=LIMIT)
-        answer, running, holder = _end(looking), _end(working), _end(holding)
+        answer, running, holder = returned(looking), returned(working), returned(holding)
         answers = answer["answers"]
         offset = float(answer["clock"]) - float(answer["monotonic"])
         told = [_rank(rank, answers, offset, engines.get((rank.service, node))) for rank in mine]
@@ -178,15 +179,6 @@ def _status(
     )
 
 
-def _end(stream: Any) -> Any:
-    """The answer of a call that was begun earlier."""
-    while True:
-        try:
-            next(stream)
-        except StopIteration as done:
-            return done.value
-
-
 def _asks(mine: Sequence[Rank]) -> list[list[object]]:
     asks: list[list[object]] = [[FACTS, FACTS, {"groups": list(GROUPS)}]]
     for rank in mine:
@@ -204,29 +196,29 @@ def _asks(mine: Sequence[Rank]) -> list[list[object]]:
     return asks
 
 
-def _node(node: str, answers: Mapping[str, object], running: Any, holder: Any) -> NodeStatus:
+def _node(node: str, answers: Mapping[str, object], running: Sequence[object] | None, holder: object) -> NodeStatus:
     facts = unpack(answers.get(FACTS) or {UNKNOWN: as_reason("not-answered")}) or {}
 
-    def fact(path: str) -> Any:
+    def fact(path: str, type: type[Value]) -> Value | None:
         found = lookup(facts, path)
-        return None if isinstance(found, Unknown) else found
+        return found if isinstance(found, type) else None
 
-    load = fact("cpu.load")
+    load = fact("cpu.load", list)
     return NodeStatus(
         name=node,
-        memory_total=fact("memory.total_bytes"),
-        memory_available=fact("memory.available_bytes"),
-        gpu=fact("gpu.name"),
-        driver=fact("gpu.driver_version"),
-        load=load[0] if isinstance(load, Sequence) and load else None,
-        booted=fact("uptime.pid1_started"),
+        memory_total=fact("memory.total_bytes", int),
+        memory_available=fact("memory.available_bytes", int),
+        gpu=fact("gpu.name", str),
+        driver=fact("gpu.driver_version", str),
+        load=number(load[0]) if load else None,
+        booted=number(fact("uptime.pid1_started", float)),
         jobs=tuple(each for each in running or () if isinstance(each, Mapping)),
         holder=holder if isinstance(holder, Mapping) else None,
         readings={name: _reading(facts, path) for name, path in READINGS.items()},
     )
 
 
-def _reading(facts: Any, path: str) -> float | Unknown:
+def _reading(facts: Mapping[str, object] | Unknown, path: str) -> float | Unknown:
     found = facts if isinstance(facts, Unknown) else lookup(facts, path)
     if isinstance(found, Unknown):
         return found
@@ -234,7 +226,7 @@ def _reading(facts: Any, path: str) -> float | Unknown:
     return Unknown.of("reading-not-available", fact=path) if value is None else value
 
 
-def _rank(rank: Rank, answers: Mapping[str, Any], offset: float, engine: Engine | None = None) -> RankStatus:
+def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engine | None = None) -> RankStatus:
     missing = {UNKNOWN: as_reason("not-answered")}
     state = unpack(answers.get(rank.unit.id) or missing)
     if isinstance(state, Unknown):

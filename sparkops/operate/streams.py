@@ -83,7 +83,7 @@ def _one(
             inbox.put(Block(node, stream, data))
     except SparkopsError as error:
         return Ended(node, error=error)
-    return Ended(node, answer=channel.result)
+    return Ended(node, answer=channel.result if isinstance(channel.result, Mapping) else None)
 
 
 def split(channel: Channel) -> Iterator[tuple[int, bytes]]:

@@ -3,9 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from sparkops.core.messages import Refused
+from sparkops.core.messages import Fields, Refused
 
 RATE_OVER = 10.0
 """Seconds over which the shown rate is an average."""
@@ -72,7 +71,7 @@ class Listener:
     def __init__(self, job: Reporter | None = None) -> None:
         self.job = job
 
-    def progress(self, message: Mapping[str, Any]) -> None:
+    def progress(self, message: Fields) -> None:
         if self.job is not None:
             text, unit = str(message.get("text") or ""), str(message.get("unit") or "")
             self.job.progress(text, message.get("done"), message.get("total"), unit, message.get("rate"))

@@ -48,7 +48,7 @@ class Removal:
     services: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
     staying: tuple[Resource, ...] = ()
-    needed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    needed: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     state_dirs: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -5,10 +5,11 @@ Neither is declared by an inventory. It must not know what of a node is taken ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from sparkops.core.request_messages import GcAsk
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
 from sparkops.resources.resource import Resource
@@ -45,23 +46,25 @@ class Reclaimed(TakenBack):
 
     what: str
     kinds: tuple[str, ...]
-    needed: Mapping[str, object] = field(default_factory=dict)
+    needed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return f"{self.what} {self.name} @{self.node}"
 
-    def ask(self) -> dict[str, object]:
-        about: dict[str, object] = {
+    def ask(self) -> GcAsk:
+        return {
             "state_dir": self.state_dir,
             "cluster": self.cluster,
             "former": self.former,
+            "kinds": list(self.kinds),
+            "declared": self.needed,
             "foreign": False,
+            "what": self.what,
+            "name": self.name,
+            "leaving": list(self.leaving),
         }
-        about["kinds"] = list(self.kinds)
-        thing = {"what": self.what, "name": self.name, "leaving": list(self.leaving)}
-        return {**about, **thing, "declared": dict(self.needed)}
 
 
 @dataclass(frozen=True, kw_only=True)

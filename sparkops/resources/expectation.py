@@ -201,4 +201,4 @@ def shown(key: str, value: object) -> str:
 
 def listed(values: object) -> str:
     """Several values for a person."""
-    return ", ".join(str(each) for each in cast("list[Any]", values))
+    return ", ".join(str(each) for each in cast("list[object]", values))

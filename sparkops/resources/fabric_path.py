@@ -15,6 +15,7 @@ from sparkops.core.errors import ConvergeFailed, SparkopsError
 from sparkops.core.kind_messages import FabricLine, FabricPathAct, FabricPathAsk
 from sparkops.core.messages import Fields
 from sparkops.core.plan import Step, Violation
+from sparkops.core.request_messages import LinksTold
 from sparkops.core.states import Observed, Pending, State
 from sparkops.core.wording import Message
 from sparkops.models.fabric.plan import Cable, Line
@@ -107,7 +108,7 @@ class FabricPath(Resource):
         why = min(wrong, key=lambda each: each.unknown).reason if wrong else None
         return {"why": why.as_json() if why else None, "gbits": figures[-1].gbits, "method": figures[-1].method}
 
-    def _there(self, session: Session, cable: Cable) -> Generator[Mapping[str, object], None, Fields]:
+    def _there(self, session: Session, cable: Cable) -> Generator[Mapping[str, object], None, LinksTold]:
         """What the other node says of its ends, once it has their addresses or PATIENCE has passed."""
         other, until = session.peer(self.name), time.monotonic() + PATIENCE
         while True:
@@ -122,6 +123,6 @@ class FabricPath(Resource):
             time.sleep(POLL)
 
 
-def _look(session: Session, cable: Cable) -> Fields:
-    told: Fields = session.call("measure.look", addresses(session.node, [cable]), timeout=60)
+def _look(session: Session, cable: Cable) -> LinksTold:
+    told: LinksTold = session.call("measure.look", addresses(session.node, [cable]), timeout=60)
     return told

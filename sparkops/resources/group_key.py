@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sparkops.core.group_keys import fingerprint
 from sparkops.core.kind_messages import GroupKeyAct, GroupKeyAsk
@@ -42,7 +42,7 @@ class GroupKey(Resource):
         validators.one_of(self.state, "state", ("present", "absent"), self.where)
 
     @classmethod
-    def occupied(cls, name: str, claim: Mapping[str, Any]) -> Occupied:
+    def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:
         return Occupied(path=name)
 
     @classmethod

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparkops.core.errors import ConvergeFailed, InventoryError
+from sparkops.core.kind_messages import ImageAct, ImageAsk
 from sparkops.core.plan import Step, Violation
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, State
@@ -145,7 +146,8 @@ class Image(Transferable):
         return {**self.ask(), "build": self.origin.build}
 
     def received(self, act: Mapping[str, object], peer: Mapping[str, object] | None) -> dict[str, object]:
-        return super().received({"how": "receive", "attach": act["attach"], "build": self.origin.build}, peer)
+        made: ImageAct = {"how": "receive", "attach": str(act["attach"]), "build": self.origin.build}
+        return super().received(made, peer)
 
     def uses(self) -> Mapping[str, Collection[str]]:
         return {
@@ -172,10 +174,12 @@ class Image(Transferable):
         """Replacing is pulling, building or loading it again: a tag may have moved."""
         return self.state == "present"
 
-    def ask(self) -> dict[str, object]:
-        more = self.origin.query() if self.state == "present" else {}
-        own = {"digest": self.pinned, "manifest": self.manifest, "platform": self.platform}
-        return {**self.reference.as_json(), **own, **more}
+    def ask(self) -> ImageAsk:
+        own = self.reference.as_json()
+        own["digest"], own["manifest"], own["platform"] = self.pinned, self.manifest, self.platform
+        if self.state == "present" and (like := self.origin.like) is not None:
+            own["like"] = like
+        return own
 
     def desired(self) -> State:
         if self.state == "absent":
@@ -186,7 +190,7 @@ class Image(Transferable):
         """Equality; a platform's manifest that the engine does not report is not compared."""
         return bool(wanted == found or (key == "manifest" and found is None))
 
-    def act(self, step: Step) -> dict[str, object]:
+    def act(self, step: Step) -> ImageAct:
         return {} if step.action == "delete" else self.origin.arguments(self.login)
 
     def login(self, repository: str) -> Login | None:

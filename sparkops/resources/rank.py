@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from sparkops.core.kind_messages import RankAsk
 from sparkops.core.plan import Violation
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -43,7 +44,7 @@ class Rank(Resource):
         """What is only compared holds nothing up."""
         return False
 
-    def ask(self) -> Mapping[str, object]:
+    def ask(self) -> RankAsk:
         return {"container": self.container, "kept": f"{self.state_dir}/services/{self.name}"}
 
     def desired(self) -> State:
@@ -115,5 +116,5 @@ def _device(told: object) -> _Device:
     )
 
 
-def _mapping(told: object) -> Mapping[Any, object]:
+def _mapping(told: object) -> Mapping[object, object]:
     return told if isinstance(told, Mapping) else {}

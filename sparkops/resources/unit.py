@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import UnitAct, UnitAsk
 from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed, Pending, State, Unknown
@@ -181,7 +182,7 @@ class Unit(Resource):
             kept["content"] = [self._digest]
         return {**kept, "port": self.port} if self.state == "present" and self.port else kept
 
-    def ask(self) -> dict[str, object]:
+    def ask(self) -> UnitAsk:
         return {
             "name": self.name,
             "present": self.state == "present",
@@ -251,8 +252,8 @@ class Unit(Resource):
         seconds = start.get("token_seconds") if isinstance(start, Mapping) else None
         return float(seconds) if isinstance(seconds, (int, float)) else None
 
-    def act(self, step: Step) -> dict[str, object]:
-        material: dict[str, object] = {"wait": self.wait, "again": step.action == "replace"}
+    def act(self, step: Step) -> UnitAct:
+        material: UnitAct = {"wait": self.wait, "again": step.action == "replace"}
         if self.content is not None:
             material["content"] = _bytes(self.content)
         return material

@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sparkops.core import atomic, folders
 from sparkops.core.digests import digest
@@ -24,7 +23,7 @@ from sparkops.reports.record import StateFolderUnusable
 from sparkops.reports.run.prometheus import metric
 from sparkops.watching.edges import Edges
 
-Waiting = Mapping[str, "list[dict[str, Any]]"]
+Waiting = Mapping[str, "list[dict[str, object]]"]
 """The messages that are not delivered yet, by their receiver."""
 
 

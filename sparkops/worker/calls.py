@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from queue import Empty, SimpleQueue
-from typing import Any
+from types import ModuleType
 
 from sparkops.core.messages import Refused, Unknown
 
@@ -31,10 +31,10 @@ class Call:
         """Tell the controller how far it is; the fields of the `StepProgress` event."""
         self._send({"id": self.id, "progress": {"text": text, "done": done, "total": total, **more}})
 
-    def take(self, message: dict[str, Any]) -> None:
+    def take(self, message: dict[str, object]) -> None:
         """What the controller sends to a running call: data, the end of data, credit, cancel."""
-        if isinstance(message.get("data"), bytes):
-            self._data.put(message["data"])
+        if isinstance(data := message.get("data"), bytes):
+            self._data.put(data)
         if message.get("end"):
             self._data.put(None)
         credit = message.get("credit")
@@ -70,7 +70,7 @@ ROOMS = ("kinds", "requests")
 """The folders whose modules the controller names: kinds of things, and calls that are no kinds."""
 
 
-def kind(name: str) -> Any:
+def kind(name: str) -> ModuleType:
     """The worker's module of that name, of a kind or of requests. Raises Refused for one that was not sent."""
     for room in ROOMS if name.isidentifier() else ():
         with contextlib.suppress(ModuleNotFoundError):

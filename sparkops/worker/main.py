@@ -10,13 +10,15 @@ import os
 import sys
 import threading
 import time
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
 
 from sparkops.core import frames
 from sparkops.core.messages import answer
 from sparkops.worker import dispatch
 from sparkops.worker.calls import Call, Refused, kind
 
+BUILT_IN: Mapping[str, Callable[..., object]] = {"observe": dispatch.observe, "converge": dispatch.converge}
 BEAT = 5.0
 GRACE = 5.0
 LEASE = 30.0
@@ -97,19 +99,18 @@ class Loop:
         try:
             self.send({"id": call.id, **message})
         except (frames.BadFrame, TypeError, ValueError, RecursionError) as error:
-            what = f"the answer to {name} can't be sent: {error}"
-            hint = "ask for less at once, with --limit or --role"
-            self.send({"id": call.id, "error": {"type": "failed", "what": what, "hint": hint, "detail": ""}})
+            refused = Refused.of("answer-not-sent", call=name, reason=str(error))
+            self.send({"id": call.id, "error": refused.as_json()})
         finally:
             self.calls.pop(call.id, None)
 
 
-def find(name: str) -> Any:
+def find(name: str) -> Callable[..., object]:
     """The function behind a call's name: `observe`, `converge`, or `KIND.NAME` out of the kind's `CALLS`."""
-    if name in ("observe", "converge"):
-        return getattr(dispatch, name)
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     module, _, function = name.partition(".")
-    calls = getattr(kind(module), "CALLS", {})
+    calls: Mapping[str, Callable[..., object]] = getattr(kind(module), "CALLS", {})
     if function not in calls:
         raise Refused.of("call-unknown", call=name)
     return calls[function]

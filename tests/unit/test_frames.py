@@ -1,12 +1,16 @@
 """The frame codec: what is written is read back, and nothing that is no frame is believed."""
 
 import io
+import sys
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.core import frames
+from sparkops.core.messages import Refused
+from sparkops.worker.main import Loop
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=200),
@@ -53,3 +57,19 @@ def test_a_binary_mark_outside_of_its_frame_is_refused(mark: list[object]) -> No
     whole = frames.encode({"x": {"$b": mark}})
     with pytest.raises(frames.BadFrame, match="binary mark"):
         frames.read(io.BytesIO(whole))
+
+
+@pytest.mark.parametrize("unsendable", [{1, 2}, "x" * (frames.TEXT_LIMIT + 1)], ids=["no plain value", "too large"])
+def test_an_answer_that_cannot_be_sent_is_an_error_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, unsendable: object
+) -> None:
+    module = ModuleType("sparkops.worker.requests.unsendable")
+    monkeypatch.setattr(module, "CALLS", {"give": lambda call, args: unsendable}, raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    sink = io.BytesIO()
+    assert Loop(io.BytesIO(frames.encode({"id": 1, "call": "unsendable.give"})), sink).run() == 0
+    sink.seek(0)
+    message = frames.read(sink)
+    assert message is not None
+    error = Refused.from_json(message["error"])
+    assert (error.id, error.values["call"]) == ("answer-not-sent", "unsendable.give")

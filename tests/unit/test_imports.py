@@ -71,7 +71,7 @@ ON_NODES_FROM_CORE = {
     f"sparkops.core.{name}"
     for name in (
         *("atomic", "deadline", "descriptors", "frames", "group_keys", "kind_messages", "messages", "process_group"),
-        "system_places",
+        *("request_messages", "system_places"),
     )
 }
 

@@ -272,7 +272,7 @@ def test_no_reboot_is_due_when_the_newest_kernel_and_the_installed_driver_run(tm
     put(tmp_path, "/boot/vmlinuz-6.17.0-1008-nvidia", "")
     put(tmp_path, "/boot/vmlinuz-6.17.0-1014-nvidia", "")
     installed = {"libnvidia-compute-580": "580.142-0ubuntu0.24.04.1"}
-    found = packages.reboot(str(tmp_path), {"module_version": "580.142"}, {"installed": installed})
+    found = packages.reboot(str(tmp_path), {"module_version": "580.142"}, installed)
     assert found["reasons"] == []
 
 
@@ -283,7 +283,7 @@ def test_every_reason_for_a_reboot_is_told(tmp_path: Path) -> None:
     put(tmp_path, "/run/reboot-required", "*** System restart required ***")
     put(tmp_path, "/run/reboot-required.pkgs", "linux-base\nlinux-base\n")
     installed = {"nvidia-driver-580-open": "580.159.03-0ubuntu1"}
-    found = packages.reboot(str(tmp_path), {"module_version": "580.142"}, {"installed": installed})
+    found = packages.reboot(str(tmp_path), {"module_version": "580.142"}, installed)
     assert found["due"]
     assert found["reasons"] == [
         "linux-base asked for it",

@@ -59,9 +59,9 @@ def test_content_is_the_order_of_layers_and_how_it_runs() -> None:
 
 
 def test_an_archive_is_recognised_by_content() -> None:
-    like = {"layers": LAYERS, "config": {"Cmd": ["x"], "ArgsEscaped": True}}
-    assert state(told(), like=like)["archive"] == "declared"
-    assert state(told(), like={**like, "layers": [A]})["archive"] == "other"
+    config = {"Cmd": ["x"], "ArgsEscaped": True}
+    assert state(told(), like=(LAYERS, config))["archive"] == "declared"
+    assert state(told(), like=([A], config))["archive"] == "other"
 
 
 def test_a_containerd_store_tells_the_manifest_of_the_platform() -> None:

@@ -88,7 +88,8 @@ class Ground:
             receivers=("n2",),
             authority=self.authority,
         )
-        return {**way._order(HERE), "quiet": 1.0, **more}
+        order = way._order(HERE)
+        return {**order, "serve": {**order["serve"], "quiet": 1.0, **more}}
 
     def serve(self, **more: Any) -> int:
         """The port of the source's server."""
@@ -431,7 +432,7 @@ def test_no_key_stands_on_a_disk_or_in_an_argument(ground: Ground, tmp_path: Pat
     apply(ground.source)
     order = ground.order()
     transfer.serve_files(order)
-    secret = order["credentials"]["key"].splitlines()[1]
+    secret = order["serve"]["credentials"]["key"].splitlines()[1]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     for process in Path("/proc").glob("[0-9]*"):
         for name in ("cmdline", "environ"):

@@ -79,7 +79,7 @@ class Wire:
         """See socket."""
         self._peer.settimeout(seconds)
 
-    def getpeername(self) -> Any:
+    def getpeername(self) -> object:
         """See socket."""
         return self._peer.getpeername()
 

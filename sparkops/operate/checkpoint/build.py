@@ -28,6 +28,7 @@ from sparkops.models import build_steps
 from sparkops.programs import runner
 from sparkops.programs.build import caller as build_program
 from sparkops.programs.build.state import observe
+from sparkops.programs.checkpoints.index import Notice
 from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.programs.fetch import caller as fetch_program
 from sparkops.programs.progress import Listener, Reporter
@@ -155,7 +156,7 @@ def build(order: Order, *, listener: events.Listener = events.silent, stop: thre
     with _locked(output), _worded():
         base, inputs = _prepared(order, listener, stop)
         query = {"folder": output, "state_dir": _state_dir(), "owner": "", "deep": False, "base": base}
-        notices: list[Any] = []
+        notices: list[Notice] = []
         status = "unchanged"
         if not _is_built(observe(query), inputs.identity):
             status, job = "built", _Job(f"checkpoint {output}", listener, stop)

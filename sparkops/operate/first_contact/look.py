@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sparkops.core.errors import BecomeFailed, SparkopsError
 from sparkops.core.messages import Fields
+from sparkops.core.request_messages import AdoptLook, AdoptTold
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
@@ -19,7 +20,7 @@ from sparkops.reconcile.informing import FACTS
 from sparkops.resources.resource import unpack
 
 GROUPS = ("os", "gpu", "memory")
-ANY = {"image": "", "container": "", "port": 0, "unit": "", "chosen": "", "chosen_unit": ""}
+ANY: AdoptLook = {"image": "", "container": "", "port": 0, "unit": "", "chosen": "", "chosen_unit": ""}
 """Asks for every container and unit that looks like an engine."""
 
 
@@ -56,7 +57,7 @@ def _look(target: Target, connections: Connections) -> Found:
 def _running(session: Session) -> tuple[tuple[Engine, ...], tuple[int, ...], str]:
     """The engines that run, the ports that are taken, and why that could not be seen."""
     try:
-        there = session.call(f"{adopt.KIND}.look", ANY, timeout=60)
+        there: AdoptTold = session.call(f"{adopt.KIND}.look", ANY, timeout=60)
     except SparkopsError as error:
         return (), (), error.what
     engines = [_container(each) for each in there["containers"]]
@@ -81,5 +82,5 @@ def _unit(found: Fields) -> Engine:
 
 def _port(words: Sequence[str]) -> int:
     """The port of an engine's words; vLLM's own where they name none."""
-    value = str(adopt_diff.flags([str(word) for word in words]).get("port"))
+    value = str(adopt_diff.flags([str(word) for word in words])[1].get("port"))
     return int(value) if value.isascii() and value.isdigit() else 8000

@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from sparkops.core import atomic, folders
 from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.messages import Fields
+from sparkops.core.request_messages import CellRequest
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
 from sparkops.fit.fit import Fit, Question
@@ -149,14 +150,14 @@ def bench(
     return Bench(cluster=inventory.cluster, service=service, time=began, tokens=tokens, engines=tuple(found))
 
 
-def _ask(probe: Probe, streams: int, length: int, tokens: int, seconds: float) -> dict[str, object]:
+def _ask(probe: Probe, streams: int, length: int, tokens: int, seconds: float) -> CellRequest:
     return {"ask": probe.ask(), "concurrency": streams, "context": length, "tokens": tokens, "seconds": seconds}
 
 
-def _measured(context: Context, session: Session, rank: Rank, ask: Mapping[str, Any], engine: Engine | None) -> Cell:
+def _measured(context: Context, session: Session, rank: Rank, ask: CellRequest, engine: Engine | None) -> Cell:
     """One cell. What the engine refuses is a cell with a reason; a lost node raises ConnectionFailed."""
     empty = Cell(concurrency=ask["concurrency"], context=ask["context"])
-    asking = session.stream("bench.cell", ask, timeout=5 * float(ask["seconds"]) + MARGIN)
+    asking = session.stream("bench.cell", ask, timeout=5 * ask["seconds"] + MARGIN)
     try:
         told = follow(asking, rank.node, f"bench {rank.service}", context.listener)
     except CallFailed as error:
@@ -164,7 +165,7 @@ def _measured(context: Context, session: Session, rank: Rank, ask: Mapping[str, 
     return cell_of(told, empty, engine)
 
 
-def cell_of(told: Mapping[str, Any], empty: Cell, engine: Engine | None) -> Cell:
+def cell_of(told: Fields, empty: Cell, engine: Engine | None) -> Cell:
     """What a node answered, as a cell; a value of another shape is not known."""
     given = told.get("samples")
     given = given if isinstance(given, list) else []
@@ -220,7 +221,7 @@ def judged(found: Bench, inventory: Inventory, last: Mapping[str, object] | None
     return replace(found, engines=tuple(engines))
 
 
-def _findings(cell: Cell, speeds: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> Iterator[Message]:
+def _findings(cell: Cell, speeds: Sequence[Fields], last: Fields) -> Iterator[Message]:
     streams = cell.concurrency
     if streams == 1 and cell.share is not None and not cell.speculative and cell.share < HEALTHY:
         yield Message.of("bench-below-healthy", percent=round(100 * cell.share))

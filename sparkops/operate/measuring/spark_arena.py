@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -26,7 +25,7 @@ from sparkops.operate.endpoints import accesses
 from sparkops.operate.measuring.tools import TOOLS, Target, call, target_of
 
 PROFILE = "@official/spark-arena-v2"
-ARGUMENTS: Mapping[str, Any] = {
+ARGUMENTS: Mapping[str, object] = {
     "pp": [2048],
     "tg": [128],
     "depth": [0, 4096, 8192, 16384, 32768, 65535, 100000],

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
@@ -85,7 +84,7 @@ class Tool:
     program: str
     get: str
     runs: Callable[[Target, Load, Path], Iterator[Run]]
-    cells: Callable[[Mapping[str, Any], Run], Iterator[Cell]]
+    cells: Callable[[Mapping[str, object], Run], Iterator[Cell]]
     key: str = ""
     on_node: bool = False
 
@@ -102,7 +101,7 @@ def _benchy(target: Target, load: Load, folder: Path) -> Iterator[Run]:
     yield Run([*words, "--save-result", str(folder / "result.json")], "result.json")
 
 
-def _benchy_cells(told: Mapping[str, Any], run: Run) -> Iterator[Cell]:
+def _benchy_cells(told: Mapping[str, object], run: Run) -> Iterator[Cell]:
     rows = told.get("benchmarks")
     for each in rows if isinstance(rows, list) else ():
         each = each if isinstance(each, Mapping) else {}
@@ -120,7 +119,7 @@ def _benchy_cells(told: Mapping[str, Any], run: Run) -> Iterator[Cell]:
         )
 
 
-def _statistic(told: Mapping[str, Any], metric: str, kind: str) -> float | None:
+def _statistic(told: Mapping[str, object], metric: str, kind: str) -> float | None:
     found = told.get(metric)
     return number(found.get(kind)) if isinstance(found, Mapping) else None
 
@@ -135,7 +134,7 @@ def _aiperf(target: Target, load: Load, folder: Path) -> Iterator[Run]:
         yield Run(words, f"{own}/profile_export_aiperf.json", cell)
 
 
-def _aiperf_cells(told: Mapping[str, Any], run: Run) -> Iterator[Cell]:
+def _aiperf_cells(told: Mapping[str, object], run: Run) -> Iterator[Cell]:
     assert run.cell is not None
     first, between = (_statistic(told, name, "p50") for name in ("time_to_first_token", "inter_token_latency"))
     yield _by_latency(run.cell, first, between, _statistic(told, "output_token_throughput", "avg"))
@@ -150,7 +149,7 @@ def _vllm(target: Target, load: Load, folder: Path) -> Iterator[Run]:
         yield Run(words, "", cell)
 
 
-def _vllm_cells(told: Mapping[str, Any], run: Run) -> Iterator[Cell]:
+def _vllm_cells(told: Mapping[str, object], run: Run) -> Iterator[Cell]:
     assert run.cell is not None
     names = ("median_ttft_ms", "median_tpot_ms", "output_throughput")
     yield _by_latency(run.cell, *(number(told.get(name)) for name in names))
@@ -237,7 +236,7 @@ def target_of(context: Context, access: Access, tool: Tool) -> Target:
     )
 
 
-def _here(tool: Tool, access: Access, run: Run, folder: Path) -> Mapping[str, Any]:
+def _here(tool: Tool, access: Access, run: Run, folder: Path) -> Mapping[str, object]:
     """What a call on this machine left."""
     call([tool.program, *run.words], access, tool.key, folder)
     try:
@@ -263,7 +262,7 @@ def call(argv: Sequence[str], access: Access, variable: str, folder: Path) -> No
         raise SparkopsError.of("bench-tool-failed", program=argv[0], words=shlex.join(argv), how=how)
 
 
-def _on_node(context: Context, target: Target, run: Run) -> Mapping[str, Any]:
+def _on_node(context: Context, target: Target, run: Run) -> Mapping[str, object]:
     """What a call in the service's own container said."""
     ends: dict[str, Execution] = {}
     argv = ["sh", "-c", IN_CONTAINER, target.service, *run.words]
@@ -281,7 +280,7 @@ def _on_node(context: Context, target: Target, run: Run) -> Mapping[str, Any]:
     return _mapping(end.output[1].decode(errors="replace"), "vllm bench")
 
 
-def _mapping(text: str, program: str) -> Mapping[str, Any]:
+def _mapping(text: str, program: str) -> Mapping[str, object]:
     try:
         found = json.loads(text)
     except ValueError:

@@ -64,4 +64,5 @@ def _matches(pattern: object, module: str) -> bool:
 
 def note_step(plan: TensorPlan, step: str, what: dict[str, object]) -> None:
     """Write into config.json, under `sparkops`, what a step did; engines ignore keys that they don't know."""
-    plan.config.setdefault("sparkops", {})[step] = what
+    noted = plan.config.get("sparkops")
+    plan.config["sparkops"] = {**(noted if isinstance(noted, dict) else {}), step: what}

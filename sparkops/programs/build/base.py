@@ -9,7 +9,6 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from sparkops.core.descriptors import FILE
 from sparkops.core.messages import Refused
@@ -95,7 +94,7 @@ class Base:
         if found != self.oids[path]:
             raise self._error("checkpoint-file-damaged", path, found=found, expected=self.oids[path])
 
-    def json(self, path: str) -> dict[str, Any]:
+    def json(self, path: str) -> dict[str, object]:
         """A JSON object in it. Raises Refused."""
         if path not in self.sizes:
             raise self._error("checkpoint-file-missing", path)
@@ -135,8 +134,8 @@ class Base:
             some = sorted(absent)[:NAMED]
             raise self._error("checkpoint-tensors-missing", INDEX, count=len(absent), tensors=some)
 
-    def _error(self, id: str, path: str, **args: Any) -> Refused:
-        return Refused.of(id, checkpoint=self.label, path=path, **args)
+    def _error(self, id: str, path: str, **args: object) -> Refused:
+        return Refused(id, {"checkpoint": self.label, "path": path, **args})
 
 
 def head_of(read: Callable[[int, int], bytes], size: int, path: str, checkpoint: str) -> Header:

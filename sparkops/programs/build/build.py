@@ -62,7 +62,7 @@ class Build:
         self._donors = [
             DonorRepository(number, each, spec["fetch"], output) for number, each in enumerate(spec["donors"])
         ]
-        self._finished: dict[str, list[object]] = {}
+        self._finished: dict[str, tuple[str, int, str]] = {}
         """By path: oid, bytes and lasting identity of what is complete in staging."""
         self._metadata: dict[str, dict[str, str]] = {}
 
@@ -139,7 +139,7 @@ class Build:
                 for path, (oid, size, mark) in journal["files"].items():
                     with contextlib.suppress(FileNotFoundError):
                         if lasting(os.lstat(path)) == mark:
-                            self._finished[path] = [oid, size, mark]
+                            self._finished[path] = (oid, size, mark)
         for folder, folders, names in os.walk(".", topdown=False):
             for name in names:
                 path = os.path.normpath(os.path.join(folder, name))
@@ -157,7 +157,7 @@ class Build:
 
     def _note(self, path: str, oid: str) -> None:
         status = os.lstat(path)
-        self._finished[path] = [oid, status.st_size, lasting(status)]
+        self._finished[path] = (oid, status.st_size, lasting(status))
 
     def _write_journal(self) -> None:
         os.makedirs(os.path.dirname(JOURNAL), mode=0o755, exist_ok=True)
@@ -289,7 +289,7 @@ class Build:
         for number, ranges in wanted.items():
             donor, needed = self._donors[number], sum(map(length, coalesced(ranges, 0).values()))
             self.output.notice("build-donor-ranges", donor=donor.label, fetched=donor.fetched, needed=needed)
-        files = [[path, size, oid] for path, (oid, size, _) in sorted(self._finished.items())]
+        files = [(path, size, oid) for path, (oid, size, _) in sorted(self._finished.items())]
         write_record(record_text(self.spec["record"], files))
         for path in (STORE, PARTS):
             shutil.rmtree(path)

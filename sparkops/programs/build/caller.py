@@ -43,7 +43,7 @@ def _published(target: Target, identity: str) -> Files:
     """The files of the published folder, where it was built from the same inputs; else none."""
     digest, record = record_of(target.existing) if target.existing is not None else ("", {})
     same = digest and digest == target.index.record and record.get("built", {}).get("identity") == identity
-    return [list(each) for each in record["files"]] if same else []
+    return record["files"] if same else []
 
 
 def _open_base(query: State) -> int:

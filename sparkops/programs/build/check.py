@@ -50,7 +50,7 @@ def _planned(build: Build, fetched: int) -> Checked:
         nonlocal before, known
         now = {entry.name: entry for entries in plan.files.values() for entry in entries}
         if name:
-            notices = [[id, args] for id, args in plan.notices[known:]]
+            notices = plan.notices[known:]
             steps.append({"name": name, "notices": notices, **_difference(before, now)})
         before, known = now, len(plan.notices)
 

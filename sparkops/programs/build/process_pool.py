@@ -8,9 +8,8 @@ import selectors
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from sparkops.core.messages import Refused, answer
+from sparkops.core.messages import Fields, Refused, answer
 from sparkops.programs.protocol import end_with
 
 OnProgress = Callable[[int], None]
@@ -100,7 +99,7 @@ def _close(*descriptors: int) -> None:
         os.close(descriptor)
 
 
-def _is_end(message: dict[str, Any], done: Callable[[int, object], None], on_progress: OnProgress) -> bool:
+def _is_end(message: Fields, done: Callable[[int, object], None], on_progress: OnProgress) -> bool:
     """Pass a message on; True where the task is finished."""
     if "progress" in message:
         on_progress(message["progress"]["done"])

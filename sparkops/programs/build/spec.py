@@ -1,7 +1,7 @@
 """What the build program is given, and what it answers."""
 
 import json
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from sparkops.programs.checkpoints.folder import Files as Files
 
@@ -65,7 +65,7 @@ class StepCheck(TypedDict, total=False):
     added: int
     removed: int
     from_donors: int
-    notices: list[list[Any]]
+    notices: list[tuple[str, dict[str, object]]]
     error: dict[str, object]
 
 

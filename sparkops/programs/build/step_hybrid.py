@@ -9,9 +9,8 @@ import re
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.programs.build.autoround_config import bits, config_of, is_autoround, note_step
@@ -47,9 +46,9 @@ Source: `packed_modules_mapping` of vLLM's qwen3_5 and qwen3_vl.
 _LAYER = re.compile(r"^(.*\.)?layers\.\d+\.")
 
 
-def apply(plan: TensorPlan, options: dict[str, Any]) -> None:
+def apply(plan: TensorPlan, options: Mapping[str, object]) -> None:
     """Change the plan. `options`: `donor` (number in the plan's), `layers` (`shared_expert`, or a pattern)."""
-    donor, layers = plan.donors[options["donor"]], str(options.get("layers") or SHARED)
+    donor, layers = plan.donors[int(str(options["donor"]))], str(options.get("layers") or SHARED)
     quantization = config_of(plan)
     if not is_autoround(quantization):
         raise Refused.of("hybrid-base-not-autoround", method=str(quantization.get("quant_method")))
@@ -103,7 +102,8 @@ def _expected(plan: TensorPlan, linear: Iterable[str]) -> set[str]:
         raise Refused.of("hybrid-config-without-layers")
     types = text.get("layer_types")
     if not isinstance(types, list) or len(types) != count:
-        every = text.get("full_attention_interval") or 4
+        given = text.get("full_attention_interval")
+        every = given if isinstance(given, int) and given > 0 else 4
         types = ["linear_attention" if (n + 1) % every else "full_attention" for n in range(count)]
     found = {match[1] or "" for each in linear if "mtp." not in each and (match := _LAYER.match(each))}
     prefixes = sorted(each for each in found if "visual" not in each and "vision" not in each)
@@ -120,7 +120,7 @@ def _expected(plan: TensorPlan, linear: Iterable[str]) -> set[str]:
 def _check_pairs(plan: TensorPlan, donor: DonorTensors, modules: list[str]) -> None:
     """Each module is in 16 bit in the base and in FP8 blocks of the same shape in the donor. Raises Refused."""
     places = plan.tensors()
-    faults: list[tuple[str, str, dict[str, Any]]] = []
+    faults: list[tuple[str, str, dict[str, object]]] = []
     for module in modules:
         if f"{module}.weight" not in places:
             faults.append((module, "hybrid-base-already-quantized", {}))
@@ -132,7 +132,8 @@ def _check_pairs(plan: TensorPlan, donor: DonorTensors, modules: list[str]) -> N
             faults.append((module, *fault))
     if faults:
         layer, id, args = faults[0]
-        raise Refused.of(id, count=len(faults), total=len(modules), donor=donor.label, layer=layer, **args)
+        about = {"count": len(faults), "total": len(modules), "donor": donor.label, "layer": layer}
+        raise Refused(id, {**about, **args})
 
 
 def _mismatch(

@@ -1,6 +1,6 @@
 """The step `mtp`: complete MTP layers in 16 bit, the base's own where it has them, else a donor's."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from sparkops.core.messages import Refused
 from sparkops.programs.build.autoround_config import UNQUANTISED, bits, config_of, is_autoround, note_step
@@ -13,10 +13,10 @@ FLOATING = ("BF16", "F16")
 EVERY = r"^mtp\..*"
 
 
-def apply(plan: TensorPlan, options: dict[str, Any] | None) -> None:
+def apply(plan: TensorPlan, options: Mapping[str, object] | None) -> None:
     """Change the plan. `options`: `donor`, its number in the plan's; without one the base has to be complete."""
     number = (options or {}).get("donor")
-    donor = plan.donors[number] if number is not None else None
+    donor = plan.donors[number] if isinstance(number, int) else None
     own = {entry.name: entry for entries in plan.files.values() for entry in entries if part_of(entry.name) == "mtp"}
     fault = _fault("base", own, plan.text_config)
     if fault is None:
@@ -28,7 +28,7 @@ def apply(plan: TensorPlan, options: dict[str, Any] | None) -> None:
         _graft(plan, donor, set(own))
 
 
-def _fault(checkpoint: str, tensors: dict[str, PlannedTensor], text_config: dict[str, Any]) -> Refused | None:
+def _fault(checkpoint: str, tensors: dict[str, PlannedTensor], text_config: dict[str, object]) -> Refused | None:
     """Why these are not the complete 16-bit MTP layers of that configuration; None where they are."""
     if not text_config.get("mtp_num_hidden_layers"):
         return Refused.of("mtp-not-in-config", checkpoint=checkpoint)
@@ -43,7 +43,7 @@ def _fault(checkpoint: str, tensors: dict[str, PlannedTensor], text_config: dict
         return Refused.of("mtp-tensors-unexpected", checkpoint=checkpoint, count=len(unexpected), tensors=unexpected)
     hidden = text_config.get("hidden_size")
     shape = next((list(entry.shape) for name, entry in tensors.items() if name.endswith("mtp.fc.weight")), [])
-    if shape == [hidden, 2 * int(hidden or 0)]:
+    if shape == [hidden, 2 * hidden if isinstance(hidden, int) else 0]:
         return None
     return Refused.of("mtp-fc-shape", checkpoint=checkpoint, shape=shape, hidden_size=hidden)
 

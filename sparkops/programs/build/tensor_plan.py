@@ -6,7 +6,6 @@ does not know what a step means. Pure values; `sparkops.safetensors` has checked
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sparkops.safetensors.header import BITS
 
@@ -86,7 +85,7 @@ class TensorPlan:
     """
 
     def __init__(
-        self, files: dict[str, list[PlannedTensor]], config: dict[str, Any], donors: Sequence[DonorTensors] = ()
+        self, files: dict[str, list[PlannedTensor]], config: dict[str, object], donors: Sequence[DonorTensors] = ()
     ) -> None:
         self.files, self.config, self.donors = files, config, tuple(donors)
         self.checks: list[Check] = []
@@ -100,7 +99,7 @@ class TensorPlan:
         return {entry.name: (file, place) for file, all_ in self.files.items() for place, entry in enumerate(all_)}
 
     @property
-    def text_config(self) -> dict[str, Any]:
+    def text_config(self) -> dict[str, object]:
         """The language model's part of config.json: `text_config`, or all of it where there is none."""
         inner = self.config.get("text_config")
         return inner if isinstance(inner, dict) else self.config

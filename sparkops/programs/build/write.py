@@ -5,7 +5,6 @@ Several processes do it; each has one chunk of one file in memory. It must not k
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from sparkops.core.descriptors import closing, write
 from sparkops.core.messages import Refused
@@ -88,21 +87,19 @@ class FileWriter:
         self, outputs: list[OutputFile], where: Descriptor, read: "Callable[[PlannedTensor, int, int], bytes]"
     ) -> None:
         self._outputs, self._where, self._read = outputs, where, read
-        self._tasks: list[Any] = []
+        self._blocks: list[tuple[int, int, PlannedTensor, int, int]] = []
         self._ready: list[int] = []
         self._left = [0] * len(outputs)
         for number, output in enumerate(outputs):
             made = output.blocks()
             self._left[number] = len(made)
-            self._tasks += [(number, *block) for block in made]
-        self._blocks = len(self._tasks)
-        self._tasks += [(number,) for number in range(len(outputs))]
+            self._blocks += [(number, *block) for block in made]
         self._next = 0
 
     @property
     def total(self) -> int:
         """Bytes that `on_progress` of `run` gets in all: computed ones count twice, as they are also hashed."""
-        made: int = sum(task[4] - task[3] for task in self._tasks[: self._blocks])
+        made = sum(end - start for *_, start, end in self._blocks)
         return made + sum(output.size for output in self._outputs)
 
     def run(self, done: Callable[[OutputFile, str], None], on_progress: OnProgress, check: Callable[[], None]) -> None:
@@ -111,16 +108,16 @@ class FileWriter:
         for output in self._outputs:
             os.close(os.open(output.part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
 
-        def finished(task: int, result: Any) -> None:
-            number: int = self._tasks[task][0]
-            if task >= self._blocks:
-                done(self._outputs[number], result)
+        def finished(task: int, result: object) -> None:
+            if task >= len(self._blocks):
+                done(self._outputs[task - len(self._blocks)], str(result))
                 return
+            number = self._blocks[task][0]
             self._left[number] -= 1
             if not self._left[number]:
                 self._ready.append(number)
 
-        pool = ProcessPool(min((os.cpu_count() or 1) + WAITING, len(self._tasks)), self._do)
+        pool = ProcessPool(min((os.cpu_count() or 1) + WAITING, len(self._blocks) + len(self._outputs)), self._do)
         try:
             pool.run(self._take, finished, on_progress, check)
         finally:
@@ -129,19 +126,19 @@ class FileWriter:
     def _take(self) -> int | None:
         """Files that are ready go first: what was just computed is still in memory when it is hashed."""
         if self._ready:
-            return self._blocks + self._ready.pop(0)
-        if self._next < self._blocks:
+            return len(self._blocks) + self._ready.pop(0)
+        if self._next < len(self._blocks):
             self._next += 1
             return self._next - 1
         return None
 
     def _do(self, task: int, on_progress: OnProgress) -> str:
-        number, *block = self._tasks[task]
-        output = self._outputs[number]
+        block = self._blocks[task] if task < len(self._blocks) else None
+        output = self._outputs[block[0] if block else task - len(self._blocks)]
         with closing(os.open(output.part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)) as handle:
             if block:
-                self._make(handle, *block)
-                on_progress(block[3] - block[2])
+                self._make(handle, *block[1:])
+                on_progress(block[4] - block[3])
                 return ""
             return self._finish(handle, output, on_progress)
 

@@ -28,7 +28,7 @@ from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
 from sparkops.programs.checkpoints.proof import RECORD
 
-Files = Sequence[Sequence[Any]]
+Files = Sequence[tuple[str, int, str]]
 """Path, bytes and oid of each file of a manifest or record."""
 RECORD_LIMIT = 64 << 20
 """Bytes of a record that are read."""

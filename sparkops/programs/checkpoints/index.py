@@ -11,7 +11,6 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from sparkops.core import atomic
 from sparkops.core.descriptors import closing
@@ -26,7 +25,7 @@ PREFIXES = ".prefixes.json"
 """How the name of the file of prefix digests beside an index ends."""
 _PREFIX = re.compile("[0-9a-f]{64}")
 
-Notice = tuple[str, dict[str, Any]]
+Notice = tuple[str, dict[str, object]]
 """The id and arguments of a notice."""
 
 
@@ -60,7 +59,7 @@ class Index:
     @property
     def notices(self) -> list[Notice]:
         """`index-damaged` where the file could not be read."""
-        args = {"path": self.path, "folder": self.folder, "why": self.damaged}
+        args: dict[str, object] = {"path": self.path, "folder": self.folder, "why": self.damaged}
         return [("index-damaged", args)] if self.damaged else []
 
     def find(self, status: os.stat_result) -> tuple[str, float] | None:

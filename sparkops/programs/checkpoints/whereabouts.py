@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import pwd
-from typing import Any
 
 from sparkops.core.messages import Refused
 from sparkops.core.system_places import fault_of_folder
@@ -17,7 +16,7 @@ MOUNTS = "/proc/self/mountinfo"
 DOCKER = "/etc/docker/daemon.json"
 
 
-def fault(folder: str, state_dir: str) -> tuple[str, dict[str, Any]] | None:
+def fault(folder: str, state_dir: str) -> tuple[str, dict[str, object]] | None:
     """The id and arguments of the error that forbids to replace this folder as a whole; None where nothing does."""
     real = os.path.realpath(folder)
     args: dict[str, object] = {"folder": folder if real == folder else f"{folder} (which is {real})"}
@@ -39,8 +38,7 @@ def fault(folder: str, state_dir: str) -> tuple[str, dict[str, Any]] | None:
 def require(folder: str, state_dir: str) -> None:
     """Raises Refused with the id of `fault`."""
     if found := fault(folder, state_dir):
-        id, args = found
-        raise Refused.of(id, **args)
+        raise Refused(*found)
 
 
 def _holds(folder: str, path: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused
+from sparkops.core.request_messages import ComparedFiles
 from sparkops.programs import runner, users
 from sparkops.programs.checkpoints import loaded_files, verify
 from sparkops.programs.checkpoints.folder import CheckpointFolder, Files, record_of
@@ -180,7 +181,7 @@ def _hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split("/"))
 
 
-def compare(path: str, folder: str, state_dir: str, manifest: str, job: Reporter) -> State:
+def compare(path: str, folder: str, state_dir: str, manifest: str, job: Reporter) -> ComparedFiles:
     """What the folder or cache at `path` holds of a manifest; the index of `folder` learns what was verified."""
     try:
         owner = pwd.getpwuid(os.stat(path).st_uid)
@@ -192,7 +193,7 @@ def compare(path: str, folder: str, state_dir: str, manifest: str, job: Reporter
         "mode": "compare", "folder": path, "files": wanted["files"], "known": index.known(),
         "repository": wanted["repository"], "commit": wanted["commit"],
     }  # fmt: skip
-    done = runner.run(PROGRAM, spec, IndexListener(job, index), user=owner)
+    done: ComparedFiles = runner.run(PROGRAM, spec, IndexListener(job, index), user=owner)
     if index.entries:
         index.save()
-    return dict(done)
+    return done

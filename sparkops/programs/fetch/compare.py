@@ -1,9 +1,9 @@
 """Which files of a manifest a folder or a cache holds, wherever they stand in it; nothing is changed."""
 
 import os
-from typing import Any
 
 from sparkops.core.descriptors import FILE, closing
+from sparkops.core.request_messages import ComparedFiles
 from sparkops.programs.checkpoints.local_sources import Sources
 from sparkops.programs.checkpoints.proof import identity
 from sparkops.programs.fetch.existing import File, hash_unchanged
@@ -12,10 +12,8 @@ from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
 
 
-def compare(
-    folder: str, sources: Sources, files: list[File], known: dict[str, str], output: Output
-) -> dict[str, object]:
-    """Paths that are `right`, `wrong` and `missing`, the bytes of the first (`right_bytes`) and of the rest.
+def compare(folder: str, sources: Sources, files: list[File], known: dict[str, str], output: Output) -> ComparedFiles:
+    """Where each file of a manifest stands.
 
     Files that were read before and are unchanged (`known`) are not read again.
     """
@@ -29,7 +27,7 @@ def compare(
             right.add(path)
 
     on_all_cores(check, files)
-    found: dict[str, Any] = {"right": [], "wrong": [], "missing": [], "right_bytes": 0, "other_bytes": 0}
+    found: ComparedFiles = {"right": [], "wrong": [], "missing": [], "right_bytes": 0, "other_bytes": 0}
     for path, size, _ in files:
         exists = candidates[path] or os.path.lexists(os.path.join(folder, path))
         found["right" if path in right else "wrong" if exists else "missing"].append(path)

@@ -3,7 +3,6 @@
 import os
 import shlex
 import stat
-from typing import Any
 
 from sparkops.core.descriptors import FILE, closing
 from sparkops.core.messages import Refused
@@ -54,7 +53,7 @@ class ExistingFolder:
             for folder in folders
         )
 
-    def denied(self, folder: str) -> dict[str, Any]:
+    def denied(self, folder: str) -> dict[str, object]:
         """The arguments of `files-unreadable`; `folder` is the path that people know."""
         paths = sorted(os.path.join(folder, path) for path in self.unreadable)
         return {"user": users.name_of(os.getuid()), "files": paths, "quoted": shlex.join(paths)}

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypedDict
 
 from sparkops.core import atomic
 from sparkops.core.descriptors import closing
+from sparkops.core.kind_messages import PeerOrder
 from sparkops.core.messages import Refused
 from sparkops.programs import disk
 from sparkops.programs.checkpoints.folder import Files, status_of, write_record
@@ -29,7 +30,7 @@ from sparkops.programs.fetch.partial_file import Content, make_store
 from sparkops.programs.fetch.staging import PUSHED, Staging, Wanted
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
-from sparkops.programs.transfer.client import Peer, PeerOrder
+from sparkops.programs.transfer.client import Peer
 
 
 class Spec(TypedDict, total=False):
@@ -70,11 +71,11 @@ def work(spec: Spec, output: Output) -> dict[str, object]:
     if spec["mode"] == "verify":
         existing.verify(files, spec["known"])
         if existing.unreadable:
-            raise Refused.of("files-unreadable", **existing.denied(spec["folder"]))
+            raise Refused("files-unreadable", existing.denied(spec["folder"]))
         return existing.summary(files)
     if spec["mode"] == "compare":
-        return compare(spec["folder"], Sources([spec["folder"]], spec["repository"], spec["commit"]), files,
-                       spec["known"], output)  # fmt: skip
+        return {**compare(spec["folder"], Sources([spec["folder"]], spec["repository"], spec["commit"]), files,
+                          spec["known"], output)}  # fmt: skip
     os.fchdir(spec["staging"])
     order = spec.get("peer")
     peer = Peer(order, files) if order else None

@@ -132,7 +132,7 @@ class Api:
             return Asked("what came is no completion")
 
     def ask(
-        self, question: Question, deadline: float, routes: Sequence[str] = ROUTES, **more: Any
+        self, question: Question, deadline: float, routes: Sequence[str] = ROUTES, **more: object
     ) -> tuple[str, int, bytes]:
         """Path, status and body of the first of `routes` that it has; of /v1/models where the model is not known.
 
@@ -199,7 +199,7 @@ def said(answer: Any) -> tuple[str, int]:
     return thought + (message.get("content") or ""), tokens
 
 
-def _judge(answer: Any, expect: str) -> str:
+def _judge(answer: object, expect: str) -> str:
     """ "" for a good completion. Raises as `said`."""
     text, tokens = said(answer)
     if tokens == 0:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from sparkops.programs.checkpoints.proof import record_digest, standing
@@ -93,7 +94,7 @@ CONFIG = (
 """The part of an image's configuration that says how it runs; engines of several versions tell the rest differently."""
 
 
-def image_content(layers: list[str], config: dict[str, object]) -> str:
+def image_content(layers: list[str], config: Mapping[str, object]) -> str:
     """A digest of the ordered layers and of how the image runs; equal on every engine that has the same image."""
     kept = {key: config[key] for key in CONFIG if config.get(key)}
     text = json.dumps([layers, kept], sort_keys=True, separators=(",", ":"))

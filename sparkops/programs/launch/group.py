@@ -23,13 +23,13 @@ LONGEST = 300
 """Characters of a reason in a message, of which two fit into one packet."""
 
 
-def sealed(key: bytes, fields: "dict[str, Any]") -> bytes:
+def sealed(key: bytes, fields: "dict[str, object]") -> bytes:
     """A message on its way: its HMAC-SHA256 by the group's key, and JSON."""
     data = json.dumps(fields, separators=(",", ":")).encode()
     return hmac.new(key, PROTOCOL + data, hashlib.sha256).digest() + data
 
 
-def opened(key: bytes, packet: bytes) -> "dict[str, Any] | None":
+def opened(key: bytes, packet: bytes) -> "dict[str, object] | None":
     """What was sealed by the same key and protocol; None for anything else."""
     code, data = packet[:DIGEST], packet[DIGEST:]
     if not hmac.compare_digest(code, hmac.new(key, PROTOCOL + data, hashlib.sha256).digest()):
@@ -181,7 +181,7 @@ class Group:
             if broken is not None:
                 self._end(*broken, now)
 
-    def messages(self, rank: int, road: str, now: float) -> "list[dict[str, Any]]":
+    def messages(self, rank: int, road: str, now: float) -> "list[dict[str, object]]":
         """What is to be sent to a rank: to the run that is known and to one that has just been met."""
         peer = self.peers[rank]
         self.number += 1

@@ -6,7 +6,6 @@ The facts and the launcher read them here. Standard library only; it must not kn
 import contextlib
 import ipaddress
 import os
-from typing import Any
 
 AT_START = "rdma-at-start.json"
 INFINIBAND = "/sys/class/infiniband"
@@ -27,14 +26,14 @@ ERRORS = (
 """The `hw_counters` of mlx5 that move where packets are lost or refused (mlx5 counters; MiaAI-Lab pull request 115)."""
 
 
-def rdma_devices(root: str = "/") -> dict[str, dict[str, Any]]:
+def rdma_devices(root: str = "/") -> dict[str, dict[str, object]]:
     """By name the `gids` and `counters` of each device's first port; empty where the node has none."""
     folder = os.path.join(root, INFINIBAND.lstrip("/"))
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     return {name: port_of(os.path.join(folder, name, "ports/1")) for name in names}
 
 
-def port_of(folder: str) -> dict[str, Any]:
+def port_of(folder: str) -> dict[str, object]:
     """`gids`: the table without its empty entries: index, type (`RoCE v2`), the IPv4 address of a mapped one.
     `counters`: those of ERRORS, None for one that the driver lacks."""
     read = {name: _attribute(f"{folder}/hw_counters/{name}") for name in ERRORS}

@@ -173,6 +173,7 @@ def _settle(made: str, folder: int, base: int) -> None:
     if written.get("architectures"):
         return
     scheme = written["quantization_config"]
+    assert isinstance(scheme, dict), scheme
     blocks = scheme.get("block_name_to_quantize") or ""
     if "model.language_model.layers" in blocks and isinstance(scheme.get("extra_config"), dict):
         scheme["extra_config"] = {_longer(name): value for name, value in scheme["extra_config"].items()}

@@ -11,9 +11,9 @@ import re
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any, TypedDict
 
 from sparkops.core.deadline import within
+from sparkops.core.kind_messages import PeerOrder
 from sparkops.core.messages import Refused
 from sparkops.programs.connections import hang_up
 from sparkops.programs.fetch.gathering import BLOCK, Gathered
@@ -28,15 +28,6 @@ SHORT = 1 << 16
 DONE_TIMEOUT = 5.0
 _CERTIFICATE = re.compile(r"CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED", re.IGNORECASE)
 _LOST = (OSError, http.client.HTTPException)
-
-
-class PeerOrder(TypedDict):
-    """A node that serves content, and by which credentials it is asked."""
-
-    node: str
-    address: str
-    port: int
-    credentials: tls.Credentials
 
 
 class Peer:
@@ -178,8 +169,8 @@ class Client:
             self.close()
             return ""
 
-    def _refused(self, id: str, **args: Any) -> Refused:
-        return Refused.of(id, source=self._peer.node, address=self._peer.address, **args)
+    def _refused(self, id: str, **args: object) -> Refused:
+        return Refused(id, {"source": self._peer.node, "address": self._peer.address, **args})
 
 
 def _error(text: str) -> object:

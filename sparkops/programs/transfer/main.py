@@ -9,6 +9,7 @@ receivers that are done. Notices: `transfer-connection-failed`, `transfer-reques
 import socket
 from typing import Literal, TypedDict
 
+from sparkops.core.kind_messages import Credentials
 from sparkops.programs.checkpoints.folder import Files
 from sparkops.programs.protocol import Output
 from sparkops.programs.transfer import tls
@@ -28,7 +29,7 @@ class Spec(TypedDict, total=False):
     content: Literal["files", "image"]
     listener: int
     channel: int
-    credentials: tls.Credentials
+    credentials: Credentials
     receivers: list[str]
     idle: float
     seconds: float

@@ -8,10 +8,11 @@ import os
 import signal
 from typing import TypedDict
 
+from sparkops.core.kind_messages import PeerOrder
 from sparkops.core.messages import Refused
 from sparkops.programs.fetch.http import Retry
 from sparkops.programs.protocol import Output
-from sparkops.programs.transfer.client import Peer, PeerOrder
+from sparkops.programs.transfer.client import Peer
 from sparkops.programs.transfer.served_image import SILENCE
 
 

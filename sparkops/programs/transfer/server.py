@@ -18,6 +18,8 @@ from sparkops.programs.transfer import tls
 PATIENCE = 60.0
 """Seconds in which a receiver has to take or to send something."""
 CONNECTIONS = 64
+Asked = socket.socket | tuple[bytes, socket.socket]
+"""What socketserver hands on; here always a socket."""
 SHOWN = 100
 """Characters of a refused request that a notice shows."""
 
@@ -157,20 +159,21 @@ class Server(ThreadingHTTPServer):
             self._sent += size
         self._tracker.add(size)
 
-    def process_request(self, request: Any, client_address: object) -> None:
+    def process_request(self, request: Asked, client_address: object) -> None:
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def process_request_thread(self, request: Asked, client_address: object) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
+    def finish_request(self, request: Asked, client_address: Any) -> None:
         """One connection to its end. Without a certificate of this authority there is no answer at all."""
+        assert isinstance(request, socket.socket)
         request.settimeout(PATIENCE)
         try:
             with self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as connection:

@@ -5,17 +5,10 @@ Certificates and keys are PEM texts that came through the sessions; they are rea
 
 import os
 import ssl
-from typing import Any, TypedDict
+from typing import Any
 
 from sparkops.core.descriptors import closing
-
-
-class Credentials(TypedDict):
-    """PEM texts."""
-
-    authority: str
-    certificate: str
-    key: str
+from sparkops.core.kind_messages import Credentials
 
 
 def context(credentials: Credentials, *, serving: bool) -> ssl.SSLContext:

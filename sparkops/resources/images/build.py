@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import ImageAct, ImageAsk
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
@@ -44,6 +45,7 @@ class BuiltImage:
     bases: tuple[Reference, ...]
 
     digest: str | None = None
+    like: None = None
 
     @classmethod
     def read(
@@ -94,14 +96,11 @@ class BuiltImage:
     def repositories(self) -> tuple[str, ...]:
         return tuple(each.repository for each in self.bases)
 
-    def query(self) -> dict[str, object]:
-        return {}
-
     def desired(self) -> dict[str, object]:
         return {"build": self.build}
 
-    def arguments(self, logins: Logins) -> dict[str, object]:
-        bases = []
+    def arguments(self, logins: Logins) -> ImageAct:
+        bases: list[ImageAsk] = []
         for each in self.bases:
             login = logins(each.repository)
             bases.append({**each.as_json(), "auth": login.as_json() if login else None})

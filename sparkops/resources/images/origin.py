@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparkops.core.kind_messages import ImageAct
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.resources.images.archive import Archive, read_archive
@@ -37,6 +38,8 @@ class PulledImage:
     """The hash of a build's inputs; none here."""
     bases: tuple[Reference, ...] = ()
     """The images that a build starts from; none here."""
+    like: None = None
+    """What an archive is compared by; none here."""
 
     @property
     def repositories(self) -> tuple[str, ...]:
@@ -48,16 +51,12 @@ class PulledImage:
         """What two nodes must have in common to pass it on; "" where it is pinned, as a loaded image has no digest."""
         return "" if self.digest or self.manifest else f"{self.reference.name} {self.platform or ''}"
 
-    def query(self) -> dict[str, object]:
-        """What the worker's look needs beside the name."""
-        return {}
-
     def desired(self) -> dict[str, object]:
         """The keys of the state that say it is this content."""
         wanted = {"digest": self.digest, "manifest": self.manifest}
         return {key: value for key, value in wanted.items() if value}
 
-    def arguments(self, logins: Logins) -> dict[str, object]:
+    def arguments(self, logins: Logins) -> ImageAct:
         """What the worker's act needs."""
         login = logins(self.reference.repository)
         return {
@@ -96,14 +95,14 @@ class LoadedImage:
         """Its table of contents. Raises InventoryError where it is no archive of one image."""
         return read_archive(self.path, self.where)
 
-    def query(self) -> dict[str, object]:
-        archive = self.archive
-        return {"like": {"layers": list(archive.layers), "config": dict(archive.config)}}
+    @property
+    def like(self) -> tuple[list[str], Mapping[str, object]]:
+        return list(self.archive.layers), self.archive.config
 
     def desired(self) -> dict[str, object]:
         return {"archive": "declared"}
 
-    def arguments(self, logins: Logins) -> dict[str, object]:
+    def arguments(self, logins: Logins) -> ImageAct:
         return {"how": "load", "size": self.archive.size}
 
     def sources(self) -> Mapping[str, str]:

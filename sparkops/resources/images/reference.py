@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.kind_messages import ImageAsk
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REPOSITORY = re.compile(
@@ -48,8 +49,8 @@ class Reference:
         """The name by which an engine finds it; a digest is stronger than a tag."""
         return f"{self.repository}@{self.digest}" if self.digest else f"{self.repository}:{self.tag}"
 
-    def as_json(self) -> dict[str, str | None]:
-        """The fields that the worker's image requests use."""
+    def as_json(self) -> ImageAsk:
+        """As the worker's image requests have it."""
         return {
             "name": self.name,
             "repository": self.repository,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
+from sparkops.core.request_messages import LinksTold, PathRequest
 from sparkops.core.wording import Message
 from sparkops.models.fabric.figures import Verdict, expected, moved, verdict
 from sparkops.models.fabric.plan import Cable, Line
@@ -65,7 +66,7 @@ class Measurement:
     """The measurements of one cable. `sessions` gives the session of a node, `known` what `measure.look` told there."""
 
     def __init__(
-        self, sessions: Callable[[str], Session], cable: Cable, known: Mapping[str, Fields], seconds: float = SECONDS
+        self, sessions: Callable[[str], Session], cable: Cable, known: Mapping[str, LinksTold], seconds: float = SECONDS
     ) -> None:
         self.session, self.cable, self.seconds = sessions, cable, seconds
         self.here, self.there = known[cable.sender], known[cable.receiver]
@@ -88,9 +89,9 @@ class Measurement:
     def _path(self, line: Line) -> tuple[int | None, Message | None]:
         """The MTU that passes whole both ways, and why it does not."""
         here, there = self.here["addresses"].get(line.address), self.there["addresses"].get(line.peer)
-        for found, node, address in ((here, self.cable.sender, line.address), (there, self.cable.receiver, line.peer)):
-            if found is None:
-                return None, Message.of("fabric-address-absent", node=node, address=address)
+        if here is None or there is None:
+            node, address = (self.cable.sender, line.address) if here is None else (self.cable.receiver, line.peer)
+            return None, Message.of("fabric-address-absent", node=node, address=address)
         mtu = here["mtu"]
         if mtu != there["mtu"]:
             ends = {"here": f"{self.cable.sender} {mtu}", "there": f"{self.cable.receiver} {there['mtu']}"}
@@ -99,7 +100,8 @@ class Measurement:
             (self.cable.sender, line.address, line.peer),
             (self.cable.receiver, line.peer, line.address),
         ):
-            answer = self.session(node).call("measure.path", {"address": own, "peer": other, "mtu": mtu}, timeout=60)
+            order: PathRequest = {"address": own, "peer": other, "mtu": mtu}
+            answer = self.session(node).call("measure.path", order, timeout=60)
             if not answer["small"]:
                 return None, Message.of("fabric-peer-silent", address=own, peer=other)
             if not answer["whole"]:
@@ -147,12 +149,10 @@ class Measurement:
         return found
 
     def _end(self, line: Line) -> Fields:
-        found: Mapping[str, object] = self.here["addresses"][line.address]
-        return found
+        return self.here["addresses"][line.address]
 
-    def _far_end(self, line: Line) -> Mapping[str, object]:
-        found: Mapping[str, object] = self.there["addresses"][line.peer]
-        return found
+    def _far_end(self, line: Line) -> Fields:
+        return self.there["addresses"][line.peer]
 
     def _measured(self, lines: Sequence[Line], method: str) -> tuple[dict[str, float], float]:
         """Gb/s by line and the busier side's processors: as the receiver counted; by RDMA only the sender counts."""

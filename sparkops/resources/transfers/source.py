@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sparkops.checkpoints.authority import LIFETIME, Authority
 from sparkops.core.errors import ConvergeFailed, NodeError
+from sparkops.core.kind_messages import Place, ServeOrder
 from sparkops.core.wording import Message
 from sparkops.nodes.session import CallFailed
 from sparkops.resources.transfers.transferable import Transferable
@@ -65,7 +66,7 @@ class Upstream:
                     yield {"notice": Message.of("transfer-address-replaced", **args).as_json()}
                 try:
                     answer = source.call(f"{self.source.kind}.relay", self._order(address), timeout=60)
-                    place = {"node": node, "address": address, "port": int(answer["port"])}
+                    place: Place = {"node": node, "address": address, "port": int(answer["port"])}
                     session.call("transfer.reach", place, timeout=60)
                 except CallFailed as error:
                     if error.type != "address":
@@ -80,8 +81,7 @@ class Upstream:
         raise ConvergeFailed.of("transfer-source-unusable", where=self.receiver.node, source=node, reason=why)
 
     def _order(self, address: str) -> dict[str, object]:
-        return {
-            **self.source.served,
+        serve: ServeOrder = {
             "address": address,
             "credentials": self.authority.source(self.source.node, address),
             "fingerprint": self.authority.fingerprint,
@@ -90,3 +90,4 @@ class Upstream:
             "idle": IDLE,
             "quiet": QUIET,
         }
+        return {**self.source.served, "serve": serve}

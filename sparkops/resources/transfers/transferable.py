@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from sparkops.core.messages import Fields
 from sparkops.core.plan import Step
@@ -18,7 +18,7 @@ from sparkops.resources.resource import Resource
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
 
-Opening: TypeAlias = "Callable[[Session], Generator[Fields, None, dict[str, Any]]]"
+Opening: TypeAlias = "Callable[[Session], Generator[Fields, None, dict[str, object]]]"
 """Has the source serve to a receiver's session; returns the worker's `peer`, yields notices."""
 
 

@@ -4,7 +4,6 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from sparkops.core.descriptors import names
 from sparkops.worker.facts.gpu import MISMATCH
@@ -55,7 +54,7 @@ def parse_packages(said: str, patterns: tuple[str, ...]) -> dict[str, object]:
     return {"installed": installed, "held": sorted(held), "unheld": sorted(installed.keys() - set(held))}
 
 
-def reboot(root: str, gpu: dict[str, object], found: dict[str, Any]) -> dict[str, Any]:
+def reboot(root: str, gpu: dict[str, object], installed: dict[str, str]) -> dict[str, object]:
     """Whether a reboot is due, and each reason in words."""
     reasons = []
     if os.path.exists(at(root, "/run/reboot-required")):
@@ -66,7 +65,7 @@ def reboot(root: str, gpu: dict[str, object], found: dict[str, Any]) -> dict[str
     newest = newest_kernel((name[len(KERNEL) :] for name in boot if name.startswith(KERNEL)), running)
     if newest is not None and newest != running:
         reasons.append(f"kernel {running} runs, {newest} is installed")
-    reasons += driver_reasons(gpu, found["installed"])
+    reasons += driver_reasons(gpu, installed)
     return {"due": bool(reasons), "reasons": reasons, "kernel": running, "newest_kernel": newest}
 
 

@@ -6,8 +6,8 @@ The name is given last: until every check has passed in the built image, the old
 import io
 import re
 import tarfile
-from typing import Any
 
+from sparkops.core.kind_messages import ImageAsk, ImageOrder
 from sparkops.programs import docker
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.images import pull
@@ -20,7 +20,7 @@ CHECK_LIMIT = 900.0
 _STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
 
 
-def build(job: Job, args: dict[str, Any]) -> None:
+def build(job: Job, args: ImageOrder) -> None:
     """The job: get the bases, build, run the checks in what was built, then give it the declared name."""
     for base in args["bases"]:
         if docker.inspect_image(base["name"], at=args.get("at")) is None:
@@ -33,7 +33,7 @@ def build(job: Job, args: dict[str, Any]) -> None:
             job.progress("checking: " + " ".join(argv)[:60])
             check(built, argv, args)
     except Refused:
-        discard(built, args)
+        discard(built, args.get("at"))
         raise
     pull.tag(built, args)
 
@@ -81,7 +81,9 @@ class BuildLog:
             return Refused.of("image-disk-full", name=name, detail=detail)
         if self.step.startswith("FROM ") or not self.step:
             base = self.step.split()[1] if self.step else name
-            refused = engine_error(text, {"name": base, "repository": base.partition("@")[0]})
+            refused = engine_error(
+                text, {"name": base, "repository": base.partition("@")[0], "tag": None, "digest": None}
+            )
             refused.detail = detail
             return refused
         return Refused.of(
@@ -95,7 +97,7 @@ class BuildLog:
         )
 
 
-def _built(job: Job, args: dict[str, Any]) -> str:
+def _built(job: Job, args: ImageOrder) -> str:
     log = BuildLog()
     query = {
         "dockerfile": "Dockerfile",
@@ -127,13 +129,13 @@ def _built(job: Job, args: dict[str, Any]) -> str:
     return log.image
 
 
-def _logins(bases: list[dict[str, Any]]) -> dict[str, str]:
+def _logins(bases: list[ImageAsk]) -> dict[str, str]:
     """The header by which the builder logs in to registries."""
     by_server = {auth["serveraddress"]: auth for base in bases if (auth := base.get("auth"))}
     return {"X-Registry-Config": pull.encoded(by_server)} if by_server else {}
 
 
-def check(image: str, argv: list[str], args: dict[str, Any]) -> None:
+def check(image: str, argv: list[str], args: ImageOrder) -> None:
     """Run `argv` in the built image, without network and without a GPU. Raises Refused where it does not end with 0."""
     at = args.get("at")
     order = {
@@ -175,10 +177,10 @@ def _output(container: str, at: str | None) -> str:
     return docker.unframed(data).decode(errors="replace")
 
 
-def discard(image: str, args: dict[str, Any]) -> None:
+def discard(image: str, at: str | None) -> None:
     """Remove what is not to be used; its layers stay, so that a corrected build does not start from its beginning."""
     try:
-        docker.act("DELETE", f"/images/{docker.quoted(image)}", query={"noprune": "1"}, at=args.get("at"))
+        docker.act("DELETE", f"/images/{docker.quoted(image)}", query={"noprune": "1"}, at=at)
     except docker.EngineError:
         return
 

@@ -4,12 +4,13 @@ An archive is loaded whole or not at all, so what breaks off is begun again.
 """
 
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from sparkops.core.descriptors import closing
+from sparkops.core.kind_messages import ImageAct, ImageAsk, ImageOrder
 from sparkops.programs import docker, runner, users
 from sparkops.programs.progress import Listener
 from sparkops.programs.transfer import receive
@@ -24,16 +25,14 @@ BLOCK = 1 << 20
 MOST = 2
 """How much larger an archive may be than what the engine calls the image's size: each of its files has a header."""
 
-State = dict[str, Any]
 
-
-def load_sent(call: Call, ask: State, act: Mapping[str, Any]) -> str:
-    """Load the archive that the controller sends; what the engine calls it. `act["size"]` in bytes."""
+def load_sent(call: Call, ask: ImageAsk, act: ImageAct) -> str:
+    """Load the archive that the controller sends; what the engine calls it."""
     pull.room(act["size"], at=ask.get("at"))
     return _load(_counted(call, act["size"]), ask, call.stopping, {"Content-Length": str(act["size"])})
 
 
-def load_served(job: Job, args: State) -> str:
+def load_served(job: Job, args: ImageOrder) -> str:
     """Load what the node of `args["peer"]` serves; what the engine calls it. Raises Refused."""
     pull.room(args["peer"]["size"], at=args.get("at"))
     for left in reversed(range(TRIES)):
@@ -47,13 +46,13 @@ def load_served(job: Job, args: State) -> str:
     raise AssertionError
 
 
-def notify_done(args: State) -> None:
+def notify_done(args: ImageOrder) -> None:
     """Tell the serving node that this one needs no more."""
     spec = {"peer": args["peer"], "pipe": None}
     runner.run(receive.__name__, spec, Listener(), user=users.find(""))
 
 
-def _receive(job: Job, args: State) -> str:
+def _receive(job: Job, args: ImageOrder) -> str:
     """One try: the program speaks with the other node as the user, and writes what comes into a pipe."""
     reading, writing = os.pipe()
     spec = {"peer": args["peer"], "pipe": writing}
@@ -65,7 +64,7 @@ def _receive(job: Job, args: State) -> str:
             return _load(_arriving(job, reading, program, args), args, job.stopping, {})
 
 
-def _arriving(job: Job, reading: int, program: "Future[Any]", args: State) -> Iterator[bytes]:
+def _arriving(job: Job, reading: int, program: "Future[object]", args: ImageOrder) -> Iterator[bytes]:
     """What comes through the pipe. Raises Refused where its end is not that of the archive."""
     peer, done = args["peer"], 0
     while block := os.read(reading, BLOCK):
@@ -85,7 +84,7 @@ def _arriving(job: Job, reading: int, program: "Future[Any]", args: State) -> It
     program.result()
 
 
-def _load(body: Iterable[bytes], args: State, stopping: Any, headers: dict[str, str]) -> str:
+def _load(body: Iterable[bytes], args: ImageAsk, stopping: threading.Event, headers: dict[str, str]) -> str:
     """The name or id that the engine gives what it loaded out of this archive."""
     text = ""
     try:

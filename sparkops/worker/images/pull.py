@@ -8,8 +8,8 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
 
+from sparkops.core.kind_messages import ImageAsk
 from sparkops.programs import docker
 from sparkops.programs.progress import Rate
 from sparkops.worker.calls import Refused
@@ -38,8 +38,8 @@ _ERRORS: tuple[tuple[str, str], ...] = (
 """What engines of all versions write, in the order in which it is looked for, and the error's id."""
 
 
-def engine_error(text: str, image: Mapping[str, Any], platform: str = "") -> Refused:
-    """The engine's or registry's error. `image` is what was asked for: name, repository, tag, digest, auth."""
+def engine_error(text: str, image: ImageAsk, platform: str = "") -> Refused:
+    """The engine's or registry's error. `image` is what was asked for."""
     name = f"{image['repository']}@{image['digest']}" if image.get("digest") else str(image["name"])
     id = next((id for pattern, id in _ERRORS if re.search(pattern, text, re.IGNORECASE)), "image-engine-error")
     if id == "image-access-denied" and image.get("auth"):
@@ -118,7 +118,7 @@ class PullProgress:
         return f"pulling, {len(self.ready)} of {len(self.layers)} layers ready" if self.layers else "pulling"
 
 
-def pull(job: Job, args: dict[str, Any]) -> None:
+def pull(job: Job, args: ImageAsk) -> None:
     """The job: pull by the pinned digest, else by the tag; prove the digest and the platform; give it its name."""
     fetch(job, args)
     name = f"{args['repository']}@{args['digest']}" if args.get("digest") else args["name"]
@@ -132,7 +132,7 @@ def pull(job: Job, args: dict[str, Any]) -> None:
         tag(name, args)
 
 
-def fetch(job: Job, args: dict[str, Any]) -> None:
+def fetch(job: Job, args: ImageAsk) -> None:
     """Have the engine pull. Raises Refused with the reason."""
     at = args.get("at")
     query = {
@@ -156,13 +156,13 @@ def fetch(job: Job, args: dict[str, Any]) -> None:
     job.progress(progress.text, progress.total, progress.total)
 
 
-def tag(source: str, args: dict[str, Any]) -> None:
+def tag(source: str, args: ImageAsk) -> None:
     """Give the image `source` the declared name, where that has a tag."""
-    if args.get("tag"):
+    if args["tag"]:
         docker.tag_image(source, args["repository"], args["tag"], at=args.get("at"))
 
 
-def native_platform(args: dict[str, object]) -> str:
+def native_platform(args: ImageAsk) -> str:
     """The platform of the node's engine, as `linux/arm64`."""
     engine = docker.versions(args.get("at") or docker.SOCKET)
     return f"{engine.get('Os')}/{engine.get('Arch')}"

@@ -10,7 +10,8 @@ again: the steps make the same bytes, and what is right is linked.
 
 from typing import TYPE_CHECKING, Any
 
-from sparkops.core.messages import Refused
+from sparkops.core.kind_messages import FilesServe, ImageAsk, RunningRequest
+from sparkops.core.messages import Fields, Refused
 from sparkops.programs.build.state import observe as observe
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.worker.calls import Call
@@ -42,35 +43,32 @@ def _remove(ask: State, found: State | None) -> None:
         publish.retire(place, ask["state_dir"])
 
 
-def _key(ask: State) -> str:
+def _key(ask: Fields) -> str:
     return f"checkpoint {ask['folder']}"
 
 
-def _attach(act: State) -> str:
+def _attach(act: Fields) -> str:
     return f"build {act['identity']}{' again' if act.get('again') else ''}"
 
 
-def running(call: Call, args: State) -> bool:
-    """Whether a job that builds or receives this one runs already: `{ask, act}`."""
+def running(call: Call, args: RunningRequest) -> bool:
+    """Whether a job that builds or receives this one runs already."""
     return jobs.attachable(_key(args["ask"]), _attach(args["act"]))
 
 
-def relay(call: Call, args: State) -> State:
-    """Start the server of a built one (`{folder, state_dir, owner, identity}` and what `transfer.serve_files` takes).
-
-    Returns `{port, files}`: only this node knows its files. Raises Refused where it is not the one.
-    """
+def relay(call: Call, args: FilesServe) -> dict[str, object]:
+    """Start the server of a built one. Raises Refused where it is not the one."""
     from sparkops.worker.requests import transfer  # acts only: an observation does not need it
 
     observed = observe({**args, "deep": False}) or {}
     if not observed.get("identity") or observed["identity"] != args["identity"]:
         raise Refused.of("build-of-other-inputs", folder=args["folder"])
     existing = CheckpointFolder(args["folder"]).open()
-    files = [list(each) for each in record_of(existing)[1]["files"]] if existing is not None else []
+    files = record_of(existing)[1]["files"] if existing is not None else []
     return {**transfer.serve_files({**args, "files": files}), "files": files}
 
 
-def build(job: jobs.Job, args: State) -> list[Any]:
+def build(job: jobs.Job, args: State) -> list[object]:
     """The job: everything up to the published folder; returns the notices."""
     from sparkops.programs.build import caller
     from sparkops.programs.quantize import caller as quantize
@@ -89,13 +87,13 @@ def build(job: jobs.Job, args: State) -> list[Any]:
     return list(caller.build(ask, act, job, quantized))
 
 
-def _image(name: str) -> State:
+def _image(name: str) -> ImageAsk:
     """An image by its name, as a pull takes it."""
     named, _, digest = name.partition("@")
     repository, colon, tag = named.rpartition(":")
     if not colon or "/" in tag:
         repository, tag = named, "" if digest else "latest"
-    return {"name": name, "repository": repository, "tag": tag, "digest": digest}
+    return {"name": name, "repository": repository, "tag": tag or None, "digest": digest or None}
 
 
 JOBS = {"build": build}

@@ -14,7 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sparkops.core.descriptors import FOLDER, closing, write
-from sparkops.core.messages import Refused
+from sparkops.core.kind_messages import FilesServe, RunningRequest
+from sparkops.core.messages import Fields, Refused
 from sparkops.programs.checkpoints import verify as verification
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index
@@ -22,7 +23,8 @@ from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
 
 if TYPE_CHECKING:
-    from sparkops.worker.reclaiming.items import Item, Look
+    from sparkops.core.request_messages import ItemTold
+    from sparkops.worker.reclaiming.items import Look
 
 State = dict[str, Any]
 
@@ -52,14 +54,14 @@ def converge(call: Call, ask: State, found: State | None, want: State | None, ac
         publish.retire(CheckpointFolder(ask["folder"]), ask["state_dir"])
 
 
-def reclaimable(look: "Look") -> list["Item"]:
+def reclaimable(look: "Look") -> list["ItemTold"]:
     """Folders that can be given back, also those that were built."""
     from sparkops.worker.reclaiming import checkpoints  # gc only: an observation does not load it
 
     return checkpoints.reclaimable(look)
 
 
-def reclaim(state_dir: str, given: "Item") -> None:
+def reclaim(state_dir: str, given: "ItemTold") -> None:
     """Remove one of them. Raises Refused, OSError."""
     from sparkops.worker.reclaiming import checkpoints
 
@@ -74,11 +76,11 @@ def _bring(call: Call, ask: State, act: State) -> State:
     return dict(done)
 
 
-def _key(ask: State) -> str:
+def _key(ask: Fields) -> str:
     return f"checkpoint {ask['folder']}"
 
 
-def _attach(act: State) -> str:
+def _attach(act: Fields) -> str:
     return f"{act['mode']} {act['digest']}{' again' if act.get('again') else ''}"
 
 
@@ -88,8 +90,8 @@ def _source(act: State) -> str:
     return str(act["hub"]["endpoint"]) if asks_hub else ""
 
 
-def running(call: Call, args: State) -> bool:
-    """Whether the job that `converge` would start runs already: `{ask, act}`."""
+def running(call: Call, args: RunningRequest) -> bool:
+    """Whether the job that `converge` would start runs already."""
     return jobs.attachable(_key(args["ask"]), _attach(args["act"]))
 
 
@@ -163,8 +165,8 @@ def verify(call: Call, args: State) -> State:
     return dict(jobs.run(call, _key(args), __name__, "verify", args, attach=attach))
 
 
-def relay(call: Call, args: State) -> State:
-    """Start the server of a checkpoint's files: what `transfer.serve_files` takes and returns."""
+def relay(call: Call, args: FilesServe) -> dict[str, int]:
+    """Start the server of a checkpoint's files."""
     from sparkops.worker.requests import transfer  # acts only: an observation does not load it
 
     return transfer.serve_files(args)

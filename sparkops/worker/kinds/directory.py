@@ -3,12 +3,10 @@
 import errno
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any
 
 from sparkops.core.descriptors import closing
 from sparkops.core.kind_messages import DirectoryAct, DirectoryAsk
-from sparkops.core.messages import State
+from sparkops.core.messages import Fields, State
 from sparkops.worker.calls import Call
 from sparkops.worker.system import safe_path
 
@@ -56,7 +54,7 @@ def _make_parents(path: str) -> None:
                 os.fsync(place.folder)
 
 
-def _set(place: safe_path.Place, want: Mapping[str, Any], *, new: bool) -> None:
+def _set(place: safe_path.Place, want: Fields, *, new: bool) -> None:
     """Owner before mode: changing the owner takes set-id bits away. A new one is nobody else's until it is right."""
     uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
     if new:

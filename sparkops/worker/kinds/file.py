@@ -8,17 +8,16 @@ import hashlib
 import hmac
 import os
 import stat
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import BinaryIO
 
 from sparkops.core.descriptors import closing
 from sparkops.core.kind_messages import FileAct, FileAsk
-from sparkops.core.messages import State
+from sparkops.core.messages import Fields, State
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import processes, safe_path
 from sparkops.worker.system.root import UNITS
 
-Want = Mapping[str, Any]
 SHOWN = 64 << 10
 """Bytes of present text that travel back for a diff."""
 ALWAYS_HASHED = 1 << 20
@@ -112,7 +111,7 @@ def _remove(place: safe_path.Place) -> None:
         processes.run(["systemctl", "daemon-reload"])  # a drop-in that is gone is in effect until then
 
 
-def _replace(place: safe_path.Place, present: os.stat_result | None, ask: FileAsk, want: Want, act: FileAct) -> None:
+def _replace(place: safe_path.Place, present: os.stat_result | None, ask: FileAsk, want: Fields, act: FileAct) -> None:
     data: bytes = ask["secret"] if "secret" in ask else act.get("content", b"")
     uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
     mode = 0o600 if "secret" in ask else 0o644
@@ -138,7 +137,7 @@ def _check(argv: list[str] | None, secret: bool) -> Callable[[str], None] | None
     return run
 
 
-def _set(place: safe_path.Place, want: Want) -> None:
+def _set(place: safe_path.Place, want: Fields) -> None:
     uid, gid = safe_path.owner_ids(want.get("owner"), want.get("group"))
     with closing(place.open()) as handle:
         present = os.fstat(handle)

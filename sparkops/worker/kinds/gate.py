@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, cast
 
 from sparkops.core.kind_messages import GateAct, GateAsk
-from sparkops.core.messages import State
+from sparkops.core.messages import Fields, State
 from sparkops.programs.launch.api import ROUTES, Question, said
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import gpu
@@ -79,7 +79,7 @@ def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, 
         engine.canary(canary["prompt"], canary["expect"])
     if act["tool_call"]:
         engine.tool_call()
-    measured: dict[str, Any] = {"speed": None, "speed_why": "rollout.min_speed_ratio is not set", "before": None}
+    measured: dict[str, object] = {"speed": None, "speed_why": "rollout.min_speed_ratio is not set", "before": None}
     measured |= {"canaries": len(act["canaries"]), "tool_call": bool(act["tool_call"])}
     if act["min_speed_ratio"] is not None:
         call.progress("measuring the decode speed")
@@ -129,19 +129,19 @@ def _wait(call: Call, seconds: float, text: str) -> None:
             raise Refused.of("probe-wait-cancelled", type="cancelled")
 
 
-def _asked_then(ask: GateAsk, fingerprint: str) -> dict[str, Any]:
+def _asked_then(ask: GateAsk, fingerprint: str) -> dict[str, object]:
     """What the kept generation of this state was asked; {} where there is none."""
     same = [each.get("asked") or {} for each in generations.kept(ask["folder"]) if each["fingerprint"] == fingerprint]
     return {key: value for key, value in (same[-1] if same else {}).items() if key in ASKED}
 
 
-def _baseline(ask: GateAsk) -> dict[str, Any]:
+def _baseline(ask: GateAsk) -> Fields:
     """What was measured of the newest stable generation that has a speed; {} for none."""
     measured = [each.get("measured") or {} for each in generations.kept(ask["folder"])]
     return next((each for each in reversed(measured) if each.get("speed")), {})
 
 
-def fast_enough(now: dict[str, Any], before: dict[str, Any], ratio: float) -> None:
+def fast_enough(now: Fields, before: Fields, ratio: float) -> None:
     """Raises Refused for a speed below `ratio` of that before.
 
     Where the GPU's clock fell as far, the node is slow and not the change (a GB10 can be stuck at 799 MHz until its
@@ -170,7 +170,7 @@ class _Engine:
         self.ask = ask
         self.api = serving.api(ask, Question(ask["model"] or "", ask["prompt"]))
 
-    def _answer(self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: Any) -> _Answer:
+    def _answer(self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: object) -> _Answer:
         """The route and the answer to a question that has to be 200. Raises Refused."""
         if foreign := self.api.foreign():
             raise Refused.of("gate-not-served", text=foreign)
@@ -232,10 +232,10 @@ class _Engine:
             raise Refused.of("gate-answer-malformed", route=route) from None
         judge_tool_call(made, content)
 
-    def speed(self) -> dict[str, Any]:
+    def speed(self) -> dict[str, object]:
         """Tokens a second of one request without its prefill, and clock and power of the GPU meanwhile: of the try with
         the median speed. Raises Refused."""
-        tries: list[tuple[float, dict[str, Any]]] = []
+        tries: list[tuple[float, dict[str, object]]] = []
         with ThreadPoolExecutor(1) as beside:
             for _ in range(SPEED_TRIES):
                 few, short = self._timed(SPEED_TOKENS[0])

@@ -2,7 +2,6 @@
 
 import hmac
 import os
-from typing import Any
 
 from sparkops.core.group_keys import fingerprint
 from sparkops.core.kind_messages import GroupKeyAct, GroupKeyAsk
@@ -11,14 +10,14 @@ from sparkops.worker.calls import Call
 from sparkops.worker.system import safe_path
 
 
-def observe(ask: GroupKeyAsk) -> "dict[str, Any] | None":
+def observe(ask: GroupKeyAsk) -> "dict[str, object] | None":
     """Type and mode, and whether it is the `shared` key: the one of the fingerprint that was asked for."""
     try:
         with safe_path.place(ask["path"]) as place:
             found = place.stat()
             if found is None:
                 return None
-            state: dict[str, Any] = {"type": safe_path.sort_of(found.st_mode)}
+            state: dict[str, object] = {"type": safe_path.sort_of(found.st_mode)}
             if state["type"] == "file":
                 state["mode"] = safe_path.permissions(found.st_mode)
                 with os.fdopen(place.open(), "rb") as file:

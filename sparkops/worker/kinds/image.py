@@ -4,9 +4,9 @@ The id of an image is the storage driver's business: two engines give one image 
 the registry's digests and, for an image that came by file, the ordered layers and the configuration.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sparkops.core.kind_messages import ImageAct, ImageAsk, ImageOrder, RunningRequest
 from sparkops.core.messages import State
 from sparkops.programs import docker
 from sparkops.programs.launch.container_body import image_content
@@ -17,13 +17,14 @@ from sparkops.worker.requests import transfer
 from sparkops.worker.system import jobs
 
 if TYPE_CHECKING:
-    from sparkops.worker.reclaiming.items import Item, Look
+    from sparkops.core.request_messages import ItemTold
+    from sparkops.worker.reclaiming.items import Look
 
 WORKS = {"pull": pull.__name__, "build": build.__name__, "receive": __name__}
 """The module that has the job of each way to get an image."""
 
 
-def observe(ask: dict[str, Any]) -> dict[str, object] | None:
+def observe(ask: ImageAsk) -> dict[str, object] | None:
     """The image under `ask["name"]`, or None.
 
     Keys: `reference`; `digest` (of the registry's index: the pinned one where the image has it, else any, else "");
@@ -37,7 +38,7 @@ def observe(ask: dict[str, Any]) -> dict[str, object] | None:
     return None if found is None else state(found, ask, docker.versions(at))
 
 
-def state(found: docker.Answer, ask: dict[str, Any], engine: dict[str, object]) -> dict[str, object]:
+def state(found: docker.Answer, ask: ImageAsk, engine: dict[str, object]) -> dict[str, object]:
     """The state out of `GET /images/NAME/json` and, for the node's own platform, `GET /version`."""
     digests = index_digests(found, ask["repository"])
     layers = list((found.get("RootFS") or {}).get("Layers") or [])
@@ -55,7 +56,7 @@ def state(found: docker.Answer, ask: dict[str, Any], engine: dict[str, object]) 
         "size": found.get("Size"),
     }
     if (like := ask.get("like")) is not None:
-        equal = image_content(like["layers"], like["config"]) == seen["content"]
+        equal = image_content(*like) == seen["content"]
         seen["archive"] = "declared" if equal else "other"
     return seen
 
@@ -78,10 +79,10 @@ def manifest(found: docker.Answer, platform: str, digests: list[str], pinned: st
     return pinned if pinned in digests else None
 
 
-def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Mapping[str, Any]) -> None:
+def converge(call: Call, ask: ImageAsk, found: State, want: State, act: ImageAct) -> None:
     """Bring the image here as `act["how"]` says; load: out of what the controller sends, the others as jobs."""
     if want is None:
-        remove(ask)
+        remove(ask["name"], ask.get("at"))
     elif act["how"] == "load":
         pull.tag(load.load_sent(call, ask, act), ask)
     else:
@@ -89,29 +90,29 @@ def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Ma
         jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
 
 
-def reclaimable(look: "Look") -> list["Item"]:
+def reclaimable(look: "Look") -> list["ItemTold"]:
     """Images that can be given back. Raises Unknown."""
     from sparkops.worker.reclaiming import images  # gc only: an observation does not load it
 
     return images.reclaimable(look)
 
 
-def reclaim(state_dir: str, given: "Item") -> None:
+def reclaim(state_dir: str, given: "ItemTold") -> None:
     """Remove an image that nothing needs. Raises Refused."""
-    remove({"name": given["name"]})
+    remove(given["name"])
 
 
-def remove(ask: dict[str, Any]) -> None:
+def remove(name: str, at: str | None = None) -> None:
     """Take the name away, and the image with its last name. Raises Refused while a container uses it."""
     try:
-        docker.act("DELETE", f"/images/{docker.quoted(ask['name'])}", at=ask.get("at"))
+        docker.act("DELETE", f"/images/{docker.quoted(name)}", at=at)
     except docker.EngineError as error:
         if error.status == 409:
-            raise Refused.of("image-in-use", name=ask["name"], text=error.message) from None
+            raise Refused.of("image-in-use", name=name, text=error.message) from None
         raise
 
 
-def receive(job: jobs.Job, args: dict[str, Any]) -> None:
+def receive(job: jobs.Job, args: ImageOrder) -> None:
     """The job: load what another node serves, prove that it is what was asked for, then give it the name."""
     if args.get("attached"):
         raise Refused.of("transfer-job-ended", type="stale", name=args["name"])
@@ -127,16 +128,13 @@ def receive(job: jobs.Job, args: dict[str, Any]) -> None:
     if seen["content"] == peer["content"] and seen["build"] == (args["build"] or seen["build"]) and seen["fits"]:
         return pull.tag(loaded, args)
     if not found.get("RepoTags"):
-        build.discard(loaded, args)
+        build.discard(loaded, args.get("at"))
     id = "transfer-image-wrong" if seen["fits"] else "transfer-image-platform"
     raise Refused.of(id, name=args["name"], source=peer["node"], platform=seen["platform"])
 
 
-def relay(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """Start the server of an image: what `observe` is asked, `build` or "", and what `transfer.serve_image` takes.
-
-    Returns `{port, content, size}`. Raises Refused where the image is not the one.
-    """
+def relay(call: Call, args: ImageOrder) -> dict[str, object]:
+    """Start the server of an image. Raises Refused where the image is not the one."""
     at = args.get("at") or docker.SOCKET
     found = docker.inspect_image(args["name"], at=at)
     seen = state(found, args, docker.versions(at)) if found is not None else None
@@ -144,16 +142,13 @@ def relay(call: Call, args: dict[str, Any]) -> dict[str, Any]:
         raise Refused.of("transfer-content-missing", name=args["name"])
     size = int(found.get("Size") or 0)
     pull.room(size, at=at)
-    return {
-        **transfer.serve_image({**args, "image": found["Id"], "size": size}),
-        "content": seen["content"],
-        "size": size,
-    }
+    served = transfer.serve_image({**args, "image": str(found["Id"]), "size": size})
+    return {**served, "content": seen["content"], "size": size}
 
 
-def running(call: Call, args: dict[str, Any]) -> bool:
-    """Whether a job that gets this image runs already: `{ask, act}`."""
-    return jobs.attachable(f"image {args['ask']['name']}", args["act"]["attach"])
+def running(call: Call, args: RunningRequest) -> bool:
+    """Whether a job that gets this image runs already."""
+    return jobs.attachable(f"image {args['ask']['name']}", str(args["act"]["attach"]))
 
 
 JOBS = {"receive": receive}

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from sparkops.core.kind_messages import PathAsk
 from sparkops.core.messages import State
@@ -11,14 +10,14 @@ from sparkops.worker.calls import Call
 from sparkops.worker.system import safe_path
 
 
-def observe(ask: PathAsk) -> dict[str, Any] | None:
+def observe(ask: PathAsk) -> dict[str, object] | None:
     """Type, and for a link its target as it is written."""
     try:
         with safe_path.place(ask["path"]) as place:
             found = place.stat()
             if found is None:
                 return None
-            state = {"type": safe_path.sort_of(found.st_mode)}
+            state: dict[str, object] = {"type": safe_path.sort_of(found.st_mode)}
             if state["type"] == "link":
                 state["target"] = os.readlink(place.name, dir_fd=place.folder)
             return state

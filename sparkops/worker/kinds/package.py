@@ -7,7 +7,8 @@ import contextlib
 import fnmatch
 import os
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from sparkops.core.kind_messages import PackageAct, PackageAsk
 from sparkops.core.messages import State
@@ -232,7 +233,7 @@ def _apt_once(call: Call, words: list[str]) -> None:
         raise Refused.of(id, detail=error.detail, command=words[0], text=said[0] if said else "") from None
 
 
-def _teller(call: Call) -> Any:
+def _teller(call: Call) -> Callable[[str], None]:
     def tell(line: str) -> None:
         if line.startswith(SHOWN):
             call.progress(line[:120])

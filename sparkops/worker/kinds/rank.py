@@ -7,9 +7,9 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.kind_messages import RankAsk
 from sparkops.core.messages import UNKNOWN, reason_of
 from sparkops.programs import docker
 from sparkops.programs.launch.container_body import image_content
@@ -28,8 +28,8 @@ HEAD = 1 << 20
 """Bytes of a library in which the linker's build id stands."""
 
 
-def observe(ask: dict[str, Any], root: str = "/") -> dict[str, object]:
-    """Plain values of the rank in `ask["container"]`; None for what there is none of, such as while nothing runs."""
+def observe(ask: RankAsk, root: str = "/") -> dict[str, object]:
+    """Plain values of the rank; None for what there is none of, such as while nothing runs."""
     node = facts.Node(root)
     state = {**_gpu(root), **{name: _known(look, node) for name, look in HOST.items()}}
     try:
@@ -48,7 +48,7 @@ def _known(look: Callable[..., object], *given: object) -> object:
         return {UNKNOWN: reason_of(error)}
 
 
-def _gpu(root: str) -> dict[str, Any]:
+def _gpu(root: str) -> dict[str, object]:
     """Driver and highest clock, in one question to nvidia-smi."""
     try:
         found, _ = gpu.cards()

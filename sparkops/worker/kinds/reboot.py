@@ -3,12 +3,10 @@
 import contextlib
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from sparkops.core import atomic
 from sparkops.core.kind_messages import Nothing, StateAsk
-from sparkops.core.messages import State
+from sparkops.core.messages import Fields, State
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts.packages import ASKED
 from sparkops.worker.requests import facts
@@ -51,12 +49,12 @@ def converge(call: Call, ask: StateAsk, found: State, want: State, act: Nothing,
     raise Refused.of("reboot-not-begun", type="unknown", seconds=DOWN_SECONDS)
 
 
-def lasting(found: Mapping[str, Any]) -> list[str]:
+def lasting(found: Fields) -> list[str]:
     """The reasons that a reboot has to end; what an upgrade asks for is forgotten by the reboot itself."""
     return [each for each in found["reasons"] if not each.endswith(ASKED)]
 
 
-def refuse_again(path: str, found: Mapping[str, Any]) -> None:
+def refuse_again(path: str, found: Fields) -> None:
     """Raises Refused where the machine was rebooted for the same reasons before this boot."""
     last: dict[str, object] = {}
     with contextlib.suppress(OSError):

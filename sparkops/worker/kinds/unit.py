@@ -2,14 +2,14 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from sparkops.core import atomic
 from sparkops.core.descriptors import FILE
+from sparkops.core.kind_messages import UnitAct, UnitAsk
 from sparkops.core.messages import State, unknown_of
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
@@ -34,9 +34,9 @@ STARTING = frozenset({"systemd", "systemd-executor"})
 """Names of programs that a forked process still is before it becomes the unit's own."""
 
 
-def observe_many(asks: dict[str, dict[str, Any]], *, root: str = "/") -> dict[str, object]:
+def observe_many(asks: dict[str, UnitAsk], *, root: str = "/") -> dict[str, object]:
     """The states of all units, from one process; one unit's trouble leaves the others known."""
-    more = sorted({name for ask in asks.values() for name in ask.get("properties", ())})
+    more = sorted({name for ask in asks.values() for name in ask["properties"]})
     shown = show([ask["name"] for ask in asks.values()], more)
     states: dict[str, object] = {}
     for identity, ask in asks.items():
@@ -68,7 +68,7 @@ def _pair(line: str) -> tuple[str, str]:
     return key, value
 
 
-def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, object] | None:
+def _state(ask: UnitAsk, shown: dict[str, str], root: str) -> dict[str, object] | None:
     path = os.path.join(at(root, UNITS), ask["name"])
     text = _text(path)
     there = text is not None or shown.get("LoadState") != "not-found" or os.path.islink(path)
@@ -96,26 +96,26 @@ def _state(ask: dict[str, Any], shown: dict[str, str], root: str) -> dict[str, o
             state["text"] = text.decode(errors="replace")
     if ask["inputs"]:
         state["inputs"] = inputs_of(ask["name"], shown, root) if state["running"] else None
-    if ask.get("main_process"):
+    if ask["main_process"]:
         state["main_process"] = _main_process(shown, root) if state["running"] else None
     own = None
-    if ask.get("container") and state["running"]:
+    if ask["container"] and state["running"]:
         own = docker.service_container(ask["service"] or "")
-    if ask.get("container"):
+    if ask["container"]:
         state.update(started_from.inputs(ask, own, shown, running(shown), root))
-    if ask.get("port"):
+    if ask["port"]:
         state["port_taken"] = _port_taken(ask, own)
-    if ask.get("service"):
-        state.update(_kept(ask, root))
-    for name in ask.get("properties", ()):
+    if ask["service"]:
+        state.update(_kept(ask["service"], ask["state_dir"], root))
+    for name in ask["properties"]:
         state[f"property.{name}"] = shown.get(name, "")
     return state
 
 
-def _port_taken(ask: dict[str, Any], own: docker.Answer | None) -> dict[str, object] | None:
+def _port_taken(ask: UnitAsk, own: docker.Answer | None) -> dict[str, object] | None:
     """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
-    foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask.get("port") else None
-    return None if foreign is None or _displaced(foreign, ask.get("displaces") or []) else foreign
+    foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask["port"] else None
+    return None if foreign is None or _displaced(foreign, ask["displaces"]) else foreign
 
 
 def _displaced(foreign: dict[str, object], units: list[str]) -> bool:
@@ -221,29 +221,22 @@ def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
     return None
 
 
-def _kept(ask: dict[str, Any], root: str) -> dict[str, object]:
+def _kept(service: str, state_dir: str, root: str) -> dict[str, object]:
     """What the launcher keeps of the service: its last start, token and hang, and its group of ranks."""
-    folder = os.path.join(at(root, ask["state_dir"]), "services", ask["service"])
-    kept: dict[str, Any] = {}
+    folder = os.path.join(at(root, state_dir), "services", service)
+    kept: dict[str, object] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        start = _json(os.path.join(folder, "last-start.json"))
+        start = atomic.mapping(os.path.join(folder, "last-start.json"))
         kept["last_start"] = {key: float(start[key]) for key in ("port_seconds", "token_seconds", "at")}
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        kept["last_token"] = float(_json(os.path.join(folder, "last-token.json"))["at"])
+        kept["last_token"] = float(atomic.mapping(os.path.join(folder, "last-token.json"))["at"])
     with contextlib.suppress(OSError):
         path = os.path.join(folder, "last-hang.txt")
         kept["last_hang"] = {"path": path, "at": round(os.stat(path).st_mtime)}
-    with (
-        contextlib.suppress(OSError, ValueError),
-        open(os.path.join(at(root, GROUPS), ask["service"] + ".json"), encoding="utf-8") as file,
-    ):
-        kept["group"] = json.load(file)
+    with contextlib.suppress(OSError):
+        if group := atomic.mapping(os.path.join(at(root, GROUPS), service + ".json")):
+            kept["group"] = group
     return kept
-
-
-def _json(path: str) -> Any:
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 RUNS = (
@@ -252,14 +245,14 @@ RUNS = (
 )
 
 
-def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Mapping[str, Any]) -> None:
+def converge(call: Call, ask: UnitAsk, found: State, want: State, act: UnitAct) -> None:
     """Bring the unit to `want`; None stops, disables and removes it."""
     name = ask["name"]
     if want is None:
         _remove(call, name)
         return
     found = found or {}
-    if ask.get("secret") is not None:
+    if ask["secret"] is not None:
         claims.make_key(ask["state_dir"])
     if want.get("masked") is False and found.get("masked"):
         processes.run([*SYSTEMCTL, "unmask", "--", name])
@@ -279,7 +272,7 @@ def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Ma
     if want.get("masked") and not found.get("masked"):
         processes.run([*SYSTEMCTL, "mask", "--", name])
     if found.get("restart_policy") not in (None, want.get("restart_policy")):
-        _without_restarts(ask["service"])
+        _without_restarts(ask["service"] or "")
     if want.get("running"):
         _run(call, ask, found, want, act)
 
@@ -295,9 +288,7 @@ def _refuse_vendor(name: str) -> None:
         raise Refused.of("unit-of-system", unit=name, path=path)
 
 
-def _run(
-    call: Call, ask: dict[str, Any], found: Mapping[str, object], want: Mapping[str, object], act: Mapping[str, Any]
-) -> None:
+def _run(call: Call, ask: UnitAsk, found: Mapping[str, object], want: Mapping[str, object], act: UnitAct) -> None:
     name, wait = ask["name"], bool(act.get("wait", True))
     now = show([name])[name]
     other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)

@@ -6,12 +6,10 @@ import itertools
 import os
 import pwd
 import stat
-from collections.abc import Mapping
-from typing import Any
 
 from sparkops.core.descriptors import closing
 from sparkops.core.kind_messages import UserAct, UserAsk
-from sparkops.core.messages import State
+from sparkops.core.messages import Fields, State
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import processes, safe_path
 
@@ -94,7 +92,7 @@ def converge(call: Call, ask: UserAsk, found: State, want: State, act: UserAct) 
         _write_keys(pwd.getpwnam(name), want["authorized_keys"])
 
 
-def _need_groups(want: Mapping[str, Any]) -> None:
+def _need_groups(want: Fields) -> None:
     for group in [*want.get("groups", []), *([want["group"]] if "group" in want else [])]:
         try:
             grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)
@@ -102,7 +100,7 @@ def _need_groups(want: Mapping[str, Any]) -> None:
             raise Refused.of("group-missing", group=group) from None
 
 
-def _new(want: Mapping[str, Any], act: UserAct) -> list[str]:
+def _new(want: Fields, act: UserAct) -> list[str]:
     options = ["--system"] if act["system"] else ["--create-home"]
     for key, option in (("uid", "--uid"), ("group", "--gid"), ("home", "--home-dir"), ("shell", "--shell")):
         if key in want:
@@ -114,7 +112,7 @@ def _new(want: Mapping[str, Any], act: UserAct) -> list[str]:
     return options
 
 
-def _changed(found: Mapping[str, Any], want: Mapping[str, Any], exact: bool) -> list[str]:
+def _changed(found: Fields, want: Fields, exact: bool) -> list[str]:
     options: list[str] = []
     for key, option in (("uid", "--uid"), ("group", "--gid"), ("home", "--home"), ("shell", "--shell")):
         if key in want and want[key] != found[key]:

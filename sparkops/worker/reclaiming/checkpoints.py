@@ -6,14 +6,16 @@ verification index there.
 
 import contextlib
 import os
+from collections.abc import Sequence
 
 from sparkops.core.descriptors import closing, names
 from sparkops.core.messages import Reason, reason
+from sparkops.core.request_messages import ItemTold
 from sparkops.programs.checkpoints import publish
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
 from sparkops.programs.checkpoints.index import files_below, indexes
 from sparkops.worker.calls import Refused
-from sparkops.worker.reclaiming.items import DECLARED, GONE, Item, Look, item
+from sparkops.worker.reclaiming.items import DECLARED, GONE, Look, item
 from sparkops.worker.record import uses
 from sparkops.worker.record.claim_records import Record
 
@@ -25,16 +27,16 @@ HELPERS = ("partial", "old", "quantized")
 """How the names beside such a folder end."""
 
 
-def reclaimable(look: Look) -> list[Item]:
+def reclaimable(look: Look) -> list[ItemTold]:
     """The folders, and what is left beside them."""
-    items: list[Item] = []
+    items: list[ItemTold] = []
     for folder in sorted(folders(look.state_dir, look.mine)):
         claims = [kind for kind in KINDS if f"{kind} {folder}" in look.mine]
         items += folder_items(folder, look.needs("folders"), look.found, claims=claims)
     return items
 
 
-def reclaim(state_dir: str, given: Item) -> None:
+def reclaim(state_dir: str, given: ItemTold) -> None:
     """Remove a folder, or what was left beside one. Raises Refused, OSError."""
     name = given["name"]
     parent, last = os.path.split(name)
@@ -61,7 +63,7 @@ def folders(state_dir: str, mine: Record) -> set[str]:
     return {each for each in found if os.path.isabs(each) and each != "/"}
 
 
-def folder_items(folder: str, declared: list[str], found: uses.Uses, *, claims: list[str]) -> list[Item]:
+def folder_items(folder: str, declared: Sequence[str], found: uses.Uses, *, claims: list[str]) -> list[ItemTold]:
     """The items of one checkpoint: its folder, and what a fetch left beside it."""
     place, key = CheckpointFolder(folder), f"checkpoint {folder}"
     wanted = any(uses.overlaps(folder, each) for each in declared)

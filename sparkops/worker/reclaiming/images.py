@@ -1,14 +1,15 @@
 """Images that can be given back: those that this cluster claims, and builds of ours that lost their name."""
 
 from sparkops.core.messages import reason
+from sparkops.core.request_messages import ItemTold
 from sparkops.programs import docker
 from sparkops.programs.docker import BUILD_LABEL
-from sparkops.worker.reclaiming.items import DECLARED, GONE, Item, Look, item
+from sparkops.worker.reclaiming.items import DECLARED, GONE, Look, item
 
 KIND = "image"
 
 
-def reclaimable(look: Look) -> list[Item]:
+def reclaimable(look: Look) -> list[ItemTold]:
     """The images that this cluster claims, builds of ours that lost their name, and with `foreign` all others.
 
     Raises Unknown where Docker does not answer.

@@ -1,31 +1,15 @@
 """An item that can be given back, and what a kind looks at to find its own."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 from sparkops.core.messages import Reason, reason
+from sparkops.core.request_messages import ItemTold
 from sparkops.worker.record.claim_records import Record
 from sparkops.worker.record.uses import Uses
 
 DECLARED = reason("gc-declared")
 GONE = reason("gc-claim-only")
-
-
-class Item(TypedDict):
-    """`bytes` become free with it; `kept` is why it stays, None for what can go.
-
-    `kind` and `name` are for people; `by` is the kind whose `reclaim` removes it, `claims` those whose claim goes with
-    it. `unknown`: it is kept since it is not known who uses it.
-    """
-
-    kind: str
-    name: str
-    bytes: int
-    kept: Reason | None
-    unknown: bool
-    note: Reason | None
-    by: str
-    claims: list[str]
 
 
 @dataclass(frozen=True)
@@ -38,10 +22,10 @@ class Look:
     state_dir: str
     found: Uses
     mine: Record
-    declared: dict[str, list[str]]
+    declared: Mapping[str, Sequence[str]]
     foreign: bool = False
 
-    def needs(self, what: str) -> list[str]:
+    def needs(self, what: str) -> Sequence[str]:
         """What the inventory needs of `folders`, `images` or whatever else a kind names in `uses`."""
         return self.declared.get(what, [])
 
@@ -56,9 +40,9 @@ def item(
     note: Reason | None = None,
     claims: list[str] | None = None,
     unknown: bool = False,
-) -> Item:
+) -> ItemTold:
     """The item with what is left out filled in."""
-    about: Item = {
+    about: ItemTold = {
         "kind": kind,
         "name": name,
         "bytes": size,

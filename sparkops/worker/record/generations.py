@@ -13,9 +13,10 @@ import json
 import os
 import re
 import time
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from sparkops.core import atomic
+from sparkops.core.messages import Fields
 from sparkops.programs import docker
 from sparkops.programs.checkpoints.proof import record_digest
 from sparkops.worker.calls import Refused
@@ -48,8 +49,8 @@ class Generation(TypedDict):
     files: dict[str, Kept | None]
     image: tuple[str, str]
     checkpoints: dict[str, str]
-    measured: dict[str, Any]
-    asked: dict[str, Any]
+    measured: dict[str, object]
+    asked: Fields
 
 
 def kept(folder: str) -> list[Generation]:
@@ -110,7 +111,7 @@ def _digest(each: Kept) -> str:
     return hashlib.sha256(base64.b64decode(each["content"])).hexdigest()
 
 
-def _spec(contents: dict[str, Kept | None]) -> dict[str, Any]:
+def _spec(contents: dict[str, Kept | None]) -> Fields:
     for path, each in contents.items():
         if path.endswith(".json") and each is not None:
             with contextlib.suppress(ValueError):
@@ -129,12 +130,12 @@ def add(folder: str, now: Generation, keep: int) -> None:
             os.unlink(os.path.join(folder, f"{old['number']}.json"))
 
 
-def passed(folder: str) -> dict[str, Any]:
+def passed(folder: str) -> Fields:
     """What passed the gate last: its `fingerprint`, what was `measured` and `asked`; {} for nothing."""
     return _mapping(os.path.join(folder, "gate.json"))
 
 
-def note_passed(folder: str, fingerprint: str, measured: dict[str, Any], asked: dict[str, Any]) -> None:
+def note_passed(folder: str, fingerprint: str, measured: dict[str, object], asked: dict[str, object]) -> None:
     """Note that this state passed the gate."""
     note = {"fingerprint": fingerprint, "measured": measured, "asked": asked, "time": time.time()}
     _write(folder, "gate.json", note)
@@ -159,7 +160,7 @@ def release(folder: str, inputs: str) -> None:
         _write(folder, "rejected.json", {"inputs": [each for each in there if each != inputs]})
 
 
-def _mapping(path: str) -> dict[str, Any]:
+def _mapping(path: str) -> dict[str, object]:
     with contextlib.suppress(OSError):
         return atomic.mapping(path)
     return {}

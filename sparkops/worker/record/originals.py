@@ -7,11 +7,10 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any
 
 from sparkops.core import atomic
 from sparkops.core.descriptors import FILE
+from sparkops.core.messages import Fields
 
 FOLDER = "originals"
 LIMIT = 1 << 20
@@ -38,7 +37,7 @@ def keep(state_dir: str, key: str, path: str) -> dict[str, object]:
     return {"file": name, "mode": mode, "uid": found.st_uid, "gid": found.st_gid, "mtime_ns": found.st_mtime_ns}
 
 
-def put_back(state_dir: str, path: str, original: Mapping[str, Any]) -> None:
+def put_back(state_dir: str, path: str, original: Fields) -> None:
     """Have it at its path again, with its owner, mode and time, in one step. Raises OSError, Refused."""
     from sparkops.worker.system import safe_path  # a job, which writes claims too, does without
 
@@ -56,7 +55,7 @@ def put_back(state_dir: str, path: str, original: Mapping[str, Any]) -> None:
         os.utime(place.name, ns=times, dir_fd=place.folder, follow_symlinks=False)
 
 
-def forget(state_dir: str, entry: Mapping[str, Any]) -> None:
+def forget(state_dir: str, entry: Fields) -> None:
     """Remove what was kept for a claim that ends."""
     if name := (entry.get("original") or {}).get("file"):
         with contextlib.suppress(FileNotFoundError):

@@ -4,9 +4,9 @@ import hashlib
 import hmac
 import json
 import os
-from typing import Any
 
 from sparkops.core import atomic
+from sparkops.core.kind_messages import UnitAsk
 from sparkops.programs import docker
 from sparkops.programs.checkpoints import proof
 from sparkops.programs.launch.container_body import environment_of
@@ -21,7 +21,7 @@ CONTAINER = (
 
 
 def inputs(
-    ask: dict[str, Any], found: docker.Answer | None, shown: dict[str, str], running: bool, root: str
+    ask: UnitAsk, found: docker.Answer | None, shown: dict[str, str], running: bool, root: str
 ) -> dict[str, object]:
     """What the unit's running container was made from; None where none runs yet. Raises Unknown.
 
@@ -32,17 +32,17 @@ def inputs(
         return {**state, **({"container_inputs": ""} if shown.get("ActiveState") == "active" else {})}
     labels = (found.get("Config") or {}).get("Labels") or {}
     state = {"container_inputs": labels.get("sparkops.spec", ""), "secret_inputs": None}
-    if ask.get("image"):
+    if ask["image"]:
         image = docker.inspect_image(ask["image"]) or {}
         state["container_image"] = "current" if image.get("Id") == found.get("Image") else "other"
-    if ask.get("model"):
+    if ask["model"]:
         loaded, files = labels.get("sparkops.checkpoint") or "", labels.get("sparkops.files") or ""
         state["loaded"] = f"sha256:{loaded}" if loaded and files == proof.PROVEN else ""
         same = loaded == proof.record_digest(ask["model"]) and (
             files == proof.PROVEN or (bool(files) and files == proof.seen(ask["model"]))
         )
         state["container_checkpoint"] = "current" if same else "other"
-    if ask.get("secret") is not None:
+    if ask["secret"] is not None:
         key = claim_records.node_key(ask["state_dir"])
         label = hmac.new(key, ask["secret"], hashlib.sha256).hexdigest() if key else ""
         equal = bool(label) and hmac.compare_digest(label, labels.get("sparkops.secret", ""))
@@ -52,7 +52,7 @@ def inputs(
     return state
 
 
-def _environment(ask: dict[str, Any], found: docker.Answer, digest: str, root: str) -> str | None:
+def _environment(ask: UnitAsk, found: docker.Answer, digest: str, root: str) -> str | None:
     """Whether the container has the variables that its spec, its secrets and its image give, and no others.
 
     None where it was not started from the spec that is there now: that is told already.

@@ -10,11 +10,11 @@ import filecmp
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from sparkops.core import atomic
 from sparkops.core.kind_messages import Nothing
-from sparkops.core.messages import State
+from sparkops.core.messages import Fields, State
+from sparkops.core.request_messages import AdoptLook, AdoptTold, ComparedFiles, TakeoverAsk
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
@@ -29,19 +29,15 @@ LABEL = "sparkops.service"
 TEXT_LIMIT = 64 << 10
 
 
-def look(call: Call, args: dict[str, Any]) -> dict[str, object]:
-    """The `containers` and `units` that stand for the service or in its way, and `listening`, the ports that are taken.
-
-    `args`: what is declared (`image`, `container`, `port`, `unit`; each may be empty); `chosen` and `chosen_unit` name
-    the one that is meant, else all that look like an engine are told. Raises Unknown.
-    """
+def look(call: Call, args: AdoptLook) -> AdoptTold:
+    """What stands for the service or in its way; where nothing is chosen all that looks like an engine."""
     declared = (docker.inspect_image(args["image"]) or {}).get("Id") if args["image"] else None
-    containers = []
+    containers: list[Fields] = []
     for each in docker.containers():
         found = docker.inspect_container(str(each["Id"]))
         if found is not None and stands_for(found, args, declared):
             containers.append(_described(found, declared))
-    names = [each["name"] for each in containers]
+    names = [str(each["name"]) for each in containers]
     return {"containers": containers, "units": _units(args, names), "listening": _listening()}
 
 
@@ -55,7 +51,7 @@ def _listening() -> list[int]:
     return sorted(ports)
 
 
-def stands_for(found: docker.Answer, args: dict[str, object], declared: "str | None") -> bool:
+def stands_for(found: docker.Answer, args: AdoptLook, declared: "str | None") -> bool:
     """Whether an inspected container is what the service would replace: chosen, of its name, or a running engine."""
     config, name = found.get("Config") or {}, str(found.get("Name")).lstrip("/")
     if (config.get("Labels") or {}).get(LABEL):
@@ -77,7 +73,7 @@ def stands_for(found: docker.Answer, args: dict[str, object], declared: "str | N
     return same or str(args["port"]) in ports or any(ENGINE.match(str(word)) for word in (repository, *words[:4]))
 
 
-def _described(found: docker.Answer, declared: "str | None") -> dict[str, Any]:
+def _described(found: docker.Answer, declared: "str | None") -> dict[str, object]:
     image = docker.inspect_image(str(found.get("Image"))) or {}
     return {
         "id": found["Id"],
@@ -91,7 +87,7 @@ def _described(found: docker.Answer, declared: "str | None") -> dict[str, Any]:
     }
 
 
-def _units(args: dict[str, object], containers: list[str]) -> list[dict[str, object]]:
+def _units(args: AdoptLook, containers: list[str]) -> list[dict[str, object]]:
     """Units that start one of these containers or an engine, or have the declared unit's name, and are not ours."""
     texts = {
         os.path.basename(path): text
@@ -100,7 +96,7 @@ def _units(args: dict[str, object], containers: list[str]) -> list[dict[str, obj
     }
     chosen = {name: text for name, text in texts.items() if _starts(name, text, args, containers)}
     shown = unit.show(list(chosen))
-    found = []
+    found: list[dict[str, object]] = []
     for name, text in chosen.items():
         active = unit.running(shown[name])
         enabled = shown[name].get("UnitFileState") == "enabled"
@@ -110,7 +106,7 @@ def _units(args: dict[str, object], containers: list[str]) -> list[dict[str, obj
     return found
 
 
-def _starts(name: str, text: str, args: dict[str, object], containers: list[str]) -> bool:
+def _starts(name: str, text: str, args: AdoptLook, containers: list[str]) -> bool:
     if args["chosen_unit"]:
         return bool(name == args["chosen_unit"])
     words = re.sub(r"\\\n", " ", text).split()
@@ -127,20 +123,14 @@ def _named(container: str, text: str) -> bool:
     return re.search(rf"(?<![\w.-]){re.escape(container)}(?![\w./-])", text) is not None
 
 
-def compare(call: Call, args: dict[str, object]) -> dict[str, object]:
-    """Prove what a folder or cache holds of a manifest; nothing is changed but the verification index.
-
-    `args`: `path`, `folder` (the declared one, whose index learns what was proven), state_dir, `manifest` (its text).
-    Answers `right`, `wrong`, `missing` (paths), the bytes of the first (`right_bytes`) and of the rest (`other_bytes`).
-    """
-    return dict(jobs.run(call, f"checkpoint {args['path']}", __name__, "compare", args, attach="compare"))
+def compare(call: Call, args: Mapping[str, str]) -> ComparedFiles:
+    """Prove what `path` holds of `manifest` (its text); nothing changes but the index of `folder` in `state_dir`."""
+    done: ComparedFiles = jobs.run(call, f"checkpoint {args['path']}", __name__, "compare", args, attach="compare")
+    return done
 
 
-def observe(ask: dict[str, Any]) -> dict[str, object]:
-    """What of what was found is still `in_place`, under which name its `container` is now ("" for none), and `copies`.
-
-    `ask`: `container` ({id, name} or None), `units` (names), `unit` (the declared one's name), state_dir.
-    """
+def observe(ask: TakeoverAsk) -> dict[str, object]:
+    """What is still `in_place`, under which name the `container` is now ("" for none), and `copies`."""
     in_place, name = [], ""
     if ask["container"] is not None and (found := docker.inspect_container(ask["container"]["id"])) is not None:
         name = str(found["Name"]).lstrip("/")
@@ -153,7 +143,7 @@ def observe(ask: dict[str, Any]) -> dict[str, object]:
     return {"in_place": in_place, "container": name, "copies": {ask["unit"]: copy} if copy else {}}
 
 
-def converge(call: Call, ask: dict[str, Any], found: Mapping[str, Any], want: State, act: Nothing) -> None:
+def converge(call: Call, ask: TakeoverAsk, found: Fields, want: State, act: Nothing) -> None:
     """Stop the units and the container, and move it aside; a foreign unit of the declared name is copied first."""
     wanted = ask["container"] if found["container"] else None
     if wanted is not None:
@@ -174,7 +164,7 @@ def converge(call: Call, ask: dict[str, Any], found: Mapping[str, Any], want: St
         _rename(wanted["id"], found["container"])
 
 
-def _refuse_removal(wanted: dict[str, Any], units: list[str]) -> None:
+def _refuse_removal(wanted: Mapping[str, str], units: list[str]) -> None:
     found = docker.inspect_container(wanted["id"]) or {}
     if (found.get("HostConfig") or {}).get("AutoRemove") and not units:
         raise Refused.of("adopt-container-auto-removed", container=wanted["name"])
@@ -216,7 +206,7 @@ def _copy(state_dir: str, name: str) -> None:
         atomic.write([*_copies(state_dir, name)][-1], file.read(), 0o600)
 
 
-def _compare_job(job: jobs.Job, args: dict[str, Any]) -> dict[str, object]:
+def _compare_job(job: jobs.Job, args: Mapping[str, str]) -> ComparedFiles:
     from sparkops.programs.fetch import caller
 
     return caller.compare(args["path"], args["folder"], args["state_dir"], args["manifest"], job)

@@ -5,8 +5,9 @@ import json
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
+from sparkops.core.kind_messages import ProbeAsk
+from sparkops.core.request_messages import CellRequest
 from sparkops.programs import docker
 from sparkops.programs.launch.api import Api, Question
 from sparkops.programs.launch.listening import container_of
@@ -21,8 +22,8 @@ WORDS = ("river", "stone", "light", "paper", "green", "seven", "market", "winter
 METRICS_SECONDS = 5.0
 
 
-def cell(call: Call, args: dict[str, Any]) -> dict[str, object]:
-    """One measurement of the service of `ask`: `concurrency` completions of `tokens` tokens after `context` of prompt.
+def cell(call: Call, args: CellRequest) -> dict[str, object]:
+    """One measurement of the service of `ask`.
 
     `samples` are [seconds to the first token, seconds from there to the last, tokens, tokens of prompt], `seconds` is
     how long all took, `tries` how often it was done. `before` and `after` are the engine's counters, None where it
@@ -32,11 +33,11 @@ def cell(call: Call, args: dict[str, Any]) -> dict[str, object]:
     Raises Refused.
     """
     api = serving.api(args["ask"], Question(args["ask"]["model"] or "", ""))
-    limit, count, tokens = float(args["seconds"]), int(args["concurrency"]), int(args["tokens"])
+    limit, count, tokens = args["seconds"], args["concurrency"], args["tokens"]
     _own(api)
     model = api.question.model or _model(api)
     call.progress("warming up")
-    words = _words(api, model, int(args["context"]), limit)
+    words = _words(api, model, args["context"], limit)
     before = _counters(api)
     call.progress(f"{count} at once, {args['context']} tokens of context")
     tries = TRIES if count == 1 else 1
@@ -100,10 +101,10 @@ def _counters(api: Api) -> "dict[str, float] | None":
         return None
 
 
-def _others(ask: dict[str, Any]) -> "list[str] | None":
+def _others(ask: ProbeAsk) -> "list[str] | None":
     """The processes that compute on the GPU outside of the service's container; None where that is not known."""
     try:
-        own = docker.service_container(ask["service"]) if ask.get("container") else None
+        own = docker.service_container(ask["service"] or "") if ask.get("container") else None
         found, why = gpu_users.computing()
     except Unknown:
         return None

@@ -11,7 +11,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import IO
 
 from sparkops.core import process_group
 from sparkops.core.messages import DiagnosePart, DiagnoseRequest, DiagnoseService, reason, reason_of
@@ -205,7 +205,7 @@ def _read(path: str) -> str:
         return _end_of(file)
 
 
-def _end_of(file: Any) -> str:
+def _end_of(file: IO[bytes]) -> str:
     """At most READ bytes, beginning with a whole line."""
     size = os.fstat(file.fileno()).st_size  # 0 for the kernel's files, which are read from their beginning
     file.seek(max(0, size - READ))

@@ -7,9 +7,9 @@ import os
 import selectors
 import subprocess
 import time
-from typing import Any
 
 from sparkops.core import process_group
+from sparkops.core.request_messages import JournalRequest, ProgramRequest
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.system import processes
 
@@ -65,15 +65,13 @@ def _pump(call: Call, child: "subprocess.Popen[bytes]", deadline: float | None) 
     return False
 
 
-def program(call: Call, args: dict[str, Any]) -> dict[str, object]:
-    """The call `exec.program`: run `argv`, for at most `timeout` seconds where that is given."""
-    timeout = args.get("timeout")
-    return run(call, [str(word) for word in args["argv"]], None if timeout is None else float(timeout))
+def program(call: Call, args: ProgramRequest) -> dict[str, object]:
+    """The call `exec.program`."""
+    return run(call, args["argv"], args["timeout"])
 
 
-def journal(call: Call, args: dict[str, Any]) -> dict[str, object]:
-    """The call `exec.journal`: the last `lines` entries of `unit` as JSON lines, or all those `after` a cursor, and
-    with `follow` what comes."""
+def journal(call: Call, args: JournalRequest) -> dict[str, object]:
+    """The call `exec.journal`: entries as JSON lines."""
     after = args.get("after")
     where = [f"--after-cursor={after}", "--no-tail"] if after else [f"--lines={int(args['lines'])}"]
     argv = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", *where]

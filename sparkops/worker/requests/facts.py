@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sparkops.core.messages import UNKNOWN, Reason, unknown_of
-from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.core.request_messages import FactsRequest
+from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.facts import engine, fabric, gpu, gpu_users, group_keys, keys, network, packages, pci, system
 
 THREADS = 12
@@ -65,13 +66,13 @@ def _fabric(node: Node, args: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def _packages(node: Node, args: Mapping[str, Any]) -> dict[str, object]:
-    patterns = [str(each) for each in args.get("patterns") or packages.PLATFORM]
-    return packages.packages(node.root, patterns)
+def _packages(node: Node, args: Mapping[str, object]) -> dict[str, object]:
+    patterns = args.get("patterns")
+    return packages.packages(node.root, patterns if isinstance(patterns, list) else list(packages.PLATFORM))
 
 
 def _reboot(node: Node, args: Mapping[str, object]) -> dict[str, object]:
-    return packages.reboot(node.root, node.group("gpu"), node.group("packages"))
+    return packages.reboot(node.root, node.group("gpu"), node.group("packages")["installed"])
 
 
 GROUPS: dict[str, _Group] = {
@@ -119,17 +120,9 @@ def gather(
         return {key: each.result() for key, each in running.items()}
 
 
-def observe(ask: dict[str, Any]) -> dict[str, object]:
-    """Facts for `{"groups": [...], "args": {group: {...}}}` as `{group: {...}}`; no groups means all of them."""
+def observe(ask: FactsRequest) -> dict[str, object]:
+    """Facts as `{group: {...}}`."""
     args = ask.get("args") or {}
     names = [str(name) for name in ask.get("groups") or GROUPS]
     found = gather(Node(str(ask.get("root", "/"))), {name: (name, args.get(name) or {}) for name in names})
     return {name: mark(each) if isinstance(each, Unknown) else each for name, each in found.items()}
-
-
-def whole(call: Call, args: dict[str, object]) -> dict[str, object]:
-    """The call `facts.all`: what `sparkops facts` prints. The arguments are those of `observe`."""
-    return observe(args)
-
-
-CALLS = {"all": whole}

@@ -2,48 +2,45 @@
 
 `look` lists it with the bytes that would become free and why each is kept; `remove` looks again and removes what was
 asked for and is still unused. It must not know kinds: a kind with data that is not removed unasked offers
-`reclaimable(Look) -> list[Item]` and `reclaim(state_dir, Item)`. Nor what is declared: the controller names that.
+`reclaimable(Look) -> list[ItemTold]` and `reclaim(state_dir, ItemTold)`. Nor what is declared: the controller says it.
 """
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from sparkops.core.kind_messages import Nothing
 from sparkops.core.messages import Claim, Reason, State, reason, reason_of
+from sparkops.core.request_messages import GcAsk, GcLook, GcRemove, ItemTold
 from sparkops.worker.calls import Call, Refused, kind
-from sparkops.worker.reclaiming.items import GONE, Item, Look
+from sparkops.worker.reclaiming.items import GONE, Look
 from sparkops.worker.record import claim_records, claims, uses
 
 
-def look(call: Call, args: dict[str, object]) -> list[Item]:
-    """The items of all `kinds` that have such. Raises Unknown where a kind cannot find out.
-
-    `args`: state_dir, cluster, its `former` name ("" for none), `kinds`, `declared` (what the inventory needs, by the
-    words of `Resource.uses`), and `foreign` to list what sparkops did not bring.
-    """
+def look(call: Call, args: GcLook) -> list[ItemTold]:
+    """The items of all `kinds` that have such. Raises Unknown where a kind cannot find out."""
     return _found(args, _at(args))
 
 
-def _at(args: dict[str, Any]) -> Look:
+def _at(args: GcLook) -> Look:
     mine, others = claim_records.own(args["state_dir"], args["cluster"], args["former"])
     found = uses.look(args["state_dir"], others)
-    return Look(args["state_dir"], found, mine, args["declared"], bool(args["foreign"]))
+    return Look(args["state_dir"], found, mine, args["declared"], args["foreign"])
 
 
-def _found(args: dict[str, Any], at: Look) -> list[Item]:
+def _found(args: GcLook, at: Look) -> list[ItemTold]:
     modules = [kind(name) for name in args["kinds"]]
     return [each for module in modules if hasattr(module, "reclaimable") for each in module.reclaimable(at)]
 
 
-def remove(call: Call, args: dict[str, Any]) -> list[dict[str, object]]:
-    """Remove the `items` ([kind, name]) that `look` still finds unused, and let go of their claims.
+def remove(call: Call, args: GcRemove) -> list[dict[str, object]]:
+    """Remove the `items` that `look` still finds unused, and let go of their claims.
 
     Answers `{kind, name, left}`: why it was left, None where it was removed.
     """
     claims.take_over(args["state_dir"], args["cluster"], args["former"])
-    answers = []
+    answers: list[dict[str, object]] = []
     now = {(item["kind"], item["name"]): item for item in look(call, args)}
     for number, (sort, name) in enumerate(args["items"]):
         call.progress(f"{sort} {name}", done=number, total=len(args["items"]), unit="things")
@@ -56,7 +53,7 @@ def remove(call: Call, args: dict[str, Any]) -> list[dict[str, object]]:
     return answers
 
 
-def _remove(args: dict[str, Any], item: Item) -> Reason | None:
+def _remove(args: GcLook, item: ItemTold) -> Reason | None:
     try:
         with contextlib.ExitStack() as acts:
             for each in item["claims"]:
@@ -76,11 +73,10 @@ def _remove(args: dict[str, Any], item: Item) -> Reason | None:
     return None
 
 
-def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, object]:
+def observe_many(asks: Mapping[str, GcAsk]) -> dict[str, object]:
     """Of each thing the bytes that become free, and why it `stays` (a Reason or None); None where it is gone.
 
-    An `ask` is what `look` takes, with `what` and `name` of the claim, and `leaving`: the paths of units and specs that
-    go before it. What only those use is not used, nor is it by a program, which may be theirs: `converge` asks again.
+    What only `leaving` ones use is not used, nor is it by a program, which may be theirs: `converge` asks again.
     """
     found: dict[str, object] = {}
     for identity, ask in asks.items():
@@ -90,11 +86,11 @@ def observe_many(asks: dict[str, dict[str, Any]]) -> dict[str, object]:
     return found
 
 
-def _claimed(ask: dict[str, object], items: list[Item]) -> Item | None:
+def _claimed(ask: GcAsk, items: Sequence[ItemTold]) -> ItemTold | None:
     return next((each for each in items if each["name"] == ask["name"] and ask["what"] in each["claims"]), None)
 
 
-def converge(call: Call, ask: dict[str, Any], found: State, want: State, act: Mapping[str, object]) -> None:
+def converge(call: Call, ask: GcAsk, found: State, want: State, act: Nothing) -> None:
     """Remove that thing, and what was left beside it. Raises Refused where somebody uses it."""
     items = look(call, ask)
     item = _claimed(ask, items)

@@ -9,10 +9,10 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from sparkops.core import atomic
 from sparkops.core.descriptors import FILE, closing
+from sparkops.core.request_messages import HistoryRequest
 from sparkops.worker.calls import Call, Refused
 
 LIMIT = 1 << 20
@@ -20,14 +20,14 @@ LINE = 64 << 10
 """Bytes of one line; a run of more steps names the first of them."""
 
 
-def append(call: Call, args: dict[str, Any]) -> float:
+def append(call: Call, args: HistoryRequest) -> float:
     """Add `entry` to the record in `state_dir`, with the node's time; returns that. Raises Refused, OSError."""
     os.makedirs(args["state_dir"], mode=0o700, exist_ok=True)
     now = time.time()
-    entry = {"time": now, **args["entry"]}
-    while len(line := json.dumps(entry).encode() + b"\n") > LINE and entry.get("steps"):
-        entry["steps"] = entry["steps"][: len(entry["steps"]) // 2]
-        entry["more"] = True
+    steps, entry = args["entry"].get("steps"), {"time": now, **args["entry"]}
+    while len(line := json.dumps(entry).encode() + b"\n") > LINE and isinstance(steps, list) and steps:
+        steps = steps[: len(steps) // 2]
+        entry |= {"steps": steps, "more": True}
     path = os.path.join(args["state_dir"], "history.jsonl")
     with _alone(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -59,7 +59,7 @@ def _alone(path: str) -> Iterator[None]:
         yield
 
 
-def read(call: Call, args: dict[str, Any]) -> list[dict[str, Any]]:
+def read(call: Call, args: HistoryRequest) -> list[dict[str, object]]:
     """The newest `last` entries of the record in `state_dir`, oldest first. A line that is torn is left out."""
     try:
         handle = os.open(os.path.join(args["state_dir"], "history.jsonl"), FILE)

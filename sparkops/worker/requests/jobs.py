@@ -1,6 +1,6 @@
 """The node's jobs, listed and cancelled."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
@@ -10,7 +10,7 @@ def _list(call: Call, args: dict[str, object]) -> list[dict[str, object]]:
     return jobs.running()
 
 
-def _cancel(call: Call, args: dict[str, Any]) -> bool:
+def _cancel(call: Call, args: Mapping[str, str]) -> bool:
     return jobs.cancel_folder(jobs.folder_of(args["key"]))
 
 

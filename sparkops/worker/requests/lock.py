@@ -4,16 +4,17 @@ import fcntl
 import json
 import os
 import time
-from typing import Any
 
+from sparkops.core.kind_messages import StateAsk
+from sparkops.core.request_messages import LockRequest
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.record import own_folder
 
 _held: dict[str, int] = {}
 
 
-def acquire(call: Call, args: dict[str, Any]) -> dict[str, Any]:
-    """Take the lock of `state_dir` without waiting, and write the holder (who, from, command) beside it.
+def acquire(call: Call, args: LockRequest) -> dict[str, float]:
+    """Take the lock of `state_dir` without waiting, and write the holder beside it.
 
     Raises Refused `busy` naming the present holder, and where the folder can't be used.
     """
@@ -27,18 +28,18 @@ def acquire(call: Call, args: dict[str, Any]) -> dict[str, Any]:
         text = os.pread(handle, 4096, 0).decode(errors="replace")
         os.close(handle)
         raise _busy(text) from None
-    holder = {**args["holder"], "since": time.time()}
+    since = time.time()
     os.ftruncate(handle, 0)
     try:
-        os.pwrite(handle, json.dumps(holder).encode(), 0)
+        os.pwrite(handle, json.dumps({**args["holder"], "since": since}).encode(), 0)
     except OSError as error:
         os.close(handle)
         raise OSError(error.errno, error.strerror, folder) from None
     _held[folder] = handle
-    return {"since": holder["since"]}
+    return {"since": since}
 
 
-def holder(call: Call, args: dict[str, Any]) -> dict[str, object] | None:
+def holder(call: Call, args: StateAsk) -> dict[str, object] | None:
     """Who holds the lock of `state_dir` now: what `acquire` was told, `{}` where that is not written yet, else None.
 
     The kernel's list of locks is read; trying the lock would make a run that begins meanwhile see it busy.
@@ -59,7 +60,7 @@ def holder(call: Call, args: dict[str, Any]) -> dict[str, object] | None:
     return found if isinstance(found, dict) else {}
 
 
-def release(call: Call, args: dict[str, Any]) -> None:
+def release(call: Call, args: StateAsk) -> None:
     """Give the lock back."""
     handle = _held.pop(args["state_dir"], None)
     if handle is not None:

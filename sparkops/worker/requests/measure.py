@@ -3,8 +3,9 @@
 import os
 import pwd
 import shutil
-from typing import Any
+from collections.abc import Mapping
 
+from sparkops.core.request_messages import LinksTold, PathRequest
 from sparkops.programs import runner
 from sparkops.programs.measure import main as program
 from sparkops.programs.progress import Listener
@@ -17,11 +18,8 @@ HEADERS = 28
 """Bytes of the IPv4 and ICMP headers, which an MTU counts."""
 
 
-def look(call: Call, args: dict[str, Any]) -> dict[str, object]:
-    """What a measurement goes by: for each of the `addresses` interface, MTU, speed and RDMA device.
-
-    `perftest`: whether `ib_write_bw` is there; `units`: the engines that use the links.
-    """
+def look(call: Call, args: Mapping[str, list[str]]) -> LinksTold:
+    """What a measurement of the links of these `addresses` goes by."""
     told = network.network("/")
     card = fabric.fabric("/", told["interfaces"])
     found = {}
@@ -36,7 +34,7 @@ def look(call: Call, args: dict[str, Any]) -> dict[str, object]:
     return {"addresses": found, "perftest": perftest, "units": list(units_on_rails("/"))}
 
 
-def counters(call: Call, args: dict[str, Any]) -> dict[str, dict[str, int]]:
+def counters(call: Call, args: Mapping[str, list[str]]) -> dict[str, dict[str, int]]:
     """The error counters of the RDMA device behind each of the `addresses`, as far as its driver has them."""
     told = network.network("/")
     rails = fabric.fabric("/", told["interfaces"])["rails"]
@@ -44,7 +42,7 @@ def counters(call: Call, args: dict[str, Any]) -> dict[str, dict[str, int]]:
     return {each: {name: value for name, value in own.items() if value is not None} for each, own in found.items()}
 
 
-def path(call: Call, args: dict[str, Any]) -> dict[str, object]:
+def path(call: Call, args: PathRequest) -> dict[str, bool]:
     """Whether `peer` answers whole packets of `mtu` bytes from `address`: `{whole, small}`."""
 
     def answers(size: int) -> bool:
@@ -70,7 +68,7 @@ class _Listener(Listener):
         return self._call.stopping.is_set() or self._call.session_over.is_set()
 
 
-def measure(call: Call, args: dict[str, object]) -> dict[str, object]:
+def measure(call: Call, args: program.Spec) -> dict[str, object]:
     """`rates` in Gb/s by link, and `busy`, processors. `args` is the program's spec; by TCP it has no rights."""
     plain = args["method"] == "tcp" and os.getuid() == 0
     user = pwd.getpwnam("nobody") if plain else None

@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from sparkops.core import frames
 from sparkops.core.descriptors import FOLDER, closing
+from sparkops.core.kind_messages import FilesServe, ImageOrder, Place, ServeOrder
 from sparkops.programs import docker, runner, users
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index
@@ -32,31 +32,25 @@ REACH = 5.0
 START = 20.0
 BACKLOG = 64
 
-State = dict[str, Any]
 
-
-def serve_files(args: State) -> State:
-    """Start the server of a checkpoint's files, or find it running: `{port}`.
-
-    `args`: folder, state_dir, owner, files (of the manifest), quiet (`ServedFiles`); and for every content address,
-    credentials, fingerprint (of the authority), receivers (names), seconds, idle (`main.Spec`). Raises Refused
-    `transfer-listen-failed`, type `address`.
-    """
+def serve_files(args: FilesServe) -> dict[str, int]:
+    """Start the server of a checkpoint's files, or find it running. Raises `transfer-listen-failed`, `address`."""
     return _begin(args["folder"], "files", args)
 
 
-def serve_image(args: State) -> State:
-    """The same for an image: name, image (the engine's id, which no other image can get), size (bytes), at."""
+def serve_image(args: ImageOrder) -> dict[str, int]:
+    """The same for an image."""
     return _begin(f"image {args['name']}", "image", args)
 
 
-def _begin(key: str, content: str, args: State) -> State:
-    name = f"relay {key} at {args['address']} for {args['fingerprint']}"
+def _begin(key: str, content: str, args: "FilesServe | ImageOrder") -> dict[str, int]:
+    order = args["serve"]
+    name = f"relay {key} at {order['address']} for {order['fingerprint']}"
     folder = jobs.begin(name, __name__, content, args)
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
         alive, port = jobs.alive(folder), jobs.last_progress(folder).get("port")
-        if alive and port and _listens(args["address"], port):
+        if alive and port and _listens(order["address"], port):
             return {"port": port}
         if not alive:
             jobs.outcome(folder)
@@ -74,39 +68,42 @@ def _listens(address: str, port: int) -> bool:
     return True
 
 
-def _files_job(job: jobs.Job, args: State) -> State:
+def _files_job(job: jobs.Job, args: FilesServe) -> dict[str, object]:
     place = CheckpointFolder(args["folder"])
     existing = place.open()
     owner = users.owner_of(args["owner"], existing)
     if existing is not None:
         os.close(existing)
     work = job.beside(f"checkpoint {place.path}")
-    spec = {"content": "files", "files": args["files"], "quiet": args["quiet"]}
-    return _serve(job, args, owner, spec, lambda channel: _send_folders(channel, place, args, work))
+    spec: program.Spec = {"content": "files", "files": args["files"], "quiet": args["serve"]["quiet"]}
+    return _serve(job, args["serve"], owner, spec, lambda channel: _send_folders(channel, place, args, work))
 
 
-def _image_job(job: jobs.Job, args: State) -> State:
-    spec = {"content": "image", "size": args["size"]}
-    return _serve(job, args, users.find(""), spec, lambda channel: _send_pipe(channel, args))
+def _image_job(job: jobs.Job, args: ImageOrder) -> dict[str, object]:
+    spec: program.Spec = {"content": "image", "size": args["size"]}
+    return _serve(job, args["serve"], users.find(""), spec, lambda channel: _send_pipe(channel, args))
 
 
 def _serve(
     job: jobs.Job,
-    args: State,
+    order: ServeOrder,
     owner: pwd.struct_passwd,
-    content: State,
+    content: program.Spec,
     answer: Callable[[socket.socket], None],
-) -> State:
+) -> dict[str, object]:
     """Listen, and run the program; `answer` is called for each of its questions."""
     ours, theirs = socket.socketpair()
-    with _listen(args["address"]) as listener, ours, theirs:
+    with _listen(order["address"]) as listener, ours, theirs:
         port = listener.getsockname()[1]
         job.always["port"] = port
         job.progress("waiting for receivers")
         threading.Thread(target=_answer_all, args=(ours, answer), daemon=True).start()
-        spec = {
+        spec: program.Spec = {
             **content,
-            **{key: args[key] for key in ("credentials", "receivers", "idle", "seconds")},
+            "credentials": order["credentials"],
+            "receivers": order["receivers"],
+            "idle": order["idle"],
+            "seconds": order["seconds"],
             "listener": listener.fileno(),
             "channel": theirs.fileno(),
         }
@@ -142,7 +139,7 @@ def _answer_all(channel: socket.socket, answer: Callable[[socket.socket], None])
             answer(channel)
 
 
-def _send_folders(channel: socket.socket, place: CheckpointFolder, args: State, work: str) -> None:
+def _send_folders(channel: socket.socket, place: CheckpointFolder, args: FilesServe, work: str) -> None:
     """What `ServedFiles` asks for; `work` is the folder of the checkpoint's own job."""
     published = place.open()
     staging = _open_or_none(place.beside(place.partial))
@@ -178,7 +175,7 @@ def _open_or_none(path: str) -> int | None:
         return None
 
 
-def _send_pipe(channel: socket.socket, args: State) -> None:
+def _send_pipe(channel: socket.socket, args: ImageOrder) -> None:
     """What `ServedImage` asks for: a save begins, and its archive comes out of the pipe."""
     reading, writing = os.pipe()
     threading.Thread(target=_save, args=(writing, args), daemon=True).start()
@@ -186,7 +183,7 @@ def _send_pipe(channel: socket.socket, args: State) -> None:
         socket.send_fds(channel, [b"\n"], [reading])
 
 
-def _save(handle: int, args: State) -> None:
+def _save(handle: int, args: ImageOrder) -> None:
     """The archive in HTTP's chunks; the last one only where the engine came to its end."""
     try:
         with open(handle, "wb") as pipe:
@@ -197,8 +194,8 @@ def _save(handle: int, args: State) -> None:
         print(f"{args['name']}: {error}", file=sys.stderr, flush=True)
 
 
-def reach(call: Call, args: State) -> None:
-    """Try whether the server at `{node, address, port}` can be reached from here. Raises Refused, type `address`."""
+def reach(call: Call, args: Place) -> None:
+    """Try whether the server there can be reached from here. Raises Refused, type `address`."""
     try:
         socket.create_connection((args["address"], args["port"]), REACH).close()
     except OSError as error:

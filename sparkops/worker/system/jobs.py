@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -64,7 +65,7 @@ def folder_of(key: str) -> str:
 
 
 def run(
-    call: Call, key: str, module: str, function: str, args: dict[str, Any], attach: str = "", source: str = ""
+    call: Call, key: str, module: str, function: str, args: Mapping[str, object], attach: str = "", source: str = ""
 ) -> Any:
     """Start the job of `key`, or attach to it where it runs already, and follow it to its result.
 
@@ -75,7 +76,7 @@ def run(
     return follow(call, begin(key, module, function, args, attach, source))
 
 
-def begin(key: str, module: str, function: str, args: dict[str, object], attach: str = "", source: str = "") -> str:
+def begin(key: str, module: str, function: str, args: Mapping[str, object], attach: str = "", source: str = "") -> str:
     """`run` without following; returns the job's folder. Raises Refused `job-busy`."""
     folder = folder_of(key)
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -156,7 +157,7 @@ def alive(folder: str) -> bool:
     return False
 
 
-def _start(folder: str, description: dict[str, Any], args: dict[str, object]) -> None:
+def _start(folder: str, description: Mapping[str, object], args: Mapping[str, object]) -> None:
     for name in ("progress.json", "result.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, name))

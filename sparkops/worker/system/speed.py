@@ -7,7 +7,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparkops.core.messages import Refused
 from sparkops.programs.launch.api import ACCEPTED, DRAFTS, Api
@@ -54,7 +54,7 @@ def streamed(api: Api, model: str, prompt: str, tokens: int, seconds: float) -> 
 def _timed(answer: http.client.HTTPResponse, started: float, deadline: float) -> Sample:
     """Raises TimeoutError, OSError, and KeyError and the like for what is no stream of completions."""
     first = last = 0.0
-    usage: dict[str, Any] = {}
+    usage: dict[str, int] = {}
     for line in _lines(answer, deadline):
         if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
             continue

@@ -13,6 +13,8 @@ from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Transport
 from sparkops.reconcile.fleet import Fleet
 
+UPTIME = {"asks": [["facts", "facts", {"groups": ["uptime"]}]], "limit": 30.0}
+
 
 class Counting(Connections):
     """Local connections, counted; `refuse` lets none in any more."""
@@ -43,9 +45,9 @@ def test_a_fresh_session_is_another_connection_and_leaves_the_first_one_alone(co
     with fleet(connections) as opened:
         first = opened.session("here")
         with first.fresh() as other:
-            assert other is not first and other.call("facts.all", {"groups": ["uptime"]}, timeout=30)
+            assert other is not first and other.call("observe", UPTIME, timeout=30)
         assert connections.opened == 2
-        assert first.call("facts.all", {"groups": ["uptime"]}, timeout=30)
+        assert first.call("observe", UPTIME, timeout=30)
         assert opened.session("here") is first
 
 
@@ -55,7 +57,7 @@ def test_where_no_connection_can_be_made_the_open_session_proves_nothing(connect
         connections.refuse = True
         with pytest.raises(ConnectionFailed), first.fresh():
             raise AssertionError("there is no way in")
-        assert first.call("facts.all", {"groups": ["uptime"]}, timeout=30), "it is still open all the same"
+        assert first.call("observe", UPTIME, timeout=30), "it is still open all the same"
 
 
 def test_a_session_of_no_fleet_has_no_fresh_one() -> None:

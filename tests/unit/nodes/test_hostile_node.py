@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from sparkops.core import frames
 from sparkops.core.errors import ConnectionFailed, SparkopsError, WorkerFailed
 from sparkops.core.states import Unknown
+from sparkops.core.wording import words
 from sparkops.nodes import bundle, session
 from sparkops.nodes.session import Session
 from sparkops.reconcile import orphans, plan
@@ -330,8 +331,9 @@ def test_an_answer_too_large_to_send_is_an_error_with_the_way_out(told: Told, tm
     asks = [[str(n), "file", {"path": str(tmp_path / "f"), "sha256": "", "size": 0}] for n in range(300)]
     done = told(frames.encode({"id": 1, "call": "observe", "args": {"asks": asks}}))
     (answer,) = answers(done.stdout)
-    assert "over the limit" in answer["error"]["what"]
-    assert "--limit" in answer["error"]["hint"]
+    what, hint = words(answer["error"]["id"], answer["error"]["args"])
+    assert "over the limit" in what
+    assert "--limit" in hint
 
 
 @given(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.models import engine_errors
+from sparkops.core.data import bundled, parsed
+from sparkops.models import engine_errors, service_variables
 from sparkops.models.service_spec import ServiceSpec, functions, headless, spec_of
 from sparkops.programs.launch.container_body import digest_of
 from tests.errors import fails
@@ -64,6 +65,21 @@ def service(**given: Any) -> dict[str, Any]:
 
 def spec(image: dict[str, Any] = IMAGE, secret: frozenset[str] = frozenset(), **given: Any) -> ServiceSpec:
     return spec_of(service(**given), image, CHECKPOINT, NODE, set(secret))
+
+
+def test_the_types_of_variables_are_what_the_roles_schemas_let_pass() -> None:
+    def declared(role: str, *path: str) -> set[str]:
+        found = parsed(bundled("roles") / role / "role.yml")["variables"]
+        for name in path:
+            found = found["properties"][name]
+        return set(found["properties"])
+
+    compiled = {"name", "rank", "ranks", "nodes", "addresses", "fabric"}
+    assert service_variables.ServiceVariables.__annotations__.keys() - compiled <= declared("service")
+    assert service_variables.ContainerVariables.__annotations__.keys() == declared("service", "container")
+    assert service_variables.LimitVariables.__annotations__.keys() == declared("service", "limits")
+    assert service_variables.ImageVariables.__annotations__.keys() <= declared("image")
+    assert service_variables.CheckpointVariables.__annotations__.keys() <= declared("checkpoint")
 
 
 def test_the_checkpoint_is_mounted_read_only_and_the_engine_kept_offline() -> None:
