@@ -33,14 +33,14 @@ def save(
 ) -> None:
     """Write a plan to a file, replaced as a whole."""
     shard = inventory.shard
-    made = plan_file.saved(
-        plan,
+    made = SavedPlan(
         cluster=inventory.cluster,
         version=sparkops.__version__,
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         inputs=inputs(inventory, compiled.resources, extra),
-        limit=limit,
-        roles=roles,
+        steps=plan_file.steps_of(plan),
+        limit=tuple(limit),
+        roles=tuple(roles),
         shard=(shard.number, shard.of) if shard is not None else None,
     )
     atomic.write(path, made.text().encode(), 0o644)

@@ -118,7 +118,7 @@ class _Stray:
         ours = self.type.brought(self.name, self.entry)
         unasked = self.type.prune != "remove" and self.kind not in asked.kinds
         if not ours and (self.type.prune != "collect" or (unasked and self.entry.get("action") == "found")):
-            return Message.of("orphan-there-before", hint=self.type.release_hint.format(name=self.name))
+            return Message.of("orphan-there-before", hint=_by_hand(self.type.released_by, self.name))
         if unasked:
             return _unasked(self.kind.replace("_", " "), self.name, self.type, asked.options.get(self.kind))
         if now == "unrecorded" and self.occupied.unit:
@@ -137,7 +137,11 @@ def _unasked(kind: str, name: str, type: type[Resource], option: str | None) -> 
         return Message.of("orphan-kind-unasked", kind=kind, option=option)
     if type.prune == "collect":
         return Message.of(FOR_GC, kind=kind)
-    return Message.of("orphan-kind-kept", kind=kind, hint=type.removal_hint.format(name=name))
+    return Message.of("orphan-kind-kept", kind=kind, hint=_by_hand(type.removed_by, name))
+
+
+def _by_hand(id: str, name: str) -> Message | None:
+    return Message.of(id, name=name) if id else None
 
 
 def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:

@@ -32,8 +32,8 @@ def arrange(
             where = address(source.node)
             for receiver in receivers:
                 if not where.all:
-                    args = {"resource": receiver.id, "source": source.node, "alternative": receiver.alternative}
-                    notices.append(Message.of("transfer-source-without-address", **args))
+                    id = "transfer-source-without-address"
+                    notices.append(Message.of(id, resource=receiver.id, source=source.node))
                     continue
                 upstream = Upstream(
                     source=source,

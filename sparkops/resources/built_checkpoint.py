@@ -37,7 +37,6 @@ class BuiltCheckpoint(OfRepository):
     implied: ClassVar[frozenset[str]] = frozenset({"identity", "missing", "wrong", "unverified", "leftover"})
     lacked: ClassVar[frozenset[str]] = frozenset({"identity", "missing", "wrong"})
     streamed: ClassVar[bool] = False
-    alternative: ClassVar[str] = "it is built there too"
 
     base: str
     steps: tuple[Mapping[str, object], ...]

@@ -64,7 +64,6 @@ class Image(Transferable):
     implied: ClassVar[frozenset[str]] = frozenset({"reference", "fits"})
     lacked: ClassVar[frozenset[str]] = frozenset({"build", "fits"})
     streamed: ClassVar[bool] = False
-    alternative: ClassVar[str] = "it is built or pulled there too"
 
     digest: str | None = None
     manifest: str | None = None

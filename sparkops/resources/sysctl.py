@@ -32,7 +32,7 @@ class Sysctl(Resource):
 
     kind: ClassVar[str] = "sysctl"
     reads: ClassVar[Mapping[str, str]] = {"overridden_by": "mapping"}
-    removal_hint: ClassVar[str] = "remove its line under /etc/sysctl.d on the node; the value stays until a reboot"
+    removed_by: ClassVar[str] = "sysctl-removed-by"
 
     value: str | int | FromFact | None = None
     state: str = "present"

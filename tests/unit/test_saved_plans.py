@@ -19,7 +19,7 @@ from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.load import load
 from sparkops.reconcile.inputs import inputs
-from sparkops.reconcile.plan_file import SCHEMA, SavedPlan, differences, read, saved
+from sparkops.reconcile.plan_file import SCHEMA, SavedPlan, differences, read, steps_of
 from tests.errors import fails
 from tests.unit.inventory.project import Project
 
@@ -54,7 +54,15 @@ def plans(draw: st.DrawFn) -> Plan:
 
 def keep(plan: Plan, **more: Any) -> SavedPlan:
     given_ = {"cluster": "attic", "version": "1.0", "made": "2026-11-24T12:00:00Z", "inputs": {"inventory": DIGEST}}
-    return saved(plan, **{**given_, **more})
+    return SavedPlan(steps=steps_of(plan), **{**given_, **more})
+
+
+def told(planned: SavedPlan, now: Plan) -> list[tuple[str, dict[str, Any]]]:
+    """The ids of what differs, with their arguments beside the step."""
+    return [
+        (each.id, {key: value for key, value in each.args.items() if key != "step"})
+        for each in differences(planned, now)
+    ]
 
 
 def step(**more: Any) -> Step:
@@ -80,7 +88,7 @@ def test_the_plan_of_an_unchanged_world_holds(plan: Plan) -> None:
 @given(plans(), plans())
 def test_two_plans_are_the_same_exactly_when_nothing_is_told(one: Plan, other: Plan) -> None:
     def canonical(plan: Plan) -> list[str]:
-        return sorted(json.dumps(dataclasses.asdict(each), sort_keys=True) for each in keep(plan).steps)
+        return sorted(json.dumps(each, sort_keys=True) for each in keep(plan).steps)
 
     assert (differences(keep(one), other) == ()) == (canonical(one) == canonical(other))
 
@@ -89,39 +97,39 @@ def test_two_plans_are_the_same_exactly_when_nothing_is_told(one: Plan, other: P
 def test_any_found_value_that_changes_is_named_with_its_key(found: dict[str, Any], key: str, value: Any) -> None:
     before = step(before=found)
     after = step(before={**found, key: value})
-    told = differences(keep(Plan(steps=(before,))), Plan(steps=(after,)))
+    moved = differences(keep(Plan(steps=(before,))), Plan(steps=(after,)))
     if key in found and json.dumps(found[key]) == json.dumps(value):
-        assert told == ()
+        assert moved == ()
     else:
-        assert len(told) == 1
-        assert told[0].startswith(f"file /a @n1: {key} was ")
+        assert [(each.id, each.args["key"]) for each in moved] == [("plan-found-moved", key)]
 
 
 def test_what_came_went_or_became_unknown_is_told() -> None:
     planned = keep(Plan(steps=(step(),)))
     new = step(id="file /b @n1")
-    assert differences(planned, Plan(steps=(step(), new))) == ("file /b @n1: now to update, not planned",)
-    assert differences(planned, Plan()) == ("file /a @n1: planned to update, now nothing to do",)
-    unknown = Plan(unknown={"file /a @n1": Unknown.of("not-answered")})
-    assert differences(planned, unknown) == (
-        "file /a @n1: planned to update, now unknown: the node did not answer for it",
-    )
+    assert told(planned, Plan(steps=(step(), new))) == [("plan-step-new", {"action": "update"})]
+    assert told(planned, Plan()) == [("plan-step-needless", {"action": "update"})]
+    why = Unknown.of("not-answered")
+    unknown = [("plan-step-unknown", {"action": "update", "reason": why})]
+    assert told(planned, Plan(unknown={"file /a @n1": why})) == unknown
     created = Plan(steps=(step(action="create", before=None),))
-    assert differences(planned, created) == ("file /a @n1: planned to update, now to create",)
+    assert told(planned, created) == [("plan-action-moved", {"planned": "update", "present": "create"})]
 
 
 def test_a_silent_node_is_told_once_and_not_by_each_of_its_steps() -> None:
     planned = keep(Plan(steps=(step(), step(id="file /b @n1"))))
-    assert differences(planned, Plan(unreachable={"n1": Message.of("not-answered")}))[0].startswith(
-        "n1 does not answer: the node"
-    )
+    why = Message.of("not-answered")
+    assert told(planned, Plan(unreachable={"n1": why})) == [("plan-node-silent", {"node": "n1", "reason": why})]
 
 
 def test_a_new_interruption_and_a_new_hindrance_are_told() -> None:
-    planned = keep(Plan(steps=(step(),)))
-    assert "would now interrupt qwen" in differences(planned, Plan(steps=(step(disruptive=True, service="qwen"),)))[0]
-    blocked = Plan(steps=(step(),), blocked={"file /a @n1": Message.of("blocked-by-step", step="driver 610")})
-    assert "driver 610 is not as declared" in differences(planned, blocked)[0]
+    planned = keep(Plan(steps=(step(service="qwen"),)))
+    disruptive = Plan(steps=(step(disruptive=True, service="qwen"),))
+    assert told(planned, disruptive) == [("plan-step-interrupts", {"service": "qwen"})]
+    why = Message.of("blocked-by-step", step="driver 610")
+    blocked = Plan(steps=(step(service="qwen"),), blocked={"file /a @n1": why})
+    assert told(planned, blocked) == [("plan-step-blocked", {"reason": why})]
+    assert [id for id, _ in told(keep(blocked), Plan(steps=blocked.steps))] == ["plan-step-not-blocked"]
 
 
 def test_what_only_differs_from_look_to_look_is_not_compared() -> None:
@@ -142,21 +150,31 @@ def test_a_long_list_of_changes_ends_with_its_number() -> None:
     with fails("plan-outdated") as caught:
         keep(Plan()).refuse_other_steps(Plan(steps=many))
     assert caught.value.exit_status == 4
+    assert str(caught.value).splitlines()[-2] == "  and 38 more"
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "id"),
     [
-        ({"inventory": "sha256:" + 64 * "1"}, "inventory has changed"),
-        ({"role motd": DIGEST}, "role motd is new"),
-        ({"-e": DIGEST}, "made without -e"),
+        ({"inventory": "sha256:" + 64 * "1"}, "plan-input-changed"),
+        ({"role motd": DIGEST}, "plan-input-new"),
+        ({"-e": DIGEST}, "plan-made-without-values"),
     ],
 )
-def test_other_inputs_are_refused_by_name(change: dict[str, str], words: str) -> None:
+def test_other_inputs_are_refused_by_name(change: dict[str, str], id: str) -> None:
     plan = keep(Plan())
     plan.refuse_other_inputs("attic", "1.0", plan.inputs)
-    with pytest.raises(Stale, match=words):
+    with fails("plan-outdated", Stale) as caught:
         plan.refuse_other_inputs("attic", "1.0", {**plan.inputs, **change})
+    assert isinstance(caught.value, Stale)
+    assert [each.id for each in caught.value.args_by_name["differences"]] == [id]
+
+
+def test_the_words_of_a_refusal_name_each_thing_and_both_values() -> None:
+    found, now = step(), step(before={"content": "newer"})
+    with fails("plan-outdated") as caught:
+        keep(Plan(steps=(found,))).refuse_other_steps(Plan(steps=(now,)))
+    assert 'file /a @n1: content was "old", is now "newer"' in str(caught.value)
 
 
 def test_another_version_is_stale_and_another_cluster_wrong_input() -> None:
@@ -187,13 +205,18 @@ def test_what_is_no_plan_is_refused_with_the_way_out(content: bytes, id: str) ->
 
 
 def test_an_edited_plan_is_refused_and_a_wrong_value_is_named_with_its_place() -> None:
-    told = json.loads(keep(Plan(steps=(step(),))).text())
-    told["steps"][0]["before"] = {"content": "other"}
+    text = json.loads(keep(Plan(steps=(step(),))).text())
+    text["steps"][0]["before"] = {"content": "other"}
     with fails("plan-changed-after-saving"):
-        read(json.dumps(told).encode())
-    told["steps"][0]["action"] = "destroy"
+        read(json.dumps(text).encode())
+    text["steps"][0]["action"] = "destroy"
     with fails("plan-field-invalid"):
-        read(json.dumps(told).encode())
+        read(json.dumps(text).encode())
+
+
+def test_a_shard_that_there_is_not_is_refused() -> None:
+    with fails("plan-shard-missing"):
+        read(keep(Plan(), shard=(3, 2)).text().encode())
 
 
 @given(st.data())

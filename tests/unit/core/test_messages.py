@@ -63,6 +63,11 @@ def test_an_id_without_words_is_shown_with_its_arguments() -> None:
         ("{x:list}", "a", "a"),
         ("{x:aside}", "why", " (why)"),
         ("{x:aside}", "", ""),
+        ("{x:or nothing}", None, "nothing"),
+        ("{x:or nothing}", 0, "0"),
+        ("{x:error}", None, ""),
+        ("{x:lines}", [{"id": "no-such", "args": {}}] * 2, "\n  no-such\n  no-such"),
+        ("{x:lines}", [{"id": "no-such", "args": {}}] * 15, 12 * "\n  no-such" + "\n  and 3 more"),
         ("{y}", 1, "(y not given)"),
     ],
 )
