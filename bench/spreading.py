@@ -94,7 +94,7 @@ class Ground:
     def bring(self, wanted: Sequence[Checkpoint]) -> None:
         """Apply these as a run does it."""
         seen = observe(self.fleet, wanted)
-        made = plan.compare(wanted, seen, today=datetime.date(2026, 1, 1)).plan()
+        made = plan.compare(wanted, seen, today=datetime.date(2026, 1, 1))
         by_name = {node.name: Address(fabric=node.address) for node in self.nodes}
         upstreams, _ = transfers.arrange(made, wanted, seen, by_name.__getitem__)
         results = Schedule(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
@@ -46,7 +45,6 @@ def cancel(
     jobs: Sequence[NodeJob],
     *,
     reason: str = "",
-    listener: events.Listener = events.silent,
 ) -> dict[NodeJob, Message | None]:
     """End these jobs and wait until they are gone: for each why it is not, None where it is."""
 
@@ -73,5 +71,5 @@ def cancel(
     for job, outcome in found.items():
         step = {"id": job.key, "action": "cancel", "outcome": "failed" if outcome else "done"}
         done.setdefault(job.node, []).append(step)
-    record(fleet, inventory, "cancel", done, reason=reason, listener=listener)
+    record(fleet, inventory, "cancel", done, reason=reason)
     return found

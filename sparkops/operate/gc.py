@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from sparkops import resources
 from sparkops.compile.compiler import compile_inventory, spec_of
-from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
 from sparkops.core.messages import reason as as_reason
@@ -128,7 +127,6 @@ def remove(
     found: Reclaimable,
     *,
     reason: str = "",
-    listener: events.Listener = events.silent,
 ) -> Reclaimable:
     """Remove what `look` found, under the nodes' locks; what came into use meanwhile stays. Raises LockBusy."""
     command = f"gc {inventory.path.name}"
@@ -156,6 +154,6 @@ def remove(
     for item, outcome in outcomes.items():
         step = {"id": f"{item.kind} {item.name}", "action": "delete"}
         done.setdefault(item.node, []).append({**step, "outcome": "failed" if outcome else "done"})
-    record(fleet, inventory, command, done, reason=reason, listener=listener)
+    record(fleet, inventory, command, done, reason=reason)
     fleet.unlock()
     return replace(found, outcomes=outcomes)

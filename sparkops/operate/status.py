@@ -24,7 +24,7 @@ from sparkops.operate.measuring.figures import figures, number
 from sparkops.operate.services import Rank, ranks
 from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
+from sparkops.reconcile.observe import FACTS, LIMIT, MARGIN
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 

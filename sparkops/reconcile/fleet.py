@@ -193,6 +193,13 @@ class Fleet:
         with ThreadPoolExecutor(min(self._jobs, len(names)), thread_name_prefix="node") as pool:
             return dict(zip(names, pool.map(one, names), strict=True))
 
+    def note(self, nodes: Iterable[str], failure: str, work: Callable[[str, Session], object]) -> None:
+        """`work` on those of these nodes that have not failed; where it can't be done a Notice of this id tells why."""
+        for node, answer in self.each([node for node in nodes if node not in self.failed], work).items():
+            if isinstance(answer, SparkopsError):
+                message = Message.of(failure, node=node, reason=answer.message)
+                self._listener(events.Notice(node=node, message=message))
+
     def answers(
         self, nodes: Iterable[str], work: Callable[[str, Session], Result]
     ) -> tuple[dict[str, Result], dict[str, SparkopsError]]:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparkops.core import fact_text
 from sparkops.core.errors import SparkopsError
 from sparkops.core.fact_text import FactOf
-from sparkops.core.messages import ObserveRequest
 from sparkops.core.secrets import Content
-from sparkops.core.states import Unknown
+from sparkops.core.states import Facts, Unknown
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.observe import FACTS, asked, fact_paths, facts_ask
 from sparkops.resources.resource import Resource, unpack
-
-FACTS = "facts"
-LIMIT = 30.0
-"""Seconds that an observer on the node may take before its answer is unknown."""
-MARGIN = 15.0
 
 
 def waiting(resource: Resource) -> Iterator[FactOf]:
@@ -28,10 +23,19 @@ def waiting(resource: Resource) -> Iterator[FactOf]:
         yield from fact_text.facts_in(text)
 
 
+def needs_facts(resources: Iterable[Resource]) -> bool:
+    """Whether any of them takes something from a fact, so that the worker has to know facts."""
+    return any(True for each in resources for _ in (*fact_paths(each.desired()), *waiting(each)))
+
+
 def informed(fleet: Fleet, resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
     """The resources with their facts filled in, and the reasons of those whose facts are not known."""
     groups: dict[str, set[str]] = {}
-    late = {each.id for each in resources if _note(each, groups)}
+    late: set[str] = set()
+    for each in resources:
+        for fact in waiting(each):
+            groups.setdefault(fact.node, set()).add(fact.path[0])
+            late.add(each.id)
     if not late:
         return tuple(resources), {}
     facts = _asked(fleet, groups)
@@ -50,13 +54,6 @@ def informed(fleet: Fleet, resources: Sequence[Resource]) -> tuple[tuple[Resourc
     return tuple(one(each) if each.id in late else each for each in resources), unknown
 
 
-def _note(resource: Resource, groups: dict[str, set[str]]) -> bool:
-    found = list(waiting(resource))
-    for each in found:
-        groups.setdefault(each.node, set()).add(each.path[0])
-    return bool(found)
-
-
 def _texts(resource: Resource) -> dict[str, str]:
     """The texts of a resource that hold marks, by field; none of what is to go, which must not wait for any fact."""
     found: dict[str, str] = {}
@@ -70,18 +67,13 @@ def _texts(resource: Resource) -> dict[str, str]:
     return found
 
 
-def _asked(fleet: Fleet, groups: Mapping[str, set[str]]) -> dict[str, Mapping[str, object] | Unknown]:
-    def ask(node: str, session: Session) -> Mapping[str, object] | Unknown:
-        request: ObserveRequest = {"asks": [(FACTS, FACTS, {"groups": sorted(groups[node])})], "limit": LIMIT}
-        answer = session.call("observe", request, timeout=LIMIT + MARGIN)
-        answers = answer.get("answers") if isinstance(answer, Mapping) else None
-        found = unpack(answers.get(FACTS) if isinstance(answers, Mapping) else None)
-        return found if found is not None else {}
+def _asked(fleet: Fleet, groups: Mapping[str, set[str]]) -> dict[str, Facts]:
+    def ask(node: str, session: Session) -> Facts:
+        answers, _ = asked(session, [facts_ask(groups[node])])
+        return unpack(answers.get(FACTS)) or {}
 
     known = [node for node in groups if node in fleet.targets]
-    facts: dict[str, Mapping[str, object] | Unknown] = {
-        node: Unknown.of("node-not-in-run") for node in groups if node not in fleet.targets
-    }
+    facts: dict[str, Facts] = {node: Unknown.of("node-not-in-run") for node in groups if node not in fleet.targets}
     for node, found in fleet.each(known, ask).items():
         if isinstance(found, SparkopsError):
             fleet.fail(node, found)

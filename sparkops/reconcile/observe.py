@@ -9,17 +9,21 @@ from typing import TypeAlias
 
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
-from sparkops.core.messages import UNKNOWN, ObserveRequest
-from sparkops.core.states import FromFact, Observed, Unknown
+from sparkops.core.messages import UNKNOWN, Fields, ObserveRequest
+from sparkops.core.states import Facts, FromFact, Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN, waiting
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource, unpack
 
 CLAIMS = "claimed"
+FACTS = "facts"
+LIMIT = 30.0
+"""Seconds that an observer on the node may take before its answer is unknown."""
+MARGIN = 15.0
 Ask: TypeAlias = tuple[str, str, Mapping[str, object]]
+"""An id, and of which kind it is asked, and what."""
 
 
 def prepare(resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
@@ -66,20 +70,22 @@ def observe(
         if resource.claimed:
             declared.setdefault(resource.node, []).append(f"{resource.kind} {resource.name}")
     for resource in resources:
-        asked = by_node.setdefault(resource.node, [])
+        here = by_node.setdefault(resource.node, [])
         if resource.id not in unprepared:
-            asked.append(resource)
+            here.append(resource)
     found: dict[str, Observed] = dict(unprepared)
-    facts: dict[str, Mapping[str, object] | Unknown] = {}
+    facts: dict[str, Facts] = {}
     records: dict[str, Observed] = {}
     machines: dict[str, str] = {}
 
-    def ask(node: str, session: Session) -> Mapping[str, object]:
+    def ask(node: str, session: Session) -> Fields:
         started = time.monotonic()
-        more: list[Ask] = []
+        asks: list[Ask] = [(each.id, each.kind, each.ask()) for each in by_node[node]]
+        if groups := {path.partition(".")[0] for each in by_node[node] for path in fact_paths(each.desired())}:
+            asks.append(facts_ask(groups))
         if claims is not None:
-            more.append((CLAIMS, CLAIMS, {**(session.claims or {}), "declared": declared.get(node, []), **claims}))
-        answers, machines[node] = _ask(session, by_node[node], more)
+            asks.append((CLAIMS, CLAIMS, {**(session.claims or {}), "declared": declared.get(node, []), **claims}))
+        answers, machines[node] = asked(session, asks)
         unknown = sum(isinstance(unpack(answer), Unknown) for answer in answers.values())
         listener(
             events.NodeObserved(
@@ -94,10 +100,8 @@ def observe(
             fleet.fail(node, answers)
             unreachable[node] = answers.message
             continue
-        told = answers.get(FACTS)
-        if told is not None:
-            state = unpack(told)
-            facts[node] = state if state is not None else {}
+        if FACTS in answers:
+            facts[node] = unpack(answers[FACTS]) or {}
         if claims is not None:
             records[node] = claims_of(answers.get(CLAIMS, {UNKNOWN: {"id": "claims-not-answered", "args": {}}}))
         found.update({each.id: each.observed(answers[each.id]) for each in by_node[node] if each.id in answers})
@@ -126,17 +130,18 @@ def _is_stray(entry: Mapping[str, object]) -> bool:
     )
 
 
-def _ask(session: Session, resources: Sequence[Resource], more: Sequence[Ask] = ()) -> tuple[Mapping[str, object], str]:
-    """The answers by id, and which machine it is that answers."""
-    asks: list[Ask] = [*((each.id, each.kind, each.ask()) for each in resources), *more]
-    groups = sorted({path.partition(".")[0] for each in resources for path in fact_paths(each.desired())})
-    if groups:
-        asks.append((FACTS, FACTS, {"groups": groups}))
+def asked(session: Session, asks: Sequence[Ask]) -> tuple[Fields, str]:
+    """What a node answers in one request, by id; and which machine it is that answers, "" where that is not known."""
     request: ObserveRequest = {"asks": asks, "limit": LIMIT}
     answer = session.call("observe", request, timeout=LIMIT + MARGIN)
     answer = answer if isinstance(answer, Mapping) else {}
     answers = answer.get("answers")
     return answers if isinstance(answers, Mapping) else {}, str(answer.get("machine") or "")
+
+
+def facts_ask(groups: Iterable[str]) -> Ask:
+    """What asks for the facts of these groups."""
+    return (FACTS, FACTS, {"groups": sorted(groups)})
 
 
 def fact_paths(value: object) -> Iterable[str]:
@@ -149,8 +154,3 @@ def fact_paths(value: object) -> Iterable[str]:
     elif isinstance(value, (list, tuple)):
         for each in value:
             yield from fact_paths(each)
-
-
-def needs_facts(resources: Iterable[Resource]) -> bool:
-    """Whether any of them takes a value from a fact, so that the worker has to know facts."""
-    return any(True for each in resources for _ in (*fact_paths(each.desired()), *waiting(each)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from sparkops.core import graph
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Declared, Orphan, Plan, Step, Violation
+from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept, accepting
@@ -32,56 +32,6 @@ class Observations:
     machines: Mapping[str, str] = field(default_factory=dict)
 
 
-def ordered(
-    resources: Iterable[Resource], edges: Mapping[str, Sequence[str]] = MappingProxyType({})
-) -> tuple[tuple[Resource, tuple[str, ...]], ...]:
-    """The resources, each with what it comes after and behind that. Raises InventoryError for a cycle."""
-    by_id = {resource.id: resource for resource in resources}
-    after = {id: (*resource.after, *edges.get(id, ())) for id, resource in by_id.items()}
-    try:
-        return tuple((by_id[id], after[id]) for id in graph.ordered(after))
-    except graph.Cycle as error:
-        raise InventoryError.of("plan-order-cycle", reason=str(error)) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What `resources` come to beside what was `seen`, in an order that respects the steps' needs."""
-
-    resources: tuple[Resource, ...]
-    seen: Observations
-    steps: tuple[Step, ...]
-    violations: tuple[Violation, ...]
-    unknown: Mapping[str, Unknown]
-    blocked: Mapping[str, Message]
-    notices: tuple[Message, ...]
-
-    def plan(
-        self,
-        *,
-        nodes: Sequence[str] = (),
-        total: int | None = None,
-        notices: Sequence[Message] | None = None,
-        unknown: Mapping[str, Unknown] = MappingProxyType({}),
-        orphans: Sequence[Orphan] = (),
-        declared: Sequence[Declared] = (),
-    ) -> Plan:
-        """The plan, with what is known beside the comparison. `total` and `notices` take the place of its own."""
-        return Plan(
-            steps=self.steps,
-            violations=self.violations,
-            unknown={**self.unknown, **unknown},
-            unreachable=self.seen.unreachable,
-            blocked=self.blocked,
-            notices=tuple(self.notices if notices is None else notices),
-            nodes=tuple(dict.fromkeys([*(resource.node for resource in self.resources), *nodes])),
-            total=len(self.resources) if total is None else total,
-            orphans=tuple(orphans),
-            declared=tuple(declared),
-            between=between_nodes.compare(self.resources, self.seen.found),
-        )
-
-
 def compare(
     resources: Sequence[Resource],
     seen: Observations,
@@ -93,35 +43,34 @@ def compare(
     violations: Mapping[str, Sequence[Violation]] = MappingProxyType({}),
     left: Collection[str] = (),
     edges: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> Comparison:
-    """Compare these resources with what was seen. `today` decides which `accept` entries have run out.
+) -> Plan:
+    """The plan that these resources come to beside what was seen. `today` decides which `accept` entries have run out.
 
     The things with the ids in `replace` are made anew, whether they differ or not, those in `prove` proven again.
     `violations` holds those that no kind knows of, by resource id: they block that resource too. `left` holds the ids
-    of what is not to be removed. `edges` maps ids to those that they come after beside their own `after`.
+    of what is not to be removed. `edges` maps ids to those that they come after beside their own `after`. Raises
+    InventoryError for a cycle.
     """
     builder = _Builder(seen, {each.id: each for each in accept}, today, replace, prove, violations, left)
     builder.judge_nodes()
-    for resource, after in ordered(resources, edges):
-        builder.add(resource, after)
-    return Comparison(
-        resources=tuple(resources),
-        seen=seen,
+    by_id = {each.id: each for each in resources}
+    after = {id: (*each.after, *edges.get(id, ())) for id, each in by_id.items()}
+    try:
+        for id in graph.ordered(after):
+            builder.add(by_id[id], after[id])
+    except graph.Cycle as error:
+        raise InventoryError.of("plan-order-cycle", reason=str(error)) from None
+    return Plan(
         steps=tuple(builder.steps.values()),
         violations=tuple(builder.violations),
         unknown=builder.unknown,
+        unreachable=seen.unreachable,
         blocked=builder.blocked,
         notices=tuple(builder.notices),
+        nodes=tuple(dict.fromkeys(each.node for each in resources)),
+        total=len(resources),
+        between=between_nodes.compare(resources, seen.found),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """What one resource comes to: a step, nothing, or not known."""
-
-    violations: tuple[Violation, ...]
-    notices: tuple[Message, ...]
-    step: Step | Unknown | None
 
 
 @dataclass(eq=False)
@@ -160,37 +109,33 @@ class _Builder:
         barrier = barrier or next((self._barrier[up] for up in after if up in self._barrier), None)
         barrier = barrier or self._silent_peer(resource)
         barrier = barrier or self._judge(*self.violations_by_id.get(resource.id, ()))
-        compared = self._compare(resource, self._found(resource), needs)
-        own = self._judge(*compared.violations)
+        found, lookup = self._found(resource), self.seen.found.get
+        own = self._judge(*resource.violations(found, lambda each: lookup(each, Unknown.of("not-asked"))))
         barrier = barrier or (own if resource.guarded else None)
-        self.notices += compared.notices
-        if isinstance(compared.step, Unknown):
+        self.notices += resource.notices(found)
+        step = self._step(resource, found, needs)
+        if isinstance(step, Unknown):
             if resource.node not in self.seen.unreachable:
-                self.unknown[resource.id] = compared.step
+                self.unknown[resource.id] = step
             if resource.essential:
-                own = own or Message.of("blocked-by-unknown", resource=resource.id, reason=compared.step)
-        elif compared.step is not None:
-            self.steps[resource.id] = compared.step
+                own = own or Message.of("blocked-by-unknown", resource=resource.id, reason=step)
+        elif step is not None:
+            self.steps[resource.id] = step
             if barrier:
                 self.blocked[resource.id] = barrier
         if stopped := barrier or own:
             self._barrier[resource.id] = stopped
 
-    def _compare(self, resource: Resource, found: Observed, needs: tuple[str, ...]) -> _Compared:
-        lookup = self.seen.found.get
-        violations = tuple(resource.violations(found, lambda each: lookup(each, Unknown.of("not-asked"))))
-        notices = tuple(resource.notices(found))
+    def _step(self, resource: Resource, found: Observed, needs: tuple[str, ...]) -> Step | Unknown | None:
+        """What one resource comes to: a step, nothing, or not known."""
+        again = self._needs_proof(resource, needs)
         if isinstance(found, Unknown):
-            again = (
-                resource.reproved and self._needs_proof(resource, needs) and resource.node not in self.seen.unreachable
-            )
-            return _Compared(violations, notices, step_for(resource, None, found, needs) if again else found)
+            proves = again and resource.reproved and resource.node not in self.seen.unreachable
+            return step_for(resource, None, found, needs) if proves else found
         difference = self._difference(resource, found)
-        if isinstance(difference, Unknown):
-            return _Compared(violations, notices, difference)
-        if difference is None and not self._needs_proof(resource, needs):
-            return _Compared(violations, notices, None)
-        return _Compared(violations, notices, step_for(resource, difference, found, needs))
+        if isinstance(difference, Unknown) or (difference is None and not again):
+            return difference
+        return step_for(resource, difference, found, needs)
 
     def _found(self, resource: Resource) -> Observed:
         if resource.node in self.seen.unreachable:

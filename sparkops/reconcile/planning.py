@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from sparkops.core import events
-from sparkops.core.errors import SparkopsError
-from sparkops.core.plan import Orphan, Plan
+from sparkops.core.plan import Orphan, Plan, Violation
 from sparkops.core.report import Command, Report
-from sparkops.core.states import Unknown
+from sparkops.core.states import Facts, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
@@ -116,7 +115,7 @@ class Planned:
     plan: Plan
     resources: tuple[Resource, ...]
     upstreams: Mapping[str, Upstream]
-    facts: Mapping[str, Mapping[str, object] | Unknown]
+    facts: Mapping[str, Facts]
     claims: Mapping[str, Mapping[str, object]]
 
 
@@ -128,56 +127,88 @@ def observe_and_plan(
 
     With `quiet` no event tells of it.
     """
-    acting = options.agree is not None
+    removal = options.removal
     resources, uninformed = informed(fleet, resources)
-    seen = _seen(fleet, resources, {**unprepared, **uninformed}, options, events.silent if quiet else options.listener)
+    whole = {"strays": bool(options.whole), "whole": options.agree is not None}
+    seen = observe(
+        fleet,
+        resources,
+        unprepared={**unprepared, **uninformed},
+        listener=events.silent if quiet else options.listener,
+        nodes=options.whole,
+        claims=whole if options.declared else None,
+        staying=removal.staying if removal is not None else (),
+    )
     found, removed = _orphans(resources, seen, options)
     if removed:
-        seen = _joined(seen, observe(fleet, removed))
-    staying = _without(found, removed)
+        more = observe(fleet, removed)
+        silent = {**seen.unreachable, **more.unreachable}
+        seen = replace(seen, found={**seen.found, **more.found}, unreachable=silent)
+    going = {each.id for each in removed}
+    staying = tuple(each for each in found if each.id not in going)
     judged, shared = orphans.judged(resources, seen, staying)
-    replicas = options.replicas
-    held = {} if options.retry else rollout.holds(resources, seen.found, replicas)
-    left = options.removal.left(removed, seen.found, staying) if options.removal is not None else {}
-    beside = partial(
-        compare,
-        accept=options.inventory.accept,
-        today=datetime.datetime.now(datetime.timezone.utc).date(),
-        violations=_joined_by_id(judged, held),
-        left=shared | left.keys(),
-    )
+    left = removal.left(removed, seen.found, staying) if removal is not None else {}
     way = orphans.edges(resources, removed, found)
-    compared = beside((*resources, *removed), seen, replace=options.replace, edges=way)
-    if replicas and (compared.steps or not options.declared):
-        begun = [step for step in compared.steps if step.id not in compared.blocked]
-        order = rollout_order.order(resources, begun, seen.found, replicas, options.limits)
-        again, added = options.replace | order.again, _joined_by_id(way, order.edges)
-        more = replace(seen, found={**seen.found, **order.found})
-        compared = beside((*order.resources, *removed), more, replace=again, prove=order.prove, edges=added)
+    plan, compared = _compared(resources, removed, seen, options, judged, shared | left.keys(), way)
     upstreams, sources = transfers.arrange(
-        compared, compared.resources, compared.seen, lambda node: address(options.inventory, fleet.targets[node])
+        plan, compared, seen, lambda node: address(options.inventory, fleet.targets[node])
     )
-    plan = compared.plan(
-        nodes=options.whole,
+    plan = replace(
+        plan,
+        nodes=tuple(dict.fromkeys((*plan.nodes, *options.whole))),
         total=len(resources),
         notices=(
             *options.notices,
             *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
-            *(Message.of("removal-restores", resource=each) for each in _restored(found, removed)),
+            *(Message.of("removal-restores", resource=each.id) for each in found if each.restores and each.id in going),
             *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
             *(orphans.renamed(seen, fleet.cluster, fleet.former) if options.whole else ()),
-            *compared.notices,
+            *plan.notices,
             *sources,
         ),
-        unknown={f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)},
+        unknown={
+            **plan.unknown,
+            **{f"claims @{n}": each for n, each in seen.claims.items() if isinstance(each, Unknown)},
+        },
         orphans=staying,
         declared=declared(resources, seen.found, options.inventory),
     )
     claims = {}
-    if acting:
-        claimed = stays_claimed if options.removal is not None else lambda orphan: False
+    if options.agree is not None:
+        claimed = stays_claimed if removal is not None else lambda orphan: False
         claims = orphans.notes(resources, seen, plan, prune=options.prunes, claimed=claimed)
-    return Planned(plan=plan, resources=compared.resources, upstreams=upstreams, facts=seen.facts, claims=claims)
+    return Planned(plan=plan, resources=compared, upstreams=upstreams, facts=seen.facts, claims=claims)
+
+
+def _compared(
+    resources: Sequence[Resource],
+    removed: Sequence[Resource],
+    seen: Observations,
+    options: RunOptions,
+    judged: Mapping[str, Sequence[Violation]],
+    left: Collection[str],
+    way: Mapping[str, Sequence[str]],
+) -> tuple[Plan, tuple[Resource, ...]]:
+    """The plan, and all resources that it is of. Where engines are changed in turns it is compared twice."""
+    replicas = options.replicas
+    held = {} if options.retry else rollout.holds(resources, seen.found, replicas)
+    beside = partial(
+        compare,
+        accept=options.inventory.accept,
+        today=datetime.datetime.now(datetime.timezone.utc).date(),
+        violations=_joined(judged, held),
+        left=left,
+    )
+    every = (*resources, *removed)
+    plan = beside(every, seen, replace=options.replace, edges=way)
+    if replicas and (plan.steps or not options.declared):
+        begun = [step for step in plan.steps if step.id not in plan.blocked]
+        order = rollout_order.order(resources, begun, seen.found, replicas, options.limits)
+        every = (*order.resources, *removed)
+        more = replace(seen, found={**seen.found, **order.found})
+        again, edges = options.replace | order.again, _joined(way, order.edges)
+        plan = beside(every, more, replace=again, prove=order.prove, edges=edges)
+    return plan, every
 
 
 def _orphans(
@@ -194,59 +225,17 @@ def _orphans(
     return found, tuple(each for each in removal.gone(found) if each.node in told)
 
 
-def _seen(
-    fleet: Fleet,
-    resources: Sequence[Resource],
-    unprepared: Mapping[str, Unknown],
-    options: RunOptions,
-    listener: events.Listener,
-) -> Observations:
-    """What the nodes answer of these resources and of what they claim."""
-    whole = {"strays": bool(options.whole), "whole": options.agree is not None}
-    return observe(
-        fleet,
-        resources,
-        unprepared=unprepared,
-        listener=listener,
-        nodes=options.whole,
-        claims=whole if options.declared else None,
-        staying=options.removal.staying if options.removal is not None else (),
-    )
-
-
 Each = TypeVar("Each")
 
 
-def _joined_by_id(
-    one: Mapping[str, Sequence[Each]], other: Mapping[str, Sequence[Each]]
-) -> dict[str, tuple[Each, ...]]:
+def _joined(one: Mapping[str, Sequence[Each]], other: Mapping[str, Sequence[Each]]) -> dict[str, tuple[Each, ...]]:
     return {id: (*one.get(id, ()), *other.get(id, ())) for id in {**one, **other}}
 
 
-def _joined(seen: Observations, more: Observations) -> Observations:
-    silent = {**seen.unreachable, **more.unreachable}
-    return replace(seen, found={**seen.found, **more.found}, unreachable=silent)
-
-
-def _restored(found: Iterable[Orphan], removed: Iterable[Resource]) -> list[str]:
-    going = {each.id for each in removed}
-    return [each.id for each in found if each.restores and each.id in going]
-
-
-def _without(found: Iterable[Orphan], removed: Iterable[Resource]) -> tuple[Orphan, ...]:
-    going = {each.id for each in removed}
-    return tuple(each for each in found if each.id not in going)
-
-
-def write_claims(fleet: Fleet, planned: Planned, listener: events.Listener) -> None:
+def write_claims(fleet: Fleet, planned: Planned) -> None:
     """Bring the records of claims up to date; a node where that fails is told of by a Notice."""
 
     def write(node: str, session: Session) -> None:
         session.call("claimed.note", {**(session.claims or {}), **planned.claims[node]}, timeout=30)
 
-    answers = fleet.each([node for node in planned.claims if node not in fleet.failed], write)
-    for node, error in answers.items():
-        if isinstance(error, SparkopsError):
-            listener(
-                events.Notice(node=node, message=Message.of("claims-not-written", node=node, reason=error.message))
-            )
+    fleet.note(planned.claims, "claims-not-written", write)

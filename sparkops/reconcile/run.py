@@ -20,8 +20,8 @@ from sparkops.reconcile import rollout
 from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
-from sparkops.reconcile.informing import FACTS, waiting
-from sparkops.reconcile.observe import CLAIMS, needs_facts, prepare
+from sparkops.reconcile.informing import needs_facts, waiting
+from sparkops.reconcile.observe import CLAIMS, FACTS, prepare
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.removal import bare
 from sparkops.reconcile.rollout_progress import RolloutProgress
@@ -86,7 +86,7 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
 
 def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Result, ...]:
     """Claim, converge and record, under the nodes' locks; what the report says of it."""
-    write_claims(fleet, planned, options.listener)
+    write_claims(fleet, planned)
     results = Schedule(
         planned.plan,
         planned.resources,
@@ -101,7 +101,7 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Res
     steps = by_node(planned.plan.steps, results)
     for node in bare(planned.plan.steps, results):
         del steps[node]
-    record(fleet, options.inventory, options.title, steps, reason=options.reason, listener=options.listener)
+    record(fleet, options.inventory, options.title, steps, reason=options.reason)
     fleet.unlock()
     return results
 
@@ -116,7 +116,7 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
         message = Message.of("claims-not-written", node=error.where or "the nodes", reason=error.message)
         options.listener(events.Notice(message=message))
         return
-    write_claims(fleet, planned, options.listener)
+    write_claims(fleet, planned)
     fleet.unlock()
 
 

@@ -107,7 +107,6 @@ class Schedule:
         self._running[step.node][step.id] = step
         self._rollouts.begun(step.id)
         self._stirred += self._watching.pop(step.id, [])
-        self._rollouts.begun(step.id)
         pool.submit(self._work, step)
         return None
 
@@ -274,17 +273,4 @@ class Schedule:
             self._told.setdefault(step.id, []).append(message)
             self.listener(events.Notice(node=step.node, message=message))
             return
-        self.listener(
-            events.StepProgress(
-                node=step.node,
-                id=step.id,
-                text=str(progress.get("text") or ""),
-                done=_number(progress.get("done")),
-                total=_number(progress.get("total")),
-                unit=str(progress.get("unit") or "bytes"),
-            )
-        )
-
-
-def _number(value: object) -> float | None:
-    return value if isinstance(value, (int, float)) else None
+        self.listener(events.StepProgress.from_mapping(step.node, step.id, progress))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Plan, Step
 from sparkops.core.wording import Message
-from sparkops.reconcile.plan import Comparison, Observations
+from sparkops.reconcile.plan import Observations
 from sparkops.reconcile.targets import Address
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfers.source import Upstream
@@ -20,7 +20,7 @@ from sparkops.resources.transfers.transferable import Transferable
 
 
 def arrange(
-    plan: Plan | Comparison, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
+    plan: Plan, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
 ) -> tuple[Mapping[str, Upstream], tuple[Message, ...]]:
     """The sources by the receiving resource's id, and notices. `address` is asked for sources only."""
     steps = {step.id: step for step in plan.steps}
@@ -49,9 +49,7 @@ def arrange(
     return upstreams, tuple(notices)
 
 
-def _groups(
-    plan: Plan | Comparison, resources: Iterable[Resource], steps: Mapping[str, Step]
-) -> Iterable[Sequence[Transferable]]:
+def _groups(plan: Plan, resources: Iterable[Resource], steps: Mapping[str, Step]) -> Iterable[Sequence[Transferable]]:
     """Those of one content each, with a step in the plan's order before the others."""
     order = {step.id: number for number, step in enumerate(plan.steps)}
     found: dict[tuple[str, str], list[Transferable]] = {}
@@ -62,7 +60,7 @@ def _groups(
 
 
 def _assigned(
-    group: Sequence[Transferable], steps: Mapping[str, Step], plan: Plan | Comparison, seen: Observations
+    group: Sequence[Transferable], steps: Mapping[str, Step], plan: Plan, seen: Observations
 ) -> Iterable[tuple[Transferable, Sequence[Transferable]]]:
     """Each source of one content with its receivers."""
     able = [each for each in group if each.id not in plan.blocked and each.node not in seen.unreachable]

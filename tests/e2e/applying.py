@@ -30,7 +30,7 @@ class Applying:
     def plan(self, *resources: Resource) -> Plan:
         seen = observe(self.fleet, resources)
         self.facts = seen.facts
-        return plan.compare(resources, seen, today=datetime.date(2026, 1, 1)).plan()
+        return plan.compare(resources, seen, today=datetime.date(2026, 1, 1))
 
     def apply(self, *resources: Resource) -> tuple[Result, ...]:
         made = self.plan(*resources)

@@ -50,7 +50,7 @@ class Proof(Thing):
 
 def plan(*resources: Resource, found: dict[str, Any], **more: Any) -> Plan:
     seen = Observations(found=found, facts=more.pop("facts", {}), unreachable=more.pop("unreachable", {}))
-    return compare(resources, seen, today=TODAY, **more).plan()
+    return compare(resources, seen, today=TODAY, **more)
 
 
 @given(STATES)
@@ -170,7 +170,7 @@ def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() ->
     found = {each.id: {"a": 0} for each in things}
     machines = {"left": "m1", "right": "m1", "alone": "m2", "dark": "", "dim": ""}
     seen = Observations(found=found, machines=machines)
-    made = compare(things, seen, today=TODAY).plan()
+    made = compare(things, seen, today=TODAY)
     assert made.held == {"left", "right"}
     assert [(each.id, each.node) for each in made.violations] == [
         ("machine-with-two-names", n) for n in ("left", "right")
@@ -179,7 +179,7 @@ def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() ->
     assert made.violations[0].message.args == {"nodes": ["left", "right"]}
 
     accept = [Accept(id="machine-with-two-names", reason="a test bench")]
-    made = compare(things, seen, today=TODAY, accept=accept).plan()
+    made = compare(things, seen, today=TODAY, accept=accept)
     assert made.held == frozenset() and not made.blocked
 
 

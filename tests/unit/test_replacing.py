@@ -39,8 +39,8 @@ def test_what_can_not_be_done_again_is_refused() -> None:
 def test_what_is_as_declared_is_planned_again_when_asked_and_interrupts() -> None:
     seen = Observations(found={each.id: RUNS for each in UNITS})
     today = datetime.date(2026, 1, 1)
-    assert compare(UNITS, seen, today=today).plan().steps == ()
-    (step,) = compare(UNITS, seen, today=today, replace={UNITS[0].id}).plan().steps
+    assert compare(UNITS, seen, today=today).steps == ()
+    (step,) = compare(UNITS, seen, today=today, replace={UNITS[0].id}).steps
     assert (step.action, step.id, step.disruptive) == ("replace", UNITS[0].id, True)
     assert UNITS[0].act(step)["again"]
 

@@ -57,7 +57,7 @@ def arranged(
             one.node: Message.of("not-answered") for one, state in zip(given, states, strict=True) if state == "silent"
         },
     )
-    plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
+    plan = compare(given, seen, today=datetime.date(2026, 1, 1))
     upstreams, notices = arrange(plan, given, seen, where)
     return plan, {each.receiver.node: each for each in upstreams.values()}, notices
 
@@ -130,7 +130,7 @@ def whole(
 ) -> tuple[dict[str, Upstream], tuple[Message, ...]]:
     """Each receiving node's upstream, and what is said; the nodes of `holders` are as declared."""
     seen = Observations(found={one.id: one.desired() if one.node in holders else None for one in given})
-    plan = compare(given, seen, today=datetime.date(2026, 1, 1)).plan()
+    plan = compare(given, seen, today=datetime.date(2026, 1, 1))
     upstreams, notices = arrange(plan, given, seen, where)
     return {each.receiver.node: each for each in upstreams.values()}, notices
 

@@ -92,7 +92,7 @@ def rolled(
     made = order(resources, begun, found, replicas, dict.fromkeys(replicas, Limits(batch=batch)))
     seen = Observations(found={**found, **made.found})
     more["replace"] = {*more.get("replace", ()), *made.again}
-    return compare(made.resources, seen, today=today, prove=made.prove, edges=made.edges, **more).plan()
+    return compare(made.resources, seen, today=today, prove=made.prove, edges=made.edges, **more)
 
 
 def reached(plan: Plan, id: str) -> set[str]:
