@@ -22,6 +22,7 @@ from sparkops.compile.launcher_file import launcher_file
 from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.nested import PLAIN, mapped
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
@@ -277,15 +278,17 @@ def _only_expression(env: jinja2.Environment, source: str) -> str | None:
 
 def _plain(value: object) -> object:
     """The result of an expression as a value of ours: lazy sequences are lists, undefined and callable ones errors."""
+    return mapped(value, _plain_leaf)
+
+
+def _plain_leaf(value: object) -> object:
     if isinstance(value, jinja2.Undefined):
         raise jinja2.UndefinedError(value._undefined_message)
     if isinstance(value, _Fact):
         return FromFact(value.path)
-    if value is None or isinstance(value, (str, int, float, bool, FromFact)):
+    if isinstance(value, (*PLAIN, FromFact)):
         return value
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple, range, Iterator)):
+    if isinstance(value, (range, Iterator)):
         return [_plain(each) for each in value]
     raise TypeError(f"the expression yields a {type(value).__name__}, which is no value")
 

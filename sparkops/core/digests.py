@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 
+from sparkops.core.nested import leaves
 from sparkops.core.plan import plain
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Pending, Unknown
@@ -17,15 +17,7 @@ DIGITS = 16
 
 def digest(value: object) -> str:
     """The digest of one value; "" where the value is printed as something else than it is."""
-    if value in SYMBOLS or _unnamed(value):
+    if value in SYMBOLS or any(isinstance(each, (Secret, Pending, Unknown)) for each in leaves(value)):
         return ""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
-
-
-def _unnamed(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return any(_unnamed(each) for each in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(_unnamed(each) for each in value)
-    return isinstance(value, (Secret, Pending, Unknown))

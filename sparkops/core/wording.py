@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar
 
 from sparkops.core.messages import Fields, reason_from
+from sparkops.core.nested import PLAIN, mapped
 
 _Message = TypeVar("_Message", bound="Message")
 FrontEnd = Literal["inventory", "command"]
@@ -118,23 +119,24 @@ class Message:
 
 def encoded(value: object, front_end: FrontEnd = "inventory") -> Any:
     """A value for programs: a message with its words, a dataclass by its fields, all else as it is."""
-    if isinstance(value, Message):
-        return value.as_json(front_end)
-    if is_dataclass(value):
-        return {each.name: encoded(getattr(value, each.name), front_end) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: encoded(each, front_end) for key, each in value.items()}
-    return [encoded(each, front_end) for each in value] if isinstance(value, (list, tuple)) else value
+
+    def leaf(each: object) -> object:
+        if isinstance(each, Message):
+            return each.as_json(front_end)
+        if is_dataclass(each):
+            return {field.name: encoded(getattr(each, field.name), front_end) for field in fields(each)}
+        return each
+
+    return mapped(value, leaf)
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Message):
-        return {"id": value.id, "args": _plain(value.args)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    def leaf(each: object) -> object:
+        if isinstance(each, Message):
+            return {"id": each.id, "args": _plain(each.args)}
+        return each if isinstance(each, PLAIN) else str(each)
+
+    return mapped(value, leaf, str)
 
 
 class _Formatter(string.Formatter):

@@ -18,6 +18,7 @@ from pathlib import Path
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import SecretError, SparkopsError
 from sparkops.core.messages import DiagnoseService, reason_of
+from sparkops.core.nested import leaves
 from sparkops.core.report import Report
 from sparkops.core.secrets import SecretRef
 from sparkops.core.wording import Message
@@ -112,14 +113,7 @@ def _references(inventory: Inventory) -> Iterator[SecretRef]:
 
 
 def _below(value: object) -> Iterator[SecretRef]:
-    if isinstance(value, SecretRef):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _below(each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _below(each)
+    return (each for each in leaves(value) if isinstance(each, SecretRef))
 
 
 def _own() -> Iterator[Part]:

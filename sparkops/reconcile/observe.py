@@ -10,6 +10,7 @@ from typing import TypeAlias
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN, Fields, ObserveRequest
+from sparkops.core.nested import leaves
 from sparkops.core.states import Facts, FromFact, Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
@@ -146,11 +147,4 @@ def facts_ask(groups: Iterable[str]) -> Ask:
 
 def fact_paths(value: object) -> Iterable[str]:
     """The paths of all `FromFact` in a desired state, at any depth."""
-    if isinstance(value, FromFact):
-        yield value.path
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from fact_paths(each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from fact_paths(each)
+    return (each.path for each in leaves(value) if isinstance(each, FromFact))
