@@ -70,17 +70,14 @@ class Engine:
         return tuple(each for each in self.cutover if isinstance(each, Generation))
 
 
-def engines(resources: Sequence[Resource], replicas: Engines) -> dict[str, tuple[Engine, ...]]:
+def engines(resources: Sequence[Resource], replicas: Engines) -> tuple[Engine, ...]:
     """The engines of each service that has something among these resources, with what is changed in their turn."""
     by_service: dict[str, list[Resource]] = {}
     for each in resources:
         service = each.turn or each.service
         if service in replicas and not each.pruned:
             by_service.setdefault(str(service), []).append(each)
-    return {
-        service: tuple(_engine(service, nodes, own) for nodes in replicas[service])
-        for service, own in by_service.items()
-    }
+    return tuple(_engine(service, nodes, own) for service, own in by_service.items() for nodes in replicas[service])
 
 
 def _engine(service: str, nodes: tuple[str, ...], resources: Sequence[Resource]) -> Engine:
@@ -97,7 +94,9 @@ def _engine(service: str, nodes: tuple[str, ...], resources: Sequence[Resource])
 def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str, Limits]) -> dict[str, tuple[str, ...]]:
     """What comes after what beside the resources' own order, by id. `limits` by service."""
     found: dict[str, tuple[str, ...]] = {}
-    for service, each in engines(resources, replicas).items():
+    every = engines(resources, replicas)
+    for service in dict.fromkeys(engine.service for engine in every):
+        each = [engine for engine in every if engine.service == service]
         staged = [id for engine in each for id in _last(engine.staging)]
         size = limits.get(service, Limits()).batch or len(each)
         for number, engine in enumerate(each):
@@ -110,18 +109,17 @@ def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str,
             for one in engine.cutover if len(engine.nodes) > 1 else ():
                 if isinstance(one, (Probe, Gate)) and one.service == service:
                     found[one.id] = (*found.get(one.id, ()), *units)
-    for id, earlier in _after_turns(resources, replicas):
+    for id, earlier in _after_turns(resources, every):
         found[id] = (*found.get(id, ()), earlier)
     return {id: after for id, after in found.items() if after}
 
 
-def _after_turns(resources: Sequence[Resource], replicas: Engines) -> Iterator[tuple[str, str]]:
+def _after_turns(resources: Sequence[Resource], every: Sequence[Engine]) -> Iterator[tuple[str, str]]:
     """Pairs of ids: on a node on which something is changed in turns the reboot and the engines come after that.
 
     What is declared to come after an engine stays so.
     """
     after = {each.id: each.after for each in resources}
-    every = [engine for each in engines(resources, replicas).values() for engine in each]
     for each in resources:
         if not each.turn or isinstance(each, Drain):
             continue
@@ -144,11 +142,10 @@ def holds(
 ) -> dict[str, tuple[Violation, ...]]:
     """The violations of what was taken back and is declared still, by the ids that they keep from being touched."""
     held: dict[str, tuple[Violation, ...]] = {}
-    for each in engines(resources, replicas).values():
-        for engine in each:
-            if violation := next((why for one in engine.generations if (why := one.held(found.get(one.id)))), None):
-                for id in engine.entries:
-                    held[id] = (replace(violation, resource=id, node=id.rpartition(" @")[2]),)
+    for engine in engines(resources, replicas):
+        if violation := next((why for one in engine.generations if (why := one.held(found.get(one.id)))), None):
+            for id in engine.entries:
+                held[id] = (replace(violation, resource=id, node=id.rpartition(" @")[2]),)
     return held
 
 
@@ -159,12 +156,11 @@ def outcomes(
     by_id = {result.id: result for result in results}
     stopped = interrupted(plan, resources)
     found = []
-    for each in engines(resources, replicas).values():
-        for engine in each:
-            ids = [one.id for one in engine.cutover]
-            if stopped & set(ids):
-                own = [by_id[id] for id in ids if id in by_id]
-                found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state_of(own, stopped)))
+    for engine in engines(resources, replicas):
+        ids = [one.id for one in engine.cutover]
+        if stopped & set(ids):
+            own = [by_id[id] for id in ids if id in by_id]
+            found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state_of(own, stopped)))
     return tuple(found)
 
 

@@ -45,20 +45,19 @@ def order(
     """What these steps of a first comparison come to. `limits` by service."""
     planned = {step.id: step for step in steps}
     placed = _in_turns(resources, planned, found, replicas)
-    by_service = engines(placed, replicas)
-    again = frozenset(id for each in by_service.values() for engine in each for id in _again(engine, planned, found))
+    every = engines(placed, replicas)
+    again = frozenset(id for engine in every for id in _again(engine, planned, found))
     drains: dict[str, Drain] = {}
     prove: set[str] = set()
-    for each in by_service.values():
-        for engine in each:
-            felt = _felt(engine, planned)
-            touched = [other for others in by_service.values() for other in others if felt & set(other.nodes)]
-            if again & set(_units(engine)) or any(id in planned and planned[id].disruptive for id in _units(engine)):
-                touched.append(engine)
-            for other in touched:
-                drains |= {one.id: one for one in _drains(other, engine.service, found) if one.id not in drains}
-            prove |= {one.id for other in touched for one in other.cutover if isinstance(one, (Probe, Gate))}
-            prove |= _unproven(engine, planned)
+    for engine in every:
+        felt = _felt(engine, planned)
+        touched = [other for other in every if felt & set(other.nodes)]
+        if again & set(_units(engine)) or any(id in planned and planned[id].disruptive for id in _units(engine)):
+            touched.append(engine)
+        for other in touched:
+            drains |= {one.id: one for one in _drains(other, engine.service, found) if one.id not in drains}
+        prove |= {one.id for other in touched for one in other.cutover if isinstance(one, (Probe, Gate))}
+        prove |= _unproven(engine, planned)
     placed = (*placed, *drains.values())
     return Order(
         resources=placed,
@@ -75,9 +74,8 @@ def _in_turns(resources: Sequence[Resource], steps: Steps, found: Found, replica
     That is the first service of the node: two orders of one thing could contradict.
     """
     turns: dict[str, str] = {}
-    first: dict[str, str] = {}
-    for service in reversed(engines(resources, replicas)):
-        first |= {node: service for nodes in replicas[service] for node in nodes}
+    every = engines(resources, replicas)
+    first = {node: engine.service for engine in reversed(every) for node in engine.nodes}
     serving = {each.node for each in resources if _serves(each, found) and each.service in replicas}
     by_id = {each.id: each for each in resources}
     after = {each.id: each.after for each in resources if each.service is None and not each.pruned}
@@ -88,7 +86,7 @@ def _in_turns(resources: Sequence[Resource], steps: Steps, found: Found, replica
             turns[id] = first[each.node]
     if not turns:
         return tuple(resources)
-    staging = {one.id for each in engines(resources, replicas).values() for engine in each for one in engine.staging}
+    staging = {one.id for engine in every for one in engine.staging}
 
     def before(ids: Sequence[str]) -> Iterator[str]:
         """What comes before, without what is changed in turns."""

@@ -27,12 +27,7 @@ class RolloutProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits, self._clock = limits, clock
-        self._engine_of = {
-            one.id: engine
-            for each in engines(resources, replicas).values()
-            for engine in each
-            for one in engine.cutover
-        }
+        self._engine_of = {one.id: engine for engine in engines(resources, replicas) for one in engine.cutover}
         self._interrupted = interrupted(plan, resources)
         self._since: dict[str, float] = {}
 

@@ -347,7 +347,7 @@ def test_an_engine_that_no_step_interrupts_has_no_rollout(project: Project) -> N
     inventory = declared(project, "[[a]]")
     resources = compile_inventory(inventory).resources
     assert outcomes(resources, Plan(), [], {"q": inventory.replicas("q")}) == ()
-    (engine,) = engines(resources, {"q": inventory.replicas("q")})["q"]
+    (engine,) = engines(resources, {"q": inventory.replicas("q")})
     assert any(isinstance(each, Unit) for each in engine.cutover)
 
 
