@@ -6,13 +6,12 @@ sparkops put there; everything else is named and left. It must not know any kind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from sparkops import resources as kinds
 from sparkops.core.messages import Fields
 from sparkops.core.plan import FOR_GC, Occupied, Orphan, Plan, Violation
-from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
@@ -23,32 +22,22 @@ UNASKED = frozenset({FOR_GC, "orphan-kind-kept", "orphan-kind-unasked"})
 """The ids of things that are left only because nobody asked for their kind."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What is asked for beyond what a prune removes: `kinds`; and for other kinds the option that asks for them."""
-
-    kinds: frozenset[str] = frozenset()
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
 def find(
     declared: Sequence[Resource],
     seen: Observations,
     *,
     retired: Callable[[str, str | None], bool],
-    asked: Asked = Asked(),
+    asked: Collection[str] | None = None,
 ) -> tuple[Orphan, ...]:
-    """The orphans on the nodes that told their claims. `retired` tells that of a node or a service on it."""
+    """The orphans on the nodes that told their claims. `retired` tells that of a node or a service on it.
+
+    `asked` are kinds that go beside those that a prune removes; None where nobody can ask for more.
+    """
     found: list[Orphan] = []
-    for node, answer in seen.claims.items():
-        if answer is None or isinstance(answer, Unknown):
-            continue
+    for node, answer in seen.told.items():
         here = [each for each in declared if each.node == node]
-        strays = [
-            _Stray.of(key, entry)
-            for key, entry in answer["strays"].items()
-            if entry["now"] != "gone" and not _covered(_Stray.of(key, entry), here)
-        ]
+        there = [_Stray.of(key, entry) for key, entry in answer["strays"].items() if entry["now"] != "gone"]
+        strays = [stray for stray in there if not _covered(stray, here)]
         leaving = {each.occupies.path for each in here if each.desired() is None}
         for stray in sorted(strays, key=_Stray.turn):
             kept = stray.kept(leaving, asked)
@@ -108,7 +97,7 @@ class _Stray:
         directory = self.file_type == "directory"
         return (not self.removable, not self.occupied.unit, directory, -path.count("/"), self.kind, self.name)
 
-    def kept(self, leaving: set[str], asked: Asked) -> Message | None:
+    def kept(self, leaving: set[str], asked: Collection[str] | None) -> Message | None:
         """Why it would be left, and how it goes by hand; None for what can be removed."""
         now = self.entry["now"]
         if now == "shared":
@@ -116,11 +105,11 @@ class _Stray:
         if self.type is None:
             return Message.of("orphan-kind-not-installed", kind=self.kind)
         ours = self.type.brought(self.name, self.entry)
-        unasked = self.type.prune != "remove" and self.kind not in asked.kinds
+        unasked = self.type.prune != "remove" and self.kind not in (asked or ())
         if not ours and (self.type.prune != "collect" or (unasked and self.entry.get("action") == "found")):
             return Message.of("orphan-there-before", hint=_by_hand(self.type.released_by, self.name))
         if unasked:
-            return _unasked(self.kind.replace("_", " "), self.name, self.type, asked.options.get(self.kind))
+            return _unasked(self.kind.replace("_", " "), self.name, self.type, asked is not None)
         if now == "unrecorded" and self.occupied.unit:
             return Message.of("orphan-unit-not-ours")
         if now in NOT_OURS or (not now and self.file_type):
@@ -132,9 +121,9 @@ class _Stray:
         return None
 
 
-def _unasked(kind: str, name: str, type: type[Resource], option: str | None) -> Message:
-    if option:
-        return Message.of("orphan-kind-unasked", kind=kind, option=option)
+def _unasked(kind: str, name: str, type: type[Resource], can_ask: bool) -> Message:
+    if can_ask and type.removed_with:
+        return Message.of("orphan-kind-unasked", kind=kind, option=type.removed_with)
     if type.prune == "collect":
         return Message.of(FOR_GC, kind=kind)
     return Message.of("orphan-kind-kept", kind=kind, hint=_by_hand(type.removed_by, name))
@@ -163,26 +152,26 @@ def _inside(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def removed(
-    orphans: Iterable[Orphan],
-    declared: Sequence[Resource],
-    *,
-    prune: bool,
-    absent: Callable[[Orphan, tuple[str, ...]], Resource] | None = None,
-) -> tuple[Resource, ...]:
-    """The orphans to remove, as resources that are to be absent, in the reverse order of their making.
-
-    `absent` makes such a resource of an orphan and what it comes after; without it the orphan's kind does.
-    """
-    going = [each for each in orphans if not each.kept and (prune or each.retired)]
-    return tuple((absent or pruned)(each, tuple(_before(each, going, declared))) for each in going)
-
-
 def pruned(orphan: Orphan, after: tuple[str, ...]) -> Resource:
     """An orphan as a resource of its kind that is to be absent."""
     return kinds.kind(orphan.kind).absent(
         node=orphan.node, name=orphan.name, role=orphan.role, service=orphan.service, after=after
     )
+
+
+def removed(
+    orphans: Iterable[Orphan],
+    declared: Sequence[Resource],
+    *,
+    prune: bool,
+    absent: Callable[[Orphan, tuple[str, ...]], Resource] = pruned,
+) -> tuple[Resource, ...]:
+    """The orphans to remove, as resources that are to be absent, in the reverse order of their making.
+
+    `absent` makes such a resource of an orphan and what it comes after.
+    """
+    going = [each for each in orphans if not each.kept and (prune or each.retired)]
+    return tuple(absent(each, tuple(_before(each, going, declared))) for each in going)
 
 
 def _before(orphan: Orphan, going: Sequence[Orphan], declared: Sequence[Resource]) -> Iterator[str]:
@@ -218,11 +207,10 @@ def _in_the_way(orphan: Orphan, resource: Resource) -> bool:
 
 def renamed(seen: Observations, cluster: str, former: str) -> tuple[Message, ...]:
     """What is to be said of the cluster's `former` name: where its claims are taken over, or that none are left."""
-    told = {node: answer for node, answer in seen.claims.items() if isinstance(answer, Mapping)}
-    nodes = [node for node, answer in told.items() if answer.get("renamed")]
+    nodes = [node for node, answer in seen.told.items() if answer.get("renamed")]
     if nodes:
         return (Message.of("cluster-renamed", former=former, cluster=cluster, nodes=nodes),)
-    everywhere = bool(former) and len(told) == len(seen.claims) > 0 and not seen.unreachable
+    everywhere = bool(former) and len(seen.told) == len(seen.claims) > 0 and not seen.unreachable
     return (Message.of("cluster-rename-done", former=former),) if everywhere else ()
 
 
@@ -236,7 +224,9 @@ def judged(
     against: dict[str, tuple[Violation, ...]] = {}
     left: set[str] = set()
     for each in declared:
-        others = _others(each, seen.claims.get(each.node))
+        others: Mapping[str, bool] = {}
+        if each.claimed and each.node in seen.told:
+            others = seen.told[each.node]["foreign"].get(f"{each.kind} {each.name}", {})
         if others and all(others.values()) and each.common and each.desired() is None:
             left.add(each.id)
         elif strange := sorted(name for name, shared in others.items() if not (shared and each.common)):
@@ -247,13 +237,6 @@ def judged(
             if _in_the_way(orphan, each) and not each.in_place(seen.found.get(each.id)):
                 against[each.id] = (*against.get(each.id, ()), _in_its_way(each, orphan))
     return against, frozenset(left)
-
-
-def _others(resource: Resource, answer: Observed) -> Mapping[str, bool]:
-    if answer is None or isinstance(answer, Unknown) or not resource.claimed:
-        return {}
-    found = answer["foreign"].get(f"{resource.kind} {resource.name}", {})
-    return found if isinstance(found, Mapping) else {}
 
 
 def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
@@ -284,8 +267,8 @@ def notes(
     wrong = {violation.resource for violation in plan.violations if violation.blocks}
     busy = {step.id for step in plan.steps} | plan.unknown.keys() | wrong
     found: dict[str, dict[str, object]] = {}
-    for node, answer in seen.claims.items():
-        if answer is None or isinstance(answer, Unknown) or node in plan.held:
+    for node, answer in seen.told.items():
+        if node in plan.held:
             continue
         here = [each for each in declared if each.node == node and each.claimed]
         claims, drop = {}, []

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from sparkops.core import graph
 from sparkops.core.errors import InventoryError
+from sparkops.core.messages import Fields
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
@@ -30,6 +31,11 @@ class Observations:
     unreachable: Mapping[str, Message] = field(default_factory=dict)
     claims: Mapping[str, Observed] = field(default_factory=dict)
     machines: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def told(self) -> Mapping[str, Fields]:
+        """The claims of the nodes that told them."""
+        return {node: answer for node, answer in self.claims.items() if isinstance(answer, Mapping)}
 
 
 def compare(

@@ -220,9 +220,8 @@ def _orphans(
     if (removal := options.removal) is None:
         found = orphans.find(resources, seen, retired=options.retired)
         return found, orphans.removed(found, resources, prune=options.prune)
-    found = removal.taken(orphans.find(removal.staying, seen, retired=options.retired, asked=removal.asked))
-    told = {node for node, answer in seen.claims.items() if isinstance(answer, Mapping)}
-    return found, tuple(each for each in removal.gone(found) if each.node in told)
+    found = removal.taken(orphans.find(removal.staying, seen, retired=options.retired, asked=removal.kinds))
+    return found, tuple(each for each in removal.gone(found) if each.node in seen.told)
 
 
 Each = TypeVar("Each")

@@ -5,32 +5,22 @@ It must not know how what stays declared is found out: that is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from sparkops.core.plan import Orphan, Step
 from sparkops.core.report import Result
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
-from sparkops.reconcile.orphans import Asked
 from sparkops.resources import kind, names, removable
 from sparkops.resources.resource import Resource
 from sparkops.resources.taken_back import OwnState, Reclaimed
 
-OPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "package": "--packages",
-        "user": "--users",
-        "sysctl": "--sysctl",
-        "mount": "--mounts",
-        "checkpoint": "--checkpoints",
-        "built_checkpoint": "--checkpoints",
-        "image": "--images",
-    }
-)
-"""The option that asks for a kind which otherwise stays."""
+
+def kinds_of(options: Collection[str]) -> frozenset[str]:
+    """The kinds that otherwise stay and that these options ask for."""
+    return frozenset(name for name in names() if kind(name).removed_with in options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +45,6 @@ class Removal:
     def modules(self) -> frozenset[str]:
         """The worker's modules that it needs."""
         return removable() | self.kinds | {Reclaimed.kind, OwnState.kind}
-
-    @property
-    def asked(self) -> Asked:
-        return Asked(kinds=self.kinds, options=OPTIONS)
 
     def taken(self, found: Iterable[Orphan]) -> tuple[Orphan, ...]:
         """Those of the orphans that it is about."""
@@ -90,7 +76,7 @@ class Removal:
             state_dir=self.state_dirs[orphan.node],
             cluster=self.cluster,
             former=self.former,
-            kinds=tuple(sorted(self.kinds & _collected())),
+            kinds=tuple(name for name in sorted(self.kinds) if kind(name).prune == "collect"),
             needed=self.needed.get(orphan.node, {}),
             leaving=leaving,
         )
@@ -121,18 +107,14 @@ class Removal:
         return stay
 
 
-def _collected() -> frozenset[str]:
-    """The kinds whose things hold data and go by the rules of gc."""
-    return frozenset(name for name in names() if kind(name).prune == "collect")
-
-
 def stays_claimed(orphan: Orphan) -> bool:
     """Whether what stays goes on being claimed: what may be asked for later, and what no installed kind knows."""
     try:
-        data = kind(orphan.kind).prune == "collect"
+        of = kind(orphan.kind)
     except KeyError:
         return True
-    return orphan.kept is not None and (data or (orphan.kind in OPTIONS and orphan.kept.id in orphans.UNASKED))
+    asked_for_later = orphan.kept is not None and bool(of.removed_with) and orphan.kept.id in orphans.UNASKED
+    return orphan.kept is not None and (of.prune == "collect" or asked_for_later)
 
 
 def bare(steps: Iterable[Step], results: Iterable[Result]) -> frozenset[str]:

@@ -34,6 +34,7 @@ class BuiltCheckpoint(OfRepository):
     """
 
     kind: ClassVar[str] = "built_checkpoint"
+    removed_with: ClassVar[str] = "--checkpoints"
     implied: ClassVar[frozenset[str]] = frozenset({"identity", "missing", "wrong", "unverified", "leftover"})
     lacked: ClassVar[frozenset[str]] = frozenset({"identity", "missing", "wrong"})
     streamed: ClassVar[bool] = False

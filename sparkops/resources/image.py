@@ -57,6 +57,7 @@ class Image(Transferable):
     """
 
     kind: ClassVar[str] = "image"
+    removed_with: ClassVar[str] = "--images"
     prune: ClassVar[Literal["collect"]] = "collect"
     volatile: ClassVar[frozenset[str]] = frozenset({"size"})
     contained: ClassVar[bool] = True

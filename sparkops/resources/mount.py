@@ -32,6 +32,7 @@ class Mount(Resource):
     at_path: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, str]] = {"options": "list of text"}
     removed_by: ClassVar[str] = "mount-removed-by"
+    removed_with: ClassVar[str] = "--mounts"
     exclusive: ClassVar[str] = "fstab"
     interrupts: ClassVar[frozenset[str]] = frozenset({"source", "fstype"})
 

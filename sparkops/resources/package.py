@@ -40,6 +40,7 @@ class Package(Resource):
     kind: ClassVar[str] = "package"
     removed_by: ClassVar[str] = "package-removed-by"
     released_by: ClassVar[str] = "package-released-by"
+    removed_with: ClassVar[str] = "--packages"
     exclusive: ClassVar[str] = "apt"
 
     version: str | None = None

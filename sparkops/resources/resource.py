@@ -66,6 +66,8 @@ class Resource:
     """The id of the words that tell how a person removes what is left; their argument is its `name`."""
     released_by: ClassVar[str] = ""
     """The same of how a person takes back what sparkops did to a thing that was there before."""
+    removed_with: ClassVar[str] = ""
+    """The option of `sparkops remove` that takes back what otherwise stays."""
     at_path: ClassVar[bool] = False
     """True where the name is the path of what it has for itself."""
     file_type: ClassVar[str] = ""

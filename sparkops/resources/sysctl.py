@@ -33,6 +33,7 @@ class Sysctl(Resource):
     kind: ClassVar[str] = "sysctl"
     reads: ClassVar[Mapping[str, str]] = {"overridden_by": "mapping"}
     removed_by: ClassVar[str] = "sysctl-removed-by"
+    removed_with: ClassVar[str] = "--sysctl"
 
     value: str | int | FromFact | None = None
     state: str = "present"

@@ -37,6 +37,7 @@ class User(Resource):
     kind: ClassVar[str] = "user"
     reads: ClassVar[Mapping[str, str]] = {"groups": "list of text"}
     removed_by: ClassVar[str] = "user-removed-by"
+    removed_with: ClassVar[str] = "--users"
     exclusive: ClassVar[str] = "accounts"
 
     uid: int | None = None
