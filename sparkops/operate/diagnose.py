@@ -183,7 +183,7 @@ def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> t
         return session.call(f"{KIND}.collect", order, timeout=PATIENCE)
 
     with reach(context, nodes, [KIND]) as fleet:
-        answers, silent = fleet.answers(nodes, ask)
+        answers, silent = fleet.each(nodes, ask)
     parts = [_told(node, each) for node, answer in answers.items() for each in _list(answer)]
     return parts, {node: error.message for node, error in silent.items()}
 

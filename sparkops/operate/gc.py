@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from sparkops import resources
 from sparkops.compile.compiler import compile_inventory, spec_of
-from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
 from sparkops.core.messages import reason as as_reason
 from sparkops.core.wording import Message
@@ -93,9 +92,7 @@ def look(
     """Ask these nodes, of all kinds or `only` some; nothing is touched. Raises InventoryError."""
     asked = tuple(only) or kinds()
     asks = _asks(fleet, inventory, nodes, asked, foreign)
-    told, silent = fleet.answers(
-        nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE)
-    )
+    told, silent = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE))
     return Reclaimable(
         cluster=inventory.cluster,
         kinds=asked,
@@ -133,7 +130,7 @@ def remove(
     nodes = list(dict.fromkeys(item.node for item in found.going))
     asks = _asks(fleet, inventory, nodes, found.kinds, False)
     fleet.lock(nodes, actor(command))
-    answers = fleet.each(
+    answers, silent = fleet.each(
         nodes,
         lambda node, session: session.call(
             f"{KIND}.remove",
@@ -141,15 +138,13 @@ def remove(
         ),
     )
     outcomes: dict[Item, Message | None] = {}
-    for node, answer in answers.items():
-        mine = [item for item in found.going if item.node == node]
-        if isinstance(answer, SparkopsError):
-            outcomes |= dict.fromkeys(mine, answer.message)
+    told = {(node, each["kind"], each["name"]): each["left"] for node, answer in answers.items() for each in answer}
+    for item in found.going:
+        if item.node in silent:
+            outcomes[item] = silent[item.node].message
             continue
-        told = {(each["kind"], each["name"]): each["left"] for each in answer}
-        for item in mine:
-            left = told.get((item.kind, item.name), as_reason("not-answered"))
-            outcomes[item] = Message.from_json(left) if left else None
+        left = told.get((item.node, item.kind, item.name), as_reason("not-answered"))
+        outcomes[item] = Message.from_json(left) if left else None
     done: dict[str, list[dict[str, str]]] = {}
     for item, outcome in outcomes.items():
         step = {"id": f"{item.kind} {item.name}", "action": "delete"}

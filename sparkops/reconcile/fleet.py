@@ -175,38 +175,33 @@ class Fleet:
         if first:
             self._listener(events.NodeFailed(node=node, reason=error.message))
 
-    def each(self, nodes: Iterable[str], work: Callable[[str, Session], Result]) -> dict[str, Result | SparkopsError]:
-        """`work` on every node side by side; a node's error stands in its place and holds no other up."""
+    def each(
+        self, nodes: Iterable[str], work: Callable[[str, Session], Result]
+    ) -> tuple[dict[str, Result], dict[str, SparkopsError]]:
+        """`work` on every node side by side: what each answered, and what kept the others, which hold no one up."""
         names = list(nodes)
+        answers: dict[str, Result] = {}
+        silent: dict[str, SparkopsError] = {}
 
-        def one(node: str) -> Result | SparkopsError:
+        def one(node: str) -> None:
             try:
-                return work(node, self.session(node))
-            except ConnectionFailed as error:
-                self.fail(node, error)
-                return error
+                answers[node] = work(node, self.session(node))
             except SparkopsError as error:
-                return error
+                if isinstance(error, ConnectionFailed):
+                    self.fail(node, error)
+                silent[node] = error
 
-        if not names:
-            return {}
-        with ThreadPoolExecutor(min(self._jobs, len(names)), thread_name_prefix="node") as pool:
-            return dict(zip(names, pool.map(one, names), strict=True))
+        if names:
+            with ThreadPoolExecutor(min(self._jobs, len(names)), thread_name_prefix="node") as pool:
+                list(pool.map(one, names))
+        answered = {node: answers[node] for node in names if node in answers}
+        return answered, {node: silent[node] for node in names if node in silent}
 
     def note(self, nodes: Iterable[str], failure: str, work: Callable[[str, Session], object]) -> None:
         """`work` on those of these nodes that have not failed; where it can't be done a Notice of this id tells why."""
-        for node, answer in self.each([node for node in nodes if node not in self.failed], work).items():
-            if isinstance(answer, SparkopsError):
-                message = Message.of(failure, node=node, reason=answer.message)
-                self._listener(events.Notice(node=node, message=message))
-
-    def answers(
-        self, nodes: Iterable[str], work: Callable[[str, Session], Result]
-    ) -> tuple[dict[str, Result], dict[str, SparkopsError]]:
-        """As `each`: what nodes answered, and what kept the others from it."""
-        every = self.each(nodes, work)
-        silent = {node: answer for node, answer in every.items() if isinstance(answer, SparkopsError)}
-        return {node: answer for node, answer in every.items() if not isinstance(answer, SparkopsError)}, silent
+        _, silent = self.each([node for node in nodes if node not in self.failed], work)
+        for node, error in silent.items():
+            self._listener(events.Notice(node=node, message=Message.of(failure, node=node, reason=error.message)))
 
     def lock(self, nodes: Iterable[str], holder: Mapping[str, object]) -> None:
         """Take the locks of all these nodes or of none. Raises LockBusy naming each busy node and its holder.
@@ -220,22 +215,19 @@ class Fleet:
             self._lock(node)
 
         names = list(nodes)
-        answers = self.each(names[:1], take)
-        if None in answers.values():
-            answers |= self.each(names[1:], take)
-        self._locked = [node for node, answer in answers.items() if answer is None]
-        busy = {node: answer for node, answer in answers.items() if isinstance(answer, LockBusy)}
-        others = [answer for answer in answers.values() if isinstance(answer, SparkopsError)]
-        if busy:
-            self.unlock()
-            if len(busy) == 1:
-                raise next(iter(busy.values()))
-            raise LockBusy.of(
-                "nodes-locked", holders="; ".join(f"{node}: {error.what}" for node, error in busy.items())
-            )
-        if others:
-            self.unlock()
-            raise others[0]
+        taken, others = self.each(names[:1], take)
+        if taken:
+            more, others = self.each(names[1:], take)
+            taken |= more
+        self._locked = list(taken)
+        if not others:
+            return
+        self.unlock()
+        busy = {node: error for node, error in others.items() if isinstance(error, LockBusy)}
+        if len(busy) > 1:
+            holders = "; ".join(f"{node}: {error.what}" for node, error in busy.items())
+            raise LockBusy.of("nodes-locked", holders=holders)
+        raise next(iter((busy or others).values()))
 
     def unlock(self) -> None:
         """Give the locks back; a node that is gone has lost its own already."""

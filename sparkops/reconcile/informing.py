@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparkops.core import fact_text
-from sparkops.core.errors import SparkopsError
 from sparkops.core.fact_text import FactOf
 from sparkops.core.secrets import Content
 from sparkops.core.states import Facts, Unknown
@@ -72,11 +71,9 @@ def _asked(fleet: Fleet, groups: Mapping[str, set[str]]) -> dict[str, Facts]:
         answers, _ = asked(session, [facts_ask(groups[node])])
         return unpack(answers.get(FACTS)) or {}
 
-    known = [node for node in groups if node in fleet.targets]
     facts: dict[str, Facts] = {node: Unknown.of("node-not-in-run") for node in groups if node not in fleet.targets}
-    for node, found in fleet.each(known, ask).items():
-        if isinstance(found, SparkopsError):
-            fleet.fail(node, found)
-            found = Unknown(found.message.id, found.message.args)
-        facts[node] = found
-    return facts
+    told, silent = fleet.each([node for node in groups if node in fleet.targets], ask)
+    for node, error in silent.items():
+        fleet.fail(node, error)
+        facts[node] = Unknown(error.message.id, error.message.args)
+    return {**facts, **told}

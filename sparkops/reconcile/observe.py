@@ -12,7 +12,6 @@ from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN, Fields, ObserveRequest
 from sparkops.core.nested import leaves
 from sparkops.core.states import Facts, FromFact, Observed, Unknown
-from sparkops.core.wording import Message
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.plan import Observations
@@ -95,17 +94,16 @@ def observe(
         )
         return answers
 
-    unreachable: dict[str, Message] = {}
-    for node, answers in fleet.each(by_node, ask).items():
-        if isinstance(answers, SparkopsError):
-            fleet.fail(node, answers)
-            unreachable[node] = answers.message
-            continue
+    told, silent = fleet.each(by_node, ask)
+    for node, error in silent.items():
+        fleet.fail(node, error)
+    for node, answers in told.items():
         if FACTS in answers:
             facts[node] = unpack(answers[FACTS]) or {}
         if claims is not None:
             records[node] = claims_of(answers.get(CLAIMS, {UNKNOWN: {"id": "claims-not-answered", "args": {}}}))
         found.update({each.id: each.observed(answers[each.id]) for each in by_node[node] if each.id in answers})
+    unreachable = {node: error.message for node, error in silent.items()}
     return Observations(found=found, facts=facts, unreachable=unreachable, claims=records, machines=machines)
 
 
