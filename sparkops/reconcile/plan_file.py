@@ -20,61 +20,59 @@ from sparkops.core.wording import Message
 FORMAT = "sparkops.plan/1"
 SHOWN = 90
 
-_TEXTS = {"type": "array", "items": {"type": "string"}}
+
+def _object(properties: Fields, description: str = "") -> Fields:
+    """The schema of a mapping that has all of these keys and no other."""
+    more = {"description": description} if description else {}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+        **more,
+    }
+
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
 _STATE = {"type": ["object", "null"]}
 _DIGEST = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
-_STEP: Mapping[str, object] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["id", "node", "kind", "service", "action", "changes", "disruptive", "blocked", "before", "after"],
-    "properties": {
-        "id": {"type": "string", "description": "the resource: `KIND NAME @NODE`"},
-        "node": {"type": "string"},
-        "kind": {"type": "string"},
-        "service": {"type": ["string", "null"]},
-        "action": {"enum": ["create", "update", "delete", "replace", "verify"]},
-        "changes": {**_TEXTS, "description": "the keys that differ"},
-        "disruptive": {"type": "boolean", "description": "it interrupts a service"},
-        "blocked": {"type": "boolean", "description": "it will not be attempted, because of what it stands on"},
-        "before": {**_STATE, "description": "what was found; null is absence, and always so for a verify"},
-        "after": {**_STATE, "description": "what is declared; null is absence"},
-    },
+_SHARD = {"type": "integer", "minimum": 1, "maximum": 9999}
+_STEP = {
+    "id": {**_TEXT, "description": "the resource: `KIND NAME @NODE`"},
+    "node": _TEXT,
+    "kind": _TEXT,
+    "service": {"type": ["string", "null"]},
+    "action": {"enum": ["create", "update", "delete", "replace", "verify"]},
+    "changes": {**_TEXTS, "description": "the keys that differ"},
+    "disruptive": {"type": "boolean", "description": "it interrupts a service"},
+    "blocked": {"type": "boolean", "description": "it will not be attempted, because of what it stands on"},
+    "before": {**_STATE, "description": "what was found; null is absence, and always so for a verify"},
+    "after": {**_STATE, "description": "what is declared; null is absence"},
 }
-SCHEMA: Mapping[str, object] = {
+_SELECTION = {
+    "limit": _TEXTS,
+    "roles": _TEXTS,
+    "shard": {"type": ["array", "null"], "items": _SHARD, "minItems": 2, "maxItems": 2},
+}
+_PLAN = {
+    "schema": {"const": FORMAT},
+    "sparkops": {**_TEXT, "description": "the version that made it"},
+    "made": {**_TEXT, "description": "when, UTC, ISO 8601"},
+    "cluster": _TEXT,
+    "selection": _object(_SELECTION, "--limit, --role and --shard"),
+    "inputs": {
+        "type": "object",
+        "additionalProperties": _DIGEST,
+        "description": "what it was made from: inventory, -e, roles, templates, recipes, knowledge, archives",
+    },
+    "steps": {"type": "array", "items": _object(_STEP)},
+    "digest": {**_DIGEST, "description": "SHA-256 of all other keys as canonical JSON"},
+}
+SCHEMA: Fields = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "A saved plan of sparkops",
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["schema", "sparkops", "made", "cluster", "selection", "inputs", "steps", "digest"],
-    "properties": {
-        "schema": {"const": FORMAT},
-        "sparkops": {"type": "string", "description": "the version that made it"},
-        "made": {"type": "string", "description": "when, UTC, ISO 8601"},
-        "cluster": {"type": "string"},
-        "selection": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["limit", "roles", "shard"],
-            "properties": {
-                "limit": _TEXTS,
-                "roles": _TEXTS,
-                "shard": {
-                    "type": ["array", "null"],
-                    "items": {"type": "integer", "minimum": 1, "maximum": 9999},
-                    "minItems": 2,
-                    "maxItems": 2,
-                },
-            },
-            "description": "--limit, --role and --shard",
-        },
-        "inputs": {
-            "type": "object",
-            "additionalProperties": _DIGEST,
-            "description": "what it was made from: inventory, -e, roles, templates, recipes, knowledge, archives",
-        },
-        "steps": {"type": "array", "items": _STEP},
-        "digest": {**_DIGEST, "description": "SHA-256 of all other keys as canonical JSON"},
-    },
+    **_object(_PLAN),
 }
 
 
