@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -236,15 +236,13 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
         auto_reload=False,
     )
 
-    def digest(value: object) -> str:
-        if placeholders.holds(value):
-            raise InventoryError.of("digest-of-secret")
-        return fact_text.digest(canonical(_plain(value)))
+    def hashed(text_of: Callable[[Any], str]) -> Callable[[object], str]:
+        def digest(value: object) -> str:
+            if placeholders.holds(value):
+                raise InventoryError.of("digest-of-secret")
+            return fact_text.digest(text_of(value))
 
-    def sha256(text: str) -> str:
-        if placeholders.holds(text):
-            raise InventoryError.of("digest-of-secret")
-        return fact_text.digest(text)
+        return digest
 
     def argv(command: Sequence[str], model: str, serve: Mapping[str, object]) -> list[str]:
         sealed = {
@@ -256,8 +254,8 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.filters["systemd"] = lambda value: placeholders.derive(_plain(value), _systemd)
     env.filters["sh"] = lambda value: placeholders.derive(_plain(value), _sh)
     env.filters["json"] = lambda value: placeholders.derive(_plain(value), canonical)
-    env.filters["digest"] = digest
-    env.filters["sha256"] = sha256
+    env.filters["digest"] = hashed(lambda value: canonical(_plain(value)))
+    env.filters["sha256"] = hashed(str)
     env.globals["argv"] = argv
     env.globals["render"] = _render
     env.globals["launcher"] = launcher_file

@@ -23,7 +23,8 @@ from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.resources.resource import Resource
 
-CONTROL = ("when", "for_each", "after", "template")
+CONDITIONS = ("when", "for_each")
+CONTROL = (*CONDITIONS, "after", "template")
 _BASE = frozenset(field.name for field in fields(Resource))
 
 
@@ -35,10 +36,11 @@ class Entry:
     name: Value
     parameters: Mapping[str, Value]
     where: str
-    when: Value | None = None
-    for_each: Value | None = None
-    after: Value | None = None
-    template: Value | None = None
+    control: Mapping[str, Value]
+
+    def controlled(self, word: str, context: Context, default: object = None) -> Any:
+        """What a word of CONTROL says here."""
+        return self.control[word](context) if word in self.control else default
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class RoleCompiler:
         self, expressions: Expressions, entry: Entry, target: RoleTarget, context: Context
     ) -> Iterator[Declared]:
         for here in _bindings(entry, context):
-            if entry.when is not None and not entry.when(here):
+            if not entry.controlled("when", here, True):
                 continue
             if target.retired and not _retires(entry):
                 continue
@@ -94,10 +96,9 @@ class RoleCompiler:
     def _one(self, expressions: Expressions, entry: Entry, target: RoleTarget, context: Context) -> Declared:
         given = {key: self._given(entry, key, value(context)) for key, value in entry.parameters.items()}
         given = {key: value for key, value in given.items() if value is not None}
-        if entry.template is not None:
-            template = entry.template(context)
-            if template is not None:
-                given["content"] = expressions.template(str(template), context, entry.where)
+        template = entry.controlled("template", context)
+        if template is not None:
+            given["content"] = expressions.template(str(template), context, entry.where)
         name = entry.name(context)
         if self._placeholders.holds(name) or not isinstance(name, (str, int, float)) or name == "":
             raise InventoryError.of(
@@ -193,10 +194,7 @@ class _Reader:
                 if key != word and key in known and key not in CONTROL
             },
             where=where,
-            when=self._condition(content, (*path, "when")),
-            for_each=self._condition(content, (*path, "for_each")),
-            after=self._value(content, (*path, "after")) if "after" in content else None,
-            template=self._value(content, (*path, "template")) if "template" in content else None,
+            control={key: self._value(content, (*path, key)) for key in CONTROL if content.get(key) is not None},
         )
 
     def _kind(self, word: str, content: Mapping[str, object], where: str) -> type[Resource]:
@@ -208,24 +206,22 @@ class _Reader:
         raise InventoryError.of("resource-kind-unknown", where=where, word=word, hint=hint)
 
     def _value(self, content: Mapping[str, object], path: Where) -> Value:
-        return self.expressions.value(content[str(path[-1])], self.document.where(path))
-
-    def _condition(self, content: Mapping[str, object], path: Where) -> Value | None:
-        source = content.get(str(path[-1]))
-        return None if source is None else self.expressions.condition(source, self.document.where(path))
+        word = str(path[-1])
+        read = self.expressions.condition if word in CONDITIONS else self.expressions.value
+        return read(content[word], self.document.where(path))
 
 
 def _retires(entry: Entry) -> bool:
     """Whether an entry's thing goes with what is retired; what may hold data or serve others stays."""
-    return entry.kind.retires({*entry.parameters, *(["template"] if entry.template is not None else [])})
+    return entry.kind.retires({*entry.parameters, *({"template"} & entry.control.keys())})
 
 
 def _bindings(entry: Entry, context: Context) -> Iterator[Context]:
     """The context of each resource that an entry stands for: one, or one per item of `for_each`."""
-    if entry.for_each is None:
+    if "for_each" not in entry.control:
         yield context
         return
-    items = entry.for_each(context)
+    items = entry.controlled("for_each", context)
     if isinstance(items, Mapping):
         items = [{"key": key, "value": value} for key, value in items.items()]
     if items is None:
@@ -238,7 +234,7 @@ def _bindings(entry: Entry, context: Context) -> Iterator[Context]:
 
 def _ids(entry: Entry, context: Context, node: str) -> Iterator[str]:
     """The ids under `after:`; one without a node means this node; an item may itself be a list."""
-    named = entry.after(context) if entry.after is not None else []
+    named = entry.controlled("after", context, [])
     for each in named if isinstance(named, list) else [named]:
         for text in each if isinstance(each, list) else [each]:
             if not isinstance(text, str) or " " not in text.strip():

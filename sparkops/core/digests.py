@@ -1,4 +1,7 @@
-"""Short digests of the values of states, which tell a later run whether they are the same. No secret has one."""
+"""Digests of contents, and short ones of the values of states: they tell a later run whether it is the same.
+
+No secret has one.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,11 @@ from sparkops.core.states import Pending, Unknown
 SYMBOLS = ("declared", "current")
 """Values by which a kind says "as it is declared" without naming it: of secrets, and of what other resources decide."""
 DIGITS = 16
+
+
+def sha256(content: bytes) -> str:
+    """`sha256:…` of a content."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def digest(value: object) -> str:

@@ -62,47 +62,36 @@ def find(
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Stray:
-    """A claim that nothing declares under its name. `type` is None for a kind that is not installed here."""
+    """A claim that nothing declares under its name."""
 
     kind: str
     name: str
     entry: Fields
-    type: type[Resource] | None
+    type: type[Resource]
 
     @classmethod
     def of(cls, key: str, entry: Mapping[str, object]) -> _Stray:
         kind, _, name = key.partition(" ")
-        try:
-            return cls(kind=kind, name=name, entry=entry, type=kinds.kind(kind))
-        except KeyError:
-            return cls(kind=kind, name=name, entry=entry, type=None)
+        return cls(kind, name, entry, kinds.known(kind))
 
     @property
     def occupied(self) -> Occupied:
-        return self.type.occupied(self.name, self.entry) if self.type is not None else Occupied()
-
-    @property
-    def file_type(self) -> str:
-        return self.type.file_type if self.type is not None else ""
-
-    @property
-    def removable(self) -> bool:
-        return self.type is not None and self.type.prune == "remove"
+        return self.type.occupied(self.name, self.entry)
 
     def turn(self) -> tuple[bool, bool, bool, int, str, str]:
         """What runs goes before what it runs from, what lies in a directory before that."""
         path = self.occupied.path
-        directory = self.file_type == "directory"
-        return (not self.removable, not self.occupied.unit, directory, -path.count("/"), self.kind, self.name)
+        directory = self.type.file_type == "directory"
+        return (self.type.prune != "remove", not self.occupied.unit, directory, -path.count("/"), self.kind, self.name)
 
     def kept(self, leaving: set[str], asked: Collection[str] | None) -> Message | None:
         """Why it would be left, and how it goes by hand; None for what can be removed."""
         now = self.entry["now"]
         if now == "shared":
             return Message.of("orphan-shared", clusters=self.entry["others"])
-        if self.type is None:
+        if self.type is Resource:
             return Message.of("orphan-kind-not-installed", kind=self.kind)
         ours = self.type.brought(self.name, self.entry)
         unasked = self.type.prune != "remove" and self.kind not in (asked or ())
@@ -112,9 +101,9 @@ class _Stray:
             return _unasked(self.kind.replace("_", " "), self.name, self.type, asked is not None)
         if now == "unrecorded" and self.occupied.unit:
             return Message.of("orphan-unit-not-ours")
-        if now in NOT_OURS or (not now and self.file_type):
+        if now in NOT_OURS or (not now and self.type.file_type):
             return Message.of(NOT_OURS.get(now, NOT_OURS["unrecorded"]))
-        if self.file_type == "directory":
+        if self.type.file_type == "directory":
             names = self.entry.get("entries")
             if names is None or any(f"{self.name.rstrip('/')}/{each}" not in leaving for each in names):
                 return Message.of("orphan-not-empty")
@@ -141,9 +130,9 @@ def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
     for each in declared:
         other = each.occupies
         if other.path == place.path:
-            if not each.file_type or (stray.file_type and (other.unit or stray.entry["now"] == "other")):
+            if not each.file_type or (stray.type.file_type and (other.unit or stray.entry["now"] == "other")):
                 return True
-        elif stray.file_type == "directory" and each.desired() is not None and _inside(other.path, place.path):
+        elif stray.type.file_type == "directory" and each.desired() is not None and _inside(other.path, place.path):
             return True
     return False
 
@@ -292,8 +281,8 @@ def _strays_to_drop(node: str, strays: Fields, here: Sequence[Resource], plan: P
     kept = {f"{each.kind} {each.name}" for each in plan.orphans if each.node == node and each.kept}
     for key, entry in strays.items():
         stray = _Stray.of(key, entry)
-        replaced = (stray.file_type != "directory" or entry["now"] == "other") and _covered(stray, here)
-        left = prune and key in kept and stray.type is not None and stray.type.prune != "collect"
+        replaced = (stray.type.file_type != "directory" or entry["now"] == "other") and _covered(stray, here)
+        left = prune and key in kept and stray.type is not Resource and stray.type.prune != "collect"
         if entry["now"] == "gone" or replaced or left:
             yield key
 

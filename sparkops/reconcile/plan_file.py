@@ -6,12 +6,12 @@ each step what was compared. It names nothing that is opened or run. Pure: it mu
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparkops import resources
+from sparkops.core.digests import sha256
 from sparkops.core.errors import PlanError, Stale
 from sparkops.core.messages import Fields, State
 from sparkops.core.plan import Plan, Step, plain
@@ -254,16 +254,12 @@ def _kept(state: State, ignored: Collection[str]) -> State:
 
 def _ignored(step: Step) -> frozenset[str]:
     """What a kind finds but does not compare. A key that is declared is compared all the same."""
-    try:
-        volatile = resources.kind(step.kind).volatile
-    except KeyError:
-        volatile = frozenset()
-    return volatile - frozenset(step.after or ()) | {"text"}
+    return resources.known(step.kind).volatile - frozenset(step.after or ()) | {"text"}
 
 
 def _digest(told: Mapping[str, object]) -> str:
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text.encode())
 
 
 def _validate(told: Mapping[str, object], where: str) -> None:

@@ -13,7 +13,7 @@ from sparkops.core.report import Result
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
-from sparkops.resources import kind, names, removable
+from sparkops.resources import kind, known, names, removable
 from sparkops.resources.resource import Resource
 from sparkops.resources.taken_back import OwnState, Reclaimed
 
@@ -109,12 +109,9 @@ class Removal:
 
 def stays_claimed(orphan: Orphan) -> bool:
     """Whether what stays goes on being claimed: what may be asked for later, and what no installed kind knows."""
-    try:
-        of = kind(orphan.kind)
-    except KeyError:
-        return True
-    asked_for_later = orphan.kept is not None and bool(of.removed_with) and orphan.kept.id in orphans.UNASKED
-    return orphan.kept is not None and (of.prune == "collect" or asked_for_later)
+    if (of := known(orphan.kind)) is Resource or orphan.kept is None:
+        return of is Resource
+    return of.prune == "collect" or (bool(of.removed_with) and orphan.kept.id in orphans.UNASKED)
 
 
 def bare(steps: Iterable[Step], results: Iterable[Result]) -> frozenset[str]:
