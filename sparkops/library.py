@@ -163,7 +163,7 @@ class Cluster:
         """
         from sparkops.operate import plans
         from sparkops.operate.rollback import return_failed
-        from sparkops.reconcile.replace import replaced
+        from sparkops.reconcile.plan import replaced
         from sparkops.reconcile.run import run
         from sparkops.reports.record import Record
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 from sparkops.compile.expressions import Context
 from sparkops.compile.role_compiler import Declared, RoleCompiler, RoleTarget
@@ -19,13 +19,13 @@ from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.graph import Cycle, ordered, reachable
 from sparkops.core.messages import Fields
-from sparkops.core.secrets import Content, Secret, SecretRef
+from sparkops.core.secrets import Content
 from sparkops.core.wording import Message
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.inventory import Inventory, Node, Service
 from sparkops.inventory.limit import select
-from sparkops.inventory.secrets import Masked
+from sparkops.inventory.secrets import Masked, Secrets
 from sparkops.inventory.validate import missing
 from sparkops.resources.resource import Resource
 
@@ -35,12 +35,6 @@ _EDGES = frozenset({"after", "role", "service", "peer_nodes", "engine_nodes", "w
 """What two declarations of the same thing may differ in."""
 SPECS = "/etc/sparkops/services/"
 """Where the role `service` puts the specs of services."""
-
-
-class Resolver(Protocol):
-    """Reads a secret: `inventory.secrets.Secrets`, or `Masked` offline."""
-
-    def resolve(self, ref: SecretRef) -> Secret: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +70,7 @@ def compile_inventory(
     *,
     limit: Sequence[str] | str | None = None,
     roles: Sequence[str] | None = None,
-    secrets: Resolver | None = None,
+    secrets: Secrets | Masked | None = None,
 ) -> Compiled:
     """The resources that an inventory declares, of the nodes in `limit` and the named roles.
 
@@ -287,7 +281,8 @@ class _Table:
                 where=resource.where,
                 resource=resource.id,
                 differing=", ".join(differ) or "kinds",
-                first=f"{first.where}{_whose(first)}",
+                first=first.where,
+                service=first.service,
             )
             return
         peers = tuple(dict.fromkeys([*first.peer_nodes, *resource.peer_nodes]))
@@ -342,7 +337,3 @@ def _check_order(roles: Mapping[str, Role]) -> None:
         document = roles[str(error.members[0])].document
         where = document.where(("after",)) if document else ""
         raise InventoryError.of("role-order-cycle", where=where, reason=str(error)) from None
-
-
-def _whose(resource: Resource) -> str:
-    return f", for the service {resource.service}" if resource.service else ""

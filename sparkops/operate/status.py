@@ -21,9 +21,9 @@ from sparkops.nodes.session import Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.measuring.figures import figures, number
 from sparkops.operate.services import Rank, ranks
-from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import FACTS, LIMIT, MARGIN
+from sparkops.reconcile.targets import urls
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 

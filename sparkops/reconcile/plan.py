@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -13,6 +13,7 @@ from sparkops.core.messages import Fields
 from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
+from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Accept, accepting
 from sparkops.reconcile import between_nodes
 from sparkops.reconcile.diff import Difference, diff
@@ -217,3 +218,21 @@ def step_for(resource: Resource, difference: Difference | None, found: Observed,
         role=resource.role,
         diff=resource.text_diff(state) if difference.action != "verify" else "",
     )
+
+
+def replaced(resources: Sequence[Resource], words: Iterable[str]) -> frozenset[str]:
+    """The ids that `--replace` names by these words: an id, or one without its ` @NODE`, which then means every node.
+
+    Raises InventoryError for a word that names nothing, and for what can't be done again.
+    """
+    found: set[str] = set()
+    for word in words:
+        named = [each for each in resources if word in (each.id, f"{each.kind} {each.name}")]
+        if not named:
+            known = {each.id for each in resources if each.replaceable}
+            raise InventoryError.of("replace-not-found", word=word, suggestion=suggest(word, known))
+        stuck = [each.id for each in named if not each.replaceable]
+        if stuck:
+            raise InventoryError.of("replace-not-possible", where=named[0].where, stuck=stuck[0])
+        found |= {each.id for each in named}
+    return frozenset(found)

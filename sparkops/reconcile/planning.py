@@ -13,16 +13,16 @@ from functools import partial
 from typing import TypeVar
 
 from sparkops.core import events
-from sparkops.core.plan import Orphan, Plan, Violation
+from sparkops.core.digests import digest
+from sparkops.core.plan import Declared, Orphan, Plan, Violation
 from sparkops.core.report import Command, Report
-from sparkops.core.states import Facts, Unknown
+from sparkops.core.states import Facts, Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.reconcile import orphans, rollout, rollout_order, transfers
-from sparkops.reconcile.declared import declared
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.informing import informed
 from sparkops.reconcile.observe import observe
@@ -171,7 +171,7 @@ def observe_and_plan(
             **{f"claims @{n}": each for n, each in seen.claims.items() if isinstance(each, Unknown)},
         },
         orphans=staying,
-        declared=declared(resources, seen.found, options.inventory),
+        declared=tuple(_declared(each, seen.found.get(each.id), options.inventory) for each in resources),
     )
     claims = {}
     if options.agree is not None:
@@ -222,6 +222,27 @@ def _orphans(
         return found, orphans.removed(found, resources, prune=options.prune)
     found = removal.taken(orphans.find(removal.staying, seen, retired=options.retired, asked=removal.kinds))
     return found, tuple(each for each in removal.gone(found) if each.node in seen.told)
+
+
+def _declared(resource: Resource, seen: Observed, inventory: Inventory) -> Declared:
+    """A resource as a report lists it, with what was `seen` of it: its place, and digests that tell what moved."""
+    owner = inventory.services.get(resource.service or "") or inventory.nodes.get(resource.node)
+    wanted = resource.desired()
+    keys = None if wanted is None else {key: digest(value) for key, value in wanted.items() if key != "text"}
+    found: dict[str, str] = {}
+    if isinstance(seen, Mapping) and wanted is not None and keys is not None:
+        there = [key for key in keys if key in seen]
+        found = {key: keys[key] if seen[key] == wanted[key] else digest(seen[key]) for key in there}
+    return Declared(
+        id=resource.id,
+        kind=resource.kind,
+        name=resource.name,
+        node=resource.node,
+        service=resource.service,
+        where=owner.where if owner is not None else "",
+        keys=keys,
+        found=found,
+    )
 
 
 Each = TypeVar("Each")

@@ -17,7 +17,6 @@ from sparkops.core.report import Report, Result, Shards
 from sparkops.core.wording import Message
 from sparkops.nodes import bundle
 from sparkops.reconcile import rollout
-from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
 from sparkops.reconcile.informing import needs_facts, waiting
@@ -26,7 +25,7 @@ from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, w
 from sparkops.reconcile.removal import bare
 from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.reconcile.schedule import Schedule
-from sparkops.reconcile.targets import targets
+from sparkops.reconcile.targets import targets, urls
 from sparkops.resources import removable
 from sparkops.resources.drain import Drain
 from sparkops.resources.resource import Resource

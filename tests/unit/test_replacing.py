@@ -6,8 +6,7 @@ import datetime
 
 from sparkops.core.states import Unknown
 from sparkops.reconcile.diff import Difference, diff
-from sparkops.reconcile.plan import Observations, compare
-from sparkops.reconcile.replace import replaced
+from sparkops.reconcile.plan import Observations, compare, replaced
 from sparkops.resources.directory import Directory
 from sparkops.resources.file import File
 from sparkops.resources.unit import Unit
