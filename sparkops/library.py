@@ -202,7 +202,7 @@ class Cluster:
             inventory=self.inventory,
             connections=self.connections,
             secrets=self.secrets,
-            whole=self.compiled.all_nodes,
+            whole=self.compiled.whole,
             notices=self.compiled.notices,
             jobs=self.jobs,
             **more,

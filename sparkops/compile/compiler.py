@@ -41,20 +41,13 @@ SPECS = "/etc/sparkops/services/"
 class Compiled:
     """All resources, node by node and role by role.
 
-    `masked` says that every secret in them is `***`; `whole` that nothing was left out: all `nodes` (of the inventory's
-    shard, where it has one), all roles.
+    `whole` are all nodes of the inventory (of its shard, where it has one); none where something of it was left out.
     """
 
     resources: tuple[Resource, ...]
-    notices: tuple[Message, ...] = ()
-    masked: bool = False
-    nodes: tuple[str, ...] = ()
-    whole: bool = False
-
-    @property
-    def all_nodes(self) -> tuple[str, ...]:
-        """All nodes of the inventory, or of its shard; none where something of it was left out."""
-        return self.nodes if self.whole else ()
+    notices: tuple[Message, ...]
+    nodes: tuple[str, ...]
+    whole: tuple[str, ...]
 
     def of(self, node: str, service: str | None = None) -> tuple[Resource, ...]:
         """The resources of one node, or those of a service on it."""
@@ -94,9 +87,8 @@ def compile_inventory(
     return Compiled(
         resources=table.finish(whole, outside),
         notices=inventory.notices,
-        masked=secrets is None,
         nodes=tuple(nodes),
-        whole=whole,
+        whole=tuple(nodes) if whole else (),
     )
 
 
@@ -120,17 +112,14 @@ class _Compiler:
 
     def add(self, table: _Table, targets: Sequence[RoleTarget], wanted: frozenset[str] | None) -> None:
         """The resources of one node's roles."""
-        made: dict[RoleTarget, list[Declared]] = {}
         contexts: dict[tuple[str | None, bool], Context] = {}
-        for target in targets:
-            used = wanted is None or target.role in wanted
-            made[target] = self._make(target, contexts) if used else []
         ends: dict[RoleTarget, tuple[str, ...]] = {}
         roles = self.inventory.roles
         after = {each: [other for other in targets if _precedes(other, each, roles)] for each in targets}
         for target in ordered(after):
+            made = self._make(target, contexts) if wanted is None or target.role in wanted else []
             before = dict.fromkeys(end for earlier in after[target] for end in ends[earlier])
-            ends[target] = table.add(made[target], tuple(before), target, self.faults)
+            ends[target] = table.add(made, tuple(before), target, self.faults)
 
     def _make(self, target: RoleTarget, contexts: dict[tuple[str | None, bool], Context]) -> list[Declared]:
         """The resources of a role; what its expressions see is made once for all roles of a node, or of a service on

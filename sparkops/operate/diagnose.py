@@ -212,7 +212,7 @@ def _plan(context: Context, secrets: Secrets) -> tuple[Report | None, Message | 
             inventory=inventory,
             connections=context.connections,
             secrets=secrets,
-            whole=compiled.all_nodes,
+            whole=compiled.whole,
             notices=compiled.notices,
             listener=context.listener,
             jobs=context.jobs,

@@ -24,8 +24,7 @@ from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.reconcile import orphans, rollout, rollout_order, transfers
 from sparkops.reconcile.fleet import THREADS, Fleet
-from sparkops.reconcile.informing import informed
-from sparkops.reconcile.observe import observe
+from sparkops.reconcile.observe import informed, observe
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.plan_file import SavedPlan
 from sparkops.reconcile.removal import Removal, stays_claimed

@@ -19,8 +19,7 @@ from sparkops.nodes import bundle
 from sparkops.reconcile import rollout
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
-from sparkops.reconcile.informing import needs_facts, waiting
-from sparkops.reconcile.observe import CLAIMS, FACTS, prepare
+from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare, waiting
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.removal import bare
 from sparkops.reconcile.rollout_progress import RolloutProgress
