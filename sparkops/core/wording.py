@@ -152,7 +152,11 @@ class _Formatter(string.Formatter):
             return f"{value} {format_spec[2:]}" + ("" if value == 1 else "s")
         if format_spec == "list" and isinstance(value, (list, tuple)):
             more = len(value) - LISTED
-            return ", ".join(map(str, value[:LISTED])) + (f" and {more} more" if more > 0 else "")
+            named = [
+                self.format_field(each, "error") if isinstance(each, (Message, Mapping)) else str(each)
+                for each in value[:LISTED]
+            ]
+            return ", ".join(named) + (f" and {more} more" if more > 0 else "")
         if format_spec == "lines" and isinstance(value, (list, tuple)):
             lines = [self.format_field(each, "full") for each in value[:LINES]]
             lines += [f"and {len(value) - LINES} more"] if len(value) > LINES else []

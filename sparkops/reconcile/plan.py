@@ -16,7 +16,7 @@ from sparkops.core.wording import Message
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Accept, accepting
 from sparkops.reconcile import between_nodes
-from sparkops.reconcile.diff import Difference, diff
+from sparkops.reconcile.diff import diff, proof
 from sparkops.resources.resource import Resource
 
 
@@ -138,23 +138,19 @@ class _Builder:
         again = self._needs_proof(resource, needs)
         if isinstance(found, Unknown):
             proves = again and resource.reproved and resource.node not in self.seen.unreachable
-            return step_for(resource, None, found, needs) if proves else found
-        difference = self._difference(resource, found)
-        if isinstance(difference, Unknown) or (difference is None and not again):
-            return difference
-        return step_for(resource, difference, found, needs)
+            return proof(resource, found, needs) if proves else found
+        facts = self.seen.facts.get(resource.node, {})
+        pending, anew = resource.pending(self.steps, found), resource.id in self.replace
+        step = None
+        if resource.id not in self.left:
+            step = diff(resource, found, facts, pending, needs=needs, replace=anew)
+        return proof(resource, found, needs) if step is None and again else step
 
     def _found(self, resource: Resource) -> Observed:
         if resource.node in self.seen.unreachable:
             silent = self.seen.unreachable[resource.node]
             return Unknown(silent.id, silent.args)
         return self.seen.found.get(resource.id, Unknown.of("not-answered"))
-
-    def _difference(self, resource: Resource, found: Observed) -> Difference | Unknown | None:
-        if resource.id in self.left:
-            return None
-        facts, again = self.seen.facts.get(resource.node, {}), resource.id in self.replace
-        return diff(resource, found, facts, resource.pending(self.steps, found), replace=again)
 
     def _upstream(self, up: str) -> tuple[str, ...]:
         return (up,) if up in self.steps else self._needs.get(up, ())
@@ -195,29 +191,6 @@ class _Builder:
 def _one_machine(node: str, others: Sequence[str]) -> Violation:
     message = Message.of("machine-with-two-names", nodes=[node, *others])
     return Violation(message=message, resource="", node=node, severity="error", source="machine-id(5)")
-
-
-def step_for(resource: Resource, difference: Difference | None, found: Observed, needs: tuple[str, ...]) -> Step:
-    """The step for a difference; without one, the step that proves the resource again, whatever it is before."""
-    state = {} if isinstance(found, Unknown) else found
-    if difference is None:
-        difference = Difference("verify", state, resource.desired(), ())
-    disruptive = resource.disrupts(difference.before, difference.after, difference.changes)
-    return Step(
-        id=resource.id,
-        kind=resource.kind,
-        node=resource.node,
-        action=difference.action,
-        before=difference.before,
-        after=difference.after,
-        changes=difference.changes,
-        needs=needs,
-        disruptive=disruptive,
-        outage_seconds=resource.outage_seconds(found) if disruptive else None,
-        service=resource.service,
-        role=resource.role,
-        diff=resource.text_diff(state) if difference.action != "verify" else "",
-    )
 
 
 def replaced(resources: Sequence[Resource], words: Iterable[str]) -> frozenset[str]:

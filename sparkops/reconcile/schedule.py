@@ -25,7 +25,6 @@ from sparkops.core.wording import Message
 from sparkops.nodes.session import UnknownState
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import RETURNING, Fleet
-from sparkops.reconcile.plan import step_for
 from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfers.source import Upstream
@@ -232,12 +231,11 @@ class Schedule:
         by_run = self._changed_by_run(step)
         if self.saved and not by_run:
             raise changed
-        difference = diff(resource, changed.found, self._facts(resource), replace=step.action == "replace")
-        if isinstance(difference, Unknown):
-            raise SparkopsError.of("state-unknown", where=resource.node, reason=difference)
-        if difference is None:
+        again = diff(resource, changed.found, self._facts(resource), replace=step.action == "replace")
+        if isinstance(again, Unknown):
+            raise SparkopsError.of("state-unknown", where=resource.node, reason=again)
+        if again is None:
             return None
-        again = step_for(resource, difference, changed.found, step.needs)
         if again.disruptive and not step.disruptive:
             was = by_run and not resource.disrupts(step.before, again.after, again.changes)
             if not was:
@@ -263,8 +261,8 @@ class Schedule:
             return None
         if isinstance(left, Unknown):
             return Message.of("state-unknown-afterwards", reason=left)
-        wanted, after = left.after or {}, left.before or {}
-        pairs = [f"{key} is {after.get(key)!r}, declared {wanted.get(key)!r}" for key in left.changes]
+        there, wanted = left.before or {}, left.after or {}
+        pairs = [Message.of("key-differs", key=k, found=there.get(k), declared=wanted.get(k)) for k in left.changes]
         return resource.explain(found) or Message.of("still-differs", keys=pairs or [left.action])
 
     def _tell(self, step: Step, progress: Mapping[str, object]) -> None:

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.core.plan import Plan, Violation
+from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import FromFact, Observed, Pending, State, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept
-from sparkops.reconcile.diff import Difference, diff
+from sparkops.reconcile.diff import diff
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.resources.require import Require
 from sparkops.resources.resource import Peers, Resource
@@ -62,7 +62,7 @@ def test_a_thing_that_is_as_declared_has_no_difference(state: State) -> None:
 def test_what_a_difference_leads_to_has_none_left(wanted: State, found: State) -> None:
     thing = Thing(name="x", want=wanted)
     difference = diff(thing, found, {})
-    if isinstance(difference, Difference):
+    if isinstance(difference, Step):
         after = None if difference.after is None else {**(found or {}), **difference.after}
         assert diff(thing, after, {}) is None
 
@@ -89,7 +89,7 @@ def test_a_value_from_a_fact_is_filled_in() -> None:
 
 def test_a_pending_value_differs() -> None:
     difference = diff(Thing(name="x", want={"a": Pending("image y @n1")}), {"a": 1}, {})
-    assert isinstance(difference, Difference)
+    assert isinstance(difference, Step)
     assert difference.changes == ("a",)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 
+from sparkops.core.plan import Step
 from sparkops.core.states import Unknown
-from sparkops.reconcile.diff import Difference, diff
+from sparkops.reconcile.diff import diff
 from sparkops.reconcile.plan import Observations, compare, replaced
 from sparkops.resources.directory import Directory
 from sparkops.resources.file import File
@@ -46,6 +47,6 @@ def test_what_is_as_declared_is_planned_again_when_asked_and_interrupts() -> Non
 
 def test_what_is_missing_is_created_and_what_is_unknown_stays_so() -> None:
     made = diff(FILE, None, {}, replace=True)
-    assert isinstance(made, Difference)
+    assert isinstance(made, Step)
     assert made.action == "create"
     assert diff(FILE, Unknown("?"), {}, replace=True) == Unknown("?")

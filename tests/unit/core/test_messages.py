@@ -61,6 +61,7 @@ def test_an_id_without_words_is_shown_with_its_arguments() -> None:
         ("{x:seconds}", 185, "3 min 5 s"),
         ("{x:list}", ["a", "b", "c", "d", "e"], "a, b, c and 2 more"),
         ("{x:list}", "a", "a"),
+        ("{x:list}", [wording.Message("no-such"), {"id": "no-such", "args": {"n": 1}}], "no-such, no-such, n: 1"),
         ("{x:aside}", "why", " (why)"),
         ("{x:aside}", "", ""),
         ("{x:or nothing}", None, "nothing"),
