@@ -41,7 +41,9 @@ def diff(
     if found is None:
         changes = tuple(key for key in wanted if key not in resource.implied)
         return _step(resource, "create", None, wanted, changes, needs)
-    changes = tuple(key for key in wanted if _differs(resource, key, wanted[key], found.get(key)))
+    changes = tuple(
+        key for key, each in wanted.items() if isinstance(each, Pending) or not resource.same(key, each, found.get(key))
+    )
     unsure = [value for key in wanted if isinstance(value := found.get(key), Unknown)]
     if unsure:
         return unsure[0]
@@ -75,7 +77,3 @@ def _step(
         role=resource.role,
         diff=resource.text_diff(before) if action != "verify" else "",
     )
-
-
-def _differs(resource: Resource, key: str, wanted: object, found: object) -> bool:
-    return isinstance(wanted, Pending) or not resource.same(key, wanted, found)

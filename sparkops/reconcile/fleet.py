@@ -104,7 +104,9 @@ class Fleet:
         except BaseException:
             transport.close()
             raise
-        return transport, Session(node, stream, self._claims(target), self.session, lambda: self._beside(node))
+        claims = {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
+        claimed = claims if self.cluster else None
+        return transport, Session(node, stream, claimed, self.session, lambda: self._beside(node))
 
     @contextlib.contextmanager
     def _beside(self, node: str) -> Generator[Session, None, None]:
@@ -115,11 +117,6 @@ class Fleet:
         finally:
             session.close()
             transport.close()
-
-    def _claims(self, target: Target) -> Mapping[str, str] | None:
-        if not self.cluster:
-            return None
-        return {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
 
     def reattach(
         self, node: str, session: Session, error: SparkopsError, stop: threading.Event, seconds: float = RETURNING

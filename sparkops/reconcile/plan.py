@@ -107,10 +107,13 @@ class _Builder:
         for node, machine in self.seen.machines.items():
             others = [each for each in self.seen.machines if each != node and self.seen.machines[each] == machine]
             if machine and others:
-                self._held[node] = self._judge(_one_machine(node, others))
+                message = Message.of("machine-with-two-names", nodes=[node, *others])
+                why = Violation(message=message, resource="", node=node, severity="error", source="machine-id(5)")
+                self._held[node] = self._judge(why)
 
     def add(self, resource: Resource, after: Sequence[str]) -> None:
-        needs = tuple(dict.fromkeys(each for up in after for each in self._upstream(up)))
+        nearest = ([up] if up in self.steps else self._needs.get(up, ()) for up in after)
+        needs = tuple(dict.fromkeys(each for ups in nearest for each in ups))
         self._needs[resource.id] = needs
         barrier = self._held.get(resource.node)
         barrier = barrier or next((self._barrier[up] for up in after if up in self._barrier), None)
@@ -152,9 +155,6 @@ class _Builder:
             return Unknown(silent.id, silent.args)
         return self.seen.found.get(resource.id, Unknown.of("not-answered"))
 
-    def _upstream(self, up: str) -> tuple[str, ...]:
-        return (up,) if up in self.steps else self._needs.get(up, ())
-
     def _needs_proof(self, resource: Resource, needs: tuple[str, ...]) -> bool:
         nodes = resource.engine_nodes or resource.peer_nodes or (resource.node,)
         changed = [self.steps[each] for each in needs]
@@ -186,11 +186,6 @@ class _Builder:
             until = str(self.accept[violation.id].until)
             self.notices.append(Message.of("acceptance-expired", violation=violation.id, until=until))
         return violation
-
-
-def _one_machine(node: str, others: Sequence[str]) -> Violation:
-    message = Message.of("machine-with-two-names", nodes=[node, *others])
-    return Violation(message=message, resource="", node=node, severity="error", source="machine-id(5)")
 
 
 def replaced(resources: Sequence[Resource], words: Iterable[str]) -> frozenset[str]:

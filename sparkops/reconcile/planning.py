@@ -92,11 +92,6 @@ class RunOptions:
             )
         return found
 
-    @property
-    def prunes(self) -> bool:
-        """Whether what stays of orphans is told once, and no longer claimed then."""
-        return self.prune or self.removal is not None
-
     def retired(self, node: str, service: str | None) -> bool:
         """Whether a node, or a service on it, is declared retired."""
         declared = self.inventory.services.get(service) if service else None
@@ -175,7 +170,7 @@ def observe_and_plan(
     claims = {}
     if options.agree is not None:
         claimed = stays_claimed if removal is not None else lambda orphan: False
-        claims = orphans.notes(resources, seen, plan, prune=options.prunes, claimed=claimed)
+        claims = orphans.notes(resources, seen, plan, prune=options.prune or removal is not None, claimed=claimed)
     return Planned(plan=plan, resources=compared, upstreams=upstreams, facts=seen.facts, claims=claims)
 
 

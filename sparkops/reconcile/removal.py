@@ -58,28 +58,25 @@ class Removal:
                 leaving.setdefault(each.node, []).append(each.occupied.path)
 
         def absent(orphan: Orphan, after: tuple[str, ...]) -> Resource:
-            return self._absent(orphan, after, tuple(leaving.get(orphan.node, ())))
+            if kind(orphan.kind).prune != "collect":
+                return orphans.pruned(orphan, after)
+            return Reclaimed(
+                node=orphan.node,
+                name=orphan.name,
+                role=orphan.role,
+                service=orphan.service,
+                after=after,
+                what=orphan.kind,
+                state_dir=self.state_dirs[orphan.node],
+                cluster=self.cluster,
+                former=self.former,
+                kinds=tuple(name for name in sorted(self.kinds) if kind(name).prune == "collect"),
+                needed=self.needed.get(orphan.node, {}),
+                leaving=tuple(leaving.get(orphan.node, ())),
+            )
 
         going = orphans.removed(found, (), prune=True, absent=absent)
         return (*going, *(self._own_state(node, going) for node in sorted(self.nodes)))
-
-    def _absent(self, orphan: Orphan, after: tuple[str, ...], leaving: tuple[str, ...]) -> Resource:
-        if kind(orphan.kind).prune != "collect":
-            return orphans.pruned(orphan, after)
-        return Reclaimed(
-            node=orphan.node,
-            name=orphan.name,
-            role=orphan.role,
-            service=orphan.service,
-            after=after,
-            what=orphan.kind,
-            state_dir=self.state_dirs[orphan.node],
-            cluster=self.cluster,
-            former=self.former,
-            kinds=tuple(name for name in sorted(self.kinds) if kind(name).prune == "collect"),
-            needed=self.needed.get(orphan.node, {}),
-            leaving=leaving,
-        )
 
     def _own_state(self, node: str, going: Sequence[Resource]) -> OwnState:
         here = [each for each in going if each.node == node]

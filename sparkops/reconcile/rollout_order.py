@@ -50,7 +50,8 @@ def order(
     drains: dict[str, Drain] = {}
     prove: set[str] = set()
     for engine in every:
-        felt = _felt(engine, planned)
+        turned = [one for one in engine.cutover if one.turn and one.id in planned]
+        felt = {one.node for one in turned if one.felt(planned[one.id].changes)}
         touched = [other for other in every if felt & set(other.nodes)]
         if again & set(_units(engine)) or any(id in planned and planned[id].disruptive for id in _units(engine)):
             touched.append(engine)
@@ -108,13 +109,6 @@ def _serves(each: Resource, found: Found) -> bool:
     return isinstance(each, Unit) and isinstance(there, Mapping) and bool(there.get("running"))
 
 
-def _felt(engine: Engine, steps: Steps) -> frozenset[str]:
-    """The nodes on which something is changed in this engine's turn that all engines there may feel."""
-    return frozenset(
-        each.node for each in engine.cutover if each.turn and each.id in steps and each.felt(steps[each.id].changes)
-    )
-
-
 def _units(engine: Engine) -> tuple[str, ...]:
     """The ids of the engine's own units, the head's first."""
     own = [each for each in engine.cutover if isinstance(each, Unit) and each.service == engine.service]
@@ -124,16 +118,13 @@ def _units(engine: Engine) -> tuple[str, ...]:
 def _again(engine: Engine, steps: Steps, found: Found) -> tuple[str, ...]:
     """Units to restart: all behind a generation that is brought back; the head's where another rank is interrupted,
     since no rank works without the others."""
-    if any(one.restore is not None and (one.id in steps or _outdated(found.get(one.id))) for one in engine.generations):
+    outdated = {id for id, each in found.items() if isinstance(each, Mapping) and each.get("outdated")}
+    if any(one.restore is not None and one.id in steps.keys() | outdated for one in engine.generations):
         return _units(engine)
     units = {each.id: each for each in engine.cutover if isinstance(each, Unit)}
     own = _units(engine)
     head = [id for id in own[:1] if units[id].node == engine.nodes[0] and _serves(units[id], found)]
     return tuple(head) if any(id in steps and steps[id].disruptive for id in own[1:]) else ()
-
-
-def _outdated(found: Observed) -> bool:
-    return isinstance(found, Mapping) and bool(found.get("outdated"))
 
 
 def _unproven(engine: Engine, steps: Steps) -> frozenset[str]:
