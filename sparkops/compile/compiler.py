@@ -185,13 +185,12 @@ class _Compiler:
             owner = self.inventory.services[target.service]
         lacking = list(missing(role.variables, context[role.name])) if not target.retired else []
         for name, part in lacking:
-            text = part.get("description", "") if isinstance(part, Mapping) else ""
             self.faults.add(
                 "role-variable-missing",
                 where=owner.where,
                 owner=owner.name,
                 variable=f"{role.name}.{name}",
-                hint=f"{name}: {text}" if text else f"set {name} in the namespace {role.name}",
+                description=part.get("description") if isinstance(part, Mapping) else None,
             )
         return bool(lacking)
 

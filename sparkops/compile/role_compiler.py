@@ -201,9 +201,9 @@ class _Reader:
         with contextlib.suppress(KeyError):
             return resources.kind(word)
         names = resources.names()
-        later = next((key for key in content if key in names), None)
-        hint = f"write the kind first: {later}: NAME" if later else suggest(word, names)
-        raise InventoryError.of("resource-kind-unknown", where=where, word=word, hint=hint)
+        if later := next((key for key in content if key in names), None):
+            raise InventoryError.of("resource-kind-not-first", where=where, word=word, kind=later)
+        raise InventoryError.of("resource-kind-unknown", where=where, word=word, suggestion=suggest(word, names))
 
     def _value(self, content: Mapping[str, object], path: Where) -> Value:
         word = str(path[-1])

@@ -222,8 +222,8 @@ class Fleet:
         self.unlock()
         busy = {node: error for node, error in others.items() if isinstance(error, LockBusy)}
         if len(busy) > 1:
-            holders = "; ".join(f"{node}: {error.what}" for node, error in busy.items())
-            raise LockBusy.of("nodes-locked", holders=holders)
+            held = [Message.of("node-held", node=node, reason=error.message) for node, error in busy.items()]
+            raise LockBusy.of("nodes-locked", nodes=held)
         raise next(iter((busy or others).values()))
 
     def unlock(self) -> None:

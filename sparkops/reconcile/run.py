@@ -111,7 +111,7 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
     try:
         fleet.lock(sorted(planned.claims.keys() - fleet.failed.keys()), actor(options.title))
     except SparkopsError as error:
-        message = Message.of("claims-not-written", node=error.where or "the nodes", reason=error.message)
+        message = Message.of("claims-not-written", node=error.where or None, reason=error.message)
         options.listener(events.Notice(message=message))
         return
     write_claims(fleet, planned)
