@@ -252,7 +252,10 @@ def test_a_required_variable_that_nothing_sets_is_told_at_the_node(project: Proj
         "summary: s\nscope: node\nvariables: {required: [key], properties: {key: {description: the key to use}}}\n"
         "resources: []\n",
     )
-    assert "inventory.yml:4:9: a lacks the variable own.key\n  → set own.key in the inventory (the key to use)" in fault(project)
+    assert (
+        "inventory.yml:4:9: a lacks the variable own.key\n  → set own.key in the inventory (the key to use)"
+        in fault(project)
+    )
 
 
 def test_a_hundred_nodes_compile_in_about_a_second(project: Project) -> None:
