@@ -119,25 +119,23 @@ class Expressions:
     def _text(self, source: str, where: str) -> Value:
         with located_errors(where):
             inner = _only_expression(self._env, source)
-            if inner is not None:
-                return self._expression(inner, where)
-            template = self._env.from_string(source)
-
-        def render(context: Context) -> object:
-            with located_errors(where):
-                return template.render({"fact": fact, **context})
-
-        return render
+            template = self._env.from_string(source) if inner is None else None
+        if template is None:
+            return self._expression(str(inner), where)
+        return _located(where, template.render)
 
     def _expression(self, source: str, where: str) -> Value:
         with located_errors(where):
             compiled = self._env.compile_expression(source, undefined_to_none=False)
+        return _located(where, lambda context: _plain(compiled(context)))
 
-        def evaluate(context: Context) -> object:
-            with located_errors(where):
-                return _plain(compiled({"fact": fact, **context}))
 
-        return evaluate
+def _located(where: str, value: Value) -> Value:
+    def located(context: Context) -> object:
+        with located_errors(where):
+            return value({"fact": fact, **context})
+
+    return located
 
 
 @contextlib.contextmanager
