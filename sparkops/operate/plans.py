@@ -33,17 +33,20 @@ def save(
 ) -> None:
     """Write a plan to a file, replaced as a whole."""
     shard = inventory.shard
-    made = SavedPlan(
-        cluster=inventory.cluster,
-        version=sparkops.__version__,
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        inputs=inputs(inventory, compiled.resources, extra),
-        steps=plan_file.steps_of(plan),
-        limit=tuple(limit),
-        roles=tuple(roles),
-        shard=(shard.number, shard.of) if shard is not None else None,
-    )
-    atomic.write(path, made.text().encode(), 0o644)
+    told = {
+        "schema": plan_file.FORMAT,
+        "sparkops": sparkops.__version__,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cluster": inventory.cluster,
+        "selection": {
+            "limit": list(limit),
+            "roles": list(roles),
+            "shard": [shard.number, shard.of] if shard is not None else None,
+        },
+        "inputs": inputs(inventory, compiled.resources, extra),
+        "steps": plan_file.steps_of(plan),
+    }
+    atomic.write(path, SavedPlan(told).text.encode(), 0o644)
 
 
 def load(path: Path) -> SavedPlan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sparkops import resources
 from sparkops.core.digests import sha256
@@ -76,42 +77,29 @@ SCHEMA: Fields = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SavedPlan:
-    """A plan as a value that can be kept: ISO 8601 in UTC when it was `made`, digests of its `inputs` by their names.
+    """A plan that can be kept. `told` has all keys of SCHEMA but the digest."""
 
-    `steps` are what was compared of each, in plain JSON values: see `steps_of`.
-    """
+    told: Fields
 
-    version: str
-    made: str
-    cluster: str
-    inputs: Mapping[str, str]
-    steps: tuple[Fields, ...]
-    limit: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
-    shard: tuple[int, int] | None = None
-
+    @property
     def text(self) -> str:
         """The file's content. The same plan is the same text."""
-        told = {
-            "schema": FORMAT,
-            "sparkops": self.version,
-            "made": self.made,
-            "cluster": self.cluster,
-            "selection": {"limit": self.limit, "roles": self.roles, "shard": self.shard},
-            "inputs": dict(sorted(self.inputs.items())),
-            "steps": self.steps,
-        }
-        return json.dumps({**told, "digest": _digest(told)}, indent=1) + "\n"
+        return json.dumps({**self.told, "digest": _digest(self.told)}, indent=1) + "\n"
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """What it is limited to: `limit`, `roles` and `shard`."""
+        return {key: None if each is None else tuple(each) for key, each in self.told["selection"].items()}
 
     def refuse_other_inputs(self, cluster: str, version: str, inputs: Mapping[str, str]) -> None:
         """Raises PlanError for a plan of another cluster, Stale naming which inputs are no longer the same."""
-        if cluster != self.cluster:
-            raise PlanError.of("plan-of-other-cluster", cluster=self.cluster, declared=cluster)
-        changed = list(_inputs(self.inputs, inputs))
-        if version != self.version:
-            changed.append(Message.of("plan-of-other-version", made=self.version, this=version))
+        if cluster != self.told["cluster"]:
+            raise PlanError.of("plan-of-other-cluster", cluster=self.told["cluster"], declared=cluster)
+        changed = list(_inputs(self.told["inputs"], inputs))
+        if version != self.told["sparkops"]:
+            changed.append(Message.of("plan-of-other-version", made=self.told["sparkops"], this=version))
         _refuse(changed)
 
     def refuse_other_steps(self, now: Plan) -> None:
@@ -134,28 +122,20 @@ def read(content: bytes, where: str = "") -> SavedPlan:
         raise PlanError.of("plan-changed-after-saving", where=where)
     if len({step["id"] for step in told["steps"]}) != len(told["steps"]):
         raise PlanError.of("plan-step-twice", where=where)
-    selection, shard = told["selection"], told["selection"]["shard"]
+    shard = told["selection"]["shard"]
     if shard is not None and shard[0] > shard[1]:
         raise PlanError.of("plan-shard-missing", where=where, number=shard[0], of=shard[1])
-    return SavedPlan(
-        version=told["sparkops"],
-        made=told["made"],
-        cluster=told["cluster"],
-        limit=tuple(selection["limit"]),
-        roles=tuple(selection["roles"]),
-        shard=None if shard is None else (shard[0], shard[1]),
-        inputs=told["inputs"],
-        steps=tuple(told["steps"]),
-    )
+    return SavedPlan({key: value for key, value in told.items() if key != "digest"})
 
 
 def differences(plan: SavedPlan, now: Plan) -> tuple[Message, ...]:
     """What differs between a saved plan and the present one, one by one; empty when nothing does."""
     present = {step["id"]: step for step in steps_of(now)}
-    planned = {step["id"] for step in plan.steps}
-    silent = sorted({step["node"] for step in plan.steps if step["node"] in now.unreachable})
+    steps = plan.told["steps"]
+    planned = {step["id"] for step in steps}
+    silent = sorted({step["node"] for step in steps if step["node"] in now.unreachable})
     found = [Message.of("plan-node-silent", node=node, reason=now.unreachable[node]) for node in silent]
-    for step in plan.steps:
+    for step in steps:
         about = {"step": step["id"], "action": step["action"]}
         if step["id"] in present:
             found += _step(step, present[step["id"]], now)
@@ -225,9 +205,9 @@ def _refuse(changed: Sequence[Message]) -> None:
         raise Stale.of("plan-outdated", differences=changed)
 
 
-def steps_of(plan: Plan) -> tuple[Fields, ...]:
+def steps_of(plan: Plan) -> list[Fields]:
     """What is compared of each step, as SCHEMA has it."""
-    return tuple(
+    return [
         {
             "id": step.id,
             "node": step.node,
@@ -241,7 +221,7 @@ def steps_of(plan: Plan) -> tuple[Fields, ...]:
             "after": _kept(step.after, frozenset({"text"})),
         }
         for step in plan.steps
-    )
+    ]
 
 
 def _kept(state: State, ignored: Collection[str]) -> State:

@@ -19,7 +19,7 @@ from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.load import load
 from sparkops.reconcile.inputs import inputs
-from sparkops.reconcile.plan_file import SCHEMA, SavedPlan, differences, read, steps_of
+from sparkops.reconcile.plan_file import FORMAT, SCHEMA, SavedPlan, differences, read, steps_of
 from tests.errors import fails
 from tests.unit.inventory.project import Project
 
@@ -52,9 +52,10 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(steps=made, blocked=blocked, nodes=("n1",))
 
 
-def keep(plan: Plan, **more: Any) -> SavedPlan:
-    given_ = {"cluster": "attic", "version": "1.0", "made": "2026-11-24T12:00:00Z", "inputs": {"inventory": DIGEST}}
-    return SavedPlan(steps=steps_of(plan), **{**given_, **more})
+def keep(plan: Plan, *, limit: tuple[str, ...] = (), shard: list[int] | None = None) -> SavedPlan:
+    about = {"schema": FORMAT, "cluster": "attic", "sparkops": "1.0", "made": "2026-11-24T12:00:00Z"}
+    selection = {"limit": list(limit), "roles": [], "shard": shard}
+    return SavedPlan({**about, "selection": selection, "inputs": {"inventory": DIGEST}, "steps": steps_of(plan)})
 
 
 def told(planned: SavedPlan, now: Plan) -> list[tuple[str, dict[str, Any]]]:
@@ -72,23 +73,24 @@ def step(**more: Any) -> Step:
 
 @given(plans())
 def test_a_saved_plan_reads_back_as_it_was_and_its_schema_accepts_it(plan: Plan) -> None:
-    kept = keep(plan, limit=("n*",), roles=("host",))
-    text = kept.text()
+    kept = keep(plan, limit=("n*",))
+    text = kept.text
     jsonschema.validate(json.loads(text), SCHEMA)
     back = read(text.encode())
     assert back == kept
-    assert back.text() == text
+    assert back.text == text
+    assert back.selection == {"limit": ("n*",), "roles": (), "shard": None}
 
 
 @given(plans())
 def test_the_plan_of_an_unchanged_world_holds(plan: Plan) -> None:
-    assert differences(read(keep(plan).text().encode()), plan) == ()
+    assert differences(read(keep(plan).text.encode()), plan) == ()
 
 
 @given(plans(), plans())
 def test_two_plans_are_the_same_exactly_when_nothing_is_told(one: Plan, other: Plan) -> None:
     def canonical(plan: Plan) -> list[str]:
-        return sorted(json.dumps(each, sort_keys=True) for each in keep(plan).steps)
+        return sorted(json.dumps(each, sort_keys=True) for each in keep(plan).told["steps"])
 
     assert (differences(keep(one), other) == ()) == (canonical(one) == canonical(other))
 
@@ -136,7 +138,7 @@ def test_what_only_differs_from_look_to_look_is_not_compared() -> None:
     found = {"content": "old", "size": 3, "text": "old text"}
     planned = keep(Plan(steps=(step(before=found),)))
     assert differences(planned, Plan(steps=(step(before={**found, "size": 4, "text": "x"}),))) == ()
-    assert "old text" not in planned.text()
+    assert "old text" not in planned.text
 
 
 def test_a_proof_is_not_held_to_what_was_seen_before_it() -> None:
@@ -163,9 +165,9 @@ def test_a_long_list_of_changes_ends_with_its_number() -> None:
 )
 def test_other_inputs_are_refused_by_name(change: dict[str, str], id: str) -> None:
     plan = keep(Plan())
-    plan.refuse_other_inputs("attic", "1.0", plan.inputs)
+    plan.refuse_other_inputs("attic", "1.0", plan.told["inputs"])
     with fails("plan-outdated", Stale) as caught:
-        plan.refuse_other_inputs("attic", "1.0", {**plan.inputs, **change})
+        plan.refuse_other_inputs("attic", "1.0", {**plan.told["inputs"], **change})
     assert isinstance(caught.value, Stale)
     assert [each.id for each in caught.value.args_by_name["differences"]] == [id]
 
@@ -180,9 +182,9 @@ def test_the_words_of_a_refusal_name_each_thing_and_both_values() -> None:
 def test_another_version_is_stale_and_another_cluster_wrong_input() -> None:
     plan = keep(Plan())
     with fails("plan-outdated"):
-        plan.refuse_other_inputs("attic", "1.1", plan.inputs)
+        plan.refuse_other_inputs("attic", "1.1", plan.told["inputs"])
     with fails("plan-of-other-cluster"):
-        plan.refuse_other_inputs("garage", "1.0", plan.inputs)
+        plan.refuse_other_inputs("garage", "1.0", plan.told["inputs"])
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_what_is_no_plan_is_refused_with_the_way_out(content: bytes, id: str) ->
 
 
 def test_an_edited_plan_is_refused_and_a_wrong_value_is_named_with_its_place() -> None:
-    text = json.loads(keep(Plan(steps=(step(),))).text())
+    text = json.loads(keep(Plan(steps=(step(),))).text)
     text["steps"][0]["before"] = {"content": "other"}
     with fails("plan-changed-after-saving"):
         read(json.dumps(text).encode())
@@ -216,12 +218,12 @@ def test_an_edited_plan_is_refused_and_a_wrong_value_is_named_with_its_place() -
 
 def test_a_shard_that_there_is_not_is_refused() -> None:
     with fails("plan-shard-missing"):
-        read(keep(Plan(), shard=(3, 2)).text().encode())
+        read(keep(Plan(), shard=[3, 2]).text.encode())
 
 
 @given(st.data())
 def test_no_single_changed_character_is_taken_for_the_plan(data: st.DataObject) -> None:
-    text = keep(Plan(steps=(step(),))).text()
+    text = keep(Plan(steps=(step(),))).text
     place = data.draw(st.integers(0, len(text) - 1))
     other = text[:place] + data.draw(st.characters(min_codepoint=32, max_codepoint=126)) + text[place + 1 :]
     try:
