@@ -74,7 +74,7 @@ class SparkopsError(Exception):
 
 
 class InventoryError(SparkopsError):
-    """The declaration is wrong. `others` are the further faults found in the same reading."""
+    """What is given is wrong: a declaration, or a saved plan. `others` are further faults found in the same reading."""
 
     others: tuple[InventoryError, ...] = ()
 
@@ -95,10 +95,6 @@ class LintError(InventoryError):
 
 class SecretError(SparkopsError):
     """A secret could not be read; names its reference, never its value."""
-
-
-class PlanError(SparkopsError):
-    """A saved plan is not valid, or of another inventory; `where` is its file."""
 
 
 class NodeError(SparkopsError):

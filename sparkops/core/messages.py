@@ -109,8 +109,8 @@ class ConvergeAnswer(Observation, total=False):
     changed: Sequence[str]
 
 
-class ClaimsRequest(TypedDict):
-    """Which claims are looked at: of what is not `declared` ("KIND NAME") with `strays`, of the rest with `whole`.
+class Claimer(TypedDict):
+    """Whose claims, and below which folder they are kept.
 
     `former` is the name that the cluster had before, whose claims are its own; "" for none.
     """
@@ -118,17 +118,19 @@ class ClaimsRequest(TypedDict):
     state_dir: str
     cluster: str
     former: str
+
+
+class ClaimsRequest(Claimer):
+    """Which claims are looked at: of what is not `declared` ("KIND NAME") with `strays`, of the rest with `whole`."""
+
     declared: Sequence[str]
     strays: bool
     whole: bool
 
 
-class ClaimsNote(TypedDict):
+class ClaimsNote(Claimer):
     """What is to be claimed, by key, and what no longer; before that the claims of the `former` name are taken over."""
 
-    state_dir: str
-    cluster: str
-    former: str
     claims: Mapping[str, Mapping[str, object]]
     drop: Sequence[str]
 
@@ -153,12 +155,9 @@ class DiagnoseService(TypedDict):
     container: str
 
 
-class DiagnoseRequest(TypedDict):
+class DiagnoseRequest(Claimer):
     """Which services a bug report is about; with `claimed` also those that only the node's claims name."""
 
-    state_dir: str
-    cluster: str
-    former: str
     services: Sequence[DiagnoseService]
     claimed: bool
 

@@ -17,6 +17,7 @@ from sparkops.core.report import Result
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
+from sparkops.resources.taken_back import OwnState
 
 KIND = "history"
 """The worker's module that keeps the record."""
@@ -56,11 +57,15 @@ def record(
 
 
 def by_node(steps: Sequence[Step], results: Sequence[Result]) -> dict[str, list[dict[str, str]]]:
-    """What was begun on each node: the id, the action and the outcome of every step that was not left out."""
+    """What was begun on each node: the id, the action and the outcome of every step that was not left out.
+
+    Nothing of a node on which sparkops left nothing, so that no record is made there either.
+    """
     outcomes = {result.id: result.outcome for result in results}
+    bare = {step.node for step in steps if step.kind == OwnState.kind and outcomes.get(step.id) == "done"}
     found: dict[str, list[dict[str, str]]] = {}
     for step in steps:
         outcome = outcomes.get(step.id, "interrupted")
-        if outcome != "not-attempted":
+        if outcome != "not-attempted" and step.node not in bare:
             found.setdefault(step.node, []).append({"id": step.id, "action": step.action, "outcome": outcome})
     return found

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from sparkops.core import graph
 from sparkops.core.errors import InventoryError
-from sparkops.core.messages import Fields
-from sparkops.core.plan import Plan, Step, Violation
+from sparkops.core.messages import UNKNOWN, Fields
+from sparkops.core.plan import Between, Plan, Step, Violation
 from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.faults import suggest
 from sparkops.inventory.inventory import Accept, accepting
-from sparkops.reconcile import between_nodes
 from sparkops.reconcile.diff import diff, proof
+from sparkops.resources.rank import Rank
 from sparkops.resources.resource import Resource
+
+MEMORY_TOLERANCE = 0.05
+"""Fraction by which makers' units of one size differ (119 or 121 GiB of 128 GB)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ def compare(
         notices=tuple(builder.notices),
         nodes=tuple(dict.fromkeys(each.node for each in resources)),
         total=len(resources),
-        between=between_nodes.compare(resources, seen.found),
+        between=between_nodes(resources, seen.found),
     )
 
 
@@ -186,6 +189,42 @@ class _Builder:
             until = str(self.accept[violation.id].until)
             self.notices.append(Message.of("acceptance-expired", violation=violation.id, until=until))
         return violation
+
+
+def between_nodes(resources: Iterable[Resource], found: Mapping[str, Observed]) -> tuple[Between, ...]:
+    """The facts in which ranks of one service differ from each other, beside what each is declared to be.
+
+    A value that is not there (nothing runs) is compared with nothing. One that is unknown is no difference by itself;
+    it is told where the others differ.
+    """
+    by_service: dict[str, dict[str, Mapping[str, object]]] = {}
+    for each in resources:
+        seen = found.get(each.id) if isinstance(each, Rank) else None
+        if isinstance(seen, Mapping) and each.service:
+            by_service.setdefault(each.service, {})[each.node] = seen
+    return tuple(each for service, ranks in by_service.items() for each in _of(service, ranks))
+
+
+def _of(service: str, ranks: Mapping[str, Mapping[str, object]]) -> Iterator[Between]:
+    for fact in dict.fromkeys(key for seen in ranks.values() for key in seen if key not in Rank.reads):
+        values = {node: _value(seen.get(fact)) for node, seen in ranks.items()}
+        known = [each for each in values.values() if each is not None and not isinstance(each, Unknown)]
+        if _differ(fact, known):
+            yield Between(service=service, fact=fact, values=values)
+
+
+def _value(told: object) -> object:
+    """A value as it stands in the section; a node may tell anything, so that what is not plain is text."""
+    if isinstance(told, Mapping):
+        return Unknown.from_json(told[UNKNOWN]) if UNKNOWN in told else str(dict(told))
+    return told if told is None or isinstance(told, (str, int, float)) else str(told)
+
+
+def _differ(fact: str, known: Sequence[object]) -> bool:
+    sizes = [each for each in known if isinstance(each, (int, float))]
+    if fact == "memory_bytes" and len(sizes) == len(known):
+        return bool(sizes) and max(sizes) - min(sizes) > MEMORY_TOLERANCE * max(sizes)
+    return len({str(each) for each in known}) > 1
 
 
 def replaced(resources: Sequence[Resource], words: Iterable[str]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sparkops import resources
 from sparkops.core.digests import sha256
-from sparkops.core.errors import PlanError, Stale
+from sparkops.core.errors import InventoryError, Stale
 from sparkops.core.messages import Fields, State
 from sparkops.core.plan import Plan, Step, plain
 from sparkops.core.wording import Message
@@ -94,9 +94,9 @@ class SavedPlan:
         return {key: None if each is None else tuple(each) for key, each in self.told["selection"].items()}
 
     def refuse_other_inputs(self, cluster: str, version: str, inputs: Mapping[str, str]) -> None:
-        """Raises PlanError for a plan of another cluster, Stale naming which inputs are no longer the same."""
+        """Raises InventoryError for a plan of another cluster, Stale naming which inputs are no longer the same."""
         if cluster != self.told["cluster"]:
-            raise PlanError.of("plan-of-other-cluster", cluster=self.told["cluster"], declared=cluster)
+            raise InventoryError.of("plan-of-other-cluster", cluster=self.told["cluster"], declared=cluster)
         changed = list(_inputs(self.told["inputs"], inputs))
         if version != self.told["sparkops"]:
             changed.append(Message.of("plan-of-other-version", made=self.told["sparkops"], this=version))
@@ -108,23 +108,23 @@ class SavedPlan:
 
 
 def read(content: bytes, where: str = "") -> SavedPlan:
-    """The plan in a file. Raises PlanError for what is none, of another format, or changed since it was written."""
+    """The plan in a file. Raises InventoryError for what is none, of another format, or changed since it was saved."""
     try:
         told = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise PlanError.of("plan-not-json", where=where, reason=str(error)) from None
+        raise InventoryError.of("plan-not-json", where=where, reason=str(error)) from None
     form = told.get("schema") if isinstance(told, dict) else None
     if form != FORMAT:
         schema = form if isinstance(form, str) else None
-        raise PlanError.of("plan-format-unknown", where=where, schema=schema, format=FORMAT)
+        raise InventoryError.of("plan-format-unknown", where=where, schema=schema, format=FORMAT)
     _validate(told, where)
     if _digest({key: value for key, value in told.items() if key != "digest"}) != told["digest"]:
-        raise PlanError.of("plan-changed-after-saving", where=where)
+        raise InventoryError.of("plan-changed-after-saving", where=where)
     if len({step["id"] for step in told["steps"]}) != len(told["steps"]):
-        raise PlanError.of("plan-step-twice", where=where)
+        raise InventoryError.of("plan-step-twice", where=where)
     shard = told["selection"]["shard"]
     if shard is not None and shard[0] > shard[1]:
-        raise PlanError.of("plan-shard-missing", where=where, number=shard[0], of=shard[1])
+        raise InventoryError.of("plan-shard-missing", where=where, number=shard[0], of=shard[1])
     return SavedPlan({key: value for key, value in told.items() if key != "digest"})
 
 
@@ -249,4 +249,4 @@ def _validate(told: Mapping[str, object], where: str) -> None:
     error = best_match(Draft202012Validator(SCHEMA).iter_errors(told))
     if error is not None:
         place = error.json_path.removeprefix("$.")
-        raise PlanError.of("plan-field-invalid", where=where, place=place, message=_clip(error.message))
+        raise InventoryError.of("plan-field-invalid", where=where, place=place, message=_clip(error.message))

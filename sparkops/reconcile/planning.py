@@ -108,9 +108,9 @@ class Planned:
 
     plan: Plan
     resources: tuple[Resource, ...]
-    upstreams: Mapping[str, Upstream]
     facts: Mapping[str, Facts]
-    claims: Mapping[str, Mapping[str, object]]
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+    claims: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 def observe_and_plan(

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sparkops.core.plan import Orphan, Step
-from sparkops.core.report import Result
+from sparkops.core.plan import Orphan
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
@@ -109,9 +108,3 @@ def stays_claimed(orphan: Orphan) -> bool:
     if (of := known(orphan.kind)) is Resource or orphan.kept is None:
         return of is Resource
     return of.prune == "collect" or (bool(of.removed_with) and orphan.kept.id in orphans.UNASKED)
-
-
-def bare(steps: Iterable[Step], results: Iterable[Result]) -> frozenset[str]:
-    """The nodes on which sparkops left nothing, so that nothing is recorded there either."""
-    done = {result.id for result in results if result.outcome == "done"}
-    return frozenset(step.node for step in steps if step.kind == OwnState.kind and step.id in done)

@@ -21,8 +21,7 @@ from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
 from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare, waiting
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
-from sparkops.reconcile.removal import bare
-from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.reconcile.rollout import RolloutProgress
 from sparkops.reconcile.schedule import Schedule
 from sparkops.reconcile.targets import targets, urls
 from sparkops.resources import removable
@@ -86,19 +85,14 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Res
     """Claim, converge and record, under the nodes' locks; what the report says of it."""
     write_claims(fleet, planned)
     results = Schedule(
-        planned.plan,
-        planned.resources,
+        planned,
         fleet,
-        facts=planned.facts,
         stop=options.stop,
         listener=options.listener,
         saved=options.saved is not None,
-        upstreams=planned.upstreams,
         rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
     ).run()
     steps = by_node(planned.plan.steps, results)
-    for node in bare(planned.plan.steps, results):
-        del steps[node]
     record(fleet, options.inventory, options.title, steps, reason=options.reason)
     fleet.unlock()
     return results

@@ -10,24 +10,24 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from sparkops.core import events
 from sparkops.core.errors import Changed, ConnectionFailed, ConvergeFailed, Interrupted, NodeError, SparkopsError
 from sparkops.core.graph import reachable
 from sparkops.core.messages import reason_of
-from sparkops.core.plan import Plan, Step
+from sparkops.core.plan import Step
 from sparkops.core.report import Outcome, Result
-from sparkops.core.states import Observed, Pending, Unknown, resolve
+from sparkops.core.states import Facts, Observed, Pending, Unknown, resolve
 from sparkops.core.wording import Message
 from sparkops.nodes.session import UnknownState
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import RETURNING, Fleet
-from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.reconcile.planning import Planned
+from sparkops.reconcile.rollout import RolloutProgress
 from sparkops.resources.resource import Resource
-from sparkops.resources.transfers.source import Upstream
 
 PER_NODE = 4
 """Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""
@@ -38,24 +38,22 @@ class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
     `saved` says that the plan was saved: what no earlier step of it can have changed must still be as it says.
-    `upstreams` says by id which resources get their content from another node, `rollouts` what a rollout goes by.
+    `rollouts` is what a rollout goes by.
     """
 
-    plan: Plan
-    planned: InitVar[Sequence[Resource]]
+    planned: Planned
     fleet: Fleet
     _: KW_ONLY
-    facts: Mapping[str, Mapping[str, object] | Unknown]
     stop: threading.Event
     listener: events.Listener = events.silent
     saved: bool = False
-    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     rollouts: RolloutProgress | None = None
 
-    def __post_init__(self, planned: Sequence[Resource]) -> None:
-        self.resources = {resource.id: resource for resource in planned}
+    def __post_init__(self) -> None:
+        self.plan, self.upstreams = self.planned.plan, self.planned.upstreams
+        self.resources = {resource.id: resource for resource in self.planned.resources}
         self.results: dict[str, Result] = {}
-        self._rollouts = self.rollouts or RolloutProgress(self.plan, planned, {}, {})
+        self._rollouts = self.rollouts or RolloutProgress(self.plan, self.planned.resources, {}, {})
         self._order = {step.id: number for number, step in enumerate(self.plan.steps)}
         self._changed = threading.Condition()
         self._stirred: list[Step] = []
@@ -252,8 +250,8 @@ class Schedule:
         earlier = reachable({each.id: each.needs for each in self.plan.steps}, step.id)
         return bool(earlier) and not all(self.resources[each].contained for each in (step.id, *earlier))
 
-    def _facts(self, resource: Resource) -> Mapping[str, object] | Unknown:
-        return self.facts.get(resource.node, {})
+    def _facts(self, resource: Resource) -> Facts:
+        return self.planned.facts.get(resource.node, {})
 
     def _proof(self, resource: Resource, found: Observed) -> Message | None:
         left = diff(resource, found, self._facts(resource))

@@ -16,6 +16,7 @@ from sparkops.nodes.target import Target
 from sparkops.reconcile import plan
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import observe
+from sparkops.reconcile.planning import Planned
 from sparkops.reconcile.schedule import Schedule
 from sparkops.resources.resource import Resource
 from tests.lab.lab import Lab
@@ -36,7 +37,8 @@ class Applying:
         made = self.plan(*resources)
         assert not made.unknown, made.unknown
         assert not made.unreachable, made.unreachable
-        return Schedule(made, resources, self.fleet, facts=self.facts, stop=threading.Event()).run()
+        planned = Planned(plan=made, resources=resources, facts=self.facts)
+        return Schedule(planned, self.fleet, stop=threading.Event()).run()
 
     def settle(self, *resources: Resource) -> tuple[Result, ...]:
         """Apply, and see that all went well and that nothing is left to do."""

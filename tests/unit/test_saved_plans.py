@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.core.errors import PlanError, Stale
+from sparkops.core.errors import InventoryError, Stale
 from sparkops.core.plan import Plan, Step
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
@@ -200,7 +200,7 @@ def test_another_version_is_stale_and_another_cluster_wrong_input() -> None:
     ],
 )
 def test_what_is_no_plan_is_refused_with_the_way_out(content: bytes, id: str) -> None:
-    with fails(id, PlanError) as caught:
+    with fails(id, InventoryError) as caught:
         read(content, "plan.json")
     assert caught.value.exit_status == 1
     assert "plan.json" in str(caught.value) and "sparkops plan -o" in str(caught.value)
@@ -228,7 +228,7 @@ def test_no_single_changed_character_is_taken_for_the_plan(data: st.DataObject) 
     other = text[:place] + data.draw(st.characters(min_codepoint=32, max_codepoint=126)) + text[place + 1 :]
     try:
         found = read(other.encode())
-    except PlanError:
+    except InventoryError:
         return
     assert found == read(text.encode()), "only white space may differ"
 

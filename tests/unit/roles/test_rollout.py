@@ -26,9 +26,9 @@ from sparkops.operate.rollback import _bringing
 from sparkops.operate.services import chosen
 from sparkops.operate.start_stop import things
 from sparkops.reconcile.plan import Observations, compare
-from sparkops.reconcile.rollout import Limits, engines, holds, outcomes, returned
+from sparkops.reconcile.planning import Planned
+from sparkops.reconcile.rollout import Limits, RolloutProgress, engines, holds, outcomes, returned
 from sparkops.reconcile.rollout_order import order
-from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.reconcile.schedule import Schedule
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
@@ -314,7 +314,8 @@ def carried_out(project: Project, ends: dict[str, str], **limits: Any) -> list[s
         object.__setattr__(each, "converge", lambda session, step, each=each: converge(each))
     fleet: Any = types.SimpleNamespace(session=lambda node: None)
     progress = RolloutProgress(plan, resources, replicas, {"q": Limits(**limits)})
-    results = Schedule(plan, resources, fleet, facts={}, stop=threading.Event(), rollouts=progress).run()
+    made = Planned(plan=plan, resources=tuple(resources), facts={})
+    results = Schedule(made, fleet, stop=threading.Event(), rollouts=progress).run()
     return [each.state for each in outcomes(resources, plan, results, replicas)]
 
 
