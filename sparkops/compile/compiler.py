@@ -53,10 +53,6 @@ class Compiled:
         """The resources of one node, or those of a service on it."""
         return tuple(each for each in self.resources if each.node == node and service in (None, each.service))
 
-    def spec(self, node: str, service: str) -> Mapping[str, object] | None:
-        """What the launcher of a service runs on this node; None where no role of the service declares that."""
-        return next(filter(None, map(spec_of, self.of(node, service))), None)
-
 
 def compile_inventory(
     inventory: Inventory,

@@ -14,7 +14,6 @@ from sparkops.core import graph
 from sparkops.core.plan import Plan, Violation
 from sparkops.core.report import Report, Result, Rollout, RolloutState
 from sparkops.core.states import Observed
-from sparkops.core.wording import Message
 from sparkops.resources.drain import Drain
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
@@ -189,17 +188,13 @@ def returned(failed: Rollout, report: Report) -> Rollout:
     reasons = [result.reason for result in own if result.outcome not in ("done", "not-attempted")]
     if any(reason is not None and reason.id == "generation-missing" for reason in reasons):
         return replace(failed, state="nothing to return to")
-    silent = [why for node, why in report.plan.unreachable.items() if node in failed.nodes]
-    unknown = [
-        Message.of(each.id, **each.args)
-        for id, each in report.plan.unknown.items()
-        if id.rpartition(" @")[2] in failed.nodes
-    ]
-    if not own and not silent and not unknown:
+    lost = [why for node, why in report.plan.unreachable.items() if node in failed.nodes]
+    lost += [why for id, why in report.plan.unknown.items() if id.rpartition(" @")[2] in failed.nodes]
+    if not own and not lost:
         return failed
-    if all(result.outcome == "done" for result in own) and not silent and not unknown:
+    if not lost and all(result.outcome == "done" for result in own):
         return replace(failed, state="returned")
-    return replace(failed, state="return failed", reason=next(iter((*reasons, *silent, *unknown)), None))
+    return replace(failed, state="return failed", reason=next(iter((*reasons, *lost)), None))
 
 
 class RolloutProgress:

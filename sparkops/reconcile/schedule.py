@@ -69,16 +69,14 @@ class Schedule:
         with ThreadPoolExecutor(max(1, len(self.plan.steps)), thread_name_prefix="step") as pool, self._changed:
             while len(self.results) < len(self.plan.steps):
                 if self.stop.is_set():
-                    self._stirred = [step for step in self.plan.steps if not self._begun(step)]
+                    begun = self.results.keys() | {id for each in self._running.values() for id in each}
+                    self._stirred = [step for step in self.plan.steps if step.id not in begun]
                 stirred, self._stirred = self._stirred, []
                 for step in sorted(stirred, key=lambda step: self._order[step.id]):
                     self._consider(step, pool)
                 if not self._stirred and len(self.results) < len(self.plan.steps):
                     self._changed.wait()
         return tuple(self.results[step.id] for step in self.plan.steps)
-
-    def _begun(self, step: Step) -> bool:
-        return step.id in self.results or step.id in self._running[step.node]
 
     def _consider(self, step: Step, pool: ThreadPoolExecutor) -> None:
         """Start or settle a step, or note what it waits for."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sparkops.core import atomic, folders
+from sparkops.core import atomic, data
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
@@ -263,7 +263,7 @@ def _not_captured(inventory: Inventory, found: Bench, node: str) -> Iterator[Mes
 
 def folder(cluster: str, service: str) -> Path:
     """Where the measurements of a service are kept on this machine."""
-    return folders.state() / "bench" / cluster / service
+    return data.state_folder() / "bench" / cluster / service
 
 
 def last_kept(cluster: str, service: str, tool: str = "") -> Mapping[str, object] | None:
