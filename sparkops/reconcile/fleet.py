@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
 from sparkops.core import events
@@ -36,32 +37,25 @@ QUIET = 12.0
 """Seconds after which a session that should have been heard of twice is not trusted for one more run."""
 
 
+@dataclass(eq=False)
 class Fleet:
     """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run.
 
     `former` is the name that the cluster had before. Without a `cluster` what is done on the nodes claims nothing: it
-    is no declaration that would have to be remembered.
+    is no declaration that would have to be remembered. `jobs` is how many nodes are asked at once.
     """
 
-    def __init__(
-        self,
-        targets: Mapping[str, Target],
-        *,
-        cluster: str,
-        former: str = "",
-        connections: Connections,
-        program: bytes,
-        listener: events.Listener = events.silent,
-        jobs: int = THREADS,
-    ) -> None:
-        self.targets = targets
-        self.cluster = cluster
-        self.former = former
+    targets: Mapping[str, Target]
+    _: KW_ONLY
+    cluster: str
+    former: str = ""
+    connections: Connections
+    program: bytes = field(repr=False)
+    listener: events.Listener = events.silent
+    jobs: int = THREADS
+
+    def __post_init__(self) -> None:
         self.failed: dict[str, SparkopsError] = {}
-        self._connections = connections
-        self._program = program
-        self._listener = listener
-        self._jobs = max(1, jobs)
         self._sessions: dict[str, Session] = {}
         self._transports: dict[str, Transport] = {}
         self._locked: list[str] = []
@@ -89,7 +83,7 @@ class Fleet:
         return self._sessions[node]
 
     def _open(self, node: str) -> None:
-        self._listener(events.NodeConnecting(node=node, address=self.targets[node].address))
+        self.listener(events.NodeConnecting(node=node, address=self.targets[node].address))
         transport, session = self._connected(node)
         with self._guard:
             self._transports[node] = transport
@@ -98,9 +92,9 @@ class Fleet:
     def _connected(self, node: str) -> tuple[Transport, Session]:
         """A new connection with a worker at its end."""
         target = self.targets[node]
-        transport = self._connections.connect(target)
+        transport = self.connections.connect(target)
         try:
-            stream = self._connections.start_worker(transport, target, self._program)
+            stream = self.connections.start_worker(transport, target, self.program)
         except BaseException:
             transport.close()
             raise
@@ -139,7 +133,7 @@ class Fleet:
 
     def _opened_again(self, node: str, session: Session, stop: threading.Event, seconds: float) -> bool:
         self._returns[node] += 1
-        self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=seconds)))
+        self.listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=seconds)))
         session.close(grace=0.0)
         self._transports[node].close()
         return self._retried(lambda: self._open(node), stop, seconds) and (
@@ -170,7 +164,7 @@ class Fleet:
             first = node not in self.failed
             self.failed.setdefault(node, error)
         if first:
-            self._listener(events.NodeFailed(node=node, reason=error.message))
+            self.listener(events.NodeFailed(node=node, reason=error.message))
 
     def each(
         self, nodes: Iterable[str], work: Callable[[str, Session], Result]
@@ -189,7 +183,7 @@ class Fleet:
                 silent[node] = error
 
         if names:
-            with ThreadPoolExecutor(min(self._jobs, len(names)), thread_name_prefix="node") as pool:
+            with ThreadPoolExecutor(min(max(1, self.jobs), len(names)), thread_name_prefix="node") as pool:
                 list(pool.map(one, names))
         answered = {node: answers[node] for node in names if node in answers}
         return answered, {node: silent[node] for node in names if node in silent}
@@ -198,7 +192,7 @@ class Fleet:
         """`work` on those of these nodes that have not failed; where it can't be done a Notice of this id tells why."""
         _, silent = self.each([node for node in nodes if node not in self.failed], work)
         for node, error in silent.items():
-            self._listener(events.Notice(node=node, message=Message.of(failure, node=node, reason=error.message)))
+            self.listener(events.Notice(node=node, message=Message.of(failure, node=node, reason=error.message)))
 
     def lock(self, nodes: Iterable[str], holder: Mapping[str, object]) -> None:
         """Take the locks of all these nodes or of none. Raises LockBusy naming each busy node and its holder.

@@ -44,7 +44,7 @@ def find(
             restores = kept is None and bool(stray.entry.get("original"))
             if kept is None and not restores:
                 leaving.add(stray.occupied.path)
-            service = stray.entry.get("service")
+            service: str | None = stray.entry.get("service")
             found.append(
                 Orphan(
                     id=f"{stray.kind} {stray.name} @{node}",
@@ -52,7 +52,7 @@ def find(
                     kind=stray.kind,
                     name=stray.name,
                     role=str(stray.entry.get("role") or ""),
-                    service=service if isinstance(service, str) else None,
+                    service=service,
                     occupied=stray.occupied,
                     kept=kept,
                     retired=retired(node, service),

@@ -64,10 +64,10 @@ def _assigned(
 ) -> Iterable[tuple[Transferable, Sequence[Transferable]]]:
     """Each source of one content with its receivers."""
     able = [each for each in group if each.id not in plan.blocked and each.node not in seen.unreachable]
-    known = [each for each in able if isinstance(seen.found.get(each.id), Mapping)]
+    known = {each.id: found for each in able if isinstance(found := seen.found.get(each.id), Mapping)}
     lacking = [each for each in able if each.lacks(steps.get(each.id))]
-    complete = [each for each in known if each not in lacking]
-    proven = [each for each in complete if _proven(seen, each)]
+    complete = [each for each in able if each.id in known and each not in lacking]
+    proven = [each for each in complete if each.proven(known[each.id])]
     to_be_proven = [each for each in complete if each not in proven and each.id in steps]
     heads = proven or to_be_proven or lacking[:1]
     lacking = [each for each in lacking if each not in heads]
@@ -77,8 +77,3 @@ def _assigned(
             yield head, receivers
         elif head.streamed:
             yield from ((source, [each]) for source, each in zip([head, *receivers], receivers, strict=False))
-
-
-def _proven(seen: Observations, each: Transferable) -> bool:
-    found = seen.found[each.id]
-    return isinstance(found, Mapping) and each.proven(found)
