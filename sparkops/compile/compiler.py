@@ -72,16 +72,13 @@ def compile_inventory(
     _check_order(inventory.roles)
     nodes = select(inventory, limit)
     compiler = _Compiler(inventory, (secrets or Masked()).resolve)
-    table = _Table()
     for node in nodes:
-        targets = list(_targets(inventory, inventory.nodes[node]))
-        compiler.add(table, targets, None if roles is None else frozenset(roles))
-    compiler.faults.raise_any()
+        compiler.add(list(_targets(inventory, inventory.nodes[node])), roles)
     shard = inventory.shard
     whole = roles is None and len(nodes) == len(inventory.nodes if shard is None else shard.nodes)
     outside = frozenset(inventory.nodes) - shard.nodes if shard is not None else frozenset()
     return Compiled(
-        resources=table.finish(whole, outside),
+        resources=compiler.finish(whole, outside),
         notices=inventory.notices,
         nodes=tuple(nodes),
         whole=tuple(nodes) if whole else (),
@@ -99,14 +96,20 @@ def spec_of(resource: Resource) -> Fields | None:
 
 
 class _Compiler:
+    """The resources so far, by id, with their edges; and what their roles see."""
+
     def __init__(self, inventory: Inventory, resolve: Any) -> None:
         self.inventory = inventory
         self.placeholders = SecretPlaceholders(resolve)
         self.roles = RoleCompiler(self.placeholders, inventory.folder)
         self.faults = Faults()
         self.nodes = {name: self._node(node) for name, node in inventory.nodes.items()}
+        self.resources: dict[str, Resource] = {}
+        self.after: dict[str, dict[str, None]] = {}
+        self.named: list[tuple[str, str, str]] = []
+        self.retired: set[str] = set()
 
-    def add(self, table: _Table, targets: Sequence[RoleTarget], wanted: frozenset[str] | None) -> None:
+    def add(self, targets: Sequence[RoleTarget], wanted: Sequence[str] | None) -> None:
         """The resources of one node's roles."""
         contexts: dict[tuple[str | None, bool], Context] = {}
         ends: dict[RoleTarget, tuple[str, ...]] = {}
@@ -115,7 +118,7 @@ class _Compiler:
         for target in ordered(after):
             made = self._make(target, contexts) if wanted is None or target.role in wanted else []
             before = dict.fromkeys(end for earlier in after[target] for end in ends[earlier])
-            ends[target] = table.add(made, tuple(before), target, self.faults)
+            ends[target] = self._enter(made, tuple(before), target)
 
     def _make(self, target: RoleTarget, contexts: dict[tuple[str | None, bool], Context]) -> list[Declared]:
         """The resources of a role; what its expressions see is made once for all roles of a node, or of a service on
@@ -190,19 +193,7 @@ class _Compiler:
             )
         return bool(lacking)
 
-
-class _Table:
-    """The resources so far, by id, and their edges."""
-
-    def __init__(self) -> None:
-        self.resources: dict[str, Resource] = {}
-        self.after: dict[str, dict[str, None]] = {}
-        self.named: list[tuple[str, str, str]] = []
-        self.retired: set[str] = set()
-
-    def add(
-        self, made: Sequence[Declared], before: tuple[str, ...], target: RoleTarget, faults: Faults
-    ) -> tuple[str, ...]:
+    def _enter(self, made: Sequence[Declared], before: tuple[str, ...], target: RoleTarget) -> tuple[str, ...]:
         """Adds a role's resources at a target, after the ids in `before`; what a later role has to wait for.
 
         What is taken down goes in the opposite order.
@@ -218,7 +209,7 @@ class _Table:
                 if target.retired:
                     self.retired.add(id)
             elif not target.retired or id in self.retired:
-                self._again(resource, faults)
+                self._again(resource)
             else:
                 continue
             for end in previous:
@@ -232,18 +223,19 @@ class _Table:
     def finish(self, whole: bool, outside: Collection[str]) -> tuple[Resource, ...]:
         """The resources with their edges.
 
-        Raises InventoryError for a cycle, for a named id on a node `outside` the shard, and when all is `whole`
-        for one that nothing declares.
+        Raises InventoryError for what was found so far, for a cycle, for a named id on a node `outside` the shard, and
+        when all is `whole` for one that nothing declares.
         """
-        faults = Faults()
+        self.faults.raise_any()
         for id, other, where in self.named:
             if other in self.resources:
                 self.after[id][other] = None
             elif other.rpartition(" @")[2] in outside:
-                faults.add("after-in-other-shard", where=where, name=other)
+                self.faults.add("after-in-other-shard", where=where, name=other)
             elif whole:
-                faults.add("after-not-declared", where=where, name=other, suggestion=suggest(other, self.resources))
-        faults.raise_any()
+                close = suggest(other, self.resources)
+                self.faults.add("after-not-declared", where=where, name=other, suggestion=close)
+        self.faults.raise_any()
         try:
             ordered(self.after)
         except Cycle as error:
@@ -251,7 +243,7 @@ class _Table:
             raise InventoryError.of("resource-order-cycle", where=where, reason=str(error)) from None
         return tuple(replace(resource, after=tuple(self.after[id])) for id, resource in self.resources.items())
 
-    def _again(self, resource: Resource, faults: Faults) -> None:
+    def _again(self, resource: Resource) -> None:
         """The same thing declared once more: kept once when it is the same, a fault when it is not."""
         first = self.resources[resource.id]
         differ = [
@@ -260,7 +252,7 @@ class _Table:
             if field.name not in _EDGES and getattr(first, field.name) != getattr(resource, field.name, None)
         ]
         if type(first) is not type(resource) or differ:
-            faults.add(
+            self.faults.add(
                 "resource-declared-twice",
                 where=resource.where,
                 resource=resource.id,

@@ -88,7 +88,6 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Res
         planned,
         fleet,
         stop=options.stop,
-        listener=options.listener,
         saved=options.saved is not None,
         rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
     ).run()
@@ -106,7 +105,7 @@ def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
         fleet.lock(sorted(planned.claims.keys() - fleet.failed.keys()), actor(options.title))
     except SparkopsError as error:
         message = Message.of("claims-not-written", node=error.where or None, reason=error.message)
-        options.listener(events.Notice(message=message))
+        fleet.listener(events.Notice(message=message))
         return
     write_claims(fleet, planned)
     fleet.unlock()

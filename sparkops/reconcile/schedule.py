@@ -45,7 +45,6 @@ class Schedule:
     fleet: Fleet
     _: KW_ONLY
     stop: threading.Event
-    listener: events.Listener = events.silent
     saved: bool = False
     rollouts: RolloutProgress | None = None
 
@@ -122,7 +121,7 @@ class Schedule:
         self._stirred += self._watching.pop(result.id, [])
 
     def _tell_end(self, result: Result) -> None:
-        self.listener(
+        self.fleet.listener(
             events.StepFinished(
                 node=result.node, id=result.id, outcome=result.outcome, seconds=result.seconds, reason=result.reason
             )
@@ -130,7 +129,7 @@ class Schedule:
 
     def _work(self, step: Step) -> None:
         started = time.monotonic()
-        self.listener(events.StepStarted(node=step.node, id=step.id, action=step.action))
+        self.fleet.listener(events.StepStarted(node=step.node, id=step.id, action=step.action))
         outcome: Outcome = "done"
         reason: Message | None = None
         detail = ""
@@ -238,7 +237,7 @@ class Schedule:
                 raise ConvergeFailed.of("interruption-not-planned", where=step.node, service=step.service or step.id)
         if self.saved and again.changes != step.changes:
             message = Message.of("step-changed-by-run", step=step.id, keys=list(again.changes))
-            self.listener(events.Notice(node=step.node, message=message))
+            self.fleet.listener(events.Notice(node=step.node, message=message))
         return again
 
     def _changed_by_run(self, step: Step) -> bool:
@@ -265,6 +264,6 @@ class Schedule:
         if notice := progress.get("notice"):
             message = Message.from_json(notice)
             self._told.setdefault(step.id, []).append(message)
-            self.listener(events.Notice(node=step.node, message=message))
+            self.fleet.listener(events.Notice(node=step.node, message=message))
             return
-        self.listener(events.StepProgress.from_mapping(step.node, step.id, progress))
+        self.fleet.listener(events.StepProgress.from_mapping(step.node, step.id, progress))

@@ -16,6 +16,7 @@ import pytest
 
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import ConvergeFailed
+from sparkops.core.events import silent
 from sparkops.core.plan import Plan
 from sparkops.core.report import Report, Result, Rollout
 from sparkops.core.states import Observed
@@ -312,7 +313,7 @@ def carried_out(project: Project, ends: dict[str, str], **limits: Any) -> list[s
 
     for each in resources:
         object.__setattr__(each, "converge", lambda session, step, each=each: converge(each))
-    fleet: Any = types.SimpleNamespace(session=lambda node: None)
+    fleet: Any = types.SimpleNamespace(session=lambda node: None, listener=silent)
     progress = RolloutProgress(plan, resources, replicas, {"q": Limits(**limits)})
     made = Planned(plan=plan, resources=tuple(resources), facts={})
     results = Schedule(made, fleet, stop=threading.Event(), rollouts=progress).run()
