@@ -21,7 +21,7 @@ from jinja2.utils import missing
 from sparkops.compile.launcher_file import launcher_file
 from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core import fact_text
-from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.errors import InventoryError
 from sparkops.core.nested import PLAIN, mapped
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
@@ -91,16 +91,13 @@ class Expressions:
 
         Raises InventoryError at `where` for a syntax fault; the function raises it for the others.
         """
-        if isinstance(source, str) and any(brace in source for brace in BRACES):
-            return self._text(source, where)
-        if isinstance(source, Mapping):
-            parts = {key: self.value(each, where) for key, each in source.items()}
-            return lambda context: {key: part(context) for key, part in parts.items()}
-        if isinstance(source, list):
-            items = [self.value(each, where) for each in source]
-            return lambda context: [item(context) for item in items]
-        literal = self.placeholders.seal(source)
-        return lambda context: literal
+
+        def leaf(each: object) -> object:
+            templated = isinstance(each, str) and any(brace in each for brace in BRACES)
+            return self._text(str(each), where) if templated else self.placeholders.seal(each)
+
+        compiled = mapped(source, leaf)
+        return lambda context: mapped(compiled, lambda each: each(context) if callable(each) else each)
 
     def condition(self, source: object, where: str) -> Value:
         """The value of a `when` or `for_each`: an expression with or without braces; it sees variables, never facts."""
@@ -147,8 +144,6 @@ def located_errors(where: str, env: jinja2.Environment | None = None) -> Generat
         if error.where:
             raise
         raise error.at(_place(error, where, env)) from error
-    except SparkopsError:
-        raise
     except jinja2.TemplateNotFound as error:
         raise InventoryError.of("template-not-found", where=where, name=error.name) from error
     except FAULTS as error:
