@@ -119,7 +119,7 @@ def observe_and_plan(
     """Ask all nodes once, and plan. Orphans that are to be removed are asked for in a second call, so only then; and
     texts that wait for facts have them asked for before, where there are any.
 
-    With `quiet` no event tells of it.
+    With `quiet` no event tells of it. Raises Stale where a saved plan no longer holds.
     """
     removal = options.removal
     resources, uninformed = informed(fleet, resources)
@@ -202,6 +202,8 @@ def _compared(
         more = replace(seen, found={**seen.found, **order.found})
         again, edges = options.replace | order.again, _joined(way, order.edges)
         plan = beside(every, more, replace=again, prove=order.prove, edges=edges)
+    if options.saved is not None:
+        options.saved.refuse_other_steps(plan)
     return plan, every
 
 

@@ -57,8 +57,6 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
         planned = observe_and_plan(fleet, prepared, unprepared, options, quiet=False)
         if options.agree is None:
             return report(planned.plan)
-        if options.saved is not None:
-            options.saved.refuse_other_steps(planned.plan)
         agreed = options.agree(report(planned.plan))
         if not planned.plan.steps:
             _claim(fleet, planned, options)
@@ -68,10 +66,7 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
         touched = {step.node for step in planned.plan.steps} | planned.claims.keys()
         fleet.lock(sorted(touched - planned.plan.held - fleet.failed.keys()), actor(options.title))
         again = observe_and_plan(fleet, prepared, unprepared, options, quiet=True)
-        if options.saved is not None:
-            options.saved.refuse_other_steps(again.plan)
-        else:
-            _refuse_interruptions(planned.plan, again.plan)
+        _refuse_interruptions(planned.plan, again.plan)
         results = _carry_out(fleet, again, options)
         return report(
             again.plan,
@@ -91,16 +86,14 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Res
         saved=options.saved is not None,
         rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
     ).run()
-    steps = by_node(planned.plan.steps, results)
-    record(fleet, options.inventory, options.title, steps, reason=options.reason)
+    done = by_node(planned.plan.steps, results)
+    record(fleet, options.inventory, options.title, done, reason=options.reason)
     fleet.unlock()
     return results
 
 
 def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
     """Claim what is right already. Where that can't be done it is said: the nodes are as declared all the same."""
-    if not planned.claims:
-        return
     try:
         fleet.lock(sorted(planned.claims.keys() - fleet.failed.keys()), actor(options.title))
     except SparkopsError as error:
