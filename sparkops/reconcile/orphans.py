@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sparkops import resources as kinds
 from sparkops.core.messages import Fields
 from sparkops.core.plan import FOR_GC, Occupied, Orphan, Plan, Violation
+from sparkops.core.system_places import below
 from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
@@ -95,10 +96,18 @@ class _Stray:
             return Message.of("orphan-kind-not-installed", kind=self.kind)
         ours = self.type.brought(self.name, self.entry)
         unasked = self.type.prune != "remove" and self.kind not in (asked or ())
+        kind, option = self.kind.replace("_", " "), self.type.removed_with
+        released, removed = (
+            Message.of(id, name=self.name) if id else None for id in (self.type.released_by, self.type.removed_by)
+        )
         if not ours and (self.type.prune != "collect" or (unasked and self.entry.get("action") == "found")):
-            return Message.of("orphan-there-before", hint=_by_hand(self.type.released_by, self.name))
+            return Message.of("orphan-there-before", hint=released)
+        if unasked and asked is not None and option:
+            return Message.of("orphan-kind-unasked", kind=kind, option=option)
+        if unasked and self.type.prune == "collect":
+            return Message.of(FOR_GC, kind=kind)
         if unasked:
-            return _unasked(self.kind.replace("_", " "), self.name, self.type, asked is not None)
+            return Message.of("orphan-kind-kept", kind=kind, hint=removed)
         if now == "unrecorded" and self.occupied.unit:
             return Message.of("orphan-unit-not-ours")
         if now in NOT_OURS or (not now and self.type.file_type):
@@ -108,18 +117,6 @@ class _Stray:
             if names is None or any(f"{self.name.rstrip('/')}/{each}" not in leaving for each in names):
                 return Message.of("orphan-not-empty")
         return None
-
-
-def _unasked(kind: str, name: str, type: type[Resource], can_ask: bool) -> Message:
-    if can_ask and type.removed_with:
-        return Message.of("orphan-kind-unasked", kind=kind, option=type.removed_with)
-    if type.prune == "collect":
-        return Message.of(FOR_GC, kind=kind)
-    return Message.of("orphan-kind-kept", kind=kind, hint=_by_hand(type.removed_by, name))
-
-
-def _by_hand(id: str, name: str) -> Message | None:
-    return Message.of(id, name=name) if id else None
 
 
 def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
@@ -132,13 +129,9 @@ def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
         if other.path == place.path:
             if not each.file_type or (stray.type.file_type and (other.unit or stray.entry["now"] == "other")):
                 return True
-        elif stray.type.file_type == "directory" and each.desired() is not None and _inside(other.path, place.path):
+        elif stray.type.file_type == "directory" and each.desired() is not None and below(other.path, place.path):
             return True
     return False
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip("/") + "/")
 
 
 def pruned(orphan: Orphan, after: tuple[str, ...]) -> Resource:
@@ -168,10 +161,10 @@ def _before(orphan: Orphan, going: Sequence[Orphan], declared: Sequence[Resource
     for each in going:
         if each.node != orphan.node or each.id == orphan.id:
             continue
-        if _inside(each.occupied.path, orphan.occupied.path) or (each.occupied.unit and not orphan.occupied.unit):
+        if below(each.occupied.path, orphan.occupied.path) or (each.occupied.unit and not orphan.occupied.unit):
             yield each.id
     for other in declared:
-        if other.node == orphan.node and other.desired() is None and _inside(other.occupies.path, orphan.occupied.path):
+        if other.node == orphan.node and other.desired() is None and below(other.occupies.path, orphan.occupied.path):
             yield other.id
 
 
