@@ -203,7 +203,7 @@ class Cluster:
             connections=self.connections,
             secrets=self.secrets,
             whole=self.compiled.whole,
-            notices=self.compiled.notices,
+            notices=self.inventory.notices,
             jobs=self.jobs,
             **more,
         )

@@ -20,7 +20,6 @@ from sparkops.core.errors import InventoryError
 from sparkops.core.graph import Cycle, ordered, reachable
 from sparkops.core.messages import Fields
 from sparkops.core.secrets import Content
-from sparkops.core.wording import Message
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.inventory import Inventory, Node, Service
@@ -45,7 +44,6 @@ class Compiled:
     """
 
     resources: tuple[Resource, ...]
-    notices: tuple[Message, ...]
     nodes: tuple[str, ...]
     whole: tuple[str, ...]
 
@@ -79,7 +77,6 @@ def compile_inventory(
     outside = frozenset(inventory.nodes) - shard.nodes if shard is not None else frozenset()
     return Compiled(
         resources=compiler.finish(whole, outside),
-        notices=inventory.notices,
         nodes=tuple(nodes),
         whole=tuple(nodes) if whole else (),
     )

@@ -71,13 +71,13 @@ class SecretPlaceholders:
         if not isinstance(value, str):
             return value
         if _TRACE.search(_MARK.sub("", value)):
-            raise _broken()
+            raise InventoryError.of("secret-altered")
         return _MARK.sub(lambda mark: self._text(mark.group(1))[0](), value)
 
     def _text(self, digits: str) -> tuple[Callable[[], str], str]:
         index = int(digits.translate(_FROM_MARK))
         if index >= len(self._texts):
-            raise _broken()
+            raise InventoryError.of("secret-altered")
         return self._texts[index]
 
     @staticmethod
@@ -89,7 +89,3 @@ class SecretPlaceholders:
 
 def _marked(value: object) -> bool:
     return isinstance(value, str) and not value.isascii() and _TRACE.search(value) is not None
-
-
-def _broken() -> InventoryError:
-    return InventoryError.of("secret-altered")

@@ -175,7 +175,8 @@ class _Coded(Exception):
     """An exception with an id of `knowledge/errors/` and plain arguments, `values`."""
 
     def __init__(self, id: str, values: Mapping[str, object]) -> None:
-        super().__init__(_raw(id, values))
+        text = ", ".join(f"{key}={value!r}" for key, value in values.items())
+        super().__init__(f"{id}: {text}" if text else id)  # where no catalogue is at hand
         self.id = id
         self.values = dict(values)
 
@@ -230,11 +231,6 @@ def reason_from(message: object) -> Reason | None:
     return None
 
 
-def _raw(id: str, args: Mapping[str, object]) -> str:
-    """An error's text where no catalogue is at hand."""
-    return ": ".join([id, *([", ".join(f"{key}={value!r}" for key, value in args.items())] if args else [])])
-
-
 def answer(function: Callable[[], object]) -> dict[str, object]:
     """The message that answers a request: the function's result, or the error it raised."""
     try:
@@ -265,8 +261,8 @@ def reason_of(error: Exception) -> Reason:
 
 def unknown_of(error: Exception) -> Unknown:
     """What is unknown after this exception, as a value."""
-    reason = reason_of(error)
-    return Unknown(reason["id"], reason["args"])
+    refused = error_of(error)
+    return Unknown(refused.id, refused.values)
 
 
 _ERRNO_IDS = {

@@ -213,7 +213,7 @@ def _plan(context: Context, secrets: Secrets) -> tuple[Report | None, Message | 
             connections=context.connections,
             secrets=secrets,
             whole=compiled.whole,
-            notices=compiled.notices,
+            notices=inventory.notices,
             listener=context.listener,
             jobs=context.jobs,
         )

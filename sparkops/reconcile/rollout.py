@@ -97,7 +97,9 @@ def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str,
     every = engines(resources, replicas)
     for service in dict.fromkeys(engine.service for engine in every):
         each = [engine for engine in every if engine.service == service]
-        staged = [id for engine in each for id in _last(engine.staging)]
+        staging = [one for engine in each for one in engine.staging]
+        followed = {id for one in staging for id in one.after}
+        staged = [one.id for one in staging if one.id not in followed]
         size = limits.get(service, Limits()).batch or len(each)
         for number, engine in enumerate(each):
             first = number // size * size
@@ -129,12 +131,6 @@ def _after_turns(resources: Sequence[Resource], every: Sequence[Engine]) -> Iter
                 rebooted = isinstance(one, Reboot) and one.node == each.node and not isinstance(each, Reboot)
                 if (rebooted or not one.turn) and one.id not in before:
                     yield one.id, each.id
-
-
-def _last(resources: Sequence[Resource]) -> list[str]:
-    """The ids that none of the others comes after."""
-    followed = {id for each in resources for id in each.after}
-    return [each.id for each in resources if each.id not in followed]
 
 
 def holds(
