@@ -161,11 +161,6 @@ def waiting(resource: Resource) -> Iterator[FactOf]:
         yield from fact_text.facts_in(text)
 
 
-def needs_facts(resources: Iterable[Resource]) -> bool:
-    """Whether any of them takes something from a fact, so that the worker has to know facts."""
-    return any(True for each in resources for _ in (*fact_paths(each.desired()), *waiting(each)))
-
-
 def informed(fleet: Fleet, resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
     """The resources with their facts filled in, and the reasons of those whose facts are not known."""
     groups: dict[str, set[str]] = {}

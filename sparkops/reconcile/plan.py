@@ -120,7 +120,8 @@ class _Builder:
         self._needs[resource.id] = needs
         barrier = self._held.get(resource.node)
         barrier = barrier or next((self._barrier[up] for up in after if up in self._barrier), None)
-        barrier = barrier or self._silent_peer(resource)
+        if silent := next((node for node in resource.peer_nodes if node in self.seen.unreachable), None):
+            barrier = barrier or Message.of("service-node-silent", node=silent, service=resource.service)
         barrier = barrier or self._judge(*self.violations_by_id.get(resource.id, ()))
         found, lookup = self._found(resource), self.seen.found.get
         own = self._judge(*resource.violations(found, lambda each: lookup(each, Unknown.of("not-asked"))))
@@ -167,28 +168,19 @@ class _Builder:
         )
         return again or resource.id in self.prove
 
-    def _silent_peer(self, resource: Resource) -> Message | None:
-        silent = [node for node in resource.peer_nodes if node in self.seen.unreachable]
-        return Message.of("service-node-silent", node=silent[0], service=resource.service) if silent else None
-
     def _judge(self, *violations: Violation) -> Message | None:
         """Record the violations; the first one that blocks."""
         blocking: Message | None = None
         for violation in violations:
-            judged = self._accepted(violation)
+            entry = accepting(self.accept.values(), self.today, violation.id)
+            judged = violation if entry is None else replace(violation, accepted=entry.words)
+            if entry is None and (expired := self.accept.get(violation.id)):
+                until = str(expired.until)
+                self.notices.append(Message.of("acceptance-expired", violation=violation.id, until=until))
             self.violations.append(judged)
             if judged.blocks and blocking is None:
                 blocking = Message.of("blocked-by-violation", violation=judged.id, reason=judged.message)
         return blocking
-
-    def _accepted(self, violation: Violation) -> Violation:
-        entry = accepting(self.accept.values(), self.today, violation.id)
-        if entry is not None:
-            return replace(violation, accepted=entry.words)
-        if violation.id in self.accept:
-            until = str(self.accept[violation.id].until)
-            self.notices.append(Message.of("acceptance-expired", violation=violation.id, until=until))
-        return violation
 
 
 def between_nodes(resources: Iterable[Resource], found: Mapping[str, Observed]) -> tuple[Between, ...]:

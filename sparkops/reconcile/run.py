@@ -19,7 +19,7 @@ from sparkops.nodes import bundle
 from sparkops.reconcile import rollout
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
-from sparkops.reconcile.observe import CLAIMS, FACTS, needs_facts, prepare, waiting
+from sparkops.reconcile.observe import CLAIMS, FACTS, fact_paths, prepare, waiting
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
 from sparkops.reconcile.rollout import RolloutProgress
 from sparkops.reconcile.schedule import Schedule
@@ -115,9 +115,9 @@ def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
         kinds |= options.removal.modules if options.removal is not None else frozenset()
     if options.agree is not None:
         kinds.add(KIND)
-    if needs_facts(resources):
+    facts_of = [fact.node for resource in resources for fact in waiting(resource)]
+    if facts_of or any(True for resource in resources for _ in fact_paths(resource.desired())):
         kinds.add(FACTS)
-    facts_of = (fact.node for resource in resources for fact in waiting(resource))
     nodes = {*options.whole, *(resource.node for resource in resources), *facts_of}
     return Fleet(
         {name: target for name, target in targets(options.inventory, options.secrets).items() if name in nodes},

@@ -96,19 +96,14 @@ class Schedule:
                 return self._watching[source.id].append(step)
             if self.results[source.id].outcome != "done":
                 return self._settle(step, "not-attempted", Message.of("blocked-by-source", source=source.id))
-        if not self._room(step):
+        beside, word = self._running[step.node], self.resources[step.id].exclusive
+        if len(beside) >= PER_NODE or (word and any(self.resources[each].exclusive == word for each in beside)):
             return self._queued[step.node].append(step)
         self._running[step.node][step.id] = step
         self._rollouts.begun(step.id)
         self._stirred += self._watching.pop(step.id, [])
         pool.submit(self._work, step)
         return None
-
-    def _room(self, step: Step) -> bool:
-        beside = self._running[step.node]
-        word = self.resources[step.id].exclusive
-        busy = bool(word) and any(self.resources[each].exclusive == word for each in beside)
-        return len(beside) < PER_NODE and not busy
 
     def _settle(self, step: Step, outcome: Outcome, reason: Message) -> None:
         result = Result(id=step.id, node=step.node, outcome=outcome, reason=reason)

@@ -59,10 +59,7 @@ class Sysctl(Resource):
         return f"60-sparkops-{self.name.replace('/', '-')}.conf"
 
     def ask(self) -> SysctlAsk:
-        asked: SysctlAsk = {"key": self.name, "file": self.file}
-        if self.state == "absent":
-            asked["absent"] = True
-        return asked
+        return {"key": self.name, "file": self.file, "absent": self.state == "absent"}
 
     def desired(self) -> State:
         if self.state == "absent":
