@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
-NAMES = ("knowledge", "recipes", "roles", "templates", "inventories")
 
 
 def bundled(name: str) -> Path:

@@ -15,7 +15,6 @@ from sparkops.core.states import Pending, Unknown
 
 SYMBOLS = ("declared", "current")
 """Values by which a kind says "as it is declared" without naming it: of secrets, and of what other resources decide."""
-DIGITS = 16
 
 
 def sha256(content: bytes) -> str:
@@ -28,4 +27,4 @@ def digest(value: object) -> str:
     if value in SYMBOLS or any(isinstance(each, (Secret, Pending, Unknown)) for each in leaves(value)):
         return ""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

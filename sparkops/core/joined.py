@@ -26,9 +26,11 @@ def joined(reports: Sequence[Report]) -> Report:
     """
     first = reports[0]
     for each in reports:
-        _alike("cluster", first.cluster, each.cluster)
-        _alike("command", first.command, each.command)
-        _alike("number of shards", *(1 if one.shards is None else one.shards.of for one in (first, each)))
+        shards_of = [1 if one.shards is None else one.shards.of for one in (first, each)]
+        pairs = {"cluster": (first.cluster, each.cluster), "command": (first.command, each.command)}
+        for what, (one, other) in {**pairs, "number of shards": shards_of}.items():
+            if one != other:
+                raise SparkopsError.of("reports-not-alike", what=what, one=one, other=other)
     shards = _shards(reports)
     return Report(
         command=first.command,
@@ -51,11 +53,6 @@ def joined(reports: Sequence[Report]) -> Report:
             took=_merged(each.past.took for each in reports),
         ),
     )
-
-
-def _alike(what: str, one: object, other: object) -> None:
-    if one != other:
-        raise SparkopsError.of("reports-not-alike", what=what, one=one, other=other)
 
 
 def _shards(reports: Sequence[Report]) -> Shards | None:

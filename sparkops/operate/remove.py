@@ -17,6 +17,8 @@ from sparkops.operate import gc
 from sparkops.operate.connect import Context
 from sparkops.reconcile.removal import Removal
 from sparkops.reconcile.run import run
+from sparkops.resources import removable
+from sparkops.resources.taken_back import OwnState, Reclaimed
 
 
 def remove(
@@ -50,6 +52,7 @@ def remove(
         f"remove {' '.join(names)}",
         agree=(lambda report: agree(known(report))) if agree is not None else None,
         removal=_removal(inventory, nodes, services, whole, kinds),
+        modules=removable() | kinds | {Reclaimed.kind, OwnState.kind},
         whole=whole,
         notices=tuple(_notices(inventory, nodes, services)),
     )

@@ -26,8 +26,6 @@ Result = TypeVar("Result")
 THREADS = 64
 GRACE = 6.0
 """Seconds for a worker to finish its atomic step and leave, a little more than it gives itself."""
-
-
 RETURNING = 60.0
 """Seconds for a node that was lost to be reached again."""
 LOCK_RETURNING = 45.0

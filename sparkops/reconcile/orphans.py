@@ -45,7 +45,6 @@ def find(
             restores = kept is None and bool(stray.entry.get("original"))
             if kept is None and not restores:
                 leaving.add(stray.occupied.path)
-            service: str | None = stray.entry.get("service")
             found.append(
                 Orphan(
                     id=f"{stray.kind} {stray.name} @{node}",
@@ -53,10 +52,10 @@ def find(
                     kind=stray.kind,
                     name=stray.name,
                     role=str(stray.entry.get("role") or ""),
-                    service=service,
+                    service=stray.entry.get("service"),
                     occupied=stray.occupied,
                     kept=kept,
-                    retired=retired(node, service),
+                    retired=retired(node, stray.entry.get("service")),
                     restores=restores,
                 )
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -194,15 +194,14 @@ def between_nodes(resources: Iterable[Resource], found: Mapping[str, Observed]) 
         seen = found.get(each.id) if isinstance(each, Rank) else None
         if isinstance(seen, Mapping) and each.service:
             by_service.setdefault(each.service, {})[each.node] = seen
-    return tuple(each for service, ranks in by_service.items() for each in _of(service, ranks))
-
-
-def _of(service: str, ranks: Mapping[str, Mapping[str, object]]) -> Iterator[Between]:
-    for fact in dict.fromkeys(key for seen in ranks.values() for key in seen if key not in Rank.reads):
-        values = {node: _value(seen.get(fact)) for node, seen in ranks.items()}
-        known = [each for each in values.values() if each is not None and not isinstance(each, Unknown)]
-        if _differ(fact, known):
-            yield Between(service=service, fact=fact, values=values)
+    differing = []
+    for service, ranks in by_service.items():
+        for fact in dict.fromkeys(key for seen in ranks.values() for key in seen if key not in Rank.reads):
+            values = {node: _value(seen.get(fact)) for node, seen in ranks.items()}
+            known = [each for each in values.values() if each is not None and not isinstance(each, Unknown)]
+            if _differ(fact, known):
+                differing.append(Between(service=service, fact=fact, values=values))
+    return tuple(differing)
 
 
 def _value(told: object) -> object:

@@ -136,8 +136,8 @@ def observe_and_plan(
     found, removed = _orphans(resources, seen, options)
     if removed:
         more = observe(fleet, removed)
-        silent = {**seen.unreachable, **more.unreachable}
-        seen = replace(seen, found={**seen.found, **more.found}, unreachable=silent)
+        lost = {**seen.unreachable, **more.unreachable}
+        seen = replace(seen, found={**seen.found, **more.found}, unreachable=lost)
     going = {each.id for each in removed}
     staying = tuple(each for each in found if each.id not in going)
     judged, shared = orphans.judged(resources, seen, staying)

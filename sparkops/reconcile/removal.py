@@ -12,7 +12,7 @@ from sparkops.core.plan import Orphan
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
-from sparkops.resources import kind, known, names, removable
+from sparkops.resources import kind, known, names
 from sparkops.resources.resource import Resource
 from sparkops.resources.taken_back import OwnState, Reclaimed
 
@@ -39,11 +39,6 @@ class Removal:
     staying: tuple[Resource, ...] = ()
     needed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     state_dirs: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def modules(self) -> frozenset[str]:
-        """The worker's modules that it needs."""
-        return removable() | self.kinds | {Reclaimed.kind, OwnState.kind}
 
     def taken(self, found: Iterable[Orphan]) -> tuple[Orphan, ...]:
         """Those of the orphans that it is about."""

@@ -24,8 +24,6 @@ from sparkops.resources.unit import Unit
 
 Engines = Mapping[str, tuple[tuple[str, ...], ...]]
 """The nodes of each engine of a service, the head first, in the order in which they are changed."""
-
-
 CUTOVER = (Unit, Probe, Gate, Generation)
 """The kinds whose roles are carried out while an engine is interrupted."""
 

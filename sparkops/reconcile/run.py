@@ -112,7 +112,6 @@ def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
         states = [each.state for each in options.inventory.nodes.values()]
         states += [each.state for each in options.inventory.services.values()]
         kinds |= {CLAIMS, *(removable() if options.prune or "retired" in states else ())}
-        kinds |= options.removal.modules if options.removal is not None else frozenset()
     if options.agree is not None:
         kinds.add(KIND)
     facts_of = [fact.node for resource in resources for fact in waiting(resource)]
@@ -133,6 +132,5 @@ def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
 def _refuse_interruptions(shown: Plan, now: Plan) -> None:
     """What interrupts service and was not in the plan that was agreed to is not done."""
     agreed = {step.id for step in shown.disruptive}
-    new = [step.id for step in now.disruptive if step.id not in agreed]
-    if new:
+    if new := [step.id for step in now.disruptive if step.id not in agreed]:
         raise ConvergeFailed.of("plan-would-interrupt", new=", ".join(new))

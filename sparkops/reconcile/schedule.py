@@ -142,12 +142,11 @@ class Schedule:
             outcome, reason, detail = "failed", error.message, getattr(error, "detail", "")
         except Exception as error:  # noqa: BLE001 - a defect in one step must not hide the results of the others
             outcome, reason = "failed", Message(**reason_of(error))
-        seconds = time.monotonic() - started
         result = Result(
             id=step.id,
             node=step.node,
             outcome=outcome,
-            seconds=seconds,
+            seconds=time.monotonic() - started,
             reason=reason,
             detail=detail,
             found=found if isinstance(found, Mapping) else None,
