@@ -15,10 +15,9 @@ from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.operate import gc
 from sparkops.operate.connect import Context
-from sparkops.reconcile.removal import Removal
+from sparkops.reconcile.removal import OwnState, Reclaimed, Removal
 from sparkops.reconcile.run import run
 from sparkops.resources import removable
-from sparkops.resources.taken_back import OwnState, Reclaimed
 
 
 def remove(

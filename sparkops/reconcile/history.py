@@ -17,7 +17,7 @@ from sparkops.core.report import Result
 from sparkops.inventory.inventory import Inventory
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
-from sparkops.resources.taken_back import OwnState
+from sparkops.reconcile.removal import OwnState
 
 KIND = "history"
 """The worker's module that keeps the record."""

@@ -1,20 +1,84 @@
 """What `sparkops remove` takes back: which of a node's claims, and what goes beyond what a prune removes. Pure.
 
-It must not know how what stays declared is found out: that is given.
+Beside the kinds these are checkpoints and images by the rules of gc, and the own folder of sparkops, which no inventory
+declares. It must not know how what stays declared is found out: that is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from sparkops.core.plan import Orphan
-from sparkops.core.states import Observed
+from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
 from sparkops.resources import kind, known, names
 from sparkops.resources.resource import Resource
-from sparkops.resources.taken_back import OwnState, Reclaimed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenBack(Resource):
+    """Something that is to be absent, unless the node says in `stays` why it is left."""
+
+    claimed: ClassVar[bool] = False
+
+    removal: Removal = field(repr=False)
+
+    def ask(self) -> dict[str, object]:
+        of = self.removal
+        return {"state_dir": of.state_dirs[self.node], "cluster": of.cluster, "former": of.former}
+
+    def desired(self) -> State:
+        return None
+
+    def stays(self, found: Observed) -> Message | None:
+        why = found.get("stays") if isinstance(found, Mapping) else None
+        return Message.from_json(why) if why else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reclaimed(TakenBack):
+    """A checkpoint or an image that goes where nothing else needs it.
+
+    `what` is the kind that it was declared as, `leaving` are the paths of what goes before it.
+    """
+
+    kind: ClassVar[str] = "gc"
+    volatile: ClassVar[frozenset[str]] = frozenset({"bytes"})
+
+    what: str
+    leaving: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return f"{self.what} {self.name} @{self.node}"
+
+    def ask(self) -> dict[str, object]:
+        kinds = [name for name in sorted(self.removal.kinds) if kind(name).prune == "collect"]
+        needed = dict(self.removal.needed.get(self.node, {}))
+        about = {"foreign": False, "kinds": kinds, "what": self.what, "name": self.name}
+        return {**super().ask(), **about, "leaving": list(self.leaving), "declared": needed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnState(TakenBack):
+    """sparkops' own folder on a node and what is below /run: goes last, when no cluster has anything left there.
+
+    `name` is the folder; `going` are the names of what goes before it.
+    """
+
+    kind: ClassVar[str] = "own_state"
+
+    going: tuple[str, ...] = ()
+
+    def ask(self) -> dict[str, object]:
+        return {**super().ask(), "going": list(self.going)}
+
+    @property
+    def id(self) -> str:
+        return f"state {self.name} @{self.node}"
 
 
 def kinds_of(options: Collection[str]) -> frozenset[str]:
@@ -60,12 +124,8 @@ class Removal:
                 role=orphan.role,
                 service=orphan.service,
                 after=after,
+                removal=self,
                 what=orphan.kind,
-                state_dir=self.state_dirs[orphan.node],
-                cluster=self.cluster,
-                former=self.former,
-                kinds=tuple(name for name in sorted(self.kinds) if kind(name).prune == "collect"),
-                needed=self.needed.get(orphan.node, {}),
                 leaving=tuple(leaving.get(orphan.node, ())),
             )
 
@@ -78,9 +138,7 @@ class Removal:
             node=node,
             name=self.state_dirs[node],
             after=tuple(each.id for each in here),
-            state_dir=self.state_dirs[node],
-            cluster=self.cluster,
-            former=self.former,
+            removal=self,
             going=tuple(each.name for each in here if isinstance(each, Reclaimed)),
         )
 

@@ -9,10 +9,9 @@ from sparkops.core.plan import Orphan, Plan
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
 from sparkops.reconcile.plan import Observations
-from sparkops.reconcile.removal import Removal, kinds_of, stays_claimed
+from sparkops.reconcile.removal import OwnState, Reclaimed, Removal, kinds_of, stays_claimed
 from sparkops.resources import kind, names
 from sparkops.resources.package import Package
-from sparkops.resources.taken_back import OwnState, Reclaimed
 
 CREATED = {"now": "ours", "action": "create"}
 WITHOUT_FILE = {"now": "", "action": "create"}
