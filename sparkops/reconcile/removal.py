@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from sparkops.core.messages import Claimer
 from sparkops.core.plan import Orphan
 from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
@@ -26,7 +27,8 @@ class TakenBack(Resource):
 
     removal: Removal = field(repr=False)
 
-    def ask(self) -> dict[str, object]:
+    def claimer(self) -> Claimer:
+        """Whose claims they are, and where these are kept."""
         of = self.removal
         return {"state_dir": of.state_dirs[self.node], "cluster": of.cluster, "former": of.former}
 
@@ -56,10 +58,15 @@ class Reclaimed(TakenBack):
         return f"{self.what} {self.name} @{self.node}"
 
     def ask(self) -> dict[str, object]:
-        kinds = [name for name in sorted(self.removal.kinds) if kind(name).prune == "collect"]
-        needed = dict(self.removal.needed.get(self.node, {}))
-        about = {"foreign": False, "kinds": kinds, "what": self.what, "name": self.name}
-        return {**super().ask(), **about, "leaving": list(self.leaving), "declared": needed}
+        return {
+            **self.claimer(),
+            "kinds": [name for name in sorted(self.removal.kinds) if kind(name).prune == "collect"],
+            "declared": self.removal.needed.get(self.node, {}),
+            "foreign": False,
+            "what": self.what,
+            "name": self.name,
+            "leaving": list(self.leaving),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +81,7 @@ class OwnState(TakenBack):
     going: tuple[str, ...] = ()
 
     def ask(self) -> dict[str, object]:
-        return {**super().ask(), "going": list(self.going)}
+        return {**self.claimer(), "going": list(self.going)}
 
     @property
     def id(self) -> str:
