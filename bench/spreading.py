@@ -25,6 +25,7 @@ from sparkops.nodes.target import Target
 from sparkops.reconcile import plan, transfers
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import observe
+from sparkops.reconcile.planning import Planned
 from sparkops.reconcile.schedule import Schedule
 from sparkops.reconcile.targets import Address
 from sparkops.resources.checkpoint import Checkpoint
@@ -94,12 +95,11 @@ class Ground:
     def bring(self, wanted: Sequence[Checkpoint]) -> None:
         """Apply these as a run does it."""
         seen = observe(self.fleet, wanted)
-        made = plan.compare(wanted, seen, today=datetime.date(2026, 1, 1)).plan()
+        made = plan.compare(wanted, seen, today=datetime.date(2026, 1, 1))
         by_name = {node.name: Address(fabric=node.address) for node in self.nodes}
         upstreams, _ = transfers.arrange(made, wanted, seen, by_name.__getitem__)
-        results = Schedule(
-            made, wanted, self.fleet, facts=seen.facts, stop=threading.Event(), upstreams=upstreams
-        ).run()
+        planned = Planned(plan=made, resources=tuple(wanted), facts=seen.facts, upstreams=upstreams)
+        results = Schedule(planned, self.fleet, stop=threading.Event()).run()
         wrong = [each for each in results if each.outcome != "done"]
         if wrong:
             raise RuntimeError(str(wrong))

@@ -163,7 +163,7 @@ class Cluster:
         """
         from sparkops.operate import plans
         from sparkops.operate.rollback import return_failed
-        from sparkops.reconcile.replace import replaced
+        from sparkops.reconcile.plan import replaced
         from sparkops.reconcile.run import run
         from sparkops.reports.record import Record
 
@@ -202,8 +202,8 @@ class Cluster:
             inventory=self.inventory,
             connections=self.connections,
             secrets=self.secrets,
-            whole=self.compiled.all_nodes,
-            notices=self.compiled.notices,
+            whole=self.compiled.whole,
+            notices=self.inventory.notices,
             jobs=self.jobs,
             **more,
         )

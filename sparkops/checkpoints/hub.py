@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from sparkops.checkpoints.indexed import ALONE, index_of, named, only
 from sparkops.checkpoints.manifest import Manifest, ManifestError, ManifestFile, is_commit, parse
-from sparkops.core import atomic, folders
+from sparkops.core import atomic, data
 from sparkops.core.deadline import DeadlineExceeded, within
 from sparkops.core.errors import SparkopsError
 from sparkops.core.secrets import Secret
@@ -75,7 +75,7 @@ class Hub:
             raise HubError.of("hub-endpoint-invalid", where=where, endpoint=self.endpoint)
         self.token = token
         self._whole = whole
-        self._cache = cache if cache is not None else folders.cache()
+        self._cache = cache if cache is not None else data.cache_folder()
 
     def _ask(
         self, repository: str, revision: str, question: Callable[[HfApi], _Answer], *, whole: float | None

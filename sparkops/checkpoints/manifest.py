@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from sparkops.core.digests import sha256
 from sparkops.core.errors import SparkopsError
 
 MOST_FILES = 100_000
@@ -77,7 +78,7 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """The identity: `sha256:` and the SHA-256 of the canonical text."""
-        return "sha256:" + hashlib.sha256(self.canonical.encode()).hexdigest()
+        return sha256(self.canonical.encode())
 
     def chosen(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Manifest:
         """Only the files that match one of `include` (none: all) and none of `exclude`, as the hub's client does it.

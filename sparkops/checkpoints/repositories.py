@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparkops.checkpoints.hub import Hub, HubError, HubUnreachable, Resolved, keep
 from sparkops.checkpoints.manifest import is_commit, is_repository
-from sparkops.core import folders
+from sparkops.core import data
 from sparkops.core.deadline import DeadlineExceeded, within
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
@@ -76,7 +76,7 @@ class Repositories:
     ) -> None:
         self._offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
         self._token = token
-        self._cache = cache if cache is not None else folders.cache()
+        self._cache = cache if cache is not None else data.cache_folder()
         self._whole = whole
         self._seen: dict[tuple[str, str, str], Record | SparkopsError] = {}
         self._down: dict[str, HubUnreachable] = {}

@@ -82,7 +82,7 @@ def command(
         raise click.UsageError("--limit, --role and --shard cannot be used with --plan, which has its own")
     saved = plans.load(plan) if plan is not None else None
     if saved is not None:
-        common = dataclasses.replace(common, limit=saved.limit, roles=saved.roles, shard=saved.shard)
+        common = dataclasses.replace(common, **saved.selection)
     cluster = load(common)
     stop = threading.Event()
     with listener_for(common) as listener, interrupts(stop):

@@ -39,7 +39,7 @@ def command(common: CommonOptions, yes: bool, only: bool) -> int:
 
     What they have brought so far is kept; the next apply resumes. Exit status 3: a node was silent, 4: one did not end.
     """
-    made = context(common)
+    made = context(common, lines())
     chosen = named(made.inventory, common.selected)
     outcomes: dict[NodeJob, Message | None] = {}
     with reach(made, chosen, [KIND]) as fleet:
@@ -48,7 +48,7 @@ def command(common: CommonOptions, yes: bool, only: bool) -> int:
             jobs.render(found, printer_for(common.no_color))
         number = count(len(found), "job")
         if found and not only and confirm(f"End {number}?", yes, "cancel-unconfirmed", jobs=number):
-            outcomes = cancel(fleet, made.inventory, found, reason=common.reason, listener=lines())
+            outcomes = cancel(fleet, made.inventory, found, reason=common.reason)
     document = jobs.as_json(found, outcomes, unreachable)
     silent = {node: each.message for node, each in unreachable.items()}
     answer(common, document, lambda printer: jobs.render_outcomes(outcomes, printer), silent)

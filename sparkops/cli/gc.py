@@ -47,7 +47,7 @@ def command(common: CommonOptions, images: bool, checkpoints: bool, foreign: boo
 
     Exit status 0: nothing (left) to reclaim; 2: there is something; 3: a node was silent; 4: a removal failed.
     """
-    made = context(common)
+    made = context(common, lines())
     nodes = named(made.inventory, common.limit)
     only = [kind for kind, wanted in (("checkpoint", checkpoints), ("image", images)) if wanted]
     printer = printer_for(common.no_color)
@@ -59,7 +59,7 @@ def command(common: CommonOptions, images: bool, checkpoints: bool, foreign: boo
         total = size(sum(item.bytes for item in found.going))
         question = f"Remove {count(len(found.going), 'item')} with {total}?"
         if found.going and (yes or (as_text and confirm(question, yes))):
-            found = remove(fleet, made.inventory, found, reason=common.reason, listener=lines())
+            found = remove(fleet, made.inventory, found, reason=common.reason)
     if not as_text:
         show_json(as_json(found))
         return found.exit_status

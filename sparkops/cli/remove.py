@@ -17,7 +17,7 @@ from sparkops.cli.printing import asking, emit, listener_for, show_plan, told_of
 from sparkops.cli.prompts import confirm
 from sparkops.core.report import Report
 from sparkops.operate.remove import remove
-from sparkops.reconcile.removal import OPTIONS
+from sparkops.reconcile.removal import kinds_of
 from sparkops.reports.formatting import count, names
 from sparkops.reports.record import Record
 
@@ -68,7 +68,7 @@ def command(common: CommonOptions, names: tuple[str, ...], check: bool, yes: boo
     Exit status 0: done, or nothing to remove; 2: with --check something to remove, else the answer was no; 3: a node
     was silent; 4: a removal failed; 75: a lock is busy. The same command resumes.
     """
-    kinds = frozenset(kind for kind, option in OPTIONS.items() if asked[option.removeprefix("--")])
+    kinds = kinds_of([option for option in HELP if asked[option.removeprefix("--")]])
     stop = threading.Event()
     made = context(common, stop=stop)
     record = None if check else Record.begin(made.inventory.cluster, "remove")

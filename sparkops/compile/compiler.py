@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 from sparkops.compile.expressions import Context
 from sparkops.compile.role_compiler import Declared, RoleCompiler, RoleTarget
@@ -19,13 +19,12 @@ from sparkops.core import fact_text
 from sparkops.core.errors import InventoryError
 from sparkops.core.graph import Cycle, ordered, reachable
 from sparkops.core.messages import Fields
-from sparkops.core.secrets import Content, Secret, SecretRef
-from sparkops.core.wording import Message
+from sparkops.core.secrets import Content
 from sparkops.inventory.declarations import Role
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.inventory.inventory import Inventory, Node, Service
 from sparkops.inventory.limit import select
-from sparkops.inventory.secrets import Masked
+from sparkops.inventory.secrets import Masked, Secrets
 from sparkops.inventory.validate import missing
 from sparkops.resources.resource import Resource
 
@@ -37,38 +36,20 @@ SPECS = "/etc/sparkops/services/"
 """Where the role `service` puts the specs of services."""
 
 
-class Resolver(Protocol):
-    """Reads a secret: `inventory.secrets.Secrets`, or `Masked` offline."""
-
-    def resolve(self, ref: SecretRef) -> Secret: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
     """All resources, node by node and role by role.
 
-    `masked` says that every secret in them is `***`; `whole` that nothing was left out: all `nodes` (of the inventory's
-    shard, where it has one), all roles.
+    `whole` are all nodes of the inventory (of its shard, where it has one); none where something of it was left out.
     """
 
     resources: tuple[Resource, ...]
-    notices: tuple[Message, ...] = ()
-    masked: bool = False
-    nodes: tuple[str, ...] = ()
-    whole: bool = False
-
-    @property
-    def all_nodes(self) -> tuple[str, ...]:
-        """All nodes of the inventory, or of its shard; none where something of it was left out."""
-        return self.nodes if self.whole else ()
+    nodes: tuple[str, ...]
+    whole: tuple[str, ...]
 
     def of(self, node: str, service: str | None = None) -> tuple[Resource, ...]:
         """The resources of one node, or those of a service on it."""
         return tuple(each for each in self.resources if each.node == node and service in (None, each.service))
-
-    def spec(self, node: str, service: str) -> Mapping[str, object] | None:
-        """What the launcher of a service runs on this node; None where no role of the service declares that."""
-        return next(filter(None, map(spec_of, self.of(node, service))), None)
 
 
 def compile_inventory(
@@ -76,7 +57,7 @@ def compile_inventory(
     *,
     limit: Sequence[str] | str | None = None,
     roles: Sequence[str] | None = None,
-    secrets: Resolver | None = None,
+    secrets: Secrets | Masked | None = None,
 ) -> Compiled:
     """The resources that an inventory declares, of the nodes in `limit` and the named roles.
 
@@ -89,20 +70,15 @@ def compile_inventory(
     _check_order(inventory.roles)
     nodes = select(inventory, limit)
     compiler = _Compiler(inventory, (secrets or Masked()).resolve)
-    table = _Table()
     for node in nodes:
-        targets = list(_targets(inventory, inventory.nodes[node]))
-        compiler.add(table, targets, None if roles is None else frozenset(roles))
-    compiler.faults.raise_any()
+        compiler.add(list(_targets(inventory, inventory.nodes[node])), roles)
     shard = inventory.shard
     whole = roles is None and len(nodes) == len(inventory.nodes if shard is None else shard.nodes)
     outside = frozenset(inventory.nodes) - shard.nodes if shard is not None else frozenset()
     return Compiled(
-        resources=table.finish(whole, outside),
-        notices=inventory.notices,
-        masked=secrets is None,
+        resources=compiler.finish(whole, outside),
         nodes=tuple(nodes),
-        whole=whole,
+        whole=tuple(nodes) if whole else (),
     )
 
 
@@ -117,26 +93,29 @@ def spec_of(resource: Resource) -> Fields | None:
 
 
 class _Compiler:
+    """The resources so far, by id, with their edges; and what their roles see."""
+
     def __init__(self, inventory: Inventory, resolve: Any) -> None:
         self.inventory = inventory
         self.placeholders = SecretPlaceholders(resolve)
         self.roles = RoleCompiler(self.placeholders, inventory.folder)
         self.faults = Faults()
         self.nodes = {name: self._node(node) for name, node in inventory.nodes.items()}
+        self.resources: dict[str, Resource] = {}
+        self.after: dict[str, dict[str, None]] = {}
+        self.named: list[tuple[str, str, str]] = []
+        self.retired: set[str] = set()
 
-    def add(self, table: _Table, targets: Sequence[RoleTarget], wanted: frozenset[str] | None) -> None:
+    def add(self, targets: Sequence[RoleTarget], wanted: Sequence[str] | None) -> None:
         """The resources of one node's roles."""
-        made: dict[RoleTarget, list[Declared]] = {}
         contexts: dict[tuple[str | None, bool], Context] = {}
-        for target in targets:
-            used = wanted is None or target.role in wanted
-            made[target] = self._make(target, contexts) if used else []
         ends: dict[RoleTarget, tuple[str, ...]] = {}
         roles = self.inventory.roles
         after = {each: [other for other in targets if _precedes(other, each, roles)] for each in targets}
         for target in ordered(after):
+            made = self._make(target, contexts) if wanted is None or target.role in wanted else []
             before = dict.fromkeys(end for earlier in after[target] for end in ends[earlier])
-            ends[target] = table.add(made[target], tuple(before), target, self.faults)
+            ends[target] = self._enter(made, tuple(before), target)
 
     def _make(self, target: RoleTarget, contexts: dict[tuple[str | None, bool], Context]) -> list[Declared]:
         """The resources of a role; what its expressions see is made once for all roles of a node, or of a service on
@@ -202,29 +181,16 @@ class _Compiler:
             owner = self.inventory.services[target.service]
         lacking = list(missing(role.variables, context[role.name])) if not target.retired else []
         for name, part in lacking:
-            text = part.get("description", "") if isinstance(part, Mapping) else ""
             self.faults.add(
                 "role-variable-missing",
                 where=owner.where,
                 owner=owner.name,
                 variable=f"{role.name}.{name}",
-                hint=f"{name}: {text}" if text else f"set {name} in the namespace {role.name}",
+                description=part.get("description") if isinstance(part, Mapping) else None,
             )
         return bool(lacking)
 
-
-class _Table:
-    """The resources so far, by id, and their edges."""
-
-    def __init__(self) -> None:
-        self.resources: dict[str, Resource] = {}
-        self.after: dict[str, dict[str, None]] = {}
-        self.named: list[tuple[str, str, str]] = []
-        self.retired: set[str] = set()
-
-    def add(
-        self, made: Sequence[Declared], before: tuple[str, ...], target: RoleTarget, faults: Faults
-    ) -> tuple[str, ...]:
+    def _enter(self, made: Sequence[Declared], before: tuple[str, ...], target: RoleTarget) -> tuple[str, ...]:
         """Adds a role's resources at a target, after the ids in `before`; what a later role has to wait for.
 
         What is taken down goes in the opposite order.
@@ -240,7 +206,7 @@ class _Table:
                 if target.retired:
                     self.retired.add(id)
             elif not target.retired or id in self.retired:
-                self._again(resource, faults)
+                self._again(resource)
             else:
                 continue
             for end in previous:
@@ -254,18 +220,19 @@ class _Table:
     def finish(self, whole: bool, outside: Collection[str]) -> tuple[Resource, ...]:
         """The resources with their edges.
 
-        Raises InventoryError for a cycle, for a named id on a node `outside` the shard, and when all is `whole`
-        for one that nothing declares.
+        Raises InventoryError for what was found so far, for a cycle, for a named id on a node `outside` the shard, and
+        when all is `whole` for one that nothing declares.
         """
-        faults = Faults()
+        self.faults.raise_any()
         for id, other, where in self.named:
             if other in self.resources:
                 self.after[id][other] = None
             elif other.rpartition(" @")[2] in outside:
-                faults.add("after-in-other-shard", where=where, name=other)
+                self.faults.add("after-in-other-shard", where=where, name=other)
             elif whole:
-                faults.add("after-not-declared", where=where, name=other, suggestion=suggest(other, self.resources))
-        faults.raise_any()
+                close = suggest(other, self.resources)
+                self.faults.add("after-not-declared", where=where, name=other, suggestion=close)
+        self.faults.raise_any()
         try:
             ordered(self.after)
         except Cycle as error:
@@ -273,7 +240,7 @@ class _Table:
             raise InventoryError.of("resource-order-cycle", where=where, reason=str(error)) from None
         return tuple(replace(resource, after=tuple(self.after[id])) for id, resource in self.resources.items())
 
-    def _again(self, resource: Resource, faults: Faults) -> None:
+    def _again(self, resource: Resource) -> None:
         """The same thing declared once more: kept once when it is the same, a fault when it is not."""
         first = self.resources[resource.id]
         differ = [
@@ -282,12 +249,13 @@ class _Table:
             if field.name not in _EDGES and getattr(first, field.name) != getattr(resource, field.name, None)
         ]
         if type(first) is not type(resource) or differ:
-            faults.add(
+            self.faults.add(
                 "resource-declared-twice",
                 where=resource.where,
                 resource=resource.id,
                 differing=", ".join(differ) or "kinds",
-                first=f"{first.where}{_whose(first)}",
+                first=first.where,
+                service=first.service,
             )
             return
         peers = tuple(dict.fromkeys([*first.peer_nodes, *resource.peer_nodes]))
@@ -342,7 +310,3 @@ def _check_order(roles: Mapping[str, Role]) -> None:
         document = roles[str(error.members[0])].document
         where = document.where(("after",)) if document else ""
         raise InventoryError.of("role-order-cycle", where=where, reason=str(error)) from None
-
-
-def _whose(resource: Resource) -> str:
-    return f", for the service {resource.service}" if resource.service else ""

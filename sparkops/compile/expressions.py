@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,7 +22,8 @@ from jinja2.utils import missing
 from sparkops.compile.launcher_file import launcher_file
 from sparkops.compile.secret_placeholders import SecretPlaceholders
 from sparkops.core import fact_text
-from sparkops.core.errors import InventoryError, SparkopsError
+from sparkops.core.errors import InventoryError
+from sparkops.core.nested import PLAIN, mapped
 from sparkops.core.secrets import Content
 from sparkops.core.states import FromFact
 from sparkops.inventory.faults import nearest
@@ -91,16 +92,13 @@ class Expressions:
 
         Raises InventoryError at `where` for a syntax fault; the function raises it for the others.
         """
-        if isinstance(source, str) and any(brace in source for brace in BRACES):
-            return self._text(source, where)
-        if isinstance(source, Mapping):
-            parts = {key: self.value(each, where) for key, each in source.items()}
-            return lambda context: {key: part(context) for key, part in parts.items()}
-        if isinstance(source, list):
-            items = [self.value(each, where) for each in source]
-            return lambda context: [item(context) for item in items]
-        literal = self.placeholders.seal(source)
-        return lambda context: literal
+
+        def leaf(each: object) -> object:
+            templated = isinstance(each, str) and any(brace in each for brace in BRACES)
+            return self._text(str(each), where) if templated else self.placeholders.seal(each)
+
+        compiled = mapped(source, leaf)
+        return lambda context: mapped(compiled, lambda each: each(context) if callable(each) else each)
 
     def condition(self, source: object, where: str) -> Value:
         """The value of a `when` or `for_each`: an expression with or without braces; it sees variables, never facts."""
@@ -119,25 +117,23 @@ class Expressions:
     def _text(self, source: str, where: str) -> Value:
         with located_errors(where):
             inner = _only_expression(self._env, source)
-            if inner is not None:
-                return self._expression(inner, where)
-            template = self._env.from_string(source)
-
-        def render(context: Context) -> object:
-            with located_errors(where):
-                return template.render({"fact": fact, **context})
-
-        return render
+            template = self._env.from_string(source) if inner is None else None
+        if template is None:
+            return self._expression(str(inner), where)
+        return _located(where, template.render)
 
     def _expression(self, source: str, where: str) -> Value:
         with located_errors(where):
             compiled = self._env.compile_expression(source, undefined_to_none=False)
+        return _located(where, lambda context: _plain(compiled(context)))
 
-        def evaluate(context: Context) -> object:
-            with located_errors(where):
-                return _plain(compiled({"fact": fact, **context}))
 
-        return evaluate
+def _located(where: str, value: Value) -> Value:
+    def located(context: Context) -> object:
+        with located_errors(where):
+            return value({"fact": fact, **context})
+
+    return located
 
 
 @contextlib.contextmanager
@@ -149,8 +145,6 @@ def located_errors(where: str, env: jinja2.Environment | None = None) -> Generat
         if error.where:
             raise
         raise error.at(_place(error, where, env)) from error
-    except SparkopsError:
-        raise
     except jinja2.TemplateNotFound as error:
         raise InventoryError.of("template-not-found", where=where, name=error.name) from error
     except FAULTS as error:
@@ -244,15 +238,13 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
         auto_reload=False,
     )
 
-    def digest(value: object) -> str:
-        if placeholders.holds(value):
-            raise InventoryError.of("digest-of-secret")
-        return fact_text.digest(canonical(_plain(value)))
+    def hashed(text_of: Callable[[Any], str]) -> Callable[[object], str]:
+        def digest(value: object) -> str:
+            if placeholders.holds(value):
+                raise InventoryError.of("digest-of-secret")
+            return fact_text.digest(text_of(value))
 
-    def sha256(text: str) -> str:
-        if placeholders.holds(text):
-            raise InventoryError.of("digest-of-secret")
-        return fact_text.digest(text)
+        return digest
 
     def argv(command: Sequence[str], model: str, serve: Mapping[str, object]) -> list[str]:
         sealed = {
@@ -264,8 +256,8 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.filters["systemd"] = lambda value: placeholders.derive(_plain(value), _systemd)
     env.filters["sh"] = lambda value: placeholders.derive(_plain(value), _sh)
     env.filters["json"] = lambda value: placeholders.derive(_plain(value), canonical)
-    env.filters["digest"] = digest
-    env.filters["sha256"] = sha256
+    env.filters["digest"] = hashed(lambda value: canonical(_plain(value)))
+    env.filters["sha256"] = hashed(str)
     env.globals["argv"] = argv
     env.globals["render"] = _render
     env.globals["launcher"] = launcher_file
@@ -287,15 +279,17 @@ def _only_expression(env: jinja2.Environment, source: str) -> str | None:
 
 def _plain(value: object) -> object:
     """The result of an expression as a value of ours: lazy sequences are lists, undefined and callable ones errors."""
+    return mapped(value, _plain_leaf)
+
+
+def _plain_leaf(value: object) -> object:
     if isinstance(value, jinja2.Undefined):
         raise jinja2.UndefinedError(value._undefined_message)
     if isinstance(value, _Fact):
         return FromFact(value.path)
-    if value is None or isinstance(value, (str, int, float, bool, FromFact)):
+    if isinstance(value, (*PLAIN, FromFact)):
         return value
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple, range, Iterator)):
+    if isinstance(value, (range, Iterator)):
         return [_plain(each) for each in value]
     raise TypeError(f"the expression yields a {type(value).__name__}, which is no value")
 

@@ -23,22 +23,9 @@ from sparkops.inventory.document import Document, Where
 from sparkops.inventory.faults import Faults, suggest
 from sparkops.resources.resource import Resource
 
-CONTROL = ("when", "for_each", "after", "template")
+CONDITIONS = ("when", "for_each")
+CONTROL = (*CONDITIONS, "after", "template")
 _BASE = frozenset(field.name for field in fields(Resource))
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One compiled entry of a role's `resources:`."""
-
-    kind: type[Resource]
-    name: Value
-    parameters: Mapping[str, Value]
-    where: str
-    when: Value | None = None
-    for_each: Value | None = None
-    after: Value | None = None
-    template: Value | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,92 +44,123 @@ Declared: TypeAlias = tuple[Resource, tuple[str, ...]]
 """A resource, and the ids that its entry names under `after:`."""
 
 
-class RoleCompiler:
-    """The roles of one compilation; each role file is compiled once, when it is first used."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One compiled entry of a role's `resources:`; `control` has its words of CONTROL."""
 
-    def __init__(self, placeholders: SecretPlaceholders, beside: Path) -> None:
-        self._placeholders = placeholders
-        self._beside = beside
-        self._compiled: dict[str, tuple[Expressions, tuple[Entry, ...]]] = {}
+    expressions: Expressions
+    kind: type[Resource]
+    name: Value
+    parameters: Mapping[str, Value]
+    where: str
+    control: Mapping[str, Value]
 
-    def make(self, role: Role, target: RoleTarget, context: Context) -> list[Declared]:
-        """The resources of a role at a target, in order. Raises InventoryError with the faults of the role file."""
-        expressions, entries = self._entries(role)
-        return [made for entry in entries for made in self._expand(expressions, entry, target, context)]
+    def resources(self, target: RoleTarget, context: Context) -> Iterator[Declared]:
+        """What it stands for at a target. Of what is retired only what neither may hold data nor serve others."""
+        if target.retired and not self.kind.retires({*self.parameters, *({"template"} & self.control.keys())}):
+            return
+        for here in self._bindings(context):
+            if self._controlled("when", here, True):
+                with located_errors(self.where):
+                    made = self._one(target, here)
+                yield made
 
-    def _entries(self, role: Role) -> tuple[Expressions, tuple[Entry, ...]]:
-        if role.name not in self._compiled:
-            if role.document is None or role.folder is None:
-                raise InventoryError.of("builtin-role-missing", role=role.name)
-            folders = (role.folder / "templates", *data.folders("templates", self._beside))
-            expressions = Expressions(self._placeholders, [folder for folder in folders if folder.is_dir()])
-            self._compiled[role.name] = expressions, _Reader(role.document, expressions).entries()
-        return self._compiled[role.name]
+    def _controlled(self, word: str, context: Context, default: object = None) -> Any:
+        return self.control[word](context) if word in self.control else default
 
-    def _expand(
-        self, expressions: Expressions, entry: Entry, target: RoleTarget, context: Context
-    ) -> Iterator[Declared]:
-        for here in _bindings(entry, context):
-            if entry.when is not None and not entry.when(here):
-                continue
-            if target.retired and not _retires(entry):
-                continue
-            with located_errors(entry.where):
-                made = self._one(expressions, entry, target, here)
-            yield made
+    def _bindings(self, context: Context) -> Iterator[Context]:
+        """The context of each resource that it stands for: one, or one per item of `for_each`."""
+        if "for_each" not in self.control:
+            yield context
+            return
+        items = self._controlled("for_each", context)
+        if isinstance(items, Mapping):
+            items = [{"key": key, "value": value} for key, value in items.items()]
+        if not isinstance(items, (list, type(None))):
+            raise InventoryError.of("for-each-not-a-list", where=self.where, type_name=type(items).__name__)
+        yield from ({**context, "item": item} for item in items or ())
 
-    def _one(self, expressions: Expressions, entry: Entry, target: RoleTarget, context: Context) -> Declared:
-        given = {key: self._given(entry, key, value(context)) for key, value in entry.parameters.items()}
+    def _named(self, context: Context, node: str) -> Iterator[str]:
+        """The ids under `after:`; one without a node means this node; an item may itself be a list."""
+        named = self._controlled("after", context, [])
+        for each in named if isinstance(named, list) else [named]:
+            for text in each if isinstance(each, list) else [each]:
+                if not isinstance(text, str) or " " not in text.strip():
+                    raise InventoryError.of("after-malformed", where=self.where, text=text)
+                yield text if " @" in text else f"{text} @{node}"
+
+    def _one(self, target: RoleTarget, context: Context) -> Declared:
+        placeholders = self.expressions.placeholders
+        given = {key: self._given(key, value(context)) for key, value in self.parameters.items()}
         given = {key: value for key, value in given.items() if value is not None}
-        if entry.template is not None:
-            template = entry.template(context)
-            if template is not None:
-                given["content"] = expressions.template(str(template), context, entry.where)
-        name = entry.name(context)
-        if self._placeholders.holds(name) or not isinstance(name, (str, int, float)) or name == "":
+        template = self._controlled("template", context)
+        if template is not None:
+            given["content"] = self.expressions.template(str(template), context, self.where)
+        name = self.name(context)
+        if placeholders.holds(name) or not isinstance(name, (str, int, float)) or name == "":
             raise InventoryError.of(
                 "resource-name-not-text",
-                where=entry.where,
-                kind=entry.kind.kind,
-                name="secret" if self._placeholders.holds(name) else repr(name),
+                where=self.where,
+                kind=self.kind.kind,
+                name="secret" if placeholders.holds(name) else repr(name),
             )
-        after = tuple(_ids(entry, context, target.node))
+        after = tuple(self._named(context, target.node))
         if target.retired:
             given["state"] = "absent"
         try:
-            resource = entry.kind(
+            resource = self.kind(
                 node=target.node,
                 name=str(name),
                 role=target.role,
                 service=target.service,
                 peer_nodes=target.peers,
                 engine_nodes=target.engine,
-                where=entry.where,
+                where=self.where,
                 **given,
             )
         except (TypeError, ValueError) as error:
             raise InventoryError.of(
-                "resource-parameter-invalid", where=entry.where, kind=entry.kind.kind, name=name, reason=str(error)
+                "resource-parameter-invalid", where=self.where, kind=self.kind.kind, name=name, reason=str(error)
             ) from error
         return resource, after
 
-    def _given(self, entry: Entry, key: str, value: object) -> Any:
+    def _given(self, key: str, value: object) -> Any:
         """A parameter as its kind takes it; a secret only where the kind has a place for one."""
-        opened = self._placeholders.open(value)
-        if not self._placeholders.holds(value):
+        placeholders = self.expressions.placeholders
+        opened = placeholders.open(value)
+        if not placeholders.holds(value):
             return opened
-        takes = next(str(field.type) for field in fields(entry.kind) if field.name == key)
+        takes = next(str(field.type) for field in fields(self.kind) if field.name == key)
         if "Secret" in takes or takes == "Any":
             return opened
         if "Content" in takes and isinstance(opened, Secret):
             return Content(opened)
         raise InventoryError.of(
             "secret-not-allowed-here",
-            where=entry.where,
+            where=self.where,
             key=key,
-            kind=entry.kind.kind,
-            secret=self._placeholders.origin(value),
+            kind=self.kind.kind,
+            secret=placeholders.origin(value),
         )
+
+
+class RoleCompiler:
+    """The roles of one compilation; each role file is compiled once, when it is first used."""
+
+    def __init__(self, placeholders: SecretPlaceholders, beside: Path) -> None:
+        self._placeholders = placeholders
+        self._beside = beside
+        self._compiled: dict[str, tuple[Entry, ...]] = {}
+
+    def make(self, role: Role, target: RoleTarget, context: Context) -> list[Declared]:
+        """The resources of a role at a target, in order. Raises InventoryError with the faults of the role file."""
+        if role.name not in self._compiled:
+            if role.document is None or role.folder is None:
+                raise InventoryError.of("builtin-role-missing", role=role.name)
+            folders = (role.folder / "templates", *data.folders("templates", self._beside))
+            expressions = Expressions(self._placeholders, [folder for folder in folders if folder.is_dir()])
+            self._compiled[role.name] = _Reader(role.document, expressions).entries()
+        return [made for entry in self._compiled[role.name] for made in entry.resources(target, context)]
 
 
 class _Reader:
@@ -185,6 +203,7 @@ class _Reader:
                 where=self.document.where_key((*path, "template")),
             )
         return Entry(
+            expressions=self.expressions,
             kind=kind,
             name=self._value(content, (*path, word)),
             parameters={
@@ -193,54 +212,18 @@ class _Reader:
                 if key != word and key in known and key not in CONTROL
             },
             where=where,
-            when=self._condition(content, (*path, "when")),
-            for_each=self._condition(content, (*path, "for_each")),
-            after=self._value(content, (*path, "after")) if "after" in content else None,
-            template=self._value(content, (*path, "template")) if "template" in content else None,
+            control={key: self._value(content, (*path, key)) for key in CONTROL if content.get(key) is not None},
         )
 
     def _kind(self, word: str, content: Mapping[str, object], where: str) -> type[Resource]:
         with contextlib.suppress(KeyError):
             return resources.kind(word)
         names = resources.names()
-        later = next((key for key in content if key in names), None)
-        hint = f"write the kind first: {later}: NAME" if later else suggest(word, names)
-        raise InventoryError.of("resource-kind-unknown", where=where, word=word, hint=hint)
+        if later := next((key for key in content if key in names), None):
+            raise InventoryError.of("resource-kind-not-first", where=where, word=word, kind=later)
+        raise InventoryError.of("resource-kind-unknown", where=where, word=word, suggestion=suggest(word, names))
 
     def _value(self, content: Mapping[str, object], path: Where) -> Value:
-        return self.expressions.value(content[str(path[-1])], self.document.where(path))
-
-    def _condition(self, content: Mapping[str, object], path: Where) -> Value | None:
-        source = content.get(str(path[-1]))
-        return None if source is None else self.expressions.condition(source, self.document.where(path))
-
-
-def _retires(entry: Entry) -> bool:
-    """Whether an entry's thing goes with what is retired; what may hold data or serve others stays."""
-    return entry.kind.retires({*entry.parameters, *(["template"] if entry.template is not None else [])})
-
-
-def _bindings(entry: Entry, context: Context) -> Iterator[Context]:
-    """The context of each resource that an entry stands for: one, or one per item of `for_each`."""
-    if entry.for_each is None:
-        yield context
-        return
-    items = entry.for_each(context)
-    if isinstance(items, Mapping):
-        items = [{"key": key, "value": value} for key, value in items.items()]
-    if items is None:
-        items = []
-    if not isinstance(items, list):
-        raise InventoryError.of("for-each-not-a-list", where=entry.where, type_name=type(items).__name__)
-    for item in items:
-        yield {**context, "item": item}
-
-
-def _ids(entry: Entry, context: Context, node: str) -> Iterator[str]:
-    """The ids under `after:`; one without a node means this node; an item may itself be a list."""
-    named = entry.after(context) if entry.after is not None else []
-    for each in named if isinstance(named, list) else [named]:
-        for text in each if isinstance(each, list) else [each]:
-            if not isinstance(text, str) or " " not in text.strip():
-                raise InventoryError.of("after-malformed", where=entry.where, text=text)
-            yield text if " @" in text else f"{text} @{node}"
+        word = str(path[-1])
+        read = self.expressions.condition if word in CONDITIONS else self.expressions.value
+        return read(content[word], self.document.where(path))

@@ -8,10 +8,11 @@ mark that was cut or altered is an error, never a wrong password on a node.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from sparkops.core.errors import InventoryError
+from sparkops.core.nested import leaves, mapped
 from sparkops.core.secrets import Secret, SecretRef
 
 _BEGIN, _END, _DIGITS = "\U0010f000", "\U0010f001", "".join(chr(0x10F010 + digit) for digit in range(10))
@@ -31,79 +32,60 @@ class SecretPlaceholders:
 
     def seal(self, value: object) -> Any:
         """A value with a mark in place of each secret or reference to one, at any depth."""
+        return mapped(value, self._sealed)
+
+    def _sealed(self, value: object) -> object:
         if isinstance(value, SecretRef):
             if value not in self._known:
                 self._known[value] = self._new(lambda: self._resolve(value).reveal(), str(value))
             return self._known[value]
-        if isinstance(value, Secret):
-            return self._new(value.reveal, value.origin)
-        if isinstance(value, Mapping):
-            return {key: self.seal(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.seal(each) for each in value]
-        return value
+        return self._new(value.reveal, value.origin) if isinstance(value, Secret) else value
 
     def derive(self, value: object, make: Callable[[object], str]) -> str:
         """`make(value)`, or a mark for it when the value holds a secret."""
         if not self.holds(value):
             return make(value)
-        return self._new(lambda: make(self._reveal(value)), self.origin(value))
+        return self._new(lambda: make(mapped(value, self._revealed, self._key)), self.origin(value))
 
     def holds(self, value: object) -> bool:
         """Whether a mark, or what is left of one, stands anywhere in a value."""
-        if isinstance(value, str):
-            return not value.isascii() and _TRACE.search(value) is not None
-        if isinstance(value, Mapping):
-            return any(self.holds(key) or self.holds(each) for key, each in value.items())
-        return isinstance(value, (list, tuple)) and any(self.holds(each) for each in value)
+        return any(map(_marked, leaves(value)))
 
     def open(self, value: object) -> Any:
         """A value whose marked texts are Secrets with their true text. Raises InventoryError for a broken mark."""
-        if isinstance(value, str):
-            if not self.holds(value):
-                return value
-            return Secret(self._reveal(value), origin=self.origin(value))
-        if isinstance(value, Mapping):
-            return {self._key(key): self.open(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.open(each) for each in value]
-        return value
+        return mapped(value, self._opened, self._key)
+
+    def _opened(self, value: object) -> object:
+        return Secret(str(self._revealed(value)), origin=self.origin(value)) if _marked(value) else value
+
+    def origin(self, value: object) -> str:
+        """The references of the secrets inside a value, for messages."""
+        found = [digits for each in leaves(value) if isinstance(each, str) for digits in _MARK.findall(each)]
+        return ", ".join(dict.fromkeys(self._text(digits)[1] for digits in found))
 
     def _new(self, text: Callable[[], str], origin: str) -> str:
         self._texts.append((text, origin))
         return f"{_BEGIN}{str(len(self._texts) - 1).translate(_TO_MARK)}{_END}"
 
-    def _reveal(self, value: object) -> Any:
-        if isinstance(value, str):
-            if _TRACE.search(_MARK.sub("", value)):
-                raise _broken()
-            return _MARK.sub(lambda mark: self._text(mark.group(1))[0](), value)
-        if isinstance(value, Mapping):
-            return {self._key(key): self._reveal(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._reveal(each) for each in value]
-        return value
-
-    def origin(self, value: object) -> str:
-        """The references of the secrets inside a value, for messages."""
-        if isinstance(value, Mapping):
-            return ", ".join(dict.fromkeys(filter(None, map(self.origin, value.values()))))
-        if isinstance(value, (list, tuple)):
-            return ", ".join(dict.fromkeys(filter(None, map(self.origin, value))))
-        found = _MARK.findall(value) if isinstance(value, str) else []
-        return ", ".join(dict.fromkeys(self._text(digits)[1] for digits in found))
+    def _revealed(self, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if _TRACE.search(_MARK.sub("", value)):
+            raise InventoryError.of("secret-altered")
+        return _MARK.sub(lambda mark: self._text(mark.group(1))[0](), value)
 
     def _text(self, digits: str) -> tuple[Callable[[], str], str]:
         index = int(digits.translate(_FROM_MARK))
         if index >= len(self._texts):
-            raise _broken()
+            raise InventoryError.of("secret-altered")
         return self._texts[index]
 
-    def _key(self, key: object) -> object:
-        if self.holds(key):
+    @staticmethod
+    def _key(key: object) -> object:
+        if _marked(key):
             raise InventoryError.of("secret-as-key")
         return key
 
 
-def _broken() -> InventoryError:
-    return InventoryError.of("secret-altered")
+def _marked(value: object) -> bool:
+    return isinstance(value, str) and not value.isascii() and _TRACE.search(value) is not None

@@ -1,21 +1,5 @@
 """The one tree of errors that a user can meet; each says what, where and the way out.
 
-    SparkopsError
-      InventoryError        the input is wrong: inventory, role, recipe, template      exit 1
-        LintError             what is declared would fail; known before anything is touched
-      SecretError           a declared secret could not be read                       exit 1
-      PlanError             a saved plan is none, or not of this inventory            exit 1
-      NodeError             something about one node                                  exit 3
-        ConnectionFailed      no (or no longer an) answer from the node
-        HostKeyError          the node's key is unknown or another one
-        AuthenticationFailed  the node does not let us in
-        BecomeFailed          sudo does not let us in
-        WorkerFailed          the worker on the node could not start or broke its protocol
-      ConvergeFailed        one step did not reach its declared state                 exit 4
-      Stale, Changed        what was compared has changed in between                  exit 4
-      LockBusy              another run holds a node                                  exit 75
-      Interrupted           the user said stop                                        exit 130
-
 It must not know who prints them.
 """
 
@@ -90,7 +74,7 @@ class SparkopsError(Exception):
 
 
 class InventoryError(SparkopsError):
-    """The declaration is wrong. `others` are the further faults found in the same reading."""
+    """What is given is wrong: a declaration, or a saved plan. `others` are further faults found in the same reading."""
 
     others: tuple[InventoryError, ...] = ()
 
@@ -111,10 +95,6 @@ class LintError(InventoryError):
 
 class SecretError(SparkopsError):
     """A secret could not be read; names its reference, never its value."""
-
-
-class PlanError(SparkopsError):
-    """A saved plan is not valid, or of another inventory; `where` is its file."""
 
 
 class NodeError(SparkopsError):

@@ -54,6 +54,10 @@ class StepStarted(Event):
     action: str
 
 
+_NUMBER = (int, float)
+_PROGRESS: Fields = {"text": str, "unit": str, "done": _NUMBER, "total": _NUMBER, "rate": _NUMBER}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProgress(Event):
     """`done` and `total` in `unit` (bytes unless said otherwise); either may be None; `text` is a short line.
@@ -71,10 +75,9 @@ class StepProgress(Event):
 
     @classmethod
     def from_mapping(cls, node: str, id: str, progress: Fields) -> StepProgress:
-        """From a worker's mapping, which may lack or add keys."""
-        known = {
-            key: progress[key] for key in ("text", "done", "total", "unit", "rate") if progress.get(key) is not None
-        }
+        """From a worker's mapping, which may lack or add keys; what is of another type counts as lacking."""
+        told = {key: progress.get(key) for key in _PROGRESS}
+        known: Fields = {key: each for key, each in told.items() if each != "" and isinstance(each, _PROGRESS[key])}
         return cls(node=node, id=id, **known)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TypeVar
 
 from sparkops.core.errors import SparkopsError
@@ -26,9 +26,11 @@ def joined(reports: Sequence[Report]) -> Report:
     """
     first = reports[0]
     for each in reports:
-        _alike("cluster", first.cluster, each.cluster)
-        _alike("command", first.command, each.command)
-        _alike("number of shards", *(1 if one.shards is None else one.shards.of for one in (first, each)))
+        shards_of = [1 if one.shards is None else one.shards.of for one in (first, each)]
+        pairs = {"cluster": (first.cluster, each.cluster), "command": (first.command, each.command)}
+        for what, (one, other) in {**pairs, "number of shards": shards_of}.items():
+            if one != other:
+                raise SparkopsError.of("reports-not-alike", what=what, one=one, other=other)
     shards = _shards(reports)
     return Report(
         command=first.command,
@@ -53,26 +55,22 @@ def joined(reports: Sequence[Report]) -> Report:
     )
 
 
-def _alike(what: str, one: object, other: object) -> None:
-    if one != other:
-        raise SparkopsError.of("reports-not-alike", what=what, one=one, other=other)
-
-
 def _shards(reports: Sequence[Report]) -> Shards | None:
     found = [each.shards for each in reports if each.shards is not None]
-    numbers = tuple(sorted(number for each in found for number in each.numbers))
-    for number, following in pairwise(numbers):
-        if number == following:
-            raise SparkopsError.of("reports-overlap", what=f"shard {number}/{found[0].of}")
-    return Shards(numbers, found[0].of) if found else None
+    _refuse_overlap([f"{ABSENT}{number}/{each.of}" for each in found for number in each.numbers])
+    return Shards(tuple(sorted(chain(*(each.numbers for each in found)))), found[0].of) if found else None
+
+
+def _refuse_overlap(names: Sequence[str]) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SparkopsError.of("reports-overlap", what=twice[0])
 
 
 def _plan(plans: Sequence[Plan], shards: Shards | None) -> Plan:
     names = [f"{ABSENT}{number}/{shards.of}" for number in shards.missing] if shards else []
     absent = dict.fromkeys(names, Message.of("shard-not-merged"))
     nodes = [node for plan in plans for node in plan.nodes if not node.startswith(ABSENT)]
-    if twice := [node for node in nodes if nodes.count(node) > 1]:
-        raise SparkopsError.of("reports-overlap", what=twice[0])
+    _refuse_overlap(nodes)
     silent = _merged(plan.unreachable for plan in plans)
     notices = dict.fromkeys(each for plan in plans for each in plan.notices if each.id != OF_A_PART)
     return Plan(

@@ -68,14 +68,11 @@ class MountAsk(PathAsk, total=False):
     options: list[str]
 
 
-class _SysctlAsk(TypedDict):
-    key: str
-    file: str
-
-
-class SysctlAsk(_SysctlAsk, total=False):
+class SysctlAsk(TypedDict):
     """A kernel parameter and our file in /etc/sysctl.d; with `absent` only that file counts."""
 
+    key: str
+    file: str
     absent: bool
 
 
@@ -123,14 +120,11 @@ class FileAct(TypedDict, total=False):
     content: bytes
 
 
-class _Place(TypedDict):
-    host: str
-    port: int
-
-
-class EnginePlace(_Place, total=False):
+class EnginePlace(TypedDict):
     """Where a service's engine answers, and what runs it; `spec` is the path of the launcher's spec."""
 
+    host: str
+    port: int
     service: str | None
     unit: str | None
     container: str | None

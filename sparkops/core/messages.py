@@ -109,8 +109,8 @@ class ConvergeAnswer(Observation, total=False):
     changed: Sequence[str]
 
 
-class ClaimsRequest(TypedDict):
-    """Which claims are looked at: of what is not `declared` ("KIND NAME") with `strays`, of the rest with `whole`.
+class Claimer(TypedDict):
+    """Whose claims, and below which folder they are kept.
 
     `former` is the name that the cluster had before, whose claims are its own; "" for none.
     """
@@ -118,17 +118,19 @@ class ClaimsRequest(TypedDict):
     state_dir: str
     cluster: str
     former: str
+
+
+class ClaimsRequest(Claimer):
+    """Which claims are looked at: of what is not `declared` ("KIND NAME") with `strays`, of the rest with `whole`."""
+
     declared: Sequence[str]
     strays: bool
     whole: bool
 
 
-class ClaimsNote(TypedDict):
+class ClaimsNote(Claimer):
     """What is to be claimed, by key, and what no longer; before that the claims of the `former` name are taken over."""
 
-    state_dir: str
-    cluster: str
-    former: str
     claims: Mapping[str, Mapping[str, object]]
     drop: Sequence[str]
 
@@ -153,12 +155,9 @@ class DiagnoseService(TypedDict):
     container: str
 
 
-class DiagnoseRequest(TypedDict):
+class DiagnoseRequest(Claimer):
     """Which services a bug report is about; with `claimed` also those that only the node's claims name."""
 
-    state_dir: str
-    cluster: str
-    former: str
     services: Sequence[DiagnoseService]
     claimed: bool
 
@@ -176,7 +175,8 @@ class _Coded(Exception):
     """An exception with an id of `knowledge/errors/` and plain arguments, `values`."""
 
     def __init__(self, id: str, values: Mapping[str, object]) -> None:
-        super().__init__(_raw(id, values))
+        text = ", ".join(f"{key}={value!r}" for key, value in values.items())
+        super().__init__(f"{id}: {text}" if text else id)  # where no catalogue is at hand
         self.id = id
         self.values = dict(values)
 
@@ -231,11 +231,6 @@ def reason_from(message: object) -> Reason | None:
     return None
 
 
-def _raw(id: str, args: Mapping[str, object]) -> str:
-    """An error's text where no catalogue is at hand."""
-    return ": ".join([id, *([", ".join(f"{key}={value!r}" for key, value in args.items())] if args else [])])
-
-
 def answer(function: Callable[[], object]) -> dict[str, object]:
     """The message that answers a request: the function's result, or the error it raised."""
     try:
@@ -266,8 +261,8 @@ def reason_of(error: Exception) -> Reason:
 
 def unknown_of(error: Exception) -> Unknown:
     """What is unknown after this exception, as a value."""
-    reason = reason_of(error)
-    return Unknown(reason["id"], reason["args"])
+    refused = error_of(error)
+    return Unknown(refused.id, refused.values)
 
 
 _ERRNO_IDS = {

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from sparkops.core.nested import PLAIN, mapped
 from sparkops.core.states import State, Unknown
 from sparkops.core.wording import Message
 
@@ -165,10 +166,4 @@ class Plan:
 
 def plain(value: object) -> object:
     """A value fit for JSON: Unknown, Pending, FromFact and secrets as their printed form."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return str(value)
+    return mapped(value, lambda each: each if isinstance(each, PLAIN) else str(each), str)

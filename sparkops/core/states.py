@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sparkops.core.messages import UNKNOWN, Fields, State
+from sparkops.core.nested import mapped
 from sparkops.core.wording import Message
 
 __all__ = ["Facts", "FromFact", "Observed", "Pending", "State", "Unknown", "lookup", "resolve"]
@@ -63,10 +64,4 @@ def lookup(facts: Mapping[str, object] | Unknown, path: str) -> object:
 
 def resolve(value: object, facts: Mapping[str, object] | Unknown) -> Any:
     """`value` with every `FromFact` in it, at any depth, replaced out of `facts`."""
-    if isinstance(value, FromFact):
-        return lookup(facts, value.path)
-    if isinstance(value, Mapping):
-        return {key: resolve(each, facts) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [resolve(each, facts) for each in value]
-    return value
+    return mapped(value, lambda each: lookup(facts, each.path) if isinstance(each, FromFact) else each)

@@ -50,13 +50,13 @@ def fault_of_folder(path: str, state_dir: str) -> str:
     """
     if PERSONAL.fullmatch(path):
         return "folder-is-home"
-    if path in SHARED or any(_below(tree, path) for tree in TREES):
+    if path in SHARED or any(below(tree, path) for tree in TREES):
         return "folder-is-shared"
-    if path == state_dir or _below(state_dir, path):
+    if path == state_dir or below(state_dir, path):
         return "folder-is-state"
-    if _below(path, state_dir):
-        return "" if _below(path, f"{state_dir}/models") else "folder-is-state"
-    return "folder-is-system" if any(path == tree or _below(path, tree) for tree in TREES) else ""
+    if below(path, state_dir):
+        return "" if below(path, f"{state_dir}/models") else "folder-is-state"
+    return "folder-is-system" if any(path == tree or below(path, tree) for tree in TREES) else ""
 
 
 def fault_of_path(path: str, *, folder: bool) -> str:
@@ -65,7 +65,7 @@ def fault_of_path(path: str, *, folder: bool) -> str:
     `path-is-the-kernels`: what looks like a file there is a setting or a device. `path-is-system-folder`: a folder that
     every system has stands there, which as a `folder` may be declared, but for the root.
     """
-    if any(path == tree or _below(path, tree) for tree in KERNEL) and not any(_below(path, tree) for tree in MEMORY):
+    if any(path == tree or below(path, tree) for tree in KERNEL) and not any(below(path, tree) for tree in MEMORY):
         return "path-is-the-kernels"
     return "path-is-system-folder" if path == "/" or (not folder and path in (*TREES, *SHARED)) else ""
 
@@ -75,5 +75,6 @@ def is_unit(name: str) -> bool:
     return UNITS.fullmatch(name) is not None
 
 
-def _below(path: str, folder: str) -> bool:
+def below(path: str, folder: str) -> bool:
+    """Whether a path lies in a folder, at any depth."""
     return path.startswith(folder.rstrip("/") + "/") and path != folder

@@ -2,8 +2,9 @@
 
 An entry is `id: {message, fix, cause}`, and `fix_command` where a command without an inventory needs another way out.
 Templates are Python format strings; these formats are added: `bytes` (`4.2 GB`), `seconds` (`3 min 5 s`), `n NOUN`
-(`1 file`, `3 files`), `list` (`a, b and 3 more`), `aside` (` (text)`, nothing for an empty one) and `error` (the words
-of another id). Not for nodes: they send ids and arguments.
+(`1 file`, `3 files`), `list` (`a, b and 3 more`), `lines` (messages, each on a line of its own), `aside` (` (text)`,
+nothing for an empty one), `or WORDS` (these where there is none) and `error` (the words of another id, nothing where
+there is none). Not for nodes: they send ids and arguments.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from functools import cache
 from typing import Any, Literal, TypeVar
 
 from sparkops.core.messages import Fields, reason_from
+from sparkops.core.nested import PLAIN, mapped
 
 _Message = TypeVar("_Message", bound="Message")
 FrontEnd = Literal["inventory", "command"]
 """Who shows it: a command that works on an inventory, or one that is given everything in its arguments."""
 LISTED = 3
 """Items of a list that are named."""
+LINES = 12
+"""Messages that are shown; of more, the number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,23 +119,24 @@ class Message:
 
 def encoded(value: object, front_end: FrontEnd = "inventory") -> Any:
     """A value for programs: a message with its words, a dataclass by its fields, all else as it is."""
-    if isinstance(value, Message):
-        return value.as_json(front_end)
-    if is_dataclass(value):
-        return {each.name: encoded(getattr(value, each.name), front_end) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: encoded(each, front_end) for key, each in value.items()}
-    return [encoded(each, front_end) for each in value] if isinstance(value, (list, tuple)) else value
+
+    def leaf(each: object) -> object:
+        if isinstance(each, Message):
+            return each.as_json(front_end)
+        if is_dataclass(each):
+            return {field.name: encoded(getattr(each, field.name), front_end) for field in fields(each)}
+        return each
+
+    return mapped(value, leaf)
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Message):
-        return {"id": value.id, "args": _plain(value.args)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    def leaf(each: object) -> object:
+        if isinstance(each, Message):
+            return {"id": each.id, "args": _plain(each.args)}
+        return each if isinstance(each, PLAIN) else str(each)
+
+    return mapped(value, leaf, str)
 
 
 class _Formatter(string.Formatter):
@@ -147,14 +152,26 @@ class _Formatter(string.Formatter):
             return f"{value} {format_spec[2:]}" + ("" if value == 1 else "s")
         if format_spec == "list" and isinstance(value, (list, tuple)):
             more = len(value) - LISTED
-            return ", ".join(map(str, value[:LISTED])) + (f" and {more} more" if more > 0 else "")
+            named = [
+                self.format_field(each, "error") if isinstance(each, (Message, Mapping)) else str(each)
+                for each in value[:LISTED]
+            ]
+            return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+        if format_spec == "lines" and isinstance(value, (list, tuple)):
+            lines = [self.format_field(each, "full") for each in value[:LINES]]
+            lines += [f"and {len(value) - LINES} more"] if len(value) > LINES else []
+            return "".join(f"\n  {line}" for line in lines)
+        if format_spec.startswith("or "):
+            return format_spec[3:] if value is None else str(value)
         if format_spec == "aside":
             return f" ({value})" if value else ""
-        if format_spec in ("error", "fix", "fix_command"):
+        if format_spec in ("error", "fix", "fix_command", "full"):
+            if value is None:
+                return ""
             message = value if isinstance(value, Message) else Message.from_json(value)
             text, fix = message.words("command" if format_spec == "fix_command" else "inventory")
-            return text if format_spec == "error" else fix
-        if format_spec in ("bytes", "seconds", "list"):
+            return text if format_spec == "error" else message.full if format_spec == "full" else fix
+        if format_spec in ("bytes", "seconds", "list", "lines"):
             return str(value)
         return str(super().format_field(value, format_spec))
 

@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from sparkops.compile.compiler import compile_inventory
+from sparkops.compile.compiler import compile_inventory, spec_of
 from sparkops.core import events, fact_text
 from sparkops.core.errors import ConvergeFailed, InventoryError
 from sparkops.core.messages import Fields
@@ -110,7 +110,8 @@ def pick(inventory: Inventory, node: str | None, service: str | None) -> Declare
         )
     (rank,) = there
     compiled = compile_inventory(inventory, limit=(rank.node,), secrets=Secrets())
-    spec = compiled.spec(rank.node, rank.service)
+    own = compiled.of(rank.node, rank.service)
+    spec = next(filter(None, map(spec_of, own)), None)
     if spec is None:
         raise InventoryError.of("service-without-spec", service=rank.service)
     environment = inventory.variables(rank.node, rank.service)["service"].get("environment") or {}
@@ -118,7 +119,7 @@ def pick(inventory: Inventory, node: str | None, service: str | None) -> Declare
         rank=rank,
         spec=spec,
         secret=tuple(name for name, value in environment.items() if isinstance(value, (Secret, SecretRef))),
-        checkpoint=next((each for each in compiled.of(rank.node, rank.service) if isinstance(each, Checkpoint)), None),
+        checkpoint=next((each for each in own if isinstance(each, Checkpoint)), None),
     )
 
 

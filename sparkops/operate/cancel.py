@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
@@ -31,7 +30,7 @@ class NodeJob:
 
 def running(fleet: Fleet, nodes: Iterable[str]) -> tuple[list[NodeJob], dict[str, SparkopsError]]:
     """The jobs of these nodes; and what kept nodes from answering."""
-    answers, silent = fleet.answers(nodes, lambda node, session: session.call("jobs.list", timeout=30))
+    answers, silent = fleet.each(nodes, lambda node, session: session.call("jobs.list", timeout=30))
     found = [
         NodeJob(node=node, key=str(job["key"]), since=float(job.get("since") or 0), progress=job.get("progress") or {})
         for node, told in answers.items()
@@ -46,7 +45,6 @@ def cancel(
     jobs: Sequence[NodeJob],
     *,
     reason: str = "",
-    listener: events.Listener = events.silent,
 ) -> dict[NodeJob, Message | None]:
     """End these jobs and wait until they are gone: for each why it is not, None where it is."""
 
@@ -65,13 +63,12 @@ def cancel(
         return {job: late if job in left else None for job in mine}
 
     nodes = list(dict.fromkeys(job.node for job in jobs))
-    found: dict[NodeJob, Message | None] = {}
-    for node, answer in fleet.each(nodes, end).items():
-        mine = [job for job in jobs if job.node == node]
-        found |= dict.fromkeys(mine, answer.message) if isinstance(answer, SparkopsError) else answer
+    answers, silent = fleet.each(nodes, end)
+    found = {job: outcome for each in answers.values() for job, outcome in each.items()}
+    found |= {job: silent[job.node].message for job in jobs if job.node in silent}
     done: dict[str, list[dict[str, str]]] = {}
     for job, outcome in found.items():
         step = {"id": job.key, "action": "cancel", "outcome": "failed" if outcome else "done"}
         done.setdefault(job.node, []).append(step)
-    record(fleet, inventory, "cancel", done, reason=reason, listener=listener)
+    record(fleet, inventory, "cancel", done, reason=reason)
     return found

@@ -18,6 +18,7 @@ from pathlib import Path
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import SecretError, SparkopsError
 from sparkops.core.messages import DiagnoseService, reason_of
+from sparkops.core.nested import leaves
 from sparkops.core.report import Report
 from sparkops.core.secrets import SecretRef
 from sparkops.core.wording import Message
@@ -112,14 +113,7 @@ def _references(inventory: Inventory) -> Iterator[SecretRef]:
 
 
 def _below(value: object) -> Iterator[SecretRef]:
-    if isinstance(value, SecretRef):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _below(each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _below(each)
+    return (each for each in leaves(value) if isinstance(each, SecretRef))
 
 
 def _own() -> Iterator[Part]:
@@ -189,7 +183,7 @@ def _nodes(context: Context, nodes: Sequence[str], services: Sequence[str]) -> t
         return session.call(f"{KIND}.collect", order, timeout=PATIENCE)
 
     with reach(context, nodes, [KIND]) as fleet:
-        answers, silent = fleet.answers(nodes, ask)
+        answers, silent = fleet.each(nodes, ask)
     parts = [_told(node, each) for node, answer in answers.items() for each in _list(answer)]
     return parts, {node: error.message for node, error in silent.items()}
 
@@ -218,8 +212,8 @@ def _plan(context: Context, secrets: Secrets) -> tuple[Report | None, Message | 
             inventory=inventory,
             connections=context.connections,
             secrets=secrets,
-            whole=compiled.all_nodes,
-            notices=compiled.notices,
+            whole=compiled.whole,
+            notices=inventory.notices,
             listener=context.listener,
             jobs=context.jobs,
         )

@@ -14,7 +14,7 @@ from sparkops.inventory.limit import named
 from sparkops.inventory.secrets import Secrets
 from sparkops.inventory.served import Placed, places
 from sparkops.models.service_spec import served_names
-from sparkops.reconcile.endpoints import Endpoint, endpoints
+from sparkops.reconcile.targets import Endpoint, endpoints
 
 KEY = "VLLM_API_KEY"
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from sparkops.core import events
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
-from sparkops.core.states import Unknown
+from sparkops.core.states import Facts, Unknown
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.nodes.target import Target
 from sparkops.reconcile.fleet import THREADS, Fleet
+from sparkops.reconcile.observe import FACTS, asked, facts_ask
 from sparkops.resources.resource import unpack
 
 GROUPS = (
@@ -42,13 +43,12 @@ def facts(
     listener: events.Listener = events.silent,
 ) -> dict[str, Fields | SparkopsError | Unknown]:
     """The facts of every node, by node; an error or the reason where they could not be had."""
-    program = bundle.kinds_bundle(["facts"])
+    program = bundle.kinds_bundle([FACTS])
 
-    def ask(node: str, session: Session) -> Mapping[str, object] | Unknown:
-        asks = [["facts", "facts", {"groups": list(groups)}]]
-        answer = session.call("observe", {"asks": asks, "limit": 30.0}, timeout=45.0)
-        found = unpack(answer["answers"]["facts"])
-        return found if found is not None else {}
+    def ask(node: str, session: Session) -> Facts:
+        answers, _ = asked(session, [facts_ask(groups)])
+        return unpack(answers.get(FACTS)) or {}
 
     with Fleet(targets, cluster="", connections=connections, program=program, listener=listener, jobs=jobs) as fleet:
-        return fleet.each(targets, ask)
+        answers, silent = fleet.each(targets, ask)
+    return {node: silent[node] if node in silent else answers[node] for node in targets}

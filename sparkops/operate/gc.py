@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from sparkops import resources
 from sparkops.compile.compiler import compile_inventory, spec_of
-from sparkops.core import events
-from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import reason as as_reason
 from sparkops.core.request_messages import GcLook, GcRemove, ItemTold
 from sparkops.core.wording import Message
@@ -94,9 +92,7 @@ def look(
     """Ask these nodes, of all kinds or `only` some; nothing is touched. Raises InventoryError."""
     asked = tuple(only) or kinds()
     asks = _asks(fleet, inventory, nodes, asked, foreign)
-    told, silent = fleet.answers(
-        nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE)
-    )
+    told, silent = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.look", asks[node], timeout=PATIENCE))
     return Reclaimable(
         cluster=inventory.cluster,
         kinds=asked,
@@ -141,7 +137,6 @@ def remove(
     found: Reclaimable,
     *,
     reason: str = "",
-    listener: events.Listener = events.silent,
 ) -> Reclaimable:
     """Remove what `look` found, under the nodes' locks; what came into use meanwhile stays. Raises LockBusy."""
     command = f"gc {inventory.path.name}"
@@ -152,21 +147,19 @@ def remove(
         node: {**asks[node], "items": [(item.kind, item.name) for item in found.going if item.node == node]}
         for node in nodes
     }
-    answers = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.remove", orders[node]))
+    answers, silent = fleet.each(nodes, lambda node, session: session.call(f"{KIND}.remove", orders[node]))
     outcomes: dict[Item, Message | None] = {}
-    for node, answer in answers.items():
-        mine = [item for item in found.going if item.node == node]
-        if isinstance(answer, SparkopsError):
-            outcomes |= dict.fromkeys(mine, answer.message)
+    told = {(node, each["kind"], each["name"]): each["left"] for node, answer in answers.items() for each in answer}
+    for item in found.going:
+        if item.node in silent:
+            outcomes[item] = silent[item.node].message
             continue
-        told = {(each["kind"], each["name"]): each["left"] for each in answer}
-        for item in mine:
-            left = told.get((item.kind, item.name), as_reason("not-answered"))
-            outcomes[item] = Message.from_json(left) if left else None
+        left = told.get((item.node, item.kind, item.name), as_reason("not-answered"))
+        outcomes[item] = Message.from_json(left) if left else None
     done: dict[str, list[dict[str, str]]] = {}
     for item, outcome in outcomes.items():
         step = {"id": f"{item.kind} {item.name}", "action": "delete"}
         done.setdefault(item.node, []).append({**step, "outcome": "failed" if outcome else "done"})
-    record(fleet, inventory, command, done, reason=reason, listener=listener)
+    record(fleet, inventory, command, done, reason=reason)
     fleet.unlock()
     return replace(found, outcomes=outcomes)

@@ -36,7 +36,7 @@ def history(
 ) -> tuple[dict[str, Sequence[Mapping[str, object]]], dict[str, SparkopsError]]:
     """The newest `last` entries of each node, oldest first; and what kept the others from answering."""
     with reach(context, nodes, [KIND]) as fleet:
-        return fleet.answers(
+        return fleet.each(
             nodes,
             lambda node, session: session.call(
                 f"{KIND}.read", HistoryRequest(state_dir=fleet.targets[node].state_dir, last=last), timeout=30

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from sparkops.compile.compiler import Resolver, compile_inventory
+from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.lockfile import Lock, lock_path, write_lock
+from sparkops.inventory.secrets import Secrets
 from sparkops.models.role_variables import checkpoint_key
 from sparkops.resources.built_checkpoint import BuiltCheckpoint
 from sparkops.resources.checkpoint import Checkpoint, OfRepository
@@ -48,7 +49,7 @@ class Renewed:
     failed: Mapping[str, SparkopsError] = field(default_factory=dict)
 
 
-def renew(inventory: Inventory, secrets: Resolver) -> Renewed:
+def renew(inventory: Inventory, secrets: Secrets) -> Renewed:
     """Ask upstream for everything that moves; entries that nothing declares any more go. Nothing is written."""
     found = movable(inventory, secrets)
     told, failed = _ask(found)
@@ -65,7 +66,7 @@ def renew(inventory: Inventory, secrets: Resolver) -> Renewed:
 
 
 def complete(
-    inventory: Inventory, secrets: Resolver, *, add: bool, limit: Sequence[str] = ()
+    inventory: Inventory, secrets: Secrets, *, add: bool, limit: Sequence[str] = ()
 ) -> tuple[Inventory, tuple[Message, ...]]:
     """The inventory with what its lock lacks, written there too, and what is to be said; entries never move.
 
@@ -97,7 +98,7 @@ def complete(
     return dataclasses.replace(inventory, lock=lock), tuple(notices)
 
 
-def upstream(inventory: Inventory, secrets: Resolver) -> tuple[Message, ...]:
+def upstream(inventory: Inventory, secrets: Secrets) -> tuple[Message, ...]:
     """What moved upstream since it was locked, and what could not be asked, as notices."""
     renewed = renew(inventory, secrets)
     moved = [
@@ -112,7 +113,7 @@ def upstream(inventory: Inventory, secrets: Resolver) -> tuple[Message, ...]:
     return (*moved, *failed)
 
 
-def movable(inventory: Inventory, secrets: Resolver, limit: Sequence[str] = ()) -> tuple[Movable, ...]:
+def movable(inventory: Inventory, secrets: Secrets, limit: Sequence[str] = ()) -> tuple[Movable, ...]:
     """Every tag and branch of services that are not retired, once. Secrets are read: credentials to ask with."""
     bare = dataclasses.replace(inventory, lock=Lock())
     found: dict[str, Movable] = {}

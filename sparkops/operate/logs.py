@@ -75,9 +75,8 @@ def logs(context: Context, chosen: Sequence[Rank], *, lines: int, told: Told) ->
     entries: dict[str, list[Entry]] = {node: [] for node in asks}
     with reach(context, asks, ["exec"]) as fleet:
         if len(asks) > 1:
-            for found in fleet.each(asks, _attached).values():
-                if isinstance(found, Attached):
-                    told(found)
+            for found in fleet.each(asks, _attached)[0].values():
+                told(found)
         for item in output(fleet, "exec.journal", asks, len(asks)):
             if isinstance(item, Ended):
                 if item.error is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import sparkops
 from sparkops.compile.compiler import Compiled
 from sparkops.core import atomic
-from sparkops.core.errors import PlanError
+from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Plan
 from sparkops.inventory.inventory import Inventory
 from sparkops.reconcile import plan_file
@@ -33,28 +33,31 @@ def save(
 ) -> None:
     """Write a plan to a file, replaced as a whole."""
     shard = inventory.shard
-    made = plan_file.saved(
-        plan,
-        cluster=inventory.cluster,
-        version=sparkops.__version__,
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        inputs=inputs(inventory, compiled.resources, extra),
-        limit=limit,
-        roles=roles,
-        shard=(shard.number, shard.of) if shard is not None else None,
-    )
-    atomic.write(path, made.text().encode(), 0o644)
+    told = {
+        "schema": plan_file.FORMAT,
+        "sparkops": sparkops.__version__,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cluster": inventory.cluster,
+        "selection": {
+            "limit": list(limit),
+            "roles": list(roles),
+            "shard": [shard.number, shard.of] if shard is not None else None,
+        },
+        "inputs": inputs(inventory, compiled.resources, extra),
+        "steps": plan_file.steps_of(plan),
+    }
+    atomic.write(path, SavedPlan(told).text.encode(), 0o644)
 
 
 def load(path: Path) -> SavedPlan:
-    """The plan in a file. Raises PlanError for anything else, OSError where it can't be read."""
+    """The plan in a file. Raises InventoryError for anything else, OSError where it can't be read."""
     with path.open("rb") as file:
         content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
-        raise PlanError.of("plan-file-too-large", where=str(path), limit=LIMIT >> 20)
+        raise InventoryError.of("plan-file-too-large", where=str(path), limit=LIMIT >> 20)
     return plan_file.read(content, str(path))
 
 
 def refuse_other(plan: SavedPlan, inventory: Inventory, compiled: Compiled, extra: Extra) -> None:
-    """Raises PlanError or Stale where the inventory, or what it is made from, is not that of the plan."""
+    """Raises InventoryError or Stale where the inventory, or what it is made from, is not that of the plan."""
     plan.refuse_other_inputs(inventory.cluster, sparkops.__version__, inputs(inventory, compiled.resources, extra))

@@ -15,8 +15,9 @@ from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.operate import gc
 from sparkops.operate.connect import Context
-from sparkops.reconcile.removal import Removal
+from sparkops.reconcile.removal import OwnState, Reclaimed, Removal
 from sparkops.reconcile.run import run
+from sparkops.resources import removable
 
 
 def remove(
@@ -50,6 +51,7 @@ def remove(
         f"remove {' '.join(names)}",
         agree=(lambda report: agree(known(report))) if agree is not None else None,
         removal=_removal(inventory, nodes, services, whole, kinds),
+        modules=removable() | kinds | {Reclaimed.kind, OwnState.kind},
         whole=whole,
         notices=tuple(_notices(inventory, nodes, services)),
     )

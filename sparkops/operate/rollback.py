@@ -15,6 +15,7 @@ from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, chosen
 from sparkops.operate.start_stop import things
 from sparkops.reconcile import rollout
+from sparkops.reconcile.observe import asked
 from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.run import run
 from sparkops.resources.gate import Gate
@@ -128,20 +129,11 @@ def kept(context: Context, compiled: Compiled, services: Iterable[str]) -> dict[
     things = [each for each in compiled.resources if isinstance(each, Generation) and each.service in wanted]
     nodes = list(dict.fromkeys(each.node for each in things))
     with reach(context, nodes, [Generation.kind]) as fleet:
-        answers = fleet.each(
+        answers, silent = fleet.each(
             nodes,
-            lambda node, session: session.call(
-                "observe",
-                {"asks": [[each.id, each.kind, each.ask()] for each in things if each.node == node]},
-                timeout=60,
-            ),
+            lambda node, session: asked(
+                session, [(each.id, each.kind, each.ask()) for each in things if each.node == node]
+            )[0],
         )
-    found: dict[str, Mapping[str, object] | Unknown] = {}
-    for each in things:
-        answer = answers[each.node]
-        if isinstance(answer, SparkopsError):
-            found[each.id] = Unknown(answer.message.id, answer.message.args)
-            continue
-        seen = unpack(answer.get("answers", {}).get(each.id))
-        found[each.id] = seen if isinstance(seen, (Mapping, Unknown)) else {}
-    return found
+    reasons = {node: Unknown(error.message.id, error.message.args) for node, error in silent.items()}
+    return {each.id: reasons.get(each.node) or unpack(answers[each.node].get(each.id)) or {} for each in things}

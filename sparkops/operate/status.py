@@ -11,7 +11,6 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import UNKNOWN
 from sparkops.core.messages import reason as as_reason
 from sparkops.core.states import Unknown, lookup
@@ -22,9 +21,9 @@ from sparkops.nodes.session import Session, returned
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.measuring.figures import figures, number
 from sparkops.operate.services import Rank, ranks
-from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN
+from sparkops.reconcile.observe import FACTS, LIMIT, MARGIN
+from sparkops.reconcile.targets import urls
 from sparkops.resources.resource import unpack
 from sparkops.resources.unit import Unit
 
@@ -160,15 +159,15 @@ def _status(
         told = [_rank(rank, answers, offset, engines.get((rank.service, node))) for rank in mine]
         return _node(node, answers, running, holder), told
 
-    answers_by_node = fleet.each(nodes, ask)
+    answers, silent = fleet.each(nodes, ask)
     found_nodes, found_ranks = [], []
-    for node, each in answers_by_node.items():
-        if isinstance(each, SparkopsError):
-            found_nodes.append(NodeStatus(name=node, reason=each.message))
-            found_ranks += [_silent(rank, each.message) for rank in declared if rank.node == node]
+    for node in nodes:
+        if error := silent.get(node):
+            found_nodes.append(NodeStatus(name=node, reason=error.message))
+            found_ranks += [_silent(rank, error.message) for rank in declared if rank.node == node]
         else:
-            found_nodes.append(each[0])
-            found_ranks += each[1]
+            found_nodes.append(answers[node][0])
+            found_ranks += answers[node][1]
     order = list(context.inventory.services)
     return Status(
         cluster=context.inventory.cluster,

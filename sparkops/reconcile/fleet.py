@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
 from sparkops.core import events
@@ -25,8 +26,6 @@ Result = TypeVar("Result")
 THREADS = 64
 GRACE = 6.0
 """Seconds for a worker to finish its atomic step and leave, a little more than it gives itself."""
-
-
 RETURNING = 60.0
 """Seconds for a node that was lost to be reached again."""
 LOCK_RETURNING = 45.0
@@ -36,32 +35,25 @@ QUIET = 12.0
 """Seconds after which a session that should have been heard of twice is not trusted for one more run."""
 
 
+@dataclass(eq=False)
 class Fleet:
     """Sessions by node name. Failed nodes stand in `failed` with their error, and are not tried again in this run.
 
     `former` is the name that the cluster had before. Without a `cluster` what is done on the nodes claims nothing: it
-    is no declaration that would have to be remembered.
+    is no declaration that would have to be remembered. `jobs` is how many nodes are asked at once.
     """
 
-    def __init__(
-        self,
-        targets: Mapping[str, Target],
-        *,
-        cluster: str,
-        former: str = "",
-        connections: Connections,
-        program: bytes,
-        listener: events.Listener = events.silent,
-        jobs: int = THREADS,
-    ) -> None:
-        self.targets = targets
-        self.cluster = cluster
-        self.former = former
+    targets: Mapping[str, Target]
+    _: KW_ONLY
+    cluster: str
+    former: str = ""
+    connections: Connections
+    program: bytes = field(repr=False)
+    listener: events.Listener = events.silent
+    jobs: int = THREADS
+
+    def __post_init__(self) -> None:
         self.failed: dict[str, SparkopsError] = {}
-        self._connections = connections
-        self._program = program
-        self._listener = listener
-        self._jobs = max(1, jobs)
         self._sessions: dict[str, Session] = {}
         self._transports: dict[str, Transport] = {}
         self._locked: list[str] = []
@@ -89,7 +81,7 @@ class Fleet:
         return self._sessions[node]
 
     def _open(self, node: str) -> None:
-        self._listener(events.NodeConnecting(node=node, address=self.targets[node].address))
+        self.listener(events.NodeConnecting(node=node, address=self.targets[node].address))
         transport, session = self._connected(node)
         with self._guard:
             self._transports[node] = transport
@@ -98,13 +90,15 @@ class Fleet:
     def _connected(self, node: str) -> tuple[Transport, Session]:
         """A new connection with a worker at its end."""
         target = self.targets[node]
-        transport = self._connections.connect(target)
+        transport = self.connections.connect(target)
         try:
-            stream = self._connections.start_worker(transport, target, self._program)
+            stream = self.connections.start_worker(transport, target, self.program)
         except BaseException:
             transport.close()
             raise
-        return transport, Session(node, stream, self._claims(target), self.session, lambda: self._beside(node))
+        claims = {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
+        claimed = claims if self.cluster else None
+        return transport, Session(node, stream, claimed, self.session, lambda: self._beside(node))
 
     @contextlib.contextmanager
     def _beside(self, node: str) -> Generator[Session, None, None]:
@@ -115,11 +109,6 @@ class Fleet:
         finally:
             session.close()
             transport.close()
-
-    def _claims(self, target: Target) -> Mapping[str, str] | None:
-        if not self.cluster:
-            return None
-        return {"state_dir": target.state_dir, "cluster": self.cluster, "former": self.former}
 
     def reattach(
         self, node: str, session: Session, error: SparkopsError, stop: threading.Event, seconds: float = RETURNING
@@ -142,7 +131,7 @@ class Fleet:
 
     def _opened_again(self, node: str, session: Session, stop: threading.Event, seconds: float) -> bool:
         self._returns[node] += 1
-        self._listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=seconds)))
+        self.listener(events.Notice(node=node, message=Message.of("connection-lost-retrying", seconds=seconds)))
         session.close(grace=0.0)
         self._transports[node].close()
         return self._retried(lambda: self._open(node), stop, seconds) and (
@@ -173,33 +162,35 @@ class Fleet:
             first = node not in self.failed
             self.failed.setdefault(node, error)
         if first:
-            self._listener(events.NodeFailed(node=node, reason=error.message))
+            self.listener(events.NodeFailed(node=node, reason=error.message))
 
-    def each(self, nodes: Iterable[str], work: Callable[[str, Session], Result]) -> dict[str, Result | SparkopsError]:
-        """`work` on every node side by side; a node's error stands in its place and holds no other up."""
-        names = list(nodes)
-
-        def one(node: str) -> Result | SparkopsError:
-            try:
-                return work(node, self.session(node))
-            except ConnectionFailed as error:
-                self.fail(node, error)
-                return error
-            except SparkopsError as error:
-                return error
-
-        if not names:
-            return {}
-        with ThreadPoolExecutor(min(self._jobs, len(names)), thread_name_prefix="node") as pool:
-            return dict(zip(names, pool.map(one, names), strict=True))
-
-    def answers(
+    def each(
         self, nodes: Iterable[str], work: Callable[[str, Session], Result]
     ) -> tuple[dict[str, Result], dict[str, SparkopsError]]:
-        """As `each`: what nodes answered, and what kept the others from it."""
-        every = self.each(nodes, work)
-        silent = {node: answer for node, answer in every.items() if isinstance(answer, SparkopsError)}
-        return {node: answer for node, answer in every.items() if not isinstance(answer, SparkopsError)}, silent
+        """`work` on every node side by side: what each answered, and what kept the others, which hold no one up."""
+        names = list(nodes)
+        answers: dict[str, Result] = {}
+        silent: dict[str, SparkopsError] = {}
+
+        def one(node: str) -> None:
+            try:
+                answers[node] = work(node, self.session(node))
+            except SparkopsError as error:
+                if isinstance(error, ConnectionFailed):
+                    self.fail(node, error)
+                silent[node] = error
+
+        if names:
+            with ThreadPoolExecutor(min(max(1, self.jobs), len(names)), thread_name_prefix="node") as pool:
+                list(pool.map(one, names))
+        answered = {node: answers[node] for node in names if node in answers}
+        return answered, {node: silent[node] for node in names if node in silent}
+
+    def note(self, nodes: Iterable[str], failure: str, work: Callable[[str, Session], object]) -> None:
+        """`work` on those of these nodes that have not failed; where it can't be done a Notice of this id tells why."""
+        _, silent = self.each([node for node in nodes if node not in self.failed], work)
+        for node, error in silent.items():
+            self.listener(events.Notice(node=node, message=Message.of(failure, node=node, reason=error.message)))
 
     def lock(self, nodes: Iterable[str], holder: Mapping[str, object]) -> None:
         """Take the locks of all these nodes or of none. Raises LockBusy naming each busy node and its holder.
@@ -213,22 +204,19 @@ class Fleet:
             self._lock(node)
 
         names = list(nodes)
-        answers = self.each(names[:1], take)
-        if None in answers.values():
-            answers |= self.each(names[1:], take)
-        self._locked = [node for node, answer in answers.items() if answer is None]
-        busy = {node: answer for node, answer in answers.items() if isinstance(answer, LockBusy)}
-        others = [answer for answer in answers.values() if isinstance(answer, SparkopsError)]
-        if busy:
-            self.unlock()
-            if len(busy) == 1:
-                raise next(iter(busy.values()))
-            raise LockBusy.of(
-                "nodes-locked", holders="; ".join(f"{node}: {error.what}" for node, error in busy.items())
-            )
-        if others:
-            self.unlock()
-            raise others[0]
+        taken, others = self.each(names[:1], take)
+        if taken:
+            more, others = self.each(names[1:], take)
+            taken |= more
+        self._locked = list(taken)
+        if not others:
+            return
+        self.unlock()
+        busy = {node: error for node, error in others.items() if isinstance(error, LockBusy)}
+        if len(busy) > 1:
+            held = [Message.of("node-held", node=node, reason=error.message) for node, error in busy.items()]
+            raise LockBusy.of("nodes-locked", nodes=held)
+        raise next(iter((busy or others).values()))
 
     def unlock(self) -> None:
         """Give the locks back; a node that is gone has lost its own already."""

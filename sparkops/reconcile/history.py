@@ -12,13 +12,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 import sparkops
-from sparkops.core import events
-from sparkops.core.errors import SparkopsError
 from sparkops.core.plan import Step
 from sparkops.core.report import Result
-from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
+from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.removal import OwnState
 
 KIND = "history"
 """The worker's module that keeps the record."""
@@ -36,7 +35,6 @@ def record(
     done: Mapping[str, Sequence[Mapping[str, str]]],
     *,
     reason: str = "",
-    listener: events.Listener = events.silent,
 ) -> None:
     """Add one line to the record of each node of `done`: what was done there, as `id`, `action` and `outcome`.
 
@@ -50,28 +48,24 @@ def record(
         "version": sparkops.__version__,
         "reason": reason,
     }
-    there = [node for node in done if node not in fleet.failed]
-    answers = fleet.each(
-        there,
-        lambda node, session: session.call(
-            f"{KIND}.append",
-            {"state_dir": fleet.targets[node].state_dir, "entry": {**about, "steps": [*done[node]]}},
-            timeout=30,
-        ),
-    )
-    for node, answer in answers.items():
-        if isinstance(answer, SparkopsError):
-            listener(
-                events.Notice(node=node, message=Message.of("history-not-written", node=node, reason=answer.message))
-            )
+
+    def append(node: str, session: Session) -> None:
+        entry = {**about, "steps": [*done[node]]}
+        session.call(f"{KIND}.append", {"state_dir": fleet.targets[node].state_dir, "entry": entry}, timeout=30)
+
+    fleet.note(done, "history-not-written", append)
 
 
 def by_node(steps: Sequence[Step], results: Sequence[Result]) -> dict[str, list[dict[str, str]]]:
-    """What was begun on each node: the id, the action and the outcome of every step that was not left out."""
+    """What was begun on each node: the id, the action and the outcome of every step that was not left out.
+
+    Nothing of a node on which sparkops left nothing, so that no record is made there either.
+    """
     outcomes = {result.id: result.outcome for result in results}
+    bare = {step.node for step in steps if step.kind == OwnState.kind and outcomes.get(step.id) == "done"}
     found: dict[str, list[dict[str, str]]] = {}
     for step in steps:
         outcome = outcomes.get(step.id, "interrupted")
-        if outcome != "not-attempted":
+        if outcome != "not-attempted" and step.node not in bare:
             found.setdefault(step.node, []).append({"id": step.id, "action": step.action, "outcome": outcome})
     return found

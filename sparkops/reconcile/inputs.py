@@ -5,12 +5,12 @@ Secrets are not among them: nothing computed from a secret is kept anywhere. It 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sparkops.core import data
+from sparkops.core.digests import sha256
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.lockfile import lock_path
 from sparkops.inventory.recipes import recipe_files
@@ -25,32 +25,25 @@ def inputs(
     The values of `-e` are hashed together with the inventory, so that no short one stands there alone.
     """
     text = inventory.path.read_bytes()
-    found = {"inventory": _sha256(text)}
+    found = {"inventory": sha256(text)}
     if extra:
-        found["-e"] = _sha256(text + json.dumps([list(pair) for pair in extra]).encode())
-    for name in _roles(inventory):
-        folder = inventory.roles[name].folder
-        if folder is not None:
-            found[f"role {name}"] = _tree([folder])
+        found["-e"] = sha256(text + json.dumps([list(pair) for pair in extra]).encode())
+    used = {role for node in inventory.nodes.values() for role in node.roles}
+    used |= {role for each in inventory.services.values() for roles in each.roles.values() for role in roles}
+    for name, role in inventory.roles.items():
+        if name in used and role.folder is not None:
+            found[f"role {name}"] = _tree([role.folder])
     recipes = recipe_files(inventory.folder)
     for service in inventory.services.values():
         if service.recipe is not None:
-            found[f"recipe {service.recipe.name}"] = _sha256(recipes[service.recipe.name].read_bytes())
+            found[f"recipe {service.recipe.name}"] = sha256(recipes[service.recipe.name].read_bytes())
     if inventory.lock.on_disk:
-        found["lock"] = _sha256(lock_path(inventory.path).read_bytes())
+        found["lock"] = sha256(lock_path(inventory.path).read_bytes())
     found["templates"] = _tree(data.folders("templates", inventory.folder))
     found["knowledge"] = _tree([data.bundled("knowledge")])
     for resource in resources:
         found.update(resource.sources())
     return found
-
-
-def _roles(inventory: Inventory) -> Iterator[str]:
-    """The roles that any node or service has."""
-    used = {role for node in inventory.nodes.values() for role in node.roles}
-    for service in inventory.services.values():
-        used |= {role for roles in service.roles.values() for role in roles}
-    return (name for name in inventory.roles if name in used)
 
 
 def _tree(folders: Iterable[Path]) -> str:
@@ -60,9 +53,5 @@ def _tree(folders: Iterable[Path]) -> str:
         for file in sorted(folder.rglob("*")):
             name = file.relative_to(folder)
             if file.is_file() and not file.name.endswith("~") and not any(part.startswith(".") for part in name.parts):
-                parts.append([number, name.as_posix(), _sha256(file.read_bytes())])
-    return _sha256(json.dumps(parts).encode())
-
-
-def _sha256(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()
+                parts.append([number, name.as_posix(), sha256(file.read_bytes())])
+    return sha256(json.dumps(parts).encode())

@@ -1,25 +1,36 @@
-"""Ask every node once, for everything: the observations of all its resources, and the facts that are referred to."""
+"""Ask every node once, for everything: the observations of all its resources, and the facts that are referred to.
+
+Before that, and only where there are any, the facts that declared texts wait for: what a rank's environment says of
+its own host.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from sparkops.core import events
+from sparkops.core import events, fact_text
 from sparkops.core.errors import SparkopsError
-from sparkops.core.messages import UNKNOWN, ObserveRequest
-from sparkops.core.states import FromFact, Observed, Unknown
-from sparkops.core.wording import Message
+from sparkops.core.fact_text import FactOf
+from sparkops.core.messages import UNKNOWN, Fields, ObserveRequest
+from sparkops.core.nested import leaves
+from sparkops.core.secrets import Content
+from sparkops.core.states import Facts, FromFact, Observed, Unknown
 from sparkops.nodes.session import Session
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.informing import FACTS, LIMIT, MARGIN, waiting
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource, unpack
 
 CLAIMS = "claimed"
+FACTS = "facts"
+LIMIT = 30.0
+"""Seconds that an observer on the node may take before its answer is unknown."""
+MARGIN = 15.0
 Ask: TypeAlias = tuple[str, str, Mapping[str, object]]
+"""An id, and of which kind it is asked, and what."""
 
 
 def prepare(resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
@@ -66,20 +77,22 @@ def observe(
         if resource.claimed:
             declared.setdefault(resource.node, []).append(f"{resource.kind} {resource.name}")
     for resource in resources:
-        asked = by_node.setdefault(resource.node, [])
+        here = by_node.setdefault(resource.node, [])
         if resource.id not in unprepared:
-            asked.append(resource)
+            here.append(resource)
     found: dict[str, Observed] = dict(unprepared)
-    facts: dict[str, Mapping[str, object] | Unknown] = {}
+    facts: dict[str, Facts] = {}
     records: dict[str, Observed] = {}
     machines: dict[str, str] = {}
 
-    def ask(node: str, session: Session) -> Mapping[str, object]:
+    def ask(node: str, session: Session) -> Fields:
         started = time.monotonic()
-        more: list[Ask] = []
+        asks: list[Ask] = [(each.id, each.kind, each.ask()) for each in by_node[node]]
+        if groups := {path.partition(".")[0] for each in by_node[node] for path in fact_paths(each.desired())}:
+            asks.append(facts_ask(groups))
         if claims is not None:
-            more.append((CLAIMS, CLAIMS, {**(session.claims or {}), "declared": declared.get(node, []), **claims}))
-        answers, machines[node] = _ask(session, by_node[node], more)
+            asks.append((CLAIMS, CLAIMS, {**(session.claims or {}), "declared": declared.get(node, []), **claims}))
+        answers, machines[node] = asked(session, asks)
         unknown = sum(isinstance(unpack(answer), Unknown) for answer in answers.values())
         listener(
             events.NodeObserved(
@@ -88,19 +101,16 @@ def observe(
         )
         return answers
 
-    unreachable: dict[str, Message] = {}
-    for node, answers in fleet.each(by_node, ask).items():
-        if isinstance(answers, SparkopsError):
-            fleet.fail(node, answers)
-            unreachable[node] = answers.message
-            continue
-        told = answers.get(FACTS)
-        if told is not None:
-            state = unpack(told)
-            facts[node] = state if state is not None else {}
+    told, silent = fleet.each(by_node, ask)
+    for node, error in silent.items():
+        fleet.fail(node, error)
+    for node, answers in told.items():
+        if FACTS in answers:
+            facts[node] = unpack(answers[FACTS]) or {}
         if claims is not None:
             records[node] = claims_of(answers.get(CLAIMS, {UNKNOWN: {"id": "claims-not-answered", "args": {}}}))
         found.update({each.id: each.observed(answers[each.id]) for each in by_node[node] if each.id in answers})
+    unreachable = {node: error.message for node, error in silent.items()}
     return Observations(found=found, facts=facts, unreachable=unreachable, claims=records, machines=machines)
 
 
@@ -126,12 +136,8 @@ def _is_stray(entry: Mapping[str, object]) -> bool:
     )
 
 
-def _ask(session: Session, resources: Sequence[Resource], more: Sequence[Ask] = ()) -> tuple[Mapping[str, object], str]:
-    """The answers by id, and which machine it is that answers."""
-    asks: list[Ask] = [*((each.id, each.kind, each.ask()) for each in resources), *more]
-    groups = sorted({path.partition(".")[0] for each in resources for path in fact_paths(each.desired())})
-    if groups:
-        asks.append((FACTS, FACTS, {"groups": groups}))
+def asked(session: Session, asks: Sequence[Ask]) -> tuple[Fields, str]:
+    """What a node answers in one request, by id; and which machine it is that answers, "" where that is not known."""
     request: ObserveRequest = {"asks": asks, "limit": LIMIT}
     answer = session.call("observe", request, timeout=LIMIT + MARGIN)
     answer = answer if isinstance(answer, Mapping) else {}
@@ -139,18 +145,69 @@ def _ask(session: Session, resources: Sequence[Resource], more: Sequence[Ask] = 
     return answers if isinstance(answers, Mapping) else {}, str(answer.get("machine") or "")
 
 
+def facts_ask(groups: Iterable[str]) -> Ask:
+    """What asks for the facts of these groups."""
+    return (FACTS, FACTS, {"groups": sorted(groups)})
+
+
 def fact_paths(value: object) -> Iterable[str]:
     """The paths of all `FromFact` in a desired state, at any depth."""
-    if isinstance(value, FromFact):
-        yield value.path
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from fact_paths(each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from fact_paths(each)
+    return (each.path for each in leaves(value) if isinstance(each, FromFact))
 
 
-def needs_facts(resources: Iterable[Resource]) -> bool:
-    """Whether any of them takes a value from a fact, so that the worker has to know facts."""
-    return any(True for each in resources for _ in (*fact_paths(each.desired()), *waiting(each)))
+def waiting(resource: Resource) -> Iterator[FactOf]:
+    """The facts that the texts of a resource wait for."""
+    for text in _texts(resource).values():
+        yield from fact_text.facts_in(text)
+
+
+def informed(fleet: Fleet, resources: Sequence[Resource]) -> tuple[tuple[Resource, ...], dict[str, Unknown]]:
+    """The resources with their facts filled in, and the reasons of those whose facts are not known."""
+    groups: dict[str, set[str]] = {}
+    late: set[str] = set()
+    for each in resources:
+        for fact in waiting(each):
+            groups.setdefault(fact.node, set()).add(fact.path[0])
+            late.add(each.id)
+    if not late:
+        return tuple(resources), {}
+    facts = _asked(fleet, groups)
+    unknown: dict[str, Unknown] = {}
+
+    def one(resource: Resource) -> Resource:
+        changed: dict[str, Any] = {}
+        for name, text in _texts(resource).items():
+            full = fact_text.filled(text, facts)
+            if isinstance(full, Unknown):
+                unknown[resource.id] = full
+                return resource
+            changed[name] = Content(full) if isinstance(getattr(resource, name), Content) else full
+        return dataclasses.replace(resource, **changed)
+
+    return tuple(one(each) if each.id in late else each for each in resources), unknown
+
+
+def _texts(resource: Resource) -> dict[str, str]:
+    """The texts of a resource that hold marks, by field; none of what is to go, which must not wait for any fact."""
+    found: dict[str, str] = {}
+    if getattr(resource, "state", "present") == "absent":
+        return found
+    for field in dataclasses.fields(resource):
+        value = getattr(resource, field.name)
+        text = value.text if isinstance(value, Content) else value
+        if isinstance(text, str) and fact_text.holds(text):
+            found[field.name] = text
+    return found
+
+
+def _asked(fleet: Fleet, groups: Mapping[str, set[str]]) -> dict[str, Facts]:
+    def ask(node: str, session: Session) -> Facts:
+        answers, _ = asked(session, [facts_ask(groups[node])])
+        return unpack(answers.get(FACTS)) or {}
+
+    facts: dict[str, Facts] = {node: Unknown.of("node-not-in-run") for node in groups if node not in fleet.targets}
+    told, silent = fleet.each([node for node in groups if node in fleet.targets], ask)
+    for node, error in silent.items():
+        fleet.fail(node, error)
+        facts[node] = Unknown(error.message.id, error.message.args)
+    return {**facts, **told}

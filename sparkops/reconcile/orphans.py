@@ -6,13 +6,13 @@ sparkops put there; everything else is named and left. It must not know any kind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from sparkops import resources as kinds
 from sparkops.core.messages import Fields
 from sparkops.core.plan import FOR_GC, Occupied, Orphan, Plan, Violation
-from sparkops.core.states import Observed, Unknown
+from sparkops.core.system_places import below
 from sparkops.core.wording import Message
 from sparkops.reconcile.plan import Observations
 from sparkops.resources.resource import Resource
@@ -23,39 +23,28 @@ UNASKED = frozenset({FOR_GC, "orphan-kind-kept", "orphan-kind-unasked"})
 """The ids of things that are left only because nobody asked for their kind."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What is asked for beyond what a prune removes: `kinds`; and for other kinds the option that asks for them."""
-
-    kinds: frozenset[str] = frozenset()
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
 def find(
     declared: Sequence[Resource],
     seen: Observations,
     *,
     retired: Callable[[str, str | None], bool],
-    asked: Asked = Asked(),
+    asked: Collection[str] | None = None,
 ) -> tuple[Orphan, ...]:
-    """The orphans on the nodes that told their claims. `retired` tells that of a node or a service on it."""
+    """The orphans on the nodes that told their claims. `retired` tells that of a node or a service on it.
+
+    `asked` are kinds that go beside those that a prune removes; None where nobody can ask for more.
+    """
     found: list[Orphan] = []
-    for node, answer in seen.claims.items():
-        if answer is None or isinstance(answer, Unknown):
-            continue
+    for node, answer in seen.told.items():
         here = [each for each in declared if each.node == node]
-        strays = [
-            _Stray.of(key, entry)
-            for key, entry in answer["strays"].items()
-            if entry["now"] != "gone" and not _covered(_Stray.of(key, entry), here)
-        ]
+        there = [_Stray.of(key, entry) for key, entry in answer["strays"].items() if entry["now"] != "gone"]
+        strays = [stray for stray in there if not _covered(stray, here)]
         leaving = {each.occupies.path for each in here if each.desired() is None}
         for stray in sorted(strays, key=_Stray.turn):
             kept = stray.kept(leaving, asked)
             restores = kept is None and bool(stray.entry.get("original"))
             if kept is None and not restores:
                 leaving.add(stray.occupied.path)
-            service = stray.entry.get("service")
             found.append(
                 Orphan(
                     id=f"{stray.kind} {stray.name} @{node}",
@@ -63,81 +52,70 @@ def find(
                     kind=stray.kind,
                     name=stray.name,
                     role=str(stray.entry.get("role") or ""),
-                    service=service if isinstance(service, str) else None,
+                    service=stray.entry.get("service"),
                     occupied=stray.occupied,
                     kept=kept,
-                    retired=retired(node, service),
+                    retired=retired(node, stray.entry.get("service")),
                     restores=restores,
                 )
             )
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Stray:
-    """A claim that nothing declares under its name. `type` is None for a kind that is not installed here."""
+    """A claim that nothing declares under its name."""
 
     kind: str
     name: str
     entry: Fields
-    type: type[Resource] | None
+    type: type[Resource]
 
     @classmethod
     def of(cls, key: str, entry: Mapping[str, object]) -> _Stray:
         kind, _, name = key.partition(" ")
-        try:
-            return cls(kind=kind, name=name, entry=entry, type=kinds.kind(kind))
-        except KeyError:
-            return cls(kind=kind, name=name, entry=entry, type=None)
+        return cls(kind, name, entry, kinds.known(kind))
 
     @property
     def occupied(self) -> Occupied:
-        return self.type.occupied(self.name, self.entry) if self.type is not None else Occupied()
-
-    @property
-    def file_type(self) -> str:
-        return self.type.file_type if self.type is not None else ""
-
-    @property
-    def removable(self) -> bool:
-        return self.type is not None and self.type.prune == "remove"
+        return self.type.occupied(self.name, self.entry)
 
     def turn(self) -> tuple[bool, bool, bool, int, str, str]:
         """What runs goes before what it runs from, what lies in a directory before that."""
         path = self.occupied.path
-        directory = self.file_type == "directory"
-        return (not self.removable, not self.occupied.unit, directory, -path.count("/"), self.kind, self.name)
+        directory = self.type.file_type == "directory"
+        return (self.type.prune != "remove", not self.occupied.unit, directory, -path.count("/"), self.kind, self.name)
 
-    def kept(self, leaving: set[str], asked: Asked) -> Message | None:
+    def kept(self, leaving: set[str], asked: Collection[str] | None) -> Message | None:
         """Why it would be left, and how it goes by hand; None for what can be removed."""
         now = self.entry["now"]
         if now == "shared":
             return Message.of("orphan-shared", clusters=self.entry["others"])
-        if self.type is None:
+        if self.type is Resource:
             return Message.of("orphan-kind-not-installed", kind=self.kind)
         ours = self.type.brought(self.name, self.entry)
-        unasked = self.type.prune != "remove" and self.kind not in asked.kinds
+        unasked = self.type.prune != "remove" and self.kind not in (asked or ())
+        kind, option = self.kind.replace("_", " "), self.type.removed_with
+        released, removed = (
+            Message.of(id, name=self.name) if id else None for id in (self.type.released_by, self.type.removed_by)
+        )
         if not ours and (self.type.prune != "collect" or (unasked and self.entry.get("action") == "found")):
-            return Message.of("orphan-there-before", hint=self.type.release_hint.format(name=self.name))
+            return Message.of("orphan-there-before", hint=released)
+        if unasked and asked is not None and option:
+            return Message.of("orphan-kind-unasked", kind=kind, option=option)
+        if unasked and self.type.prune == "collect":
+            return Message.of(FOR_GC, kind=kind)
         if unasked:
-            return _unasked(self.kind.replace("_", " "), self.name, self.type, asked.options.get(self.kind))
+            return Message.of("orphan-kind-kept", kind=kind, hint=removed)
         if now == "unrecorded" and self.occupied.unit:
             return Message.of("orphan-unit-not-ours")
-        if now in NOT_OURS or (not now and self.file_type):
+        if now in NOT_OURS or (not now and self.type.file_type):
             return Message.of(NOT_OURS.get(now, NOT_OURS["unrecorded"]))
-        if self.file_type == "directory":
+        if self.type.file_type == "directory":
             names = self.entry.get("entries")
             if names is None or any(f"{self.name.rstrip('/')}/{each}" not in leaving for each in names):
                 return Message.of("orphan-not-empty")
         return None
-
-
-def _unasked(kind: str, name: str, type: type[Resource], option: str | None) -> Message:
-    if option:
-        return Message.of("orphan-kind-unasked", kind=kind, option=option)
-    if type.prune == "collect":
-        return Message.of(FOR_GC, kind=kind)
-    return Message.of("orphan-kind-kept", kind=kind, hint=type.removal_hint.format(name=name))
 
 
 def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
@@ -148,30 +126,11 @@ def _covered(stray: _Stray, declared: Iterable[Resource]) -> bool:
     for each in declared:
         other = each.occupies
         if other.path == place.path:
-            if not each.file_type or (stray.file_type and (other.unit or stray.entry["now"] == "other")):
+            if not each.file_type or (stray.type.file_type and (other.unit or stray.entry["now"] == "other")):
                 return True
-        elif stray.file_type == "directory" and each.desired() is not None and _inside(other.path, place.path):
+        elif stray.type.file_type == "directory" and each.desired() is not None and below(other.path, place.path):
             return True
     return False
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip("/") + "/")
-
-
-def removed(
-    orphans: Iterable[Orphan],
-    declared: Sequence[Resource],
-    *,
-    prune: bool,
-    absent: Callable[[Orphan, tuple[str, ...]], Resource] | None = None,
-) -> tuple[Resource, ...]:
-    """The orphans to remove, as resources that are to be absent, in the reverse order of their making.
-
-    `absent` makes such a resource of an orphan and what it comes after; without it the orphan's kind does.
-    """
-    going = [each for each in orphans if not each.kept and (prune or each.retired)]
-    return tuple((absent or pruned)(each, tuple(_before(each, going, declared))) for each in going)
 
 
 def pruned(orphan: Orphan, after: tuple[str, ...]) -> Resource:
@@ -181,15 +140,30 @@ def pruned(orphan: Orphan, after: tuple[str, ...]) -> Resource:
     )
 
 
+def removed(
+    orphans: Iterable[Orphan],
+    declared: Sequence[Resource],
+    *,
+    prune: bool,
+    absent: Callable[[Orphan, tuple[str, ...]], Resource] = pruned,
+) -> tuple[Resource, ...]:
+    """The orphans to remove, as resources that are to be absent, in the reverse order of their making.
+
+    `absent` makes such a resource of an orphan and what it comes after.
+    """
+    going = [each for each in orphans if not each.kept and (prune or each.retired)]
+    return tuple(absent(each, tuple(_before(each, going, declared))) for each in going)
+
+
 def _before(orphan: Orphan, going: Sequence[Orphan], declared: Sequence[Resource]) -> Iterator[str]:
     """What goes before it: units before files, files before their directories, deep ones before those above."""
     for each in going:
         if each.node != orphan.node or each.id == orphan.id:
             continue
-        if _inside(each.occupied.path, orphan.occupied.path) or (each.occupied.unit and not orphan.occupied.unit):
+        if below(each.occupied.path, orphan.occupied.path) or (each.occupied.unit and not orphan.occupied.unit):
             yield each.id
     for other in declared:
-        if other.node == orphan.node and other.desired() is None and _inside(other.occupies.path, orphan.occupied.path):
+        if other.node == orphan.node and other.desired() is None and below(other.occupies.path, orphan.occupied.path):
             yield other.id
 
 
@@ -214,11 +188,10 @@ def _in_the_way(orphan: Orphan, resource: Resource) -> bool:
 
 def renamed(seen: Observations, cluster: str, former: str) -> tuple[Message, ...]:
     """What is to be said of the cluster's `former` name: where its claims are taken over, or that none are left."""
-    told = {node: answer for node, answer in seen.claims.items() if isinstance(answer, Mapping)}
-    nodes = [node for node, answer in told.items() if answer.get("renamed")]
+    nodes = [node for node, answer in seen.told.items() if answer.get("renamed")]
     if nodes:
         return (Message.of("cluster-renamed", former=former, cluster=cluster, nodes=nodes),)
-    everywhere = bool(former) and len(told) == len(seen.claims) > 0 and not seen.unreachable
+    everywhere = bool(former) and len(seen.told) == len(seen.claims) > 0 and not seen.unreachable
     return (Message.of("cluster-rename-done", former=former),) if everywhere else ()
 
 
@@ -232,7 +205,9 @@ def judged(
     against: dict[str, tuple[Violation, ...]] = {}
     left: set[str] = set()
     for each in declared:
-        others = _others(each, seen.claims.get(each.node))
+        others: Mapping[str, bool] = {}
+        if each.claimed and each.node in seen.told:
+            others = seen.told[each.node]["foreign"].get(f"{each.kind} {each.name}", {})
         if others and all(others.values()) and each.common and each.desired() is None:
             left.add(each.id)
         elif strange := sorted(name for name, shared in others.items() if not (shared and each.common)):
@@ -243,13 +218,6 @@ def judged(
             if _in_the_way(orphan, each) and not each.in_place(seen.found.get(each.id)):
                 against[each.id] = (*against.get(each.id, ()), _in_its_way(each, orphan))
     return against, frozenset(left)
-
-
-def _others(resource: Resource, answer: Observed) -> Mapping[str, bool]:
-    if answer is None or isinstance(answer, Unknown) or not resource.claimed:
-        return {}
-    found = answer["foreign"].get(f"{resource.kind} {resource.name}", {})
-    return found if isinstance(found, Mapping) else {}
 
 
 def _in_its_way(resource: Resource, orphan: Orphan) -> Violation:
@@ -280,8 +248,8 @@ def notes(
     wrong = {violation.resource for violation in plan.violations if violation.blocks}
     busy = {step.id for step in plan.steps} | plan.unknown.keys() | wrong
     found: dict[str, dict[str, object]] = {}
-    for node, answer in seen.claims.items():
-        if answer is None or isinstance(answer, Unknown) or node in plan.held:
+    for node, answer in seen.told.items():
+        if node in plan.held:
             continue
         here = [each for each in declared if each.node == node and each.claimed]
         claims, drop = {}, []
@@ -305,8 +273,8 @@ def _strays_to_drop(node: str, strays: Fields, here: Sequence[Resource], plan: P
     kept = {f"{each.kind} {each.name}" for each in plan.orphans if each.node == node and each.kept}
     for key, entry in strays.items():
         stray = _Stray.of(key, entry)
-        replaced = (stray.file_type != "directory" or entry["now"] == "other") and _covered(stray, here)
-        left = prune and key in kept and stray.type is not None and stray.type.prune != "collect"
+        replaced = (stray.type.file_type != "directory" or entry["now"] == "other") and _covered(stray, here)
+        left = prune and key in kept and stray.type is not Resource and stray.type.prune != "collect"
         if entry["now"] == "gone" or replaced or left:
             yield key
 

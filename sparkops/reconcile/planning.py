@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from sparkops.core import events
-from sparkops.core.errors import SparkopsError
-from sparkops.core.plan import Orphan, Plan
+from sparkops.core.digests import digest
+from sparkops.core.plan import Declared, Orphan, Plan, Violation
 from sparkops.core.report import Command, Report
-from sparkops.core.states import Unknown
+from sparkops.core.states import Facts, Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
 from sparkops.reconcile import orphans, rollout, rollout_order, transfers
-from sparkops.reconcile.declared import declared
 from sparkops.reconcile.fleet import THREADS, Fleet
-from sparkops.reconcile.informing import informed
-from sparkops.reconcile.observe import observe
+from sparkops.reconcile.observe import informed, observe
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.plan_file import SavedPlan
 from sparkops.reconcile.removal import Removal, stays_claimed
@@ -94,11 +92,6 @@ class RunOptions:
             )
         return found
 
-    @property
-    def prunes(self) -> bool:
-        """Whether what stays of orphans is told once, and no longer claimed then."""
-        return self.prune or self.removal is not None
-
     def retired(self, node: str, service: str | None) -> bool:
         """Whether a node, or a service on it, is declared retired."""
         declared = self.inventory.services.get(service) if service else None
@@ -115,9 +108,9 @@ class Planned:
 
     plan: Plan
     resources: tuple[Resource, ...]
-    upstreams: Mapping[str, Upstream]
-    facts: Mapping[str, Mapping[str, object] | Unknown]
-    claims: Mapping[str, Mapping[str, object]]
+    facts: Mapping[str, Facts]
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+    claims: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 def observe_and_plan(
@@ -126,58 +119,92 @@ def observe_and_plan(
     """Ask all nodes once, and plan. Orphans that are to be removed are asked for in a second call, so only then; and
     texts that wait for facts have them asked for before, where there are any.
 
-    With `quiet` no event tells of it.
+    With `quiet` no event tells of it. Raises Stale where a saved plan no longer holds.
     """
-    acting = options.agree is not None
+    removal = options.removal
     resources, uninformed = informed(fleet, resources)
-    seen = _seen(fleet, resources, {**unprepared, **uninformed}, options, events.silent if quiet else options.listener)
+    whole = {"strays": bool(options.whole), "whole": options.agree is not None}
+    seen = observe(
+        fleet,
+        resources,
+        unprepared={**unprepared, **uninformed},
+        listener=events.silent if quiet else options.listener,
+        nodes=options.whole,
+        claims=whole if options.declared else None,
+        staying=removal.staying if removal is not None else (),
+    )
     found, removed = _orphans(resources, seen, options)
     if removed:
-        seen = _joined(seen, observe(fleet, removed))
-    staying = _without(found, removed)
+        more = observe(fleet, removed)
+        lost = {**seen.unreachable, **more.unreachable}
+        seen = replace(seen, found={**seen.found, **more.found}, unreachable=lost)
+    going = {each.id for each in removed}
+    staying = tuple(each for each in found if each.id not in going)
     judged, shared = orphans.judged(resources, seen, staying)
-    replicas = options.replicas
-    held = {} if options.retry else rollout.holds(resources, seen.found, replicas)
-    left = options.removal.left(removed, seen.found, staying) if options.removal is not None else {}
-    beside = partial(
-        compare,
-        accept=options.inventory.accept,
-        today=datetime.datetime.now(datetime.timezone.utc).date(),
-        violations=_joined_by_id(judged, held),
-        left=shared | left.keys(),
-    )
+    left = removal.left(removed, seen.found, staying) if removal is not None else {}
     way = orphans.edges(resources, removed, found)
-    compared = beside((*resources, *removed), seen, replace=options.replace, edges=way)
-    if replicas and (compared.steps or not options.declared):
-        begun = [step for step in compared.steps if step.id not in compared.blocked]
-        order = rollout_order.order(resources, begun, seen.found, replicas, options.limits)
-        again, added = options.replace | order.again, _joined_by_id(way, order.edges)
-        more = replace(seen, found={**seen.found, **order.found})
-        compared = beside((*order.resources, *removed), more, replace=again, prove=order.prove, edges=added)
+    plan, compared = _compared(resources, removed, seen, options, judged, shared | left.keys(), way)
     upstreams, sources = transfers.arrange(
-        compared, compared.resources, compared.seen, lambda node: address(options.inventory, fleet.targets[node])
+        plan, compared, seen, lambda node: address(options.inventory, fleet.targets[node])
     )
-    plan = compared.plan(
-        nodes=options.whole,
+    plan = replace(
+        plan,
+        nodes=tuple(dict.fromkeys((*plan.nodes, *options.whole))),
         total=len(resources),
         notices=(
             *options.notices,
             *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
-            *(Message.of("removal-restores", resource=each) for each in _restored(found, removed)),
+            *(Message.of("removal-restores", resource=each.id) for each in found if each.restores and each.id in going),
             *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
             *(orphans.renamed(seen, fleet.cluster, fleet.former) if options.whole else ()),
-            *compared.notices,
+            *plan.notices,
             *sources,
         ),
-        unknown={f"claims @{node}": each for node, each in seen.claims.items() if isinstance(each, Unknown)},
+        unknown={
+            **plan.unknown,
+            **{f"claims @{n}": each for n, each in seen.claims.items() if isinstance(each, Unknown)},
+        },
         orphans=staying,
-        declared=declared(resources, seen.found, options.inventory),
+        declared=tuple(_declared(each, seen.found.get(each.id), options.inventory) for each in resources),
     )
     claims = {}
-    if acting:
-        claimed = stays_claimed if options.removal is not None else lambda orphan: False
-        claims = orphans.notes(resources, seen, plan, prune=options.prunes, claimed=claimed)
-    return Planned(plan=plan, resources=compared.resources, upstreams=upstreams, facts=seen.facts, claims=claims)
+    if options.agree is not None:
+        claimed = stays_claimed if removal is not None else lambda orphan: False
+        claims = orphans.notes(resources, seen, plan, prune=options.prune or removal is not None, claimed=claimed)
+    return Planned(plan=plan, resources=compared, upstreams=upstreams, facts=seen.facts, claims=claims)
+
+
+def _compared(
+    resources: Sequence[Resource],
+    removed: Sequence[Resource],
+    seen: Observations,
+    options: RunOptions,
+    judged: Mapping[str, Sequence[Violation]],
+    left: Collection[str],
+    way: Mapping[str, Sequence[str]],
+) -> tuple[Plan, tuple[Resource, ...]]:
+    """The plan, and all resources that it is of. Where engines are changed in turns it is compared twice."""
+    replicas = options.replicas
+    held = {} if options.retry else rollout.holds(resources, seen.found, replicas)
+    beside = partial(
+        compare,
+        accept=options.inventory.accept,
+        today=datetime.datetime.now(datetime.timezone.utc).date(),
+        violations=_joined(judged, held),
+        left=left,
+    )
+    every = (*resources, *removed)
+    plan = beside(every, seen, replace=options.replace, edges=way)
+    if replicas and (plan.steps or not options.declared):
+        begun = [step for step in plan.steps if step.id not in plan.blocked]
+        order = rollout_order.order(resources, begun, seen.found, replicas, options.limits)
+        every = (*order.resources, *removed)
+        more = replace(seen, found={**seen.found, **order.found})
+        again, edges = options.replace | order.again, _joined(way, order.edges)
+        plan = beside(every, more, replace=again, prove=order.prove, edges=edges)
+    if options.saved is not None:
+        options.saved.refuse_other_steps(plan)
+    return plan, every
 
 
 def _orphans(
@@ -189,64 +216,42 @@ def _orphans(
     if (removal := options.removal) is None:
         found = orphans.find(resources, seen, retired=options.retired)
         return found, orphans.removed(found, resources, prune=options.prune)
-    found = removal.taken(orphans.find(removal.staying, seen, retired=options.retired, asked=removal.asked))
-    told = {node for node, answer in seen.claims.items() if isinstance(answer, Mapping)}
-    return found, tuple(each for each in removal.gone(found) if each.node in told)
+    found = removal.taken(orphans.find(removal.staying, seen, retired=options.retired, asked=removal.kinds))
+    return found, tuple(each for each in removal.gone(found) if each.node in seen.told)
 
 
-def _seen(
-    fleet: Fleet,
-    resources: Sequence[Resource],
-    unprepared: Mapping[str, Unknown],
-    options: RunOptions,
-    listener: events.Listener,
-) -> Observations:
-    """What the nodes answer of these resources and of what they claim."""
-    whole = {"strays": bool(options.whole), "whole": options.agree is not None}
-    return observe(
-        fleet,
-        resources,
-        unprepared=unprepared,
-        listener=listener,
-        nodes=options.whole,
-        claims=whole if options.declared else None,
-        staying=options.removal.staying if options.removal is not None else (),
+def _declared(resource: Resource, seen: Observed, inventory: Inventory) -> Declared:
+    """A resource as a report lists it, with what was `seen` of it: its place, and digests that tell what moved."""
+    owner = inventory.services.get(resource.service or "") or inventory.nodes.get(resource.node)
+    wanted = resource.desired()
+    keys = None if wanted is None else {key: digest(value) for key, value in wanted.items() if key != "text"}
+    found: dict[str, str] = {}
+    if isinstance(seen, Mapping) and wanted is not None and keys is not None:
+        there = [key for key in keys if key in seen]
+        found = {key: keys[key] if seen[key] == wanted[key] else digest(seen[key]) for key in there}
+    return Declared(
+        id=resource.id,
+        kind=resource.kind,
+        name=resource.name,
+        node=resource.node,
+        service=resource.service,
+        where=owner.where if owner is not None else "",
+        keys=keys,
+        found=found,
     )
 
 
 Each = TypeVar("Each")
 
 
-def _joined_by_id(
-    one: Mapping[str, Sequence[Each]], other: Mapping[str, Sequence[Each]]
-) -> dict[str, tuple[Each, ...]]:
+def _joined(one: Mapping[str, Sequence[Each]], other: Mapping[str, Sequence[Each]]) -> dict[str, tuple[Each, ...]]:
     return {id: (*one.get(id, ()), *other.get(id, ())) for id in {**one, **other}}
 
 
-def _joined(seen: Observations, more: Observations) -> Observations:
-    silent = {**seen.unreachable, **more.unreachable}
-    return replace(seen, found={**seen.found, **more.found}, unreachable=silent)
-
-
-def _restored(found: Iterable[Orphan], removed: Iterable[Resource]) -> list[str]:
-    going = {each.id for each in removed}
-    return [each.id for each in found if each.restores and each.id in going]
-
-
-def _without(found: Iterable[Orphan], removed: Iterable[Resource]) -> tuple[Orphan, ...]:
-    going = {each.id for each in removed}
-    return tuple(each for each in found if each.id not in going)
-
-
-def write_claims(fleet: Fleet, planned: Planned, listener: events.Listener) -> None:
+def write_claims(fleet: Fleet, planned: Planned) -> None:
     """Bring the records of claims up to date; a node where that fails is told of by a Notice."""
 
     def write(node: str, session: Session) -> None:
         session.call("claimed.note", {**(session.claims or {}), **planned.claims[node]}, timeout=30)
 
-    answers = fleet.each([node for node in planned.claims if node not in fleet.failed], write)
-    for node, error in answers.items():
-        if isinstance(error, SparkopsError):
-            listener(
-                events.Notice(node=node, message=Message.of("claims-not-written", node=node, reason=error.message))
-            )
+    fleet.note(planned.claims, "claims-not-written", write)

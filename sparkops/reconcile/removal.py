@@ -1,36 +1,97 @@
 """What `sparkops remove` takes back: which of a node's claims, and what goes beyond what a prune removes. Pure.
 
-It must not know how what stays declared is found out: that is given.
+Beside the kinds these are checkpoints and images by the rules of gc, and the own folder of sparkops, which no inventory
+declares. It must not know how what stays declared is found out: that is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from typing import ClassVar
 
-from sparkops.core.plan import Orphan, Step
-from sparkops.core.report import Result
-from sparkops.core.states import Observed
+from sparkops.core.messages import Claimer
+from sparkops.core.plan import Orphan
+from sparkops.core.request_messages import GcAsk
+from sparkops.core.states import Observed, State
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
-from sparkops.reconcile.orphans import Asked
-from sparkops.reconcile.taken_back import OwnState, Reclaimed
-from sparkops.resources import kind, names, removable
+from sparkops.resources import kind, known, names
 from sparkops.resources.resource import Resource
 
-OPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "package": "--packages",
-        "user": "--users",
-        "sysctl": "--sysctl",
-        "mount": "--mounts",
-        "checkpoint": "--checkpoints",
-        "built_checkpoint": "--checkpoints",
-        "image": "--images",
-    }
-)
-"""The option that asks for a kind which otherwise stays."""
+
+@dataclass(frozen=True, kw_only=True)
+class TakenBack(Resource):
+    """Something that is to be absent, unless the node says in `stays` why it is left."""
+
+    claimed: ClassVar[bool] = False
+
+    removal: Removal = field(repr=False)
+
+    def claimer(self) -> Claimer:
+        """Whose claims they are, and where these are kept."""
+        of = self.removal
+        return {"state_dir": of.state_dirs[self.node], "cluster": of.cluster, "former": of.former}
+
+    def desired(self) -> State:
+        return None
+
+    def stays(self, found: Observed) -> Message | None:
+        why = found.get("stays") if isinstance(found, Mapping) else None
+        return Message.from_json(why) if why else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reclaimed(TakenBack):
+    """A checkpoint or an image that goes where nothing else needs it.
+
+    `what` is the kind that it was declared as, `leaving` are the paths of what goes before it.
+    """
+
+    kind: ClassVar[str] = "gc"
+    volatile: ClassVar[frozenset[str]] = frozenset({"bytes"})
+
+    what: str
+    leaving: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return f"{self.what} {self.name} @{self.node}"
+
+    def ask(self) -> GcAsk:
+        return {
+            **self.claimer(),
+            "kinds": [name for name in sorted(self.removal.kinds) if kind(name).prune == "collect"],
+            "declared": self.removal.needed.get(self.node, {}),
+            "foreign": False,
+            "what": self.what,
+            "name": self.name,
+            "leaving": list(self.leaving),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnState(TakenBack):
+    """sparkops' own folder on a node and what is below /run: goes last, when no cluster has anything left there.
+
+    `name` is the folder; `going` are the names of what goes before it.
+    """
+
+    kind: ClassVar[str] = "own_state"
+
+    going: tuple[str, ...] = ()
+
+    def ask(self) -> dict[str, object]:
+        return {**self.claimer(), "going": list(self.going)}
+
+    @property
+    def id(self) -> str:
+        return f"state {self.name} @{self.node}"
+
+
+def kinds_of(options: Collection[str]) -> frozenset[str]:
+    """The kinds that otherwise stay and that these options ask for."""
+    return frozenset(name for name in names() if kind(name).removed_with in options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +112,6 @@ class Removal:
     needed: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     state_dirs: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def modules(self) -> frozenset[str]:
-        """The worker's modules that it needs."""
-        return removable() | self.kinds | {Reclaimed.kind, OwnState.kind}
-
-    @property
-    def asked(self) -> Asked:
-        return Asked(kinds=self.kinds, options=OPTIONS)
-
     def taken(self, found: Iterable[Orphan]) -> tuple[Orphan, ...]:
         """Those of the orphans that it is about."""
         return tuple(each for each in found if each.node in self.nodes or each.service in self.services)
@@ -72,28 +124,21 @@ class Removal:
                 leaving.setdefault(each.node, []).append(each.occupied.path)
 
         def absent(orphan: Orphan, after: tuple[str, ...]) -> Resource:
-            return self._absent(orphan, after, tuple(leaving.get(orphan.node, ())))
+            if kind(orphan.kind).prune != "collect":
+                return orphans.pruned(orphan, after)
+            return Reclaimed(
+                node=orphan.node,
+                name=orphan.name,
+                role=orphan.role,
+                service=orphan.service,
+                after=after,
+                removal=self,
+                what=orphan.kind,
+                leaving=tuple(leaving.get(orphan.node, ())),
+            )
 
         going = orphans.removed(found, (), prune=True, absent=absent)
         return (*going, *(self._own_state(node, going) for node in sorted(self.nodes)))
-
-    def _absent(self, orphan: Orphan, after: tuple[str, ...], leaving: tuple[str, ...]) -> Resource:
-        if kind(orphan.kind).prune != "collect":
-            return orphans.pruned(orphan, after)
-        return Reclaimed(
-            node=orphan.node,
-            name=orphan.name,
-            role=orphan.role,
-            service=orphan.service,
-            after=after,
-            what=orphan.kind,
-            state_dir=self.state_dirs[orphan.node],
-            cluster=self.cluster,
-            former=self.former,
-            kinds=tuple(sorted(self.kinds & _collected())),
-            needed=self.needed.get(orphan.node, {}),
-            leaving=leaving,
-        )
 
     def _own_state(self, node: str, going: Sequence[Resource]) -> OwnState:
         here = [each for each in going if each.node == node]
@@ -101,9 +146,7 @@ class Removal:
             node=node,
             name=self.state_dirs[node],
             after=tuple(each.id for each in here),
-            state_dir=self.state_dirs[node],
-            cluster=self.cluster,
-            former=self.former,
+            removal=self,
             going=tuple(each.name for each in here if isinstance(each, Reclaimed)),
         )
 
@@ -121,21 +164,8 @@ class Removal:
         return stay
 
 
-def _collected() -> frozenset[str]:
-    """The kinds whose things hold data and go by the rules of gc."""
-    return frozenset(name for name in names() if kind(name).prune == "collect")
-
-
 def stays_claimed(orphan: Orphan) -> bool:
     """Whether what stays goes on being claimed: what may be asked for later, and what no installed kind knows."""
-    try:
-        data = kind(orphan.kind).prune == "collect"
-    except KeyError:
-        return True
-    return orphan.kept is not None and (data or (orphan.kind in OPTIONS and orphan.kept.id in orphans.UNASKED))
-
-
-def bare(steps: Iterable[Step], results: Iterable[Result]) -> frozenset[str]:
-    """The nodes on which sparkops left nothing, so that nothing is recorded there either."""
-    done = {result.id for result in results if result.outcome == "done"}
-    return frozenset(step.node for step in steps if step.kind == OwnState.kind and step.id in done)
+    if (of := known(orphan.kind)) is Resource or orphan.kept is None:
+        return of is Resource
+    return of.prune == "collect" or (bool(of.removed_with) and orphan.kept.id in orphans.UNASKED)

@@ -1,4 +1,4 @@
-"""In which order the engines of a service are changed, what is held, and how each ended. Pure.
+"""In which order the engines of a service are changed, what is held, how far that is, and how each ended.
 
 Everything that touches no running engine (images, checkpoints) is brought to all nodes of a service first. Then its
 engines are changed batch by batch; the next batch comes after what the last one has to prove.
@@ -6,14 +6,14 @@ engines are changed batch by batch; the next batch comes after what the last one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sparkops.core import graph
 from sparkops.core.plan import Plan, Violation
 from sparkops.core.report import Report, Result, Rollout, RolloutState
 from sparkops.core.states import Observed
-from sparkops.core.wording import Message
 from sparkops.resources.drain import Drain
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
@@ -24,8 +24,6 @@ from sparkops.resources.unit import Unit
 
 Engines = Mapping[str, tuple[tuple[str, ...], ...]]
 """The nodes of each engine of a service, the head first, in the order in which they are changed."""
-
-
 CUTOVER = (Unit, Probe, Gate, Generation)
 """The kinds whose roles are carried out while an engine is interrupted."""
 
@@ -70,17 +68,14 @@ class Engine:
         return tuple(each for each in self.cutover if isinstance(each, Generation))
 
 
-def engines(resources: Sequence[Resource], replicas: Engines) -> dict[str, tuple[Engine, ...]]:
+def engines(resources: Sequence[Resource], replicas: Engines) -> tuple[Engine, ...]:
     """The engines of each service that has something among these resources, with what is changed in their turn."""
     by_service: dict[str, list[Resource]] = {}
     for each in resources:
         service = each.turn or each.service
         if service in replicas and not each.pruned:
             by_service.setdefault(str(service), []).append(each)
-    return {
-        service: tuple(_engine(service, nodes, own) for nodes in replicas[service])
-        for service, own in by_service.items()
-    }
+    return tuple(_engine(service, nodes, own) for service, own in by_service.items() for nodes in replicas[service])
 
 
 def _engine(service: str, nodes: tuple[str, ...], resources: Sequence[Resource]) -> Engine:
@@ -97,8 +92,12 @@ def _engine(service: str, nodes: tuple[str, ...], resources: Sequence[Resource])
 def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str, Limits]) -> dict[str, tuple[str, ...]]:
     """What comes after what beside the resources' own order, by id. `limits` by service."""
     found: dict[str, tuple[str, ...]] = {}
-    for service, each in engines(resources, replicas).items():
-        staged = [id for engine in each for id in _last(engine.staging)]
+    every = engines(resources, replicas)
+    for service in dict.fromkeys(engine.service for engine in every):
+        each = [engine for engine in every if engine.service == service]
+        staging = [one for engine in each for one in engine.staging]
+        followed = {id for one in staging for id in one.after}
+        staged = [one.id for one in staging if one.id not in followed]
         size = limits.get(service, Limits()).batch or len(each)
         for number, engine in enumerate(each):
             first = number // size * size
@@ -110,18 +109,17 @@ def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str,
             for one in engine.cutover if len(engine.nodes) > 1 else ():
                 if isinstance(one, (Probe, Gate)) and one.service == service:
                     found[one.id] = (*found.get(one.id, ()), *units)
-    for id, earlier in _after_turns(resources, replicas):
+    for id, earlier in _after_turns(resources, every):
         found[id] = (*found.get(id, ()), earlier)
     return {id: after for id, after in found.items() if after}
 
 
-def _after_turns(resources: Sequence[Resource], replicas: Engines) -> Iterator[tuple[str, str]]:
+def _after_turns(resources: Sequence[Resource], every: Sequence[Engine]) -> Iterator[tuple[str, str]]:
     """Pairs of ids: on a node on which something is changed in turns the reboot and the engines come after that.
 
     What is declared to come after an engine stays so.
     """
     after = {each.id: each.after for each in resources}
-    every = [engine for each in engines(resources, replicas).values() for engine in each]
     for each in resources:
         if not each.turn or isinstance(each, Drain):
             continue
@@ -133,22 +131,15 @@ def _after_turns(resources: Sequence[Resource], replicas: Engines) -> Iterator[t
                     yield one.id, each.id
 
 
-def _last(resources: Sequence[Resource]) -> list[str]:
-    """The ids that none of the others comes after."""
-    followed = {id for each in resources for id in each.after}
-    return [each.id for each in resources if each.id not in followed]
-
-
 def holds(
     resources: Sequence[Resource], found: Mapping[str, Observed], replicas: Engines
 ) -> dict[str, tuple[Violation, ...]]:
     """The violations of what was taken back and is declared still, by the ids that they keep from being touched."""
     held: dict[str, tuple[Violation, ...]] = {}
-    for each in engines(resources, replicas).values():
-        for engine in each:
-            if violation := next((why for one in engine.generations if (why := one.held(found.get(one.id)))), None):
-                for id in engine.entries:
-                    held[id] = (replace(violation, resource=id, node=id.rpartition(" @")[2]),)
+    for engine in engines(resources, replicas):
+        if violation := next((why for one in engine.generations if (why := one.held(found.get(one.id)))), None):
+            for id in engine.entries:
+                held[id] = (replace(violation, resource=id, node=id.rpartition(" @")[2]),)
     return held
 
 
@@ -159,12 +150,11 @@ def outcomes(
     by_id = {result.id: result for result in results}
     stopped = interrupted(plan, resources)
     found = []
-    for each in engines(resources, replicas).values():
-        for engine in each:
-            ids = [one.id for one in engine.cutover]
-            if stopped & set(ids):
-                own = [by_id[id] for id in ids if id in by_id]
-                found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state_of(own, stopped)))
+    for engine in engines(resources, replicas):
+        ids = [one.id for one in engine.cutover]
+        if stopped & set(ids):
+            own = [by_id[id] for id in ids if id in by_id]
+            found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state_of(own, stopped)))
     return tuple(found)
 
 
@@ -192,14 +182,60 @@ def returned(failed: Rollout, report: Report) -> Rollout:
     reasons = [result.reason for result in own if result.outcome not in ("done", "not-attempted")]
     if any(reason is not None and reason.id == "generation-missing" for reason in reasons):
         return replace(failed, state="nothing to return to")
-    silent = [why for node, why in report.plan.unreachable.items() if node in failed.nodes]
-    unknown = [
-        Message.of(each.id, **each.args)
-        for id, each in report.plan.unknown.items()
-        if id.rpartition(" @")[2] in failed.nodes
-    ]
-    if not own and not silent and not unknown:
+    lost = [why for node, why in report.plan.unreachable.items() if node in failed.nodes]
+    lost += [why for id, why in report.plan.unknown.items() if id.rpartition(" @")[2] in failed.nodes]
+    if not own and not lost:
         return failed
-    if all(result.outcome == "done" for result in own) and not silent and not unknown:
+    if not lost and all(result.outcome == "done" for result in own):
         return replace(failed, state="returned")
-    return replace(failed, state="return failed", reason=next(iter((*reasons, *silent, *unknown)), None))
+    return replace(failed, state="return failed", reason=next(iter((*reasons, *lost)), None))
+
+
+class RolloutProgress:
+    """The rollouts among the steps of one run. `clock` counts seconds."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        resources: Sequence[Resource],
+        replicas: Engines,
+        limits: Mapping[str, Limits],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits, self._clock = limits, clock
+        self._engine_of = {one.id: engine for engine in engines(resources, replicas) for one in engine.cutover}
+        self._interrupted = interrupted(plan, resources)
+        self._since: dict[str, float] = {}
+
+    def begun(self, id: str) -> None:
+        """A step begins; the first that changes an engine of its service starts its clock."""
+        if engine := self._engine_of.get(id):
+            self._since.setdefault(engine.service, self._clock())
+
+    def ended(self, result: Result) -> None:
+        """A step has ended; an engine that is stable starts the clock anew."""
+        engine = self._engine_of.get(result.id)
+        if engine and result.outcome == "done" and result.id.startswith(f"{Generation.kind} "):
+            self._since[engine.service] = self._clock()
+
+    def late(self, id: str) -> float | None:
+        """The limit within which another engine had to become stable, where that has passed for this step's service."""
+        engine = self._engine_of.get(id)
+        limit = self._limits[engine.service].progress_seconds if engine and engine.service in self._limits else None
+        if engine is None or limit is None or engine.service not in self._since:
+            return None
+        return limit if self._clock() - self._since[engine.service] > limit else None
+
+    def goes_on(self, id: str, need: str, results: Mapping[str, Result]) -> bool:
+        """Whether a step may begin although what it needs has not ended well: another engine failed, and it may."""
+        engine, other = self._engine_of.get(id), self._engine_of.get(need)
+        if engine is None or other is None or engine.service != other.service or self.late(id):
+            return False
+        own = {each.nodes: each for each in self._engine_of.values() if each.service == engine.service}
+        failed = {nodes for nodes, each in own.items() if self._failed(each, results)}
+        limit = self._limits.get(engine.service, Limits()).max_failures
+        return engine.nodes != other.nodes and other.nodes in failed and len(failed) <= limit
+
+    def _failed(self, engine: Engine, results: Mapping[str, Result]) -> bool:
+        ended = [results[each.id] for each in engine.cutover if each.id in results]
+        return state_of(ended, self._interrupted) == "failed"

@@ -45,20 +45,20 @@ def order(
     """What these steps of a first comparison come to. `limits` by service."""
     planned = {step.id: step for step in steps}
     placed = _in_turns(resources, planned, found, replicas)
-    by_service = engines(placed, replicas)
-    again = frozenset(id for each in by_service.values() for engine in each for id in _again(engine, planned, found))
+    every = engines(placed, replicas)
+    again = frozenset(id for engine in every for id in _again(engine, planned, found))
     drains: dict[str, Drain] = {}
     prove: set[str] = set()
-    for each in by_service.values():
-        for engine in each:
-            felt = _felt(engine, planned)
-            touched = [other for others in by_service.values() for other in others if felt & set(other.nodes)]
-            if again & set(_units(engine)) or any(id in planned and planned[id].disruptive for id in _units(engine)):
-                touched.append(engine)
-            for other in touched:
-                drains |= {one.id: one for one in _drains(other, engine.service, found) if one.id not in drains}
-            prove |= {one.id for other in touched for one in other.cutover if isinstance(one, (Probe, Gate))}
-            prove |= _unproven(engine, planned)
+    for engine in every:
+        turned = [one for one in engine.cutover if one.turn and one.id in planned]
+        felt = {one.node for one in turned if one.felt(planned[one.id].changes)}
+        touched = [other for other in every if felt & set(other.nodes)]
+        if again & set(_units(engine)) or any(id in planned and planned[id].disruptive for id in _units(engine)):
+            touched.append(engine)
+        for other in touched:
+            drains |= {one.id: one for one in _drains(other, engine.service, found) if one.id not in drains}
+        prove |= {one.id for other in touched for one in other.cutover if isinstance(one, (Probe, Gate))}
+        prove |= _unproven(engine, planned)
     placed = (*placed, *drains.values())
     return Order(
         resources=placed,
@@ -75,9 +75,8 @@ def _in_turns(resources: Sequence[Resource], steps: Steps, found: Found, replica
     That is the first service of the node: two orders of one thing could contradict.
     """
     turns: dict[str, str] = {}
-    first: dict[str, str] = {}
-    for service in reversed(engines(resources, replicas)):
-        first |= {node: service for nodes in replicas[service] for node in nodes}
+    every = engines(resources, replicas)
+    first = {node: engine.service for engine in reversed(every) for node in engine.nodes}
     serving = {each.node for each in resources if _serves(each, found) and each.service in replicas}
     by_id = {each.id: each for each in resources}
     after = {each.id: each.after for each in resources if each.service is None and not each.pruned}
@@ -88,7 +87,7 @@ def _in_turns(resources: Sequence[Resource], steps: Steps, found: Found, replica
             turns[id] = first[each.node]
     if not turns:
         return tuple(resources)
-    staging = {one.id for each in engines(resources, replicas).values() for engine in each for one in engine.staging}
+    staging = {one.id for engine in every for one in engine.staging}
 
     def before(ids: Sequence[str]) -> Iterator[str]:
         """What comes before, without what is changed in turns."""
@@ -110,13 +109,6 @@ def _serves(each: Resource, found: Found) -> bool:
     return isinstance(each, Unit) and isinstance(there, Mapping) and bool(there.get("running"))
 
 
-def _felt(engine: Engine, steps: Steps) -> frozenset[str]:
-    """The nodes on which something is changed in this engine's turn that all engines there may feel."""
-    return frozenset(
-        each.node for each in engine.cutover if each.turn and each.id in steps and each.felt(steps[each.id].changes)
-    )
-
-
 def _units(engine: Engine) -> tuple[str, ...]:
     """The ids of the engine's own units, the head's first."""
     own = [each for each in engine.cutover if isinstance(each, Unit) and each.service == engine.service]
@@ -126,16 +118,13 @@ def _units(engine: Engine) -> tuple[str, ...]:
 def _again(engine: Engine, steps: Steps, found: Found) -> tuple[str, ...]:
     """Units to restart: all behind a generation that is brought back; the head's where another rank is interrupted,
     since no rank works without the others."""
-    if any(one.restore is not None and (one.id in steps or _outdated(found.get(one.id))) for one in engine.generations):
+    outdated = {id for id, each in found.items() if isinstance(each, Mapping) and each.get("outdated")}
+    if any(one.restore is not None and one.id in steps.keys() | outdated for one in engine.generations):
         return _units(engine)
     units = {each.id: each for each in engine.cutover if isinstance(each, Unit)}
     own = _units(engine)
     head = [id for id in own[:1] if units[id].node == engine.nodes[0] and _serves(units[id], found)]
     return tuple(head) if any(id in steps and steps[id].disruptive for id in own[1:]) else ()
-
-
-def _outdated(found: Observed) -> bool:
-    return isinstance(found, Mapping) and bool(found.get("outdated"))
 
 
 def _unproven(engine: Engine, steps: Steps) -> frozenset[str]:

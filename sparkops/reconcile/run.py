@@ -17,16 +17,13 @@ from sparkops.core.report import Report, Result, Shards
 from sparkops.core.wording import Message
 from sparkops.nodes import bundle
 from sparkops.reconcile import rollout
-from sparkops.reconcile.endpoints import urls
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.history import KIND, actor, by_node, record
-from sparkops.reconcile.informing import FACTS, waiting
-from sparkops.reconcile.observe import CLAIMS, needs_facts, prepare
+from sparkops.reconcile.observe import CLAIMS, FACTS, fact_paths, prepare, waiting
 from sparkops.reconcile.planning import Planned, RunOptions, observe_and_plan, write_claims
-from sparkops.reconcile.removal import bare
-from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.reconcile.rollout import RolloutProgress
 from sparkops.reconcile.schedule import Schedule
-from sparkops.reconcile.targets import targets
+from sparkops.reconcile.targets import targets, urls
 from sparkops.resources import removable
 from sparkops.resources.drain import Drain
 from sparkops.resources.resource import Resource
@@ -60,8 +57,6 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
         planned = observe_and_plan(fleet, prepared, unprepared, options, quiet=False)
         if options.agree is None:
             return report(planned.plan)
-        if options.saved is not None:
-            options.saved.refuse_other_steps(planned.plan)
         agreed = options.agree(report(planned.plan))
         if not planned.plan.steps:
             _claim(fleet, planned, options)
@@ -71,10 +66,7 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
         touched = {step.node for step in planned.plan.steps} | planned.claims.keys()
         fleet.lock(sorted(touched - planned.plan.held - fleet.failed.keys()), actor(options.title))
         again = observe_and_plan(fleet, prepared, unprepared, options, quiet=True)
-        if options.saved is not None:
-            options.saved.refuse_other_steps(again.plan)
-        else:
-            _refuse_interruptions(planned.plan, again.plan)
+        _refuse_interruptions(planned.plan, again.plan)
         results = _carry_out(fleet, again, options)
         return report(
             again.plan,
@@ -86,37 +78,29 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
 
 def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Result, ...]:
     """Claim, converge and record, under the nodes' locks; what the report says of it."""
-    write_claims(fleet, planned, options.listener)
+    write_claims(fleet, planned)
     results = Schedule(
-        planned.plan,
-        planned.resources,
+        planned,
         fleet,
-        facts=planned.facts,
         stop=options.stop,
-        listener=options.listener,
         saved=options.saved is not None,
-        upstreams=planned.upstreams,
         rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
     ).run()
-    steps = by_node(planned.plan.steps, results)
-    for node in bare(planned.plan.steps, results):
-        del steps[node]
-    record(fleet, options.inventory, options.title, steps, reason=options.reason, listener=options.listener)
+    done = by_node(planned.plan.steps, results)
+    record(fleet, options.inventory, options.title, done, reason=options.reason)
     fleet.unlock()
     return results
 
 
 def _claim(fleet: Fleet, planned: Planned, options: RunOptions) -> None:
     """Claim what is right already. Where that can't be done it is said: the nodes are as declared all the same."""
-    if not planned.claims:
-        return
     try:
         fleet.lock(sorted(planned.claims.keys() - fleet.failed.keys()), actor(options.title))
     except SparkopsError as error:
-        message = Message.of("claims-not-written", node=error.where or "the nodes", reason=error.message)
-        options.listener(events.Notice(message=message))
+        message = Message.of("claims-not-written", node=error.where or None, reason=error.message)
+        fleet.listener(events.Notice(message=message))
         return
-    write_claims(fleet, planned, options.listener)
+    write_claims(fleet, planned)
     fleet.unlock()
 
 
@@ -128,12 +112,11 @@ def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
         states = [each.state for each in options.inventory.nodes.values()]
         states += [each.state for each in options.inventory.services.values()]
         kinds |= {CLAIMS, *(removable() if options.prune or "retired" in states else ())}
-        kinds |= options.removal.modules if options.removal is not None else frozenset()
     if options.agree is not None:
         kinds.add(KIND)
-    if needs_facts(resources):
+    facts_of = [fact.node for resource in resources for fact in waiting(resource)]
+    if facts_of or any(True for resource in resources for _ in fact_paths(resource.desired())):
         kinds.add(FACTS)
-    facts_of = (fact.node for resource in resources for fact in waiting(resource))
     nodes = {*options.whole, *(resource.node for resource in resources), *facts_of}
     return Fleet(
         {name: target for name, target in targets(options.inventory, options.secrets).items() if name in nodes},
@@ -149,6 +132,5 @@ def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
 def _refuse_interruptions(shown: Plan, now: Plan) -> None:
     """What interrupts service and was not in the plan that was agreed to is not done."""
     agreed = {step.id for step in shown.disruptive}
-    new = [step.id for step in now.disruptive if step.id not in agreed]
-    if new:
+    if new := [step.id for step in now.disruptive if step.id not in agreed]:
         raise ConvergeFailed.of("plan-would-interrupt", new=", ".join(new))

@@ -10,25 +10,24 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from sparkops.core import events
 from sparkops.core.errors import Changed, ConnectionFailed, ConvergeFailed, Interrupted, NodeError, SparkopsError
 from sparkops.core.graph import reachable
 from sparkops.core.messages import reason_of
-from sparkops.core.plan import Plan, Step
+from sparkops.core.plan import Step
 from sparkops.core.report import Outcome, Result
-from sparkops.core.states import Observed, Pending, Unknown, resolve
+from sparkops.core.states import Facts, Observed, Pending, Unknown, resolve
 from sparkops.core.wording import Message
 from sparkops.nodes.session import UnknownState
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import RETURNING, Fleet
-from sparkops.reconcile.plan import step_for
-from sparkops.reconcile.rollout_progress import RolloutProgress
+from sparkops.reconcile.planning import Planned
+from sparkops.reconcile.rollout import RolloutProgress
 from sparkops.resources.resource import Resource
-from sparkops.resources.transfers.source import Upstream
 
 PER_NODE = 4
 """Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""
@@ -39,24 +38,21 @@ class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
     `saved` says that the plan was saved: what no earlier step of it can have changed must still be as it says.
-    `upstreams` says by id which resources get their content from another node, `rollouts` what a rollout goes by.
+    `rollouts` is what a rollout goes by.
     """
 
-    plan: Plan
-    planned: InitVar[Sequence[Resource]]
+    planned: Planned
     fleet: Fleet
     _: KW_ONLY
-    facts: Mapping[str, Mapping[str, object] | Unknown]
     stop: threading.Event
-    listener: events.Listener = events.silent
     saved: bool = False
-    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     rollouts: RolloutProgress | None = None
 
-    def __post_init__(self, planned: Sequence[Resource]) -> None:
-        self.resources = {resource.id: resource for resource in planned}
+    def __post_init__(self) -> None:
+        self.plan, self.upstreams = self.planned.plan, self.planned.upstreams
+        self.resources = {resource.id: resource for resource in self.planned.resources}
         self.results: dict[str, Result] = {}
-        self._rollouts = self.rollouts or RolloutProgress(self.plan, planned, {}, {})
+        self._rollouts = self.rollouts or RolloutProgress(self.plan, self.planned.resources, {}, {})
         self._order = {step.id: number for number, step in enumerate(self.plan.steps)}
         self._changed = threading.Condition()
         self._stirred: list[Step] = []
@@ -72,16 +68,14 @@ class Schedule:
         with ThreadPoolExecutor(max(1, len(self.plan.steps)), thread_name_prefix="step") as pool, self._changed:
             while len(self.results) < len(self.plan.steps):
                 if self.stop.is_set():
-                    self._stirred = [step for step in self.plan.steps if not self._begun(step)]
+                    begun = self.results.keys() | {id for each in self._running.values() for id in each}
+                    self._stirred = [step for step in self.plan.steps if step.id not in begun]
                 stirred, self._stirred = self._stirred, []
                 for step in sorted(stirred, key=lambda step: self._order[step.id]):
                     self._consider(step, pool)
                 if not self._stirred and len(self.results) < len(self.plan.steps):
                     self._changed.wait()
         return tuple(self.results[step.id] for step in self.plan.steps)
-
-    def _begun(self, step: Step) -> bool:
-        return step.id in self.results or step.id in self._running[step.node]
 
     def _consider(self, step: Step, pool: ThreadPoolExecutor) -> None:
         """Start or settle a step, or note what it waits for."""
@@ -102,20 +96,14 @@ class Schedule:
                 return self._watching[source.id].append(step)
             if self.results[source.id].outcome != "done":
                 return self._settle(step, "not-attempted", Message.of("blocked-by-source", source=source.id))
-        if not self._room(step):
+        beside, word = self._running[step.node], self.resources[step.id].exclusive
+        if len(beside) >= PER_NODE or (word and any(self.resources[each].exclusive == word for each in beside)):
             return self._queued[step.node].append(step)
         self._running[step.node][step.id] = step
         self._rollouts.begun(step.id)
         self._stirred += self._watching.pop(step.id, [])
-        self._rollouts.begun(step.id)
         pool.submit(self._work, step)
         return None
-
-    def _room(self, step: Step) -> bool:
-        beside = self._running[step.node]
-        word = self.resources[step.id].exclusive
-        busy = bool(word) and any(self.resources[each].exclusive == word for each in beside)
-        return len(beside) < PER_NODE and not busy
 
     def _settle(self, step: Step, outcome: Outcome, reason: Message) -> None:
         result = Result(id=step.id, node=step.node, outcome=outcome, reason=reason)
@@ -128,7 +116,7 @@ class Schedule:
         self._stirred += self._watching.pop(result.id, [])
 
     def _tell_end(self, result: Result) -> None:
-        self.listener(
+        self.fleet.listener(
             events.StepFinished(
                 node=result.node, id=result.id, outcome=result.outcome, seconds=result.seconds, reason=result.reason
             )
@@ -136,7 +124,7 @@ class Schedule:
 
     def _work(self, step: Step) -> None:
         started = time.monotonic()
-        self.listener(events.StepStarted(node=step.node, id=step.id, action=step.action))
+        self.fleet.listener(events.StepStarted(node=step.node, id=step.id, action=step.action))
         outcome: Outcome = "done"
         reason: Message | None = None
         detail = ""
@@ -154,12 +142,11 @@ class Schedule:
             outcome, reason, detail = "failed", error.message, getattr(error, "detail", "")
         except Exception as error:  # noqa: BLE001 - a defect in one step must not hide the results of the others
             outcome, reason = "failed", Message(**reason_of(error))
-        seconds = time.monotonic() - started
         result = Result(
             id=step.id,
             node=step.node,
             outcome=outcome,
-            seconds=seconds,
+            seconds=time.monotonic() - started,
             reason=reason,
             detail=detail,
             found=found if isinstance(found, Mapping) else None,
@@ -233,19 +220,18 @@ class Schedule:
         by_run = self._changed_by_run(step)
         if self.saved and not by_run:
             raise changed
-        difference = diff(resource, changed.found, self._facts(resource), replace=step.action == "replace")
-        if isinstance(difference, Unknown):
-            raise SparkopsError.of("state-unknown", where=resource.node, reason=difference)
-        if difference is None:
+        again = diff(resource, changed.found, self._facts(resource), replace=step.action == "replace")
+        if isinstance(again, Unknown):
+            raise SparkopsError.of("state-unknown", where=resource.node, reason=again)
+        if again is None:
             return None
-        again = step_for(resource, difference, changed.found, step.needs)
         if again.disruptive and not step.disruptive:
             was = by_run and not resource.disrupts(step.before, again.after, again.changes)
             if not was:
                 raise ConvergeFailed.of("interruption-not-planned", where=step.node, service=step.service or step.id)
         if self.saved and again.changes != step.changes:
             message = Message.of("step-changed-by-run", step=step.id, keys=list(again.changes))
-            self.listener(events.Notice(node=step.node, message=message))
+            self.fleet.listener(events.Notice(node=step.node, message=message))
         return again
 
     def _changed_by_run(self, step: Step) -> bool:
@@ -255,8 +241,8 @@ class Schedule:
         earlier = reachable({each.id: each.needs for each in self.plan.steps}, step.id)
         return bool(earlier) and not all(self.resources[each].contained for each in (step.id, *earlier))
 
-    def _facts(self, resource: Resource) -> Mapping[str, object] | Unknown:
-        return self.facts.get(resource.node, {})
+    def _facts(self, resource: Resource) -> Facts:
+        return self.planned.facts.get(resource.node, {})
 
     def _proof(self, resource: Resource, found: Observed) -> Message | None:
         left = diff(resource, found, self._facts(resource))
@@ -264,27 +250,14 @@ class Schedule:
             return None
         if isinstance(left, Unknown):
             return Message.of("state-unknown-afterwards", reason=left)
-        wanted, after = left.after or {}, left.before or {}
-        pairs = [f"{key} is {after.get(key)!r}, declared {wanted.get(key)!r}" for key in left.changes]
+        there, wanted = left.before or {}, left.after or {}
+        pairs = [Message.of("key-differs", key=k, found=there.get(k), declared=wanted.get(k)) for k in left.changes]
         return resource.explain(found) or Message.of("still-differs", keys=pairs or [left.action])
 
     def _tell(self, step: Step, progress: Mapping[str, object]) -> None:
         if notice := progress.get("notice"):
             message = Message.from_json(notice)
             self._told.setdefault(step.id, []).append(message)
-            self.listener(events.Notice(node=step.node, message=message))
+            self.fleet.listener(events.Notice(node=step.node, message=message))
             return
-        self.listener(
-            events.StepProgress(
-                node=step.node,
-                id=step.id,
-                text=str(progress.get("text") or ""),
-                done=_number(progress.get("done")),
-                total=_number(progress.get("total")),
-                unit=str(progress.get("unit") or "bytes"),
-            )
-        )
-
-
-def _number(value: object) -> float | None:
-    return value if isinstance(value, (int, float)) else None
+        self.fleet.listener(events.StepProgress.from_mapping(step.node, step.id, progress))

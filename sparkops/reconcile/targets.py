@@ -1,13 +1,13 @@
-"""From the inventory's nodes to the targets that `nodes/` connects to, and where nodes find each other.
+"""From the inventory's nodes to the targets that `nodes/` connects to, and where nodes and clients find what is there.
 
-Secrets in targets are resolved here, at use.
+Secrets in targets are resolved here, at use. Nobody is asked but name servers.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparkops.core.deadline import within
@@ -20,6 +20,8 @@ from sparkops.nodes.target import Target
 
 RESOLVING = 5.0
 """Seconds to look a name up."""
+EVERYWHERE = ("0.0.0.0", "::", "")
+NEAR = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +40,18 @@ class Address:
 def address(inventory: Inventory, target: Target) -> Address:
     """Where other nodes find this one. A name is looked up from here."""
     declared = inventory.fabric_address(target.name) or ""
-    management = ""
-    if target.type == "ssh":
-        try:
-            management = _ip(SSHConfigs().route(target).end.host)
-        except SparkopsError:
-            management = _ip(target.address)
+    management = _ip(_reached_at(target, SSHConfigs())) if target.type == "ssh" else ""
     return Address(fabric=_ip(declared.partition("/")[0]), management=management)
+
+
+def _reached_at(target: Target, configs: SSHConfigs) -> str:
+    """Where others than SSH reach a node: an alias of SSH's configuration means nothing to them."""
+    if target.type == "local":
+        return "localhost"
+    try:
+        return configs.route(target).end.host
+    except SparkopsError:
+        return target.address
 
 
 def _ip(host: str) -> str:
@@ -88,3 +95,54 @@ def _secret(value: SecretRef | str | None, secrets: Secrets) -> Secret | None:
     if isinstance(value, str):
         return Secret(value, "the inventory")
     return secrets.resolve(value) if value is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One engine of a service, at its head `node`. `name` is SERVICE, or SERVICE @HEAD where it has several engines.
+
+    `near`: only processes of the node itself reach it.
+    """
+
+    name: str
+    service: str
+    node: str
+    host: str
+    port: int
+    near: bool = False
+
+    @property
+    def place(self) -> str:
+        """`HOST:PORT`, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The base URL of the OpenAI-compatible interface."""
+        return f"http://{self.place}/v1"
+
+
+def endpoints(inventory: Inventory, nodes: Sequence[str]) -> Iterator[Endpoint]:
+    """Each engine with a port whose head is one of these nodes, in the inventory's order."""
+    configs = SSHConfigs()
+    for service in inventory.services.values():
+        replicas = inventory.replicas(service.name) if service.state != "retired" else ()
+        for head in (each[0] for each in replicas if each[0] in nodes):
+            declared = inventory.variables(head, service.name).get("service", {})
+            port, listening = declared.get("port"), declared.get("host") or ""
+            if isinstance(port, int):
+                node = inventory.nodes[head]
+                target = Target(name=node.name, host=node.host, type=node.connection.type)
+                yield Endpoint(
+                    name=service.name if len(replicas) == 1 else f"{service.name} @{head}",
+                    service=service.name,
+                    node=head,
+                    host=_reached_at(target, configs) if listening in EVERYWHERE else listening,
+                    port=port,
+                    near=listening in NEAR and node.connection.type != "local",
+                )
+
+
+def urls(inventory: Inventory, nodes: Sequence[str]) -> Mapping[str, str]:
+    """The URL of each of them by its name."""
+    return {each.name: each.url for each in endpoints(inventory, nodes)}

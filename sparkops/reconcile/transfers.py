@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Plan, Step
 from sparkops.core.wording import Message
-from sparkops.reconcile.plan import Comparison, Observations
+from sparkops.reconcile.plan import Observations
 from sparkops.reconcile.targets import Address
 from sparkops.resources.resource import Resource
 from sparkops.resources.transfers.source import Upstream
@@ -20,7 +20,7 @@ from sparkops.resources.transfers.transferable import Transferable
 
 
 def arrange(
-    plan: Plan | Comparison, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
+    plan: Plan, resources: Sequence[Resource], seen: Observations, address: Callable[[str], Address]
 ) -> tuple[Mapping[str, Upstream], tuple[Message, ...]]:
     """The sources by the receiving resource's id, and notices. `address` is asked for sources only."""
     steps = {step.id: step for step in plan.steps}
@@ -32,8 +32,8 @@ def arrange(
             where = address(source.node)
             for receiver in receivers:
                 if not where.all:
-                    args = {"resource": receiver.id, "source": source.node, "alternative": receiver.alternative}
-                    notices.append(Message.of("transfer-source-without-address", **args))
+                    id = "transfer-source-without-address"
+                    notices.append(Message.of(id, resource=receiver.id, source=source.node))
                     continue
                 upstream = Upstream(
                     source=source,
@@ -49,9 +49,7 @@ def arrange(
     return upstreams, tuple(notices)
 
 
-def _groups(
-    plan: Plan | Comparison, resources: Iterable[Resource], steps: Mapping[str, Step]
-) -> Iterable[Sequence[Transferable]]:
+def _groups(plan: Plan, resources: Iterable[Resource], steps: Mapping[str, Step]) -> Iterable[Sequence[Transferable]]:
     """Those of one content each, with a step in the plan's order before the others."""
     order = {step.id: number for number, step in enumerate(plan.steps)}
     found: dict[tuple[str, str], list[Transferable]] = {}
@@ -62,14 +60,14 @@ def _groups(
 
 
 def _assigned(
-    group: Sequence[Transferable], steps: Mapping[str, Step], plan: Plan | Comparison, seen: Observations
+    group: Sequence[Transferable], steps: Mapping[str, Step], plan: Plan, seen: Observations
 ) -> Iterable[tuple[Transferable, Sequence[Transferable]]]:
     """Each source of one content with its receivers."""
     able = [each for each in group if each.id not in plan.blocked and each.node not in seen.unreachable]
-    known = [each for each in able if isinstance(seen.found.get(each.id), Mapping)]
+    known = {each.id: found for each in able if isinstance(found := seen.found.get(each.id), Mapping)}
     lacking = [each for each in able if each.lacks(steps.get(each.id))]
-    complete = [each for each in known if each not in lacking]
-    proven = [each for each in complete if _proven(seen, each)]
+    complete = [each for each in able if each.id in known and each not in lacking]
+    proven = [each for each in complete if each.proven(known[each.id])]
     to_be_proven = [each for each in complete if each not in proven and each.id in steps]
     heads = proven or to_be_proven or lacking[:1]
     lacking = [each for each in lacking if each not in heads]
@@ -79,8 +77,3 @@ def _assigned(
             yield head, receivers
         elif head.streamed:
             yield from ((source, [each]) for source, each in zip([head, *receivers], receivers, strict=False))
-
-
-def _proven(seen: Observations, each: Transferable) -> bool:
-    found = seen.found[each.id]
-    return isinstance(found, Mapping) and each.proven(found)

@@ -41,6 +41,14 @@ def kind(name: str) -> type[Resource]:
     raise KeyError(name)
 
 
+def known(name: str) -> type[Resource]:
+    """The class of a kind; where no one provides it `Resource`, of which nothing is known."""
+    try:
+        return kind(name)
+    except KeyError:
+        return Resource
+
+
 def removable() -> frozenset[str]:
     """The kinds whose things a prune removes."""
     return frozenset(name for name in names() if kind(name).prune == "remove")

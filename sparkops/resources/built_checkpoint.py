@@ -34,10 +34,10 @@ class BuiltCheckpoint(OfRepository):
     """
 
     kind: ClassVar[str] = "built_checkpoint"
+    removed_with: ClassVar[str] = "--checkpoints"
     implied: ClassVar[frozenset[str]] = frozenset({"identity", "missing", "wrong", "unverified", "leftover"})
     lacked: ClassVar[frozenset[str]] = frozenset({"identity", "missing", "wrong"})
     streamed: ClassVar[bool] = False
-    alternative: ClassVar[str] = "it is built there too"
 
     base: str
     steps: tuple[Mapping[str, object], ...]

@@ -188,6 +188,7 @@ class Checkpoint(OfRepository):
     """
 
     kind: ClassVar[str] = "checkpoint"
+    removed_with: ClassVar[str] = "--checkpoints"
     implied: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong", "unverified", "leftover"})
     lacked: ClassVar[frozenset[str]] = frozenset({"manifest", "missing", "wrong"})
 

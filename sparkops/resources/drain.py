@@ -34,8 +34,14 @@ class Drain(Resource):
 
     def ask(self) -> EnginePlace:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        where: EnginePlace = {"host": host, "port": self.port, "unit": self.unit, "container": self.container}
-        return {**where, "spec": self.container, "service": self.name}
+        return {
+            "host": host,
+            "port": self.port,
+            "service": self.name,
+            "unit": self.unit,
+            "container": self.container,
+            "spec": self.container,
+        }
 
     def desired(self) -> State:
         """Nothing that could differ: whether it has to be waited is known from the other steps."""

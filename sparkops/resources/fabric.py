@@ -51,7 +51,7 @@ class Fabric(Resource):
         "faults": "list of mapping",
         "twins_share": "list of text",
     }
-    removal_hint: ClassVar[str] = "`rm {name} && netplan apply`, on the node"
+    removed_by: ClassVar[str] = "fabric-removed-by"
 
     links: Sequence[Fields] = ()
     interfaces: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from sparkops.core.digests import sha256
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import FileAct, FileAsk
 from sparkops.core.plan import Step
@@ -96,7 +97,7 @@ class File(Resource):
             return kept
         if self.content.secret:
             return {**kept, "secret": self.content.encode()}
-        return {**kept, "content": [_digest(self.content)]}
+        return {**kept, "content": [sha256(self.content.encode())]}
 
     def ask(self) -> FileAsk:
         asked: FileAsk = {"path": self.name}
@@ -118,7 +119,7 @@ class File(Resource):
         wanted: dict[str, object] = {"type": "file"}
         if isinstance(self.content, Content):
             secret = self.content.secret
-            wanted["content"] = "declared" if secret else _digest(self.content)
+            wanted["content"] = "declared" if secret else sha256(self.content.encode())
             if secret:
                 wanted["mode"] = "0600"
         for key in ("owner", "group", "mode"):
@@ -153,10 +154,6 @@ class File(Resource):
         if (laid := _laid_out(after)) != after:
             return _unified(f"{self.name} (laid out)", None if before is None else _laid_out(before), laid)
         return _unified(self.name, before, after)
-
-
-def _digest(content: Content) -> str:
-    return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
 
 
 def _unified(name: str, old: str | None, new: str) -> str:

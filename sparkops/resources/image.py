@@ -58,6 +58,7 @@ class Image(Transferable):
     """
 
     kind: ClassVar[str] = "image"
+    removed_with: ClassVar[str] = "--images"
     prune: ClassVar[Literal["collect"]] = "collect"
     volatile: ClassVar[frozenset[str]] = frozenset({"size"})
     contained: ClassVar[bool] = True
@@ -65,7 +66,6 @@ class Image(Transferable):
     implied: ClassVar[frozenset[str]] = frozenset({"reference", "fits"})
     lacked: ClassVar[frozenset[str]] = frozenset({"build", "fits"})
     streamed: ClassVar[bool] = False
-    alternative: ClassVar[str] = "it is built or pulled there too"
 
     digest: str | None = None
     manifest: str | None = None

@@ -31,7 +31,8 @@ class Mount(Resource):
     kind: ClassVar[str] = "mount"
     at_path: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, str]] = {"options": "list of text"}
-    removal_hint: ClassVar[str] = "`umount {name}` and its line in /etc/fstab, on the node"
+    removed_by: ClassVar[str] = "mount-removed-by"
+    removed_with: ClassVar[str] = "--mounts"
     exclusive: ClassVar[str] = "fstab"
     interrupts: ClassVar[frozenset[str]] = frozenset({"source", "fstype"})
 

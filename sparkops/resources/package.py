@@ -38,8 +38,9 @@ class Package(Resource):
     """
 
     kind: ClassVar[str] = "package"
-    removal_hint: ClassVar[str] = "`apt-get remove {name}` on the node removes it"
-    release_hint: ClassVar[str] = "`apt-mark unhold '{name}'` on the node releases it, where sparkops holds it"
+    removed_by: ClassVar[str] = "package-removed-by"
+    released_by: ClassVar[str] = "package-released-by"
+    removed_with: ClassVar[str] = "--packages"
     exclusive: ClassVar[str] = "apt"
 
     version: str | None = None

@@ -46,6 +46,7 @@ class AskedEngine(Resource):
         return {
             "host": self.host,
             "port": self.port,
+            "service": self.service,
             "model": model or None,
             "prompt": self.prompt,
             "limit_seconds": float(self.limit_seconds),
@@ -96,7 +97,7 @@ class Probe(AskedEngine):
 
     def ask(self) -> ProbeAsk:
         tokens = max(self.max_tokens, 16) if self.expect else self.max_tokens
-        return {**self.endpoint(), "service": self.service, "expect": self.expect, "max_tokens": tokens}
+        return {**self.endpoint(), "expect": self.expect, "max_tokens": tokens}
 
     def desired(self) -> State:
         return {"answers": True}

@@ -62,10 +62,12 @@ class Resource:
     prune: ClassVar[Literal["remove", "keep", "collect"]] = "keep"
     """What becomes of it when nothing declares it any more: `--prune` removes it; it is named once and left; or it is
     left for `sparkops gc`, since it holds data that somebody has to decide about."""
-    removal_hint: ClassVar[str] = ""
-    """How a person removes what is left; `{name}` stands for its name."""
-    release_hint: ClassVar[str] = ""
-    """How a person takes back what sparkops did to a thing that was there before."""
+    removed_by: ClassVar[str] = ""
+    """The id of the words that tell how a person removes what is left; their argument is its `name`."""
+    released_by: ClassVar[str] = ""
+    """The same of how a person takes back what sparkops did to a thing that was there before."""
+    removed_with: ClassVar[str] = ""
+    """The option of `sparkops remove` that takes back what otherwise stays."""
     at_path: ClassVar[bool] = False
     """True where the name is the path of what it has for itself."""
     file_type: ClassVar[str] = ""

@@ -32,7 +32,8 @@ class Sysctl(Resource):
 
     kind: ClassVar[str] = "sysctl"
     reads: ClassVar[Mapping[str, str]] = {"overridden_by": "mapping"}
-    removal_hint: ClassVar[str] = "remove its line under /etc/sysctl.d on the node; the value stays until a reboot"
+    removed_by: ClassVar[str] = "sysctl-removed-by"
+    removed_with: ClassVar[str] = "--sysctl"
 
     value: str | int | FromFact | None = None
     state: str = "present"
@@ -58,10 +59,7 @@ class Sysctl(Resource):
         return f"60-sparkops-{self.name.replace('/', '-')}.conf"
 
     def ask(self) -> SysctlAsk:
-        asked: SysctlAsk = {"key": self.name, "file": self.file}
-        if self.state == "absent":
-            asked["absent"] = True
-        return asked
+        return {"key": self.name, "file": self.file, "absent": self.state == "absent"}
 
     def desired(self) -> State:
         if self.state == "absent":

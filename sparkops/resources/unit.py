@@ -11,12 +11,12 @@ It must not know how systemd is asked: that is the worker's half.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from sparkops.core.digests import sha256
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import UnitAct, UnitAsk
 from sparkops.core.plan import Occupied, Step, Violation
@@ -148,7 +148,7 @@ class Unit(Resource):
 
     @property
     def _digest(self) -> str | None:
-        return None if self.content is None else "sha256:" + hashlib.sha256(_bytes(self.content)).hexdigest()
+        return None if self.content is None else sha256(_bytes(self.content))
 
     @classmethod
     def occupied(cls, name: str, claim: Mapping[str, object]) -> Occupied:

@@ -36,7 +36,8 @@ class User(Resource):
 
     kind: ClassVar[str] = "user"
     reads: ClassVar[Mapping[str, str]] = {"groups": "list of text"}
-    removal_hint: ClassVar[str] = "`userdel {name}` on the node removes it"
+    removed_by: ClassVar[str] = "user-removed-by"
+    removed_with: ClassVar[str] = "--users"
     exclusive: ClassVar[str] = "accounts"
 
     uid: int | None = None

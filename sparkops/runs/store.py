@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparkops.core import folders
+from sparkops.core import data
 from sparkops.core.errors import SparkopsError
 from sparkops.core.report import KeptRun, Seen
 from sparkops.runs.database import Database, reading
@@ -98,7 +98,7 @@ class Kept:
 
 def path() -> Path:
     """The file, below the state folder of this machine."""
-    return folders.state() / "runs.sqlite"
+    return data.state_folder() / "runs.sqlite"
 
 
 class Store:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from sparkops.core import atomic, folders
+from sparkops.core import atomic, data
 from sparkops.core.digests import digest
 from sparkops.core.errors import LockBusy
 from sparkops.core.report import Report
@@ -69,7 +69,7 @@ class StateFile:
         inventory = cluster.inventory
         part = (inventory.shard.number, inventory.shard.of) if inventory.shard is not None else ()
         chosen = [str(inventory.path.resolve()), cluster.limit, cluster.roles, cluster.extra, part]
-        self.path = folders.state() / "watch" / f"{digest(chosen)}.json"
+        self.path = data.state_folder() / "watch" / f"{digest(chosen)}.json"
         self._lock: int | None = None
 
     def open(self) -> tuple[Edges, Waiting]:

@@ -16,6 +16,7 @@ from sparkops.nodes.target import Target
 from sparkops.reconcile import plan
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import observe
+from sparkops.reconcile.planning import Planned
 from sparkops.reconcile.schedule import Schedule
 from sparkops.resources.resource import Resource
 from tests.lab.lab import Lab
@@ -30,13 +31,14 @@ class Applying:
     def plan(self, *resources: Resource) -> Plan:
         seen = observe(self.fleet, resources)
         self.facts = seen.facts
-        return plan.compare(resources, seen, today=datetime.date(2026, 1, 1)).plan()
+        return plan.compare(resources, seen, today=datetime.date(2026, 1, 1))
 
     def apply(self, *resources: Resource) -> tuple[Result, ...]:
         made = self.plan(*resources)
         assert not made.unknown, made.unknown
         assert not made.unreachable, made.unreachable
-        return Schedule(made, resources, self.fleet, facts=self.facts, stop=threading.Event()).run()
+        planned = Planned(plan=made, resources=resources, facts=self.facts)
+        return Schedule(planned, self.fleet, stop=threading.Event()).run()
 
     def settle(self, *resources: Resource) -> tuple[Result, ...]:
         """Apply, and see that all went well and that nothing is left to do."""

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from sparkops.checkpoints.hub import HubUnreachable
-from sparkops.core.errors import SparkopsError
 from sparkops.core.plan import Step
 from sparkops.core.report import Result
 from sparkops.resources.checkpoint import Checkpoint
 from tests.e2e.applying import Applying, applying
 from tests.e2e.conftest import Shell, until
+from tests.errors import fails
 from tests.lab import model as tiny
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
@@ -259,7 +259,7 @@ def test_a_gated_repository_and_a_second_builder_are_told(
     create = Step(
         id=other.id, kind=other.kind, node=other.node, action="create", before=None, after=other.desired(), changes=()
     )
-    with pytest.raises(SparkopsError, match="a job for checkpoint .* is already running with different inputs"):
+    with fails("job-busy"):
         session.call("checkpoint.missing", {"ask": other.ask(), "act": dict(other.act(create))})
     running.join(60)
     assert sums(node, FOLDER) == local_sums(model)

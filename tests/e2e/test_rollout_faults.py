@@ -21,22 +21,30 @@ OLD = "token-time=0.003"
 """The mode of the engines that are stable before each fault. Each test declares another: what came back is held."""
 
 
-@pytest.fixture(scope="module")
-def two(lab: Lab) -> Iterator[list[Node]]:
-    """Two nodes for all tests: each leaves a stable engine there, or the next one's first apply brings it."""
-    made = [lab.add_node(), lab.add_node()]
+def machines(lab: Lab, number: int) -> Iterator[list[Node]]:
+    """Nodes for all tests of a module: each leaves a stable engine there, or the next one's first apply brings it."""
+    made = [lab.add_node() for _ in range(number)]
     yield made
     for node in made:
         lab.remove_node(node)
 
 
-@pytest.fixture
-def cluster(lab: Lab, shell: Shell, two: list[Node]) -> Cluster:
-    """Two engines that are stable in the mode OLD."""
-    made = Cluster(lab, shell, two)
+def stable(lab: Lab, shell: Shell, nodes: list[Node]) -> Cluster:
+    """An engine on each node that is stable in the mode OLD."""
+    made = Cluster(lab, shell, nodes)
     made.declare(OLD)
     made.apply()
     return made
+
+
+@pytest.fixture(scope="module")
+def two(lab: Lab) -> Iterator[list[Node]]:
+    yield from machines(lab, 2)
+
+
+@pytest.fixture
+def cluster(lab: Lab, shell: Shell, two: list[Node]) -> Cluster:
+    return stable(lab, shell, two)
 
 
 def old(cluster: Cluster) -> bool:

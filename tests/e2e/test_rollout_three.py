@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Shell, until
 from tests.e2e.test_rollout import ROLES, Cluster, states
-from tests.e2e.test_rollout_faults import OLD, ended, locked, reasons, serving, started
+from tests.e2e.test_rollout_faults import OLD, ended, locked, machines, reasons, serving, stable, started
 from tests.e2e.test_rollout_turns import order
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -17,19 +17,12 @@ from tests.lab.node import Node
 
 @pytest.fixture(scope="module")
 def three(lab: Lab) -> Iterator[list[Node]]:
-    made = [lab.add_node() for _ in range(3)]
-    yield made
-    for node in made:
-        lab.remove_node(node)
+    yield from machines(lab, 3)
 
 
 @pytest.fixture
 def cluster(lab: Lab, shell: Shell, three: list[Node]) -> Cluster:
-    """Three engines that are stable in the mode OLD."""
-    made = Cluster(lab, shell, three)
-    made.declare(OLD)
-    made.apply()
-    return made
+    return stable(lab, shell, three)
 
 
 def modes(cluster: Cluster) -> list[str]:

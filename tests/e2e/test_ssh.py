@@ -181,7 +181,7 @@ def test_the_ways_of_other_sudoers_change_nothing(
 ) -> None:
     sudoers(rule)
     assert root_at(target(become_password=RIGHT)).read(10) == b"0"
-    with pytest.raises(SudoRefused, match="password"):
+    with fails("sudo-password-refused", SudoRefused):
         root_at(target(become_password=WRONG))
 
 
@@ -278,8 +278,9 @@ def test_a_node_paused_in_mid_session_is_reported(target: Callable[..., Target],
     assert stream.read(10) == b"0"
     with machine.paused():
         began = time.monotonic()
-        with pytest.raises(ConnectionFailed, match="no answer for"):
+        with fails("connection-lost", ConnectionFailed) as lost:
             stream.read(10)
+        assert isinstance(lost.value, ConnectionFailed) and "no answer" in str(lost.value.args_by_name["error"])
         assert time.monotonic() - began < 5
 
 
@@ -299,8 +300,9 @@ def test_a_cable_cut_in_mid_session_is_reported(target: Callable[..., Target], m
     machine.cut()
     try:
         began = time.monotonic()
-        with pytest.raises(ConnectionFailed, match="no answer for"):
+        with fails("connection-lost", ConnectionFailed) as lost:
             stream.read(10)
+        assert isinstance(lost.value, ConnectionFailed) and "no answer" in str(lost.value.args_by_name["error"])
         assert time.monotonic() - began < 5
     finally:
         machine.restore()

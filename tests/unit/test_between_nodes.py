@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from sparkops.core.messages import UNKNOWN, reason
 from sparkops.core.plan import Plan
 from sparkops.core.states import Observed, Unknown
-from sparkops.reconcile.between_nodes import compare
+from sparkops.reconcile.plan import between_nodes
 from sparkops.resources.rank import Rank
 
 
 def differ(service: str = "qwen", **nodes: Observed) -> dict[str, dict[str, Any]]:
     ranks = [Rank(node=node, name=service, service=service, container="c") for node in nodes]
     found = {each.id: nodes[each.node] for each in ranks}
-    return {each.fact: dict(each.values) for each in compare(ranks, found)}
+    return {each.fact: dict(each.values) for each in between_nodes(ranks, found)}
 
 
 def test_what_is_another_on_one_node_is_told_with_every_value() -> None:
@@ -58,9 +58,9 @@ def test_what_a_node_tells_in_another_form_breaks_nothing() -> None:
 def test_services_are_compared_apart_and_no_exit_status_changes() -> None:
     ranks = [Rank(node="a", name=name, service=name, container="c") for name in ("one", "two")]
     found: dict[str, Observed] = {ranks[0].id: {"kernel": "1"}, ranks[1].id: {"kernel": "2"}}
-    assert compare(ranks, found) == ()
+    assert between_nodes(ranks, found) == ()
     both = [Rank(node=node, name="one", service="one", container="c") for node in "ab"]
-    between = compare(both, {both[0].id: {"kernel": "1"}, both[1].id: {"kernel": "2"}})
+    between = between_nodes(both, {both[0].id: {"kernel": "1"}, both[1].id: {"kernel": "2"}})
     assert Plan(between=between).exit_status == 0
 
 

@@ -12,7 +12,7 @@ from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
 from sparkops.nodes.target import Target
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.informing import informed, waiting
+from sparkops.reconcile.observe import informed, waiting
 from sparkops.resources.file import File
 from sparkops.resources.unit import Unit
 

@@ -86,7 +86,7 @@ def test_units_go_before_files_and_files_before_their_directories() -> None:
     found = tuple(find((), strays).values())
     gone = orphans.removed(found, (), prune=True)
     states = {each.id: {"type": "file"} for each in gone}
-    plan = compare(gone, seen(found=states), today=datetime.date(2026, 1, 1)).plan()
+    plan = compare(gone, seen(found=states), today=datetime.date(2026, 1, 1))
     assert [step.kind for step in plan.steps] == ["unit", "file", "directory"]
     assert {step.action for step in plan.steps} == {"delete"}
 
@@ -105,7 +105,7 @@ def test_an_orphan_on_a_declared_port_goes_first_or_is_in_the_way() -> None:
     (violation,) = against[new.id]
     assert violation.id == "orphan-on-port"
     assert violation.message.args == {"kind": "unit", "name": "old.service", "port": 8000}
-    plan = compare((new,), seen(found={new.id: None}), today=datetime.date(2026, 1, 1), violations=against).plan()
+    plan = compare((new,), seen(found={new.id: None}), today=datetime.date(2026, 1, 1), violations=against)
     assert plan.blocked.keys() == {new.id}
 
     gone = orphans.removed(found, (new,), prune=True)

@@ -142,7 +142,7 @@ class Site:
             title=command,
             agree=(lambda report: True) if command == "apply" else None,
             prune=prune,
-            whole=compiled.all_nodes,
+            whole=compiled.whole,
         )
         return run(compiled.resources, options)
 

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.core.plan import Plan, Violation
+from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import FromFact, Observed, Pending, State, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept
-from sparkops.reconcile.diff import Difference, diff
+from sparkops.reconcile.diff import diff
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.resources.require import Require
 from sparkops.resources.resource import Peers, Resource
@@ -50,7 +50,7 @@ class Proof(Thing):
 
 def plan(*resources: Resource, found: dict[str, Any], **more: Any) -> Plan:
     seen = Observations(found=found, facts=more.pop("facts", {}), unreachable=more.pop("unreachable", {}))
-    return compare(resources, seen, today=TODAY, **more).plan()
+    return compare(resources, seen, today=TODAY, **more)
 
 
 @given(STATES)
@@ -62,7 +62,7 @@ def test_a_thing_that_is_as_declared_has_no_difference(state: State) -> None:
 def test_what_a_difference_leads_to_has_none_left(wanted: State, found: State) -> None:
     thing = Thing(name="x", want=wanted)
     difference = diff(thing, found, {})
-    if isinstance(difference, Difference):
+    if isinstance(difference, Step):
         after = None if difference.after is None else {**(found or {}), **difference.after}
         assert diff(thing, after, {}) is None
 
@@ -89,7 +89,7 @@ def test_a_value_from_a_fact_is_filled_in() -> None:
 
 def test_a_pending_value_differs() -> None:
     difference = diff(Thing(name="x", want={"a": Pending("image y @n1")}), {"a": 1}, {})
-    assert isinstance(difference, Difference)
+    assert isinstance(difference, Step)
     assert difference.changes == ("a",)
 
 
@@ -170,7 +170,7 @@ def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() ->
     found = {each.id: {"a": 0} for each in things}
     machines = {"left": "m1", "right": "m1", "alone": "m2", "dark": "", "dim": ""}
     seen = Observations(found=found, machines=machines)
-    made = compare(things, seen, today=TODAY).plan()
+    made = compare(things, seen, today=TODAY)
     assert made.held == {"left", "right"}
     assert [(each.id, each.node) for each in made.violations] == [
         ("machine-with-two-names", n) for n in ("left", "right")
@@ -179,7 +179,7 @@ def test_two_names_for_one_machine_hold_everything_on_both_and_nothing_else() ->
     assert made.violations[0].message.args == {"nodes": ["left", "right"]}
 
     accept = [Accept(id="machine-with-two-names", reason="a test bench")]
-    made = compare(things, seen, today=TODAY, accept=accept).plan()
+    made = compare(things, seen, today=TODAY, accept=accept)
     assert made.held == frozenset() and not made.blocked
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparkops.cli.remove import HELP
 from sparkops.core.plan import Orphan, Plan
 from sparkops.core.wording import Message
 from sparkops.reconcile import orphans
 from sparkops.reconcile.plan import Observations
-from sparkops.reconcile.removal import OPTIONS, Removal, stays_claimed
-from sparkops.reconcile.taken_back import OwnState, Reclaimed
-from sparkops.resources import kind
+from sparkops.reconcile.removal import OwnState, Reclaimed, Removal, kinds_of, stays_claimed
+from sparkops.resources import kind, names
 from sparkops.resources.package import Package
 
 CREATED = {"now": "ours", "action": "create"}
@@ -23,13 +23,14 @@ def removal(**more: Any) -> Removal:
 
 def orphaned(of: Removal, strays: dict[str, dict[str, Any]]) -> tuple[Orphan, ...]:
     seen = Observations(found={}, claims={"n": {"strays": strays, "foreign": {}, "claims": {}}})
-    return of.taken(orphans.find(of.staying, seen, retired=lambda node, service: False, asked=of.asked))
+    return of.taken(orphans.find(of.staying, seen, retired=lambda node, service: False, asked=of.kinds))
 
 
 def kept(of: Removal, strays: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {f"{each.kind} {each.name}": each.kept.id if each.kept else "" for each in orphaned(of, strays)}
 
 
+OPTIONS = {name: kind(name).removed_with for name in names() if kind(name).removed_with}
 NODE = removal(nodes=frozenset({"n"}))
 
 
@@ -68,8 +69,8 @@ def test_a_unit_that_sparkops_did_not_bring_is_not_told_to_be_removed() -> None:
 
 
 def test_what_a_prune_leaves_goes_only_where_it_is_asked_for() -> None:
-    names = {"mount": "/x", "sysctl": "vm.x"}
-    strays = {f"{name} {names.get(name, 'name')}": WITHOUT_FILE for name in OPTIONS}
+    called = {"mount": "/x", "sysctl": "vm.x"}
+    strays = {f"{name} {called.get(name, 'name')}": WITHOUT_FILE for name in OPTIONS}
     for each in orphaned(NODE, strays):
         assert each.kept and each.kept.id == "orphan-kind-unasked" and each.kept.args["option"] == OPTIONS[each.kind]
     asked = removal(nodes=frozenset({"n"}), kinds=frozenset(OPTIONS))
@@ -83,10 +84,9 @@ def test_what_a_prune_leaves_goes_only_where_it_is_asked_for() -> None:
 
 
 def test_every_kind_that_stays_unless_asked_for_has_its_option() -> None:
-    from sparkops import resources
-
-    staying = {name for name in resources.names() if kind(name).claimed and kind(name).prune != "remove"}
+    staying = {name for name in names() if kind(name).claimed and kind(name).prune != "remove"}
     assert staying - set(OPTIONS) <= {"command", "fabric"}, "what a command did is not known; the way in is not touched"
+    assert kinds_of(HELP) == OPTIONS.keys()
 
 
 def test_sparkops_own_folder_goes_last_and_only_of_whole_nodes() -> None:

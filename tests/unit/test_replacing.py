@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 
+from sparkops.core.plan import Step
 from sparkops.core.states import Unknown
-from sparkops.reconcile.diff import Difference, diff
-from sparkops.reconcile.plan import Observations, compare
-from sparkops.reconcile.replace import replaced
+from sparkops.reconcile.diff import diff
+from sparkops.reconcile.plan import Observations, compare, replaced
 from sparkops.resources.directory import Directory
 from sparkops.resources.file import File
 from sparkops.resources.unit import Unit
@@ -39,14 +39,14 @@ def test_what_can_not_be_done_again_is_refused() -> None:
 def test_what_is_as_declared_is_planned_again_when_asked_and_interrupts() -> None:
     seen = Observations(found={each.id: RUNS for each in UNITS})
     today = datetime.date(2026, 1, 1)
-    assert compare(UNITS, seen, today=today).plan().steps == ()
-    (step,) = compare(UNITS, seen, today=today, replace={UNITS[0].id}).plan().steps
+    assert compare(UNITS, seen, today=today).steps == ()
+    (step,) = compare(UNITS, seen, today=today, replace={UNITS[0].id}).steps
     assert (step.action, step.id, step.disruptive) == ("replace", UNITS[0].id, True)
     assert UNITS[0].act(step)["again"]
 
 
 def test_what_is_missing_is_created_and_what_is_unknown_stays_so() -> None:
     made = diff(FILE, None, {}, replace=True)
-    assert isinstance(made, Difference)
+    assert isinstance(made, Step)
     assert made.action == "create"
     assert diff(FILE, Unknown("?"), {}, replace=True) == Unknown("?")

@@ -263,7 +263,7 @@ def orphan(kind: str, name: str, **more: Any) -> Orphan:
 def test_what_gc_is_for_is_one_line_a_node_and_what_nobody_can_act_on_is_none() -> None:
     left = [orphan("image", f"x:{number}", kept=Message.of(FOR_GC, kind="image")) for number in "123"]
     left += [orphan("checkpoint", "/m", kept=Message.of(FOR_GC, kind="checkpoint"))]
-    left += [orphan("image", "mine", kept=Message.of("orphan-there-before", hint=""))]
+    left += [orphan("image", "mine", kept=Message.of("orphan-there-before", hint=None))]
     shown = text(report(plan=Plan(nodes=("a",), orphans=tuple(left))))
     assert "1 checkpoint, 3 images  no longer declared; `sparkops gc` shows which of them can go" in shown
     assert shown.count("no longer declared") == 1 and "mine" not in shown

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.core.errors import PlanError, Stale
+from sparkops.core.errors import InventoryError, Stale
 from sparkops.core.plan import Plan, Step
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.load import load
 from sparkops.reconcile.inputs import inputs
-from sparkops.reconcile.plan_file import SCHEMA, SavedPlan, differences, read, saved
+from sparkops.reconcile.plan_file import FORMAT, SCHEMA, SavedPlan, differences, read, steps_of
 from tests.errors import fails
 from tests.unit.inventory.project import Project
 
@@ -52,9 +52,18 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(steps=made, blocked=blocked, nodes=("n1",))
 
 
-def keep(plan: Plan, **more: Any) -> SavedPlan:
-    given_ = {"cluster": "attic", "version": "1.0", "made": "2026-11-24T12:00:00Z", "inputs": {"inventory": DIGEST}}
-    return saved(plan, **{**given_, **more})
+def keep(plan: Plan, *, limit: tuple[str, ...] = (), shard: list[int] | None = None) -> SavedPlan:
+    about = {"schema": FORMAT, "cluster": "attic", "sparkops": "1.0", "made": "2026-11-24T12:00:00Z"}
+    selection = {"limit": list(limit), "roles": [], "shard": shard}
+    return SavedPlan({**about, "selection": selection, "inputs": {"inventory": DIGEST}, "steps": steps_of(plan)})
+
+
+def told(planned: SavedPlan, now: Plan) -> list[tuple[str, dict[str, Any]]]:
+    """The ids of what differs, with their arguments beside the step."""
+    return [
+        (each.id, {key: value for key, value in each.args.items() if key != "step"})
+        for each in differences(planned, now)
+    ]
 
 
 def step(**more: Any) -> Step:
@@ -64,23 +73,24 @@ def step(**more: Any) -> Step:
 
 @given(plans())
 def test_a_saved_plan_reads_back_as_it_was_and_its_schema_accepts_it(plan: Plan) -> None:
-    kept = keep(plan, limit=("n*",), roles=("host",))
-    text = kept.text()
+    kept = keep(plan, limit=("n*",))
+    text = kept.text
     jsonschema.validate(json.loads(text), SCHEMA)
     back = read(text.encode())
     assert back == kept
-    assert back.text() == text
+    assert back.text == text
+    assert back.selection == {"limit": ("n*",), "roles": (), "shard": None}
 
 
 @given(plans())
 def test_the_plan_of_an_unchanged_world_holds(plan: Plan) -> None:
-    assert differences(read(keep(plan).text().encode()), plan) == ()
+    assert differences(read(keep(plan).text.encode()), plan) == ()
 
 
 @given(plans(), plans())
 def test_two_plans_are_the_same_exactly_when_nothing_is_told(one: Plan, other: Plan) -> None:
     def canonical(plan: Plan) -> list[str]:
-        return sorted(json.dumps(dataclasses.asdict(each), sort_keys=True) for each in keep(plan).steps)
+        return sorted(json.dumps(each, sort_keys=True) for each in keep(plan).told["steps"])
 
     assert (differences(keep(one), other) == ()) == (canonical(one) == canonical(other))
 
@@ -89,46 +99,46 @@ def test_two_plans_are_the_same_exactly_when_nothing_is_told(one: Plan, other: P
 def test_any_found_value_that_changes_is_named_with_its_key(found: dict[str, Any], key: str, value: Any) -> None:
     before = step(before=found)
     after = step(before={**found, key: value})
-    told = differences(keep(Plan(steps=(before,))), Plan(steps=(after,)))
+    moved = differences(keep(Plan(steps=(before,))), Plan(steps=(after,)))
     if key in found and json.dumps(found[key]) == json.dumps(value):
-        assert told == ()
+        assert moved == ()
     else:
-        assert len(told) == 1
-        assert told[0].startswith(f"file /a @n1: {key} was ")
+        assert [(each.id, each.args["key"]) for each in moved] == [("plan-found-moved", key)]
 
 
 def test_what_came_went_or_became_unknown_is_told() -> None:
     planned = keep(Plan(steps=(step(),)))
     new = step(id="file /b @n1")
-    assert differences(planned, Plan(steps=(step(), new))) == ("file /b @n1: now to update, not planned",)
-    assert differences(planned, Plan()) == ("file /a @n1: planned to update, now nothing to do",)
-    unknown = Plan(unknown={"file /a @n1": Unknown.of("not-answered")})
-    assert differences(planned, unknown) == (
-        "file /a @n1: planned to update, now unknown: the node did not answer for it",
-    )
+    assert told(planned, Plan(steps=(step(), new))) == [("plan-step-new", {"action": "update"})]
+    assert told(planned, Plan()) == [("plan-step-needless", {"action": "update"})]
+    why = Unknown.of("not-answered")
+    unknown = [("plan-step-unknown", {"action": "update", "reason": why})]
+    assert told(planned, Plan(unknown={"file /a @n1": why})) == unknown
     created = Plan(steps=(step(action="create", before=None),))
-    assert differences(planned, created) == ("file /a @n1: planned to update, now to create",)
+    assert told(planned, created) == [("plan-action-moved", {"planned": "update", "present": "create"})]
 
 
 def test_a_silent_node_is_told_once_and_not_by_each_of_its_steps() -> None:
     planned = keep(Plan(steps=(step(), step(id="file /b @n1"))))
-    assert differences(planned, Plan(unreachable={"n1": Message.of("not-answered")}))[0].startswith(
-        "n1 does not answer: the node"
-    )
+    why = Message.of("not-answered")
+    assert told(planned, Plan(unreachable={"n1": why})) == [("plan-node-silent", {"node": "n1", "reason": why})]
 
 
 def test_a_new_interruption_and_a_new_hindrance_are_told() -> None:
-    planned = keep(Plan(steps=(step(),)))
-    assert "would now interrupt qwen" in differences(planned, Plan(steps=(step(disruptive=True, service="qwen"),)))[0]
-    blocked = Plan(steps=(step(),), blocked={"file /a @n1": Message.of("blocked-by-step", step="driver 610")})
-    assert "driver 610 is not as declared" in differences(planned, blocked)[0]
+    planned = keep(Plan(steps=(step(service="qwen"),)))
+    disruptive = Plan(steps=(step(disruptive=True, service="qwen"),))
+    assert told(planned, disruptive) == [("plan-step-interrupts", {"service": "qwen"})]
+    why = Message.of("blocked-by-step", step="driver 610")
+    blocked = Plan(steps=(step(service="qwen"),), blocked={"file /a @n1": why})
+    assert told(planned, blocked) == [("plan-step-blocked", {"reason": why})]
+    assert [id for id, _ in told(keep(blocked), Plan(steps=blocked.steps))] == ["plan-step-not-blocked"]
 
 
 def test_what_only_differs_from_look_to_look_is_not_compared() -> None:
     found = {"content": "old", "size": 3, "text": "old text"}
     planned = keep(Plan(steps=(step(before=found),)))
     assert differences(planned, Plan(steps=(step(before={**found, "size": 4, "text": "x"}),))) == ()
-    assert "old text" not in planned.text()
+    assert "old text" not in planned.text
 
 
 def test_a_proof_is_not_held_to_what_was_seen_before_it() -> None:
@@ -142,29 +152,39 @@ def test_a_long_list_of_changes_ends_with_its_number() -> None:
     with fails("plan-outdated") as caught:
         keep(Plan()).refuse_other_steps(Plan(steps=many))
     assert caught.value.exit_status == 4
+    assert str(caught.value).splitlines()[-2] == "  and 38 more"
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "id"),
     [
-        ({"inventory": "sha256:" + 64 * "1"}, "inventory has changed"),
-        ({"role motd": DIGEST}, "role motd is new"),
-        ({"-e": DIGEST}, "made without -e"),
+        ({"inventory": "sha256:" + 64 * "1"}, "plan-input-changed"),
+        ({"role motd": DIGEST}, "plan-input-new"),
+        ({"-e": DIGEST}, "plan-made-without-values"),
     ],
 )
-def test_other_inputs_are_refused_by_name(change: dict[str, str], words: str) -> None:
+def test_other_inputs_are_refused_by_name(change: dict[str, str], id: str) -> None:
     plan = keep(Plan())
-    plan.refuse_other_inputs("attic", "1.0", plan.inputs)
-    with pytest.raises(Stale, match=words):
-        plan.refuse_other_inputs("attic", "1.0", {**plan.inputs, **change})
+    plan.refuse_other_inputs("attic", "1.0", plan.told["inputs"])
+    with fails("plan-outdated", Stale) as caught:
+        plan.refuse_other_inputs("attic", "1.0", {**plan.told["inputs"], **change})
+    assert isinstance(caught.value, Stale)
+    assert [each.id for each in caught.value.args_by_name["differences"]] == [id]
+
+
+def test_the_words_of_a_refusal_name_each_thing_and_both_values() -> None:
+    found, now = step(), step(before={"content": "newer"})
+    with fails("plan-outdated") as caught:
+        keep(Plan(steps=(found,))).refuse_other_steps(Plan(steps=(now,)))
+    assert 'file /a @n1: content was "old", is now "newer"' in str(caught.value)
 
 
 def test_another_version_is_stale_and_another_cluster_wrong_input() -> None:
     plan = keep(Plan())
     with fails("plan-outdated"):
-        plan.refuse_other_inputs("attic", "1.1", plan.inputs)
+        plan.refuse_other_inputs("attic", "1.1", plan.told["inputs"])
     with fails("plan-of-other-cluster"):
-        plan.refuse_other_inputs("garage", "1.0", plan.inputs)
+        plan.refuse_other_inputs("garage", "1.0", plan.told["inputs"])
 
 
 @pytest.mark.parametrize(
@@ -180,30 +200,35 @@ def test_another_version_is_stale_and_another_cluster_wrong_input() -> None:
     ],
 )
 def test_what_is_no_plan_is_refused_with_the_way_out(content: bytes, id: str) -> None:
-    with fails(id, PlanError) as caught:
+    with fails(id, InventoryError) as caught:
         read(content, "plan.json")
     assert caught.value.exit_status == 1
     assert "plan.json" in str(caught.value) and "sparkops plan -o" in str(caught.value)
 
 
 def test_an_edited_plan_is_refused_and_a_wrong_value_is_named_with_its_place() -> None:
-    told = json.loads(keep(Plan(steps=(step(),))).text())
-    told["steps"][0]["before"] = {"content": "other"}
+    text = json.loads(keep(Plan(steps=(step(),))).text)
+    text["steps"][0]["before"] = {"content": "other"}
     with fails("plan-changed-after-saving"):
-        read(json.dumps(told).encode())
-    told["steps"][0]["action"] = "destroy"
+        read(json.dumps(text).encode())
+    text["steps"][0]["action"] = "destroy"
     with fails("plan-field-invalid"):
-        read(json.dumps(told).encode())
+        read(json.dumps(text).encode())
+
+
+def test_a_shard_that_there_is_not_is_refused() -> None:
+    with fails("plan-shard-missing"):
+        read(keep(Plan(), shard=[3, 2]).text.encode())
 
 
 @given(st.data())
 def test_no_single_changed_character_is_taken_for_the_plan(data: st.DataObject) -> None:
-    text = keep(Plan(steps=(step(),))).text()
+    text = keep(Plan(steps=(step(),))).text
     place = data.draw(st.integers(0, len(text) - 1))
     other = text[:place] + data.draw(st.characters(min_codepoint=32, max_codepoint=126)) + text[place + 1 :]
     try:
         found = read(other.encode())
-    except PlanError:
+    except InventoryError:
         return
     assert found == read(text.encode()), "only white space may differ"
 

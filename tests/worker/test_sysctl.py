@@ -98,7 +98,7 @@ def test_a_parameter_that_the_kernel_lacks_is_named_and_no_file_is_left(root: Pa
 def test_a_value_from_a_fact_is_asked_without_it() -> None:
     one = declared(value=FromFact("memory.total"))
     assert one.desired() == {"value": FromFact("memory.total"), "persisted": FromFact("memory.total")}
-    assert one.ask() == {"key": KEY, "file": "60-sparkops-net.ipv4.tcp_rmem.conf"}
+    assert one.ask() == {"key": KEY, "file": "60-sparkops-net.ipv4.tcp_rmem.conf", "absent": False}
 
 
 def test_a_parameter_that_cannot_be_read_leaves_the_others_known(root: Path) -> None:

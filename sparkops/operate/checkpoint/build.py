@@ -18,7 +18,7 @@ from typing import Any
 from sparkops.checkpoints.build_inputs import BuildInputs, of_donors, repository_spec, resolve_donors
 from sparkops.checkpoints.hub import Hub, HubError
 from sparkops.checkpoints.manifest import Manifest, ManifestFile, is_commit, is_repository
-from sparkops.core import events, folders
+from sparkops.core import data, events
 from sparkops.core.errors import ConvergeFailed, Interrupted, InventoryError, LockBusy, SparkopsError
 from sparkops.core.messages import Fields, Refused, Unknown, error_of
 from sparkops.core.secrets import Secret
@@ -343,4 +343,4 @@ def _cache() -> str:
 
 def _state_dir() -> str:
     """Where this machine keeps what it has hashed: the user's own."""
-    return str(folders.state() / "here")
+    return str(data.state_folder() / "here")

@@ -64,14 +64,12 @@ def verify(context: Context, nodes: tuple[str, ...], *, deep: bool = False) -> t
 
     wanted = [node for node in nodes if declared[node]]
     with reach(context, wanted, ["checkpoint"]) as fleet:
-        answers = fleet.each(wanted, prove)
+        answers, silent = fleet.each(wanted, prove)
     found: list[Verified] = []
     for node in wanted:
-        answer = answers[node]
-        if isinstance(answer, SparkopsError):
-            found += [Verified(node=node, folder=each, reason=answer.message, silent=True) for each in declared[node]]
-        else:
-            found += answer
+        found += answers.get(node, ())
+        if error := silent.get(node):
+            found += [Verified(node=node, folder=each, reason=error.message, silent=True) for each in declared[node]]
     return tuple(found)
 
 

@@ -48,7 +48,7 @@ def check(context: Context, nodes: Sequence[str], *, seconds: float = SECONDS, s
     taking_part = sorted({name for each in whole for name in (each.sender, each.receiver)})
     checked = Checked()
     with reach(context, taking_part, ["measure"]) as fleet:
-        known, silent = fleet.answers(
+        known, silent = fleet.each(
             taking_part, lambda node, session: session.call("measure.look", addresses(node, whole))
         )
         checked.silent = {node: error.message for node, error in silent.items()}

@@ -16,7 +16,7 @@ from sparkops.nodes.target import Target
 from sparkops.operate import adopt, adopt_diff
 from sparkops.operate.first_contact.first_inventory import Engine, Found
 from sparkops.reconcile.fleet import Fleet
-from sparkops.reconcile.informing import FACTS
+from sparkops.reconcile.observe import FACTS, asked, facts_ask
 from sparkops.resources.resource import unpack
 
 GROUPS = ("os", "gpu", "memory")
@@ -39,9 +39,8 @@ def _look(target: Target, connections: Connections) -> Found:
     program = bundle.kinds_bundle([FACTS, adopt.KIND])
     with Fleet({target.name: target}, cluster="", connections=connections, program=program, jobs=1) as fleet:
         session = fleet.session(target.name)
-        asks = [[FACTS, FACTS, {"groups": list(GROUPS)}]]
-        answer = session.call("observe", {"asks": asks, "limit": 30.0}, timeout=45.0)
-        facts = unpack(answer["answers"][FACTS])
+        answers, _ = asked(session, [facts_ask(GROUPS)])
+        facts = unpack(answers.get(FACTS))
         engines, listening, unseen = _running(session)
     return Found(
         host=target.host,

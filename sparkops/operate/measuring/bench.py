@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sparkops.core import atomic, folders
+from sparkops.core import atomic, data
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.messages import Fields
 from sparkops.core.request_messages import CellRequest
@@ -43,7 +43,7 @@ STUCK = 0.5
 NOT_CAPTURED = ("capture-sizes", "speculative-batch-not-captured")
 """Rules of lint that say which steps have no CUDA graph."""
 MARGIN = 60.0
-NOT_MEASURED = Unknown("not-answered")
+NOT_ANSWERED = Unknown("not-answered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Cell:
     first: float | None = None
     decode: float | None = None
     together: float | None = None
-    acceptance: float | Unknown = NOT_MEASURED
+    acceptance: float | Unknown = NOT_ANSWERED
     tokens_per_step: float | None = None
     ceiling: float | None = None
     speculative: bool = False
@@ -264,7 +264,7 @@ def _not_captured(inventory: Inventory, found: Bench, node: str) -> Iterator[Mes
 
 def folder(cluster: str, service: str) -> Path:
     """Where the measurements of a service are kept on this machine."""
-    return folders.state() / "bench" / cluster / service
+    return data.state_folder() / "bench" / cluster / service
 
 
 def last_kept(cluster: str, service: str, tool: str = "") -> Mapping[str, object] | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from sparkops.core.digests import sha256
 from sparkops.core.errors import InventoryError
 from sparkops.core.kind_messages import ImageAct, ImageAsk
 from sparkops.core.secrets import Content, Secret
@@ -86,7 +87,7 @@ class BuiltImage:
             "platform": self.platform,
         }
         text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return sha256(text.encode())
 
     @property
     def transfer_key(self) -> str:

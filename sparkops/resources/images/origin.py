@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparkops.core.digests import sha256
 from sparkops.core.kind_messages import ImageAct
 from sparkops.core.states import Observed
 from sparkops.core.wording import Message
@@ -108,7 +108,7 @@ class LoadedImage:
     def sources(self) -> Mapping[str, str]:
         archive = self.archive
         text = json.dumps([archive.layers, archive.config], sort_keys=True, default=str)
-        return {f"archive {self.path}": "sha256:" + hashlib.sha256(text.encode()).hexdigest()}
+        return {f"archive {self.path}": sha256(text.encode())}
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
         return ()

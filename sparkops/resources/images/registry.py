@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import difflib
-import hashlib
 import http.client
 import ipaddress
 import json
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from sparkops.core.deadline import within
+from sparkops.core.digests import sha256
 from sparkops.core.errors import SparkopsError
 from sparkops.resources.images.reference import Reference
 
@@ -210,7 +210,7 @@ def _manifest_digest(url: str, authorization: str) -> str:
         body = answer.read(LIMIT + 1)
     if len(body) > LIMIT:
         raise ValueError("its manifest is too long")
-    return "sha256:" + hashlib.sha256(body).hexdigest()
+    return sha256(body)
 
 
 def _json(url: str, authorization: str) -> object:

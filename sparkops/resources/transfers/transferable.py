@@ -33,8 +33,6 @@ class Transferable(Resource):
     """Whether parts of it can be served to another node before it is all there."""
     lacked: ClassVar[frozenset[str]]
     """The keys whose change means that content is missing."""
-    alternative: ClassVar[str] = "it is fetched from outside"
-    """What happens where no other node serves it, for people."""
 
     spread: bool = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import string
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import sparkops
+from sparkops import resources
 from sparkops.core import wording
 from sparkops.core.errors import InventoryError, SparkopsError
 
@@ -85,6 +87,17 @@ def test_every_collected_fault_is_named_by_an_id() -> None:
                 assert isinstance(id, ast.Name) or (isinstance(id, ast.Constant) and id.value in wording.entries()), (
                     place
                 )
+
+
+@pytest.mark.parametrize("name", resources.names())
+def test_a_kind_has_ids_and_no_words_of_its_own(name: str) -> None:
+    kind = resources.kind(name)
+    values = {each.name for each in dataclasses.fields(kind)}
+    own = {key: each for key, each in vars(kind).items() if key not in values and not key.startswith("__")}
+    texts = {key: each for key, each in own.items() if isinstance(each, str)}
+    assert {key: each for key, each in texts.items() if " " in each} == {}
+    assert {kind.removed_by, kind.released_by} <= {"", *wording.entries()}
+    assert kind.removed_by or kind.prune != "keep" or not kind.claimed
 
 
 COUNTED = re.compile(

@@ -100,7 +100,7 @@ def test_the_shards_together_are_what_the_whole_selects(fleet: Inventory, parts:
     resources = [each.id for part in compiled for each in part.resources]
     assert sorted(resources) == sorted(each.id for each in compile_inventory(fleet, limit=limit or None).resources)
     if not limit:
-        assert sorted(chain(*(each.all_nodes for each in compiled))) == sorted(fleet.nodes), "orphans are looked for"
+        assert sorted(chain(*(each.whole for each in compiled))) == sorted(fleet.nodes), "orphans are looked for"
     for each in shards:
         for service in fleet.services.values():
             assert len(set(service.nodes) & set(select(each, None))) in (0, len(service.nodes))

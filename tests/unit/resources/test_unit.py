@@ -9,7 +9,7 @@ import pytest
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Content, Secret
 from sparkops.core.states import Pending, Unknown
-from sparkops.reconcile.diff import Difference, diff
+from sparkops.reconcile.diff import diff
 from sparkops.resources.unit import Unit, inputs_lines
 from tests.errors import fails
 
@@ -27,7 +27,7 @@ def as_declared(declared: Unit) -> dict[str, Any]:
 def changes(declared: Unit, **found: Any) -> tuple[str, ...]:
     difference = diff(declared, as_declared(declared) | found, {})
     assert not isinstance(difference, Unknown)
-    return difference.changes if isinstance(difference, Difference) else ()
+    return difference.changes if isinstance(difference, Step) else ()
 
 
 def service() -> Unit:

@@ -127,7 +127,6 @@ def test_secrets_are_masked_offline_and_read_when_asked(project: Project) -> Non
     )
     inventory = project.load(HEAD + "roles: [own]\nnodes: {a: {own: {t: !env T, u: !env MISSING}}}\n")
     offline, online = compile_inventory(inventory), compile_inventory(inventory, secrets=Secrets({"T": "s"}))
-    assert offline.masked
     assert offline.resources[0].content.encode() == b"T=***"  # type: ignore[attr-defined]
     assert online.resources[0].content.encode() == b"T=s"  # type: ignore[attr-defined]
     assert isinstance(online.resources[0].content.text, Secret)  # type: ignore[attr-defined]
@@ -253,7 +252,10 @@ def test_a_required_variable_that_nothing_sets_is_told_at_the_node(project: Proj
         "summary: s\nscope: node\nvariables: {required: [key], properties: {key: {description: the key to use}}}\n"
         "resources: []\n",
     )
-    assert "inventory.yml:4:9: a lacks the variable own.key\n  → key: the key to use" in fault(project)
+    assert (
+        "inventory.yml:4:9: a lacks the variable own.key\n  → set own.key in the inventory (the key to use)"
+        in fault(project)
+    )
 
 
 def test_a_hundred_nodes_compile_in_about_a_second(project: Project) -> None:

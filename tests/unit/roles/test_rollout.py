@@ -16,6 +16,7 @@ import pytest
 
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import ConvergeFailed
+from sparkops.core.events import silent
 from sparkops.core.plan import Plan
 from sparkops.core.report import Report, Result, Rollout
 from sparkops.core.states import Observed
@@ -26,9 +27,9 @@ from sparkops.operate.rollback import _bringing
 from sparkops.operate.services import chosen
 from sparkops.operate.start_stop import things
 from sparkops.reconcile.plan import Observations, compare
-from sparkops.reconcile.rollout import Limits, engines, holds, outcomes, returned
+from sparkops.reconcile.planning import Planned
+from sparkops.reconcile.rollout import Limits, RolloutProgress, engines, holds, outcomes, returned
 from sparkops.reconcile.rollout_order import order
-from sparkops.reconcile.rollout_progress import RolloutProgress
 from sparkops.reconcile.schedule import Schedule
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
@@ -92,7 +93,7 @@ def rolled(
     made = order(resources, begun, found, replicas, dict.fromkeys(replicas, Limits(batch=batch)))
     seen = Observations(found={**found, **made.found})
     more["replace"] = {*more.get("replace", ()), *made.again}
-    return compare(made.resources, seen, today=today, prove=made.prove, edges=made.edges, **more).plan()
+    return compare(made.resources, seen, today=today, prove=made.prove, edges=made.edges, **more)
 
 
 def reached(plan: Plan, id: str) -> set[str]:
@@ -312,9 +313,10 @@ def carried_out(project: Project, ends: dict[str, str], **limits: Any) -> list[s
 
     for each in resources:
         object.__setattr__(each, "converge", lambda session, step, each=each: converge(each))
-    fleet: Any = types.SimpleNamespace(session=lambda node: None)
+    fleet: Any = types.SimpleNamespace(session=lambda node: None, listener=silent)
     progress = RolloutProgress(plan, resources, replicas, {"q": Limits(**limits)})
-    results = Schedule(plan, resources, fleet, facts={}, stop=threading.Event(), rollouts=progress).run()
+    made = Planned(plan=plan, resources=tuple(resources), facts={})
+    results = Schedule(made, fleet, stop=threading.Event(), rollouts=progress).run()
     return [each.state for each in outcomes(resources, plan, results, replicas)]
 
 
@@ -347,7 +349,7 @@ def test_an_engine_that_no_step_interrupts_has_no_rollout(project: Project) -> N
     inventory = declared(project, "[[a]]")
     resources = compile_inventory(inventory).resources
     assert outcomes(resources, Plan(), [], {"q": inventory.replicas("q")}) == ()
-    (engine,) = engines(resources, {"q": inventory.replicas("q")})["q"]
+    (engine,) = engines(resources, {"q": inventory.replicas("q")})
     assert any(isinstance(each, Unit) for each in engine.cutover)
 
 
