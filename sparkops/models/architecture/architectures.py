@@ -46,8 +46,8 @@ class Tensor:
 class Cached:
     """What one layer keeps of a request, in elements; heads are those of all ranks.
 
-    `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
-    `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
+    `full`, `sliding` (the last `window` tokens), `chunked` (those of a part of `window` tokens), `latent` and `sparse`
+    keep `key` and `value` of each head and token; `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
     convolution over `channels` (`groups` of `value` twice among them), and `checkpoints` more while a prompt is read.
     `packed` keeps pages of `block` tokens (the last `window` ones, where there is a window) of `key` bytes that take
     `value`. `block` is how many tokens a block has where the kernel takes no other (0: any); each rank keeps all of a

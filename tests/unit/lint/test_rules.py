@@ -51,6 +51,10 @@ def drafting(method: str, size: str = "122B-A10B", **fields: Any) -> str:
     return spec(method=method, model=f"drafter-{name}-{size}", **({"num_speculative_tokens": 3} | fields))
 
 
+def modelopt(algorithm: str, producer: str = "modelopt") -> dict[str, Any]:
+    return {"producer": {"name": producer}, "quantization": {"quant_algo": algorithm}}
+
+
 def findings(
     words: str,
     version: str = "0.33.0",
@@ -65,6 +69,7 @@ def findings(
     patched: bool = False,
     from_hub: FromHub | None = None,
     not_read: SparkopsError | None = None,
+    beside: dict[str, Any] | None = None,
     **config: Any,
 ) -> list[Finding]:
     listed = engine(version)
@@ -75,7 +80,7 @@ def findings(
     if known is not None and config:
         named = {"architectures": config.pop("architectures", known["architectures"])}
         known = {**known, **named, "text_config": {**known["text_config"], **config}}
-    stored = of_checkpoint(known or {})
+    stored = of_checkpoint(known or {}, beside)
     return check(
         Case(
             line=line,
@@ -361,6 +366,10 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "quantization-deprecated": [({"words": "-q fp_quant"}, {"words": "-q fp_quant --allow-deprecated-quantization"})],
     "quantization-of-another-checkpoint": [
         ({"words": "-q modelopt", "model": "122B-A10B-fp8"}, {"words": "-q fp8", "model": "122B-A10B-fp8"})
+    ],
+    "modelopt-algorithm-refused": [
+        ({"words": "", "beside": modelopt("MIXED_PRECISION")}, {"words": "", "beside": modelopt("NVFP4")}),
+        ({"words": "", "beside": modelopt("MXFP8")}, {"words": "", "beside": modelopt("MXFP8", producer="other")}),
     ],
     "quantization-without-checkpoint": [
         ({"words": "-q awq"}, {"words": "-q fp8"}),
