@@ -80,8 +80,8 @@ def _other(value: object) -> object:
 
 
 def _given(wheel: Wheel, name: str) -> tuple[dict[str, object], bool]:
-    """The constant defaults of an architecture's class, its text part flat, where they say something; and whether it has
-    such a part, of which a file leaves out what equals the default.
+    """The constant defaults of an architecture's class, its text part flat, where they say something; and whether it
+    has such a part, of which a file leaves out what equals the default.
 
     One that has another name in files (`attribute_map`) is left out where a description may read that name.
     """
@@ -106,9 +106,9 @@ def _plain(value: object) -> bool:
 
 def _configurations(wheel: Wheel, model_type: str) -> Iterator[Module]:
     for path in sorted(wheel.files):
-        if path.startswith("transformers/models/") and "/configuration_" in path and path.endswith(".py"):
-            if f'"{model_type}"' in wheel.text(path):
-                yield wheel.file(path)
+        named = path.startswith("transformers/models/") and "/configuration_" in path and path.endswith(".py")
+        if named and f'"{model_type}"' in wheel.text(path):
+            yield wheel.file(path)
 
 
 def _fields(module: Module, name: str) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _table(wheel: Wheel, path: str, name: str) -> dict[str, Any]:
     if module is None or not isinstance(call, ast.Call) or not call.args:
         return {}
     pairs = module.value(call.args[0])
-    return {} if pairs is UNKNOWN else {key: value for key, value in pairs}
+    return {} if pairs is UNKNOWN else dict(pairs)
 
 
 if __name__ == "__main__":

@@ -221,6 +221,7 @@ class Description:
         drafting = self.content.get("drafting") or {}
         yield from self.content.get(PROFILE, {}).values()
         yield from ("layer_count", self.content.get("kind"), drafting.get("layers"))
+        yield from (each.get("when") for each in self.content.get("refuses", ()))
         yield from () if self.content.get("tower") else (*VALUES.values(), *WORDS.values())
         for part in (*self.layer, *self.around, *(self.drafting or ())):
             yield part.get("when")

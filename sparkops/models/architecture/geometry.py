@@ -71,6 +71,11 @@ class Geometry:
         return self.shape.layers
 
     @property
+    def refuses(self) -> tuple[Mapping[str, str], ...]:
+        """Lines that the engine's class refuses for this model: each an expression `line`, a sentence and a flag."""
+        return self.shape.refuses
+
+    @property
     def heads(self) -> int:
         """Attention heads."""
         return self._value("heads")

@@ -99,6 +99,14 @@ def findings(
     )
 
 
+NGRAM: dict[str, Any] = {
+    "architectures": ["Qwen4ExpForConditionalGeneration"],
+    "hc_count": 4,
+    "ple_layer_ids": [1],
+    "indexer_n_heads": 16,
+}
+"""A configuration of Qwen4Exp with a table of n-grams and sparse attention."""
+
 FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "unknown-flag": [({"words": "--swap-space 4"}, {"words": "--cpu-offload-gb 4"})],
     "ambiguous-flag": [({"words": "--max-num 4"}, {"words": "--max-num-se 4"})],
@@ -538,6 +546,26 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--cudagraph-capture-sizes 1 2 4 --max-cudagraph-capture-size 8"},
             {"words": "--cudagraph-capture-sizes 1 2 8 --max-cudagraph-capture-size 8"},
         )
+    ],
+    "architecture-refuses": [
+        (
+            {"words": "--pipeline-parallel-size 2", "gpus": 2, **NGRAM},
+            {"words": "--tensor-parallel-size 2", "gpus": 2, **NGRAM},
+        ),
+        ({"words": "--dtype half", **NGRAM}, {"words": "--dtype bfloat16", **NGRAM}),
+        ({"words": "--kv-cache-dtype nvfp4", **NGRAM}, {"words": "--kv-cache-dtype fp8", **NGRAM}),
+        (
+            {"words": "--kv-cache-dtype fp8", "version": "0.30.0", **NGRAM},
+            {"words": "--kv-cache-dtype fp8", "version": "0.31.0", **NGRAM},
+        ),
+        (
+            {"words": "--pipeline-parallel-size 2", "gpus": 2, **NGRAM},
+            {"words": "--pipeline-parallel-size 2", "gpus": 2},
+        ),
+        (
+            {"words": spec(method="suffix", num_speculative_tokens=2), **NGRAM},
+            {"words": spec(method="ngram", num_speculative_tokens=2), **NGRAM},
+        ),
     ],
     "tool-parser-missing": [
         ({"words": "--enable-auto-tool-choice"}, {"words": "--enable-auto-tool-choice --tool-call-parser qwen3_xml"})
