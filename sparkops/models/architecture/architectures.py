@@ -189,7 +189,8 @@ class _Reader:
         scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
         count = self._count(scope, "layer_count", MOST_LAYERS)
         for part in self.description.around:
-            self._tensors(part, scope, None, "")
+            if self._applies(part, scope):
+                self._tensors(part, scope, None, "")
         layers = tuple(self._layer(index) for index in range(count))
         drafting = self._drafting(count)
         self._unread(count)
