@@ -101,7 +101,11 @@ def tower(
     name = next(iter(around.get("architectures") or ()), "")
     if name not in description.content.get("projects", (name,)):
         return None, f"what {name} puts behind its encoder of images is not described"
-    outer = {"text_hidden": around.get("hidden_size"), "outer_merge": around.get("spatial_merge_size")}
+    outer = {
+        "text_hidden": around.get("hidden_size"),
+        "outer_merge": around.get("spatial_merge_size"),
+        "outer_projected": around.get("projector_hidden_size"),
+    }
     made = shape(description, {**config, **outer})
     return made, next(iter((*made.gaps, *made.part_gaps.values())), "")
 
