@@ -181,6 +181,11 @@ class Description:
                 found.setdefault(name, set()).add(entry)
         return {name: frozenset(each) for name, each in found.items()}
 
+    def reads_text(self, name: str) -> bool:
+        """Whether the engine's class of that name leaves the encoders, which a sibling of another name loads."""
+        siblings = self.content.get("architectures", ())
+        return name.endswith("ForCausalLM") and any(each.endswith("ForConditionalGeneration") for each in siblings)
+
     def unread(self, config: Mapping[str, object]) -> list[str]:
         """The keys of a configuration that nobody described and that hold something."""
         found = [
