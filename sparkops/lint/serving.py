@@ -137,10 +137,17 @@ def _of_line(case: Case) -> Mapping[str, object]:
     """The names of a refusal's expression: flags, what the engine makes of the line, the formats of the weights."""
     geometry, run = case.geometry, case.effective
     tensors = geometry.tensors if geometry is not None else ()
+    kept = {each.kind for each in geometry.cached} if geometry is not None else set()
     return {
         **{flag.replace("-", "_"): value for flag, value in case.line.arguments.items()},
         **{each.name: getattr(run, each.name) for each in fields(run)},
+        "flags": case.line.arguments,
         "method": run.speculative.method if run.speculative else "",
+        "stored": case.quantisation.method,
+        "known": geometry is not None and not geometry.gaps,
+        "experts": geometry.experts if geometry is not None else 0,
+        "latent": bool(kept & {"latent", "sparse", "packed"}),
+        "sparse": "sparse" in kept,
         "engine": version_key(case.engine.version),
         "formats": {each.part: case.quantisation.format(each) for each in tensors},
     }

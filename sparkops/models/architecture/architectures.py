@@ -208,7 +208,7 @@ class _Reader:
 
     def _refuses(self) -> tuple[Mapping[str, str], ...]:
         scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
-        return tuple(each for each in self.description.content.get("refuses", ()) if self._applies(each, scope))
+        return tuple(each for each in self.description.refuses if self._applies(each, scope))
 
     def _unread(self, count: int) -> None:
         """Adds what nobody described: keys, types of layers, entries of the settings of positions."""

@@ -149,6 +149,7 @@ class Description:
         self.inert: frozenset[str] = shared["inert"] | frozenset(content.get("ignores", ()))
         self.rotary: frozenset[str] = shared["rotary"]
         self.defaults: Mapping[str, object] = content.get("defaults", {})
+        self.refuses = (*shared.get("refuses", ()), *content.get("refuses", ()))
 
     @cached_property
     def layer(self) -> tuple[Mapping[str, object], ...]:
@@ -226,7 +227,7 @@ class Description:
         drafting = self.content.get("drafting") or {}
         yield from self.content.get(PROFILE, {}).values()
         yield from ("layer_count", self.content.get("kind"), drafting.get("layers"))
-        yield from (each.get("when") for each in self.content.get("refuses", ()))
+        yield from (each.get("when") for each in self.refuses)
         yield from () if self.content.get("tower") else (*VALUES.values(), *WORDS.values())
         for part in (*self.layer, *self.around, *(self.drafting or ())):
             yield part.get("when")

@@ -106,6 +106,24 @@ NGRAM: dict[str, Any] = {
     "indexer_n_heads": 16,
 }
 """A configuration of Qwen4Exp with a table of n-grams and sparse attention."""
+LATENT: dict[str, Any] = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+SPARSE: dict[str, Any] = {
+    **LATENT,
+    "architectures": ["DeepseekV32ForCausalLM"],
+    "index_n_heads": 64,
+    "index_head_dim": 128,
+}
+DENSE_ONLY: dict[str, Any] = {
+    "architectures": ["Qwen3_5ForCausalLM"],
+    "intermediate_size": 9216,
+    **dict.fromkeys(("num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size")),
+}
 
 FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "unknown-flag": [({"words": "--swap-space 4"}, {"words": "--cpu-offload-gb 4"})],
@@ -562,6 +580,14 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--pipeline-parallel-size 2", "gpus": 2, **NGRAM},
             {"words": "--pipeline-parallel-size 2", "gpus": 2},
         ),
+        ({"words": "-ep", **DENSE_ONLY}, {"words": "-ep"}),
+        ({"words": "--kv-cache-dtype nvfp4", **LATENT}, {"words": "--kv-cache-dtype nvfp4"}),
+        (
+            {"words": "--kv-cache-dtype nvfp4", **LATENT},
+            {"words": "--kv-cache-dtype nvfp4", "version": "0.20.2", **LATENT},
+        ),
+        ({"words": "--dtype half", **SPARSE}, {"words": "--dtype half", **LATENT}),
+        ({"words": "--block-size 32", **SPARSE}, {"words": "--block-size 64", **SPARSE}),
         (
             {"words": spec(method="suffix", num_speculative_tokens=2), **NGRAM},
             {"words": spec(method="ngram", num_speculative_tokens=2), **NGRAM},
