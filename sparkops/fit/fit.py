@@ -50,13 +50,14 @@ class Question:
 class Figures:
     """What was counted for one rank; None for what can't be known.
 
-    `restarted` is the pool of a later start, `plain` is a decode step of one stream without speculation, `single` one
-    with the line's, `together` that of all streams.
+    `request_blocks` are those of one request of the context; `restarted` is the pool of a later start, `plain` is a
+    decode step of one stream without speculation, `single` one with the line's, `together` that of all streams.
     """
 
     cache: CacheLayout | None = None
     weights: RankWeights | None = None
     budget: Budget | None = None
+    request_blocks: int | None = None
     pool: Pool | None = None
     restarted: Pool | None = None
     plain: DecodeStep | None = None
@@ -199,7 +200,8 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
     cache = _cache(run, model)
     loaded = None if unsized else weights.of_rank(run, model)
     budget = memory.budget(run, model.geometry, loaded.loaded, question.device) if loaded is not None else None
-    partly, reason = unsized or _no_drafter(run), _missing(run, model, cache)
+    partly, unlaid = unsized or _no_drafter(run), _unlaid(run, model, cache)
+    reason = unlaid or _unprofiled(run, model)
     refused = _over_length(fit, model) or refusal(run, model.geometry)
     made = None if reason or budget is None else _pool(run, cache, budget)
     steps, slow = (Figures(), unsized) if loaded is None else _steps(fit, model, cache, loaded, question)
@@ -221,6 +223,7 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
             cache=None if gaps else cache,
             weights=None if partly else loaded,
             budget=None if partly else budget,
+            request_blocks=None if unlaid else _pool(run, cache).request_blocks(fit.context),
             pool=made,
             restarted=None if made is None or budget is None else _restarted(made, budget),
         ),
@@ -254,13 +257,18 @@ def _cache(run: Invocation, model: Model) -> CacheLayout:
     return layout(geometry, options, BlockRule(now.block_size, "replace"))
 
 
-def _missing(run: Invocation, model: Model, cache: CacheLayout) -> str:
-    """Why the pool can't be known; "" where it can."""
-    if model.geometry.gaps:
-        return _not_described(model)
+def _unprofiled(run: Invocation, model: Model) -> str:
+    """Why the memory that is left for the pool can't be known; "" where it can."""
     unseen = [model.geometry.part_gaps[part] for part in ("vision", "audio") if part in model.geometry.part_gaps]
     if sees(run.line, model.geometry) and (unseen or not model.geometry.encoder.get("patches")):
         return next(iter(unseen), "the largest input of its encoder of images is not described")
+    return ""
+
+
+def _unlaid(run: Invocation, model: Model, cache: CacheLayout) -> str:
+    """Why the blocks of the pool can't be known; "" where they can."""
+    if model.geometry.gaps:
+        return _not_described(model)
     kinds = {each.cached.kind for each in cache.kept}
     if UNDESCRIBED in kinds:
         return f"what {model.geometry.architectures[0]} keeps of a token is not described"
@@ -307,10 +315,12 @@ def _no_drafter(run: Invocation) -> str:
     return f"nothing is known of the drafter {speculation.model!r}: give a folder with its config.json"
 
 
-def _pool(run: Invocation, cache: CacheLayout, budget: Budget) -> Pool:
+def _pool(run: Invocation, cache: CacheLayout, budget: Budget | None = None) -> Pool:
+    """The pool of a budget; without one its groups and blocks alone."""
     drafter = run.drafter.geometry if run.drafter else None
     groups, block_bytes = pool.shape(cache, run.effective, drafter)
-    return Pool(groups, block_bytes, 0 if budget.overfull else max(0, int(budget.pool // block_bytes)))
+    room = 0 if budget is None or budget.overfull else max(0, int(budget.pool // block_bytes))
+    return Pool(groups, block_bytes, room)
 
 
 def _restarted(made: Pool, budget: Budget) -> Pool:
@@ -353,7 +363,7 @@ def _steps(fit: Fit, model: Model, cache: CacheLayout, loaded: RankWeights, ques
     """The decode steps, and why the ceiling of this line is not known ("" where it is)."""
     run = fit.run.effective
     if cache.kv_bytes_per_token is None or model.geometry.gaps:
-        return Figures(), _missing(fit.run, model, cache)
+        return Figures(), _unlaid(fit.run, model, cache)
     method = run.speculative.method if run.speculative else ""
     decoder = Decoder(
         geometry=model.geometry,

@@ -9,16 +9,16 @@ longer blocks); with a drafter it gives the 314 blocks a request that both publi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal, TypeAlias
 
 from sparkops.models.architecture.architectures import Cached
 from sparkops.models.architecture.geometry import Geometry
-from sparkops.models.architecture.hybrid_cache import PACKED, CacheLayout, CacheOptions, token_bytes
+from sparkops.models.architecture.hybrid_cache import PACKED, WINDOWED, CacheLayout, CacheOptions, token_bytes
 from sparkops.models.effective import Effective
 
-Kind: TypeAlias = Literal["full", "sliding", "state"]
+Kind: TypeAlias = Literal["full", "sliding", "chunked", "state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Group:
         if self.kind == "state":
             return self.count * self.fixed
         needed = ceil(context / self.tokens)
-        return self.count * (min(needed, self.fixed) if self.kind == "sliding" else needed)
+        return self.count * (min(needed, self.fixed) if self.kind in WINDOWED else needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,14 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class _Layers:
-    """All layers of one kind: how many, bytes of a page, tokens in it."""
+    """All layers of one kind: how many, bytes of a page, tokens in it; the window, or the states of a request."""
 
     kind: Kind
     layers: int
     page: int
     tokens: int
-    fixed: int = 0
+    window: int = 0
+    states: int = 0
 
 
 def shape(cache: CacheLayout, effective: Effective, drafter: Geometry | None) -> tuple[tuple[Group, ...], int]:
@@ -97,16 +98,18 @@ def shape(cache: CacheLayout, effective: Effective, drafter: Geometry | None) ->
     page = max(each.page for each in kinds)
     most, least = max(each.layers for each in kinds), min(each.layers for each in kinds)
     size = most if most < least * 1.25 else least
-    groups = tuple(
-        Group(
-            kind=each.kind,
-            count=ceil(each.layers / size),
-            tokens=each.tokens * (page // each.page if each.kind != "state" and page % each.page == 0 else 1),
-            fixed=each.fixed,
-        )
-        for each in kinds
-    )
+    groups = tuple(_group(each, ceil(each.layers / size), page, effective) for each in kinds)
     return groups, page * ceil(size / effective.pipeline_parallel)
+
+
+def _group(of: _Layers, count: int, page: int, effective: Effective) -> Group:
+    """Groups of one kind. Where its pages are smaller, its blocks are longer."""
+    if of.kind == "state":
+        return Group(of.kind, count, of.tokens, of.states)
+    tokens = of.tokens * (page // of.page if page % of.page == 0 else 1)
+    own = tokens // effective.decode_context_parallel
+    kept = _window(of.window, effective, own) if of.kind == "sliding" else _chunk(of.window, effective, own)
+    return Group(of.kind, count, tokens, kept if of.window else 0)
 
 
 def _packed(cache: CacheLayout, effective: Effective) -> tuple[tuple[Group, ...], int]:
@@ -136,14 +139,11 @@ def _kinds(cache: CacheLayout, effective: Effective, drafter: Geometry | None) -
     kinds = []
     for each in cache.kept:
         if each.cached.kind == "state":
-            kinds.append(_Layers("state", each.layers, cache.page_bytes, block, state_blocks(effective, each.cached)))
+            states = state_blocks(effective, each.cached)
+            kinds.append(_Layers("state", each.layers, cache.page_bytes, block, states=states))
             continue
         page = block * (each.token_bytes or 0)
-        if each.cached.kind == "sliding":
-            fixed = _window(each.cached.window, effective, block)
-            kinds.append(_Layers("sliding", each.layers, page, spread, fixed))
-        else:
-            kinds.append(_Layers("full", each.layers, page, spread))
+        kinds.append(_Layers(_kind(each.cached), each.layers, page, spread, each.cached.window))
     if drafter is not None and effective.speculative is not None:
         kinds += _drafting(drafter, effective, block)
     return _merged(kinds)
@@ -163,6 +163,15 @@ def _window(window: int, effective: Effective, block: int) -> int:
     return ceil((window - 1 + effective.batches_in_flight * effective.max_num_batched_tokens) / block) + 1
 
 
+def _chunk(size: int, effective: Effective, block: int) -> int:
+    """Blocks of a part of the request, in whose layers no token reads those of another part, with what is in flight."""
+    return ceil((size + effective.batches_in_flight * effective.max_num_batched_tokens) / block)
+
+
+def _kind(cached: Cached) -> Kind:
+    return "sliding" if cached.kind == "sliding" else "chunked" if cached.kind == "chunked" else "full"
+
+
 def _drafting(drafter: Geometry, effective: Effective, block: int) -> list[_Layers]:
     assert effective.speculative is not None
     given = effective.speculative.given.get("kv_cache_dtype")
@@ -174,9 +183,7 @@ def _drafting(drafter: Geometry, effective: Effective, block: int) -> list[_Laye
     for each in drafter.cached:
         size = token_bytes(each, options, drafter.dtype)
         if size is not None:
-            sliding = each.kind == "sliding"
-            fixed = _window(each.window, effective, block) if sliding else 0
-            found.append(_Layers("sliding" if sliding else "full", 1, size * block, block, fixed))
+            found.append(_Layers(_kind(each), 1, size * block, block, each.window))
     return found
 
 
@@ -185,8 +192,8 @@ def _merged(kinds: list[_Layers]) -> list[_Layers]:
     merged: list[_Layers] = []
     for each in kinds:
         for index, other in enumerate(merged):
-            if (each.kind, each.page, each.fixed) == (other.kind, other.page, other.fixed):
-                merged[index] = _Layers(other.kind, other.layers + each.layers, other.page, other.tokens, other.fixed)
+            if replace(each, layers=0, tokens=other.tokens) == replace(other, layers=0):
+                merged[index] = replace(other, layers=other.layers + each.layers)
                 break
         else:
             merged.append(each)

@@ -38,6 +38,9 @@ MOE_WORDS: Mapping[str, str] = {"16 bit": "MoeUnquantized", "fp8": "MoeFp8", "nv
 AUTOMATIC = ("auto", "humming")
 """Words with which the engine chooses by itself where the format has none of that name."""
 
+MODELOPT_BESIDE = ("", "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4")
+"""The algorithms that the engine reads from hf_quant_config.json (vLLM model_arch_config_convertor.py)."""
+
 MARLIN = ("inc", "gptq_marlin", "auto_gptq", "awq_marlin", "auto_awq", "compressed-tensors")
 MARLIN_COLUMNS = 64
 """The least output columns of one rank's part of a layer that Marlin takes (GPTQ_MARLIN_MIN_THREAD_N in
@@ -82,6 +85,12 @@ def quantization_of_another_checkpoint(case: Case) -> Iterable[Found]:
             "--quantization",
             remedy="take --quantization out: the engine finds the checkpoint's own method",
         )
+
+
+def modelopt_algorithm_refused(case: Case) -> Iterable[Found]:
+    declared = case.quantisation
+    if declared.beside and declared.method == "modelopt" and declared.algorithm.upper() not in MODELOPT_BESIDE:
+        yield Found(f"Unknown ModelOpt quant algo: {declared.algorithm} (hf_quant_config.json)")
 
 
 def quantization_without_checkpoint(case: Case) -> Iterable[Found]:

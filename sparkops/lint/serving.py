@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean, unless_known
+from sparkops.models.architecture import expressions
 from sparkops.models.effective import truthy
 from sparkops.models.engine import Engine
+from sparkops.models.engine_pages import version_key
 from sparkops.models.parsers import family_of, usual
 
 UTILISATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
@@ -118,6 +121,36 @@ def capture_sizes(case: Case) -> Iterable[Found]:
             f"cudagraph_capture_sizes(={max(sizes)})",
             "--max-cudagraph-capture-size",
         )
+
+
+def architecture_refuses(case: Case) -> Iterable[Found]:
+    """What the engine's class of the model raises at the start, as its description says."""
+    refused = case.geometry.refuses if case.geometry is not None else ()
+    known = _of_line(case) if refused else {}
+    for each in refused:
+        line = each.get("line", "1")
+        if expressions.value(line, {**dict.fromkeys(expressions.names(line)), **known}):
+            yield Found(each["says"], each.get("about", ""))
+
+
+def _of_line(case: Case) -> Mapping[str, object]:
+    """The names of a refusal's expression: flags, what the engine makes of the line, the formats of the weights."""
+    geometry, run = case.geometry, case.effective
+    tensors = geometry.tensors if geometry is not None else ()
+    kept = {each.kind for each in geometry.cached} if geometry is not None else set()
+    return {
+        **{flag.replace("-", "_"): value for flag, value in case.line.arguments.items()},
+        **{each.name: getattr(run, each.name) for each in fields(run)},
+        "flags": case.line.arguments,
+        "method": run.speculative.method if run.speculative else "",
+        "stored": case.quantisation.method,
+        "known": geometry is not None and not geometry.gaps,
+        "experts": geometry.experts if geometry is not None else 0,
+        "latent": bool(kept & {"latent", "sparse", "packed"}),
+        "sparse": "sparse" in kept,
+        "engine": version_key(case.engine.version),
+        "formats": {each.part: case.quantisation.format(each) for each in tensors},
+    }
 
 
 def tool_parser_missing(case: Case) -> Iterable[Found]:

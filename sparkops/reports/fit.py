@@ -138,7 +138,7 @@ def _figures(fit: Fit) -> dict[str, Any]:
         "ranks": {"tensor": run.tensor_parallel, "pipeline": run.pipeline_parallel, "data": run.data_parallel},
         "memory": None if budget is None else {key: round(value) for key, value in _memory(budget).items()},
         "blocks": pool.blocks if pool else None,
-        "blocks_per_request": pool.request_blocks(fit.context) if pool else None,
+        "blocks_per_request": figures.request_blocks,
         "pool_tokens": fit.pool_tokens,
         "pool_tokens_after_restart": fit.restarted_tokens,
         "max_model_len": run.max_model_len,

@@ -46,9 +46,10 @@ class Tensor:
 class Cached:
     """What one layer keeps of a request, in elements; heads are those of all ranks.
 
-    `full`, `sliding` (the last `window` tokens), `latent` and `sparse` keep `key` and `value` of each head and token;
-    `index` keeps the keys of an indexer; `state` keeps a matrix of `key` x `value` a head, and the last inputs of a
-    convolution over `channels` (`groups` of `value` twice among them), and `checkpoints` more while a prompt is read.
+    `full`, `sliding` (the last `window` tokens), `chunked` (those of a part of `window` tokens), `latent` and `sparse`
+    keep `key` and `value` of each head and token; `index` keeps the keys of an indexer; `state` keeps a matrix of `key`
+    x `value` a head, and the last inputs of a convolution over `channels` (`groups` of `value` twice among them), and
+    `checkpoints` more while a prompt is read.
     `packed` keeps pages of `block` tokens (the last `window` ones, where there is a window) of `key` bytes that take
     `value`. `block` is how many tokens a block has where the kernel takes no other (0: any); each rank keeps all of a
     `whole` state.
@@ -74,7 +75,8 @@ class Shape:
     """What a description makes of a configuration. `layers` has what each layer keeps, `drafting` what each layer of
     the prediction head keeps; None: the engine has no such head for this architecture.
 
-    `gaps` are reasons why nothing is known, `part_gaps` those by part why its parameters are not.
+    `gaps` are reasons why nothing is known, `part_gaps` those by part why its parameters are not. `refuses` are lines
+    that the engine's class refuses for this configuration (`line`: an expression over what the engine makes of one).
     """
 
     described: bool
@@ -85,6 +87,7 @@ class Shape:
     words: Mapping[str, str]
     gaps: tuple[str, ...]
     part_gaps: Mapping[str, str]
+    refuses: tuple[Mapping[str, str], ...] = ()
 
 
 def tower(
@@ -98,7 +101,11 @@ def tower(
     name = next(iter(around.get("architectures") or ()), "")
     if name not in description.content.get("projects", (name,)):
         return None, f"what {name} puts behind its encoder of images is not described"
-    outer = {"text_hidden": around.get("hidden_size"), "outer_merge": around.get("spatial_merge_size")}
+    outer = {
+        "text_hidden": around.get("hidden_size"),
+        "outer_merge": around.get("spatial_merge_size"),
+        "outer_projected": around.get("projector_hidden_size"),
+    }
     made = shape(description, {**config, **outer})
     return made, next(iter((*made.gaps, *made.part_gaps.values())), "")
 
@@ -186,7 +193,8 @@ class _Reader:
         scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
         count = self._count(scope, "layer_count", MOST_LAYERS)
         for part in self.description.around:
-            self._tensors(part, scope, None, "")
+            if self._applies(part, scope):
+                self._tensors(part, scope, None, "")
         layers = tuple(self._layer(index) for index in range(count))
         drafting = self._drafting(count)
         self._unread(count)
@@ -195,7 +203,12 @@ class _Reader:
         values |= {"linear_value_heads": states[0].heads, "linear_key_dim": states[0].key_dim} if states else {}
         tables = {} if self.description.content.get("tower") else self.tables
         values |= {kind: sum(found.values()) for kind, found in tables.items()}
-        return Shape(True, layers, tuple(self.tensors), drafting, values, words, tuple(self.gaps), dict(self.part_gaps))
+        tensors, gaps = tuple(self.tensors), tuple(self.gaps)
+        return Shape(True, layers, tensors, drafting, values, words, gaps, dict(self.part_gaps), self._refuses())
+
+    def _refuses(self) -> tuple[Mapping[str, str], ...]:
+        scope = _Scope(self.description.sizes, self.config, {"i": 0, "kind": ""})
+        return tuple(each for each in self.description.refuses if self._applies(each, scope))
 
     def _unread(self, count: int) -> None:
         """Adds what nobody described: keys, types of layers, entries of the settings of positions."""

@@ -149,6 +149,7 @@ class Description:
         self.inert: frozenset[str] = shared["inert"] | frozenset(content.get("ignores", ()))
         self.rotary: frozenset[str] = shared["rotary"]
         self.defaults: Mapping[str, object] = content.get("defaults", {})
+        self.refuses = (*shared.get("refuses", ()), *content.get("refuses", ()))
 
     @cached_property
     def layer(self) -> tuple[Mapping[str, object], ...]:
@@ -180,6 +181,11 @@ class Description:
             for name, entry in expressions.entries(text):
                 found.setdefault(name, set()).add(entry)
         return {name: frozenset(each) for name, each in found.items()}
+
+    def reads_text(self, name: str) -> bool:
+        """Whether the engine's class of that name leaves the encoders, which a sibling of another name loads."""
+        siblings = self.content.get("architectures", ())
+        return name.endswith("ForCausalLM") and any(each.endswith("ForConditionalGeneration") for each in siblings)
 
     def unread(self, config: Mapping[str, object]) -> list[str]:
         """The keys of a configuration that nobody described and that hold something."""
@@ -221,6 +227,7 @@ class Description:
         drafting = self.content.get("drafting") or {}
         yield from self.content.get(PROFILE, {}).values()
         yield from ("layer_count", self.content.get("kind"), drafting.get("layers"))
+        yield from (each.get("when") for each in self.refuses)
         yield from () if self.content.get("tower") else (*VALUES.values(), *WORDS.values())
         for part in (*self.layer, *self.around, *(self.drafting or ())):
             yield part.get("when")

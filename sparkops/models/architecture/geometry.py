@@ -71,6 +71,11 @@ class Geometry:
         return self.shape.layers
 
     @property
+    def refuses(self) -> tuple[Mapping[str, str], ...]:
+        """Lines that the engine's class refuses for this model: each an expression `line`, a sentence and a flag."""
+        return self.shape.refuses
+
+    @property
     def heads(self) -> int:
         """Attention heads."""
         return self._value("heads")
@@ -231,7 +236,8 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
     gaps = list(shape.gaps)
     if description is None:
         gaps.append(f"the architecture {name} is not described" if name else "architectures is not in the file")
-    vision, part_gaps = text.get("vision_config"), dict(shape.part_gaps)
+    reads_text = description is not None and description.reads_text(names[0] if names else "")
+    vision, part_gaps = None if reads_text else text.get("vision_config"), dict(shape.part_gaps)
     if text.get("audio_config"):
         part_gaps["audio"] = "an encoder of sound (audio_config) is not described"
     seen: Shape | None = None

@@ -127,6 +127,7 @@ def _types(dtype: str) -> Mapping[str, tuple[int, int, int, int]]:
 
 
 PACKED = "packed"
+WINDOWED = ("sliding", "chunked")
 SPARSE_ENTRY = 656
 """Bytes of a token in a sparse latent cache: 512 of FP8, 16 of scales, 64 rotary elements of 16 bits. The engine takes
 this form on a GB10 under `auto` as under `fp8` (vLLM 0.32 v1/attention/backends/mla/flashinfer_mla_sparse_sm120)."""
@@ -149,7 +150,7 @@ def token_bytes(cached: Cached, options: CacheOptions, dtype: str) -> int | None
         return None if wide is None else cached.key * wide
     if cached.kind == PACKED:
         return ceil(cached.key / cached.block) if word in ("auto", "fp8", "fp8_e4m3", "fp8_ds_mla") else None
-    if cached.kind not in ("full", "sliding"):
+    if cached.kind not in ("full", *WINDOWED):
         return None
     if cached.key == cached.value:
         both = head_bytes(word, cached.key, dtype)
@@ -180,7 +181,7 @@ def layout(geometry: Geometry, options: CacheOptions = PLAIN, block: BlockRule =
     kept = _kept(geometry, options)
     page = max((each.state_bytes for each in kept), default=0)
     known = [each for each in kept if each.cached.kind != STATE]
-    whole = [each.token_bytes for each in known if each.cached.kind not in ("sliding", "index")]
+    whole = [each.token_bytes for each in known if each.cached.kind not in (*WINDOWED, "index")]
     attention = (whole or [each.token_bytes for each in known] or [None])[0]
     if geometry.gaps:
         attention = None

@@ -53,7 +53,8 @@ class Quantisation:
     """How a checkpoint is quantised: `quant_method` of its config.json ("" for none), its algorithm, bits, group size.
 
     `formats` names the format of the parts that are not stored in the model's own type; `ignored` what the
-    configuration excludes, in its own words; `steps` the build steps that it notes.
+    configuration excludes, in its own words; `steps` the build steps that it notes. `beside` says that only
+    `hf_quant_config.json` declares it.
     """
 
     method: str = ""
@@ -65,6 +66,7 @@ class Quantisation:
     kv_dtype: str = "auto"
     rules: Rules | None = None
     steps: tuple[str, ...] = ()
+    beside: bool = False
 
     @property
     def unknown(self) -> str:
@@ -125,8 +127,9 @@ def of_config(config: Mapping[str, object], beside: Mapping[str, object] | None 
     places = (config, text if isinstance(text, Mapping) else {})
     content = next((each[key] for key in DECLARED for each in places if each.get(key)), None)
     inner = (beside or {}).get("quantization")
-    if not content and isinstance(inner, Mapping):
-        content = {"quant_method": "modelopt", **inner}
+    alone = not content and isinstance(inner, Mapping)
+    if isinstance(inner, Mapping) and alone:
+        content = {"quant_method": "modelopt" if _of_modelopt(beside or {}, inner) else "", **inner}
     if not isinstance(content, Mapping) or not content:
         return Quantisation()
     rules = Rules(content, str(config.get("expert_dtype") or ""))
@@ -144,7 +147,16 @@ def of_config(config: Mapping[str, object], beside: Mapping[str, object] | None 
         kv_dtype=_kv_dtype(content),
         rules=rules,
         steps=tuple(map(str, noted)) if isinstance(noted := config.get("sparkops"), Mapping) else (),
+        beside=alone,
     )
+
+
+def _of_modelopt(beside: Mapping[str, object], inner: Mapping[str, object]) -> bool:
+    """Whether the engine reads the file: one without its producer is no quantisation to it (vLLM
+    transformers_utils/model_arch_config_convertor.py, the same in 0.19.1 to 0.32.0)."""
+    producer = beside.get("producer")
+    named = isinstance(producer, Mapping) and producer.get("name") == "modelopt"
+    return named or "modelopt_quant_config" in inner
 
 
 def _kv_dtype(content: Mapping[str, object]) -> str:

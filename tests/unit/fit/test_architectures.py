@@ -19,7 +19,8 @@ def ours(found: Geometry) -> Counter[Any]:
     for each in found.cached:
         if each.kind == "state":
             shapes = [(each.kernel - 1, each.channels)]
-            matrix = tuple(size for size in (each.heads, each.key, each.value) if size > 1)
+            shapes = shapes if each.kernel > 1 else []
+            matrix = tuple(size for size in (each.heads, *sorted((each.key, each.value))) if size > 1)
             kept[(*shapes, *([matrix] if matrix else []))] += 1
         else:
             kept[each.heads, each.key, each.window] += 1
@@ -30,7 +31,7 @@ def engine(model: dict[str, Any]) -> Counter[Any]:
     kept: Counter[Any] = Counter()
     for each in model["kept"]:
         if "shapes" in each:
-            kept[tuple(tuple(shape) for shape in each["shapes"])] += each["layers"]
+            kept[tuple((shape[0], *sorted(shape[1:])) for shape in each["shapes"])] += each["layers"]
         else:
             kept[each["heads"], each["size"], each.get("window", 0)] += each["layers"]
     return kept

@@ -208,7 +208,7 @@ def test_attention_over_a_latent_is_a_gap_and_not_a_wrong_figure() -> None:
 
 
 def test_linear_layers_without_sizes_are_a_gap_and_not_a_state_of_zero_bytes() -> None:
-    hybrid = {**DENSE, "architectures": ["Qwen3_5ForCausalLM"]}
+    hybrid = {**DENSE, "architectures": ["Qwen3NextForCausalLM"]}
     gaps = of_config({**hybrid, "layer_types": ["linear_attention", "full_attention"] * 16}).gaps
     assert any("linear_num_key_heads" in each or "linear_num_value_heads" in each for each in gaps)
 

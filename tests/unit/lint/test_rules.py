@@ -51,6 +51,10 @@ def drafting(method: str, size: str = "122B-A10B", **fields: Any) -> str:
     return spec(method=method, model=f"drafter-{name}-{size}", **({"num_speculative_tokens": 3} | fields))
 
 
+def modelopt(algorithm: str, producer: str = "modelopt") -> dict[str, Any]:
+    return {"producer": {"name": producer}, "quantization": {"quant_algo": algorithm}}
+
+
 def findings(
     words: str,
     version: str = "0.33.0",
@@ -65,6 +69,7 @@ def findings(
     patched: bool = False,
     from_hub: FromHub | None = None,
     not_read: SparkopsError | None = None,
+    beside: dict[str, Any] | None = None,
     **config: Any,
 ) -> list[Finding]:
     listed = engine(version)
@@ -75,7 +80,7 @@ def findings(
     if known is not None and config:
         named = {"architectures": config.pop("architectures", known["architectures"])}
         known = {**known, **named, "text_config": {**known["text_config"], **config}}
-    stored = of_checkpoint(known or {})
+    stored = of_checkpoint(known or {}, beside)
     return check(
         Case(
             line=line,
@@ -93,6 +98,32 @@ def findings(
         )
     )
 
+
+NGRAM: dict[str, Any] = {
+    "architectures": ["Qwen4ExpForConditionalGeneration"],
+    "hc_count": 4,
+    "ple_layer_ids": [1],
+    "indexer_n_heads": 16,
+}
+"""A configuration of Qwen4Exp with a table of n-grams and sparse attention."""
+LATENT: dict[str, Any] = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+SPARSE: dict[str, Any] = {
+    **LATENT,
+    "architectures": ["DeepseekV32ForCausalLM"],
+    "index_n_heads": 64,
+    "index_head_dim": 128,
+}
+DENSE_ONLY: dict[str, Any] = {
+    "architectures": ["Qwen3_5ForCausalLM"],
+    "intermediate_size": 9216,
+    **dict.fromkeys(("num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size")),
+}
 
 FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "unknown-flag": [({"words": "--swap-space 4"}, {"words": "--cpu-offload-gb 4"})],
@@ -362,6 +393,10 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "quantization-of-another-checkpoint": [
         ({"words": "-q modelopt", "model": "122B-A10B-fp8"}, {"words": "-q fp8", "model": "122B-A10B-fp8"})
     ],
+    "modelopt-algorithm-refused": [
+        ({"words": "", "beside": modelopt("MIXED_PRECISION")}, {"words": "", "beside": modelopt("NVFP4")}),
+        ({"words": "", "beside": modelopt("MXFP8")}, {"words": "", "beside": modelopt("MXFP8", producer="other")}),
+    ],
     "quantization-without-checkpoint": [
         ({"words": "-q awq"}, {"words": "-q fp8"}),
         ({"words": "-q online"}, {"words": '-q online --quantization-config \'{"linear":"fp8_per_block"}\''}),
@@ -529,6 +564,34 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--cudagraph-capture-sizes 1 2 4 --max-cudagraph-capture-size 8"},
             {"words": "--cudagraph-capture-sizes 1 2 8 --max-cudagraph-capture-size 8"},
         )
+    ],
+    "architecture-refuses": [
+        (
+            {"words": "--pipeline-parallel-size 2", "gpus": 2, **NGRAM},
+            {"words": "--tensor-parallel-size 2", "gpus": 2, **NGRAM},
+        ),
+        ({"words": "--dtype half", **NGRAM}, {"words": "--dtype bfloat16", **NGRAM}),
+        ({"words": "--kv-cache-dtype nvfp4", **NGRAM}, {"words": "--kv-cache-dtype fp8", **NGRAM}),
+        (
+            {"words": "--kv-cache-dtype fp8", "version": "0.30.0", **NGRAM},
+            {"words": "--kv-cache-dtype fp8", "version": "0.31.0", **NGRAM},
+        ),
+        (
+            {"words": "--pipeline-parallel-size 2", "gpus": 2, **NGRAM},
+            {"words": "--pipeline-parallel-size 2", "gpus": 2},
+        ),
+        ({"words": "-ep", **DENSE_ONLY}, {"words": "-ep"}),
+        ({"words": "--kv-cache-dtype nvfp4", **LATENT}, {"words": "--kv-cache-dtype nvfp4"}),
+        (
+            {"words": "--kv-cache-dtype nvfp4", **LATENT},
+            {"words": "--kv-cache-dtype nvfp4", "version": "0.20.2", **LATENT},
+        ),
+        ({"words": "--dtype half", **SPARSE}, {"words": "--dtype half", **LATENT}),
+        ({"words": "--block-size 32", **SPARSE}, {"words": "--block-size 64", **SPARSE}),
+        (
+            {"words": spec(method="suffix", num_speculative_tokens=2), **NGRAM},
+            {"words": spec(method="ngram", num_speculative_tokens=2), **NGRAM},
+        ),
     ],
     "tool-parser-missing": [
         ({"words": "--enable-auto-tool-choice"}, {"words": "--enable-auto-tool-choice --tool-call-parser qwen3_xml"})
