@@ -72,6 +72,16 @@ def test_every_text_can_be_made_from_values_of_its_formats() -> None:
                 assert "not given" not in text, entry.id
 
 
+@pytest.mark.parametrize("folder", ["core", "compile", "reconcile"])
+def test_no_argument_in_the_core_is_a_sentence(folder: str) -> None:
+    for path in (ROOT / folder).glob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        made = [node for node in calls if isinstance(node.func, ast.Attribute) and node.func.attr in ("of", "add")]
+        args = [each.value for node in made for each in node.keywords if each.arg not in NOT_ARGUMENTS]
+        texts = [each.value for arg in args for each in ast.walk(arg) if isinstance(each, ast.Constant)]
+        assert [text for text in texts if isinstance(text, str) and len(text.split()) > 1] == [], path.name
+
+
 @pytest.mark.parametrize("error", [SparkopsError, InventoryError])
 def test_no_error_can_be_made_of_a_text_alone(error: type[SparkopsError]) -> None:
     with pytest.raises(TypeError):
