@@ -28,6 +28,9 @@ REGISTRIES = {
 }
 """The variable that holds each list, and the modules where it has stood."""
 
+NO_MODELS = ("_PREVIOUSLY_", "_OOT_", "_TRANSFORMERS_BACKEND_")
+"""Mappings of the registry that name no class of the engine's own."""
+
 MOE_FORMATS = {"MoeUnquantized": "unquantized", "MoeFp8": "fp8", "MoeNvfp4": "nvfp4"}
 """Lists of the backends that experts of a format take, each by the name of its module and function."""
 
@@ -37,6 +40,7 @@ QUANTIZATION_WORDS = ("QUANT_KEY_NAMES", "_ONLINE_SHORTHANDS")
 def names(wheel: Wheel) -> dict[str, str]:
     """Each list of the page, as words."""
     found = {key: _registered(wheel, variable, modules) for key, (variable, modules) in REGISTRIES.items()}
+    found["architectures"] = alphabetical(_architectures(wheel))
     found["environment"] = alphabetical(_environment(wheel))
     found["metrics"] = alphabetical(_metrics(wheel))
     return found
@@ -102,6 +106,19 @@ def _registered(wheel: Wheel, variable: str, modules: tuple[str, ...]) -> str:
         value = literal if literal is not None else module.value(statement.value)
         return "" if value is UNKNOWN else alphabetical({str(each) for each in value})
     raise ValueError(f"{wheel.path.name} has no {variable} in {' or '.join(modules)}")
+
+
+def _architectures(wheel: Wheel) -> set[str]:
+    """The keys of the registry's mappings of models; not those that it only remembers or has as plugins."""
+    module = wheel.module("vllm.model_executor.models.registry")
+    found = set()
+    for name, statement in module.names.items() if module is not None else ():
+        mapping = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
+        if name.endswith("_MODELS") and not name.startswith(NO_MODELS) and isinstance(mapping, ast.Dict):
+            found |= {str(key.value) for key in mapping.keys if isinstance(key, ast.Constant)}
+    if not found:
+        raise ValueError(f"{wheel.path.name} has no registry of models")
+    return found
 
 
 def _environment(wheel: Wheel) -> set[str]:

@@ -13,7 +13,7 @@ from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean, unless_known
 from sparkops.models.architecture import expressions
 from sparkops.models.effective import truthy
-from sparkops.models.engine import Engine
+from sparkops.models.engine import Engine, spans
 from sparkops.models.engine_pages import version_key
 from sparkops.models.parsers import family_of, usual
 
@@ -121,6 +121,24 @@ def capture_sizes(case: Case) -> Iterable[Found]:
             f"cudagraph_capture_sizes(={max(sizes)})",
             "--max-cudagraph-capture-size",
         )
+
+
+def architecture_absent(case: Case) -> Iterable[Found]:
+    """A model that generates text and of which the engine's registry has no class."""
+    named = [each for each in case.architectures if each.endswith(("ForCausalLM", "ForConditionalGeneration"))]
+    known = case.engine.architectures
+    if not named or not case.engine.exact or case.line.get("model-impl") in ("transformers", "terratorch"):
+        return
+    if any(each in known for each in case.architectures):
+        return
+    held = spans("architectures", named[0])
+    where = "no listed version has one" if held is None else f"{held[0]} to {held[1]} have one"
+    yield Found(
+        f"vLLM {case.engine.version} has no class for {named[0]} ({where}): it tries the code of transformers, and "
+        "refuses the model where that does not serve it",
+        "--model",
+        remedy=f"take an image of vLLM {held[1]}" if held else "",
+    )
 
 
 def architecture_refuses(case: Case) -> Iterable[Found]:

@@ -58,6 +58,7 @@ class Engine:
     deprecated: frozenset[str]
     tool_parsers: tuple[str, ...]
     reasoning_parsers: tuple[str, ...]
+    architectures: frozenset[str]
     attention_backends: tuple[str, ...]
     kv_cache_dtypes: tuple[str, ...]
     speculative_methods: tuple[str, ...]
@@ -160,6 +161,7 @@ def _engine(content: Mapping[str, Any], asked: str) -> Engine:
         short=content["short"],
         inverse=content.get("inverse", {}),
         deprecated=frozenset(content["deprecated"].split()),
+        architectures=frozenset(content["architectures"].split()),
         environment=frozenset(content["environment"].split()),
         attention={name: tuple(each.split()) for name, each in content["attention"].items()},
         attention_refused=content["attention_refused"],

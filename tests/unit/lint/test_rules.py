@@ -95,6 +95,7 @@ def findings(
             spark=spark,
             nodes=nodes,
             patched=patched,
+            architectures=tuple((known or {}).get("architectures", ())),
         )
     )
 
@@ -564,6 +565,17 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--cudagraph-capture-sizes 1 2 4 --max-cudagraph-capture-size 8"},
             {"words": "--cudagraph-capture-sizes 1 2 8 --max-cudagraph-capture-size 8"},
         )
+    ],
+    "architecture-absent": [
+        ({"words": "", "version": "0.28.0", **NGRAM}, {"words": "", "version": "0.29.0", **NGRAM}),
+        (
+            {"words": "", "architectures": ["Dots1ForCausalLM"], "version": "0.24.0"},
+            {"words": "", "architectures": ["Dots1ForCausalLM"], "version": "0.23.0"},
+        ),
+        (
+            {"words": "", "architectures": ["NeverHeardOfForCausalLM"]},
+            {"words": "--model-impl transformers", "architectures": ["NeverHeardOfForCausalLM"]},
+        ),
     ],
     "architecture-refuses": [
         (

@@ -26,6 +26,9 @@ FILES = {
     "vllm/v1/metrics/loggers.py": 'name = "vllm:tokens"\n',
     "vllm/tool_parsers/__init__.py": '_TOOL_PARSERS_TO_REGISTER = {"qwen9": ("file", "Class")}\n',
     "vllm/reasoning/__init__.py": '_REASONING_PARSERS_TO_REGISTER = {"qwen9": ("file", "Class")}\n',
+    "vllm/model_executor/models/registry.py": (
+        '_TEXT = {"QwenForCausalLM": ("qwen", "QwenForCausalLM")}\n_VLLM_MODELS = {**_TEXT, "Qwen9Model": ("q", "Q")}\n'
+    ),
     "vllm/model_executor/model_loader/__init__.py": (
         "from x import Loader\n_LOAD_FORMAT_TO_MODEL_LOADER = {'auto': Loader}\n"
     ),
