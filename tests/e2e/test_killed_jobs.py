@@ -66,7 +66,7 @@ def progress(shell: Shell, process: subprocess.Popen[str]) -> list[str]:
 
 def attached(shell: Shell, node: Node, pid: int) -> None:
     """A new apply follows the job of that process, shows how far it is, and ends well; nothing is left to do."""
-    until(lambda: node.exec("flock", "-n", "/var/lib/sparkops/lock", "true", check=False).returncode == 0)
+    until(lambda: not node.locked())
     assert job(node)["pid"] == pid, "the job went on"
     again = start(shell)
     out, err = again.communicate(timeout=90)
@@ -265,7 +265,7 @@ def test_a_second_interrupt_leaves_at_once_and_the_same_command_resumes(shell: S
     _, err = process.communicate(timeout=3)
     assert process.returncode == 130
     assert "the same command resumes" in err
-    until(lambda: machine.exec("flock", "-n", "/var/lib/sparkops/lock", "true", check=False).returncode == 0)
+    until(lambda: not machine.locked())
     assert machine.read("/srv/slow.conf") == b"old"
     machine.write("/run/quick", b"")
     shell.run("apply", "inventory.yml", *ROLE)

@@ -160,12 +160,7 @@ def running_jobs(node: Node) -> int:
 
 def free(node: Node) -> None:
     """Until the lock of the killed run is dropped by its worker."""
-    lock = "/var/lib/sparkops/lock"
-    for _ in range(100):
-        if node.exec("flock", "-n", lock, "true", check=False).returncode == 0:
-            return
-        time.sleep(0.2)
-    raise AssertionError("the node's lock outlived the run")
+    until(lambda: not node.locked(), seconds=20)
 
 
 def test_an_apply_of_something_else_goes_on_beside_a_running_job(shell: Shell, node: Node, fetching: str) -> None:

@@ -80,9 +80,7 @@ def serving(cluster: Cluster, node: Node, mode: str) -> Callable[[], bool]:
 
 def locked(cluster: Cluster) -> bool:
     """Whether a worker whose controller was killed has not left yet."""
-    return any(
-        node.exec("flock", "-n", "/var/lib/sparkops/lock", "true", check=False).returncode for node in cluster.nodes
-    )
+    return any(node.locked() for node in cluster.nodes)
 
 
 def working(node: Node, port: int = 8000) -> Callable[[], bool]:

@@ -71,6 +71,11 @@ class Node:
     def exists(self, path: str) -> bool:
         return self.exec("test", "-e", path, check=False).returncode == 0
 
+    def locked(self, path: str = "/var/lib/sparkops/lock") -> bool:
+        """Whether the process that took it holds this file's lock; to try it would make others see it busy."""
+        held = 'n=$(stat -c %i "$0") && grep -q "FLOCK.*:$n " /proc/locks'
+        return self.exec("sh", "-c", held, path, check=False).returncode == 0
+
     def ssh(
         self, *argv: str, user: str = "spark", input: bytes | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
