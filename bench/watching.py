@@ -49,7 +49,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="b") as name:
         program, spec = Path(name) / "launcher.py", Path(name) / "q.json"
         program.write_text(launcher_file().rpartition('\nif __name__ == "__main__":')[0] + WATCH)
-        spec.write_text(json.dumps(_spec(int(server.server_address[1]))))
+        spec.write_text(json.dumps(_spec(int(server.server_address[1]), name)))
         argv = [sys.executable, "-I", "-S", str(program), str(spec), str(SECONDS)]
         used = float(subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
     server.shutdown()
@@ -71,13 +71,16 @@ class _Engine(engine.Engine):
         return super().metrics() + "".join(f'{name}{{engine="0",le="{n}"}} {n}.0\n' for n in range(METRICS))
 
 
-def _spec(port: int) -> dict[str, Any]:
+def _spec(port: int, kept: str) -> dict[str, Any]:
     probe = {"model": "m", "prompt": "The capital of France is", "seconds": 30.0}
     return {
         "name": "q",
         "container": "q",
         "argv": ["vllm", "serve", "m"],
         "secrets": None,
+        "mounts": [],
+        "manifest": None,
+        "kept": kept,
         "port": port,
         "probe": probe,
     }

@@ -185,7 +185,7 @@ def test_an_idle_engine_is_left_in_peace_at_little_cost(real: Real) -> None:
     assert (real.show("MainPID"), real.show("NRestarts")) == (pid, "0")
     percent = 100 * (real.cpu_seconds(pid) - used) / (time.monotonic() - started)
     print(f"the launcher used {percent:.3f} % of a core")
-    assert percent < 2 * LAUNCHER_PERCENT, "it looks six times as often as by default; a busy machine counts coarsely"
+    assert percent < 3 * LAUNCHER_PERCENT, "it looks and asks six times as often as by default, beside other tests"
 
 
 @pytest.mark.slow
