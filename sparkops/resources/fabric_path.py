@@ -19,6 +19,7 @@ from sparkops.core.request_messages import LinksTold
 from sparkops.core.states import Observed, Pending, State
 from sparkops.core.wording import Message
 from sparkops.models.fabric.plan import Cable, Line
+from sparkops.resources.fabric import Fabric
 from sparkops.resources.measuring.cable import FAULTS, Figure, Measurement, addresses
 from sparkops.resources.resource import Peers, Resource
 
@@ -61,9 +62,7 @@ class FabricPath(Resource):
         return {"asked": True}
 
     def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
-        changed = next(
-            (each for each in steps if each.startswith("fabric /") and each.endswith(f" @{self.node}")), None
-        )
+        changed = next((id for id, step in steps.items() if (step.kind, step.node) == (Fabric.kind, self.node)), None)
         return {"asked": Pending(changed)} if changed else {}
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
@@ -86,9 +85,7 @@ class FabricPath(Resource):
         return self.converged_to((yield from session.stream("converge", order)))
 
     def _measured(self, session: Session) -> Generator[Mapping[str, object], None, FabricPathAct]:
-        cable = Cable(
-            self.node, self.name, tuple(Line(each["twin"], each["address"], each["peer"]) for each in self.lines)
-        )
+        cable = Cable(self.node, self.name, tuple(Line(**each) for each in self.lines))
         try:
             known = {self.node: _look(session, cable), self.name: (yield from self._there(session, cable))}
         except SparkopsError as error:

@@ -1,6 +1,5 @@
 """Node half of `fabric_path`: what was measured of the links to another node, and whether they are still the same."""
 
-import json
 import os
 
 from sparkops.core import atomic
@@ -20,7 +19,7 @@ def observe(ask: FabricPathAsk, *, root: str = "/") -> dict[str, object]:
 
     With that `why`, the reason for which they are not proven, None where they are, and what they carried.
     """
-    kept = atomic.mapping(_path(ask))
+    kept = atomic.mapping(os.path.join(ask["folder"], _file(ask)))
     if kept.get("links") != _links(ask, root):
         return {"asked": False}
     return {"asked": True, "why": kept.get("why"), "gbits": kept.get("gbits"), "method": kept.get("method")}
@@ -28,15 +27,11 @@ def observe(ask: FabricPathAsk, *, root: str = "/") -> dict[str, object]:
 
 def converge(call: Call, ask: FabricPathAsk, found: State, want: State, act: FabricPathAct, *, root: str = "/") -> None:
     """Note what was measured."""
-    path = _path(ask)
-    os.makedirs(ask["folder"], mode=0o700, exist_ok=True)
-    text = json.dumps({"links": _links(ask, root), **act}).encode()
-    with safe_path.explained(path), safe_path.place(path) as there:
-        safe_path.write(there, text, mode=0o600, owner=(-1, -1))
+    safe_path.note(ask["folder"], _file(ask), {"links": _links(ask, root), **act})
 
 
-def _path(ask: FabricPathAsk) -> str:
-    return os.path.join(ask["folder"], f"{ask['peer']}.json")
+def _file(ask: FabricPathAsk) -> str:
+    return f"{ask['peer']}.json"
 
 
 def _links(ask: FabricPathAsk, root: str) -> list[object]:

@@ -124,7 +124,7 @@ def add(folder: str, now: Generation, keep: int) -> None:
     """Keep the present state as the newest stable one, and no more than `keep`."""
     there = kept(folder)
     number = there[-1]["number"] + 1 if there else 1
-    _write(folder, f"{number}.json", {**now, "number": number})
+    safe_path.note(folder, f"{number}.json", {**now, "number": number})
     for old in there[: max(0, len(there) + 1 - keep)]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, f"{old['number']}.json"))
@@ -138,7 +138,7 @@ def passed(folder: str) -> Fields:
 def note_passed(folder: str, fingerprint: str, measured: dict[str, object], asked: dict[str, object]) -> None:
     """Note that this state passed the gate."""
     note = {"fingerprint": fingerprint, "measured": measured, "asked": asked, "time": time.time()}
-    _write(folder, "gate.json", note)
+    safe_path.note(folder, "gate.json", note)
 
 
 def rejected(folder: str) -> list[str]:
@@ -150,27 +150,20 @@ def rejected(folder: str) -> list[str]:
 def reject(folder: str, inputs: str) -> None:
     """Hold this spec: an apply must not bring it again by itself."""
     others = [each for each in rejected(folder) if each != inputs]
-    _write(folder, "rejected.json", {"inputs": [*others[-9:], inputs]})
+    safe_path.note(folder, "rejected.json", {"inputs": [*others[-9:], inputs]})
 
 
 def release(folder: str, inputs: str) -> None:
     """The spec became stable after all."""
     there = rejected(folder)
     if inputs in there:
-        _write(folder, "rejected.json", {"inputs": [each for each in there if each != inputs]})
+        safe_path.note(folder, "rejected.json", {"inputs": [each for each in there if each != inputs]})
 
 
 def _mapping(path: str) -> dict[str, object]:
     with contextlib.suppress(OSError):
         return atomic.mapping(path)
     return {}
-
-
-def _write(folder: str, name: str, value: object) -> None:
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    path = os.path.join(folder, name)
-    with safe_path.explained(path), safe_path.place(path) as found:
-        safe_path.write(found, json.dumps(value).encode(), mode=0o600, owner=(-1, -1))
 
 
 def bring_back(chosen: Generation, *, root: str = "/") -> None:
