@@ -244,14 +244,14 @@ class Group:
 
     def _absent(self, peer: Peer, now: float) -> str:
         """Why a rank is not ready to start with this one."""
+        if peer.said.get("phase") == LEFT:  # its last message, however long ago: a launcher says nothing after it
+            return f"{peer.name} has left: {peer.said['why']}"
         here = peer.hears(self.roads, now, self.limits.silence)
         if not here:
             return f"{peer.name} is not there"
         if deaf := [road for road in self.roads if road not in here or road not in peer.said["hears"]]:
             return f"{peer.name} is there, but not over {' and '.join(deaf)}"
         said, phase = peer.said, peer.said["phase"]
-        if phase == LEFT:
-            return f"{peer.name} has left: {said['why']}"
         if phase in (PREPARING, ENDING):
             return f"{peer.name} is {phase}"
         if other := [name for name, digest in self.stands_on.items() if said["stands_on"].get(name) != digest]:

@@ -262,6 +262,24 @@ def test_a_stop_that_was_asked_for_says_so_and_costs_nothing(rank: int) -> None:
     assert cluster.ranks[0].restarts == []
 
 
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_rank_that_left_is_told_so_however_long_that_is_ago(rank: int) -> None:
+    cluster = Cluster()
+    cluster.run()
+    cluster.ranks[rank].leave(STOP, "it was asked to stop")
+    cluster.second()
+    cluster.dead.add(rank)
+    cluster.slow.update({0, 1, 2})
+    cluster.seconds(3 * LIMITS.silence)
+    cluster.slow.clear()
+    cluster.seconds(5)
+    told = f"rank {rank} (spark-{rank}) has left: it was asked to stop"
+    assert [each.why for each in cluster.ranks if each.rank != rank] == [told, told]
+    cluster.dead.clear()
+    cluster.restart(rank)
+    assert cluster.run() <= 8
+
+
 def test_restarts_that_nobody_asked_for_have_a_budget() -> None:
     cluster = Cluster()
     for _ in range(LIMITS.restarts + 1):
