@@ -86,7 +86,7 @@ def cpu() -> float:
 
 def known(folder: Path, files: list[list[Any]]) -> dict[str, str]:
     """What an index of proofs says of a base that was verified before."""
-    from sparkops.programs.checkpoints.index import identity
+    from sparkops.programs.checkpoints.proof import identity
 
     return {identity((folder / path).lstat()): oid for path, _, oid in files}
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def measure() -> dict[str, Any]:
 
 def _measured(folder: Path, endpoint: str, commit: str) -> dict[str, Any]:
     load = os.getloadavg()[0]
-    works = {
+    works: dict[str, Callable[[], None]] = {
         "hf download": lambda: _hf(folder / "hf", endpoint, commit),
         "curl": lambda: _curl(folder / "curl", endpoint, commit),
         "sparkops": lambda: _sparkops(folder / "sparkops", endpoint, commit),
@@ -134,7 +134,7 @@ def _sparkops(folder: Path, endpoint: str, commit: str) -> None:
         "hub": one.asking(), "manner": one.manner,
     }  # fmt: skip
     call = Call(1, lambda message: None, threading.Event())
-    checkpoint.converge(call, one.ask(), None, one.desired(), act)
+    checkpoint.converge(call, one.ask(), None, dict(one.desired() or {}), act)
     found = checkpoint.observe(one.ask())
     assert found is not None and found["hashed"], found
 

@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,7 @@ def measure() -> dict[str, Any]:
     reports["html, nothing as declared"] = ("html", made(NODES, THINGS, 1.0, seed=1))
     formats = {}
     for name, (form, report) in reports.items():
-        seconds = [
-            _timed(lambda form=form, report=report: rendered(report, form), time.process_time) for _ in range(ROUNDS)
-        ]
+        seconds = [_timed(partial(rendered, report, form), time.process_time) for _ in range(ROUNDS)]
         formats[name] = {
             "seconds": round(statistics.median(seconds), 2),
             "mb": round(len(rendered(report, form).encode()) / 1e6, 2),
@@ -108,7 +107,7 @@ def _kept() -> dict[str, Any]:
         spent = []
         for number in range(runs):
             report = made(KEPT_NODES, KEPT_THINGS, SHARE, seed=number, time=start + number * EVERY)
-            spent.append(_timed(lambda report=report: Record("bench", "drift").finish(report)))
+            spent.append(_timed(partial(Record("bench", "drift").finish, report)))
         size = sum(path.stat().st_size for path in (Path(folder) / "sparkops").iterdir())
         oldest = store.latest("bench")[0].run
         questions: dict[str, Callable[[], object]] = {

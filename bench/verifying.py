@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.timing import ratio, side_by_side
+from sparkops.core.digests import sha256
 from sparkops.worker.calls import Call
 from sparkops.worker.kinds import checkpoint
 from sparkops.worker.system import jobs
@@ -96,9 +96,7 @@ def _checkpoint(folder: Path, count: int, blocks: list[bytes]) -> dict[str, str]
         with path.open("ab") as file:
             file.writelines(blocks)
             file.truncate(sum(map(len, blocks)))
-        with path.open("rb") as file:
-            oid = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        files.append([path.name, path.stat().st_size, oid])
+        files.append([path.name, path.stat().st_size, sha256(path.read_bytes())])
     record = {"version": 1, "repository": "org/bench", "commit": "0" * 40, "files": files}
     (folder / ".sparkops" / "manifest.json").write_text(json.dumps(record))
     return {"folder": str(folder), "state_dir": str(folder.parent / "state")}

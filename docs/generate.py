@@ -367,10 +367,6 @@ def _template(text: str) -> str:
     return "".join(parts)
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
 PAGES = {
     "inventory.md": inventory_page,
     "../bench/fit-points.md": fit_points_page,

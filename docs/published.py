@@ -90,7 +90,9 @@ def _geometry(name: str) -> Geometry:
 
 def _totals() -> Iterator[Point]:
     for name, total in zip(MODELS, (34.66e9, 122.11e9, 396.35e9), strict=True):
-        yield Point("parameters", name, total, _geometry(name).text_parameters, "model cards")
+        computed = _geometry(name).text_parameters
+        assert computed is not None, name
+        yield Point("parameters", name, total, computed, "model cards")
 
 
 def _blocks() -> Iterator[Point]:

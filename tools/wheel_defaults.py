@@ -115,9 +115,9 @@ def _fields(module: Module, name: str) -> dict[str, Any]:
     """The fields of a class and its bases with constant defaults; its text part as module and name."""
     found: dict[str, Any] = {}
     place = module.find(name)
-    if place is None or not isinstance(place[1], ast.ClassDef) or name == BASE:
+    where, node = place or (module, None)
+    if not isinstance(node, ast.ClassDef) or name == BASE:
         return found
-    where, node = place
     for base in node.bases:
         found |= _fields(where, ast.unparse(base))
     made = _made(node)
@@ -172,7 +172,7 @@ def _asked(node: ast.ClassDef) -> dict[str, Any]:
         for call in calls
         if ast.unparse(call.func) in ("kwargs.pop", "kwargs.get", "kwargs.setdefault")
         for key, default in [call.args]
-        if isinstance(key, ast.Constant) and isinstance(default, ast.Constant)
+        if isinstance(key, ast.Constant) and isinstance(key.value, str) and isinstance(default, ast.Constant)
     }
 
 
