@@ -91,7 +91,7 @@ def _widest(geometry: Geometry, ranks: int) -> float:
     """Elements that the widest layer makes of one token on one rank."""
     widths: dict[tuple[int | None, str], float] = defaultdict(float)
     for each in geometry.shape.tensors:
-        if each.layer is None or each.part in ("norms", "router"):
+        if each.layer is None or each.part in ("norms", "router", "ngram"):
             continue
         if each.width:
             own = geometry.experts_per_token * (max(2 * each.width, geometry.hidden) + each.width) / ranks
