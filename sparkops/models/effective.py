@@ -291,7 +291,7 @@ def _prefilled(line: ServeLine, geometry: Geometry) -> bool:
 
 def _checkpoints(line: ServeLine, geometry: Geometry | None, engine: Engine) -> frozenset[str]:
     """The sorts of recurrent layers that keep one state more while a prompt is read: delta nets by FlashInfer only."""
-    found = frozenset(engine.behaviour.get("state_checkpoints", ("mamba2", "delta")))
+    found: frozenset[str] = frozenset(engine.behaviour.get("state_checkpoints", ("mamba2", "delta")))
     return found if geometry is None or _prefilled(line, geometry) else found - {"delta"}
 
 
