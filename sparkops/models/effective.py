@@ -291,7 +291,8 @@ def _prefilled(line: ServeLine, geometry: Geometry) -> bool:
 
 def _checkpoints(line: ServeLine, geometry: Geometry | None, engine: Engine) -> frozenset[str]:
     """The sorts of recurrent layers that keep one state more while a prompt is read: delta nets by FlashInfer only."""
-    found: frozenset[str] = frozenset(engine.behaviour.get("state_checkpoints", ("mamba2", "delta")))
+    name = "state_checkpoints"
+    found = frozenset(engine.law(name) if name in engine.behaviour else ("mamba2", "delta"))
     return found if geometry is None or _prefilled(line, geometry) else found - {"delta"}
 
 
