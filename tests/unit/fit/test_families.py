@@ -172,6 +172,9 @@ def rules_of(config: dict[str, Any], **changes: Any) -> Rules:
 def test_a_quantisation_that_nobody_described_leaves_the_bytes_unknown(name: str) -> None:
     config = PUBLISHED[name]
     assert not rules_of(config).unknown
+    assert "no quant_method" in rules_of(config, quant_method=None).unknown
+    underscored = str(config["quantization_config"]["quant_method"]).replace("compressed-t", "compressed_t")
+    assert rules_of(config, quant_method=underscored).method == rules_of(config).method
     assert "wren_rank" in rules_of(config, wren_rank=32).unknown
     assert "sparsity_config" in rules_of(config, sparsity_config={"format": "sparse-24"}).unknown
     assert not rules_of(config, sparsity_config={}, transform_config={}).unknown
