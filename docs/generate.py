@@ -226,10 +226,12 @@ def recipes_page() -> str:
         parts.append(f"| {' | '.join(map(_cell, cells))} |")
     parts += [
         "\nTokens a second are those of one stream, as published; none were measured by sparkops' authors.\n",
-        "Not among them, for want of an image by digest or version that is known to serve them: **GLM-5.3-Flash** "
-        "(eugr's recipe for two nodes: 34 to 48 tokens/s on a B12X build with five patches), **Qwen3.8-Flash-Next** "
-        "(335 GiB in BF16 on four nodes with an image of its own; smaller forms were not read), **MiniMax-M3** and the "
-        "DSpark variants of DeepSeek. `recipe import` reads their recipes, and `recipe new` says what is known.\n",
+        "Official images are named with the digest of the tag's index, where public files agree on one; for vLLM 0.32 "
+        "and 0.33 and NVIDIA's own images none was found, and `sparkops lock` pins them.\n",
+        "Not among them: **Qwen3.8-Flash-Next on one node**, which needs its table of n-grams (47.7 GiB) read from a "
+        "file by a patch; B12X builds of **GLM-5.3-Flash** (eugr's recipe for two nodes: 34 to 48 tokens/s with five "
+        "patches), **MiniMax-M3** and the DSpark variants of DeepSeek, for want of an image by digest or version that "
+        "is known to serve them. `recipe import` reads their recipes, and `recipe new` says what is known.\n",
         "## A recipe for any model\n",
         "    sparkops recipe new openai/gpt-oss-120b\n    sparkops recipe new ORG/NAME --nodes 2 -o recipes/mine.yml\n",
         "`sparkops recipe new` proposes a complete recipe for any repository of the hub: the newest vLLM that takes "

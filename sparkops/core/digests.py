@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from sparkops.core.nested import leaves
-from sparkops.core.plan import plain
+from sparkops.core.nested import leaves, plain
 from sparkops.core.secrets import Secret
 from sparkops.core.states import Pending, Unknown
 

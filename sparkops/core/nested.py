@@ -18,6 +18,11 @@ def mapped(value: object, leaf: Callable[[Any], object], key: Callable[[Any], ob
     return leaf(value)
 
 
+def plain(value: object) -> object:
+    """A value fit for JSON: what is no type of it (an unknown or pending value, a secret) as its printed form."""
+    return mapped(value, lambda each: each if isinstance(each, PLAIN) else str(each), str)
+
+
 def leaves(value: object) -> Iterator[object]:
     """Everything in a value that is no mapping and no list, keys too."""
     if isinstance(value, Mapping):

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from sparkops.core.nested import PLAIN, mapped
 from sparkops.core.states import State, Unknown
-from sparkops.core.wording import Message
+from sparkops.core.wording import Message, Severity
 
 Action: TypeAlias = Literal["create", "update", "delete", "replace", "verify"]
-Severity: TypeAlias = Literal["error", "warning", "info"]
 FOR_GC = "orphan-left-for-gc"
 """Why an orphan is left that `sparkops gc` removes."""
 
@@ -162,8 +160,3 @@ class Plan:
         if self.steps or left or any(violation.blocks for violation in self.violations):
             return 2
         return 3 if self.unknown or self.unreachable else 0
-
-
-def plain(value: object) -> object:
-    """A value fit for JSON: Unknown, Pending, FromFact and secrets as their printed form."""
-    return mapped(value, lambda each: each if isinstance(each, PLAIN) else str(each), str)

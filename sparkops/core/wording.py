@@ -14,12 +14,13 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from sparkops.core.messages import Fields, reason_from
 from sparkops.core.nested import PLAIN, mapped
 
 _Message = TypeVar("_Message", bound="Message")
+Severity: TypeAlias = Literal["error", "warning", "info"]
 FrontEnd = Literal["inventory", "command"]
 """Who shows it: a command that works on an inventory, or one that is given everything in its arguments."""
 LISTED = 3

@@ -67,6 +67,21 @@ def sees(line: ServeLine, geometry: Geometry) -> bool:
     return geometry.multimodal and not line.get("language-model-only") and not none
 
 
+def raised_batch(run: Invocation, geometry: Geometry) -> int:
+    """What the engine raises the default batch to, so that the largest image or video comes in one; 0 where it does
+    not. It does so where it can read the repository's processor, of which nothing is known here."""
+    given = run.line.get("max-num-batched-tokens") is not None or not sees(run.line, geometry)
+    return geometry.item_tokens if not given and geometry.item_tokens > run.effective.max_num_batched_tokens else 0
+
+
+def unprofiled(run: Invocation, geometry: Geometry) -> str:
+    """Why the memory that is left for the pool can't be known; "" where it can."""
+    unseen = [geometry.part_gaps[part] for part in ("vision", "audio") if part in geometry.part_gaps]
+    if sees(run.line, geometry) and (unseen or not geometry.encoder.get("patches")):
+        return next(iter(unseen), "the largest input of its encoder of images is not described")
+    return ""
+
+
 def compiles(line: ServeLine) -> bool:
     """Whether the model's code is compiled."""
     mode = line.mapping("compilation-config").get("mode", line.mapping("compilation-config").get("level"))
@@ -91,7 +106,7 @@ def _widest(geometry: Geometry, ranks: int) -> float:
     """Elements that the widest layer makes of one token on one rank."""
     widths: dict[tuple[int | None, str], float] = defaultdict(float)
     for each in geometry.shape.tensors:
-        if each.layer is None or each.part in ("norms", "router"):
+        if each.layer is None or each.part in ("norms", "router", "ngram"):
             continue
         if each.width:
             own = geometry.experts_per_token * (max(2 * each.width, geometry.hidden) + each.width) / ranks

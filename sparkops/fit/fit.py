@@ -11,13 +11,21 @@ from typing import Literal, TypeAlias
 
 from sparkops.core.wording import size
 from sparkops.fit import decode, memory, pool, weights
-from sparkops.fit.activation import sees
+from sparkops.fit.activation import raised_batch, unprofiled
 from sparkops.fit.decode import Decoder, DecodeStep
 from sparkops.fit.memory import Budget
 from sparkops.fit.pool import Pool
 from sparkops.fit.refused import no_size, refusal
 from sparkops.fit.weights import RankWeights
-from sparkops.models.architecture.hybrid_cache import PACKED, BlockRule, CacheLayout, CacheOptions, layout
+from sparkops.models.architecture.hybrid_cache import (
+    PACKED,
+    POOLED,
+    WINDOWED,
+    BlockRule,
+    CacheLayout,
+    CacheOptions,
+    layout,
+)
 from sparkops.models.catalogue import Model
 from sparkops.models.engine_pages import version_key
 from sparkops.models.invocation import Invocation
@@ -125,8 +133,8 @@ class NotEvaluated:
 
 UNDESCRIBED = "undescribed"
 """The kind of what layers keep whose bytes no description has."""
-PACKED_SINCE = "0.32.0"
-"""The first engine whose packing of unlike pages is known."""
+UNLIKE_SINCE = {PACKED: "0.32.0", POOLED: "0.30.0"}
+"""The first engine whose packing of unlike pages is known, by the kind of what layers keep."""
 FIGURES = (
     "block_size",
     "mamba_page_bytes",
@@ -201,7 +209,7 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
     loaded = None if unsized else weights.of_rank(run, model)
     budget = memory.budget(run, model.geometry, loaded.loaded, question.device) if loaded is not None else None
     partly, unlaid = unsized or _no_drafter(run), _unlaid(run, model, cache)
-    reason = unlaid or _unprofiled(run, model)
+    reason = unlaid or unprofiled(run, model.geometry)
     refused = _over_length(fit, model) or refusal(run, model.geometry)
     made = None if reason or budget is None else _pool(run, cache, budget)
     steps, slow = (Figures(), unsized) if loaded is None else _steps(fit, model, cache, loaded, question)
@@ -257,14 +265,6 @@ def _cache(run: Invocation, model: Model) -> CacheLayout:
     return layout(geometry, options, BlockRule(now.block_size, "replace"))
 
 
-def _unprofiled(run: Invocation, model: Model) -> str:
-    """Why the memory that is left for the pool can't be known; "" where it can."""
-    unseen = [model.geometry.part_gaps[part] for part in ("vision", "audio") if part in model.geometry.part_gaps]
-    if sees(run.line, model.geometry) and (unseen or not model.geometry.encoder.get("patches")):
-        return next(iter(unseen), "the largest input of its encoder of images is not described")
-    return ""
-
-
 def _unlaid(run: Invocation, model: Model, cache: CacheLayout) -> str:
     """Why the blocks of the pool can't be known; "" where they can."""
     if model.geometry.gaps:
@@ -272,19 +272,26 @@ def _unlaid(run: Invocation, model: Model, cache: CacheLayout) -> str:
     kinds = {each.cached.kind for each in cache.kept}
     if UNDESCRIBED in kinds:
         return f"what {model.geometry.architectures[0]} keeps of a token is not described"
-    if PACKED in kinds and (why := _unpacked(run)):
+    if (since := max((UNLIKE_SINCE[kind] for kind in kinds & UNLIKE_SINCE.keys()), default="")) and (
+        why := _unpacked(run, since)
+    ):
         return f"how the cache of {model.geometry.architectures[0]} is packed {why} is not described"
+    if kinds & set(WINDOWED) and (raised := raised_batch(run, model.geometry)):
+        given = "; give --max-num-batched-tokens"
+        return f"the engine raises the default batch to {raised:,} tokens where it can read the processor{given}"
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)
 
 
-def _unpacked(run: Invocation) -> str:
-    """Where nothing is known of the pages of a cache of unlike layers; "" where it is."""
-    if version_key(run.engine.version) < version_key(PACKED_SINCE):
-        return f"before engine {PACKED_SINCE}"
+def _unpacked(run: Invocation, since: str) -> str:
+    """Where nothing is known of the pages of a cache of unlike layers, known from a version on; "" where it is."""
+    if version_key(run.engine.version) < version_key(since):
+        return f"before engine {since}"
     if run.effective.pipeline_parallel > 1 or run.effective.decode_context_parallel > 1:
         return "over ranks of pipeline or context parallelism"
+    if run.line.mapping("attention-config").get("indexer_kv_dtype") not in (None, "auto", "bf16"):
+        return "with an indexer's keys of another type"
     return "beside a drafter's" if run.drafter is not None else ""
 
 

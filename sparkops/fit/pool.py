@@ -2,20 +2,31 @@
 
 It must not know where the memory for it comes from.
 
-Source: the engine's grouping rule (vLLM 0.33 v1/core/kv_cache_utils.py: the smallest kind of layer
+Source: the engine's grouping rule (vLLM 0.33 v1/core/kv_cache_planning.py: the smallest kind of layer
 gives the size of a group, or the largest where it is less than 1.25 times as many; pages of all kinds are made equal by
 longer blocks); with a drafter it gives the 314 blocks a request that both published DFlash pools have in common.
+Where layers of one kind keep pages of two sizes, pages stay unlike and lie one after the other in a block: that gives
+the 185 blocks a request and the 1,148 blocks of a published Qwen3.8-Flash-Next on two Sparks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal, TypeAlias
 
 from sparkops.models.architecture.architectures import Cached
 from sparkops.models.architecture.geometry import Geometry
-from sparkops.models.architecture.hybrid_cache import PACKED, WINDOWED, CacheLayout, CacheOptions, token_bytes
+from sparkops.models.architecture.hybrid_cache import (
+    PACKED,
+    POOLED,
+    WINDOWED,
+    CacheLayout,
+    CacheOptions,
+    Kept,
+    token_bytes,
+)
 from sparkops.models.effective import Effective
 
 Kind: TypeAlias = Literal["full", "sliding", "chunked", "state"]
@@ -89,8 +100,8 @@ class _Layers:
 
 def shape(cache: CacheLayout, effective: Effective, drafter: Geometry | None) -> tuple[tuple[Group, ...], int]:
     """The groups and the bytes of a block. The cache's sizes must be known (`cache.page_bytes`)."""
-    if any(each.cached.kind == PACKED for each in cache.kept):
-        return _packed(cache, effective)
+    if any(each.cached.kind in (PACKED, POOLED) for each in cache.kept):
+        return _packed(list(_buckets(cache, effective)))
     kinds = _kinds(cache, effective, drafter)
     if all(each.kind == "full" for each in kinds):
         bytes_of_all = sum(each.page * ceil(each.layers / effective.pipeline_parallel) for each in kinds)
@@ -112,23 +123,73 @@ def _group(of: _Layers, count: int, page: int, effective: Effective) -> Group:
     return Group(of.kind, count, tokens, kept if of.window else 0)
 
 
-def _packed(cache: CacheLayout, effective: Effective) -> tuple[tuple[Group, ...], int]:
-    """Groups of layers of unlike pages, which lie one after the other in a block: those of one block and window are
-    together, split where they have as many of each page, so that the least is empty (vLLM 0.32 kv_cache_utils.py)."""
-    alike: dict[tuple[int, int], dict[int, int]] = {}
+@dataclass(slots=True)
+class _Bucket:
+    """Layers that may share a group: how many keep a page of each size, and what a group of them is."""
+
+    group: Group
+    pages: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether there are as many layers of each page."""
+        return len(set(self.pages.values())) == 1
+
+    @property
+    def layers(self) -> int:
+        """Layers of the page that the most have."""
+        return max(self.pages.values())
+
+    def widest(self, count: int) -> int:
+        """Bytes of the largest group, of so many groups."""
+        return sum(page * ceil(layers / count) for page, layers in self.pages.items())
+
+
+def _buckets(cache: CacheLayout, effective: Effective) -> Iterable[_Bucket]:
+    """The layers by block and window; recurrent ones by their states, and whether each rank has the whole."""
+    found: dict[object, _Bucket] = {}
     for each in cache.kept:
-        pages = alike.setdefault((each.cached.block, each.cached.window), {})
-        pages[each.cached.value] = pages.get(each.cached.value, 0) + each.layers
-    repeats = {key: max(pages.values()) for key, pages in alike.items() if len(set(pages.values())) == 1}
-    least = max((count for key, count in repeats.items() if len(alike[key]) > 1), default=0)
-    sizes = range(least, max(repeats.values(), default=0) + 1) if least else ()
-    size = min(sizes, key=lambda each: (sum(-count % each for count in repeats.values()), -each), default=0)
+        for key, group, page in _shares(each, cache, effective):
+            pages = found.setdefault(key, _Bucket(group)).pages
+            pages[page] = pages.get(page, 0) + each.layers
+    return found.values()
+
+
+def _shares(kept: Kept, cache: CacheLayout, effective: Effective) -> Iterable[tuple[object, Group, int]]:
+    """What a layer has in which groups, and the bytes of its page there."""
+    cached, block = kept.cached, cache.block_size or 0
+    if cached.kind == PACKED:
+        fixed = _window(cached.window, effective, cached.block) if cached.window else 0
+        kind: Kind = "sliding" if cached.window else "full"
+        yield (cached.block, cached.window), Group(kind, 1, cached.block, fixed), cached.value
+    elif cached.kind == "state":
+        states = Group("state", 1, block, state_blocks(effective, cached))
+        yield ("state", cached.whole, states.fixed), states, cache.page_bytes or 0
+    else:
+        yield "full", Group("full", 1, block, 0), block * (kept.token_bytes or 0)
+    if cached.kind == POOLED:
+        ring = ceil((cached.shared + effective.speculative_tokens) / cached.shared) * cached.shared
+        yield POOLED, Group("state", 1, ring, 1), ring * cached.key * 2
+
+
+def _packed(buckets: Sequence[_Bucket]) -> tuple[tuple[Group, ...], int]:
+    """Groups of layers of unlike pages, which lie one after the other in a block. Buckets with as many layers of each
+    page are split into groups of alike many, so that the least is empty; states so that they make no block longer."""
+    repeats = [bucket.layers for bucket in buckets if bucket.balanced]
+    least = max((bucket.layers for bucket in buckets if bucket.balanced and len(bucket.pages) > 1), default=0)
+    sizes = range(least, max(repeats, default=0) + 1) if least else ()
+    size = min(sizes, key=lambda each: (sum(-count % each for count in repeats), -each), default=0)
+    counts = [ceil(bucket.layers / size) if size and bucket.balanced else 1 for bucket in buckets]
+    states = [bucket.group.kind == "state" for bucket in buckets]
+    anchor = max(
+        bucket.widest(bucket.layers if state else count)
+        for bucket, count, state in zip(buckets, counts, states, strict=True)
+    )
     groups, block_bytes = [], 0
-    for (block, window), pages in alike.items():
-        count = ceil(repeats[block, window] / size) if size and (block, window) in repeats else 1
-        block_bytes = max(block_bytes, sum(page * ceil(layers / count) for page, layers in pages.items()))
-        fixed = _window(window, effective, block) if window else 0
-        groups.append(Group("sliding" if window else "full", count, block, fixed))
+    for bucket, split, state in zip(buckets, counts, states, strict=True):
+        count = max(split, ceil(bucket.layers / max(1, anchor // max(bucket.pages)))) if state else split
+        block_bytes = max(block_bytes, bucket.widest(count))
+        groups.append(replace(bucket.group, count=count))
     return tuple(groups), block_bytes
 
 
@@ -153,8 +214,8 @@ def state_blocks(effective: Effective, cached: Cached) -> int:
     """States that a request keeps: its own and one for each speculative token; in align mode also the last block's, and
     the checkpoints of layers that export some."""
     aligned = effective.mamba_cache_mode == "align"
-    checkpoints = cached.checkpoints if aligned and effective.state_checkpoints else 0
-    return 1 + effective.speculative_tokens + (1 if aligned else 0) + checkpoints
+    checkpoint = aligned and cached.checkpoints in effective.state_checkpoints
+    return 1 + effective.speculative_tokens + int(aligned) + int(checkpoint)
 
 
 def _window(window: int, effective: Effective, block: int) -> int:

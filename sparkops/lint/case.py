@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from sparkops.core.errors import SparkopsError
+from sparkops.core.wording import Severity
 from sparkops.models.architecture.geometry import Geometry
 from sparkops.models.architecture.quantisation import Quantisation
 from sparkops.models.catalogue import FromHub
@@ -19,8 +19,6 @@ from sparkops.models.effective import Effective, effective
 from sparkops.models.engine import Engine
 from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import ServeLine
-
-Severity: TypeAlias = Literal["error", "warning", "info"]
 
 
 @dataclass(frozen=True, slots=True)

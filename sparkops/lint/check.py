@@ -13,8 +13,9 @@ from inspect import isfunction
 from types import ModuleType
 
 from sparkops.core.errors import LintError
+from sparkops.core.wording import Severity
 from sparkops.lint import caching, configurations, parsing, placing, quantizing, serving, speculating, unlisted
-from sparkops.lint.case import Case, Found, Severity
+from sparkops.lint.case import Case, Found
 from sparkops.lint.rules import rules
 from sparkops.models.engine import Engine
 

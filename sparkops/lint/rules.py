@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from sparkops.core.data import bundled
-from sparkops.lint.case import Severity
+from sparkops.core.wording import Severity
 from sparkops.models import knowledge_file
 from sparkops.models.engine import Engine, engine, versions
 

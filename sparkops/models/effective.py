@@ -71,7 +71,7 @@ class Effective:
     cudagraph_mode: str
     max_capture_size: int
     batches_in_flight: int
-    state_checkpoints: bool
+    state_checkpoints: frozenset[str]
     model_runner_v2: bool | None
 
     @property
@@ -139,7 +139,7 @@ def effective(
         cudagraph_mode=mode,
         max_capture_size=capture,
         batches_in_flight=2 if asynchronous and engine.behaviour.get("in_flight_counted", True) else 1,
-        state_checkpoints=bool(engine.behaviour.get("state_checkpoints", True)),
+        state_checkpoints=_checkpoints(line, geometry, engine),
         model_runner_v2=_runner(engine, variables, speculation),
     )
 
@@ -280,10 +280,20 @@ def _block(
 
 def _multiple(line: ServeLine, geometry: Geometry, engine: Engine) -> int:
     """What the aligned block is a multiple of: FlashInfer's prefill checkpoints, where the engine takes them."""
+    return int(engine.law("align_block_multiple")) if _prefilled(line, geometry) else KERNEL_BLOCK
+
+
+def _prefilled(line: ServeLine, geometry: Geometry) -> bool:
+    """Whether FlashInfer's kernels read a prompt in delta nets."""
     chosen = line.mapping("additional-config").get("gdn_prefill_backend") or line.get("gdn-prefill-backend")
-    if chosen not in (None, "auto", "flashinfer") or geometry.linear_key_dim != PREFILL_HEAD:
-        return KERNEL_BLOCK
-    return int(engine.law("align_block_multiple"))
+    return chosen in (None, "auto", "flashinfer") and geometry.linear_key_dim == PREFILL_HEAD
+
+
+def _checkpoints(line: ServeLine, geometry: Geometry | None, engine: Engine) -> frozenset[str]:
+    """The sorts of recurrent layers that keep one state more while a prompt is read: delta nets by FlashInfer only."""
+    name = "state_checkpoints"
+    found = frozenset(engine.law(name) if name in engine.behaviour else ("mamba2", "delta"))
+    return found if geometry is None or _prefilled(line, geometry) else found - {"delta"}
 
 
 def _capture(line: ServeLine, tokens: int, seqs: int, speculation: Speculative | None) -> tuple[int, str]:

@@ -78,7 +78,7 @@ def composed(base: Mapping[str, object], changes: Mapping[str, object], place: s
 
 def alphabetical(words: set[str]) -> str:
     """Words in the order in which the files list them."""
-    return " ".join(sorted(words, key=lambda word: (word == "None", word)))
+    return " ".join([*sorted(words - {"None"}), *(words & {"None"})])
 
 
 def _words(before: str, change: Mapping[str, object], place: str) -> str:

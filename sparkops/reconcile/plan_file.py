@@ -15,7 +15,8 @@ from sparkops import resources
 from sparkops.core.digests import sha256
 from sparkops.core.errors import InventoryError, Stale
 from sparkops.core.messages import Fields, State
-from sparkops.core.plan import Plan, Step, plain
+from sparkops.core.nested import plain
+from sparkops.core.plan import Plan, Step
 from sparkops.core.wording import Message
 
 FORMAT = "sparkops.plan/1"

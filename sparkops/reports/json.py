@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkops.core.plan import Orphan, Step, Violation, plain
+from sparkops.core.nested import plain
+from sparkops.core.plan import Orphan, Step, Violation
 from sparkops.core.report import Report, Result
 from sparkops.core.states import State
 from sparkops.core.wording import Message, encoded

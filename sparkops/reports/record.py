@@ -13,7 +13,8 @@ from collections.abc import Generator, Mapping
 from sparkops.core.digests import digest
 from sparkops.core.errors import SparkopsError
 from sparkops.core.events import Event
-from sparkops.core.plan import Declared, plain
+from sparkops.core.nested import plain
+from sparkops.core.plan import Declared
 from sparkops.core.report import Past, Report, Result, Seen
 from sparkops.core.wording import Message
 from sparkops.reports.json import as_json

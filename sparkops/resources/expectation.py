@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, cast
 
 from sparkops.core.errors import InventoryError
-from sparkops.core.plan import Severity
-from sparkops.core.wording import size
+from sparkops.core.wording import Severity, size
 from sparkops.inventory.faults import suggest
 from sparkops.models import platform
 from sparkops.models.platform import Component, most_specific

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from sparkops.core.plan import Severity, Violation
+from sparkops.core.plan import Violation
 from sparkops.core.states import Observed, State, Unknown
-from sparkops.core.wording import Message
+from sparkops.core.wording import Message, Severity
 from sparkops.resources.expectation import Expectation, Judgement, judge, judge_service, parse
 from sparkops.resources.resource import Peers, Resource
 

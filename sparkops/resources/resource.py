@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparkops.core.errors import Changed
 from sparkops.core.messages import UNKNOWN, ConvergeRequest
-from sparkops.core.plan import Occupied, Severity, Step, Violation
+from sparkops.core.plan import Occupied, Step, Violation
 from sparkops.core.states import Observed, Pending, State, Unknown
-from sparkops.core.wording import Message
+from sparkops.core.wording import Message, Severity
 
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session

@@ -42,14 +42,19 @@ class Tensor:
         return self.elements * self.count
 
 
+WORDED = ("kind", "dtype", "checkpoints")
+"""What of a cache is a word and no size."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cached:
     """What one layer keeps of a request, in elements; heads are those of all ranks.
 
     `full`, `sliding` (the last `window` tokens), `chunked` (those of a part of `window` tokens), `latent` and `sparse`
-    keep `key` and `value` of each head and token; `index` keeps the keys of an indexer; `state` keeps a matrix of `key`
-    x `value` a head, and the last inputs of a convolution over `channels` (`groups` of `value` twice among them), and
-    `checkpoints` more while a prompt is read.
+    keep `key` and `value` of each head and token; `index` keeps the keys of an indexer, `pooled` one key for each
+    `shared` tokens and those of the tokens since; `state` keeps a matrix of `key` x `value` a head and the last inputs
+    of a convolution over `channels` (`groups` of `value` twice among them), and one more while a prompt is read by an
+    engine that takes `checkpoints` of this sort.
     `packed` keeps pages of `block` tokens (the last `window` ones, where there is a window) of `key` bytes that take
     `value`. `block` is how many tokens a block has where the kernel takes no other (0: any); each rank keeps all of a
     `whole` state.
@@ -63,10 +68,11 @@ class Cached:
     channels: int = 0
     kernel: int = 0
     key_dim: int = 0
-    checkpoints: int = 0
+    checkpoints: str = ""
     groups: int = 0
     block: int = 0
     whole: int = 0
+    shared: int = 1
     dtype: str = ""
 
 
@@ -337,5 +343,7 @@ class _Reader:
 
 
 def _cached(given: Mapping[str, Any], scope: _Scope) -> Cached:
-    kind, dtype = str(scope.value(given["kind"])), str(scope.value(given.get("dtype", "''")))
-    return Cached(kind, dtype=dtype, **{n: scope.size(text) for n, text in given.items() if n not in ("kind", "dtype")})
+    found: dict[str, Any] = {
+        name: str(scope.value(text)) if name in WORDED else scope.size(text) for name, text in given.items()
+    }
+    return Cached(**found)

@@ -135,6 +135,11 @@ class Geometry:
         """Elements that the heads make of one latent."""
         return self._value("latent_width")
 
+    @property
+    def item_tokens(self) -> int:
+        """Tokens of the largest image or video where all of one has to come in one batch; 0 where parts may."""
+        return self._value("item_tokens")
+
     def table_bytes(self, mrope_tables: int) -> int:
         """Bytes of the rotary tables, those of positions in sections `mrope_tables` times as long."""
         return self._value("tables") + mrope_tables * self._value("mrope_tables")

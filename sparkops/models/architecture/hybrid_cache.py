@@ -127,6 +127,7 @@ def _types(dtype: str) -> Mapping[str, tuple[int, int, int, int]]:
 
 
 PACKED = "packed"
+POOLED = "pooled"
 WINDOWED = ("sliding", "chunked")
 SPARSE_ENTRY = 656
 """Bytes of a token in a sparse latent cache: 512 of FP8, 16 of scales, 64 rotary elements of 16 bits. The engine takes
@@ -143,6 +144,8 @@ def token_bytes(cached: Cached, options: CacheOptions, dtype: str) -> int | None
     if cached.kind == "index":
         own = DTYPE_BYTES.get(cached.dtype)
         return cached.key * own if own else cached.key + 4 * (cached.key // 128)
+    if cached.kind == POOLED:
+        return ceil(cached.key * DTYPE_BYTES.get(cached.dtype, 2) / cached.shared)
     if cached.kind == "sparse":
         return SPARSE_ENTRY if cached.key == 576 and word in ("auto", "fp8", "fp8_e4m3", "fp8_ds_mla") else None
     if cached.kind == "latent":
@@ -181,7 +184,7 @@ def layout(geometry: Geometry, options: CacheOptions = PLAIN, block: BlockRule =
     kept = _kept(geometry, options)
     page = max((each.state_bytes for each in kept), default=0)
     known = [each for each in kept if each.cached.kind != STATE]
-    whole = [each.token_bytes for each in known if each.cached.kind not in (*WINDOWED, "index")]
+    whole = [each.token_bytes for each in known if each.cached.kind not in (*WINDOWED, "index", POOLED)]
     attention = (whole or [each.token_bytes for each in known] or [None])[0]
     if geometry.gaps:
         attention = None

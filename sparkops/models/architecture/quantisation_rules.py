@@ -34,6 +34,9 @@ EXPERT = (
 METHODS = ("fp8", "fbgemm_fp8", "modelopt", "modelopt_fp4", "compressed-tensors", "gptq", "gptq_marlin", "awq",
            "awq_marlin", "auto-round", "inc", "mxfp4", "gpt_oss_mxfp4", "deepseek_v4_fp8")  # fmt: skip
 """The methods whose formats are known."""
+UNNAMED = ("no quant_method is declared (hf_quant_config.json counts with its producer, modelopt): "
+           "the engine takes such a checkpoint for one that is not quantised")  # fmt: skip
+"""Why nothing is known of a configuration without it (vLLM 0.33 transformers_utils/model_arch_config_convertor.py)."""
 REGULAR = frozenset("*+?^$()[]{}|\\")
 """What makes a name of AutoRound's exceptions a regular expression."""
 SCALED = 4096
@@ -105,11 +108,13 @@ class Rules:
     @property
     def method(self) -> str:
         """The method's name."""
-        return str(self.content.get("quant_method", "")).lower()
+        return str(self.content.get("quant_method") or "").lower().replace("compressed_tensors", "compressed-tensors")
 
     @cached_property
     def unknown(self) -> str:
         """Why nothing is known of the bytes; "" where they are."""
+        if not self.method:
+            return UNNAMED
         if self.method not in METHODS:
             return f"how many bytes quant_method {self.method!r} stores is not known"
         if fault := next(self._faults(), None):

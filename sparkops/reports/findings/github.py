@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparkops.core.plan import Severity
+from sparkops.core.wording import Severity
 from sparkops.reports.findings.sarif import place
 
 COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "notice"}

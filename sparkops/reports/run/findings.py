@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from sparkops.core.plan import Orphan, Severity, Step
+from sparkops.core.plan import Orphan, Step
 from sparkops.core.report import Origin, Report, Result, Seen
-from sparkops.core.wording import Message
+from sparkops.core.wording import Message, Severity
 
 Standing: TypeAlias = Literal["as-declared", "drifted", "violation", "unknown"]
 STANDINGS: tuple[Standing, ...] = ("as-declared", "unknown", "drifted", "violation")

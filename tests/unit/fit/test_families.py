@@ -38,8 +38,10 @@ LINES = {
     "tp1-noprefix": "--no-enable-prefix-caching",
     "tp1-prefix": "--enable-prefix-caching",
 }
+TEXT = "--language-model-only"
 NOT_KNOWN = {
     "gemma-3-27b": {"parameters", "weights", "active"},  # its config.json has no vocab_size
+    "gemma-4-26b-a4b": {"blocks_per_request"},  # by the default batch, which may be raised
 }
 """The figures that may be null, by family."""
 
@@ -170,6 +172,9 @@ def rules_of(config: dict[str, Any], **changes: Any) -> Rules:
 def test_a_quantisation_that_nobody_described_leaves_the_bytes_unknown(name: str) -> None:
     config = PUBLISHED[name]
     assert not rules_of(config).unknown
+    assert "no quant_method" in rules_of(config, quant_method=None).unknown
+    underscored = str(config["quantization_config"]["quant_method"]).replace("compressed-t", "compressed_t")
+    assert rules_of(config, quant_method=underscored).method == rules_of(config).method
     assert "wren_rank" in rules_of(config, wren_rank=32).unknown
     assert "sparsity_config" in rules_of(config, sparsity_config={"format": "sparse-24"}).unknown
     assert not rules_of(config, sparsity_config={}, transform_config={}).unknown
@@ -260,3 +265,15 @@ def test_the_keys_of_a_published_configuration_are_all_described(family: str) ->
 
 def nested(config: dict[str, Any], part: str, key: str, value: Any) -> dict[str, Any]:
     return {**config, part: {**config.get(part, {}), key: value}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "blocks"),
+    [("", None), ("--max-num-batched-tokens 2496", 10077), ("--max-num-batched-tokens 2048", 9797), (TEXT, 9797)],
+)
+def test_a_default_batch_that_must_hold_one_video_is_not_guessed(
+    folders: Path, arguments: str, blocks: int | None
+) -> None:
+    """vLLM 0.32 raises it to 2,496 for Gemma 4 where the processor can be read, and keeps 2,048 where not."""
+    content = figures(folders / "gemma-4-26b-a4b" / "bf16", f"--kv-cache-memory-bytes 60000000000 {arguments}")
+    assert content["blocks_per_request"] == blocks

@@ -117,6 +117,32 @@ def test_blocks_are_counted_by_groups_as_the_engine_does() -> None:
     assert aligned.request_blocks(131072) == 63 + 6
 
 
+def test_delta_nets_keep_one_state_more_where_flashinfer_takes_checkpoints() -> None:
+    counted = {}
+    for version, flag in (("0.32.0", ""), ("0.33.0", ""), ("0.33.0", "--gdn-prefill-backend triton")):
+        pool = fit(f"--enable-prefix-caching {flag}", version=version).figures.pool
+        assert pool is not None
+        counted[version, flag] = {group.fixed for group in pool.groups if group.kind == "state"}
+    assert counted == {
+        ("0.32.0", ""): {2},
+        ("0.33.0", ""): {3},
+        ("0.33.0", "--gdn-prefill-backend triton"): {2},
+    }
+
+
+def test_unlike_pages_make_the_blocks_that_two_sparks_logged() -> None:
+    """Five starts of sfxnz/Qwen3.8-Flash-Next-NVFP4-vLLM-2x-DGX-Spark share 185 blocks a request; one logged the memory
+    of its smaller rank (evidence/u2-v030-default/a2-default: 24.21 GiB and 1,626,709 tokens)."""
+    line = (
+        "--tensor-parallel-size 2 --nnodes 2 --max-model-len 262144 --max-num-seqs 8 --max-num-batched-tokens 8192 "
+        f"--enable-prefix-caching --speculative-config {speculating(3)} --kv-cache-memory-bytes {int(24.21 * 2**30)}"
+    )
+    found = fit(line, model="nvidia/Qwen3.8-Flash-Next-NVFP4", version="0.30.0").figures
+    assert found.pool is not None
+    assert (found.pool.request_blocks(262144), found.pool.blocks) == (185, 1148)
+    assert found.pool.tokens(262144) == 1_626_709
+
+
 def test_kv_heads_are_replicated_where_there_are_more_ranks() -> None:
     of = {
         ranks: fit(f"-tp {ranks} --nnodes {ranks}", model="Qwen/Qwen3.5-122B-A10B").figures.cache for ranks in (1, 2, 4)
