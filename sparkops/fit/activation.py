@@ -3,8 +3,8 @@
 It must not know a budget. The engine takes the largest of several runs, one after the other: the language
 model's, the encoder's of images at its largest input, the sampler's, and at a first start the compiler's.
 
-Source: starts of vLLM 0.26.0 on an H200 (tests/data/memory-oracle.json) and the engine's code; other models than
-Qwen3.5 and other devices are unverified.
+Source: starts of vLLM 0.26.0 on an H200 (tests/data/memory-oracle.json, memory-families.json: nine families) and the
+engine's code; other devices are unverified.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+from sparkops.models.architecture.architectures import Tensor
 from sparkops.models.architecture.geometry import STATE, Geometry
 from sparkops.models.effective import Effective
 from sparkops.models.invocation import Invocation
@@ -19,11 +20,17 @@ from sparkops.models.serve_line import ServeLine
 
 WIDE = 2
 """Bytes of an element of an activation."""
-STREAMS, COMPILED_STREAMS = 2, 4
-"""Tensors as wide as the model that are alive beside a layer's own, run as written and compiled (502 and 526 MiB)."""
-STATE_ELEMENTS = 16
-"""Elements of a recurrent layer alive for each element of its value heads: its chunks, decays, gates, states. 122B: 502
-MiB at 2048 tokens of 8192 elements; 35B: 2.2 GiB at 16384 tokens of 4096."""
+STREAMS = 3.5
+"""Tensors as wide as the model that are alive beside a dense layer's own (3.0 to 3.4 of Phi-4, Llama-3.3-70B and
+Devstral, run as written and compiled)."""
+EXPERT_STREAMS = 7
+"""The same beside experts: also the router's input, the shared experts' output and that of the routed ones (6.8 of
+ERNIE-4.5-21B)."""
+COPIES = 2
+"""How often an attention layer's projections are alive: as they come, and after norms and positions (Qwen3-30B-A3B)."""
+STATE_ELEMENTS = 9
+"""Elements of a recurrent layer alive for each element of its value heads: its chunks, decays, gates, states (7.2 to
+9.1 of Qwen3.5-35B, Qwen3.5-122B and Nemotron-3-Nano)."""
 CLEARED = 60 * 2**20
 """What the compiler writes to empty the cache before it times a kernel: an H200's L2."""
 DRAFTED_STREAMS = 17
@@ -55,7 +62,7 @@ def peak(run: Invocation, geometry: Geometry) -> Peak:
     kept = (
         _images(run.effective, geometry) * geometry.encoder.get("tokens", 0) * geometry.hidden * WIDE if seeing else 0
     )
-    later = max(_forward(run.effective, geometry, compiling), _sampling(run.effective, geometry)) + kept
+    later = max(_forward(run.effective, geometry), _sampling(run.effective, geometry)) + kept
     first = max(later, _compiling(run, geometry)) if compiling and not seeing else later
     return Peak(first, later, _encoding(run, geometry) if seeing else 0.0)
 
@@ -88,10 +95,9 @@ def compiles(line: ServeLine) -> bool:
     return not line.get("enforce-eager") and line.get("optimization-level") != 0 and mode not in (0, "0", "NONE")
 
 
-def _forward(run: Effective, geometry: Geometry, compiling: bool) -> float:
+def _forward(run: Effective, geometry: Geometry) -> float:
     tokens = run.max_num_batched_tokens
-    streams = (COMPILED_STREAMS if compiling else STREAMS) * geometry.hidden
-    plain = tokens * WIDE * (_widest(geometry, run.tensor_parallel) + streams)
+    plain = tokens * WIDE * (_workspace(geometry, run.tensor_parallel) + _widest(geometry, run.tensor_parallel))
     kinds = {each.kind for each in geometry.cached}
     if kinds & {"sparse", "packed"}:
         return max(plain, SPARSE[0] + SPARSE[1] * tokens)
@@ -102,20 +108,37 @@ def _forward(run: Effective, geometry: Geometry, compiling: bool) -> float:
     return plain
 
 
-def _widest(geometry: Geometry, ranks: int) -> float:
-    """Elements that the widest layer makes of one token on one rank."""
-    widths: dict[tuple[int | None, str], float] = defaultdict(float)
+def _workspace(geometry: Geometry, ranks: int) -> float:
+    """Elements for each token of the two buffers that routed experts keep once they have run (vLLM fused_moe:
+    workspace_shapes of Triton's and Marlin's experts)."""
+    layers: dict[int | None, list[Tensor]] = defaultdict(list)
     for each in geometry.shape.tensors:
-        if each.layer is None or each.part in ("norms", "router", "ngram"):
+        if each.width and not each.part.startswith("mtp"):
+            layers[each.layer].append(each)
+    found = [0.0]
+    for tensors in layers.values():
+        width, outer = tensors[0].width, tensors[0].elements / tensors[0].width
+        first = sum(each.elements for each in tensors) / outer - width  # all but the last projection
+        found.append(max(width / ranks, outer) + max(first / ranks, outer))
+    return geometry.experts_per_token * max(found)
+
+
+def _widest(geometry: Geometry, ranks: int) -> float:
+    """Elements that the widest layer makes of one token on one rank, beside the buffers of routed experts."""
+    widths: dict[tuple[int | None, str], float] = defaultdict(float)
+    routed = {each.layer for each in geometry.shape.tensors if each.width}
+    for each in geometry.shape.tensors:
+        if each.layer is None or each.count > 1 or each.part.startswith(("norms", "router", "ngram", "mtp")):
             continue
-        if each.width:
-            own = geometry.experts_per_token * (max(2 * each.width, geometry.hidden) + each.width) / ranks
-            widths[each.layer, each.part] = max(widths[each.layer, each.part], own)
-        elif each.count == 1:
-            widths[each.layer, each.part] += each.parameters / geometry.hidden / (ranks if each.split else 1)
+        copies = COPIES if each.part == "attention" else 1
+        widths[each.layer, each.part] += copies * each.parameters / geometry.hidden / (ranks if each.split else 1)
     states = [each for each in geometry.cached if each.kind == STATE]
     inner = max((each.heads * (each.key if each.groups else each.value) for each in states), default=0)
-    return max([STATE_ELEMENTS * inner / ranks, *widths.values()])
+    found = [STATE_ELEMENTS * inner / ranks + STREAMS * geometry.hidden]
+    for (layer, part), width in widths.items():
+        streams = EXPERT_STREAMS if layer in routed and part != "attention" else STREAMS
+        found.append(width + streams * geometry.hidden)
+    return max(found)
 
 
 def _sampling(run: Effective, geometry: Geometry) -> float:

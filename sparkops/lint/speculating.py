@@ -304,7 +304,7 @@ def speculative_batch_not_captured(case: Case) -> Iterable[Found]:
     given = case.line.get("cudagraph-capture-sizes") or case.line.mapping("compilation-config").get(
         "cudagraph_capture_sizes"
     )
-    if not given and case.engine.behaviour.get("decode_sizes_captured", True):
+    if now.decode_captured:
         return
     sizes = given if isinstance(given, (list, tuple)) else [1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)]
     rounded = {-(-size // width) * width for size in sizes if isinstance(size, int)}

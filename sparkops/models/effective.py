@@ -70,6 +70,7 @@ class Effective:
     block_size: int | None
     cudagraph_mode: str
     max_capture_size: int
+    decode_captured: bool
     batches_in_flight: int
     state_checkpoints: frozenset[str]
     model_runner_v2: bool | None
@@ -108,7 +109,7 @@ def effective(
     cache = line.get("kv-cache-dtype") or "auto"
     cache = stored_cache if cache == "auto" else cache
     asynchronous = _async(line, engine, speculation)
-    capture, mode = _capture(line, tokens, seqs, speculation)
+    capture, mode = _capture(line, geometry, tokens, seqs, speculation)
     block = _block(line, geometry, engine, caching, speculation, numbers["tensor-parallel-size"], cache)
     hybrid = geometry is not None and geometry.hybrid
     return Effective(
@@ -138,6 +139,9 @@ def effective(
         block_size=block,
         cudagraph_mode=mode,
         max_capture_size=capture,
+        decode_captured=bool(engine.behaviour.get("decode_sizes_captured", True))
+        and not _captures(line)
+        and not (geometry and geometry.largest_capture),
         batches_in_flight=2 if asynchronous and engine.behaviour.get("in_flight_counted", True) else 1,
         state_checkpoints=_checkpoints(line, geometry, engine),
         model_runner_v2=_runner(engine, variables, speculation),
@@ -296,20 +300,29 @@ def _checkpoints(line: ServeLine, geometry: Geometry | None, engine: Engine) -> 
     return found if geometry is None or _prefilled(line, geometry) else found - {"delta"}
 
 
-def _capture(line: ServeLine, tokens: int, seqs: int, speculation: Speculative | None) -> tuple[int, str]:
+def _capture(
+    line: ServeLine, geometry: Geometry | None, tokens: int, seqs: int, speculation: Speculative | None
+) -> tuple[int, str]:
     """The largest batch for which CUDA graphs are captured, and how."""
     config = line.mapping("compilation-config")
     mode = str(config.get("cudagraph_mode") or "FULL_AND_PIECEWISE").upper()
     if line.get("enforce-eager") or line.get("optimization-level") == 0 or mode == "NONE":
         return 0, "NONE"
-    sizes = line.get("cudagraph-capture-sizes") or config.get("cudagraph_capture_sizes")
+    if given := _captures(line):
+        return min(given, tokens), mode
+    decoding = 1 + ((speculation.tokens or 0) if speculation else 0)
+    usual = min(LARGEST_CAPTURE, 2 * seqs * decoding)
+    return min(geometry.largest_capture or usual if geometry else usual, tokens), mode
+
+
+def _captures(line: ServeLine) -> int:
+    """The largest size of CUDA graphs that a line gives; 0 where it gives none."""
+    config = line.mapping("compilation-config")
     largest = _or(line.get("max-cudagraph-capture-size"), config.get("max_cudagraph_capture_size"))
     if isinstance(largest, int):
-        return largest, mode
-    if isinstance(sizes, (list, tuple)) and sizes and all(isinstance(each, int) for each in sizes):
-        return max(sizes), mode
-    decoding = 1 + ((speculation.tokens or 0) if speculation else 0)
-    return min(LARGEST_CAPTURE, 2 * seqs * decoding, tokens), mode
+        return largest
+    sizes = line.get("cudagraph-capture-sizes") or config.get("cudagraph_capture_sizes")
+    return max((each for each in sizes if isinstance(each, int)), default=0) if isinstance(sizes, (list, tuple)) else 0
 
 
 def _async(line: ServeLine, engine: Engine, speculation: Speculative | None) -> bool:

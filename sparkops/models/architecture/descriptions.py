@@ -43,6 +43,7 @@ VALUES = {
     "target_layers": "targets",
     "latent_width": "latent_width or 0",
     "item_tokens": "item_tokens or 0",
+    "largest_capture": "largest_capture or 0",
 }
 """The sizes of a model that others ask for by name; 0 where it has none."""
 WORDS = {"ssm_dtype": "ssm_dtype"}

@@ -140,6 +140,11 @@ class Geometry:
         """Tokens of the largest image or video where all of one has to come in one batch; 0 where parts may."""
         return self._value("item_tokens")
 
+    @property
+    def largest_capture(self) -> int:
+        """Tokens of the largest CUDA graph that the engine captures where nothing is given; 0 for its usual rule."""
+        return self._value("largest_capture")
+
     def table_bytes(self, mrope_tables: int) -> int:
         """Bytes of the rotary tables, those of positions in sections `mrope_tables` times as long."""
         return self._value("tables") + mrope_tables * self._value("mrope_tables")
