@@ -64,7 +64,9 @@ class Record:
         return str(self._store.database.aside or "")
 
     def write(self, event: Event) -> None:
-        """Keep one event."""
+        """Keep one event; none after one that could not be kept, which may have been waited for."""
+        if self.lost:
+            return
         with self._recording():
             self._store.event(self.run, json.dumps(plain(event.as_json())))
 
