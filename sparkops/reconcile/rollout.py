@@ -133,7 +133,7 @@ def _as_turned(own: Sequence[Engine], every: Sequence[Engine]) -> list[Engine]:
 
 
 def _after_neighbours(every: Sequence[Engine], limits: Mapping[str, Limits]) -> Iterator[tuple[str, str]]:
-    """Pairs of ids: before the next machines are changed, engines of other services on the last ones are right again."""
+    """Pairs of ids: before the next machines are changed, engines of other services on the last are right again."""
     turned = _turned(every)
     for service in dict.fromkeys(each.service for each in turned):
         own = [each for each in turned if each.service == service]

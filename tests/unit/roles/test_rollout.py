@@ -23,7 +23,7 @@ from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
-from sparkops.operate.rollback import _bringing
+from sparkops.operate.rollback import _bringing, earlier
 from sparkops.operate.services import chosen
 from sparkops.operate.start_stop import things
 from sparkops.reconcile.plan import Observations, compare
@@ -404,6 +404,33 @@ def test_the_ends_of_a_return_are_different_words() -> None:
     silent = after(unreachable={"b": gone})
     assert (silent.state, silent.reason) == ("return failed", gone), "no proof is no return"
     assert after() == failed, "the stable state is there, and fails"
+
+
+def states_kept(inputs: str, *numbers: str) -> dict[str, Any]:
+    """What a node keeps: generations 1, 2, … of these inputs, and what is there now."""
+    kept = [{"number": number, "inputs": each} for number, each in enumerate(numbers, 1)]
+    return {"inputs": inputs, "at": numbers.index(inputs) + 1 if inputs in numbers else None, "generations": kept}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "numbers"),
+    [
+        ([states_kept("new", "old", "new")] * 2, [1, 1]),
+        ([states_kept("new", "older", "old", "new"), states_kept("old", "older", "old")], [2, 2]),
+        ([states_kept("new", "older", "old"), states_kept("old", "older", "old")], [2, 2]),
+        ([states_kept("old", "older", "old")] * 2, [1, 1]),
+        ([states_kept("new", "old"), states_kept("new", "old")], [1, 1]),
+        ([states_kept("new", "new"), states_kept("old", "old")], ["newest", 1]),
+        ([states_kept("new", "old", "new"), Message.of("node-silent", seconds=1)], [1]),
+    ],
+    ids=["all new", "one passed", "one not proven", "not applied", "none proven", "first state", "one silent"],
+)
+def test_a_rollback_in_the_middle_of_a_rollout_leaves_those_that_it_had_not_reached(
+    nodes: list[Any], numbers: list[int | str]
+) -> None:
+    """Else they would get the state before the one that all of them had."""
+    there = {f"generation q @{number}": each for number, each in enumerate(nodes)}
+    assert list(earlier(there, dict.fromkeys(there, "new")).values()) == numbers
 
 
 def settled(project: Project, text: str) -> tuple[Inventory, tuple[Resource, ...], dict[str, Observed]]:
