@@ -17,7 +17,7 @@ from sparkops.core.plan import Declared, plain
 from sparkops.core.report import Past, Report, Result, Seen
 from sparkops.core.wording import Message
 from sparkops.reports.json import as_json
-from sparkops.reports.kept.json import from_json
+from sparkops.reports.kept.json import of_run
 from sparkops.reports.run.findings import Finding, Standing, counts, findings, looked_at, standings
 from sparkops.runs import store
 from sparkops.runs.origins import origins
@@ -109,7 +109,7 @@ def shown_again(kept: Kept) -> Report:
     run = kept.run
     if kept.body is None:
         raise SparkopsError.of("run-did-not-end", run=run.run)
-    report = from_json(kept.body, run=run.run, time=run.time, seconds=run.seconds)
+    report = of_run(run, kept.body)
     told = _remembered(report, store.memory(run.cluster, run))
     return dataclasses.replace(told, past=dataclasses.replace(told.past, origins=report.past.origins))
 

@@ -283,6 +283,17 @@ def test_a_file_that_another_process_holds_delays_a_run_once_and_not_with_each_e
     assert store.find(done.run).body is not None, "what could be kept at its end is kept"
 
 
+@pytest.mark.parametrize("change", [{"schema": "sparkops.report/0"}, {"plan_of_old": []}], ids=["schema", "shape"])
+def test_a_run_of_another_version_is_named_as_such(state: Path, change: dict[str, Any]) -> None:
+    found = store.find(kept(replace(report(), time=NOW)).run)
+    assert found.body is not None
+    body = {**found.body, **change}
+    if "schema" not in change:
+        del body["steps"]
+    with fails("run-of-other-version"):
+        shown_again(replace(found, body=body))
+
+
 def test_old_runs_go_and_what_changed_nodes_stays() -> None:
     acting = Record.begin("words", "apply")
     acting.write(StepProgress(node="a", id="x"))
