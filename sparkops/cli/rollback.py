@@ -25,7 +25,7 @@ from sparkops.reports.record import Record
     cls=WithInventory,
     epilog="""\b
 Examples:
-  sparkops rollback qwen                   to the newest generation that is not there now
+  sparkops rollback qwen                   to the newest generation that is not there now, or before a cut rollout
   sparkops rollback qwen --to 3            as `sparkops generations qwen` numbers them
   sparkops rollback qwen --yes -m "garbage since the new image\"""",
 )

@@ -31,6 +31,7 @@ from sparkops.inventory.merge import Variables
 from sparkops.models import engine_errors, service_spec
 from sparkops.models.argv import canonical, serve_argv
 from sparkops.models.fabric import plan as fabric_plan
+from sparkops.resources.fabric_path import FabricPath
 
 Context: TypeAlias = Variables
 Value: TypeAlias = Callable[[Context], object]
@@ -221,11 +222,21 @@ def _fabric_links(node: Variables, nodes: Mapping[str, Mapping[str, object]]) ->
 
 
 def _fabric_paths(node: Variables, nodes: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
-    """The global `fabric_paths(node, nodes)`: what a node measures where `fabric.measure` is declared."""
+    """The global `fabric_paths(node, nodes)`: the node's ends of the cables that `fabric.measure` is declared for."""
+    measured = fabric_plan.measured_cables(nodes)
+    own = [(each, True) for each in measured] + [(each.turned, False) for each in measured]
     return [
-        {"peer": each.receiver, "lines": [asdict(line) for line in each.lines]}
-        for each in fabric_plan.cables_of(node["name"], nodes)
+        {"peer": each.receiver, "lines": [asdict(line) for line in each.lines], "measures": measures}
+        for each, measures in own
+        if each.sender == node["name"]
     ]
+
+
+def _measurements(names: Sequence[str], nodes: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """The global `measurements(names, nodes)`: the ids of those of the cables between the nodes of these names."""
+    measured = fabric_plan.measured_cables(nodes) if len(names) > 1 else ()
+    between = [each for each in measured if {each.sender, each.receiver} <= {*names}]
+    return [f"{FabricPath.kind} {each.receiver} @{each.sender}" for each in between]
 
 
 def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _Environment:
@@ -265,6 +276,7 @@ def _environment(placeholders: SecretPlaceholders, folders: Sequence[Path]) -> _
     env.globals.update(service_spec.functions(placeholders.holds, placeholders.seal))
     env.globals["fabric_links"] = _fabric_links
     env.globals["fabric_paths"] = _fabric_paths
+    env.globals["measurements"] = _measurements
     return env
 
 

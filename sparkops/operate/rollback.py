@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from sparkops.compile.compiler import Compiled
 from sparkops.core.errors import InventoryError, SparkopsError
@@ -15,13 +16,16 @@ from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, chosen
 from sparkops.operate.start_stop import things
 from sparkops.reconcile import rollout
-from sparkops.reconcile.observe import asked
+from sparkops.reconcile.fleet import Fleet
+from sparkops.reconcile.observe import FACTS, asked, informed
 from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.run import run
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
 from sparkops.resources.resource import Resource, unpack
 from sparkops.resources.unit import Unit
+
+Kept: TypeAlias = "Mapping[str, object] | Unknown"
 
 
 def return_failed(report: Report, options: RunOptions) -> Report:
@@ -105,35 +109,61 @@ def roll_back(
 ) -> Report:
     """Bring all engines of a service back to a generation, one engine after the other.
 
-    Without a number it is the newest one that is not there now. Raises InventoryError for a service that has no unit.
+    Without a number it is the newest one that is not there now; where a rollout has changed only some of the nodes, the
+    newest one that is not what is declared. Raises InventoryError for a service that has no unit.
     """
     context = Context(inventory=inventory, connections=options.connections, listener=options.listener)
-    there = kept(context, compiled, [service]) if number is None else {}
-    wanted = _bringing(chosen(inventory, [service]), lambda each: number or _earlier(there.get(each.id)))
+    before = {} if number else earlier(*_there(context, compiled, service))
+    wanted = _bringing(chosen(inventory, [service]), lambda each: number or before.get(each.id, "newest"))
     if not wanted:
         raise InventoryError.of("service-without-unit", name=service)
     return run(wanted, dataclasses.replace(options, declared=False))
 
 
-def _earlier(found: Fields | Unknown | None) -> int | str:
-    """The newest generation that is not there now, as its node tells; the newest one where it tells nothing."""
-    if not isinstance(found, Mapping):
-        return "newest"
-    numbers = [each["number"] for each in found.get("generations", ()) if each["number"] != found.get("at")]
-    return max(numbers, default=0) or "newest"
+def earlier(there: Mapping[str, Kept], declared: Mapping[str, str | None]) -> dict[str, int | str]:
+    """The number of the generation before what is `there` on each node, by id; "newest" where none is known.
+
+    In the middle of a rollout some nodes have what is `declared` and others do not yet: these stay as they are.
+    """
+    told = {id: found for id, found in there.items() if isinstance(found, Mapping)}
+    new = [id for id, found in told.items() if found.get("inputs") == declared.get(id)]
+    begun = 0 < len(new) < len(told)
+
+    def number(id: str, found: Fields) -> int | str:
+        there_now = ("inputs", declared.get(id)) if begun else ("number", found.get("at"))
+        other = [each["number"] for each in found.get("generations", ()) if each[there_now[0]] != there_now[1]]
+        return max(other, default=0) or "newest"
+
+    return {id: number(id, found) for id, found in told.items()}
 
 
-def kept(context: Context, compiled: Compiled, services: Iterable[str]) -> dict[str, Mapping[str, object] | Unknown]:
+def _there(context: Context, compiled: Compiled, service: str) -> tuple[dict[str, Kept], dict[str, str | None]]:
+    """What each node keeps of a service, and the digest of the spec that is declared there, by id."""
+    things = _generations(compiled, [service])
+    with reach(context, {each.node for each in things}, [Generation.kind, FACTS]) as fleet:
+        full, unknown = informed(fleet, things)
+        inputs = {each.id: None if each.id in unknown else each.inputs for each in full if isinstance(each, Generation)}
+        return _observed(fleet, things), inputs
+
+
+def kept(context: Context, compiled: Compiled, services: Iterable[str]) -> dict[str, Kept]:
     """What each node of these services keeps (the observation of `generation`), or why that is unknown, by its id."""
+    things = _generations(compiled, services)
+    with reach(context, {each.node for each in things}, [Generation.kind]) as fleet:
+        return _observed(fleet, things)
+
+
+def _generations(compiled: Compiled, services: Iterable[str]) -> list[Generation]:
     wanted = set(services)
-    things = [each for each in compiled.resources if isinstance(each, Generation) and each.service in wanted]
-    nodes = list(dict.fromkeys(each.node for each in things))
-    with reach(context, nodes, [Generation.kind]) as fleet:
-        answers, silent = fleet.each(
-            nodes,
-            lambda node, session: asked(
-                session, [(each.id, each.kind, each.ask()) for each in things if each.node == node]
-            )[0],
-        )
+    return [each for each in compiled.resources if isinstance(each, Generation) and each.service in wanted]
+
+
+def _observed(fleet: Fleet, things: Sequence[Generation]) -> dict[str, Kept]:
+    answers, silent = fleet.each(
+        dict.fromkeys(each.node for each in things),
+        lambda node, session: asked(
+            session, [(each.id, each.kind, each.ask()) for each in things if each.node == node]
+        )[0],
+    )
     reasons = {node: Unknown(error.message.id, error.message.args) for node, error in silent.items()}
     return {each.id: reasons.get(each.node) or unpack(answers[each.node].get(each.id)) or {} for each in things}

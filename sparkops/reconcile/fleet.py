@@ -72,6 +72,8 @@ class Fleet:
         """The node's session, opened on first use. Raises what kept it from opening."""
         if node in self.failed:
             raise self.failed[node]
+        if node not in self.targets:
+            raise ConnectionFailed.of("node-not-in-run", where=node)
         if node not in self._sessions:
             try:
                 self._open(node)

@@ -123,8 +123,8 @@ class _Builder:
         if silent := next((node for node in resource.peer_nodes if node in self.seen.unreachable), None):
             barrier = barrier or Message.of("service-node-silent", node=silent, service=resource.service)
         barrier = barrier or self._judge(*self.violations_by_id.get(resource.id, ()))
-        found, lookup = self._found(resource), self.seen.found.get
-        own = self._judge(*resource.violations(found, lambda each: lookup(each, Unknown.of("not-asked"))))
+        found = self._found(resource)
+        own = self._judge(*resource.violations(found, self._peer))
         barrier = barrier or (own if resource.guarded else None)
         self.notices += resource.notices(found)
         step = self._step(resource, found, needs)
@@ -147,7 +147,8 @@ class _Builder:
             proves = again and resource.reproved and resource.node not in self.seen.unreachable
             return proof(resource, found, needs) if proves else found
         facts = self.seen.facts.get(resource.node, {})
-        pending, anew = resource.pending(self.steps, found), resource.id in self.replace
+        pending = resource.pending(self.steps, found)
+        anew = resource.id in self.replace or resource.outdated(found, self._peer)
         step = None
         if resource.id not in self.left:
             step = diff(resource, found, facts, pending, needs=needs, replace=anew)
@@ -158,6 +159,9 @@ class _Builder:
             silent = self.seen.unreachable[resource.node]
             return Unknown(silent.id, silent.args)
         return self.seen.found.get(resource.id, Unknown.of("not-answered"))
+
+    def _peer(self, id: str) -> Observed:
+        return self.seen.found.get(id, Unknown.of("not-asked"))
 
     def _needs_proof(self, resource: Resource, needs: tuple[str, ...]) -> bool:
         nodes = resource.engine_nodes or resource.peer_nodes or (resource.node,)

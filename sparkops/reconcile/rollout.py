@@ -80,7 +80,7 @@ def engines(resources: Sequence[Resource], replicas: Engines) -> tuple[Engine, .
 
 def _engine(service: str, nodes: tuple[str, ...], resources: Sequence[Resource]) -> Engine:
     roles = {each.role for each in resources if isinstance(each, CUTOVER) and not each.turn}
-    own = [each for each in resources if each.node in nodes]
+    own = [each for each in resources if (each.turn_nodes[0] if isinstance(each, Drain) else each.node) in nodes]
     return Engine(
         service=service,
         nodes=nodes,
@@ -94,7 +94,7 @@ def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str,
     found: dict[str, tuple[str, ...]] = {}
     every = engines(resources, replicas)
     for service in dict.fromkeys(engine.service for engine in every):
-        each = [engine for engine in every if engine.service == service]
+        each = _as_turned([engine for engine in every if engine.service == service], every)
         staging = [one for engine in each for one in engine.staging]
         followed = {id for one in staging for id in one.after}
         staged = [one.id for one in staging if one.id not in followed]
@@ -111,11 +111,45 @@ def edges(resources: Sequence[Resource], replicas: Engines, limits: Mapping[str,
                     found[one.id] = (*found.get(one.id, ()), *units)
     for id, earlier in _after_turns(resources, every):
         found[id] = (*found.get(id, ()), earlier)
+    after = {each.id: (*each.after, *found.get(each.id, ())) for each in resources}
+    for id, earlier in _after_neighbours(every, limits):
+        if earlier not in after[id] and id not in graph.reachable(after, earlier):
+            after[id] = (*after[id], earlier)
+            found[id] = (*found.get(id, ()), earlier)
     return {id: after for id, after in found.items() if after}
 
 
+def _turned(every: Sequence[Engine]) -> list[Engine]:
+    """The engines in whose turn something of their machines is changed."""
+    return [each for each in every if any(one.turn and not isinstance(one, Drain) for one in each.cutover)]
+
+
+def _as_turned(own: Sequence[Engine], every: Sequence[Engine]) -> list[Engine]:
+    """The engines of a service; those on machines that are changed in turns of another's go in the order of these."""
+    place = {node: number for number, each in reversed([*enumerate(_turned(every))]) for node in each.nodes}
+    moved = [each for each in own if place.keys() & {*each.nodes}]
+    inner = iter(sorted(moved, key=lambda each: min(place[node] for node in each.nodes if node in place)))
+    return [next(inner) if each in moved else each for each in own]
+
+
+def _after_neighbours(every: Sequence[Engine], limits: Mapping[str, Limits]) -> Iterator[tuple[str, str]]:
+    """Pairs of ids: before the next machines are changed, engines of other services on the last are right again."""
+    turned = _turned(every)
+    for service in dict.fromkeys(each.service for each in turned):
+        own = [each for each in turned if each.service == service]
+        size = limits.get(service, Limits()).batch or len(own)
+        for number, engine in enumerate(own):
+            first = number // size * size
+            nodes = {node for each in own[max(0, first - size) : first] for node in each.nodes}
+            begins = [one.id for one in engine.cutover if isinstance(one, Drain)] or engine.entries
+            for other in every:
+                if other.service != service and nodes & {*other.nodes}:
+                    yield from ((id, end) for id in begins for end in other.ends)
+
+
 def _after_turns(resources: Sequence[Resource], every: Sequence[Engine]) -> Iterator[tuple[str, str]]:
-    """Pairs of ids: on a node on which something is changed in turns the reboot and the engines come after that.
+    """Pairs of ids: on a node on which something is changed in turns the reboot and the engines come after that, and so
+    do the waits before engines of other services.
 
     What is declared to come after an engine stays so.
     """
@@ -127,7 +161,8 @@ def _after_turns(resources: Sequence[Resource], every: Sequence[Engine]) -> Iter
         for engine in every:
             for one in engine.cutover if each.node in engine.nodes else ():
                 rebooted = isinstance(one, Reboot) and one.node == each.node and not isinstance(each, Reboot)
-                if (rebooted or not one.turn) and one.id not in before:
+                waits = isinstance(one, Drain) and each.turn != engine.service
+                if (rebooted or waits or not one.turn) and one.id not in before:
                     yield one.id, each.id
 
 

@@ -56,7 +56,7 @@ def order(
         if again & set(_units(engine)) or any(id in planned and planned[id].disruptive for id in _units(engine)):
             touched.append(engine)
         for other in touched:
-            drains |= {one.id: one for one in _drains(other, engine.service, found) if one.id not in drains}
+            drains |= {one.id: one for one in _drains(other, engine, found)}
         prove |= {one.id for other in touched for one in other.cutover if isinstance(one, (Probe, Gate))}
         prove |= _unproven(engine, planned)
     placed = (*placed, *drains.values())
@@ -134,8 +134,9 @@ def _unproven(engine: Engine, steps: Steps) -> frozenset[str]:
     return frozenset(one.id for one in engine.cutover if isinstance(one, Gate))
 
 
-def _drains(engine: Engine, turn: str, found: Found) -> Iterator[Drain]:
-    """The wait for the requests of an engine that serves, in the turn of the service that interrupts it."""
+def _drains(engine: Engine, turn: Engine, found: Found) -> Iterator[Drain]:
+    """The wait for the requests of an engine that serves, in the turn of the engine with which it is interrupted."""
+    beside = "" if turn == engine else f" in the turn of {turn.service} on {turn.nodes[0]}"
     for each in engine.cutover:
         own = isinstance(each, Unit) and each.service == engine.service and each.node == engine.nodes[0]
         if not own or not isinstance(each, Unit) or not _serves(each, found):
@@ -143,9 +144,10 @@ def _drains(engine: Engine, turn: str, found: Found) -> Iterator[Drain]:
         if each.drain_seconds and each.port:
             yield Drain(
                 node=each.node,
-                name=engine.service,
+                name=engine.service + beside,
                 service=engine.service,
-                turn=turn,
+                turn=turn.service,
+                turn_nodes=turn.nodes,
                 peer_nodes=each.peer_nodes,
                 engine_nodes=engine.nodes,
                 seconds=each.drain_seconds,

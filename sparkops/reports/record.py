@@ -18,7 +18,7 @@ from sparkops.core.plan import Declared
 from sparkops.core.report import Past, Report, Result, Seen
 from sparkops.core.wording import Message
 from sparkops.reports.json import as_json
-from sparkops.reports.kept.json import from_json
+from sparkops.reports.kept.json import of_run
 from sparkops.reports.run.findings import Finding, Standing, counts, findings, looked_at, standings
 from sparkops.runs import store
 from sparkops.runs.origins import origins
@@ -65,7 +65,9 @@ class Record:
         return str(self._store.database.aside or "")
 
     def write(self, event: Event) -> None:
-        """Keep one event."""
+        """Keep one event; none after one that could not be kept, which may have been waited for."""
+        if self.lost:
+            return
         with self._recording():
             self._store.event(self.run, json.dumps(plain(event.as_json())))
 
@@ -108,7 +110,7 @@ def shown_again(kept: Kept) -> Report:
     run = kept.run
     if kept.body is None:
         raise SparkopsError.of("run-did-not-end", run=run.run)
-    report = from_json(kept.body, run=run.run, time=run.time, seconds=run.seconds)
+    report = of_run(run, kept.body)
     told = _remembered(report, store.memory(run.cluster, run))
     return dataclasses.replace(told, past=dataclasses.replace(told.past, origins=report.past.origins))
 

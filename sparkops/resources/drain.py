@@ -5,6 +5,7 @@ No role declares it: the rollout (`reconcile/rollout_order.py`) puts one before 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,8 +17,9 @@ from sparkops.resources.resource import Resource
 
 @dataclass(frozen=True, kw_only=True)
 class Drain(Resource):
-    """The wait for an engine's requests, on its head. `name` is the service's.
+    """The wait for an engine's requests, on its head. `name` is the service's, with the turn where that is another's.
 
+    turn_nodes: the nodes of the engine in whose turn it is waited.
     seconds: for how long; what is open then is told by a notice.
     port, host, unit, container: where the engine answers, as of the kind `unit`.
     """
@@ -26,6 +28,7 @@ class Drain(Resource):
     claimed: ClassVar[bool] = False
     leavable: ClassVar[bool] = True
 
+    turn_nodes: Sequence[str]
     seconds: float
     port: int
     host: str = "127.0.0.1"
@@ -37,7 +40,7 @@ class Drain(Resource):
         return {
             "host": host,
             "port": self.port,
-            "service": self.name,
+            "service": self.service,
             "unit": self.unit,
             "container": self.container,
             "spec": self.container,

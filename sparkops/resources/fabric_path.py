@@ -1,7 +1,8 @@
 """The kind `fabric_path`: what a cable to another node carries, measured once, before engines use it.
 
-Which links there are, the inventory says; what they carried is noted on the node beside what they were. A measurement
-that can't be made (engines use the links, the other node is not there) proves nothing, and is told so.
+Which links there are, the inventory says; what they carried is noted on one of the two nodes beside what both ends
+were then. The other node only tells what its ends are now. A measurement that can't be made (engines use the links, the
+other node is not there) proves nothing, and is told so.
 """
 
 from __future__ import annotations
@@ -36,20 +37,23 @@ class FabricPath(Resource):
 
     lines: its links, mappings of twin, address (this node's) and peer (the other's address).
     folder: where the node keeps what was measured.
+    measures: whether this node measures the cable; else it only tells what its ends are.
     """
 
     kind: ClassVar[str] = "fabric_path"
     claimed: ClassVar[bool] = False
+    leavable: ClassVar[bool] = True
     exclusive: ClassVar[str] = "netplan"
-    volatile: ClassVar[frozenset[str]] = frozenset({"why", "gbits", "method"})
-    reads: ClassVar[Mapping[str, str]] = {"why": "mapping"}
+    volatile: ClassVar[frozenset[str]] = frozenset({"why", "gbits", "method", "links", "far"})
+    reads: ClassVar[Mapping[str, str]] = {"why": "mapping", "links": "list of list", "far": "list of list"}
 
     lines: Sequence[Fields]
     folder: str
+    measures: bool = True
 
     @property
     def replaceable(self) -> bool:
-        return True
+        return self.measures
 
     def ask(self) -> FabricPathAsk:
         return {
@@ -59,11 +63,20 @@ class FabricPath(Resource):
         }
 
     def desired(self) -> State:
-        return {"asked": True}
+        return {"asked": True} if self.measures else {}
+
+    def outdated(self, found: Observed, peers: Peers) -> bool:
+        """Whether the other ends are not those that were measured; nothing follows from a node that tells nothing."""
+        told = peers(f"{self.kind} {self.node} @{self.name}")
+        if not self.measures or not isinstance(found, Mapping) or not isinstance(told, Mapping):
+            return False
+        return bool(found.get("asked")) and [*map(list, found.get("far") or ())] != [
+            *map(list, told.get("links") or ())
+        ]
 
     def pending(self, steps: Mapping[str, Step], found: Observed) -> Mapping[str, Pending | None]:
         changed = next((id for id, step in steps.items() if (step.kind, step.node) == (Fabric.kind, self.node)), None)
-        return {"asked": Pending(changed)} if changed else {}
+        return {"asked": Pending(changed)} if changed and self.measures else {}
 
     def violations(self, found: Observed, peers: Peers) -> tuple[Violation, ...]:
         why = found.get("why") if isinstance(found, Mapping) else None
@@ -89,9 +102,10 @@ class FabricPath(Resource):
         try:
             known = {self.node: _look(session, cable), self.name: (yield from self._there(session, cable))}
         except SparkopsError as error:
-            return {"why": error.message.as_json(), "gbits": None, "method": ""}
+            return {"why": error.message.as_json(), "gbits": None, "method": "", "far": None}
+        far = [_end(each.peer, each.address, known[self.name]) for each in cable.lines]
         if units := [f"{unit} on {node}" for node, each in known.items() for unit in each["units"]]:
-            return {"why": Message.of("fabric-in-use", units=units).as_json(), "gbits": None, "method": ""}
+            return {"why": Message.of("fabric-in-use", units=units).as_json(), "gbits": None, "method": "", "far": far}
         figures: list[Figure] = []
         for figure in Measurement(
             lambda node: session if node == self.node else session.peer(node), cable, known
@@ -103,7 +117,8 @@ class FabricPath(Resource):
                 raise ConvergeFailed.of("fabric-path-broken", where=self.node, peer=self.name, reason=each.reason)
         wrong = [each for each in figures if each.reason is not None]
         why = min(wrong, key=lambda each: each.unknown).reason if wrong else None
-        return {"why": why.as_json() if why else None, "gbits": figures[-1].gbits, "method": figures[-1].method}
+        last = figures[-1]
+        return {"why": why.as_json() if why else None, "gbits": last.gbits, "method": last.method, "far": far}
 
     def _there(self, session: Session, cable: Cable) -> Generator[Mapping[str, object], None, LinksTold]:
         """What the other node says of its ends, once it has their addresses or PATIENCE has passed."""
@@ -123,3 +138,9 @@ class FabricPath(Resource):
 def _look(session: Session, cable: Cable) -> LinksTold:
     told: LinksTold = session.call("measure.look", addresses(session.node, [cable]), timeout=60)
     return told
+
+
+def _end(address: str, peer: str, told: LinksTold) -> list[object]:
+    """An end of a link as the worker of its own node notes it."""
+    end = told["addresses"].get(address) or {}
+    return [address, peer, *(end.get(key) for key in ("interface", "mtu", "speed_mbps", "mac"))]

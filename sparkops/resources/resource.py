@@ -20,7 +20,7 @@ from sparkops.core.wording import Message, Severity
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
 
-TYPES: Mapping[str, type] = {"text": str, "mapping": Mapping}
+TYPES: Mapping[str, type | tuple[type, ...]] = {"text": str, "mapping": Mapping, "list": (list, tuple)}
 Peers = Callable[[str], Observed]
 
 
@@ -197,6 +197,13 @@ class Resource:
         for a key that will be as declared once the steps are done.
         """
         return {}
+
+    def outdated(self, found: Observed, peers: Peers) -> bool:
+        """Whether it has to be done again though it is as declared, by what another node tells of its own thing.
+
+        `peers` gives the observation of another resource by id.
+        """
+        return False
 
     def disrupts(self, before: State, after: State, changes: tuple[str, ...]) -> bool:
         """Whether going from `before` to `after` interrupts a service that runs now."""

@@ -65,7 +65,7 @@ def advanced(before: Edges, report: Report, hold: float) -> tuple[Edges, list[di
         if is_there if was else is_gone:
             start = None
         elif is_there or is_gone:
-            start = report.time if start is None else start
+            start = report.time if start is None else min(start, report.time)  # a clock may be set back
         over = start is not None and (is_there or is_gone) and report.time - start >= hold
         if over:
             changes.append({"change": "went" if was else "appeared", "since": start, "finding": finding})

@@ -343,6 +343,20 @@ def test_ranks_survive_boots_of_one_node_of_the_head_and_of_all(cluster: Cluster
     assert cluster.group(cluster.nodes[0])["restarts"] == []
 
 
+def test_machines_that_stood_still_longer_than_the_watchdog_serve_again(cluster: Cluster) -> None:
+    """systemd ends a launcher for it, which could otherwise start one engine after the other and end each at once."""
+    head, second, _ = cluster.nodes
+    cluster.declare(restarts_per_boot=3)
+    cluster.apply()
+    until(cluster.serves)
+    for number, node in enumerate((head, second), 1):
+        with cluster.starts_again(f"{node.name} stood still", within=60, since="moving"), node.paused():
+            time.sleep(20)
+        assert "the machine, or this launcher, stood still" in cluster.journal(node)
+        assert len(cluster.group(head)["restarts"]) <= number
+    assert cluster.shown("NRestarts") == ["1", "1", "0"]
+
+
 @pytest.mark.slow
 def test_a_slow_rank_and_a_fabric_that_loses_packets_end_nothing(cluster: Cluster) -> None:
     head, second, _ = cluster.nodes

@@ -47,6 +47,25 @@ def test_a_controller_that_is_killed_at_the_second_engine_is_followed_by_another
     assert modes(cluster) == ["slow=0.3"] * 3
 
 
+def test_a_rollback_after_a_rollout_that_was_cut_short_leaves_the_engine_that_it_had_not_reached(
+    cluster: Cluster,
+) -> None:
+    """What the others get is the state before the rollout, which the third has still, and not the one before that."""
+    cluster.declare("slow=0.7")
+    cluster.apply()
+    cluster.declare("slow=0.5", min_healthy_seconds=4)
+    process = started(cluster)
+    until(serving(cluster, cluster.nodes[1], "slow=0.5"), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    third = cluster.shown("ExecMainPID")[2]
+    until(lambda: not locked(cluster))
+    report = cluster.shell.json("rollback", "qwen", "--yes")
+    assert {each["outcome"] for each in report["results"]} == {"done"}
+    assert modes(cluster) == ["slow=0.7"] * 3
+    assert cluster.shown("ExecMainPID")[2] == third
+
+
 def test_of_two_controllers_that_start_at_once_one_does_all(cluster: Cluster) -> None:
     cluster.declare("slow=0.4")
     both = [started(cluster), started(cluster)]

@@ -9,7 +9,7 @@ import pytest
 from sparkops.core.wording import Message
 from sparkops.inventory.load import load
 from sparkops.models.fabric.figures import expected, moved, verdict
-from sparkops.models.fabric.plan import Line, cables_of
+from sparkops.models.fabric.plan import Line, measured_cables
 from sparkops.operate.fabric.check import Checked, cables
 from sparkops.reports.fabric_check import as_json, lines
 from sparkops.resources.measuring.cable import Figure
@@ -52,14 +52,13 @@ def test_in_an_apply_the_later_end_of_each_cable_measures_it(tmp_path: Path) -> 
         variables = {each: {"name": each, "fabric": declared} for each in nodes}
         return [
             f"{each.sender}{each.receiver} {each.lines[0].address}>{each.lines[0].peer}"
-            for node in nodes
-            for each in cables_of(node, variables)
+            for each in measured_cables(variables)
         ]
 
     assert own("pair", ("a", "b")) == ["ba 192.168.0.11>192.168.0.10"]
     assert own("ring") == ["ba 192.168.0.2>192.168.0.1", "ca 192.168.4.1>192.168.4.2", "cb 192.168.2.2>192.168.2.1"]
     assert [each[:2] for each in own("switch")] == ["ba", "cb", "ca"]
-    assert cables_of("a", {"a": {"fabric": {"topology": "pair", "subnet": "192.168.0.0/24"}}}) == ()
+    assert measured_cables({"a": {"fabric": {"topology": "pair", "subnet": "192.168.0.0/24"}}}) == ()
 
 
 def test_declared_addresses_are_one_line(tmp_path: Path) -> None:

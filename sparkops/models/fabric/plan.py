@@ -179,14 +179,13 @@ def _by_address(nodes: Mapping[str, Mapping[str, Any]], chosen: Sequence[str]) -
     return found
 
 
-def cables_of(name: str, nodes: Mapping[str, Mapping[str, Any]]) -> tuple[Cable, ...]:
-    """The cables that a node measures in an apply: those to nodes before it, of all that declare `fabric.measure`.
+def measured_cables(nodes: Mapping[str, Mapping[str, Any]]) -> tuple[Cable, ...]:
+    """The cables between the nodes that declare `fabric.measure`, each from the end that measures it in an apply.
 
-    The later one of two measures: where nodes are changed one after the other, both ends are there only then.
+    That is the later one: where nodes are changed one after the other, both ends are there only then.
     """
     measured = [each for each in nodes if (nodes[each].get("fabric") or {}).get("measure")]
-    turned = (
+    return tuple(
         each if measured.index(each.receiver) < measured.index(each.sender) else each.turned
         for each in cables(nodes, measured)
     )
-    return tuple(each for each in turned if each.sender == name)

@@ -8,6 +8,7 @@ NO_COMPLETION = 74  # EX_IOERR: the engine ran and never answered
 NO_MEMORY = 75  # EX_TEMPFAIL: too little memory became free
 HUNG = 76  # no sign of life within the watchdog's time
 WRONG_SPEC = 78  # EX_CONFIG: another start would end alike; systemd does not try again (RestartPreventExitStatus)
+STOOD_STILL = "systemd's watchdog was not fed: the machine, or this launcher, stood still"
 
 
 class Failed(Exception):

@@ -34,6 +34,7 @@ from sparkops.programs.launch.ending import (
     NO_COMPLETION,
     NO_MEMORY,
     START_REFUSED,
+    STOOD_STILL,
     WRONG_SPEC,
     Failed,
     say,
@@ -80,19 +81,19 @@ class Launcher:
         self.digest = digest_of(self.spec)
         self.container = self._container()
         self.stopping = threading.Event()
-        self.asked = 0.0
-        self.hung = False
+        self.asked, self.free, self.hung = 0.0, 0, False
         self.secret, self.label = secrets_of(self.spec)
         self.api: Api | None = None
         self.listener: Listener | None = None
         self.headless = "--headless" in self.spec["argv"]
         self.ranks = Ranks(self.spec, self.systemd, self._cut) if self.spec.get("group") else None
-        self.free = 0
 
     def on_signal(self, number: int) -> None:
         """SIGABRT is systemd's watchdog, the others ask for a stop; either ends a request that is under way."""
         if number == signal.SIGABRT:
             self.hung = True
+            if self.ranks is not None:  # it feeds the watchdog whatever the engine does; and systemd ends it now
+                self.ranks.leave(ENGINE, STOOD_STILL)
         elif not self.stopping.is_set():
             self.asked = time.monotonic()
             self.stopping.set()
@@ -137,8 +138,8 @@ class Launcher:
             self._watch_memory(self.ranks)
             self.ranks.hold(self.stopping, self._stands_on)
             image = self._image()
-        if self.stopping.is_set():
-            return 0
+        if self.stopping.is_set() or self.hung:
+            return HUNG if self.hung else 0
         cache = cache_folder(self.spec, str(image["Id"]))
         if limits["drop_caches"]:
             drop_caches()
@@ -229,9 +230,7 @@ class Launcher:
 
     def _leaving(self, owner: Owner) -> bool:
         """Whether it may go by itself: a container that Docker has removed, or one of another service of sparkops."""
-        if not owner.container:
-            return False
-        found = self.container.inspect(owner.container)
+        found = self.container.inspect(owner.container) if owner.container else {}
         return found is None or LABEL in ((found.get("Config") or {}).get("Labels") or {})
 
     def _wait_for_completion(self, cache: str) -> None:
@@ -278,6 +277,8 @@ class Launcher:
         """Raises Failed where the engine, or all ranks of it, have ended before they served."""
         if self.ranks is not None:
             self.ranks.check()
+        if self.hung:
+            raise Failed(HUNG, STOOD_STILL)
         if self.container.ended.is_set():
             raise self._end_of_load()
 
@@ -323,7 +324,7 @@ class Launcher:
             if self.container.ended.is_set():
                 raise self.container.verdict()
             if self.hung:
-                raise self._hung(activity.why or "systemd's watchdog was not fed")
+                raise self._hung(activity.why or STOOD_STILL) if self.ranks is None else Failed(HUNG, STOOD_STILL)
             if self.systemd.watchdog and time.monotonic() >= due:
                 alive = self.headless or activity.found()
                 due = time.monotonic() + activity.interval

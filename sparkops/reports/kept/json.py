@@ -9,7 +9,7 @@ from typing import Any
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
 from sparkops.core.plan import Between, Declared, Occupied, Orphan, Plan, Step, Violation
-from sparkops.core.report import Past, Report, Result, Rollout, Seen, Shards
+from sparkops.core.report import KeptRun, Past, Report, Result, Rollout, Seen, Shards
 from sparkops.core.states import Unknown
 from sparkops.core.wording import Message
 from sparkops.reports import schemas
@@ -34,6 +34,21 @@ def from_json(told: Fields, **more: Any) -> Report:
     )
 
 
+UNLIKE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What JSON of another shape raises."""
+
+
+def of_run(run: KeptRun, body: Fields) -> Report:
+    """The report of a kept run. Raises SparkopsError for one of another version of sparkops."""
+    try:
+        if body["schema"] != schemas.REPORT:
+            raise ValueError(f"its schema is {body['schema']!r}")
+        return from_json(body, run=run.run, time=run.time, seconds=run.seconds)
+    except UNLIKE as error:
+        told = f"{type(error).__name__}: {error}"
+        raise SparkopsError.of("run-of-other-version", run=run.run, schema=schemas.REPORT, reason=told) from None
+
+
 def of_file(path: Path) -> Report:
     """The report in a file that `--report json=…` or `-o` wrote, with what earlier runs added to it.
 
@@ -49,7 +64,7 @@ def of_file(path: Path) -> Report:
             origins={each["resource"]: each["origin"] for each in found if each["origin"]},
         )
         return from_json(told, run=told["run"], time=told["time"], seconds=told["seconds"], past=past)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except UNLIKE as error:
         raise SparkopsError.of("report-file-invalid", where=str(path), schema=schemas.REPORT, reason=error) from None
 
 

@@ -15,14 +15,16 @@ CALLS = measure.CALLS
 
 
 def observe(ask: FabricPathAsk, *, root: str = "/") -> dict[str, object]:
-    """`asked`: whether these links were measured, or it was found that they could not be.
+    """`asked`: whether these links were measured, or it was found that they could not be; `links` as they are.
 
-    With that `why`, the reason for which they are not proven, None where they are, and what they carried.
+    With that `why`, the reason for which they are not proven, None where they are, what they carried, and the `far`
+    ends as they were then.
     """
+    links = _links(ask, root)
     kept = atomic.mapping(os.path.join(ask["folder"], _file(ask)))
-    if kept.get("links") != _links(ask, root):
-        return {"asked": False}
-    return {"asked": True, "why": kept.get("why"), "gbits": kept.get("gbits"), "method": kept.get("method")}
+    if kept.get("links") != links:
+        return {"asked": False, "links": links}
+    return {"asked": True, "links": links, **{key: kept.get(key) for key in ("why", "gbits", "method", "far")}}
 
 
 def converge(call: Call, ask: FabricPathAsk, found: State, want: State, act: FabricPathAct, *, root: str = "/") -> None:

@@ -27,7 +27,7 @@ def look(call: Call, args: Mapping[str, list[str]]) -> LinksTold:
         name = told["owners"].get(address)
         if name is not None:
             each = told["interfaces"][name]
-            kept = {key: each[key] for key in ("mtu", "speed_mbps", "carrier")}
+            kept = {key: each[key] for key in ("mtu", "speed_mbps", "carrier", "mac")}
             rdma = card["rails"].get(name, {}).get("rdma")
             found[address] = {"interface": name, **kept, "rdma": rdma}
     perftest = shutil.which("ib_write_bw") is not None

@@ -196,7 +196,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "checkpoint": {"name": "/m", "repository": "a/b", "revision": "0" * 40},
     "command": {"name": "x", "check": ["true"]},
     "directory": {"name": "/d", "mode": "0755"},
-    "drain": {"name": "qwen", "seconds": 60.0, "port": 8000, "unit": "qwen.service"},
+    "drain": {"name": "qwen", "turn_nodes": ["spark-01"], "seconds": 60.0, "port": 8000, "unit": "qwen.service"},
     "group_key": {"name": "/etc/sparkops/services/qwen.group", "known": "none"},
     "fabric": {
         "name": "/etc/netplan/60-fabric.yaml",

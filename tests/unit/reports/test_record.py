@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sparkops.reports.kept import text as kept_runs
 from sparkops.reports.kept.json import from_json
 from sparkops.reports.record import Record, StateFolderUnusable, shown_again, with_past
 from sparkops.reports.run.findings import findings
-from sparkops.runs import store
+from sparkops.runs import database, store
 from tests.errors import fails
 from tests.unit.reports.made import applied, declared, report, said, step, texts
 
@@ -262,6 +263,35 @@ def test_a_disk_that_fills_costs_the_record_and_not_the_run() -> None:
     )
     assert done.stdout.split() == ["4", "True", "False"], done.stderr
     assert store.latest("words")[0].exit_status is None
+
+
+def test_a_file_that_another_process_holds_delays_a_run_once_and_not_with_each_event(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listeners are told in the threads of the steps: an engine would stand still for as long as each is waited for."""
+    monkeypatch.setattr(database, "WAIT", 0.3)
+    record = Record.begin("words", "apply")
+    other = sqlite3.connect(state / "runs.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    for number in range(20):
+        record.write(StepProgress(node="a", id="x", done=number))
+    assert time.monotonic() - began < 2
+    other.execute("ROLLBACK")
+    done = record.finish(replace(applied(), time=NOW))
+    assert [each.id for each in done.unrecorded] == ["run-not-recorded"]
+    assert store.find(done.run).body is not None, "what could be kept at its end is kept"
+
+
+@pytest.mark.parametrize("change", [{"schema": "sparkops.report/0"}, {"plan_of_old": []}], ids=["schema", "shape"])
+def test_a_run_of_another_version_is_named_as_such(state: Path, change: dict[str, Any]) -> None:
+    found = store.find(kept(replace(report(), time=NOW)).run)
+    assert found.body is not None
+    body = {**found.body, **change}
+    if "schema" not in change:
+        del body["steps"]
+    with fails("run-of-other-version"):
+        shown_again(replace(found, body=body))
 
 
 def test_old_runs_go_and_what_changed_nodes_stays() -> None:

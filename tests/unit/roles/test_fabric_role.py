@@ -12,7 +12,9 @@ from sparkops.core.errors import InventoryError
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
 from sparkops.resources.fabric import Fabric
+from sparkops.resources.fabric_path import FabricPath
 from sparkops.resources.require import Require
+from sparkops.resources.unit import Unit
 
 
 def inventory(tmp_path: Path, fabric: str, count: int = 2) -> Inventory:
@@ -60,3 +62,35 @@ def test_a_topology_with_the_wrong_number_of_nodes_is_refused_offline(tmp_path: 
     with pytest.raises(InventoryError) as refused:
         compile_inventory(inventory(tmp_path, "topology: pair, subnet: 192.168.100.0/24", 3))
     assert refused.value.id == "fabric-topology-size"
+
+
+RING = """
+version: 1
+cluster: rack
+vars: {fabric: {topology: ring, subnet: 192.168.0.0/24, measure: true}}
+nodes: {a: {}, b: {}, c: {}}
+services:
+  wide: {nodes: [a, b], image: {pull: "x/y:1"}, model: m, command: [serve], serve: {tensor-parallel-size: 2}}
+  small: {nodes: [a], port: 8001, image: {pull: "x/y:1"}, model: m, command: [serve]}
+"""
+
+
+def test_every_rank_comes_after_the_cables_between_the_nodes_of_its_engine(tmp_path: Path) -> None:
+    """Also at the end that measures nothing itself; a cable to a node outside the engine is not waited for there."""
+    (tmp_path / "inventory.yml").write_text(RING)
+    resources = {each.id: each for each in compile_inventory(load(tmp_path / "inventory.yml")).resources}
+    paths = {each.id: each.measures for each in resources.values() if isinstance(each, FabricPath)}
+    assert [id for id, measures in paths.items() if measures] == [
+        "fabric_path a @b",
+        "fabric_path a @c",
+        "fabric_path b @c",
+    ]
+    assert [id for id, measures in paths.items() if not measures] == [
+        "fabric_path b @a",
+        "fabric_path c @a",
+        "fabric_path c @b",
+    ], "the other ends only tell what they are"
+    units = {id: each.after for id, each in resources.items() if isinstance(each, Unit)}
+    assert {each for each in units["unit wide.service @a"] if "fabric_path" in each} == {"fabric_path a @b"}
+    assert {each for each in units["unit wide.service @b"] if "fabric_path" in each} == {"fabric_path a @b"}
+    assert not [each for each in units["unit small.service @a"] if "fabric_path" in each]

@@ -23,7 +23,7 @@ from sparkops.core.states import Observed
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
-from sparkops.operate.rollback import _bringing
+from sparkops.operate.rollback import _bringing, earlier
 from sparkops.operate.services import chosen
 from sparkops.operate.start_stop import things
 from sparkops.reconcile.plan import Observations, compare
@@ -158,19 +158,52 @@ def test_machines_reboot_engine_by_engine_each_with_its_proofs(project: Project)
 
 
 def test_two_services_with_opposite_orders_reboot_each_machine_once(project: Project) -> None:
-    other = """
-      r:
-        replicas: [[b], [a]]
-        port: 8001
-        image: {pull: "x/y:1"}
-        model: m
-"""
-    plan = rebooting(project, textwrap.dedent(textwrap.indent(other, "")).replace("\n", "\n      "))
+    plan = rebooting(project, OTHER % "[[b], [a]]")
     assert [step.id for step in plan.steps if step.kind == "reboot" and step.node in "ab"] == [
         "reboot when-needed @a",
         "reboot when-needed @b",
     ]
     assert {"probe r @a", "probe r @b", "probe q @b"} <= {step.id for step in plan.steps}
+
+
+OTHER = """
+      r:
+        replicas: %s
+        port: 8001
+        image: {pull: "x/y:1"}
+        model: m
+"""
+
+
+@pytest.mark.parametrize("replicas", ["[[a], [b]]", "[[b], [a]]", "[[a, b]]"])
+def test_a_machine_is_changed_once_all_engines_of_the_one_before_are_right_again(
+    project: Project, replicas: str
+) -> None:
+    """Else both engines of the second service could be down at once; one on both machines has its proof at the end."""
+    parallel = "        serve: {tensor-parallel-size: 2}\n" if "a, b" in replicas else ""
+    plan = rebooting(project, OTHER % replicas + parallel)
+    before = reached(plan, "reboot when-needed @b")
+    assert {"probe q @a", "gate q @a"} <= before
+    assert ({"probe r @a", "gate r @a"} <= before) != bool(parallel)
+    drains = {step.id for step in plan.steps if step.kind == "drain" and step.id.startswith("drain r")}
+    first = f"drain r in the turn of q on a @{'a'}"
+    second = f"drain r in the turn of q on b @{'a' if parallel else 'b'}"
+    assert drains == {first, second}
+    assert first in before and second in before
+    assert first in reached(plan, "reboot when-needed @a") and second not in reached(plan, "reboot when-needed @a")
+    assert "reboot when-needed @a" in reached(plan, second), "it is waited for again before the second machine"
+
+
+def test_an_engine_that_is_restarted_after_the_turn_of_another_is_waited_for_then(project: Project) -> None:
+    inventory, resources, found = settled(project, TURNS + OTHER % "[[a], [b]]")
+    old = {each: {**(found[each] or {}), "inputs": "other"} for each in (f"unit r.service @{node}" for node in "ab")}
+    tuned = {each: OLD[each] for each in OLD if each[-1] in "ab"}
+    plan = rolled(inventory, resources, {**found, **tuned, **old})
+    assert {step.id for step in plan.steps if step.id.startswith("unit r.service")} == {*old}
+    for node in "ab":
+        assert f"drain r in the turn of q on {node} @{node}" in reached(plan, f"sysctl net.core.x @{node}")
+        assert f"sysctl net.core.x @{node}" in reached(plan, f"drain r @{node}")
+        assert f"drain r @{node}" in reached(plan, f"unit r.service @{node}")
 
 
 def test_a_machine_that_does_not_come_back_pauses_and_no_generation_is_brought_back(project: Project) -> None:
@@ -371,6 +404,33 @@ def test_the_ends_of_a_return_are_different_words() -> None:
     silent = after(unreachable={"b": gone})
     assert (silent.state, silent.reason) == ("return failed", gone), "no proof is no return"
     assert after() == failed, "the stable state is there, and fails"
+
+
+def states_kept(inputs: str, *numbers: str) -> dict[str, Any]:
+    """What a node keeps: generations 1, 2, … of these inputs, and what is there now."""
+    kept = [{"number": number, "inputs": each} for number, each in enumerate(numbers, 1)]
+    return {"inputs": inputs, "at": numbers.index(inputs) + 1 if inputs in numbers else None, "generations": kept}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "numbers"),
+    [
+        ([states_kept("new", "old", "new")] * 2, [1, 1]),
+        ([states_kept("new", "older", "old", "new"), states_kept("old", "older", "old")], [2, 2]),
+        ([states_kept("new", "older", "old"), states_kept("old", "older", "old")], [2, 2]),
+        ([states_kept("old", "older", "old")] * 2, [1, 1]),
+        ([states_kept("new", "old"), states_kept("new", "old")], [1, 1]),
+        ([states_kept("new", "new"), states_kept("old", "old")], ["newest", 1]),
+        ([states_kept("new", "old", "new"), Message.of("node-silent", seconds=1)], [1]),
+    ],
+    ids=["all new", "one passed", "one not proven", "not applied", "none proven", "first state", "one silent"],
+)
+def test_a_rollback_in_the_middle_of_a_rollout_leaves_those_that_it_had_not_reached(
+    nodes: list[Any], numbers: list[int | str]
+) -> None:
+    """Else they would get the state before the one that all of them had."""
+    there = {f"generation q @{number}": each for number, each in enumerate(nodes)}
+    assert list(earlier(there, dict.fromkeys(there, "new")).values()) == numbers
 
 
 def settled(project: Project, text: str) -> tuple[Inventory, tuple[Resource, ...], dict[str, Observed]]:

@@ -59,6 +59,14 @@ def test_what_flickers_within_the_hold_time_is_not_told() -> None:
     ]
 
 
+def test_a_clock_that_was_ahead_delays_a_finding_by_the_hold_time_at_most() -> None:
+    edges, _ = advanced(Edges(), look(10_000_000, "there"), 60)
+    edges, early = advanced(edges, look(1000, "there"), 60)
+    _, changes = advanced(edges, look(1060, "there"), 60)
+    assert early == []
+    assert [(each["change"], each["since"]) for each in changes] == [("appeared", 1000)]
+
+
 def test_a_look_that_could_not_see_it_decides_neither() -> None:
     assert told(["there", "silent", "there"]) == [
         (0, "appeared", "drifted"),
