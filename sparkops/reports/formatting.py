@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sparkops.core.wording import duration, size
+from sparkops.core.wording import Message, duration, size
 
 if TYPE_CHECKING:
     from sparkops.core.plan import Step
@@ -68,3 +68,10 @@ def with_cost(service: str, steps: Sequence[Step]) -> str:
     """A service with what its interruption costs, by the slowest of its last starts."""
     seconds = max((each.outage_seconds for each in steps if each.outage_seconds is not None), default=None)
     return service if seconds is None else f"{service} (its last start took {duration(seconds)})"
+
+
+def why_differs(step: Step) -> str:
+    """What the node says of why a resource is not as declared (`why` in what was found); "" where it says nothing."""
+    found = (step.before or {}).get("why") if step.changes else None
+    text = found if isinstance(found, str) else Message.from_json(found).text if found else ""
+    return " ".join(safe(text).split())
