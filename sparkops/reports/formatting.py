@@ -42,8 +42,22 @@ def count(number: int, noun: str) -> str:
 
 def moment(time: float) -> str:
     """A time in seconds since the epoch, in UTC: a report is read elsewhere."""
-    made = datetime.datetime.fromtimestamp(time, datetime.timezone.utc)
-    return f"{made:%Y-%m-%d %H:%M} UTC"
+    return f"{_written(time, datetime.timezone.utc, '%Y-%m-%d %H:%M')} UTC"
+
+
+def local(time: object, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A time in seconds since the epoch, of the clocks here."""
+    return _written(time, None, form)
+
+
+def _written(time: object, zone: datetime.timezone | None, form: str) -> str:
+    """ "?" for what a node may say and no calendar has."""
+    if not isinstance(time, (int, float)):
+        return "?"
+    try:
+        return datetime.datetime.fromtimestamp(time, zone).astimezone(zone).strftime(form)
+    except (OverflowError, ValueError, OSError):
+        return "?"
 
 
 def names(each: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ OUTCOMES = {
     "interrupted": ("·", "yellow"),
 }
 ROLLOUTS = {
-    "not started": "it runs as before",
+    "not started": "its engine was not touched",
     "paused": "its gate could not be asked; it was left as it is",
     "failed": "it was left as it is; `sparkops generations` shows what `sparkops rollback` could bring back",
     "returned": "it failed its gate, and its last stable generation passed its own; what failed is held",
