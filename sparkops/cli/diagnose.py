@@ -34,9 +34,7 @@ Examples:
 @options.inventory
 @options.shard
 @options.extra
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The archive; a name by cluster and time"
-)
+@click.option("-o", "--output", type=options.NewFile(), help="The archive; a name by cluster and time")
 @options.jobs
 @options.text_or_json
 @options.common

@@ -9,7 +9,8 @@ import click
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
 from sparkops.cli.options import CommonOptions
-from sparkops.cli.printing import printer_for, write
+from sparkops.cli.printing import printer_for
+from sparkops.core import named_file
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.load import load
 from sparkops.inventory.secrets import Secrets
@@ -41,7 +42,7 @@ Examples:
     show_default=True,
     help="For people, or for programs",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a file; - prints it")
+@click.option("-o", "--output", type=options.NewFile(), help="Write to a file; - prints it")
 @click.option(
     "--show-keys", is_flag=True, help="Read the keys and write them out; without it only where they come from"
 )
@@ -76,4 +77,4 @@ def command(common: CommonOptions, services: tuple[str, ...], output: Path | Non
     if output is None or output == Path("-"):
         click.echo(text, nl=False)
     else:
-        write(output, text, private=show_keys)
+        named_file.write(output, text, private=show_keys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import click
@@ -17,7 +16,7 @@ from sparkops.core.states import Unknown
 from sparkops.operate.rollback import kept
 from sparkops.operate.services import selected
 from sparkops.reports import schemas
-from sparkops.reports.formatting import safe
+from sparkops.reports.formatting import local, safe
 
 
 @click.command(
@@ -64,9 +63,9 @@ def _lines(found: Mapping[str, object] | Unknown) -> list[str]:
     generations = found.get("generations")
     lines = []
     for each in generations if isinstance(generations, list) else []:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each["time"]))
-        here = "  (there now)" if each["number"] == found.get("at") else ""
-        lines.append(f"{each['number']:>4}  {when}  spec {each['inputs'][:12]}{here}")
+        number, inputs, when = (each.get(key) for key in ("number", "inputs", "time"))
+        here = "  (there now)" if number == found.get("at") else ""
+        lines.append(f"{number!s:>4}  {local(when)}  spec {str(inputs)[:12]}{here}")
     rejected = found.get("rejected")
     lines += [f"held  spec {str(each)[:12]}" for each in (rejected if isinstance(rejected, list) else [])]
     return lines or ["none yet"]

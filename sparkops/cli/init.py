@@ -13,6 +13,7 @@ import click
 
 from sparkops.cli import host_keys
 from sparkops.cli.prompts import is_terminal
+from sparkops.core import named_file
 from sparkops.core.errors import InventoryError
 from sparkops.inventory.json_schema import schema
 from sparkops.inventory.schema import NAME
@@ -80,9 +81,9 @@ def _written(text: str, following: str, path: Path) -> int:
     if path == Path("-"):
         click.echo(text, nl=False)
         return 0
-    path.write_text(text, encoding="utf-8")
+    named_file.write(path, text)
     beside = path.with_name("inventory.schema.json")
-    beside.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
+    named_file.write(beside, json.dumps(schema(), indent=2) + "\n")
     click.echo(f"wrote {path} and {beside} (the schema, for your editor)")
     click.echo(f"next: look through it, then {following}")
     return 0

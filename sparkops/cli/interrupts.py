@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during what acts on nodes: the first one stops in an orderly way, the second one leaves."""
+"""Ctrl-C, SIGTERM and a closed terminal while something acts on nodes: the first stops in order, the second leaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def interrupts(stop: threading.Event) -> Generator[None, None, None]:
-    """First Ctrl-C (or SIGTERM): finish what runs. Second: leave now."""
+    """The first (of SIGHUP where nohup or the command does not take it): finish what runs. The second: leave now."""
 
     def handle(number: int, _: object) -> None:
         if stop.is_set():
@@ -21,7 +21,8 @@ def interrupts(stop: threading.Event) -> Generator[None, None, None]:
         stop.set()
         _say("stopping after the running steps; again to leave at once")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else []
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import yaml
 
 from sparkops.cli import options
 from sparkops.cli.inventory_argument import WithInventory
-from sparkops.cli.printing import write
+from sparkops.core import named_file
 from sparkops.importing import ansible
 from sparkops.importing.hosts import declared
 from sparkops.inventory.load import load
@@ -69,7 +69,7 @@ Examples:
 )
 @options.inventory
 @click.option("--format", "form", type=click.Choice(("ansible", "ssh_config")), required=True, help="For which tool")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a file; - prints it")
+@click.option("-o", "--output", type=options.NewFile(), help="Write to a file; - prints it")
 def export(inventory: Path, form: str, output: Path | None) -> None:
     """Print the nodes for another tool: addresses, users, ports, keys' files, jump hosts, groups; no secrets.
 
@@ -84,4 +84,4 @@ def export(inventory: Path, form: str, output: Path | None) -> None:
     if output is None or output == Path("-"):
         click.echo(text, nl=False)
     else:
-        write(output, text)
+        named_file.write(output, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 from collections.abc import Mapping
 
@@ -19,7 +18,7 @@ from sparkops.inventory.limit import named
 from sparkops.operate.logs import Attached, Entry, Lost, logs
 from sparkops.operate.logs import follow as following
 from sparkops.operate.services import chosen
-from sparkops.reports.formatting import safe
+from sparkops.reports.formatting import local, safe
 from sparkops.reports.printer import Printer
 
 APART = 0.5
@@ -115,4 +114,4 @@ def _clock(seconds: float) -> str:
     """The time of day here; of what has no time, nothing."""
     if not seconds:
         return ""
-    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%m-%d %H:%M:%S")
+    return local(seconds, "%m-%d %H:%M:%S")

@@ -173,9 +173,7 @@ def reports(function: Command) -> Command:
 
 def output(function: Command) -> Command:
     """Where the report goes, and in which form: -o, --format, -v and --no-color."""
-    option = click.option(
-        "-o", "--output", type=click.Path(path_type=Path), help="Write the report to a file; - prints it"
-    )
+    option = click.option("-o", "--output", type=NewFile(), help="Write the report to a file; - prints it")
     return option(form(function))
 
 

@@ -31,9 +31,7 @@ Examples:
 @options.inventory
 @options.selection
 @options.jobs
-@click.option(
-    "-o", "--save", type=click.Path(dir_okay=False, path_type=Path), help="Save the plan to a file, for `apply --plan`"
-)
+@click.option("-o", "--save", type=options.NewFile(), help="Save the plan to a file, for `apply --plan`")
 @options.form
 @options.common
 def plan(common: CommonOptions, save: Path | None, verbose: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sparkops.cli.process import MACHINE
-from sparkops.core import atomic
+from sparkops.core import named_file
 from sparkops.core.errors import SparkopsError
 from sparkops.core.wording import Message
 from sparkops.reports.formatting import safe
@@ -134,7 +134,7 @@ def emit(report: Report, common: CommonOptions, output: Path | None = None, verb
     from sparkops.reports.formats import rendered  # what prints a short answer needs none of the formats
 
     if output is not None and output != Path("-"):
-        write(output, rendered(report, common.form))
+        named_file.write(output, rendered(report, common.form))
     elif common.form == "text":
         from sparkops.reports.text import render
 
@@ -162,30 +162,9 @@ def write_reports(report: Report, common: CommonOptions) -> int:
     lost = False
     for form, path in common.reports:
         try:
-            write(path, rendered(report, form))
+            named_file.write(path, rendered(report, form))
         except OSError as error:
             lost = True
             told = SparkopsError.of("report-not-written", where=str(path), reason=error.strerror or str(error))
             click.echo(f"error[{told.id}]: {safe(told)}", err=True)
     return MACHINE if lost and report.exit_status == 0 else report.exit_status
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def write(path: Path, content: str, *, private: bool = False) -> None:
-    """Write the old file or the whole new one, for whoever reads it meanwhile; what is no file (a pipe) is written to.
-
-    A `private` one is for this user only.
-    """
-    data = content.encode("utf-8", "backslashreplace")
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)
-        return
-    path = path.resolve()  # a link stays one
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    mode = 0o600 if private else mode
-    atomic.write(path, data, mode)

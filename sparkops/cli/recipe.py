@@ -11,6 +11,7 @@ import click
 from sparkops.cli import options
 from sparkops.cli.printing import printer_for, show_json
 from sparkops.cli.repositories import offline_option, repositories, token
+from sparkops.core import named_file
 from sparkops.core.errors import InventoryError
 from sparkops.importing import Choice, convert
 from sparkops.operate.recipes import Difference, as_json, differences, every, fastest, find, text
@@ -90,7 +91,7 @@ Examples:
   echo 'vllm serve org/model --max-model-len 32768' | sparkops recipe import -""",
 )
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the recipe there instead of printing it")
+@click.option("-o", "--output", type=options.NewFile(), help="Write to a file; - prints it")
 @click.option("--service", help="Which service of a compose file")
 @click.option("--variant", help="Which variant of a recipe of vllm-project/recipes")
 @click.option("--engine", help="The version of vLLM in the image, where its name does not tell it")
@@ -125,7 +126,7 @@ told. What nobody has verified, and what fit could not count, stands in the reci
 @click.option("--nodes", type=click.IntRange(1, 16), help="How many nodes one engine takes; 1 by default")
 @click.option("--engine", metavar="VERSION", help="The engine's version; by default the newest that takes the model")
 @click.option("--revision", default="", help="Branch, tag or commit of the repository; main by default")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the recipe there instead of printing it")
+@click.option("-o", "--output", type=options.NewFile(), help="Write to a file; - prints it")
 @offline_option
 def new(model: str, nodes: int | None, engine: str | None, revision: str, output: Path | None, offline: bool) -> None:
     """Propose a complete recipe for a model: engine, image, parsers, and the context and streams that fit.
@@ -145,12 +146,12 @@ def new(model: str, nodes: int | None, engine: str | None, revision: str, output
 
 def _put(text: str, output: Path | None) -> None:
     """Print a recipe, or write it where nothing is yet."""
-    if output is None:
+    if output is None or output == Path("-"):
         click.echo(text, nl=False)
     elif output.exists():
         raise InventoryError.of("recipe-output-exists", output=output)
     else:
-        output.write_text(text, encoding="utf-8")
+        named_file.write(output, text)
 
 
 def _difference(each: Difference) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from sparkops.cli import options
+from sparkops.core import named_file
 from sparkops.inventory.json_schema import schema
 
 
@@ -19,11 +21,11 @@ Examples:
   # yaml-language-server: $schema=./inventory.schema.json""",
 )
 @click.option("-i", "--inventory", type=click.Path(path_type=Path), help="Also know the roles beside this inventory")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a file")
+@click.option("-o", "--output", type=options.NewFile(), help="Write to a file; - prints it")
 def command(inventory: Path | None, output: Path | None) -> None:
     """Print the JSON Schema of an inventory, for editors and for review."""
     text = json.dumps(schema(inventory.resolve().parent if inventory else None), indent=2) + "\n"
-    if output is None:
+    if output is None or output == Path("-"):
         click.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        named_file.write(output, text)

@@ -77,7 +77,7 @@ Examples:
 )
 @click.option(
     "--heartbeat",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.NewFile(),
     metavar="PATH",
     help="Write the watcher's own sign of life there, for Prometheus",
 )

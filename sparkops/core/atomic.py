@@ -12,11 +12,11 @@ from typing import Any
 def write(path: str | os.PathLike[str], data: bytes, mode: int) -> None:
     """Write beside, fsync, rename: the old content or the new one, never a part.
 
-    Raises OSError, and leaves nothing behind then.
+    Raises OSError with the name of the file, and leaves nothing behind then.
     """
     beside = os.path.join(os.path.dirname(path), f".sparkops-{os.urandom(8).hex()}")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(data)

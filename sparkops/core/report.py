@@ -43,9 +43,9 @@ HELD = "generation-held"
 class Rollout:
     """How one engine of a service ended that an apply was to interrupt; `nodes` are the engine's, the head first.
 
-    done: changed and proven. not started: something before it failed, it runs as before. paused: what it answered
-    proves nothing, it was left as it is. failed: it was not brought back, since that is switched off. returned: it
-    failed and its last stable generation is ready again. `reason` is why a return failed.
+    done: changed and proven. not started: something before it failed, its engine was not touched. paused: what it
+    answered proves nothing, it was left as it is. failed: it was not brought back, since that is switched off.
+    returned: it failed and its last stable generation is ready again. `reason` is why a return failed.
     """
 
     service: str

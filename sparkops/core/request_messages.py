@@ -137,11 +137,12 @@ class AdoptTold(TypedDict):
 
 
 class ComparedFiles(TypedDict):
-    """Paths, the bytes of those that are `right`, and of the others."""
+    """Paths, the bytes of those that are `right`, and of the others. Of the `unreadable` it is not known."""
 
     right: list[str]
     wrong: list[str]
     missing: list[str]
+    unreadable: list[str]
     right_bytes: int
     other_bytes: int
 

@@ -69,6 +69,7 @@ class FoundFolder:
     right: tuple[str, ...]
     wrong: tuple[str, ...]
     missing: tuple[str, ...]
+    unreadable: tuple[str, ...]
     right_bytes: int
     other_bytes: int
 
@@ -201,6 +202,7 @@ def _compared(fleet: Fleet, declared: Declared, place: str, listener: events.Lis
         right=tuple(told["right"]),
         wrong=tuple(told["wrong"]),
         missing=tuple(told["missing"]),
+        unreadable=tuple(told["unreadable"]),
         right_bytes=told["right_bytes"],
         other_bytes=told["other_bytes"],
     )

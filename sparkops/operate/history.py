@@ -11,6 +11,9 @@ from sparkops.core.request_messages import HistoryRequest
 from sparkops.operate.connect import Context, reach
 from sparkops.reconcile.history import KIND
 
+LATEST = 1e11
+"""Seconds since the epoch: a time that a record may have; the year 5138."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -27,7 +30,11 @@ class Run:
     @property
     def steps(self) -> tuple[Mapping[str, object], ...]:
         return tuple(
-            step for entry in self.entries.values() for step in entry.get("steps") or () if isinstance(step, Mapping)
+            step
+            for entry in self.entries.values()
+            if isinstance(steps := entry.get("steps"), list)
+            for step in steps
+            if isinstance(step, Mapping)
         )
 
 
@@ -48,7 +55,7 @@ def runs(entries_by_node: Mapping[str, Sequence[Mapping[str, object]]], last: in
     """The newest `last` runs over all nodes, oldest first. Pure."""
     grouped: dict[str, dict[str, Mapping[str, object]]] = {}
     for node, entries in entries_by_node.items():
-        for number, entry in enumerate(entries):
+        for number, entry in enumerate(each for each in entries if isinstance(each, Mapping)):
             grouped.setdefault(str(entry.get("run") or f"{node} {number}"), {})[node] = entry
     found = [Run(time=min(_time(entry) for entry in each.values()), entries=each) for each in grouped.values()]
     return tuple(sorted(found, key=lambda run: run.time)[-last:])
@@ -56,4 +63,4 @@ def runs(entries_by_node: Mapping[str, Sequence[Mapping[str, object]]], last: in
 
 def _time(entry: Mapping[str, object]) -> float:
     time = entry.get("time")
-    return float(time) if isinstance(time, (int, float)) else 0.0
+    return float(time) if isinstance(time, (int, float)) and abs(time) < LATEST else 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sparkops
 from sparkops.compile.compiler import Compiled
-from sparkops.core import atomic
+from sparkops.core import named_file
 from sparkops.core.errors import InventoryError
 from sparkops.core.plan import Plan
 from sparkops.inventory.inventory import Inventory
@@ -46,7 +46,7 @@ def save(
         "inputs": inputs(inventory, compiled.resources, extra),
         "steps": plan_file.steps_of(plan),
     }
-    atomic.write(path, SavedPlan(told).text.encode(), 0o644)
+    named_file.write(path, SavedPlan(told).text)
 
 
 def load(path: Path) -> SavedPlan:

@@ -64,7 +64,10 @@ def _folder(folder: FoundFolder, printer: Printer) -> None:
     for word, paths in (("other content", folder.wrong), ("missing", folder.missing)):
         if paths:
             printer.line(("~ ", "yellow"), f"{word}: {names(paths)}", indent=4)
-    if folder.other_bytes:
+    if folder.unreadable:
+        words = f"not known, its owner may not read what is there: {names(folder.unreadable)}"
+        printer.line(("? ", "magenta"), words, indent=4)
+    elif folder.other_bytes:
         printer.line(f"{size(folder.other_bytes)} are left to fetch", indent=4)
 
 

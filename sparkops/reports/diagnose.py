@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import sparkops
+from sparkops.core import named_file
 from sparkops.operate.diagnose import Diagnosis, Part
 from sparkops.reports import schemas
 from sparkops.reports.json import as_json as report_as_json
@@ -30,18 +29,11 @@ def write(found: Diagnosis, path: Path) -> dict[str, Any]:
         (INDEX, json.dumps(index, indent=1) + "\n"),
         *((each.file, each.text) for each in parts if each.why is None),
     ]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w:gz") as archive:
-                _add(archive, path.name.partition(".tar")[0], texts)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return {**index, "archive": str(path), "bytes": path.stat().st_size}
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        _add(archive, path.name.partition(".tar")[0], texts)
+    named_file.write(path, content.getvalue(), private=True)
+    return {**index, "archive": str(path), "bytes": len(content.getvalue())}
 
 
 def _plan(found: Diagnosis) -> Iterable[Part]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sparkops.core.wording import duration, size
+from sparkops.core.wording import Message, duration, size
 
 if TYPE_CHECKING:
     from sparkops.core.plan import Step
@@ -42,8 +42,22 @@ def count(number: int, noun: str) -> str:
 
 def moment(time: float) -> str:
     """A time in seconds since the epoch, in UTC: a report is read elsewhere."""
-    made = datetime.datetime.fromtimestamp(time, datetime.timezone.utc)
-    return f"{made:%Y-%m-%d %H:%M} UTC"
+    return f"{_written(time, datetime.timezone.utc, '%Y-%m-%d %H:%M')} UTC"
+
+
+def local(time: object, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A time in seconds since the epoch, of the clocks here."""
+    return _written(time, None, form)
+
+
+def _written(time: object, zone: datetime.timezone | None, form: str) -> str:
+    """ "?" for what a node may say and no calendar has."""
+    if not isinstance(time, (int, float)):
+        return "?"
+    try:
+        return datetime.datetime.fromtimestamp(time, zone).astimezone(zone).strftime(form)
+    except (OverflowError, ValueError, OSError):
+        return "?"
 
 
 def names(each: Sequence[str]) -> str:
@@ -68,3 +82,10 @@ def with_cost(service: str, steps: Sequence[Step]) -> str:
     """A service with what its interruption costs, by the slowest of its last starts."""
     seconds = max((each.outage_seconds for each in steps if each.outage_seconds is not None), default=None)
     return service if seconds is None else f"{service} (its last start took {duration(seconds)})"
+
+
+def why_differs(step: Step) -> str:
+    """What the node says of why a resource is not as declared (`why` in what was found); "" where it says nothing."""
+    found = (step.before or {}).get("why") if step.changes else None
+    text = found if isinstance(found, str) else Message.from_json(found).text if found else ""
+    return " ".join(safe(text).split())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 from collections import Counter
 
 from sparkops.operate.history import Run
-from sparkops.reports.formatting import names
+from sparkops.reports.formatting import local, names
 from sparkops.reports.printer import Printer
 from sparkops.reports.text import OUTCOMES
 
@@ -14,10 +13,9 @@ from sparkops.reports.text import OUTCOMES
 def render(run: Run, printer: Printer, *, verbose: bool) -> None:
     """One run in a line; its reason, and with `verbose` its steps, below."""
     about = run.about
-    when = datetime.datetime.fromtimestamp(run.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     counts = Counter(str(step.get("outcome")) for step in run.steps)
     printer.line(
-        (f"{when}  ", "dim"),
+        (f"{local(run.time)}  ", "dim"),
         (f"{about.get('who')} from {about.get('from')}", ""),
         "  ",
         (str(about.get("command")), "bold"),

@@ -13,7 +13,7 @@ from sparkops.core.plan import FOR_GC, Orphan, Plan, Step, Violation
 from sparkops.core.report import Past, Report, Result, Rollout
 from sparkops.core.states import Pending, State
 from sparkops.reports.alike import Line, anywhere, grouped, kind_of, shared_by
-from sparkops.reports.formatting import brief, count, moment, names, value, with_cost
+from sparkops.reports.formatting import brief, count, moment, names, value, why_differs, with_cost
 from sparkops.reports.printer import Plain, Printer
 from sparkops.reports.run.gates import figures
 
@@ -36,7 +36,7 @@ OUTCOMES = {
     "interrupted": ("·", "yellow"),
 }
 ROLLOUTS = {
-    "not started": "it runs as before",
+    "not started": "its engine was not touched",
     "paused": "its gate could not be asked; it was left as it is",
     "failed": "it was left as it is; `sparkops generations` shows what `sparkops rollback` could bring back",
     "returned": "it failed its gate, and its last stable generation passed its own; what failed is held",
@@ -238,6 +238,8 @@ class ReportPrinter(Printer):
                 alike.setdefault(pair, []).append(key)
         for (before, after), keys in alike.items():
             self.line((f"{', '.join(keys)}: ", "dim"), (before, "red"), " → ", (after, "green"), indent=indent)
+        if why := why_differs(step):
+            self.line(why, indent=indent)
 
     def _value(self, state: State, key: str) -> str:
         if state is None or key not in state or state[key] is None:

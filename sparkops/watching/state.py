@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from sparkops.core import atomic, data
+from sparkops.core import atomic, data, named_file
 from sparkops.core.digests import digest
 from sparkops.core.errors import LockBusy
 from sparkops.core.report import Report
@@ -109,4 +109,4 @@ def _messages(found: object) -> list[dict[str, object]]:
 
 def write_metrics(path: Path, beat: Beat, waiting: Waiting) -> None:
     """Replace the file for node_exporter's textfile collector. Raises OSError."""
-    atomic.write(path, metrics(beat, sum(map(len, waiting.values()))).encode(), 0o644)
+    named_file.write(path, metrics(beat, sum(map(len, waiting.values()))))

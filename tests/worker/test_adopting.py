@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
         "right": ["right"],
         "wrong": ["wrong", "short"],
         "missing": ["gone"],
+        "unreadable": [],
         "right_bytes": 500,
         "other_bytes": 1004,
     }
@@ -119,3 +121,22 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == {
         name: status.st_mtime_ns for name, status in before.items()
     }
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("closed", ["parent", "file"])
+def test_what_its_owner_may_not_read_is_not_known_and_never_missing(tmp_path: Path, closed: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as opened:
+        parent, run = Path(opened) / "parent", tmp_path / "job"
+        folder = parent / "old"
+        folder.mkdir(parents=True)
+        (folder / "a").write_bytes(b"a")
+        os.chown(folder, 65534, 65534)
+        Path(opened).chmod(0o755)
+        parent.chmod(0o700 if closed == "parent" else 0o755)
+        (folder / "a").chmod(0o600 if closed == "file" else 0o644)
+        manifest = json.dumps({"repository": "o/n", "commit": "0" * 40, "files": [["a", 1, oid(b"a")]]})
+        run.mkdir()
+        args = {"path": str(folder), "folder": "/srv/x", "state_dir": str(tmp_path / "state"), "manifest": manifest}
+        found = adopt.JOBS["compare"](jobs.Job(str(run)), args)
+    assert (found["unreadable"], found["missing"], found["wrong"]) == (["a"], [], [])

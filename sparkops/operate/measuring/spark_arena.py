@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 import sparkops
-from sparkops.core import atomic
+from sparkops.core import named_file
 from sparkops.core.errors import InventoryError, SparkopsError
 from sparkops.core.secrets import SecretRef
 from sparkops.inventory.served import Placed, places
@@ -52,11 +52,11 @@ def export(context: Context, service: str, limit: Sequence[str], folder: Path) -
     paths = tuple(folder / name for name in ("recipe.yaml", "benchmark.csv", "metadata.json"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.write(paths[0], recipe.encode(), 0o644)
+        named_file.write(paths[0], recipe)
         began = datetime.now(timezone.utc)
         call([TOOL.program, *words(target, paths[1].absolute())], access, TOOL.key, folder)
         told = metadata(placed, target, recipe, (began, datetime.now(timezone.utc)))
-        atomic.write(paths[2], json.dumps(told, indent=2).encode(), 0o644)
+        named_file.write(paths[2], json.dumps(told, indent=2))
     except OSError as error:
         raise SparkopsError.of("report-not-written", where=str(folder), reason=error.strerror or str(error)) from None
     return paths

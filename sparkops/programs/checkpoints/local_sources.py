@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 
 from sparkops.core.descriptors import closing
@@ -23,7 +24,7 @@ class Sources:
     """The declared places, as this process may read them.
 
     `dangling` collects links that lead nowhere, `resized` files of the right name and another size, `unreadable`
-    listings of the hub's client that could not be parsed.
+    listings of the hub's client that could not be parsed, `denied` what this process may not look into.
     """
 
     def __init__(self, places: list[str], repository: str, commit: str) -> None:
@@ -34,6 +35,7 @@ class Sources:
         self.dangling: list[str] = []
         self.resized: list[str] = []
         self.unreadable: list[str] = []
+        self.denied: list[str] = []
         for place in places:
             self._add(os.path.expanduser(place), "models--" + repository.replace("/", "--"))
 
@@ -48,8 +50,23 @@ class Sources:
             self._blobs.append(os.path.join(repo, "blobs"))
             for sha256, stored in self._stored(repo):
                 self._shared.setdefault(sha256, []).append(stored)
+        if not self._may_read(place):
+            return
         if os.path.isdir(place):
             self._folders.append(place)
+
+    def _may_read(self, place: str) -> bool:
+        """Whether this process may read what is there, if anything is."""
+        try:
+            folder = stat.S_ISDIR(os.stat(place).st_mode)
+            allowed = os.access(place, os.R_OK | (os.X_OK if folder else 0))
+        except PermissionError:
+            allowed = False
+        except OSError:
+            return True
+        if not allowed and place not in self.denied:
+            self.denied.append(place)
+        return allowed
 
     def candidates(self, path: str, oid: str, size: int) -> Iterator[str]:
         """Readable regular files of that size that may be the content, links resolved, each once."""
@@ -61,7 +78,7 @@ class Sources:
             real = os.path.realpath(name)
             if os.path.islink(name) and not os.path.exists(real) and name not in self.dangling:
                 self.dangling.append(name)
-            if real not in seen and os.path.isfile(real) and os.access(real, os.R_OK):
+            if real not in seen and self._may_read(real) and os.path.isfile(real):
                 seen.add(real)
                 if os.path.getsize(real) == size:
                     yield real

@@ -1,6 +1,7 @@
 """Which files of a manifest a folder or a cache holds, wherever they stand in it; nothing is changed."""
 
 import os
+from typing import Literal
 
 from sparkops.core.descriptors import FILE, closing
 from sparkops.core.request_messages import ComparedFiles
@@ -15,7 +16,8 @@ from sparkops.programs.protocol import Output
 def compare(folder: str, sources: Sources, files: list[File], known: dict[str, str], output: Output) -> ComparedFiles:
     """Where each file of a manifest stands.
 
-    Files that were read before and are unchanged (`known`) are not read again.
+    Files that were read before and are unchanged (`known`) are not read again. Where this process may not look into
+    something, it is not known of what was not found whether it stands there.
     """
     candidates = {path: list(sources.candidates(path, oid, size)) for path, size, oid in files}
     tracker = Tracker(output, "verifying", sum(size * len(candidates[path]) for path, size, _ in files))
@@ -27,10 +29,18 @@ def compare(folder: str, sources: Sources, files: list[File], known: dict[str, s
             right.add(path)
 
     on_all_cores(check, files)
-    found: ComparedFiles = {"right": [], "wrong": [], "missing": [], "right_bytes": 0, "other_bytes": 0}
+    found: ComparedFiles = {
+        "right": [],
+        "wrong": [],
+        "missing": [],
+        "unreadable": [],
+        "right_bytes": 0,
+        "other_bytes": 0,
+    }
     for path, size, _ in files:
         exists = candidates[path] or os.path.lexists(os.path.join(folder, path))
-        found["right" if path in right else "wrong" if exists else "missing"].append(path)
+        other: Literal["unreadable", "wrong", "missing"] = "wrong" if exists else "missing"
+        found["right" if path in right else "unreadable" if sources.denied else other].append(path)
         found["right_bytes" if path in right else "other_bytes"] += size
     return found
 

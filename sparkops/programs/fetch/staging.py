@@ -121,6 +121,7 @@ class Staging:
             ("adopt-links-dangling", sources.dangling),
             ("adopt-sizes-differ", sources.resized),
             ("adopt-listing-unreadable", sources.unreadable),
+            ("adopt-place-unreadable", sources.denied),
         ):
             if paths:
                 self._output.notice(id, folder=self._folder, count=len(paths), first=paths[0])

@@ -6,6 +6,7 @@ Standard library only; it must not know systemd, Docker or the worker.
 import contextlib
 import http.client
 import json
+import math
 import re
 import socket
 import threading
@@ -18,6 +19,10 @@ from sparkops.programs.launch.listening import Unseen
 ROUTES = ("/v1/completions", "/v1/chat/completions")
 ANSWER_LIMIT = 16 << 20
 HEALTH_SECONDS = 2.0
+MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+"""What reading an answer raises that is not what was asked for."""
+ENDED_BADLY = ("error", "abort")
+"""What vLLM gives as `finish_reason` of a completion that its engine did not make."""
 REFUSED = frozenset({*range(400, 500)} - {408, 409, 425, 429})
 """Statuses by which an engine says that this request is wrong (the key, the model's name), not that it is ill."""
 
@@ -128,7 +133,7 @@ class Api:
             if self.abandoned:
                 return Asked(f"no completion for {seconds - deadline + time.monotonic():.0f} s")
             return Asked(f"the connection broke: {error or type(error).__name__}")
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except MALFORMED:
             return Asked("what came is no completion")
 
     def ask(
@@ -137,7 +142,7 @@ class Api:
         """Path, status and body of the first of `routes` that it has; of /v1/models where the model is not known.
 
         `deadline` as of time.monotonic(); `more` are further fields of the request. Raises as `request`, and
-        ValueError and the like for a /v1/models that is none.
+        one of MALFORMED for a /v1/models that is none.
         """
 
         def left() -> float:
@@ -188,9 +193,11 @@ def _body(question: Question, model: str, route: str) -> dict[str, object]:
 def said(answer: Any) -> tuple[str, int]:
     """The text of a completion by either route, with what it thought before, and its tokens; 1 where it tells none.
 
-    Raises KeyError, TypeError and the like for what is none.
+    Raises one of MALFORMED for what is none, also for an error that came with the status 200.
     """
     choice = answer["choices"][0]
+    if answer.get("error") or choice.get("finish_reason") in ENDED_BADLY:
+        raise ValueError(answer)
     tokens = int((answer.get("usage") or {}).get("completion_tokens", 1))
     if "text" in choice:
         return "" + choice["text"], tokens
@@ -225,14 +232,26 @@ MOVING = (GENERATED, READ, "vllm:iteration_tokens_total_sum", CACHE_SHARE)
 
 
 def counters(text: str) -> dict[str, float]:
-    """The `vllm:` samples of Prometheus' text format, summed over their labels; of a share (`_perc`) the greatest."""
+    """The `vllm:` samples of Prometheus' text format, summed over their labels; of a share (`_perc`) the greatest.
+
+    What is no finite number counts for nothing: it would differ from itself at the next look, and so pass for movement.
+    """
     found: dict[str, float] = {}
     for line in text.splitlines():
         sample = _SAMPLE.match(line)
-        if sample:
-            before, value = found.get(sample[1], 0.0), float(sample[2])
+        value = _number(sample[2]) if sample else None
+        if sample and value is not None:
+            before = found.get(sample[1], 0.0)
             found[sample[1]] = max(before, value) if sample[1].endswith("_perc") else before + value
     return found
+
+
+def _number(text: str) -> float | None:
+    """None for what is no finite number."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    return None
 
 
 LOOK_SECONDS = 30.0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sparkops.core.report import KeptRun, Report
 from sparkops.core.wording import encoded
-from sparkops.reports.formatting import count
+from sparkops.reports.formatting import count, local
 from sparkops.reports.printer import Printer, table
 from sparkops.reports.run.findings import Finding, findings, standings
 from sparkops.reports.text import SEVERITY
@@ -113,7 +112,7 @@ def _list(title: str, found: Iterable[Finding], style: str, printer: Printer) ->
 
 
 def _time(time: float) -> str:
-    return datetime.datetime.fromtimestamp(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return local(time)
 
 
 def _status(run: KeptRun) -> str:

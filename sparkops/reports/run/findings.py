@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from sparkops.core.plan import Orphan, Step
 from sparkops.core.report import Origin, Report, Result, Seen
 from sparkops.core.wording import Message, Severity
+from sparkops.reports.formatting import why_differs
 
 Standing: TypeAlias = Literal["as-declared", "drifted", "violation", "unknown"]
 STANDINGS: tuple[Standing, ...] = ("as-declared", "unknown", "drifted", "violation")
@@ -189,7 +190,8 @@ def _about(step: Step) -> Message:
         return Message.of("drift-replace", resource=step.id)
     if step.action == "verify":
         return Message.of("drift-verify", resource=step.id)
-    return Message.of("drift-differs", resource=step.id, keys=list(step.changes))
+    why = why_differs(step)
+    return Message.of("drift-differs", resource=step.id, keys=list(step.changes), why=f": {why}" if why else "")
 
 
 def _standing(step: Step, result: Result | None) -> Standing:

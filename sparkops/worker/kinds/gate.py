@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from sparkops.core.kind_messages import GateAct, GateAsk
 from sparkops.core.messages import Fields, State
-from sparkops.programs.launch.api import ROUTES, Question, said
+from sparkops.programs.launch.api import MALFORMED, ROUTES, Question, said
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import gpu
 from sparkops.worker.kinds import unit
@@ -182,14 +182,14 @@ class _Engine:
         except (OSError, http.client.HTTPException) as error:
             text = str(error) or type(error).__name__
             raise Refused.of("gate-connection-failed", route=" or ".join(routes), text=text) from None
-        except (ValueError, KeyError, IndexError, TypeError):
+        except MALFORMED:
             raise Refused.of("gate-answer-malformed", route="/v1/models") from None
         if busy or status in COULD_NOT_ASK:
             raise Refused.of("gate-could-not-ask", route=route, status=status, type="unknown")
         if status != 200:
             text = data[:300].decode(errors="replace").strip()
             raise Refused.of("gate-answer-status", route=route, status=status, text=text)
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(*MALFORMED):
             return _Answer(route, json.loads(data))
         raise Refused.of("gate-answer-malformed", route=route)
 
@@ -199,7 +199,7 @@ class _Engine:
         route, answer = self._answer(question, self.ask["limit_seconds"] + tokens, **more)
         try:
             text, count = said(answer)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        except MALFORMED:
             raise Refused.of("gate-answer-malformed", route=route) from None
         if count < 1:
             raise Refused.of("gate-answer-malformed", route=route)
@@ -228,7 +228,7 @@ class _Engine:
             message = answer["choices"][0]["message"]
             calls, content = message.get("tool_calls") or [], str(message.get("content") or "")
             made = [(str(each["function"]["name"]), str(each["function"]["arguments"])) for each in calls]
-        except (KeyError, IndexError, TypeError, AttributeError):
+        except MALFORMED:
             raise Refused.of("gate-answer-malformed", route=route) from None
         judge_tool_call(made, content)
 

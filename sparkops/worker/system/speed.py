@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sparkops.core.messages import Refused
-from sparkops.programs.launch.api import ACCEPTED, DRAFTS, Api
+from sparkops.programs.launch.api import ACCEPTED, DRAFTS, MALFORMED, Api
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts import gpu
 
@@ -45,7 +45,7 @@ def streamed(api: Api, model: str, prompt: str, tokens: int, seconds: float) -> 
         raise Refused.of("bench-late", seconds=seconds) from None
     except (OSError, http.client.HTTPException) as error:
         raise Refused.of("bench-connection-failed", text=str(error) or type(error).__name__) from None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except MALFORMED:
         raise Refused.of("bench-answer-malformed") from None
     finally:
         link.close()

@@ -152,6 +152,15 @@ def test_counters_are_summed_over_their_labels() -> None:
     assert launcher.counters(text + shares) == {"vllm:a": 21.5, "vllm:b": 4.0, "vllm:k_perc": 0.9}
 
 
+@pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf", "1.2.3", "-", "1e999"])
+def test_what_is_no_number_is_no_movement(serve: Callable[[Answer], int], text: str) -> None:
+    said = metrics(1, 5) + f"vllm:kv_cache_usage_perc {text}\n".encode()
+    activity = activity_of(serve(lambda method, path: (200, said if path == "/metrics" else b"")))
+    activity.found()
+    assert not activity.found(), "a request is open, and nothing moves"
+    assert "no token moves" in activity.why
+
+
 def test_when_tokens_were_last_generated_is_seen(serve: Callable[[Answer], int]) -> None:
     said = {"tokens": 5}
     port = serve(lambda method, path: (200, metrics(1, said["tokens"]) if path == "/metrics" else b""))
@@ -285,7 +294,16 @@ def test_a_completion_that_does_not_come_ends_at_its_deadline(serve: Callable[[A
 
 @pytest.mark.parametrize(
     ("body", "words"),
-    [(b"<html>", "no completion"), (b"{}", "no completion"), (completion(completion_tokens=0), "no token")],
+    [
+        (b"<html>", "no completion"),
+        (b"{}", "no completion"),
+        (completion(completion_tokens=0), "no token"),
+        (b"[" * 100_000 + b"]" * 100_000, "no completion"),
+        (b'{"choices": [{"text": "x"}], "error": {"message": "the engine is dead"}}', "no completion"),
+        (b'{"choices": [{"text": "x", "finish_reason": "error"}]}', "no completion"),
+        (b'{"choices": [{"text": "", "finish_reason": "abort"}], "usage": {"completion_tokens": 1}}', "no completion"),
+        (b'{"choices": [{"message": {"content": "x"}, "finish_reason": "error"}]}', "no completion"),
+    ],
 )
 def test_garbage_is_no_completion(serve: Callable[[Answer], int], body: bytes, words: str) -> None:
     port = serve(lambda method, path: (200, body))

@@ -72,6 +72,19 @@ def test_every_format_names_the_drifted_resource(form: str) -> None:
     assert shown.endswith("\n")
 
 
+@pytest.mark.parametrize("form", [each for each in FORMATS if each != "prometheus"])
+@pytest.mark.parametrize(
+    "why",
+    ["/v1/completions answers 500:\n dead", {"id": "error", "args": {"text": "/v1/completions answers 500: dead"}}],
+)
+def test_every_format_tells_why_the_node_says_that_a_resource_is_not_as_declared(form: str, why: object) -> None:
+    (thing,) = declared("a", name="probe")
+    found = step(thing.id, "a", before={"answers": False, "why": why}, after={"answers": True}, changes=("answers",))
+    plan = Plan(steps=(found,), declared=(thing,), nodes=("a",), total=1)
+    shown = rendered(Report(command="drift", cluster="x", inventory="i", plan=plan), form)
+    assert "/v1/completions answers 500:" in shown.replace("\\n", "")
+
+
 @settings(deadline=None, max_examples=40)
 @given(texts)
 def test_junit_is_valid_whatever_it_says(text: str) -> None:
