@@ -103,16 +103,13 @@ def converge(call: Call, ask: SysctlAsk, found: State, want: State, act: Nothing
     own = os.path.join(at(root, FOLDERS[0]), ask["file"])
     if want is None:
         with safe_path.explained(own), safe_path.place(own) as place:
-            os.unlink(place.name, dir_fd=place.folder)
-            os.fsync(place.folder)
+            place.remove()
         return
     key, value = path_of(ask["key"]), plain(want["value"])
     if running(key, root) != value:
         _set(ask["key"], os.path.join(at(root, PROC), key), value)
     if (found or {}).get("persisted") != value:
-        text = f"# Written by sparkops\n{ask['key']} = {value}\n"
-        with safe_path.explained(own), safe_path.place(own) as place:
-            safe_path.write(place, text.encode(), mode=0o644, owner=(-1, -1))
+        safe_path.put(own, f"# Written by sparkops\n{ask['key']} = {value}\n".encode(), 0o644)
 
 
 def _set(key: str, path: str, value: str) -> None:

@@ -258,9 +258,7 @@ def converge(call: Call, ask: UnitAsk, found: State, want: State, act: UnitAct) 
         processes.run([*SYSTEMCTL, "unmask", "--", name])
     if "content" in want and want["content"] != found.get("content"):
         _refuse_vendor(name)
-        path = os.path.join(UNITS, name)
-        with safe_path.explained(path), safe_path.place(path) as place:
-            safe_path.write(place, act["content"], mode=0o644, owner=(-1, -1))
+        safe_path.put(os.path.join(UNITS, name), act["content"], 0o644)
         processes.run([*SYSTEMCTL, "daemon-reload"])
     elif found.get("reload_needed") or "content" not in want:
         # Of a unit that a package brings, systemd does not notice the first drop-in: it has cached which folders exist.

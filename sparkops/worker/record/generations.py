@@ -186,9 +186,7 @@ def bring_back(chosen: Generation, *, root: str = "/") -> None:
     for path, each in chosen["files"].items():
         here = at(root, path)
         with safe_path.explained(here), safe_path.place(here) as place:
-            if each is None:
-                if place.stat() is not None:
-                    os.unlink(place.name, dir_fd=place.folder)
-                continue
-            data = base64.b64decode(each["content"])
-            safe_path.write(place, data, mode=int(each["mode"], 8), owner=(-1, -1))
+            if each is not None:
+                safe_path.write(place, base64.b64decode(each["content"]), mode=int(each["mode"], 8))
+            elif place.stat() is not None:
+                place.remove()

@@ -43,16 +43,12 @@ def put_back(state_dir: str, path: str, original: Fields) -> None:
 
     with safe_path.explained(path), safe_path.place(path) as place:
         if "target" in original:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(place.beside, dir_fd=place.folder)
-            os.symlink(original["target"], place.beside, dir_fd=place.folder)
-            safe_path.publish(place)
-            return
+            return place.link(original["target"])
         with open(os.path.join(state_dir, FOLDER, original["file"]), "rb") as file:
             data = file.read()
         safe_path.write(place, data, mode=original["mode"], owner=(original["uid"], original["gid"]))
         times = (original["mtime_ns"], original["mtime_ns"])
-        os.utime(place.name, ns=times, dir_fd=place.folder, follow_symlinks=False)
+        return os.utime(place.name, ns=times, dir_fd=place.folder, follow_symlinks=False)
 
 
 def forget(state_dir: str, entry: Fields) -> None:
