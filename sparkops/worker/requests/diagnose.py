@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO
 
-from sparkops.core import process_group
 from sparkops.core.messages import DiagnosePart, DiagnoseRequest, DiagnoseService, reason, reason_of
 from sparkops.programs import docker
 from sparkops.programs.redaction import Redaction
@@ -182,16 +181,8 @@ def _faults(argv: list[str]) -> str:
 
 
 def _said(argv: list[str]) -> str:
-    """What a program says, its complaints behind it. Raises Refused where it is missing, Unknown where it hangs."""
-    import subprocess
-
-    with open(os.memfd_create("sparkops-diagnose"), "w+b") as output:
-        child = processes.started(argv, stdout=output, stderr=output, cwd="/")
-        try:
-            status = child.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            process_group.end(child, processes.PATIENCE)
-            raise Unknown.of("program-timeout", program=" ".join(argv[:3]), seconds=SECONDS) from None
+    """What a program says, its complaints behind it. Raises Refused where it is missing or hangs."""
+    with processes.ended(argv, SECONDS, together=True) as (status, output, _):
         text = _end_of(output)
     if status and not text.strip():
         raise processes.failed(argv, status, "")

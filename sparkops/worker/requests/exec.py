@@ -22,7 +22,7 @@ PATIENCE = 3.0
 
 def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, object]:
     """How it ended: `status` (128 + the signal's number, as in a shell) and `timed_out`. Raises Refused."""
-    child = processes.started(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=CHUNK, cwd="/")
+    child = processes.started(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=CHUNK)
     over = False
     try:
         over = _pump(call, child, None if timeout is None else time.monotonic() + timeout)
