@@ -314,7 +314,7 @@ def test_the_docker_engine_tells_how_a_container_gets_the_gpu() -> None:
 
 
 def test_no_engine_is_absence_with_a_reason(tmp_path: Path) -> None:
-    found = engine.docker(str(tmp_path / "docker.sock"))
+    found = engine.docker(str(tmp_path))
     assert found["present"] is False
     assert found["reason"]["id"] == "docker-not-running"
 

@@ -111,7 +111,7 @@ class Container:
                 remove(self.name)
                 self._output.check()
             try:
-                state, log = docker.inspect_container(self.name), self._log()
+                state, log = docker.inspect_container(self.name), docker.logs(self.name, TAIL) or ""
             except (Unknown, OSError) as error:
                 if time.monotonic() - answered > PATIENCE:
                     raise Refused.of("quantize-engine-not-answering", reason=reason_of(error)) from None
@@ -124,11 +124,6 @@ class Container:
             text, done, total = auto_round.progress(log) or ("AutoRound starts", None, None)
             unit = "shards" if "shards" in text else "layers"
             self._output.progress(f"{text}; {self.duration}", done, total, unit)
-
-    def _log(self) -> str:
-        query = {"stdout": "1", "stderr": "1", "tail": str(TAIL)}
-        status, data = docker.request("GET", f"/containers/{self.name}/logs", query=query)
-        return docker.unframed(data).decode(errors="replace") if status == 200 else ""
 
     def _require_success(self, state: State, log: str) -> None:
         if state["ExitCode"] != 0:

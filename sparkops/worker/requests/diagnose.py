@@ -168,7 +168,7 @@ def _of_service(service: DiagnoseService) -> Iterator[tuple[str, Look]]:
     yield f"{here}/journal-this-boot.txt", lambda: _journal(unit, 0, 4000)
     yield f"{here}/journal-last-boot.txt", lambda: _journal(unit, -1, 2000)
     yield f"{here}/container.json", lambda: docker.inspect_container(container)
-    yield f"{here}/container-log.txt", lambda: _container_log(container)
+    yield f"{here}/container-log.txt", lambda: docker.logs(container, 1000, timestamps=True)
 
 
 def _journal(unit: str, boot: int, lines: int) -> str:
@@ -212,17 +212,6 @@ def _json(path: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _container_log(container: str) -> str | None:
-    query = {"stdout": "1", "stderr": "1", "tail": "1000", "timestamps": "1"}
-    path = f"/containers/{docker.quoted(container)}/logs"
-    status, body = docker.request("GET", path, query=query, timeout=SECONDS)
-    if status == 404:
-        return None
-    if status != 200:
-        raise Unknown.of("docker-error-status", status=status, text=docker.message(body))
-    return (docker.unframed(body) or body).decode(errors="replace")
 
 
 def _job_logs() -> Iterator[tuple[str, str]]:

@@ -90,7 +90,7 @@ GROUPS: dict[str, _Group] = {
     "pci": lambda node, args: pci.pci(node.root),
     "keys": lambda node, args: keys.keys(node.root),
     "cdi": _cdi,
-    "docker": lambda node, args: engine.docker(str(args.get("socket") or engine.SOCKET)),
+    "docker": lambda node, args: engine.docker(node.root),
     "packages": _packages,
     "group_keys": lambda node, args: group_keys.fingerprints(node.root),
     "reboot": _reboot,
