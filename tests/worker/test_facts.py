@@ -412,6 +412,11 @@ def test_who_computes_on_the_gpu_and_is_no_service_is_foreign(tmp_path: Path, pr
     assert found["unaccounted_bytes"] is None, "somebody computes"
 
 
+def test_who_computes_is_not_nobody_where_nvidia_smi_fails_without_a_word(programs: Path) -> None:
+    smi(programs, "", status=9)
+    assert gpu_users.computing() == ({}, "nvidia-smi ended with 9")
+
+
 def test_errors_of_pcie_devices_are_told_by_their_counters(tmp_path: Path) -> None:
     folder = "/sys/bus/pci/devices/0000:01:00.0"
     for name, content in {
