@@ -43,7 +43,6 @@ from sparkops.programs.launch.hang import Progress, describe, dump_python_stacks
 from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
 from sparkops.programs.launch.node import (
     MEMINFO,
-    PERMANENT,
     available,
     drop_caches,
     keep,
@@ -59,6 +58,7 @@ STAMP = ".served"
 START_FILE = "last-start.json"
 TOKEN_FILE = "last-token.json"
 HANG_FILE = "last-hang.txt"
+PERMANENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "permanent-errors.json")
 PORT_SECONDS = 5.0
 """For a process that may be ending to let go of the port."""
 DUMP_SECONDS = 5.0

@@ -13,7 +13,6 @@ from sparkops.programs.launch.ending import LAUNCHER_DEFECT, Failed
 from sparkops.programs.launch.rdma import AT_START, rdma_devices
 
 MEMINFO = "/proc/meminfo"
-PERMANENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "permanent-errors.json")
 
 
 def available(path: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sparkops.core.messages import Refused, Unknown, reason_of
 from sparkops.programs import docker
+from sparkops.programs.launch.node import MEMINFO, available
 from sparkops.programs.protocol import Output
 from sparkops.programs.quantize import auto_round
 
@@ -59,7 +60,7 @@ class Container:
         needed, rule = auto_round.memory(self.sizes, self.options)
         if declared:
             needed, rule = int(declared * (1 << 30)), "as declared"
-        free = _available()
+        free = available(MEMINFO)
         if needed > free:
             raise Refused.of("quantize-memory-too-small", needed=needed, free=free, rule=rule)
 
@@ -155,12 +156,3 @@ def _ended(state: docker.Answer) -> bool:
 
 def _mount(source: str, target: str, read_only: bool) -> State:
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
-
-
-def _available() -> int:
-    """Bytes of memory that can be had without swapping."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    raise Unknown.of("meminfo-field-missing", field="MemAvailable")
