@@ -18,9 +18,9 @@ from sparkops.programs import docker
 from sparkops.programs.redaction import Redaction
 from sparkops.worker.calls import Call, Unknown
 from sparkops.worker.record import claim_records
-from sparkops.worker.record.uses import SPECS
 from sparkops.worker.requests import facts
 from sparkops.worker.system import jobs, processes
+from sparkops.worker.system.root import SPECS
 from sparkops.worker.system.side_by_side import side_by_side
 
 PART = 512 << 10
