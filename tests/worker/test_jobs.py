@@ -24,18 +24,16 @@ PROGRAM = '''
 import os, time
 from sparkops.worker.calls import Refused
 
-def count(job, args):
-    for number in range(args["to"]):
+def count(job, to, fail=""):
+    for number in range(to):
         job.check()
-        job.progress(f"at {number}", number, args["to"], unit="steps")
+        job.progress(f"at {number}", number, to, unit="steps")
         time.sleep(0.05)
-    if args.get("fail") == "refused":
+    if fail == "refused":
         raise Refused.of("program-missing", detail="the last line", program="x")
-    if args.get("fail") == "os":
+    if fail == "os":
         open("/nowhere/at/all")
-    return {"counted": args["to"], "pid": os.getpid()}
-
-JOBS = {"count": count}
+    return {"counted": to, "pid": os.getpid()}
 '''
 
 

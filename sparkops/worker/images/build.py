@@ -185,6 +185,3 @@ def discard(image: str, at: str | None) -> None:
         docker.act("DELETE", f"/images/{docker.quoted(image)}", query={"noprune": "1"}, at=at)
     except docker.EngineError:
         return
-
-
-JOBS = {"build": build}

@@ -187,6 +187,3 @@ def _free(at: str | None) -> tuple[str, int] | None:
 
 def _too_small(needed: int, free: tuple[str, int]) -> Refused:
     return Refused.of("image-space-missing", needed=needed, folder=free[0], free=free[1])
-
-
-JOBS = {"pull": pull}

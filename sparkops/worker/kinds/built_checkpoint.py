@@ -68,13 +68,12 @@ def relay(call: Call, args: FilesServe) -> dict[str, object]:
     return {**transfer.serve_files({**args, "files": files}), "files": files}
 
 
-def build(job: jobs.Job, args: State) -> list[object]:
+def build(job: jobs.Job, ask: State, act: State) -> list[object]:
     """The job: everything up to the published folder; returns the notices."""
     from sparkops.programs.build import caller
     from sparkops.programs.quantize import caller as quantize
     from sparkops.worker.images import pull
 
-    ask, act = args["ask"], args["act"]
     place = CheckpointFolder(ask["folder"])
     output = place.beside(place.quantized)
 
@@ -96,5 +95,4 @@ def _image(name: str) -> ImageAsk:
     return {"name": name, "repository": repository, "tag": tag or None, "digest": digest or None}
 
 
-JOBS = {"build": build}
 CALLS = {"relay": relay, "running": running}

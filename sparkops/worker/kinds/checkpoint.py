@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sparkops.worker.reclaiming.items import Look
 
 State = dict[str, Any]
+FETCH = "sparkops.programs.fetch.caller"
+"""What its jobs run; an observation does not load it."""
 
 
 def observe(ask: State) -> State | None:
@@ -69,8 +71,8 @@ def reclaim(state_dir: str, given: "ItemTold") -> None:
 
 
 def _bring(call: Call, ask: State, act: State) -> State:
-    args = {"ask": ask, "act": act}
-    done = jobs.run(call, _key(ask), __name__, "bring", args, attach=_attach(act), source=_source(act))
+    args = {"query": ask, "request": act}
+    done = jobs.run(call, _key(ask), FETCH, "fetch", args, attach=_attach(act), source=_source(act))
     for id, args in done["notices"]:
         call.progress(notice={"id": id, "args": args})
     return dict(done)
@@ -162,7 +164,7 @@ def verify(call: Call, args: State) -> State:
     if not args["again"] and (done := caller.unchanged(args["folder"], args["state_dir"])) is not None:
         return {**done, "seconds": time.time() - started}
     attach = "verify again" if args["again"] else "verify"
-    return dict(jobs.run(call, _key(args), __name__, "verify", args, attach=attach))
+    return dict(jobs.run(call, _key(args), FETCH, "verify_folder", args, attach=attach))
 
 
 def relay(call: Call, args: FilesServe) -> dict[str, int]:
@@ -172,17 +174,4 @@ def relay(call: Call, args: FilesServe) -> dict[str, int]:
     return transfer.serve_files(args)
 
 
-def _bring_job(job: jobs.Job, args: State) -> State:
-    from sparkops.programs.fetch import caller
-
-    return caller.fetch(args["ask"], args["act"], job)
-
-
-def _verify_job(job: jobs.Job, args: State) -> State:
-    from sparkops.programs.fetch import caller
-
-    return caller.verify_folder(args["folder"], args["state_dir"], args["again"], job)
-
-
-JOBS = {"bring": _bring_job, "verify": _verify_job}
 CALLS = {"put": put, "missing": missing, "verify": verify, "running": running, "relay": relay}

@@ -87,7 +87,7 @@ def converge(call: Call, ask: ImageAsk, found: State, want: State, act: ImageAct
         pull.tag(load.load_sent(call, ask, act), ask)
     else:
         key = f"image {ask['name']}"
-        jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
+        jobs.run(call, key, WORKS[act["how"]], act["how"], {"args": {**ask, **act}}, attach=act["attach"])
 
 
 def reclaimable(look: "Look") -> list["ItemTold"]:
@@ -151,5 +151,4 @@ def running(call: Call, args: RunningRequest) -> bool:
     return jobs.attachable(f"image {args['ask']['name']}", str(args["act"]["attach"]))
 
 
-JOBS = {"receive": receive}
 CALLS = {"relay": relay, "running": running}

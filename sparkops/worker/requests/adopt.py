@@ -116,7 +116,8 @@ def _named(container: str, text: str) -> bool:
 
 def compare(call: Call, args: Mapping[str, str]) -> ComparedFiles:
     """Prove what `path` holds of `manifest` (its text); nothing changes but the index of `folder` in `state_dir`."""
-    done: ComparedFiles = jobs.run(call, f"checkpoint {args['path']}", __name__, "compare", args, attach="compare")
+    program, key = "sparkops.programs.fetch.caller", f"checkpoint {args['path']}"
+    done: ComparedFiles = jobs.run(call, key, program, "compare", args, attach="compare")
     return done
 
 
@@ -197,11 +198,4 @@ def _copy(state_dir: str, name: str) -> None:
         atomic.write([*_copies(state_dir, name)][-1], file.read(), 0o600)
 
 
-def _compare_job(job: jobs.Job, args: Mapping[str, str]) -> ComparedFiles:
-    from sparkops.programs.fetch import caller
-
-    return caller.compare(args["path"], args["folder"], args["state_dir"], args["manifest"], job)
-
-
-JOBS = {"compare": _compare_job}
 CALLS = {"look": look, "compare": compare}

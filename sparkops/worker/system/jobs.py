@@ -1,6 +1,6 @@
 """Node jobs: long steps (fetch, pull, build) in a process of their own, so that they outlive the session.
 
-A job is a `setsid` child that runs `FUNCTION(job, args)` of a module's `JOBS`. Its folder under RUN has `job.json` (its
+A job is a `setsid` child that calls `FUNCTION(job=…, **args)` of a module. Its folder under RUN has `job.json` (its
 description), `lock` (the child holds a flock on it as long as it lives), `progress.json` and at the end `result.json`,
 an answer of `core.messages`. A session follows a job or attaches to a running one; `cancel` ends it.
 """
@@ -213,7 +213,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
-    result = answer(lambda: import_module(order["module"]).JOBS[order["function"]](job, order["args"]))
+    result = answer(lambda: getattr(import_module(order["module"]), order["function"])(job=job, **order["args"]))
     atomic.write(os.path.join(job.folder, "result.json"), json.dumps(result).encode(), 0o600)
     os._exit(0)
 
