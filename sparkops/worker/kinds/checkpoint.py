@@ -163,8 +163,9 @@ def verify(call: Call, args: State) -> State:
     started = time.time()
     if not args["again"] and (done := caller.unchanged(args["folder"], args["state_dir"])) is not None:
         return {**done, "seconds": time.time() - started}
+    given = {key: args[key] for key in ("folder", "state_dir", "again")}
     attach = "verify again" if args["again"] else "verify"
-    return dict(jobs.run(call, _key(args), FETCH, "verify_folder", args, attach=attach))
+    return dict(jobs.run(call, _key(args), FETCH, "verify_folder", given, attach=attach))
 
 
 def relay(call: Call, args: FilesServe) -> dict[str, int]:
