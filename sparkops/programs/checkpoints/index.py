@@ -74,6 +74,15 @@ class Index:
         """Remember what was read at an identity."""
         self.entries[mark] = (oid, time.time() if at is None else at)
 
+    def follow(self, before: os.stat_result, now: os.stat_result) -> str:
+        """What was read at one identity counts at another, where a link, rename or mode came between and nothing else;
+        the new one, or ""."""
+        read = self.find(before)
+        if read is None or lasting(before) != lasting(now):
+            return ""
+        self.note(identity(now), *read)
+        return identity(now)
+
     def save(self, keep: Iterable[str] | None = None) -> None:
         """Write it; with `keep`, only these identities."""
         if keep is not None:
@@ -162,9 +171,7 @@ def _follow(index: Index, marks: dict[int, str], before: dict[str, os.stat_resul
     with closing(handle):
         now = [status for _, status in files_below(handle) if status.st_ino in marks]
     for status in now:
-        mark = marks[status.st_ino]
-        if lasting(status) == lasting(before[mark]) and identity(status) != mark:
-            index.note(identity(status), *index.entries[mark])
+        index.follow(before[marks[status.st_ino]], status)
     index.save()
 
 
