@@ -58,7 +58,6 @@ class PlannedTensor:
         return math.prod(self.shape) * BITS[self.dtype] // 8
 
     def renamed(self, name: str) -> "PlannedTensor":
-        """The same tensor by another name."""
         return PlannedTensor(name, self.dtype, self.shape, self.content)
 
 
@@ -99,7 +98,6 @@ class TensorPlan:
         self.notices.append((id, args))
 
     def tensors(self) -> dict[str, PlannedTensor]:
-        """All tensors, by name."""
         return {entry.name: entry for entries in self.files.values() for entry in entries}
 
     @property

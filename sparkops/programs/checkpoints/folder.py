@@ -152,7 +152,6 @@ class CheckpointFolder:
         return next(name for name in names if not os.path.lexists(name))
 
     def sweep(self) -> None:
-        """Remove the helper folders."""
         for name in self.helpers:
             atomic.remove(self.beside(name))
 

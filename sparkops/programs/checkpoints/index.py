@@ -115,7 +115,6 @@ class Index:
             _write(self._prefixes, {"span": SPAN, "of": left})
 
     def forget(self) -> None:
-        """Remove it."""
         atomic.remove(self.path)
         atomic.remove(self._prefixes)
 

@@ -146,7 +146,6 @@ class Client:
         self._buffer = memoryview(bytearray(BLOCK))
 
     def close(self) -> None:
-        """Let go of all connections."""
         for connection in self._open.values():
             hang_up(connection)
         self._open.clear()

@@ -160,7 +160,6 @@ class Api:
         return ""
 
     def _aside(self) -> str:
-        """What /health says meanwhile."""
         health = self._health()
         return f", though /health answers {health}" if health else "; /health does not answer either"
 

@@ -115,7 +115,6 @@ def _links(folder: str) -> "list[str]":
 
 
 def pids(proc: str = PROC) -> "list[int]":
-    """All processes."""
     return sorted(int(each) for each in os.listdir(proc) if each.isdigit())
 
 

@@ -23,7 +23,6 @@ def quantize(spec: main.Spec, job: Reporter, pull: Callable[[str], None]) -> str
 
 
 def spec_of(options: dict[str, object], base: str, output: str, owner: pwd.struct_passwd) -> main.Spec:
-    """What the program is given."""
     return {"options": options, "base": base, "output": output, "user": owner.pw_uid}
 
 

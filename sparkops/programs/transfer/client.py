@@ -88,7 +88,6 @@ class Client:
         self._buffer = memoryview(bytearray(BLOCK))
 
     def close(self) -> None:
-        """Close the connection."""
         hang_up(self._connection)
 
     def get(self, remote: Remote, start: int, end: int) -> Gathered:

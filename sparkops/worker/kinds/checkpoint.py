@@ -37,7 +37,6 @@ def observe(ask: State) -> State | None:
 
 
 def _describe(digest: str, record: State, index: Index) -> State:
-    """What the record says of itself."""
     return {
         "manifest": digest,
         "repository": record.get("repository", ""),

@@ -157,8 +157,6 @@ def fast_enough(now: Fields, before: Fields, ratio: float) -> None:
 
 
 class _Answer(NamedTuple):
-    """Which route answered, and what."""
-
     route: str
     body: Any
 

@@ -66,7 +66,6 @@ def _pump(call: Call, child: "subprocess.Popen[bytes]", deadline: float | None) 
 
 
 def program(call: Call, args: ProgramRequest) -> dict[str, object]:
-    """The call `exec.program`."""
     return run(call, args["argv"], args["timeout"])
 
 

@@ -113,7 +113,6 @@ def attachable(key: str, attach: str) -> bool:
 
 
 def last_progress(folder: str) -> dict[str, Any]:
-    """The latest progress of a job."""
     return _read(folder, "progress.json")
 
 
