@@ -12,8 +12,8 @@ from sparkops.core import data
 
 MODULES = (
     *("core/deadline", "programs/connections", "programs/checkpoints/proof"),
-    *(f"programs/launch/{name}" for name in ("ending", "systemd", "docker", "container_body", "listening", "hang")),
-    *(f"programs/launch/{name}" for name in ("api", "rdma", "node", "group", "ranks", "launcher")),
+    *(f"programs/launch/{name}" for name in ("systemd", "docker", "container_body", "listening", "hang", "api")),
+    *(f"programs/launch/{name}" for name in ("rdma", "node", "group", "ranks", "launcher")),
 )
 """In the order in which their names are needed; the last one is the program."""
 

@@ -13,7 +13,7 @@ import time
 import urllib.parse
 from typing import Any
 
-from sparkops.programs.launch.ending import ENGINE_ENDED, ENGINE_UNAVAILABLE, START_REFUSED, WRONG_SPEC, Failed, say
+from sparkops.programs.launch.systemd import ENGINE_ENDED, ENGINE_UNAVAILABLE, START_REFUSED, WRONG_SPEC, Failed, say
 
 DOCKER = "/var/run/docker.sock"
 KNOWN = (1, 48)

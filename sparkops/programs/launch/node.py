@@ -9,8 +9,8 @@ import re
 import time
 from typing import Any
 
-from sparkops.programs.launch.ending import LAUNCHER_DEFECT, Failed
 from sparkops.programs.launch.rdma import AT_START, rdma_devices
+from sparkops.programs.launch.systemd import LAUNCHER_DEFECT, Failed
 
 MEMINFO = "/proc/meminfo"
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparkops.core.kind_messages import FilesServe, ImageAsk, RunningRequest
 from sparkops.core.messages import Fields, Refused
-from sparkops.programs.build.state import observe as observe
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
+from sparkops.programs.checkpoints.verify import observe_built as observe
 from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
 

@@ -13,7 +13,7 @@ from typing import Any
 from sparkops.core.messages import UNKNOWN, Reason, unknown_of
 from sparkops.core.request_messages import FactsRequest
 from sparkops.worker.calls import Refused, Unknown
-from sparkops.worker.facts import engine, fabric, gpu, gpu_users, group_keys, keys, network, packages, pci, system
+from sparkops.worker.facts import engine, fabric, gpu, gpu_users, keys, network, packages, pci, system
 
 THREADS = 12
 
@@ -92,7 +92,7 @@ GROUPS: dict[str, _Group] = {
     "cdi": _cdi,
     "docker": lambda node, args: engine.docker(node.root),
     "packages": _packages,
-    "group_keys": lambda node, args: group_keys.fingerprints(node.root),
+    "group_keys": lambda node, args: keys.of_groups(node.root),
     "reboot": _reboot,
 }
 
