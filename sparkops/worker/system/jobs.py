@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import Any
 
 from sparkops.core import atomic, frames
+from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused, answer
 from sparkops.programs import bundle
 from sparkops.programs.progress import Reporter
@@ -47,9 +48,8 @@ class Job(Reporter):
         """What each progress tells besides, such as the port of a server."""
 
     def _write(self, state: dict[str, object]) -> None:
-        data = json.dumps({**state, **self.always}).encode()
         try:
-            atomic.write(os.path.join(self.folder, "progress.json"), data, 0o600)
+            _note(self.folder, "progress.json", {**state, **self.always})
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise  # a full /run only hides how far the work is
@@ -157,40 +157,32 @@ def alive(folder: str) -> bool:
 
 
 def _start(folder: str, description: Mapping[str, object], args: Mapping[str, object]) -> None:
-    for name in ("progress.json", "result.json"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, name))
-    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
+    with closing(os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)) as handle:
         _lock(handle)
+        for name in ("job.json", "progress.json", "result.json"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the child can hear it
         try:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=[handle],
-                cwd="/",
-            )
+            with open(os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+                child = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=[handle],
+                    cwd="/",
+                )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        atomic.write(
-            os.path.join(folder, "job.json"),
-            json.dumps({**description, "pid": child.pid, "since": time.time()}).encode(),
-            0o600,
-        )
+        _note(folder, "job.json", {**description, "pid": child.pid, "since": time.time()})
         program = bundle.program("sparkops.worker.system.jobs", "main")
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError), child.stdin as stdin:  # one that was killed already has no outcome
             stdin.write(b"%d\n" % len(program) + program)
             stdin.write(frames.encode({"folder": folder, **description, "args": args}))
         threading.Thread(target=child.wait, daemon=True).start()
-    finally:
-        os.close(handle)
-        os.close(log)
 
 
 def _lock(handle: int) -> None:
@@ -213,7 +205,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
     result = answer(lambda: getattr(import_module(order["module"]), order["function"])(job=job, **order["args"]))
-    atomic.write(os.path.join(job.folder, "result.json"), json.dumps(result).encode(), 0o600)
+    _note(job.folder, "result.json", result)
     os._exit(0)
 
 
@@ -228,6 +220,10 @@ def outcome(folder: str) -> object:
     if "error" in result:
         raise Refused.from_json(result["error"])
     return result["result"]
+
+
+def _note(folder: str, name: str, value: Mapping[str, object]) -> None:
+    atomic.write(os.path.join(folder, name), json.dumps(value).encode(), 0o600)
 
 
 def _read(folder: str, name: str) -> dict[str, Any]:
@@ -248,8 +244,8 @@ def running() -> list[dict[str, object]]:
 
 def cancel_folder(folder: str) -> bool:
     """Ask a job to stop: SIGTERM to its process group; True where one was running."""
-    job = _read(folder, "job.json")
-    if not job or not alive(folder):
+    job = _read(folder, "job.json") if alive(folder) else {}
+    if not job:
         return False
     with contextlib.suppress(ProcessLookupError):
         os.killpg(job["pid"], signal.SIGTERM)
