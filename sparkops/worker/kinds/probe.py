@@ -125,6 +125,6 @@ def engine_log(ask: ProbeAsk) -> list[str]:
     if name := ask.get("unit"):
         lines = newest_run(unit.journal(name, READ_LINES).splitlines())
     if not lines and (container := ask.get("container")):
-        with contextlib.suppress(Unknown):
+        with contextlib.suppress(Unknown, OSError):
             lines = (docker.logs(container, READ_LINES) or "").splitlines()
     return [line for line in lines if line.strip()]

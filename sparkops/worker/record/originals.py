@@ -30,6 +30,8 @@ def keep(state_dir: str, key: str, path: str) -> dict[str, object]:
     handle = os.open(path, FILE | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         data = file.read(LIMIT + 1)
+    if len(data) > LIMIT:  # it grew meanwhile
+        return {}
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     os.makedirs(os.path.join(state_dir, FOLDER), mode=0o700, exist_ok=True)
     atomic.write(os.path.join(state_dir, FOLDER, name), data, 0o600)
