@@ -171,7 +171,7 @@ def relay(call: Call, args: FilesServe) -> dict[str, int]:
     """Start the server of a checkpoint's files."""
     from sparkops.worker.requests import transfer  # acts only: an observation does not load it
 
-    return transfer.serve_files(args)
+    return transfer.serve(args["folder"], "files", args)
 
 
 CALLS = {"put": put, "missing": missing, "verify": verify, "running": running, "relay": relay}

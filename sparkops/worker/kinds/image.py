@@ -142,7 +142,7 @@ def relay(call: Call, args: ImageOrder) -> dict[str, object]:
         raise Refused.of("transfer-content-missing", name=args["name"])
     size = int(found.get("Size") or 0)
     pull.room(size, at=at)
-    served = transfer.serve_image({**args, "image": str(found["Id"]), "size": size})
+    served = transfer.serve(f"image {args['name']}", "image", {**args, "image": str(found["Id"]), "size": size})
     return {**served, "content": seen["content"], "size": size}
 
 

@@ -33,17 +33,11 @@ START = 20.0
 BACKLOG = 64
 
 
-def serve_files(args: FilesServe) -> dict[str, int]:
-    """Start the server of a checkpoint's files, or find it running. Raises `transfer-listen-failed`, `address`."""
-    return _begin(args["folder"], "files", args)
+def serve(key: str, content: str, args: "FilesServe | ImageOrder") -> dict[str, int]:
+    """Start the server of a checkpoint's `files` or of an `image`, or find it running.
 
-
-def serve_image(args: ImageOrder) -> dict[str, int]:
-    """The same for an image."""
-    return _begin(f"image {args['name']}", "image", args)
-
-
-def _begin(key: str, content: str, args: "FilesServe | ImageOrder") -> dict[str, int]:
+    Raises `transfer-listen-failed`, `address`.
+    """
     order = args["serve"]
     name = f"relay {key} at {order['address']} for {order['fingerprint']}"
     folder = jobs.begin(name, __name__, content, {"args": args})
