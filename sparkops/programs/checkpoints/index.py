@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from sparkops.core import atomic
-from sparkops.core.descriptors import closing
+from sparkops.core.descriptors import closing, names
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.hashes import SPAN
 from sparkops.programs.checkpoints.proof import identity, index_path, lasting
@@ -127,12 +127,10 @@ def _write(path: str, content: Mapping[str, object]) -> None:
 def indexes(state_dir: str) -> Iterator[Index]:
     """Every index that stands there and can be read."""
     folder = os.path.join(state_dir, "verified")
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(each for each in os.listdir(folder) if not each.endswith(PREFIXES)):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                with open(os.path.join(folder, name), encoding="utf-8") as file:
-                    found = str(json.load(file)["folder"])
-                yield Index(state_dir, found)
+    for name in names(folder):
+        with contextlib.suppress(OSError):
+            if not name.endswith(PREFIXES) and (found := atomic.mapping(os.path.join(folder, name)).get("folder")):
+                yield Index(state_dir, str(found))
 
 
 def files_below(handle: int) -> list[tuple[str, os.stat_result]]:

@@ -250,8 +250,7 @@ class Content:
         self._dropped = 0
         self._claimed = False
         for path in (self.part, self.place + ".json"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            atomic.remove(path)
 
     def close(self) -> None:
         """Let go of the file, once nobody writes to it."""

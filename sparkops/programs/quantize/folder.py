@@ -4,7 +4,6 @@ A program that is run as their owner. The output folder is the container's while
 are checked, the files moved up, and a mark is written last.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -89,8 +88,7 @@ def prepare(output: int, identity: str) -> int:
             atomic.remove(name)
         os.makedirs(os.path.dirname(STARTED), mode=0o755)
         atomic.write(STARTED, json.dumps({"identity": identity}).encode(), 0o600)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(CHECKED)
+    atomic.remove(CHECKED)
     for name in _OURS:
         os.makedirs(name, mode=0o755, exist_ok=True)
     return sum(

@@ -185,8 +185,7 @@ def _begin(root: str, trial: Mapping[str, Any], text: str) -> None:
     """Stop what uses the rails, arm the timer, and only then put the files of the trial there."""
     state = at(root, STATE)
     for name in ("confirmed.json", "undoing.json"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(state, name))
+        atomic.remove(os.path.join(state, name))
     atomic.write(os.path.join(state, "undo.sh"), _undo_script(root, trial).encode(), 0o700)
     atomic.write(os.path.join(state, "trial.json"), json.dumps(trial).encode(), 0o600)
     script = os.path.join(state, "undo.sh")
@@ -279,8 +278,7 @@ def confirm(call: Call, args: Mapping[str, object], root: str = "/") -> None:
         with contextlib.suppress(FileNotFoundError):
             os.rename(at(root, f"{ETC}/{file}"), at(root, f"{ETC}/{file}{ASIDE}"))
     for file in (netplan.OURS, *trial["aside"]):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(at(root, f"{RUN}/{file}"))
+        atomic.remove(at(root, f"{RUN}/{file}"))
     processes.run(["netplan", "generate"], timeout=APPLY)
     with contextlib.suppress(Refused):
         processes.run(["systemctl", "stop", f"{UNDO}.timer"])

@@ -3,7 +3,6 @@
 A link's target stands in the claim itself; a file's content beside the records, readable for their owner alone.
 """
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -56,5 +55,4 @@ def put_back(state_dir: str, path: str, original: Fields) -> None:
 def forget(state_dir: str, entry: Fields) -> None:
     """Remove what was kept for a claim that ends."""
     if name := (entry.get("original") or {}).get("file"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(state_dir, FOLDER, name))
+        atomic.remove(os.path.join(state_dir, FOLDER, name))

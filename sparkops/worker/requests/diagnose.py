@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO
 
+from sparkops.core import atomic
 from sparkops.core.messages import DiagnosePart, DiagnoseRequest, DiagnoseService, reason, reason_of
 from sparkops.programs import docker
 from sparkops.programs.redaction import Redaction
@@ -111,12 +112,8 @@ def _secrets() -> Iterator[str]:
     with contextlib.suppress(OSError):
         for name in os.listdir(SPECS):
             if name.endswith(".env"):
-                with (
-                    contextlib.suppress(OSError, ValueError),
-                    open(os.path.join(SPECS, name), encoding="utf-8") as file,
-                ):
-                    found = json.load(file)
-                    yield from (str(each) for each in (found.values() if isinstance(found, dict) else ()))
+                with contextlib.suppress(OSError):
+                    yield from map(str, atomic.mapping(os.path.join(SPECS, name)).values())
 
 
 def _claimed(args: DiagnoseRequest) -> Iterator[DiagnoseService]:

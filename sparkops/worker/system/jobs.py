@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any
 
 from sparkops.core import atomic, frames
-from sparkops.core.descriptors import closing
+from sparkops.core.descriptors import closing, names
 from sparkops.core.messages import Refused, answer
 from sparkops.programs import bundle
 from sparkops.programs.progress import Reporter
@@ -160,8 +160,7 @@ def _start(folder: str, description: Mapping[str, object], args: Mapping[str, ob
     with closing(os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)) as handle:
         _lock(handle)
         for name in ("job.json", "progress.json", "result.json"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(folder, name))
+            atomic.remove(os.path.join(folder, name))
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the child can hear it
         try:
             with open(os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
@@ -232,10 +231,8 @@ def _read(folder: str, name: str) -> dict[str, Any]:
 
 def running() -> list[dict[str, object]]:
     """The jobs that run on this node: their descriptions with the latest progress."""
-    if not os.path.isdir(RUN):
-        return []
     found = []
-    for entry in sorted(os.listdir(RUN)):
+    for entry in names(RUN):
         folder = os.path.join(RUN, entry)
         if alive(folder) and (job := _read(folder, "job.json")):
             found.append({**job, "progress": _read(folder, "progress.json") or None})
