@@ -133,15 +133,11 @@ def put(call: Call, args: State) -> int:
 
 def _pushed(place: CheckpointFolder, name: str) -> int:
     """The file for a pushed content, as the staging folder's owner; no link is followed on the way."""
-    from sparkops.programs.fetch.partial_file import STORE  # acts only: an observation does not load it
+    from sparkops.programs.fetch.partial_file import STORE, open_store  # acts only: an observation does not load it
 
-    at = os.open(place.beside(place.partial), FOLDER)
-    owner = os.fstat(at)
-    for part in STORE.split("/"):
-        inner = os.open(part, FOLDER, dir_fd=at)
-        os.close(at)
-        at = inner
-    with closing(at):
+    with closing(os.open(place.beside(place.partial), FOLDER)) as staging:
+        owner, store = os.fstat(staging), open_store(staging)
+    with closing(store) as at:
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=at)
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
