@@ -11,9 +11,9 @@ from functools import cache
 from sparkops.core import data
 
 MODULES = (
-    "checkpoints/proof",
-    *(f"launch/{name}" for name in ("ending", "systemd", "docker", "container_body", "listening", "hang", "api")),
-    *("launch/rdma", "launch/node", "launch/group", "launch/ranks", "launch/launcher"),
+    *("core/deadline", "programs/connections", "programs/checkpoints/proof"),
+    *(f"programs/launch/{name}" for name in ("systemd", "docker", "container_body", "listening", "hang", "api")),
+    *(f"programs/launch/{name}" for name in ("rdma", "node", "group", "ranks", "launcher")),
 )
 """In the order in which their names are needed; the last one is the program."""
 
@@ -25,7 +25,7 @@ def launcher_file() -> str:
     bodies: list[str] = []
     docstring = ""
     for name in MODULES:
-        path = f"programs/{name}.py"
+        path = f"{name}.py"
         text = data.module_text(path)
         module = ast.parse(text)
         docstring = ast.get_docstring(module, clean=False) or ""

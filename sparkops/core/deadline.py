@@ -4,8 +4,6 @@ A name server, proxy or server that sends a byte now and then keeps every time l
 asked on a thread of its own; past the limit it is given up there, and ends with the process at the latest.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import TypeVar

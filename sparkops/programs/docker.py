@@ -96,7 +96,7 @@ def request(
         return within(timeout, whole)
     except TimeoutError:
         raise docker_absence.broken(link.path) or _silent(timeout) from None
-    except http.client.HTTPException as error:
+    except (http.client.HTTPException, ConnectionError) as error:
         raise _cut(type(error).__name__) from None
     finally:
         hang_up(link)
@@ -107,15 +107,26 @@ def ask(path: str, timeout: float = 20.0, *, query: Query | None = None, at: str
 
     Raises Unknown for every other way of not knowing, also where no engine listens.
     """
-    status, body = request("GET", path, timeout=timeout, query=query, at=at)
-    if status == 404:
-        return None
-    if status != 200:
-        raise Unknown.of("docker-error-status", status=status, text=message(body))
+    body = _got(path, timeout, query, at)
     try:
-        return json.loads(body)
+        return None if body is None else json.loads(body)
     except ValueError:
-        raise Unknown.of("docker-answer-invalid", answer=f"{body[:200]!r}") from None
+        raise Unknown.of("docker-answer-invalid", answer=f"{body!r:.200}") from None
+
+
+def logs(container: str, lines: int, *, timestamps: bool = False, at: str | None = None) -> str | None:
+    """The last lines of what a container said; None where there is no such container. Raises Unknown."""
+    query = {"stdout": "1", "stderr": "1", "tail": str(lines), "timestamps": "1" if timestamps else None}
+    body = _got(f"/containers/{quoted(container)}/logs", 20.0, query, at)
+    return None if body is None else unframed(body).decode(errors="replace")
+
+
+def _got(path: str, timeout: float, query: Query | None, at: str | None) -> bytes | None:
+    """What a GET answers; None for 404. Raises Unknown."""
+    status, body = request("GET", path, timeout=timeout, query=query, at=at)
+    if status not in (200, 404):
+        raise Unknown.of("docker-error-status", status=status, text=message(body))
+    return body if status == 200 else None
 
 
 def act(
@@ -308,13 +319,9 @@ def message(body: bytes) -> str:
 @functools.lru_cache
 def versions(at: str = SOCKET) -> dict[str, object]:
     """What `GET /version` answers (ApiVersion, MinAPIVersion, Os, Arch, …); asked once. Raises as `request` does."""
-    status, body = request("GET", "/version", at=at)
-    try:
-        found = json.loads(body)
-    except ValueError:
-        found = None
-    if status != 200 or not isinstance(found, dict):
-        raise Unknown.of("docker-error-status", status=status, text=message(body))
+    found = ask("/version", at=at)
+    if not isinstance(found, dict):
+        raise Unknown.of("docker-answer-invalid", answer=f"{found!r:.200}")
     return found
 
 
@@ -382,7 +389,12 @@ def quoted(name: str) -> str:
 
 
 def unframed(data: bytes) -> bytes:
-    """A container's output without the engine's frames (one byte stream, three zeros, four bytes length)."""
+    """A container's output without the engine's frames (one byte stream, three zeros, four bytes length).
+
+    A container with a terminal has none.
+    """
+    if data[1:4] != b"\0\0\0":
+        return data
     parts = []
     while len(data) >= 8:
         size = int.from_bytes(data[4:8], "big")

@@ -80,7 +80,6 @@ class Listener:
     def record(self, value: object) -> None: ...
 
     def stopped(self) -> bool:
-        """Whether the program is to stop."""
         return self.job is not None and self.job.stopping.is_set()
 
 

@@ -5,7 +5,6 @@ from outside does not run as root. Its lines are trusted no more than that user 
 """
 
 import contextlib
-import grp
 import json
 import os
 import pwd
@@ -89,8 +88,7 @@ def _rights(user: pwd.struct_passwd | None) -> list[object] | None:
         return None
     if os.getuid() != 0:
         raise Refused.of("cannot-act-as-user", user=user.pw_name)
-    groups = [user.pw_gid, *(each.gr_gid for each in grp.getgrall() if user.pw_name in each.gr_mem)]
-    return [user.pw_uid, user.pw_gid, groups]
+    return [user.pw_uid, user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)]
 
 
 def _start(user: pwd.struct_passwd | None, descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":

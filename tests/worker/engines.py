@@ -61,12 +61,14 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
 
-def say(text: str, status: int = 200) -> Answer:
+def say(text: str | bytes, status: int = 200) -> Answer:
+    data = text.encode() if isinstance(text, str) else text
+
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
-        handler.send_header("Content-Length", str(len(text.encode())))
+        handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
-        handler.wfile.write(text.encode())
+        handler.wfile.write(data)
 
     return answer
 

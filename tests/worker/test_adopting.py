@@ -14,6 +14,7 @@ import pytest
 from sparkops.operate.first_contact.look import ANY
 from sparkops.programs import docker
 from sparkops.programs.checkpoints.index import Index
+from sparkops.programs.fetch import caller
 from sparkops.worker.requests import adopt
 from sparkops.worker.system import jobs
 from tests.worker.engines import running, say
@@ -103,7 +104,7 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
     state_dir, run = str(tmp_path / "state"), tmp_path / "job"
     run.mkdir()
     args = {"path": str(folder), "folder": "/srv/declared", "state_dir": state_dir, "manifest": manifest}
-    found = adopt.JOBS["compare"](jobs.Job(str(run)), args)
+    found = caller.compare(**args, job=jobs.Job(str(run)))
     assert found == {
         "right": ["right"],
         "wrong": ["wrong", "short"],
@@ -116,7 +117,7 @@ def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path
     known = index.find(os.stat(folder / "right"))
     assert known is not None
     assert known[0] == oid(contents["right"])
-    assert adopt.JOBS["compare"](jobs.Job(str(run)), args) == found
+    assert caller.compare(**args, job=jobs.Job(str(run))) == found
     assert Index(state_dir, "/srv/declared").find(os.stat(folder / "right")) == known, "it is not read twice"
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == {
         name: status.st_mtime_ns for name, status in before.items()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sparkops.programs import docker
 from sparkops.worker.calls import Refused, Unknown
+from sparkops.worker.images import build
 from tests.errors import fails
 from tests.worker.engines import Engine, lines, running, say
 
@@ -153,3 +156,52 @@ def test_a_mapping_is_sent_as_json(serve: Serve) -> None:
     engine.answers["/containers/create"] = say('{"Id": "1"}', 201)
     assert docker.act("POST", "/containers/create", {"Image": "x"}, at=at) == {"Id": "1"}
     assert json.loads(engine.asked[-1][3]) == {"Image": "x"}
+
+
+def test_an_answer_that_is_reset_is_unknown(tmp_path: Path) -> None:
+    path = str(tmp_path / "reset.sock")
+    version = json.dumps({"ApiVersion": "1.41"})
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as asked:
+                asked.recv(1 << 16)
+                asked.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(version)}\r\n\r\n{version}".encode())
+            with listener.accept()[0] as asked:  # closed with its question unread
+                asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+
+        threading.Thread(target=serve, daemon=True).start()
+        with fails("docker-connection-broken", Unknown):
+            docker.ask("/info", at=path)
+
+
+def test_the_log_of_a_container_comes_without_frames_whatever_their_bytes_are(serve: Serve) -> None:
+    engine, at = serve()
+    framed = b"\1\0\0\0\0\0\0\12" + b"123456789\n" + b"\2\0\0\0\0\0\0\4end\n"
+    engine.answers["/containers/c/logs"] = say(framed)
+    assert docker.logs("c", 5, at=at) == "123456789\nend\n"
+    engine.answers["/containers/tty/logs"] = say("plain text of a terminal\r\n")
+    assert docker.logs("tty", 5, at=at) == "plain text of a terminal\r\n"
+    engine.answers["/containers/gone/logs"] = say('{"message": "no such container"}', 404)
+    assert docker.logs("gone", 5, at=at) is None
+
+
+def test_a_check_whose_engine_goes_away_is_not_one_that_does_not_end(serve: Serve) -> None:
+    engine, at = serve()
+    engine.answers["/containers/create"] = say('{"Id": "c"}')
+    engine.answers["/containers/c/start"] = say("")
+    engine.answers["/containers/c/wait"] = lines('{"Stat', end=False)
+    engine.answers["/containers/c"] = say("")
+    order: Any = {"name": "local/x:1", "at": at}
+    with fails("docker-connection-broken", Unknown):
+        build.check("x", ["true"], order)
+    engine.answers["/containers/c/wait"] = say('{"StatusCode": 3}')
+    engine.answers["/containers/c/logs"] = say(b"\2\0\0\0\0\0\0\5wrong")
+    with fails("image-check-failed", Refused) as caught:
+        build.check("x", ["true"], order)
+    assert (caught.value.values["status"], caught.value.values["text"]) == (3, "wrong")
+    assert [path for method, path, _, _ in engine.asked if method == "DELETE"] == [
+        "/v1.41/containers/c?force=1&v=1"
+    ] * 2

@@ -314,7 +314,7 @@ def test_the_docker_engine_tells_how_a_container_gets_the_gpu() -> None:
 
 
 def test_no_engine_is_absence_with_a_reason(tmp_path: Path) -> None:
-    found = engine.docker(str(tmp_path / "docker.sock"))
+    found = engine.docker(str(tmp_path))
     assert found["present"] is False
     assert found["reason"]["id"] == "docker-not-running"
 
@@ -410,6 +410,11 @@ def test_who_computes_on_the_gpu_and_is_no_service_is_foreign(tmp_path: Path, pr
     assert found["count"] == 1
     assert f"process {os.getpid()} (" in found["foreign"][0]
     assert found["unaccounted_bytes"] is None, "somebody computes"
+
+
+def test_who_computes_is_not_nobody_where_nvidia_smi_fails_without_a_word(programs: Path) -> None:
+    smi(programs, "", status=9)
+    assert gpu_users.computing() == ({}, "nvidia-smi ended with 9")
 
 
 def test_errors_of_pcie_devices_are_told_by_their_counters(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparkops.core.messages import Refused
-from sparkops.programs.checkpoints import whereabouts
+from sparkops.core.descriptors import FOLDER, closing
+from sparkops.core.messages import Refused, Unknown
+from sparkops.programs.checkpoints import loaded_files, whereabouts
 from sparkops.programs.checkpoints.foreign_files import carry_over, copy_attributes
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.worker.kinds import checkpoint
@@ -203,6 +204,21 @@ def test_a_folder_that_its_owner_may_not_list_is_refused_with_the_command(declar
         apply(one)
     folder.chmod(0o755)
     assert apply(one)
+
+
+def test_a_folder_of_code_that_may_not_be_listed_is_not_taken_for_empty(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "custom_generate").mkdir(mode=0o700)
+    (tmp_path / "custom_generate" / "generate.py").touch()
+    with closing(os.open(tmp_path, FOLDER)) as folder:
+        assert loaded_files.foreign(folder, "/m", []) == ["custom_generate/generate.py"]
+        os.seteuid(65534)
+        try:
+            with fails("checkpoint-folder-unreadable", Unknown) as caught:
+                loaded_files.foreign(folder, "/m", [])
+        finally:
+            os.seteuid(0)
+    assert caught.value.values["folder"] == "/m/custom_generate"
 
 
 def test_a_crash_after_foreign_folders_were_carried_over_is_resumed(declare: Declare, model: Path) -> None:

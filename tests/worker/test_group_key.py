@@ -13,7 +13,7 @@ from sparkops.core.group_keys import fingerprint
 from sparkops.core.plan import Step
 from sparkops.core.secrets import Secret
 from sparkops.resources.group_key import GroupKey
-from sparkops.worker.facts.group_keys import fingerprints
+from sparkops.worker.facts.keys import of_groups
 from sparkops.worker.kinds import group_key
 
 NEW = Secret("n" * 64, "the group's key")
@@ -72,12 +72,12 @@ def test_a_key_that_others_may_read_is_closed_and_stays(tmp_path: Path) -> None:
 
 
 def test_a_fact_tells_keys_apart_and_shows_none(tmp_path: Path) -> None:
-    assert fingerprints(str(tmp_path)) == {}
+    assert of_groups(str(tmp_path)) == {}
     folder = tmp_path / "etc/sparkops/services"
     folder.mkdir(parents=True)
     (folder / "qwen.group").write_text("k" * 64)
     (folder / "qwen.json").write_text("{}")
-    found = fingerprints(str(tmp_path))
+    found = of_groups(str(tmp_path))
     assert found == {"qwen": fingerprint(b"k" * 64)} and "k" * 8 not in str(found)
     there = FactOf("a", ("group_keys", "qwen"), missing="none")
     assert there.value({"group_keys": found}) == found["qwen"]

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,18 +25,16 @@ PROGRAM = '''
 import os, time
 from sparkops.worker.calls import Refused
 
-def count(job, args):
-    for number in range(args["to"]):
+def count(job, to, fail=""):
+    for number in range(to):
         job.check()
-        job.progress(f"at {number}", number, args["to"], unit="steps")
+        job.progress(f"at {number}", number, to, unit="steps")
         time.sleep(0.05)
-    if args.get("fail") == "refused":
+    if fail == "refused":
         raise Refused.of("program-missing", detail="the last line", program="x")
-    if args.get("fail") == "os":
+    if fail == "os":
         open("/nowhere/at/all")
-    return {"counted": args["to"], "pid": os.getpid()}
-
-JOBS = {"count": count}
+    return {"counted": to, "pid": os.getpid()}
 '''
 
 
@@ -137,6 +136,29 @@ def test_a_job_whose_lock_somebody_holds_for_a_moment_is_begun_then(how: int, se
 def test_a_job_whose_lock_is_not_let_go_is_busy_and_no_failed_system_call(how: int) -> None:
     with looked_at(jobs.folder_of("thing"), 8.0, how), fails("job-busy", Refused):
         run(call()[0], to=1)
+
+
+def test_who_cannot_begin_a_job_takes_nothing_of_the_last_one_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "BEGINNING", 1)
+    run(call()[0], to=1)
+    with looked_at(jobs.folder_of("thing"), 1.0, fcntl.LOCK_SH), fails("job-busy", Refused):
+        run(call()[0], to=1)
+    last: Any = jobs.outcome(jobs.folder_of("thing"))
+    assert last["counted"] == 1
+
+
+def test_while_a_job_is_begun_nothing_says_that_it_is_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(call()[0], to=1)
+    there: list[list[str]] = []
+    begin = subprocess.Popen
+
+    def begun(*args: Any, **options: Any) -> Any:
+        there.append(sorted(os.listdir(jobs.folder_of("thing"))))
+        return begin(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", begun)
+    run(call()[0], to=1)
+    assert there == [["lock", "log"]]
 
 
 def test_many_who_begin_one_job_at_once_all_follow_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """One node serves a checkpoint to another: the server and its receiver, on loopback, with folders for nodes."""
 
+import http.client
 import os
 import random
 import signal
@@ -18,7 +19,6 @@ from sparkops.checkpoints import authority as authorities
 from sparkops.checkpoints.authority import Authority
 from sparkops.core.plan import Step
 from sparkops.programs.transfer import tls
-from sparkops.programs.transfer.client import Peer
 from sparkops.resources.checkpoint import Checkpoint
 from sparkops.resources.transfers.source import Upstream
 from sparkops.worker import dispatch
@@ -58,6 +58,10 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         yield running
 
 
+def serve(order: Any) -> int:
+    return transfer.serve(order["folder"], "files", order)["port"]
+
+
 class Ground:
     """Two nodes as two folders, and what one run hands to both."""
 
@@ -93,7 +97,7 @@ class Ground:
 
     def serve(self, **more: Any) -> int:
         """The port of the source's server."""
-        port = transfer.serve_files(self.order(**more))["port"]
+        port = serve(self.order(**more))
         assert isinstance(port, int)
         return port
 
@@ -124,10 +128,13 @@ class Ground:
         return answer
 
     def ask(self, port: int, target: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-        client = Peer(self.act(port)["peer"], []).client(3.0)
-        answer = client.ask(method, target, headers)
-        client.close()
-        return answer
+        trusted = tls.context(self.act(port)["peer"]["credentials"], serving=False)
+        connection = http.client.HTTPSConnection(HERE, port, timeout=3.0, context=trusted)
+        connection.request(method, target, headers=headers)
+        answer = connection.getresponse()
+        found = answer.status, answer.read()
+        connection.close()
+        return found
 
     def range(self, port: int, number: int, span: str) -> tuple[int, bytes]:
         return self.ask(port, f"/{number}", Range=f"bytes={span}")
@@ -421,7 +428,7 @@ def test_an_address_that_the_node_does_not_have_is_told_as_such(ground: Ground) 
     apply(ground.source)
     order = ground.order(address="192.0.2.1", credentials=ground.authority.source("n1", "192.0.2.1"))
     with fails("transfer-listen-failed", Refused) as refused:
-        transfer.serve_files(order)
+        serve(order)
     assert isinstance(refused.value, Refused) and refused.value.type == "address"
     with fails("transfer-source-unreachable", Refused) as refused:
         transfer.reach(call(), {"node": "n1", "address": HERE, "port": 1})
@@ -431,7 +438,7 @@ def test_an_address_that_the_node_does_not_have_is_told_as_such(ground: Ground) 
 def test_no_key_stands_on_a_disk_or_in_an_argument(ground: Ground, tmp_path: Path) -> None:
     apply(ground.source)
     order = ground.order()
-    transfer.serve_files(order)
+    serve(order)
     secret = order["serve"]["credentials"]["key"].splitlines()[1]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     for process in Path("/proc").glob("[0-9]*"):

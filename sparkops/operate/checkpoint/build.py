@@ -27,9 +27,9 @@ from sparkops.inventory.recipes import read_recipe
 from sparkops.models import build_steps
 from sparkops.programs import runner
 from sparkops.programs.build import caller as build_program
-from sparkops.programs.build.state import observe
 from sparkops.programs.checkpoints.index import Notice
 from sparkops.programs.checkpoints.proof import RECORD
+from sparkops.programs.checkpoints.verify import observe_built as observe
 from sparkops.programs.fetch import caller as fetch_program
 from sparkops.programs.progress import Listener, Reporter
 

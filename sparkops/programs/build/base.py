@@ -13,10 +13,10 @@ from functools import partial
 from sparkops.core.descriptors import FILE
 from sparkops.core.messages import Refused
 from sparkops.programs.build.tensor_plan import PlannedTensor, Stored
-from sparkops.programs.checkpoints import hashes
 from sparkops.programs.checkpoints.folder import Files
 from sparkops.programs.checkpoints.index import files_below
 from sparkops.programs.checkpoints.proof import identity
+from sparkops.programs.fetch.existing import hash_unchanged
 from sparkops.programs.parallel import on_all_cores
 from sparkops.programs.progress import Tracker
 from sparkops.programs.protocol import Output
@@ -81,11 +81,9 @@ class Base:
         tracker = Tracker(output, "verifying the base", sum(self.sizes[path] for path in unknown))
 
         def verify(path: str) -> None:
-            handle = self.open(path)
-            before = identity(os.fstat(handle))
-            found = hashes.read_oid(handle, self.oids[path], self.sizes[path], tracker.read)
-            if identity(os.fstat(handle)) == before:
-                output.record({"hashed": [before, found]})
+            found = hash_unchanged(self.open(path), self.oids[path], self.sizes[path], tracker, output)
+            if not found:
+                raise self._error("checkpoint-file-changed", path)
             self._require(path, found)
 
         on_all_cores(verify, unknown)

@@ -48,7 +48,7 @@ def _planned(build: Build, fetched: int) -> Checked:
 
     def after_step(name: str, plan: TensorPlan) -> None:
         nonlocal before, known
-        now = {entry.name: entry for entries in plan.files.values() for entry in entries}
+        now = plan.tensors()
         if name:
             notices = plan.notices[known:]
             steps.append({"name": name, "notices": notices, **_difference(before, now)})

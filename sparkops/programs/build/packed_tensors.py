@@ -27,10 +27,7 @@ _FLIP = bytes(byte ^ 0x80 for byte in range(256))
 class Transposed(Computed):
     """The transpose of a matrix of 2- or 4-byte items; a block is some of its rows, hence some columns of the input."""
 
-    __slots__ = ("inputs",)
-
-    def __init__(self, entry: PlannedTensor) -> None:
-        self.inputs = (entry,)
+    __slots__ = ()
 
     def blocks(self) -> Sequence[tuple[int, int]]:
         size, row = self.inputs[0].size, self._row()
@@ -71,10 +68,7 @@ def transpose(data: bytes, rows: int, item: int) -> bytes:
 class Offset(Computed):
     """An int8 matrix as unsigned numbers around 128, four to a word: each byte with its top bit flipped."""
 
-    __slots__ = ("inputs",)
-
-    def __init__(self, entry: PlannedTensor) -> None:
-        self.inputs = (entry,)
+    __slots__ = ()
 
     def blocks(self) -> Sequence[tuple[int, int]]:
         """As its input is made, if it is, so that no block of that is made twice."""
@@ -93,6 +87,7 @@ class Shape(Computed):
     __slots__ = ("shape",)
 
     def __init__(self, *shape: int) -> None:
+        super().__init__()
         self.shape = shape
 
     def blocks(self) -> Sequence[tuple[int, int]]:
@@ -105,10 +100,10 @@ class Shape(Computed):
 class SymmetricZerosCheck(Check):
     """`qzeros` says nothing but the symmetric zero point, `stored` at each place; only then may it be left out."""
 
-    __slots__ = ("bits", "inputs", "stored")
+    __slots__ = ("bits", "stored")
 
     def __init__(self, entry: PlannedTensor, bits: int, stored: int) -> None:
-        self.inputs = (entry,)
+        super().__init__(entry)
         self.bits, self.stored = bits, stored
 
     def check(self, read: Read) -> None:
@@ -128,10 +123,10 @@ class SymmetricZerosCheck(Check):
 class InputOrderCheck(Check):
     """`g_idx` says that input i is in group i // group, as it is without activation order."""
 
-    __slots__ = ("group", "inputs")
+    __slots__ = ("group",)
 
     def __init__(self, entry: PlannedTensor, group: int) -> None:
-        self.inputs = (entry,)
+        super().__init__(entry)
         self.group = group
 
     def check(self, read: Read) -> None:

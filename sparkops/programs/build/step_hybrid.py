@@ -119,14 +119,12 @@ def _expected(plan: TensorPlan, linear: Iterable[str]) -> set[str]:
 
 def _check_pairs(plan: TensorPlan, donor: DonorTensors, modules: list[str]) -> None:
     """Each module is in 16 bit in the base and in FP8 blocks of the same shape in the donor. Raises Refused."""
-    places = plan.tensors()
+    present = plan.tensors()
     faults: list[tuple[str, str, dict[str, object]]] = []
     for module in modules:
-        if f"{module}.weight" not in places:
+        if (entry := present.get(f"{module}.weight")) is None:
             faults.append((module, "hybrid-base-already-quantized", {}))
             continue
-        file, place = places[f"{module}.weight"]
-        entry = plan.files[file][place]
         fault = _mismatch(entry, donor.tensors.get(entry.name), donor.tensors.get(f"{module}.weight_scale_inv"))
         if fault is not None:
             faults.append((module, *fault))
@@ -193,13 +191,12 @@ def _replace(plan: TensorPlan, donor: DonorTensors, modules: list[str]) -> None:
 
 def _norm_checks(plan: TensorPlan, donor: DonorTensors) -> list[Check]:
     """The norms of the first and the last layer, which no quantisation touches."""
-    names = plan.tensors()
-    norms = [name for name in names if name.endswith(".input_layernorm.weight") and part_of(name) == "norms"]
+    present = plan.tensors()
+    norms = [name for name in present if name.endswith(".input_layernorm.weight") and part_of(name) == "norms"]
     norms.sort(key=lambda name: [int(each) for each in re.findall(r"\d+", name)])
     checks: list[Check] = []
     for name in dict.fromkeys([*norms[:1], *norms[-1:]]):
-        file, place = names[name]
-        mine, other = plan.files[file][place], donor.tensors.get(name)
+        mine, other = present[name], donor.tensors.get(name)
         if other is not None and (mine.dtype, mine.shape) == (other.dtype, other.shape):
             checks.append(EqualTensorCheck(mine, other, donor.label))
     if not checks:
@@ -211,7 +208,8 @@ class EqualTensorCheck(Check):
     """A tensor that both have must be the same, byte by byte."""
 
     def __init__(self, mine: PlannedTensor, other: PlannedTensor, label: str) -> None:
-        self.inputs, self._label = (mine, other), label
+        super().__init__(mine, other)
+        self._label = label
 
     def check(self, read: Read) -> None:
         mine, other = self.inputs
@@ -220,10 +218,8 @@ class EqualTensorCheck(Check):
 
 
 class SampleCheck(Check):
-    """Two blocks of a tensor, the last one and one more, dequantized and compared with what they replace."""
-
-    def __init__(self, mine: PlannedTensor, weight: PlannedTensor, scale: PlannedTensor) -> None:
-        self.inputs = (mine, weight, scale)
+    """Two blocks of a weight with its scale (inputs 1 and 2), the last one and one more, dequantized and compared with
+    what they replace (input 0)."""
 
     def check(self, read: Read) -> None:
         rows, columns = self.inputs[0].shape

@@ -57,7 +57,7 @@ class Rows(Computed):
     width: int
 
     def __init__(self, entry: PlannedTensor) -> None:
-        self.inputs = (entry,)
+        super().__init__(entry)
         self.rows, self.columns = entry.shape
 
     def blocks(self) -> Sequence[tuple[int, int]]:

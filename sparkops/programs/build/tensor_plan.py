@@ -32,8 +32,10 @@ class Computed:
     bytes.
     """
 
-    __slots__ = ()
-    inputs: "tuple[PlannedTensor, ...]" = ()
+    __slots__ = ("inputs",)
+
+    def __init__(self, *inputs: "PlannedTensor") -> None:
+        self.inputs = inputs
 
     def blocks(self) -> Sequence[tuple[int, int]]:
         raise NotImplementedError
@@ -56,7 +58,6 @@ class PlannedTensor:
         return math.prod(self.shape) * BITS[self.dtype] // 8
 
     def renamed(self, name: str) -> "PlannedTensor":
-        """The same tensor by another name."""
         return PlannedTensor(name, self.dtype, self.shape, self.content)
 
 
@@ -70,8 +71,10 @@ class DonorTensors:
 class Check:
     """A test of bytes before anything is written: `check` raises Refused when `inputs` are not what they must be."""
 
-    __slots__ = ()
-    inputs: tuple[PlannedTensor, ...] = ()
+    __slots__ = ("inputs",)
+
+    def __init__(self, *inputs: PlannedTensor) -> None:
+        self.inputs = inputs
 
     def check(self, read: Read) -> None:
         raise NotImplementedError
@@ -94,9 +97,8 @@ class TensorPlan:
     def notice(self, id: str, **args: object) -> None:
         self.notices.append((id, args))
 
-    def tensors(self) -> dict[str, tuple[str, int]]:
-        """By tensor: its file, and its place in that list."""
-        return {entry.name: (file, place) for file, all_ in self.files.items() for place, entry in enumerate(all_)}
+    def tensors(self) -> dict[str, PlannedTensor]:
+        return {entry.name: entry for entries in self.files.values() for entry in entries}
 
     @property
     def text_config(self) -> dict[str, object]:

@@ -23,7 +23,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sparkops.core import atomic
-from sparkops.core.descriptors import FILE, FOLDER
+from sparkops.core.descriptors import FILE, FOLDER, names
 from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
 from sparkops.programs.checkpoints.proof import RECORD
@@ -135,10 +135,7 @@ class CheckpointFolder:
 
     def set_aside(self) -> list[str]:
         """The paths of what was set aside."""
-        found = []
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            found = sorted(name for name in os.listdir(self.parent) if self.original_name(name) == self.name)
-        return [self.beside(name) for name in found]
+        return [self.beside(name) for name in names(self.parent) if self.original_name(name) == self.name]
 
     @staticmethod
     def original_name(name: str) -> str:
@@ -148,11 +145,10 @@ class CheckpointFolder:
 
     def _free_name(self) -> str:
         """A path to set the folder aside that nothing has yet."""
-        names = (self.path + ASIDE + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
-        return next(name for name in names if not os.path.lexists(name))
+        paths = (self.path + ASIDE + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
+        return next(path for path in paths if not os.path.lexists(path))
 
     def sweep(self) -> None:
-        """Remove the helper folders."""
         for name in self.helpers:
             atomic.remove(self.beside(name))
 
@@ -193,13 +189,13 @@ def give(handle: int, user: pwd.struct_passwd, paths: Collection[str] | None = N
     if os.getuid() != 0:
         return
     folders = None if paths is None else {".", *(parent for path in paths for parent in _parents(path))}
-    for folder, _, names, at in os.fwalk(".", dir_fd=handle, follow_symlinks=False):
+    for folder, _, files, at in os.fwalk(".", dir_fd=handle, follow_symlinks=False):
         status = os.fstat(at)
         if folders is None:
             os.fchmod(at, stat.S_IMODE(status.st_mode) & 0o777 | 0o700)
         if status.st_uid != user.pw_uid and (folders is None or os.path.normpath(folder) in folders):
             os.fchown(at, user.pw_uid, user.pw_gid)
-        for name in names:
+        for name in files:
             status = os.stat(name, dir_fd=at, follow_symlinks=False)
             chosen = paths is None or os.path.normpath(os.path.join(folder, name)) in paths
             if chosen and stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid != user.pw_uid:

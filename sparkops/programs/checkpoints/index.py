@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from sparkops.core import atomic
-from sparkops.core.descriptors import closing
+from sparkops.core.descriptors import closing, names
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.hashes import SPAN
 from sparkops.programs.checkpoints.proof import identity, index_path, lasting
@@ -74,6 +74,15 @@ class Index:
         """Remember what was read at an identity."""
         self.entries[mark] = (oid, time.time() if at is None else at)
 
+    def follow(self, before: os.stat_result, now: os.stat_result) -> str:
+        """What was read at one identity counts at another, where a link, rename or mode came between and nothing else;
+        the new one, or ""."""
+        read = self.find(before)
+        if read is None or lasting(before) != lasting(now):
+            return ""
+        self.note(identity(now), *read)
+        return identity(now)
+
     def save(self, keep: Iterable[str] | None = None) -> None:
         """Write it; with `keep`, only these identities."""
         if keep is not None:
@@ -106,7 +115,6 @@ class Index:
             _write(self._prefixes, {"span": SPAN, "of": left})
 
     def forget(self) -> None:
-        """Remove it."""
         atomic.remove(self.path)
         atomic.remove(self._prefixes)
 
@@ -119,12 +127,10 @@ def _write(path: str, content: Mapping[str, object]) -> None:
 def indexes(state_dir: str) -> Iterator[Index]:
     """Every index that stands there and can be read."""
     folder = os.path.join(state_dir, "verified")
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(each for each in os.listdir(folder) if not each.endswith(PREFIXES)):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                with open(os.path.join(folder, name), encoding="utf-8") as file:
-                    found = str(json.load(file)["folder"])
-                yield Index(state_dir, found)
+    for name in names(folder):
+        with contextlib.suppress(OSError):
+            if not name.endswith(PREFIXES) and (found := atomic.mapping(os.path.join(folder, name)).get("folder")):
+                yield Index(state_dir, str(found))
 
 
 def files_below(handle: int) -> list[tuple[str, os.stat_result]]:
@@ -162,9 +168,7 @@ def _follow(index: Index, marks: dict[int, str], before: dict[str, os.stat_resul
     with closing(handle):
         now = [status for _, status in files_below(handle) if status.st_ino in marks]
     for status in now:
-        mark = marks[status.st_ino]
-        if lasting(status) == lasting(before[mark]) and identity(status) != mark:
-            index.note(identity(status), *index.entries[mark])
+        index.follow(before[marks[status.st_ino]], status)
     index.save()
 
 

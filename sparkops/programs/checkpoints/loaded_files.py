@@ -30,14 +30,18 @@ def foreign(folder: int, path: str, known: Collection[str]) -> list[str]:
 
     Raises Unknown `checkpoint-folder-unreadable` where this process may not list it.
     """
-    found = _loadable(folder, "")
-    if found is None:
-        raise Unknown.of(
-            "checkpoint-folder-unreadable", user=f"user {os.getuid()}", folder=path, quoted=shlex.quote(path)
-        )
-    for name in FOLDERS:
-        found += _inside(folder, name)
-    return sorted(set(found) - set(known))[:MOST]
+    found: set[str] = set()
+    for name in (".", *FOLDERS):
+        try:
+            with closing(os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)) as handle:
+                found |= {os.path.normpath(os.path.join(name, each)) for each in _loadable(handle)}
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:
+            here = os.path.normpath(os.path.join(path, name))
+            user, quoted = f"user {os.getuid()}", shlex.quote(here)
+            raise Unknown.of("checkpoint-folder-unreadable", user=user, folder=here, quoted=quoted) from None
+    return sorted(found - set(known))[:MOST]
 
 
 def notice(folder: str, files: list[str]) -> tuple[str, dict[str, object]]:
@@ -45,22 +49,9 @@ def notice(folder: str, files: list[str]) -> tuple[str, dict[str, object]]:
     return "checkpoint-foreign-files", {"folder": folder, "files": files}
 
 
-def _inside(folder: int, name: str) -> list[str]:
-    try:
-        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
-        return []
-    with closing(handle):
-        return _loadable(handle, name) or []
-
-
-def _loadable(folder: int, above: str) -> list[str] | None:
-    """Files and links of such names in an open folder; None where it may not be listed."""
-    try:
-        names = [name for name in os.listdir(folder) if NAMES.fullmatch(name)]
-    except PermissionError:
-        return None
-    return [os.path.join(above, name) for name in names if not _is_folder(name, folder)]
+def _loadable(folder: int) -> list[str]:
+    """Files and links of such names in an open folder."""
+    return [name for name in os.listdir(folder) if NAMES.fullmatch(name) and not _is_folder(name, folder)]
 
 
 def _is_folder(name: str, folder: int) -> bool:

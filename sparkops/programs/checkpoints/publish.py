@@ -10,7 +10,7 @@ from sparkops.programs.checkpoints import folder as folders
 from sparkops.programs.checkpoints.folder import CheckpointFolder, Files, record_of, status_of
 from sparkops.programs.checkpoints.foreign_files import carry_over, copy_attributes
 from sparkops.programs.checkpoints.index import Index, IndexListener, identities_below, preserved
-from sparkops.programs.checkpoints.proof import RECORD, identity, lasting
+from sparkops.programs.checkpoints.proof import RECORD, identity
 
 State = dict[str, object]
 
@@ -20,9 +20,7 @@ def hand_over(existing: int, paths: Iterable[str], user: pwd.struct_passwd, inde
     before = {path: status for path in (RECORD, *paths) if (status := status_of(path, existing)) is not None}
     folders.give(existing, user, before.keys())
     for path, old in before.items():
-        known, status = index.find(old), os.stat(path, dir_fd=existing, follow_symlinks=False)
-        if known is not None and lasting(old) == lasting(status):
-            index.note(identity(status), *known)
+        index.follow(old, os.stat(path, dir_fd=existing, follow_symlinks=False))
 
 
 def retire(place: CheckpointFolder, state_dir: str) -> None:
@@ -55,7 +53,7 @@ def finish(
     for path, _, oid in files:
         status = os.stat(path, dir_fd=staging, follow_symlinks=False)
         if identity(status) == staged.get(path):
-            verified[path] = lasting(status)
+            verified[path] = status
             index.note(identity(status), oid, read.get(oid))
     lost = [] if existing is None else _carry_over(existing, staging, files, index)
     if existing is not None:
@@ -64,7 +62,8 @@ def finish(
     if aside := place.publish(staging, aside=bool(lost)):
         listener.notices.append(("folder-set-aside", {"folder": place.path, "aside": aside, "files": lost}))
     place.sweep()
-    _note_again(staging, files, verified, read, index)
+    marks = {index.follow(old, os.stat(path, dir_fd=staging, follow_symlinks=False)) for path, old in verified.items()}
+    index.save(marks)  # a file's other name went with the old folder, which changed its ctime: our own act
 
 
 def finish_in_place(
@@ -96,14 +95,3 @@ def _refuse_locked(existing: int, path: str, *, deep: bool) -> None:
             file_flags.refuse(os.path.normpath(os.path.join(path, folder, name)), name, at)
         if not deep:
             return
-
-
-def _note_again(folder: int, files: Files, verified: dict[str, str], read: dict[str, float], index: Index) -> None:
-    """Removing a file's other name with the old folder changed its ctime; our own act invalidates no proof."""
-    marks = set()
-    for path, _, oid in files:
-        status = os.stat(path, dir_fd=folder, follow_symlinks=False)
-        if verified.get(path) == lasting(status):
-            index.note(identity(status), oid, read.get(oid))
-            marks.add(identity(status))
-    index.save(marks)

@@ -79,5 +79,4 @@ class Target:
 
 
 def digest(text: str) -> str:
-    """The digest of a record."""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

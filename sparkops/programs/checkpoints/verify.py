@@ -53,6 +53,23 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
         }
 
 
+def observe_built(query: State) -> State | None:
+    """As `observe`, with what a folder was built from. Raises Unknown."""
+    return observe(query, _built)
+
+
+def _built(digest: str, record: State, index: Index) -> State:
+    """The record counts only while it is the very text that was published: its owner could write another one."""
+    built = record.get("built", {}) if digest and digest == index.record else {}
+    return {
+        "identity": str(built.get("identity", "")),
+        "repository": record.get("repository", "") if built else "",
+        "commit": record.get("commit", "") if built else "",
+        **sources_of(record if built else {}),
+        "size": sum(size for _, size, _ in record.get("files", [])),
+    }
+
+
 def sources_of(record: State) -> State:
     """By which `steps`, and with weights of which `donors`, a record says that its folder was built."""
     built = record.get("built", {})

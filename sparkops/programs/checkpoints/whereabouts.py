@@ -4,10 +4,10 @@ It must not know what is in the folder.
 """
 
 import contextlib
-import json
 import os
 import pwd
 
+from sparkops.core import atomic
 from sparkops.core.messages import Refused
 from sparkops.core.system_places import fault_of_folder
 from sparkops.programs import mounts
@@ -62,8 +62,7 @@ def _homes() -> list[tuple[str, str]]:
 
 def _docker_root() -> str:
     """Where the Docker engine keeps its images, if its configuration names a place."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        with open(DOCKER, encoding="utf-8") as file:
-            root = json.load(file).get("data-root")
+    with contextlib.suppress(OSError):
+        root = atomic.mapping(DOCKER).get("data-root")
         return os.path.realpath(root) if isinstance(root, str) and root.startswith("/") else ""
     return ""

@@ -9,12 +9,11 @@ import pwd
 import stat
 from collections.abc import Iterator, Sequence
 
-from sparkops.core.descriptors import FOLDER
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints.folder import CheckpointFolder
 from sparkops.programs.checkpoints.index import Index, files_below, indexes
 from sparkops.programs.checkpoints.proof import identity
-from sparkops.programs.fetch.partial_file import STORE, Content
+from sparkops.programs.fetch.partial_file import Content, open_store
 
 Holder = tuple[Index, int]
 """The index of a folder, and the folder, open."""
@@ -41,7 +40,7 @@ def link(holders: Sequence[Holder], staging: int, owner: pwd.struct_passwd, want
     Only files of the same owner are, from the same file system, as they were when they were verified.
     """
     linked: set[str] = set()
-    store = _store(staging, owner)
+    store = open_store(staging)
     for other, folder in holders:
         for path, status in files_below(folder):
             oid, at = other.find(status) or ("", 0.0)
@@ -55,17 +54,3 @@ def link(holders: Sequence[Holder], staging: int, owner: pwd.struct_passwd, want
                 linked.add(oid)
     os.close(store)
     return len(linked)
-
-
-def _store(staging: int, owner: pwd.struct_passwd) -> int:
-    """The folder of contents in staging, which is the owner's: no link is followed on the way."""
-    at = os.dup(staging)
-    for part in STORE.split("/"):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(part, 0o755, dir_fd=at)
-        inner = os.open(part, FOLDER, dir_fd=at)
-        os.close(at)
-        at = inner
-        if os.getuid() == 0:
-            os.fchown(at, owner.pw_uid, owner.pw_gid)
-    return at

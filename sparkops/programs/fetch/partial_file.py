@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from sparkops.core import atomic
-from sparkops.core.descriptors import closing, write
+from sparkops.core.descriptors import FOLDER, closing, write
 from sparkops.core.messages import Refused
 from sparkops.programs.checkpoints import hashes, local_sources
 from sparkops.programs.checkpoints.proof import lasting
@@ -250,8 +250,7 @@ class Content:
         self._dropped = 0
         self._claimed = False
         for path in (self.part, self.place + ".json"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            atomic.remove(path)
 
     def close(self) -> None:
         """Let go of the file, once nobody writes to it."""
@@ -266,6 +265,23 @@ def _pairs(value: object) -> Ranges:
     if not isinstance(value, list):
         return []
     return [(each[0], each[1]) for each in value if isinstance(each, list) and [type(n) for n in each] == [int, int]]
+
+
+def open_store(staging: int) -> int:
+    """The content store in an open staging folder, made where it is lacking, as that folder's owner's.
+
+    No link is followed on the way.
+    """
+    owner, at = os.fstat(staging), os.dup(staging)
+    for part in STORE.split("/"):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(part, 0o755, dir_fd=at)
+        inner = os.open(part, FOLDER, dir_fd=at)
+        os.close(at)
+        at = inner
+        if os.getuid() == 0:
+            os.fchown(at, owner.st_uid, owner.st_gid)
+    return at
 
 
 def make_store() -> None:

@@ -9,11 +9,12 @@ import json
 import math
 import re
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from sparkops.core.deadline import within
+from sparkops.programs.connections import hang_up
 from sparkops.programs.launch.listening import Unseen
 
 ROUTES = ("/v1/completions", "/v1/chat/completions")
@@ -75,32 +76,25 @@ class Api:
         if self.abandoned:
             raise ConnectionAbortedError("no more is asked")
         self.link = link = http.client.HTTPConnection(self.place.host, self.place.port, timeout=seconds)
-        late = threading.Event()
-        timer = threading.Timer(seconds, _cut, (link, late))
-        timer.daemon = True
-        timer.start()
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
-        try:
+
+        def whole() -> tuple[int, bytes]:
             link.request(method, path, None if body is None else json.dumps(body).encode(), headers)
             answer = link.getresponse()
-            data = answer.read(ANSWER_LIMIT)
-        except (OSError, http.client.HTTPException):
-            if late.is_set():
-                raise TimeoutError(f"no answer within {seconds:g} s") from None
-            raise
+            return answer.status, answer.read(ANSWER_LIMIT)
+
+        try:
+            return within(seconds, whole)
         finally:
-            timer.cancel()
             self.link = None
-            link.close()
-        if late.is_set():
-            raise TimeoutError(f"no answer within {seconds:g} s")
-        return answer.status, data
+            hang_up(link)
 
     def cut(self) -> None:
         """End the request that is under way, and ask no more: there is something else to do."""
         self.abandoned = True
-        if self.link is not None:
-            _cut(self.link, threading.Event())
+        if (link := self.link) is not None:
+            with contextlib.suppress(OSError, AttributeError):
+                link.sock.shutdown(socket.SHUT_RDWR)
 
     def foreign(self) -> str:
         """Why an answer would not be the service's own; "" where it would be."""
@@ -171,7 +165,6 @@ class Api:
         return ""
 
     def _aside(self) -> str:
-        """What /health says meanwhile."""
         health = self._health()
         return f", though /health answers {health}" if health else "; /health does not answer either"
 
@@ -214,12 +207,6 @@ def _judge(answer: object, expect: str) -> str:
     if not expect or re.search(expect, text):
         return ""
     return f"it answers {text[:200]!r}, in which nothing matches {expect!r}"
-
-
-def _cut(link: http.client.HTTPConnection, late: threading.Event) -> None:
-    late.set()
-    with contextlib.suppress(OSError, AttributeError):
-        link.sock.shutdown(socket.SHUT_RDWR)
 
 
 _SAMPLE = re.compile(r"(vllm:[A-Za-z0-9_:]+)(?:\{[^}]*\})?\s+([0-9.eE+-]+|NaN|[+-]?Inf)")

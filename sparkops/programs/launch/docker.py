@@ -13,7 +13,7 @@ import time
 import urllib.parse
 from typing import Any
 
-from sparkops.programs.launch.ending import ENGINE_ENDED, ENGINE_UNAVAILABLE, START_REFUSED, WRONG_SPEC, Failed, say
+from sparkops.programs.launch.systemd import ENGINE_ENDED, ENGINE_UNAVAILABLE, START_REFUSED, WRONG_SPEC, Failed, say
 
 DOCKER = "/var/run/docker.sock"
 KNOWN = (1, 48)
@@ -143,7 +143,8 @@ class Container:
         status, told = self.docker.ask("POST", f"/containers/{self.id}/start", timeout=300.0)
         if status not in (204, 304):
             refused = self._refused("start", status, told)
-            self.remove(self.id)
+            with contextlib.suppress(Failed):
+                self.remove(self.id)
             raise refused
         for work in (self._follow_log, self._follow_end):
             threading.Thread(target=work, daemon=True).start()
@@ -201,10 +202,13 @@ class Container:
         return found is not None and bool(found["State"].get("Running"))
 
     def remove(self, identity: str) -> None:
-        """Remove it by force, and wait until it is gone: another removal may be under way (409)."""
+        """Remove it by force, and wait until it is gone: another removal may be under way (409). Raises Failed."""
         deadline = time.monotonic() + GONE_SECONDS
         self.docker.ask("DELETE", f"/containers/{identity}?force=1&v=1", timeout=120.0)
-        while self.inspect(identity) is not None and time.monotonic() < deadline:
+        while self.inspect(identity) is not None:
+            if time.monotonic() > deadline:
+                what = f"the container {identity[:12]} is still there {GONE_SECONDS:g} s after Docker was to remove it"
+                raise Failed(ENGINE_UNAVAILABLE, what)
             time.sleep(TICK / 4)
 
     def verdict(self) -> Failed:

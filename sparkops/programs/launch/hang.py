@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from sparkops.programs.launch.listening import PROC, container_of, pids
+from sparkops.programs.launch.listening import PROC, container_of, content_of, pids
 
 THREADS = 32
 """Of one process; an engine has hundreds that wait."""
@@ -40,9 +40,9 @@ class Progress:
         processes = processes_of(container, self.proc)
         count, states = 0, collections.Counter[str]()
         for pid in processes:
-            lines = _text(os.path.join(self.proc, str(pid), "io")).splitlines()
+            lines = content_of(os.path.join(self.proc, str(pid), "io")).splitlines()
             count += sum(int(line.split()[1]) for line in lines if line.startswith(("read_bytes:", "write_bytes:")))
-            states[_text(os.path.join(self.proc, str(pid), "stat")).rpartition(")")[2].strip()[:1]] += 1
+            states[content_of(os.path.join(self.proc, str(pid), "stat")).rpartition(")")[2].strip()[:1]] += 1
         if processes != self.processes or abs(count - self.bytes) >= self.GRAIN:
             self.processes, self.bytes, self.moved = processes, count, time.monotonic()
         told = " ".join(f"{state}{number}" for state, number in sorted(states.items()) if state)
@@ -52,17 +52,17 @@ class Progress:
 def describe(pid: int, proc: str = PROC) -> str:
     """What the kernel says of a process: its state, and for each thread where it waits. Source: proc(5)."""
     folder = os.path.join(proc, str(pid))
-    words = _text(os.path.join(folder, "cmdline")).replace("\0", " ").strip()[:300]
-    status = [line for line in _text(os.path.join(folder, "status")).splitlines() if line.startswith(STATUS)]
+    words = content_of(os.path.join(folder, "cmdline")).replace("\0", " ").strip()[:300]
+    status = [line for line in content_of(os.path.join(folder, "status")).splitlines() if line.startswith(STATUS)]
     lines = [f"process {pid}: {words}", *(f"  {' '.join(line.split())}" for line in status)]
     threads: list[str] = []
     with contextlib.suppress(OSError):
         threads = sorted(os.listdir(os.path.join(folder, "task")), key=int)
     for thread in threads[:THREADS]:
         task = os.path.join(folder, "task", thread)
-        told = [_text(os.path.join(task, name)).strip() for name in ("comm", "wchan", "syscall")]
+        told = [content_of(os.path.join(task, name)).strip() for name in ("comm", "wchan", "syscall")]
         lines.append(f"  thread {thread} ({told[0]}) waits in {told[1] or '?'}; system call {told[2] or '?'}")
-        lines += [f"    {line}" for line in _text(os.path.join(task, "stack")).splitlines()]
+        lines += [f"    {line}" for line in content_of(os.path.join(task, "stack")).splitlines()]
     if len(threads) > THREADS:
         lines.append(f"  and {len(threads) - THREADS} more threads")
     return "\n".join(lines)
@@ -90,11 +90,3 @@ def report(service: str, why: str, described: Sequence[str], lines: Sequence[str
     return "\n".join(
         [*parts, "# the engine's last lines, with its Python stacks where it could write them", *lines, ""]
     )
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(16 << 10)
-    except OSError:
-        return ""

@@ -28,23 +28,11 @@ from sparkops.programs.checkpoints.proof import record_digest
 from sparkops.programs.launch.api import Api, Asked, Question, TokenActivity
 from sparkops.programs.launch.container_body import body_of, cache_folder, digest_of, image_content
 from sparkops.programs.launch.docker import LABEL, TICK, Container, Docker
-from sparkops.programs.launch.ending import (
-    ENGINE_UNAVAILABLE,
-    HUNG,
-    NO_COMPLETION,
-    NO_MEMORY,
-    START_REFUSED,
-    STOOD_STILL,
-    WRONG_SPEC,
-    Failed,
-    say,
-)
 from sparkops.programs.launch.group import ENGINE, HANG
 from sparkops.programs.launch.hang import Progress, describe, dump_python_stacks, processes_of, report
 from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
 from sparkops.programs.launch.node import (
     MEMINFO,
-    PERMANENT,
     available,
     drop_caches,
     keep,
@@ -53,13 +41,26 @@ from sparkops.programs.launch.node import (
     secrets_of,
 )
 from sparkops.programs.launch.ranks import GroupEnded, Ranks
-from sparkops.programs.launch.systemd import Systemd, take_signals
+from sparkops.programs.launch.systemd import (
+    ENGINE_UNAVAILABLE,
+    HUNG,
+    NO_COMPLETION,
+    NO_MEMORY,
+    START_REFUSED,
+    STOOD_STILL,
+    WRONG_SPEC,
+    Failed,
+    Systemd,
+    say,
+    take_signals,
+)
 
 GIB = 1 << 30
 STAMP = ".served"
 START_FILE = "last-start.json"
 TOKEN_FILE = "last-token.json"
 HANG_FILE = "last-hang.txt"
+PERMANENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "permanent-errors.json")
 PORT_SECONDS = 5.0
 """For a process that may be ending to let go of the port."""
 DUMP_SECONDS = 5.0

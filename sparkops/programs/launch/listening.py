@@ -8,6 +8,7 @@ proc(5), cgroups(7). It must not know Docker or systemd. Standard library only; 
 import os
 import re
 import socket
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 PROC = "/proc"
@@ -47,7 +48,11 @@ def listening(port: int, host: str, pid: "int | str" = "self", proc: str = PROC)
 
     A wildcard overlaps with every address. Raises OSError where the process is gone.
     """
-    found = set()
+    return {inode for address, number, inode in sockets(pid, proc) if number == port and _overlap(address, host)}
+
+
+def sockets(pid: "int | str" = "self", proc: str = PROC) -> "Iterator[tuple[str, int, str]]":
+    """Address, port and inode of each listening socket in the network namespace of `pid`. Raises OSError."""
     for name in ("tcp", "tcp6"):
         try:
             with open(os.path.join(proc, str(pid), "net", name), encoding="ascii") as file:
@@ -58,9 +63,8 @@ def listening(port: int, host: str, pid: "int | str" = "self", proc: str = PROC)
             continue  # a kernel without IPv6
         for row in rows:
             address, _, number = row[1].partition(":")
-            if row[3] == LISTEN and int(number, 16) == port and _overlap(_address(address), host):
-                found.add(row[9])
-    return found
+            if row[3] == LISTEN:
+                yield _address(address), int(number, 16), row[9]
 
 
 def _address(text: str) -> str:
@@ -111,18 +115,17 @@ def _links(folder: str) -> "list[str]":
 
 
 def pids(proc: str = PROC) -> "list[int]":
-    """All processes."""
     return sorted(int(each) for each in os.listdir(proc) if each.isdigit())
 
 
 def owner(pid: int, proc: str = PROC) -> Owner:
     """What a process is and belongs to; parts that can't be read (it ended) are ""."""
-    words = _read(os.path.join(proc, str(pid), "cmdline")).split("\0")
-    process = _read(os.path.join(proc, str(pid), "comm")).strip() or "unknown"
+    words = content_of(os.path.join(proc, str(pid), "cmdline")).split("\0")
+    process = content_of(os.path.join(proc, str(pid), "comm")).strip() or "unknown"
     relayed = ""
     if os.path.basename(words[0]) == "docker-proxy" and "-container-ip" in words[:-1]:
         relayed = words[words.index("-container-ip") + 1]
-    group = _read(os.path.join(proc, str(pid), "cgroup"))
+    group = content_of(os.path.join(proc, str(pid), "cgroup"))
     return Owner(pid, process, container_of(pid, proc), _unit(group), relayed)
 
 
@@ -131,8 +134,8 @@ def container_of(pid: "int | str", proc: str = PROC) -> str:
 
     What is in the same container as the one who asks is in none, as seen from here.
     """
-    found = _container(_read(os.path.join(proc, str(pid), "cgroup")))
-    return "" if found == _container(_read(os.path.join(proc, "self", "cgroup"))) else found
+    found = _container(content_of(os.path.join(proc, str(pid), "cgroup")))
+    return "" if found == _container(content_of(os.path.join(proc, "self", "cgroup"))) else found
 
 
 def _container(group: str) -> str:
@@ -152,10 +155,11 @@ def _unit(group: str) -> str:
     return ""
 
 
-def _read(path: str) -> str:
+def content_of(path: str) -> str:
+    """The text of a small file of the kernel's; "" where it is gone, or can't be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+            return file.read(64 << 10)
     except OSError:
         return ""
 

@@ -9,11 +9,10 @@ import re
 import time
 from typing import Any
 
-from sparkops.programs.launch.ending import LAUNCHER_DEFECT, Failed
 from sparkops.programs.launch.rdma import AT_START, rdma_devices
+from sparkops.programs.launch.systemd import LAUNCHER_DEFECT, Failed
 
 MEMINFO = "/proc/meminfo"
-PERMANENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "permanent-errors.json")
 
 
 def available(path: str) -> int:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sparkops.programs.launch.ending import WRONG_SPEC, Failed, say
 from sparkops.programs.launch.group import (
     ENDING,
     LEFT,
@@ -30,7 +29,7 @@ from sparkops.programs.launch.group import (
     opened,
     sealed,
 )
-from sparkops.programs.launch.systemd import Systemd
+from sparkops.programs.launch.systemd import WRONG_SPEC, Failed, Systemd, say
 
 BEAT = 1.0
 """Seconds between two messages."""

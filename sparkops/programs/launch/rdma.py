@@ -3,9 +3,10 @@
 The facts and the launcher read them here. Standard library only; it must not know services.
 """
 
-import contextlib
 import ipaddress
 import os
+
+from sparkops.programs.launch.listening import content_of
 
 AT_START = "rdma-at-start.json"
 INFINIBAND = "/sys/class/infiniband"
@@ -36,22 +37,15 @@ def rdma_devices(root: str = "/") -> dict[str, dict[str, object]]:
 def port_of(folder: str) -> dict[str, object]:
     """`gids`: the table without its empty entries: index, type (`RoCE v2`), the IPv4 address of a mapped one.
     `counters`: those of ERRORS, None for one that the driver lacks."""
-    read = {name: _attribute(f"{folder}/hw_counters/{name}") for name in ERRORS}
+    read = {name: content_of(f"{folder}/hw_counters/{name}").strip() for name in ERRORS}
     counters = {name: int(said) if said.isdigit() else None for name, said in read.items()}
     gids = []
     for index in range(GIDS):
-        gid = _attribute(f"{folder}/gids/{index}")
+        gid = content_of(f"{folder}/gids/{index}").strip()
         if not gid:
             break
         if gid.replace(":", "").strip("0"):
             mapped = ipaddress.IPv6Address(gid).ipv4_mapped
-            kind = _attribute(f"{folder}/gid_attrs/types/{index}") or None
+            kind = content_of(f"{folder}/gid_attrs/types/{index}").strip() or None
             gids.append({"index": index, "gid": gid, "type": kind, "address": str(mapped) if mapped else None})
     return {"gids": gids, "counters": counters}
-
-
-def _attribute(path: str) -> str:
-    """Its text; "" where there is none, or the driver does not support it (EOPNOTSUPP, EINVAL)."""
-    with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
-        return file.read().strip()
-    return ""

@@ -9,12 +9,12 @@ import contextlib
 import re
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Literal, TypedDict, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Literal, TypedDict
 
 from sparkops.core.messages import Refused
+from sparkops.programs.parallel import Result, Thing, at_once
 from sparkops.programs.protocol import Output
 
 STREAMS = 4
@@ -24,7 +24,6 @@ CONNECT = 10.0
 QUIET = 5.0
 """Seconds beyond the measurement that a side waits for the other one."""
 MESSAGE = 65536
-_Thing = TypeVar("_Thing")
 
 
 class Link(TypedDict, total=False):
@@ -51,7 +50,8 @@ def work(spec: Spec, output: Output) -> dict[str, object]:
     if spec["method"] == "rdma":
         return {"rates": _rdma(spec, output), "busy": 0.0}
     before = time.process_time()
-    rates = _receive(spec, output) if spec["mode"] == "receive" else _send(spec)
+    receives = spec["mode"] == "receive"
+    rates = _receive(spec, output) if receives else _of_links(lambda link: _poured(link, spec), spec)
     return {"rates": rates, "busy": (time.process_time() - before) / spec["seconds"]}
 
 
@@ -66,38 +66,28 @@ def _receive(spec: Spec, output: Output) -> dict[str, float]:
             listener.settimeout(CONNECT + spec["seconds"] + QUIET)
             listeners[link["slot"]] = listener
         output.record({slot: listener.getsockname()[1] for slot, listener in listeners.items()})
-        rates: dict[str, float] = {}
-        _side_by_side(lambda slot: rates.update({slot: _drained(listeners[slot], spec)}), listeners)
-    return rates
+        return _of_links(lambda link: _drained(listeners[link["slot"]], spec), spec)
 
 
 def _drained(listener: socket.socket, spec: Spec) -> float:
-    counts = [0] * STREAMS
     try:
         accepted = [listener.accept()[0] for _ in range(STREAMS)]
     except OSError as error:
         raise Refused.of("measure-no-connection", text=str(error)) from None
     started = time.monotonic()
 
-    def drain(number: int) -> None:
-        buffer = bytearray(BLOCK)
-        with accepted[number] as stream:
+    def drain(stream: socket.socket) -> int:
+        buffer, total = bytearray(BLOCK), 0
+        with stream:
             stream.settimeout(spec["seconds"] + QUIET)
             while count := stream.recv_into(buffer):
-                counts[number] += count
+                total += count
+        return total
 
-    _side_by_side(drain, range(STREAMS))
-    return sum(counts) * 8 / 1e9 / max(time.monotonic() - started, 1e-6)
-
-
-def _send(spec: Spec) -> dict[str, float]:
-    rates: dict[str, float] = {}
-    _side_by_side(lambda link: rates.update({link["slot"]: _poured(link, spec)}), spec["links"])
-    return rates
+    return _rate(_side_by_side(drain, accepted), started)
 
 
 def _poured(link: Link, spec: Spec) -> float:
-    counts = [0] * STREAMS
     streams = []
     for _ in range(STREAMS):
         try:
@@ -109,36 +99,31 @@ def _poured(link: Link, spec: Spec) -> float:
     end = started + spec["seconds"]
     most = spec["bytes"] // STREAMS
 
-    def pour(number: int) -> None:
-        block = bytes(BLOCK)
-        with streams[number] as stream:
+    def pour(stream: socket.socket) -> int:
+        block, total = bytes(BLOCK), 0
+        with stream:
             stream.settimeout(QUIET)
-            while time.monotonic() < end and counts[number] < most:
-                counts[number] += stream.send(block)
+            while time.monotonic() < end and total < most:
+                total += stream.send(block)
+        return total
 
-    _side_by_side(pour, range(STREAMS))
+    return _rate(_side_by_side(pour, streams), started)
+
+
+def _rate(counts: Sequence[int], started: float) -> float:
     return sum(counts) * 8 / 1e9 / max(time.monotonic() - started, 1e-6)
 
 
-def _side_by_side(work: Callable[[_Thing], None], things: Iterable[_Thing]) -> None:
-    """Each of the things at once; raises the first failure as Refused."""
-    failures: list[Exception] = []
+def _of_links(work: Callable[[Link], float], spec: Spec) -> dict[str, float]:
+    """What `work` returns for each link, all at once. Raises Refused."""
+    return dict(zip((each["slot"] for each in spec["links"]), _side_by_side(work, spec["links"]), strict=True))
 
-    def one(thing: _Thing) -> None:
-        try:
-            work(thing)
-        except OSError as error:
-            failures.append(Refused.of("measure-broken-off", text=str(error)))
-        except Refused as error:
-            failures.append(error)
 
-    threads = [threading.Thread(target=one, args=(each,)) for each in things]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+def _side_by_side(work: Callable[[Thing], Result], things: Sequence[Thing]) -> list[Result]:
+    try:
+        return at_once(work, things, len(things))
+    except OSError as error:
+        raise Refused.of("measure-broken-off", text=str(error)) from None
 
 
 def _rdma(spec: Spec, output: Output) -> dict[str, float]:
@@ -146,9 +131,7 @@ def _rdma(spec: Spec, output: Output) -> dict[str, float]:
     ports = {link["slot"]: link.get("port") or _free_port() for link in spec["links"]}
     if spec["mode"] == "receive":
         output.record(ports)
-    found: dict[str, float] = {}
-    _side_by_side(lambda link: found.update({link["slot"]: _perftest(link, ports, spec)}), spec["links"])
-    return found
+    return _of_links(lambda link: _perftest(link, ports, spec), spec)
 
 
 def _perftest(link: Link, ports: dict[str, int], spec: Spec) -> float:

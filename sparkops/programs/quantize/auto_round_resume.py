@@ -7,13 +7,12 @@ ones that an earlier process wrote. Engines refuse a checkpoint with either.
 
 import json
 import os
-from functools import partial
 
 from sparkops.core import atomic
 from sparkops.core.messages import Refused
-from sparkops.safetensors.header import Broken, Header, Tensor, head, read_header
+from sparkops.programs.build.base import INDEX, head_of
+from sparkops.safetensors.header import Header, Tensor, head
 
-INDEX = "model.safetensors.index.json"
 _BLOCK = 16 << 20
 _ROUNDED = (".qweight", ".weight_packed")
 """Ends of names that replace `.weight`."""
@@ -53,16 +52,9 @@ def remove_duplicate_tensors(folder: str) -> int:
 
 def _header(path: str) -> Header:
     with open(path, "rb") as file:
-        try:
-            return read_header(partial(_read, file.fileno()), os.fstat(file.fileno()).st_size)
-        except Broken as error:
-            name = os.path.basename(path)
-            label = "AutoRound's output"
-            raise Refused.of("safetensors-invalid", checkpoint=label, path=name, text=str(error)) from None
-
-
-def _read(handle: int, start: int, count: int) -> bytes:
-    return os.pread(handle, count, start)
+        handle = file.fileno()
+        size, name = os.fstat(handle).st_size, os.path.basename(path)
+        return head_of(lambda start, count: os.pread(handle, count, start), size, name, "AutoRound's output")
 
 
 def _require_same(folder: str, one: tuple[str, Header, Tensor], other: tuple[str, Header, Tensor]) -> None:

@@ -1,7 +1,6 @@
 """The caller's side of the quantize program: a job of a node, with the rights to use Docker."""
 
 import os
-import pwd
 from collections.abc import Callable
 
 from sparkops.programs import runner
@@ -20,11 +19,6 @@ def quantize(spec: main.Spec, job: Reporter, pull: Callable[[str], None]) -> str
     while image := runner.run(PROGRAM, spec, Listener(job), grace=2.0 * GRACE):
         pull(image)
     return spec["output"]
-
-
-def spec_of(options: dict[str, object], base: str, output: str, owner: pwd.struct_passwd) -> main.Spec:
-    """What the program is given."""
-    return {"options": options, "base": base, "output": output, "user": owner.pw_uid}
 
 
 def discard(output: str) -> None:

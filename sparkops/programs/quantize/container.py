@@ -12,6 +12,7 @@ from typing import Any
 
 from sparkops.core.messages import Refused, Unknown, reason_of
 from sparkops.programs import docker
+from sparkops.programs.launch.node import MEMINFO, available
 from sparkops.programs.protocol import Output
 from sparkops.programs.quantize import auto_round
 
@@ -59,7 +60,7 @@ class Container:
         needed, rule = auto_round.memory(self.sizes, self.options)
         if declared:
             needed, rule = int(declared * (1 << 30)), "as declared"
-        free = _available()
+        free = available(MEMINFO)
         if needed > free:
             raise Refused.of("quantize-memory-too-small", needed=needed, free=free, rule=rule)
 
@@ -111,7 +112,7 @@ class Container:
                 remove(self.name)
                 self._output.check()
             try:
-                state, log = docker.inspect_container(self.name), self._log()
+                state, log = docker.inspect_container(self.name), docker.logs(self.name, TAIL) or ""
             except (Unknown, OSError) as error:
                 if time.monotonic() - answered > PATIENCE:
                     raise Refused.of("quantize-engine-not-answering", reason=reason_of(error)) from None
@@ -124,11 +125,6 @@ class Container:
             text, done, total = auto_round.progress(log) or ("AutoRound starts", None, None)
             unit = "shards" if "shards" in text else "layers"
             self._output.progress(f"{text}; {self.duration}", done, total, unit)
-
-    def _log(self) -> str:
-        query = {"stdout": "1", "stderr": "1", "tail": str(TAIL)}
-        status, data = docker.request("GET", f"/containers/{self.name}/logs", query=query)
-        return docker.unframed(data).decode(errors="replace") if status == 200 else ""
 
     def _require_success(self, state: State, log: str) -> None:
         if state["ExitCode"] != 0:
@@ -160,12 +156,3 @@ def _ended(state: docker.Answer) -> bool:
 
 def _mount(source: str, target: str, read_only: bool) -> State:
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
-
-
-def _available() -> int:
-    """Bytes of memory that can be had without swapping."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    raise Unknown.of("meminfo-field-missing", field="MemAvailable")

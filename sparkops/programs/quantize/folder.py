@@ -4,7 +4,6 @@ A program that is run as their owner. The output folder is the container's while
 are checked, the files moved up, and a mark is written last.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -13,7 +12,7 @@ import stat
 from typing import Any
 
 from sparkops.core import atomic
-from sparkops.core.descriptors import FILE, FOLDER, closing
+from sparkops.core.descriptors import FOLDER, closing
 from sparkops.core.messages import Refused
 from sparkops.programs.build.base import CONFIG, NAMED, Base
 from sparkops.programs.checkpoints.folder import record_of
@@ -77,28 +76,19 @@ def _check_data(options: dict[str, object]) -> None:
 
 def is_complete(output: int, identity: str) -> bool:
     """Whether the folder has the complete output already."""
-    return _identity(output, MARK) == identity
-
-
-def _identity(folder: int, path: str) -> str:
-    try:
-        handle = os.open(path, FILE, dir_fd=folder)
-        with os.fdopen(handle, encoding="utf-8") as file:
-            return str(json.load(file).get("identity", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
+    os.fchdir(output)
+    return bool(atomic.mapping(MARK).get("identity") == identity)
 
 
 def prepare(output: int, identity: str) -> int:
     """The folder ready for the container: empty, unless the same was begun in it. Returns the bytes in it."""
     os.fchdir(output)
-    if _identity(output, STARTED) != identity:
+    if atomic.mapping(STARTED).get("identity") != identity:
         for name in os.listdir("."):
             atomic.remove(name)
         os.makedirs(os.path.dirname(STARTED), mode=0o755)
         atomic.write(STARTED, json.dumps({"identity": identity}).encode(), 0o600)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(CHECKED)
+    atomic.remove(CHECKED)
     for name in _OURS:
         os.makedirs(name, mode=0o755, exist_ok=True)
     return sum(
@@ -121,8 +111,7 @@ def take(output: int, base: int, identity: str) -> None:
             _check(folder, base)
             _settle(made, folder, base)
         atomic.write(CHECKED, json.dumps({"folder": made}).encode(), 0o600)
-    with open(CHECKED, encoding="utf-8") as file:
-        made = json.load(file)["folder"]
+    made = atomic.mapping(CHECKED)["folder"]
     for name in sorted(os.listdir(made)) if os.path.isdir(made) else []:
         os.rename(os.path.join(made, name), name)
     for name in filter(os.path.lexists, _OURS):

@@ -16,8 +16,7 @@ from sparkops.core.deadline import within
 from sparkops.core.kind_messages import PeerOrder
 from sparkops.core.messages import Refused
 from sparkops.programs.connections import hang_up
-from sparkops.programs.fetch.gathering import BLOCK, Gathered
-from sparkops.programs.fetch.http import Remote, Retry
+from sparkops.programs.fetch.http import BLOCK, LOST, Gathered, Remote, Retry, head
 from sparkops.programs.fetch.pace import Pace, Watch
 from sparkops.programs.transfer import tls
 
@@ -27,7 +26,6 @@ SHORT = 1 << 16
 """Bytes that an answer which is no file has at most."""
 DONE_TIMEOUT = 5.0
 _CERTIFICATE = re.compile(r"CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED", re.IGNORECASE)
-_LOST = (OSError, http.client.HTTPException)
 
 
 class Peer:
@@ -62,7 +60,7 @@ class Peer:
         """Say that nothing more is needed. A server that does not hear it ends when it is idle."""
         client = self.client(DONE_TIMEOUT)
         with contextlib.suppress(Retry, Refused):
-            client.ask("POST", "/done")
+            client.done()
         client.close()
 
     def failed(self, error: Exception) -> Exception:
@@ -90,7 +88,6 @@ class Client:
         self._buffer = memoryview(bytearray(BLOCK))
 
     def close(self) -> None:
-        """Close the connection."""
         hang_up(self._connection)
 
     def get(self, remote: Remote, start: int, end: int) -> Gathered:
@@ -121,7 +118,7 @@ class Client:
         now = time.monotonic()
         watch = Watch(Pace(1, now), self._stall, self._stall, now)
         try:
-            response = within(self._stall, lambda: self._head("GET", target, {}))
+            response = within(self._stall, lambda: head(self._connection, "GET", target, {}))
             if response.status != 200:
                 text = self._text(response)
                 raise self._refused("transfer-answer-wrong", path=target, status=response.status, text=text)
@@ -129,18 +126,14 @@ class Client:
                 yield block
                 if watch.add(len(block), time.monotonic()) == "silent":
                     raise Retry(f"{self._peer.way} all but stopped sending")
-        except _LOST as error:
+        except LOST as error:
             raise self._peer.failed(error) from None
         finally:
             self.close()
 
-    def ask(self, method: str, target: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
-        """One request for a short answer: status and content. Raises as `get` does."""
-        response = self._request(method, target, headers or {})
-        try:
-            return response.status, within(self._stall, lambda: response.read(SHORT))
-        except _LOST as error:
-            raise self._peer.failed(error) from None
+    def done(self) -> None:
+        """Say that nothing more is needed. Raises as `get` does."""
+        self._text(self._request("POST", "/done", {}))
 
     def _request(self, method: str, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         """The head of the answer. On a connection that was open before, a failed request is repeated once.
@@ -150,22 +143,18 @@ class Client:
         while True:
             reused = self._connection.sock is not None
             try:
-                return within(self._stall, lambda: self._head(method, target, headers))
-            except _LOST as error:
+                return within(self._stall, lambda: head(self._connection, method, target, headers))
+            except LOST as error:
                 self.close()
                 failed = self._peer.failed(error)
                 if isinstance(failed, Refused) or not reused or isinstance(error, TimeoutError):
                     raise failed from None
 
-    def _head(self, method: str, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-        self._connection.request(method, target, headers=headers)
-        return self._connection.getresponse()
-
     def _text(self, response: http.client.HTTPResponse) -> str:
         """A short answer, as far as it came."""
         try:
             return within(self._stall, lambda: response.read(SHORT)).decode(errors="replace")
-        except _LOST:
+        except LOST:
             self.close()
             return ""
 

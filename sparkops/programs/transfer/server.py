@@ -35,8 +35,6 @@ class Served(Protocol):
 
 
 class Request(BaseHTTPRequestHandler):
-    """The requests of one connection."""
-
     protocol_version = "HTTP/1.1"
     timeout = PATIENCE
     disable_nagle_algorithm = True

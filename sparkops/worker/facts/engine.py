@@ -1,32 +1,25 @@
 """Facts of the Docker engine, asked over its socket. It must not know images or containers."""
 
-import json
-
 from sparkops.programs import docker as engine
 from sparkops.programs import docker_absence
 from sparkops.worker.calls import Unknown
+from sparkops.worker.system.root import at
 
-SOCKET = "/var/run/docker.sock"
 
-
-def docker(socket: str = SOCKET) -> dict[str, object]:
+def docker(root: str) -> dict[str, object]:
     """Version, storage, cgroups and runtimes; `present` is false where no engine serves, with the `reason`.
 
     Raises Unknown when the engine can't be asked, or answers something else than its information.
     """
     try:
-        status, body = engine.request("GET", "/info", timeout=10.0, at=socket)
-        _, versions = engine.request("GET", "/version", timeout=10.0, at=socket)
+        info, version = (engine.ask(path, 10.0, at=at(root, engine.SOCKET)) for path in ("/info", "/version"))
     except Unknown as error:
         if error.id not in docker_absence.ABSENT:
             raise
         return {"present": False, "reason": error.reason, "gpu_access": []}
-    if status != 200:
-        raise Unknown.of("docker-error-status", status=status, text=engine.message(body))
-    try:
-        return parse_info(json.loads(body), json.loads(versions))
-    except ValueError:
-        raise Unknown.of("docker-answer-invalid", answer=f"{body[:200]!r}") from None
+    if not isinstance(info, dict) or not isinstance(version, dict):
+        raise Unknown.of("docker-answer-invalid", answer=f"{info!r:.200}")
+    return parse_info(info, version)
 
 
 def parse_info(info: engine.Answer, version: engine.Answer) -> dict[str, object]:

@@ -74,15 +74,21 @@ def stuck(card: Mapping[str, object]) -> str | None:
 
 def cards() -> tuple[list[dict[str, object]], str]:
     """What nvidia-smi tells of each GPU now, or why it tells of none. Raises Unknown when it hangs."""
+    said, why = query(QUERY, "--format=csv,noheader,nounits")
+    return ([], why) if why else (parse_query(said), "nvidia-smi lists no GPU")
+
+
+def query(*words: str) -> tuple[str, str]:
+    """What nvidia-smi answers, or why it answers nothing. Raises Unknown when it hangs."""
     try:
-        status, said, wrong = processes.ask(["nvidia-smi", QUERY, "--format=csv,noheader,nounits"], timeout=PATIENCE)
+        status, said, wrong = processes.ask(["nvidia-smi", *words], timeout=PATIENCE)
     except Unknown as error:
-        if error.id == "program-missing":
-            return [], "nvidia-smi is not installed"
-        raise
-    if status != 0:
-        return [], " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}"
-    return parse_query(said), "nvidia-smi lists no GPU"
+        if error.id != "program-missing":
+            raise
+        return "", "nvidia-smi is not installed"
+    return (
+        (said, "") if status == 0 else ("", " ".join((said + " " + wrong).split()) or f"nvidia-smi ended with {status}")
+    )
 
 
 def parse_query(said: str) -> list[dict[str, object]]:

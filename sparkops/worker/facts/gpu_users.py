@@ -7,10 +7,9 @@ import os
 
 from sparkops.programs import docker
 from sparkops.programs.launch import listening
-from sparkops.worker.calls import Unknown
-from sparkops.worker.facts.gpu import PATIENCE
+from sparkops.worker.facts import gpu
 from sparkops.worker.facts.system import parse_counters, text
-from sparkops.worker.system import ports, processes
+from sparkops.worker.system import ports
 
 QUERY = ("--query-compute-apps=pid,process_name", "--format=csv,noheader")
 ACCOUNTED = (
@@ -52,13 +51,8 @@ def _ours(user: dict[str, object]) -> bool:
 def computing() -> tuple[dict[int, str], str]:
     """The programs that compute on the GPU by their process ids; or why nvidia-smi tells of none. Raises Unknown when
     it hangs."""
-    try:
-        status, said, wrong = processes.ask(["nvidia-smi", *QUERY], timeout=PATIENCE)
-    except Unknown as error:
-        if error.id != "program-missing":
-            raise
-        return {}, "nvidia-smi is not installed"
-    return (parse_processes(said), "") if status == 0 else ({}, " ".join((said + " " + wrong).split()))
+    said, why = gpu.query(*QUERY)
+    return parse_processes(said), why
 
 
 def parse_processes(said: str) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Fingerprints of the SSH keys whose private half lies on the node: of the host, and of people.
+"""Fingerprints of keys on the node: of SSH keys whose private half lies there, and of the groups of ranks.
 
 Of a private key's file only the public half in it is read out (OpenSSH PROTOCOL.key: it is not encrypted): no digest of
 a secret is made.
@@ -10,6 +10,8 @@ import glob
 import hashlib
 import os
 
+from sparkops.core import group_keys
+from sparkops.core.descriptors import names
 from sparkops.worker.facts.system import text
 from sparkops.worker.system.root import at
 
@@ -24,6 +26,17 @@ def keys(root: str) -> dict[str, object]:
     host = {fingerprint(text(root, path) or "") for path in _paths(root, HOST)}
     private = {of_private(text(root, path) or "") for pattern in HOMES for path in _paths(root, pattern)}
     return {"host": sorted(filter(None, host)), "private": sorted(filter(None, private))}
+
+
+def of_groups(root: str) -> dict[str, str]:
+    """Of the keys by which the ranks of services know each other's messages, by service. Raises OSError."""
+    folder = at(root, group_keys.FOLDER)
+    found = {}
+    for name in names(folder):
+        if name.endswith(group_keys.SUFFIX):
+            with open(os.path.join(folder, name), "rb") as file:
+                found[name.removesuffix(group_keys.SUFFIX)] = group_keys.fingerprint(file.read())
+    return found
 
 
 def _paths(root: str, pattern: str) -> list[str]:

@@ -115,7 +115,6 @@ def session_address(root: str) -> str | None:
 
 
 def interface_of(interfaces: dict[str, dict[str, Any]], address: str | None) -> str | None:
-    """The interface that has this address."""
     for name, each in interfaces.items() if address else ():
         if any(found.partition("/")[0] == address for found in each["addresses"]):
             return name

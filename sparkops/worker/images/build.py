@@ -147,16 +147,24 @@ def check(image: str, argv: list[str], args: ImageOrder) -> None:
     }
     container = docker.act("POST", "/containers/create", order, at=at)["Id"]
     try:
-        docker.act("POST", f"/containers/{container}/start", at=at)
-        ended = docker.act("POST", f"/containers/{container}/wait", timeout=CHECK_LIMIT, at=at)
-        if ended["StatusCode"] != 0:
-            raise _failed_check(args["name"], argv, ended["StatusCode"], _output(container, at))
-    except docker.EngineError as error:
-        raise _failed_check(args["name"], argv, 127, error.message) from None
-    except Unknown:
-        raise _failed_check(args["name"], argv, 124, f"no end within {CHECK_LIMIT:g} s") from None
+        status, text = _ended(container, at)
+        if status != 0:
+            raise _failed_check(args["name"], argv, status, text or docker.logs(container, KEPT, at=at) or "")
     finally:
         docker.act("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"}, at=at)
+
+
+def _ended(container: str, at: str | None) -> tuple[int, str]:
+    """Start a container: its status at the end, and why it has none of its own; "" where it has. Raises Unknown."""
+    try:
+        docker.act("POST", f"/containers/{container}/start", at=at)
+        return docker.act("POST", f"/containers/{container}/wait", timeout=CHECK_LIMIT, at=at)["StatusCode"], ""
+    except docker.EngineError as error:
+        return 127, error.message
+    except Unknown as error:
+        if error.id != "docker-silent":
+            raise
+        return 124, f"no end within {CHECK_LIMIT:g} s"
 
 
 def _failed_check(name: str, argv: list[str], status: int, output: str) -> Refused:
@@ -171,18 +179,9 @@ def _failed_check(name: str, argv: list[str], status: int, output: str) -> Refus
     )
 
 
-def _output(container: str, at: str | None) -> str:
-    query = {"stdout": "1", "stderr": "1", "tail": str(KEPT)}
-    _, data = docker.request("GET", f"/containers/{container}/logs", query=query, at=at)
-    return docker.unframed(data).decode(errors="replace")
-
-
 def discard(image: str, at: str | None) -> None:
     """Remove what is not to be used; its layers stay, so that a corrected build does not start from its beginning."""
     try:
         docker.act("DELETE", f"/images/{docker.quoted(image)}", query={"noprune": "1"}, at=at)
     except docker.EngineError:
         return
-
-
-JOBS = {"build": build}

@@ -62,11 +62,6 @@ def _server(repository: str) -> str:
     return head if slash and ("." in head or ":" in head or head == "localhost") else "docker.io"
 
 
-def auth_header(auth: Mapping[str, str] | None) -> dict[str, str]:
-    """The header by which the engine logs in to a registry, for this one request."""
-    return {"X-Registry-Auth": encoded(auth)} if auth else {}
-
-
 def encoded(value: Mapping[str, object]) -> str:
     """A value as the engine takes it in a header."""
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
@@ -140,13 +135,12 @@ def fetch(job: Job, args: ImageAsk) -> None:
         "tag": args.get("digest") or args["tag"],
         "platform": args.get("platform"),
     }
+    login = {"X-Registry-Auth": encoded(auth)} if (auth := args.get("auth")) else {}
     progress = PullProgress()
     free = _free(at)
     rate = Rate()
     try:
-        for line in docker.stream(
-            "POST", "/images/create", query=query, headers=auth_header(args.get("auth")), stopping=job.stopping, at=at
-        ):
+        for line in docker.stream("POST", "/images/create", query=query, headers=login, stopping=job.stopping, at=at):
             progress.take(line)
             if free is not None and progress.total is not None and progress.total > free[1]:
                 raise _too_small(progress.total, free)
@@ -187,6 +181,3 @@ def _free(at: str | None) -> tuple[str, int] | None:
 
 def _too_small(needed: int, free: tuple[str, int]) -> Refused:
     return Refused.of("image-space-missing", needed=needed, folder=free[0], free=free[1])
-
-
-JOBS = {"pull": pull}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparkops.core.kind_messages import FilesServe, ImageAsk, RunningRequest
 from sparkops.core.messages import Fields, Refused
-from sparkops.programs.build.state import observe as observe
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
+from sparkops.programs.checkpoints.verify import observe_built as observe
 from sparkops.worker.calls import Call
 from sparkops.worker.system import jobs
 
@@ -65,21 +65,22 @@ def relay(call: Call, args: FilesServe) -> dict[str, object]:
         raise Refused.of("build-of-other-inputs", folder=args["folder"])
     existing = CheckpointFolder(args["folder"]).open()
     files = record_of(existing)[1]["files"] if existing is not None else []
-    return {**transfer.serve_files({**args, "files": files}), "files": files}
+    return {**transfer.serve(args["folder"], "files", {**args, "files": files}), "files": files}
 
 
-def build(job: jobs.Job, args: State) -> list[object]:
+def build(job: jobs.Job, ask: State, act: State) -> list[object]:
     """The job: everything up to the published folder; returns the notices."""
     from sparkops.programs.build import caller
     from sparkops.programs.quantize import caller as quantize
+    from sparkops.programs.quantize.main import Spec as QuantizeSpec
     from sparkops.worker.images import pull
 
-    ask, act = args["ask"], args["act"]
     place = CheckpointFolder(ask["folder"])
     output = place.beside(place.quantized)
 
     def quantized(target: "Target", options: State) -> str:
-        spec = quantize.spec_of(options, ask["base"], output, target.owner)
+        user = target.owner.pw_uid
+        spec: QuantizeSpec = {"options": options, "base": ask["base"], "output": output, "user": user}
         return quantize.quantize(spec, job, lambda image: pull.pull(job, _image(image)))
 
     if not act.get("peer") and "quantize" not in act["steps"][0]:
@@ -96,5 +97,4 @@ def _image(name: str) -> ImageAsk:
     return {"name": name, "repository": repository, "tag": tag or None, "digest": digest or None}
 
 
-JOBS = {"build": build}
 CALLS = {"relay": relay, "running": running}

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sparkops.worker.reclaiming.items import Look
 
 State = dict[str, Any]
+FETCH = "sparkops.programs.fetch.caller"
+"""What its jobs run; an observation does not load it."""
 
 
 def observe(ask: State) -> State | None:
@@ -35,7 +37,6 @@ def observe(ask: State) -> State | None:
 
 
 def _describe(digest: str, record: State, index: Index) -> State:
-    """What the record says of itself."""
     return {
         "manifest": digest,
         "repository": record.get("repository", ""),
@@ -69,8 +70,8 @@ def reclaim(state_dir: str, given: "ItemTold") -> None:
 
 
 def _bring(call: Call, ask: State, act: State) -> State:
-    args = {"ask": ask, "act": act}
-    done = jobs.run(call, _key(ask), __name__, "bring", args, attach=_attach(act), source=_source(act))
+    args = {"query": ask, "request": act}
+    done = jobs.run(call, _key(ask), FETCH, "fetch", args, attach=_attach(act), source=_source(act))
     for id, args in done["notices"]:
         call.progress(notice={"id": id, "args": args})
     return dict(done)
@@ -132,15 +133,11 @@ def put(call: Call, args: State) -> int:
 
 def _pushed(place: CheckpointFolder, name: str) -> int:
     """The file for a pushed content, as the staging folder's owner; no link is followed on the way."""
-    from sparkops.programs.fetch.partial_file import STORE  # acts only: an observation does not load it
+    from sparkops.programs.fetch.partial_file import STORE, open_store  # acts only: an observation does not load it
 
-    at = os.open(place.beside(place.partial), FOLDER)
-    owner = os.fstat(at)
-    for part in STORE.split("/"):
-        inner = os.open(part, FOLDER, dir_fd=at)
-        os.close(at)
-        at = inner
-    with closing(at):
+    with closing(os.open(place.beside(place.partial), FOLDER)) as staging:
+        owner, store = os.fstat(staging), open_store(staging)
+    with closing(store) as at:
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=at)
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
@@ -161,28 +158,16 @@ def verify(call: Call, args: State) -> State:
     started = time.time()
     if not args["again"] and (done := caller.unchanged(args["folder"], args["state_dir"])) is not None:
         return {**done, "seconds": time.time() - started}
+    given = {key: args[key] for key in ("folder", "state_dir", "again")}
     attach = "verify again" if args["again"] else "verify"
-    return dict(jobs.run(call, _key(args), __name__, "verify", args, attach=attach))
+    return dict(jobs.run(call, _key(args), FETCH, "verify_folder", given, attach=attach))
 
 
 def relay(call: Call, args: FilesServe) -> dict[str, int]:
     """Start the server of a checkpoint's files."""
     from sparkops.worker.requests import transfer  # acts only: an observation does not load it
 
-    return transfer.serve_files(args)
+    return transfer.serve(args["folder"], "files", args)
 
 
-def _bring_job(job: jobs.Job, args: State) -> State:
-    from sparkops.programs.fetch import caller
-
-    return caller.fetch(args["ask"], args["act"], job)
-
-
-def _verify_job(job: jobs.Job, args: State) -> State:
-    from sparkops.programs.fetch import caller
-
-    return caller.verify_folder(args["folder"], args["state_dir"], args["again"], job)
-
-
-JOBS = {"bring": _bring_job, "verify": _verify_job}
 CALLS = {"put": put, "missing": missing, "verify": verify, "running": running, "relay": relay}

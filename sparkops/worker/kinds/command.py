@@ -2,9 +2,7 @@
 
 import os
 import re
-import subprocess
 
-from sparkops.core import process_group
 from sparkops.core.kind_messages import CommandAct, CommandAsk
 from sparkops.core.messages import State
 from sparkops.worker.calls import Call, Refused, Unknown
@@ -14,6 +12,8 @@ SHOWN = 400
 """Characters of a check's output that are shown."""
 READ = 1 << 20
 """Bytes of a check's output that are compared."""
+UNUSABLE = {"program-missing": (127, "not installed"), "program-not-executable": (126, "not executable")}
+"""Status and output where there is no such program."""
 
 
 def observe(ask: CommandAsk) -> dict[str, object]:
@@ -37,27 +37,14 @@ def observe(ask: CommandAsk) -> dict[str, object]:
 
 
 def _run(argv: list[str], timeout: float) -> tuple[int, str]:
-    """Status and output of a check; one that hangs is ended with all its children."""
-    with open(os.memfd_create("sparkops-check"), "w+b") as output:
-        try:
-            child = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-            )
-        except FileNotFoundError:
-            return 127, "not installed"
-        except PermissionError:
-            return 126, "not executable"
-        try:
-            status = child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process_group.end(child, processes.PATIENCE)
-            raise Unknown.of("program-timeout", program=" ".join(argv[:3]), seconds=timeout) from None
-        return status, os.pread(output.fileno(), READ, 0).decode(errors="replace")
+    """Status and output of a check; that of one that can't be run as in a shell."""
+    try:
+        with processes.ended(argv, timeout) as (status, out, _):
+            return status, out.read(READ).decode(errors="replace")
+    except Refused as error:
+        if error.id in UNUSABLE:
+            return UNUSABLE[error.id]
+        raise Unknown(error.id, error.values) from None
 
 
 def _failing(id: str, **args: object) -> dict[str, object]:

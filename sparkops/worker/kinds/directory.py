@@ -13,33 +13,20 @@ from sparkops.worker.system import safe_path
 
 def observe(ask: DirectoryAsk) -> dict[str, object] | None:
     """Type, owner, group and mode of `path`; owner and group in the form in which they were declared."""
-    try:
-        with safe_path.place(ask["path"]) as place:
-            found = place.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if found is None:
-        return None
-    return {
-        "type": safe_path.sort_of(found.st_mode),
-        "owner": safe_path.owner_name(found.st_uid, ask.get("owner")),
-        "group": safe_path.group_name(found.st_gid, ask.get("group")),
-        "mode": safe_path.permissions(found.st_mode),
-    }
+    return safe_path.look(ask["path"], lambda _, present: safe_path.metadata(present, ask))
 
 
 def converge(call: Call, ask: DirectoryAsk, found: State, want: State, act: DirectoryAct) -> None:
     """Bring the directory from `found` to `want`. With `parents` in `act`, missing ones above it are made as root's."""
-    if found is not None and found["type"] != "directory":
-        raise safe_path.occupied(ask["path"], found["type"], "directory")
     with safe_path.explained(ask["path"]):
         if act.get("parents") and want is not None:
             _make_parents(ask["path"])
         with safe_path.place(ask["path"]) as place:
+            present = place.require("directory")
             if want is None:
                 os.rmdir(place.name, dir_fd=place.folder)
             else:
-                _set(place, want, new=found is None)
+                _set(place, want, new=present is None)
             os.fsync(place.folder)
 
 

@@ -21,7 +21,7 @@ from sparkops.core.messages import Reason, State, reason
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import fabric, network
 from sparkops.worker.system import netplan, processes
-from sparkops.worker.system.root import UNITS, at
+from sparkops.worker.system.root import SPECS, UNITS, at
 
 CONFIRM = 45.0
 """Seconds in which a fresh session has to confirm; where the worker cannot, the timer takes it back MARGIN later."""
@@ -35,7 +35,6 @@ ETC, RUN = "/etc/netplan", "/run/netplan"
 STATE = "/run/sparkops/fabric"
 UNDO = "sparkops-fabric-undo"
 ASIDE = ".before-sparkops"
-SPEC = "/etc/sparkops/services/"
 
 
 def observe(ask: FabricAsk, root: str = "/") -> dict[str, object]:
@@ -186,8 +185,7 @@ def _begin(root: str, trial: Mapping[str, Any], text: str) -> None:
     """Stop what uses the rails, arm the timer, and only then put the files of the trial there."""
     state = at(root, STATE)
     for name in ("confirmed.json", "undoing.json"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(state, name))
+        atomic.remove(os.path.join(state, name))
     atomic.write(os.path.join(state, "undo.sh"), _undo_script(root, trial).encode(), 0o700)
     atomic.write(os.path.join(state, "trial.json"), json.dumps(trial).encode(), 0o600)
     script = os.path.join(state, "undo.sh")
@@ -280,8 +278,7 @@ def confirm(call: Call, args: Mapping[str, object], root: str = "/") -> None:
         with contextlib.suppress(FileNotFoundError):
             os.rename(at(root, f"{ETC}/{file}"), at(root, f"{ETC}/{file}{ASIDE}"))
     for file in (netplan.OURS, *trial["aside"]):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(at(root, f"{RUN}/{file}"))
+        atomic.remove(at(root, f"{RUN}/{file}"))
     processes.run(["netplan", "generate"], timeout=APPLY)
     with contextlib.suppress(Refused):
         processes.run(["systemctl", "stop", f"{UNDO}.timer"])
@@ -294,7 +291,7 @@ def units_on_rails(root: str) -> Iterator[str]:
     """The active units that run a rank of an engine over several nodes."""
     for path in sorted(glob.glob(at(root, f"{UNITS}/*.service"))):
         with contextlib.suppress(OSError, ValueError, KeyError), open(path, encoding="utf-8", errors="replace") as file:
-            words = [word for word in file.read().split() if word.startswith(SPEC) and word.endswith(".json")]
+            words = [word for word in file.read().split() if word.startswith(SPECS + "/") and word.endswith(".json")]
             if not words:
                 continue
             with open(at(root, words[0]), encoding="utf-8") as spec:

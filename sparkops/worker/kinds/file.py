@@ -31,28 +31,16 @@ def observe(ask: FileAsk) -> dict[str, object] | None:
 
     `ask`: path; owner and group as declared (or None); and `sha256` with `size`, or `secret` with the bytes.
     """
-    try:
-        with safe_path.place(ask["path"]) as place:
-            found = place.stat()
-            if found is None:
-                return None
-            state = _metadata(found, ask)
-            if state["type"] == "file" and ("sha256" in ask or "secret" in ask):
-                handle = place.open()
-                with os.fdopen(handle, "rb") as file:
-                    state.update(_content(file, os.fstat(handle), ask))
-            return state
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return safe_path.look(ask["path"], lambda place, present: _described(place, present, ask))
 
 
-def _metadata(found: os.stat_result, ask: FileAsk) -> dict[str, object]:
-    return {
-        "type": safe_path.sort_of(found.st_mode),
-        "owner": safe_path.owner_name(found.st_uid, ask.get("owner")),
-        "group": safe_path.group_name(found.st_gid, ask.get("group")),
-        "mode": safe_path.permissions(found.st_mode),
-    }
+def _described(place: safe_path.Place, present: os.stat_result, ask: FileAsk) -> dict[str, object]:
+    state = safe_path.metadata(present, ask)
+    if state["type"] == "file" and ("sha256" in ask or "secret" in ask):
+        handle = place.open()
+        with os.fdopen(handle, "rb") as file:
+            state.update(_content(file, os.fstat(handle), ask))
+    return state
 
 
 def _content(file: BinaryIO, found: os.stat_result, ask: FileAsk) -> dict[str, object]:
@@ -91,9 +79,7 @@ def converge(call: Call, ask: FileAsk, found: State, want: State, act: FileAct) 
         if want is None:
             _remove(place)
             return
-        present = place.stat()
-        if present is not None and not stat.S_ISREG(present.st_mode):
-            raise safe_path.occupied(place.path, safe_path.sort_of(present.st_mode), "file")
+        present = place.require("file")
         other = (found or {}).get("content") != want.get("content")
         if present is None or ("content" in want and (other or act.get("again"))):
             _replace(place, present, ask, want, act)
@@ -105,8 +91,7 @@ def _remove(place: safe_path.Place) -> None:
     present = place.stat()
     if present is not None and stat.S_ISDIR(present.st_mode):
         raise Refused.of("file-is-directory", path=place.path)
-    os.unlink(place.name, dir_fd=place.folder)
-    os.fsync(place.folder)
+    place.remove()
     if place.path.startswith(UNITS + "/") and os.path.isdir("/run/systemd/system"):
         processes.run(["systemctl", "daemon-reload"])  # a drop-in that is gone is in effect until then
 

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from sparkops.core.kind_messages import GateAct, GateAsk
 from sparkops.core.messages import Fields, State
@@ -156,13 +156,6 @@ def fast_enough(now: Fields, before: Fields, ratio: float) -> None:
     raise Refused.of("gate-too-slow", **speeds)
 
 
-class _Answer(NamedTuple):
-    """Which route answered, and what."""
-
-    route: str
-    body: Any
-
-
 class _Engine:
     """The engine of the service on this node, asked as a client asks it."""
 
@@ -170,7 +163,9 @@ class _Engine:
         self.ask = ask
         self.api = serving.api(ask, Question(ask["model"] or "", ask["prompt"]))
 
-    def _answer(self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: object) -> _Answer:
+    def _answer(
+        self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: object
+    ) -> tuple[str, Any]:
         """The route and the answer to a question that has to be 200. Raises Refused."""
         if foreign := self.api.foreign():
             raise Refused.of("gate-not-served", text=foreign)
@@ -190,7 +185,7 @@ class _Engine:
             text = data[:300].decode(errors="replace").strip()
             raise Refused.of("gate-answer-status", route=route, status=status, text=text)
         with contextlib.suppress(*MALFORMED):
-            return _Answer(route, json.loads(data))
+            return route, json.loads(data)
         raise Refused.of("gate-answer-malformed", route=route)
 
     def complete(self, prompt: str | None = None, tokens: int = 16, **more: Any) -> tuple[str, int]:

@@ -12,31 +12,25 @@ from sparkops.worker.system import safe_path
 
 def observe(ask: GroupKeyAsk) -> "dict[str, object] | None":
     """Type and mode, and whether it is the `shared` key: the one of the fingerprint that was asked for."""
-    try:
-        with safe_path.place(ask["path"]) as place:
-            found = place.stat()
-            if found is None:
-                return None
-            state: dict[str, object] = {"type": safe_path.sort_of(found.st_mode)}
-            if state["type"] == "file":
-                state["mode"] = safe_path.permissions(found.st_mode)
-                with os.fdopen(place.open(), "rb") as file:
-                    state["shared"] = hmac.compare_digest(fingerprint(file.read()), ask["fingerprint"])
-            return state
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return safe_path.look(ask["path"], lambda place, present: _described(place, present, ask["fingerprint"]))
+
+
+def _described(place: safe_path.Place, present: os.stat_result, wanted: str) -> dict[str, object]:
+    sort = safe_path.sort_of(present.st_mode)
+    if sort != "file":
+        return {"type": sort}
+    with os.fdopen(place.open(), "rb") as file:
+        shared = hmac.compare_digest(fingerprint(file.read()), wanted)
+    return {"type": sort, "mode": safe_path.permissions(present.st_mode), "shared": shared}
 
 
 def converge(call: Call, ask: GroupKeyAsk, found: State, want: State, act: GroupKeyAct) -> None:
     """Write the key of the group, or remove the file."""
     with safe_path.explained(ask["path"]), safe_path.place(ask["path"]) as place:
-        present = place.stat()
-        if present is not None and safe_path.sort_of(present.st_mode) != "file":
-            raise safe_path.occupied(place.path, safe_path.sort_of(present.st_mode), "file")
+        place.require("file")
         if want is None:
-            os.unlink(place.name, dir_fd=place.folder)
-            os.fsync(place.folder)
+            place.remove()
         elif found is None or not found.get("shared"):
-            safe_path.write(place, act["content"], mode=0o600, owner=(-1, -1))
+            safe_path.write(place, act["content"], mode=0o600)
         else:
             os.chmod(place.name, 0o600, dir_fd=place.folder, follow_symlinks=False)

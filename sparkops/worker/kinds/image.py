@@ -87,7 +87,7 @@ def converge(call: Call, ask: ImageAsk, found: State, want: State, act: ImageAct
         pull.tag(load.load_sent(call, ask, act), ask)
     else:
         key = f"image {ask['name']}"
-        jobs.run(call, key, WORKS[act["how"]], act["how"], {**ask, **act}, attach=act["attach"])
+        jobs.run(call, key, WORKS[act["how"]], act["how"], {"args": {**ask, **act}}, attach=act["attach"])
 
 
 def reclaimable(look: "Look") -> list["ItemTold"]:
@@ -142,7 +142,7 @@ def relay(call: Call, args: ImageOrder) -> dict[str, object]:
         raise Refused.of("transfer-content-missing", name=args["name"])
     size = int(found.get("Size") or 0)
     pull.room(size, at=at)
-    served = transfer.serve_image({**args, "image": str(found["Id"]), "size": size})
+    served = transfer.serve(f"image {args['name']}", "image", {**args, "image": str(found["Id"]), "size": size})
     return {**served, "content": seen["content"], "size": size}
 
 
@@ -151,5 +151,4 @@ def running(call: Call, args: RunningRequest) -> bool:
     return jobs.attachable(f"image {args['ask']['name']}", str(args["act"]["attach"]))
 
 
-JOBS = {"receive": receive}
 CALLS = {"relay": relay, "running": running}

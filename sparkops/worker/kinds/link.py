@@ -1,6 +1,5 @@
 """Symbolic links on the node: replaced in one step; a real file or directory is never replaced by one."""
 
-import contextlib
 import os
 from collections.abc import Mapping
 
@@ -12,30 +11,20 @@ from sparkops.worker.system import safe_path
 
 def observe(ask: PathAsk) -> dict[str, object] | None:
     """Type, and for a link its target as it is written."""
-    try:
-        with safe_path.place(ask["path"]) as place:
-            found = place.stat()
-            if found is None:
-                return None
-            state: dict[str, object] = {"type": safe_path.sort_of(found.st_mode)}
-            if state["type"] == "link":
-                state["target"] = os.readlink(place.name, dir_fd=place.folder)
-            return state
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return safe_path.look(ask["path"], _described)
+
+
+def _described(place: safe_path.Place, present: os.stat_result) -> dict[str, object]:
+    sort = safe_path.sort_of(present.st_mode)
+    target = {"target": os.readlink(place.name, dir_fd=place.folder)} if sort == "link" else {}
+    return {"type": sort, **target}
 
 
 def converge(call: Call, ask: PathAsk, found: State, want: State, act: Mapping[str, object]) -> None:
     """Bring the link from `found` to `want`."""
     with safe_path.explained(ask["path"]), safe_path.place(ask["path"]) as place:
-        present = place.stat()
-        if present is not None and safe_path.sort_of(present.st_mode) != "link":
-            raise safe_path.occupied(place.path, safe_path.sort_of(present.st_mode), "link")
+        place.require("link")
         if want is None:
-            os.unlink(place.name, dir_fd=place.folder)
-            os.fsync(place.folder)
-            return
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(place.beside, dir_fd=place.folder)
-        os.symlink(want["target"], place.beside, dir_fd=place.folder)
-        safe_path.publish(place)
+            place.remove()
+        else:
+            place.link(want["target"])

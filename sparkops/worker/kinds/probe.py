@@ -124,10 +124,7 @@ def engine_log(ask: ProbeAsk) -> list[str]:
     lines: list[str] = []
     if name := ask.get("unit"):
         lines = newest_run(unit.journal(name, READ_LINES).splitlines())
-    if not lines and ask.get("container"):
-        path, query = f"/containers/{ask['container']}/logs", {"stdout": "1", "stderr": "1", "tail": str(READ_LINES)}
-        with contextlib.suppress(Unknown, Refused, OSError):
-            status, data = docker.request("GET", path, query=query)
-            text = data.decode(errors="replace")
-            lines = [re.sub(r"^[\x00-\x08].{7}", "", line) for line in text.splitlines()] if status == 200 else []
+    if not lines and (container := ask.get("container")):
+        with contextlib.suppress(Unknown, OSError):
+            lines = (docker.logs(container, READ_LINES) or "").splitlines()
     return [line for line in lines if line.strip()]

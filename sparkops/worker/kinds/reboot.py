@@ -1,7 +1,6 @@
 """The node half of `reboot`: whether one is due, and the reboot itself, once for the same reasons."""
 
 import contextlib
-import json
 import os
 
 from sparkops.core import atomic
@@ -37,12 +36,9 @@ def converge(call: Call, ask: StateAsk, found: State, want: State, act: Nothing,
     """Reboot, which ends this process. Raises Refused where the last one for these reasons did not help."""
     if not found or not found["due"]:
         return
-    path = os.path.join(at(root, ask["state_dir"]), STAMP)
-    refuse_again(path, found)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with safe_path.explained(path), safe_path.place(path) as place:
-        content = {"reasons": lasting(found), "boot": found["boot"]}
-        safe_path.write(place, json.dumps(content).encode(), mode=0o600, owner=(-1, -1))
+    folder = at(root, ask["state_dir"])
+    refuse_again(os.path.join(folder, STAMP), found)
+    safe_path.note(folder, STAMP, {"reasons": lasting(found), "boot": found["boot"]})
     _, _, wrong = processes.ask(["systemctl", "--no-block", "reboot"])  # refused while it goes down already
     call.progress(wrong.strip() or "the machine goes down")
     call.stopping.wait(DOWN_SECONDS)

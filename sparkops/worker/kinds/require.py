@@ -25,7 +25,6 @@ def observe_many(asks: dict[str, dict[str, object]]) -> dict[str, dict[str, obje
 
 
 def look(node: facts.Node, asks: dict[str, dict[str, Any]]) -> dict[str, dict[str, object] | Unknown]:
-    """`observe_many` on a given node."""
     wanted = {each: (str(ask["group"]), ask.get("args") or {}) for each, ask in asks.items() if ask["keys"]}
     found = facts.gather(node, wanted)
     return {each: _chosen(found.get(each, {}), [str(key) for key in ask["keys"]]) for each, ask in asks.items()}

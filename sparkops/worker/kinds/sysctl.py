@@ -8,10 +8,11 @@ import contextlib
 import errno
 import os
 
-from sparkops.core.descriptors import closing
+from sparkops.core.descriptors import closing, names
 from sparkops.core.kind_messages import Nothing, SysctlAsk
 from sparkops.core.messages import State, unknown_of
 from sparkops.worker.calls import Call, Refused
+from sparkops.worker.facts.system import text
 from sparkops.worker.system import safe_path
 from sparkops.worker.system.root import at
 
@@ -36,10 +37,8 @@ def observe_many(asks: dict[str, SysctlAsk], *, root: str = "/") -> dict[str, ob
 
 def _state(ask: SysctlAsk, files: list[tuple[str, dict[str, str]]], root: str) -> dict[str, object] | None:
     key = path_of(ask["key"])
-    own = os.path.join(at(root, FOLDERS[0]), ask["file"])
-    persisted = None
-    with contextlib.suppress(FileNotFoundError), open(own, encoding="utf-8", errors="replace") as file:
-        persisted = parse(file.read()).get(key, "")
+    content = text(root, f"{FOLDERS[0]}/{ask['file']}")
+    persisted = None if content is None else parse(content).get(key, "")
     if ask.get("absent"):
         return None if persisted is None else {"persisted": persisted}
     return {"value": running(key, root), "persisted": persisted, "overridden_by": overriding(key, ask["file"], files)}
@@ -47,11 +46,8 @@ def _state(ask: SysctlAsk, files: list[tuple[str, dict[str, str]]], root: str) -
 
 def running(key: str, root: str) -> str | None:
     """The kernel's value of a parameter (named as a path below /proc/sys); None where this kernel has none."""
-    try:
-        with open(os.path.join(at(root, PROC), key), encoding="utf-8", errors="replace") as file:
-            return plain(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    found = text(root, f"{PROC}/{key}")
+    return None if found is None else plain(found)
 
 
 def path_of(key: str) -> str:
@@ -65,10 +61,10 @@ def plain(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def parse(text: str) -> dict[str, str]:
+def parse(content: str) -> dict[str, str]:
     """The parameters that a sysctl.d file sets, by path; patterns and exclusions are left out."""
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in content.splitlines():
         line = line.strip()
         if not line or line[0] in "#;" or "=" not in line:
             continue
@@ -81,10 +77,9 @@ def read_files(folders: list[str]) -> list[tuple[str, dict[str, str]]]:
     """All sysctl.d files that count, in the order in which they are read: (path, what it sets)."""
     chosen: dict[str, str] = {}
     for folder in folders:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for name in os.listdir(folder):
-                if name.endswith(".conf"):
-                    chosen.setdefault(name, os.path.join(folder, name))
+        for name in names(folder):
+            if name.endswith(".conf"):
+                chosen.setdefault(name, os.path.join(folder, name))
     files = []
     for name in sorted(chosen):
         with contextlib.suppress(FileNotFoundError), open(chosen[name], encoding="utf-8", errors="replace") as file:
@@ -103,16 +98,13 @@ def converge(call: Call, ask: SysctlAsk, found: State, want: State, act: Nothing
     own = os.path.join(at(root, FOLDERS[0]), ask["file"])
     if want is None:
         with safe_path.explained(own), safe_path.place(own) as place:
-            os.unlink(place.name, dir_fd=place.folder)
-            os.fsync(place.folder)
+            place.remove()
         return
     key, value = path_of(ask["key"]), plain(want["value"])
     if running(key, root) != value:
         _set(ask["key"], os.path.join(at(root, PROC), key), value)
     if (found or {}).get("persisted") != value:
-        text = f"# Written by sparkops\n{ask['key']} = {value}\n"
-        with safe_path.explained(own), safe_path.place(own) as place:
-            safe_path.write(place, text.encode(), mode=0o644, owner=(-1, -1))
+        safe_path.put(own, f"# Written by sparkops\n{ask['key']} = {value}\n".encode(), 0o644)
 
 
 def _set(key: str, path: str, value: str) -> None:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterable, Mapping
 
 from sparkops.core import atomic
-from sparkops.core.descriptors import FILE
+from sparkops.core.descriptors import FILE, names
 from sparkops.core.kind_messages import UnitAct, UnitAsk
 from sparkops.core.messages import State, unknown_of
 from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.facts import system
 from sparkops.worker.record import claims, started_from
 from sparkops.worker.system import ports, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
@@ -49,9 +50,9 @@ def observe_many(asks: dict[str, UnitAsk], *, root: str = "/") -> dict[str, obje
     return states
 
 
-def show(names: list[str], more: Iterable[str] = ()) -> dict[str, dict[str, str]]:
+def show(units: list[str], more: Iterable[str] = ()) -> dict[str, dict[str, str]]:
     """What systemd says of these units, by name. Raises Unknown when it doesn't answer, or not for all."""
-    wanted = list(dict.fromkeys(names))
+    wanted = list(dict.fromkeys(units))
     if not wanted:
         return {}
     properties = ",".join(dict.fromkeys([*SHOWN, *more]))
@@ -157,9 +158,7 @@ def _text(path: str) -> bytes | None:
 def _drop_ins(name: str, root: str) -> list[str]:
     """Those that stand there, also where systemd has not read them yet."""
     folder = os.path.join(at(root, UNITS), name + ".d")
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return [os.path.join(folder, entry) for entry in os.listdir(folder) if entry.endswith(".conf")]
-    return []
+    return [os.path.join(folder, entry) for entry in names(folder) if entry.endswith(".conf")]
 
 
 def inputs_of(name: str, shown: dict[str, str], root: str) -> str:
@@ -167,11 +166,7 @@ def inputs_of(name: str, shown: dict[str, str], root: str) -> str:
     pid = int(shown.get("MainPID") or 0)
     if pid:
         return _from_process(os.path.join(at(root, PROC), str(pid)))
-    try:
-        with open(os.path.join(at(root, STAMPS), name), encoding="utf-8") as file:
-            return file.read(4096).strip()
-    except FileNotFoundError:
-        return ""
+    return (system.text(root, f"{STAMPS}/{name}") or "").strip()
 
 
 def outdated(name: str, root: str) -> bool:
@@ -258,9 +253,7 @@ def converge(call: Call, ask: UnitAsk, found: State, want: State, act: UnitAct) 
         processes.run([*SYSTEMCTL, "unmask", "--", name])
     if "content" in want and want["content"] != found.get("content"):
         _refuse_vendor(name)
-        path = os.path.join(UNITS, name)
-        with safe_path.explained(path), safe_path.place(path) as place:
-            safe_path.write(place, act["content"], mode=0o644, owner=(-1, -1))
+        safe_path.put(os.path.join(UNITS, name), act["content"], 0o644)
         processes.run([*SYSTEMCTL, "daemon-reload"])
     elif found.get("reload_needed") or "content" not in want:
         # Of a unit that a package brings, systemd does not notice the first drop-in: it has cached which folders exist.

@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from sparkops.core.descriptors import FILE
+from sparkops.core.descriptors import FILE, names
 from sparkops.worker.calls import Unknown
 
 Entry = dict[str, Any]
@@ -25,11 +25,7 @@ ENTRIES = 256
 def records(state_dir: str) -> dict[str, Record]:
     """The records of all clusters, by their names. Raises Unknown for one that can't be read as such, OSError."""
     folder = os.path.join(state_dir, "claims")
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return {}
-    return {name[:-5]: load(os.path.join(folder, name)) for name in names if name.endswith(".json")}
+    return {name[:-5]: load(os.path.join(folder, name)) for name in names(folder) if name.endswith(".json")}
 
 
 def own(state_dir: str, cluster: str, former: str) -> tuple[Record, dict[str, Record]]:
@@ -78,8 +74,8 @@ def state(state_dir: str, entry: Entry, others: Collection[str]) -> dict[str, ob
     if type != entry.get("type"):
         return {"now": "other"}
     if type == "directory":
-        names = os.listdir(path)
-        return {"now": "ours", "entries": sorted(names) if len(names) <= ENTRIES else None}
+        entries = os.listdir(path)
+        return {"now": "ours", "entries": sorted(entries) if len(entries) <= ENTRIES else None}
     if not recorded:
         return {"now": "unrecorded"}
     contents = [os.readlink(path)] if type == "link" else _contents(state_dir, path, recorded)

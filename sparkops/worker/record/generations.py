@@ -16,6 +16,7 @@ import time
 from typing import TypedDict, cast
 
 from sparkops.core import atomic
+from sparkops.core.descriptors import names
 from sparkops.core.messages import Fields
 from sparkops.programs import docker
 from sparkops.programs.checkpoints.proof import record_digest
@@ -55,10 +56,8 @@ class Generation(TypedDict):
 
 def kept(folder: str) -> list[Generation]:
     """The stable generations, oldest first. A damaged record is none: nothing can be brought back from it."""
-    names: list[str] = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        names = [name for name in os.listdir(folder) if re.fullmatch(r"[0-9]{1,9}\.json", name)]
-    found = [_read(os.path.join(folder, name)) for name in names]
+    numbered = [name for name in names(folder) if re.fullmatch(r"[0-9]{1,9}\.json", name)]
+    found = [_read(os.path.join(folder, name)) for name in numbered]
     return sorted((each for each in found if each is not None), key=lambda each: each["number"])
 
 
@@ -126,8 +125,7 @@ def add(folder: str, now: Generation, keep: int) -> None:
     number = there[-1]["number"] + 1 if there else 1
     safe_path.note(folder, f"{number}.json", {**now, "number": number})
     for old in there[: max(0, len(there) + 1 - keep)]:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, f"{old['number']}.json"))
+        atomic.remove(os.path.join(folder, f"{old['number']}.json"))
 
 
 def passed(folder: str) -> Fields:
@@ -186,9 +184,7 @@ def bring_back(chosen: Generation, *, root: str = "/") -> None:
     for path, each in chosen["files"].items():
         here = at(root, path)
         with safe_path.explained(here), safe_path.place(here) as place:
-            if each is None:
-                if place.stat() is not None:
-                    os.unlink(place.name, dir_fd=place.folder)
-                continue
-            data = base64.b64decode(each["content"])
-            safe_path.write(place, data, mode=int(each["mode"], 8), owner=(-1, -1))
+            if each is not None:
+                safe_path.write(place, base64.b64decode(each["content"]), mode=int(each["mode"], 8))
+            elif place.stat() is not None:
+                place.remove()

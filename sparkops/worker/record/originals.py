@@ -3,7 +3,6 @@
 A link's target stands in the claim itself; a file's content beside the records, readable for their owner alone.
 """
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -30,6 +29,8 @@ def keep(state_dir: str, key: str, path: str) -> dict[str, object]:
     handle = os.open(path, FILE | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         data = file.read(LIMIT + 1)
+    if len(data) > LIMIT:  # it grew meanwhile
+        return {}
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     os.makedirs(os.path.join(state_dir, FOLDER), mode=0o700, exist_ok=True)
     atomic.write(os.path.join(state_dir, FOLDER, name), data, 0o600)
@@ -43,20 +44,15 @@ def put_back(state_dir: str, path: str, original: Fields) -> None:
 
     with safe_path.explained(path), safe_path.place(path) as place:
         if "target" in original:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(place.beside, dir_fd=place.folder)
-            os.symlink(original["target"], place.beside, dir_fd=place.folder)
-            safe_path.publish(place)
-            return
+            return place.link(original["target"])
         with open(os.path.join(state_dir, FOLDER, original["file"]), "rb") as file:
             data = file.read()
         safe_path.write(place, data, mode=original["mode"], owner=(original["uid"], original["gid"]))
         times = (original["mtime_ns"], original["mtime_ns"])
-        os.utime(place.name, ns=times, dir_fd=place.folder, follow_symlinks=False)
+        return os.utime(place.name, ns=times, dir_fd=place.folder, follow_symlinks=False)
 
 
 def forget(state_dir: str, entry: Fields) -> None:
     """Remove what was kept for a claim that ends."""
     if name := (entry.get("original") or {}).get("file"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(state_dir, FOLDER, name))
+        atomic.remove(os.path.join(state_dir, FOLDER, name))

@@ -11,9 +11,8 @@ from sparkops.programs import docker
 from sparkops.programs.checkpoints import proof
 from sparkops.programs.launch.container_body import environment_of
 from sparkops.worker.record import claim_records
-from sparkops.worker.system.root import at
+from sparkops.worker.system.root import SPECS, at
 
-SPECS = "/etc/sparkops/services"
 CONTAINER = (
     *("container_inputs", "container_image", "container_checkpoint", "secret_inputs"),
     *("container_environment", "restart_policy"),

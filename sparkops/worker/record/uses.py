@@ -18,9 +18,8 @@ from sparkops.worker.calls import Unknown
 from sparkops.worker.record import generations
 from sparkops.worker.record.claim_records import Record
 from sparkops.worker.system import jobs
-from sparkops.worker.system.root import UNITS, at
+from sparkops.worker.system.root import SPECS, UNITS, at
 
-SPECS = "/etc/sparkops/services"
 PROC = "/proc"
 TEXT_LIMIT = 1 << 20
 """Bytes of a unit or a spec that are read."""

@@ -5,7 +5,6 @@
 controller's to compare.
 """
 
-import contextlib
 import filecmp
 import os
 import re
@@ -16,16 +15,17 @@ from sparkops.core.kind_messages import Nothing
 from sparkops.core.messages import Fields, State
 from sparkops.core.request_messages import AdoptLook, AdoptTold, ComparedFiles, TakeoverAsk
 from sparkops.programs import docker
+from sparkops.programs.launch.listening import sockets
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.kinds import unit
 from sparkops.worker.record import uses
 from sparkops.worker.system import jobs, processes
+from sparkops.worker.system.ports import LABEL
 from sparkops.worker.system.root import UNITS
 
 ASIDE = "-before-sparkops"
 ENGINE = re.compile(r"(?:.*/)?(?:vllm|sglang|trtllm-serve|llama-server)(?:[.:@-].*)?$")
 LAUNCHER = "/usr/local/lib/sparkops/launcher.py"
-LABEL = "sparkops.service"
 TEXT_LIMIT = 64 << 10
 
 
@@ -38,17 +38,8 @@ def look(call: Call, args: AdoptLook) -> AdoptTold:
         if found is not None and stands_for(found, args, declared):
             containers.append(_described(found, declared))
     names = [str(each["name"]) for each in containers]
-    return {"containers": containers, "units": _units(args, names), "listening": _listening()}
-
-
-def _listening() -> list[int]:
-    """The TCP ports on which anybody listens. Source: proc_pid_net(5); 0A is TCP_LISTEN."""
-    ports = set()
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", encoding="ascii") as file:
-            rows = [line.split() for line in list(file)[1:]]
-            ports |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
-    return sorted(ports)
+    taken = sorted({port for _, port, _ in sockets()})
+    return {"containers": containers, "units": _units(args, names), "listening": taken}
 
 
 def stands_for(found: docker.Answer, args: AdoptLook, declared: "str | None") -> bool:
@@ -125,7 +116,8 @@ def _named(container: str, text: str) -> bool:
 
 def compare(call: Call, args: Mapping[str, str]) -> ComparedFiles:
     """Prove what `path` holds of `manifest` (its text); nothing changes but the index of `folder` in `state_dir`."""
-    done: ComparedFiles = jobs.run(call, f"checkpoint {args['path']}", __name__, "compare", args, attach="compare")
+    program, key = "sparkops.programs.fetch.caller", f"checkpoint {args['path']}"
+    done: ComparedFiles = jobs.run(call, key, program, "compare", args, attach="compare")
     return done
 
 
@@ -206,11 +198,4 @@ def _copy(state_dir: str, name: str) -> None:
         atomic.write([*_copies(state_dir, name)][-1], file.read(), 0o600)
 
 
-def _compare_job(job: jobs.Job, args: Mapping[str, str]) -> ComparedFiles:
-    from sparkops.programs.fetch import caller
-
-    return caller.compare(args["path"], args["folder"], args["state_dir"], args["manifest"], job)
-
-
-JOBS = {"compare": _compare_job}
 CALLS = {"look": look, "compare": compare}

@@ -36,7 +36,6 @@ def observe(ask: ClaimsRequest) -> ClaimsAnswer:
 
 
 def note(call: Call, args: ClaimsNote) -> None:
-    """`claims.note`, as a call."""
     from sparkops.worker.record import claims  # acts only: a look does not pay for it
 
     claims.take_over(args["state_dir"], args["cluster"], args["former"])

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO
 
-from sparkops.core import process_group
+from sparkops.core import atomic
 from sparkops.core.messages import DiagnosePart, DiagnoseRequest, DiagnoseService, reason, reason_of
 from sparkops.programs import docker
 from sparkops.programs.redaction import Redaction
 from sparkops.worker.calls import Call, Unknown
 from sparkops.worker.record import claim_records
-from sparkops.worker.record.uses import SPECS
 from sparkops.worker.requests import facts
 from sparkops.worker.system import jobs, processes
+from sparkops.worker.system.root import SPECS
 from sparkops.worker.system.side_by_side import side_by_side
 
 PART = 512 << 10
@@ -112,12 +112,8 @@ def _secrets() -> Iterator[str]:
     with contextlib.suppress(OSError):
         for name in os.listdir(SPECS):
             if name.endswith(".env"):
-                with (
-                    contextlib.suppress(OSError, ValueError),
-                    open(os.path.join(SPECS, name), encoding="utf-8") as file,
-                ):
-                    found = json.load(file)
-                    yield from (str(each) for each in (found.values() if isinstance(found, dict) else ()))
+                with contextlib.suppress(OSError):
+                    yield from map(str, atomic.mapping(os.path.join(SPECS, name)).values())
 
 
 def _claimed(args: DiagnoseRequest) -> Iterator[DiagnoseService]:
@@ -169,7 +165,7 @@ def _of_service(service: DiagnoseService) -> Iterator[tuple[str, Look]]:
     yield f"{here}/journal-this-boot.txt", lambda: _journal(unit, 0, 4000)
     yield f"{here}/journal-last-boot.txt", lambda: _journal(unit, -1, 2000)
     yield f"{here}/container.json", lambda: docker.inspect_container(container)
-    yield f"{here}/container-log.txt", lambda: _container_log(container)
+    yield f"{here}/container-log.txt", lambda: docker.logs(container, 1000, timestamps=True)
 
 
 def _journal(unit: str, boot: int, lines: int) -> str:
@@ -182,16 +178,8 @@ def _faults(argv: list[str]) -> str:
 
 
 def _said(argv: list[str]) -> str:
-    """What a program says, its complaints behind it. Raises Refused where it is missing, Unknown where it hangs."""
-    import subprocess
-
-    with open(os.memfd_create("sparkops-diagnose"), "w+b") as output:
-        child = processes.started(argv, stdout=output, stderr=output, cwd="/")
-        try:
-            status = child.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            process_group.end(child, processes.PATIENCE)
-            raise Unknown.of("program-timeout", program=" ".join(argv[:3]), seconds=SECONDS) from None
+    """What a program says, its complaints behind it. Raises Refused where it is missing or hangs."""
+    with processes.ended(argv, SECONDS, together=True) as (status, output, _):
         text = _end_of(output)
     if status and not text.strip():
         raise processes.failed(argv, status, "")
@@ -221,17 +209,6 @@ def _json(path: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _container_log(container: str) -> str | None:
-    query = {"stdout": "1", "stderr": "1", "tail": "1000", "timestamps": "1"}
-    path = f"/containers/{docker.quoted(container)}/logs"
-    status, body = docker.request("GET", path, query=query, timeout=SECONDS)
-    if status == 404:
-        return None
-    if status != 200:
-        raise Unknown.of("docker-error-status", status=status, text=docker.message(body))
-    return (docker.unframed(body) or body).decode(errors="replace")
 
 
 def _job_logs() -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ PATIENCE = 3.0
 
 def run(call: Call, argv: list[str], timeout: float | None = None) -> dict[str, object]:
     """How it ended: `status` (128 + the signal's number, as in a shell) and `timed_out`. Raises Refused."""
-    child = processes.started(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=CHUNK, cwd="/")
+    child = processes.started(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=CHUNK)
     over = False
     try:
         over = _pump(call, child, None if timeout is None else time.monotonic() + timeout)
@@ -43,7 +43,7 @@ def _pump(call: Call, child: "subprocess.Popen[bytes]", deadline: float | None) 
     with selectors.DefaultSelector() as ready:
         ready.register(child.stdout, selectors.EVENT_READ, b"\1")
         ready.register(child.stderr, selectors.EVENT_READ, b"\2")
-        while ready.get_map():
+        while True:
             ended = child.poll() is not None
             found = ready.select(0 if ended else POLL)
             if ended and not found:
@@ -57,16 +57,9 @@ def _pump(call: Call, child: "subprocess.Popen[bytes]", deadline: float | None) 
                 raise Refused.of("exec-cancelled", type="cancelled")
             if deadline is not None and time.monotonic() > deadline:
                 return True
-    while child.poll() is None:
-        if call.stopping.wait(POLL) or call.session_over.is_set():
-            raise Refused.of("exec-cancelled", type="cancelled")
-        if deadline is not None and time.monotonic() > deadline:
-            return True
-    return False
 
 
 def program(call: Call, args: ProgramRequest) -> dict[str, object]:
-    """The call `exec.program`."""
     return run(call, args["argv"], args["timeout"])
 
 

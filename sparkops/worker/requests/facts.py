@@ -1,6 +1,6 @@
 """The node's facts, in groups that are each cheap, independent and asked for by name.
 
-A group is a mapping of plain values. What can't be found out stands in it as `{"$unknown": Reason}` (see `mark`), as a
+A group is a mapping of plain values. What can't be found out stands in it as `{"$unknown": Reason}`, as a
 single value or as the whole group; what is known not to be there is None, or `present: false` with a text in `error` or
 a Reason in `reason`. It must not judge: what a value should be is the controller's business.
 """
@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sparkops.core.messages import UNKNOWN, Reason, unknown_of
+from sparkops.core.messages import UNKNOWN, unknown_of
 from sparkops.core.request_messages import FactsRequest
 from sparkops.worker.calls import Refused, Unknown
-from sparkops.worker.facts import engine, fabric, gpu, gpu_users, group_keys, keys, network, packages, pci, system
+from sparkops.worker.facts import engine, fabric, gpu, gpu_users, keys, network, packages, pci, system
 
 THREADS = 12
 
@@ -54,10 +54,6 @@ class Node:
             return unknown_of(error)
 
 
-def _cdi(node: Node, args: Mapping[str, object]) -> dict[str, object]:
-    return gpu.cdi(node.root, node.group("gpu").get("driver_version"))
-
-
 def _fabric(node: Node, args: Mapping[str, object]) -> dict[str, object]:
     found = fabric.fabric(node.root, node.group("network")["interfaces"])
     learnt = network.neighbours() if found["rails"] else {}
@@ -69,10 +65,6 @@ def _fabric(node: Node, args: Mapping[str, object]) -> dict[str, object]:
 def _packages(node: Node, args: Mapping[str, object]) -> dict[str, object]:
     patterns = args.get("patterns")
     return packages.packages(node.root, patterns if isinstance(patterns, list) else list(packages.PLATFORM))
-
-
-def _reboot(node: Node, args: Mapping[str, object]) -> dict[str, object]:
-    return packages.reboot(node.root, node.group("gpu"), node.group("packages")["installed"])
 
 
 GROUPS: dict[str, _Group] = {
@@ -89,17 +81,12 @@ GROUPS: dict[str, _Group] = {
     "gpu_users": lambda node, args: gpu_users.gpu_users(node.root),
     "pci": lambda node, args: pci.pci(node.root),
     "keys": lambda node, args: keys.keys(node.root),
-    "cdi": _cdi,
-    "docker": lambda node, args: engine.docker(str(args.get("socket") or engine.SOCKET)),
+    "cdi": lambda node, args: gpu.cdi(node.root, node.group("gpu").get("driver_version")),
+    "docker": lambda node, args: engine.docker(node.root),
     "packages": _packages,
-    "group_keys": lambda node, args: group_keys.fingerprints(node.root),
-    "reboot": _reboot,
+    "group_keys": lambda node, args: keys.of_groups(node.root),
+    "reboot": lambda node, args: packages.reboot(node.root, node.group("gpu"), node.group("packages")["installed"]),
 }
-
-
-def mark(why: Unknown) -> dict[str, Reason]:
-    """How an unknown value travels in a mapping of facts."""
-    return {UNKNOWN: why.reason}
 
 
 def gather(
@@ -125,4 +112,4 @@ def observe(ask: FactsRequest) -> dict[str, object]:
     args = ask.get("args") or {}
     names = [str(name) for name in ask.get("groups") or GROUPS]
     found = gather(Node(str(ask.get("root", "/"))), {name: (name, args.get(name) or {}) for name in names})
-    return {name: mark(each) if isinstance(each, Unknown) else each for name, each in found.items()}
+    return {name: {UNKNOWN: each.reason} if isinstance(each, Unknown) else each for name, each in found.items()}

@@ -61,7 +61,6 @@ def holder(call: Call, args: StateAsk) -> dict[str, object] | None:
 
 
 def release(call: Call, args: StateAsk) -> None:
-    """Give the lock back."""
     handle = _held.pop(args["state_dir"], None)
     if handle is not None:
         os.ftruncate(handle, 0)

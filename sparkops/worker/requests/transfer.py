@@ -33,20 +33,14 @@ START = 20.0
 BACKLOG = 64
 
 
-def serve_files(args: FilesServe) -> dict[str, int]:
-    """Start the server of a checkpoint's files, or find it running. Raises `transfer-listen-failed`, `address`."""
-    return _begin(args["folder"], "files", args)
+def serve(key: str, content: str, args: "FilesServe | ImageOrder") -> dict[str, int]:
+    """Start the server of a checkpoint's `files` or of an `image`, or find it running.
 
-
-def serve_image(args: ImageOrder) -> dict[str, int]:
-    """The same for an image."""
-    return _begin(f"image {args['name']}", "image", args)
-
-
-def _begin(key: str, content: str, args: "FilesServe | ImageOrder") -> dict[str, int]:
+    Raises `transfer-listen-failed`, `address`.
+    """
     order = args["serve"]
     name = f"relay {key} at {order['address']} for {order['fingerprint']}"
-    folder = jobs.begin(name, __name__, content, args)
+    folder = jobs.begin(name, __name__, content, {"args": args})
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
         alive, port = jobs.alive(folder), jobs.last_progress(folder).get("port")
@@ -54,7 +48,9 @@ def _begin(key: str, content: str, args: "FilesServe | ImageOrder") -> dict[str,
             return {"port": port}
         if not alive:
             jobs.outcome(folder)
-            folder = jobs.begin(name, __name__, content, args)  # the one that ran had just served its last receiver
+            folder = jobs.begin(
+                name, __name__, content, {"args": args}
+            )  # the one that ran had just served its last receiver
         time.sleep(0.05)
     raise Refused.of("transfer-server-slow", seconds=START)
 
@@ -68,7 +64,7 @@ def _listens(address: str, port: int) -> bool:
     return True
 
 
-def _files_job(job: jobs.Job, args: FilesServe) -> dict[str, object]:
+def files(job: jobs.Job, args: FilesServe) -> dict[str, object]:
     place = CheckpointFolder(args["folder"])
     existing = place.open()
     owner = users.owner_of(args["owner"], existing)
@@ -79,7 +75,7 @@ def _files_job(job: jobs.Job, args: FilesServe) -> dict[str, object]:
     return _serve(job, args["serve"], owner, spec, lambda channel: _send_folders(channel, place, args, work))
 
 
-def _image_job(job: jobs.Job, args: ImageOrder) -> dict[str, object]:
+def image(job: jobs.Job, args: ImageOrder) -> dict[str, object]:
     spec: program.Spec = {"content": "image", "size": args["size"]}
     return _serve(job, args["serve"], users.find(""), spec, lambda channel: _send_pipe(channel, args))
 
@@ -208,5 +204,4 @@ def reach(call: Call, args: Place) -> None:
         ) from None
 
 
-JOBS = {"files": _files_job, "image": _image_job}
 CALLS = {"reach": reach}

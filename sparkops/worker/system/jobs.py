@@ -1,6 +1,6 @@
 """Node jobs: long steps (fetch, pull, build) in a process of their own, so that they outlive the session.
 
-A job is a `setsid` child that runs `FUNCTION(job, args)` of a module's `JOBS`. Its folder under RUN has `job.json` (its
+A job is a `setsid` child that calls `FUNCTION(job=…, **args)` of a module. Its folder under RUN has `job.json` (its
 description), `lock` (the child holds a flock on it as long as it lives), `progress.json` and at the end `result.json`,
 an answer of `core.messages`. A session follows a job or attaches to a running one; `cancel` ends it.
 """
@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import Any
 
 from sparkops.core import atomic, frames
+from sparkops.core.descriptors import closing, names
 from sparkops.core.messages import Refused, answer
 from sparkops.programs import bundle
 from sparkops.programs.progress import Reporter
@@ -47,9 +48,8 @@ class Job(Reporter):
         """What each progress tells besides, such as the port of a server."""
 
     def _write(self, state: dict[str, object]) -> None:
-        data = json.dumps({**state, **self.always}).encode()
         try:
-            atomic.write(os.path.join(self.folder, "progress.json"), data, 0o600)
+            _note(self.folder, "progress.json", {**state, **self.always})
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise  # a full /run only hides how far the work is
@@ -113,7 +113,6 @@ def attachable(key: str, attach: str) -> bool:
 
 
 def last_progress(folder: str) -> dict[str, Any]:
-    """The latest progress of a job."""
     return _read(folder, "progress.json")
 
 
@@ -158,40 +157,31 @@ def alive(folder: str) -> bool:
 
 
 def _start(folder: str, description: Mapping[str, object], args: Mapping[str, object]) -> None:
-    for name in ("progress.json", "result.json"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, name))
-    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
+    with closing(os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o600)) as handle:
         _lock(handle)
+        for name in ("job.json", "progress.json", "result.json"):
+            atomic.remove(os.path.join(folder, name))
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the child can hear it
         try:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=[handle],
-                cwd="/",
-            )
+            with open(os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+                child = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", boot("sparkops-job")],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=[handle],
+                    cwd="/",
+                )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        atomic.write(
-            os.path.join(folder, "job.json"),
-            json.dumps({**description, "pid": child.pid, "since": time.time()}).encode(),
-            0o600,
-        )
+        _note(folder, "job.json", {**description, "pid": child.pid, "since": time.time()})
         program = bundle.program("sparkops.worker.system.jobs", "main")
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError), child.stdin as stdin:  # one that was killed already has no outcome
             stdin.write(b"%d\n" % len(program) + program)
             stdin.write(frames.encode({"folder": folder, **description, "args": args}))
         threading.Thread(target=child.wait, daemon=True).start()
-    finally:
-        os.close(handle)
-        os.close(log)
 
 
 def _lock(handle: int) -> None:
@@ -213,8 +203,8 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)
-    result = answer(lambda: import_module(order["module"]).JOBS[order["function"]](job, order["args"]))
-    atomic.write(os.path.join(job.folder, "result.json"), json.dumps(result).encode(), 0o600)
+    result = answer(lambda: getattr(import_module(order["module"]), order["function"])(job=job, **order["args"]))
+    _note(job.folder, "result.json", result)
     os._exit(0)
 
 
@@ -231,16 +221,18 @@ def outcome(folder: str) -> object:
     return result["result"]
 
 
+def _note(folder: str, name: str, value: Mapping[str, object]) -> None:
+    atomic.write(os.path.join(folder, name), json.dumps(value).encode(), 0o600)
+
+
 def _read(folder: str, name: str) -> dict[str, Any]:
     return atomic.mapping(os.path.join(folder, name))
 
 
 def running() -> list[dict[str, object]]:
     """The jobs that run on this node: their descriptions with the latest progress."""
-    if not os.path.isdir(RUN):
-        return []
     found = []
-    for entry in sorted(os.listdir(RUN)):
+    for entry in names(RUN):
         folder = os.path.join(RUN, entry)
         if alive(folder) and (job := _read(folder, "job.json")):
             found.append({**job, "progress": _read(folder, "progress.json") or None})
@@ -249,8 +241,8 @@ def running() -> list[dict[str, object]]:
 
 def cancel_folder(folder: str) -> bool:
     """Ask a job to stop: SIGTERM to its process group; True where one was running."""
-    job = _read(folder, "job.json")
-    if not job or not alive(folder):
+    job = _read(folder, "job.json") if alive(folder) else {}
+    if not job:
         return False
     with contextlib.suppress(ProcessLookupError):
         os.killpg(job["pid"], signal.SIGTERM)

@@ -32,7 +32,7 @@ def run(
     is then ended), and Refused `cancelled` when the call is no longer wanted: the program goes on to its end.
     """
     with open(os.memfd_create("sparkops-run"), "w+b") as output:
-        child = started(argv, stdout=output, stderr=output, env={**os.environ, **(env or {})}, cwd="/")
+        child = started(argv, stdout=output, stderr=output, env={**os.environ, **(env or {})})
         said = _follow(call, child, output.fileno(), argv, timeout, line)
     if child.returncode != 0:
         raise failed(argv, child.returncode, said)

@@ -3,6 +3,8 @@
 import os
 
 UNITS = "/etc/systemd/system"
+SPECS = "/etc/sparkops/services"
+"""Where the specs of services are, and their secret environments."""
 
 
 def at(root: str, path: str) -> str:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator
 
 from sparkops.core.descriptors import closing
-from sparkops.core.messages import os_error
+from sparkops.core.messages import Fields, os_error
 from sparkops.programs import users
 from sparkops.programs.file_flags import attribute
 from sparkops.worker.calls import Refused
@@ -40,9 +40,36 @@ class Place:
         except FileNotFoundError:
             return None
 
+    def require(self, sort: str) -> os.stat_result | None:
+        """What stands there, which is nothing or of this sort (as `sort_of` names it). Raises Refused."""
+        present = self.stat()
+        if present is not None and (found := sort_of(present.st_mode)) != sort:
+            raise Refused.of("path-occupied", path=self.path, found=found, declared=sort)
+        return present
+
     def open(self, flags: int = os.O_RDONLY) -> int:
         """A descriptor of what stands there; a link is an error, a FIFO does not block."""
         return os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
+
+    def remove(self) -> None:
+        """Take away the file or link that stands there, so that it survives a power cut."""
+        os.unlink(self.name, dir_fd=self.folder)
+        os.fsync(self.folder)
+
+    def link(self, target: str) -> None:
+        """A symbolic link in the place of what stands there, in one step."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.beside, dir_fd=self.folder)
+        os.symlink(target, self.beside, dir_fd=self.folder)
+        self.publish()
+
+    def publish(self) -> None:
+        """Give what was prepared beside its name, in one step that survives a power cut."""
+        try:
+            os.rename(self.beside, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+        except FileNotFoundError:
+            raise Refused.of("file-written-by-others", path=self.path) from None
+        os.fsync(self.folder)
 
     @property
     def beside(self) -> str:
@@ -55,6 +82,26 @@ def place(path: str) -> Iterator[Place]:
     """The place of an absolute `path`. Raises FileNotFoundError or NotADirectoryError where its folder is missing."""
     with closing(open_folder(os.path.dirname(path))) as folder:
         yield Place(folder, path)
+
+
+def look(path: str, describe: Callable[[Place, os.stat_result], dict[str, object]]) -> dict[str, object] | None:
+    """What `describe` says of what stands at `path`; None for nothing."""
+    try:
+        with place(path) as found:
+            present = found.stat()
+            return None if present is None else describe(found, present)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def metadata(present: os.stat_result, ask: Fields) -> dict[str, object]:
+    """Type, owner, group and mode; owner and group in the form in which `ask` has them declared."""
+    return {
+        "type": sort_of(present.st_mode),
+        "owner": owner_name(present.st_uid, ask.get("owner")),
+        "group": group_name(present.st_gid, ask.get("group")),
+        "mode": permissions(present.st_mode),
+    }
 
 
 def open_folder(path: str) -> int:
@@ -106,7 +153,7 @@ def write(
     data: bytes,
     *,
     mode: int,
-    owner: tuple[int, int],
+    owner: tuple[int, int] = (-1, -1),
     check: Callable[[str], None] | None = None,
 ) -> None:
     """Write beside, fsync, rename: the old content or the new one, never a part.
@@ -127,28 +174,23 @@ def write(
             os.fsync(file.fileno())
         if check is not None:
             check(os.path.join(os.path.dirname(place.path), place.beside))
-        publish(place)
+        place.publish()
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(place.beside, dir_fd=place.folder)
         raise
 
 
+def put(path: str, data: bytes, mode: int) -> None:
+    """`write` a file of our own at an absolute path. Raises Refused."""
+    with explained(path), place(path) as found:
+        write(found, data, mode=mode)
+
+
 def note(folder: str, name: str, value: object) -> None:
     """Keep a JSON value in a file of sparkops' own folder, which is made where it is missing. Raises Refused."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    path = os.path.join(folder, name)
-    with explained(path), place(path) as found:
-        write(found, json.dumps(value).encode(), mode=0o600, owner=(-1, -1))
-
-
-def publish(place: Place) -> None:
-    """Give what was prepared beside its name, in one step that survives a power cut."""
-    try:
-        os.rename(place.beside, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
-    except FileNotFoundError:
-        raise Refused.of("file-written-by-others", path=place.path) from None
-    os.fsync(place.folder)
+    put(os.path.join(folder, name), json.dumps(value).encode(), 0o600)
 
 
 def clear(path: str) -> None:
@@ -181,11 +223,6 @@ def _reason(path: str, error: OSError) -> Refused:
     if error.errno not in ids:
         return os_error(OSError(error.errno, text, path))
     return Refused.of(ids[error.errno], path=path, folder=folder, text=text)
-
-
-def occupied(path: str, found: str, declared: str) -> Refused:
-    """The error of a path where something of another type is: types as `sort_of` names them."""
-    return Refused.of("path-occupied", path=path, found=found, declared=declared)
 
 
 def _denied(path: str, folder: str) -> Refused:

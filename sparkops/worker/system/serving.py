@@ -1,10 +1,10 @@
 """Where the engine of a service answers on this node, by which key, and how long it still works for others."""
 
 import http.client
-import json
 import time
 from collections.abc import Mapping
 
+from sparkops.core import atomic
 from sparkops.core.kind_messages import EnginePlace
 from sparkops.programs import docker
 from sparkops.programs.launch.api import BUSY, Api, Question
@@ -54,18 +54,9 @@ def api(ask: EnginePlace, question: Question) -> Api:
 
 def api_key(path: str | None) -> str:
     """The key that the engine was started with, out of the launcher's spec; "" where it has none."""
-    if not path:
-        return ""
-    try:
-        with open(path, encoding="utf-8") as file:
-            spec = json.load(file)
-        environment = dict(spec["environment"])
-        if spec["secrets"]:
-            with open(spec["secrets"], encoding="utf-8") as file:
-                environment.update(json.load(file))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return ""
-    return str(environment.get("VLLM_API_KEY", ""))
+    spec = atomic.mapping(path) if path else {}
+    secrets = atomic.mapping(spec["secrets"]) if spec.get("secrets") else {}
+    return str({**spec.get("environment", {}), **secrets}.get("VLLM_API_KEY", ""))
 
 
 def drain(call: Call, ask: EnginePlace, seconds: float) -> None:

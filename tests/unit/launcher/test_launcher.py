@@ -22,6 +22,7 @@ from sparkops.compile.launcher_file import launcher_file
 from sparkops.models import engine_errors
 from sparkops.programs.checkpoints.index import Index
 from sparkops.programs.checkpoints.proof import PROVEN, RECORD, identity, seen, standing
+from tests.worker.engines import running, say
 
 Answer = Callable[[str, str], tuple[int, bytes]]
 launcher: Any = types.ModuleType("launcher")
@@ -130,6 +131,21 @@ def test_a_bridged_container_publishes_its_port_at_the_declared_address() -> Non
     host = launcher.body_of(spec(network="bridge", host="127.0.0.1", gpus=None), "abc", {}, "", "")["HostConfig"]
     assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8000"}]}
     assert "DeviceRequests" not in host
+
+
+def test_a_container_of_ours_that_docker_does_not_remove_is_not_called_foreign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "GONE_SECONDS", 0.1)
+    with running(str(tmp_path / "docker.sock")) as engine:
+        engine.answers["/containers/json"] = say(json.dumps([{"Id": "c" * 64, "State": "removing"}]))
+        engine.answers[f"/containers/{'c' * 64}"] = say('{"message": "already in progress"}', 409)
+        engine.answers[f"/containers/{'c' * 64}/json"] = say(json.dumps({"Id": "c" * 64}))
+        docker = launcher.Docker(str(tmp_path / "docker.sock"))
+        docker.wait_for(5.0, threading.Event())
+        with pytest.raises(launcher.Failed, match="still there") as caught:
+            launcher.Container(docker, spec(), "abc").remove_stale(0)
+    assert caught.value.status == launcher.ENGINE_UNAVAILABLE, "systemd tries again"
 
 
 def test_declared_environment_beats_the_caches(tmp_path: Path) -> None:

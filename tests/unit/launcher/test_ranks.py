@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from sparkops.programs.launch.ending import Failed
 from sparkops.programs.launch.group import ENDING, ENGINE, HANG, LEFT, RUNNING, WAITING
 from sparkops.programs.launch.ranks import Ranks
-from sparkops.programs.launch.systemd import Systemd
+from sparkops.programs.launch.systemd import Failed, Systemd
 
 ROADS = {"fabric": "127.77.0", "management": "127.78.0"}
 
