@@ -74,6 +74,21 @@ def test_of_nemotron_s_wrappers_one_alone_has_the_states_in_the_text_part_s_type
     assert found.text_parameters == plain.text_parameters
 
 
+def test_the_indexers_of_glm_5_2_are_where_the_keys_say_that_the_engine_reads() -> None:
+    model = next(each for each in MODELS if each["architecture"] == "GlmMoeDsaForCausalLM")
+    keys = ("indexer_types", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset")
+    bare = {key: value for key, value in model["config"].items() if key not in keys}
+    layers = bare["num_hidden_layers"]
+
+    def indexed(**given: object) -> list[bool]:
+        return [len(each) == 2 for each in of_config({**bare, **given}).layers]
+
+    assert indexed() == indexed(indexer_types=["shared"] * layers) == [True] * layers
+    every = indexed(index_topk_freq=4, index_skip_topk_offset=3)
+    assert every == [i < 3 or i % 4 == 2 for i in range(layers)]
+    assert indexed(index_topk_pattern="".join("F" if each else "S" for each in every)) == every
+
+
 def test_keys_that_tools_write_when_they_resave_a_model_are_no_gaps() -> None:
     resaved = {"unsloth_fixed": True, "unsloth_version": "2026.3.3", "model_name": "a/b", "use_mrope": False}
     for model in MODELS:
