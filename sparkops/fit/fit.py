@@ -194,7 +194,7 @@ def _first_notes(run: Invocation, device: Device) -> list[str]:
     if run.not_read is not None and run.model is not None:
         notes.append(f"{run.not_read.what}, so what is known of a repository of its name was taken")
     unsure = [each for each in (run.model, run.drafter) if each is not None and not each.verified]
-    if run.model is not None and (told := weights.difference(run.model)):
+    if run.model is not None and (told := weights.difference(run.model, run.effective.dtype)):
         notes.append(told)
     if device.unverified:
         notes.append(f"{device.title}: unverified: {device.unverified}")
@@ -306,7 +306,7 @@ def _unsized(run: Invocation, model: Model) -> str:
     text = bool(run.line.get("language-model-only"))
     left_out = {"vision": text, "audio": text, "mtp": not drafting}
     without = [part for part, out in left_out.items() if out]
-    exact = model.weights is not None and model.weights.names
+    exact = model.weights is not None and model.weights.names and not weights.recast(model, run.effective.dtype)
     return _not_described(model) or ("" if exact else geometry.unsized(*without) or model.quantisation.unknown)
 
 

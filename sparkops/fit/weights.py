@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from sparkops.models.architecture.geometry import Geometry
-from sparkops.models.architecture.quantisation import MODULES, Quantisation, part_bytes
+from sparkops.models.architecture.quantisation import MODULES, Quantisation, own_format, part_bytes
 from sparkops.models.catalogue import Model
 from sparkops.models.effective import Effective
 from sparkops.models.invocation import Invocation
@@ -56,7 +56,7 @@ def served(model: Model, line: ServeLine) -> Quantisation:
 def of_rank(run: Invocation, model: Model) -> RankWeights:
     """The weights that an invocation loads, over its ranks."""
     line, effective, drafter = run.line, run.effective, run.drafter
-    parts, scale, source = _parts(model, served(model, line), effective.tensor_parallel)
+    parts, scale, source = _parts(model, served(model, line), effective)
     method = effective.speculative.method if effective.speculative else ""
     if method != "mtp":
         parts = {part: size for part, size in parts.items() if not part.startswith("mtp")}
@@ -74,9 +74,11 @@ def of_rank(run: Invocation, model: Model) -> RankWeights:
     return RankWeights(parts, rank + drafting, drafting, tables, source)
 
 
-def difference(model: Model) -> str:
+def difference(model: Model, dtype: str) -> str:
     """What to say where the tensor headers and the configuration differ by more than 2 %; "" where they do not."""
     if model.weights is None or not model.weights.names or model.geometry.unsized("mtp") or model.quantisation.unknown:
+        return ""
+    if recast(model, dtype):
         return ""
     found = sum(size for part, size in model.weights.parts.items() if not part.startswith("mtp"))
     counted = sum(
@@ -90,9 +92,20 @@ def difference(model: Model) -> str:
     )
 
 
-def _parts(model: Model, stored: Quantisation, ranks: int) -> tuple[dict[str, float], float, str]:
+def recast(model: Model, dtype: str) -> bool:
+    """Whether the engine loads a model in another width than that of its files, whose sizes are not the loaded ones."""
+    return own_format(_typed(model, dtype).dtype) != own_format(model.geometry.stored)
+
+
+def _typed(model: Model, dtype: str) -> Geometry:
+    return model.geometry if dtype == "auto" else replace(model.geometry, dtype=dtype)
+
+
+def _parts(model: Model, stored: Quantisation, now: Effective) -> tuple[dict[str, float], float, str]:
     """Bytes by part, how many times as large the loaded parts are by a published size, and whose word it is."""
-    counted = part_bytes(model.geometry, stored, ranks)
+    counted = part_bytes(_typed(model, now.dtype), stored, now.tensor_parallel)
+    if recast(model, now.dtype):
+        return counted, 1, "parameters × bytes of the type that the engine loads"
     if model.weights is not None and model.weights.names:
         return dict(model.weights.parts), 1, "the tensor headers"
     if model.weights is not None:

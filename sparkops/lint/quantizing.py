@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from sparkops.lint.case import Case, Found
 from sparkops.lint.spelling import did_you_mean, unless_known
-from sparkops.models.effective import FLOAT32, serves
+from sparkops.models.architecture.geometry import FLOAT32
+from sparkops.models.effective import serves
 
 FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("awq", "awq_marlin", "auto_awq", "cpu_awq"), "awq"),

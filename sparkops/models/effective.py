@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.geometry import FLOAT32, Geometry
 from sparkops.models.architecture.hybrid_cache import BlockRule, CacheOptions, layout
 from sparkops.models.engine import Engine
 from sparkops.models.serve_line import AUTO, ServeLine
 
-FLOAT32 = ("float32", "float")
 KERNEL_BLOCK = 16
 """Tokens that every attention kernel's block is a multiple of."""
 

@@ -110,7 +110,7 @@ def unwrapped(config: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
     for key in wrappers["outer"]:
         inner = config.get(key)
         if isinstance(inner, Mapping):
-            given = {name: value for name, value in inner.items() if value is not None}
+            given = {name: value for name, value in inner.items() if value is not None and name != "architectures"}
             config = {**{name: value for name, value in config.items() if name != key}, **given}
     nested: Mapping[str, Any] = next(
         (config[key] for key in wrappers["keys"] if isinstance(config.get(key), Mapping)), {}
@@ -123,6 +123,7 @@ def unwrapped(config: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
     if name not in wrappers["architectures"] or not nested:
         return name, flat
     text = next(iter(nested.get("architectures") or ()), wrappers["types"].get(nested.get("model_type"), name))
+    flat |= wrappers["sets"].get(name, {})
     return str(text), {key: value for key, value in flat.items() if key not in wrappers["ignores"]}
 
 

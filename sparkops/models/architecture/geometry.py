@@ -37,6 +37,8 @@ NUMBERS = (
 )
 """Keys that hold a whole number wherever they stand."""
 LISTS = ("architectures", "layer_types")
+SOUND = ("audio_config", "sound_config")
+FLOAT32 = ("float32", "float")
 NOTHING = Shape(False, (), (), None, {}, {}, (), {})
 
 
@@ -46,7 +48,8 @@ class Geometry:
 
     `encoder` has the largest input of the encoder of images: `patches`, `patch_bytes`, `tokens`.
     `gaps` lists what the configuration has that no description reads: no figure is known then. `part_gaps` are those of
-    one part, whose parameters alone are not known. `nested`: the text part stands under `text_config`.
+    one part, whose parameters alone are not known. `nested`: the text part stands under `text_config`. `dtype` is the
+    type that the engine takes without `--dtype`, `stored` that of the files.
     """
 
     architectures: tuple[str, ...]
@@ -59,6 +62,7 @@ class Geometry:
     gaps: tuple[str, ...]
     part_gaps: Mapping[str, str]
     nested: bool = False
+    stored: str = "bfloat16"
 
     @property
     def described(self) -> bool:
@@ -248,8 +252,10 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
         gaps.append(f"the architecture {name} is not described" if name else "architectures is not in the file")
     reads_text = description is not None and description.reads_text(names[0] if names else "")
     vision, part_gaps = None if reads_text else text.get("vision_config"), dict(shape.part_gaps)
-    if text.get("audio_config"):
-        part_gaps["audio"] = "an encoder of sound (audio_config) is not described"
+    if sound := next((key for key in SOUND if text.get(key)), ""):
+        part_gaps["audio"] = f"an encoder of sound ({sound}) is not described"
+    typed = (each.get(key) for each in (config, text) for key in ("dtype", "torch_dtype"))
+    stored = next((str(each) for each in typed if each), "bfloat16")
     seen: Shape | None = None
     if isinstance(vision, Mapping):
         seen, reason = architectures.tower(vision, {**text, "architectures": names}, description)
@@ -258,13 +264,14 @@ def of_config(config: Mapping[str, Any], where: str = "config.json") -> Geometry
         architectures=names,
         model_type=str(config.get("model_type", "")),
         shape=shape,
-        dtype=str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"),
+        dtype="bfloat16" if stored in FLOAT32 else stored,  # vLLM config/model.py: _resolve_auto_dtype
         vision=seen.tensors if seen else (),
         encoder=seen.values if seen else {},
-        multimodal=isinstance(vision, Mapping) or bool(text.get("audio_config")),
+        multimodal=isinstance(vision, Mapping) or bool(sound),
         gaps=tuple(gaps),
         part_gaps=part_gaps,
         nested=isinstance(config.get("text_config"), Mapping),
+        stored=stored,
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from sparkops.models.architecture.architectures import Tensor
-from sparkops.models.architecture.geometry import Geometry
+from sparkops.models.architecture.geometry import FLOAT32, Geometry
 from sparkops.models.architecture.quantisation_rules import Rules
 
 PLAIN: Mapping[str, float] = {
@@ -100,7 +100,7 @@ def bytes_per_parameter(word: str) -> float:
 
 def own_format(dtype: str) -> str:
     """The format of what is not quantised in a model of that type."""
-    return "fp32" if dtype in ("float32", "float") else "bf16"
+    return "fp32" if dtype in FLOAT32 else "bf16"
 
 
 def part_bytes(geometry: Geometry, quantisation: Quantisation, ranks: int = 1) -> dict[str, float]:

@@ -16,7 +16,8 @@ from typing import Any
 from sparkops.core.data import bundled
 from sparkops.models import knowledge_file
 
-PREFIXES = ("model.language_model.", "language_model.model.", "model.", "backbone.", "language_model.")
+PREFIXES = ("model.language_model.", "language_model.model.", "model.", "backbone.", "language_model.backbone.",
+            "language_model.")  # fmt: skip
 """What stands before a layer's name in one checkpoint or another."""
 FULL = ("model.", "model.language_model.", "")
 """The prefixes with which a name is tried against a regular expression."""

@@ -10,7 +10,8 @@ import pytest
 from sparkops.models.architecture.descriptions import described, known, unwrapped
 from sparkops.models.architecture.geometry import Geometry, of_config
 
-MODELS = json.loads((Path(__file__).parents[2] / "data" / "architectures.json").read_text())["models"]
+DATA = Path(__file__).parents[2] / "data"
+MODELS = json.loads((DATA / "architectures.json").read_text())["models"]
 
 
 def ours(found: Geometry) -> Counter[Any]:
@@ -55,6 +56,43 @@ def test_a_model_behind_encoders_is_described_by_its_text_part() -> None:
     assert unwrapped(by_type)[0] == "Qwen3ForCausalLM"
     unknown = {"architectures": ["LlavaForConditionalGeneration"], "text_config": {"model_type": "wren"}}
     assert of_config(unknown).gaps
+
+
+def test_an_outer_part_s_own_architectures_do_not_hide_the_model_s() -> None:
+    thinker = {"architectures": ["WrenThinker"], "text_config": {"model_type": "qwen2_5_omni_text", "hidden_size": 64}}
+    assert unwrapped({"architectures": ["Qwen2_5OmniModel"], "thinker_config": thinker})[0] == "Qwen2ForCausalLM"
+
+
+@pytest.mark.parametrize(("name", "ssm"), [("VL_V2", "float32"), ("Omni_Reasoning_V3", "bfloat16")])
+def test_of_nemotron_s_wrappers_one_alone_has_the_states_in_the_text_part_s_type(name: str, ssm: str) -> None:
+    text = json.loads((DATA / "cases/models/s01-nemotron-3-super/config.json").read_text())
+    architecture = f"NemotronH_Nano_{name}"
+    found = of_config({"architectures": [architecture], "llm_config": text, "sound_config": {"hidden_size": 8}})
+    plain = of_config(text)
+    assert not found.gaps and "audio" in found.part_gaps
+    assert (found.ssm_dtype, plain.ssm_dtype) == (ssm, "float32")
+    assert found.text_parameters == plain.text_parameters
+
+
+def test_the_indexers_of_glm_5_2_are_where_the_keys_say_that_the_engine_reads() -> None:
+    model = next(each for each in MODELS if each["architecture"] == "GlmMoeDsaForCausalLM")
+    keys = ("indexer_types", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset")
+    bare = {key: value for key, value in model["config"].items() if key not in keys}
+    layers = bare["num_hidden_layers"]
+
+    def indexed(**given: object) -> list[bool]:
+        return [len(each) == 2 for each in of_config({**bare, **given}).layers]
+
+    assert indexed() == indexed(indexer_types=["shared"] * layers) == [True] * layers
+    every = indexed(index_topk_freq=4, index_skip_topk_offset=3)
+    assert every == [i < 3 or i % 4 == 2 for i in range(layers)]
+    assert indexed(index_topk_pattern="".join("F" if each else "S" for each in every)) == every
+
+
+def test_keys_that_tools_write_when_they_resave_a_model_are_no_gaps() -> None:
+    resaved = {"unsloth_fixed": True, "unsloth_version": "2026.3.3", "model_name": "a/b", "use_mrope": False}
+    for model in MODELS:
+        assert not of_config({**model["config"], **resaved, "_attn_implementation_autoset": True}).gaps
 
 
 def test_an_encoder_of_sound_leaves_the_cache_known_and_the_weights_unknown() -> None:

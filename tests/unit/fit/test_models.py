@@ -19,6 +19,7 @@ from sparkops.models.architecture.quantisation import of_config as quantisation_
 from sparkops.models.catalogue import find, names
 from sparkops.models.invocation import of_text
 from sparkops.models.model_file import check
+from sparkops.reports.fit import as_json
 from tests.errors import fails
 
 FILES = sorted((bundled("knowledge") / "models").glob("*.yml"))
@@ -282,6 +283,22 @@ def test_headers_that_say_another_size_than_the_configuration_are_told(tmp_path:
     safetensors(tmp_path / "model.safetensors", {"lm_head.weight": 1000})
     fit = fit_invocation(of_text(f"vllm serve {tmp_path} --max-model-len 4096", "0.32.0"))
     assert any("the headers were taken" in each for each in fit.notes)
+
+
+def test_a_model_stored_in_float32_is_loaded_in_16_bits_unless_the_line_asks_for_it(tmp_path: Path) -> None:
+    def figures(dtype: str, flags: str = "") -> tuple[object, object]:
+        (tmp_path / "config.json").write_text(json.dumps({**DENSE, "torch_dtype": dtype}))
+        content = as_json(fit_invocation(of_text(f"vllm serve {tmp_path} --max-model-len 4096 {flags}", "0.33.0")))
+        return content["weight_bytes_per_rank"], content["kv_bytes_per_token"]
+
+    weights, token = figures("bfloat16")
+    assert figures("float32") == figures("float32", "--dtype half") == (weights, token)
+    wide = figures("bfloat16", "--dtype float32")
+    assert wide == figures("float32", "--dtype float32")
+    assert (wide[1], wide[0]) == (2 * int(str(token)), pytest.approx(2 * int(str(weights)), rel=0.001))
+    safetensors(tmp_path / "model.safetensors", {"lm_head.weight": 1000})
+    assert figures("float32")[0] == weights
+    assert figures("bfloat16")[0] != weights
 
 
 @pytest.mark.parametrize("name", known())
