@@ -14,7 +14,7 @@ from sparkops.fit import decode, memory, pool, weights
 from sparkops.fit.activation import raised_batch, unprofiled
 from sparkops.fit.decode import Decoder, DecodeStep
 from sparkops.fit.memory import Budget
-from sparkops.fit.pool import Pool
+from sparkops.fit.pool import Pool, mixed
 from sparkops.fit.refused import no_size, refusal
 from sparkops.fit.weights import RankWeights
 from sparkops.models.architecture.hybrid_cache import (
@@ -255,7 +255,7 @@ def _cache(run: Invocation, model: Model) -> CacheLayout:
     geometry = model.geometry if now.dtype == "auto" else replace(model.geometry, dtype=now.dtype)
     mtp = now.speculative is not None and now.speculative.method == "mtp"
     options = CacheOptions(
-        kv_dtype=now.kv_cache_dtype,
+        kv_dtype="mixed" if mixed(run.line, now, geometry) else now.kv_cache_dtype,
         ssm_dtype=now.ssm_dtype,
         conv_dtype=now.conv_dtype,
         tensor_parallel=now.tensor_parallel,
@@ -279,6 +279,8 @@ def _unlaid(run: Invocation, model: Model, cache: CacheLayout) -> str:
     if kinds & set(WINDOWED) and (raised := raised_batch(run, model.geometry)):
         given = "; give --max-num-batched-tokens"
         return f"the engine raises the default batch to {raised:,} tokens where it can read the processor{given}"
+    if why := mixed(run.line, run.effective, model.geometry):
+        return why
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)

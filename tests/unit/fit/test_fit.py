@@ -225,6 +225,19 @@ def test_every_null_has_its_reason_and_text_has_no_less(
     assert verdict(found)[:40] in capsys.readouterr().out
 
 
+def test_layers_with_types_of_their_own_leave_the_pool_unknown() -> None:
+    skipped = "--kv-cache-dtype-skip-layers sliding_window"
+    for model, flags in (
+        ("openai/gpt-oss-20b", f"--kv-cache-dtype fp8 {skipped}"),
+        ("Qwen/Qwen3-30B-A3B", "--kv-cache-dtype turboquant_k8v4"),
+    ):
+        content = as_json(fit(flags, model=model, version="0.33.0"))
+        assert content["kv_bytes_per_token"] is content["pool_tokens"] is None
+        assert "packs" in content["unknown"]["pool_tokens"]
+    assert as_json(fit(skipped, model="openai/gpt-oss-20b", version="0.33.0"))["pool_tokens"]
+    assert as_json(fit("--kv-cache-dtype turboquant_k8v4", version="0.33.0"))["pool_tokens"]
+
+
 @pytest.mark.parametrize("kind", PARTLY)
 def test_layers_that_are_not_described_have_no_state_of_zero_bytes(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**SMALL, **PARTLY[kind], "max_position_embeddings": 4096}))
