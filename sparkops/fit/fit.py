@@ -309,7 +309,7 @@ def _unsized(run: Invocation, model: Model) -> str:
     left_out = {"vision": text, "audio": text, "mtp": not drafting}
     without = [part for part, out in left_out.items() if out]
     exact = model.weights is not None and model.weights.names and not weights.recast(model, run.effective.dtype)
-    told = _not_described(model) or uncounted.of_weights(run.line)
+    told = _not_described(model) or uncounted.of_weights(run.line, model)
     return told or ("" if exact else geometry.unsized(*without) or model.quantisation.unknown)
 
 

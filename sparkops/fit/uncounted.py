@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sparkops.fit.activation import unprofiled
-from sparkops.models.architecture.geometry import Geometry
+from sparkops.fit.weights import LEFT, SHORTHANDS
+from sparkops.models.architecture.geometry import FLOAT32, Geometry
+from sparkops.models.catalogue import Model
 from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import ServeLine
 
@@ -36,8 +38,11 @@ def overridden(line: ServeLine) -> str:
     return f"--hf-overrides changes the model's configuration ({', '.join(sorted(keys))}), which is not counted"
 
 
-def of_weights(line: ServeLine) -> str:
-    """Why the bytes of the weights on the GPU can't be known by the line alone; "" where they can."""
+def of_weights(line: ServeLine, model: Model) -> str:
+    """Why the bytes of the weights on the GPU can't be known for what the line makes of them; "" where they can."""
+    asked = str(line.get("quantization") or "")
+    if asked and not model.quantisation.method and asked not in LEFT and not asked.startswith(tuple(SHORTHANDS)):
+        return f"how many bytes --quantization {asked} makes of the weights is not known"
     for flag in OFFLOADS:
         given = line.get(flag)
         if isinstance(given, (int, float)) and given > 0:
@@ -52,6 +57,8 @@ def of_pool(run: Invocation, geometry: Geometry) -> str:
     for flag, what in OF_POOL.items():
         if run.line.get(flag):
             return f"{what} are not counted (--{flag})"
+    if run.effective.dtype in FLOAT32:
+        return f"what a step takes with --dtype {run.effective.dtype} is not known"
     return unprofiled(run, geometry)
 
 

@@ -245,6 +245,7 @@ def test_layers_with_types_of_their_own_leave_the_pool_unknown() -> None:
         ("--max-model-len 4096 --hf-overrides '{\"rope_parameters\": {}}'", (), ("kv_bytes_per_token", "pool_tokens")),
         ("--use-replayssm", ("state_bytes_per_request", "pool_tokens"), ()),
         ("--cpu-offload-gb 8", ("weight_bytes_per_rank", "pool_tokens"), ("kv_bytes_per_token",)),
+        ("--dtype float32", ("pool_tokens",), ("weight_bytes_per_rank",)),
         ("--model-impl transformers", ("weight_bytes_per_rank", "pool_tokens"), ("kv_bytes_per_token",)),
         ("--enable-lora", ("pool_tokens", "streams"), ("weight_bytes_per_rank", "kv_bytes_per_token")),
         ("--disable-hybrid-kv-cache-manager", ("pool_tokens", "blocks_per_request"), ("weight_bytes_per_rank",)),
@@ -257,6 +258,12 @@ def test_a_flag_that_is_not_counted_leaves_what_it_changes_unknown(
     for name in unknown:
         assert content[name] is None and "--" in content["unknown"][name], name
     assert all(content[name] for name in known)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "torchao", "experts_int8"])
+def test_what_an_unknown_quantisation_makes_of_16_bits_is_unknown(method: str) -> None:
+    content = as_json(fit(f"--quantization {method}", model="Qwen/Qwen3-30B-A3B", version="0.33.0"))
+    assert content["weight_bytes_per_rank"] is None and method in content["unknown"]["weight_bytes_per_rank"]
 
 
 def test_the_blocks_that_a_line_fixes_are_the_pool() -> None:
