@@ -1,6 +1,6 @@
 """Writes the defaults of configuration classes: `python -m tools.wheel_defaults WHEEL > FILE`.
 
-WHEEL is one of transformers, FILE knowledge/architectures/_defaults.yml.
+WHEEL is one of transformers, FILE knowledge/architectures/_defaults.json.
 
 A key that config.json lacks has its class's default in the engine. Listed are those on which a size depends and which
 an architecture's description would silently read as nothing (no gap says that the key is lacking), or which files of
@@ -10,13 +10,12 @@ that class leave out. Nothing of the wheel is imported or run.
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from sparkops.models.architecture import architectures
 from sparkops.models.architecture.architectures import Shape
@@ -25,10 +24,8 @@ from tools.wheel_source import UNKNOWN, Module, Wheel
 
 AUTO = "transformers.models.auto"
 BASE = "PreTrainedConfig"
-HEADER = """\
-source: "transformers {version}, the configuration classes; written by python -m tools.wheel_defaults WHEEL"
-# What the engine takes for a key that config.json lacks, where it would read as nothing.
-"""
+ABOUT = "What the engine takes for a key that config.json lacks, where it would read as nothing."
+SOURCE = "transformers {version}, the configuration classes; written by python -m tools.wheel_defaults WHEEL"
 ENGINES_OWN = ("DeepseekV32", "DeepseekV4", "KimiLinear", "KimiK25", "Step3p5", "MiniMaxM3")
 """Architectures whose configuration class is vLLM's own (transformers_utils/configs), not that of transformers."""
 
@@ -42,8 +39,8 @@ def main(path: str) -> None:
     """Prints the file."""
     wheel = Wheel(Path(path))
     found = {name: each for name in known() if (each := defaults(wheel, name))}
-    print(HEADER.format(version=wheel.metadata["Version"]), end="")
-    print(yaml.safe_dump({"defaults": found}, default_flow_style=None, width=10**6, sort_keys=True), end="")
+    source = SOURCE.format(version=wheel.metadata["Version"])
+    print(json.dumps({"about": ABOUT, "defaults": found, "source": source}, indent=1, sort_keys=True))
 
 
 def defaults(wheel: Wheel, name: str) -> dict[str, object]:

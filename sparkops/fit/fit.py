@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from sparkops.core.wording import size
-from sparkops.fit import decode, memory, pool, weights
-from sparkops.fit.activation import raised_batch, unprofiled
+from sparkops.fit import decode, memory, pool, uncounted, weights
+from sparkops.fit.activation import raised_batch
 from sparkops.fit.decode import Decoder, DecodeStep
 from sparkops.fit.memory import Budget
-from sparkops.fit.pool import Pool
+from sparkops.fit.pool import Pool, mixed
 from sparkops.fit.refused import no_size, refusal
 from sparkops.fit.weights import RankWeights
 from sparkops.models.architecture.hybrid_cache import (
@@ -175,7 +175,7 @@ def _unusable(fit: Fit) -> str:
         failure = fit.run.not_read
         why = f"{failure.what}: {failure.hint}" if failure else "give a folder with its config.json"
         return f"nothing is known of the model {fit.run.served!r}: {why}, or add knowledge/models/NAME.yml"
-    reason = no_size(fit.run.line, fit.run.effective)
+    reason = no_size(fit.run.line, fit.run.effective) or uncounted.overridden(fit.run.line)
     if not reason and fit.context < 1:
         if not fit.run.model.geometry.described:
             return _not_described(fit.run.model)
@@ -209,7 +209,7 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
     loaded = None if unsized else weights.of_rank(run, model)
     budget = memory.budget(run, model.geometry, loaded.loaded, question.device) if loaded is not None else None
     partly, unlaid = unsized or _no_drafter(run), _unlaid(run, model, cache)
-    reason = unlaid or unprofiled(run, model.geometry)
+    reason = unlaid or uncounted.of_pool(run, model.geometry)
     refused = _over_length(fit, model) or refusal(run, model.geometry)
     made = None if reason or budget is None else _pool(run, cache, budget)
     steps, slow = (Figures(), unsized) if loaded is None else _steps(fit, model, cache, loaded, question)
@@ -233,7 +233,7 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
             budget=None if partly else budget,
             request_blocks=None if unlaid else _pool(run, cache).request_blocks(fit.context),
             pool=made,
-            restarted=None if made is None or budget is None else _restarted(made, budget),
+            restarted=None if made is None or budget is None else _restarted(run, made, budget),
         ),
         solved=None if made is None or refused else _solved(fit, model, made, question),
         notes=(*fit.notes, *(_pool_notes(run, made, budget, fit.device) if made and budget else ())),
@@ -255,7 +255,7 @@ def _cache(run: Invocation, model: Model) -> CacheLayout:
     geometry = model.geometry if now.dtype == "auto" else replace(model.geometry, dtype=now.dtype)
     mtp = now.speculative is not None and now.speculative.method == "mtp"
     options = CacheOptions(
-        kv_dtype=now.kv_cache_dtype,
+        kv_dtype="mixed" if mixed(run.line, now, geometry) else now.kv_cache_dtype,
         ssm_dtype=now.ssm_dtype,
         conv_dtype=now.conv_dtype,
         tensor_parallel=now.tensor_parallel,
@@ -279,6 +279,8 @@ def _unlaid(run: Invocation, model: Model, cache: CacheLayout) -> str:
     if kinds & set(WINDOWED) and (raised := raised_batch(run, model.geometry)):
         given = "; give --max-num-batched-tokens"
         return f"the engine raises the default batch to {raised:,} tokens where it can read the processor{given}"
+    if why := mixed(run.line, run.effective, model.geometry):
+        return why
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)
@@ -307,7 +309,8 @@ def _unsized(run: Invocation, model: Model) -> str:
     left_out = {"vision": text, "audio": text, "mtp": not drafting}
     without = [part for part, out in left_out.items() if out]
     exact = model.weights is not None and model.weights.names and not weights.recast(model, run.effective.dtype)
-    return _not_described(model) or ("" if exact else geometry.unsized(*without) or model.quantisation.unknown)
+    told = _not_described(model) or uncounted.of_weights(run.line, model)
+    return told or ("" if exact else geometry.unsized(*without) or model.quantisation.unknown)
 
 
 def _no_drafter(run: Invocation) -> str:
@@ -326,14 +329,15 @@ def _pool(run: Invocation, cache: CacheLayout, budget: Budget | None = None) -> 
     """The pool of a budget; without one its groups and blocks alone."""
     drafter = run.drafter.geometry if run.drafter else None
     groups, block_bytes = pool.shape(cache, run.effective, drafter)
-    room = 0 if budget is None or budget.overfull else max(0, int(budget.pool // block_bytes))
-    return Pool(groups, block_bytes, room)
+    if budget is None or budget.overfull:
+        return Pool(groups, block_bytes, 0)
+    given = run.line.get("num-gpu-blocks-override")
+    return Pool(groups, block_bytes, given if isinstance(given, int) else max(0, int(budget.pool // block_bytes)))
 
 
-def _restarted(made: Pool, budget: Budget) -> Pool:
-    return replace(
-        made, blocks=made.blocks if budget.overfull else max(0, int((budget.pool + budget.restart) // made.block_bytes))
-    )
+def _restarted(run: Invocation, made: Pool, budget: Budget) -> Pool:
+    fixed = budget.overfull or run.line.get("num-gpu-blocks-override") is not None
+    return made if fixed else replace(made, blocks=max(0, int((budget.pool + budget.restart) // made.block_bytes)))
 
 
 def _solved(fit: Fit, model: Model, made: Pool, question: Question) -> dict[str, int] | None:

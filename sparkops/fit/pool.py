@@ -28,6 +28,7 @@ from sparkops.models.architecture.hybrid_cache import (
     token_bytes,
 )
 from sparkops.models.effective import Effective
+from sparkops.models.serve_line import ServeLine
 
 Kind: TypeAlias = Literal["full", "sliding", "chunked", "state"]
 
@@ -231,6 +232,22 @@ def _chunk(size: int, effective: Effective, block: int) -> int:
 
 def _kind(cached: Cached) -> Kind:
     return "sliding" if cached.kind == "sliding" else "chunked" if cached.kind == "chunked" else "full"
+
+
+ONE_SORT = ("disable-hybrid-kv-cache-manager", "disable-sliding-window")
+"""Flags by which the engine treats layers with a window as others."""
+
+
+def mixed(line: ServeLine, effective: Effective, geometry: Geometry) -> str:
+    """Why layers keep a token in a way of their own that is not described; "" where they do not."""
+    windowed = any(each.window for each in geometry.cached)
+    if windowed and (flag := next((each for each in ONE_SORT if line.get(each)), "")):
+        return f"what layers with a window keep with --{flag} is not described"
+    if effective.kv_cache_dtype != "auto" and line.get("kv-cache-dtype-skip-layers"):
+        return "how the engine packs the layers of --kv-cache-dtype-skip-layers beside the others is not described"
+    if effective.kv_cache_dtype.startswith("turboquant_") and not geometry.hybrid:
+        return "how the engine packs the first and last two layers beside those of turboquant is not described"
+    return ""
 
 
 def _drafting(drafter: Geometry, effective: Effective, block: int) -> list[_Layers]:

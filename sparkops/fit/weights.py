@@ -21,6 +21,8 @@ TOLD = 0.02
 """Share by which headers and configuration may differ before it is told."""
 SHORTHANDS: Mapping[str, str] = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "mxfp8": "fp8"}
 """Online quantisation by the beginning of its name (`fp8_per_block`), and the format it makes."""
+LEFT = ("modelopt", "online")
+"""Words for a quantisation that the line's configuration or the checkpoint tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def _draft_ranks(effective: Effective) -> int:
 def _online(line: ServeLine, module: str) -> str:
     """The format that the line makes of a module as it loads; "" where it leaves it."""
     asked = line.get("quantization")
-    word = asked if isinstance(asked, str) and asked not in ("modelopt", "online") else ""
+    word = asked if isinstance(asked, str) and asked not in LEFT else ""
     config = line.mapping("quantization-config")
     for key in ("moe",) if ".experts." in module else ("linear",):
         if isinstance(config.get(key), str):

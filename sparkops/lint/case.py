@@ -65,7 +65,7 @@ class Case:
     @cached_property
     def effective(self) -> Effective:
         """What the engine makes of the line."""
-        stored = self.quantisation.kv_dtype
+        stored = self.quantisation.cache_dtype(self.geometry)
         return effective(self.line, self.geometry, self.engine, self.env, self.gpus, self.drafter, stored)
 
     @cached_property

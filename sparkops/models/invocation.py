@@ -90,7 +90,7 @@ class Invocation:
         """What the engine makes of the line."""
         geometry = self.model.known_geometry if self.model else None
         drafter = self.drafter.known_geometry if self.drafter else None
-        stored = self.model.quantisation.kv_dtype if self.model else "auto"
+        stored = self.model.quantisation.cache_dtype(geometry) if self.model else "auto"
         return effective(self.line, geometry, self.engine, self.env, self.gpus, drafter, stored)
 
 

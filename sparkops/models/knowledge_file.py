@@ -1,7 +1,8 @@
-"""Reads one YAML file of `knowledge/`. It must not know what is in it."""
+"""Reads one file of `knowledge/`: YAML, or JSON where a program wrote it. It must not know what is in it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from sparkops.core.errors import InventoryError
 def read(path: Path) -> dict[str, Any]:
     """The content of a file. Raises InventoryError for one that can't be read or is not a mapping."""
     try:
-        content = parsed(path)
+        content = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else parsed(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InventoryError.of("knowledge-file-invalid", where=str(path), error=error) from None
     if not isinstance(content, dict):

@@ -103,7 +103,8 @@ def tower(
     its text part flat."""
     description = encoder(config, of)
     if description is None:
-        return None, f"an encoder of images of the type {config.get('model_type')!r} is not described"
+        kind = f"of the type {config['model_type']!r}" if config.get("model_type") else "without a model_type"
+        return None, f"an encoder of images {kind} is not described"
     name = next(iter(around.get("architectures") or ()), "")
     if name not in description.content.get("projects", (name,)):
         return None, f"what {name} puts behind its encoder of images is not described"

@@ -19,7 +19,7 @@ SIZES = "_parts.yml"
 INERT = "_inert.yml"
 TOWERS = "_towers.yml"
 WRAPPERS = "_wrappers.yml"
-DEFAULTS = "_defaults.yml"
+DEFAULTS = "_defaults.json"
 TIED = "tie_word_embeddings"
 ORDINARY = ("full_attention", "sliding_attention", "chunked_attention")
 """The types of layers that a description without kinds of its own means."""

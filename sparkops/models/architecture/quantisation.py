@@ -48,6 +48,10 @@ DECLARED = ("quantization_config", "compression_config")
 """The keys of a config.json that declare it, the first that is there."""
 
 
+KEYS_AND_VALUES = ("full", "sliding", "state")
+"""What layers with keys and values keep, and the states of recurrent layers beside them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quantisation:
     """How a checkpoint is quantised: `quant_method` of its config.json ("" for none), its algorithm, bits, group size.
@@ -67,6 +71,12 @@ class Quantisation:
     rules: Rules | None = None
     steps: tuple[str, ...] = ()
     beside: bool = False
+
+    def cache_dtype(self, geometry: Geometry | None) -> str:
+        """The type of the cache under `auto`: one that compressed-tensors declares counts only in a cache of keys and
+        values, whose layers alone read it."""
+        plain = geometry is None or all(each.kind in KEYS_AND_VALUES for each in geometry.cached)
+        return self.kv_dtype if plain or self.method != "compressed-tensors" else "auto"
 
     @property
     def unknown(self) -> str:
@@ -144,7 +154,7 @@ def of_config(config: Mapping[str, object], beside: Mapping[str, object] | None 
         group_size=_whole(content.get("group_size", weights.get("group_size")), 0),
         formats={part: word for part, name in MODULES.items() if (word := rules.format([name], part))},
         ignored=rules.exclusions,
-        kv_dtype=_kv_dtype(content),
+        kv_dtype=_kv_dtype(content, rules.method),
         rules=rules,
         steps=tuple(map(str, noted)) if isinstance(noted := config.get("sparkops"), Mapping) else (),
         beside=alone,
@@ -159,9 +169,11 @@ def _of_modelopt(beside: Mapping[str, object], inner: Mapping[str, object]) -> b
     return named or "modelopt_quant_config" in inner
 
 
-def _kv_dtype(content: Mapping[str, object]) -> str:
-    """The type of the cache that a ModelOpt checkpoint declares, which the engine takes under `auto`."""
-    if not str(content.get("quant_method", "")).startswith("modelopt"):
+def _kv_dtype(content: Mapping[str, object], method: str) -> str:
+    """The type of the cache that a checkpoint declares, which the engine takes under `auto`."""
+    if method == "compressed-tensors":  # vLLM layers/attention/attention.py: whatever the scheme says
+        return "auto" if content.get("kv_cache_scheme") is None else "fp8"
+    if not method.startswith("modelopt"):
         return "auto"
     asked = content.get("kv_cache_scheme") or content.get("kv_cache_quant_algo")
     if isinstance(asked, Mapping):

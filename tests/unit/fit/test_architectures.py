@@ -70,6 +70,8 @@ def test_of_nemotron_s_wrappers_one_alone_has_the_states_in_the_text_part_s_type
     found = of_config({"architectures": [architecture], "llm_config": text, "sound_config": {"hidden_size": 8}})
     plain = of_config(text)
     assert not found.gaps and "audio" in found.part_gaps
+    towered = of_config({"architectures": [architecture], "llm_config": text, "vision_config": {"args": {}}})
+    assert towered.part_gaps["vision"] == "an encoder of images without a model_type is not described"
     assert (found.ssm_dtype, plain.ssm_dtype) == (ssm, "float32")
     assert found.text_parameters == plain.text_parameters
 

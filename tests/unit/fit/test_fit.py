@@ -225,6 +225,53 @@ def test_every_null_has_its_reason_and_text_has_no_less(
     assert verdict(found)[:40] in capsys.readouterr().out
 
 
+def test_layers_with_types_of_their_own_leave_the_pool_unknown() -> None:
+    skipped = "--kv-cache-dtype-skip-layers sliding_window"
+    for model, flags in (
+        ("openai/gpt-oss-20b", f"--kv-cache-dtype fp8 {skipped}"),
+        ("Qwen/Qwen3-30B-A3B", "--kv-cache-dtype turboquant_k8v4"),
+    ):
+        content = as_json(fit(flags, model=model, version="0.33.0"))
+        assert content["kv_bytes_per_token"] is content["pool_tokens"] is None
+        assert "packs" in content["unknown"]["pool_tokens"]
+    assert as_json(fit(skipped, model="openai/gpt-oss-20b", version="0.33.0"))["pool_tokens"]
+    assert as_json(fit("--kv-cache-dtype turboquant_k8v4", version="0.33.0"))["pool_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "unknown", "known"),
+    [
+        ('--hf-overrides \'{"text_config": {"num_hidden_layers": 4}}\'', ("kv_bytes_per_token", "pool_tokens"), ()),
+        ("--max-model-len 4096 --hf-overrides '{\"rope_parameters\": {}}'", (), ("kv_bytes_per_token", "pool_tokens")),
+        ("--use-replayssm", ("state_bytes_per_request", "pool_tokens"), ()),
+        ("--cpu-offload-gb 8", ("weight_bytes_per_rank", "pool_tokens"), ("kv_bytes_per_token",)),
+        ("--dtype float32", ("pool_tokens",), ("weight_bytes_per_rank",)),
+        ("--model-impl transformers", ("weight_bytes_per_rank", "pool_tokens"), ("kv_bytes_per_token",)),
+        ("--enable-lora", ("pool_tokens", "streams"), ("weight_bytes_per_rank", "kv_bytes_per_token")),
+        ("--disable-hybrid-kv-cache-manager", ("pool_tokens", "blocks_per_request"), ("weight_bytes_per_rank",)),
+    ],
+)
+def test_a_flag_that_is_not_counted_leaves_what_it_changes_unknown(
+    flags: str, unknown: tuple[str, ...], known: tuple[str, ...]
+) -> None:
+    content = as_json(fit(flags, model="openai/gpt-oss-20b", version="0.33.0"))
+    for name in unknown:
+        assert content[name] is None and "--" in content["unknown"][name], name
+    assert all(content[name] for name in known)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "torchao", "experts_int8"])
+def test_what_an_unknown_quantisation_makes_of_16_bits_is_unknown(method: str) -> None:
+    content = as_json(fit(f"--quantization {method}", model="Qwen/Qwen3-30B-A3B", version="0.33.0"))
+    assert content["weight_bytes_per_rank"] is None and method in content["unknown"]["weight_bytes_per_rank"]
+
+
+def test_the_blocks_that_a_line_fixes_are_the_pool() -> None:
+    content = as_json(fit("--num-gpu-blocks-override 4097 --max-model-len 4096", model="Qwen/Qwen3-30B-A3B"))
+    assert content["blocks"] == 4097
+    assert content["pool_tokens"] == content["pool_tokens_after_restart"] == 4097 * 16
+
+
 @pytest.mark.parametrize("kind", PARTLY)
 def test_layers_that_are_not_described_have_no_state_of_zero_bytes(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**SMALL, **PARTLY[kind], "max_position_embeddings": 4096}))

@@ -24,6 +24,7 @@ from tests.errors import fails
 
 FILES = sorted((bundled("knowledge") / "models").glob("*.yml"))
 CONFIGS = json.loads((Path(__file__).parents[1] / "lint" / "verdicts.json").read_text())["models"]
+LATENT = json.loads((Path(__file__).parents[2] / "data" / "architectures.json").read_text())["models"]
 DENSE = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 4096,
@@ -299,6 +300,27 @@ def test_a_model_stored_in_float32_is_loaded_in_16_bits_unless_the_line_asks_for
     safetensors(tmp_path / "model.safetensors", {"lm_head.weight": 1000})
     assert figures("float32")[0] == weights
     assert figures("bfloat16")[0] != weights
+
+
+def test_a_cache_that_compressed_tensors_declares_is_taken_unless_the_line_says_another(tmp_path: Path) -> None:
+    weights = {"num_bits": 8, "type": "float", "strategy": "channel"}
+    stored = {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+    }
+
+    def token(scheme: object, flags: str = "") -> int:
+        config = {**DENSE, "quantization_config": {**stored, "kv_cache_scheme": scheme}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        content = as_json(fit_invocation(of_text(f"vllm serve {tmp_path} --max-model-len 4096 {flags}", "0.33.0")))
+        return int(str(content["kv_bytes_per_token"]))
+
+    declared = {"num_bits": 8, "type": "float", "dynamic": False}
+    assert token(None) == token(declared, "--kv-cache-dtype bfloat16") == 2 * token(declared)
+    latent = next(each["config"] for each in LATENT if each["architecture"] == "DeepseekV3ForCausalLM")
+    found = quantisation_of({**latent, "quantization_config": {**stored, "kv_cache_scheme": declared}})
+    assert (found.kv_dtype, found.cache_dtype(of_config(latent))) == ("fp8", "auto")
 
 
 @pytest.mark.parametrize("name", known())

@@ -1,16 +1,17 @@
 """Defaults of configuration classes are read out of a wheel without importing it: a small wheel of transformers."""
 
+import json
 import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
 
 from sparkops.core.data import bundled
 from sparkops.models.architecture.descriptions import described, known
 from tools.wheel_defaults import defaults, main
 from tools.wheel_source import Wheel
 
+LISTED = bundled("knowledge") / "architectures" / "_defaults.json"
 AUTO = "transformers/models/auto"
 FILES = {
     "transformers-99.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: transformers\nVersion: 99.0\n\n",
@@ -91,17 +92,18 @@ def test_what_files_leave_out_of_their_text_part_is_listed(wheel: Wheel) -> None
 
 def test_the_file_is_what_the_command_prints(wheel: Wheel, capsys: pytest.CaptureFixture[str]) -> None:
     main(str(wheel.path))
-    text = capsys.readouterr().out
-    assert yaml.safe_load(text)["source"].startswith("transformers 99.0")
-    assert set(yaml.safe_load(text)["defaults"]) == {"Gemma3ForConditionalGeneration", "Qwen3MoeForCausalLM"}
-    listed = (bundled("knowledge") / "architectures" / "_defaults.yml").read_text()
-    assert text.splitlines()[1:3] == listed.splitlines()[1:3]
-    assert set(yaml.safe_load(listed)["defaults"]) <= set(known())
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["source"].startswith("transformers 99.0")
+    assert set(printed["defaults"]) == {"Gemma3ForConditionalGeneration", "Qwen3MoeForCausalLM"}
+    text = LISTED.read_text()
+    listed = json.loads(text)
+    assert text == json.dumps(listed, indent=1, sort_keys=True) + "\n"
+    assert (set(listed), listed["about"]) == (set(printed), printed["about"])
+    assert set(listed["defaults"]) <= set(known())
 
 
 def test_every_default_that_is_listed_is_a_key_that_its_description_reads() -> None:
-    listed = yaml.safe_load((bundled("knowledge") / "architectures" / "_defaults.yml").read_text())["defaults"]
-    for name, found in listed.items():
+    for name, found in json.loads(LISTED.read_text())["defaults"].items():
         description = described(name)
         assert description is not None
         assert set(found) <= description.reads, name
