@@ -52,24 +52,16 @@ class _Connection(http.client.HTTPConnection):
         self.patience = timeout
 
     def connect(self) -> None:
-        self.sock = _dial(self.path, self.patience)
-
-
-def _dial(path: str, timeout: float | None) -> socket.socket:
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    link.settimeout(timeout)
-    try:
-        link.connect(path)
-    except BlockingIOError:
-        link.close()
-        raise Unknown.of("docker-busy") from None
-    except TimeoutError:
-        link.close()
-        raise
-    except OSError as error:
-        link.close()
-        raise docker_absence.why(path, error) from None
-    return link
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.patience)
+        try:
+            self.sock.connect(self.path)
+        except TimeoutError:
+            raise
+        except BlockingIOError:
+            raise Unknown.of("docker-busy") from None
+        except OSError as error:
+            raise docker_absence.why(self.path, error) from None
 
 
 def request(

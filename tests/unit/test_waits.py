@@ -53,7 +53,7 @@ WITHOUT = {
     "operate/streams.py split read": BEATS,
     "programs/build/process_pool.py close waitpid": OURS,
     "programs/build/process_pool.py run read": "select said that there is something",
-    "programs/docker.py _dial connect": "the socket has a limit",
+    "programs/docker.py connect connect": "the socket has a limit",
     "programs/docker.py _pump read1": SILENCE,
     "programs/docker.py content read1": SILENCE,
     "programs/docker.py whole read": ASKED,

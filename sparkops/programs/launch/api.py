@@ -175,6 +175,12 @@ class Api:
             return None
         return counters(data.decode(errors="replace"))
 
+    def counted(self, seconds: float) -> dict[str, float] | None:
+        """`metrics`; None also where it does not answer."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.metrics(seconds)
+        return None
+
 
 def _body(question: Question, model: str, route: str) -> dict[str, object]:
     body: dict[str, object] = {"model": model, "max_tokens": question.max_tokens, "temperature": 0}
@@ -310,7 +316,6 @@ class TokenActivity:
             return False
         if not asked.why:
             self.generated = time.time()
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            self._moved(self.api.metrics(self.interval) or {})  # what this completion moved is no later sign of life
+        self._moved(self.api.counted(self.interval) or {})  # what this completion moved is no later sign of life
         self.why = ""
         return True

@@ -204,9 +204,7 @@ class _Engine:
 
     def counters(self) -> dict[str, float]:
         """The engine's counters, {} where it tells none."""
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            return self.api.metrics(self.ask["limit_seconds"]) or {}
-        return {}
+        return self.api.counted(self.ask["limit_seconds"]) or {}
 
     def canary(self, prompt: str, expect: str) -> None:
         """Raises Refused where the answer does not match."""

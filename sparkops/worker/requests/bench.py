@@ -38,7 +38,7 @@ def cell(call: Call, args: CellRequest) -> dict[str, object]:
     model = api.question.model or _model(api)
     call.progress("warming up")
     words = _words(api, model, args["context"], limit)
-    before = _counters(api)
+    before = api.counted(METRICS_SECONDS)
     call.progress(f"{count} at once, {args['context']} tokens of context")
     tries = TRIES if count == 1 else 1
     samples: list[Sample] = []
@@ -53,7 +53,7 @@ def cell(call: Call, args: CellRequest) -> dict[str, object]:
             samples += [each.result() for each in asked]
             seconds += time.monotonic() - started
             known = meanwhile.result(2 * gpu.PATIENCE)
-    after = _counters(api)
+    after = api.counted(METRICS_SECONDS)
     _own(api)
     length = acceptance(before or {}, after or {})["acceptance_length"]
     told = {"before": before, "after": after, "hardware": known, "others": _others(args["ask"])}
@@ -92,13 +92,6 @@ def _prompt(words: int) -> str:
     """So many words, whose first ones are those of no other prompt: a cached prefix would be no prefill."""
     source = random.Random()
     return " ".join(source.choice(WORDS) for _ in range(words))
-
-
-def _counters(api: Api) -> "dict[str, float] | None":
-    try:
-        return api.metrics(METRICS_SECONDS)
-    except (OSError, http.client.HTTPException):
-        return None
 
 
 def _others(ask: ProbeAsk) -> "list[str] | None":
