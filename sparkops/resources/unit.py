@@ -37,6 +37,7 @@ RUNS = frozenset(
         "container_image",
         "container_checkpoint",
         "container_environment",
+        "container_settings",
         "secret_inputs",
     }
 )
@@ -214,6 +215,7 @@ class Unit(Resource):
             wanted["main_process"] = list(self.main_process) or None
             wanted["container_inputs"] = self.inputs if self.container else None
             wanted["container_environment"] = "declared" if self.container else None
+            wanted["container_settings"] = "declared" if self.container else None
             wanted["restart_policy"] = "no" if self.container else None
             wanted["container_image"] = "current" if self.container and self.image else None
             wanted["container_checkpoint"] = "current" if self.container and self.model else None

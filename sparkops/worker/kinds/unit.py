@@ -241,7 +241,7 @@ def _kept(service: str, state_dir: str, root: str) -> dict[str, object]:
 
 RUNS = (
     *("inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"),
-    "container_environment",
+    *("container_environment", "container_settings"),
 )
 
 

@@ -66,6 +66,7 @@ def test_where_nothing_runs_only_that_is_said() -> None:
         "container_inputs": None,
         "container_image": None,
         "container_environment": None,
+        "container_settings": None,
         "restart_policy": None,
         "secret_inputs": None,
     }
