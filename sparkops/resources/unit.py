@@ -110,6 +110,7 @@ class Unit(Resource):
             "last_hang",
             "loaded",
             "group",
+            "waiting",
         }
     )
     guarded: ClassVar[bool] = True
@@ -301,8 +302,12 @@ class Unit(Resource):
         return Message.of(id, port=self.port, who=who, service=self.service or self.name, node=self.node)
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
-        if self.content is None or found is None or isinstance(found, Unknown):
+        if found is None or isinstance(found, Unknown):
             return ()
+        if self.content is None:
+            waiting = found.get("waiting")
+            about = {"node": self.node, "unit": self.name, "properties": waiting}
+            return (Message.of("unit-properties-wait", **about),) if waiting else ()
         return tuple(self._of_group((found.get("group") or {}) if found.get("running") else {}))
 
     def _of_group(self, group: Mapping[str, object]) -> Iterator[Message]:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,23 @@ def test_a_container_has_the_arguments_and_the_limits_of_its_spec(
     """`docker update` changes limits of what runs, and leaves its labels."""
     found = {"Config": {"Cmd": ["serve", "/model"], **config}, "HostConfig": {**AS_DECLARED, **host}}
     assert started_from._settings(json.loads(SPEC), found) == told
+
+
+@pytest.mark.parametrize(
+    ("properties", "age", "waiting"),
+    [
+        ({"OOMScoreAdjust": "-500", "MemoryMin": "1"}, -60, ["OOMScoreAdjust"]),
+        ({"OOMScoreAdjust": "-500"}, 60, []),
+        ({"MemoryMin": "1"}, -60, None),
+    ],
+)
+def test_what_a_process_gets_at_its_start_waits_where_it_is_older_than_the_drop_in(
+    says: SAYS, tmp_path: Path, properties: dict[str, str], age: int, waiting: list[str] | None
+) -> None:
+    (tmp_path / "a.conf").write_text("")
+    started = int((time.monotonic() + age) * 1e6)
+    says(f"{PRESENT}MainPID=7\nDropInPaths=/a.conf\nExecMainStartTimestampMonotonic={started}\n")
+    thing = declared(properties=properties)
+    (found,) = look(tmp_path, thing)
+    assert found.get("waiting") == waiting
+    assert [each.id for each in thing.notices(found)] == ["unit-properties-wait"] * bool(waiting)
