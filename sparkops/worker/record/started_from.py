@@ -61,7 +61,7 @@ def inputs(
     return state
 
 
-def _spec(ask: UnitAsk, digest: str, root: str) -> docker.Answer | None:
+def _spec(ask: UnitAsk, digest: str, root: str) -> dict[str, Any] | None:
     """The spec that is there now; None where the container was not started from it: that is told already."""
     try:
         with open(os.path.join(at(root, SPECS), f"{ask['service']}.json"), "rb") as file:
@@ -72,7 +72,7 @@ def _spec(ask: UnitAsk, digest: str, root: str) -> docker.Answer | None:
     return spec if digest_of(spec) == digest else None
 
 
-def _settings(spec: docker.Answer, found: docker.Answer) -> str:
+def _settings(spec: dict[str, Any], found: docker.Answer) -> str:
     """Whether the container has the arguments and the limits of its spec, which somebody may have changed since."""
     wanted = {"Memory": spec["limits"]["memory_bytes"]}
     host = found.get("HostConfig") or {}
@@ -85,7 +85,7 @@ def _limit(value: object) -> object:
     return None if value == -1 else value
 
 
-def _environment(spec: docker.Answer, found: docker.Answer, root: str) -> str:
+def _environment(spec: dict[str, Any], found: docker.Answer, root: str) -> str:
     """Whether the container has the variables that its spec, its secrets and its image give, and no others."""
     image = docker.inspect_image(str(found.get("Image"))) or {}
     secrets = atomic.mapping(at(root, spec["secrets"])) if spec["secrets"] else {}
