@@ -308,7 +308,10 @@ class Unit(Resource):
             waiting = found.get("waiting")
             about = {"node": self.node, "unit": self.name, "properties": waiting}
             return (Message.of("unit-properties-wait", **about),) if waiting else ()
-        return tuple(self._of_group((found.get("group") or {}) if found.get("running") else {}))
+        times = found.get("restarts")
+        about = {"node": self.node, "unit": self.name, "times": times}
+        restarted = (Message.of("unit-restarted", **about),) if self.running and times else ()
+        return (*restarted, *self._of_group((found.get("group") or {}) if found.get("running") else {}))
 
     def _of_group(self, group: Mapping[str, object]) -> Iterator[Message]:
         """Why the ranks of the service do not run, and what the last engine left behind; of its launcher alone."""

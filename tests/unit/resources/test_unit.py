@@ -125,6 +125,13 @@ def test_a_crash_loop_is_told_with_systemds_result() -> None:
     assert why is not None and why.args["result"] == "start-limit-hit"
 
 
+@pytest.mark.parametrize(("restarts", "told"), [(0, []), (2, ["unit-restarted"])])
+def test_an_engine_that_answers_and_was_restarted_is_told(restarts: int, told: list[str]) -> None:
+    said = service().notices({"running": True, "restarts": restarts})
+    assert [each.id for each in said] == told
+    assert all("restarted qwen.service 2 times" in each.text for each in said)
+
+
 def test_the_lines_for_a_unit_without_a_process_leave_a_stamp() -> None:
     environment, post = inputs_lines("abc", main_process=False)
     assert environment == "Environment=SPARKOPS_INPUTS=abc"
