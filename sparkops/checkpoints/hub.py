@@ -233,7 +233,7 @@ class Hub:
         unnamed = status == 401 and not with_token  # how a hub hides what is private from what is missing
         if isinstance(error, errors.RepositoryNotFoundError) or unnamed:
             id = "hub-repository-missing" if with_token else "hub-repository-missing-without-token"
-            return NoRepository.of(id, where=where)
+            return NoRepository.of(id, where=where, repository=repository, hub=self.endpoint)
         if isinstance(error, errors.HFValidationError):
             return HubError.of("hub-repository-name-invalid", where=where, repository=repository)
         if status in (401, 403):
@@ -241,10 +241,11 @@ class Hub:
         if status == 429:
             return HubUnreachable.of("hub-rate-limited-pinned" if pinned else "hub-rate-limited", where=where)
         if status is not None:
-            return HubUnreachable.of("hub-failing-pinned" if pinned else "hub-failing", where=where, status=status)
+            id = "hub-failing-pinned" if pinned else "hub-failing"
+            return HubUnreachable.of(id, where=where, status=status, hub=self.endpoint)
         if lost:
             id = "hub-unreachable-pinned" if pinned else "hub-unreachable"
-            return HubUnreachable.of(id, where=where, error=type(error).__name__)
+            return HubUnreachable.of(id, where=where, error=str(error) or type(error).__name__, hub=self.endpoint)
         return HubError.of("hub-client-failed", where=where, error=type(error).__name__)
 
     def _nearest(self, api: HfApi, repository: str, revision: str) -> str:

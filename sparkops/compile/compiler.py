@@ -128,8 +128,18 @@ class _Compiler:
                 return []
             return self.roles.make(role, target, context)
         except InventoryError as error:
-            self.faults.take(error)
+            if role.own:
+                self.faults.take(error)
+                return []
+            for each in (error, *error.others):  # what comes with sparkops nobody can correct, but what was declared
+                self.faults.add(each.id, where=self._owner(target).where, **each.args_by_name)
             return []
+
+    def _owner(self, target: RoleTarget) -> Node | Service:
+        """Whose declaration a role is compiled for."""
+        if target.service is None:
+            return self.inventory.nodes[target.node]
+        return self.inventory.services[target.service]
 
     def _context(self, target: RoleTarget) -> Context:
         """What expressions see: a namespace per role, and `node`, `nodes`, `cluster`, `folder`."""
@@ -176,9 +186,7 @@ class _Compiler:
         }
 
     def _lacks(self, role: Role, target: RoleTarget, context: Context) -> bool:
-        owner: Node | Service = self.inventory.nodes[target.node]
-        if target.service is not None:
-            owner = self.inventory.services[target.service]
+        owner = self._owner(target)
         lacking = list(missing(role.variables, context[role.name])) if not target.retired else []
         for name, part in lacking:
             self.faults.add(

@@ -131,7 +131,7 @@ ACCEPT: Mapping[str, object] = {
         "reason": {"type": "string", "minLength": 1, "description": "why it is accepted"},
         "until": {
             "type": "string",
-            "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+            "format": "date",
             "description": "the last day on which it is accepted, YYYY-MM-DD",
         },
     },

@@ -1,12 +1,14 @@
 """Holding a part of a document against a JSON Schema; faults carry the value, the expectation, the place and a way out.
 
-The standard's keywords as jsonschema knows them, with three changes: a secret's reference passes where the schema says
-`secret: true`, `null` passes wherever variables are merged (it unsets), and there `required` waits until all layers
-are merged. jsonschema is imported by the first check: it takes 0.05 s, and `--help` checks nothing.
+The standard's keywords as jsonschema knows them, with four changes: 8000.0 is no whole number, since it is not written
+as one; a secret's reference passes where the schema says `secret: true`, `null` passes where variables are merged (it
+unsets), and there `required` waits until all layers are merged. jsonschema is imported by the first check: it takes
+0.05 s, and `--help` checks nothing.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
@@ -44,7 +46,7 @@ def validate(
     value = document.at(path) if instance is ... else instance
     words = tuple(also)
     sound = True
-    for error in _validator(fragment)(schema).iter_errors(value):
+    for error in _validator(fragment)(schema, format_checker=_formats()).iter_errors(value):
         _explain(error, document, path, faults, label, words)
         sound = False
     return sound
@@ -68,7 +70,21 @@ def check_schema(document: Document, path: Where, faults: Faults) -> None:
 
 
 @cache
-def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
+def _formats() -> Any:
+    """The formats that are held against a value: a date that the calendar has."""
+    from jsonschema import FormatChecker
+
+    checker = FormatChecker(formats=())
+
+    @checker.checks("date", raises=ValueError)
+    def date(value: object) -> bool:
+        return not isinstance(value, str) or datetime.date.fromisoformat(value).isoformat() == value
+
+    return checker
+
+
+@cache
+def _validator(fragment: bool) -> Callable[..., Any]:
     """The validator class."""
     from jsonschema import Draft202012Validator, ValidationError, validators
 
@@ -101,7 +117,8 @@ def _validator(fragment: bool) -> Callable[[Mapping[str, object]], Any]:
     for keyword in ("type", "pattern", "enum", "const", "format", "minLength", "maxLength", "anyOf", "oneOf"):
         known[keyword] = guarded(known[keyword])
     extend: Callable[..., Any] = validators.extend
-    made: Callable[[Mapping[str, object]], object] = extend(Draft202012Validator, known)
+    whole_numbers = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    made: Callable[..., object] = extend(Draft202012Validator, known, type_checker=whole_numbers)
     return made
 
 
@@ -232,6 +249,8 @@ def _trap(value: object, wanted: list[object], raw: str | None) -> str:
         return f'{seen}; write it in quotes: "{raw}"'
     if isinstance(value, str) and "boolean" in wanted and value.lower() in _BOOLEANS:
         return f"write {value.lower()} without quotes"
+    if isinstance(value, float) and "integer" in wanted and value.is_integer():
+        return f"write {value:.0f}"
     if isinstance(value, str) and {"integer", "number"} & set(wanted) and value.strip().lstrip("-").isdigit():
         return f"write {value} without quotes"
     return ""
@@ -250,6 +269,7 @@ def _limit(error: ValidationError) -> str:
         "minProperties": "expected at least one entry" if wanted == 1 else f"expected at least {wanted} entries",
         "maxProperties": "expected only one entry" if wanted == 1 else f"expected at most {wanted} entries",
         "uniqueItems": "expected no item twice",
+        "format": f"expected a {wanted} as the calendar has it",
     }
     return words.get(str(error.validator), f"which breaks its rule: {_clip(error.message)}")
 

@@ -37,6 +37,7 @@ RUNS = frozenset(
         "container_image",
         "container_checkpoint",
         "container_environment",
+        "container_settings",
         "secret_inputs",
     }
 )
@@ -109,6 +110,7 @@ class Unit(Resource):
             "last_hang",
             "loaded",
             "group",
+            "waiting",
         }
     )
     guarded: ClassVar[bool] = True
@@ -214,6 +216,7 @@ class Unit(Resource):
             wanted["main_process"] = list(self.main_process) or None
             wanted["container_inputs"] = self.inputs if self.container else None
             wanted["container_environment"] = "declared" if self.container else None
+            wanted["container_settings"] = "declared" if self.container else None
             wanted["restart_policy"] = "no" if self.container else None
             wanted["container_image"] = "current" if self.container and self.image else None
             wanted["container_checkpoint"] = "current" if self.container and self.model else None
@@ -299,9 +302,16 @@ class Unit(Resource):
         return Message.of(id, port=self.port, who=who, service=self.service or self.name, node=self.node)
 
     def notices(self, found: Observed) -> tuple[Message, ...]:
-        if self.content is None or found is None or isinstance(found, Unknown):
+        if found is None or isinstance(found, Unknown):
             return ()
-        return tuple(self._of_group((found.get("group") or {}) if found.get("running") else {}))
+        if self.content is None:
+            waiting = found.get("waiting")
+            about = {"node": self.node, "unit": self.name, "properties": waiting}
+            return (Message.of("unit-properties-wait", **about),) if waiting else ()
+        times = found.get("restarts")
+        about = {"node": self.node, "unit": self.name, "times": times}
+        restarted = (Message.of("unit-restarted", **about),) if self.running and times else ()
+        return (*restarted, *self._of_group((found.get("group") or {}) if found.get("running") else {}))
 
     def _of_group(self, group: Mapping[str, object]) -> Iterator[Message]:
         """Why the ranks of the service do not run, and what the last engine left behind; of its launcher alone."""

@@ -104,7 +104,7 @@ class Table:
     def edited_container(self) -> None:
         """The service's container made again by hand, with one more variable."""
         image = self.service.lab.engine_image.reference
-        digest = self.sh("sha256sum /etc/sparkops/services/qwen.json | cut -d' ' -f1")
+        digest = self.sh("docker inspect -f '{{index .Config.Labels \"sparkops.spec\"}}' sparkops-qwen")
         labels = f"--label sparkops.service=qwen --label sparkops.spec={digest}"
         variables = "$(docker inspect -f '{{range .Config.Env}}-e {{.}} {{end}}' sparkops-qwen)"
         self.sh(f"docker run -d {labels} {variables} -e EDITED=1 --entrypoint sleep {image} 100000")
@@ -171,6 +171,12 @@ BATCHES: tuple[dict[str, Sort], ...] = (
         ),
         "the environment of the running container": Sort(
             provoke=Table.edited_container, about=f"unit {UNIT}", key="container_environment", severity="error"
+        ),
+        "the limits of the running container": Sort(
+            provoke=sh("docker update --cpus 0.5 sparkops-qwen"),
+            about=f"unit {UNIT}",
+            key="container_settings",
+            severity="error",
         ),
         "a foreign container on the GPU": Sort(
             provoke=Table.foreign_container, id="gpu.foreign-present", remedy="sparkops adopt"

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 
 from sparkops.programs import docker
-from sparkops.programs.launch import listening
+from sparkops.programs.launch import container_body, listening
 from sparkops.resources.unit import Unit
 from sparkops.worker.calls import Unknown
 from sparkops.worker.kinds import unit
+from sparkops.worker.record import started_from
 from sparkops.worker.system import processes
 from tests.errors import fails
 from tests.worker.engines import running, say
@@ -190,7 +192,18 @@ def test_what_the_launcher_kept_is_read(says: SAYS, tmp_path: Path) -> None:
     assert "last_start" not in look(tmp_path, declared(service="q"))[0]
 
 
-SPEC = json.dumps({"secrets": "/etc/sparkops/services/q.env", "cache": "", "environment": {"A": "1"}})
+SPEC = json.dumps(
+    {
+        "secrets": "/etc/sparkops/services/q.env",
+        "cache": "",
+        "environment": {"A": "1"},
+        "argv": ["serve", "/model"],
+        "limits": {"memory_bytes": 1 << 30},
+        "image": "org/engine:1",
+        "mounts": [{"source": "/srv/m", "target": "/model", "read_only": True}],
+        "manifest": {"repository": "org/m"},
+    }
+)
 VARIABLES = ["PATH=/bin", "PYTHONFAULTHANDLER=1", "A=1", "TOKEN=geheim=x"]
 
 
@@ -202,7 +215,8 @@ VARIABLES = ["PATH=/bin", "PYTHONFAULTHANDLER=1", "A=1", "TOKEN=geheim=x"]
         ([each.replace("A=1", "A=2") for each in VARIABLES], SPEC, "other"),
         ([each.replace("geheim", "anders") for each in VARIABLES], SPEC, "other"),
         (VARIABLES[:-2], SPEC, "other"),
-        (VARIABLES, SPEC + " ", None),
+        (VARIABLES, SPEC.replace("serve", "other"), None),
+        (VARIABLES, SPEC.replace("engine:1", "engine@sha256:00"), "declared"),
     ],
 )
 def test_a_container_has_the_variables_of_its_spec_its_secrets_and_its_image(
@@ -212,7 +226,7 @@ def test_a_container_has_the_variables_of_its_spec_its_secrets_and_its_image(
     folder.mkdir(parents=True)
     (folder / "q.json").write_text(spec)
     (folder / "q.env").write_text('{"TOKEN": "geheim=x"}')
-    labels = {"sparkops.service": "q", "sparkops.spec": hashlib.sha256(SPEC.encode()).hexdigest()}
+    labels = {"sparkops.service": "q", "sparkops.spec": container_body.digest_of(json.loads(SPEC))}
     container = {
         "Id": "c",
         "Image": "i",
@@ -230,3 +244,48 @@ def test_a_container_has_the_variables_of_its_spec_its_secrets_and_its_image(
         }
         (found,) = look(tmp_path, declared(running=True, container="c", service="q"))
     assert (found["container_environment"], found["restart_policy"]) == (told, "always")
+
+
+AS_DECLARED = {"Memory": 1 << 30, "MemorySwap": -1, "PidsLimit": None, "CpuShares": 0, "CpusetCpus": ""}
+
+
+@pytest.mark.parametrize(
+    ("config", "host", "told"),
+    [
+        ({}, {}, "declared"),
+        ({}, {"PidsLimit": -1}, "declared"),
+        ({}, {"Memory": 0}, "other"),
+        ({}, {"Memory": 3 << 30}, "other"),
+        ({}, {"NanoCpus": 10**9}, "other"),
+        ({}, {"CpusetCpus": "0"}, "other"),
+        ({}, {"PidsLimit": 10}, "other"),
+        ({"Cmd": ["serve", "/other"]}, {}, "other"),
+        ({"Cmd": None}, {}, "other"),
+    ],
+)
+def test_a_container_has_the_arguments_and_the_limits_of_its_spec(
+    config: dict[str, Any], host: dict[str, Any], told: str
+) -> None:
+    """`docker update` changes limits of what runs, and leaves its labels."""
+    found = {"Config": {"Cmd": ["serve", "/model"], **config}, "HostConfig": {**AS_DECLARED, **host}}
+    assert started_from._settings(json.loads(SPEC), found) == told
+
+
+@pytest.mark.parametrize(
+    ("properties", "age", "waiting"),
+    [
+        ({"OOMScoreAdjust": "-500", "MemoryMin": "1"}, -60, ["OOMScoreAdjust"]),
+        ({"OOMScoreAdjust": "-500"}, 60, []),
+        ({"MemoryMin": "1"}, -60, None),
+    ],
+)
+def test_what_a_process_gets_at_its_start_waits_where_it_is_older_than_the_drop_in(
+    says: SAYS, tmp_path: Path, properties: dict[str, str], age: int, waiting: list[str] | None
+) -> None:
+    (tmp_path / "a.conf").write_text("")
+    started = int((time.monotonic() + age) * 1e6)
+    says(f"{PRESENT}MainPID=7\nDropInPaths=/a.conf\nExecMainStartTimestampMonotonic={started}\n")
+    thing = declared(properties=properties)
+    (found,) = look(tmp_path, thing)
+    assert found.get("waiting") == waiting
+    assert [each.id for each in thing.notices(found)] == ["unit-properties-wait"] * bool(waiting)

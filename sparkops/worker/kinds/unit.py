@@ -27,10 +27,12 @@ TEXT_LIMIT = 64 << 10
 SYSTEMCTL = ["systemctl", "--no-pager", "--no-ask-password"]
 SHOWN = (
     *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload", "FragmentPath"),
-    *("DropInPaths", "MainPID", "Result", "NRestarts", "StatusText", "Job"),
+    *("DropInPaths", "MainPID", "Result", "NRestarts", "StatusText", "Job", "ExecMainStartTimestampMonotonic"),
 )
 POLL = 0.25
 VARIABLE = b"SPARKOPS_INPUTS="
+BY_CGROUP = ("Memory", "CPU", "IO", "Tasks", "Allowed", "Delegate", "Slice")
+"""How properties begin that systemd sets for what runs (systemd.resource-control(5)); others wait for a start."""
 STARTING = frozenset({"systemd", "systemd-executor"})
 """Names of programs that a forked process still is before it becomes the unit's own."""
 
@@ -110,7 +112,19 @@ def _state(ask: UnitAsk, shown: dict[str, str], root: str) -> dict[str, object] 
         state.update(_kept(ask["service"], ask["state_dir"], root))
     for name in ask["properties"]:
         state[f"property.{name}"] = shown.get(name, "")
+    if late := [name for name in ask["properties"] if not name.startswith(BY_CGROUP)]:
+        state["waiting"] = late if state["running"] and _newer_than_process(shown, root) else []
     return state
+
+
+def _newer_than_process(shown: dict[str, str], root: str) -> bool:
+    """Whether a drop-in of the unit is newer than its process."""
+    started = time.time() - time.monotonic() + int(shown.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+    changed = 0.0
+    for path in shown.get("DropInPaths", "").split():
+        with contextlib.suppress(OSError):
+            changed = max(changed, os.stat(at(root, path)).st_mtime)
+    return int(shown.get("MainPID") or 0) > 0 and changed > started
 
 
 def _port_taken(ask: UnitAsk, own: docker.Answer | None) -> dict[str, object] | None:
@@ -236,7 +250,7 @@ def _kept(service: str, state_dir: str, root: str) -> dict[str, object]:
 
 RUNS = (
     *("inputs", "main_process", "container_inputs", "container_image", "container_checkpoint", "secret_inputs"),
-    "container_environment",
+    *("container_environment", "container_settings"),
 )
 
 

@@ -166,7 +166,7 @@ def test_a_place_that_holds_something_else_is_refused_and_stays_as_it_is(
         (["--recipe", "qwen3.5-122b-a10b-int4"], "builds no checkpoint"),
         (
             ["--step", "hybrid=org/none"],
-            "the step hybrid takes weights from org/none@main: there is no such repository",
+            "has no repository org/none, or it is private",
         ),
     ],
 )

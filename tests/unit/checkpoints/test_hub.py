@@ -146,6 +146,7 @@ def test_an_absent_hub_is_told_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(HubUnreachable) as caught:
         Hub("http://127.0.0.1:9", None, tmp_path).resolve(REPO, "main")
     assert caught.value.id == "hub-unreachable" and "set to a full commit" in caught.value.hint
+    assert caught.value.what == "http://127.0.0.1:9 can not be reached: [Errno 111] Connection refused"
 
 
 def test_a_pinned_commit_that_is_not_known_yet_is_not_told_to_be_pinned(

@@ -278,7 +278,7 @@ def test_a_name_that_is_neither_a_folder_nor_a_repository_is_told_so(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with LabHub() as hub:
         assert run(["checkpoint", "inspect", "nosuch", "--endpoint", hub.endpoint]) == 1
-    assert "there is no such repository, or it is private, and no such folder here" in capsys.readouterr().err
+    assert "has no repository nosuch, or it is private, and no such folder here" in capsys.readouterr().err
 
 
 HOSTILE = {

@@ -90,3 +90,38 @@ def test_what_is_no_mapping_of_variables_and_null_in_a_list_are_of_the_wrong_typ
     (tmp_path / "inventory.yml").write_text(f"version: 1\ncluster: x\nnodes: {{a: {{}}}}\n{text}\n")
     with fails("value-type-wrong"):
         sparkops.load(tmp_path / "inventory.yml")
+
+
+@pytest.mark.parametrize("day", ["2027-13-41", "2027-02-29", "tomorrow", "2027-1-1"])
+def test_a_day_that_no_calendar_has_is_refused(day: str, tmp_path: Path) -> None:
+    path = tmp_path / "inventory.yml"
+    accept = [{"id": "a.b", "reason": "x", "until": day}]
+    path.write_text(yaml.safe_dump({"version": 1, "cluster": "a", "nodes": {"a": {}}, "accept": accept}))
+    with fails("value-out-of-limits"):
+        sparkops.load(path)
+
+
+def test_a_number_with_a_point_is_no_whole_number(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.yml"
+    path.write_text("version: 1\ncluster: a\nnodes: {a: {connection: {port: 22.0}}}\n")
+    with fails("value-type-wrong") as failed:
+        sparkops.load(path)
+    assert "write 22" in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "q: {nodes: [a], model: org/m, port: 8000, image: {pull: 'x:1'}, serve: {--max-model-len: 5}}",
+        "q: {nodes: [a], model: org/m, port: 8000, image: {pull: 'x:1'}, serve: {port: 9000}}",
+        "docker: {nodes: [a], model: org/m, port: 8000, image: {pull: 'x:1'}}",
+    ],
+)
+def test_what_a_role_of_sparkops_refuses_is_told_once_and_where_it_was_declared(service: str, tmp_path: Path) -> None:
+    path = tmp_path / "inventory.yml"
+    path.write_text(f"version: 1\ncluster: a\nnodes: {{a: }}\nservices:\n  {service}\n")
+    with pytest.raises(SparkopsError) as failed:
+        _ = sparkops.load(path).compiled
+    assert failed.value.where.endswith("inventory.yml:5:3")
+    assert "role.yml" not in str(failed.value)
+    assert str(failed.value).count("inventory.yml:5:3") == 1

@@ -66,6 +66,7 @@ def test_where_nothing_runs_only_that_is_said() -> None:
         "container_inputs": None,
         "container_image": None,
         "container_environment": None,
+        "container_settings": None,
         "restart_policy": None,
         "secret_inputs": None,
     }
@@ -122,6 +123,13 @@ def test_a_crash_loop_is_told_with_systemds_result() -> None:
     found = {"failed": True, "running": False, "state": "failed (failed)", "result": "start-limit-hit", "restarts": 3}
     why = service().explain(found)
     assert why is not None and why.args["result"] == "start-limit-hit"
+
+
+@pytest.mark.parametrize(("restarts", "told"), [(0, []), (2, ["unit-restarted"])])
+def test_an_engine_that_answers_and_was_restarted_is_told(restarts: int, told: list[str]) -> None:
+    said = service().notices({"running": True, "restarts": restarts})
+    assert [each.id for each in said] == told
+    assert all("restarted qwen.service 2 times" in each.text for each in said)
 
 
 def test_the_lines_for_a_unit_without_a_process_leave_a_stamp() -> None:
