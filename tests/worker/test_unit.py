@@ -22,6 +22,7 @@ from sparkops.worker.kinds import unit
 from sparkops.worker.system import processes
 from tests.errors import fails
 from tests.worker.engines import running, say
+from tests.worker.nodes import call
 
 UNITS, STAMPS = "etc/systemd/system", "run/sparkops/units"
 SAYS = Callable[[str], None]
@@ -230,3 +231,23 @@ def test_a_container_has_the_variables_of_its_spec_its_secrets_and_its_image(
         }
         (found,) = look(tmp_path, declared(running=True, container="c", service="q"))
     assert (found["container_environment"], found["restart_policy"]) == (told, "always")
+
+
+@pytest.mark.parametrize(("inputs", "verbs"), [("old", ["restart"]), ("new", [])])
+def test_a_unit_that_systemd_started_again_between_the_looks_is_restarted_where_its_inputs_are_others(
+    says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: str, verbs: list[str]
+) -> None:
+    """It waited for its automatic restart when it was compared, and ran by its old file when it was acted on."""
+    monkeypatch.setattr(unit, "UNITS", str(tmp_path / UNITS))
+    (tmp_path / UNITS / "a.service").write_text("[Service]\nEnvironment=SPARKOPS_INPUTS=new\n")
+    with subprocess.Popen(["sleep", "60"], env={"SPARKOPS_INPUTS": inputs}) as process:
+        try:
+            says(f"{PRESENT}MainPID={process.pid}\n")
+            program = tmp_path / "bin/systemctl"
+            program.write_text(program.read_text().replace("echo x", 'echo "$@"'))
+            found = {"running": False, "inputs": None}
+            unit._run(call(), declared(inputs="new").ask(), found, {"running": True, "inputs": "new"}, {"wait": False})
+        finally:
+            process.kill()
+    asked = (tmp_path / "asked").read_text().split()
+    assert [word for word in asked if word in ("start", "restart")] == verbs
